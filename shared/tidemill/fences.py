@@ -1,0 +1,60 @@
+"""The fence: the next Kafka offset a store expects from one partition of a view topic, and what proves it.
+
+It is stored beside the entities it vouches for, and compared whole, byte by byte, on every write.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import msgspec
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """All records below `next` are applied, nothing above.
+
+    `definition`: fingerprint of the view's definition; `partitions`: of the view topic, since an entity's place depends on it.
+    `proof`: CRC-32 of key and value of the record before `next`, so that a truncated or re-created topic is noticed.
+    `sources`: last offset seen of each partition of the application's topic; a record not above it was sent twice.
+    The counters say what was skipped, and why: a publisher's duplicate, a record sent twice, too late, not decodable.
+    """
+
+    next: int
+    definition: str
+    partitions: int
+    proof: int = 0
+    sources: dict[int, int] = {}
+    duplicates: int = 0
+    resent: int = 0
+    late: int = 0
+    poison: int = 0
+
+    def encode(self) -> bytes:
+        """The bytes kept in the store."""
+        return _ENCODER.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Fence:
+        """Raises msgspec.DecodeError for anything else than `encode` gave."""
+        return _DECODER.decode(data)
+
+
+class FencePosition(msgspec.Struct, frozen=True):
+    """Just the position: what a reader stamps on its answer."""
+
+    next: int
+
+
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+_DECODER = msgspec.json.Decoder(Fence)
+_POSITION = msgspec.json.Decoder(FencePosition)
+
+
+def position(data: bytes | None) -> int:
+    """The next offset of an encoded fence; 0 where the store has none."""
+    return 0 if data is None else _POSITION.decode(data).next
+
+
+def proof_of(key: bytes | None, value: bytes | None) -> int:
+    """CRC-32 over a record's key and value."""
+    return zlib.crc32(value or b"", zlib.crc32(key or b""))

@@ -1,0 +1,122 @@
+"""Loading a project: one Python module of declarations, wherever it lies."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from tidemill.declarations import Event, FeatureView, Model, Recording, Selection
+from tidemill.errors import DeclarationError, ProjectError
+from tidemill.names import check_name
+
+T = TypeVar("T", Event, FeatureView, Model, Recording)
+
+
+@dataclass(frozen=True)
+class Project:
+    """All declarations of a project by name. `root`: the folder it lies in, None for an installed module."""
+
+    name: str
+    events: dict[str, Event] = field(default_factory=dict)
+    views: dict[str, FeatureView] = field(default_factory=dict)
+    models: dict[str, Model] = field(default_factory=dict)
+    recordings: dict[str, Recording] = field(default_factory=dict)
+    root: Path | None = None
+
+    def views_of(self, event: Event) -> list[FeatureView]:
+        """The views that fold an event."""
+        return [view for view in self.views.values() if view.source is event]
+
+
+def load_project(spec: str | Path) -> Project:
+    """Loads a project by its folder (with project.py in it), its file, or the dotted name of an installed module.
+
+    The project's name is the module's PROJECT, or the name of the folder. Raises ProjectError or DeclarationError.
+    """
+    path = Path(spec)
+    if path.is_dir():
+        path = path / "project.py"
+        if not path.is_file():
+            raise ProjectError(f"{path.parent} has no project.py", mend="write your declarations into project.py, or pass the file itself")
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise ProjectError(
+                f"there is no file {path}", mend="pass --project (or TIDEMILL_PROJECT) a folder with project.py, a file or a module"
+            )
+        return collect(_import_file(path.resolve()), path.resolve())
+    try:
+        module = importlib.import_module(str(spec))
+    except ModuleNotFoundError as error:
+        raise ProjectError(f"no folder, file or module {str(spec)!r}: {error}", mend="check --project or TIDEMILL_PROJECT") from error
+    return collect(module, None)
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Imports a file with its folder on the path, so that it may import its neighbours."""
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    name = f"tidemill_project_{path.parent.name}_{path.stem}".replace("-", "_")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except DeclarationError:
+        raise
+    except Exception as error:
+        raise ProjectError(
+            f"{path} cannot be imported: {type(error).__name__}: {error}", mend="run the file with python to see the whole error"
+        ) from error
+    return module
+
+
+def collect(module: ModuleType, path: Path | None) -> Project:
+    """Gathers a module's declarations, and those they refer to, and checks them against each other."""
+    found = list(vars(module).values())
+    models = [item for item in found if isinstance(item, Model)]
+    views = [item for item in found if isinstance(item, FeatureView)] + [item.view for item in found if isinstance(item, Selection)]
+    views += [view for model in models for view in model.views]
+    events = [item for item in found if isinstance(item, Event)] + [view.source for view in views]
+    events += [event for model in models for event in (model.on, model.outcome.source)]
+    name = getattr(module, "PROJECT", None) or (path.parent.name if path else module.__name__.rpartition(".")[2]).replace("-", "_")
+    check_name(name, str(path or module.__name__), "PROJECT")
+    project = Project(
+        name, _by_name(events), _by_name(views), _by_name(models), _by_name([item for item in found if isinstance(item, Recording)]),
+        path.parent if path else None,
+    )  # fmt: skip
+    if not project.events:
+        raise ProjectError(
+            f"{path or module.__name__} declares no Event",
+            mend="declare at least one Event and one FeatureView at the top level of the module",
+        )
+    topics: dict[str, Event] = {}
+    for event in project.events.values():
+        other = topics.setdefault(event.topic, event)
+        if other is not event:
+            raise DeclarationError(
+                f"topic {event.topic!r} is already that of event {other.name!r}",
+                where=event.where,
+                field="topic",
+                mend="give each event a topic of its own",
+            )
+    return project
+
+
+def _by_name(items: list[T]) -> dict[str, T]:
+    named: dict[str, T] = {}
+    for item in items:
+        if named.setdefault(item.name, item) is not item:
+            raise DeclarationError(
+                f"{type(item).__name__} {item.name!r} is declared twice (also at {named[item.name].where})",
+                where=item.where,
+                field="name",
+                mend="give one another name",
+            )
+    return named

@@ -1,0 +1,190 @@
+"""Typed records of every message that crosses a process; `schemas/` says the same as JSON Schema, and contract tests hold them together.
+
+All times are whole epoch milliseconds, UTC. A position is [topic, partition, offset].
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+Scalar = str | int | float | bool | None
+Position = tuple[str, int, int]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Root of the messages."""
+
+
+class ViewRecord(Record, frozen=True):
+    """One event as one view sees it (topic `<project>.view.<view>`, key = entity). Ingestion's answer to "which view needs what".
+
+    `known`: when the event was published; `source`: partition and offset on the application's topic; `values`: the fields the
+    view folds. `view_decoder` makes a faster decoder with typed values for one view.
+    """
+
+    time: int
+    known: int
+    source: tuple[int, int]
+    values: dict[str, Scalar]
+    id: str | None = None
+
+
+class RequestRecord(Record, frozen=True):
+    """A subject announced for a model (topic `<project>.requests`, key = subject): the spine of training sets.
+
+    `time`: the moment of the request; `entities`: keys of the views and request values by name.
+    """
+
+    model: str
+    subject: str
+    time: int
+    known: int
+    source: Position
+    entities: dict[str, Scalar]
+
+
+class OutcomeRecord(Record, frozen=True):
+    """The true value for a subject (topic `<project>.outcomes`, key = subject). `value`: 1 or 0 for a condition, else the number."""
+
+    model: str
+    subject: str
+    value: float
+    time: int
+    known: int
+    source: Position
+
+
+class StampEntry(Record, frozen=True, array_like=True):
+    """One fence a prediction saw: view, partition, next offset."""
+
+    view: str
+    partition: int
+    next: int
+
+
+Status = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
+
+
+class PredictionRecord(Record, frozen=True):
+    """A prediction as it was answered (topic `<project>.predictions`, key = id).
+
+    `time`: the request's time; `served`: wall clock; `inputs`: the model's float32 columns in order (null: NaN);
+    `entities`: what the request gave; `stamp`: the fences seen; `output`: float32 probability or value.
+    A request by tensor has no entities and no stamp.
+    """
+
+    id: str
+    model: str
+    version: str
+    time: int
+    served: int
+    inputs: list[float | None]
+    output: float
+    subject: str | None = None
+    entities: dict[str, Scalar] = {}
+    stamp: list[StampEntry] = []
+
+
+class ResultRecord(Record, frozen=True):
+    """A prediction joined with its outcome, or marked as never answered (topic `<project>.results`, key = prediction).
+
+    `seq` counts the results of a project without gaps, from 0: whoever reads a result twice knows it. `time`: the request's
+    time; `known`: when the outcome was published, or the end of the wait.
+    """
+
+    seq: int
+    prediction: str
+    model: str
+    version: str
+    subject: str
+    time: int
+    output: float
+    status: Literal["joined", "never"]
+    known: int
+    outcome: float | None = None
+
+
+class AlertRecord(Record, frozen=True):
+    """Something an operator should know (topic `<project>.alerts`, key = model).
+
+    `id` is the same whenever the same alert is computed again. `subject`: the feature, "prediction", or the performance metric.
+    `start`, `end`: the window, event time. `statistic` is compared with `threshold`; `effect` is the size of the change in the
+    unit named by `test`; `reference` and `current` are the values a person compares; `rows` is the window's size.
+    """
+
+    id: str
+    model: str
+    version: str
+    kind: Literal["feature_drift", "prediction_drift", "performance", "data_quality"]
+    subject: str
+    state: Literal["opened", "worsened", "closed"]
+    start: int
+    end: int
+    test: str
+    statistic: float
+    threshold: float
+    effect: float
+    rows: int
+    message: str
+    reference: float | None = None
+    current: float | None = None
+
+
+class DeploymentRecord(Record, frozen=True):
+    """A model version to serve from now on (topic `<project>.deployments`, key = model; the newest wins).
+
+    `artifact`: folder below the offline store with manifest.json and model.onnx; `sha256` of manifest.json.
+    """
+
+    model: str
+    version: str
+    artifact: str
+    sha256: str
+    deployed: int
+    metrics: dict[str, float] = {}
+
+
+class DeadLetterRecord(Record, frozen=True):
+    """An event that was not used, and why (topic `<project>.dead-letters`, key as it came). `value`: what came, base64, cut at 64 KiB.
+
+    `size`: its whole length in bytes; `detail`: for a person; `reason`: one of a fixed set of codes.
+    """
+
+    reason: str
+    detail: str
+    source: Position
+    known: int
+    size: int
+    value: str
+    key: str | None = None
+
+
+T = TypeVar("T")
+_ENCODER = msgspec.json.Encoder()
+
+
+def encode(record: Record) -> bytes:
+    """JSON bytes of a record."""
+    return _ENCODER.encode(record)
+
+
+def decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """A decoder of one kind of record; its `decode` raises msgspec.DecodeError (ValidationError for a wrong type)."""
+    return msgspec.json.Decoder(kind)
+
+
+def view_decoder(fields: dict[str, Any]) -> msgspec.json.Decoder[Any]:
+    """A decoder of view records whose `values` have one attribute per field of the view; a field left out is null.
+
+    `fields`: name -> type as declared (`float`, `str | None`, ...).
+    """
+    values = msgspec.defstruct("Values", [(name, kind | None, None) for name, kind in fields.items()], frozen=True, gc=False)
+    record = msgspec.defstruct(
+        "TypedViewRecord",
+        [("time", int), ("known", int), ("source", tuple[int, int]), ("values", values), ("id", str | None, None)],
+        frozen=True,
+        gc=False,
+    )
+    return msgspec.json.Decoder(record)

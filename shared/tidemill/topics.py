@@ -1,0 +1,97 @@
+"""Names, partitions and settings of topics, Redis keys and tables: the only place where they are written."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+from tidemill.durations import parse_ms
+from tidemill.project import Project
+
+MESSAGE_BYTES = 1_000_000
+"""The largest value an event may have; a larger one is refused or becomes a dead letter."""
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Where a key lives: CRC-32 modulo the number of partitions."""
+    return zlib.crc32(key) % partitions
+
+
+def entity_key(value: object) -> bytes:
+    """An entity's key: text as it is, whole numbers in decimal. Raises TypeError for anything else."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return b"%d" % value
+    raise TypeError(f"{value!r} is not an entity: give text or a whole number")
+
+
+def view_topic(project: str, view: str) -> str:
+    """Topic of a view's records."""
+    return f"{project}.view.{view}"
+
+
+def requests_topic(project: str) -> str:
+    """Topic of announced subjects."""
+    return f"{project}.requests"
+
+
+def outcomes_topic(project: str) -> str:
+    """Topic of outcomes."""
+    return f"{project}.outcomes"
+
+
+def predictions_topic(project: str) -> str:
+    """Topic of predictions."""
+    return f"{project}.predictions"
+
+
+def results_topic(project: str) -> str:
+    """Topic of predictions joined with outcomes; one partition, in order of `seq`."""
+    return f"{project}.results"
+
+
+def alerts_topic(project: str) -> str:
+    """Topic of alerts."""
+    return f"{project}.alerts"
+
+
+def deployments_topic(project: str) -> str:
+    """Topic of model deployments; one partition, kept for ever."""
+    return f"{project}.deployments"
+
+
+def dead_letters_topic(project: str) -> str:
+    """Topic of events that were not used."""
+    return f"{project}.dead-letters"
+
+
+def fence_key(project: str, view: str, partition: int) -> bytes:
+    """Redis key of a fence. All keys of one view and partition share a hash tag, hence a cluster slot."""
+    return f"{{{project}.{view}:{partition}}}f".encode()
+
+
+def state_key(project: str, view: str, partition: int, entity: bytes) -> bytes:
+    """Redis key of an entity's tiles."""
+    return f"{{{project}.{view}:{partition}}}e:".encode() + entity
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """How a topic is created."""
+
+    partitions: int
+    config: dict[str, str]
+
+
+def topic_specs(project: Project) -> dict[str, TopicSpec]:
+    """Every topic of a project. The log is the source of truth, so nothing expires by default."""
+    keep = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "1048588"}
+    specs = {event.topic: TopicSpec(event.partitions, {**keep, "retention.ms": str(parse_ms("7d"))}) for event in project.events.values()}
+    specs |= {view_topic(project.name, view.name): TopicSpec(view.partitions, keep) for view in project.views.values()}
+    for name, partitions in (
+        (requests_topic(project.name), 4), (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4), (results_topic(project.name), 1),
+        (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (dead_letters_topic(project.name), 1),
+    ):  # fmt: skip
+        specs[name] = TopicSpec(partitions, keep)
+    return specs
