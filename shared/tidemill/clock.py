@@ -1,0 +1,29 @@
+"""Time: wall clock in epoch milliseconds for data, a monotonic deadline for waiting."""
+
+from __future__ import annotations
+
+import time
+
+
+def now_ms() -> int:
+    """The wall clock, as whole milliseconds since 1970 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+class Deadline:
+    """A time budget shared by nested calls, on the monotonic clock. `Deadline(None)` never expires."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self, seconds: float | None) -> None:
+        self._at = None if seconds is None else time.monotonic() + seconds
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """What is left, never negative; None when there is no limit. Fits `asyncio.timeout` and `asyncio.wait`."""
+        return None if self._at is None else max(0.0, self._at - time.monotonic())
+
+    @property
+    def expired(self) -> bool:
+        """Whether nothing is left."""
+        return self._at is not None and time.monotonic() >= self._at

@@ -1,0 +1,191 @@
+"""Every error tidemill raises on purpose, with the HTTP status it becomes.
+
+TidemillError                 500  root: catch this to catch what is ours
+├── SettingsError             500  an environment variable is missing or wrong
+├── MissingExtra              500  a part was not installed
+├── DeclarationError          500  a project's declaration is wrong
+├── ProjectError              500  a project cannot be loaded
+├── BadRequest                400  a caller sent something unusable
+│   └── InvalidEvent          422  an event fails its schema (carries a reason code)
+├── NotFound                  404
+│   ├── UnknownModel          404
+│   ├── UnknownView           404
+│   └── UnknownFeature        404
+├── Unavailable               503  a dependency is away: retry later, nothing was decided
+│   ├── StoreUnavailable      503  Redis
+│   └── KafkaUnavailable      503  Kafka
+├── StoreError                500  Redis answered a command with an error
+│   └── NoScript              500  Redis does not hold the script (nothing ran)
+├── CorruptState              500  a stored value fails its checksum
+├── RecordTooLarge            413  a record exceeds what a topic accepts
+├── KafkaRefused              500  a broker refused a batch for good
+├── TopicMismatch             500  a topic exists in another shape than needed
+├── TopicRecreated            500  a topic no longer holds what a fence says was read
+└── FenceConflict             409  a store is not at the position a batch starts from
+
+A message says what is wrong; `mend` says what the reader can do about it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TidemillError(Exception):
+    """Root of the tree.
+
+    `message` is the cause and `mend` the remedy, both plain text for a person; `str(error)` joins them.
+    """
+
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, mend: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.mend}" if self.mend else self.message
+
+
+class SettingsError(TidemillError):
+    """An environment variable is missing or cannot be understood."""
+
+
+class MissingExtra(TidemillError):
+    """A module needs packages that only an extra of tidemill installs."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"the package {package} is not installed", mend=f"run: pip install 'tidemill[{extra}]'")
+
+
+class DeclarationError(TidemillError):
+    """A project's declaration is wrong.
+
+    `where` is `file:line` of the declaration, `field` the argument at fault (None: the declaration as a whole).
+    """
+
+    def __init__(self, message: str, *, where: str, field: str | None, mend: str) -> None:
+        at = f"{where}: {field}: " if field else f"{where}: "
+        super().__init__(at + message, mend=mend)
+        self.where = where
+        self.field = field
+
+
+class ProjectError(TidemillError):
+    """A project cannot be found, imported or used as a whole."""
+
+
+class BadRequest(TidemillError):
+    """A caller sent something that cannot be used as it is."""
+
+    http_status = 400
+
+
+class InvalidEvent(BadRequest):
+    """An event cannot be used. `reason` is a short stable code (a metric label and dead-letter field), `message` the detail."""
+
+    http_status = 422
+
+    def __init__(self, reason: str, message: str, *, mend: str = "") -> None:
+        super().__init__(message, mend=mend)
+        self.reason = reason
+
+
+class NotFound(TidemillError):
+    """A name is not known."""
+
+    http_status = 404
+    kind: ClassVar[str] = "name"
+
+    def __init__(self, name: str, known: list[str] | None = None) -> None:
+        mend = f"known: {', '.join(sorted(known))}" if known else ""
+        super().__init__(f"unknown {self.kind} {name!r}", mend=mend)
+        self.name = name
+
+
+class UnknownModel(NotFound):
+    """No such model is declared, or none of its versions is loaded."""
+
+    kind = "model"
+
+
+class UnknownView(NotFound):
+    """No such feature view is declared."""
+
+    kind = "view"
+
+
+class UnknownFeature(NotFound):
+    """No such feature exists in the view."""
+
+    kind = "feature"
+
+
+class Unavailable(TidemillError):
+    """A dependency is away. What was asked may or may not have happened; asking again later is right."""
+
+    http_status = 503
+
+
+class StoreUnavailable(Unavailable):
+    """Redis cannot be reached, is loading, is read-only or did not answer in time."""
+
+
+class KafkaUnavailable(Unavailable):
+    """Kafka cannot be reached or did not become ready in time."""
+
+
+class StoreError(TidemillError):
+    """Redis answered with an error. `code` is its first word (`WRONGTYPE`, `ERR`, `OOM` ...)."""
+
+    def __init__(self, text: str, *, mend: str = "") -> None:
+        super().__init__(f"Redis answered: {text}", mend=mend)
+        self.code = text.partition(" ")[0]
+
+
+class NoScript(StoreError):
+    """Redis does not hold the script that was named by its digest; nothing ran."""
+
+
+class CorruptState(TidemillError):
+    """A value in the online store is not what was written: cut short, altered, or of another format."""
+
+
+class RecordTooLarge(TidemillError):
+    """A record is larger than a topic accepts; nothing was sent. `size_bytes` is its size as a batch of its own."""
+
+    http_status = 413
+
+    def __init__(self, topic: str, partition: int, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"a record of {size_bytes} bytes for {topic}[{partition}] exceeds the limit of {limit_bytes} bytes",
+            mend="send it to the dead letters, or raise max.message.bytes of the topic and the producer's max_request_size together",
+        )
+        self.size_bytes = size_bytes
+
+
+class KafkaRefused(TidemillError):
+    """A broker refused a batch for good; it was not written.
+
+    The producer that sent it can no longer write to that partition (its sequence has a hole): stop it and start a new one.
+    """
+
+
+class TopicMismatch(TidemillError):
+    """A topic exists with another partition count or configuration than the system needs."""
+
+
+class TopicRecreated(TidemillError):
+    """A topic does not hold the records that a fence says were applied: truncated, re-created, or older than its retention."""
+
+
+class FenceConflict(TidemillError):
+    """A store expects another position than a batch starts from. `expected` is the batch's, `found` the store's (None: none)."""
+
+    http_status = 409
+
+    def __init__(self, where: str, *, expected: int, found: int | None) -> None:
+        super().__init__(f"{where} expects position {found}, the batch starts at {expected}", mend="rewind to the store's position")
+        self.expected = expected
+        self.found = found

@@ -1,0 +1,134 @@
+"""Whether a process is alive and ready, and why not: `/health/live`, `/health/ready` and `/metrics`.
+
+    board = HealthBoard("kafka", "redis")         # both count as missing until they are reported
+    board.up("kafka"); board.down("redis", "connection refused")
+    ops = OpsApp(board)                           # plain ASGI; a worker serves it alone, a FastAPI app includes it
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+import msgspec
+
+from tidemill import metrics
+from tidemill.logs import get_logger
+
+log = get_logger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+JSON: Final = b"application/json"
+
+
+class HealthBoard:
+    """Named checks of one process. Any thread may report; a change is logged and shown in the gauge `tidemill_dependency_up`.
+
+    Ready means every check is up and the process is alive. Alive is true until `dead` is called: the supervisor should then restart it.
+    """
+
+    def __init__(self, *checks: str) -> None:
+        self._lock = threading.Lock()
+        self._reasons: dict[str, str | None] = {}
+        self._dead: str | None = None
+        for check in checks:
+            self.require(check)
+
+    def require(self, check: str) -> None:
+        """Add a check that has to be reported up before the process is ready."""
+        with self._lock:
+            self._reasons.setdefault(check, "not checked yet")
+        metrics.DEPENDENCY_UP.labels(check).set(0)
+
+    def up(self, check: str) -> None:
+        """Report that a check holds."""
+        self.report(check, None)
+
+    def down(self, check: str, reason: str) -> None:
+        """Report that a check fails, with the reason a person should read."""
+        self.report(check, reason)
+
+    def report(self, check: str, reason: str | None) -> None:
+        """Report a check: None when it holds, else the reason. Fits callbacks such as `RedisLink(on_change=...)` with a partial."""
+        with self._lock:
+            before = self._reasons.get(check, "")
+            self._reasons[check] = reason
+        if (before is None) != (reason is None) or before == "":
+            metrics.DEPENDENCY_UP.labels(check).set(reason is None)
+            if reason is None:
+                log.info("check is up", check=check)
+            else:
+                log.warning("check is down", check=check, reason=reason)
+
+    def dead(self, reason: str) -> None:
+        """Report that this process cannot recover by itself."""
+        with self._lock:
+            self._dead = reason
+        log.error("process cannot go on", reason=reason)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process should keep running."""
+        return self._dead is None
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """The failing checks with their reasons; empty when ready."""
+        with self._lock:
+            missing = {check: reason for check, reason in self._reasons.items() if reason is not None}
+            return missing | ({"process": self._dead} if self._dead else {})
+
+    @property
+    def ready(self) -> bool:
+        """Whether every check holds."""
+        return not self.missing
+
+    def live_answer(self) -> tuple[int, bytes]:
+        """HTTP status and JSON body of `/health/live`."""
+        if self._dead is None:
+            return 200, b'{"status":"alive"}'
+        return 503, msgspec.json.encode({"status": "dead", "reason": self._dead})
+
+    def ready_answer(self) -> tuple[int, bytes]:
+        """HTTP status and JSON body of `/health/ready`: every check, and the reason of those that fail."""
+        missing = self.missing
+        with self._lock:
+            names = sorted(self._reasons.keys() | missing.keys())
+        checks = {name: {"ok": False, "reason": missing[name]} if name in missing else {"ok": True} for name in names}
+        return (503 if missing else 200), msgspec.json.encode({"status": "unready" if missing else "ready", "checks": checks})
+
+
+async def respond(send: Send, status: int, body: bytes, content_type: bytes = JSON) -> None:
+    """Send one whole HTTP answer from a plain ASGI application."""
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class OpsApp:
+    """The ASGI application of `/metrics`, `/health/live` and `/health/ready`; 404 and 405 elsewhere."""
+
+    PATHS: Final = ("/metrics", "/health/live", "/health/ready")
+
+    def __init__(self, board: HealthBoard) -> None:
+        self.board = board
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3)."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"only HTTP is served here, not {scope['type']}")
+        await respond(send, *self._answer(scope["method"], scope["path"]))
+
+    def _answer(self, method: str, path: str) -> tuple[int, bytes, bytes]:
+        if path not in self.PATHS:
+            return 404, msgspec.json.encode({"error": f"no such path: {path}", "mend": f"try {', '.join(self.PATHS)}"}), JSON
+        if method not in ("GET", "HEAD"):
+            return 405, msgspec.json.encode({"error": f"{method} is not allowed here", "mend": "use GET"}), JSON
+        if path == "/metrics":
+            content_type, body = metrics.exposition()
+            return 200, body, content_type.encode()
+        return *(self.board.live_answer() if path == "/health/live" else self.board.ready_answer()), JSON

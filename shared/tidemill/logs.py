@@ -1,0 +1,93 @@
+"""Logs: one JSON object per line on stderr (coloured text on a terminal), for our own lines and for those of libraries.
+
+    configure("ingestion")
+    log = get_logger(__name__)
+    log.info("batch folded", events=500, view="origin_delays")
+    with bound(request_id="r-1"):       # every line inside carries it, in this task and its children
+        ...
+
+Written to the process's real stderr, so it also works where a framework (Faust) puts its own objects in place of
+`sys.stdout` and `sys.stderr`. There, start the worker with `redirect_stdouts=False, override_logging=False`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+from structlog.contextvars import bound_contextvars as bound
+from structlog.typing import FilteringBoundLogger, Processor
+
+__all__ = ["bound", "configure", "get_logger"]
+
+_QUIET = {"aiokafka": logging.WARNING, "httpx": logging.WARNING, "httpcore": logging.WARNING, "uvicorn.access": logging.WARNING}
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """A logger whose lines carry `module=name`. May be made at import; it follows whatever `configure` sets later."""
+    logger: FilteringBoundLogger = structlog.get_logger(module=name)
+    return logger
+
+
+def configure(service: str, *, level: int = logging.INFO, stream: TextIO | None = None) -> None:
+    """Set up logging for this process; lines carry `service`. A second call replaces the first.
+
+    `stream` is where lines go (default: the process's real stderr).
+    """
+    out = stream or sys.__stderr__ or sys.stderr
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            _named(service),
+            *(_for_people() if out.isatty() else _for_machines()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [*(h for h in root.handlers if not isinstance(h, _ToStructlog)), _ToStructlog()]
+    root.setLevel(level)
+    for name, quiet in _QUIET.items():
+        logging.getLogger(name).setLevel(max(level, quiet))
+    logging.captureWarnings(True)
+
+
+def _named(service: str) -> Processor:
+    def name(_logger: Any, _method: str, event: Any) -> Any:
+        event["service"] = service
+        return event
+
+    return name
+
+
+def _for_machines() -> list[Processor]:
+    return [
+        structlog.processors.dict_tracebacks,
+        structlog.processors.EventRenamer("message"),
+        structlog.processors.JSONRenderer(serializer=_json),
+    ]
+
+
+def _for_people() -> list[Processor]:
+    return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+
+
+def _json(event: Any, **_: Any) -> str:
+    """JSON of one line; a value JSON does not know is shown by its repr rather than losing the line."""
+    return msgspec.json.encode(event, enc_hook=repr).decode()
+
+
+class _ToStructlog(logging.Handler):
+    """Hands a standard-library record to structlog, so that all lines have one form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            get_logger(record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info or None)
+        except Exception:
+            self.handleError(record)

@@ -1,0 +1,116 @@
+"""Every metric of tidemill: the only place where one is named.
+
+A name ends in its unit; a counter in `_total`. Durations are seconds, sizes bytes, positions Kafka offsets. Labels stay few and bounded:
+names from declarations, partitions and short reason codes, never an entity or an id. `catalogue()` lists them all for documents and tests.
+
+    EVENTS_IN.labels(topic).inc()       # on a hot path keep the child: events_in = EVENTS_IN.labels(topic)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
+
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+REQUEST_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+BATCH_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+FRESHNESS_BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600)
+
+
+class Metric(NamedTuple):
+    """One line of the catalogue."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    meaning: str
+
+
+_CATALOGUE: list[Metric] = []
+
+
+def _listed(kind: Kind, name: str, meaning: str, labels: tuple[str, ...]) -> str:
+    _CATALOGUE.append(Metric(f"tidemill_{name}", kind, labels, meaning))
+    return f"tidemill_{name}"
+
+
+def _counter(name: str, meaning: str, *labels: str) -> Counter:
+    return Counter(_listed("counter", name, meaning, labels), meaning, labels)
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> Gauge:
+    return Gauge(_listed("gauge", name, meaning, labels), meaning, labels)
+
+
+def _histogram(name: str, meaning: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
+    return Histogram(_listed("histogram", name, meaning, labels), meaning, labels, buckets=buckets)
+
+
+# Every process
+DEPENDENCY_UP = _gauge("dependency_up", "1 while the dependency (kafka, redis, offline ...) answers, else 0", "dependency")
+
+# Ingestion
+EVENTS_IN = _counter("ingestion_events_in_total", "Events read from an application topic or received over HTTP", "topic")
+EVENTS_OUT = _counter("ingestion_records_out_total", "Records acknowledged on a topic of ours, one per view or model an event feeds", "topic")
+DEAD_LETTERS = _counter("ingestion_dead_letters_total", "Events written to the dead letters instead, by reason code", "topic", "reason")
+INGESTION_WAVE_SECONDS = _histogram(
+    "ingestion_wave_seconds", "Time from the first record of a wave to the acknowledgement of its last", buckets=BATCH_BUCKETS
+)
+INGESTION_LAG = _gauge("ingestion_lag_records", "Records of an application topic not yet routed", "topic", "partition")
+
+# Feature computation
+EVENTS_FOLDED = _counter("features_events_folded_total", "Events folded into the online store", "view")
+EVENTS_DUPLICATE = _counter("features_events_duplicate_total", "Events skipped because they were folded before", "view")
+EVENTS_LATE = _counter("features_events_late_total", "Events skipped because they are older than any tile that is kept", "view")
+EVENTS_POISON = _counter("features_events_poison_total", "Records skipped because they cannot be decoded", "view")
+FOLD_BATCH_SECONDS = _histogram(
+    "features_batch_seconds", "Time to read, fold and write one batch, retries included", "view", buckets=BATCH_BUCKETS
+)
+REWINDS = _counter("features_rewinds_total", "Times a partition went back to the store's fence, by reason code", "view", "reason")
+FEATURES_LAG = _gauge("features_lag_records", "Records of a view topic not yet folded", "view", "partition")
+FENCE_POSITION = _gauge("features_fence_offset", "Next offset the online store expects", "view", "partition")
+FRESHNESS_SECONDS = _histogram(
+    "features_freshness_seconds",
+    "Time from an event becoming known to its being readable in the online store, sampled once per batch (its oldest event)",
+    "view",
+    buckets=FRESHNESS_BUCKETS,
+)
+
+# Offline writer
+OFFLINE_ROWS = _counter("offline_rows_total", "Rows committed to a Delta table", "table")
+OFFLINE_COMMIT_SECONDS = _histogram("offline_commit_seconds", "Time of one Delta commit", "table", buckets=BATCH_BUCKETS)
+OFFLINE_LAG = _gauge("offline_lag_records", "Records not yet in the Delta table", "table", "partition")
+
+# Feature serving
+SERVING_REQUEST_SECONDS = _histogram("serving_request_seconds", "Time to answer a feature request", "route", buckets=REQUEST_BUCKETS)
+SERVING_RESPONSES = _counter("serving_responses_total", "Answers to feature requests by HTTP status", "route", "status")
+
+# Inference
+INFERENCE_REQUEST_SECONDS = _histogram(
+    "inference_request_seconds", "Time to answer a prediction request, logging included", "model", buckets=REQUEST_BUCKETS
+)
+INFERENCE_RESPONSES = _counter("inference_responses_total", "Answers to prediction requests by HTTP status", "model", "status")
+PREDICTIONS = _counter("inference_predictions_total", "Predictions made and logged", "model", "version")
+MODELS_LOADED = _gauge("inference_model_loaded_info", "1 for each model version that is loaded", "model", "version")
+
+# Prediction logging
+PREDLOG_JOINED = _counter("predlog_joined_total", "Predictions joined with their outcome", "model")
+PREDLOG_NEVER = _counter("predlog_never_total", "Predictions whose outcome did not arrive in time", "model")
+PREDLOG_PENDING = _gauge("predlog_pending_predictions", "Predictions still waiting for an outcome", "model")
+
+# Drift detection
+DRIFT_WINDOWS = _counter("drift_windows_total", "Windows compared with their reference", "model")
+DRIFT_ALERTS = _counter("drift_alerts_total", "Alerts raised, by what drifted", "model", "kind")
+
+
+def catalogue() -> Iterator[Metric]:
+    """All metrics in the order they are declared."""
+    yield from _CATALOGUE
+
+
+def exposition() -> tuple[str, bytes]:
+    """The content type and body of a `/metrics` answer."""
+    return CONTENT_TYPE_LATEST, generate_latest(REGISTRY)

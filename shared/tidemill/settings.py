@@ -1,0 +1,127 @@
+"""What the environment says: one frozen class per dependency, composed by each service.
+
+    kafka = KafkaSettings.load()          # raises SettingsError naming the variable and the mend
+    KafkaSettings(bootstrap_servers=...)  # tests and tools pass values instead
+
+Importing this module reads nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tidemill.errors import SettingsError
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+class Settings(BaseSettings):
+    """Base of all settings: frozen, read from the environment, masked when shown."""
+
+    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="ignore", env_ignore_empty=True, str_strip_whitespace=True)
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment. Raises SettingsError naming every variable that is missing or wrong."""
+        try:
+            return cls()
+        except ValidationError as error:
+            raise cls._explained(error) from None
+
+    @classmethod
+    def _explained(cls, error: ValidationError) -> SettingsError:
+        by_variable = {cls._variable(name): field for name, field in cls.model_fields.items()}
+        wrong, mends = [], []
+        for detail in error.errors():
+            place = str(detail["loc"][0]) if detail["loc"] else cls.__name__
+            variable = place if place in by_variable else cls._variable(place) if place in cls.model_fields else place
+            wrong.append(f"{variable} is not set" if detail["type"] == "missing" else f"{variable}: {detail['msg']}")
+            if variable in by_variable:
+                mends.append(f"set {variable} to {by_variable[variable].description}")
+        return SettingsError(" and ".join(wrong), mend=" and ".join(mends))
+
+    @classmethod
+    def _variable(cls, name: str) -> str:
+        alias = cls.model_fields[name].validation_alias
+        return alias if isinstance(alias, str) else name
+
+    def masked(self) -> dict[str, Any]:
+        """Variable name -> value, fit for a log: secrets and credentials inside URLs are hidden, unset ones left out."""
+        shown = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value is not None:
+                secret = not field.repr
+                shown[self._variable(name)] = "***" if secret else _CREDENTIALS.sub("***@", value) if isinstance(value, str) else value
+        return shown
+
+    def __repr_args__(self) -> Any:
+        return self.masked().items()
+
+
+class KafkaSettings(Settings):
+    """How to reach Kafka. The last five are for clusters with encryption or passwords."""
+
+    bootstrap_servers: str = Field(
+        validation_alias="KAFKA_BOOTSTRAP_SERVERS", min_length=1, description="the brokers, for example localhost:9092"
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", validation_alias="KAFKA_SECURITY_PROTOCOL", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", validation_alias="KAFKA_SASL_MECHANISM", description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+    )
+    sasl_username: str | None = Field(None, validation_alias="KAFKA_SASL_USERNAME", description="the user's name")
+    sasl_password: str | None = Field(None, validation_alias="KAFKA_SASL_PASSWORD", description="the user's password", repr=False)
+    ssl_cafile: str | None = Field(None, validation_alias="KAFKA_SSL_CAFILE", description="the path of a PEM file of trusted authorities")
+
+    def client_options(self) -> dict[str, Any]:
+        """Keyword arguments that any aiokafka client takes to reach this cluster."""
+        options: dict[str, Any] = {"bootstrap_servers": self.bootstrap_servers, "security_protocol": self.security_protocol}
+        if self.security_protocol.endswith("SSL"):
+            options["ssl_context"] = ssl.create_default_context(cafile=self.ssl_cafile)
+        if self.security_protocol.startswith("SASL"):
+            options |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.sasl_username,
+                "sasl_plain_password": self.sasl_password,
+            }
+        return options
+
+
+class RedisSettings(Settings):
+    """How to reach Redis or Valkey."""
+
+    url: str = Field(
+        validation_alias="REDIS_URL",
+        pattern=r"^(redis|rediss|unix)://",
+        description="redis://[user:password@]host:port/db (rediss:// for TLS, unix:///path for a socket)",
+    )
+
+
+class OfflineSettings(Settings):
+    """Where the offline store lives."""
+
+    root: str = Field(
+        validation_alias="TIDEMILL_OFFLINE", min_length=1, description="a folder, or an object-store URL such as s3://bucket/prefix"
+    )
+
+
+class HttpSettings(Settings):
+    """Where a service listens. Port 0 takes a free one."""
+
+    host: str = Field("127.0.0.1", validation_alias="TIDEMILL_HOST", description="an address to listen on; 0.0.0.0 for all")
+    port: int = Field(8000, validation_alias="TIDEMILL_PORT", ge=0, le=65535, description="a port number from 0 (any free) to 65535")
+
+
+class ProjectSettings(Settings):
+    """Which project a service runs."""
+
+    project: str = Field(
+        validation_alias="TIDEMILL_PROJECT", min_length=1, description="the folder, file or module that holds the project's declarations"
+    )
