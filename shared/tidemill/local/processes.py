@@ -1,0 +1,93 @@
+"""Pid files and ports of a data folder: what an earlier run left behind, and how this one finds the same addresses."""
+
+import json
+import random
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+HOST = "127.0.0.1"
+_PORTS = range(15_000, 32_000)  # below the ephemeral ports, which any outgoing connection may take while a server is down
+
+
+class StackError(Exception):
+    """The local stack cannot do what was asked; the message names the cause and the way out."""
+
+
+def running(home: Path, name: str) -> psutil.Process | None:
+    """Return the live process NAME of this data folder, or None when its pid file is absent, stale or names a stranger."""
+    try:
+        process = psutil.Process(int((home / "run" / f"{name}.pid").read_text()))
+        ours = process.environ().get("TIDEMILL_PROCESS") == f"{home}:{name}"
+    except (OSError, ValueError, psutil.Error):
+        return None
+    return process if ours else None
+
+
+def stop(home: Path, name: str, timeout_seconds: float) -> bool:
+    """End the process NAME of this data folder: SIGTERM, then SIGKILL after the timeout. Return whether there was one."""
+    process = running(home, name)
+    if process is None:
+        return False
+    process.terminate()
+    try:
+        process.wait(timeout_seconds)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(timeout_seconds)
+    return True
+
+
+def stop_leftovers(home: Path) -> list[str]:
+    """End every process that an earlier run of this data folder left behind and return their names."""
+    names = [path.stem for path in sorted((home / "run").glob("*.pid")) if path.stem != "supervisor"]
+    return [name for name in names if stop(home, name, timeout_seconds=10)]
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port of the loopback address now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def assign_ports(home: Path, names: Sequence[str], given: Mapping[str, int]) -> dict[str, int]:
+    """Return a port for each name: the one given, else the one this data folder had before, else a free one.
+
+    The result is kept in ``ports.json``. Raises `StackError` for a port that somebody else listens on.
+    """
+    file = home / "ports.json"
+    kept: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    ports = {name: given.get(name) or kept.get(name) or _free_port({*kept.values(), *given.values()}) for name in names}
+    for name, port in ports.items():
+        if not is_free(port):
+            mend = "give another one" if name in given else f"free it, or delete {file} to choose new ones"
+            raise StackError(f"port {port} of {name} is in use by another process: {mend}")
+        kept[name] = port
+    file.write_text(json.dumps(kept, indent=1))
+    return ports
+
+
+def _free_port(taken: set[int]) -> int:
+    ports = random.SystemRandom().sample(_PORTS, len(_PORTS))
+    port = next((port for port in ports if port not in taken and is_free(port)), None)
+    if port is None:
+        raise StackError(f"no free port between {_PORTS.start} and {_PORTS.stop}")
+    taken.add(port)
+    return port
+
+
+def last_lines(file: Path, count: int) -> str:
+    """Return the last lines of a log file; empty when there is none yet."""
+    try:
+        with file.open("rb") as log:
+            log.seek(max(0, file.stat().st_size - 500 * count))
+            return b"\n".join(log.read().splitlines()[-count:]).decode(errors="replace")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,34 @@
+"""The services of the local stack: the one place where they are listed."""
+
+from dataclasses import dataclass
+
+import httpx
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service: started as ``python -m MODULE``, ready when ``/health/ready`` answers 200."""
+
+    name: str
+    module: str
+    needs: tuple[str, ...]  # servers that must answer before it starts: kafka, valkey
+
+
+SERVICES = (
+    Service("ingestion", "tidemill_ingestion", ("kafka",)),
+    Service("features", "tidemill_features", ("kafka", "valkey")),
+    Service("offline", "tidemill_offline", ("kafka",)),
+    Service("serving", "tidemill_serving", ("valkey",)),
+    Service("inference", "tidemill_inference", ("kafka", "valkey")),
+    Service("predlog", "tidemill_predlog", ("kafka",)),
+    Service("drift", "tidemill_drift", ("kafka",)),
+)
+
+
+def not_ready(url: str) -> str | None:
+    """Return why the service at this address is not ready yet, or None when it is."""
+    try:
+        answer = httpx.get(f"{url}/health/ready", timeout=1, trust_env=False)
+    except httpx.HTTPError as error:
+        return f"{url}/health/ready: {error}"
+    return None if answer.status_code == httpx.codes.OK else f"{url}/health/ready answers {answer.status_code}: {answer.text[:500]}"

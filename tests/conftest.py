@@ -1,0 +1,37 @@
+"""Real servers for the tests: one Kafka and one Valkey for a whole test run, in a temporary folder."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tidemill.local.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the bootstrap servers of a real broker; share it by using a `topic_prefix`."""
+    with Stack(tmp_path_factory.mktemp("kafka"), services=(), servers=("kafka",)) as stack:
+        yield stack.kafka
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the URL of a real Valkey; most tests want `redis_url`, which is empty."""
+    with Stack(tmp_path_factory.mktemp("valkey"), services=(), servers=("valkey",)) as stack:
+        yield stack.redis_url
+
+
+@pytest.fixture
+def redis_url(valkey: str) -> str:
+    """Return the URL of a real Valkey that holds nothing."""
+    with redis.Redis.from_url(valkey) as client:
+        client.flushall()
+    return valkey
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """Return a project name no other test uses, so that topics and consumer groups on the shared broker never meet."""
+    return f"t{uuid.uuid4().hex[:12]}"
