@@ -1,0 +1,44 @@
+# Every target does its own set-up: a machine needs Python 3.11 or later and nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+MONTHS ?= 7
+
+.PHONY: help install check test demo up down bench clean
+help:           ## what can be made
+	@grep -E '^[a-z]+: ' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/'
+
+$(VENV)/.installed: pyproject.toml infra/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tidemill needs Python 3.11 or later: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c infra/constraints.txt -e ".[dev]"
+	touch $@
+
+install: $(VENV)/.installed   ## make the virtual environment
+
+check: install                ## the fast part: format, lint, types, tests without servers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not integration"
+
+test: install                 ## everything, the real Kafka and Valkey included
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+demo: install                 ## seven months of real flights through the whole system; MONTHS=2 for a shorter one
+	$(BIN)/python examples/flights/demo.py --months $(MONTHS)
+
+up: install                   ## start the whole system on the flights project and keep it running
+	$(BIN)/tidemill --project examples/flights up --detach
+
+down: install                 ## stop it
+	$(BIN)/tidemill down
+
+bench: install                ## speed, beside peers and limits, in one run
+	$(BIN)/python -m benchmarks
+
+clean:                        ## remove the environment and all local data
+	rm -rf $(VENV) .tidemill
