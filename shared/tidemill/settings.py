@@ -71,14 +71,14 @@ class KafkaSettings(Settings):
         validation_alias="KAFKA_BOOTSTRAP_SERVERS", min_length=1, description="the brokers, for example localhost:9092"
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", validation_alias="KAFKA_SECURITY_PROTOCOL", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+        default="PLAINTEXT", validation_alias="KAFKA_SECURITY_PROTOCOL", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", validation_alias="KAFKA_SASL_MECHANISM", description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+        default="PLAIN", validation_alias="KAFKA_SASL_MECHANISM", description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
     )
-    sasl_username: str | None = Field(None, validation_alias="KAFKA_SASL_USERNAME", description="the user's name")
-    sasl_password: str | None = Field(None, validation_alias="KAFKA_SASL_PASSWORD", description="the user's password", repr=False)
-    ssl_cafile: str | None = Field(None, validation_alias="KAFKA_SSL_CAFILE", description="the path of a PEM file of trusted authorities")
+    sasl_username: str | None = Field(default=None, validation_alias="KAFKA_SASL_USERNAME", description="the user's name")
+    sasl_password: str | None = Field(default=None, validation_alias="KAFKA_SASL_PASSWORD", description="the user's password", repr=False)
+    ssl_cafile: str | None = Field(default=None, validation_alias="KAFKA_SSL_CAFILE", description="the path of a PEM file of trusted authorities")
 
     def client_options(self) -> dict[str, Any]:
         """Keyword arguments that any aiokafka client takes to reach this cluster."""
@@ -115,8 +115,8 @@ class OfflineSettings(Settings):
 class HttpSettings(Settings):
     """Where a service listens. Port 0 takes a free one."""
 
-    host: str = Field("127.0.0.1", validation_alias="TIDEMILL_HOST", description="an address to listen on; 0.0.0.0 for all")
-    port: int = Field(8000, validation_alias="TIDEMILL_PORT", ge=0, le=65535, description="a port number from 0 (any free) to 65535")
+    host: str = Field(default="127.0.0.1", validation_alias="TIDEMILL_HOST", description="an address to listen on; 0.0.0.0 for all")
+    port: int = Field(default=8000, validation_alias="TIDEMILL_PORT", ge=0, le=65535, description="a port number from 0 (any free) to 65535")
 
 
 class ProjectSettings(Settings):

@@ -37,6 +37,6 @@ def find(home: Path | None = None) -> Addresses | None:
         content = (folder / "stack.json").read_bytes()
     except FileNotFoundError:
         return None
-    from tidemill.local.processes import running  # needs the extra `local`, which whoever wrote the file has
+    from tidemill.local.processes import running  # noqa: PLC0415 - needs the extra `local`, which whoever wrote the file has
 
     return msgspec.json.decode(content, type=Addresses) if running(folder, "supervisor") else None

@@ -8,6 +8,7 @@ process whose pid is in ``TIDEMILL_SUPERVISOR_PID``; a single thread there start
 Only the standard library is used and it is run by path, because it must start in a few milliseconds.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -62,25 +63,21 @@ def watch(parent: int, target: int) -> None:
         for descriptor in range(3):
             os.dup2(null, descriptor)
         wait_for_any([parent, target])
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(target, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
     os._exit(0)
 
 
 def wait_for_any(pids: list[int]) -> None:
     """Return once one of the processes has ended, reaped or not."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         if sys.platform.startswith("linux"):
             select.select([os.pidfd_open(pid) for pid in pids], [], [])
-        else:
-            while True:
-                for pid in pids:
-                    os.kill(pid, 0)
-                time.sleep(_POLL_SECONDS)
-    except ProcessLookupError:
-        pass
+            return
+        while True:
+            for pid in pids:
+                os.kill(pid, 0)
+            time.sleep(_POLL_SECONDS)
 
 
 if __name__ == "__main__":

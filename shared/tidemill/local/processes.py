@@ -8,12 +8,14 @@ from pathlib import Path
 
 import psutil
 
+from tidemill.errors import TidemillError
+
 HOST = "127.0.0.1"
 _PORTS = range(15_000, 32_000)  # below the ephemeral ports, which any outgoing connection may take while a server is down
 
 
-class StackError(Exception):
-    """The local stack cannot do what was asked; the message names the cause and the way out."""
+class StackError(TidemillError):
+    """The local stack cannot do what was asked."""
 
 
 def running(home: Path, name: str) -> psutil.Process | None:
@@ -68,7 +70,7 @@ def assign_ports(home: Path, names: Sequence[str], given: Mapping[str, int]) -> 
     for name, port in ports.items():
         if not is_free(port):
             mend = "give another one" if name in given else f"free it, or delete {file} to choose new ones"
-            raise StackError(f"port {port} of {name} is in use by another process: {mend}")
+            raise StackError(f"port {port} of {name} is in use by another process", mend=mend)
         kept[name] = port
     file.write_text(json.dumps(kept, indent=1))
     return ports

