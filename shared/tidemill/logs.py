@@ -43,8 +43,7 @@ def configure(service: str, *, level: int = logging.INFO, stream: TextIO | None 
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            _named(service),
-            *(_for_people() if out.isatty() else _for_machines()),
+            *(_for_people() if out.isatty() else _for_machines(service)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(out),
@@ -58,20 +57,11 @@ def configure(service: str, *, level: int = logging.INFO, stream: TextIO | None 
     logging.captureWarnings(True)
 
 
-def _named(service: str) -> Processor:
-    def name(_logger: Any, _method: str, event: Any) -> Any:
-        event["service"] = service
-        return event
+def _for_machines(service: str) -> list[Processor]:
+    def in_order(_logger: Any, _method: str, event: Any) -> Any:
+        return {"time": event.pop("time"), "level": event.pop("level"), "service": service, "message": event.pop("event"), **event}
 
-    return name
-
-
-def _for_machines() -> list[Processor]:
-    return [
-        structlog.processors.dict_tracebacks,
-        structlog.processors.EventRenamer("message"),
-        structlog.processors.JSONRenderer(serializer=_json),
-    ]
+    return [structlog.processors.dict_tracebacks, in_order, structlog.processors.JSONRenderer(serializer=_json)]
 
 
 def _for_people() -> list[Processor]:

@@ -1,0 +1,225 @@
+"""Kafka by aiokafka: producers, consumers, waves of records in order, topics as a project needs them.
+
+Producers and consumers must be made inside a running loop (aiokafka's rule). What aiokafka 0.14 does, and what follows:
+
+- An idempotent producer numbers the records of a partition when a batch first leaves. It repeats what may still succeed without limit, with
+  the same number, so nothing is doubled or reordered. But a batch that *fails* leaves a hole: every later batch to that partition is then
+  refused (OutOfOrderSequenceNumber). So records too large are refused before anything is sent, and `KafkaRefused` means: new producer.
+- It gives up (and makes such a hole) when a partition has no leader for `request_timeout_ms`; `producer` lifts that limit.
+- A batch larger than `max_partition_fetch_bytes` may be skipped by a consumer without a word (aiokafka #1173); a position out of range resets
+  silently. `consumer` fetches twice the largest batch and raises when a position is out of range.
+
+Nothing is compressed: the codecs built into aiokafka are gzip or none, and gzip costs more per record than everything else together.
+A topic may still be compressed by its broker (`compression.type`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from tidemill.clock import now_ms
+from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge
+from tidemill.logs import get_logger
+from tidemill.settings import KafkaSettings
+
+log = get_logger(__name__)
+
+MAX_BATCH_BYTES = 1_048_588
+"""The largest batch, hence record, of any topic: Kafka's own default of `max.message.bytes`."""
+
+FETCH_BYTES = 2 * MAX_BATCH_BYTES
+REQUEST_TIMEOUT_MS = 10_000
+RETRY_SECONDS = 0.2
+
+Headers = Sequence[tuple[str, bytes]]
+Record = tuple[bytes | None, bytes | None, Headers]
+"""Key, value, headers."""
+
+
+def producer(settings: KafkaSettings, **overrides: Any) -> AIOKafkaProducer:
+    """An idempotent producer that waits for all replicas, to be started by the caller and closed by `close_producer`.
+
+    A request is repeated after ten seconds without an answer, and for as long as it takes.
+    """
+    options = {
+        **settings.client_options(),
+        "enable_idempotence": True,
+        "acks": "all",
+        "compression_type": None,
+        "max_batch_size": MAX_BATCH_BYTES,
+        "max_request_size": MAX_BATCH_BYTES,
+        "request_timeout_ms": REQUEST_TIMEOUT_MS,
+        "metadata_max_age_ms": 60_000,
+    }
+    made = AIOKafkaProducer(**options | overrides)
+    made._message_accumulator._batch_ttl = math.inf  # see the module's text; aiokafka has no setting for it
+    return made
+
+
+async def close_producer(producer: AIOKafkaProducer, timeout_seconds: float = 10.0) -> None:
+    """Send what is queued, then close. When the brokers do not answer in time the rest is given up: its senders get ProducerClosed.
+
+    aiokafka's own `stop` would wait for ever while Kafka is away.
+    """
+    flushed = asyncio.ensure_future(producer.flush())
+    await asyncio.wait({flushed}, timeout=timeout_seconds)
+    if not flushed.done():
+        flushed.cancel()
+        log.warning("closing a producer with records unsent", timeout_seconds=timeout_seconds)
+        producer._message_accumulator.fail_all(ProducerClosed())
+    with contextlib.suppress(KafkaError, KeyError):
+        await producer.stop()
+    await producer.client.close()
+
+
+def consumer(settings: KafkaSettings, *topics: str, group: str | None = None, **overrides: Any) -> AIOKafkaConsumer:
+    """A consumer that never commits by itself and never resets its position silently, to be started and stopped by the caller.
+
+    A partition without a committed offset raises NoOffsetForPartitionError and a position the log no longer holds raises
+    OffsetOutOfRangeError from `getmany`: seek every assigned partition, or pass `auto_offset_reset`.
+    Records of aborted transactions are left out.
+    """
+    options = {
+        **settings.client_options(),
+        "group_id": group,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",
+        "isolation_level": "read_committed",
+        "max_partition_fetch_bytes": FETCH_BYTES,
+        "request_timeout_ms": REQUEST_TIMEOUT_MS,
+        "metadata_max_age_ms": 60_000,
+    }
+    return AIOKafkaConsumer(*topics, **options | overrides)
+
+
+async def send_wave(producer: AIOKafkaProducer, wave: Mapping[tuple[str, int], Sequence[Record]]) -> dict[tuple[str, int], tuple[int, int]]:
+    """Write records to (topic, partition)s and return the offsets (first, last) each partition gave them, once all are acknowledged.
+
+    The records of a partition keep their order: a batch leaves only after the one before it was acknowledged. Partitions go side by side.
+    Waits and repeats for as long as Kafka is away. Do not run two waves to the same partition at once.
+
+    Raises RecordTooLarge (nothing was sent) and KafkaRefused (see there). When cancelled, what was handed over may still be written: close
+    the producer before another writes the same records. Empty partitions are left out of the result.
+    """
+    batches = {target: _batches(producer, target, records) for target, records in wave.items() if records}
+    sent = [asyncio.ensure_future(_send_in_order(producer, target, queue)) for target, queue in batches.items()]
+    try:
+        offsets = await asyncio.gather(*sent)
+    except BaseException:
+        for task in sent:
+            task.cancel()
+        await asyncio.gather(*sent, return_exceptions=True)
+        raise
+    return dict(zip(batches, offsets, strict=True))
+
+
+def _batches(producer: AIOKafkaProducer, target: tuple[str, int], records: Sequence[Record]) -> list[BatchBuilder]:
+    """Fill as few batches as hold the records, in order."""
+    batches, done, time_ms = [], 0, now_ms()
+    while done < len(records):
+        batch = producer.create_batch()
+        done += _fill(batch, records, done, time_ms)
+        if batch.size() > MAX_BATCH_BYTES:  # a batch takes its first record whatever its size
+            raise RecordTooLarge(*target, size_bytes=batch.size(), limit_bytes=MAX_BATCH_BYTES)
+        batches.append(batch)
+    return batches
+
+
+def _fill(batch: BatchBuilder, records: Sequence[Record], start: int, time_ms: int) -> int:
+    """Add records from `start` until the batch is full and return how many it took.
+
+    Speaks to the C builder inside the batch: `BatchBuilder.append` costs more than twice as much per record.
+    """
+    append = batch._builder.append
+    count = 0
+    for key, value, headers in records[start:] if start else records:
+        if append(count, time_ms, key, value, headers) is None:
+            break
+        count += 1
+    batch._relative_offset = count
+    batch.close()
+    return count
+
+
+async def _send_in_order(producer: AIOKafkaProducer, target: tuple[str, int], batches: Sequence[BatchBuilder]) -> tuple[int, int]:
+    first = last = -1
+    for batch in batches:
+        offset = await _acknowledged(producer, target, batch)
+        first = offset if first < 0 else first
+        last = offset + batch.record_count() - 1
+    return first, last
+
+
+async def _acknowledged(producer: AIOKafkaProducer, target: tuple[str, int], batch: BatchBuilder) -> int:
+    """The offset of a batch's first record, once all replicas have it."""
+    topic, partition = target
+    while True:
+        try:
+            handed_over = await producer.send_batch(batch, topic, partition=partition)
+            break
+        except KafkaError as error:  # nothing was handed over: no metadata yet
+            if not error.retriable:
+                raise _refused(target, error) from error
+            log.warning("waiting to write", topic=topic, partition=partition, reason=repr(error))
+            await asyncio.sleep(RETRY_SECONDS)
+        except AssertionError as error:  # aiokafka's way to say that there is no such partition
+            raise _refused(target, error) from error
+    try:
+        return int((await handed_over).offset)
+    except KafkaError as error:
+        raise _refused(target, error) from error
+
+
+def _refused(target: tuple[str, int], error: Exception) -> KafkaRefused:
+    return KafkaRefused(
+        f"Kafka refused a batch for {target[0]}[{target[1]}]: {type(error).__name__} {error}".rstrip(),
+        mend="close this producer and start another; if it happens again, look at the topic's configuration and rights",
+    )
+
+
+@asynccontextmanager
+async def admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client. Raises KafkaUnavailable for whatever Kafka's client raises inside."""
+    client = AIOKafkaAdminClient(**settings.client_options(), request_timeout_ms=REQUEST_TIMEOUT_MS)
+    try:
+        await client.start()
+        yield client
+    except (KafkaError, TimeoutError) as error:
+        raise KafkaUnavailable(
+            f"Kafka at {settings.bootstrap_servers} failed: {type(error).__name__} {error}".rstrip(),
+            mend="start it, or correct KAFKA_BOOTSTRAP_SERVERS",
+        ) from error
+    finally:
+        await client.close()
+
+
+async def wait_for_kafka(settings: KafkaSettings, deadline_seconds: float | None = 60.0) -> None:
+    """Return once the cluster answers. Raises KafkaUnavailable after the deadline (None: never), naming the last reason."""
+    reason = "no answer"
+    try:
+        async with asyncio.timeout(deadline_seconds):
+            while True:
+                try:
+                    async with admin(settings) as client:
+                        await client.list_topics()
+                    return
+                except KafkaUnavailable as error:
+                    if reason != error.message:
+                        reason = error.message
+                        log.warning("waiting for Kafka", bootstrap_servers=settings.bootstrap_servers, reason=reason)
+                await asyncio.sleep(RETRY_SECONDS)
+    except TimeoutError:
+        raise KafkaUnavailable(
+            f"Kafka at {settings.bootstrap_servers} was not ready after {deadline_seconds:g} s: {reason}",
+            mend="start it, or correct KAFKA_BOOTSTRAP_SERVERS",
+        ) from None

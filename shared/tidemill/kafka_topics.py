@@ -1,0 +1,126 @@
+"""Topics of a cluster: made as needed, checked before use, looked at by tools. Every call opens and closes its own connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import GroupCoordinatorNotAvailableError, TopicAlreadyExistsError, for_code
+
+from tidemill.clock import Deadline
+from tidemill.errors import KafkaUnavailable, TopicMismatch
+from tidemill.kafka import admin, consumer
+from tidemill.logs import get_logger
+from tidemill.settings import KafkaSettings
+from tidemill.topics import TopicSpec
+
+log = get_logger(__name__)
+
+
+class OffsetRange(NamedTuple):
+    """The records a partition holds: from `begin` up to and without `end`."""
+
+    begin: int
+    end: int
+
+
+async def ensure_topics(settings: KafkaSettings, specs: Mapping[str, TopicSpec], deadline_seconds: float = 30.0) -> None:
+    """Create the topics that are missing and return once all have leaders. Safe to call again, and from several processes at once.
+
+    A topic that exists must have the partition count, the `cleanup.policy` and at least the `max.message.bytes` of its spec; other settings
+    belong to whoever runs the cluster. Raises TopicMismatch naming all that do not fit (after creating the missing), KafkaUnavailable.
+    """
+    deadline = Deadline(deadline_seconds)
+    async with admin(settings) as client:
+        existing = await _partition_counts(client)
+        await _create(client, {name: spec for name, spec in specs.items() if name not in existing})
+        while missing := specs.keys() - existing.keys():
+            if deadline.expired:
+                raise KafkaUnavailable(f"topics without a leader: {', '.join(sorted(missing))}", mend="look at the brokers' logs")
+            await asyncio.sleep(0.05)
+            existing = await _partition_counts(client)
+        wrong = [*_wrong_counts(specs, existing), *_wrong_configs(specs, await _configs(client, list(specs)))]
+    if wrong:
+        raise TopicMismatch("; ".join(text for text, _ in wrong), mend="; ".join(dict.fromkeys(mend for _, mend in wrong)))
+
+
+async def _partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
+    """Topic -> partitions, of topics that are ready to use. Asks for all of them: asking for one by name may create it."""
+    return {
+        topic["topic"]: len(topic["partitions"])
+        for topic in await client.describe_topics()
+        if not topic["error_code"] and all(part["leader"] >= 0 for part in topic["partitions"])
+    }
+
+
+async def _create(client: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec]) -> None:
+    if not specs:
+        return
+    new = [NewTopic(name, spec.partitions, -1, replica_assignments={}, topic_configs=spec.config) for name, spec in specs.items()]
+    for name, code, *text in (await client.create_topics(new)).topic_errors:
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:
+            raise TopicMismatch(
+                f"topic {name} cannot be created: {error.__name__} {text[0] if text and text[0] else ''}".rstrip(),
+                mend="correct its partitions or configuration, or create it by hand",
+            )
+        log.info("topic created" if not code else "topic exists", topic=name, partitions=specs[name].partitions)
+
+
+def _wrong_counts(specs: Mapping[str, TopicSpec], existing: Mapping[str, int]) -> list[tuple[str, str]]:
+    mend = "declare the partitions the topic has, or begin anew under another name: where an entity lives depends on the count"
+    return [
+        (f"topic {name} has {existing[name]} partitions, {spec.partitions} are declared", mend)
+        for name, spec in specs.items()
+        if existing[name] != spec.partitions
+    ]
+
+
+def _wrong_configs(specs: Mapping[str, TopicSpec], configs: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
+    wrong = []
+    for name, spec in specs.items():
+        for setting in ("cleanup.policy", "max.message.bytes"):
+            wanted, found = spec.config.get(setting), configs[name].get(setting)
+            if wanted is None or found is None or found == wanted:
+                continue
+            if setting == "cleanup.policy" or int(found) < int(wanted):
+                wrong.append((f"topic {name} has {setting}={found}, {wanted} is needed", f"set {setting} with kafka-configs"))
+    return wrong
+
+
+async def _configs(client: AIOKafkaAdminClient, topics: list[str]) -> dict[str, dict[str, str]]:
+    answers = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics])
+    return {name: {entry[0]: entry[1] for entry in entries} for answer in answers for _, _, _, name, entries in answer.resources}
+
+
+async def offset_ranges(settings: KafkaSettings, *topics: str) -> dict[TopicPartition, OffsetRange]:
+    """What each partition of the topics holds now. A topic that does not exist is left out. Raises KafkaUnavailable."""
+    async with admin(settings) as client:
+        counts = await _partition_counts(client)
+        partitions = [TopicPartition(topic, number) for topic in topics for number in range(counts.get(topic, 0))]
+        reader = consumer(settings)
+        try:
+            await reader.start()
+            begins, ends = await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)
+        finally:
+            await reader.stop()
+    return {partition: OffsetRange(begins[partition], ends[partition]) for partition in partitions}
+
+
+async def committed(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> dict[TopicPartition, int]:
+    """The next offset a consumer group has committed for each partition; empty when it never did. Raises KafkaUnavailable."""
+    deadline = Deadline(deadline_seconds)
+    async with admin(settings) as client:
+        while True:
+            try:
+                offsets: dict[TopicPartition, Any] = await client.list_consumer_group_offsets(group)
+            except GroupCoordinatorNotAvailableError:  # a new cluster makes its offsets topic when first asked
+                if deadline.expired:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                return {partition: int(position.offset) for partition, position in offsets.items() if position.offset >= 0}
