@@ -1,0 +1,1 @@
+"""Training: point-in-time examples, a scikit-learn pipeline, its ONNX twin, and the deployment of both."""

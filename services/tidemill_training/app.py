@@ -1,0 +1,92 @@
+"""One training, from the offline store to a deployment event."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tidemill.declarations import Model
+from tidemill.engine import Engine
+from tidemill.histograms import Histogram, reference
+from tidemill.kafka import producer
+from tidemill.kernel import ViewKernel
+from tidemill.models import Manifest, Parity, save_artifact
+from tidemill.offline_store import OfflineStore
+from tidemill.project import Project
+from tidemill.records import DeploymentRecord, encode
+from tidemill.settings import KafkaSettings
+from tidemill.topics import deployments_topic
+from tidemill_training.dataset import TrainingSet, build
+from tidemill_training.fitting import Fitted, check_parity, fit, to_onnx
+from tidemill_training.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained version, not yet deployed."""
+
+    manifest: Manifest
+    artifact: str
+    sha256: str
+    run_id: str
+
+
+def train(project: Project, spec: str, model: Model, offline_root: str, until_ms: int, note: Callable[[str], None]) -> Trained:
+    """Builds the training set, fits, converts, proves parity, stores the artifact and tracks the run. `note` hears of progress.
+
+    Raises TidemillError when there are no examples, or ONNX and scikit-learn disagree.
+    """
+    store = OfflineStore(offline_root)
+    examples = build(project, spec, model, store, until_ms, note)
+    note(f"fitting on {len(examples):,} rows of {len(examples.inputs)} inputs")
+    fitted = fit(model, examples)
+    note("converting to ONNX and comparing")
+    onnx = to_onnx(fitted.pipeline, len(examples.inputs), probability=fitted.probability)
+    draft = _manifest(model, examples, fitted, Parity(0.0, 0, 0.0))
+    manifest = _manifest(model, examples, fitted, check_parity(fitted, Engine(draft, onnx), fitted.holdout.matrix))
+    artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx)
+    run_id = Tracker.for_store(offline_root).record(manifest, onnx, _params(fitted, until_ms))
+    return Trained(manifest, artifact, manifest_sha256, run_id)
+
+
+async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> None:
+    """Announces the version; inference swaps to it when it has loaded and checked it."""
+    manifest = trained.manifest
+    record = DeploymentRecord(manifest.model, manifest.version, trained.artifact, trained.sha256, _now_ms(), manifest.metrics)
+    async with producer(kafka) as client:
+        await client.send_and_wait(deployments_topic(project.name), encode(record), key=manifest.model.encode(), partition=0)
+
+
+def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, parity: Parity) -> Manifest:
+    created = _now_ms()
+    return Manifest(
+        model=model.name,
+        version=time.strftime("%Y%m%dT%H%M%S", time.gmtime(created / 1000)) + f"{created % 1000:03d}",
+        created=created,
+        inputs=examples.inputs,
+        output="probability" if fitted.probability else "value",
+        definitions={view.name: ViewKernel(view).definition for view in model.views},
+        trained_from=int(examples.times_ms[0]),
+        trained_until=int(examples.times_ms[-1]),
+        rows=len(examples),
+        metrics=fitted.metrics,
+        parity=parity,
+        reference=_reference(examples, fitted),
+    )
+
+
+def _reference(examples: TrainingSet, fitted: Fitted) -> dict[str, Histogram]:
+    """What drift is measured against: the inputs of all examples, and what a model that had not seen them predicted for the holdout."""
+    histograms = {spec.name: reference(examples.matrix[:, i]) for i, spec in enumerate(examples.inputs)}
+    return histograms | {"prediction": reference(np.asarray(fitted.holdout_output))}
+
+
+def _params(fitted: Fitted, until_ms: int) -> dict[str, object]:
+    return {"pipeline": type(fitted.pipeline).__name__, "until_ms": until_ms, "holdout_rows": len(fitted.holdout)}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,99 @@
+"""From a training set to a model: holdout by time, fit, conversion to ONNX, and the proof that both compute the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_classifier
+from sklearn.metrics import brier_score_loss, log_loss, mean_absolute_error, mean_squared_error, roc_auc_score
+
+from tidemill.declarations import Model
+from tidemill.engine import Engine
+from tidemill.errors import TidemillError
+from tidemill.models import Manifest, Parity
+from tidemill_training.dataset import Floats, TrainingSet
+
+HOLDOUT = 0.2
+PARITY_ROWS = 2_000
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted pipeline, whether it gives probabilities, its metrics on the holdout, and what it predicted there."""
+
+    pipeline: Any
+    probability: bool
+    metrics: dict[str, float]
+    holdout: TrainingSet
+    holdout_output: Floats
+
+
+def fit(model: Model, examples: TrainingSet) -> Fitted:
+    """Fits on the first 80 % of time for the metrics, then on everything for the model. Raises TidemillError for unusable labels."""
+    cut = int(len(examples) * (1 - HOLDOUT))
+    before, after = _rows(examples, slice(None, cut)), _rows(examples, slice(cut, None))
+    pipeline = model.pipeline()
+    probability = bool(is_classifier(pipeline))
+    if probability and (len(np.unique(before.labels)) != 2 or len(np.unique(after.labels)) != 2):
+        raise TidemillError(
+            f"model {model.name!r}: {len(examples)} examples do not show both outcomes before and after the holdout's start",
+            mend="collect more outcomes, or check the outcome's condition",
+        )
+    pipeline.fit(before.matrix, before.labels)
+    output = outputs(pipeline, after.matrix, probability=probability)
+    metrics = score(after.labels, output, probability=probability) | {"examples": float(len(examples))}
+    final = model.pipeline().fit(examples.matrix, examples.labels)
+    return Fitted(final, probability, metrics, after, output)
+
+
+def outputs(pipeline: Any, matrix: Floats, *, probability: bool) -> Floats:
+    """What the model answers for each row: probability of the outcome, or its value."""
+    raw = pipeline.predict_proba(matrix)[:, 1] if probability else pipeline.predict(matrix)
+    return np.asarray(raw, dtype=np.float32)
+
+
+def score(labels: Any, output: Floats, *, probability: bool) -> dict[str, float]:
+    """Quality on held-out rows: auc, log_loss and brier for a probability, mae and rmse for a value."""
+    if probability:
+        clipped = np.clip(output.astype(np.float64), 1e-7, 1 - 1e-7)
+        return {
+            "auc": float(roc_auc_score(labels, output)),
+            "log_loss": float(log_loss(labels, clipped)),
+            "brier": float(brier_score_loss(labels, clipped)),
+            "positive_share": float(np.mean(labels)),
+        }
+    return {"mae": float(mean_absolute_error(labels, output)), "rmse": float(mean_squared_error(labels, output) ** 0.5)}
+
+
+def to_onnx(pipeline: Any, columns: int, *, probability: bool) -> bytes:
+    """The pipeline as ONNX: one float32 input `features` of shape (rows, columns)."""
+    from skl2onnx import to_onnx as convert  # noqa: PLC0415 - heavy, and only needed here
+    from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415
+
+    options = {id(pipeline): {"zipmap": False}} if probability else None
+    converted = convert(pipeline, initial_types=[("features", FloatTensorType([None, columns]))], options=options)
+    return bytes(converted.SerializeToString())
+
+
+def check_parity(fitted: Fitted, engine: Engine, rows: Floats) -> Parity:
+    """Largest difference between scikit-learn and ONNX on up to 2,000 rows. Raises TidemillError beyond the tolerance."""
+    sample = rows[:: max(1, len(rows) // PARITY_ROWS)][:PARITY_ROWS]
+    expected = outputs(fitted.pipeline, sample, probability=fitted.probability)
+    got = np.array([engine.predict(row) for row in sample], dtype=np.float32)
+    worst = float(np.max(np.abs(expected - got)))
+    if not worst <= TOLERANCE:
+        raise TidemillError(
+            f"ONNX and scikit-learn differ by {worst:.2g} on {len(sample)} rows; {TOLERANCE:g} is allowed",
+            mend="use a pipeline whose steps skl2onnx converts exactly; inputs are float32, so round thresholds or scale values",
+        )
+    return Parity(max_abs_diff=worst, rows=len(sample), tolerance=TOLERANCE)
+
+
+def _rows(examples: TrainingSet, part: slice) -> TrainingSet:
+    return TrainingSet(examples.matrix[part], examples.labels[part], examples.times_ms[part], examples.subjects[part], examples.inputs)
+
+
+__all__ = ["Fitted", "Manifest", "check_parity", "fit", "outputs", "score", "to_onnx"]
