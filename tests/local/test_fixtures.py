@@ -36,4 +36,9 @@ def test_redis_url_persists_and_never_evicts(redis_url: str) -> None:
     """The store logs every write and refuses writes rather than dropping keys."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         settings = client.config_get("*")
-    assert (settings["appendonly"], settings["save"], settings["maxmemory-policy"], settings["bind"]) == ("yes", "", "noeviction", "127.0.0.1")
+    assert (settings["appendonly"], settings["save"], settings["maxmemory-policy"], settings["bind"]) == (
+        "yes",
+        "",
+        "noeviction",
+        "127.0.0.1",
+    )

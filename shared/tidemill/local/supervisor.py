@@ -78,7 +78,7 @@ def write_config(home: Path, port: int, password: str, programs: Sequence[Progra
         config[f"program:{program.name}"] = {
             **_PROGRAM,
             **folder,
-            "command": command.replace("%", "%%"),
+            "command": command.replace("%", "%%").replace(" ;", " '';").replace(" #", " ''#"),  # would begin a comment
             "environment": environment,
             "stdout_logfile": f"%(here)s/logs/{program.name}.log",
         }

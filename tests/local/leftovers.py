@@ -1,0 +1,30 @@
+"""Finding the processes of a data folder by the mark they carry, independently of pid files."""
+
+import os
+import time
+from pathlib import Path
+
+import psutil
+
+STANDINS = Path(__file__).with_name("standins")
+PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[2] / "shared"), str(STANDINS)])
+
+
+def alive(home: Path) -> list[psutil.Process]:
+    """Return every live process that belongs to the data folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("TIDEMILL_PROCESS", "").startswith(f"{home}:"):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def left_after(home: Path, timeout_seconds: float = 30) -> list[psutil.Process]:
+    """Wait until no process of the folder is alive, and return those that are after the timeout."""
+    deadline = time.monotonic() + timeout_seconds
+    while alive(home) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return alive(home)
