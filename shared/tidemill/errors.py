@@ -6,17 +6,22 @@ TidemillError                 500  root: catch this to catch what is ours
 ├── DeclarationError          500  a project's declaration is wrong
 ├── ProjectError              500  a project cannot be loaded
 ├── BadRequest                400  a caller sent something unusable
-│   └── InvalidEvent          422  an event fails its schema (carries a reason code)
+│   ├── InvalidEvent          422  an event fails its schema (carries a reason code)
+│   └── BodyTooLarge          413  a request's body exceeds the limit
 ├── NotFound                  404
 │   ├── UnknownModel          404
 │   ├── UnknownView           404
-│   └── UnknownFeature        404
+│   ├── UnknownFeature        404
+│   └── UnknownTable          404
 ├── Unavailable               503  a dependency is away: retry later, nothing was decided
 │   ├── StoreUnavailable      503  Redis
-│   └── KafkaUnavailable      503  Kafka
+│   ├── KafkaUnavailable      503  Kafka
+│   └── OfflineUnavailable    503  the offline store
 ├── StoreError                500  Redis answered a command with an error
 │   └── NoScript              500  Redis does not hold the script (nothing ran)
 ├── CorruptState              500  a stored value fails its checksum
+├── ArtifactError             500  a model artifact is missing, damaged, or made for other declarations
+├── TornTable                 500  a table of the offline store is damaged or of another shape
 ├── RecordTooLarge            413  a record exceeds what a topic accepts
 ├── KafkaRefused              500  a broker refused a batch for good
 ├── TopicMismatch             500  a topic exists in another shape than needed
@@ -92,6 +97,15 @@ class InvalidEvent(BadRequest):
         self.reason = reason
 
 
+class BodyTooLarge(BadRequest):
+    """A request's body exceeds what a service accepts."""
+
+    http_status = 413
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the body exceeds the limit of {limit_bytes} bytes", mend="send fewer rows per request")
+
+
 class NotFound(TidemillError):
     """A name is not known."""
 
@@ -122,6 +136,12 @@ class UnknownFeature(NotFound):
     kind = "feature"
 
 
+class UnknownTable(NotFound):
+    """The offline store has no such table (yet)."""
+
+    kind = "table"
+
+
 class Unavailable(TidemillError):
     """A dependency is away. What was asked may or may not have happened; asking again later is right."""
 
@@ -134,6 +154,10 @@ class StoreUnavailable(Unavailable):
 
 class KafkaUnavailable(Unavailable):
     """Kafka cannot be reached or did not become ready in time."""
+
+
+class OfflineUnavailable(Unavailable):
+    """The offline store cannot be read or written: no space, no rights, not reachable, or another writer is always faster."""
 
 
 class StoreError(TidemillError):
@@ -150,6 +174,14 @@ class NoScript(StoreError):
 
 class CorruptState(TidemillError):
     """A value in the online store is not what was written: cut short, altered, or of another format."""
+
+
+class ArtifactError(TidemillError):
+    """A model artifact is missing, damaged, or was made for other declarations than the project's."""
+
+
+class TornTable(TidemillError):
+    """A table of the offline store is damaged, or its columns are not those that are written now."""
 
 
 class RecordTooLarge(TidemillError):
