@@ -1,0 +1,68 @@
+"""From stored values to Feast's columnar answer, and to the error objects its clients understand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tidemill.errors import NotFound, TidemillError, UnknownView
+from tidemill.http import error_answer
+from tidemill.records import Status
+from tidemill.timestamps import rfc3339
+from tidemill.values import Served
+from tidemill_serving.query import Query, UnknownService
+
+_EPOCH = rfc3339(0)
+_FEAST_CLASSES: dict[type[TidemillError], str] = {
+    UnknownView: "FeatureViewNotFoundException",
+    UnknownService: "FeatureServiceNotFoundException",
+}
+
+
+class Column(msgspec.Struct):
+    """One column of an answer, one entry per row."""
+
+    values: list[Any]
+    statuses: list[Status]
+    event_timestamps: list[str]
+
+
+class Metadata(msgspec.Struct):
+    """The names of the columns."""
+
+    feature_names: list[str]
+
+
+class FeatureAnswer(msgspec.Struct):
+    """Feast's answer: `results[i]` belongs to `metadata.feature_names[i]`."""
+
+    results: list[Column]
+    metadata: Metadata
+
+
+_encode = msgspec.json.Encoder().encode  # NaN and infinities become null
+
+
+def answer_body(query: Query, served: Mapping[tuple[int, bytes | None], Served]) -> bytes:
+    """JSON of the answer. `served`: features by (view's place in the plan, entity key)."""
+    rows = range(query.rows)
+    results = [Column(query.entities[name], ["PRESENT"] * query.rows, [_EPOCH] * query.rows) for name in query.plan.join_keys]
+    by_view = [[served[(view, key)] for key in keys] for view, keys in enumerate(query.keys)]
+    times = [[_EPOCH if item.newest_ms is None else rfc3339(item.newest_ms) for item in items] for items in by_view]
+    for _, view, feature in query.plan.columns:
+        items = by_view[view]
+        results.append(Column([items[row].values[feature] for row in rows], [items[row].statuses[feature] for row in rows], times[view]))
+    names = [*query.plan.join_keys, *(column.name for column in query.plan.columns)]
+    return _encode(FeatureAnswer(results, Metadata(names)))
+
+
+def feast_error(error: Exception) -> tuple[int, bytes]:
+    """Status and body of an error: `error` and `mend` as everywhere, and `module`, `class`, `message` for Feast's clients."""
+    status, body = error_answer(error)
+    shown: dict[str, Any] = msgspec.json.decode(body)
+    known = _FEAST_CLASSES.get(type(error)) if isinstance(error, NotFound) else None
+    module = "feast.errors" if known else "tidemill.errors"
+    name = known or (type(error).__name__ if isinstance(error, TidemillError) else "TidemillError")
+    return status, _encode(shown | {"module": module, "class": name, "message": shown["error"]})

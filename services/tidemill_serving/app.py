@@ -1,0 +1,121 @@
+"""Feature serving's application: routes, Redis, health."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI
+
+from tidemill import metrics
+from tidemill.clock import now_ms
+from tidemill.health import HealthBoard, Scope
+from tidemill.hot import Answer, HotRoute, add_hot_route
+from tidemill.http import add_ops_routes, fastapi_app
+from tidemill.kernel import ViewKernel
+from tidemill.online_reader import OnlineReader, Stored
+from tidemill.project import Project
+from tidemill.redis_link import RedisLink
+from tidemill.settings import RedisSettings
+from tidemill.values import Served, serve
+from tidemill_serving.answers import answer_body, feast_error
+from tidemill_serving.query import FeatureRequest, Query, QueryParser
+
+REDIS_TIMEOUT_SECONDS = 0.5
+ROUTE = "/get-online-features"
+_BREATH = 200  # readings between two turns of the loop, so that a large request does not hold up small ones
+
+
+class FeatureServing:
+    """Answers feature requests from the online store."""
+
+    def __init__(self, project: Project, link: RedisLink) -> None:
+        self._kernels = {name: ViewKernel(view) for name, view in project.views.items()}
+        self._reader = OnlineReader(link, project.name, self._kernels)
+        self._parser = QueryParser(project)
+
+    async def handle(self, _scope: Scope, body: bytes) -> Answer:
+        """One request. Raises BadRequest, NotFound and StoreUnavailable."""
+        query = self._parser.parse(body, now_ms())
+        wanted = dict.fromkeys((i, key) for i, keys in enumerate(query.keys) for key in keys)
+        present = [(i, key) for i, key in wanted if key is not None]
+        stored = await self._reader.read([(query.plan.views[i].name, key) for i, key in present])
+        return Answer(answer_body(query, await self._serve_all(query, wanted, dict(zip(present, stored, strict=True)))))
+
+    async def _serve_all(
+        self, query: Query, wanted: dict[tuple[int, bytes | None], None], stored: dict[tuple[int, bytes], Stored]
+    ) -> dict[tuple[int, bytes | None], Served]:
+        served = {}
+        for count, (i, key) in enumerate(wanted, 1):
+            view = query.plan.views[i]
+            value = stored[(i, key)].value if key is not None else None
+            reading = None if value is None else self._kernels[view.name].read(value, query.time_ms)
+            served[(i, key)] = serve(view, reading, query.time_ms)
+            if count % _BREATH == 0:
+                await asyncio.sleep(0)
+        return served
+
+
+def _observe(_scope: Scope, status: int, seconds: float) -> None:
+    metrics.SERVING_REQUEST_SECONDS.labels(ROUTE).observe(seconds)
+    metrics.SERVING_RESPONSES.labels(ROUTE, str(status)).inc()
+
+
+def describe(project: Project) -> dict[str, Any]:
+    """What can be asked for: views with their features, and models as feature services."""
+    views = [
+        {
+            "name": view.name,
+            "description": view.description,
+            "event": view.source.name,
+            "entity": view.key.name,
+            "entity_description": view.key.description,
+            "ttl": view.ttl,
+            "features": [
+                {
+                    "name": feature.name,
+                    "type": "float",
+                    "aggregate": feature.aggregation.word,
+                    "column": feature.aggregation.column,
+                    "window_ms": feature.window_ms,
+                }
+                for feature in view.served
+            ],
+        }
+        for view in project.views.values()
+    ]
+    services = [
+        {
+            "name": model.name,
+            "description": model.description,
+            "features": [f"{selection.view.name}:{name}" for selection in model.selections for name in selection.names],
+        }
+        for model in project.models.values()
+    ]
+    return {"project": project.name, "views": views, "feature_services": services}
+
+
+def create_app(project: Project, redis: RedisSettings) -> FastAPI:
+    """The service's ASGI application. Ready when Redis answers."""
+    board = HealthBoard("redis")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with link:
+            yield
+
+    app = fastapi_app(board, title="tidemill feature serving", lifespan=lifespan)
+    link = RedisLink(redis.url, REDIS_TIMEOUT_SECONDS, on_change=partial(board.report, "redis"))
+    serving = FeatureServing(project, link)
+    hot = HotRoute(serving.handle, _observe, feast_error)
+    add_hot_route(app, ROUTE, hot, summary="Features of entities (Feast's wire format)", request=FeatureRequest)
+
+    @app.get("/features", summary="Views, their features, and models as feature services")
+    async def features() -> dict[str, Any]:
+        return describe(project)
+
+    add_ops_routes(app)
+    return app
