@@ -33,13 +33,14 @@ class LogEntry(NamedTuple):
 
 
 def entry_decoder(view: FeatureView) -> Callable[[int, bytes | None, bytes | None], LogEntry]:
-    """A function that decodes (offset, key, value) of a view's topic; it never raises."""
+    """A function that decodes (offset, key, value) of a view's topic; it never raises. Keys are UTF-8."""
     decode = view_decoder({name: view.source.fields[name] for name in view.value_fields}).decode
 
     def entry(offset: int, key: bytes | None, value: bytes | None) -> LogEntry:
         try:
+            (key or b"").decode()  # the offline store keeps keys as text
             record = decode(value or b"") if key is not None else None
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             record = None
         return LogEntry(offset, key or b"", proof_of(key, value), record)
 

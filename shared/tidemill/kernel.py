@@ -26,7 +26,7 @@ from tidemill.tiles import Matrix, TileLayout
 # An entity's value: CRC-32 of the rest, format, number of recent ids, spare, newest event time in ms; then the ids (8 bytes each),
 # then per resolution the number of its tiles, then the tiles' slots, then their indices.
 _HEADER = struct.Struct("<IBBHq")
-_INDEX = struct.Struct("<i")
+_INDEX = struct.Struct("<q")
 _FORMAT = 1
 _NEVER = -(2**62)
 
@@ -145,10 +145,10 @@ class ViewKernel:
         if state.index[r] != _NEVER:
             state.packed[r] += resolution.packer.pack(*state.slots[r])
             state.packed_index[r] += _INDEX.pack(state.index[r])
-            drop = int(np.frombuffer(state.packed_index[r], "<i4").searchsorted(index - resolution.kept_tiles))
+            drop = int(np.frombuffer(state.packed_index[r], "<i8").searchsorted(index - resolution.kept_tiles))
             if drop:
                 state.packed[r] = state.packed[r][drop * resolution.packer.size :]
-                state.packed_index[r] = state.packed_index[r][4 * drop :]
+                state.packed_index[r] = state.packed_index[r][8 * drop :]
         state.index[r] = index
         state.slots[r] = list(resolution.layout.empty)
 
@@ -157,7 +157,7 @@ class ViewKernel:
         resolution = self.resolutions[r]
         if index < state.index[r] - resolution.kept_tiles:
             return
-        indices = np.frombuffer(state.packed_index[r], "<i4")
+        indices = np.frombuffer(state.packed_index[r], "<i8")
         i = int(indices.searchsorted(index))
         size, packed = resolution.packer.size, state.packed[r]
         found = i < len(indices) and int(indices[i]) == index
@@ -166,7 +166,7 @@ class ViewKernel:
         state.packed[r] = packed[: i * size] + resolution.packer.pack(*tile) + packed[(i + found) * size :]
         if not found:
             old = state.packed_index[r]
-            state.packed_index[r] = old[: 4 * i] + _INDEX.pack(index) + old[4 * i :]
+            state.packed_index[r] = old[: 8 * i] + _INDEX.pack(index) + old[8 * i :]
 
     def encode(self, state: EntityState) -> bytes:
         """The entity's value as it is stored: whole and absolute."""
@@ -174,7 +174,7 @@ class ViewKernel:
         for r, resolution in enumerate(self.resolutions):
             tiles += [state.packed[r], resolution.packer.pack(*state.slots[r])]
             indices += [state.packed_index[r], _INDEX.pack(state.index[r])]
-            counts.append(len(state.packed_index[r]) // 4 + 1)
+            counts.append(len(state.packed_index[r]) // 8 + 1)
         rest = b"".join([*state.ids, self._counts.pack(*counts), *tiles, *indices])
         header = _HEADER.pack(0, _FORMAT, len(state.ids), 0, state.newest)
         return zlib.crc32(rest, zlib.crc32(header[4:])).to_bytes(4, "little") + header[4:] + rest
@@ -186,11 +186,11 @@ class ViewKernel:
         state.newest = newest
         state.ids = [value[_HEADER.size + 8 * i : _HEADER.size + 8 * i + 8] for i in range(ids)]
         for r, (resolution, count) in enumerate(zip(self.resolutions, counts, strict=True)):
-            last, last_index = start + resolution.packer.size * (count - 1), index_start + 4 * (count - 1)
+            last, last_index = start + resolution.packer.size * (count - 1), index_start + 8 * (count - 1)
             state.packed[r], state.packed_index[r] = value[start:last], value[index_start:last_index]
             state.slots[r] = list(resolution.packer.unpack_from(value, last))
             (state.index[r],) = _INDEX.unpack_from(value, last_index)
-            start, index_start = last + resolution.packer.size, last_index + 4
+            start, index_start = last + resolution.packer.size, last_index + 8
         return state
 
     def _open(self, value: bytes) -> tuple[int, int, tuple[int, ...], int, int]:
@@ -202,7 +202,7 @@ class ViewKernel:
             raise CorruptState(f"view {self.view.name!r}: a stored value of {len(value)} bytes is cut short") from None
         start = _HEADER.size + 8 * ids + self._counts.size
         index_start = start + sum(count * resolution.packer.size for count, resolution in zip(counts, self.resolutions, strict=True))
-        if version != _FORMAT or len(value) != index_start + 4 * sum(counts):
+        if version != _FORMAT or len(value) != index_start + 8 * sum(counts):
             raise CorruptState(f"view {self.view.name!r}: a stored value of {len(value)} bytes has the wrong length or format")
         if crc != zlib.crc32(memoryview(value)[4:]):
             raise CorruptState(f"view {self.view.name!r}: a stored value fails its checksum")
@@ -214,12 +214,12 @@ class ViewKernel:
         A window w with tile r covers the tiles floor((t - w) / r) to floor(t / r). Raises CorruptState.
         """
         newest, _, counts, start, index_start = self._open(value)
-        tiles: list[tuple[Matrix, npt.NDArray[np.int32]]] = []
+        tiles: list[tuple[Matrix, npt.NDArray[np.int64]]] = []
         for count, resolution in zip(counts, self.resolutions, strict=True):
             width = resolution.layout.width
             matrix: Matrix = np.frombuffer(value, "<f8", count * width, start).reshape(count, width)
-            tiles.append((matrix, np.frombuffer(value, "<i4", count, index_start)))
-            start, index_start = start + 8 * count * width, index_start + 4 * count
+            tiles.append((matrix, np.frombuffer(value, "<i8", count, index_start)))
+            start, index_start = start + 8 * count * width, index_start + 8 * count
         values, complete = [math.nan] * len(self.view.served), [True] * len(self.view.served)
         for r, window_ms, features in self._windows:
             selected, whole = self._select(self.resolutions[r], *tiles[r], window_ms, time_ms)
@@ -232,7 +232,7 @@ class ViewKernel:
 
     @staticmethod
     def _select(
-        resolution: _Resolution, matrix: Matrix, indices: npt.NDArray[np.int32], window_ms: int, time_ms: int
+        resolution: _Resolution, matrix: Matrix, indices: npt.NDArray[np.int64], window_ms: int, time_ms: int
     ) -> tuple[Matrix, bool]:
         """The tiles a window covers at `time_ms`, and whether none that it needs has been dropped."""
         if not resolution.tile_ms:

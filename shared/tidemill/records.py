@@ -5,12 +5,17 @@ All times are whole epoch milliseconds, UTC. A position is [topic, partition, of
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 
-Scalar = str | int | float | bool | None
-Position = tuple[str, int, int]
+# Bounds are checked when a message is decoded, so that no number can overflow a fold, a fence or a column of the offline store.
+Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+Scalar = str | Integer | float | bool | None
+Position = tuple[str, Natural, Natural]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -24,9 +29,9 @@ class ViewRecord(Record, frozen=True):
     view folds. `view_decoder` makes a faster decoder with typed values for one view.
     """
 
-    time: int
-    known: int
-    source: tuple[int, int]
+    time: Milliseconds
+    known: Milliseconds
+    source: tuple[Natural, Natural]
     values: dict[str, Scalar]
     id: str | None = None
 
@@ -39,8 +44,8 @@ class RequestRecord(Record, frozen=True):
 
     model: str
     subject: str
-    time: int
-    known: int
+    time: Milliseconds
+    known: Milliseconds
     source: Position
     entities: dict[str, Scalar]
 
@@ -51,8 +56,8 @@ class OutcomeRecord(Record, frozen=True):
     model: str
     subject: str
     value: float
-    time: int
-    known: int
+    time: Milliseconds
+    known: Milliseconds
     source: Position
 
 
@@ -60,8 +65,8 @@ class StampEntry(Record, frozen=True, array_like=True):
     """One fence a prediction saw: view, partition, next offset."""
 
     view: str
-    partition: int
-    next: int
+    partition: Natural
+    next: Natural
 
 
 Status = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
@@ -78,8 +83,8 @@ class PredictionRecord(Record, frozen=True):
     id: str
     model: str
     version: str
-    time: int
-    served: int
+    time: Milliseconds
+    served: Milliseconds
     inputs: list[float | None]
     output: float
     subject: str | None = None
@@ -94,15 +99,15 @@ class ResultRecord(Record, frozen=True):
     time; `known`: when the outcome was published, or the end of the wait.
     """
 
-    seq: int
+    seq: Natural
     prediction: str
     model: str
     version: str
     subject: str
-    time: int
+    time: Milliseconds
     output: float
     status: Literal["joined", "never"]
-    known: int
+    known: Milliseconds
     outcome: float | None = None
 
 
@@ -120,13 +125,13 @@ class AlertRecord(Record, frozen=True):
     kind: Literal["feature_drift", "prediction_drift", "performance", "data_quality"]
     subject: str
     state: Literal["opened", "worsened", "closed"]
-    start: int
-    end: int
+    start: Milliseconds
+    end: Milliseconds
     test: str
     statistic: float
     threshold: float
     effect: float
-    rows: int
+    rows: Natural
     message: str
     reference: float | None = None
     current: float | None = None
@@ -142,7 +147,7 @@ class DeploymentRecord(Record, frozen=True):
     version: str
     artifact: str
     sha256: str
-    deployed: int
+    deployed: Milliseconds
     metrics: dict[str, float] = {}
 
 
@@ -155,8 +160,8 @@ class DeadLetterRecord(Record, frozen=True):
     reason: str
     detail: str
     source: Position
-    known: int
-    size: int
+    known: Milliseconds
+    size: Natural
     value: str
     key: str | None = None
 
@@ -176,15 +181,28 @@ def decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
 
 
 def view_decoder(fields: dict[str, Any]) -> msgspec.json.Decoder[Any]:
-    """A decoder of view records whose `values` have one attribute per field of the view; a field left out is null.
+    """A decoder of view records whose `values` have one attribute per field of the view.
 
-    `fields`: name -> type as declared (`float`, `str | None`, ...).
+    `fields`: name -> type as declared (`float`, `str | None`, ...); one that may be null may be left out, the others must be there.
     """
-    values = msgspec.defstruct("Values", [(name, kind | None, None) for name, kind in fields.items()], frozen=True, gc=False)
+    values = msgspec.defstruct("Values", [_value_field(name, kind) for name, kind in fields.items()], frozen=True, gc=False, kw_only=True)
     record = msgspec.defstruct(
         "TypedViewRecord",
-        [("time", int), ("known", int), ("source", tuple[int, int]), ("values", values), ("id", str | None, None)],
+        [
+            ("time", Milliseconds),
+            ("known", Milliseconds),
+            ("source", tuple[Natural, Natural]),
+            ("values", values),
+            ("id", str | None, None),
+        ],
         frozen=True,
         gc=False,
     )
     return msgspec.json.Decoder(record)
+
+
+def _value_field(name: str, kind: Any) -> tuple[str, Any] | tuple[str, Any, None]:
+    nullable = NoneType in get_args(kind)
+    if int in (kind, *get_args(kind)):
+        kind = Integer | None if nullable else Integer
+    return (name, kind, None) if nullable else (name, kind)
