@@ -18,7 +18,9 @@ def main() -> int:
     """Trains and deploys; 0 when a version was made."""
     parser = argparse.ArgumentParser(prog="tidemill train", description="Train a model from the offline store and deploy it.")
     parser.add_argument("model", help="a model of the project")
-    parser.add_argument("--until", type=datetime.fromisoformat, help="use requests and outcomes known before this time (ISO 8601, UTC); default: now")
+    parser.add_argument(
+        "--until", type=datetime.fromisoformat, help="use requests and outcomes known before this time (ISO 8601, UTC); default: now"
+    )
     parser.add_argument("--no-deploy", action="store_true", help="train, store and track, but do not put it in charge")
     options = parser.parse_args()
     try:
@@ -36,7 +38,9 @@ def main() -> int:
         return 1
     manifest = trained.manifest
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
-    print(f"{manifest.model} {manifest.version}: {metrics}; ONNX differs by at most {manifest.parity.max_abs_diff:.2g}; run {trained.run_id}")
+    print(
+        f"{manifest.model} {manifest.version}: {metrics}; ONNX differs by at most {manifest.parity.max_abs_diff:.2g}; run {trained.run_id}"
+    )
     print("stored, not deployed" if options.no_deploy else "deployed")
     return 0
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
+from tidemill.offline_store import OfflineStore
 
 from tidemill.declarations import Model
 from tidemill.engine import Engine
-from tidemill.histograms import Histogram, reference
+from tidemill.histograms import reference
 from tidemill.kafka import producer
 from tidemill.kernel import ViewKernel
-from tidemill.models import Manifest, Parity, save_artifact
-from tidemill.offline_store import OfflineStore
+from tidemill.models import Artifact, GoldenRow, Histogram, Manifest, Parity, save_artifact
 from tidemill.project import Project
 from tidemill.records import DeploymentRecord, encode
 from tidemill.settings import KafkaSettings
@@ -22,6 +25,8 @@ from tidemill.topics import deployments_topic
 from tidemill_training.dataset import TrainingSet, build
 from tidemill_training.fitting import Fitted, check_parity, fit, to_onnx
 from tidemill_training.tracking import Tracker
+
+GOLDEN_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,9 @@ def train(project: Project, spec: str, model: Model, offline_root: str, until_ms
     fitted = fit(model, examples)
     note("converting to ONNX and comparing")
     onnx = to_onnx(fitted.pipeline, len(examples.inputs), probability=fitted.probability)
-    draft = _manifest(model, examples, fitted, Parity(0.0, 0, 0.0))
-    manifest = _manifest(model, examples, fitted, check_parity(fitted, Engine(draft, onnx), fitted.holdout.matrix))
+    draft = _manifest(model, examples, fitted, onnx)
+    engine = Engine(Artifact(draft, onnx))
+    manifest = msgspec.structs.replace(draft, parity=check_parity(fitted, engine), golden=_golden(engine, fitted))
     artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx)
     run_id = Tracker.for_store(offline_root).record(manifest, onnx, _params(fitted, until_ms))
     return Trained(manifest, artifact, manifest_sha256, run_id)
@@ -60,7 +66,7 @@ async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> No
         await client.send_and_wait(deployments_topic(project.name), encode(record), key=manifest.model.encode(), partition=0)
 
 
-def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, parity: Parity) -> Manifest:
+def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes) -> Manifest:
     created = _now_ms()
     return Manifest(
         model=model.name,
@@ -73,8 +79,9 @@ def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, parity: Parit
         trained_until=int(examples.times_ms[-1]),
         rows=len(examples),
         metrics=fitted.metrics,
-        parity=parity,
+        parity=Parity(0.0, 0, 0.0),
         reference=_reference(examples, fitted),
+        onnx_sha256=hashlib.sha256(onnx).hexdigest(),
     )
 
 
@@ -82,6 +89,12 @@ def _reference(examples: TrainingSet, fitted: Fitted) -> dict[str, Histogram]:
     """What drift is measured against: the inputs of all examples, and what a model that had not seen them predicted for the holdout."""
     histograms = {spec.name: reference(examples.matrix[:, i]) for i, spec in enumerate(examples.inputs)}
     return histograms | {"prediction": reference(np.asarray(fitted.holdout_output))}
+
+
+def _golden(engine: Engine, fitted: Fitted) -> list[GoldenRow]:
+    """Some held-out rows and what the model answered: run again wherever it is loaded."""
+    rows = fitted.holdout.matrix[:: max(1, len(fitted.holdout) // GOLDEN_ROWS)][:GOLDEN_ROWS]
+    return [GoldenRow([None if math.isnan(value) else value for value in row.tolist()], engine.predict(row)) for row in rows]
 
 
 def _params(fitted: Fitted, until_ms: int) -> dict[str, object]:

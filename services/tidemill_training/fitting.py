@@ -12,7 +12,7 @@ from sklearn.metrics import brier_score_loss, log_loss, mean_absolute_error, mea
 from tidemill.declarations import Model
 from tidemill.engine import Engine
 from tidemill.errors import TidemillError
-from tidemill.models import Manifest, Parity
+from tidemill.models import Parity
 from tidemill_training.dataset import Floats, TrainingSet
 
 HOLDOUT = 0.2
@@ -78,8 +78,9 @@ def to_onnx(pipeline: Any, columns: int, *, probability: bool) -> bytes:
     return bytes(converted.SerializeToString())
 
 
-def check_parity(fitted: Fitted, engine: Engine, rows: Floats) -> Parity:
-    """Largest difference between scikit-learn and ONNX on up to 2,000 rows. Raises TidemillError beyond the tolerance."""
+def check_parity(fitted: Fitted, engine: Engine) -> Parity:
+    """Largest difference between scikit-learn and ONNX on up to 2,000 held-out rows. Raises TidemillError beyond the tolerance."""
+    rows = fitted.holdout.matrix
     sample = rows[:: max(1, len(rows) // PARITY_ROWS)][:PARITY_ROWS]
     expected = outputs(fitted.pipeline, sample, probability=fitted.probability)
     got = np.array([engine.predict(row) for row in sample], dtype=np.float32)
@@ -89,11 +90,8 @@ def check_parity(fitted: Fitted, engine: Engine, rows: Floats) -> Parity:
             f"ONNX and scikit-learn differ by {worst:.2g} on {len(sample)} rows; {TOLERANCE:g} is allowed",
             mend="use a pipeline whose steps skl2onnx converts exactly; inputs are float32, so round thresholds or scale values",
         )
-    return Parity(max_abs_diff=worst, rows=len(sample), tolerance=TOLERANCE)
+    return Parity(worst, len(sample), TOLERANCE)
 
 
 def _rows(examples: TrainingSet, part: slice) -> TrainingSet:
     return TrainingSet(examples.matrix[part], examples.labels[part], examples.times_ms[part], examples.subjects[part], examples.inputs)
-
-
-__all__ = ["Fitted", "Manifest", "check_parity", "fit", "outputs", "score", "to_onnx"]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tidemill.models import Manifest
 
 
@@ -42,7 +44,7 @@ class Tracker:
             client.log_metric(run_id, name, value)
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "model.onnx").write_bytes(onnx)
-            (Path(folder) / "manifest.json").write_bytes(manifest.encode())
+            (Path(folder) / "manifest.json").write_bytes(msgspec.json.encode(manifest))
             client.log_artifacts(run_id, folder, "model")
         client.set_terminated(run_id)
         self._register(client, manifest, f"{run.info.artifact_uri}/model", run_id)
@@ -58,6 +60,6 @@ class Tracker:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")                  # its own dependencies' deprecations, none of them ours
+            warnings.simplefilter("ignore")  # its own dependencies' deprecations, none of them ours
             from mlflow import MlflowClient  # noqa: PLC0415 - takes seconds to import
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
+from tidemill.models import Histogram
+
 _BINS = 10
 _MOST_VALUES = 25
-
-
-class Histogram(msgspec.Struct, frozen=True):
-    """Bin i holds values in (edges[i-1], edges[i]]; the first and last bins are open. `missing`: NaN values; `rows`: all of them."""
-
-    edges: list[float]
-    counts: list[int]
-    missing: int
-    rows: int
 
 
 def reference(values: npt.NDArray[np.floating]) -> Histogram:
@@ -25,16 +19,16 @@ def reference(values: npt.NDArray[np.floating]) -> Histogram:
     present = present[~np.isnan(present)]
     distinct = np.unique(present)
     if len(distinct) <= _MOST_VALUES:
-        edges = distinct[:-1]
+        edges = distinct[1:]
     else:
         edges = np.unique(np.quantile(present, np.arange(1, _BINS) / _BINS, method="inverted_cdf"))
-        edges = edges[edges < distinct[-1]]
+        edges = edges[edges > distinct[0]]
     return count(edges.tolist(), values)
 
 
-def count(edges: list[float], values: npt.NDArray[np.floating]) -> Histogram:
-    """Counts values with a given ruler."""
+def count(edges: Sequence[float], values: npt.NDArray[np.floating]) -> Histogram:
+    """Counts values with a given ruler: bin i holds values in [edges[i-1], edges[i])."""
     values = np.asarray(values, dtype=np.float64)
     present = values[~np.isnan(values)]
-    counts = np.bincount(np.searchsorted(np.asarray(edges, dtype=np.float64), present, side="left"), minlength=len(edges) + 1)
+    counts = np.bincount(np.searchsorted(np.asarray(edges, dtype=np.float64), present, side="right"), minlength=len(edges) + 1)
     return Histogram(list(edges), counts.tolist(), len(values) - len(present), len(values))

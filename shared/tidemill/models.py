@@ -147,6 +147,18 @@ def load_artifact(offline_root: str, artifact: str, sha256: str) -> Artifact:
     return Artifact(manifest, onnx)
 
 
+def stored_artifact(offline_root: str, model: str, version: str) -> Artifact:
+    """Reads a model version by its name, as a logged prediction gives it. Raises ArtifactError when it is missing or damaged."""
+    artifact = f"models/{model}/{version}"
+    try:
+        content = _read(_store(offline_root), f"{artifact}/manifest.json")
+    except OSError as error:
+        raise ArtifactError(
+            f"{artifact} cannot be read: {error}", mend="check TIDEMILL_OFFLINE: predictions can be replayed while their model is kept"
+        ) from error
+    return load_artifact(offline_root, artifact, hashlib.sha256(content).hexdigest())
+
+
 def check_manifest(manifest: Manifest, model: Model, kernels: Mapping[str, ViewKernel]) -> None:
     """Raises ArtifactError, naming what differs, unless a model version was made for the declarations at hand."""
     mend = f"run: tidemill train {model.name}"

@@ -41,6 +41,11 @@ class PartitionLog:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    @property
+    def end(self) -> int:
+        """The offset after the last row; 0 without rows."""
+        return int(self.offsets[-1]) + 1 if len(self.offsets) else 0
+
     def rows_below(self, offset: int) -> int:
         """How many records lie below an offset."""
         return int(self.offsets.searchsorted(offset))
@@ -49,13 +54,15 @@ class PartitionLog:
         """How many records, from the first on, were known at each time: all before the first that was published later."""
         return self.known.searchsorted(times_ms, "right")
 
-    def entries(self) -> Iterator[LogEntry]:
-        """The records, decoded as a worker decodes them; one that could not be decoded has no `record`."""
+    def entries(self, start: int = 0, end: int | None = None) -> Iterator[LogEntry]:
+        """The records of rows start to end, as a worker decodes them; one that could not be decoded has no `record`."""
         fields = [f"v_{name}" for name in self.view.value_fields]
         columns = ["offset", "key", "proof", "time", "known", "source_partition", "source_offset", "id", *fields]
         make, record = self._values, _Record
-        for batch in self._table.select(columns).to_batches(max_chunksize=_CHUNK_ROWS):
-            for offset, key, proof, time, known, partition, source, event_id, *values in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+        for batch in self._table.select(columns).slice(start, None if end is None else end - start).to_batches(max_chunksize=_CHUNK_ROWS):
+            for offset, key, proof, time, known, partition, source, event_id, *values in zip(
+                *(c.to_pylist() for c in batch.columns), strict=True
+            ):
                 yield LogEntry(
                     offset, key.encode(), proof, None if time is None else record(time, known, (partition, source), make(*values), event_id)
                 )

@@ -1,0 +1,131 @@
+"""Replay: recompute a logged prediction from Parquet and compare it bit for bit with what was answered.
+
+The stamp says which records each view had applied; folding exactly those and reading at the request's time gives the inputs, and the
+model version that was in charge gives the output.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+
+from tidemill.declarations import FeatureView
+from tidemill.engine import Engine
+from tidemill.errors import TidemillError, UnknownModel
+from tidemill.kernel import Reading, ViewKernel
+from tidemill.models import check_manifest, stored_artifact
+from tidemill.offline_store import OfflineStore
+from tidemill.project import Project
+from tidemill.proof.history import PartitionLog, Question, answer
+from tidemill.records import PredictionRecord
+from tidemill.topics import partition_of
+from tidemill.values import serve
+from tidemill.vectors import ModelInputs, vector_of
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One number that came out otherwise: an input's name, or "output"."""
+
+    name: str
+    logged: float | None
+    recomputed: float | None
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A prediction and what differs when it is recomputed; nothing when it is equal bit for bit."""
+
+    prediction: PredictionRecord
+    differences: list[Difference]
+
+    @property
+    def equal(self) -> bool:
+        """Whether every input and the output are the same bits."""
+        return not self.differences
+
+
+def replay(
+    project: Project, store: OfflineStore, predictions: Sequence[PredictionRecord], note: Callable[[str], None] = lambda _: None
+) -> list[Replayed]:
+    """Recomputes predictions, in their order. Raises TidemillError when a model version or a view's definition is no longer there."""
+    by_version: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, prediction in enumerate(predictions):
+        by_version[prediction.model, prediction.version].append(i)
+    results: dict[int, Replayed] = {}
+    for (model, version), places in by_version.items():
+        note(f"{model} {version}: {len(places):,} predictions")
+        replayer = _Replayer(project, store, model, version)
+        results |= zip(places, replayer.run([predictions[i] for i in places]), strict=True)
+    return [results[i] for i in range(len(predictions))]
+
+
+class _Replayer:
+    """Replays predictions of one model version."""
+
+    def __init__(self, project: Project, store: OfflineStore, model: str, version: str) -> None:
+        if model not in project.models:
+            raise UnknownModel(model, list(project.models))
+        self._store = store
+        artifact = stored_artifact(store.root, model, version)
+        self._kernels = {view.name: ViewKernel(view) for view in project.models[model].views}
+        check_manifest(artifact.manifest, project.models[model], self._kernels)
+        self._engine = Engine(artifact)
+        self._inputs = ModelInputs(project.models[model], artifact.manifest.categories)
+
+    def run(self, predictions: Sequence[PredictionRecord]) -> list[Replayed]:
+        """One sweep over each partition of each view answers for all predictions."""
+        by_entity = [prediction for prediction in predictions if prediction.stamp]
+        readings = [self._readings(view, i, by_entity) for i, (view, _) in enumerate(self._inputs.views)]
+        served = iter(zip(*readings, strict=True))
+        return [self._compare(prediction, next(served) if prediction.stamp else None) for prediction in predictions]
+
+    def _readings(self, view: FeatureView, place: int, predictions: Sequence[PredictionRecord]) -> list[Reading | None]:
+        """What a view showed to each prediction."""
+        found: list[Reading | None] = [None] * len(predictions)
+        asked: dict[int, list[tuple[int, bytes, int]]] = defaultdict(list)
+        for i, prediction in enumerate(predictions):
+            key = self._inputs.keys(prediction.entities)[place]
+            if key is not None:
+                partition = partition_of(key, view.partitions)
+                asked[partition].append((i, key, _stamped(prediction, view.name, partition)))
+        for partition, wanted in asked.items():
+            log = PartitionLog(view, self._store.scan(f"views/{view.name}", filters=pc.field("partition") == partition))
+            if log.end < max(fence for _, _, fence in wanted):
+                raise TidemillError(
+                    f"view {view.name!r}, partition {partition}: the offline store ends at {log.end}, below what was served",
+                    mend="wait for the offline writer, then replay again",
+                )
+            questions = [Question(log.rows_below(fence), key, predictions[i].time) for i, key, fence in wanted]
+            for (i, _, _), reading in zip(wanted, answer(self._kernels[view.name], log, questions), strict=True):
+                found[i] = reading
+        return found
+
+    def _compare(self, prediction: PredictionRecord, readings: Sequence[Reading | None] | None) -> Replayed:
+        vector = logged = vector_of(prediction.inputs)
+        differences = []
+        if readings is not None:
+            views = [view for view, _ in self._inputs.views]
+            served = [serve(view, reading, prediction.time) for view, reading in zip(views, readings, strict=True)]
+            vector = vector_of(self._inputs.row(served, prediction.entities))
+            for i in np.flatnonzero(vector.view(np.uint32) != logged.view(np.uint32)):
+                if not (np.isnan(vector[i]) and np.isnan(logged[i])):
+                    differences.append(Difference(self._inputs.names[i], prediction.inputs[i], float(vector[i])))
+        output = self._engine.predict(vector)
+        if output != prediction.output:
+            differences.append(Difference("output", prediction.output, output))
+        return Replayed(prediction, differences)
+
+
+def _stamped(prediction: PredictionRecord, view: str, partition: int) -> int:
+    for entry in prediction.stamp:
+        if entry.view == view and entry.partition == partition:
+            return entry.next
+    raise TidemillError(
+        f"prediction {prediction.id} has no fence of view {view!r}, partition {partition}",
+        mend="its project has changed since: replay it with the project of that time",
+    )
