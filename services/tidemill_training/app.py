@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from tidemill.offline_store import OfflineStore
 
 from tidemill.declarations import Model
 from tidemill.engine import Engine
@@ -18,6 +17,7 @@ from tidemill.histograms import reference
 from tidemill.kafka import producer
 from tidemill.kernel import ViewKernel
 from tidemill.models import Artifact, GoldenRow, Histogram, Manifest, Parity, save_artifact
+from tidemill.offline_store import OfflineStore
 from tidemill.project import Project
 from tidemill.records import DeploymentRecord, encode
 from tidemill.settings import KafkaSettings

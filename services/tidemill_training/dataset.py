@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from tidemill.offline_store import OfflineStore
 
 from tidemill.declarations import FeatureView, Model, Request
 from tidemill.errors import TidemillError
-from tidemill.proof.history import PartitionLog, Question, answer
 from tidemill.kernel import ViewKernel
 from tidemill.models import ModelInput, input_of
+from tidemill.offline_store import OfflineStore
 from tidemill.project import Project, load_project
+from tidemill.proof.history import PartitionLog, Question, answer
 from tidemill.topics import partition_of
 from tidemill.values import Served, serve
 from tidemill.vectors import ModelInputs
@@ -128,7 +128,7 @@ def _view_features(view: FeatureView, job: _Job) -> npt.NDArray[np.float64]:
     partitions = np.array([-1 if key is None else partition_of(key, view.partitions) for key in job.keys])
     table = OfflineStore(job.store).scan(f"views/{view.name}")
     for partition in range(view.partitions):
-        log = PartitionLog(view, table.filter(pc.field("partition") == partition))
+        log = PartitionLog(view, table.filter(pc.field("partition") == partition)).by_knowledge()
         mine = np.flatnonzero(partitions == partition).tolist()
         rows = log.rows_known_at(job.times_ms[mine])
         questions = [Question(int(n), job.keys[i] or b"", int(job.times_ms[i])) for i, n in zip(mine, rows, strict=True)]

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tidemill.declarations import FeatureView
 from tidemill.fold import LogEntry, PartitionFold
 from tidemill.kernel import EntityState, Reading, ViewKernel
 
 _CHUNK_ROWS = 50_000
+Ints = npt.NDArray[np.int64]
 
 
 class Question(NamedTuple):
@@ -33,39 +35,63 @@ class PartitionLog:
     def __init__(self, view: FeatureView, table: pa.Table) -> None:
         self.view = view
         self._table = table
-        self.offsets: npt.NDArray[np.int64] = table["offset"].to_numpy()
-        known = table["known"].fill_null(0).to_numpy()
-        self.known: npt.NDArray[np.int64] = np.maximum.accumulate(known) if len(known) else known
+        self._offsets: Ints = table["offset"].to_numpy()
         self._values = _values_class(view)
 
     def __len__(self) -> int:
-        return len(self.offsets)
+        return len(self._offsets)
 
     @property
     def end(self) -> int:
         """The offset after the last row; 0 without rows."""
-        return int(self.offsets[-1]) + 1 if len(self.offsets) else 0
+        return int(self._offsets[-1]) + 1 if len(self._offsets) else 0
 
     def rows_below(self, offset: int) -> int:
         """How many records lie below an offset."""
-        return int(self.offsets.searchsorted(offset))
+        return int(self._offsets.searchsorted(offset))
 
-    def rows_known_at(self, times_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """How many records, from the first on, were known at each time: all before the first that was published later."""
-        return self.known.searchsorted(times_ms, "right")
+    def by_knowledge(self) -> KnownLog:
+        """The usable records in the order in which they became known, each once."""
+        table = self._table.filter(pc.field("time").is_valid())
+        table = table.filter(pa.array(~_resent(table["source_partition"].to_numpy(), table["source_offset"].to_numpy())))
+        table = table.take(pc.sort_indices(table, [("known", "ascending"), ("offset", "ascending")]))
+        positions = pa.array(np.arange(len(table)), pa.int64())
+        table = table.set_column(
+            table.schema.get_field_index("source_partition"), "source_partition", pa.array(np.zeros(len(table), np.int32))
+        )
+        return KnownLog(self.view, table.set_column(table.schema.get_field_index("source_offset"), "source_offset", positions))
 
     def entries(self, start: int = 0, end: int | None = None) -> Iterator[LogEntry]:
         """The records of rows start to end, as a worker decodes them; one that could not be decoded has no `record`."""
         fields = [f"v_{name}" for name in self.view.value_fields]
         columns = ["offset", "key", "proof", "time", "known", "source_partition", "source_offset", "id", *fields]
         make, record = self._values, _Record
-        for batch in self._table.select(columns).slice(start, None if end is None else end - start).to_batches(max_chunksize=_CHUNK_ROWS):
+        rows = self._table.select(columns).slice(start, None if end is None else end - start)
+        for batch in rows.to_batches(max_chunksize=_CHUNK_ROWS):
             for offset, key, proof, time, known, partition, source, event_id, *values in zip(
                 *(c.to_pylist() for c in batch.columns), strict=True
             ):
-                yield LogEntry(
-                    offset, key.encode(), proof, None if time is None else record(time, known, (partition, source), make(*values), event_id)
-                )
+                usable = None if time is None else record(time, known, (partition, source), make(*values), event_id)
+                yield LogEntry(offset, key.encode(), proof, usable)
+
+
+class KnownLog(PartitionLog):
+    """The records of a partition in order of knowledge. A log that was loaded in bulk says nothing about when its records became known; this does."""
+
+    def rows_known_at(self, times_ms: Ints) -> Ints:
+        """How many records were known at each time."""
+        known: Ints = self._table["known"].to_numpy()
+        return known.searchsorted(times_ms, "right")
+
+
+def _resent(partitions: Ints, offsets: Ints) -> npt.NDArray[np.bool_]:
+    """Which records ingestion sent again: their source position is not above all earlier ones of that source partition."""
+    resent = np.zeros(len(offsets), dtype=bool)
+    for partition in np.unique(partitions):
+        mine = np.flatnonzero(partitions == partition)
+        highest = np.maximum.accumulate(offsets[mine])
+        resent[mine[1:]] = offsets[mine[1:]] <= highest[:-1]
+    return resent
 
 
 class _Record(NamedTuple):
