@@ -1,0 +1,1 @@
+"""The offline writer: view topics, requests and outcomes into Delta tables, every record once."""

@@ -1,0 +1,237 @@
+"""The tables of the offline store: which topic each mirrors, its columns, and how records become rows.
+
+Every mirror has the columns partition, offset, key and proof (fences.proof_of), then those of its record. A record that cannot be decoded is a
+row whose `time` and other columns are null, so that offsets stay dense. A record without a key has the key "".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from types import SimpleNamespace
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+import pyarrow as pa
+
+from tidemill.declarations import FeatureView
+from tidemill.fences import proof_of
+from tidemill.project import Project
+from tidemill.records import OutcomeRecord, PredictionRecord, RequestRecord, ResultRecord, Scalar, StampEntry, decoder, view_decoder
+from tidemill.topics import outcomes_topic, predictions_topic, requests_topic, results_topic, topic_specs, view_topic
+
+_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+_JSON = msgspec.json.Encoder()
+_ENTITIES = msgspec.json.Decoder(dict[str, Scalar])
+_STAMP = msgspec.json.Decoder(list[StampEntry])
+
+
+class KafkaRecord(Protocol):
+    """What a mirror needs of a consumed record."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Column(NamedTuple):
+    """A column and where its value lies in a decoded record."""
+
+    name: str
+    type: pa.DataType
+    get: Callable[[Any], Any]
+
+
+def _column(name: str, kind: pa.DataType, path: str = "") -> Column:
+    return Column(name, kind, attrgetter(path or name))
+
+
+@dataclass(frozen=True)
+class MirrorTable:
+    """A table that holds every record of a topic, once. `name`: its folder below the root of the offline store."""
+
+    name: str
+    topic: str
+    partitions: int
+    decode: Callable[[bytes], Any]
+    columns: tuple[Column, ...]
+    blank: Any
+
+    @property
+    def schema(self) -> pa.Schema:
+        """All columns."""
+        own = [("partition", pa.int32()), ("offset", pa.int64()), ("key", pa.string()), ("proof", pa.int64())]
+        return pa.schema(own + [(column.name, column.type) for column in self.columns])
+
+    def rows(self, partition: int, records: Sequence[KafkaRecord]) -> pa.RecordBatch:
+        """The rows of consecutive records of one partition; whatever they contain, it does not raise."""
+        keys = [record.key for record in records]
+        values = [record.value for record in records]
+        try:
+            decoded = list(map(self.decode, values))  # type: ignore[arg-type]  # no value raises TypeError
+            return self._batch(partition, records, keys, values, decoded)
+        except (msgspec.DecodeError, UnicodeDecodeError, TypeError, OverflowError, RecursionError, pa.ArrowInvalid):
+            decoded = [self._decode_one(key, value) for key, value in zip(keys, values, strict=True)]
+            return self._batch(partition, records, [_text(key) for key in keys], values, decoded)
+
+    def _batch(
+        self, partition: int, records: Sequence[KafkaRecord], keys: Any, values: list[bytes | None], decoded: list[Any]
+    ) -> pa.RecordBatch:
+        if None in keys:
+            raise TypeError("a record without a key")
+        arrays = [
+            pa.repeat(pa.scalar(partition, pa.int32()), len(records)),
+            pa.array([record.offset for record in records], pa.int64()),
+            pa.array(keys, pa.string()),
+            pa.array([proof_of(record.key, record.value) for record in records], pa.int64()),
+            *(pa.array(list(map(column.get, decoded)), column.type) for column in self.columns),
+        ]
+        return pa.record_batch(arrays, self.schema)
+
+    def _decode_one(self, key: bytes | None, value: bytes | None) -> Any:
+        """A record that can be stored, or the blank one."""
+        try:
+            if key is None or value is None:
+                return self.blank
+            key.decode()
+            record = self.decode(value)
+            for column in self.columns:
+                pa.array([column.get(record)], column.type)
+        except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError, pa.ArrowInvalid):
+            return self.blank
+        return record
+
+
+def _text(key: bytes | None) -> str:
+    """A key as text; bytes that are not UTF-8 are shown escaped, on a row that is blank anyway."""
+    return (key or b"").decode(errors="backslashreplace")
+
+
+def view_table(project: Project, view: FeatureView) -> MirrorTable:
+    """Rows of a view's topic: time, known, source_partition, source_offset, id, and `v_<field>` per field the view folds."""
+    kinds = {name: view.source.fields[name] for name in view.value_fields}
+    columns = (
+        _column("time", pa.int64()),
+        _column("known", pa.int64()),
+        Column("source_partition", pa.int64(), lambda record: record.source[0]),
+        Column("source_offset", pa.int64(), lambda record: record.source[1]),
+        _column("id", pa.string()),
+        *(_column(f"v_{name}", _ARROW[view.source.base_type(name)], f"values.{name}") for name in kinds),
+    )
+    blank = SimpleNamespace(time=None, known=None, source=(None, None), id=None, values=SimpleNamespace(**dict.fromkeys(kinds)))
+    return MirrorTable(
+        f"views/{view.name}", view_topic(project.name, view.name), view.partitions, view_decoder(kinds).decode, columns, blank
+    )
+
+
+_SOURCE = (
+    Column("source_topic", pa.string(), lambda record: record.source[0]),
+    Column("source_partition", pa.int64(), lambda record: record.source[1]),
+    Column("source_offset", pa.int64(), lambda record: record.source[2]),
+)
+
+
+def _entities_json(record: Any) -> str | None:
+    return None if record.entities is None else _JSON.encode(record.entities).decode()
+
+
+def _stamp_json(record: Any) -> str | None:
+    return None if record.stamp is None else _JSON.encode(record.stamp).decode()
+
+
+def requests_table(project: Project) -> MirrorTable:
+    """Rows of announced subjects: model, subject, time, known, source_topic, source_partition, source_offset, entities (JSON object)."""
+    columns = (
+        _column("model", pa.string()),
+        _column("subject", pa.string()),
+        _column("time", pa.int64()),
+        _column("known", pa.int64()),
+        *_SOURCE,
+        Column("entities", pa.string(), _entities_json),
+    )
+    return _plain_table(project, "requests", requests_topic(project.name), RequestRecord, columns)
+
+
+def outcomes_table(project: Project) -> MirrorTable:
+    """Rows of outcomes: model, subject, value, time, known, source_topic, source_partition, source_offset."""
+    columns = (
+        _column("model", pa.string()),
+        _column("subject", pa.string()),
+        _column("value", pa.float64()),
+        _column("time", pa.int64()),
+        _column("known", pa.int64()),
+        *_SOURCE,
+    )
+    return _plain_table(project, "outcomes", outcomes_topic(project.name), OutcomeRecord, columns)
+
+
+def predictions_table(project: Project) -> MirrorTable:
+    """Rows of predictions: id, model, version, time, served, inputs (float32 list), output, subject, entities and stamp (JSON).
+
+    Every record is kept, also a repeated one with the same id: `OfflineStore.predictions` gives each prediction once.
+    """
+    columns = (
+        _column("id", pa.string()),
+        _column("model", pa.string()),
+        _column("version", pa.string()),
+        _column("time", pa.int64()),
+        _column("served", pa.int64()),
+        _column("inputs", pa.list_(pa.float32())),
+        _column("output", pa.float64()),
+        _column("subject", pa.string()),
+        Column("entities", pa.string(), _entities_json),
+        Column("stamp", pa.string(), _stamp_json),
+    )
+    return _plain_table(project, "predictions", predictions_topic(project.name), PredictionRecord, columns)
+
+
+def _plain_table(project: Project, name: str, topic: str, kind: type[msgspec.Struct], columns: tuple[Column, ...]) -> MirrorTable:
+    blank = SimpleNamespace(**dict.fromkeys(kind.__struct_fields__))
+    if "source" in kind.__struct_fields__:
+        blank.source = (None, None, None)
+    return MirrorTable(name, topic, topic_specs(project)[topic].partitions, decoder(kind).decode, columns, blank)
+
+
+def mirror_tables(project: Project) -> list[MirrorTable]:
+    """Every table that mirrors a topic, predictions included."""
+    views = [view_table(project, view) for view in project.views.values()]
+    return [*views, requests_table(project), outcomes_table(project), predictions_table(project)]
+
+
+RESULTS_SCHEMA = pa.schema(
+    [
+        ("seq", pa.int64()),
+        ("prediction", pa.string()),
+        ("model", pa.string()),
+        ("version", pa.string()),
+        ("subject", pa.string()),
+        ("time", pa.int64()),
+        ("output", pa.float64()),
+        ("status", pa.string()),
+        ("known", pa.int64()),
+        ("outcome", pa.float64()),
+    ]
+)
+"""Columns of the table `results`: those of ResultRecord."""
+
+
+def results_rows(results: Sequence[ResultRecord]) -> pa.RecordBatch:
+    """Rows of the table `results`."""
+    arrays = [pa.array([getattr(result, field.name) for result in results], field.type) for field in RESULTS_SCHEMA]
+    return pa.record_batch(arrays, RESULTS_SCHEMA)
+
+
+def results_name(project: Project) -> tuple[str, str]:
+    """Table and topic of results."""
+    return "results", results_topic(project.name)
+
+
+def entities_of_row(entities: str) -> dict[str, Scalar]:
+    """What a request or prediction gave, from its column `entities`."""
+    return _ENTITIES.decode(entities)
+
+
+def stamp_of_row(stamp: str) -> list[StampEntry]:
+    """The fences a prediction saw, from its column `stamp`."""
+    return _STAMP.decode(stamp)

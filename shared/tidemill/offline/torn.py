@@ -1,0 +1,98 @@
+"""A power cut can leave the newest commit of a Delta table on a local disk half written; then the whole table cannot be read.
+
+Such a commit was never acknowledged to anyone who waited for the disk, and its records are still in Kafka: a writer moves it out of the log
+and writes them again. Object stores take a file whole or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tidemill.errors import TornTable
+from tidemill.logs import get_logger
+
+log = get_logger(__name__)
+
+TRANSACTIONS = "tidemill.transactions"
+"""Key in a commit's information: how many app transactions it carries. The information is the commit's first line."""
+
+_COMMIT = re.compile(r"(\d{20})\.json")
+_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*parquet")
+
+
+def local_log(uri: str) -> Path | None:
+    """The folder of a table's commits, None when it lies in an object store."""
+    path = uri.removeprefix("file://")
+    return None if "://" in path else Path(path) / "_delta_log"
+
+
+def flaw_of(content: bytes) -> str | None:
+    """Why a commit cannot have been written whole, or None when nothing speaks against it.
+
+    A commit is JSON lines; ours says in its first line how many files and app transactions follow.
+    """
+    if not content.strip(b"\0\n "):
+        return "it is empty"
+    try:
+        actions: list[dict[str, Any]] = [msgspec.json.decode(line, type=dict[str, Any]) for line in content.split(b"\n")]
+    except msgspec.DecodeError:
+        return "its last line is cut short or blank"
+    info = actions[0].get("commitInfo", {})
+    told = info.get(TRANSACTIONS)
+    if told is None:
+        return None
+    added = info.get("operationMetrics", {}).get("num_added_files", 0)
+    found = sum("txn" in action for action in actions), sum("add" in action for action in actions)
+    return (
+        None
+        if found == (int(told), int(added))
+        else f"it announces {told} transactions and {added} files, and holds {found[0]} and {found[1]}"
+    )
+
+
+def torn_commit(uri: str) -> tuple[Path, str] | None:
+    """The newest commit of a table and its flaw, when it is half written and no checkpoint covers it. None when all is well."""
+    folder = local_log(uri)
+    if folder is None or not folder.is_dir():
+        return None
+    names = [path.name for path in folder.iterdir()]
+    commits = [int(match[1]) for name in names if (match := _COMMIT.fullmatch(name))]
+    if not commits:
+        return None
+    newest = max(commits)
+    if any(int(match[1]) >= newest for name in names if (match := _CHECKPOINT.fullmatch(name))):
+        return None
+    path = folder / f"{newest:020}.json"
+    flaw = flaw_of(path.read_bytes())
+    return None if flaw is None else (path, flaw)
+
+
+def drop_torn_commit(uri: str) -> bool:
+    """Move a half-written newest commit out of the log, into the folder `_torn` beside it. Returns whether there was one.
+
+    Only for the table's writer, before it writes. The data files it names stay as unreferenced files.
+    """
+    found = torn_commit(uri)
+    if found is None:
+        return False
+    path, flaw = found
+    aside = path.parent.parent / "_torn"
+    aside.mkdir(exist_ok=True)
+    kept = aside / f"{path.name}.{path.stat().st_mtime_ns}"
+    path.rename(kept)
+    log.error("newest commit was half written and is taken out; its records are written again", commit=str(path), flaw=flaw, kept=str(kept))
+    return True
+
+
+def explain_torn(uri: str) -> None:
+    """Raises TornTable when the newest commit is half written: for readers, which change nothing."""
+    found = torn_commit(uri)
+    if found is not None:
+        raise TornTable(
+            f"{found[0]} is half written ({found[1]})",
+            mend="start the service that writes this table (tidemill_offline or tidemill_predlog): it takes the commit out and writes its records again",
+        )
