@@ -30,8 +30,8 @@ class Fence(msgspec.Struct, frozen=True):
     poison: int = 0
 
     def encode(self) -> bytes:
-        """The bytes kept in the store."""
-        return _ENCODER.encode(self)
+        """The bytes kept in the store; equal fences give equal bytes."""
+        return _ENCODER.encode(msgspec.structs.replace(self, sources=dict(sorted(self.sources.items()))))
 
     @classmethod
     def decode(cls, data: bytes) -> Fence:
@@ -45,7 +45,7 @@ class FencePosition(msgspec.Struct, frozen=True):
     next: int
 
 
-_ENCODER = msgspec.json.Encoder(order="deterministic")
+_ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Fence)
 _POSITION = msgspec.json.Decoder(FencePosition)
 
