@@ -7,11 +7,8 @@ it names is null, so that a missing delay counts neither as late nor as on time.
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-_COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
-_ARITHMETIC = (ast.Add, ast.Sub, ast.Mult)
 
 
 @dataclass(frozen=True)
@@ -23,47 +20,59 @@ class Column:
     source: str
 
 
-def parse_column(text: str, known: Collection[str]) -> Column:
-    """Parses a field name or a condition. Raises ValueError that says what is wrong and what may be written."""
-    if text in known:
+def parse_column(text: str, types: Mapping[str, type]) -> Column:
+    """Parses a field name or a condition. `types`: the event's fields with str, int, float or bool.
+
+    Raises ValueError that says what is wrong and what may be written.
+    """
+    if text in types:
         return Column(text, (text,), f"v.{text}")
     try:
         body = ast.parse(text, mode="eval").body
-    except SyntaxError as error:
-        raise ValueError(f"{text!r} is not an expression: {error.msg}") from None
-    if isinstance(body, ast.Name):
-        raise ValueError(f"the event has no field {text!r}; it has {', '.join(sorted(known))}")
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise ValueError(f"{text!r} is not an expression: {getattr(error, 'msg', error)}") from None
     fields: dict[str, None] = {}
-    code = _render(body, known, fields)
+    code, is_text = _render(body, types, fields)
     if not fields:
         raise ValueError(f"{text!r} names no field of the event")
+    if is_text:
+        raise ValueError(f"{text!r} is text; compare it with something")
     nulls = " or ".join(f"v.{field} is None" for field in fields)
     return Column(text, tuple(fields), f"(None if {nulls} else float({code}))")
 
 
-def _render(node: ast.expr, known: Collection[str], fields: dict[str, None]) -> str:
+def _render(node: ast.expr, types: Mapping[str, type], fields: dict[str, None]) -> tuple[str, bool]:
+    """Python source of a part, and whether it is text."""
+
+    def parts(*nodes: ast.expr, texts: bool = False) -> list[str]:
+        rendered = [_render(part, types, fields) for part in nodes]
+        if len({is_text for _, is_text in rendered}) > 1 or (rendered[0][1] and not texts):
+            raise ValueError(f"{ast.unparse(node)!r} mixes text and numbers, or calculates with text")
+        return [code for code, _ in rendered]
+
     match node:
         case ast.Name(id=name):
-            if name not in known:
-                raise ValueError(f"the event has no field {name!r}; it has {', '.join(sorted(known))}")
+            if name not in types:
+                raise ValueError(f"the event has no field {name!r}; it has {', '.join(sorted(types))}")
             fields[name] = None
-            return f"v.{name}"
-        case ast.Constant(value=value) if isinstance(value, str | int | float | bool):
-            return repr(value)
-        case ast.Compare(left=left, ops=[op], comparators=[right]) if isinstance(op, _COMPARISONS):
-            return f"({_render(left, known, fields)} {_SIGNS[type(op)]} {_render(right, known, fields)})"
+            return f"v.{name}", types[name] is str
+        case ast.Constant(value=value) if isinstance(value, str) or (isinstance(value, int | float) and abs(value) < _LARGEST):
+            return repr(value), isinstance(value, str)
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARISONS:
+            return f"({f' {_COMPARISONS[type(op)]} '.join(parts(left, right, texts=True))})", False
         case ast.BoolOp(op=op, values=values):
-            word = " and " if isinstance(op, ast.And) else " or "
-            return "(" + word.join(_render(value, known, fields) for value in values) + ")"
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            return f"(not {_render(operand, known, fields)})"
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return f"(-{_render(operand, known, fields)})"
-        case ast.BinOp(left=left, op=op, right=right) if isinstance(op, _ARITHMETIC):
-            return f"({_render(left, known, fields)} {_SIGNS[type(op)]} {_render(right, known, fields)})"
+            return f"({(' and ' if isinstance(op, ast.And) else ' or ').join(parts(*values))})", False
+        case ast.UnaryOp(op=op, operand=operand) if type(op) in _SIGNS:
+            return f"({_SIGNS[type(op)]}{parts(operand)[0]})", False
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+            # The first operand made a float keeps whole numbers from growing without bound.
+            return f"(float({f') {_ARITHMETIC[type(op)]} ('.join(parts(left, right))}))", False
     raise ValueError(f"{ast.unparse(node)!r} may not stand in a condition; use fields, numbers, strings, + - *, comparisons, and, or, not")
 
 
-_SIGNS: dict[type[ast.AST], str] = {
-    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Add: "+", ast.Sub: "-", ast.Mult: "*",
+_LARGEST = 2.0**63
+_COMPARISONS: dict[type[ast.AST], str] = {
+    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
 }  # fmt: skip
+_SIGNS: dict[type[ast.AST], str] = {ast.Not: "not ", ast.USub: "-"}
+_ARITHMETIC: dict[type[ast.AST], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}

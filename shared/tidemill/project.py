@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from tidemill.declarations import Event, FeatureView, Model, Recording, Selection
-from tidemill.errors import DeclarationError, ProjectError
+from tidemill.errors import DeclarationError, ProjectError, TidemillError
 from tidemill.names import check_name
 
 T = TypeVar("T", Event, FeatureView, Model, Recording)
@@ -49,10 +49,15 @@ def load_project(spec: str | Path) -> Project:
                 f"there is no file {path}", mend="pass --project (or TIDEMILL_PROJECT) a folder with project.py, a file or a module"
             )
         return collect(_import_file(path.resolve()), path.resolve())
+    mend = "check --project or TIDEMILL_PROJECT"
+    if not all(part.isidentifier() for part in str(spec).split(".")):
+        raise ProjectError(f"there is no folder or file {str(spec)!r}", mend=mend)
     try:
         module = importlib.import_module(str(spec))
     except ModuleNotFoundError as error:
-        raise ProjectError(f"no folder, file or module {str(spec)!r}: {error}", mend="check --project or TIDEMILL_PROJECT") from error
+        raise ProjectError(f"no folder, file or module {str(spec)!r}: {error}", mend=mend) from error
+    except Exception as error:
+        raise _unimportable(str(spec), error) from error
     return collect(module, None)
 
 
@@ -68,13 +73,15 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except DeclarationError:
-        raise
     except Exception as error:
-        raise ProjectError(
-            f"{path} cannot be imported: {type(error).__name__}: {error}", mend="run the file with python to see the whole error"
-        ) from error
+        raise _unimportable(str(path), error) from error
     return module
+
+
+def _unimportable(what: str, error: Exception) -> TidemillError:
+    if isinstance(error, TidemillError):
+        return error
+    return ProjectError(f"{what} cannot be imported: {type(error).__name__}: {error}", mend="import it with python to see the whole error")
 
 
 def collect(module: ModuleType, path: Path | None) -> Project:

@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass
 
 from tidemill.durations import parse_ms
+from tidemill.errors import DeclarationError
 from tidemill.project import Project
 
 MESSAGE_BYTES = 1_000_000
@@ -85,13 +86,18 @@ class TopicSpec:
 
 
 def topic_specs(project: Project) -> dict[str, TopicSpec]:
-    """Every topic of a project. The log is the source of truth, so nothing expires by default."""
+    """Every topic of a project. The log is the source of truth, so nothing expires by default. Raises DeclarationError."""
     keep = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "1048588"}
-    specs = {event.topic: TopicSpec(event.partitions, {**keep, "retention.ms": str(parse_ms("7d"))}) for event in project.events.values()}
-    specs |= {view_topic(project.name, view.name): TopicSpec(view.partitions, keep) for view in project.views.values()}
+    specs = {view_topic(project.name, view.name): TopicSpec(view.partitions, keep) for view in project.views.values()}
     for name, partitions in (
         (requests_topic(project.name), 4), (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4), (results_topic(project.name), 1),
         (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (dead_letters_topic(project.name), 1),
     ):  # fmt: skip
         specs[name] = TopicSpec(partitions, keep)
+    for event in project.events.values():
+        if event.topic in specs:
+            raise DeclarationError(
+                f"topic {event.topic!r} is one of the project's own", where=event.where, field="topic", mend="give the event another topic"
+            )
+        specs[event.topic] = TopicSpec(event.partitions, {**keep, "retention.ms": str(parse_ms("7d"))})
     return specs

@@ -1,0 +1,52 @@
+"""What the declarations share: where they stand, and checks of their arguments."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from tidemill.durations import parse_ms
+from tidemill.errors import DeclarationError
+
+FIELD_TYPES = (str, int, float, bool)
+
+
+def where_declared() -> str:
+    """File and line of the declaration: the first frame outside this package."""
+    frame = sys._getframe(1)
+    home = str(Path(__file__).parents[1]) + os.sep
+    while frame.f_back and (frame.f_code.co_filename.startswith((home, "<"))):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def base_type(kind: Any) -> Any:
+    """A declared type without `| None`."""
+    if get_origin(kind) in (Union, UnionType):
+        rest = [part for part in get_args(kind) if part is not NoneType]
+        return rest[0] if len(rest) == 1 else kind
+    return kind
+
+
+def check_partitions(owner: Any) -> None:
+    """Raises DeclarationError unless the owner has at least one partition."""
+    if owner.partitions < 1:
+        raise DeclarationError(
+            f"{type(owner).__name__} {owner.name!r}: {owner.partitions} partitions",
+            where=owner.where,
+            field="partitions",
+            mend="give at least 1",
+        )
+
+
+def duration_ms(owner: Any, name: str, text: str) -> int:
+    """Milliseconds of a duration given as the argument `name`. Raises DeclarationError."""
+    try:
+        return parse_ms(text)
+    except ValueError as error:
+        raise DeclarationError(
+            f"{type(owner).__name__} {owner.name!r}: {error}", where=owner.where, field=name, mend='write for example "5m", "24h" or "7d"'
+        ) from None

@@ -1,0 +1,98 @@
+"""Events and recordings of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import Any, get_args
+
+from tidemill.declarations.checks import FIELD_TYPES, base_type, check_partitions, duration_ms, where_declared
+from tidemill.durations import parse_ms
+from tidemill.errors import DeclarationError
+from tidemill.names import check_name
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """What an application publishes on a topic.
+
+    `fields`: name -> str, int, float or bool, or one of them `| None` where null (or absence) is allowed. `time`: the field
+    with the event's time, a whole number of epoch milliseconds or an RFC 3339 string. `id`: the field (or the CloudEvents
+    header `ce_id`) that tells two publications of one event apart. `future`: how far the time may lie ahead of the moment of
+    publishing; beyond it the event is a dead letter. `topic`: the topic's name, by default the event's.
+    """
+
+    name: str
+    fields: Mapping[str, Any]
+    time: str
+    id: str | None = None
+    topic: str = ""
+    partitions: int = 4
+    future: str = "1h"
+    description: str = ""
+    where: str = field(default_factory=where_declared, repr=False)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, self.where, "name", dots=True)
+        object.__setattr__(self, "topic", self.topic or self.name)
+        if not re.fullmatch(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", self.topic):
+            self._fail("topic", f"Kafka accepts no topic {self.topic!r}", "use letters, digits, dots, dashes and underscores")
+        check_partitions(self)
+        object.__setattr__(self, "fields", dict(self.fields))
+        for name, kind in self.fields.items():
+            check_name(name, self.where, f"fields[{name!r}]")
+            if base_type(kind) not in FIELD_TYPES:
+                self._fail(
+                    f"fields[{name!r}]",
+                    f"{kind!r} is not a type of an event's field",
+                    "write str, int, float or bool, or e.g. `float | None`",
+                )
+        for label in ("time", "id"):
+            named = getattr(self, label)
+            if named is not None and named not in self.fields:
+                self._fail(label, f"the event has no field {named!r}", f"name one of {', '.join(self.fields)}")
+        if not self.is_time(self.time):
+            self._fail("time", f"{self.time!r} must be int (epoch ms) or str (RFC 3339), never null", "change the field's type")
+        duration_ms(self, "future", self.future)
+
+    @property
+    def future_ms(self) -> int:
+        """`future` in ms."""
+        return parse_ms(self.future)
+
+    def nullable(self, name: str) -> bool:
+        """Whether a field may be null."""
+        return NoneType in get_args(self.fields[name])
+
+    def is_time(self, name: str) -> bool:
+        """Whether a field can hold a time: int (epoch ms) or str (RFC 3339), never null."""
+        return not self.nullable(name) and self.base_type(name) in (int, str)
+
+    def base_type(self, name: str) -> type:
+        """A field's type without `| None`."""
+        kind: type = base_type(self.fields[name])
+        return kind
+
+    @property
+    def types(self) -> dict[str, type]:
+        """All fields with their types, without `| None`."""
+        return {name: self.base_type(name) for name in self.fields}
+
+    def _fail(self, name: str, message: str, mend: str) -> None:
+        raise DeclarationError(f"Event {self.name!r}: {message}", where=self.where, field=name, mend=mend)
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Recorded events that can be replayed. `events(start_ms, end_ms)` yields (known_ms, event name, data) in order of known_ms.
+
+    known_ms is when the event became known to the outside; `start`/`end` (ISO dates) bound the whole recording.
+    """
+
+    name: str
+    events: Callable[[int, int], Iterator[tuple[int, str, dict[str, Any]]]]
+    start: str
+    end: str
+    where: str = field(default_factory=where_declared, repr=False)

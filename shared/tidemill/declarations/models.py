@@ -1,0 +1,158 @@
+"""Models: their inputs, their outcome, and what makes their pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tidemill.declarations.checks import FIELD_TYPES, duration_ms, where_declared
+from tidemill.declarations.events import Event
+from tidemill.declarations.views import FeatureView, Selection
+from tidemill.durations import parse_ms
+from tidemill.errors import DeclarationError
+from tidemill.expressions import Column, parse_column
+from tidemill.names import check_name
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A value that comes with the request itself. `type`: float, int, bool, or str for a category."""
+
+    name: str
+    type: Any = float
+    where: str = field(default_factory=where_declared, repr=False)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, self.where, "name")
+        if self.type not in FIELD_TYPES:
+            raise DeclarationError(
+                f"Request {self.name!r}: {self.type!r} is not a type", where=self.where, field="type", mend="write float, int, bool or str"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The true label, arriving later: an event, the field that names the subject, and a field or condition that gives the value.
+
+    `within`: how long after the prediction an outcome may arrive; after that the prediction is marked as never answered.
+    """
+
+    source: Event
+    value: str
+    subject: str
+    within: str = "24h"
+    where: str = field(default_factory=where_declared, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, Event):
+            raise DeclarationError(
+                f"Outcome: {self.source!r} is not an Event", where=self.where, field="source", mend="pass the Event object itself"
+            )
+        duration_ms(self, "within", self.within)
+        if self.subject not in self.source.fields:
+            self._fail(
+                "subject", f"event {self.source.name!r} has no field {self.subject!r}", f"name one of {', '.join(self.source.fields)}"
+            )
+        try:
+            object.__setattr__(self, "column", parse_column(self.value, self.source.types))
+        except ValueError as error:
+            self._fail("value", str(error), "name a field of the event, or a condition on its fields")
+        if self.source.types.get(self.value) is str:
+            self._fail("value", f"field {self.value!r} is text", "name a number, or a condition such as \"status == 'late'\"")
+
+    column: Column = field(init=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"of {self.source.name}"
+
+    @property
+    def within_ms(self) -> int:
+        """`within` in ms."""
+        return parse_ms(self.within)
+
+    def _fail(self, name: str, message: str, mend: str) -> None:
+        raise DeclarationError(f"Outcome {self.name}: {message}", where=self.where, field=name, mend=mend)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model: its inputs, where its training examples come from, and what makes its scikit-learn pipeline.
+
+    `on`: the event that announces a subject to predict for; its fields give the subject, the entities of the views and the
+    Request values. `at`: its field with the moment of the request (epoch ms or RFC 3339). `pipeline`: a callable without
+    arguments that returns a scikit-learn classifier or regressor of one float32 matrix with one column per input.
+    """
+
+    name: str
+    on: Event
+    at: str
+    subject: str
+    inputs: Sequence[FeatureView | Selection | Request]
+    outcome: Outcome
+    pipeline: Callable[[], Any]
+    description: str = ""
+    where: str = field(default_factory=where_declared, repr=False)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, self.where, "name")
+        for label, kind in (("on", Event), ("outcome", Outcome)):
+            if not isinstance(getattr(self, label), kind):
+                self._fail(label, f"{getattr(self, label)!r} is not an {kind.__name__}", f"pass an {kind.__name__} object")
+        for label in ("at", "subject"):
+            self._need_field(label, getattr(self, label))
+        if not self.on.is_time(self.at):
+            self._fail("at", f"{self.at!r} must be int (epoch ms) or str (RFC 3339), never null", "change the field's type")
+        if not self.inputs:
+            self._fail("inputs", "a model without inputs", "add feature views or Request values")
+        if not callable(self.pipeline):
+            self._fail("pipeline", f"{self.pipeline!r} cannot be called", "pass the function itself, which returns the pipeline")
+        for item in self.inputs:
+            if isinstance(item, Request):
+                self._need_field("inputs", item.name)
+            elif isinstance(item, FeatureView | Selection):
+                view = item if isinstance(item, FeatureView) else item.view
+                self._need_field("inputs", view.key.name)
+            else:
+                self._fail("inputs", f"{item!r} is not an input", "pass a FeatureView, view.select(...) or Request(...)")
+        names = self.input_names
+        if len(set(names)) != len(names):
+            self._fail("inputs", "an input is named twice", "remove one of them")
+
+    @property
+    def selections(self) -> tuple[Selection, ...]:
+        """The views the model reads and which of their features, in the order of the inputs."""
+        whole = [item.select(*(f.name for f in item.served)) if isinstance(item, FeatureView) else item for item in self.inputs]
+        return tuple(item for item in whole if isinstance(item, Selection))
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """The values that come with a request."""
+        return tuple(item for item in self.inputs if isinstance(item, Request))
+
+    @property
+    def views(self) -> tuple[FeatureView, ...]:
+        """The views read, each once."""
+        return tuple(dict.fromkeys(selection.view for selection in self.selections))
+
+    @property
+    def input_names(self) -> list[str]:
+        """Columns of the model's matrix: `<view>__<feature>` of the selections in order, then the Request names."""
+        names = [f"{selection.view.name}__{name}" for selection in self.selections for name in selection.names]
+        return names + [request.name for request in self.requests]
+
+    @property
+    def request_fields(self) -> list[str]:
+        """What a request must give: the entities of the views, then the Request values, each once."""
+        return list(dict.fromkeys([view.key.name for view in self.views] + [request.name for request in self.requests]))
+
+    def _need_field(self, label: str, name: str) -> None:
+        if name not in self.on.fields:
+            self._fail(
+                label, f"event {self.on.name!r} has no field {name!r}", f"add it to the event, or name one of {', '.join(self.on.fields)}"
+            )
+
+    def _fail(self, name: str, message: str, mend: str) -> None:
+        raise DeclarationError(f"Model {self.name!r}: {message}", where=self.where, field=name, mend=mend)

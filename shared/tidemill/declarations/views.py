@@ -1,0 +1,207 @@
+"""Feature views: what is computed from an event, for which entity, over which windows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tidemill.aggregations import LIFETIME, Aggregation
+from tidemill.declarations.checks import check_partitions, duration_ms, where_declared
+from tidemill.declarations.events import Event
+from tidemill.durations import format_ms, parse_ms
+from tidemill.errors import DeclarationError
+from tidemill.expressions import Column, parse_column
+from tidemill.names import check_name
+
+_LADDER_MS = tuple(parse_ms(text) for text in ("5m", "15m", "1h", "6h", "1d"))
+_MOST_TILES = 168  # a window is cut into at most this many tiles unless told otherwise: 7 days of 1 h
+_TILES_LIMIT = 10_000  # and never into more than this: every one is stored for every entity, and merged in every request
+
+
+@dataclass(frozen=True, eq=False)
+class Entity:
+    """What a view is keyed by: a field of the event, under the name by which requests give it."""
+
+    name: str
+    field: str = ""
+    description: str = ""
+    where: str = dataclasses.field(default_factory=where_declared, repr=False)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, self.where, "name")
+        object.__setattr__(self, "field", self.field or self.name)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One value a view serves: `name` within the view, the aggregation, and its window (None: the entity's whole life)."""
+
+    name: str
+    aggregation: Aggregation
+    window_ms: int | None
+    tile_ms: int
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureView:
+    """One event source, one entity, some windowed aggregates.
+
+    `windows` such as ["1h", "24h", "7d"] or "lifetime". A window is merged from tiles when it is read; it covers all tiles
+    that touch (t - window, t], so at least the window and less than one tile more. `tile` is the finest tile; a longer window
+    has a coarser one, so that none needs more than 168: 5 min to 12 h, 15 min to 42 h, 1 h to 7 d, 6 h to 42 d, then 1 d.
+    `tiles` names others: {"7d": "6h"}. `ttl`: a value whose newest event is older is served as expired. `dedupe`: how many
+    recent event ids are kept for each entity to skip a publisher's duplicates. A late event corrects its tile as long as it lies
+    within the longest window before the entity's newest event; later ones are counted and left out.
+    """
+
+    name: str
+    source: Event
+    entity: str | Entity
+    features: Sequence[Aggregation]
+    windows: Sequence[str] = (LIFETIME,)
+    tile: str = "5m"
+    tiles: Mapping[str, str] = field(default_factory=dict)
+    ttl: str | None = None
+    dedupe: int = 8
+    partitions: int = 4
+    description: str = ""
+    where: str = field(default_factory=where_declared, repr=False)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, self.where, "name")
+        if not isinstance(self.source, Event):
+            self._fail("source", f"{self.source!r} is not an Event", "pass the Event object itself")
+        check_partitions(self)
+        entity = Entity(self.entity, where=self.where) if isinstance(self.entity, str) else self.entity
+        object.__setattr__(self, "entity", entity)
+        if entity.field not in self.source.fields:
+            self._fail(
+                "entity", f"event {self.source.name!r} has no field {entity.field!r}", f"name one of {', '.join(self.source.fields)}"
+            )
+        if self.source.base_type(entity.field) not in (str, int):
+            self._fail("entity", f"field {entity.field!r} must be str or int to be a key", "change the field's type or choose another")
+        if not self.features:
+            self._fail("features", "a view without features serves nothing", "add count(), mean(...) or another aggregate")
+        if not 0 <= self.dedupe <= 255:
+            self._fail("dedupe", f"{self.dedupe} is out of range", "keep between 0 and 255 ids")
+        if self.ttl is not None:
+            duration_ms(self, "ttl", self.ttl)
+        object.__setattr__(self, "columns", self._parse_columns())
+        object.__setattr__(self, "served", self._plan_features())
+        if not self.served:
+            self._fail("windows", "no feature has a window", 'write windows=["1h"], or leave it out for the whole life of an entity')
+
+    columns: dict[str, Column] = field(init=False, repr=False)
+    served: tuple[Feature, ...] = field(init=False, repr=False)
+
+    @property
+    def key(self) -> Entity:
+        """The entity as an Entity."""
+        assert isinstance(self.entity, Entity)
+        return self.entity
+
+    @property
+    def ttl_ms(self) -> int | None:
+        """`ttl` in ms."""
+        return None if self.ttl is None else parse_ms(self.ttl)
+
+    @property
+    def value_fields(self) -> tuple[str, ...]:
+        """The event's fields that the view folds, in a fixed order."""
+        return tuple(sorted({name for column in self.columns.values() for name in column.fields}))
+
+    def select(self, *names: str) -> Selection:
+        """Some of the view's features, as the input of a model."""
+        return Selection(self, tuple(names), where=where_declared())
+
+    def _parse_columns(self) -> dict[str, Column]:
+        columns = {}
+        for aggregation in self.features:
+            if not isinstance(aggregation, Aggregation):
+                self._fail("features", f"{aggregation!r} is not an aggregate", 'write count(), mean("field"), ...')
+            text = aggregation.column
+            if text is None:
+                if aggregation.needs_column:
+                    self._fail("features", f"{aggregation.word}() needs a field", f'write {aggregation.word}("field")')
+                continue
+            try:
+                column = parse_column(text, self.source.types)
+            except ValueError as error:
+                self._fail("features", f"{aggregation.word}({text!r}): {error}", "name a field of the event, or a condition on its fields")
+            if column.text in self.source.fields and self.source.base_type(text) is str and aggregation.word not in ("count", "age"):
+                self._fail(
+                    "features",
+                    f"{aggregation.word}({text!r}): {text!r} is text",
+                    "aggregate a number, or a condition such as rate(\"kind == 'x'\")",
+                )
+            columns[text] = column
+        return columns
+
+    def _plan_features(self) -> tuple[Feature, ...]:
+        served: dict[str, Feature] = {}
+        for aggregation in self.features:
+            for window in aggregation.windows or tuple(self.windows):
+                feature = self._feature(aggregation, window)
+                check_name(feature.name, self.where, "features")
+                if feature.name in served:
+                    self._fail("features", f"two features are called {feature.name!r}", 'give one of them a name: mean("x", name="...")')
+                served[feature.name] = feature
+        return tuple(served.values())
+
+    def _feature(self, aggregation: Aggregation, window: str) -> Feature:
+        label = aggregation.label
+        if not label.isidentifier():
+            self._fail(
+                "features",
+                f"{aggregation.word}({aggregation.column!r}) needs a name",
+                f'write {aggregation.word}({aggregation.column!r}, name="...")',
+            )
+        if window == LIFETIME:
+            return Feature(label, aggregation, None, 0)
+        window_ms, tile_ms = self._tile_of(window)
+        return Feature(f"{label}_{window}", aggregation, window_ms, tile_ms)
+
+    def _tile_of(self, window: str) -> tuple[int, int]:
+        window_ms = duration_ms(self, "windows", window)
+        finest_ms = duration_ms(self, "tile", self.tile)
+        chosen = self.tiles.get(window)
+        if chosen is not None:
+            tile_ms = duration_ms(self, "tiles", chosen)
+        else:
+            steps = sorted({finest_ms, *(step for step in _LADDER_MS if step > finest_ms)})
+            tile_ms = next((step for step in steps if window_ms <= step * _MOST_TILES), steps[-1])
+        if window_ms > tile_ms * _TILES_LIMIT:
+            self._fail(
+                "tiles", f"a window of {window} would have more than {_TILES_LIMIT} tiles of {format_ms(tile_ms)}", "choose longer tiles"
+            )
+        if window_ms % tile_ms:
+            self._fail(
+                "windows",
+                f"a window of {window} is not a whole number of {format_ms(tile_ms)} tiles",
+                f'set tile= or tiles={{"{window}": ...}} to a duration that divides it',
+            )
+        return window_ms, tile_ms
+
+    def _fail(self, name: str, message: str, mend: str) -> None:
+        raise DeclarationError(f"FeatureView {self.name!r}: {message}", where=self.where, field=name, mend=mend)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Some features of one view."""
+
+    view: FeatureView
+    names: tuple[str, ...]
+    where: str = field(default_factory=where_declared, repr=False)
+
+    def __post_init__(self) -> None:
+        known = [feature.name for feature in self.view.served]
+        for name in self.names:
+            if name not in known:
+                raise DeclarationError(
+                    f"FeatureView {self.view.name!r} has no feature {name!r}",
+                    where=self.where,
+                    field="select",
+                    mend=f"choose among {', '.join(known)}",
+                )
