@@ -10,6 +10,7 @@ import msgspec
 
 from tidemill.declarations import FeatureView, Selection
 from tidemill.errors import BadRequest, NotFound, UnknownFeature, UnknownView
+from tidemill.hot import decode_body
 from tidemill.project import Project
 from tidemill.timestamps import parse_time_ms
 from tidemill.topics import entity_key
@@ -76,10 +77,7 @@ class QueryParser:
 
     def parse(self, body: bytes, now_ms: int) -> Query:
         """A body's query. Raises BadRequest and NotFound, naming the field."""
-        try:
-            request = _decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadRequest(str(error), mend='send {"entities": {"name": [...]}, "features": ["view:feature", ...]}') from None
+        request = decode_body(_decode, body, 'send {"entities": {"name": [...]}, "features": ["view:feature", ...]}')
         if request.feature_service is not None:
             references = self._references(request.feature_service)
         elif request.features:

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from tidemill.errors import BodyTooLarge
+from tidemill.errors import BadRequest, BodyTooLarge
 from tidemill.health import Receive, Scope, Send
 from tidemill.http import error_answer
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+T = TypeVar("T")
 
 MAX_BODY_BYTES = 1 << 20
 RETRY_AFTER_SECONDS = b"1"
@@ -92,6 +94,14 @@ async def read_body(receive: Receive, limit_bytes: int = MAX_BODY_BYTES) -> byte
         if not message.get("more_body", False):
             return b"".join([*parts, part]) if parts else part
         parts.append(part)
+
+
+def decode_body(decode: Callable[[Any], T], body: bytes | msgspec.Raw, mend: str) -> T:
+    """What msgspec's `decode` makes of a body. Raises BadRequest."""
+    try:
+        return decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(str(error), mend=mend) from None
 
 
 def add_hot_route(app: FastAPI, path: str, route: HotRoute, *, summary: str, request: type, methods: Sequence[str] = ("POST",)) -> None:

@@ -63,13 +63,15 @@ INGESTION_LAG = _gauge("ingestion_lag_records", "Records of an application topic
 
 # Feature computation
 EVENTS_FOLDED = _counter("features_events_folded_total", "Events folded into the online store", "view")
-EVENTS_DUPLICATE = _counter("features_events_duplicate_total", "Events skipped because they were folded before", "view")
+EVENTS_DUPLICATE = _counter("features_events_duplicate_total", "Events skipped because their publisher had sent them before", "view")
+EVENTS_RESENT = _counter("features_events_resent_total", "Records skipped because ingestion had sent them before", "view")
 EVENTS_LATE = _counter("features_events_late_total", "Events skipped because they are older than any tile that is kept", "view")
 EVENTS_POISON = _counter("features_events_poison_total", "Records skipped because they cannot be decoded", "view")
 FOLD_BATCH_SECONDS = _histogram(
     "features_batch_seconds", "Time to read, fold and write one batch, retries included", "view", buckets=BATCH_BUCKETS
 )
 REWINDS = _counter("features_rewinds_total", "Times a partition went back to the store's fence, by reason code", "view", "reason")
+PARTITIONS_STOPPED = _counter("features_partitions_stopped_total", "Times a partition stopped at damaged state or a replaced topic", "view")
 FEATURES_LAG = _gauge("features_lag_records", "Records of a view topic not yet folded", "view", "partition")
 FENCE_POSITION = _gauge("features_fence_offset", "Next offset the online store expects", "view", "partition")
 FRESHNESS_SECONDS = _histogram(
@@ -94,6 +96,7 @@ INFERENCE_REQUEST_SECONDS = _histogram(
 )
 INFERENCE_RESPONSES = _counter("inference_responses_total", "Answers to prediction requests by HTTP status", "model", "status")
 PREDICTIONS = _counter("inference_predictions_total", "Predictions made and logged", "model", "version")
+DEPLOYMENT_FAILURES = _counter("inference_deployment_failures_total", "Deployments that could not be loaded, retries included", "model")
 MODELS_LOADED = _gauge("inference_model_loaded_info", "1 for each model version that is loaded", "model", "version")
 
 # Prediction logging

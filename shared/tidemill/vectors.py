@@ -34,10 +34,11 @@ class ModelInputs:
         self.views: list[tuple[FeatureView, str]] = [(view, view.key.name) for view in model.views]
         self._model = model.name
         order = {view.name: i for i, view in enumerate(model.views)}
-        self._places: list[tuple[int, int]] = []
+        self.places: list[tuple[int, int]] = []
+        """For each feature among the inputs, in order: the place of its view among `views`, and its place in the view."""
         for selection in model.selections:
             features = [feature.name for feature in selection.view.served]
-            self._places += [(order[selection.view.name], features.index(name)) for name in selection.names]
+            self.places += [(order[selection.view.name], features.index(name)) for name in selection.names]
         self._requests = [(request.name, _converter(request, categories.get(request.name, ()))) for request in model.requests]
 
     def keys(self, given: Mapping[str, Any]) -> list[bytes | None]:
@@ -56,7 +57,7 @@ class ModelInputs:
 
         A feature beyond the range of float32 counts as missing. Raises BadRequest naming a Request value of a wrong type or size.
         """
-        row = [served[view].values[feature] for view, feature in self._places]
+        row = [served[view].values[feature] for view, feature in self.places]
         row = [value if -FLOAT32_MAX <= value <= FLOAT32_MAX else math.nan for value in row]
         for name, convert in self._requests:
             value = self._get(given, name)

@@ -1,0 +1,143 @@
+"""Requests and answers of POST /predict/{model}, as JSON. Pure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tidemill.errors import BadRequest, TidemillError
+from tidemill.hot import decode_body
+from tidemill.http import error_answer
+from tidemill.timestamps import parse_time_ms
+
+MAX_INSTANCES = 1_000
+MAX_ID_LENGTH = 200
+_EXAMPLE = 'send {"entities": {...}} or {"instances": [{"entities": {...}}, ...]}'
+
+
+class InstanceBody(msgspec.Struct, forbid_unknown_fields=True):
+    """One thing to predict. `entities`: the views' entities and the Request values by name; `subject`: whom an outcome will be about.
+
+    `id`: the prediction's, for requests that may be repeated; `time`: the moment asked for (epoch ms or RFC 3339), by default now.
+    """
+
+    entities: dict[str, Any]
+    subject: str | int | None = None
+    id: str | None = None
+    time: int | str | None = None
+
+
+class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /predict/{model}: the fields of one instance, or `instances`. `features`: whether the answer shows them."""
+
+    entities: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    instances: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
+    subject: str | int | None = None
+    id: str | None = None
+    time: int | str | None = None
+    features: bool = True
+
+
+class Instance(NamedTuple):
+    """One thing to predict, checked."""
+
+    id: str
+    subject: str | None
+    time_ms: int
+    given: dict[str, Any]
+
+
+class PredictRequest(NamedTuple):
+    """What a body asks for: an error stands in the place of an instance that cannot be used."""
+
+    instances: list[Instance | TidemillError]
+    batch: bool
+    features: bool
+
+
+class FeatureShown(msgspec.Struct):
+    """One input as the client sees it."""
+
+    value: Any
+    status: str
+    age_seconds: float | None
+
+
+class Prediction(NamedTuple):
+    """One prediction to answer."""
+
+    id: str
+    model: str
+    version: str
+    time_ms: int
+    output_name: str
+    output: float
+    features: dict[str, FeatureShown]
+
+
+_decode = msgspec.json.Decoder(PredictBody).decode
+_decode_instance = msgspec.json.Decoder(InstanceBody).decode
+_encode = msgspec.json.Encoder().encode  # NaN becomes null
+
+
+def parse_predict(body: bytes, now_ms: int) -> PredictRequest:
+    """A body's request. Raises BadRequest when it cannot be used as a whole, or when its only instance cannot."""
+    parsed = decode_body(_decode, body, _EXAMPLE)
+    if isinstance(parsed.instances, msgspec.UnsetType):
+        if isinstance(parsed.entities, msgspec.UnsetType):
+            raise BadRequest("entities is missing", mend=_EXAMPLE)
+        instance = InstanceBody(parsed.entities, parsed.subject, parsed.id, parsed.time)
+        return PredictRequest([_checked(instance, now_ms)], batch=False, features=parsed.features)
+    if not isinstance(parsed.entities, msgspec.UnsetType) or (parsed.subject, parsed.id, parsed.time) != (None, None, None):
+        raise BadRequest("instances cannot stand beside entities, subject, id or time", mend="put them into the instances")
+    if not 0 < len(parsed.instances) <= MAX_INSTANCES:
+        raise BadRequest(f"{len(parsed.instances)} instances; 1 to {MAX_INSTANCES} are possible", mend="send several requests")
+    return PredictRequest([_instance(raw, now_ms) for raw in parsed.instances], batch=True, features=parsed.features)
+
+
+def _instance(raw: msgspec.Raw, now_ms: int) -> Instance | TidemillError:
+    try:
+        return _checked(decode_body(_decode_instance, raw, _EXAMPLE), now_ms)
+    except BadRequest as error:
+        return error
+
+
+def _checked(body: InstanceBody, now_ms: int) -> Instance:
+    if body.id is not None and not 0 < len(body.id) <= MAX_ID_LENGTH:
+        raise BadRequest(f"id has {len(body.id)} characters; 1 to {MAX_ID_LENGTH} are possible")
+    try:
+        time_ms = now_ms if body.time is None else parse_time_ms(body.time)
+    except ValueError as error:
+        raise BadRequest(f"time: {error}") from None
+    return Instance(body.id or new_id(now_ms), None if body.subject is None else str(body.subject), time_ms, body.entities)
+
+
+def new_id(now_ms: int) -> str:
+    """32 hexadecimal digits that nobody else has: the time in ms, then 80 random bits, so that ids sort by time."""
+    return f"{now_ms:012x}{os.urandom(10).hex()}"
+
+
+def answer_body(request: PredictRequest, results: Sequence[Prediction | TidemillError]) -> bytes:
+    """JSON of the answer; an error stands in the place of its instance in a batch, and is raised otherwise."""
+    if request.batch:
+        return _encode({"predictions": [_shown(result, features=request.features) for result in results]})
+    (result,) = results
+    if isinstance(result, TidemillError):
+        raise result
+    return _encode(_shown(result, features=request.features))
+
+
+def _shown(result: Prediction | TidemillError, *, features: bool) -> Mapping[str, Any] | msgspec.Raw:
+    if isinstance(result, TidemillError):
+        return msgspec.Raw(error_answer(result)[1])
+    shown = {
+        "prediction_id": result.id,
+        "model": result.model,
+        "version": result.version,
+        "time": result.time_ms,
+        result.output_name: result.output,
+    }
+    return shown | {"features": result.features} if features else shown

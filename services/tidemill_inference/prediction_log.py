@@ -1,0 +1,167 @@
+"""The promise behind every answer: a prediction is in Kafka before its client hears of it.
+
+Requests of one moment share a wave: while a wave is on its way the next one gathers, so under load many predictions cost one
+round trip, and a lone one waits for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge, TidemillError
+from tidemill.kafka import MAX_BATCH_BYTES, Record, close_producer, producer, send_wave
+from tidemill.kafka_topics import ensure_topics
+from tidemill.logs import get_logger
+from tidemill.records import PredictionRecord, encode
+from tidemill.settings import KafkaSettings
+from tidemill.topics import TopicSpec, partition_of
+
+log = get_logger(__name__)
+
+TIMEOUT_SECONDS = 2.0
+RETRY_SECONDS = 0.5
+MAX_QUEUED_BYTES = 16 << 20
+_RECORD_OVERHEAD_BYTES = 200  # of a batch with one record, generously
+
+
+class _Waiting:
+    """The records of one request, and who waits for them."""
+
+    __slots__ = ("done", "records", "since", "size_bytes")
+
+    def __init__(self, records: list[tuple[bytes, bytes]], size_bytes: int) -> None:
+        self.records = records
+        self.size_bytes = size_bytes
+        self.since = monotonic()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class PredictionLog:
+    """Writes predictions to a topic; run `run` as a task beside the callers of `append`.
+
+    `on_change` is told None when Kafka takes predictions and the reason when it does not.
+    """
+
+    def __init__(self, settings: KafkaSettings, topic: str, spec: TopicSpec, on_change: Callable[[str | None], None]) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._spec = spec
+        self._on_change = on_change
+        self._queue: list[_Waiting] = []
+        self._queued_bytes = 0
+        self._in_flight: list[_Waiting] = []
+        self._something = asyncio.Event()
+        self._away: str | None = "not connected yet"
+
+    async def append(self, records: Sequence[PredictionRecord]) -> None:
+        """Returns once all records are acknowledged. Raises RecordTooLarge, and KafkaUnavailable after at most two seconds.
+
+        After KafkaUnavailable the records may still be written: repeat the request with the same ids.
+        """
+        encoded = [(record.id.encode(), encode(record)) for record in records]
+        size_bytes = 0
+        for key, value in encoded:
+            if (size := len(key) + len(value) + _RECORD_OVERHEAD_BYTES) > MAX_BATCH_BYTES:
+                raise RecordTooLarge(self._topic, partition_of(key, self._spec.partitions), size, MAX_BATCH_BYTES)
+            size_bytes += size
+        if self._away is not None:
+            raise _unavailable(self._away)
+        if self._queued_bytes + size_bytes > MAX_QUEUED_BYTES:
+            raise _unavailable("too many predictions wait already")
+        waiting = _Waiting(encoded, size_bytes)
+        self._queue.append(waiting)
+        self._queued_bytes += size_bytes
+        self._something.set()
+        await waiting.done
+
+    async def run(self) -> None:
+        """Write what is appended, for ever; a producer that Kafka refuses is replaced."""
+        watch = asyncio.create_task(self._watch(), name="prediction-log-watch")
+        try:
+            while True:
+                made = await self._connect()
+                probe = asyncio.create_task(self._probe(made), name="prediction-log-probe")
+                try:
+                    await self._pump(made)
+                except KafkaRefused as error:
+                    log.error("a new producer is needed", reason=error.message, mend=error.mend)
+                    self._fail(self._in_flight, error.message)
+                finally:
+                    probe.cancel()
+                    self._report("connecting again")
+                    await close_producer(made, TIMEOUT_SECONDS)
+        finally:
+            watch.cancel()
+            self._report("shutting down")
+            self._fail([*self._in_flight, *self._queue], "shutting down")
+
+    async def _connect(self) -> AIOKafkaProducer:
+        while True:
+            made = producer(self._settings)
+            try:
+                await ensure_topics(self._settings, {self._topic: self._spec})
+                await made.start()
+            except (KafkaError, TidemillError) as error:
+                await made.client.close()
+                self._report(str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self._report(None)
+                return made
+
+    async def _pump(self, made: AIOKafkaProducer) -> None:
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            self._in_flight, self._queue, self._queued_bytes = self._queue, [], 0
+            wave: dict[tuple[str, int], list[Record]] = {}
+            for waiting in self._in_flight:
+                if not waiting.done.done():  # a client that was told no is not written after all
+                    for key, value in waiting.records:
+                        wave.setdefault((self._topic, partition_of(key, self._spec.partitions)), []).append((key, value, ()))
+            await send_wave(made, wave)
+            self._report(None)
+            for waiting in self._in_flight:
+                if not waiting.done.done():
+                    waiting.done.set_result(None)
+            self._in_flight = []
+
+    async def _watch(self) -> None:
+        """Tell those who waited too long, and refuse new ones for as long as a wave is stuck."""
+        while True:
+            await asyncio.sleep(TIMEOUT_SECONDS / 8)
+            overdue = monotonic() - TIMEOUT_SECONDS
+            late = [waiting for waiting in (*self._in_flight, *self._queue) if waiting.since < overdue and not waiting.done.done()]
+            if late:
+                reason = f"no acknowledgement within {TIMEOUT_SECONDS:g} s"
+                self._report(reason)
+                self._fail(late, reason)
+
+    async def _probe(self, made: AIOKafkaProducer) -> None:
+        """Notice that Kafka went away, or came back, while nothing is asked."""
+        while True:
+            await asyncio.sleep(TIMEOUT_SECONDS)
+            if not self._in_flight:
+                reached = False
+                with contextlib.suppress(TimeoutError):
+                    reached = await asyncio.wait_for(asyncio.shield(made.client.force_metadata_update()), TIMEOUT_SECONDS)
+                self._report(None if reached else f"no broker at {self._settings.bootstrap_servers} answers")
+
+    def _report(self, reason: str | None) -> None:
+        self._away = reason
+        self._on_change(reason)
+
+    def _fail(self, waiting: Sequence[_Waiting], reason: str) -> None:
+        for item in waiting:
+            if not item.done.done():
+                item.done.set_exception(_unavailable(reason))
+
+
+def _unavailable(reason: str) -> KafkaUnavailable:
+    return KafkaUnavailable(f"the prediction cannot be logged, so it is not given: {reason}", mend="repeat the request with the same id")
