@@ -83,7 +83,7 @@ def build(project: Project, spec: str, model: Model, store: OfflineStore, until_
     maker = ModelInputs(model, categories)
     note(f"{len(spine.subjects):,} examples; reading {len(model.views)} views as they were")
     keys = list(zip(*(maker.keys(given) for given in spine.given), strict=True))
-    jobs = [_Job(spec, store.root, view.name, list(column), spine.times_ms) for (view, _), column in zip(maker.views, keys, strict=True)]
+    jobs = [_Job(spec, store.url, view.name, list(column), spine.times_ms) for (view, _), column in zip(maker.views, keys, strict=True)]
     features = [matrix.tolist() for matrix in _run(project, jobs)]
     rows = [maker.row([Served(f[i], [], None) for f in features], given) for i, given in enumerate(spine.given)]
     columns = [ModelInput(name, "feature") for name in model.input_names[: len(model.input_names) - len(model.requests)]]

@@ -103,7 +103,7 @@ class _Record(NamedTuple):
 
 
 def _values_class(view: FeatureView) -> Callable[..., Any]:
-    return NamedTuple("Values", [(name, Any) for name in view.value_fields])  # type: ignore[return-value,misc]
+    return NamedTuple("Values", [(name, Any) for name in view.value_fields])  # type: ignore[return-value]
 
 
 def answer(kernel: ViewKernel, log: PartitionLog, questions: Sequence[Question]) -> list[Reading | None]:

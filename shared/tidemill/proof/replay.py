@@ -18,6 +18,7 @@ from tidemill.engine import Engine
 from tidemill.errors import TidemillError, UnknownModel
 from tidemill.kernel import Reading, ViewKernel
 from tidemill.models import check_manifest, stored_artifact
+from tidemill.offline.tables import entities_of_row, stamp_of_row
 from tidemill.offline_store import OfflineStore
 from tidemill.project import Project
 from tidemill.proof.history import PartitionLog, Question, answer
@@ -64,6 +65,19 @@ def replay(
     return [results[i] for i in range(len(predictions))]
 
 
+def logged(store: OfflineStore, ids: Sequence[str] | None = None, sample: int | None = None) -> list[PredictionRecord]:
+    """Logged predictions: those of the ids, or a sample spread evenly over the log, or all."""
+    table = store.predictions(filters=None if ids is None else pc.field("id").isin(list(ids)))
+    if sample is not None and sample < len(table):
+        table = table.take(np.linspace(0, len(table) - 1, sample).astype(np.int64))
+    fields = [f for f in PredictionRecord.__struct_fields__ if f not in ("entities", "stamp")]
+    rows = table.to_pylist()
+    return [
+        PredictionRecord(**{f: row[f] for f in fields}, entities=entities_of_row(row["entities"]), stamp=stamp_of_row(row["stamp"]))
+        for row in rows
+    ]
+
+
 class _Replayer:
     """Replays predictions of one model version."""
 
@@ -71,7 +85,7 @@ class _Replayer:
         if model not in project.models:
             raise UnknownModel(model, list(project.models))
         self._store = store
-        artifact = stored_artifact(store.root, model, version)
+        artifact = stored_artifact(store.url, model, version)
         self._kernels = {view.name: ViewKernel(view) for view in project.models[model].views}
         check_manifest(artifact.manifest, project.models[model], self._kernels)
         self._engine = Engine(artifact)
