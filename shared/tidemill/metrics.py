@@ -59,6 +59,14 @@ DEAD_LETTERS = _counter("ingestion_dead_letters_total", "Events written to the d
 INGESTION_WAVE_SECONDS = _histogram(
     "ingestion_wave_seconds", "Time from the first record of a wave to the acknowledgement of its last", buckets=BATCH_BUCKETS
 )
+UNKEYED = _counter(
+    "ingestion_unkeyed_total", "Records that were not made because the key of that view or model was null in the event", "topic"
+)
+EVENTS_EXPIRED = _counter(
+    "ingestion_events_expired_total", "Events that retention removed from an application topic before they were routed", "topic"
+)
+INGESTION_REQUEST_SECONDS = _histogram("ingestion_request_seconds", "Time to answer a request to publish events", buckets=REQUEST_BUCKETS)
+INGESTION_RESPONSES = _counter("ingestion_responses_total", "Answers to requests to publish events by HTTP status", "status")
 INGESTION_LAG = _gauge("ingestion_lag_records", "Records of an application topic not yet routed", "topic", "partition")
 
 # Feature computation

@@ -1,0 +1,1 @@
+"""Feature computation: folds view topics into the online store, exactly once."""

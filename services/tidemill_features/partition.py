@@ -1,0 +1,172 @@
+"""One partition of a view as a worker holds it: the fold, the fence the store must have, and the entities it has read.
+
+Pure logic. A `Partition` lives as long as its chain of slices: whenever the store turns out to be elsewhere, or a record is missing, it is
+thrown away whole and another one starts from the store's fence. So a fold that ran ahead of a refused write is never used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tidemill.errors import CorruptState, FenceConflict, TopicMismatch, TopicRecreated
+from tidemill.fences import Fence
+from tidemill.fold import LogEntry, PartitionFold, empty_fence, entities_of
+from tidemill.kernel import EntityState, ViewKernel
+
+_STATE_BYTES = 1_000  # what a decoded state takes beside its packed tiles, roughly
+
+
+class Batch(NamedTuple):
+    """The outcome of folding a slice: the new fence, and the whole new value of every entity that changed."""
+
+    before: Fence
+    after: Fence
+    fence: bytes
+    values: dict[bytes, bytes]
+    folded: int
+    oldest_known_ms: int | None
+
+
+class Partition:
+    """Folds slices that follow each other, beginning at the stored fence."""
+
+    def __init__(self, kernel: ViewKernel, decode: Callable[..., LogEntry], number: int, stored: bytes | None, cache_bytes: int) -> None:
+        self.where = f"view {kernel.view.name!r} partition {number}"
+        self.stored = stored
+        self._kernel = kernel
+        self._decode = decode
+        self._fence = _checked(kernel, number, stored, self.where)
+        self._fold = PartitionFold(kernel, self._fence)
+        self._cache = StateCache(cache_bytes)
+
+    @property
+    def next(self) -> int:
+        """The next offset to fold."""
+        return self._fence.next
+
+    def start(self, log: range) -> int:
+        """Where to begin reading, given the offsets the topic holds: one record early, so that the last one applied proves the topic.
+
+        Raises TopicRecreated when the topic does not hold what the fence says.
+        """
+        if self.next > log.stop:
+            raise _recreated(self.where, f"the topic ends at offset {log.stop}, but the store has applied everything below {self.next}")
+        if self.next < log.start:
+            raise _recreated(self.where, f"the topic begins at offset {log.start}, but the store needs the records from {self.next} on")
+        return max(self.next - 1, log.start)
+
+    def accept(self, start: int, records: Sequence[Any]) -> list[LogEntry]:
+        """The entries of a slice that are still to be folded.
+
+        Raises FenceConflict when it does not follow, TopicRecreated when the last record applied is another than the fence remembers.
+        """
+        decode = self._decode
+        entries = [decode(record.offset, record.key, record.value) for record in records]
+        if start == self.next - 1:
+            if entries[0].proof != self._fence.proof:
+                raise _recreated(self.where, f"the record at offset {start} is not the one that was applied")
+            return entries[1:]
+        if start != self.next:
+            raise FenceConflict(self.where, expected=start, found=self.next)
+        return entries
+
+    def missing(self, entries: Sequence[LogEntry]) -> list[bytes]:
+        """The entities that these entries touch and whose state has to be loaded."""
+        return list(entities_of(entries) - self._cache.states.keys())
+
+    def admit(self, fence: bytes | None, values: Mapping[bytes, bytes]) -> None:
+        """Takes loaded entities in. Raises FenceConflict when they belong to another fence, CorruptState when one is damaged."""
+        if fence != self.stored:
+            raise FenceConflict(self.where, expected=self.next, found=_position(fence))
+        for entity, value in values.items():
+            try:
+                self._cache.states[entity] = self._kernel.decode(value)
+            except CorruptState as error:
+                raise CorruptState(f"{self.where}, entity {entity!r}: {error.message}", mend=_REBUILD.format(self.where)) from error
+        self._cache.touch(values)
+
+    def advance(self, entries: Sequence[LogEntry]) -> Batch:
+        """Folds entries whose entities are all here. Until `applied` says so the store does not have the outcome."""
+        states = self._cache.states
+        progress = self._fold.advance(entries, states)
+        after, encode = self._fold.fence, self._kernel.encode
+        values = {entity: encode(states[entity]) for entity in progress.touched}
+        return Batch(self._fence, after, after.encode(), values, progress.folded, progress.oldest_known_ms)
+
+    def applied(self, batch: Batch) -> None:
+        """The store has the batch."""
+        self._fence, self.stored = batch.after, batch.fence
+        self._cache.touch(batch.values)
+        self._cache.trim()
+
+
+class StateCache:
+    """Decoded states by entity, at most about `limit_bytes` of them; the least recently loaded or written go first."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.states: dict[bytes, EntityState] = {}
+        self._limit_bytes = limit_bytes
+        self._sizes: dict[bytes, int] = {}
+        self._bytes = 0
+
+    def touch(self, stored: Mapping[bytes, bytes]) -> None:
+        """Notes the sizes of what was just loaded or written."""
+        sizes = self._sizes
+        for entity, value in stored.items():
+            size = len(value) + _STATE_BYTES
+            self._bytes += size - sizes.pop(entity, 0)
+            sizes[entity] = size
+
+    def trim(self) -> None:
+        """Drops what is beyond the limit."""
+        while self._bytes > self._limit_bytes:
+            oldest = next(iter(self._sizes))
+            self._bytes -= self._sizes.pop(oldest)
+            del self.states[oldest]
+
+
+_REBUILD = "repair the store from a backup, or delete the fence of {0} to have it rebuilt from the topic"
+
+
+def _checked(kernel: ViewKernel, number: int, stored: bytes | None, where: str) -> Fence:
+    """The fence to begin from. Raises CorruptState, or TopicMismatch when stored values were made by another definition."""
+    view = kernel.view
+    if number >= view.partitions:
+        raise TopicMismatch(
+            f"{where}: the topic has more than the {view.partitions} partitions that are declared",
+            mend="declare what the topic has under a new view name: where an entity lives depends on the count",
+        )
+    if stored is None:
+        return empty_fence(kernel)
+    try:
+        fence = Fence.decode(stored)
+    except msgspec.DecodeError as error:
+        raise CorruptState(f"{where}: the stored fence cannot be read: {error}", mend=_REBUILD.format(where)) from error
+    if fence.partitions != view.partitions:
+        raise TopicMismatch(
+            f"{where}: the store was filled with {fence.partitions} partitions, {view.partitions} are declared",
+            mend="declare the old count, or give the view a new name: where an entity lives depends on the count",
+        )
+    if fence.definition != kernel.definition:
+        raise TopicMismatch(
+            f"{where}: the store was filled by another definition of this view ({fence.definition}, now {kernel.definition})",
+            mend=f"restore the old definition, give the view a new name, or delete the fence of {where} to have it rebuilt from the topic",
+        )
+    return fence
+
+
+def _recreated(where: str, what: str) -> TopicRecreated:
+    return TopicRecreated(
+        f"{where}: {what}: the topic was truncated, expired or created anew",
+        mend=f"bring the topic's records back, or delete the fence of {where} to have it rebuilt from what the topic holds now",
+    )
+
+
+def _position(stored: bytes | None) -> int | None:
+    try:
+        return None if stored is None else Fence.decode(stored).next
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,85 @@
+"""Looking at a worker from outside its own path: lag, readiness, and whether it is stuck."""
+
+from __future__ import annotations
+
+import asyncio
+
+import faust
+from aiokafka.errors import KafkaError
+from faust.exceptions import ConsumerNotStarted
+from faust.types import TP
+
+from tidemill import metrics
+from tidemill.batched import Consumer
+from tidemill.errors import KafkaUnavailable
+from tidemill.health import HealthBoard
+from tidemill.kafka import wait_for_kafka
+from tidemill.settings import KafkaSettings
+from tidemill.watchdog import Watchdog
+from tidemill_features.worker import Worker
+
+LOOK_SECONDS = 1.0
+ANSWER_SECONDS = 5.0
+
+
+class Watch:
+    """Reports lag and readiness every second, and to the watchdog as long as all is well or the reason why not lies elsewhere."""
+
+    def __init__(self, app: faust.App, worker: Worker, board: HealthBoard, kafka: KafkaSettings, watchdog: Watchdog) -> None:
+        self._app = app
+        self._worker = worker
+        self._board = board
+        self._kafka = kafka
+        self._watchdog = watchdog
+        self._positions: dict[TP, int] = {}
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    lags = await self._lags()
+                self._board.up("kafka")
+            except (KafkaError, ConsumerNotStarted, TimeoutError):
+                await self._without_kafka()
+            else:
+                self._report(lags)
+
+    async def _lags(self) -> dict[TP, int]:
+        """Records not yet folded, by partition."""
+        consumer = self._app.consumer
+        assert isinstance(consumer, Consumer)
+        placed = consumer.placed
+        ends = await consumer.highwaters(*placed) if placed else {}
+        lags = {tp: ends[tp] - self._worker.next(tp) for tp in placed}
+        for tp, lag in lags.items():
+            metrics.FEATURES_LAG.labels(self._worker.view(tp), tp.partition).set(lag)
+        return lags
+
+    def _report(self, lags: dict[TP, int]) -> None:
+        joined = self._app.consumer_generation_id > 0 and not self._app.rebalancing
+        refused = self._worker.refused
+        waiting = self._app.consumer.assignment() - lags.keys() - refused.keys()
+        positions = {tp: self._worker.next(tp) for tp in lags}
+        if not joined:
+            self._board.down("partitions", "joining the consumer group")
+        elif refused or waiting:
+            reasons = [*refused.values()] + [f"{tp.topic}[{tp.partition}] has no position yet" for tp in waiting]
+            self._board.down("partitions", "; ".join(reasons))
+        else:
+            self._board.up("partitions")
+        idle = joined and not waiting and not any(lags.values())
+        if idle or positions != self._positions or "redis" in self._board.missing:
+            self._watchdog.beat()
+        self._positions = positions
+
+    async def _without_kafka(self) -> None:
+        """Our consumer got no answer: when a new connection gets none either, Kafka is away; else we are stuck."""
+        try:
+            await wait_for_kafka(self._kafka, deadline_seconds=ANSWER_SECONDS)
+        except KafkaUnavailable as error:
+            self._board.down("kafka", str(error))
+            self._watchdog.beat()
+        else:
+            self._board.down("kafka", "Kafka answers, but not this consumer")

@@ -1,0 +1,180 @@
+"""What a worker does with a slice: read what is missing, fold, write with the fence; and where it begins.
+
+One rule covers every fault: the store's fence says what was applied. Whatever does not fit it breaks the chain, and the partition begins
+anew from the fence. What cannot be mended that way stops the partition, and only that one, until a person has changed something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
+from typing import TypeVar
+
+from faust.types import TP
+
+from tidemill import metrics
+from tidemill.batched import Chain, Slice
+from tidemill.clock import now_ms
+from tidemill.errors import CorruptState, FenceConflict, StoreError, TidemillError, TopicMismatch, TopicRecreated, Unavailable
+from tidemill.fold import entry_decoder
+from tidemill.kernel import ViewKernel
+from tidemill.logs import get_logger
+from tidemill.online_store import OnlineWriter
+from tidemill.project import Project
+from tidemill.topics import view_topic
+from tidemill_features.partition import Batch, Partition
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 2.0
+
+
+class Superseded(Exception):
+    """The chain was broken while a slice of it was in work."""
+
+
+class Worker:
+    """Folds slices of all views of a project. `refused`: why a partition is not folded, for a person."""
+
+    def __init__(self, project: Project, writer: OnlineWriter, cache_bytes: int) -> None:
+        self._project = project
+        self._writer = writer
+        self._cache_bytes = cache_bytes
+        views = {view_topic(project.name, view.name): view for view in project.views.values()}
+        self._kernels = {topic: ViewKernel(view) for topic, view in views.items()}
+        self._decoders = {topic: entry_decoder(view) for topic, view in views.items()}
+        self._metrics = {topic: _ViewMetrics(view.name) for topic, view in views.items()}
+        self._partitions: dict[TP, Partition] = {}
+        self._stopped: dict[TP, tuple[bytes | None, TidemillError]] = {}
+        self.refused: dict[TP, str] = {}
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics to fold."""
+        return list(self._kernels)
+
+    def next(self, tp: TP) -> int:
+        """The store's fence of a partition, as far as known here."""
+        return self._partitions[tp].next
+
+    def view(self, tp: TP) -> str:
+        """The view a partition belongs to."""
+        return self._kernels[tp.topic].view.name
+
+    async def positions(self, logs: Mapping[TP, range]) -> dict[TP, int]:
+        """Where each partition begins; one that must not be folded is left out, and asked for again later."""
+        policy = await self._writer.eviction_policy()
+        if policy != "noeviction":
+            error = StoreError(f"maxmemory-policy is {policy}", mend="set maxmemory-policy to noeviction: an evicted value would be lost")
+            for tp in logs:
+                self._refuse(tp, error)
+            return {}
+        fences = await self._writer.fences([self._place(tp) for tp in logs])
+        starts = {}
+        for (tp, held), stored in zip(logs.items(), fences, strict=True):
+            try:
+                starts[tp] = await self._begin(tp, held, stored)
+            except (CorruptState, TopicMismatch, TopicRecreated) as error:
+                self._refuse(tp, error)
+            else:
+                if self.refused.pop(tp, None):
+                    log.info("partition is folded again", topic=tp.topic, partition=tp.partition)
+        return starts
+
+    async def _begin(self, tp: TP, held: range, stored: bytes | None) -> int:
+        if tp in self._stopped:
+            fence, error = self._stopped[tp]
+            if fence == stored:
+                raise error
+            del self._stopped[tp]
+        partition = Partition(self._kernels[tp.topic], self._decoders[tp.topic], tp.partition, stored, self._cache_bytes)
+        start = partition.start(held)
+        if stored is None:
+            await self._writer.clear(*self._place(tp))
+        self._partitions[tp] = partition
+        return start
+
+    def _refuse(self, tp: TP, error: TidemillError) -> None:
+        if self.refused.get(tp) != str(error):
+            log.error("partition is not folded", topic=tp.topic, partition=tp.partition, reason=error.message, mend=error.mend)
+        self.refused[tp] = str(error)
+
+    def _place(self, tp: TP) -> tuple[str, int]:
+        return self.view(tp), tp.partition
+
+    async def handle(self, tp: TP, piece: Slice) -> None:
+        """Applies a slice, or breaks its chain."""
+        chain, partition = piece.chain, self._partitions[tp]
+        if chain.broken:
+            return
+        try:
+            await self._apply(tp, partition, piece)
+        except Superseded:
+            return
+        except FenceConflict as error:
+            log.warning("going back to the store's fence", reason=error.message)
+            metrics.REWINDS.labels(self.view(tp), "fence").inc()
+            chain.broken = True
+        except (CorruptState, TopicRecreated) as error:
+            self._stopped[tp] = partition.stored, error
+            self._refuse(tp, error)
+            self._metrics[tp.topic].stopped.inc()
+            chain.broken = True
+
+    async def _apply(self, tp: TP, partition: Partition, piece: Slice) -> None:
+        began = perf_counter()
+        entries = partition.accept(piece.start, piece.records)
+        if not entries:
+            return
+        missing = partition.missing(entries)
+        if missing:
+            partition.admit(*await self._insist(piece.chain, lambda: self._writer.load(*self._place(tp), missing)))
+        batch = partition.advance(entries)
+        written = await self._insist(piece.chain, lambda: self._writer.apply(*self._place(tp), partition.stored, batch.fence, batch.values))
+        if not written:
+            raise FenceConflict(partition.where, expected=batch.before.next, found=None)
+        partition.applied(batch)
+        self._metrics[tp.topic].applied(batch, tp.partition, perf_counter() - began)
+
+    async def _insist(self, chain: Chain, ask: Callable[[], Awaitable[T]]) -> T:
+        """Asks the store until it answers. Raises Superseded when the chain was broken meanwhile."""
+        pause = FIRST_PAUSE_SECONDS
+        while not chain.broken:
+            try:
+                return await ask()
+            except (Unavailable, StoreError) as error:
+                log.warning("the store does not take a batch, trying again", reason=error.message, mend=error.mend)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        raise Superseded
+
+
+class _ViewMetrics:
+    """The metrics of one view, looked up once."""
+
+    def __init__(self, view: str) -> None:
+        self.folded = metrics.EVENTS_FOLDED.labels(view)
+        self.duplicate = metrics.EVENTS_DUPLICATE.labels(view)
+        self.resent = metrics.EVENTS_RESENT.labels(view)
+        self.late = metrics.EVENTS_LATE.labels(view)
+        self.poison = metrics.EVENTS_POISON.labels(view)
+        self.stopped = metrics.PARTITIONS_STOPPED.labels(view)
+        self.seconds = metrics.FOLD_BATCH_SECONDS.labels(view)
+        self.freshness = metrics.FRESHNESS_SECONDS.labels(view)
+        self.view = view
+
+    def applied(self, batch: Batch, partition: int, seconds: float) -> None:
+        """Counts what a batch did."""
+        before, after = batch.before, batch.after
+        self.folded.inc(batch.folded)
+        self.duplicate.inc(after.duplicates - before.duplicates)
+        self.resent.inc(after.resent - before.resent)
+        self.late.inc(after.late - before.late)
+        self.poison.inc(after.poison - before.poison)
+        self.seconds.observe(seconds)
+        if batch.oldest_known_ms is not None:
+            self.freshness.observe((now_ms() - batch.oldest_known_ms) / 1000)
+        metrics.FENCE_POSITION.labels(self.view, partition).set(after.next)
