@@ -1,13 +1,29 @@
-"""The command line: ``tidemill COMMAND``."""
+"""The command line: `tidemill COMMAND`."""
+
+import os
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from tidemill.cli import stack
+from tidemill.cli import models, playback, project, proof, stack
 from tidemill.errors import TidemillError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-stack.register(app)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Real-time machine learning in Python.")
+
+
+@app.callback()
+def _options(
+    project_path: Annotated[
+        str | None, typer.Option("--project", help="The project: a folder with project.py, a file, or a module.", envvar="TIDEMILL_PROJECT")
+    ] = None,
+) -> None:
+    if project_path is not None:
+        os.environ["TIDEMILL_PROJECT"] = os.path.abspath(project_path) if os.path.exists(project_path) else project_path
+
+
+for part in (stack, project, models, playback, proof):
+    part.register(app)
 
 
 def main() -> None:

@@ -1,0 +1,37 @@
+"""`tidemill train`: a job in a process of its own, with the running stack's addresses."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+from tidemill.cli.target import target
+from tidemill.errors import MissingExtra
+
+
+def train(
+    model: Annotated[str, typer.Argument(help="A model of the project.")],
+    until: Annotated[str | None, typer.Option(help="Use what was known before this time (ISO 8601, UTC).", show_default="now")] = None,
+    deploy: Annotated[bool, typer.Option(help="Put the new version in charge.")] = True,
+) -> None:
+    """Train a model from the offline store, prove its ONNX twin equal, track it in MLflow, and deploy it by an event."""
+    if importlib.util.find_spec("skl2onnx") is None:
+        raise MissingExtra("skl2onnx", "training")
+    command = [
+        sys.executable,
+        "-m",
+        "tidemill_training",
+        model,
+        *(["--until", until] if until else []),
+        *([] if deploy else ["--no-deploy"]),
+    ]
+    raise typer.Exit(subprocess.run(command, env=target().environment, check=False).returncode)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(train)

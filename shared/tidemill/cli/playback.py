@@ -1,0 +1,99 @@
+"""`tidemill replay-stream`: play a project's recording through the running stack."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from tidemill.cli.target import Target, target
+from tidemill.declarations import Recording
+from tidemill.durations import parse_ms
+from tidemill.errors import TidemillError
+
+
+def replay_stream(
+    start: Annotated[str | None, typer.Option(help="First moment (ISO date or time, UTC).", show_default="the recording's start")] = None,
+    end: Annotated[str | None, typer.Option(help="Last moment.", show_default="the recording's end")] = None,
+    speed: Annotated[str, typer.Option(help='Event time over wall time, such as "600x"; "max" for as fast as it goes.')] = "600x",
+    step: Annotated[str, typer.Option(help="Events and requests are grouped in steps of this much event time.")] = "10m",
+    recording: Annotated[str | None, typer.Option(help="Which recording, when the project has several.")] = None,
+    predict: Annotated[bool, typer.Option(help="Ask for the predictions that events announce.")] = True,
+) -> None:
+    """Play recorded events in order of event time, and ask for the predictions they announce, honest about time at any speed."""
+    at = target()
+    chosen = _choose(at, recording)
+    start_ms, end_ms = to_ms(start or chosen.start), to_ms(end or chosen.end)
+    try:
+        asyncio.run(_play(at, chosen, start_ms, end_ms, _factor(speed), parse_ms(step), predict))
+    except ValueError as error:
+        raise TidemillError(str(error), mend="see tidemill replay-stream --help") from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+async def _play(at: Target, recording: Recording, start_ms: int, end_ms: int, speed: float | None, step_ms: int, predict: bool) -> None:
+    from tidemill.playback import Agenda, open_playback
+
+    events = predictions = 0
+    models = [model for model in at.project.models.values() if predict]
+    async with open_playback(at.project, at.kafka, at.redis_url) as playback:
+        with Live(refresh_per_second=4) as live:
+            agenda = Agenda(models, step_ms)
+            url = at.url("inference") if predict else ""
+            async for done in playback.play(recording, start_ms, end_ms, step_ms, agenda, url, speed):
+                events, predictions = events + done.events, predictions + len(done.answers)
+                live.update(_progress(done.time_ms, events, predictions, done.barrier_seconds))
+
+
+def _progress(time_ms: int, events: int, predictions: int, barrier_seconds: float) -> Table:
+    table = Table("event time", "events", "predictions", "published to applied")
+    table.add_row(
+        f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d %H:%M}",
+        f"{events:,}",
+        f"{predictions:,}",
+        f"{barrier_seconds * 1000:.0f} ms",
+    )
+    return table
+
+
+def _choose(at: Target, name: str | None) -> Recording:
+    recordings = at.project.recordings
+    if name in recordings:
+        return recordings[name]
+    if name is None and len(recordings) == 1:
+        return next(iter(recordings.values()))
+    raise TidemillError(
+        f"project {at.project.name!r} has {len(recordings)} recordings: {', '.join(recordings) or 'none'}",
+        mend="declare a Recording, or choose one with --recording",
+    )
+
+
+def _factor(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        factor = float(text.removesuffix("x"))
+    except ValueError:
+        factor = 0.0
+    if not factor > 0:
+        raise TidemillError(f"{text!r} is not a speed", mend='write for example "600x", or "max"')
+    return factor
+
+
+def to_ms(text: str) -> int:
+    """Epoch ms of an ISO date or time; UTC unless it says otherwise."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise TidemillError(f"{text!r} is not a date or time", mend='write for example "2013-06-01" or "2013-06-01T12:00"') from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("replay-stream")(replay_stream)

@@ -1,0 +1,73 @@
+"""`tidemill audit` and `tidemill replay`: the proofs, on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tidemill.cli.target import target
+from tidemill.errors import NotFound
+
+console = Console()
+
+
+def audit(
+    view: Annotated[list[str] | None, typer.Argument(help="Views to compare.", show_default="all")] = None,
+) -> None:
+    """Compare the online store with the offline rows, byte for byte, beside live traffic. Exit code 1 when a value differs."""
+    from tidemill.proof.audit import AuditReport
+    from tidemill.proof.audit import audit as compare
+    from tidemill.redis_link import RedisLink
+
+    at = target()
+
+    async def run() -> AuditReport:
+        async with RedisLink(at.redis_url, timeout_seconds=10) as link:
+            return await compare(at.project, at.store, link, view or (), console.print)
+
+    report = asyncio.run(run())
+    for found in report.examples:
+        console.print(f"{found.view}[{found.partition}] {found.entity or 'fence'} at {found.fence}: {found.what}", markup=False)
+    console.print(f"{report.checked:,} values compared, {report.mismatched:,} differ")
+    raise typer.Exit(1 if report.mismatched else 0)
+
+
+def replay(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Predictions by id.")] = None,
+    sample: Annotated[int, typer.Option(help="Without ids: so many, spread evenly over the log.")] = 100,
+) -> None:
+    """Recompute logged predictions from Parquet and compare every bit. Exit code 1 when one differs."""
+    from tidemill.proof.replay import logged
+    from tidemill.proof.replay import replay as recompute
+
+    at = target()
+    predictions = logged(at.store, ids or None, None if ids else sample)
+    unknown = set(ids or ()) - {prediction.id for prediction in predictions}
+    if unknown:
+        raise UnknownPrediction(sorted(unknown)[0])
+    results = recompute(at.project, at.store, predictions, console.print)
+    table = Table("prediction", "what", "logged", "recomputed")
+    for result in results:
+        for difference in result.differences:
+            table.add_row(result.prediction.id, difference.name, repr(difference.logged), repr(difference.recomputed))
+    if table.rows:
+        console.print(table)
+    equal = sum(result.equal for result in results)
+    console.print(f"{len(results):,} predictions recomputed, {equal:,} equal bit for bit")
+    raise typer.Exit(0 if equal == len(results) else 1)
+
+
+class UnknownPrediction(NotFound):
+    """No prediction of this id is in the log."""
+
+    kind = "prediction"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(audit)
+    app.command()(replay)

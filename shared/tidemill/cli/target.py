@@ -1,0 +1,72 @@
+"""What a command works on: the project, and the running stack's addresses or those the environment gives."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from tidemill.errors import ProjectError, TidemillError
+from tidemill.local.addresses import find
+from tidemill.offline_store import OfflineStore
+from tidemill.project import Project, load_project
+
+
+@dataclass(frozen=True)
+class Target:
+    """A project and where its servers are. `spec` is what the project was loaded from; `urls` the services by name."""
+
+    project: Project
+    spec: str
+    kafka: str
+    redis_url: str
+    offline: str
+    urls: dict[str, str]
+
+    @property
+    def store(self) -> OfflineStore:
+        """The offline store."""
+        return OfflineStore(self.offline)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a service or job of this stack."""
+        return {
+            **os.environ,
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
+            "REDIS_URL": self.redis_url,
+            "TIDEMILL_OFFLINE": self.offline,
+            "TIDEMILL_PROJECT": self.spec,
+        }
+
+    def url(self, service: str) -> str:
+        """Address of a service. Raises TidemillError when it is not known."""
+        if service not in self.urls:
+            raise TidemillError(
+                f"the address of {service} is not known", mend=f"start the stack with `tidemill up`, or set TIDEMILL_{service.upper()}_URL"
+            )
+        return self.urls[service]
+
+
+def target() -> Target:
+    """The running stack of this folder, overridden by the environment. Raises TidemillError naming what is missing."""
+    running = find()
+    spec = os.environ.get("TIDEMILL_PROJECT") or (running.project if running else None)
+    if not spec:
+        raise ProjectError("no project is named", mend="pass --project, set TIDEMILL_PROJECT, or start a stack with `tidemill up`")
+    urls = dict(running.urls) if running else {}
+    urls |= {name[9:-4].lower(): value for name, value in os.environ.items() if name.startswith("TIDEMILL_") and name.endswith("_URL")}
+    return Target(
+        load_project(spec),
+        spec,
+        _address("KAFKA_BOOTSTRAP_SERVERS", running.kafka if running else None),
+        _address("REDIS_URL", running.redis_url if running else None),
+        _address("TIDEMILL_OFFLINE", running.offline if running else None),
+        urls,
+    )
+
+
+def _address(variable: str, found: str | None) -> str:
+    value = os.environ.get(variable) or found
+    if not value:
+        raise TidemillError(f"no stack runs here and {variable} is not set", mend=f"run `tidemill up`, or set {variable}")
+    return value
