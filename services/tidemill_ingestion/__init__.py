@@ -1,0 +1,1 @@
+"""Ingestion: application events in, records of views, requests and outcomes out."""

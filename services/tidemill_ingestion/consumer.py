@@ -1,0 +1,196 @@
+"""The way from the application topics to ours: fetch, route, wait for every acknowledgement, commit; one wave after the other.
+
+A wave is what one fetch gave. All that it becomes is acknowledged before its positions are committed, and the next wave starts after that, so
+after a crash the same events are routed again from the committed position: twice perhaps, never out of order, never with a hole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from time import monotonic, perf_counter
+from types import TracebackType
+from typing import Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from tidemill import metrics
+from tidemill.errors import KafkaRefused, KafkaUnavailable, TopicRecreated
+from tidemill.kafka import FETCH_BYTES, RETRY_SECONDS, Record, close_producer, consumer, producer, send_wave
+from tidemill.logs import get_logger
+from tidemill.project import Project
+from tidemill.settings import KafkaSettings
+from tidemill_ingestion.routing import Router
+
+log = get_logger(__name__)
+
+WAVE_EVENTS = 2_000
+"""The most events of one wave: it bounds memory and how long the loop is busy without a turn for others (some 20 ms)."""
+
+POLL_MS = 200
+NO_HEADERS: list[tuple[str, bytes]] = []
+CLOSE_SECONDS = 2.0
+Wave = dict[tuple[str, int], list[Record]]
+Fetched = dict[TopicPartition, list[ConsumerRecord]]
+
+
+def group_of(project: Project) -> str:
+    """The consumer group of a project's ingestion."""
+    return f"{project.name}.ingestion"
+
+
+class EventConsumer:
+    """Routes the events of a project's topics. Use it as a context manager: `run` inside, until `stop`.
+
+    `waiting_since` is the moment (monotonic seconds) at which the wave in progress began, None between two waves; `positions` are the
+    committed ones.
+    """
+
+    def __init__(self, settings: KafkaSettings, project: Project) -> None:
+        self._settings = settings
+        self._router = Router(project)
+        self._events = {event.topic: event.name for event in project.events.values()}
+        self._group = group_of(project)
+        self._stopping = False
+        self.waiting_since: float | None = None
+        self.positions: dict[TopicPartition, int] = {}
+        self.kafka: AIOKafkaConsumer
+        self._producer: AIOKafkaProducer
+
+    async def __aenter__(self) -> Self:
+        """Connect and join the group. Raises KafkaUnavailable."""
+        self.kafka = consumer(self._settings, *self._events, group=self._group, max_partition_fetch_bytes=2 * FETCH_BYTES)
+        self._producer = producer(self._settings)
+        try:
+            await self._producer.start()
+            await self.kafka.start()
+        except (KafkaError, TimeoutError) as error:
+            await self._close()
+            raise KafkaUnavailable(f"cannot join the group {self._group}: {type(error).__name__} {error}", mend="start Kafka") from error
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        await close_producer(self._producer, CLOSE_SECONDS)
+        await self.kafka.stop()
+
+    def stop(self) -> None:
+        """Make `run` return after the wave in progress."""
+        self._stopping = True
+
+    async def run(self) -> None:
+        """Route until stopped. Raises TopicRecreated."""
+        while not self._stopping:
+            try:
+                fetched: Fetched = await self.kafka.getmany(timeout_ms=POLL_MS, max_records=WAVE_EVENTS)
+            except KafkaError as error:
+                log.warning("going back to the committed positions", reason=f"{type(error).__name__} {error}")
+                await self._rewind()
+                continue
+            if fetched:
+                self.waiting_since = monotonic()
+                await self._forward(fetched)
+                self.waiting_since = None
+
+    async def _forward(self, fetched: Fetched) -> None:
+        started = perf_counter()
+        wave = self._route(fetched)
+        await self._send(wave)
+        await self._commit({partition: records[-1].offset + 1 for partition, records in fetched.items()})
+        metrics.INGESTION_WAVE_SECONDS.observe(perf_counter() - started)
+        self._count(fetched, wave)
+
+    def _route(self, fetched: Fetched) -> Wave:
+        wave: Wave = defaultdict(list)
+        route = self._router.route
+        for (topic, partition), records in fetched.items():
+            name = self._events[topic]
+            for record in records:
+                routed = route(name, topic, partition, record.offset, record.timestamp, record.key, record.value, record.headers)
+                for out_topic, out_partition, key, value in routed:
+                    wave[out_topic, out_partition].append((key, value, NO_HEADERS))
+        return wave
+
+    async def _send(self, wave: Wave) -> None:
+        """Write a wave; a producer that was refused cannot go on (see KafkaRefused), so another writes the whole wave again."""
+        while True:
+            try:
+                await send_wave(self._producer, wave)
+                return
+            except KafkaRefused as refused:
+                log.error("writing the wave again with a new producer", reason=refused.message, mend=refused.mend)
+                await close_producer(self._producer, CLOSE_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
+                self._producer = producer(self._settings)
+                await self._start_producer()
+
+    async def _start_producer(self) -> None:
+        while True:
+            try:
+                await self._producer.start()
+                return
+            except (KafkaError, TimeoutError) as error:
+                log.warning("waiting to write", reason=repr(error))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _commit(self, positions: dict[TopicPartition, int]) -> None:
+        """Commit, for as long as it takes. A partition that went to another member meanwhile is that one's to commit."""
+        while True:
+            ours = self.kafka.assignment()
+            mine = {partition: position for partition, position in positions.items() if partition in ours}
+            if not mine:
+                return
+            try:
+                await self.kafka.commit(mine)
+                self.positions.update(mine)
+                return
+            except (CommitFailedError, IllegalStateError) as error:
+                log.info("the group was rearranged before a commit", reason=type(error).__name__)
+                return
+            except KafkaError as error:
+                log.warning("waiting to commit", reason=repr(error))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _rewind(self) -> None:
+        """Go to the committed positions, or to the beginning where there are none. Raises TopicRecreated."""
+        try:
+            partitions = self.kafka.assignment()
+            begins, ends = await self.kafka.beginning_offsets(partitions), await self.kafka.end_offsets(partitions)
+            for partition in partitions:
+                committed = await self.kafka.committed(partition)
+                self.kafka.seek(partition, _position(partition, committed, begins[partition], ends[partition]))
+        except (KafkaError, TimeoutError) as error:
+            log.warning("waiting for positions", reason=repr(error))
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _count(self, fetched: Fetched, wave: Wave) -> None:
+        for partition, records in fetched.items():
+            metrics.EVENTS_IN.labels(partition.topic).inc(len(records))
+        for (topic, _), records in wave.items():
+            metrics.EVENTS_OUT.labels(topic).inc(len(records))
+        for (topic, reason), count in self._router.refused.items():
+            metrics.DEAD_LETTERS.labels(topic, reason).inc(count)
+        for topic, count in self._router.unkeyed.items():
+            metrics.UNKEYED.labels(topic).inc(count)
+        self._router.refused.clear()
+        self._router.unkeyed.clear()
+
+
+def _position(partition: TopicPartition, committed: int | None, begin: int, end: int) -> int:
+    """Where to go on. Raises TopicRecreated when the log ends before the committed position."""
+    if committed is None:
+        return begin
+    if committed > end:
+        raise TopicRecreated(
+            f"{partition.topic}[{partition.partition}] ends at {end}, but was routed up to {committed}: it was made anew or has lost its end",
+            mend="the views hold its old positions and would skip its new records: give the event a new topic, or begin a new project name",
+        )
+    if committed < begin:
+        log.error(
+            "retention removed events before they were routed", topic=partition.topic, partition=partition.partition, lost=begin - committed
+        )
+        metrics.EVENTS_EXPIRED.labels(partition.topic).inc(begin - committed)
+    return max(committed, begin)

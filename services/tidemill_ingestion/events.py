@@ -1,0 +1,241 @@
+"""One event, decoded and checked: the same code judges what comes by Kafka and what comes by HTTP.
+
+The declared fields become one msgspec Struct, so a good event is decoded and validated in one go; only a refused one is looked at again, to
+say why. An event is used whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from tidemill.declarations import Event
+from tidemill.errors import DeclarationError
+from tidemill.topics import MESSAGE_BYTES
+from tidemill_ingestion.refusals import DECODE_ERRORS, KEY_BYTES, Reason, Refused, bad_key, explain_data, explain_envelope
+
+LAST_MS = 253_402_300_799_999
+"""The end of the year 9999, the last that RFC 3339 can write. The first time is 1970: tiles are counted from there."""
+
+
+class Attributes(NamedTuple):
+    """What CloudEvents say beside the data; None where they do not."""
+
+    type: str | None = None
+    id: str | None = None
+    time: str | None = None
+    recordedtime: str | int | None = None
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """An event with its attributes in one JSON object: CloudEvents' structured mode, and the body of `POST /events`."""
+
+    type: str
+    data: msgspec.Raw = msgspec.Raw(b"")
+    id: str | None = None
+    time: str | None = None
+    recordedtime: str | int | None = None
+    source: str | None = None
+    partitionkey: str | None = None
+
+    @property
+    def attributes(self) -> Attributes:
+        """The attributes alone."""
+        return Attributes(self.type, self.id, self.time, self.recordedtime)
+
+
+class Accepted(NamedTuple):
+    """A good event: `data` has one attribute per declared field; times in epoch ms."""
+
+    data: Any
+    time_ms: int
+    known_ms: int
+    id: str | None
+
+
+Headers = Sequence[tuple[str, bytes | None]]
+BARE = Attributes()
+_ENVELOPE = msgspec.json.Decoder(Envelope)
+_STRUCTURED = "application/cloudevents"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class EventReader:
+    """Reads the values of one event's topic. `keys`: fields that some view or model uses as a key."""
+
+    def __init__(self, event: Event, keys: Collection[str] = ()) -> None:
+        for name in (*keys, *((event.id,) if event.id else ())):
+            require_type(event, name, (str, int), "be a key or an id")
+        self.event = event
+        self._decode = msgspec.json.Decoder(_data_type(event, keys)).decode
+        self._text_keys = [name for name in {*keys, event.id} if name is not None and event.base_type(name) is str]
+        self._time, self._time_is_text, self._future_ms = event.time, event.base_type(event.time) is str, event.future_ms
+
+    def read(self, value: bytes | None, headers: Headers, published_ms: int) -> Accepted:
+        """Decode a Kafka record: bare JSON, CloudEvents in binary or in structured mode. `published_ms`: Kafka's timestamp. Raises Refused."""
+        if not value:
+            raise Refused(Reason.EMPTY, "the record has no value")
+        if not headers:
+            return self.check(value, BARE, published_ms)
+        attributes, structured = _attributes(headers)
+        if structured:
+            _check_size(value)
+            envelope = open_envelope(value)
+            return self.check(bytes(envelope.data), envelope.attributes, published_ms)
+        return self.check(value, attributes, published_ms)
+
+    def check(self, value: bytes, attributes: Attributes, published_ms: int) -> Accepted:
+        """Decode and check the data of an event. Raises Refused."""
+        _check_size(value)
+        if attributes.type is not None and attributes.type != self.event.name:
+            raise Refused(Reason.WRONG_EVENT, f"type is {attributes.type!r}, this is the topic of {self.event.name!r}", "type")
+        try:
+            data = self._decode(value)
+        except DECODE_ERRORS as error:
+            raise explain_data(value, error, self.event.fields, self.event.id) from None
+        if len(value) > KEY_BYTES:
+            self._check_keys(data)
+        known_ms = self._known(attributes.recordedtime, published_ms)
+        return Accepted(data, self._time_of(data, attributes.time, known_ms), known_ms, self._id_of(data, attributes.id))
+
+    def _check_keys(self, data: Any) -> None:
+        """The decoder counts characters; in a small event no key can have too many bytes either."""
+        for name in self._text_keys:
+            size = len((getattr(data, name) or "").encode())
+            if size > KEY_BYTES:
+                raise bad_key(name, name == self.event.id, f"it has {size} bytes")
+
+    def _known(self, recorded: str | int | None, published_ms: int) -> int:
+        if recorded is None:
+            return _in_range(published_ms, "timestamp")
+        given = int(recorded) if isinstance(recorded, str) and recorded.isdecimal() and len(recorded) < 20 else recorded
+        known_ms = moment(given, "recordedtime")
+        if known_ms > published_ms + self._future_ms:
+            raise self._ahead("recordedtime", known_ms, "the record's own timestamp", published_ms)
+        return known_ms
+
+    def _time_of(self, data: Any, attribute: str | None, known_ms: int) -> int:
+        name = self._time
+        given = getattr(data, name)
+        if given is msgspec.UNSET:
+            if attribute is None:
+                raise Refused(Reason.MISSING_FIELD, f"{name} is missing, and there is no CloudEvents time in its place", name)
+            time_ms, name = moment(attribute, "time"), "time"
+            setattr(data, self._time, attribute if self._time_is_text else time_ms)
+        else:
+            time_ms = moment(given, name)
+        if time_ms > known_ms + self._future_ms:
+            raise self._ahead(name, time_ms, "the moment it became known", known_ms)
+        return time_ms
+
+    def _ahead(self, name: str, time_ms: int, than: str, limit_ms: int) -> Refused:
+        ahead = f"{name} is {time_ms - limit_ms} ms ahead of {than} ({limit_ms})"
+        return Refused(Reason.FUTURE_TIME, f"{ahead}, more than {self.event.future} (future= of the event)", name)
+
+    def _id_of(self, data: Any, attribute: str | None) -> str | None:
+        if attribute is not None and not 0 < len(attribute.encode()) <= KEY_BYTES:
+            raise bad_key("id", True, f"it has {len(attribute.encode())} bytes")
+        name = self.event.id
+        if name is None:
+            return attribute
+        given = getattr(data, name)
+        if given is msgspec.UNSET:
+            if attribute is None:
+                raise Refused(Reason.MISSING_FIELD, f"{name} is missing, and there is no CloudEvents id in its place", name)
+            setattr(data, name, self._as_id(attribute))
+            return attribute
+        if given is None:
+            return attribute
+        return str(given)
+
+    def _as_id(self, attribute: str) -> str | int:
+        name = self.event.id
+        assert name is not None
+        if self.event.base_type(name) is str:
+            return attribute
+        if not (attribute.isdecimal() and len(attribute) < 19):
+            raise Refused(Reason.BAD_ID, f"id is {attribute!r}, {name} is a whole number", "id")
+        return int(attribute)
+
+
+def require_type(event: Event, name: str, types: tuple[type, ...], purpose: str) -> None:
+    """Raise DeclarationError unless a field has one of these types."""
+    if event.base_type(name) not in types:
+        wanted = " or ".join(kind.__name__ for kind in types)
+        raise DeclarationError(
+            f"Event {event.name!r}: field {name!r} is {event.base_type(name).__name__} and cannot {purpose}",
+            where=event.where, field=f"fields[{name!r}]", mend=f"declare it {wanted}, or name another field",
+        )  # fmt: skip
+
+
+def moment(given: str | int, name: str) -> int:
+    """Epoch ms of a time: a whole number of ms, or RFC 3339 with a zone (cut to ms). Raises Refused, which names the field."""
+    if isinstance(given, int):
+        return _in_range(given, name)
+    try:
+        when = msgspec.convert(given, datetime)
+    except msgspec.ValidationError:
+        raise Refused(Reason.BAD_TIME, f"{name} is {given!r}; write RFC 3339, such as 2013-01-01T05:15:00Z", name) from None
+    if when.tzinfo is None:
+        raise Refused(Reason.BAD_TIME, f"{name} is {given!r}, without a zone: add Z or an offset such as -05:00", name)
+    return _in_range((when - _EPOCH) // _MILLISECOND, name)
+
+
+def open_envelope(value: bytes) -> Envelope:
+    """Decode an event in one JSON object. Raises Refused."""
+    try:
+        envelope = _ENVELOPE.decode(value)
+    except DECODE_ERRORS as error:
+        raise explain_envelope(value, error) from None
+    if not envelope.data:
+        raise Refused(Reason.MISSING_FIELD, "data is missing (data_base64 is not taken)", "data")
+    return envelope
+
+
+def _check_size(value: bytes) -> None:
+    if len(value) > MESSAGE_BYTES:
+        raise Refused(Reason.OVERSIZED, f"the value has {len(value)} bytes, {MESSAGE_BYTES} are allowed")
+
+
+def _in_range(time_ms: int, name: str) -> int:
+    if not 0 <= time_ms <= LAST_MS:
+        raise Refused(Reason.BAD_TIME, f"{name} is {time_ms} ms, outside the years 1970 to 9999", name)
+    return time_ms
+
+
+def _attributes(headers: Headers) -> tuple[Attributes, bool]:
+    """The CloudEvents headers of a record, and whether its value is a whole CloudEvent in JSON."""
+    given = dict(headers)
+    try:
+        content_type = _text(given, "content-type") or ""
+        attributes = Attributes(_text(given, "ce_type"), _text(given, "ce_id"), _text(given, "ce_time"), _text(given, "ce_recordedtime"))
+    except UnicodeDecodeError as error:
+        raise Refused(Reason.BAD_ENVELOPE, f"a CloudEvents header is not UTF-8: {error}") from None
+    return attributes, content_type.startswith(_STRUCTURED)
+
+
+def _text(headers: dict[str, bytes | None], name: str) -> str | None:
+    found = headers.get(name)
+    return None if found is None else found.decode()
+
+
+def _data_type(event: Event, keys: Collection[str]) -> Any:
+    """The Struct of an event's data. A key may be 1 to KEY_BYTES long; time and id may be left out, since attributes can give them."""
+    fields: list[tuple[str, Any, Any]] = []
+    for name in event.fields:
+        base = event.base_type(name)
+        kind: Any = base
+        if base is int:
+            kind = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+        elif base is str and (name in keys or name == event.id):
+            kind = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_BYTES)]
+        default: Any = None
+        kind, default = (kind | None, None) if event.nullable(name) else (kind, msgspec.NODEFAULT)
+        if name == event.time or (name == event.id and not event.nullable(name)):
+            kind, default = kind | msgspec.UnsetType, msgspec.UNSET
+        fields.append((name, kind, default))
+    return msgspec.defstruct("Data", fields, forbid_unknown_fields=True, kw_only=True, gc=False)

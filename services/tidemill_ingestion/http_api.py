@@ -1,0 +1,139 @@
+"""`POST /events`: events over HTTP, checked by the same code as those from Kafka, answered once Kafka has them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from tidemill.clock import now_ms
+from tidemill.errors import BadRequest
+from tidemill.health import Scope
+from tidemill.hot import Answer
+from tidemill.project import Project
+from tidemill.records import Position
+from tidemill.topics import MESSAGE_BYTES, partition_of
+from tidemill_ingestion.events import Envelope, open_envelope
+from tidemill_ingestion.publisher import Message, Publisher
+from tidemill_ingestion.refusals import DECODE_ERRORS, Reason, Refused
+from tidemill_ingestion.routing import Router
+
+MAX_EVENTS = 10_000
+MAX_BODY_BYTES = 8 * MESSAGE_BYTES
+_BREATH = 200  # events between two turns of the loop, so that a large request does not hold up small ones
+
+
+class EventResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one event, by its place in the request: its position on Kafka and its id, or why it was refused."""
+
+    index: int
+    position: Position | None = None
+    id: str | None = None
+    reason: str | None = None
+    field: str | None = None
+    detail: str | None = None
+
+
+class EventsAnswer(msgspec.Struct, frozen=True):
+    """How many events were accepted and refused, and each of them in order."""
+
+    accepted: int
+    refused: int
+    results: list[EventResult]
+
+
+class EventBatch(msgspec.Struct, frozen=True):
+    """A body with several events."""
+
+    events: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
+
+
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_OBJECT = msgspec.json.Decoder(EventBatch)
+
+
+class EventsEndpoint:
+    """Handles `POST /events`. Status 200: all accepted; 422: none; 207: some."""
+
+    def __init__(self, project: Project, publisher: Publisher) -> None:
+        self._router = Router(project)
+        self._events = project.events
+        self._publisher = publisher
+
+    async def handle(self, scope: Scope, body: bytes) -> Answer:
+        """One request. Raises BadRequest for a body that is no request, and KafkaUnavailable."""
+        events = split_body(body, _content_type(scope))
+        results: list[EventResult | None] = []
+        messages: list[Message] = []
+        for index, event in enumerate(events):
+            try:
+                messages.append(self._message(event))
+                results.append(None)
+            except Refused as refused:
+                results.append(EventResult(index, reason=refused.reason, field=refused.field, detail=refused.message))
+            if index % _BREATH == _BREATH - 1:
+                await asyncio.sleep(0)
+        positions = await self._publisher.publish(messages) if messages else []
+        accepted = iter(zip(messages, positions, strict=True))
+        whole = [result or _accepted(index, *next(accepted)) for index, result in enumerate(results)]
+        refusals = len(events) - len(messages)
+        status = 200 if not refusals else 207 if messages else 422
+        return Answer(msgspec.json.encode(EventsAnswer(len(messages), refusals, whole)), status)
+
+    def _message(self, raw: bytes) -> Message:
+        """Check one event and make the record of its topic. Raises Refused."""
+        envelope = open_envelope(raw)
+        event = self._events.get(envelope.type)
+        if event is None:
+            raise Refused(Reason.UNKNOWN_EVENT, f"no event {envelope.type!r}; there are {', '.join(self._events)}", "type")
+        data = bytes(envelope.data)
+        accepted = self._router.reader(event.name).check(data, envelope.attributes, now_ms())
+        self._router.check(event.name, accepted)
+        event_id = envelope.id or accepted.id or uuid.uuid4().hex
+        key = (envelope.partitionkey or event_id).encode()
+        return Message(event.topic, partition_of(key, event.partitions), key, data, _headers(envelope, event_id))
+
+
+def split_body(body: bytes, content_type: str) -> Sequence[bytes]:
+    """The events of a body: one object, an array, `{"events": [...]}`, or one per line. Raises BadRequest."""
+    if not body.strip():
+        raise BadRequest("the body is empty", mend='send {"type": "...", "data": {...}} or an array of such objects')
+    events: Sequence[Any]
+    if content_type.startswith("application/x-ndjson"):
+        events = [line for line in body.splitlines() if line.strip()]
+    else:
+        try:
+            array = body.lstrip()[:1] == b"["
+            batch = _ARRAY.decode(body) if array else _OBJECT.decode(body).events
+        except DECODE_ERRORS as error:
+            raise BadRequest(f"the body is not a JSON object or array: {error}", mend="send JSON, in UTF-8") from None
+        events = [body] if batch is msgspec.UNSET else [bytes(event) for event in batch]
+    if not events:
+        raise BadRequest("the body has no events", mend="send at least one")
+    if len(events) > MAX_EVENTS:
+        raise BadRequest(f"the body has {len(events)} events", mend=f"send at most {MAX_EVENTS} in a request")
+    return events
+
+
+def _accepted(index: int, message: Message, position: Position) -> EventResult:
+    return EventResult(index, position, dict(message.headers)["ce_id"].decode())
+
+
+def _headers(envelope: Envelope, event_id: str) -> list[tuple[str, bytes]]:
+    """CloudEvents headers, as in Kafka's binary mode."""
+    headers = [
+        ("ce_specversion", b"1.0"), ("ce_id", event_id.encode()), ("ce_type", envelope.type.encode()),
+        ("ce_source", (envelope.source or "tidemill.ingestion").encode()), ("content-type", b"application/json"),
+    ]  # fmt: skip
+    if envelope.time is not None:
+        headers.append(("ce_time", envelope.time.encode()))
+    if envelope.recordedtime is not None:
+        headers.append(("ce_recordedtime", str(envelope.recordedtime).encode()))
+    return headers
+
+
+def _content_type(scope: Scope) -> str:
+    return next((value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"content-type"), "")

@@ -1,0 +1,95 @@
+"""Writing events that came over HTTP to their application topics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from aiokafka.structs import RecordMetadata
+
+from tidemill.errors import KafkaUnavailable
+from tidemill.kafka import Headers, close_producer, producer
+from tidemill.logs import get_logger
+from tidemill.records import Position
+from tidemill.settings import KafkaSettings
+
+log = get_logger(__name__)
+
+ACKNOWLEDGE_SECONDS = 10.0
+_MEND = "send the whole request again; events with the same id are folded once"
+
+
+class Message(NamedTuple):
+    """One event on its way to Kafka."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+class Publisher:
+    """A producer shared by all requests: what arrives together leaves together. Call `start` before, `close` after."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises KafkaUnavailable."""
+        made = producer(self._settings)
+        try:
+            await made.start()
+        except (KafkaError, TimeoutError) as error:
+            await close_producer(made)
+            raise KafkaUnavailable(f"no connection to Kafka: {type(error).__name__} {error}", mend="start Kafka") from error
+        self._producer = made
+
+    async def close(self) -> None:
+        """Send what is queued and disconnect."""
+        made, self._producer = self._producer, None
+        if made is not None:
+            await close_producer(made)
+
+    async def publish(self, messages: Sequence[Message]) -> list[Position]:
+        """Write messages and return where each one lies, once all are acknowledged.
+
+        Raises KafkaUnavailable: some may have been written, or will be when Kafka returns.
+        """
+        made = self._producer
+        if made is None:
+            raise KafkaUnavailable("Kafka is away, nothing was written", mend="send the request again later")
+        sent: list[asyncio.Future[RecordMetadata]] = []
+        try:
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                for topic, partition, key, value, headers in messages:
+                    sent.append(await made.send(topic, value, key, partition, headers=list(headers)))
+                await asyncio.wait(sent)
+            return [(*message[:2], int(future.result().offset)) for message, future in zip(messages, sent, strict=True)]
+        except TimeoutError:
+            for future in sent:
+                future.add_done_callback(_forget)
+            detail = f"Kafka did not acknowledge within {ACKNOWLEDGE_SECONDS:g} s; some events may be written"
+            raise KafkaUnavailable(detail, mend=_MEND) from None
+        except KafkaError as error:
+            await self._replace(made, error)
+            raise KafkaUnavailable(f"Kafka refused: {type(error).__name__}; some events may be written", mend=_MEND) from error
+
+    async def _replace(self, made: AIOKafkaProducer, error: KafkaError) -> None:
+        """An idempotent producer that failed once cannot go on (see KafkaRefused); a new one takes over."""
+        if error.retriable or self._producer is not made:
+            return
+        log.error("starting a new producer", reason=repr(error))
+        self._producer = None
+        await close_producer(made)
+        await self.start()
+
+
+def _forget(sent: asyncio.Future[RecordMetadata]) -> None:
+    """Take note of what became of a record nobody waits for any more."""
+    if not sent.cancelled():
+        sent.exception()

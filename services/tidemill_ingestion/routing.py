@@ -1,0 +1,219 @@
+"""Routing: which records one event becomes. A pure function of the project and the record read; it knows no Kafka and no clock."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections import Counter
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tidemill.declarations import Event, FeatureView, Model
+from tidemill.expressions import Column
+from tidemill.project import Project
+from tidemill.records import DeadLetterRecord, OutcomeRecord, RequestRecord, ViewRecord, encode
+from tidemill.topics import dead_letters_topic, entity_key, outcomes_topic, partition_of, requests_topic, topic_specs, view_topic
+from tidemill_ingestion.events import Accepted, EventReader, Headers, moment, require_type
+from tidemill_ingestion.refusals import KEY_BYTES, Reason, Refused
+
+CUT_BYTES = 64 * 1024
+"""How much of a refused value a dead letter keeps."""
+
+Routed = tuple[str, int, bytes | None, bytes]
+"""Topic, partition, key and value of one record."""
+
+
+class Source(NamedTuple):
+    """Where an event was read."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Router:
+    """Routes the events of a project. `refused` counts dead letters by (topic, reason), `unkeyed` the records that were not made
+    because a nullable key was null, by the topic they would have gone to.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self.refused: Counter[tuple[str, str]] = Counter()
+        self.unkeyed: Counter[str] = Counter()
+        self._routes = {event.name: _Route(project, event, self.unkeyed) for event in project.events.values()}
+        self._dead_letters = dead_letters_topic(project.name)
+        self._dead_partitions = topic_specs(project)[self._dead_letters].partitions
+
+    def route(
+        self, event_name: str, topic: str, partition: int, offset: int, kafka_timestamp_ms: int,
+        key: bytes | None, value: bytes | None, headers: Headers,
+    ) -> list[Routed]:  # fmt: skip
+        """The records of one event: one per view, request and outcome it feeds, or one dead letter. Never raises."""
+        route = self._routes[event_name]
+        try:
+            return route.records(route.reader.read(value, headers, kafka_timestamp_ms), Source(topic, partition, offset))
+        except Refused as refused:
+            self.refused[topic, refused.reason] += 1
+            return [self._dead_letter(refused, Source(topic, partition, offset), kafka_timestamp_ms, key, value or b"")]
+
+    def reader(self, event_name: str) -> EventReader:
+        """What decodes and checks an event. Raises KeyError for a name that is no event of the project."""
+        return self._routes[event_name].reader
+
+    def check(self, event_name: str, event: Accepted) -> None:
+        """Raise Refused if an event that was read cannot be routed."""
+        self._routes[event_name].records(event, Source("", 0, 0))
+
+    def _dead_letter(self, refused: Refused, source: Source, known_ms: int, key: bytes | None, value: bytes) -> Routed:
+        cut_key = None if key is None else key[:KEY_BYTES]
+        record = DeadLetterRecord(
+            reason=refused.reason,
+            detail=refused.message,
+            source=source,
+            known=max(known_ms, 0),
+            size=len(value),
+            value=base64.b64encode(value[:CUT_BYTES]).decode(),
+            key=None if cut_key is None else cut_key.decode(errors="replace"),
+        )
+        return self._dead_letters, partition_of(cut_key or b"", self._dead_partitions), cut_key, encode(record)
+
+
+class _Target(NamedTuple):
+    """A topic of ours and what gives its keys."""
+
+    get: Callable[[Any], Any]
+    topic: str
+    partitions: int
+
+
+class _Fold(NamedTuple):
+    """Views that fold the same fields: their records differ in the key alone, so one value is encoded for all of them."""
+
+    values: Callable[[Any], Any]
+    targets: list[_Target]
+
+
+class _Route:
+    """What one event becomes."""
+
+    def __init__(self, project: Project, event: Event, unkeyed: Counter[str]) -> None:
+        views = project.views_of(event)
+        specs = topic_specs(project)
+
+        def target(field: str, topic: str) -> _Target:
+            return _Target(attrgetter(field), topic, specs[topic].partitions)
+
+        self._folds = [
+            _Fold(_values_of(fields), [target(view.key.field, view_topic(project.name, view.name)) for view in same])
+            for fields, same in _by_fields(views).items()
+        ]
+        self._requests = [
+            (model, target(model.subject, requests_topic(project.name))) for model in project.models.values() if model.on is event
+        ]
+        self._outcomes = [
+            (model, _number(model.outcome.column), target(model.outcome.subject, outcomes_topic(project.name)))
+            for model in project.models.values()
+            if model.outcome.source is event
+        ]
+        for model in project.models.values():
+            _check_model(model, event)
+        self.reader = EventReader(event, _keys(event, views, project))
+        self._unkeyed = unkeyed
+
+    def records(self, event: Accepted, source: Source) -> list[Routed]:
+        """The records of a good event, in a fixed order. Raises Refused when a key or a number made from it is out of bounds."""
+        data, time_ms, known_ms, event_id = event
+        routed: list[Routed] = []
+        for values, targets in self._folds:
+            value = encode(ViewRecord(time_ms, known_ms, (source.partition, source.offset), values(data), event_id))
+            for target in targets:
+                key = self._key(target, data)
+                if key is not None:
+                    routed.append((target.topic, partition_of(key, target.partitions), key, value))
+        for model, target in self._requests:
+            self._add_request(routed, model, target, event, source)
+        for model, number, target in self._outcomes:
+            self._add_outcome(routed, model, number, target, event, source)
+        return routed
+
+    def _key(self, target: _Target, data: Any) -> bytes | None:
+        entity = target.get(data)
+        if entity is None:
+            self._unkeyed[target.topic] += 1
+            return None
+        return entity_key(entity)
+
+    def _add_request(self, routed: list[Routed], model: Model, target: _Target, event: Accepted, source: Source) -> None:
+        key = self._key(target, event.data)
+        at = getattr(event.data, model.at)
+        if at is None or key is None:
+            return
+        entities = {name: getattr(event.data, name) for name in model.request_fields}
+        record = RequestRecord(model.name, key.decode(), moment(at, model.at), event.known_ms, source, entities)
+        routed.append((target.topic, partition_of(key, target.partitions), key, encode(record)))
+
+    def _add_outcome(
+        self, routed: list[Routed], model: Model, number: Callable[[Any], Any], target: _Target, event: Accepted, source: Source
+    ) -> None:
+        key = self._key(target, event.data)
+        try:
+            value = number(event.data)
+            finite = value is None or math.isfinite(value)
+        except (OverflowError, TypeError) as error:
+            raise _no_number(model, str(error)) from None
+        if not finite:
+            raise _no_number(model, "beyond a double")
+        if value is None or key is None:
+            return
+        record = OutcomeRecord(model.name, key.decode(), float(value), event.time_ms, event.known_ms, source)
+        routed.append((target.topic, partition_of(key, target.partitions), key, encode(record)))
+
+
+def _no_number(model: Model, why: str) -> Refused:
+    return Refused(Reason.OUT_OF_RANGE, f"the outcome {model.outcome.value!r} gives no number: {why}", model.outcome.column.fields[0])
+
+
+def _by_fields(views: list[FeatureView]) -> dict[tuple[str, ...], list[FeatureView]]:
+    groups: dict[tuple[str, ...], list[FeatureView]] = {}
+    for view in views:
+        groups.setdefault(view.value_fields, []).append(view)
+    return groups
+
+
+def _keys(event: Event, views: list[FeatureView], project: Project) -> set[str]:
+    """The fields of an event that are keys of views, or subjects or entities of models."""
+    keys = {view.key.field for view in views}
+    for model in project.models.values():
+        if model.on is event:
+            keys |= {model.subject, *(view.key.name for view in model.views)}
+        if model.outcome.source is event:
+            keys.add(model.outcome.subject)
+    return keys
+
+
+def _check_model(model: Model, event: Event) -> None:
+    """Raise DeclarationError when a model takes a time or an outcome from a field that cannot give one."""
+    if model.on is event:
+        require_type(event, model.at, (int, str), "be a time")
+    if model.outcome.source is event and model.outcome.value in event.fields:
+        require_type(event, model.outcome.value, (int, float, bool), "be an outcome")
+
+
+def _values_of(fields: tuple[str, ...]) -> Callable[[Any], Any]:
+    """A function that takes the values of a view record from the data of an event; a null is left out."""
+    values = msgspec.defstruct("Values", [(name, Any, None) for name in fields], omit_defaults=True, gc=False)
+    if not fields:
+        return lambda _data: values()
+    if len(fields) == 1:
+        get = attrgetter(fields[0])
+        return lambda data: values(get(data))
+    get_all = attrgetter(*fields)
+    return lambda data: values(*get_all(data))
+
+
+def _number(column: Column) -> Callable[[Any], Any]:
+    """A function that computes a column from the data of an event."""
+    function: Callable[[Any], Any] = eval(f"lambda v: {column.source}", {"float": float})  # noqa: S307 - made by parse_column, nothing else
+    return function
