@@ -53,7 +53,7 @@ def train(project: Project, spec: str, model: Model, offline_root: str, until_ms
     draft = _manifest(model, examples, fitted, onnx)
     engine = Engine(Artifact(draft, onnx))
     manifest = msgspec.structs.replace(draft, parity=check_parity(fitted, engine), golden=_golden(engine, fitted))
-    artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx)
+    artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx, {"training.parquet": examples.to_parquet()})
     run_id = Tracker.for_store(offline_root).record(manifest, onnx, _params(fitted, until_ms))
     return Trained(manifest, artifact, manifest_sha256, run_id)
 

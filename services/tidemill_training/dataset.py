@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from tidemill.declarations import FeatureView, Model, Request
 from tidemill.errors import TidemillError
@@ -45,6 +46,14 @@ class TrainingSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def to_parquet(self) -> bytes:
+        """The set as a file, kept beside the model: subject, time, label, then the inputs by name."""
+        columns: dict[str, Any] = {"subject": self.subjects, "time": self.times_ms, "label": self.labels}
+        columns |= {spec.name: self.matrix[:, i] for i, spec in enumerate(self.inputs)}
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), sink, compression="zstd")
+        return bytes(sink.getvalue())
 
 
 @dataclass(frozen=True)

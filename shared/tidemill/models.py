@@ -99,10 +99,10 @@ def input_of(request: Request, categories: list[str]) -> ModelInput:
     return ModelInput(request.name, "category", categories) if request.type is str else ModelInput(request.name, "number")
 
 
-def save_artifact(offline_root: str, manifest: Manifest, onnx: bytes) -> tuple[str, str]:
+def save_artifact(offline_root: str, manifest: Manifest, onnx: bytes, beside: Mapping[str, bytes] | None = None) -> tuple[str, str]:
     """Writes a model version and returns its folder below the offline store and the SHA-256 of manifest.json.
 
-    `offline_root`: a folder or an object-store URL. Raises ArtifactError when the version exists with another content.
+    `offline_root`: a folder or an object-store URL; `beside`: further files, by name. Raises ArtifactError when the version exists with another content.
     """
     if not _VERSION.fullmatch(manifest.version):
         raise ArtifactError(f"{manifest.version!r} is not a usable version", mend="use letters, digits, dots, dashes and underscores")
@@ -118,7 +118,8 @@ def save_artifact(offline_root: str, manifest: Manifest, onnx: bytes) -> tuple[s
     if found != content:
         raise ArtifactError(f"{folder} exists with another content", mend="give each version a name of its own")
     store.create_dir(folder, recursive=True)
-    _write(store, f"{folder}/model.onnx", onnx)
+    for name, data in {"model.onnx": onnx, **(beside or {})}.items():
+        _write(store, f"{folder}/{name}", data)
     _write(store, f"{folder}/manifest.json", content)
     return folder, digest
 

@@ -29,7 +29,7 @@ from tidemill.kafka import Record, admin, close_producer, consumer, producer, se
 from tidemill.project import Project
 from tidemill.redis_link import RedisLink
 from tidemill.settings import KafkaSettings
-from tidemill.topics import fence_key, view_topic
+from tidemill.topics import dead_letters_topic, fence_key, outcomes_topic, requests_topic, topic_specs, view_topic
 
 _POLL_SECONDS = 0.001
 _MOST_INSTANCES = 200
@@ -124,7 +124,7 @@ class Playback:
 
     async def applied(self, timeout_seconds: float = 60) -> None:
         """Waits until the online store's fences have reached the ends of all view topics. Raises TidemillError naming what is behind."""
-        ends = await self._reader.end_offsets(list(self._fences))
+        ends = await self._ends(list(self._fences))
         waiting = {tp: end for tp, end in ends.items() if end}
         deadline = time.monotonic() + timeout_seconds
         while waiting:
@@ -137,6 +137,20 @@ class Playback:
                 )
             if waiting:
                 await asyncio.sleep(_POLL_SECONDS)
+
+    async def ends(self) -> dict[TopicPartition, int]:
+        """The next offset of every topic that the offline writer mirrors."""
+        names = [requests_topic(self.project.name), outcomes_topic(self.project.name)]
+        partitions = [TopicPartition(name, p) for name in names for p in range(topic_specs(self.project)[name].partitions)]
+        return await self._ends([*self._fences, *partitions])
+
+    async def dead_letters(self) -> int:
+        """How many dead letters there are."""
+        return sum((await self._ends([TopicPartition(dead_letters_topic(self.project.name), 0)])).values())
+
+    async def _ends(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        found: dict[TopicPartition, int] = await self._reader.end_offsets(partitions)
+        return found
 
     async def load(self, recording: Recording, start_ms: int, end_ms: int, step_ms: int, agenda: Agenda) -> AsyncIterator[Step]:
         """History without predictions. The steps keep events of different partitions from overtaking each other by more than one step.

@@ -1,0 +1,149 @@
+"""What the demo closes with: a table by month, the proofs, and report.json."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+from sklearn.metrics import roc_auc_score
+
+from tidemill.offline_store import OfflineStore
+from tidemill.records import AlertRecord
+from tidemill_training.fitting import outputs
+
+WITHOUT_WINDOWS = ("weather__", "aircraft_register__")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything the report says."""
+
+    events: int
+    predictions: int
+    outcomes_joined: int
+    auc: float
+    auc_without_windows: float
+    months: list[dict[str, Any]]
+    audit: dict[str, int]
+    replay: dict[str, int]
+    dead_letters: int
+    seconds: float
+
+    @property
+    def proved(self) -> bool:
+        """Whether no value differs and every replayed prediction is equal."""
+        return self.audit["mismatched"] == 0 and self.replay["checked"] == self.replay["equal"] and self.audit["checked"] > 0
+
+    def write(self, path: Path) -> None:
+        """Writes report.json."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+
+def monthly(store: OfflineStore, pipeline: Any, model: str, alerts: list[AlertRecord]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The months and the totals, from the results and the prediction log as the offline store has them.
+
+    The model without windows is the same pipeline, fitted on the same examples without the columns of windows, and scored on the same flights.
+    """
+    results = store.scan("results").to_pandas()
+    results = results[(results["model"] == model) & (results["status"] == "joined")]
+    logged = store.predictions(["id", "version", "inputs"]).to_pandas().set_index("id").loc[results["prediction"]]
+    plain = _without_windows(store, pipeline, model, logged["version"].iloc[0], logged["inputs"])
+    outcome, output = results["outcome"].to_numpy(), results["output"].to_numpy()
+    month = results["time"].to_numpy().astype("datetime64[ms]").astype("datetime64[M]")
+    rows = []
+    for name in np.unique(month):
+        mine = month == name
+        rows.append(
+            {
+                "month": str(name),
+                "flights": int(mine.sum()),
+                "late_share": float(outcome[mine].mean()),
+                "auc": _auc(outcome[mine], output[mine]),
+                "auc_without_windows": _auc(outcome[mine], plain[mine]),
+                "alerts": _alerts_of(alerts, str(name)),
+            }
+        )
+    totals = {"outcomes_joined": len(results), "auc": _auc(outcome, output), "auc_without_windows": _auc(outcome, plain)}
+    return rows, totals
+
+
+def _without_windows(store: OfflineStore, pipeline: Any, model: str, version: str, inputs: Any) -> npt.NDArray[np.float32]:
+    examples: pa.Table = pq.read_table(io.BytesIO((Path(store.url) / f"models/{model}/{version}/training.parquet").read_bytes()))
+    names = examples.column_names[3:]
+    kept = [i for i, name in enumerate(names) if "__" not in name or name.startswith(WITHOUT_WINDOWS)]
+    matrix = np.column_stack([examples[names[i]].to_numpy() for i in kept]).astype(np.float32)
+    fitted = pipeline.fit(matrix, examples["label"].to_numpy())
+    return outputs(fitted, np.vstack(inputs.to_list()).astype(np.float32)[:, kept], probability=True)
+
+
+def _auc(outcome: npt.NDArray[np.float64], output: npt.NDArray[Any]) -> float:
+    return float(roc_auc_score(outcome, output))
+
+
+def _alerts_of(alerts: list[AlertRecord], month: str) -> list[str]:
+    """What was opened in a month, for example "feature_drift weather__last_temp"."""
+    return [
+        f"{alert.kind} {alert.subject}"
+        for alert in alerts
+        if alert.state == "opened" and f"{datetime.fromtimestamp((alert.end - 1) / 1000, UTC):%Y-%m}" == month
+    ]
+
+
+def closing(facts: Facts, report: Path) -> None:
+    """Prints the closing table."""
+    console = Console(width=120)
+    table = Table("month", "flights", "late", "AUC", "AUC without windows", "drift alerts opened", title="flights, June to December 2013")
+    for row in facts.months:
+        table.add_row(
+            row["month"],
+            f"{row['flights']:,}",
+            f"{row['late_share']:.1%}",
+            f"{row['auc']:.3f}",
+            f"{row['auc_without_windows']:.3f}",
+            _summary(row["alerts"]),
+        )
+    joined = f"{facts.outcomes_joined:,}"
+    table.add_row(
+        "all",
+        joined,
+        "",
+        f"{facts.auc:.4f}",
+        f"{facts.auc_without_windows:.4f}",
+        str(sum(len(row["alerts"]) for row in facts.months)),
+        style="bold",
+    )
+    console.print(table)
+    console.print(
+        f"{facts.events:,} events in, {facts.predictions:,} predictions logged, {joined} joined with their outcome, {facts.dead_letters} dead letters"
+    )
+    console.print(f"audit   online = offline: {facts.audit['checked']:,} values compared, {facts.audit['mismatched']} differ")
+    console.print(
+        f"replay  {facts.replay['checked']:,} logged predictions recomputed from Parquet, {facts.replay['equal']:,} equal bit for bit"
+    )
+    console.print(f"{facts.seconds:.0f} s in all; the same facts are in {report}")
+    console.print(
+        "\nnext:  make up   starts the stack and keeps it;  tidemill --help;  your own project: examples/flights/README.md", style="dim"
+    )
+
+
+def _summary(alerts: list[str]) -> str:
+    """A few names, and how many more."""
+    kinds = Counter(alert.split(" ", 1)[0] for alert in alerts)
+    names = [alert.split(" ", 1)[1] for alert in alerts][:3]
+    more = len(alerts) - len(names)
+    return (
+        "; ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.items())
+        + (f": {', '.join(names)}" if names else "")
+        + (f" +{more}" if more > 0 else "")
+    )
