@@ -1,8 +1,8 @@
 """Whether a process is alive and ready, and why not: `/health/live`, `/health/ready` and `/metrics`.
 
-    board = HealthBoard("kafka", "redis")         # both count as missing until they are reported
-    board.up("kafka"); board.down("redis", "connection refused")
-    ops = OpsApp(board)                           # plain ASGI; a worker serves it alone, a FastAPI app includes it
+board = HealthBoard("kafka", "redis")         # both count as missing until they are reported
+board.up("kafka"); board.down("redis", "connection refused")
+ops = OpsApp(board)                           # plain ASGI; a worker serves it alone, a FastAPI app includes it
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON: Final = b"application/json"
+UNCHECKED: Final = "not checked yet"
 
 
 class HealthBoard:
@@ -41,7 +42,7 @@ class HealthBoard:
     def require(self, check: str) -> None:
         """Add a check that has to be reported up before the process is ready."""
         with self._lock:
-            self._reasons.setdefault(check, "not checked yet")
+            self._reasons.setdefault(check, UNCHECKED)
         metrics.DEPENDENCY_UP.labels(check).set(0)
 
     def up(self, check: str) -> None:
@@ -55,9 +56,9 @@ class HealthBoard:
     def report(self, check: str, reason: str | None) -> None:
         """Report a check: None when it holds, else the reason. Fits callbacks such as `RedisLink(on_change=...)` with a partial."""
         with self._lock:
-            before = self._reasons.get(check, "")
+            before = self._reasons.get(check, UNCHECKED)
             self._reasons[check] = reason
-        if (before is None) != (reason is None) or before == "":
+        if (before is None) != (reason is None) or before == UNCHECKED:
             metrics.DEPENDENCY_UP.labels(check).set(reason is None)
             if reason is None:
                 log.info("check is up", check=check)

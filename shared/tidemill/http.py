@@ -86,7 +86,7 @@ class _GuestServer(uvicorn.Server):
         await super().startup(sockets)
         self.settled.set()
 
-    def capture_signals(self) -> AbstractContextManager[None]:      # type: ignore[override]
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
 
 
@@ -170,7 +170,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         return answer(*error_answer(error))
 
     async def unexpected(_request: Request, _error: Exception) -> Response:
-        return answer(500, _INTERNAL)           # the server logs it: Starlette raises it again after this answer
+        return answer(500, _INTERNAL)  # the server logs it: Starlette raises it again after this answer
 
     async def http(request: Request, error: HTTPException) -> Response:
         mend = {404: "see /docs for the paths", 405: "see /docs for the methods"}.get(error.status_code, "")
@@ -183,5 +183,5 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     app.add_exception_handler(TidemillError, ours)
     app.add_exception_handler(Exception, unexpected)
-    app.add_exception_handler(HTTPException, http)                      # type: ignore[arg-type]
-    app.add_exception_handler(RequestValidationError, invalid)          # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, http)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, invalid)  # type: ignore[arg-type]

@@ -16,7 +16,6 @@ A topic may still be compressed by its broker (`compression.type`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -28,7 +27,7 @@ from aiokafka.errors import KafkaError, ProducerClosed
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from tidemill.clock import now_ms
-from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge
+from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge, TidemillError
 from tidemill.logs import get_logger
 from tidemill.settings import KafkaSettings
 
@@ -74,12 +73,20 @@ async def close_producer(producer: AIOKafkaProducer, timeout_seconds: float = 10
     flushed = asyncio.ensure_future(producer.flush())
     await asyncio.wait({flushed}, timeout=timeout_seconds)
     if not flushed.done():
-        flushed.cancel()
         log.warning("closing a producer with records unsent", timeout_seconds=timeout_seconds)
-        producer._message_accumulator.fail_all(ProducerClosed())
-    with contextlib.suppress(KafkaError, KeyError):
-        await producer.stop()
-    await producer.client.close()
+        flushed.cancel()
+        await _abandon(producer)
+    await producer.stop()
+
+
+async def _abandon(producer: AIOKafkaProducer) -> None:
+    """End a producer's sender whatever it waits for, and fail all that is queued. aiokafka offers no way, hence its private parts."""
+    sender, queue = producer._sender.sender_task, producer._message_accumulator
+    while not sender.done():  # a cancelled sender waits for its requests, which a second cancel ends
+        sender.cancel()
+        await asyncio.wait({sender}, timeout=0.2)
+    queue._pending_batches.update(batch for batches in queue._batches.values() for batch in batches)  # where a failed one looks for itself
+    queue.fail_all(ProducerClosed())
 
 
 def consumer(settings: KafkaSettings, *topics: str, group: str | None = None, **overrides: Any) -> AIOKafkaConsumer:
@@ -108,7 +115,7 @@ async def send_wave(producer: AIOKafkaProducer, wave: Mapping[tuple[str, int], S
     The records of a partition keep their order: a batch leaves only after the one before it was acknowledged. Partitions go side by side.
     Waits and repeats for as long as Kafka is away. Do not run two waves to the same partition at once.
 
-    Raises RecordTooLarge (nothing was sent) and KafkaRefused (see there). When cancelled, what was handed over may still be written: close
+    Raises RecordTooLarge (nothing was sent), KafkaRefused (see there), KafkaUnavailable (the producer was closed meanwhile). When cancelled, what was handed over may still be written: close
     the producer before another writes the same records. Empty partitions are left out of the result.
     """
     batches = {target: _batches(producer, target, records) for target, records in wave.items() if records}
@@ -180,7 +187,11 @@ async def _acknowledged(producer: AIOKafkaProducer, target: tuple[str, int], bat
         raise _refused(target, error) from error
 
 
-def _refused(target: tuple[str, int], error: Exception) -> KafkaRefused:
+def _refused(target: tuple[str, int], error: Exception) -> TidemillError:
+    if isinstance(error, ProducerClosed):
+        return KafkaUnavailable(
+            f"the producer was closed before a batch for {target[0]}[{target[1]}] was acknowledged", mend="send it again"
+        )
     return KafkaRefused(
         f"Kafka refused a batch for {target[0]}[{target[1]}]: {type(error).__name__} {error}".rstrip(),
         mend="close this producer and start another; if it happens again, look at the topic's configuration and rights",

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections import Counter
 from typing import Any, TextIO
 
 import msgspec
@@ -24,6 +26,8 @@ from structlog.typing import FilteringBoundLogger, Processor
 __all__ = ["bound", "configure", "get_logger"]
 
 _QUIET = {"aiokafka": logging.WARNING, "httpx": logging.WARNING, "httpcore": logging.WARNING, "uvicorn.access": logging.WARNING}
+
+REPEAT_SECONDS = 10.0
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
@@ -74,10 +78,26 @@ def _json(event: Any, **_: Any) -> str:
 
 
 class _ToStructlog(logging.Handler):
-    """Hands a standard-library record to structlog, so that all lines have one form."""
+    """Hands a standard-library record to structlog, so that all lines have one form.
+
+    A library repeats itself while a server is away (aiokafka: 40 lines a second), so of the lines that one statement logs only the first
+    in REPEAT_SECONDS is kept; the next that is kept says in `left_out` how many were not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: dict[tuple[str, int], float] = {}
+        self._left_out: Counter[tuple[str, int]] = Counter()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            get_logger(record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info or None)
+            place = (record.pathname, record.lineno)
+            now = time.monotonic()
+            if now - self._kept.get(place, -REPEAT_SECONDS) < REPEAT_SECONDS:
+                self._left_out[place] += 1
+                return
+            self._kept[place] = now
+            more = {"left_out": left_out} if (left_out := self._left_out.pop(place, 0)) else {}
+            get_logger(record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info or None, **more)
         except Exception:
             self.handleError(record)

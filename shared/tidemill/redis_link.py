@@ -37,12 +37,16 @@ log = get_logger(__name__)
 
 Arg = bytes | str | int | float
 
-TICKS = 4                               # a time-out is noticed within 1/TICKS of its length
+TICKS = 4  # a time-out is noticed within 1/TICKS of its length
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 1.0
 
 # Codes that say "not now" rather than "wrong": the same command is right once the server is well.
 _AWAY = {"LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MISCONF", "READONLY", "MOVED", "ASK", "NOREPLICAS", "UNBLOCKED"}
-_WRONG_NODE = {"READONLY", "MOVED", "ASK"}      # a fail-over happened: the address may lead elsewhere by now
+_WRONG_NODE = {"READONLY", "MOVED", "ASK"}  # a fail-over happened: the address may lead elsewhere by now
+
+
+class _WrongNode(StoreUnavailable):
+    """The address leads to a server that cannot do this: connect again, it may lead elsewhere by now."""
 
 
 def _reply_error(text: str) -> Exception:
@@ -50,7 +54,8 @@ def _reply_error(text: str) -> Exception:
     if code == "NOSCRIPT":
         return NoScript(text)
     if code in _AWAY:
-        return StoreUnavailable(f"Redis answered: {text}", mend="retry; if it stays so, look at the server's log and role")
+        kind = _WrongNode if code in _WRONG_NODE else StoreUnavailable
+        return kind(f"Redis answered: {text}", mend="retry; if it stays so, look at the server's log and role")
     mend = "check user and password in REDIS_URL" if code in ("NOAUTH", "WRONGPASS", "NOPERM") else ""
     return StoreError(text, mend=mend)
 
@@ -59,7 +64,8 @@ class _Connection(asyncio.Protocol):
     """One TCP, TLS or Unix connection. Futures wait in the order their commands were sent; one that is done (timed out or cancelled by its
     caller) keeps its place until its reply has come and is dropped, so replies never shift."""
 
-    def __init__(self, timeout_seconds: float) -> None:
+    def __init__(self, timeout_seconds: float, on_drop: Callable[[_Connection], None]) -> None:
+        self._on_drop = on_drop
         self._loop = asyncio.get_running_loop()
         self._tick_seconds = timeout_seconds / TICKS
         self._timeout_seconds = timeout_seconds
@@ -73,16 +79,18 @@ class _Connection(asyncio.Protocol):
         self.lost: asyncio.Future[StoreUnavailable] = self._loop.create_future()
 
     def call(self, args: tuple[Arg, ...]) -> asyncio.Future[Any]:
+        packed = hiredis.pack_command(args)  # type: ignore[arg-type]  # its stub knows one argument only
         future = self._loop.create_future()
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(args))  # type: ignore[arg-type]  # its stub knows one argument only
+        self._out.append(packed)
         self._waiting.append(future)
         return future
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if not self.lost.done():
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -106,7 +114,7 @@ class _Connection(asyncio.Protocol):
 
     def _fail(self, future: asyncio.Future[Any], error: Exception) -> None:
         future.set_exception(error)
-        if isinstance(error, StoreUnavailable) and error.message.split(" ")[2] in _WRONG_NODE:
+        if isinstance(error, _WrongNode):
             self.drop(error.message)
 
     def _tick(self) -> None:
@@ -134,6 +142,7 @@ class _Connection(asyncio.Protocol):
         """Close, and fail everything that waits."""
         if self.lost.done():
             return
+        self._on_drop(self)
         self.lost.set_result(StoreUnavailable(reason, mend="the link reconnects by itself; retry"))
         if self._timer is not None:
             self._timer.cancel()
@@ -202,29 +211,38 @@ class RedisLink:
         except NoScript:
             return await self.call(b"EVAL", lua, len(keys), *keys, *args)
 
+    def _forget(self, connection: _Connection) -> None:
+        """No call goes to a dropped connection, not even within the same turn of the loop."""
+        if self._connection is connection:
+            self._connection = None
+
     async def _stay_connected(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         try:
             while True:
                 try:
-                    self._connection = await self._connect()
+                    connection = await self._connect()
                 except (StoreUnavailable, StoreError) as error:
                     self._is_down(error)
                 else:
                     pause = FIRST_PAUSE_SECONDS
-                    self._up.set()
-                    self._on_change(None)
-                    log.info("connected to Redis", address=str(self.address))
-                    self._is_down(await asyncio.shield(self._connection.lost))
+                    self._is_up(connection)
+                    self._is_down(await asyncio.shield(connection.lost))
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         finally:
             if self._connection is not None:
                 self._connection.drop(self._down.message)
-                self._connection = None
+
+    def _is_up(self, connection: _Connection) -> None:
+        if not connection.lost.done():
+            self._connection = connection
+        self._down = StoreUnavailable("the connection to Redis was lost just now", mend="retry")
+        self._up.set()
+        self._on_change(None)
+        log.info("connected to Redis", address=str(self.address))
 
     def _is_down(self, error: StoreUnavailable | StoreError) -> None:
-        self._connection = None
         self._up.clear()
         if error.message != self._down.message:
             log.warning("no connection to Redis", address=str(self.address), reason=error.message, mend=error.mend)
@@ -236,10 +254,10 @@ class RedisLink:
         connection: _Connection | None = None
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                connection = await self.address.connect(lambda: _Connection(self._timeout_seconds))
+                connection = await self.address.connect(lambda: _Connection(self._timeout_seconds, self._forget))
                 for command in (*self.address.greeting(), (b"PING",)):
                     await connection.call(command)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ValueError) as error:  # ValueError: a host name that cannot be one
             reason = f"no answer within {self._timeout_seconds:g} s" if isinstance(error, TimeoutError) else str(error)
             failure = StoreUnavailable(f"cannot reach Redis at {self.address}: {reason}", mend="start it, or correct REDIS_URL")
             if connection is not None:

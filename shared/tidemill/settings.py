@@ -78,7 +78,9 @@ class KafkaSettings(Settings):
     )
     sasl_username: str | None = Field(default=None, validation_alias="KAFKA_SASL_USERNAME", description="the user's name")
     sasl_password: str | None = Field(default=None, validation_alias="KAFKA_SASL_PASSWORD", description="the user's password", repr=False)
-    ssl_cafile: str | None = Field(default=None, validation_alias="KAFKA_SSL_CAFILE", description="the path of a PEM file of trusted authorities")
+    ssl_cafile: str | None = Field(
+        default=None, validation_alias="KAFKA_SSL_CAFILE", description="the path of a PEM file of trusted authorities"
+    )
 
     def client_options(self) -> dict[str, Any]:
         """Keyword arguments that any aiokafka client takes to reach this cluster."""
@@ -116,7 +118,9 @@ class HttpSettings(Settings):
     """Where a service listens. Port 0 takes a free one."""
 
     host: str = Field(default="127.0.0.1", validation_alias="TIDEMILL_HOST", description="an address to listen on; 0.0.0.0 for all")
-    port: int = Field(default=8000, validation_alias="TIDEMILL_PORT", ge=0, le=65535, description="a port number from 0 (any free) to 65535")
+    port: int = Field(
+        default=8000, validation_alias="TIDEMILL_PORT", ge=0, le=65535, description="a port number from 0 (any free) to 65535"
+    )
 
 
 class ProjectSettings(Settings):
