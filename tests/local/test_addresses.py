@@ -13,7 +13,9 @@ from tidemill.local import services
 from tidemill.local.addresses import Addresses, find, home_folder
 from tidemill.local.services import SERVICES, UnknownService, choose
 
-ADDRESSES = Addresses("localhost:9092", "redis://:secret@localhost", "/data", None, {"serving": "http://localhost:1"}, {"serving": 5}, "http://x")
+ADDRESSES = Addresses(
+    "localhost:9092", "redis://:secret@localhost", "/data", None, {"serving": "http://localhost:1"}, {"serving": 5}, "http://x"
+)
 
 
 def test_home_is_the_given_folder_else_the_variable_else_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

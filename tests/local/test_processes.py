@@ -67,7 +67,12 @@ def test_nothing_to_stop(home: Path) -> None:
     assert processes.stop_leftovers(home) == []
 
 
-@given(lines=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"), max_size=20), max_size=30), count=st.integers(1, 40))
+@given(
+    lines=st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"), max_size=20), max_size=30
+    ),
+    count=st.integers(1, 40),
+)
 def test_last_lines_are_the_last_ones(tmp_path_factory: pytest.TempPathFactory, lines: list[str], count: int) -> None:
     """The tail of a log equals the end of the whole file."""
     file = tmp_path_factory.mktemp("log") / "a.log"

@@ -18,7 +18,9 @@ def parsed(config: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str,
     monkeypatch.setattr(sys, "argv", ["supervisord"])
     options = ServerOptions()
     options.realize(["-n", "-c", str(config)])
-    return {process.name: {**vars(process), "group": group.name} for group in options.process_group_configs for process in group.process_configs}
+    return {
+        process.name: {**vars(process), "group": group.name} for group in options.process_group_configs for process in group.process_configs
+    }
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,5 +1,6 @@
 """The local stack: start, readiness, stop, and the handles that tests, demo and benchmarks use."""
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -124,7 +125,7 @@ class Stack:
         deadline = time.monotonic() + self.timeout_seconds
         while self._launched.poll() is None and time.monotonic() < deadline:
             try:
-                self.supervisor.state()
+                self.supervisor.ping()
             except OSError:
                 time.sleep(_POLL_SECONDS)
             else:
@@ -262,12 +263,10 @@ def log_file(home: Path, name: str) -> Path:
 def clear(home: Path) -> None:
     """End what earlier runs left behind in this data folder. Raises `StackError` when a stack serves there."""
     addresses = find(home)
-    try:
-        serves = addresses is not None and Supervisor(addresses.supervisor).state() == "RUNNING"
-    except OSError:
-        serves = False
-    if serves:
-        raise StackError(f"a stack runs in {home} already", mend="stop it with `tidemill down`, or choose another folder with --home")
+    if addresses:
+        with contextlib.suppress(OSError):
+            Supervisor(addresses.supervisor).ping()
+            raise StackError(f"a stack runs in {home} already", mend="stop it with `tidemill down`, or choose another folder with --home")
     stop(home)
 
 

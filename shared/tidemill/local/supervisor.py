@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from supervisor.xmlrpc import Faults
 
-from tidemill.local.processes import HOST
+from tidemill.local.processes import HOST, StackError
 
 CHILD = str(Path(__file__).with_name("child.py"))
 _PRIORITY = {"servers": 10, "services": 20}  # the highest is stopped first
@@ -94,18 +95,23 @@ def command(config: Path) -> list[str]:
 
 
 class Supervisor:
-    """The calls to a running supervisor. Each raises OSError when it is not there."""
+    """The calls to a running supervisor. Each raises OSError when it is not there, or about to go, and `StackError` when it refuses."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        with xmlrpc.client.ServerProxy(f"{self.url}/RPC2") as server:
-            return getattr(server.supervisor, method)(*arguments)
+        try:
+            with xmlrpc.client.ServerProxy(f"{self.url}/RPC2") as server:
+                return getattr(server.supervisor, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode == Faults.SHUTDOWN_STATE:
+                raise ConnectionError("the supervisor is stopping") from None
+            raise StackError(f"the supervisor refuses {method}{arguments}: {fault.faultString}") from None
 
-    def state(self) -> str:
-        """Return RUNNING, or SHUTDOWN while it stops everything."""
-        return str(self._call("getState")["statename"])
+    def ping(self) -> None:
+        """Return if the supervisor is there to stay."""
+        self._call("getState")
 
     def processes(self) -> dict[str, Process]:
         """Return every process by its name, in the order of the configuration's groups."""

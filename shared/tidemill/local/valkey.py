@@ -25,8 +25,11 @@ def binary() -> str:
 
 
 def command(port: int) -> list[str]:
-    """Return the server's command, to be run in its data folder: every write is logged, and nothing is ever evicted."""
-    return [binary(), "--bind", HOST, "--port", str(port), "--dir", ".", "--daemonize", "no",
+    """Return the server's command, to be run in its data folder: every write is logged, and nothing is ever evicted.
+
+    A title of its own would overwrite the mark in its environment by which a leftover is known.
+    """
+    return [binary(), "--bind", HOST, "--port", str(port), "--dir", ".", "--set-proc-title", "no", "--daemonize", "no",
             "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]  # fmt: skip
 
 
