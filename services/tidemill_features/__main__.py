@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 
@@ -24,6 +25,7 @@ def main() -> int:
     try:
         project = load_project(ProjectSettings.load().project)
         settings = HttpSettings.load(), KafkaSettings.load(), RedisSettings.load(), FeaturesSettings.load()
+        gc.set_threshold(50_000)  # a slice makes thousands of objects and no cycles
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # Faust makes a loop of its own for the consumer's thread
         asyncio.run(serve(project, *settings))
     except TidemillError as error:

@@ -13,7 +13,7 @@ import msgspec
 
 from tidemill.errors import CorruptState, FenceConflict, TopicMismatch, TopicRecreated
 from tidemill.fences import Fence
-from tidemill.fold import LogEntry, PartitionFold, empty_fence, entities_of
+from tidemill.fold import LogEntry, PartitionFold, empty_fence
 from tidemill.kernel import EntityState, ViewKernel
 
 _STATE_BYTES = 1_000  # what a decoded state takes beside its packed tiles, roughly
@@ -75,7 +75,8 @@ class Partition:
 
     def missing(self, entries: Sequence[LogEntry]) -> list[bytes]:
         """The entities that these entries touch and whose state has to be loaded."""
-        return list(entities_of(entries) - self._cache.states.keys())
+        states = self._cache.states
+        return list({entry.key for entry in entries if entry.key not in states and entry.record is not None})
 
     def admit(self, fence: bytes | None, values: Mapping[bytes, bytes]) -> None:
         """Takes loaded entities in. Raises FenceConflict when they belong to another fence, CorruptState when one is damaged."""

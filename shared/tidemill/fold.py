@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -20,7 +20,7 @@ from tidemill.kernel import Applied, EntityState, ViewKernel
 from tidemill.records import view_decoder
 
 
-class LogEntry(NamedTuple):
+class LogEntry(msgspec.Struct, frozen=True, gc=False):
     """A record of a view topic, decoded: `record` has time, known, source, values and id, or is None when it cannot be used.
 
     `proof` is the CRC-32 of key and value (fences.proof_of).
@@ -45,6 +45,9 @@ def entry_decoder(view: FeatureView) -> Callable[[int, bytes | None, bytes | Non
         return LogEntry(offset, key or b"", proof_of(key, value), record)
 
     return entry
+
+
+_NEVER_MS = 2**63
 
 
 @dataclass
@@ -82,8 +85,9 @@ class PartitionFold:
 
     def advance(self, entries: Sequence[LogEntry], states: dict[bytes, EntityState]) -> Progress:
         """Folds entries that start at the fence, in order. An entity not in `states` starts empty."""
-        progress = Progress(set())
+        touched, folded, oldest_known_ms = set[bytes](), 0, _NEVER_MS
         apply, sources, counts = self.kernel.apply, self._sources, self._counts
+        was_folded, duplicate = Applied.FOLDED, Applied.DUPLICATE
         for entry in entries:
             record = entry.record
             if record is None:
@@ -94,20 +98,21 @@ class PartitionFold:
                 counts[1] += 1
                 continue
             sources[partition] = offset
-            state = states.get(entry.key)
+            key = entry.key
+            state = states.get(key)
             if state is None:
-                state = states[entry.key] = self.kernel.new_state()
+                state = states[key] = self.kernel.new_state()
             outcome = apply(state, record.time, record.id, record.values)
-            if outcome is Applied.FOLDED:
-                progress.touched.add(entry.key)
-                progress.folded += 1
-                if progress.oldest_known_ms is None or record.known < progress.oldest_known_ms:
-                    progress.oldest_known_ms = record.known
+            if outcome is was_folded:
+                touched.add(key)
+                folded += 1
+                if record.known < oldest_known_ms:  # noqa: PLR1730 - a call costs more than the rest of this line
+                    oldest_known_ms = record.known
             else:
-                counts[0 if outcome is Applied.DUPLICATE else 2] += 1
+                counts[0 if outcome is duplicate else 2] += 1
         if entries:
             self._next, self._proof = entries[-1].offset + 1, entries[-1].proof
-        return progress
+        return Progress(touched, folded, oldest_known_ms if folded else None)
 
 
 def empty_fence(kernel: ViewKernel) -> Fence:

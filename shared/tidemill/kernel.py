@@ -26,6 +26,7 @@ from tidemill.tiles import Matrix, TileLayout
 # An entity's value: CRC-32 of the rest, format, number of recent ids, spare, newest event time in ms; then the ids (8 bytes each),
 # then per resolution the number of its tiles, then the tiles' slots, then their indices.
 _HEADER = struct.Struct("<IBBHq")
+_CRC, _HEAD = struct.Struct("<I"), struct.Struct("<BBHq")  # the header in two parts: the checksum comes last
 _INDEX = struct.Struct("<q")
 _FORMAT = 1
 _NEVER = -(2**62)
@@ -37,6 +38,9 @@ class Applied(IntEnum):
     FOLDED = 0
     DUPLICATE = 1
     LATE = 2
+
+
+_FOLDED = Applied.FOLDED  # looking it up in the enum costs as much as folding a slot
 
 
 class EntityState:
@@ -92,6 +96,8 @@ class ViewKernel:
             by_tile.setdefault(feature.tile_ms, []).append(feature)
         self.resolutions = [_Resolution(tile_ms, by_tile[tile_ms], view.columns, nullable) for tile_ms in sorted(by_tile)]
         self.horizon_ms = max(resolution.longest_ms for resolution in self.resolutions) or None
+        self._folds = [(r, resolution.tile_ms, resolution.layout.fold) for r, resolution in enumerate(self.resolutions)]
+        self._packs = [resolution.packer.pack for resolution in self.resolutions]
         self._windows = self._plan_windows(view.served)
         self._counts = struct.Struct(f"<{len(self.resolutions)}H{(-2 * len(self.resolutions)) % 8}x")
         self._finest_ms = parse_ms(view.tile)
@@ -128,16 +134,18 @@ class ViewKernel:
             state.ids.append(digest)
             if len(state.ids) > self.view.dedupe:
                 del state.ids[0]
-        for r, resolution in enumerate(self.resolutions):
-            index = time_ms // resolution.tile_ms if resolution.tile_ms else 0
-            if index > state.index[r]:
-                self._open_tile(state, r, index)
-            if index == state.index[r]:
-                resolution.layout.fold(state.slots[r], time_ms, values)
-            else:
+        current, slots = state.index, state.slots
+        for r, tile_ms, fold in self._folds:
+            index = time_ms // tile_ms if tile_ms else 0
+            if index < current[r]:
                 self._fold_late(state, r, index, time_ms, values)
-        state.newest = max(state.newest, time_ms)
-        return Applied.FOLDED
+                continue
+            if index > current[r]:
+                self._open_tile(state, r, index)
+            fold(slots[r], time_ms, values)
+        if time_ms > state.newest:  # noqa: PLR1730 - a call costs more than the rest of this line
+            state.newest = time_ms
+        return _FOLDED
 
     def _open_tile(self, state: EntityState, r: int, index: int) -> None:
         """Packs the open tile, drops what no window can reach any more, and opens the tile `index`."""
@@ -145,8 +153,9 @@ class ViewKernel:
         if state.index[r] != _NEVER:
             state.packed[r] += resolution.packer.pack(*state.slots[r])
             state.packed_index[r] += _INDEX.pack(state.index[r])
-            drop = int(np.frombuffer(state.packed_index[r], "<i8").searchsorted(index - resolution.kept_tiles))
-            if drop:
+            oldest_kept = index - resolution.kept_tiles
+            if _INDEX.unpack_from(state.packed_index[r])[0] < oldest_kept:
+                drop = int(np.frombuffer(state.packed_index[r], "<i8").searchsorted(oldest_kept))
                 state.packed[r] = state.packed[r][drop * resolution.packer.size :]
                 state.packed_index[r] = state.packed_index[r][8 * drop :]
         state.index[r] = index
@@ -170,14 +179,14 @@ class ViewKernel:
 
     def encode(self, state: EntityState) -> bytes:
         """The entity's value as it is stored: whole and absolute."""
-        tiles, indices, counts = [], [], []
-        for r, resolution in enumerate(self.resolutions):
-            tiles += [state.packed[r], resolution.packer.pack(*state.slots[r])]
-            indices += [state.packed_index[r], _INDEX.pack(state.index[r])]
-            counts.append(len(state.packed_index[r]) // 8 + 1)
-        rest = b"".join([*state.ids, self._counts.pack(*counts), *tiles, *indices])
-        header = _HEADER.pack(0, _FORMAT, len(state.ids), 0, state.newest)
-        return zlib.crc32(rest, zlib.crc32(header[4:])).to_bytes(4, "little") + header[4:] + rest
+        counts = [len(indices) // 8 + 1 for indices in state.packed_index]
+        parts = [_HEAD.pack(_FORMAT, len(state.ids), 0, state.newest), *state.ids, self._counts.pack(*counts)]
+        for pack, packed, slots in zip(self._packs, state.packed, state.slots, strict=True):
+            parts += packed, pack(*slots)
+        for packed_index, index in zip(state.packed_index, state.index, strict=True):
+            parts += packed_index, _INDEX.pack(index)
+        rest = b"".join(parts)
+        return _CRC.pack(zlib.crc32(rest)) + rest
 
     def decode(self, value: bytes) -> EntityState:
         """The state of a stored value. Raises CorruptState when its checksum or length does not fit."""
