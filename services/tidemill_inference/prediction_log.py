@@ -89,12 +89,12 @@ class PredictionLog:
                 probe = asyncio.create_task(self._probe(made), name="prediction-log-probe")
                 try:
                     await self._pump(made)
-                except KafkaRefused as error:
-                    log.error("a new producer is needed", reason=error.message, mend=error.mend)
-                    self._fail(self._in_flight, error.message)
+                except Exception as error:  # KafkaRefused, or what nobody thought of: either way begin anew rather than fall silent
+                    log.error("a new producer is needed", exc_info=None if isinstance(error, KafkaRefused) else error, reason=str(error))
+                    self._report(str(error))
+                    self._fail(self._in_flight, str(error))
                 finally:
                     probe.cancel()
-                    self._report("connecting again")
                     await close_producer(made, TIMEOUT_SECONDS)
         finally:
             watch.cancel()
@@ -124,7 +124,7 @@ class PredictionLog:
             for waiting in self._in_flight:
                 if not waiting.done.done():  # a client that was told no is not written after all
                     for key, value in waiting.records:
-                        wave.setdefault((self._topic, partition_of(key, self._spec.partitions)), []).append((key, value, ()))
+                        wave.setdefault((self._topic, partition_of(key, self._spec.partitions)), []).append((key, value, []))
             await send_wave(made, wave)
             self._report(None)
             for waiting in self._in_flight:

@@ -112,8 +112,9 @@ class Registry:
                 await ensure_topics(self._settings, {self._topic: topic_specs(self._project)[self._topic]})
                 await reader.start()
                 await self._follow(reader)
-            except (KafkaError, TidemillError) as error:
-                log.warning("cannot read deployments", topic=self._topic, reason=str(error))
+            except Exception as error:  # KafkaError, TidemillError, or what nobody thought of: begin anew rather than fall silent
+                expected = isinstance(error, KafkaError | TidemillError)
+                log.warning("cannot read deployments", topic=self._topic, reason=str(error), exc_info=None if expected else error)
                 if not self._read_whole:
                     self._on_change(f"cannot read deployments: {error}")
                 await asyncio.sleep(RETRY_SECONDS)

@@ -101,7 +101,7 @@ def decode_body(decode: Callable[[Any], T], body: bytes | msgspec.Raw, mend: str
     try:
         return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(str(error), mend=mend) from None
+        raise BadRequest(str(error) if bytes(body) else "the body is empty", mend=mend) from None
 
 
 def add_hot_route(app: FastAPI, path: str, route: HotRoute, *, summary: str, request: type, methods: Sequence[str] = ("POST",)) -> None:

@@ -1,0 +1,132 @@
+"""Which version serves: swaps under load, broken artifacts, restarts."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.demo_state import NOW_MS, saved, trained
+from tests.inference.conftest import ENTITIES, Service
+from tidemill.models import Artifact
+from tidemill.records import DeploymentRecord, encode
+from tidemill_inference.app import create_app
+
+pytestmark = pytest.mark.integration
+
+
+async def test_a_swap_under_load_fails_no_request(service: Service) -> None:
+    """While clients predict without a pause four versions follow each other; every request succeeds, with the version it names."""
+    model = service.project.models["big_tip"]
+    versions = {f"v{i}": trained(model, f"v{i}", seed=i) for i in range(2, 6)}
+    seen: dict[str, set[float]] = {}
+    stop = asyncio.Event()
+
+    async def client(number: int) -> int:
+        count = 0
+        while not stop.is_set():
+            answer = await service.predict({"entities": ENTITIES, "time": NOW_MS, "id": f"c{number}-{count}"})
+            assert answer.status_code == 200, answer.text
+            seen.setdefault(answer.json()["version"], set()).add(answer.json()["probability"])
+            count += 1
+        return count
+
+    clients = [asyncio.create_task(client(number)) for number in range(8)]
+    for artifact in versions.values():
+        await service.deploy(artifact)
+    stop.set()
+    asked = sum(await asyncio.gather(*clients))
+    logged = await service.logged()
+    assert len(logged) == asked
+    assert {record.version for (record,) in logged.values()} == set(seen)
+    assert seen.keys() > {"v1"}
+    assert all(len(outputs) == 1 for outputs in seen.values())
+
+
+async def refused(service: Service, record: DeploymentRecord | bytes, reason: str) -> None:
+    """Announce a version that cannot serve; the one before it goes on and the index says why."""
+    await service.announce(record if isinstance(record, bytes) else encode(record))
+    async with asyncio.timeout(20):
+        while True:
+            states = (await service.http.post("/v2/repository/index")).json()
+            if any(state["state"] == "UNAVAILABLE" and reason in state["reason"] for state in states):
+                break
+            await asyncio.sleep(0.02)
+    answer = await service.predict({"entities": ENTITIES})
+    assert (answer.status_code, answer.json()["version"]) == (200, "v1")
+
+
+async def test_what_cannot_serve_is_refused_and_the_old_version_goes_on(service: Service) -> None:
+    """Damaged files, wrong digests, other definitions, other inputs and a model that gives no number each leave v1 in charge."""
+    root, model = Path(service.settings.offline.root), service.project.models["big_tip"]
+    good = trained(model, "bad1", seed=3)
+    record = saved(str(root), good)
+    (root / record.artifact / "model.onnx").write_bytes(good.onnx[:-10])
+    await refused(service, record, "model.onnx is not the one that was trained")
+    await refused(service, msgspec.structs.replace(record, sha256="0" * 64), "not the one that was deployed")
+    await refused(service, msgspec.structs.replace(record, artifact="models/big_tip/none"), "cannot be read")
+    await refused(service, msgspec.structs.replace(record, artifact="../etc"), "not a folder")
+    other = msgspec.structs.replace(good.manifest, version="bad2", definitions={"zones": "x", "drivers": "y"})
+    await refused(service, saved(str(root), Artifact(other, good.onnx)), "another definition of view zones, drivers")
+    other = msgspec.structs.replace(good.manifest, version="bad3", inputs=good.manifest.inputs[1:])
+    await refused(service, saved(str(root), Artifact(other, good.onnx)), "other inputs")
+    golden = [msgspec.structs.replace(row, output=row.output + 0.1) for row in good.manifest.golden]
+    other = msgspec.structs.replace(good.manifest, version="bad4", golden=golden)
+    await refused(service, saved(str(root), Artifact(other, good.onnx)), "where it gave")
+    await service.announce(b"not a deployment")
+    await service.announce(encode(msgspec.structs.replace(record, model="stranger")))
+    metrics = (await service.http.get("/metrics")).text
+    assert 'tidemill_inference_deployment_failures_total{model="big_tip"}' in metrics
+    await service.deploy(trained(model, "v2", seed=9))
+    assert (await service.http.post("/v2/repository/index")).json() == [
+        {"name": "big_tip", "version": "v2", "state": "READY", "reason": ""}
+    ]
+
+
+async def test_a_repaired_artifact_serves_without_another_deployment(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be loaded is tried again, so a restored file is enough."""
+    monkeypatch.setattr("tidemill_inference.registry.RELOAD_SECONDS", 0.1)
+    root, artifact = Path(service.settings.offline.root), trained(service.project.models["fare"], "v7")
+    record = saved(str(root), artifact)
+    manifest = root / record.artifact / "manifest.json"
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole[:100])
+    await service.announce(encode(record))
+    answer = await service.until("/v2/models/fare", 503)
+    assert "cannot be loaded" in answer.json()["error"]
+    manifest.write_bytes(whole)
+    await service.deploy(trained(service.project.models["big_tip"], "v2"))  # wakes the follower, whose wait was set before
+    await service.serving("fare", "v7")
+
+
+async def test_a_restart_finds_the_newest_version_that_works(service: Service) -> None:
+    """A new process reads the deployments from the beginning; where the newest is broken it serves the one before."""
+    root, model = service.settings.offline.root, service.project.models["big_tip"]
+    await service.deploy(trained(model, "v2", seed=2))
+    record = saved(root, trained(model, "v3", seed=3))
+    (Path(root) / record.artifact / "manifest.json").unlink()
+    await service.announce(encode(record))
+    import httpx
+
+    from tidemill.http import HttpServer
+
+    async with HttpServer(create_app(service.project, service.settings), service.settings.http) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as service.http:
+            await service.until("/health/ready")
+            index = {state["state"]: state["version"] for state in (await service.http.post("/v2/repository/index")).json()}
+            assert index == {"READY": "v2", "UNAVAILABLE": "v3"}
+            assert (await service.predict({"entities": ENTITIES})).json()["version"] == "v2"
+
+
+def test_artifacts_are_written_once(tmp_path: Path) -> None:
+    """The manifest a deployment names is the file as it lies there, and a version cannot be written over."""
+    from tests.demo_state import demo
+    from tidemill.errors import ArtifactError
+
+    artifact = trained(demo().models["fare"])
+    record = saved(str(tmp_path), artifact)
+    assert saved(str(tmp_path), artifact) == record
+    assert json.loads((tmp_path / record.artifact / "manifest.json").read_bytes())["version"] == "v1"
+    with pytest.raises(ArtifactError, match="another content"):
+        saved(str(tmp_path), Artifact(msgspec.structs.replace(artifact.manifest, rows=1), artifact.onnx))

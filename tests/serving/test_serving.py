@@ -1,0 +1,229 @@
+"""Feature serving over HTTP, in Feast's wire format, on a real Valkey."""
+
+import asyncio
+import dataclasses
+import json
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from tests.demo_state import HOUR_MS, NOW_MS, Store, demo, trip
+from tidemill.http import HttpServer
+from tidemill.local.stack import Stack
+from tidemill.settings import HttpSettings, RedisSettings
+from tidemill_serving.app import create_app
+
+pytestmark = pytest.mark.integration
+PATH = "/get-online-features"
+
+
+def columns(answer: httpx.Response) -> dict[str, dict[str, list[Any]]]:
+    """The columns of an answer by name."""
+    assert answer.status_code == 200, answer.text
+    shown = answer.json()
+    assert list(shown) == ["results", "metadata"]
+    return dict(zip(shown["metadata"]["feature_names"], shown["results"], strict=True))
+
+
+async def test_the_answer_is_feasts_column_by_column(http: httpx.AsyncClient, store: Store) -> None:
+    """Join keys first, then the features in the order asked for, one entry per row, in exactly Feast's form."""
+    store.apply([trip(NOW_MS, "north", fare=8.0, tip=3.0), trip(NOW_MS - 1500, "north", fare=4.0), trip(NOW_MS - 1500, "south", driver=2)])
+    body = {
+        "features": ["zones:mean_fare_1h", "zones:last_tip", "drivers:count"],
+        "entities": {"zone": ["north", "south", "nowhere"], "driver_id": [1, 2, 3], "ignored": [0, 0, 0]},
+        "as_of": NOW_MS,
+        "include_feature_view_version_metadata": False,
+    }
+    answer = await http.post(PATH, json=body)
+    zero, now, before = "1970-01-01T00:00:00Z", "2023-11-14T22:13:20Z", "2023-11-14T22:13:18.500Z"
+    times = [now, before, zero]
+    assert answer.json() == {
+        "results": [
+            {"values": ["north", "south", "nowhere"], "statuses": ["PRESENT"] * 3, "event_timestamps": [zero] * 3},
+            {"values": [1, 2, 3], "statuses": ["PRESENT"] * 3, "event_timestamps": [zero] * 3},
+            {"values": [6.0, 10.0, None], "statuses": ["PRESENT", "PRESENT", "NOT_FOUND"], "event_timestamps": times},
+            {"values": [3.0, None, None], "statuses": ["PRESENT", "NULL_VALUE", "NOT_FOUND"], "event_timestamps": times},
+            {"values": [2.0, 1.0, None], "statuses": ["PRESENT", "PRESENT", "NOT_FOUND"], "event_timestamps": times},
+        ],
+        "metadata": {"feature_names": ["zone", "driver_id", "mean_fare_1h", "last_tip", "count"]},
+    }
+    assert answer.headers["content-type"] == "application/json"
+
+
+async def test_a_feature_service_is_a_models_features(http: httpx.AsyncClient, store: Store) -> None:
+    """A model's name asks for the features of its inputs; full names carry the view, join keys do not; it wins over `features`."""
+    store.apply([trip(NOW_MS, "north")])
+    body = {"feature_service": "big_tip", "features": ["x"], "entities": {"zone": ["north"], "driver_id": [1]}, "full_feature_names": True}
+    names = [name for name in demo().models["big_tip"].input_names if "__" in name]
+    assert list(columns(await http.post(PATH, json=body))) == ["zone", "driver_id", *names]
+
+
+async def test_windows_are_merged_at_as_of(http: httpx.AsyncClient, store: Store) -> None:
+    """`as_of` moves the windows, also as RFC 3339; beyond the ttl values expire; before what is kept they are INVALID; default is now."""
+    store.apply([trip(NOW_MS, "north"), trip(NOW_MS - 5 * HOUR_MS, "north")])
+    body = {"features": ["zones:count_1h", "zones:count_1d", "zones:age"], "entities": {"zone": ["north"]}}
+    for as_of, expected in (
+        (NOW_MS, [(1.0, "PRESENT"), (2.0, "PRESENT"), (0.0, "PRESENT")]),
+        ("2023-11-15T00:13:20+00:00", [(0.0, "PRESENT"), (2.0, "PRESENT"), (7200.0, "PRESENT")]),
+        (NOW_MS + 49 * HOUR_MS, [(None, "OUTSIDE_MAX_AGE")] * 3),
+        (NOW_MS - 30 * HOUR_MS, [(None, "INVALID")] * 3),
+        (None, [(None, "OUTSIDE_MAX_AGE")] * 3),
+    ):
+        found = columns(await http.post(PATH, json=body | {"as_of": as_of}))
+        assert [(found[name]["values"][0], found[name]["statuses"][0]) for name in ("count_1h", "count_1d", "age")] == expected, as_of
+
+
+async def test_no_content_type_is_needed(http: httpx.AsyncClient) -> None:
+    """Feast's own examples send none; any other is as good."""
+    content = json.dumps({"features": ["drivers:count"], "entities": {"driver_id": [None, "7", 7]}})
+    for headers in ({}, {"content-type": "text/plain"}):
+        found = columns(await http.post(PATH, content=content, headers=headers))
+        assert found["count"]["statuses"] == ["NOT_FOUND"] * 3
+        assert found["driver_id"]["values"] == [None, "7", 7]
+
+
+BAD = [
+    (b"", 400, "empty", "BadRequest"),
+    (b"[1]", 400, "object", "BadRequest"),
+    (b'{"features": ["zones:age"]}', 400, "entities", "BadRequest"),
+    (b'{"features": ["zones:age"], "entities": {}}', 400, "entities.zone is missing", "BadRequest"),
+    (b'{"features": ["zones:age"], "entities": {"zone": []}}', 400, "entities.zone is empty", "BadRequest"),
+    (b'{"features": ["zones:age"], "entities": {"zone": "a"}}', 400, "entities.zone is not a list", "BadRequest"),
+    (b'{"features": ["zones:age"], "entities": {"zone": ["a", 1.5]}}', 400, "entities.zone[1]", "BadRequest"),
+    (b'{"features": ["zones:age"], "entities": {"zone": ["a"], "x": [1, 2]}}', 400, "entities.x has 2 values", "BadRequest"),
+    (b'{"features": [], "entities": {"zone": ["a"]}}', 400, "features", "BadRequest"),
+    (b'{"features": ["age"], "entities": {"zone": ["a"]}}', 400, "view:feature", "BadRequest"),
+    (b'{"features": ["zones:nope"], "entities": {"zone": ["a"]}}', 404, "zones:nope", "UnknownFeature"),
+    (b'{"features": ["nope:age"], "entities": {"zone": ["a"]}}', 404, "nope", "FeatureViewNotFoundException"),
+    (b'{"features": ["zones@v2:age"], "entities": {"zone": ["a"]}}', 404, "zones@v2", "FeatureViewNotFoundException"),
+    (b'{"feature_service": "nope", "entities": {"zone": ["a"]}}', 404, "nope", "FeatureServiceNotFoundException"),
+    (b'{"features": ["zones:age", "zones:age"], "entities": {"zone": ["a"]}}', 400, "two columns", "BadRequest"),
+    (b'{"features": ["zones:age"], "entities": {"zone": ["a"]}, "as_of": "yesterday"}', 400, "as_of", "BadRequest"),
+    (b'{"features": ["zones:age"], "entities": {"zone": [' + b"1," * 5_000 + b"1]}}", 400, "5001 rows", "BadRequest"),
+    (b" " * 2_000_000, 413, "limit", "BodyTooLarge"),
+]
+
+
+async def test_bad_requests_name_the_field(http: httpx.AsyncClient) -> None:
+    """Where Feast says 500 the answer is 4xx with cause and mend, and with the three keys Feast's clients read."""
+    for content, status, named, kind in BAD:
+        answer = await http.post(PATH, content=content)
+        shown = answer.json()
+        assert (answer.status_code, shown["class"]) == (status, kind), content[:100]
+        assert named in shown["message"] + shown["mend"]
+        assert shown["message"] == shown["error"]
+        assert shown["module"] == ("feast.errors" if kind.endswith("Exception") else "tidemill.errors")
+
+
+async def test_a_large_request_is_answered(http: httpx.AsyncClient, store: Store) -> None:
+    """Thousands of rows, many of them the same, come back in order."""
+    store.apply([trip(NOW_MS, f"z{i}", fare=float(i)) for i in range(100)])
+    zones = [f"z{i % 150}" for i in range(5_000)]
+    found = columns(await http.post(PATH, json={"features": ["zones:mean_fare_1d"], "entities": {"zone": zones}, "as_of": NOW_MS}))
+    assert found["mean_fare_1d"]["values"] == [float(i % 150) if i % 150 < 100 else None for i in range(5_000)]
+
+
+async def test_state_without_a_fence_or_under_another_definition_is_not_served(http: httpx.AsyncClient, store: Store) -> None:
+    """A value nobody vouches for is not found; one of another definition is 503 with the mend; a damaged one is 500, and no other answer."""
+    store.apply([trip(NOW_MS, "north")])
+    body = {"features": ["zones:age"], "entities": {"zone": ["north"]}}
+    (fence,) = [key for key in store.client.keys("{demo.zones:*}f")]
+    whole = store.client.get(fence)
+    store.client.delete(fence)
+    assert columns(await http.post(PATH, json=body))["age"]["statuses"] == ["NOT_FOUND"]
+    store.client.set(fence, json.dumps(json.loads(whole) | {"definition": "old"}))
+    answer = await http.post(PATH, json=body)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "definition old" in answer.json()["error"]
+    store.client.set(fence, b"{")
+    assert (await http.post(PATH, json=body)).status_code == 500
+    store.client.set(fence, whole)
+    (state,) = store.client.keys("{demo.zones:*}e:north")
+    store.client.setrange(state, 30, b"\xff\xff")
+    answer = await http.post(PATH, json=body)
+    assert (answer.status_code, answer.json()["class"]) == (500, "CorruptState")
+
+
+async def test_features_are_listed(http: httpx.AsyncClient) -> None:
+    """GET /features shows views with features, types and descriptions, and models; the OpenAPI document has the hot route."""
+    shown = (await http.get("/features")).json()
+    assert [view["name"] for view in shown["views"]] == ["zones", "drivers"]
+    assert shown["views"][0]["description"] == "Trips by zone"
+    assert {"name": "mean_fare_1h", "type": "float", "aggregate": "mean", "column": "fare", "window_ms": HOUR_MS} in shown["views"][0][
+        "features"
+    ]
+    assert shown["feature_services"][1]["features"] == ["zones:mean_fare_1d"]
+    assert PATH in (await http.get("/openapi.json")).json()["paths"]
+    assert (await http.get("/docs")).status_code == 200
+    assert (await http.get(PATH)).status_code == 405
+
+
+async def test_no_reader_sees_half_a_batch(http: httpx.AsyncClient, store: Store) -> None:
+    """Each batch gives two entities of one partition one event more; under constant writing every answer has both counts equal."""
+    pair = ["z0", next(f"z{i}" for i in range(1, 100) if store.project and _partition(f"z{i}") == _partition("z0"))]
+    body = {"features": ["zones:count_1d"], "entities": {"zone": pair}, "as_of": NOW_MS}
+    stop = False
+
+    def write() -> int:
+        batches = 0
+        while not stop:
+            store.apply([trip(NOW_MS, zone) for zone in pair])
+            batches += 1
+        return batches
+
+    writer = asyncio.create_task(asyncio.to_thread(write))
+    seen = set()
+    try:
+        for _ in range(300):
+            counts = columns(await http.post(PATH, json=body))["count_1d"]["values"]
+            assert counts[0] == counts[1]
+            seen.add(counts[0])
+    finally:
+        stop = True
+        await writer
+    assert len(seen) > 10
+
+
+def _partition(zone: str) -> int:
+    from tidemill.topics import partition_of
+
+    return partition_of(zone.encode(), demo().views["zones"].partitions)
+
+
+async def test_redis_away_is_503_until_it_is_back(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Without Redis requests get 503 with Retry-After at once and readiness says why; when it is back all goes on by itself."""
+    with Stack(tmp_path_factory.mktemp("valkey"), services=(), servers=("valkey",)) as stack:
+        store = Store(stack.redis_url)
+        store.apply([trip(NOW_MS, "north")])
+        body = {"features": ["zones:count_1d"], "entities": {"zone": ["north"]}, "as_of": NOW_MS}
+        app = create_app(demo(), RedisSettings(url=stack.redis_url))
+        async with HttpServer(app, HttpSettings(port=0)) as server, httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+            assert columns(await http.post(PATH, json=body))["count_1d"]["values"] == [1.0]
+            with pytest.raises(redis.ConnectionError):
+                store.client.shutdown(now=True, force=True, nosave=True)
+                store.client.ping()
+            answer = await _until(http, body, 503)
+            assert answer.headers["retry-after"] == "1"
+            assert "Redis" in answer.json()["error"]
+            answer = await _until(http, body, 200)
+            assert columns(answer)["count_1d"]["values"] == [1.0]
+            assert (await http.get("/health/ready")).status_code == 200
+
+
+async def _until(http: httpx.AsyncClient, body: Any, status: int) -> httpx.Response:
+    async with asyncio.timeout(20):
+        while (answer := await http.post(PATH, json=body)).status_code != status:
+            await asyncio.sleep(0.02)
+    return answer
+
+
+async def test_the_views_of_another_project_are_apart(redis_url: str, store: Store) -> None:
+    """Two projects on one Redis do not see each other's entities."""
+    store.apply([trip(NOW_MS, "north")])
+    other = dataclasses.replace(demo(), name="other")
+    async with HttpServer(create_app(other, RedisSettings(url=redis_url)), HttpSettings(port=0)) as server:
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+            found = columns(await http.post(PATH, json={"features": ["zones:age"], "entities": {"zone": ["north"]}}))
+    assert found["age"]["statuses"] == ["NOT_FOUND"]
