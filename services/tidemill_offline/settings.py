@@ -4,23 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Self
 
-from pydantic import Field
-
-from tidemill.offline.mirror import Flush
-from tidemill.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, Settings
-
-
-class FlushSettings(Settings):
-    """When a commit is due."""
-
-    seconds: float = Field(
-        1.0, validation_alias="TIDEMILL_FLUSH_SECONDS", gt=0, le=60, description="seconds between two commits of a table"
-    )
-    rows: int = Field(100_000, validation_alias="TIDEMILL_FLUSH_ROWS", ge=1, description="the most rows of a commit")
-
-    def flush(self) -> Flush:
-        """As the mirror takes it."""
-        return Flush(self.seconds, self.rows)
+from tidemill.offline.mirror import FlushSettings
+from tidemill.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings
 
 
 class OfflineWriterSettings(NamedTuple):

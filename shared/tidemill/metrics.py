@@ -54,7 +54,9 @@ DEPENDENCY_UP = _gauge("dependency_up", "1 while the dependency (kafka, redis, o
 
 # Ingestion
 EVENTS_IN = _counter("ingestion_events_in_total", "Events read from an application topic or received over HTTP", "topic")
-EVENTS_OUT = _counter("ingestion_records_out_total", "Records acknowledged on a topic of ours, one per view or model an event feeds", "topic")
+EVENTS_OUT = _counter(
+    "ingestion_records_out_total", "Records acknowledged on a topic of ours, one per view or model an event feeds", "topic"
+)
 DEAD_LETTERS = _counter("ingestion_dead_letters_total", "Events written to the dead letters instead, by reason code", "topic", "reason")
 INGESTION_WAVE_SECONDS = _histogram(
     "ingestion_wave_seconds", "Time from the first record of a wave to the acknowledgement of its last", buckets=BATCH_BUCKETS
@@ -108,9 +110,12 @@ DEPLOYMENT_FAILURES = _counter("inference_deployment_failures_total", "Deploymen
 MODELS_LOADED = _gauge("inference_model_loaded_info", "1 for each model version that is loaded", "model", "version")
 
 # Prediction logging
+PREDLOG_PREDICTIONS = _counter("predlog_predictions_total", "Predictions with a subject taken up by the join, each once", "model")
 PREDLOG_JOINED = _counter("predlog_joined_total", "Predictions joined with their outcome", "model")
 PREDLOG_NEVER = _counter("predlog_never_total", "Predictions whose outcome did not arrive in time", "model")
 PREDLOG_PENDING = _gauge("predlog_pending_predictions", "Predictions still waiting for an outcome", "model")
+PREDLOG_LATE = _counter("predlog_late_outcomes_total", "Outcomes that came after their prediction was given up", "model")
+PREDLOG_LAG = _gauge("predlog_lag_records", "Records of a topic that the join has not read yet", "topic", "partition")
 
 # Drift detection
 DRIFT_WINDOWS = _counter("drift_windows_total", "Windows compared with their reference", "model")

@@ -55,11 +55,12 @@ class OfflineStore:
 
     def log_table(self, table: MirrorTable) -> LogTable:
         """A table to append to. It is created when it is first opened."""
-        about = _About(table.topic, table.partitions)
-        log = DeltaLog(
-            self.uri(table.name), table.schema, description=msgspec.json.encode(about).decode(), storage_options=self.storage_options
-        )
-        return LogTable(table, log)
+        about = msgspec.json.encode(_About(table.topic, table.partitions)).decode()
+        return LogTable(table, self.delta_log(table.name, table.schema, about))
+
+    def delta_log(self, name: str, schema: pa.Schema, description: str = "") -> DeltaLog:
+        """A table of one's own with counters. It is created when it is first opened."""
+        return DeltaLog(self.uri(name), schema, description=description, storage_options=self.storage_options)
 
     def snapshot(self, name: str) -> Snapshot:
         """The newest state of a table. Raises UnknownTable, TornTable, OfflineUnavailable."""

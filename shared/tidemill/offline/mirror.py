@@ -1,35 +1,32 @@
 """The worker that keeps a table equal to its topic: every record once, in commits of about a second.
 
-Positions come from the table, never from Kafka's committed offsets. Before it goes on, it reads the last record it wrote once more and compares
-its checksum, so that a topic that was truncated or made anew is refused instead of mixed with what is stored.
+Positions come from the table, never from Kafka's committed offsets.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import TopicPartition
+from pydantic import Field
 
 from tidemill import metrics
-from tidemill.errors import FenceConflict, KafkaUnavailable, TidemillError, TopicRecreated
-from tidemill.fences import proof_of
+from tidemill.errors import KafkaUnavailable, TidemillError, TopicMismatch
 from tidemill.health import HealthBoard
-from tidemill.kafka import consumer
-from tidemill.logs import get_logger
+from tidemill.kafka_topics import ensure_topics
+from tidemill.offline.reader import DenseReader
 from tidemill.offline.tables import MirrorTable
 from tidemill.offline_store import OfflineStore
-from tidemill.settings import KafkaSettings
-
-log = get_logger(__name__)
+from tidemill.project import Project
+from tidemill.settings import KafkaSettings, Settings
+from tidemill.topics import topic_specs
 
 RETRY_SECONDS = 1.0
 CHECK_SECONDS = 5.0
-KAFKA_SECONDS = 15.0
 
 
 class Flush(NamedTuple):
@@ -40,19 +37,17 @@ class Flush(NamedTuple):
     size_bytes: int = 64 << 20
 
 
-class _Read(NamedTuple):
-    """Records fetched and not yet committed, by partition."""
+class FlushSettings(Settings):
+    """When a commit is due."""
 
-    records: dict[int, list[Any]]
+    seconds: float = Field(
+        1.0, validation_alias="TIDEMILL_FLUSH_SECONDS", gt=0, le=60, description="seconds between two commits of a table"
+    )
+    rows: int = Field(100_000, validation_alias="TIDEMILL_FLUSH_ROWS", ge=1, description="the most rows of a commit")
 
-    def add(self, partition: int, records: Sequence[Any]) -> int:
-        """Take records and return their size in bytes."""
-        self.records.setdefault(partition, []).extend(records)
-        return sum(record.serialized_value_size for record in records)
-
-    @property
-    def rows(self) -> int:
-        return sum(map(len, self.records.values()))
+    def flush(self) -> Flush:
+        """As the mirror takes it."""
+        return Flush(self.seconds, self.rows)
 
 
 class Mirror:
@@ -66,10 +61,6 @@ class Mirror:
         self._kafka = kafka
         self._board = board
         self._flush = flush
-        self._next: dict[int, int] = {}
-        self._proofs: dict[int, int] = {}
-        self._ends: dict[int, int] = {}
-        self._checked = 0.0
         self._rows = metrics.OFFLINE_ROWS.labels(table.name)
         self._seconds = metrics.OFFLINE_COMMIT_SECONDS.labels(table.name)
         self._lags = {p: metrics.OFFLINE_LAG.labels(table.name, str(p)) for p in range(table.partitions)}
@@ -80,113 +71,84 @@ class Mirror:
         while True:
             try:
                 await self._follow()
-            except FenceConflict as error:
-                log.warning("the table is at another position; reading again from there", table=self.table.name, reason=str(error))
+            except TidemillError as error:  # FenceConflict too: another writer was there, and the table knows how far
                 self._board.down(self.table.name, str(error))
-            except TidemillError as error:
-                self._board.down(self.table.name, str(error))
-            except (KafkaError, OSError) as error:
-                self._board.down(self.table.name, f"Kafka at {self._kafka.bootstrap_servers}: {type(error).__name__} {error}".rstrip())
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _follow(self) -> None:
-        await asyncio.to_thread(self._read_positions)
-        reader = consumer(self._kafka)
+        proofs = await asyncio.to_thread(self._read_positions)
+        reader = DenseReader(self._kafka, self._targets(self.positions), self._targets(proofs))
         try:
-            await reader.start()
-            await self._seek(reader)
+            self._note_ends(await reader.start())
             self._board.up(self.table.name)
-            flushed = 0.0
+            flushed = checked = time.monotonic()
             while True:
-                read = await self._collect(reader, flushed + self._flush.seconds)
+                records = await self._collect(reader, flushed + self._flush.seconds)
                 flushed = time.monotonic()
-                if read.records:
-                    await asyncio.to_thread(self._commit, read)
-                await self._check(reader)
+                if records:
+                    await asyncio.to_thread(self._commit, records)
+                if flushed - checked > CHECK_SECONDS:
+                    self._note_ends(await reader.ends())
+                    checked = flushed
         finally:
             await reader.stop()
 
-    def _read_positions(self) -> None:
-        """Positions from the table, and the checksum of each partition's last row."""
+    def _targets(self, by_partition: dict[int, int]) -> dict[TopicPartition, int]:
+        return {TopicPartition(self.table.topic, p): value for p, value in by_partition.items()}
+
+    def _read_positions(self) -> dict[int, int]:
+        """Takes positions from the table and returns the checksum of each partition's last row."""
         self._log.open()
-        topic = self.table.topic
-        self.positions = {p: self._log.position(topic, p) for p in range(self.table.partitions)}
-        self._proofs = self._store.snapshot(self.table.name).proofs_before(self.positions)
+        self.positions = {p: self._log.position(self.table.topic, p) for p in range(self.table.partitions)}
+        return self._store.snapshot(self.table.name).proofs_before(self.positions)
 
-    async def _seek(self, reader: AIOKafkaConsumer) -> None:
-        """Places the reader one record before each position, where there is one, to compare it. Raises TopicRecreated."""
-        partitions = [TopicPartition(self.table.topic, p) for p in self.positions]
-        async with asyncio.timeout(KAFKA_SECONDS):
-            begins, ends = await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)
-        reader.assign(partitions)
-        for target in partitions:
-            position = self.positions[target.partition]
-            if not begins[target] <= position <= ends[target]:
-                raise self._recreated(target.partition, position, f"Kafka holds the offsets from {begins[target]} up to {ends[target]}")
-            again = target.partition in self._proofs and begins[target] < position
-            self._next[target.partition] = position - again
-            reader.seek(target, position - again)
-        self._note_ends(ends)
-
-    async def _collect(self, reader: AIOKafkaConsumer, due: float) -> _Read:
-        """Reads until a commit is due: not before `due` (monotonic seconds) unless much has been read; nothing within a second: empty."""
-        read, size_bytes = _Read({}), 0
-        while True:
-            wait_seconds = max(due - time.monotonic(), 0.0) if read.records else max(due - time.monotonic(), RETRY_SECONDS)
-            fetched = await reader.getmany(timeout_ms=int(wait_seconds * 1000), max_records=self._flush.rows)
+    async def _collect(self, reader: DenseReader, due: float) -> dict[int, list[Any]]:
+        """Records by partition, read until a commit is due (monotonic seconds) or much has come; nothing for a second: empty."""
+        read: dict[int, list[Any]] = {}
+        rows = size_bytes = 0
+        while rows < self._flush.rows and size_bytes < self._flush.size_bytes:
+            left_seconds = due - time.monotonic()
+            if left_seconds <= 0 and read:
+                break
+            fetched = await reader.fetch(left_seconds if read else max(left_seconds, RETRY_SECONDS), self._flush.rows)
+            if not fetched and not read:
+                break
             for target, records in fetched.items():
-                fresh = self._dense(target.partition, records)
-                size_bytes += read.add(target.partition, fresh) if fresh else 0
-            late = time.monotonic() >= due
-            if (late and (read.records or not fetched)) or read.rows >= self._flush.rows or size_bytes >= self._flush.size_bytes:
-                return read
+                read.setdefault(target.partition, []).extend(records)
+                rows += len(records)
+                size_bytes += sum(record.serialized_value_size for record in records)
+        return read
 
-    def _dense(self, partition: int, records: list[Any]) -> list[Any]:
-        """The records that are not in the table yet. Raises TopicRecreated on a hole, or when the last stored record is another one now."""
-        expected = self._next[partition]
-        if records[0].offset != expected or records[-1].offset - expected != len(records) - 1:
-            raise self._recreated(
-                partition, expected, f"Kafka gives {len(records)} records from {records[0].offset} to {records[-1].offset}"
-            )
-        self._next[partition] = records[-1].offset + 1
-        if expected == self.positions[partition] - 1 and (proof := self._proofs.get(partition)) is not None:
-            if proof_of(records[0].key, records[0].value) != proof:
-                raise self._recreated(partition, expected + 1, f"the record at {expected} is not the one that was stored")
-            return records[1:]
-        return records
-
-    def _commit(self, read: _Read) -> None:
+    def _commit(self, read: dict[int, list[Any]]) -> None:
         start = time.perf_counter()
-        rows = pa.Table.from_batches([self.table.rows(p, records) for p, records in sorted(read.records.items())])
-        moves = {p: (records[0].offset, records[-1].offset + 1) for p, records in read.records.items()}
-        self._log.append(rows, {(self.table.topic, p): move for p, move in moves.items()})
-        self.positions |= {p: end for p, (_, end) in moves.items()}
+        rows = pa.Table.from_batches([self.table.rows(p, records) for p, records in sorted(read.items())])
+        ends = {p: records[-1].offset + 1 for p, records in read.items()}
+        self._log.append(rows, {(self.table.topic, p): (self.positions[p], end) for p, end in ends.items()})
+        self.positions = self.positions | ends
         self._rows.inc(len(rows))
         self._seconds.observe(time.perf_counter() - start)
 
-    async def _check(self, reader: AIOKafkaConsumer) -> None:
-        """Every few seconds: whether Kafka still answers and still has what was read; sets the lag."""
-        if time.monotonic() - self._checked < CHECK_SECONDS:
-            return
-        try:
-            async with asyncio.timeout(KAFKA_SECONDS):
-                ends = await reader.end_offsets([TopicPartition(self.table.topic, p) for p in self.positions])
-        except TimeoutError:
-            raise KafkaUnavailable(
-                f"Kafka at {self._kafka.bootstrap_servers} does not answer", mend="start it; reading goes on by itself"
-            ) from None
-        for target, end in ends.items():
-            if end < self.positions[target.partition]:
-                raise self._recreated(target.partition, self.positions[target.partition], f"Kafka ends at {end}")
-        self._note_ends(ends)
-
     def _note_ends(self, ends: dict[TopicPartition, int]) -> None:
-        self._checked = time.monotonic()
         for target, end in ends.items():
-            self._lags[target.partition].set(end - self.positions[target.partition])
+            self._lags[target.partition].set(max(end - self.positions[target.partition], 0))
 
-    def _recreated(self, partition: int, position: int, found: str) -> TopicRecreated:
-        return TopicRecreated(
-            f"{self.table.topic}[{partition}] is stored up to offset {position} in table {self.table.name!r}, but {found}",
-            mend="the topic was truncated or made anew: restore it, or move the table away to begin again from what Kafka has",
-        )
+
+async def need_topics(project: Project, kafka: KafkaSettings, board: HealthBoard, topics: Iterable[str]) -> None:
+    """Makes the topics that are missing; waits for Kafka, and for someone to mend a topic of another shape. Reports as `topics`."""
+    specs = topic_specs(project)
+    while True:
+        try:
+            await ensure_topics(kafka, {topic: specs[topic] for topic in topics})
+        except (KafkaUnavailable, TopicMismatch) as error:
+            board.down("topics", str(error))
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            board.up("topics")
+            return
+
+
+async def together(*workers: Coroutine[Any, Any, None]) -> None:
+    """Runs workers side by side; an exception of one ends all."""
+    async with asyncio.TaskGroup() as group:
+        for worker in workers:
+            group.create_task(worker)

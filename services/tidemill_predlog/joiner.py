@@ -1,0 +1,221 @@
+"""The worker that drives the join: reads both topics, commits results with the positions they cover, publishes them.
+
+After any failure it starts anew from the table of results: it feeds the join with the rows of the last hours below the positions, reads from
+Kafka what the tables do not have yet, and goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from tidemill import metrics
+from tidemill.errors import TidemillError, UnknownTable
+from tidemill.health import HealthBoard
+from tidemill.offline.mirror import CHECK_SECONDS, RETRY_SECONDS
+from tidemill.offline.reader import DenseReader, recreated
+from tidemill.offline.tables import MirrorTable
+from tidemill.offline_store import OfflineStore
+from tidemill.project import Project
+from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, decoder
+from tidemill.settings import KafkaSettings
+from tidemill.topics import results_topic
+from tidemill_predlog.join import Join, Outcome, Prediction
+from tidemill_predlog.outbox import Outbox
+from tidemill_predlog.results import Progress, ResultsTable
+
+T = TypeVar("T")
+
+COMMIT_SECONDS = 1.0
+IDLE_COMMIT_SECONDS = 10.0
+_FETCH_SECONDS = 0.2
+_FETCH_ROWS = 20_000
+_BARRIER_SECONDS = 0.2
+_PREDICTION, _OUTCOME = decoder(PredictionRecord), decoder(OutcomeRecord)
+_PREDICTION_COLUMNS = ["partition", "offset", "id", "model", "version", "subject", "time", "output"]
+_OUTCOME_COLUMNS = ["partition", "offset", "model", "subject", "value", "known"]
+
+
+class Joiner:
+    """Joins until cancelled; reports on the board as `join`."""
+
+    def __init__(
+        self, store: OfflineStore, project: Project, tables: tuple[MirrorTable, MirrorTable], kafka: KafkaSettings, board: HealthBoard
+    ) -> None:
+        self._store = store
+        self._kafka = kafka
+        self._board = board
+        self._predictions, self._outcomes = tables
+        self._within_ms = {model.name: model.outcome.within_ms for model in project.models.values()}
+        self._topic = results_topic(project.name)
+        self._table = ResultsTable(store, [TopicPartition(table.topic, p) for table in tables for p in range(table.partitions)])
+        board.require("join")
+
+    async def run(self) -> None:
+        """Join; whatever fails is told and tried again from the table of results."""
+        while True:
+            try:
+                await self._follow()
+            except TidemillError as error:
+                self._board.down("join", str(error))
+            except KafkaError as error:
+                self._board.down("join", f"Kafka at {self._kafka.bootstrap_servers}: {type(error).__name__} {error}".rstrip())
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _follow(self) -> None:
+        progress = await asyncio.to_thread(self._table.open)
+        outbox = Outbox(self._kafka, self._topic, self._table)
+        try:
+            await outbox.start(progress.seq)
+            join = Join(self._within_ms, progress.clock)
+            stored = await asyncio.to_thread(self._feed_tables, join, progress)
+            await self._feed_rest(join, stored, progress)
+            join.advance(progress.clock)
+            join.take()  # all of them are in the table: the join is as it was at that commit
+            join.accepted.clear()
+            join.late.clear()
+            await self._go_on(outbox, join, progress)
+        finally:
+            await outbox.stop()
+
+    def _feed_tables(self, join: Join, progress: Progress) -> dict[TopicPartition, int]:
+        """Feeds the join from the tables, below the positions covered. Returns from where on Kafka has to be read."""
+        begin: dict[TopicPartition, int] = {}
+        feeds: list[tuple[MirrorTable, str, list[str], Callable[[pa.Table], None]]] = [
+            (self._outcomes, "known", _OUTCOME_COLUMNS, lambda rows: _feed_outcomes(join, rows)),
+            (self._predictions, "time", _PREDICTION_COLUMNS, lambda rows: _feed_predictions(join, rows)),
+        ]
+        for table, clock_column, columns, feed in feeds:
+            covered = {p: progress.positions[TopicPartition(table.topic, p)] for p in range(table.partitions)}
+            try:
+                snapshot = self._store.snapshot(table.name)
+                positions = snapshot.positions
+            except UnknownTable:
+                positions = dict.fromkeys(covered, 0)
+            begin |= {TopicPartition(table.topic, p): min(positions[p], end) for p, end in covered.items()}
+            for p, end in covered.items():
+                if positions[p] and end:
+                    below = (pc.field("partition") == p) & (pc.field("offset") < end)
+                    feed(snapshot.scan(columns, below & (pc.field(clock_column) >= join.clock - join.memory_ms)))
+        return begin
+
+    async def _feed_rest(self, join: Join, stored: dict[TopicPartition, int], progress: Progress) -> None:
+        """Feeds the join with the records between what the tables have and the positions covered."""
+        lacking = {target: position for target, position in stored.items() if position < progress.positions[target]}
+        if not lacking:
+            return
+        reader = DenseReader(self._kafka, lacking, {})
+        try:
+            for target, end in (await reader.start()).items():
+                if end < progress.positions[target]:
+                    raise recreated(target, progress.positions[target], f"Kafka ends at {end}")
+            while any(reader.next[target] < progress.positions[target] for target in lacking):
+                for target, records in (await reader.fetch(_FETCH_SECONDS, _FETCH_ROWS)).items():
+                    self._feed(join, target, [record for record in records if record.offset < progress.positions[target]])
+        finally:
+            await reader.stop()
+
+    async def _go_on(self, outbox: Outbox, join: Join, progress: Progress) -> None:
+        """Joins what comes, and commits and publishes about once a second."""
+        reader = DenseReader(self._kafka, progress.positions, {})
+        try:
+            await reader.start()
+            self._board.up("join")
+            clock = _Clock(progress.now)
+            results: list[ResultRecord] = []
+            committed = time.monotonic()
+            while True:
+                for target, records in (await reader.fetch(_FETCH_SECONDS, _FETCH_ROWS)).items():
+                    clock.now = max(clock.now, self._feed(join, target, records))
+                await clock.drive(join, reader)
+                results += join.take()
+                waited_seconds = time.monotonic() - committed
+                moved = clock.now != progress.now or reader.next != progress.positions
+                if (results and waited_seconds > COMMIT_SECONDS) or (moved and waited_seconds > IDLE_COMMIT_SECONDS):
+                    after = Progress(dict(reader.next), join.clock, clock.now, progress.seq + len(results), progress.commit + 1)
+                    await self._commit(outbox, results, progress, after)
+                    self._count(join, results)
+                    progress, results, committed = after, [], time.monotonic()
+        finally:
+            await reader.stop()
+
+    async def _commit(self, outbox: Outbox, results: Sequence[ResultRecord], before: Progress, after: Progress) -> None:
+        numbered = [msgspec.structs.replace(result, seq=before.seq + i) for i, result in enumerate(results)]
+        await asyncio.to_thread(self._table.append, numbered, before, after)
+        await outbox.publish(numbered)
+
+    def _feed(self, join: Join, target: TopicPartition, records: Sequence[Any]) -> int:
+        """Feeds the join; returns the latest time that has certainly passed: no record is taken at its word beyond the clock of who wrote it."""
+        if target.topic == self._outcomes.topic:
+            outcomes = [(record, _decoded(_OUTCOME, record.value)) for record in records]
+            for _, outcome in outcomes:
+                if outcome is not None:
+                    join.outcome(Outcome(outcome.model, outcome.subject, outcome.value, outcome.known))
+            return max((min(outcome.known, record.timestamp) for record, outcome in outcomes if outcome is not None), default=0)
+        predictions = [p for record in records if record.key is not None and (p := _decoded(_PREDICTION, record.value)) is not None]
+        for p in predictions:
+            join.predict(Prediction(p.id, p.model, p.version, p.subject, p.time, p.output))
+        return max((min(p.time, p.served) for p in predictions), default=0)
+
+    def _count(self, join: Join, results: Sequence[ResultRecord]) -> None:
+        for (model, status), count in Counter((result.model, result.status) for result in results).items():
+            (metrics.PREDLOG_JOINED if status == "joined" else metrics.PREDLOG_NEVER).labels(model).inc(count)
+        for model in self._within_ms:
+            metrics.PREDLOG_PENDING.labels(model).set(join.pending[model])
+            metrics.PREDLOG_PREDICTIONS.labels(model).inc(join.accepted.pop(model, 0))
+            metrics.PREDLOG_LATE.labels(model).inc(join.late.pop(model, 0))
+
+
+class _Clock:
+    """Lets the join's clock pass a time once everything has been read that was in the log when that time was first seen.
+
+    Partitions are read at different speeds, above all after a pause: without this, an outcome could be waited for too briefly only because its
+    partition is read later than others.
+    """
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+        self._target: tuple[int, dict[TopicPartition, int]] | None = None
+        self._asked = 0.0
+
+    async def drive(self, join: Join, reader: DenseReader) -> None:
+        """Advances the join when that is due. Raises KafkaUnavailable when Kafka has not answered for a while."""
+        if self._target is not None:
+            time_ms, ends = self._target
+            if all(reader.next[target] >= end for target, end in ends.items()):
+                join.advance(time_ms)
+                self._target = None
+        idle = time.monotonic() - self._asked
+        if (self._target is None and self.now > join.clock and idle > _BARRIER_SECONDS) or idle > CHECK_SECONDS:
+            self._asked = time.monotonic()
+            ends = await reader.ends()
+            self._target = self._target or (self.now, ends)
+            for target, end in ends.items():
+                metrics.PREDLOG_LAG.labels(target.topic, str(target.partition)).set(max(end - reader.next[target], 0))
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], value: bytes | None) -> T | None:
+    """A record as the tables have it: None where they have a blank row."""
+    try:
+        return None if value is None else decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _feed_predictions(join: Join, rows: pa.Table) -> None:
+    for row in zip(*(rows[name].to_pylist() for name in _PREDICTION_COLUMNS[2:]), strict=True):
+        join.predict(Prediction(*row))
+
+
+def _feed_outcomes(join: Join, rows: pa.Table) -> None:
+    for row in zip(*(rows[name].to_pylist() for name in _OUTCOME_COLUMNS[2:]), strict=True):
+        join.outcome(Outcome(*row))

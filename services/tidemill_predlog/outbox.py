@@ -1,0 +1,74 @@
+"""Publishing results: the table is the truth, the topic follows it.
+
+A result is in the table before it is published. At start, and after anything went wrong, the topic's last record says what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+from aiokafka import TopicPartition
+
+from tidemill.errors import KafkaUnavailable, TopicRecreated
+from tidemill.kafka import close_producer, producer, send_wave
+from tidemill.kafka_topics import offset_ranges
+from tidemill.offline.reader import KAFKA_SECONDS, DenseReader
+from tidemill.records import ResultRecord, decoder, encode
+from tidemill.settings import KafkaSettings
+from tidemill_predlog.results import ResultsTable
+
+_DECODER = decoder(ResultRecord)
+
+
+class Outbox:
+    """Publishes the results of a table to a topic of one partition, in order of `seq`, each once as long as one process does it."""
+
+    def __init__(self, kafka: KafkaSettings, topic: str, table: ResultsTable) -> None:
+        self._kafka = kafka
+        self._topic = topic
+        self._table = table
+        self._producer = producer(kafka)
+
+    async def start(self, next_seq: int) -> None:
+        """Connect and publish what the topic lacks below `next_seq`. Raises KafkaUnavailable, TopicRecreated."""
+        await self._producer.start()
+        published = await self._published()
+        if published > next_seq:
+            raise TopicRecreated(
+                f"{self._topic} holds results up to {published}, table 'results' only up to {next_seq}",
+                mend="restore the table, or delete the topic so that it is filled from the table",
+            )
+        for results in await asyncio.to_thread(self._table.since, published, next_seq):
+            await self.publish(results)
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await close_producer(self._producer)
+
+    async def publish(self, results: Sequence[ResultRecord]) -> None:
+        """Write results and return once they are acknowledged; waits while Kafka is away."""
+        await send_wave(self._producer, {(self._topic, 0): [(result.prediction.encode(), encode(result), []) for result in results]})
+
+    async def _published(self) -> int:
+        """The number after the topic's last result."""
+        target = TopicPartition(self._topic, 0)
+        held = (await offset_ranges(self._kafka, self._topic))[target]
+        if held.begin == held.end:
+            return 0
+        reader = DenseReader(self._kafka, {target: held.end - 1}, {})
+        try:
+            await reader.start()
+            fetched = await reader.fetch(KAFKA_SECONDS, 1)
+        finally:
+            await reader.stop()
+        if target not in fetched:
+            raise KafkaUnavailable(f"the last record of {self._topic} cannot be read", mend="look at the brokers' logs")
+        try:
+            return _DECODER.decode(fetched[target][0].value).seq + 1
+        except (msgspec.DecodeError, TypeError) as error:
+            raise TopicRecreated(
+                f"the last record of {self._topic} is not a result: {error}",
+                mend="only prediction logging may write this topic: delete it, and it is filled again",
+            ) from error
