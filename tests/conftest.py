@@ -1,12 +1,20 @@
 """Real servers for the tests: one Kafka and one Valkey for a whole test run, in a temporary folder."""
 
+import os
 import uuid
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import redis
 
 from tidemill.local.stack import Stack
+
+# Few examples while one works, many where time is no matter: HYPOTHESIS_PROFILE=ci. No deadline: tests never assert times.
+_CALM = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("dev", max_examples=30, deadline=None, suppress_health_check=_CALM)
+hypothesis.settings.register_profile("ci", max_examples=400, deadline=None, suppress_health_check=_CALM)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 @pytest.fixture(scope="session")

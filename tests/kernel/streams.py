@@ -1,0 +1,160 @@
+"""Streams of events for property tests, views that use every aggregation, and a naive reference of what an entity accepts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from hypothesis import strategies as st
+
+from tidemill import Event, FeatureView, aggregations
+from tidemill.aggregations import LIFETIME, Aggregation
+from tidemill.declarations import Feature
+from tidemill.kernel import EntityState, ViewKernel
+
+START_MS = 1_700_000_000_000
+MINUTE_MS = 60_000
+COLUMNS = ("x", "y", "x > 0", "y * 2 < 10 or not flag")
+WINDOWS = ("2m", "10m", "1h", LIFETIME)
+TILES = {"10m": "5m", "1h": "15m"}
+DEDUPE = 3
+
+EVENT = Event(
+    "test.happened", fields={"who": str, "at": int, "x": float | None, "y": int, "flag": bool}, time="at", topic="test.happened"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Values:
+    """The fields of one event that a view folds."""
+
+    x: float | None
+    y: int
+    flag: bool
+
+
+@dataclass(frozen=True)
+class Happening:
+    """One event of one entity."""
+
+    time_ms: int
+    id: str | None
+    values: Values
+
+
+def aggregation_kinds() -> list[type[Aggregation]]:
+    """Every concrete class of aggregation there is, found by walking the subclasses."""
+
+    def below(kind: type[Aggregation]) -> Iterable[type[Aggregation]]:
+        for child in kind.__subclasses__():
+            yield child
+            yield from below(child)
+
+    kinds = set(below(Aggregation))  # type: ignore[type-abstract]
+    return sorted({kind for kind in kinds if not inspect.isabstract(kind)}, key=lambda kind: kind.__name__)
+
+
+def features_of(kind: type[Aggregation]) -> list[Aggregation]:
+    """One kind of aggregation over every column it can take."""
+    columns: tuple[str | None, ...] = COLUMNS if kind.needs_column else (None, *COLUMNS)
+    return [kind(column=column, name=f"{kind.__name__.lower()}_{i}") for i, column in enumerate(columns)]
+
+
+def view_of(features: Sequence[Aggregation]) -> FeatureView:
+    """A view of these features over windows of several tile sizes."""
+    return FeatureView("tested", EVENT, "who", features, windows=WINDOWS, tile="1m", tiles=TILES, dedupe=DEDUPE)
+
+
+def everything() -> ViewKernel:
+    """The kernel of a view with every aggregation over every column."""
+    return ViewKernel(view_of([feature for kind in aggregation_kinds() for feature in features_of(kind)]))
+
+
+def column_value(column: str | None, values: Values) -> float | None:
+    """What a column is for one event, said again in plain Python."""
+    x, y, flag = values.x, values.y, values.flag
+    match column:
+        case None | "y":
+            return float(y)
+        case "x":
+            return x
+        case "x > 0":
+            return None if x is None else float(x > 0)
+        case "y * 2 < 10 or not flag":
+            return float(y * 2 < 10 or not flag)
+    raise AssertionError(column)
+
+
+@dataclass
+class Reference:
+    """What an entity accepts, by the rules as documented, with nothing forgotten."""
+
+    horizon_ms: int
+    accepted: list[Happening] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+
+    @property
+    def newest_ms(self) -> int:
+        """Time of the newest accepted event."""
+        return max(event.time_ms for event in self.accepted)
+
+    def offer(self, event: Happening) -> str:
+        """Takes an event or not: "FOLDED", "LATE" or "DUPLICATE"."""
+        if self.accepted and event.time_ms < self.newest_ms - self.horizon_ms:
+            return "LATE"
+        if event.id is not None:
+            if event.id in self.ids[-DEDUPE:]:
+                return "DUPLICATE"
+            self.ids.append(event.id)
+        self.accepted.append(event)
+        return "FOLDED"
+
+    def value(self, feature: Feature, time_ms: int) -> float:
+        """A feature as its oracle says, over all accepted events in the tiles that the window covers."""
+        events = self.accepted
+        if feature.window_ms is not None:
+            tile_ms = feature.tile_ms
+            first, last = (time_ms - feature.window_ms) // tile_ms, time_ms // tile_ms
+            events = [event for event in events if first <= event.time_ms // tile_ms <= last]
+        column = feature.aggregation.column
+        value = feature.aggregation.oracle([(event.time_ms, column_value(column, event.values)) for event in events])
+        if isinstance(feature.aggregation, aggregations.Age):
+            return (time_ms - value) / 1000 if events and value > float("-inf") else float("nan")
+        return value
+
+    def scale(self) -> float:
+        """How large sums of this stream can get; what a tolerance is relative to."""
+        return sum(abs(event.values.x or 0.0) + abs(event.values.y) + 1.0 for event in self.accepted)
+
+
+_FLOATS = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e9, 1e9, allow_subnormal=False))
+_VALUES = st.builds(Values, st.none() | _FLOATS, st.integers(-(2**40), 2**40) | st.integers(-9, 9), st.booleans())
+_IDS = st.none() | st.sampled_from("abcdef")
+_EDGES_MS = st.sampled_from([0, 0, 1, -1, 17_331])
+_STEPS = st.one_of(st.integers(0, 4), st.integers(-6, 6), st.integers(-150, 150))  # half minutes
+
+
+@st.composite
+def streams(draw: st.DrawFn, max_size: int = 20) -> list[Happening]:
+    """Events of one entity, out of order, some late beyond the horizon, some twice, at and beside the edges of tiles."""
+    events, newest = [], START_MS
+    for step, edge, event_id, values in draw(st.lists(st.tuples(_STEPS, _EDGES_MS, _IDS, _VALUES), min_size=1, max_size=max_size)):
+        time_ms = newest // 30_000 * 30_000 + step * 30_000 + edge
+        newest = max(newest, time_ms)
+        events.append(Happening(time_ms, event_id, values))
+    return events
+
+
+READ_OFFSETS_MS = [
+    -3 * 60 * MINUTE_MS, -61 * MINUTE_MS, -9 * MINUTE_MS, -MINUTE_MS, -1, 0, 1, MINUTE_MS, 7 * MINUTE_MS, 59 * MINUTE_MS, 61 * MINUTE_MS, 10**10,
+]  # fmt: skip
+"""Times to read at, relative to the newest event: before, at and after it, up to where every window is empty."""
+
+
+def fold_all(kernel: ViewKernel, events: Iterable[Happening], state: EntityState | None = None) -> EntityState:
+    """Applies events one after another."""
+    state = state or kernel.new_state()
+    for event in events:
+        kernel.apply(state, event.time_ms, event.id, event.values)
+    return state
