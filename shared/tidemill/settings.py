@@ -83,10 +83,13 @@ class KafkaSettings(Settings):
     )
 
     def client_options(self) -> dict[str, Any]:
-        """Keyword arguments that any aiokafka client takes to reach this cluster."""
+        """Keyword arguments that any aiokafka client takes to reach this cluster. Raises SettingsError for an unusable authority file."""
         options: dict[str, Any] = {"bootstrap_servers": self.bootstrap_servers, "security_protocol": self.security_protocol}
         if self.security_protocol.endswith("SSL"):
-            options["ssl_context"] = ssl.create_default_context(cafile=self.ssl_cafile)
+            try:
+                options["ssl_context"] = ssl.create_default_context(cafile=self.ssl_cafile)
+            except OSError as error:
+                raise SettingsError(f"KAFKA_SSL_CAFILE cannot be read: {error}", mend="set it to a PEM file of trusted authorities") from error
         if self.security_protocol.startswith("SASL"):
             options |= {
                 "sasl_mechanism": self.sasl_mechanism,
