@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import is_classifier
-from sklearn.metrics import brier_score_loss, log_loss, mean_absolute_error, mean_squared_error, roc_auc_score
+from sklearn.metrics import brier_score_loss, log_loss, mean_absolute_error, mean_squared_error
 
 from tidemill.declarations import Model
 from tidemill.engine import Engine
 from tidemill.errors import TidemillError
 from tidemill.models import Parity
+from tidemill.roc import auc_with_error
 from tidemill_training.dataset import Floats, TrainingSet
 
 HOLDOUT = 0.2
@@ -58,9 +59,11 @@ def outputs(pipeline: Any, matrix: Floats, *, probability: bool) -> Floats:
 def score(labels: Any, output: Floats, *, probability: bool) -> dict[str, float]:
     """Quality on held-out rows: auc, log_loss and brier for a probability, mae and rmse for a value."""
     if probability:
+        auc, error = auc_with_error(np.asarray(labels), output)
         clipped = np.clip(output.astype(np.float64), 1e-7, 1 - 1e-7)
         return {
-            "auc": float(roc_auc_score(labels, output)),
+            "auc": auc,
+            "auc_error": error,
             "log_loss": float(log_loss(labels, clipped)),
             "brier": float(brier_score_loss(labels, clipped)),
             "positive_share": float(np.mean(labels)),

@@ -1,0 +1,1 @@
+"""Drift detection: live inputs, outputs and performance against what a model was trained on."""

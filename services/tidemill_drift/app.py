@@ -1,0 +1,17 @@
+"""Wiring of drift detection: the detector and the HTTP answers beside it."""
+
+from __future__ import annotations
+
+from tidemill.health import HealthBoard, OpsApp
+from tidemill.project import load_project
+from tidemill.worker import run_workers
+from tidemill_drift.detector import Detector
+from tidemill_drift.settings import DriftSettings
+
+
+async def run(settings: DriftSettings) -> None:
+    """Watch until SIGTERM. Raises ProjectError, DeclarationError or SettingsError when it cannot start."""
+    project = load_project(settings.project.project)
+    board = HealthBoard("kafka")
+    detector = Detector(project, settings.kafka, settings.offline.root, settings.windows, board)
+    await run_workers(OpsApp(board), settings.http, detector.run())
