@@ -46,7 +46,10 @@ class Detector:
         self._project, self._kafka, self._offline_root, self._settings, self._board = project, kafka, offline_root, windows, board
         self._topics = (predictions_topic(project.name), results_topic(project.name))
         self._alerts = alerts_topic(project.name)
-        self._decoders = {self._topics[0]: decoder(PredictionRecord), self._topics[1]: decoder(ResultRecord)}
+        self._decoders: dict[str, msgspec.json.Decoder[Any]] = {
+            self._topics[0]: decoder(PredictionRecord),
+            self._topics[1]: decoder(ResultRecord),
+        }
         self._group = f"{project.name}.drift"
         self._manifests: dict[tuple[str, str], Manifest] = {}
         specs = topic_specs(project)
@@ -147,7 +150,7 @@ class Detector:
             log.error("window not judged", model=model, version=version, reason=str(error))
             return []
         compare = compare_results if isinstance(records[0], ResultRecord) else compare_predictions
-        return [(window, finding) for finding in compare(manifest, _distinct(records), self._settings.budget)]  # type: ignore[operator]
+        return [(window, finding) for finding in compare(manifest, _distinct(records), self._settings.budget)]
 
     def _manifest(self, model: str, version: str) -> Manifest:
         if (model, version) not in self._manifests:
