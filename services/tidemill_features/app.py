@@ -29,6 +29,7 @@ log = get_logger(__name__)
 
 REDIS_TIMEOUT_SECONDS = 3.0
 RETRY_SECONDS = 10.0
+STOP_SECONDS = 8.0  # Faust may wait for a Kafka that is away
 
 
 async def serve(project: Project, http: HttpSettings, kafka: KafkaSettings, redis: RedisSettings, features: FeaturesSettings) -> None:
@@ -59,7 +60,8 @@ async def _run(project: Project, worker: Worker, board: HealthBoard, kafka: Kafk
     finally:
         watching.cancel()
         with contextlib.suppress(Exception):
-            await app.stop()
+            async with asyncio.timeout(STOP_SECONDS):
+                await app.stop()
         watchdog.stop()
 
 

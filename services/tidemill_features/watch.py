@@ -55,22 +55,21 @@ class Watch:
         lags = {tp: ends[tp] - self._worker.next(tp) for tp in placed}
         for tp, lag in lags.items():
             metrics.FEATURES_LAG.labels(self._worker.view(tp), tp.partition).set(lag)
+        for tp in self._positions.keys() - lags.keys():
+            metrics.FEATURES_LAG.remove(self._worker.view(tp), str(tp.partition))
         return lags
 
     def _report(self, lags: dict[TP, int]) -> None:
-        joined = self._app.consumer_generation_id > 0 and not self._app.rebalancing
-        refused = self._worker.refused
-        waiting = self._app.consumer.assignment() - lags.keys() - refused.keys()
-        positions = {tp: self._worker.next(tp) for tp in lags}
-        if not joined:
-            self._board.down("partitions", "joining the consumer group")
-        elif refused or waiting:
-            reasons = [*refused.values()] + [f"{tp.topic}[{tp.partition}] has no position yet" for tp in waiting]
-            self._board.down("partitions", "; ".join(reasons))
-        else:
-            self._board.up("partitions")
+        worker, joined = self._worker, self._app.consumer_generation_id > 0 and not self._app.rebalancing
+        assigned = self._app.consumer.assignment()
+        refused = {tp: reason for tp, reason in worker.refused.items() if tp in assigned}
+        waiting = assigned - lags.keys() - refused.keys()
+        reasons = ["joining the consumer group"] if not joined else list(refused.values())
+        reasons += [f"{tp.topic}[{tp.partition}] has no position yet" for tp in waiting] + [worker.held_up or ""]
+        self._board.report("partitions", "; ".join(filter(None, reasons)) or None)
+        positions = {tp: worker.next(tp) for tp in lags}
         idle = joined and not waiting and not any(lags.values())
-        if idle or positions != self._positions or "redis" in self._board.missing:
+        if idle or positions != self._positions or worker.held_up or "redis" in self._board.missing:
             self._watchdog.beat()
         self._positions = positions
 

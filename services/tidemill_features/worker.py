@@ -37,7 +37,10 @@ class Superseded(Exception):
 
 
 class Worker:
-    """Folds slices of all views of a project. `refused`: why a partition is not folded, for a person."""
+    """Folds slices of all views of a project.
+
+    `refused`: why a partition is not folded, for a person; `held_up`: why the store does not take the batch in work.
+    """
 
     def __init__(self, project: Project, writer: OnlineWriter, cache_bytes: int) -> None:
         self._project = project
@@ -50,6 +53,7 @@ class Worker:
         self._partitions: dict[TP, Partition] = {}
         self._stopped: dict[TP, tuple[bytes | None, TidemillError]] = {}
         self.refused: dict[TP, str] = {}
+        self.held_up: str | None = None
 
     @property
     def topics(self) -> list[str]:
@@ -144,11 +148,16 @@ class Worker:
         pause = FIRST_PAUSE_SECONDS
         while not chain.broken:
             try:
-                return await ask()
+                answer = await ask()
             except (Unavailable, StoreError) as error:
                 log.warning("the store does not take a batch, trying again", reason=error.message, mend=error.mend)
+                self.held_up = str(error)
+            else:
+                self.held_up = None
+                return answer
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        self.held_up = None
         raise Superseded
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from time import monotonic
 from typing import Any, NamedTuple
 
 import faust
@@ -26,7 +27,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage, Message
 
-from tidemill import kafka
+from tidemill import kafka, metrics
 from tidemill.errors import StoreError, Unavailable
 from tidemill.logs import get_logger
 from tidemill.settings import KafkaSettings
@@ -35,6 +36,8 @@ log = get_logger(__name__)
 
 SLICE_RECORDS = 2_000
 PAUSE_SECONDS = 0.5
+ASK_AGAIN_SECONDS = 1.0
+SESSION_MS = 6_000  # the least a broker accepts by default: how soon another worker takes over from one that was killed
 EXIT_SOFTWARE = 70
 
 
@@ -68,7 +71,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         assert isinstance(transport, Transport)
-        return kafka.consumer(transport.kafka, group=self.app.conf.id)
+        return kafka.consumer(transport.kafka, group=self.app.conf.id, session_timeout_ms=SESSION_MS, heartbeat_interval_ms=SESSION_MS // 4)
 
 
 class Consumer(driver.Consumer):
@@ -79,6 +82,7 @@ class Consumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._chains: dict[TP, Chain] = {}
+        self._left_out: dict[TP, float] = {}  # until when (monotonic) not to ask for its position again
         self._done: dict[TP, int] = {}
         self._committed: dict[TP, int] = {}
 
@@ -95,6 +99,7 @@ class Consumer(driver.Consumer):
         for chain in self._chains.values():
             chain.broken = True
         self._chains.clear()
+        self._left_out.clear()
         self._done.clear()
 
     async def perform_seek(self) -> None:
@@ -131,17 +136,17 @@ class Consumer(driver.Consumer):
 
     async def _place(self) -> None:
         """Start a chain for every assigned partition without one."""
-        generation = self.app.consumer_generation_id
-        missing = self.assignment() - self.placed
+        generation, now = self.app.consumer_generation_id, monotonic()
+        missing = {tp for tp in self.assignment() - self.placed if self._left_out.get(tp, now) <= now}
         if not missing:
             return
         begins, ends = await self.earliest_offsets(*missing), await self.highwaters(*missing)
         positions = await self.transport.positions({tp: range(begins[tp], ends[tp]) for tp in missing})
-        if not positions:
-            return
-        await self.seek_wait(positions)
+        if positions:
+            await self.seek_wait(positions)
         if generation == self.app.consumer_generation_id and self.flow_active:
             self._chains |= {tp: Chain(start) for tp, start in positions.items()}
+            self._left_out |= dict.fromkeys(missing - positions.keys(), now + ASK_AGAIN_SECONDS)
 
     def on_buffer_full(self, tp: TP) -> None:
         """A full queue holds the fetcher back by itself; Faust would also stop fetching the partition, for a second."""
@@ -201,6 +206,7 @@ def _slices(chain: Chain, records: Sequence[Any]) -> Iterator[Slice]:
                 wanted=chain.next,
                 got=start,
             )
+            metrics.DELIVERY_GAPS.labels(part[0].topic).inc()
             chain.broken = True
             return
         chain.next = last + 1

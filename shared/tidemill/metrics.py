@@ -52,6 +52,9 @@ def _histogram(name: str, meaning: str, *labels: str, buckets: tuple[float, ...]
 # Every process
 DEPENDENCY_UP = _gauge("dependency_up", "1 while the dependency (kafka, redis, offline ...) answers, else 0", "dependency")
 
+# Workers with batched delivery
+DELIVERY_GAPS = _counter("delivery_gaps_total", "Times Kafka's client left out records and the partition was placed anew", "topic")
+
 # Ingestion
 EVENTS_IN = _counter("ingestion_events_in_total", "Events read from an application topic or received over HTTP", "topic")
 EVENTS_OUT = _counter(

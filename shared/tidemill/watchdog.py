@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import os
 import sys
@@ -17,12 +18,13 @@ EXIT_STUCK = 70
 class Watchdog:
     """Ends the process with the stacks of all threads in its log unless `beat` is called at least every `patience_seconds`.
 
-    It lives in a thread of its own, so that a blocked event loop is noticed too. Seconds are counted while the process runs:
+    Make it inside the loop whose tasks it should show. It lives in a thread of its own, so that a blocked event loop is noticed too. Seconds are counted while the process runs:
     one that was stopped and continued is not taken for stuck.
     """
 
     def __init__(self, patience_seconds: int) -> None:
         self._patience_seconds = patience_seconds
+        self._loop = asyncio.get_running_loop()
         self._silent_seconds = 0
         self._closed = threading.Event()
 
@@ -43,5 +45,12 @@ class Watchdog:
             self._silent_seconds += 1
             if self._silent_seconds > self._patience_seconds:
                 log.error("no progress: ending the process", seconds=self._silent_seconds, mend="the stacks below show where it is stuck")
-                faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
+                self._dump()
                 os._exit(EXIT_STUCK)
+
+    def _dump(self) -> None:
+        out = sys.__stderr__ or sys.stderr
+        faulthandler.dump_traceback(out, all_threads=True)
+        for task in asyncio.all_tasks(self._loop):
+            task.print_stack(file=out)
+        out.flush()
