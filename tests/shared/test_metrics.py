@@ -8,7 +8,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tidemill import metrics
 
-UNITS = {"counter": ("_total",), "histogram": ("_seconds", "_bytes"), "gauge": ("_up", "_records", "_offset", "_info", "_predictions", "_seconds", "_bytes")}
+UNITS = {
+    "counter": ("_total",),
+    "histogram": ("_seconds", "_bytes"),
+    "gauge": ("_up", "_records", "_offset", "_info", "_predictions", "_seconds", "_bytes"),
+}
 LISTED = list(metrics.catalogue())
 
 
