@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tidemill.health import HealthBoard
-from tidemill.offline.mirror import Mirror, need_topics, together
+from tidemill.offline.mirror import Mirror, need_topics
 from tidemill.offline.positions import PositionsApp
 from tidemill.offline.tables import MirrorTable, outcomes_table, requests_table, view_table
 from tidemill.offline_store import OfflineStore
@@ -26,6 +28,8 @@ async def run(settings: OfflineWriterSettings) -> None:
 
     async def work() -> None:
         await need_topics(project, settings.kafka, board, [mirror.table.topic for mirror in mirrors])
-        await together(*(mirror.run() for mirror in mirrors))
+        async with asyncio.TaskGroup() as group:
+            for mirror in mirrors:
+                group.create_task(mirror.run())
 
-    await run_workers(PositionsApp(board, mirrors), settings.http, work())
+    await run_workers(PositionsApp(board, mirrors), settings.http, work(), [mirror.pulse for mirror in mirrors])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tidemill.health import HealthBoard
-from tidemill.offline.mirror import Mirror, need_topics, together
+from tidemill.offline.mirror import Mirror, need_topics
 from tidemill.offline.positions import PositionsApp
 from tidemill.offline.tables import outcomes_table, predictions_table
 from tidemill.offline_store import OfflineStore
@@ -25,6 +27,8 @@ async def run(settings: PredictionLogSettings) -> None:
 
     async def work() -> None:
         await need_topics(project, settings.kafka, board, [predictions.topic, outcomes.topic, results_topic(project.name)])
-        await together(mirror.run(), joiner.run())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(mirror.run())
+            group.create_task(joiner.run())
 
-    await run_workers(PositionsApp(board, [mirror]), settings.http, work())
+    await run_workers(PositionsApp(board, [mirror]), settings.http, work(), [mirror.pulse, joiner.pulse])

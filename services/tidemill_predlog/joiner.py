@@ -29,6 +29,7 @@ from tidemill.project import Project
 from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, decoder
 from tidemill.settings import KafkaSettings
 from tidemill.topics import results_topic
+from tidemill.worker import Pulse
 from tidemill_predlog.join import Join, Outcome, Prediction
 from tidemill_predlog.outbox import Outbox
 from tidemill_predlog.results import Progress, ResultsTable
@@ -58,6 +59,7 @@ class Joiner:
         self._within_ms = {model.name: model.outcome.within_ms for model in project.models.values()}
         self._topic = results_topic(project.name)
         self._table = ResultsTable(store, [TopicPartition(table.topic, p) for table in tables for p in range(table.partitions)])
+        self.pulse = Pulse()
         board.require("join")
 
     async def run(self) -> None:
@@ -69,6 +71,7 @@ class Joiner:
                 self._board.down("join", str(error))
             except KafkaError as error:
                 self._board.down("join", f"Kafka at {self._kafka.bootstrap_servers}: {type(error).__name__} {error}".rstrip())
+            self.pulse.beat()
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _follow(self) -> None:
@@ -129,7 +132,6 @@ class Joiner:
         reader = DenseReader(self._kafka, progress.positions, {})
         try:
             await reader.start()
-            self._board.up("join")
             clock = _Clock(progress.now)
             results: list[ResultRecord] = []
             committed = time.monotonic()
@@ -145,6 +147,9 @@ class Joiner:
                     await self._commit(outbox, results, progress, after)
                     self._count(join, results)
                     progress, results, committed = after, [], time.monotonic()
+                if not results:
+                    self._board.up("join")  # not before: a full disk shows at the first commit
+                self.pulse.beat()
         finally:
             await reader.stop()
 

@@ -12,12 +12,14 @@ import msgspec
 from aiokafka import TopicPartition
 
 from tidemill.errors import KafkaUnavailable, TopicRecreated
-from tidemill.kafka import close_producer, producer, send_wave
+from tidemill.kafka import Record, close_producer, producer, send_wave
 from tidemill.kafka_topics import offset_ranges
 from tidemill.offline.reader import KAFKA_SECONDS, DenseReader
 from tidemill.records import ResultRecord, decoder, encode
 from tidemill.settings import KafkaSettings
 from tidemill_predlog.results import ResultsTable
+
+PUBLISH_SECONDS = 30.0
 
 _DECODER = decoder(ResultRecord)
 
@@ -48,8 +50,16 @@ class Outbox:
         await close_producer(self._producer)
 
     async def publish(self, results: Sequence[ResultRecord]) -> None:
-        """Write results and return once they are acknowledged; waits while Kafka is away."""
-        await send_wave(self._producer, {(self._topic, 0): [(result.prediction.encode(), encode(result), []) for result in results]})
+        """Write results and return once they are acknowledged. Raises KafkaUnavailable: some may be written; stop, and start another outbox."""
+        records: list[Record] = [(result.prediction.encode(), encode(result), []) for result in results]
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                await send_wave(self._producer, {(self._topic, 0): records})
+        except TimeoutError:
+            raise KafkaUnavailable(
+                f"{len(results)} results are not published after {PUBLISH_SECONDS:g} s",
+                mend="start Kafka; they are in the table and go out then",
+            ) from None
 
     async def _published(self) -> int:
         """The number after the topic's last result."""

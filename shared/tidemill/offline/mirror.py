@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -24,6 +24,7 @@ from tidemill.offline_store import OfflineStore
 from tidemill.project import Project
 from tidemill.settings import KafkaSettings, Settings
 from tidemill.topics import topic_specs
+from tidemill.worker import Pulse
 
 RETRY_SECONDS = 1.0
 CHECK_SECONDS = 5.0
@@ -56,6 +57,7 @@ class Mirror:
     def __init__(self, store: OfflineStore, table: MirrorTable, kafka: KafkaSettings, board: HealthBoard, flush: Flush) -> None:
         self.table = table
         self.positions: dict[int, int] = {}
+        self.pulse = Pulse()
         self._store = store
         self._log = store.log_table(table)
         self._kafka = kafka
@@ -73,6 +75,7 @@ class Mirror:
                 await self._follow()
             except TidemillError as error:  # FenceConflict too: another writer was there, and the table knows how far
                 self._board.down(self.table.name, str(error))
+            self.pulse.beat()
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _follow(self) -> None:
@@ -80,13 +83,14 @@ class Mirror:
         reader = DenseReader(self._kafka, self._targets(self.positions), self._targets(proofs))
         try:
             self._note_ends(await reader.start())
-            self._board.up(self.table.name)
             flushed = checked = time.monotonic()
             while True:
                 records = await self._collect(reader, flushed + self._flush.seconds)
                 flushed = time.monotonic()
                 if records:
                     await asyncio.to_thread(self._commit, records)
+                self._board.up(self.table.name)  # not before: a full disk shows at the first commit
+                self.pulse.beat()
                 if flushed - checked > CHECK_SECONDS:
                     self._note_ends(await reader.ends())
                     checked = flushed
@@ -135,20 +139,13 @@ class Mirror:
 
 async def need_topics(project: Project, kafka: KafkaSettings, board: HealthBoard, topics: Iterable[str]) -> None:
     """Makes the topics that are missing; waits for Kafka, and for someone to mend a topic of another shape. Reports as `topics`."""
-    specs = topic_specs(project)
+    specs, needed = topic_specs(project), list(topics)
     while True:
         try:
-            await ensure_topics(kafka, {topic: specs[topic] for topic in topics})
+            await ensure_topics(kafka, {topic: specs[topic] for topic in needed})
         except (KafkaUnavailable, TopicMismatch) as error:
             board.down("topics", str(error))
             await asyncio.sleep(RETRY_SECONDS)
         else:
             board.up("topics")
             return
-
-
-async def together(*workers: Coroutine[Any, Any, None]) -> None:
-    """Runs workers side by side; an exception of one ends all."""
-    async with asyncio.TaskGroup() as group:
-        for worker in workers:
-            group.create_task(worker)

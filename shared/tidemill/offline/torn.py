@@ -89,8 +89,11 @@ def drop_torn_commit(uri: str) -> bool:
 
 
 def explain_torn(uri: str) -> None:
-    """Raises TornTable when the newest commit is half written: for readers, which change nothing."""
-    found = torn_commit(uri)
+    """Raises TornTable when the newest commit is half written: for whoever could not open a table, and changes nothing."""
+    try:
+        found = torn_commit(uri)
+    except OSError:
+        return  # what made it unreadable is told by the error at hand
     if found is not None:
         raise TornTable(
             f"{found[0]} is half written ({found[1]})",
