@@ -35,11 +35,8 @@ OBSERVED_MS = 51 * MINUTE_MS
 REPORTED_MS = 4 * MINUTE_MS
 """How long after the observation a weather report is known."""
 
-START = "2012-12-31T00:00:00Z"
-"""Nothing is known before: the aircraft register, then the first flights announced."""
-
-END = "2014-01-02T00:00:00Z"
-"""Everything is known by then: the last flights of the year have landed."""
+START_MS = 1_356_998_400_000
+"""2013-01-01T00:00Z: the aircraft register and the timetable of the first day are known, nothing else."""
 
 ORIGIN_ZONE = "America/New_York"
 
@@ -118,10 +115,11 @@ def _scheduled_arrival(table: pl.DataFrame) -> pl.DataFrame:
 
 def _scheduled(flown: pl.DataFrame) -> pl.DataFrame:
     """What is known of a flight beforehand, and all that a request for it says."""
+    published_at = pl.max_horizontal(pl.col("scheduled_at") - PUBLISHED_MS, pl.lit(START_MS, pl.Int64))
     return flown.select(
         _event_id("scheduled"),
         pl.col("flight_id"),
-        published_at=pl.col("scheduled_at") - PUBLISHED_MS,
+        published_at=published_at,
         predict_at=(pl.col("scheduled_at") - LEAD_MS) // STEP_MS * STEP_MS,
         scheduled_at=pl.col("scheduled_at"),
         origin=pl.col("origin"),
@@ -134,25 +132,25 @@ def _scheduled(flown: pl.DataFrame) -> pl.DataFrame:
         duration=pl.col("duration").cast(pl.Float64),
         departure_minute=pl.col("hour") * 60 + pl.col("minute"),
         weekday=pl.col("departure_local").dt.weekday().cast(pl.Int64),
-        known_at=pl.col("scheduled_at") - PUBLISHED_MS,
+        known_at=published_at,
     )
 
 
 def _departed(flown: pl.DataFrame) -> pl.DataFrame:
-    keys = ("flight_id", "departed_at", "origin", "dest", "route", "carrier", "flight_number", "tailnum", "dep_delay")
+    values = ("flight_id", "departed_at", "origin", "tailnum", "dep_delay")
     left = flown.drop_nulls("departed_at")
-    return left.select(_event_id("departed"), *keys, known_at=pl.col("departed_at"))
+    return left.select(_event_id("departed"), *values, known_at=pl.col("departed_at"))
 
 
 def _arrived(flown: pl.DataFrame) -> pl.DataFrame:
-    keys = ("flight_id", "arrived_at", "origin", "dest", "route", "carrier", "flight_number", "tailnum", "arr_delay")
+    values = ("flight_id", "arrived_at", "dest", "route", "carrier", "flight_number", "tailnum", "arr_delay")
     landed = flown.drop_nulls("arrived_at")
-    return landed.select(_event_id("arrived"), *keys, known_at=pl.col("arrived_at"))
+    return landed.select(_event_id("arrived"), *values, known_at=pl.col("arrived_at"))
 
 
 def _observed() -> pl.DataFrame:
-    """Hourly weather by origin. Pressure in hPa, temperatures in °F, wind in mph, visibility in miles, rain in inches."""
-    values = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
+    """Hourly weather by origin. Dew point in °F, humidity in %, wind in degrees and mph, rain in inches, pressure in hPa, visibility in miles."""
+    values = ("dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib")
     observed_at = pl.col("time_hour").str.to_datetime(time_zone="UTC").dt.epoch("ms") + OBSERVED_MS
     return _read("weather").select(
         pl.format("weather-{}-{}", "origin", "time_hour").alias("event_id"),
@@ -164,16 +162,15 @@ def _observed() -> pl.DataFrame:
 
 
 def _registered() -> pl.DataFrame:
-    """The aircraft register: year built, seats, engines, by tail number."""
-    start_ms = pl.lit(START).str.to_datetime(time_zone="UTC").dt.epoch("ms")
+    """The aircraft register: year built and seats, by tail number."""
+    registered_at = pl.lit(START_MS, pl.Int64)
     return _read("planes").select(
         pl.format("plane-{}", "tailnum").alias("event_id"),
         pl.col("tailnum"),
-        start_ms.alias("registered_at"),
+        registered_at.alias("registered_at"),
         pl.col("year").alias("built"),
         pl.col("seats"),
-        pl.col("engines"),
-        known_at=start_ms,
+        known_at=registered_at,
     )
 
 

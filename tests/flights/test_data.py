@@ -8,16 +8,14 @@ from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import data
 import polars as pl
 import pytest
-from examples.flights import data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 MINUTE_MS = 60_000
 DAY_MS = 24 * 60 * MINUTE_MS
-START_MS = int(datetime.fromisoformat(data.START).timestamp() * 1000)
-END_MS = int(datetime.fromisoformat(data.END).timestamp() * 1000)
 TIME_FIELDS = {
     "planes.registered": "registered_at",
     "weather.observed": "observed_at",
@@ -133,11 +131,19 @@ def test_the_whole_year_is_about_a_million_events() -> None:
     }
 
 
-def test_nothing_lies_outside_the_recording() -> None:
-    """START and END enclose all that is ever known."""
+def test_nothing_is_known_before_the_year_begins() -> None:
+    """START_MS opens the year, with the aircraft register and the flights of the first day; half a day after its end all have landed."""
+    assert _ms("2013-01-01T00:00:00Z") == data.START_MS
     for table in data.event_tables().values():
-        assert table["known_at"].min() >= START_MS  # type: ignore[operator]
-        assert table["known_at"].max() < END_MS  # type: ignore[operator]
+        assert table["known_at"].min() >= data.START_MS  # type: ignore[operator]
+        assert table["known_at"].max() < _ms("2014-01-01T12:00:00Z")  # type: ignore[operator]
+
+
+def test_the_aircraft_are_known_from_the_start() -> None:
+    """The first events of the year are the register; then come the flights of 1 January, before any of them departs."""
+    first = list(data.events(data.START_MS, data.START_MS + 1))
+    assert [name for _, name, _ in first[:3_322]] == ["planes.registered"] * 3_322
+    assert {name for _, name, _ in first[3_322:]} == {"flights.scheduled"}
 
 
 def test_event_ids_are_unique_across_all_events() -> None:
@@ -191,12 +197,13 @@ def test_a_flight_is_scheduled_then_departs_then_arrives(week: list[tuple[int, s
     """The three events of a flight come in that order, with the same keys."""
     stages = ("flights.scheduled", "flights.departed", "flights.arrived")
     seen: dict[str, list[str]] = {}
-    keys: dict[str, tuple[Any, ...]] = {}
+    announced: dict[str, dict[str, Any]] = {}
     for _, name, payload in week:
         if name in stages:
             seen.setdefault(payload["flight_id"], []).append(name)
-            key = (payload["carrier"], payload["dest"], payload["route"], payload["flight_number"])
-            assert keys.setdefault(payload["flight_id"], key) == key
+            before = announced.setdefault(payload["flight_id"], payload)
+            shared = payload.keys() & before.keys() - {"event_id"}
+            assert {field: payload[field] for field in shared} == {field: before[field] for field in shared}
     assert all([stages.index(name) for name in names] == sorted(stages.index(name) for name in names) for names in seen.values())
     assert Counter(len(names) for names in seen.values())[3] > 5_000
 
@@ -233,7 +240,7 @@ def test_two_halves_make_the_whole(cut: int, first: str) -> None:
 
 def test_an_empty_stretch_has_no_events() -> None:
     """Before the recording nothing is known."""
-    assert list(data.events(START_MS - DAY_MS, START_MS)) == []
+    assert list(data.events(data.START_MS - DAY_MS, data.START_MS)) == []
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
