@@ -54,9 +54,9 @@ def load_project(spec: str | Path) -> Project:
         raise ProjectError(f"there is no folder or file {str(spec)!r}", mend=mend)
     try:
         module = importlib.import_module(str(spec))
-    except ModuleNotFoundError as error:
-        raise ProjectError(f"no folder, file or module {str(spec)!r}: {error}", mend=mend) from error
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{spec}.".startswith(f"{error.name}."):
+            raise ProjectError(f"no folder, file or module {str(spec)!r}: {error}", mend=mend) from error
         raise _unimportable(str(spec), error) from error
     return collect(module, None)
 

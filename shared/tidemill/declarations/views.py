@@ -73,16 +73,20 @@ class FeatureView:
         if not isinstance(self.source, Event):
             self._fail("source", f"{self.source!r} is not an Event", "pass the Event object itself")
         check_partitions(self)
+        if isinstance(self.entity, str):
+            check_name(self.entity, self.where, "entity")
         entity = Entity(self.entity, where=self.where) if isinstance(self.entity, str) else self.entity
         object.__setattr__(self, "entity", entity)
+        if not isinstance(entity, Entity):
+            self._fail("entity", f"{entity!r} is not an Entity", "name a field of the event, or pass an Entity")
         if entity.field not in self.source.fields:
             self._fail(
                 "entity", f"event {self.source.name!r} has no field {entity.field!r}", f"name one of {', '.join(self.source.fields)}"
             )
         if self.source.base_type(entity.field) not in (str, int):
             self._fail("entity", f"field {entity.field!r} must be str or int to be a key", "change the field's type or choose another")
-        if not self.features:
-            self._fail("features", "a view without features serves nothing", "add count(), mean(...) or another aggregate")
+        if not isinstance(self.features, Sequence) or not self.features:
+            self._fail("features", "a view without a list of features serves nothing", "add count(), mean(...) or another aggregate")
         if not 0 <= self.dedupe <= 255:
             self._fail("dedupe", f"{self.dedupe} is out of range", "keep between 0 and 255 ids")
         if self.ttl is not None:
@@ -91,6 +95,9 @@ class FeatureView:
         object.__setattr__(self, "served", self._plan_features())
         if not self.served:
             self._fail("windows", "no feature has a window", 'write windows=["1h"], or leave it out for the whole life of an entity')
+        for window in self.tiles:
+            if window not in self.windows and not any(window in (aggregation.windows or ()) for aggregation in self.features):
+                self._fail("tiles", f"there is no window {window!r}", f"name one of {', '.join(self.windows)}")
 
     columns: dict[str, Column] = field(init=False, repr=False)
     served: tuple[Feature, ...] = field(init=False, repr=False)
@@ -197,11 +204,9 @@ class Selection:
 
     def __post_init__(self) -> None:
         known = [feature.name for feature in self.view.served]
-        for name in self.names:
-            if name not in known:
-                raise DeclarationError(
-                    f"FeatureView {self.view.name!r} has no feature {name!r}",
-                    where=self.where,
-                    field="select",
-                    mend=f"choose among {', '.join(known)}",
-                )
+        unknown = [name for name in self.names if name not in known]
+        if unknown or not self.names:
+            message = f"has no feature {unknown[0]!r}" if unknown else "gives nothing when nothing is selected"
+            raise DeclarationError(
+                f"FeatureView {self.view.name!r} {message}", where=self.where, field="select", mend=f"choose among {', '.join(known)}"
+            )

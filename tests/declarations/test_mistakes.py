@@ -1,0 +1,182 @@
+"""Every mistake that a declaration can contain is answered with its place, the field at fault and the mend."""
+
+from __future__ import annotations
+
+import ast
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import pytest
+
+import tidemill
+from tidemill import Entity, Event, FeatureView, Model, Outcome, Request, count, last, max, mean, rate
+from tidemill.aggregations import Mean
+from tidemill.errors import DeclarationError
+from tidemill.project import collect
+from tidemill.topics import topic_specs
+
+FIELDS: dict[str, Any] = {"who": str, "at": int, "x": float | None, "n": int, "flag": bool, "word": str, "maybe": int | None}
+GOOD = Event("good", FIELDS, time="at")
+ASKED = Event("asked", {**FIELDS, "when": str}, time="at")
+VIEW = FeatureView("view", GOOD, "who", [count(), mean("x")], windows=["1h"])
+OUTCOME = Outcome(GOOD, "x > 1", subject="who")
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    """Arguments of an Event, with one changed."""
+    return {"name": "e", "fields": FIELDS, "time": "at", **changes}
+
+
+def view(*features: Any, **changes: Any) -> dict[str, Any]:
+    """Arguments of a FeatureView, with one changed."""
+    return {"name": "v", "source": GOOD, "entity": "who", "features": features or [count()], **changes}
+
+
+def model(**changes: Any) -> dict[str, Any]:
+    """Arguments of a Model, with one changed."""
+    given = {"name": "m", "on": ASKED, "at": "at", "subject": "who", "inputs": [VIEW], "outcome": OUTCOME, "pipeline": list}
+    return {**given, **changes}
+
+
+def gathered(**declared: Any) -> None:
+    """Collects declarations as a project module."""
+    module = ModuleType("project")
+    vars(module).update(declared)
+    topic_specs(collect(module, None))
+
+
+# (what is declared, the field at fault, a piece of the cause, a piece of the mend); one line each, since the line is checked
+CASES: list[tuple[Callable[[], Any], str, str, str]] = [
+    (lambda: Event(**event(name="9lives")), "name", "'9lives' is not a usable name", "letters, digits and underscores"),
+    (lambda: Event(**event(name="class")), "name", "'class' is not a usable name", "Python"),
+    (lambda: Event(**event(name=None)), "name", "None is not a usable name", "parts joined by dots"),
+    (lambda: Event(**event(name="n" * 121)), "name", "not a usable name", "letters"),
+    (lambda: Event(**event(topic="a b")), "topic", "Kafka accepts no topic 'a b'", "dashes"),
+    (lambda: Event(**event(topic="..")), "topic", "Kafka accepts no topic", "dashes"),
+    (lambda: Event(**event(partitions=0)), "partitions", "0 partitions", "at least 1"),
+    (lambda: Event(**event(fields={"at": int, "from": str})), "fields['from']", "'from' is not a usable name", "Python"),
+    (lambda: Event(**event(fields={"at": int, "a-b": str})), "fields['a-b']", "not a usable name", "underscores"),
+    (lambda: Event(**event(fields={"at": int, "y": list})), "fields['y']", "is not a type of an event's field", "float | None"),
+    (lambda: Event(**event(fields={"at": int, "y": int | str})), "fields['y']", "is not a type", "float | None"),
+    (lambda: Event(**event(fields={"at": int, "y": None})), "fields['y']", "None is not a type", "float | None"),
+    (lambda: Event(**event(time="moment")), "time", "no field 'moment'", "name one of who, at"),
+    (lambda: Event(**event(id="key")), "id", "no field 'key'", "name one of who, at"),
+    (lambda: Event(**event(time="x")), "time", "'x' must be int (epoch ms) or str (RFC 3339)", "change the field's type"),
+    (lambda: Event(**event(time="maybe")), "time", "never null", "change the field's type"),
+    (lambda: Event(**event(future="soon")), "future", "'soon' is not a duration", '"5m"'),
+    (lambda: Event(**event(future=5)), "future", "5 is not a duration", '"5m"'),
+    (lambda: Entity("the origin"), "name", "'the origin' is not a usable name", "underscores"),
+    (lambda: FeatureView(**view(name="a.b")), "name", "'a.b' is not a usable name", "underscores"),
+    (lambda: FeatureView(**view(source="good")), "source", "'good' is not an Event", "pass the Event object"),
+    (lambda: FeatureView(**view(partitions=-1)), "partitions", "-1 partitions", "at least 1"),
+    (lambda: FeatureView(**view(entity=5)), "entity", "5 is not an Entity", "name a field"),
+    (lambda: FeatureView(**view(entity="the who")), "entity", "'the who' is not a usable name", "underscores"),
+    (lambda: FeatureView(**view(entity="whom")), "entity", "no field 'whom'", "name one of who, at"),
+    (lambda: FeatureView(**view(entity=Entity("who", field="whom"))), "entity", "no field 'whom'", "name one of who"),
+    (lambda: FeatureView(**view(entity="x")), "entity", "'x' must be str or int", "choose another"),
+    (lambda: FeatureView(**view(features=[])), "features", "serves nothing", "add count()"),
+    (lambda: FeatureView(**view(features=count())), "features", "without a list", "add count()"),
+    (lambda: FeatureView(**view(dedupe=256)), "dedupe", "256 is out of range", "between 0 and 255"),
+    (lambda: FeatureView(**view(dedupe=-1)), "dedupe", "-1 is out of range", "between 0 and 255"),
+    (lambda: FeatureView(**view(ttl="never")), "ttl", "'never' is not a duration", '"24h"'),
+    (lambda: FeatureView(**view("mean(x)")), "features", "'mean(x)' is not an aggregate", "write count()"),
+    (lambda: FeatureView(**view(Mean())), "features", "mean() needs a field", 'write mean("field")'),
+    (lambda: FeatureView(**view(mean("z"))), "features", "has no field 'z'; it has at, flag", "a condition"),
+    (lambda: FeatureView(**view(rate("z > 1", name="r"))), "features", "has no field 'z'", "a condition"),
+    (lambda: FeatureView(**view(rate("x >", name="r"))), "features", "'x >' is not an expression", "a condition"),
+    (lambda: FeatureView(**view(rate("1 > 0", name="r"))), "features", "names no field", "a condition"),
+    (lambda: FeatureView(**view(rate("abs(x) > 0", name="r"))), "features", "'abs(x)' may not stand in a condition", "a condition"),
+    (lambda: FeatureView(**view(rate("word > 5", name="r"))), "features", "mixes text and numbers", "a condition"),
+    (lambda: FeatureView(**view(mean("word"))), "features", "'word' is text", "aggregate a number"),
+    (lambda: FeatureView(**view(last("word"))), "features", "'word' is text", "aggregate a number"),
+    (lambda: FeatureView(**view(rate("x > 1"))), "features", "rate('x > 1') needs a name", 'name="..."'),
+    (lambda: FeatureView(**view(mean("x", name="a b"))), "features", "needs a name", 'name="..."'),
+    (lambda: FeatureView(**view(mean("x", name="é"))), "features", "'é' is not a usable name", "letters"),
+    (lambda: FeatureView(**view(count(), count())), "features", "two features are called 'count'", "give one of them a name"),
+    (lambda: FeatureView(**view(count(), windows=["1h", "1h"])), "features", "two features are called 'count_1h'", "a name"),
+    (lambda: FeatureView(**view(windows=[])), "windows", "no feature has a window", "leave it out"),
+    (lambda: FeatureView(**view(windows=["1 hour"])), "windows", "'1 hour' is not a duration", '"24h"'),
+    (lambda: FeatureView(**view(windows=["0h"])), "windows", "'0h' is not a duration", '"24h"'),
+    (lambda: FeatureView(**view(windows=["7m"])), "windows", "7m is not a whole number of 5m tiles", 'tiles={"7m"'),
+    (lambda: FeatureView(**view(windows=["1h"], tile="5")), "tile", "'5' is not a duration", '"5m"'),
+    (lambda: FeatureView(**view(windows=["1h"], tiles={"1h": "5"})), "tiles", "'5' is not a duration", '"5m"'),
+    (lambda: FeatureView(**view(windows=["1h"], tiles={"2h": "5m"})), "tiles", "there is no window '2h'", "name one of 1h"),
+    (lambda: FeatureView(**view(windows=["30d"], tiles={"30d": "1m"})), "tiles", "more than 10000 tiles of 1m", "choose longer tiles"),
+    (lambda: VIEW.select("count"), "select", "has no feature 'count'", "choose among count_1h, mean_x_1h"),
+    (lambda: VIEW.select(*[]), "select", "nothing is selected", "choose among count_1h"),
+    (lambda: Request("a b"), "name", "'a b' is not a usable name", "underscores"),
+    (lambda: Request("a", list), "type", "is not a type", "float, int, bool or str"),
+    (lambda: Outcome("good", "x", "who"), "source", "'good' is not an Event", "the Event object"),  # type: ignore[arg-type]
+    (lambda: Outcome(GOOD, "x", "who", within="1y"), "within", "'1y' is not a duration", '"7d"'),
+    (lambda: Outcome(GOOD, "x", "whom"), "subject", "no field 'whom'", "name one of who"),
+    (lambda: Outcome(GOOD, "z > 1", "who"), "value", "no field 'z'", "a condition"),
+    (lambda: Outcome(GOOD, "word", "who"), "value", "'word' is text", "a condition"),
+    (lambda: Model(**model(name="my model")), "name", "'my model' is not a usable name", "underscores"),
+    (lambda: Model(**model(on="asked")), "on", "'asked' is not an Event", "pass an Event"),
+    (lambda: Model(**model(outcome="x > 1")), "outcome", "'x > 1' is not an Outcome", "pass an Outcome"),
+    (lambda: Model(**model(at="then")), "at", "no field 'then'", "add it to the event"),
+    (lambda: Model(**model(at="x")), "at", "'x' must be int", "change the field's type"),
+    (lambda: Model(**model(subject="whom")), "subject", "no field 'whom'", "add it to the event"),
+    (lambda: Model(**model(inputs=[])), "inputs", "without inputs", "add feature views"),
+    (lambda: Model(**model(pipeline="pipe")), "pipeline", "'pipe' cannot be called", "pass the function itself"),
+    (lambda: Model(**model(inputs=[Request("distance")])), "inputs", "no field 'distance'", "add it to the event"),
+    (lambda: Model(**model(on=Event("bare", {"at": int, "id": str}, time="at"), subject="id")), "inputs", "no field 'who'", "add it"),
+    (lambda: Model(**model(inputs=["view"])), "inputs", "'view' is not an input", "pass a FeatureView"),
+    (lambda: Model(**model(inputs=[VIEW, VIEW.select("count_1h")])), "inputs", "named twice", "remove one"),
+    (lambda: gathered(a=Event(**event(name="a", topic="t")), b=Event(**event(name="b", topic="t"))), "topic", "that of event 'a'", "own"),
+    (lambda: gathered(a=Event(**event()), b=Event(**event(topic="t"))), "name", "Event 'e' is declared twice (also at", "another name"),
+    (lambda: gathered(PROJECT="my project", a=GOOD), "PROJECT", "'my project' is not a usable name", "underscores"),
+    (lambda: gathered(PROJECT="shop", a=Event(**event(topic="shop.requests"))), "topic", "one of the project's own", "another topic"),
+]
+
+
+def raised(declare: Callable[[], Any]) -> DeclarationError:
+    """The error of a mistaken declaration."""
+    with pytest.raises(DeclarationError) as caught:
+        declare()
+    return caught.value
+
+
+@pytest.mark.parametrize(("declare", "field", "cause", "mend"), CASES)
+def test_a_mistake_is_named_with_place_and_mend(declare: FunctionType, field: str, cause: str, mend: str) -> None:
+    """The message starts with file:line of the declaration and the argument, then says what is wrong and what to write instead."""
+    error = raised(declare)
+    place = f"{__file__}:{declare.__code__.co_firstlineno}"
+    if field == "PROJECT":
+        place = "project"
+    assert (error.where, error.field) == (place, field)
+    assert str(error).startswith(f"{place}: {field}: ")
+    assert cause in error.message
+    assert mend in error.mend
+    assert str(error) == f"{error.message}; {error.mend}"
+
+
+def refusals() -> set[tuple[str, int, int]]:
+    """Every place in the sources that refuses a declaration: file, first and last line."""
+    home = Path(tidemill.__file__).parent
+    places = set()
+    for path in [*sorted((home / "declarations").glob("*.py")), home / "names.py", home / "project.py", home / "topics.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            fails = isinstance(node, ast.Call) and ast.unparse(node.func) == "self._fail"
+            raises = isinstance(node, ast.Raise) and "DeclarationError(" in ast.unparse(node)
+            if isinstance(node, ast.Call | ast.Raise) and (fails or raises):
+                places.add((str(path), node.lineno, node.end_lineno or node.lineno))
+    return places
+
+
+def test_every_refusal_has_a_case() -> None:
+    """No refusal in the sources is without a case above."""
+    frames = {(frame.filename, frame.lineno or 0) for declare, *_ in CASES for frame in traceback.extract_tb(raised(declare).__traceback__)}
+    found = refusals()
+    assert len(found) > 30
+    missed = {place for place in found if not any(place[0] == name and place[1] <= line <= place[2] for name, line in frames)}
+    assert missed == set()
+
+
+def test_default_names_are_not_mistakes() -> None:
+    """What looks odd but is meant: a text column may be counted, and a bool may be aggregated."""
+    declared = FeatureView("v", GOOD, "who", [count("word"), max("flag"), rate("word == 'a' or flag", name="r"), mean("n")])
+    assert [feature.name for feature in declared.served] == ["count_word", "max_flag", "r", "mean_n"]
