@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from time import monotonic, perf_counter
+from time import perf_counter
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +29,7 @@ WAVE_EVENTS = 2_000
 """The most events of one wave: it bounds memory and how long the loop is busy without a turn for others (some 20 ms)."""
 
 POLL_MS = 200
+SESSION_MS = 6_000
 NO_HEADERS: list[tuple[str, bytes]] = []
 CLOSE_SECONDS = 2.0
 Wave = dict[tuple[str, int], list[Record]]
@@ -43,24 +44,27 @@ def group_of(project: Project) -> str:
 class EventConsumer:
     """Routes the events of a project's topics. Use it as a context manager: `run` inside, until `stop`.
 
-    `waiting_since` is the moment (monotonic seconds) at which the wave in progress began, None between two waves; `positions` are the
-    committed ones.
+    `positions`: up to where each of our partitions is routed and committed.
     """
 
-    def __init__(self, settings: KafkaSettings, project: Project) -> None:
+    def __init__(self, settings: KafkaSettings, project: Project, member: str | None = None) -> None:
         self._settings = settings
         self._router = Router(project)
         self._events = {event.topic: event.name for event in project.events.values()}
         self._group = group_of(project)
+        self._member = member
         self._stopping = False
-        self.waiting_since: float | None = None
+        self._placed: frozenset[TopicPartition] = frozenset()
         self.positions: dict[TopicPartition, int] = {}
         self.kafka: AIOKafkaConsumer
         self._producer: AIOKafkaProducer
 
     async def __aenter__(self) -> Self:
         """Connect and join the group. Raises KafkaUnavailable."""
-        self.kafka = consumer(self._settings, *self._events, group=self._group, max_partition_fetch_bytes=2 * FETCH_BYTES)
+        self.kafka = consumer(
+            self._settings, *self._events, group=self._group, group_instance_id=self._member,
+            max_partition_fetch_bytes=2 * FETCH_BYTES, session_timeout_ms=SESSION_MS, heartbeat_interval_ms=SESSION_MS // 3,
+        )  # fmt: skip
         self._producer = producer(self._settings)
         try:
             await self._producer.start()
@@ -84,16 +88,16 @@ class EventConsumer:
     async def run(self) -> None:
         """Route until stopped. Raises TopicRecreated."""
         while not self._stopping:
+            if self.kafka.assignment() != self._placed:
+                await self._place()
             try:
                 fetched: Fetched = await self.kafka.getmany(timeout_ms=POLL_MS, max_records=WAVE_EVENTS)
             except KafkaError as error:
                 log.warning("going back to the committed positions", reason=f"{type(error).__name__} {error}")
-                await self._rewind()
-                continue
-            if fetched:
-                self.waiting_since = monotonic()
-                await self._forward(fetched)
-                self.waiting_since = None
+                self._placed = frozenset()
+            else:
+                if fetched:
+                    await self._forward(fetched)
 
     async def _forward(self, fetched: Fetched) -> None:
         started = perf_counter()
@@ -154,17 +158,21 @@ class EventConsumer:
                 log.warning("waiting to commit", reason=repr(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _rewind(self) -> None:
-        """Go to the committed positions, or to the beginning where there are none. Raises TopicRecreated."""
+    async def _place(self) -> None:
+        """Go to the committed positions of all our partitions, or to the beginning where there are none. Raises TopicRecreated."""
+        placed, positions = self.kafka.assignment(), {}
         try:
-            partitions = self.kafka.assignment()
-            begins, ends = await self.kafka.beginning_offsets(partitions), await self.kafka.end_offsets(partitions)
-            for partition in partitions:
+            begins, ends = await self.kafka.beginning_offsets(placed), await self.kafka.end_offsets(placed)
+            for partition in placed:
                 committed = await self.kafka.committed(partition)
-                self.kafka.seek(partition, _position(partition, committed, begins[partition], ends[partition]))
+                positions[partition] = _position(partition, committed, begins[partition], ends[partition])
+                self.kafka.seek(partition, positions[partition])
         except (KafkaError, TimeoutError) as error:
-            log.warning("waiting for positions", reason=repr(error))
+            log.warning("waiting for the committed positions", reason=repr(error))
             await asyncio.sleep(RETRY_SECONDS)
+            return
+        log.info("routing from", positions={f"{topic}[{number}]": offset for (topic, number), offset in sorted(positions.items())})
+        self._placed, self.positions = placed, positions
 
     def _count(self, fetched: Fetched, wave: Wave) -> None:
         for partition, records in fetched.items():

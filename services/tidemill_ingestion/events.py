@@ -69,7 +69,13 @@ class EventReader:
 
     def __init__(self, event: Event, keys: Collection[str] = ()) -> None:
         for name in (*keys, *((event.id,) if event.id else ())):
-            require_type(event, name, (str, int), "be a key or an id")
+            if event.base_type(name) not in (str, int):
+                raise DeclarationError(
+                    f"Event {event.name!r}: field {name!r} is {event.base_type(name).__name__} and cannot be a key or an id",
+                    where=event.where,
+                    field=f"fields[{name!r}]",
+                    mend="declare it str or int, or name another field",
+                )
         self.event = event
         self._decode = msgspec.json.Decoder(_data_type(event, keys)).decode
         self._text_keys = [name for name in {*keys, event.id} if name is not None and event.base_type(name) is str]
@@ -160,16 +166,6 @@ class EventReader:
         if not (attribute.isdecimal() and len(attribute) < 19):
             raise Refused(Reason.BAD_ID, f"id is {attribute!r}, {name} is a whole number", "id")
         return int(attribute)
-
-
-def require_type(event: Event, name: str, types: tuple[type, ...], purpose: str) -> None:
-    """Raise DeclarationError unless a field has one of these types."""
-    if event.base_type(name) not in types:
-        wanted = " or ".join(kind.__name__ for kind in types)
-        raise DeclarationError(
-            f"Event {event.name!r}: field {name!r} is {event.base_type(name).__name__} and cannot {purpose}",
-            where=event.where, field=f"fields[{name!r}]", mend=f"declare it {wanted}, or name another field",
-        )  # fmt: skip
 
 
 def moment(given: str | int, name: str) -> int:

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from tidemill.clock import now_ms
-from tidemill.errors import BadRequest
-from tidemill.health import Scope
+from tidemill.errors import BadRequest, KafkaUnavailable
+from tidemill.health import HealthBoard, Scope
 from tidemill.hot import Answer
 from tidemill.project import Project
 from tidemill.records import Position
@@ -58,10 +58,11 @@ _OBJECT = msgspec.json.Decoder(EventBatch)
 class EventsEndpoint:
     """Handles `POST /events`. Status 200: all accepted; 422: none; 207: some."""
 
-    def __init__(self, project: Project, publisher: Publisher) -> None:
+    def __init__(self, project: Project, publisher: Publisher, board: HealthBoard) -> None:
         self._router = Router(project)
         self._events = project.events
         self._publisher = publisher
+        self._board = board
 
     async def handle(self, scope: Scope, body: bytes) -> Answer:
         """One request. Raises BadRequest for a body that is no request, and KafkaUnavailable."""
@@ -76,12 +77,18 @@ class EventsEndpoint:
                 results.append(EventResult(index, reason=refused.reason, field=refused.field, detail=refused.message))
             if index % _BREATH == _BREATH - 1:
                 await asyncio.sleep(0)
-        positions = await self._publisher.publish(messages) if messages else []
+        positions = await self._publish(messages) if messages else []
         accepted = iter(zip(messages, positions, strict=True))
         whole = [result or _accepted(index, *next(accepted)) for index, result in enumerate(results)]
         refusals = len(events) - len(messages)
         status = 200 if not refusals else 207 if messages else 422
         return Answer(msgspec.json.encode(EventsAnswer(len(messages), refusals, whole)), status)
+
+    async def _publish(self, messages: list[Message]) -> list[Position]:
+        away = self._board.missing.get("kafka")
+        if away is not None:
+            raise KafkaUnavailable(f"nothing was written: {away}", mend="send the request again later")
+        return await self._publisher.publish(messages)
 
     def _message(self, raw: bytes) -> Message:
         """Check one event and make the record of its topic. Raises Refused."""

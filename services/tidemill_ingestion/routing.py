@@ -16,7 +16,7 @@ from tidemill.expressions import Column
 from tidemill.project import Project
 from tidemill.records import DeadLetterRecord, OutcomeRecord, RequestRecord, ViewRecord, encode
 from tidemill.topics import dead_letters_topic, entity_key, outcomes_topic, partition_of, requests_topic, topic_specs, view_topic
-from tidemill_ingestion.events import Accepted, EventReader, Headers, moment, require_type
+from tidemill_ingestion.events import LAST_MS, Accepted, EventReader, Headers, moment
 from tidemill_ingestion.refusals import KEY_BYTES, Reason, Refused
 
 CUT_BYTES = 64 * 1024
@@ -72,7 +72,7 @@ class Router:
             reason=refused.reason,
             detail=refused.message,
             source=source,
-            known=max(known_ms, 0),
+            known=min(max(known_ms, 0), LAST_MS),
             size=len(value),
             value=base64.b64encode(value[:CUT_BYTES]).decode(),
             key=None if cut_key is None else cut_key.decode(errors="replace"),
@@ -117,8 +117,6 @@ class _Route:
             for model in project.models.values()
             if model.outcome.source is event
         ]
-        for model in project.models.values():
-            _check_model(model, event)
         self.reader = EventReader(event, _keys(event, views, project))
         self._unkeyed = unkeyed
 
@@ -147,11 +145,10 @@ class _Route:
 
     def _add_request(self, routed: list[Routed], model: Model, target: _Target, event: Accepted, source: Source) -> None:
         key = self._key(target, event.data)
-        at = getattr(event.data, model.at)
-        if at is None or key is None:
+        if key is None:
             return
         entities = {name: getattr(event.data, name) for name in model.request_fields}
-        record = RequestRecord(model.name, key.decode(), moment(at, model.at), event.known_ms, source, entities)
+        record = RequestRecord(model.name, key.decode(), moment(getattr(event.data, model.at), model.at), event.known_ms, source, entities)
         routed.append((target.topic, partition_of(key, target.partitions), key, encode(record)))
 
     def _add_outcome(
@@ -160,19 +157,14 @@ class _Route:
         key = self._key(target, event.data)
         try:
             value = number(event.data)
-            finite = value is None or math.isfinite(value)
-        except (OverflowError, TypeError) as error:
-            raise _no_number(model, str(error)) from None
-        if not finite:
-            raise _no_number(model, "beyond a double")
+        except OverflowError:
+            value = math.inf
+        if value is not None and not math.isfinite(value):
+            raise Refused(Reason.OUT_OF_RANGE, f"the outcome {model.outcome.value!r} is beyond a double", model.outcome.column.fields[0])
         if value is None or key is None:
             return
         record = OutcomeRecord(model.name, key.decode(), float(value), event.time_ms, event.known_ms, source)
         routed.append((target.topic, partition_of(key, target.partitions), key, encode(record)))
-
-
-def _no_number(model: Model, why: str) -> Refused:
-    return Refused(Reason.OUT_OF_RANGE, f"the outcome {model.outcome.value!r} gives no number: {why}", model.outcome.column.fields[0])
 
 
 def _by_fields(views: list[FeatureView]) -> dict[tuple[str, ...], list[FeatureView]]:
@@ -191,14 +183,6 @@ def _keys(event: Event, views: list[FeatureView], project: Project) -> set[str]:
         if model.outcome.source is event:
             keys.add(model.outcome.subject)
     return keys
-
-
-def _check_model(model: Model, event: Event) -> None:
-    """Raise DeclarationError when a model takes a time or an outcome from a field that cannot give one."""
-    if model.on is event:
-        require_type(event, model.at, (int, str), "be a time")
-    if model.outcome.source is event and model.outcome.value in event.fields:
-        require_type(event, model.outcome.value, (int, float, bool), "be an outcome")
 
 
 def _values_of(fields: tuple[str, ...]) -> Callable[[Any], Any]:

@@ -1,0 +1,160 @@
+"""Good events become the records that views, models and outcomes need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from tests.ingestion.samples import NOW_MS, NOW_TEXT, arrived, departed, project, refusal, route, scheduled
+
+from tidemill.fold import entry_decoder
+from tidemill.records import OutcomeRecord, RequestRecord, ViewRecord
+from tidemill.topics import MESSAGE_BYTES, partition_of
+from tidemill_ingestion.routing import Router
+
+
+def view_records(routed: Any) -> dict[str, tuple[bytes, ViewRecord]]:
+    """Key and record by topic."""
+    return {topic: (key, msgspec.json.decode(value, type=ViewRecord)) for topic, _, key, value in routed}
+
+
+def test_one_record_per_view() -> None:
+    """An event becomes one record per view, keyed by its entity, with the fields that view folds."""
+    records = view_records(route(departed()))
+    common: dict[str, Any] = {"time": NOW_MS, "known": NOW_MS, "source": (1, 5), "id": "UA1"}
+    assert records == {
+        "airline.view.origins": (b"EWR", ViewRecord(**common, values={"dep_delay": 2.5})),
+        "airline.view.carriers": (b"UA", ViewRecord(**common, values={"dep_delay": 2.5})),
+        "airline.view.planes": (b"N1", ViewRecord(**common, values={})),
+        "airline.view.gates": (b"7", ViewRecord(**common, values={"diverted": False, "seats": 150})),
+    }
+
+
+def test_partitions_follow_the_key() -> None:
+    """A record's partition is that of its key among the partitions of its view."""
+    for topic, partition, key, _ in route(departed()):
+        view = project().views[topic.rpartition(".")[2]]
+        assert key is not None
+        assert partition == partition_of(key, view.partitions)
+
+
+def test_records_are_read_by_the_fold() -> None:
+    """What is written is what a view's own decoder reads; a null is left out."""
+    for topic, _, key, value in route(departed(dep_delay=None)):
+        view = project().views[topic.rpartition(".")[2]]
+        record = entry_decoder(view)(0, key, value).record
+        assert (record.time, record.source, record.id) == (NOW_MS, (1, 5), "UA1")
+        assert [getattr(record.values, name) for name in view.value_fields] in ([None], [], [False, 150])
+        assert b"null" not in value
+
+
+@pytest.mark.parametrize("tailnum", [None, ...])
+def test_null_entity(tailnum: Any) -> None:
+    """A view whose nullable entity is null or left out gets no record; the others do, and it is counted."""
+    router = Router(project())
+    topics = [record[0] for record in route(departed(tailnum=tailnum), router=router)]
+    assert sorted(topics) == ["airline.view.carriers", "airline.view.gates", "airline.view.origins"]
+    assert (router.unkeyed, router.refused) == ({"airline.view.planes": 1}, {})
+
+
+@pytest.mark.parametrize("entity", ['"quoted"', "line\nbreak", "nul\x00", "Zürich, 東京 🛫", "x" * 1024, "{a}", " ", "ü" * 512])
+def test_odd_keys(entity: str) -> None:
+    """Any text of up to 1 KB is a key, as its UTF-8."""
+    records = view_records(route(departed(origin=entity)))
+    assert records["airline.view.origins"][0] == entity.encode()
+
+
+@pytest.mark.parametrize("gate", [0, -1, 2**63 - 1, -(2**63)])
+def test_number_keys(gate: int) -> None:
+    """A whole number is a key in decimal."""
+    assert view_records(route(departed(gate=gate)))["airline.view.gates"][0] == str(gate).encode()
+
+
+def test_request_records() -> None:
+    """An announced subject becomes a request of each model, with the entities and values that model needs."""
+    routed = route(scheduled(), "scheduled")
+    records = [msgspec.json.decode(value, type=RequestRecord) for _, _, _, value in routed]
+    common: dict[str, Any] = {"subject": "UA1", "time": NOW_MS + 6_400_000, "known": NOW_MS, "source": ("airline.in.scheduled", 1, 5)}
+    assert records == [
+        RequestRecord(model="late", entities={"origin": "EWR", "gate_id": 7, "distance": 1400.0, "cabin": "eco"}, **common),
+        RequestRecord(model="burn", entities={"origin": "EWR"}, **common),
+    ]
+    assert {record[:3] for record in routed} == {("airline.requests", partition_of(b"UA1", 4), b"UA1")}
+
+
+def test_request_without_subject() -> None:
+    """A null subject makes no request, and is counted."""
+    router = Router(project())
+    assert route(scheduled(flight=None), "scheduled", router=router) == []
+    assert router.unkeyed == {"airline.requests": 2}
+
+
+@pytest.mark.parametrize(("delay", "late"), [(20.0, 1.0), (15.0, 0.0), (15, 0.0)])
+def test_outcome_records(delay: float, late: float) -> None:
+    """An outcome is 1 or 0 for a condition, else the number."""
+    routed = route(arrived(arr_delay=delay), "arrived")
+    records = [msgspec.json.decode(value, type=OutcomeRecord) for topic, _, _, value in routed if topic == "airline.outcomes"]
+    common: dict[str, Any] = {"subject": "UA1", "time": NOW_MS, "known": NOW_MS, "source": ("airline.in.arrived", 1, 5)}
+    assert records == [OutcomeRecord(model="late", value=late, **common), OutcomeRecord(model="burn", value=9.0, **common)]
+
+
+def test_null_outcome() -> None:
+    """A null value is no outcome; the event still feeds what it can."""
+    routed = route(arrived(arr_delay=None), "arrived")
+    assert [record[0] for record in routed] == ["airline.view.landings", "airline.outcomes"]
+
+
+def test_known_is_kafkas_timestamp_or_the_recorded_time() -> None:
+    """An event is known since Kafka's timestamp, unless a header says since when it was recorded."""
+    for text in (b"1600000000000", b"2020-09-13T12:26:40Z", b"2020-09-13T14:26:40.000+02:00"):
+        routed = route(departed(departed_at=1_600_000_000_000), headers=[("ce_recordedtime", text)])
+        assert {record.known for _, record in view_records(routed).values()} == {1_600_000_000_000}
+    assert refusal(route(departed(), headers=[("ce_recordedtime", b"1600000000000")])).reason == "future_time"
+
+
+def test_attributes_stand_in_for_fields() -> None:
+    """CloudEvents time and id are used when the data have none, whatever the fields' types."""
+    headers = [("ce_time", NOW_TEXT.encode()), ("ce_id", b"12")]
+    records = view_records(route(departed(departed_at=..., flight=...), headers=headers))
+    assert {(record.time, record.id) for _, record in records.values()} == {(NOW_MS, "12")}
+    (landing, *outcomes) = route(arrived(arrived_at=..., number=...), "arrived", headers)
+    assert msgspec.json.decode(landing[3], type=ViewRecord).id == "12"
+    assert len(outcomes) == 2
+
+
+def test_fields_win_over_attributes() -> None:
+    """Time and id in the data are the event's; an event without an id field takes that of the header."""
+    headers = [("ce_time", b"2001-01-01T00:00:00Z"), ("ce_id", b"other"), ("ce_type", b"departed"), ("ce_extra", None), ("x", b"\xff")]
+    records = view_records(route(departed(), headers=headers))
+    assert {(record.time, record.id) for _, record in records.values()} == {(NOW_MS, "UA1")}
+
+
+def test_structured_event() -> None:
+    """A whole CloudEvent in JSON is routed like the same event in binary mode."""
+    value = {
+        "specversion": "1.0", "type": "departed", "source": "/gate", "id": "12", "time": NOW_TEXT, "recordedtime": NOW_MS - 1,
+        "data": departed(departed_at=..., flight=...), "traceparent": "00-1",
+    }  # fmt: skip
+    structured = route(value, headers=[("content-type", b"application/cloudevents+json")])
+    binary = [("ce_type", b"departed"), ("ce_id", b"12"), ("ce_time", NOW_TEXT.encode()), ("ce_recordedtime", str(NOW_MS - 1).encode())]
+    assert structured == route(departed(departed_at=..., flight=...), headers=binary)
+
+
+def test_times_are_cut_to_milliseconds() -> None:
+    """A time with more digits, or another zone, is the same moment cut to ms."""
+    for text in ("2023-11-14T22:13:19.999999Z", "2023-11-15T03:43:19.999+05:30", "2023-11-14t22:13:19.9994z"):
+        record = msgspec.json.decode(route(arrived(arrived_at=text), "arrived")[0][3], type=ViewRecord)
+        assert record.time == NOW_MS - 1
+
+
+def test_largest_event() -> None:
+    """An event of exactly the allowed size is routed, and what it becomes is hardly larger."""
+    event = scheduled(cabin="")
+    room = MESSAGE_BYTES - len(msgspec.json.encode(event))
+    for cabin in ("x" * room, "é" * (room // 2), '"' * (room // 2)):
+        value = msgspec.json.encode(scheduled(cabin=cabin))
+        assert MESSAGE_BYTES - 1 <= len(value) <= MESSAGE_BYTES
+        routed = route(value, "scheduled")
+        assert len(routed) == 2
+        assert max(len(record[3]) for record in routed) < MESSAGE_BYTES + 1000
