@@ -27,6 +27,7 @@ from tidemill.project import Project
 from tidemill.records import AlertRecord, PredictionRecord, ResultRecord, decoder, encode
 from tidemill.settings import KafkaSettings
 from tidemill.topics import alerts_topic, predictions_topic, results_topic, topic_specs
+from tidemill.worker import Pulse
 from tidemill_drift.compare import Finding
 from tidemill_drift.episodes import Episodes, Window
 from tidemill_drift.monitor import compare_predictions, compare_results
@@ -51,6 +52,7 @@ class Detector:
             self._topics[1]: decoder(ResultRecord),
         }
         self._group = f"{project.name}.drift"
+        self.pulse = Pulse()
         self._manifests: dict[tuple[str, str], Manifest] = {}
         specs = topic_specs(project)
         self._partitions = [TopicPartition(topic, p) for topic in self._topics for p in range(specs[topic].partitions)]
@@ -66,6 +68,7 @@ class Detector:
                 await self._follow(reader, writer)
             except (KafkaError, TidemillError, TimeoutError) as error:
                 self._board.down("kafka", str(error) or repr(error))
+                self.pulse.beat()
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
                 await reader.stop()
@@ -76,6 +79,7 @@ class Detector:
         windows = await self._resume(reader)
         self._board.up("kafka")
         while True:
+            self.pulse.beat()
             for tp, records in (await reader.getmany(timeout_ms=_POLL_MS)).items():
                 self._add(windows[tp.topic], tp, records)
             closed = False

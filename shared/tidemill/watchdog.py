@@ -18,18 +18,18 @@ EXIT_STUCK = 70
 class Watchdog:
     """Ends the process with the stacks of all threads in its log unless `beat` is called at least every `patience_seconds`.
 
-    Make it inside the loop whose tasks it should show. It lives in a thread of its own, so that a blocked event loop is noticed too. Seconds are counted while the process runs:
+    It lives in a thread of its own, so that a blocked event loop is noticed too. Seconds are counted while the process runs:
     one that was stopped and continued is not taken for stuck.
     """
 
     def __init__(self, patience_seconds: int) -> None:
         self._patience_seconds = patience_seconds
-        self._loop = asyncio.get_running_loop()
         self._silent_seconds = 0
         self._closed = threading.Event()
 
     def start(self) -> None:
-        """Begin to count."""
+        """Begin to count, inside the loop whose tasks are to be shown."""
+        self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._count, name="watchdog", daemon=True).start()
 
     def beat(self) -> None:
