@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.local.leftovers import PYTHONPATH, alive
+from tests.local.observe import PYTHONPATH, alive
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.local.observe import alive, left_after
 
-from tests.local.leftovers import alive, left_after
 from tidemill.local import processes
 from tidemill.local.supervisor import CHILD, child_command
 

@@ -1,18 +1,18 @@
 """The broker: its Java, its jars, its data folder, its leftovers."""
 
+import asyncio
 import os
 import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 import redis
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from tests.local.observe import alive, topics
 
-from tests.local.leftovers import alive
-from tidemill.local import kafka, processes, valkey
+from tidemill.local import kafka, valkey
 from tidemill.local.processes import StackError
 from tidemill.local.stack import Stack
 from tidemill.local.supervisor import child_command
@@ -28,14 +28,12 @@ async def create(bootstrap: str, topic: str) -> None:
         await admin.close()
 
 
-async def topics(bootstrap: str) -> list[str]:
-    """Return the names of all topics."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        return list(await admin.list_topics())
-    finally:
-        await admin.close()
+def left_over(home: Path, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+    """Start a server that belongs to the folder and is tied to nobody."""
+    environment = {**os.environ, "TIDEMILL_HOME": str(home)}
+    return subprocess.Popen(
+        child_command(name, "none", command), cwd=home / name, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def no_wheel(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
@@ -80,6 +78,7 @@ def test_another_server_on_the_path_serves_where_there_is_no_wheel(monkeypatch: 
         assert valkey.binary() == str(tmp_path / name)
 
 
+@pytest.mark.integration
 def test_the_class_path_names_every_jar() -> None:
     """The folders of the class path hold what Maven resolved, the right client among it."""
     jars = {jar.name for folder in kafka.class_path().split(os.pathsep) for jar in Path(folder.removesuffix("/*")).glob("*.jar")}
@@ -125,33 +124,28 @@ def test_a_data_folder_that_cannot_be_formatted_is_an_error(home: Path) -> None:
 
 
 @pytest.mark.integration
-async def test_a_leftover_broker_is_replaced_and_data_survives_every_way_down(home: Path) -> None:
-    """A broker that an earlier run left is ended at start; a topic outlives that, a kill -9 of both servers, and new ports."""
-    servers = Stack(home, services=(), servers=("kafka", "valkey"))
-    with servers as stack:
-        await create(stack.kafka, "kept")
+def test_leftover_servers_are_replaced_and_data_survives_every_way_down(home: Path) -> None:
+    """Servers that an earlier run left are ended at start; what was written outlives that, a kill -9 of both, and new ports."""
+    with Stack(home, services=(), servers=("kafka", "valkey")) as stack:
+        asyncio.run(create(stack.kafka, "kept"))
         with redis.Redis.from_url(stack.redis_url) as client:
             client.set("kept", "yes")
         stack.kill("kafka")
         stack.kill("valkey")
         stack.wait_ready()
-        assert await topics(stack.kafka) == ["kept"]
-    command = child_command("kafka", "none", kafka.command())
-    with subprocess.Popen(
-        command, cwd=home / "kafka", env={**os.environ, "TIDEMILL_HOME": str(home)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as leftover:
-        while kafka.not_ready(stack.kafka) is not None:
-            assert leftover.poll() is None
+        assert asyncio.run(topics(stack.kafka)) == ["kept"]
+    port = int(stack.redis_url.rpartition(":")[2].removesuffix("/0"))
+    with left_over(home, "kafka", kafka.command()) as broker, left_over(home, "valkey", valkey.command(port)) as store:
+        while kafka.not_ready(stack.kafka) or valkey.not_ready(stack.redis_url):
+            assert (broker.poll(), store.poll()) == (None, None)
         with Stack(home, services=(), servers=("kafka", "valkey")) as again:
-            assert leftover.poll() is not None
-            assert again.kafka == stack.kafka
-            assert await topics(again.kafka) == ["kept"]
+            assert None not in (broker.poll(), store.poll())
+            assert (again.kafka, again.redis_url) == (stack.kafka, stack.redis_url)
+            assert asyncio.run(topics(again.kafka)) == ["kept"]
             with redis.Redis.from_url(again.redis_url) as client:
                 assert client.get("kept") == b"yes"
     (home / "ports.json").unlink()
     with Stack(home, services=(), servers=("kafka",)) as moved:
         assert moved.kafka != stack.kafka
-        assert await topics(moved.kafka) == ["kept"]
+        assert asyncio.run(topics(moved.kafka)) == ["kept"]
     assert alive(home) == []
-    assert not psutil.pid_exists(leftover.pid)
-    assert processes.running(home, "kafka") is None

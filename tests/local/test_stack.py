@@ -16,8 +16,8 @@ import httpx
 import psutil
 import pytest
 import redis
+from tests.local.observe import STANDINS, alive, left_after
 
-from tests.local.leftovers import STANDINS, alive, left_after
 from tidemill.local import processes
 from tidemill.local.addresses import find
 from tidemill.local.processes import StackError
@@ -100,7 +100,7 @@ def test_a_failing_prepare_stops_everything(home: Path) -> None:
 def test_two_stacks_cannot_share_a_folder(home: Path) -> None:
     """The second start is refused and the first goes on."""
     with Stack(home, services=(TWO,)) as stack:
-        with pytest.raises(StackError, match="runs in .* already.*tidemill down"):
+        with pytest.raises(StackError, match=r"runs in .* already.*tidemill down"):
             Stack(home, services=(TWO,)).start()
         stack.wait_ready()
 

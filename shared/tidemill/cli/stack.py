@@ -3,7 +3,9 @@
 Each imports `tidemill.local` when it runs, so that the command line works where the extra ``local`` is not installed.
 """
 
+import asyncio
 import importlib.util
+import os
 import signal
 import sys
 import time
@@ -15,9 +17,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tidemill.errors import MissingExtra, TidemillError
+from tidemill.errors import MissingExtra, ProjectError, TidemillError
+from tidemill.kafka_topics import ensure_topics
 from tidemill.local.addresses import Addresses, find, home_folder
 from tidemill.local.services import choose, not_ready
+from tidemill.project import Project, load_project
+from tidemill.settings import KafkaSettings
+from tidemill.topics import topic_specs
 
 console = Console()
 Home = Annotated[Path | None, typer.Option(help="Folder of the stack's data.", envvar="TIDEMILL_HOME", show_default=".tidemill")]
@@ -25,7 +31,6 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="0: a free one, chosen
 
 
 def up(
-    project: Annotated[str | None, typer.Argument(help="Path or module of the project.", envvar="TIDEMILL_PROJECT")] = None,
     home: Home = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything is ready.")] = False,
     service: Annotated[list[str] | None, typer.Option(help="Start this service only; may be repeated.")] = None,
@@ -41,10 +46,14 @@ def up(
     _require_local()
     from tidemill.local.stack import External, Stack
 
+    spec = os.environ.get("TIDEMILL_PROJECT")
+    if not spec:
+        raise ProjectError("no project is named", mend="pass `tidemill --project PROJECT up`, or set TIDEMILL_PROJECT")
+    project = load_project(spec)  # a mistake in it is better known before anything starts
     ports = {"kafka": kafka_port, "valkey": valkey_port, **_service_ports(port or [])}
     stack = Stack(
-        home, _absolute(project), choose(service or []), external=External.from_environment(), detach=detach, timeout_seconds=timeout_seconds,
-        ports={name: number for name, number in ports.items() if number},
+        home, spec, choose(service or []), external=External.from_environment(), detach=detach, timeout_seconds=timeout_seconds,
+        ports={name: number for name, number in ports.items() if number}, prepare=lambda stack: _make_topics(project, stack.kafka),
     )  # fmt: skip
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -133,8 +142,9 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _absolute(project: str | None) -> str | None:
-    return str(Path(project).absolute()) if project and Path(project).exists() else project
+def _make_topics(project: Project, bootstrap: str) -> None:
+    if bootstrap:  # not when only services without Kafka were chosen
+        asyncio.run(ensure_topics(KafkaSettings(bootstrap_servers=bootstrap), topic_specs(project)))
 
 
 def _service_ports(given: list[str]) -> dict[str, int]:

@@ -15,6 +15,7 @@ class Addresses(msgspec.Struct, frozen=True):
     project: str | None
     urls: dict[str, str]  # service -> http://host:port
     pids: dict[str, int]  # process -> pid when the stack became ready; a restarted process has another
+    owner: int  # pid of the process whose end ends the stack, 0 when it was detached
     supervisor: str  # XML-RPC address with its password
 
     def write(self, home: Path) -> None:

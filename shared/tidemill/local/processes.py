@@ -28,6 +28,14 @@ def running(home: Path, name: str) -> psutil.Process | None:
     return process if ours else None
 
 
+def alive(pid: int) -> bool:
+    """Whether a process of this pid runs; one that is dead but not waited for does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
 def stop(home: Path, name: str, timeout_seconds: float) -> bool:
     """End the process NAME of this data folder: SIGTERM, then SIGKILL after the timeout. Return whether there was one."""
     process = running(home, name)

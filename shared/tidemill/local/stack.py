@@ -171,7 +171,8 @@ class Stack:
             self.supervisor.start(service.name)
         self._wait([*self.urls], failing={"BACKOFF", "EXITED", "FATAL"})
         pids = {name: process.pid for name, process in self.supervisor.processes().items()}
-        Addresses(self.kafka, self.redis_url, self.offline, self.project, self.urls, pids, self.supervisor.url).write(self._home)
+        owner = 0 if self.detach else os.getpid()
+        Addresses(self.kafka, self.redis_url, self.offline, self.project, self.urls, pids, owner, self.supervisor.url).write(self._home)
 
     def stop(self) -> None:
         """Stop the services, then the servers, and return when all have ended; nothing happens when nothing was started."""
@@ -263,7 +264,7 @@ def log_file(home: Path, name: str) -> Path:
 def clear(home: Path) -> None:
     """End what earlier runs left behind in this data folder. Raises `StackError` when a stack serves there."""
     addresses = find(home)
-    if addresses:
+    if addresses and (addresses.owner == 0 or processes.alive(addresses.owner)):  # else it is about to stop
         with contextlib.suppress(OSError):
             Supervisor(addresses.supervisor).ping()
             raise StackError(f"a stack runs in {home} already", mend="stop it with `tidemill down`, or choose another folder with --home")

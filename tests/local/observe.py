@@ -1,10 +1,11 @@
-"""Finding the processes of a data folder by the mark they carry, independently of pid files."""
+"""What the tests look at from outside: the processes of a data folder, by the mark they carry, and the topics of a broker."""
 
 import os
 import time
 from pathlib import Path
 
 import psutil
+from aiokafka.admin import AIOKafkaAdminClient
 
 STANDINS = Path(__file__).with_name("standins")
 PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[2] / "shared"), str(STANDINS)])
@@ -28,3 +29,13 @@ def left_after(home: Path, timeout_seconds: float = 30) -> list[psutil.Process]:
     while alive(home) and time.monotonic() < deadline:
         time.sleep(0.05)
     return alive(home)
+
+
+async def topics(bootstrap: str) -> list[str]:
+    """Return the names of all topics."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        return list(await admin.list_topics())
+    finally:
+        await admin.close()
