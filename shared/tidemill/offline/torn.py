@@ -7,6 +7,7 @@ and writes them again. Object stores take a file whole or not at all.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +34,29 @@ def local_log(uri: str) -> Path | None:
 def flaw_of(content: bytes) -> str | None:
     """Why a commit cannot have been written whole, or None when nothing speaks against it.
 
-    A commit is JSON lines; ours says in its first line how many files and app transactions follow.
+    A commit is JSON lines; the first one says how many app transactions, added and removed files follow, and which operation it is.
     """
     if not content.strip(b"\0\n "):
         return "it is empty"
     try:
-        actions: list[dict[str, Any]] = [msgspec.json.decode(line, type=dict[str, Any]) for line in content.split(b"\n")]
+        actions = [msgspec.json.decode(line, type=dict[str, Any]) for line in content.split(b"\n")]
     except msgspec.DecodeError:
         return "its last line is cut short or blank"
-    info = actions[0].get("commitInfo", {})
-    told = info.get(TRANSACTIONS)
-    if told is None:
-        return None
-    added = info.get("operationMetrics", {}).get("num_added_files", 0)
-    found = sum("txn" in action for action in actions), sum("add" in action for action in actions)
-    return (
-        None
-        if found == (int(told), int(added))
-        else f"it announces {told} transactions and {added} files, and holds {found[0]} and {found[1]}"
-    )
+    found = Counter(kind for action in actions for kind in action)
+    lacking = [f"{found[kind]} of {count} {kind}" for kind, count in _announced(actions[0].get("commitInfo", {})).items() if found[kind] != count]
+    return f"it has {', '.join(lacking)}" if lacking else None
+
+
+def _announced(info: dict[str, Any]) -> dict[str, int]:
+    """How many actions of each kind a commit should have, as far as its information tells."""
+    told = info.get("operationMetrics", {})
+    counts = {
+        "txn": info.get(TRANSACTIONS),
+        "add": told.get("num_added_files", told.get("numFilesAdded")),
+        "remove": told.get("num_removed_files", told.get("numFilesRemoved")),
+        "metaData": 1 if info.get("operation") in ("CREATE TABLE", "ADD COLUMN") else None,
+    }
+    return {kind: int(count) for kind, count in counts.items() if count is not None}
 
 
 def torn_commit(uri: str) -> tuple[Path, str] | None:
