@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from typing import cast
 
 from fastapi import FastAPI
 
@@ -123,7 +124,7 @@ def create_app(project: Project, board: HealthBoard, publisher: Publisher) -> Fa
     """The HTTP side: `POST /events`, health and metrics."""
     app = fastapi_app(board, title="tidemill ingestion")
     route = HotRoute(EventsEndpoint(project, publisher, board).handle, _observe, limit_bytes=MAX_BODY_BYTES)
-    add_hot_route(app, "/events", route, summary="Publish one event or a batch", request=Envelope)
+    add_hot_route(app, "/events", route, summary="Publish one event or a batch", request=cast(type, Envelope | list[Envelope]))
     add_ops_routes(app)
     return app
 

@@ -30,16 +30,25 @@ class Attributes(NamedTuple):
     recordedtime: str | int | None = None
 
 
+Short = Annotated[str, msgspec.Meta(max_length=KEY_BYTES)]
+
+
 class Envelope(msgspec.Struct, frozen=True):
     """An event with its attributes in one JSON object: CloudEvents' structured mode, and the body of `POST /events`."""
 
     type: str
-    data: msgspec.Raw = msgspec.Raw(b"")
-    id: str | None = None
-    time: str | None = None
-    recordedtime: str | int | None = None
-    source: str | None = None
-    partitionkey: str | None = None
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    id: Short | None = None
+    time: Short | None = None
+    recordedtime: Short | int | None = None
+    source: Short | None = None
+    partitionkey: Short | None = None
+
+    @property
+    def value(self) -> bytes:
+        """The data alone, as they were written."""
+        assert isinstance(self.data, msgspec.Raw)
+        return bytes(self.data)
 
     @property
     def attributes(self) -> Attributes:
@@ -91,7 +100,7 @@ class EventReader:
         if structured:
             _check_size(value)
             envelope = open_envelope(value)
-            return self.check(bytes(envelope.data), envelope.attributes, published_ms)
+            return self.check(envelope.value, envelope.attributes, published_ms)
         return self.check(value, attributes, published_ms)
 
     def check(self, value: bytes, attributes: Attributes, published_ms: int) -> Accepted:
@@ -187,7 +196,7 @@ def open_envelope(value: bytes) -> Envelope:
         envelope = _ENVELOPE.decode(value)
     except DECODE_ERRORS as error:
         raise explain_envelope(value, error) from None
-    if not envelope.data:
+    if envelope.data is msgspec.UNSET:
         raise Refused(Reason.MISSING_FIELD, "data is missing (data_base64 is not taken)", "data")
     return envelope
 

@@ -85,9 +85,8 @@ class EventsEndpoint:
         return Answer(msgspec.json.encode(EventsAnswer(len(messages), refusals, whole)), status)
 
     async def _publish(self, messages: list[Message]) -> list[Position]:
-        away = self._board.missing.get("kafka")
-        if away is not None:
-            raise KafkaUnavailable(f"nothing was written: {away}", mend="send the request again later")
+        if "kafka" in self._board.missing:
+            raise KafkaUnavailable("Kafka is away, nothing was written", mend="send the request again later")
         return await self._publisher.publish(messages)
 
     def _message(self, raw: bytes) -> Message:
@@ -96,7 +95,7 @@ class EventsEndpoint:
         event = self._events.get(envelope.type)
         if event is None:
             raise Refused(Reason.UNKNOWN_EVENT, f"no event {envelope.type!r}; there are {', '.join(self._events)}", "type")
-        data = bytes(envelope.data)
+        data = envelope.value
         accepted = self._router.reader(event.name).check(data, envelope.attributes, now_ms())
         self._router.check(event.name, accepted)
         event_id = envelope.id or accepted.id or uuid.uuid4().hex
