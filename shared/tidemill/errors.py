@@ -57,8 +57,8 @@ class SettingsError(TidemillError):
     """An environment variable is missing or cannot be understood."""
 
 
-class MissingExtra(TidemillError):
-    """A module needs packages that only an extra of tidemill installs."""
+class MissingExtra(TidemillError, ImportError):
+    """A module needs packages that only an extra of tidemill installs; an ImportError too."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"the package {package} is not installed", mend=f"run: pip install 'tidemill[{extra}]'")

@@ -40,7 +40,7 @@ FETCH_BYTES = 2 * MAX_BATCH_BYTES
 REQUEST_TIMEOUT_MS = 10_000
 RETRY_SECONDS = 0.2
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = list[tuple[str, bytes]]  # aiokafka takes a list and nothing else
 Record = tuple[bytes | None, bytes | None, Headers]
 """Key, value, headers."""
 
@@ -85,8 +85,11 @@ async def _abandon(producer: AIOKafkaProducer) -> None:
     while not sender.done():  # a cancelled sender waits for its requests, which a second cancel ends
         sender.cancel()
         await asyncio.wait({sender}, timeout=0.2)
-    queue._pending_batches.update(batch for batches in queue._batches.values() for batch in batches)  # where a failed one looks for itself
+    unsent = [batch for batches in queue._batches.values() for batch in batches]
+    queue._pending_batches.update(unsent)  # where a failed one looks for itself
     queue.fail_all(ProducerClosed())
+    for batch in unsent:
+        batch._drain_waiter.exception()  # seen: asyncio need not complain that nobody looked
 
 
 def consumer(settings: KafkaSettings, *topics: str, group: str | None = None, **overrides: Any) -> AIOKafkaConsumer:

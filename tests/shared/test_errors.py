@@ -1,6 +1,8 @@
 """The error tree: what every error carries."""
 
 import inspect
+import subprocess
+import sys
 
 import pytest
 
@@ -57,3 +59,17 @@ def test_errors_carry_what_a_program_needs() -> None:
     conflict = FenceConflict("origin_delays[3]", expected=10, found=7)
     assert (conflict.expected, conflict.found) == (10, 7)
     assert MissingExtra("fastapi", "http").mend == "run: pip install 'tidemill[http]'"
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "statement"),
+    [
+        ("hiredis", "store", "import tidemill.redis_link"),
+        ("fastapi", "http", "from tidemill.health import HealthBoard; from tidemill.http import fastapi_app; fastapi_app(HealthBoard())"),
+    ],
+)
+def test_a_missing_package_names_its_extra(package: str, extra: str, statement: str) -> None:
+    """Where only the base is installed, the error says what to install."""
+    code = f"import sys; sys.modules[{package!r}] = None; {statement}"
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": "shared"}, capture_output=True, text=True, check=False)
+    assert f"MissingExtra: the package {package} is not installed; run: pip install 'tidemill[{extra}]'" in done.stderr

@@ -123,7 +123,7 @@ async def test_a_server_runs_inside_a_loop_and_stops() -> None:
         async with httpx.AsyncClient() as client:
             answers = await asyncio.gather(*(client.get(f"{server.url}/health/live") for _ in range(10)))
         assert {answer.status_code for answer in answers} == {200}
-    with pytest.raises(OSError, match="refused|failed"):
+    with pytest.raises(OSError, match=r"refused|failed"):
         await asyncio.open_connection("127.0.0.1", server.port)
 
 

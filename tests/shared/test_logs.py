@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_levels_below_are_left_out(out: io.StringIO) -> None:
 def test_a_library_that_repeats_itself_is_heard_once(out: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one statement's lines the first is kept; the next kept one says how many were left out. Other statements are not affected."""
     now = 1000.0
-    monkeypatch.setattr(logs.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     library = logging.getLogger("noisy")
     for moment, expected in ((0.0, 1), (1.0, 1), (9.9, 1), (10.0, 2), (10.1, 2)):
         now = 1000.0 + moment

@@ -58,7 +58,7 @@ async def linked(answer: Answer, timeout_seconds: float = 5.0) -> AsyncIterator[
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition, ten seconds at most."""
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.005)
 
 
@@ -190,6 +190,8 @@ async def test_a_late_reply_is_not_taken_for_the_next() -> None:
     async with linked(answer, timeout_seconds=0.2) as link:
         with pytest.raises(StoreUnavailable):
             await link.call(b"ECHO", b"slow")
+        with pytest.raises(StoreUnavailable, match="did not answer"):  # silence: the connection itself was given up
+            link.call(b"ECHO", b"next")
         late.set()
         await until(lambda: link.connected)
         assert await link.call(b"ECHO", b"fresh") == b"fresh"
@@ -244,7 +246,7 @@ async def test_calls_fail_at_once_while_nothing_listens_and_work_when_it_does() 
     changes: list[str | None] = []
     async with RedisLink(f"redis://127.0.0.1:{port}", 0.2, changes.append) as link:
         assert not link.connected
-        with pytest.raises(StoreUnavailable, match="cannot reach Redis at 127.0.0.1"):
+        with pytest.raises(StoreUnavailable, match=r"cannot reach Redis at 127\.0\.0\.1"):
             link.call(b"PING")
         async with server(echo, port):
             await until(lambda: link.connected)

@@ -71,7 +71,7 @@ def own(tmp_path: Path) -> Iterator[OwnValkey]:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition, twenty seconds at most."""
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.005)
 
 
@@ -88,7 +88,7 @@ async def test_replies_are_those_of_another_client(redis_url: str) -> None:
     client = redis.asyncio.Redis.from_url(redis_url, protocol=2)
     for callback in list(client.response_callbacks):
         del client.response_callbacks[callback]
-    theirs = [await client.execute_command(*command) for command in commands]
+    theirs = [await client.execute_command(*command) for command in commands]  # type: ignore[no-untyped-call]
     await client.aclose()
     assert ours == theirs
 
@@ -261,15 +261,21 @@ async def test_a_unix_socket_works(tmp_path: Path) -> None:
             assert await link.call(b"GET", b"k") == b"v"
 
 
-async def test_tls_works_and_verifies(tmp_path: Path) -> None:
-    """A proxy with a self-signed certificate is refused unless its authority is given or verification is switched off."""
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """Return the files of a new certificate for localhost and of its key."""
     if not shutil.which("openssl"):
         pytest.skip("no openssl to make a certificate with")
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-keyout", key, "-out", certificate,
          "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True,
     )  # fmt: skip
+    return certificate, key
+
+
+async def test_tls_works_and_verifies(tmp_path: Path) -> None:
+    """A proxy with a self-signed certificate is refused unless its authority is given or verification is switched off."""
+    certificate, key = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
 

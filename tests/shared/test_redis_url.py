@@ -38,7 +38,7 @@ def test_the_parts_of_a_url(url: str, expected: dict[str, Any]) -> None:
 )
 def test_what_is_no_url_is_refused(url: str) -> None:
     """The variable is named, with the right forms."""
-    with pytest.raises(SettingsError, match="^REDIS_URL") as caught:
+    with pytest.raises(SettingsError, match=r"^REDIS_URL") as caught:
         RedisAddress.parse(url)
     assert "redis://" in caught.value.mend
 
