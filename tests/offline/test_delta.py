@@ -104,7 +104,9 @@ _steps = st.lists(
 
 @given(_steps)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-def test_two_writers_agree_with_a_plain_counter(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, str, int, int, int]]) -> None:
+def test_two_writers_agree_with_a_plain_counter(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, str, int, int, int]]
+) -> None:
     """Whatever two handles try, exactly the batches that start at the counter are accepted, and their rows are there once."""
     path = tmp_path_factory.mktemp("t") / "t"
     handles = [opened(path), opened(path)]

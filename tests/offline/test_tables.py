@@ -125,11 +125,19 @@ _view_values = st.fixed_dictionaries(
     {"price": _numbers, "pieces": _numbers, "paid": st.one_of(st.booleans(), _json)}, optional={"weight": _numbers, "other": _json}
 )
 _view_records = st.fixed_dictionaries(
-    {"time": _numbers, "known": st.integers(0, 2**54), "source": st.lists(st.integers(-1, 2**40), min_size=2, max_size=2), "values": _view_values},
+    {
+        "time": _numbers,
+        "known": st.integers(0, 2**54),
+        "source": st.lists(st.integers(-1, 2**40), min_size=2, max_size=2),
+        "values": _view_values,
+    },
     optional={"id": _json, "more": _json},
 ).map(msgspec.json.encode)
 _good = st.integers(0, 1000).map(shop_value)
-_pairs = st.tuples(st.one_of(st.none(), st.binary(max_size=3), st.text(max_size=3).map(str.encode)), st.one_of(st.none(), st.binary(), _good, _view_records))
+_pairs = st.tuples(
+    st.one_of(st.none(), st.binary(max_size=3), st.text(max_size=3).map(str.encode)),
+    st.one_of(st.none(), st.binary(), _good, _view_records),
+)
 
 
 @given(st.lists(_pairs, min_size=1, max_size=12))
@@ -153,7 +161,12 @@ def test_rows_agree_with_the_fold(pairs: list[tuple[bytes | None, bytes | None]]
             ]
 
 
-@given(st.lists(st.tuples(st.one_of(st.none(), st.binary(max_size=3)), st.one_of(st.none(), st.binary(), _json.map(msgspec.json.encode))), max_size=6))
+@given(
+    st.lists(
+        st.tuples(st.one_of(st.none(), st.binary(max_size=3)), st.one_of(st.none(), st.binary(), _json.map(msgspec.json.encode))),
+        max_size=6,
+    )
+)
 def test_no_content_raises(pairs: list[tuple[bytes | None, bytes | None]]) -> None:
     """Whatever a topic holds, each record is one row of each kind of table."""
     for table in mirror_tables(PROJECT):

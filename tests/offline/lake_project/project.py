@@ -30,5 +30,7 @@ def pipeline() -> Any:
     raise NotImplementedError
 
 
-comes_back = Model("comes_back", sold, "at", "id", [shops, Request("price")], Outcome(returned, "late", subject="id", within="10m"), pipeline)
+comes_back = Model(
+    "comes_back", sold, "at", "id", [shops, Request("price")], Outcome(returned, "late", subject="id", within="10m"), pipeline
+)
 late_back = Model("late_back", sold, "at", "id", [items], Outcome(returned, "late", subject="id", within="1h"), pipeline)
