@@ -64,7 +64,7 @@ class _Connection(asyncio.Protocol):
     """One TCP, TLS or Unix connection. Futures wait in the order their commands were sent; one that is done (timed out or cancelled by its
     caller) keeps its place until its reply has come and is dropped, so replies never shift."""
 
-    def __init__(self, timeout_seconds: float, on_drop: Callable[[_Connection], None]) -> None:
+    def __init__(self, timeout_seconds: float, on_drop: Callable[[_Connection, StoreUnavailable], None]) -> None:
         self._on_drop = on_drop
         self._loop = asyncio.get_running_loop()
         self._tick_seconds = timeout_seconds / TICKS
@@ -142,8 +142,9 @@ class _Connection(asyncio.Protocol):
         """Close, and fail everything that waits."""
         if self.lost.done():
             return
-        self._on_drop(self)
-        self.lost.set_result(StoreUnavailable(reason, mend="the link reconnects by itself; retry"))
+        lost = StoreUnavailable(reason, mend="the link reconnects by itself; retry")
+        self._on_drop(self, lost)
+        self.lost.set_result(lost)
         if self._timer is not None:
             self._timer.cancel()
         self._transport.abort()
@@ -164,6 +165,7 @@ class RedisLink:
         self._on_change = on_change or (lambda _reason: None)
         self._connection: _Connection | None = None
         self._down = StoreUnavailable("not connected to Redis yet", mend="start the link and wait")
+        self._logged_reason = ""
         self._task: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
 
@@ -211,40 +213,42 @@ class RedisLink:
         except NoScript:
             return await self.call(b"EVAL", lua, len(keys), *keys, *args)
 
-    def _forget(self, connection: _Connection) -> None:
+    def _forget(self, connection: _Connection, lost: StoreUnavailable) -> None:
         """No call goes to a dropped connection, not even within the same turn of the loop."""
         if self._connection is connection:
-            self._connection = None
+            self._connection, self._down = None, lost
 
     async def _stay_connected(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         try:
             while True:
                 try:
-                    connection = await self._connect()
+                    fresh = await self._connect()
                 except (StoreUnavailable, StoreError) as error:
                     self._is_down(error)
                 else:
                     pause = FIRST_PAUSE_SECONDS
-                    self._is_up(connection)
-                    self._is_down(await asyncio.shield(connection.lost))
+                    self._is_up(fresh)
+                    self._is_down(await asyncio.shield(fresh.lost))
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         finally:
-            if self._connection is not None:
-                self._connection.drop(self._down.message)
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.drop(self._down.message)
 
     def _is_up(self, connection: _Connection) -> None:
         if not connection.lost.done():
             self._connection = connection
-        self._down = StoreUnavailable("the connection to Redis was lost just now", mend="retry")
+        self._logged_reason = ""
         self._up.set()
         self._on_change(None)
         log.info("connected to Redis", address=str(self.address))
 
     def _is_down(self, error: StoreUnavailable | StoreError) -> None:
         self._up.clear()
-        if error.message != self._down.message:
+        if error.message != self._logged_reason:
+            self._logged_reason = error.message
             log.warning("no connection to Redis", address=str(self.address), reason=error.message, mend=error.mend)
         self._down = StoreUnavailable(error.message, mend=error.mend)
         self._on_change(error.message)

@@ -263,7 +263,7 @@ async def test_a_call_in_the_turn_of_a_loss_fails() -> None:
         connection = link._connection
         assert connection is not None
         connection.drop("pulled")
-        with pytest.raises(StoreUnavailable, match="lost just now"):
+        with pytest.raises(StoreUnavailable, match="pulled"):
             link.call(b"PING")
 
 
