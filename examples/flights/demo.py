@@ -22,7 +22,7 @@ from demo_report import Facts, closing, monthly
 from demo_view import Screen
 from demo_watch import Watcher
 
-from tidemill.local.stack import Stack
+from tidemill.local.stack import External, Stack
 from tidemill.offline_store import OfflineStore
 from tidemill.playback import Agenda, Playback, open_playback
 from tidemill.project import Project, load_project
@@ -137,7 +137,7 @@ def main() -> int:
     began = time.monotonic()
     with Screen() as screen:
         screen.chapter("starting Kafka, Valkey and the services")
-        with Stack(HOME, str(HERE)) as stack:
+        with Stack(HOME, str(HERE), external=External.from_environment()) as stack:
             screen.note(f"Kafka {stack.kafka}, Valkey {stack.redis_url}, " + ", ".join(f"{name} {url}" for name, url in stack.urls.items()))
             facts = asyncio.run(Demo(project, stack, screen, months, began).run())
             screen.chapter("stopping")

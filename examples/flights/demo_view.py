@@ -25,12 +25,13 @@ class Screen:
 
     def __init__(self) -> None:
         self._console = Console()
-        self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._render, transient=True)
         self._began = time.monotonic()
-        self._title, self._watcher, self._month = "", None, ""
+        self._title = self._month = ""
+        self._watcher: Watcher | None = None
         self._recent: deque[tuple[float, int, int]] = deque()
         self._last: Step | None = None
         self.events = self.predictions = 0
+        self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._render, transient=True)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -39,8 +40,6 @@ class Screen:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
-
-    _watcher: Watcher | None
 
     def watch(self, watcher: Watcher) -> None:
         """Shows this watcher's results and alerts from now on."""

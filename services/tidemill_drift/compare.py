@@ -61,7 +61,7 @@ def compare_distribution(kind: Kind, subject: str, reference: Histogram, current
         return None
     statistic = float(((math.sqrt(m / n) * a - math.sqrt(n / m) * b) ** 2 / (a + b)).sum())
     p, q = (a + 0.5) / (n + 0.5 * len(a)), (b + 0.5) / (m + 0.5 * len(b))
-    psi = float(((q - p) * np.log(q / p)).sum()) - (len(a) - 1) * (1 / n + 1 / m)
+    psi = float(((q - p) * np.log(q / p)).sum() - (len(a) - 1) * (1 / n + 1 / m))
     threshold = float(chdtri(len(a) - 1, level))
     return Finding(kind, subject, "chi-square and PSI", statistic, threshold, psi, PSI_FLOOR, _middle(reference), _middle(current))
 
@@ -107,7 +107,7 @@ def compare_auc(labels: Floats, scores: Floats, reference: float, reference_erro
         return None
     drop = reference - auc
     combined = math.hypot(error, reference_error)
-    statistic = drop / combined if combined else math.inf * np.sign(drop)
+    statistic = drop / combined if combined else math.copysign(math.inf, drop)
     return Finding("performance", "auc", "drop of AUC (DeLong)", statistic, _z(level), drop, AUC_FLOOR, reference, auc)
 
 
@@ -129,7 +129,7 @@ def compare_error(labels: Floats, values: Floats, reference: float, level: float
         return None
     spread = float(errors.std(ddof=1)) / math.sqrt(len(errors))
     growth = float(errors.mean()) - reference
-    statistic = growth / spread if spread else math.inf * np.sign(growth)
+    statistic = growth / spread if spread else math.copysign(math.inf, growth)
     return Finding(
         "performance",
         "mae",
