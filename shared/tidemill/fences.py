@@ -9,6 +9,8 @@ import zlib
 
 import msgspec
 
+from tidemill.records import Natural
+
 
 class Fence(msgspec.Struct, frozen=True):
     """All records below `next` are applied, nothing above.
@@ -19,15 +21,15 @@ class Fence(msgspec.Struct, frozen=True):
     The counters say what was skipped, and why: a publisher's duplicate, a record sent twice, too late, not decodable.
     """
 
-    next: int
+    next: Natural
     definition: str
-    partitions: int
-    proof: int = 0
-    sources: dict[int, int] = {}
-    duplicates: int = 0
-    resent: int = 0
-    late: int = 0
-    poison: int = 0
+    partitions: Natural
+    proof: Natural = 0
+    sources: dict[Natural, Natural] = {}
+    duplicates: Natural = 0
+    resent: Natural = 0
+    late: Natural = 0
+    poison: Natural = 0
 
     def encode(self) -> bytes:
         """The bytes kept in the store; equal fences give equal bytes."""
@@ -42,7 +44,7 @@ class Fence(msgspec.Struct, frozen=True):
 class FencePosition(msgspec.Struct, frozen=True):
     """Just the position: what a reader stamps on its answer."""
 
-    next: int
+    next: Natural
 
 
 _ENCODER = msgspec.json.Encoder()
