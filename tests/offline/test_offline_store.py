@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from tests.offline.lake import lake, numbered, shop_value
+
 from tidemill.errors import FenceConflict, OfflineUnavailable, TornTable, UnknownTable
 from tidemill.offline.tables import predictions_table, view_table
 from tidemill.offline_store import LogTable, OfflineStore

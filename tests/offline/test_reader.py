@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-
 from tests.offline.lake import lake, make_topics, numbered, send
+
 from tidemill.errors import KafkaUnavailable, TopicRecreated
 from tidemill.fences import proof_of
 from tidemill.kafka import admin

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tests.offline.lake import NOW_MS, lake, numbered, shop_value
+
 from tidemill.fences import proof_of
 from tidemill.fold import entry_decoder
 from tidemill.offline.tables import (

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from aiokafka.admin import NewTopic
-
 from tests.offline.lake import NOW_MS, Pair, Service, lake, make_topics, read_topic, running, send, shop_value, until
+
 from tidemill.fences import proof_of
 from tidemill.kafka import admin
 from tidemill.offline.tables import MirrorTable
@@ -171,7 +171,8 @@ async def test_recreated_topic_is_refused(kafka: str, project: Project, writer: 
         await until(lambda: written(writer, project, 400))
     await _make_anew(kafka, requests)
     others = {target: pairs for target, pairs in wave(project, 400, 500).items() if target[0] != requests.topic}
-    await send(kafka, {(requests.topic, p): [(b"new", b"new")] * 400 for p in range(requests.partitions)} | others)
+    new: Pair = (b"new", b"new")
+    await send(kafka, {(requests.topic, p): [new] * 400 for p in range(requests.partitions)} | others)
     with running(writer):
         await until(lambda: "made anew" in _reason(writer, "requests"))
         await until(lambda: sum(writer.get("/positions").json()[f"{project.name}.outcomes"].values()) == 500)
