@@ -31,8 +31,9 @@ test: install                 ## everything, the real Kafka and Valkey included
 demo: install                 ## seven months of real flights through the whole system; MONTHS=2 for a shorter one
 	$(BIN)/python examples/flights/demo.py --months $(MONTHS)
 
-up: install                   ## start the whole system on the flights project and keep it running
+up: install                   ## start the whole system on the flights project, with history and a model, and keep it running
 	$(BIN)/tidemill --project examples/flights up --detach
+	$(BIN)/python examples/flights/prepare.py
 
 down: install                 ## stop it
 	$(BIN)/tidemill down

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections import deque
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Self
 
 from demo_watch import Watcher
@@ -30,6 +32,7 @@ class Screen:
         self._watcher: Watcher | None = None
         self._recent: deque[tuple[float, int, int]] = deque()
         self._last: Step | None = None
+        self._picture: RenderableType = ""
         self.events = self.predictions = 0
         self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._render, transient=True)
 
@@ -64,12 +67,20 @@ class Screen:
         self._recent.append((now, self.events, self.predictions))
         while now - self._recent[0][0] > _RATE_SECONDS:
             self._recent.popleft()
+        if step.answers:
+            self._picture = self._render()
         month = f"{datetime.fromtimestamp((step.time_ms - 1) / 1000, UTC):%B}"
         if month != self._month:
             self._month = month
             if not self._console.is_terminal:
                 auc = self._watcher.auc if self._watcher else None
                 self.note(f"{month}: {self.events:,} events, {self.predictions:,} predictions so far" + (f", AUC {auc:.3f}" if auc else ""))
+
+    def save(self, path: Path) -> None:
+        """Saves the last view of the replay as a picture."""
+        console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
+        console.print(self._picture)
+        console.save_svg(str(path), title="make demo")
 
     def _rates(self) -> tuple[float, float]:
         if len(self._recent) < 2:

@@ -1,0 +1,62 @@
+"""Makes the running stack worth asking: two months of history and a first model, unless it has a model already. `make up` runs this."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import httpx
+from rich.console import Console
+from steps import MODEL, STEP_MS, history, month_ms, served, train
+
+from tidemill.cli.target import Target, target
+from tidemill.errors import TidemillError
+from tidemill.playback import Agenda, Step, open_playback
+
+UNTIL = 3
+QUESTION = (
+    '{"entities": {"origin": "EWR", "carrier": "UA", "dest": "SFO", "route": "EWR-SFO", "tailnum": "N38727", "flight_number": "UA1532", '
+    '"departure_minute": 1080, "weekday": 4, "distance": 2565, "duration": 390}, "time": "2013-02-28T22:00:00Z"}'
+)
+console = Console()
+
+
+async def prepare(at: Target) -> None:
+    """Loads January and February, trains on them, and prints a question to ask."""
+    if not await _has_model(at.url("inference")):
+        with console.status("loading January and February 2013") as status:
+
+            def seen(step: Step) -> None:
+                status.update(f"loading history: {step.events:,} events of one day")
+
+            async with open_playback(at.project, at.kafka, at.redis_url) as playback:
+                agenda = Agenda(list(at.project.models.values()), STEP_MS)
+                await history(at.project, playback, at.url("offline"), month_ms(UNTIL), agenda, seen)
+            status.update("training a first model")
+            await asyncio.to_thread(
+                train, at.environment, f"2013-{UNTIL:02d}-01", lambda text: console.print(text, style="dim", highlight=False)
+            )
+            await served(at.url("inference"))
+    console.print("ask for a prediction, as of a moment in the history that is loaded:\n", style="bold")
+    console.print(f"curl -s {at.url('inference')}/predict/{MODEL} -d '{QUESTION}'\n", markup=False, highlight=False, soft_wrap=True)
+    for service in ("ingestion", "serving", "inference"):
+        console.print(f"{service:>10}  {at.url(service)}/docs", highlight=False)
+
+
+async def _has_model(inference_url: str) -> bool:
+    async with httpx.AsyncClient(base_url=inference_url, trust_env=False) as http:
+        return (await http.get(f"/v2/models/{MODEL}/ready")).status_code == httpx.codes.OK
+
+
+def main() -> int:
+    """0 when the stack answers predictions."""
+    try:
+        asyncio.run(prepare(target()))
+    except TidemillError as error:
+        console.print(f"error: {error}", style="red", markup=False)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

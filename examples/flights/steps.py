@@ -1,0 +1,64 @@
+"""What the demo and `prepare.py` share: history through the running system, and a first model on it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+import httpx
+
+from tidemill.playback import Agenda, Playback, Step
+from tidemill.project import Project
+
+MODEL = "flight_late"
+STEP_MS = 30 * 60_000
+DAY_MS = 86_400_000
+
+
+def month_ms(month: int) -> int:
+    """The first moment of a month of 2013 (13: January 2014), UTC."""
+    return int(datetime(2013 + (month - 1) // 12, (month - 1) % 12 + 1, 1, tzinfo=UTC).timestamp() * 1000)
+
+
+async def history(
+    project: Project, playback: Playback, offline_url: str, until_ms: int, agenda: Agenda, seen: Callable[[Step], None]
+) -> None:
+    """Publishes everything known before a moment, and waits until the online and the offline store have it."""
+    (recording,) = project.recordings.values()
+    start = int(datetime.fromisoformat(recording.start).replace(tzinfo=UTC).timestamp() * 1000)
+    async for step in playback.load(recording, start, until_ms, DAY_MS, agenda):
+        seen(step)
+    await offline_reached(playback, offline_url)
+
+
+async def offline_reached(playback: Playback, offline_url: str) -> None:
+    """Waits until the offline writer has written all that was published."""
+    ends = await playback.ends()
+    async with httpx.AsyncClient(base_url=offline_url, trust_env=False) as http:
+        while True:
+            positions: dict[str, dict[str, int]] = (await http.get("/positions")).json()
+            if all(positions.get(tp.topic, {}).get(str(tp.partition), 0) >= end for tp, end in ends.items()):
+                return
+            await asyncio.sleep(0.2)
+
+
+def train(environment: Mapping[str, str], until: str, note: Callable[[str], None]) -> None:
+    """Trains and deploys the model in a process of its own; `environment` has the stack's addresses."""
+    command = [sys.executable, "-m", "tidemill_training", MODEL, "--until", until]
+    with subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            note(line.strip())
+    if process.returncode:
+        raise SystemExit(f"training failed with exit code {process.returncode}")
+
+
+async def served(inference_url: str) -> None:
+    """Waits until inference has loaded the deployed version."""
+    async with httpx.AsyncClient(base_url=inference_url, trust_env=False) as http:
+        while (await http.get(f"/v2/models/{MODEL}/ready")).status_code != httpx.codes.OK:
+            await asyncio.sleep(0.1)
