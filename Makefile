@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 MONTHS ?= 7
 
-.PHONY: help install check test demo up down bench clean
+.PHONY: help install check test demo up prove down bench clean
 help:           ## what can be made
 	@grep -E '^[a-z]+: ' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/'
 
@@ -34,6 +34,10 @@ demo: install                 ## seven months of real flights through the whole 
 up: install                   ## start the whole system on the flights project, with history and a model, and keep it running
 	$(BIN)/tidemill --project examples/flights up --detach
 	$(BIN)/python examples/flights/prepare.py
+
+prove: install               ## compare the running online store with Parquet, and recompute logged predictions
+	$(BIN)/tidemill audit
+	$(BIN)/tidemill replay
 
 down: install                 ## stop it
 	$(BIN)/tidemill down
