@@ -36,7 +36,7 @@ class Aggregation(ABC):
 
     @property
     def label(self) -> str:
-        """The feature's name without its window: "mean_dep_delay", or the name given."""
+        """The feature's name without its window: "mean_price", or the name given."""
         return self.name or (f"{self.word}_{self.column}" if self.column else self.word)
 
     @abstractmethod

@@ -1,7 +1,7 @@
-"""Columns a view folds: a field of the event ("dep_delay") or a condition on its fields ("dep_delay > 15 and not diverted").
+"""Columns a view folds: a field of the event ("price") or a condition on its fields ("price > 15 and not refunded").
 
 A condition is parsed once, when the project is loaded, into Python source over the event's values. It is null when any field
-it names is null, so that a missing delay counts neither as late nor as on time.
+it names is null, so that a missing price counts neither as high nor as low.
 """
 
 from __future__ import annotations

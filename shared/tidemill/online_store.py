@@ -1,7 +1,7 @@
 """The online store as its writer sees it: one packed value per entity, one fence per partition of a view, changed together or not at all.
 
     writer = OnlineWriter(link, project.name)
-    fence, values = await writer.load("origin_delays", 3, [b"EWR", b"JFK"])
+    fence, values = await writer.load("shop_sales", 3, [b"north", b"south"])
     applied = await writer.apply("origin_delays", 3, expected=fence, fence=new_fence, values=new_values)
 
 All keys of a partition share one cluster slot. Only whole, absolute values are written, so applying the same batch twice is harmless.
@@ -31,7 +31,7 @@ redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """
 
-# Another worker may have started the partition meanwhile; then its values stay.
+# Another worker may have begun the partition meanwhile; then its values stay.
 _CLEAR = """#!lua
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 for i = 2, #KEYS do redis.call('UNLINK', KEYS[i]) end
@@ -68,15 +68,19 @@ class OnlineWriter:
         found = await self._link.script(_APPLY, keys, [expected or b"", fence, *values.values()])
         return bool(found in (1, fence))
 
-    async def clear(self, view: str, partition: int) -> None:
-        """Deletes the entities of a partition that has no fence, so that a fold from the beginning meets nothing old."""
-        fence, pattern, cursor = fence_key(self._project, view, partition), state_key(self._project, view, partition, b"*"), b"0"
+    async def begin(self, view: str, partition: int, fence: bytes) -> None:
+        """Makes a partition without a fence ready to be folded from the beginning: deletes what old entities it has, then sets the fence.
+
+        Nothing happens when another worker was faster; the next `apply` will tell.
+        """
+        key, pattern, cursor = fence_key(self._project, view, partition), state_key(self._project, view, partition, b"*"), b"0"
         while True:
-            cursor, keys = await self._link.call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
-            if keys and not await self._link.script(_CLEAR, [fence, *keys], []):
+            cursor, old = await self._link.call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
+            if old and not await self._link.script(_CLEAR, [key, *old], []):
                 return
             if cursor == b"0":
-                return
+                break
+        await self._link.call(b"SET", key, fence, b"NX")
 
     async def eviction_policy(self) -> str:
         """The server's `maxmemory-policy`."""
