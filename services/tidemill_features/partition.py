@@ -31,14 +31,14 @@ class Batch(NamedTuple):
 
 
 class Partition:
-    """Folds slices that follow each other, beginning at the stored fence."""
+    """Folds slices that follow each other, beginning at the stored fence (None: there is none yet). `stored`: what the store must have."""
 
     def __init__(self, kernel: ViewKernel, decode: Callable[..., LogEntry], number: int, stored: bytes | None, cache_bytes: int) -> None:
         self.where = f"view {kernel.view.name!r} partition {number}"
-        self.stored = stored
         self._kernel = kernel
         self._decode = decode
         self._fence = _checked(kernel, number, stored, self.where)
+        self.stored = stored or self._fence.encode()
         self._fold = PartitionFold(kernel, self._fence)
         self._cache = StateCache(cache_bytes)
 

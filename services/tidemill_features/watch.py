@@ -11,12 +11,15 @@ from faust.types import TP
 
 from tidemill import metrics
 from tidemill.batched import Consumer
-from tidemill.errors import KafkaUnavailable
+from tidemill.errors import KafkaUnavailable, StoreError, StoreUnavailable
 from tidemill.health import HealthBoard
 from tidemill.kafka import wait_for_kafka
+from tidemill.logs import get_logger
 from tidemill.settings import KafkaSettings
 from tidemill.watchdog import Watchdog
 from tidemill_features.worker import Worker
+
+log = get_logger(__name__)
 
 LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 5.0
@@ -45,13 +48,18 @@ class Watch:
                 await self._without_kafka()
             else:
                 self._report(lags)
+                await self._compare(lags)
+
+    @property
+    def _consumer(self) -> Consumer:
+        consumer = self._app.consumer
+        assert isinstance(consumer, Consumer)
+        return consumer
 
     async def _lags(self) -> dict[TP, int]:
         """Records not yet folded, by partition."""
-        consumer = self._app.consumer
-        assert isinstance(consumer, Consumer)
-        placed = consumer.placed
-        ends = await consumer.highwaters(*placed) if placed else {}
+        placed = self._consumer.placed
+        ends = await self._consumer.highwaters(*placed) if placed else {}
         lags = {tp: ends[tp] - self._worker.next(tp) for tp in placed}
         for tp, lag in lags.items():
             metrics.FEATURES_LAG.labels(self._worker.view(tp), tp.partition).set(lag)
@@ -59,9 +67,20 @@ class Watch:
             metrics.FEATURES_LAG.remove(self._worker.view(tp), str(tp.partition))
         return lags
 
+    async def _compare(self, lags: dict[TP, int]) -> None:
+        """Place partitions anew where the store was changed behind our back."""
+        try:
+            displaced = await self._worker.displaced(lags.keys())
+        except (StoreUnavailable, StoreError):
+            return
+        for tp in displaced & self._consumer.placed:
+            log.warning("the store lost what was applied, or somebody changed it", topic=tp.topic, partition=tp.partition)
+            metrics.REWINDS.labels(self._worker.view(tp), "displaced").inc()
+            self._consumer.break_chain(tp)
+
     def _report(self, lags: dict[TP, int]) -> None:
         worker, joined = self._worker, self._app.consumer_generation_id > 0 and not self._app.rebalancing
-        assigned = self._app.consumer.assignment()
+        assigned = self._consumer.assignment()
         refused = {tp: reason for tp, reason in worker.refused.items() if tp in assigned}
         waiting = assigned - lags.keys() - refused.keys()
         reasons = ["joining the consumer group"] if not joined else list(refused.values())

@@ -7,14 +7,14 @@ anew from the fence. What cannot be mended that way stops the partition, and onl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from time import perf_counter
 from typing import TypeVar
 
 from faust.types import TP
 
 from tidemill import metrics
-from tidemill.batched import Chain, Slice
+from tidemill.batched import Chain, Held, Slice
 from tidemill.clock import now_ms
 from tidemill.errors import CorruptState, FenceConflict, StoreError, TidemillError, TopicMismatch, TopicRecreated, Unavailable
 from tidemill.fold import entry_decoder
@@ -54,6 +54,7 @@ class Worker:
         self._stopped: dict[TP, tuple[bytes | None, TidemillError]] = {}
         self.refused: dict[TP, str] = {}
         self.held_up: str | None = None
+        self._at_work: TP | None = None
 
     @property
     def topics(self) -> list[str]:
@@ -68,19 +69,20 @@ class Worker:
         """The view a partition belongs to."""
         return self._kernels[tp.topic].view.name
 
-    async def positions(self, logs: Mapping[TP, range]) -> dict[TP, int]:
+    async def positions(self, partitions: Collection[TP], held: Held) -> dict[TP, int]:
         """Where each partition begins; one that must not be folded is left out, and asked for again later."""
         policy = await self._writer.eviction_policy()
         if policy != "noeviction":
             error = StoreError(f"maxmemory-policy is {policy}", mend="set maxmemory-policy to noeviction: an evicted value would be lost")
-            for tp in logs:
+            for tp in partitions:
                 self._refuse(tp, error)
             return {}
-        fences = await self._writer.fences([self._place(tp) for tp in logs])
+        fences = dict(zip(partitions, await self._writer.fences([self._place(tp) for tp in partitions]), strict=True))
+        logs = await held(partitions)
         starts = {}
-        for (tp, held), stored in zip(logs.items(), fences, strict=True):
+        for tp, stored in fences.items():
             try:
-                starts[tp] = await self._begin(tp, held, stored)
+                starts[tp] = await self._begin(tp, logs[tp], stored)
             except (CorruptState, TopicMismatch, TopicRecreated) as error:
                 self._refuse(tp, error)
             else:
@@ -88,16 +90,16 @@ class Worker:
                     log.info("partition is folded again", topic=tp.topic, partition=tp.partition)
         return starts
 
-    async def _begin(self, tp: TP, held: range, stored: bytes | None) -> int:
+    async def _begin(self, tp: TP, log_holds: range, stored: bytes | None) -> int:
         if tp in self._stopped:
             fence, error = self._stopped[tp]
             if fence == stored:
                 raise error
             del self._stopped[tp]
         partition = Partition(self._kernels[tp.topic], self._decoders[tp.topic], tp.partition, stored, self._cache_bytes)
-        start = partition.start(held)
+        start = partition.start(log_holds)
         if stored is None:
-            await self._writer.clear(*self._place(tp))
+            await self._writer.begin(*self._place(tp), partition.stored)
         self._partitions[tp] = partition
         return start
 
@@ -109,11 +111,18 @@ class Worker:
     def _place(self, tp: TP) -> tuple[str, int]:
         return self.view(tp), tp.partition
 
+    async def displaced(self, partitions: Collection[TP]) -> set[TP]:
+        """Partitions whose fence in the store is not the one we left there: nobody else would notice while no record comes."""
+        known = {tp: self._partitions[tp].stored for tp in partitions}
+        found = dict(zip(known, await self._writer.fences([self._place(tp) for tp in known]), strict=True)) if known else {}
+        return {tp for tp in known if found[tp] != known[tp] == self._partitions[tp].stored and tp != self._at_work}
+
     async def handle(self, tp: TP, piece: Slice) -> None:
         """Applies a slice, or breaks its chain."""
         chain, partition = piece.chain, self._partitions[tp]
         if chain.broken:
             return
+        self._at_work = tp
         try:
             await self._apply(tp, partition, piece)
         except Superseded:
@@ -127,6 +136,8 @@ class Worker:
             self._refuse(tp, error)
             self._metrics[tp.topic].stopped.inc()
             chain.broken = True
+        finally:
+            self._at_work = None
 
     async def _apply(self, tp: TP, partition: Partition, piece: Slice) -> None:
         began = perf_counter()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -59,8 +59,12 @@ class Slice(NamedTuple):
     records: Sequence[Any]
 
 
-Positions = Callable[[Mapping[TP, range]], Awaitable[Mapping[TP, int]]]
-"""Where to go on: given the offsets each partition's log holds, the next offset wanted. A partition left out is asked for again soon."""
+Held = Callable[[Collection[TP]], Awaitable[Mapping[TP, range]]]
+"""The offsets that each partition's log holds now."""
+
+Positions = Callable[[Collection[TP], Held], Awaitable[Mapping[TP, int]]]
+"""Where partitions go on: the next offset wanted. One left out is asked for again soon. What the log holds is to be asked after the
+store, since both grow."""
 
 Handler = Callable[[TP, Slice], Awaitable[None]]
 """Takes one slice after the other, of all partitions. To go back, it sets `slice.chain.broken`. It must not raise."""
@@ -94,10 +98,14 @@ class Consumer(driver.Consumer):
         """The partitions that are being delivered."""
         return {tp for tp, chain in self._chains.items() if not chain.broken}
 
+    def break_chain(self, tp: TP) -> None:
+        """Place a partition anew."""
+        self._chains[tp].broken = True
+
     def break_chains(self) -> None:
         """Place every partition anew."""
-        for chain in self._chains.values():
-            chain.broken = True
+        for tp in self._chains:
+            self.break_chain(tp)
         self._chains.clear()
         self._left_out.clear()
         self._done.clear()
@@ -140,13 +148,16 @@ class Consumer(driver.Consumer):
         missing = {tp for tp in self.assignment() - self.placed if self._left_out.get(tp, now) <= now}
         if not missing:
             return
-        begins, ends = await self.earliest_offsets(*missing), await self.highwaters(*missing)
-        positions = await self.transport.positions({tp: range(begins[tp], ends[tp]) for tp in missing})
+        positions = await self.transport.positions(missing, self._held)
         if positions:
             await self.seek_wait(positions)
         if generation == self.app.consumer_generation_id and self.flow_active:
             self._chains |= {tp: Chain(start) for tp, start in positions.items()}
             self._left_out |= dict.fromkeys(missing - positions.keys(), now + ASK_AGAIN_SECONDS)
+
+    async def _held(self, partitions: Collection[TP]) -> dict[TP, range]:
+        begins, ends = await self.earliest_offsets(*partitions), await self.highwaters(*partitions)
+        return {tp: range(begins[tp], ends[tp]) for tp in partitions}
 
     def on_buffer_full(self, tp: TP) -> None:
         """A full queue holds the fetcher back by itself; Faust would also stop fetching the partition, for a second."""

@@ -18,6 +18,7 @@ import httpx
 import redis
 from aiokafka import TopicPartition
 
+from tidemill.fences import position
 from tidemill.fold import PartitionFold, entry_decoder
 from tidemill.kafka import Record, close_producer, consumer, producer, send_wave
 from tidemill.kafka_topics import ensure_topics
@@ -107,8 +108,7 @@ class Rig:
 
     def position(self, topic: str, partition: int) -> int:
         """The next offset of a stored fence."""
-        stored = self.store.get(fence_key(self.name, topic.rpartition(".")[2], partition))
-        return int(stored.split(b":", 1)[1].split(b",", 1)[0]) if stored else 0
+        return position(self.store.get(fence_key(self.name, topic.rpartition(".")[2], partition)))  # type: ignore[arg-type]
 
     async def _ends(self) -> dict[TopicPartition, int]:
         reader = consumer(self.settings)
@@ -132,7 +132,7 @@ class Rig:
             kernel, stored = ViewKernel(view), self.store.get(fence_key(self.name, view.name, tp.partition))
             assert self.position(tp.topic, tp.partition) == end
             fold, states = await self._offline(tp, end, kernel)
-            assert stored == (fold.fence.encode() if end else None)
+            assert stored == fold.fence.encode()
             prefix = state_key(self.name, view.name, tp.partition, b"")
             found = {key.removeprefix(prefix): self.store.get(key) for key in self.store.scan_iter(match=prefix + b"*", count=1000)}
             assert found == {entity: kernel.encode(state) for entity, state in states.items()}

@@ -30,12 +30,15 @@ def test_valkey_is_killed(rig: Rig, servers: Stack) -> None:
 
 
 def test_everything_is_flushed(rig: Rig) -> None:
-    """FLUSHALL while events flow: the worker rebuilds everything from the topics."""
+    """FLUSHALL while events flow, and again when all is quiet: the worker rebuilds everything from the topics."""
     rig.produce(5_000)
     worker = rig.worker()
     rig.wait_folded()
     rig.store.flushall()
     rig.produce(3_000)
+    rig.wait_folded()
+    rig.check()
+    rig.store.flushall()
     rig.wait_folded()
     rig.check()
     assert worker.metric("tidemill_features_rewinds_total") > 0
