@@ -60,7 +60,7 @@ class Inference:
         """POST /predict/{model}. Raises what the parser, the registry and the predictor raise."""
         loaded = self.registry.get(scope["path_params"]["model"])
         request = parse_predict(body, now_ms())
-        return Answer(answer_body(request, await self.predictor.by_entity(loaded, request.instances)))
+        return Answer(answer_body(request, await self.predictor.by_entity(loaded, request)))
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         """Counts an answer; names that are no model of the project share one label."""

@@ -67,7 +67,7 @@ class FeatureShown(msgspec.Struct):
 
 
 class Prediction(NamedTuple):
-    """One prediction to answer."""
+    """One prediction to answer. `features`: None when they are not to be shown."""
 
     id: str
     model: str
@@ -75,7 +75,7 @@ class Prediction(NamedTuple):
     time_ms: int
     output_name: str
     output: float
-    features: dict[str, FeatureShown]
+    features: dict[str, FeatureShown] | None
 
 
 _decode = msgspec.json.Decoder(PredictBody).decode
@@ -123,21 +123,23 @@ def new_id(now_ms: int) -> str:
 def answer_body(request: PredictRequest, results: Sequence[Prediction | TidemillError]) -> bytes:
     """JSON of the answer; an error stands in the place of its instance in a batch, and is raised otherwise."""
     if request.batch:
-        return _encode({"predictions": [_shown(result, features=request.features) for result in results]})
+        return _encode({"predictions": [_shown(result) for result in results]})
     (result,) = results
     if isinstance(result, TidemillError):
         raise result
-    return _encode(_shown(result, features=request.features))
+    return _encode(_shown(result))
 
 
-def _shown(result: Prediction | TidemillError, *, features: bool) -> Mapping[str, Any] | msgspec.Raw:
+def _shown(result: Prediction | TidemillError) -> Mapping[str, Any] | msgspec.Raw:
     if isinstance(result, TidemillError):
         return msgspec.Raw(error_answer(result)[1])
-    shown = {
+    shown: dict[str, Any] = {
         "prediction_id": result.id,
         "model": result.model,
         "version": result.version,
         "time": result.time_ms,
         result.output_name: result.output,
     }
-    return shown | {"features": result.features} if features else shown
+    if result.features is not None:
+        shown["features"] = result.features
+    return shown

@@ -75,7 +75,8 @@ def parse_infer(body: bytes, headers: Mapping[bytes, bytes], manifest: Manifest,
     columns = len(manifest.inputs)
     length = _header_length(headers, body)
     if length == 0:  # a raw request: nothing but the tensor
-        return InferRequest(_from_bytes(body, input_name, "FP32", [len(body) // (4 * columns), columns]), "", binary=True)
+        matrix = _from_bytes(body, input_name, "FP32", [len(body) // (4 * columns), columns])
+        return InferRequest(_finite(matrix, input_name), "", binary=True)
     request = decode_body(_decode, body if length is None else body[:length], _EXAMPLE)
     tensor = _only_input(request, input_name, columns)
     binary = b"" if length is None else body[length:]

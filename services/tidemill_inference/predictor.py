@@ -15,7 +15,7 @@ from tidemill.online_reader import OnlineReader, Stored, stamp_of
 from tidemill.records import PredictionRecord
 from tidemill.values import Served, serve
 from tidemill.vectors import ModelInputs, Vector, vector_of
-from tidemill_inference.messages import FeatureShown, Instance, Prediction, new_id
+from tidemill_inference.messages import FeatureShown, Instance, Prediction, PredictRequest, new_id
 from tidemill_inference.prediction_log import PredictionLog
 from tidemill_inference.registry import LoadedModel
 
@@ -37,9 +37,9 @@ class Predictor:
         self._reader = reader
         self._log = log
 
-    async def by_entity(self, loaded: LoadedModel, instances: Sequence[Instance | TidemillError]) -> list[Prediction | TidemillError]:
+    async def by_entity(self, loaded: LoadedModel, request: PredictRequest) -> list[Prediction | TidemillError]:
         """One result per instance, logged. Raises StoreUnavailable, KafkaUnavailable and RecordTooLarge for all of them."""
-        asked = [_ask(loaded.inputs, item) for item in instances]
+        asked = [_ask(loaded.inputs, item) for item in request.instances]
         stored = iter(await self._read(loaded.inputs, [item for item in asked if isinstance(item, _Asked)]))
         results: list[Prediction | TidemillError] = []
         records = []
@@ -48,7 +48,7 @@ class Predictor:
                 results.append(item)
                 continue
             try:
-                result, record = self._predict(loaded, item, next(stored))
+                result, record = self._predict(loaded, item, next(stored), show_features=request.features)
                 results.append(result)
                 records.append(record)
             except TidemillError as error:
@@ -83,7 +83,9 @@ class Predictor:
         found = iter(await self._reader.read(pairs))
         return [[None if key is None else next(found) for key in item.keys] for item in asked]
 
-    def _predict(self, loaded: LoadedModel, asked: _Asked, stored: list[Stored | None]) -> tuple[Prediction, PredictionRecord]:
+    def _predict(
+        self, loaded: LoadedModel, asked: _Asked, stored: list[Stored | None], *, show_features: bool
+    ) -> tuple[Prediction, PredictionRecord]:
         instance, time_ms = asked.instance, asked.instance.time_ms
         served = []
         for (view, _), item in zip(loaded.inputs.views, stored, strict=True):
@@ -93,7 +95,7 @@ class Predictor:
         output = _output(loaded, vector)
         manifest = loaded.manifest
         record = _record(loaded, instance, vector, output, [item for item in stored if item is not None])
-        shown = _features_shown(loaded.inputs, served, instance)
+        shown = _features_shown(loaded.inputs, served, instance) if show_features else None
         return Prediction(instance.id, manifest.model, manifest.version, time_ms, manifest.output, output, shown), record
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from tidemill.errors import TidemillError, Unavailable
@@ -33,16 +32,18 @@ class ProtocolRoutes:
         infer = HotRoute(self.infer, observe, oip_error)
         for path in (_MODEL, _VERSION):
             add_hot_route(app, f"{path}/infer", infer, summary="Predictions by tensor (Open Inference Protocol)", request=InferBody)
-        get = _getter(app)
-        for path in ("/v2", "/v2/"):
-            get(path, self.server)
-        get("/v2/health/live", self.live)
-        get("/v2/health/ready", self.ready)
-        get("/v2/models", self.models)
-        for path in (_MODEL, _VERSION):
-            get(path, self.model)
-            get(f"{path}/ready", self.model_ready)
-        app.post("/v2/repository/index", summary="Models and their states")(self.index)
+        for paths, function in (
+            (("/v2", "/v2/"), self.server),
+            (("/v2/health/live",), self.live),
+            (("/v2/health/ready",), self.ready),
+            (("/v2/models",), self.models),
+            ((_MODEL, _VERSION), self.model),
+            ((f"{_MODEL}/ready", f"{_VERSION}/ready"), self.model_ready),
+        ):
+            for path in paths:
+                app.get(path, summary=function.__doc__)(function)
+        app.post("/v2/repository/index", summary=self.index.__doc__)(self.index)
+        app.add_exception_handler(TidemillError, _explain)  # of the routes above; the hot ones explain their own
 
     async def infer(self, scope: Scope, body: bytes) -> Answer:
         """One infer request. Raises what the parser and the predictor raise."""
@@ -93,18 +94,9 @@ class ProtocolRoutes:
         ]
 
 
-def _getter(app: FastAPI) -> Callable[[str, Any], None]:
-    """Adds GET routes whose errors have the protocol's shape."""
-
-    def get(path: str, function: Any) -> None:
-        app.get(path, summary=function.__doc__)(function)
-
-    async def explain(_request: Any, error: Exception) -> Response:
-        status, body = oip_error(error)
-        return Response(body, status, media_type="application/json")
-
-    app.add_exception_handler(TidemillError, explain)
-    return get
+async def _explain(_request: Request, error: Exception) -> Response:
+    status, body = oip_error(error)
+    return Response(body, status, media_type="application/json")
 
 
 def _own_version() -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tidemill.declarations import FeatureView, Selection
+from tidemill.declarations import FeatureView, Model
 from tidemill.errors import BadRequest, NotFound, UnknownFeature, UnknownView
 from tidemill.hot import decode_body
 from tidemill.project import Project
@@ -73,13 +73,16 @@ class QueryParser:
 
     def __init__(self, project: Project) -> None:
         self._project = project
+        self._services = {name: _references(model) for name, model in project.models.items()}
         self._plan_of_features = lru_cache(maxsize=256)(self._plan)  # only what can be resolved is kept, so its size is bounded
 
     def parse(self, body: bytes, now_ms: int) -> Query:
         """A body's query. Raises BadRequest and NotFound, naming the field."""
         request = decode_body(_decode, body, 'send {"entities": {"name": [...]}, "features": ["view:feature", ...]}')
         if request.feature_service is not None:
-            references = self._references(request.feature_service)
+            if request.feature_service not in self._services:
+                raise UnknownService(request.feature_service, list(self._services))
+            references = self._services[request.feature_service]
         elif request.features:
             references = tuple(request.features)
         else:
@@ -92,12 +95,6 @@ class QueryParser:
         except ValueError as error:
             raise BadRequest(f"as_of: {error}") from None
         return Query(plan, rows, request.entities, keys, time_ms)
-
-    def _references(self, service: str) -> tuple[str, ...]:
-        model = self._project.models.get(service)
-        if model is None:
-            raise UnknownService(service, list(self._project.models))
-        return tuple(_reference(selection, name) for selection in model.selections for name in selection.names)
 
     def _plan(self, references: tuple[str, ...], full_names: bool) -> Plan:
         views: dict[str, FeatureView] = {}
@@ -120,8 +117,8 @@ class QueryParser:
         return Plan(tuple(views.values()), tuple(dict.fromkeys(view.key.name for view in views.values())), tuple(columns.values()))
 
 
-def _reference(selection: Selection, feature: str) -> str:
-    return f"{selection.view.name}:{feature}"
+def _references(model: Model) -> tuple[str, ...]:
+    return tuple(f"{selection.view.name}:{name}" for selection in model.selections for name in selection.names)
 
 
 def _check_lists(entities: dict[str, Any], plan: Plan) -> int:

@@ -20,6 +20,7 @@ from tidemill.values import Served
 Vector = npt.NDArray[np.float32]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+_INT64 = range(-(1 << 63), 1 << 63)  # a larger number could be written to the log, but no reader would take it
 
 
 class ModelInputs:
@@ -46,6 +47,8 @@ class ModelInputs:
         keys: list[bytes | None] = []
         for _, name in self.views:
             value = self._get(given, name)
+            if isinstance(value, int) and value not in _INT64:
+                raise BadRequest(f"entities.{name}: a whole number beyond 64 bits")
             try:
                 keys.append(None if value is None else entity_key(value))
             except TypeError as error:
@@ -98,6 +101,8 @@ def _converter(request: Request, categories: Sequence[str]) -> Callable[[Any], f
     def number(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not -FLOAT32_MAX <= value <= FLOAT32_MAX:
             raise wrong(value, "a number that float32 can hold")
+        if isinstance(value, int) and value not in _INT64:
+            raise wrong(value, "a whole number of 64 bits")
         if request.type is int and value != int(value):
             raise wrong(value, "a whole number")
         return float(value)

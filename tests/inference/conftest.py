@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from aiokafka import TopicPartition
-
 from tests.demo_state import NOW_MS, Store, demo, saved, trained, trip
+
 from tidemill.http import HttpServer
 from tidemill.kafka import consumer, producer
 from tidemill.models import Artifact
@@ -84,6 +85,16 @@ class Service:
         return found
 
 
+@asynccontextmanager
+async def running(service: Service) -> AsyncIterator[None]:
+    """Start a service, point its client there, and wait until it is ready."""
+    server = HttpServer(create_app(service.project, service.settings), service.settings.http)
+    async with server, httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
+        service.http = client
+        await service.until("/health/ready")
+        yield
+
+
 @pytest.fixture
 async def bare(kafka: str, redis_url: str, tmp_path: Path, topic_prefix: str) -> AsyncIterator[Service]:
     """Run a service that is ready, without a model and with an empty store."""
@@ -95,10 +106,8 @@ async def bare(kafka: str, redis_url: str, tmp_path: Path, topic_prefix: str) ->
         HttpSettings(port=0),
     )
     service = Service(dataclasses.replace(demo(), name=topic_prefix), settings)
-    async with HttpServer(create_app(service.project, settings), settings.http) as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as service.http:
-            await service.until("/health/ready")
-            yield service
+    async with running(service):
+        yield service
 
 
 @pytest.fixture

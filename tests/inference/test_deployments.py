@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.demo_state import NOW_MS, demo, saved, trained
+from tests.inference.conftest import ENTITIES, Service, running
 
-from tests.demo_state import NOW_MS, saved, trained
-from tests.inference.conftest import ENTITIES, Service
+from tidemill.errors import ArtifactError
 from tidemill.models import Artifact
 from tidemill.records import DeploymentRecord, encode
-from tidemill_inference.app import create_app
 
 pytestmark = pytest.mark.integration
 
@@ -107,23 +107,14 @@ async def test_a_restart_finds_the_newest_version_that_works(service: Service) -
     record = saved(root, trained(model, "v3", seed=3))
     (Path(root) / record.artifact / "manifest.json").unlink()
     await service.announce(encode(record))
-    import httpx
-
-    from tidemill.http import HttpServer
-
-    async with HttpServer(create_app(service.project, service.settings), service.settings.http) as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as service.http:
-            await service.until("/health/ready")
-            index = {state["state"]: state["version"] for state in (await service.http.post("/v2/repository/index")).json()}
-            assert index == {"READY": "v2", "UNAVAILABLE": "v3"}
-            assert (await service.predict({"entities": ENTITIES})).json()["version"] == "v2"
+    async with running(service):
+        index = {state["state"]: state["version"] for state in (await service.http.post("/v2/repository/index")).json()}
+        assert index == {"READY": "v2", "UNAVAILABLE": "v3"}
+        assert (await service.predict({"entities": ENTITIES})).json()["version"] == "v2"
 
 
 def test_artifacts_are_written_once(tmp_path: Path) -> None:
     """The manifest a deployment names is the file as it lies there, and a version cannot be written over."""
-    from tests.demo_state import demo
-    from tidemill.errors import ArtifactError
-
     artifact = trained(demo().models["fare"])
     record = saved(str(tmp_path), artifact)
     assert saved(str(tmp_path), artifact) == record

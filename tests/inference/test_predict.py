@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-
 from tests.demo_state import HOUR_MS, NOW_MS, trained, trip
 from tests.inference.conftest import ENTITIES, Service
+
 from tidemill.engine import Engine
 from tidemill.kernel import ViewKernel
 from tidemill.values import serve

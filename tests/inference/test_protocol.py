@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
-
 from tests.demo_state import trained
 from tests.inference.conftest import Service
+
 from tidemill.engine import Engine
 
 pytestmark = pytest.mark.integration

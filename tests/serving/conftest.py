@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-
 from tests.demo_state import Store, demo
+
 from tidemill.http import HttpServer
 from tidemill.settings import HttpSettings, RedisSettings
 from tidemill_serving.app import create_app
@@ -20,7 +20,6 @@ def store(redis_url: str) -> Store:
 @pytest.fixture
 async def http(redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """Run the service and return a client of it."""
-    settings = HttpSettings(port=0)
-    async with HttpServer(create_app(demo(), RedisSettings(url=redis_url)), settings) as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
-            yield client
+    server = HttpServer(create_app(demo(), RedisSettings(url=redis_url)), HttpSettings(port=0))
+    async with server, httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
+        yield client

@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-import redis
-
 from tests.demo_state import HOUR_MS, NOW_MS, Store, demo, trip
+
 from tidemill.http import HttpServer
 from tidemill.local.stack import Stack
 from tidemill.settings import HttpSettings, RedisSettings
+from tidemill.topics import partition_of
 from tidemill_serving.app import create_app
 
 pytestmark = pytest.mark.integration
@@ -129,7 +129,7 @@ async def test_state_without_a_fence_or_under_another_definition_is_not_served(h
     """A value nobody vouches for is not found; one of another definition is 503 with the mend; a damaged one is 500, and no other answer."""
     store.apply([trip(NOW_MS, "north")])
     body = {"features": ["zones:age"], "entities": {"zone": ["north"]}}
-    (fence,) = [key for key in store.client.keys("{demo.zones:*}f")]
+    (fence,) = store.client.keys("{demo.zones:*}f")
     whole = store.client.get(fence)
     store.client.delete(fence)
     assert columns(await http.post(PATH, json=body))["age"]["statuses"] == ["NOT_FOUND"]
@@ -162,7 +162,7 @@ async def test_features_are_listed(http: httpx.AsyncClient) -> None:
 
 async def test_no_reader_sees_half_a_batch(http: httpx.AsyncClient, store: Store) -> None:
     """Each batch gives two entities of one partition one event more; under constant writing every answer has both counts equal."""
-    pair = ["z0", next(f"z{i}" for i in range(1, 100) if store.project and _partition(f"z{i}") == _partition("z0"))]
+    pair = ["z0", next(f"z{i}" for i in range(1, 100) if _partition(f"z{i}") == _partition("z0"))]
     body = {"features": ["zones:count_1d"], "entities": {"zone": pair}, "as_of": NOW_MS}
     stop = False
 
@@ -176,19 +176,17 @@ async def test_no_reader_sees_half_a_batch(http: httpx.AsyncClient, store: Store
     writer = asyncio.create_task(asyncio.to_thread(write))
     seen = set()
     try:
-        for _ in range(300):
+        for _ in range(100):
             counts = columns(await http.post(PATH, json=body))["count_1d"]["values"]
             assert counts[0] == counts[1]
             seen.add(counts[0])
     finally:
         stop = True
         await writer
-    assert len(seen) > 10
+    assert len(seen) > 5
 
 
 def _partition(zone: str) -> int:
-    from tidemill.topics import partition_of
-
     return partition_of(zone.encode(), demo().views["zones"].partitions)
 
 
@@ -201,12 +199,12 @@ async def test_redis_away_is_503_until_it_is_back(tmp_path_factory: pytest.TempP
         app = create_app(demo(), RedisSettings(url=stack.redis_url))
         async with HttpServer(app, HttpSettings(port=0)) as server, httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
             assert columns(await http.post(PATH, json=body))["count_1d"]["values"] == [1.0]
-            with pytest.raises(redis.ConnectionError):
-                store.client.shutdown(now=True, force=True, nosave=True)
-                store.client.ping()
+            await asyncio.to_thread(stack.halt, "valkey")
             answer = await _until(http, body, 503)
             assert answer.headers["retry-after"] == "1"
             assert "Redis" in answer.json()["error"]
+            assert (await http.get("/health/ready")).status_code == 503
+            await asyncio.to_thread(stack.resume, "valkey")
             answer = await _until(http, body, 200)
             assert columns(answer)["count_1d"]["values"] == [1.0]
             assert (await http.get("/health/ready")).status_code == 200
@@ -223,7 +221,7 @@ async def test_the_views_of_another_project_are_apart(redis_url: str, store: Sto
     """Two projects on one Redis do not see each other's entities."""
     store.apply([trip(NOW_MS, "north")])
     other = dataclasses.replace(demo(), name="other")
-    async with HttpServer(create_app(other, RedisSettings(url=redis_url)), HttpSettings(port=0)) as server:
-        async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
-            found = columns(await http.post(PATH, json={"features": ["zones:age"], "entities": {"zone": ["north"]}}))
+    server = HttpServer(create_app(other, RedisSettings(url=redis_url)), HttpSettings(port=0))
+    async with server, httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+        found = columns(await http.post(PATH, json={"features": ["zones:age"], "entities": {"zone": ["north"]}}))
     assert found["age"]["statuses"] == ["NOT_FOUND"]

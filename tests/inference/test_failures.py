@@ -1,0 +1,158 @@
+"""Kafka and Redis away, hostile requests, and the service as a process."""
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.demo_state import NOW_MS, demo, trained
+from tests.inference.conftest import ENTITIES, Service, running
+from tests.inference.test_messages import JSON, NEARLY
+from tests.inference.test_oip import BODIES
+
+from tidemill.local.stack import Stack
+from tidemill.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings
+from tidemill_inference.settings import InferenceSettings
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def own(tmp_path: Path) -> AsyncIterator[tuple[Service, Stack]]:
+    """Run a service on servers of its own, which a test may stop."""
+    with Stack(tmp_path, services=(), servers=("kafka", "valkey")) as stack:
+        parts = InferenceSettings(
+            ProjectSettings(project="unused"),
+            KafkaSettings(bootstrap_servers=stack.kafka),
+            RedisSettings(url=stack.redis_url),
+            OfflineSettings(root=stack.offline),
+            HttpSettings(port=0),
+        )
+        service = Service(dataclasses.replace(demo(), name="own"), parts)
+        async with running(service):
+            await service.deploy(trained(service.project.models["big_tip"]))
+            yield service, stack
+
+
+async def test_no_answer_without_the_log(own: tuple[Service, Stack]) -> None:
+    """While Kafka is away every request gets 503 with Retry-After in bounded time; afterwards all that was answered is in the log, once."""
+    service, stack = own
+    ask = {"entities": ENTITIES, "time": NOW_MS}
+    answered = []
+    for i in range(5):
+        answered.append((await service.predict(ask | {"id": f"before{i}"})).json()["prediction_id"])
+    os.kill(stack.pid("kafka"), signal.SIGSTOP)  # a broker that takes everything and says nothing
+    try:
+        async with asyncio.timeout(10):
+            held = await asyncio.gather(*(service.predict(ask | {"id": f"held{i}"}) for i in range(20)))
+        assert {answer.status_code for answer in held} == {503}
+        assert held[0].headers["retry-after"] == "1"
+        assert "cannot be logged" in held[0].json()["error"]
+        assert (await service.predict(ask)).status_code == 503
+        assert "kafka" in (await service.http.get("/v2/health/ready")).json()["error"]
+    finally:
+        os.kill(stack.pid("kafka"), signal.SIGCONT)
+    await service.until("/health/ready")
+    await asyncio.to_thread(stack.halt, "kafka")
+    assert (await service.until("/health/ready", 503)).status_code == 503
+    assert (await service.predict(ask)).status_code == 503
+    assert (await service.http.post("/v2/models/big_tip/infer", content=b"{}")).status_code == 400
+    await asyncio.to_thread(stack.resume, "kafka")
+    await service.until("/health/ready")
+    for i in range(5):
+        answered.append((await service.predict(ask | {"id": f"after{i}"})).json()["prediction_id"])
+    await service.deploy(trained(service.project.models["big_tip"], "v2", seed=1))
+    logged = await service.logged()
+    assert all(len(logged[name]) == 1 for name in answered)
+    assert all(len(records) == 1 for records in logged.values())
+
+
+async def test_redis_away_is_503_until_it_is_back(own: tuple[Service, Stack]) -> None:
+    """Without Redis predictions by entity get 503, those by tensor go on, and nothing is logged for the former."""
+    service, stack = own
+    await asyncio.to_thread(stack.halt, "valkey")
+    answer = await service.predict({"entities": ENTITIES})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "Redis" in answer.json()["error"]
+    tensor = {"name": "features", "shape": [1, 12], "datatype": "FP32", "data": [0] * 12}
+    assert (await service.http.post("/v2/models/big_tip/infer", json={"inputs": [tensor]})).status_code == 200
+    assert len(await service.logged()) == 1
+    await asyncio.to_thread(stack.resume, "valkey")
+    await service.until("/health/ready")
+    assert (await service.predict({"entities": ENTITIES})).status_code == 200
+
+
+def collected(strategy: st.SearchStrategy[Any], examples: int = 150) -> list[Any]:
+    """Examples of a strategy, to be sent to a running service."""
+    found: list[Any] = []
+
+    @given(strategy)
+    @settings(max_examples=examples, database=None)
+    def collect(value: Any) -> None:
+        found.append(value)
+
+    collect()
+    return found
+
+
+async def test_no_request_makes_the_service_fail(service: Service) -> None:
+    """Whatever is sent is answered with 2xx or 4xx, as JSON without NaN, and every id that was answered is in the log."""
+    key = st.text() | st.integers() | st.none()
+    number = st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    likely = st.fixed_dictionaries(
+        {"zone": key, "driver_id": key, "distance": number, "payment": st.none() | st.text(), "member": st.none() | st.booleans()}
+    )
+    time = st.integers(0, 3 * NOW_MS) | st.integers(0, 10**15)
+    instance = st.fixed_dictionaries({"entities": likely}, optional={"time": time, "id": st.text(min_size=1), "subject": key})
+    instance |= st.fixed_dictionaries({"entities": likely | JSON}, optional={"time": JSON, "id": JSON, "subject": JSON})
+    bodies = collected(instance | st.fixed_dictionaries({"instances": st.lists(instance, max_size=4)}) | NEARLY, 250)
+    bodies += [{"entities": ENTITIES, "time": time} for time in (0, 1, NOW_MS, 253_402_300_799_999)]
+    answered = 0
+    for path, sent in (("/predict/big_tip", bodies), ("/v2/models/big_tip/infer", collected(BODIES))):
+        for body in sent:
+            answer = await service.http.post(path, content=json.dumps(body).encode())
+            assert answer.status_code < 500, (path, body, answer.text)
+            shown = json.loads(answer.content, parse_constant=pytest.fail)
+            answered += sum("prediction_id" in item for item in shown.get("predictions", [shown]))
+    assert answered > 100
+    assert sum(map(len, (await service.logged()).values())) == answered
+
+
+@pytest.mark.parametrize("module", ["tidemill_serving", "tidemill_inference"])
+async def test_a_process_serves_until_it_is_told_to_stop(module: str, kafka: str, redis_url: str, tmp_path: Path) -> None:
+    """`python -m` starts, becomes ready and ends on SIGTERM, and with 1 and the reason when a variable is missing."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "TIDEMILL_PROJECT": str(Path(__file__).parents[1] / "demo_project"),
+        "TIDEMILL_OFFLINE": str(tmp_path),
+        "TIDEMILL_PORT": "0",
+        "KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "REDIS_URL": redis_url,
+    }
+    without = {name: value for name, value in environment.items() if name != "REDIS_URL"}
+    command = [sys.executable, "-m", module]
+    failed = await asyncio.to_thread(subprocess.run, command, env=without, stderr=subprocess.PIPE, timeout=30, check=False)
+    assert (failed.returncode, b"REDIS_URL is not set" in failed.stderr) == (1, True)
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr
+    async with asyncio.timeout(30):
+        port = None
+        while port is None:
+            port = json.loads(await process.stderr.readline()).get("port")
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+            while (await http.get("/health/ready")).status_code != 200:
+                await asyncio.sleep(0.05)
+            assert (await http.get("/health/live")).json() == {"status": "alive"}
+        process.terminate()
+        await process.stderr.read()
+        assert await process.wait() in (0, -signal.SIGTERM)  # uvicorn ends by the signal it was sent, after an orderly shutdown

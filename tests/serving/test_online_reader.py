@@ -1,0 +1,91 @@
+"""Reading entities and fences: what is read together was written together."""
+
+import asyncio
+import json
+
+import pytest
+from tests.demo_state import NOW_MS, Store, demo, trip
+
+from tidemill.errors import CorruptState, StoreUnavailable
+from tidemill.fold import PartitionFold, entry_decoder
+from tidemill.kernel import EntityState, ViewKernel
+from tidemill.online_reader import OnlineReader, Stored, stamp_of
+from tidemill.online_store import OnlineWriter
+from tidemill.records import StampEntry, ViewRecord, encode
+from tidemill.redis_link import RedisLink
+from tidemill.topics import fence_key, partition_of
+
+pytestmark = pytest.mark.integration
+KERNELS = {name: ViewKernel(view) for name, view in demo().views.items()}
+
+
+async def test_each_pair_gets_its_value_and_its_fence(redis_url: str, store: Store) -> None:
+    """Known and unknown entities, twice the same, of two views: values in order, each with the fence of its partition."""
+    store.apply([trip(NOW_MS, "north", driver=1), trip(NOW_MS, "south", driver=2)])
+    pairs = [("zones", b"north"), ("drivers", b"1"), ("zones", b"nowhere"), ("zones", b"north")]
+    async with RedisLink(redis_url) as link:
+        found = await OnlineReader(link, "demo", KERNELS).read(pairs)
+        assert await OnlineReader(link, "demo", KERNELS).read([]) == []
+    for (view, key), stored in zip(pairs, found, strict=True):
+        partition = partition_of(key, 4)
+        fold, states = store.folds.get((view, partition)), store.states.get((view, partition), {})
+        assert stored.value == (KERNELS[view].encode(states[key]) if key in states else None)
+        assert stored.fence == StampEntry(view, partition, fold.fence.next if fold else 0)
+    assert found[0] == found[3]
+    assert len(stamp_of(found)) == len({stored.fence for stored in found})
+
+
+def test_a_stamp_has_each_fence_once() -> None:
+    """Entities of one partition share its fence."""
+    one, two = StampEntry("v", 0, 5), StampEntry("v", 1, 7)
+    assert stamp_of([Stored(b"", one), Stored(None, two), Stored(b"", one)]) == [one, two]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"definition": "other"}, StoreUnavailable, "definition other"),
+        ({"partitions": 8}, StoreUnavailable, "8 partitions"),
+        ({"next": "x"}, CorruptState, "cannot be read"),
+    ],
+)
+async def test_a_fence_that_does_not_fit_is_refused(
+    redis_url: str, store: Store, change: dict[str, object], error: type[Exception], text: str
+) -> None:
+    """State of another definition or partitioning is not read, since its tiles mean something else."""
+    store.apply([trip(NOW_MS, "north")])
+    key = fence_key("demo", "zones", partition_of(b"north", 4))
+    store.client.set(key, json.dumps(json.loads(store.client.get(key)) | change))
+    async with RedisLink(redis_url) as link:
+        with pytest.raises(error, match=text):
+            await OnlineReader(link, "demo", KERNELS).read([("zones", b"north")])
+
+
+async def test_reads_are_never_torn(redis_url: str) -> None:
+    """Against the real script writing as fast as it can, the value read is always exactly the fold of the log below the fence read."""
+    view, kernel, partition = demo().views["zones"], KERNELS["zones"], partition_of(b"north", 4)
+    fold, states, decode = PartitionFold.start(kernel), dict[bytes, EntityState](), entry_decoder(view)
+    after: dict[int, bytes] = {}
+    seen = set()
+    stop = asyncio.Event()
+
+    async def write(link: RedisLink) -> None:
+        writer, stored = OnlineWriter(link, "demo"), None
+        while not stop.is_set():
+            record = encode(ViewRecord(NOW_MS, NOW_MS, (0, fold.fence.next), {"fare": 1.0, "tip": None}))
+            fold.advance([decode(fold.fence.next, b"north", record)], states)
+            value, fence = kernel.encode(states[b"north"]), fold.fence.encode()
+            after[fold.fence.next] = value
+            assert await writer.apply("zones", partition, stored, fence, {b"north": value})
+            stored = fence
+
+    async with RedisLink(redis_url) as writing, RedisLink(redis_url) as reading:
+        task = asyncio.create_task(write(writing))
+        reader = OnlineReader(reading, "demo", KERNELS)
+        for _ in range(2_000):
+            (stored,) = await reader.read([("zones", b"north")])
+            assert stored.value == after.get(stored.fence.next)
+            seen.add(stored.fence.next)
+        stop.set()
+        await task
+    assert len(seen) > 20
