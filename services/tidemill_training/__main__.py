@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 # Threads of scikit-learn that wait by spinning take the processor from whatever else runs here; read once, when OpenMP is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from tidemill.errors import TidemillError, UnknownModel  # noqa: E402
-from tidemill.project import load_project  # noqa: E402
-from tidemill_training.app import deploy, train  # noqa: E402
-from tidemill_training.settings import TrainingSettings  # noqa: E402
+from tidemill.errors import TidemillError, UnknownModel
+from tidemill.project import load_project
+from tidemill_training.app import deploy, train
+from tidemill_training.settings import TrainingSettings
 
 
 def main() -> int:
