@@ -104,6 +104,7 @@ class Ingestion:
 
     async def _away(self, error: KafkaUnavailable) -> None:
         self._board.down("kafka", str(error))
+        self._board.down("routing", "waiting for Kafka")
         self._watchdog.beat()
         await asyncio.sleep(RETRY_SECONDS)
 

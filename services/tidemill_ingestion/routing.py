@@ -144,11 +144,11 @@ class _Route:
         return entity_key(entity)
 
     def _add_request(self, routed: list[Routed], model: Model, target: _Target, event: Accepted, source: Source) -> None:
-        key = self._key(target, event.data)
+        at_ms, key = moment(getattr(event.data, model.at), model.at), self._key(target, event.data)
         if key is None:
             return
         entities = {name: getattr(event.data, name) for name in model.request_fields}
-        record = RequestRecord(model.name, key.decode(), moment(getattr(event.data, model.at), model.at), event.known_ms, source, entities)
+        record = RequestRecord(model.name, key.decode(), at_ms, event.known_ms, source, entities)
         routed.append((target.topic, partition_of(key, target.partitions), key, encode(record)))
 
     def _add_outcome(

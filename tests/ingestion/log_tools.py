@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -21,9 +22,16 @@ from tidemill_ingestion.routing import Router
 Log = dict[TopicPartition, list[ConsumerRecord]]
 
 
+async def make_topics(kafka: KafkaSettings, project: Project, **sizes: int) -> None:
+    """Create a project's topics; `sizes` gives some of them another largest batch."""
+    specs = topic_specs(project)
+    for topic, size_bytes in sizes.items():
+        specs[topic] = replace(specs[topic], config=specs[topic].config | {"max.message.bytes": str(size_bytes)})
+    await ensure_topics(kafka, specs)
+
+
 async def publish(kafka: KafkaSettings, project: Project, event: str, values: Iterable[object], headers: Sequence[Any] = ()) -> None:
     """Write events to their topic, in turn to every partition; a value is bytes or anything JSON."""
-    await ensure_topics(kafka, topic_specs(project))
     declared = project.events[event]
     wave: dict[tuple[str, int], list[Record]] = defaultdict(list)
     for number, value in enumerate(values):
@@ -42,6 +50,8 @@ async def read_log(kafka: KafkaSettings, *topics: str) -> Log:
     ranges = await offset_ranges(kafka, *topics)
     log: Log = {partition: [] for partition in ranges}
     missing = {partition: end for partition, (begin, end) in ranges.items() if begin < end}
+    if not missing:
+        return log
     reader = consumer(kafka, max_partition_fetch_bytes=8_000_000)
     await reader.start()
     try:

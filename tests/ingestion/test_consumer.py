@@ -1,0 +1,186 @@
+"""The consumer on a real Kafka: waves, commits, positions, refusals by the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from tests.ingestion.log_tools import dead_letters, expected, make_topics, publish, read_log, told, wait_routed
+from tests.ingestion.samples import airline, arrived, departed, scheduled
+
+from tidemill import metrics
+from tidemill.errors import KafkaUnavailable, TopicRecreated
+from tidemill.kafka import admin, consumer, producer
+from tidemill.kafka_topics import committed
+from tidemill.project import Project
+from tidemill.settings import KafkaSettings
+from tidemill.topics import view_topic
+from tidemill_ingestion.consumer import EventConsumer, group_of
+
+pytestmark = pytest.mark.integration
+
+OLD = [("ce_recordedtime", b"1700000000000")]
+
+
+@pytest.fixture
+def settings(kafka: str) -> KafkaSettings:
+    """The session's broker."""
+    return KafkaSettings(bootstrap_servers=kafka)
+
+
+@pytest.fixture
+def project(topic_prefix: str) -> Project:
+    """The tests' project under a name nobody else uses."""
+    return airline(topic_prefix)
+
+
+@asynccontextmanager
+async def running(settings: KafkaSettings, project: Project) -> AsyncIterator[EventConsumer]:
+    """Route in this process; ends in good order."""
+    async with EventConsumer(settings, project) as routing:
+        task = asyncio.create_task(routing.run())
+        try:
+            yield routing
+        finally:
+            routing.stop()
+            await task
+
+
+async def commit(settings: KafkaSettings, project: Project, partition: TopicPartition, offset: int) -> None:
+    """Commit a position for the project's group."""
+    reader = consumer(settings, group=group_of(project))
+    await reader.start()
+    reader.assign([partition])
+    await reader.commit({partition: offset})
+    await reader.stop()
+
+
+async def set_size(settings: KafkaSettings, topic: str, size_bytes: int) -> None:
+    """Change the largest batch a topic takes."""
+    async with admin(settings) as client:
+        await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": str(size_bytes)})])
+
+
+async def test_all_events_become_their_records(settings: KafkaSettings, project: Project) -> None:
+    """All topics of a project are routed, in order, and their positions committed."""
+    await make_topics(settings, project)
+    await publish(settings, project, "departed", [departed(flight=f"F{n}", origin=f"O{n % 5}") for n in range(500)], OLD)
+    await publish(settings, project, "scheduled", [scheduled(flight=f"F{n}") for n in range(100)], OLD)
+    await publish(settings, project, "arrived", [arrived(number=n, flight=f"F{n}") for n in range(100)], OLD)
+    async with running(settings, project) as routing:
+        await wait_routed(settings, project)
+        assert await told(settings, project) == await expected(settings, project)
+        assert sum(routing.positions.values()) == 700
+
+
+async def test_bad_events_do_not_stop_good_ones(settings: KafkaSettings, project: Project) -> None:
+    """Good events around bad ones are routed; each bad one is a dead letter with its position, and counted."""
+    await make_topics(settings, project)
+    topic = project.events["departed"].topic
+    refused = metrics.DEAD_LETTERS.labels(topic, "not_json")
+    bad = [departed(), b"nonsense", None, departed(seats="x"), departed(tailnum=None), b"\xff" * 900_000, departed()]
+    await publish(settings, project, "departed", bad, OLD)
+    async with running(settings, project):
+        await wait_routed(settings, project)
+    letters = await dead_letters(settings, project)
+    assert sorted((letter["reason"], *letter["source"][1:]) for letter in letters) == [
+        ("empty", 2, 0), ("not_json", 1, 0), ("not_json", 1, 1), ("wrong_type", 3, 0),
+    ]  # fmt: skip
+    assert await told(settings, project) == await expected(settings, project)
+    assert refused._value.get() == 2
+    assert metrics.UNKEYED.labels(view_topic(project.name, "planes"))._value.get() == 1
+
+
+async def test_headers_of_any_kind(settings: KafkaSettings, project: Project) -> None:
+    """Headers without a value, twice the same, or not UTF-8 are read as Kafka gives them."""
+    await make_topics(settings, project)
+    headers = [("ce_id", None), ("ce_id", b"H1"), ("x", b"\xff"), ("", b""), *OLD]
+    await publish(settings, project, "departed", [departed(flight=...)], headers)
+    async with running(settings, project):
+        await wait_routed(settings, project)
+    log = await read_log(settings, view_topic(project.name, "origins"))
+    assert [json.loads(record.value)["id"] for records in log.values() for record in records] == ["H1"]
+
+
+async def test_events_of_two_megabytes(settings: KafkaSettings, project: Project) -> None:
+    """Where the topic allows it an event of 2 MB is fetched, refused as oversized, and the next one is routed."""
+    topic = project.events["departed"].topic
+    await make_topics(settings, project, **{topic: 4_000_000})
+    large = producer(settings, max_request_size=4_000_000, max_batch_size=4_000_000)
+    await large.start()
+    for number in range(4):
+        await large.send_and_wait(topic, b"x" * 2_000_000, partition=0)
+        await large.send_and_wait(topic, json.dumps(departed(flight=f"F{number}")).encode(), partition=0, headers=OLD)
+    await large.stop()
+    async with running(settings, project):
+        await wait_routed(settings, project)
+    assert [(letter["reason"], letter["size"], letter["source"][2]) for letter in await dead_letters(settings, project)] == [
+        ("oversized", 2_000_000, offset) for offset in (0, 2, 4, 6)
+    ]
+    assert await told(settings, project) == await expected(settings, project)
+
+
+async def test_wave_refused_by_the_broker(settings: KafkaSettings, project: Project) -> None:
+    """A broker that refuses a batch holds the routing up, whole and in order, until it takes it: nothing is lost or reordered."""
+    topic = view_topic(project.name, "origins")
+    await make_topics(settings, project, **{topic: 100})
+    await publish(settings, project, "departed", [departed(flight=f"F{n}") for n in range(50)], OLD)
+    async with running(settings, project):
+        await asyncio.sleep(1)
+        assert not any(await committed(settings, group_of(project)))
+        await set_size(settings, topic, 1_048_588)
+        await wait_routed(settings, project)
+    assert await told(settings, project) == await expected(settings, project)
+
+
+async def test_events_that_retention_removed(settings: KafkaSettings, project: Project) -> None:
+    """Where retention was faster than routing, it goes on with what is left, and counts what is not."""
+    await make_topics(settings, project)
+    partition = TopicPartition(project.events["departed"].topic, 0)
+    await publish(settings, project, "departed", [departed(flight=f"F{n}") for n in range(40)], OLD)
+    await commit(settings, project, partition, 2)
+    async with admin(settings) as client:
+        await client.delete_records({partition: RecordsToDelete(before_offset=6)})
+    async with running(settings, project):
+        await wait_routed(settings, project)
+    assert metrics.EVENTS_EXPIRED.labels(partition.topic)._value.get() == 4
+    assert await told(settings, project) == await expected(settings, project)
+
+
+async def test_topic_that_was_made_anew(settings: KafkaSettings, project: Project) -> None:
+    """A topic that ends before the committed position is not routed: views would skip its records."""
+    await make_topics(settings, project)
+    await publish(settings, project, "departed", [departed(flight=f"F{n}") for n in range(8)])
+    await commit(settings, project, TopicPartition(project.events["departed"].topic, 1), 3)
+    async with EventConsumer(settings, project) as routing:
+        with pytest.raises(TopicRecreated, match=r"departed\[1\] ends at 2, but was routed up to 3"):
+            await routing.run()
+
+
+async def test_two_members_share_the_partitions(settings: KafkaSettings, project: Project) -> None:
+    """A second process takes some of the partitions, and gives them back when it ends; the whole stays exact."""
+    events = [departed(flight=f"F{n}", origin=f"O{n % 7}") for n in range(2_000)]
+    await make_topics(settings, project)
+    async with running(settings, project) as first:
+        await publish(settings, project, "departed", events[:700], OLD)
+        async with running(settings, project) as second:
+            await publish(settings, project, "departed", events[700:1400], OLD)
+            await wait_routed(settings, project)
+            assert first.kafka.assignment().isdisjoint(second.kafka.assignment())
+            assert second.positions.keys() == second.kafka.assignment() != frozenset()
+        await publish(settings, project, "departed", events[1400:], OLD)
+        await wait_routed(settings, project)
+    assert await told(settings, project) == await expected(settings, project)
+
+
+async def test_kafka_that_cannot_be_reached(project: Project) -> None:
+    """Joining without a broker is a clear error, soon."""
+    with pytest.raises(KafkaUnavailable, match="cannot join"):
+        async with EventConsumer(KafkaSettings(bootstrap_servers="127.0.0.1:1"), project):
+            pass
