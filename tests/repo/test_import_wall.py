@@ -55,18 +55,39 @@ def test_services_are_found() -> None:
     assert len(SERVICES) >= 6
 
 
-def run_clean(code: str, folder: Path) -> str:
-    """Runs Python in an empty folder with an environment that names nothing but the two roots, warnings being errors."""
+def run_clean(code: str, folder: Path, *more: Path) -> str:
+    """Runs Python in a folder with an environment that names nothing but the two roots (and more), warnings being errors."""
+    roots = os.pathsep.join(str(root) for root in (ROOT / "shared", ROOT / "services", *more))
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=folder,
-        env={"PYTHONPATH": os.pathsep.join([str(ROOT / "shared"), str(ROOT / "services")]), "PATH": "", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={"PYTHONPATH": roots, "PATH": "", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+WATCH = """
+import importlib, os, sys, threading, warnings
+warnings.filterwarnings("default", category=DeprecationWarning)  # what other packages import is their affair
+read = []
+class Watched(type(os.environ)):
+    def __getitem__(self, key):
+        frame = sys._getframe(1)
+        while frame.f_back and frame.f_code.co_filename.endswith(("<frozen os>", "<frozen _collections_abc>", "os.py", "_collections_abc.py")):
+            frame = frame.f_back
+        if frame.f_code.co_filename.startswith(ours):
+            read.append((key, frame.f_code.co_filename))
+        return super().__getitem__(key)
+os.environ.__class__ = Watched
+for name in names:
+    importlib.import_module(name)
+assert not read, f"the environment was read: {read}"
+assert threading.active_count() == 1, f"threads were started: {threading.enumerate()}"
+"""
 
 
 def module_of(path: Path) -> str:
@@ -82,30 +103,26 @@ def test_importing_does_nothing(tmp_path: Path) -> None:
     """
     paths = [*ROOT.glob("shared/**/*.py"), *(path for service in SERVICES for path in service.glob("**/*.py"))]
     names = sorted(module_of(path) for path in paths if path.name != "__main__.py" and "__pycache__" not in path.parts)
-    code = f"""
-import importlib, os, sys, threading, warnings
-warnings.filterwarnings("default", category=DeprecationWarning)  # what other packages import is their affair
-read = []
-ours = {str(ROOT)!r}
-class Watched(type(os.environ)):
-    def __getitem__(self, key):
-        frame = sys._getframe(1)
-        while frame is not None and frame.f_code.co_filename.startswith("<frozen"):
-            frame = frame.f_back
-        for _ in range(2):  # os.environ.get and os.getenv stand in between
-            if frame is not None and frame.f_code.co_filename.endswith(("os.py", "_collections_abc.py")):
-                frame = frame.f_back
-        if frame is not None and frame.f_code.co_filename.startswith(ours):
-            read.append((key, frame.f_code.co_filename))
-        return super().__getitem__(key)
-os.environ.__class__ = Watched
-for name in {names!r}:
-    importlib.import_module(name)
-assert not read, read
-assert threading.active_count() == 1, threading.enumerate()
-"""
-    assert run_clean(code, tmp_path) == ""
+    assert len(names) > 50
+    assert run_clean(f"ours, names = {str(ROOT)!r}, {names!r}\n{WATCH}", tmp_path) == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("import os; os.environ.get('HOME')", "the environment was read"),
+        ("import os; os.getenv('HOME')", "the environment was read"),
+        ("import os; os.environ['PATH']", "the environment was read"),
+        ("import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()", "threads were started"),
+        ("import warnings; warnings.warn('old')", "UserWarning: old"),
+    ],
+)
+def test_the_watch_can_fail(tmp_path: Path, text: str, cause: str) -> None:
+    """Whatever a module must not do when it is imported is noticed."""
+    (tmp_path / "busy.py").write_text(text)
+    with pytest.raises(AssertionError, match=cause):
+        run_clean(f"ours, names = {str(tmp_path)!r}, ['busy']\n{WATCH}", tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize(
