@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from tidemill import metrics
 from tidemill.clock import now_ms
 from tidemill.errors import BadRequest, KafkaUnavailable
 from tidemill.health import HealthBoard, Scope
@@ -74,6 +75,7 @@ class EventsEndpoint:
                 messages.append(self._message(event))
                 results.append(None)
             except Refused as refused:
+                metrics.EVENTS_REFUSED.labels(refused.reason).inc()
                 results.append(EventResult(index, reason=refused.reason, field=refused.field, detail=refused.message))
             if index % _BREATH == _BREATH - 1:
                 await asyncio.sleep(0)

@@ -56,7 +56,7 @@ DEPENDENCY_UP = _gauge("dependency_up", "1 while the dependency (kafka, redis, o
 DELIVERY_GAPS = _counter("delivery_gaps_total", "Times Kafka's client left out records and the partition was placed anew", "topic")
 
 # Ingestion
-EVENTS_IN = _counter("ingestion_events_in_total", "Events read from an application topic or received over HTTP", "topic")
+EVENTS_IN = _counter("ingestion_events_in_total", "Events read from an application topic", "topic")
 EVENTS_OUT = _counter(
     "ingestion_records_out_total", "Records acknowledged on a topic of ours, one per view or model an event feeds", "topic"
 )
@@ -67,6 +67,7 @@ INGESTION_WAVE_SECONDS = _histogram(
 UNKEYED = _counter(
     "ingestion_unkeyed_total", "Records that were not made because the key of that view or model was null in the event", "topic"
 )
+EVENTS_REFUSED = _counter("ingestion_events_refused_total", "Events refused over HTTP, by reason code", "reason")
 EVENTS_EXPIRED = _counter(
     "ingestion_events_expired_total", "Events that retention removed from an application topic before they were routed", "topic"
 )
