@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -132,7 +132,7 @@ class Joiner:
         reader = DenseReader(self._kafka, progress.positions, {})
         try:
             await reader.start()
-            clock = _Clock(progress.now)
+            clock = Clock(progress.now)
             results: list[ResultRecord] = []
             committed = time.monotonic()
             while True:
@@ -180,7 +180,18 @@ class Joiner:
             metrics.PREDLOG_LATE.labels(model).inc(join.late.pop(model, 0))
 
 
-class _Clock:
+class _Ends(Protocol):
+    """What the clock needs of a reader."""
+
+    @property
+    def next(self) -> Mapping[TopicPartition, int]:
+        """The offset after the last record read, by partition."""
+
+    async def ends(self) -> dict[TopicPartition, int]:
+        """The end of each partition now."""
+
+
+class Clock:
     """Lets the join's clock pass a time once everything has been read that was in the log when that time was first seen.
 
     Partitions are read at different speeds, above all after a pause: without this, an outcome could be waited for too briefly only because its
@@ -192,7 +203,7 @@ class _Clock:
         self._target: tuple[int, dict[TopicPartition, int]] | None = None
         self._asked = 0.0
 
-    async def drive(self, join: Join, reader: DenseReader) -> None:
+    async def drive(self, join: Join, reader: _Ends) -> None:
         """Advances the join when that is due. Raises KafkaUnavailable when Kafka has not answered for a while."""
         if self._target is not None:
             time_ms, ends = self._target

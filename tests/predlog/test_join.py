@@ -134,6 +134,27 @@ def test_prediction_after_its_deadline() -> None:
     assert answers(join) == [("a", "never", 100, None), ("b", "joined", 20, 1.0)]
 
 
+def test_prediction_at_its_deadline_still_waits() -> None:
+    """A prediction that comes exactly at its deadline may still be answered."""
+    join = Join(WITHIN_MS, 100)
+    join.predict(prediction("a"))
+    assert answers(join) == []
+    join.outcome(outcome(100))
+    assert answers(join) == [("a", "joined", 100, 1.0)]
+
+
+def test_what_comes_after_its_memory_leaves_nothing() -> None:
+    """Records older than the memory are answered but not kept, so that a restart, which does not see them, changes nothing."""
+    join = Join(WITHIN_MS, 2 * HOUR_MS)
+    join.outcome(outcome(0))
+    join.predict(prediction("a"))
+    join.predict(prediction("a"))
+    assert answers(join) == [("a", "never", 100, None)] * 2
+    join.outcome(outcome(2 * HOUR_MS - 200, subject="t"))
+    join.predict(prediction("b", 2 * HOUR_MS - 200, "t"))
+    assert answers(join) == [("b", "joined", 2 * HOUR_MS - 200, 1.0)]
+
+
 def test_late_outcomes_are_counted() -> None:
     """An outcome that finds its prediction given up is counted once and changes nothing."""
     join = Join(WITHIN_MS)
