@@ -8,7 +8,8 @@ rest of Faust (group membership, flow control, streams, agents) is used as it is
 - Placing happens inside `getmany`, never in `perform_seek`: when that takes longer than `broker_request_timeout` Faust's recovery task ends
   without a word and nothing is ever fetched again. So a store that is away only means that nothing is delivered meanwhile.
 - Faust acknowledges a message also when its agent raised, counts what it skips as done, and lets a failed commit crash the worker.
-  Kafka's committed offset is therefore written for lag monitors only, and an exception in the handler ends the process.
+  So its acknowledgements are off, Kafka's committed offset is written for lag monitors only, and an exception in the handler ends the
+  process.
 """
 
 from __future__ import annotations
@@ -168,12 +169,10 @@ class Consumer(driver.Consumer):
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """To Faust a carrier stands for one record, and what it carries is a gap."""
 
-    def ack(self, message: Message) -> bool:
-        """Note how far the agent is. Slices of a partition are handled in order, so the last one counts."""
-        message.acked = True
-        self._unacked_messages.discard(message)
-        self._done[message.tp] = message.offset + 1
-        return True
+    def handled(self, tp: TP, piece: Slice) -> None:
+        """Note how far the handler is."""
+        if not piece.chain.broken:
+            self._done[tp] = piece.start + len(piece.records)
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Tell Kafka how far we are, for those who watch the lag. Nobody goes on from there, so a failure does no harm."""
@@ -275,11 +274,15 @@ def batched_app(group: str, settings: KafkaSettings, topics: Sequence[str], posi
 
     @app.agent(app.topic(*topics, key_serializer="raw", value_serializer="raw"), concurrency=1)
     async def deliver(stream: Any) -> None:
-        async for event in stream.events():
+        consumer = app.consumer
+        assert isinstance(consumer, Consumer)
+        async for event in stream.noack().events():
+            tp, piece = event.message.tp, event.value
             try:
-                await handle(event.message.tp, event.value)
+                await handle(tp, piece)
             except Exception as error:
                 log.exception("a slice could not be handled", exc_info=error)
-                os._exit(EXIT_SOFTWARE)  # Faust would take the slice for done
+                os._exit(EXIT_SOFTWARE)  # Faust would go on with the next slice
+            consumer.handled(tp, piece)
 
     return app
