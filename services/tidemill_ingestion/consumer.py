@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from tidemill import metrics
-from tidemill.errors import KafkaRefused, KafkaUnavailable, TopicRecreated
+from tidemill.errors import KafkaRefused, KafkaUnavailable, TidemillError, TopicRecreated
 from tidemill.kafka import FETCH_BYTES, RETRY_SECONDS, Record, close_producer, consumer, producer, send_wave
 from tidemill.logs import get_logger
 from tidemill.project import Project
@@ -86,7 +86,7 @@ class EventConsumer:
         self._stopping = True
 
     async def run(self) -> None:
-        """Route until stopped. Raises TopicRecreated."""
+        """Route until stopped. Raises TopicRecreated, and TidemillError for a record that aiokafka cannot read."""
         while not self._stopping:
             if self.kafka.assignment() != self._placed:
                 await self._place()
@@ -95,6 +95,12 @@ class EventConsumer:
             except KafkaError as error:
                 log.warning("going back to the committed positions", reason=f"{type(error).__name__} {error}")
                 self._placed = frozenset()
+                await asyncio.sleep(RETRY_SECONDS)
+            except UnicodeDecodeError as error:  # aiokafka cannot read on behind a header whose name is not UTF-8
+                raise TidemillError(
+                    f"a record behind {_shown(self.positions)} has a header whose name is not UTF-8: {error}",
+                    mend=f"find it, and set the committed offset of the group {self._group} behind it with kafka-consumer-groups",
+                ) from error
             else:
                 if fetched:
                     await self._forward(fetched)
@@ -171,7 +177,7 @@ class EventConsumer:
             log.warning("waiting for the committed positions", reason=repr(error))
             await asyncio.sleep(RETRY_SECONDS)
             return
-        log.info("routing from", positions={f"{topic}[{number}]": offset for (topic, number), offset in sorted(positions.items())})
+        log.info("routing from", positions=_shown(positions))
         self._placed, self.positions = placed, positions
 
     def _count(self, fetched: Fetched, wave: Wave) -> None:
@@ -185,6 +191,10 @@ class EventConsumer:
             metrics.UNKEYED.labels(topic).inc(count)
         self._router.refused.clear()
         self._router.unkeyed.clear()
+
+
+def _shown(positions: dict[TopicPartition, int]) -> dict[str, int]:
+    return {f"{topic}[{partition}]": offset for (topic, partition), offset in sorted(positions.items())}
 
 
 def _position(partition: TopicPartition, committed: int | None, begin: int, end: int) -> int:

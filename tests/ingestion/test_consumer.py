@@ -11,11 +11,12 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.record.util import calc_crc32c
 from tests.ingestion.log_tools import dead_letters, expected, make_topics, publish, read_log, told, wait_routed
 from tests.ingestion.samples import airline, arrived, departed, scheduled
 
 from tidemill import metrics
-from tidemill.errors import KafkaUnavailable, TopicRecreated
+from tidemill.errors import KafkaUnavailable, TidemillError, TopicRecreated
 from tidemill.kafka import admin, consumer, producer
 from tidemill.kafka_topics import committed
 from tidemill.project import Project
@@ -108,6 +109,27 @@ async def test_headers_of_any_kind(settings: KafkaSettings, project: Project) ->
     assert [json.loads(record.value)["id"] for records in log.values() for record in records] == ["H1"]
 
 
+async def test_header_whose_name_is_not_utf8(settings: KafkaSettings, project: Project) -> None:
+    """A record the client library cannot read ends the routing with its place and what to do; what came before it is routed."""
+    await make_topics(settings, project)
+    writer = producer(settings, enable_idempotence=False)
+    await writer.start()
+    topic = project.events["departed"].topic
+    await writer.send_and_wait(topic, json.dumps(departed()).encode(), partition=0, headers=OLD)
+    batch = writer.create_batch()
+    batch.append(key=None, value=b"x", timestamp=None, headers=[("name", b"")])
+    batch.close()
+    written = batch._build()
+    place = bytes(written).index(b"name")
+    written[place : place + 4] = b"\xff" * 4
+    written[17:21] = calc_crc32c(memoryview(written)[21:]).to_bytes(4, "big")
+    await (await writer.send_batch(batch, topic, partition=0))
+    await writer.stop()
+    async with EventConsumer(settings, project) as routing:
+        with pytest.raises(TidemillError, match=r"departed\[0\]': \d.*not UTF-8"):
+            await routing.run()
+
+
 async def test_events_of_two_megabytes(settings: KafkaSettings, project: Project) -> None:
     """Where the topic allows it an event of 2 MB is fetched, refused as oversized, and the next one is routed."""
     topic = project.events["departed"].topic
@@ -123,6 +145,22 @@ async def test_events_of_two_megabytes(settings: KafkaSettings, project: Project
     assert [(letter["reason"], letter["size"], letter["source"][2]) for letter in await dead_letters(settings, project)] == [
         ("oversized", 2_000_000, offset) for offset in (0, 2, 4, 6)
     ]
+    assert await told(settings, project) == await expected(settings, project)
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+async def test_compressed_events(settings: KafkaSettings, project: Project, codec: str) -> None:
+    """Applications may compress as they like."""
+    await make_topics(settings, project)
+    compressing = producer(settings, compression_type=codec)
+    await compressing.start()
+    for number in range(20):
+        value = json.dumps(departed(flight=f"F{number}")).encode()
+        await compressing.send_and_wait(project.events["departed"].topic, value, partition=number % 4, headers=OLD)
+    await compressing.stop()
+    async with running(settings, project):
+        await wait_routed(settings, project)
+    assert sum(len(records) for records in (await told(settings, project)).values()) == 80
     assert await told(settings, project) == await expected(settings, project)
 
 
