@@ -8,9 +8,11 @@ from model import make_pipeline
 import tidemill as tm
 
 PROJECT = "flights"
+PARTITIONS = 2  # of each topic: how many workers may share one; two are plenty for one machine
 
 scheduled = tm.Event(
     "flights.scheduled",
+    partitions=PARTITIONS,
     time="published_at",
     id="event_id",
     fields={
@@ -23,6 +25,7 @@ scheduled = tm.Event(
 
 departed = tm.Event(
     "flights.departed",
+    partitions=PARTITIONS,
     time="departed_at",
     id="event_id",
     fields={"event_id": str, "flight_id": str, "departed_at": int, "origin": str, "tailnum": str, "dep_delay": int},
@@ -31,6 +34,7 @@ departed = tm.Event(
 
 arrived = tm.Event(
     "flights.arrived",
+    partitions=PARTITIONS,
     time="arrived_at",
     id="event_id",
     fields={
@@ -42,6 +46,7 @@ arrived = tm.Event(
 
 observed = tm.Event(
     "weather.observed",
+    partitions=PARTITIONS,
     time="observed_at",
     id="event_id",
     fields={
@@ -53,6 +58,7 @@ observed = tm.Event(
 
 registered = tm.Event(
     "planes.registered",
+    partitions=PARTITIONS,
     time="registered_at",
     id="event_id",
     fields={"event_id": str, "tailnum": str, "registered_at": int, "built": int | None, "seats": int},
@@ -60,37 +66,60 @@ registered = tm.Event(
 )
 
 origin_departures = tm.FeatureView(
-    "origin_departures", source=departed, entity="origin", windows=["1h", "3h"], tile="15m",
+    "origin_departures", partitions=PARTITIONS, source=departed, entity="origin", windows=["1h", "3h"], tile="15m",
     features=[tm.count(windows=["1h"]), tm.mean("dep_delay"), tm.rate("dep_delay > 15", name="late", windows=["1h", "3h", "24h"])],
 )  # fmt: skip
 
 carrier_arrivals = tm.FeatureView(
-    "carrier_arrivals", source=arrived, entity="carrier", windows=["1h", "6h", "24h", "7d"], tile="15m", features=[tm.mean("arr_delay")]
+    "carrier_arrivals",
+    partitions=PARTITIONS,
+    source=arrived,
+    entity="carrier",
+    windows=["1h", "6h", "24h", "7d"],
+    tile="15m",
+    features=[tm.mean("arr_delay")],
 )
 
 dest_arrivals = tm.FeatureView(
-    "dest_arrivals", source=arrived, entity="dest", windows=["3h", "6h", "24h"], tile="15m", features=[tm.mean("arr_delay")]
+    "dest_arrivals",
+    partitions=PARTITIONS,
+    source=arrived,
+    entity="dest",
+    windows=["3h", "6h", "24h"],
+    tile="15m",
+    features=[tm.mean("arr_delay")],
 )
 
 route_arrivals = tm.FeatureView(
-    "route_arrivals", source=arrived, entity="route", windows=["24h"], features=[tm.mean("arr_delay"), tm.last("arr_delay")]
+    "route_arrivals",
+    partitions=PARTITIONS,
+    source=arrived,
+    entity="route",
+    windows=["24h"],
+    features=[tm.mean("arr_delay"), tm.last("arr_delay")],
 )
 
-aircraft_arrivals = tm.FeatureView("aircraft_arrivals", source=arrived, entity="tailnum", features=[tm.last("arr_delay"), tm.age()])
+aircraft_arrivals = tm.FeatureView(
+    "aircraft_arrivals", partitions=PARTITIONS, source=arrived, entity="tailnum", features=[tm.last("arr_delay"), tm.age()]
+)
 
-aircraft_departures = tm.FeatureView("aircraft_departures", source=departed, entity="tailnum", features=[tm.last("dep_delay"), tm.age()])
+aircraft_departures = tm.FeatureView(
+    "aircraft_departures", partitions=PARTITIONS, source=departed, entity="tailnum", features=[tm.last("dep_delay"), tm.age()]
+)
 
 flight_number_arrivals = tm.FeatureView(
-    "flight_number_arrivals", source=arrived, entity="flight_number", windows=["7d"],
+    "flight_number_arrivals", partitions=PARTITIONS, source=arrived, entity="flight_number", windows=["7d"],
     features=[tm.mean("arr_delay"), tm.rate("arr_delay > 15", name="late"), tm.last("arr_delay")],
 )  # fmt: skip
 
 weather = tm.FeatureView(
-    "weather", source=observed, entity="origin", ttl="6h",
+    "weather", partitions=PARTITIONS, source=observed, entity="origin", ttl="6h",
     features=[tm.last(name) for name in ("dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib")],
 )  # fmt: skip
 
-aircraft_register = tm.FeatureView("aircraft_register", source=registered, entity="tailnum", features=[tm.last("built"), tm.last("seats")])
+aircraft_register = tm.FeatureView(
+    "aircraft_register", partitions=PARTITIONS, source=registered, entity="tailnum", features=[tm.last("built"), tm.last("seats")]
+)
 
 flight_late = tm.Model(
     "flight_late",
