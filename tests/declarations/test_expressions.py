@@ -61,6 +61,16 @@ def test_a_condition_means_what_python_means(text: str, row: dict[str, Any]) -> 
             assert found == pytest.approx(expected, rel=1e-9, abs=1e-6)
 
 
+@pytest.mark.parametrize("text", ["a > 1 and b > 1", "b > 1 or a > 1", "a == b", "s == 'JFK' or a > 1", "not (c and a > 1)", "a + b"])
+def test_one_null_makes_a_condition_null(text: str) -> None:
+    """Even where Python would not have looked at the field, so that a condition never depends on the order of its parts."""
+    column = parse_column(text, TYPES)
+    row: dict[str, Any] = {"a": 2.0, "b": 2, "c": True, "s": "JFK"}
+    assert value_of(column.source, row) is not None
+    for field in column.fields:
+        assert value_of(column.source, row | {field: None}) is None
+
+
 def test_fields_are_listed_once_in_order_of_appearance() -> None:
     """A column names the fields it reads."""
     assert parse_column("b > 1 and a > b", TYPES).fields == ("b", "a")

@@ -8,6 +8,7 @@ import pytest
 
 from tidemill import Entity, Event, FeatureView, age, count, last, max, mean, min, rate, std, sum
 from tidemill.durations import parse_ms
+from tidemill.errors import DeclarationError
 from tidemill.kernel import ViewKernel
 
 SOLD = Event("shop.sold", {"shop": str, "till": int, "at": str, "price": float | None, "kind": str, "n": int}, time="at")
@@ -46,6 +47,13 @@ def test_a_longer_window_has_coarser_tiles(window: str, tile: str) -> None:
     (feature,) = declared(count(), windows=[window]).served
     assert feature.tile_ms == parse_ms(tile)
     assert feature.window_ms == parse_ms(window)
+
+
+def test_a_window_that_the_ladder_cannot_cut_says_so() -> None:
+    """168 tiles of an hour are possible, 169 are not, and six hours do not divide them."""
+    assert declared(count(), windows=["168h"]).served[0].tile_ms == parse_ms("1h")
+    with pytest.raises(DeclarationError, match="169h is not a whole number of 6h tiles"):
+        declared(count(), windows=["169h"])
 
 
 def test_tiles_can_be_chosen() -> None:

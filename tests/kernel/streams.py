@@ -16,7 +16,7 @@ from tidemill.kernel import EntityState, ViewKernel
 START_MS = 1_700_000_000_000
 MINUTE_MS = 60_000
 COLUMNS = ("x", "y", "x > 0", "y * 2 < 10 or not flag")
-WINDOWS = ("2m", "10m", "1h", LIFETIME)
+WINDOWS = ("2m", "5m", "10m", "1h", LIFETIME)
 TILES = {"10m": "5m", "1h": "15m"}
 DEDUPE = 3
 
