@@ -119,5 +119,5 @@ def answer(kernel: ViewKernel, log: PartitionLog, questions: Sequence[Question])
             folded = rows
         state = states.get(entity)
         if state is not None:
-            answers[i] = kernel.read(kernel.encode(state), time_ms)
+            answers[i] = kernel.read_state(state, time_ms)
     return answers

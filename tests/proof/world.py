@@ -1,0 +1,82 @@
+"""A project's whole log without servers: events go through ingestion's own routing into partitions, and from there into the offline store."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tests.offline.lake import numbered
+
+from tidemill.declarations import FeatureView
+from tidemill.fold import PartitionFold, entry_decoder
+from tidemill.kernel import EntityState, ViewKernel
+from tidemill.offline.tables import mirror_tables
+from tidemill.offline_store import OfflineStore
+from tidemill.project import Project
+from tidemill.records import PredictionRecord, encode
+from tidemill.topics import partition_of, predictions_topic, view_topic
+from tidemill_ingestion.routing import Router
+
+Place = tuple[str, int]
+Happened = tuple[int, str, dict[str, Any]]
+
+
+@dataclass
+class World:
+    """`logs`: key and value of every record by topic and partition, in offset order; `written`: how much of each the offline store has."""
+
+    project: Project
+    root: Path
+    logs: dict[Place, list[tuple[bytes | None, bytes | None]]] = field(default_factory=lambda: defaultdict(list))
+    written: dict[Place, int] = field(default_factory=lambda: defaultdict(int))
+    _published: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    @property
+    def store(self) -> OfflineStore:
+        """The offline store."""
+        return OfflineStore(self.root)
+
+    def publish(self, happened: Iterable[Happened]) -> None:
+        """Events as an application publishes them: (known, event, data); each is routed once."""
+        router = Router(self.project)
+        for known_ms, name, data in happened:
+            headers = [("ce_type", name.encode()), ("ce_recordedtime", b"%d" % known_ms)]
+            offset = self._published[name]
+            self._published[name] += 1
+            routed = router.route(name, self.project.events[name].topic, 0, offset, known_ms, None, msgspec.json.encode(data), headers)
+            for topic, partition, key, value in routed:
+                self.logs[topic, partition].append((key, value))
+        assert not router.refused, router.refused
+
+    def append(self, view: FeatureView, key: bytes, value: bytes) -> None:
+        """One record straight into a view's topic, whatever it holds."""
+        self.logs[view_topic(self.project.name, view.name), partition_of(key, view.partitions)].append((key, value))
+
+    def predict(self, predictions: Iterable[PredictionRecord]) -> None:
+        """Predictions as inference logs them."""
+        for record in predictions:
+            self.logs[predictions_topic(self.project.name), 0].append((record.id.encode(), encode(record)))
+
+    def write(self, ends: Mapping[Place, int] | None = None) -> OfflineStore:
+        """Brings the offline store up to the ends of the logs, or to those given."""
+        for table in mirror_tables(self.project):
+            log = self.store.log_table(table)
+            log.open()
+            for partition in range(table.partitions):
+                place = table.topic, partition
+                start, end = self.written[place], (ends or {}).get(place, len(self.logs[place]))
+                if end > start:
+                    log.append(table.rows(partition, numbered(self.logs[place][start:end], start)), {place: (start, end)})
+                    self.written[place] = end
+        return self.store
+
+    def fold(self, view: FeatureView, partition: int, end: int | None = None) -> tuple[PartitionFold, dict[bytes, EntityState]]:
+        """What feature computation makes of a partition's records below `end`, one by one."""
+        fold, states, decode = PartitionFold.start(ViewKernel(view)), dict[bytes, EntityState](), entry_decoder(view)
+        for offset, (key, value) in enumerate(self.logs[view_topic(self.project.name, view.name), partition][:end]):
+            fold.advance([decode(offset, key, value)], states)
+        return fold, states
