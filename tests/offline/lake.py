@@ -15,10 +15,13 @@ from typing import Any
 
 import httpx
 import msgspec
+import pyarrow as pa
 from aiokafka import TopicPartition
+from deltalake import DeltaTable
 
 from tidemill.kafka import close_producer, producer, send_wave
 from tidemill.kafka_topics import ensure_topics, offset_ranges
+from tidemill.offline.delta import DeltaLog
 from tidemill.offline.reader import DenseReader
 from tidemill.project import Project, load_project
 from tidemill.records import ViewRecord, encode
@@ -171,3 +174,30 @@ async def read_topic(kafka: str, topic: str) -> dict[int, list[Pair]]:
     finally:
         await reader.stop()
     return {target.partition: pairs for target, pairs in read.items()}
+
+
+# A plain table of offsets by source
+
+SCHEMA = pa.schema([("source", pa.int32()), ("offset", pa.int64())])
+
+
+def rows(source: int, start: int, end: int) -> pa.RecordBatch:
+    """Rows that say what they are: the offsets from start up to and without end."""
+    count = end - start
+    return pa.record_batch([pa.array([source] * count, pa.int32()), pa.array(range(start, end), pa.int64())], SCHEMA)
+
+
+def opened(path: Path) -> DeltaLog:
+    """A handle on the table at a path."""
+    log = DeltaLog(str(path), SCHEMA, description="offsets by source")
+    log.open()
+    return log
+
+
+def content(path: Path) -> dict[int, list[int]]:
+    """Offsets by source, in the order of a scan that sorts."""
+    table = DeltaTable(path).to_pyarrow_dataset().to_table().sort_by([("source", "ascending"), ("offset", "ascending")])
+    found: dict[int, list[int]] = {}
+    for source, offset in zip(table["source"].to_pylist(), table["offset"].to_pylist(), strict=True):
+        found.setdefault(source, []).append(offset)
+    return found

@@ -1,13 +1,8 @@
-"""The join gives what a naive search over all records gives, however they are interleaved, repeated, cut and restarted."""
+"""The rules of the join, one by one."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tidemill.records import ResultRecord
 from tidemill_predlog.join import Join, Outcome, Prediction
@@ -26,6 +21,14 @@ def prediction(name: str, time: int = 0, subject: str | None = "s", model: str =
 def outcome(known: int, value: float = 1.0, subject: str = "s", model: str = "m") -> Outcome:
     """An outcome."""
     return Outcome(model, subject, value, known)
+
+
+def feed(join: Join, item: Item) -> None:
+    """One record."""
+    if isinstance(item, Prediction):
+        join.predict(item)
+    else:
+        join.outcome(item)
 
 
 def answers(join: Join) -> list[Answer]:
@@ -165,123 +168,6 @@ def test_late_outcomes_are_counted() -> None:
     join.outcome(outcome(95))
     assert answers(join) == []
     assert join.late["m"] == 1
-
-
-_subjects = st.sampled_from(["s", "t", "u"])
-_models = st.sampled_from(["m", "m", "n", "gone"])
-_predictions = st.builds(
-    lambda i, time, subject, model: Prediction(f"{model}{i}", model, "1", subject, time, 0.5),
-    st.integers(0, 12), st.integers(0, 600), st.one_of(_subjects, st.none()), _models,
-)  # fmt: skip
-_outcomes = st.builds(Outcome, _models, _subjects, st.floats(0, 1), st.integers(0, 800))
-_streams = st.tuples(st.lists(_predictions, max_size=15), st.lists(_outcomes, max_size=15))
-
-
-def naive(predictions: Sequence[Prediction], outcomes: Sequence[Outcome], clock: int) -> dict[str, tuple[str, float | None]]:
-    """What each prediction should get, by searching everything."""
-    found: dict[str, tuple[str, float | None]] = {}
-    seen = set()
-    for item in predictions:
-        within_ms = WITHIN_MS.get(item.model)
-        if within_ms is None or item.subject is None or item.id in seen:
-            continue
-        seen.add(item.id)
-        fitting = [o for o in outcomes if (o.model, o.subject) == (item.model, item.subject) and abs(o.known - item.time) <= within_ms]
-        if fitting:
-            found[item.id] = ("joined", fitting[0].value)
-        elif item.time + within_ms < clock:
-            found[item.id] = ("never", None)
-    return found
-
-
-def feed(join: Join, item: Item) -> None:
-    """One record."""
-    if isinstance(item, Prediction):
-        join.predict(item)
-    else:
-        join.outcome(item)
-
-
-def interleaved(chance: random.Random, predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> list[Item]:
-    """Both streams as one, each in its own order."""
-    picks = [0] * len(predictions) + [1] * len(outcomes)
-    chance.shuffle(picks)
-    sources: list[Iterator[Item]] = [iter(predictions), iter(outcomes)]
-    return [next(sources[pick]) for pick in picks]
-
-
-def as_dict(results: Sequence[ResultRecord]) -> dict[str, tuple[str, float | None]]:
-    """By prediction; fails when one has two results."""
-    found: dict[str, tuple[str, float | None]] = {result.prediction: (result.status, result.outcome) for result in results}
-    assert len(found) == len(results)
-    return found
-
-
-@given(_streams, st.randoms(use_true_random=False), st.integers(0, 1000))
-def test_any_interleaving_equals_the_naive_search(
-    streams: tuple[list[Prediction], list[Outcome]], chance: random.Random, clock: int
-) -> None:
-    """With the clock moved once all is read, the results do not depend on how the streams were interleaved."""
-    join = Join(WITHIN_MS)
-    for item in interleaved(chance, *streams):
-        feed(join, item)
-    join.advance(clock)
-    assert as_dict(join.take()) == naive(*streams, clock)
-    assert join.pending.total() == 0 or clock <= 600 + max(WITHIN_MS.values())
-
-
-def run(join: Join, steps: Sequence[Item | int]) -> list[ResultRecord]:
-    """Feeds records and moves the clock (numbers); gives the results."""
-    for step in steps:
-        if isinstance(step, int):
-            join.advance(step)
-        else:
-            feed(join, step)
-    return join.take()
-
-
-def known_of(item: Item) -> int:
-    """The time by which a record is remembered."""
-    return item.known if isinstance(item, Outcome) else item.time
-
-
-@given(_streams, st.randoms(use_true_random=False), st.lists(st.integers(0, 1000), max_size=6), st.integers(0, 30), st.booleans())
-def test_restart_at_any_point_changes_nothing(
-    streams: tuple[list[Prediction], list[Outcome]], chance: random.Random, clocks: list[int], restart: int, short: bool
-) -> None:
-    """A join made again from the records its memory reaches, and the clock, goes on as the one that never stopped."""
-    steps: list[Item | int] = list(interleaved(chance, *streams))
-    for clock in clocks:
-        steps.insert(chance.randrange(len(steps) + 1), clock)
-    restart = min(restart, len(steps))
-    within_ms = {"m": 50, "n": 90}
-    with pytest.MonkeyPatch.context() as patch:
-        if short:
-            patch.setattr("tidemill_predlog.join._HOUR_MS", 0)
-        whole = Join(within_ms)
-        before = run(whole, steps[:restart])
-        again = Join(within_ms, whole.clock)
-        old = [item for item in steps[:restart] if not isinstance(item, int) and known_of(item) >= whole.clock - again.memory_ms]
-        found = run(again, [*sorted(old, key=lambda item: isinstance(item, Prediction)), whole.clock])
-        assert {result.prediction for result in found} <= {result.prediction for result in before}
-        assert +again.pending == +whole.pending
-        assert sorted(run(again, steps[restart:]), key=repr) == sorted(run(whole, steps[restart:]), key=repr)
-
-
-@given(_streams, st.randoms(use_true_random=False))
-def test_clock_driven_by_what_was_read_gives_up_none_too_early(
-    streams: tuple[list[Prediction], list[Outcome]], chance: random.Random
-) -> None:
-    """Sorted by time and with a clock that follows, nobody whose outcome came in time is given up."""
-    both: list[Item] = [*streams[0], *streams[1]]
-    items = sorted(both, key=known_of)
-    join = Join(WITHIN_MS)
-    for item in items:
-        feed(join, item)
-        join.advance(known_of(item))
-    predictions = [item for item in items if isinstance(item, Prediction)]
-    outcomes = [item for item in items if isinstance(item, Outcome)]
-    assert as_dict(join.take()) == naive(predictions, outcomes, join.clock)
 
 
 def test_memory_is_bounded_by_the_horizon() -> None:
