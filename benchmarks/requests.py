@@ -13,9 +13,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import psutil
 from benchmarks.load import Load, run_load
 from benchmarks.requests_project import ENTITIES
 
@@ -119,7 +121,25 @@ def predict_bodies() -> list[bytes]:
     ]
 
 
-def compare(stack: Stack, seconds: float) -> Iterator[tuple[str, Load]]:
+class Measured(NamedTuple):
+    """One line of the table. `cpu_ms`: of the service's process, for each request."""
+
+    name: str
+    load: Load
+    cpu_ms: float
+
+
+def measure(stack: Stack, name: str, service: str, path: str, bodies: list[bytes], clients: int, seconds: float) -> Measured:
+    """Runs clients against a service."""
+    process = psutil.Process(stack.pid(service))
+    before = process.cpu_times()
+    load = run_load(stack.urls[service], path, bodies, clients, seconds)
+    after = process.cpu_times()
+    cpu_seconds = after.user + after.system - before.user - before.system
+    return Measured(name, load, 1000 * cpu_seconds / (load.requests_per_second * seconds))
+
+
+def compare(stack: Stack, seconds: float) -> Iterator[Measured]:
     """Each kind of request at one client and at 16, and after each the bare server answering as many bytes."""
     for name, service, path, bodies in (
         ("features, 1 row of 30", "serving", "/get-online-features", feature_bodies(1)),
@@ -128,21 +148,20 @@ def compare(stack: Stack, seconds: float) -> Iterator[tuple[str, Load]]:
     ):
         run_load(stack.urls[service], path, bodies, 4, seconds / 4)  # warm
         for clients in (1, 16):
-            load = run_load(stack.urls[service], path, bodies, clients, seconds)
-            yield name, load
-            yield f"bare server, {load.body_bytes} bytes", run_load(stack.urls["bare"], f"/{load.body_bytes}", bodies, clients, seconds)
+            measured = measure(stack, name, service, path, bodies, clients, seconds)
+            yield measured
+            size = measured.load.body_bytes
+            yield measure(stack, f"bare server, {size} bytes", "bare", f"/{size}", bodies, clients, seconds)
 
 
 def main() -> None:
     """Print a table."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 5.0
-    print("| request | clients | requests/s | p50 ms | p99 ms | failures |\n|---|---|---|---|---|---|")
+    print("| request | clients | requests/s | p50 ms | p99 ms | CPU ms | failures |\n|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as home, Stack(Path(home), project=str(PROJECT), services=STARTED, prepare=prepare) as stack:
-        for name, load in compare(stack, seconds):
-            print(
-                f"| {name} | {load.clients} | {load.requests_per_second:,.0f} | {load.p50_ms:.2f} | {load.p99_ms:.2f} | {load.failures} |",
-                flush=True,
-            )
+        for name, load, cpu_ms in compare(stack, seconds):
+            times = f"{load.p50_ms:.2f} | {load.p99_ms:.2f} | {cpu_ms:.3f}"
+            print(f"| {name} | {load.clients} | {load.requests_per_second:,.0f} | {times} | {load.failures} |", flush=True)
 
 
 if __name__ == "__main__":

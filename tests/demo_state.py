@@ -51,6 +51,12 @@ class Store:
         self.states: dict[tuple[str, int], dict[bytes, EntityState]] = {}
         self._sent = 0
 
+    def get(self, key: bytes) -> bytes:
+        """What lies under a Redis key."""
+        value = self.client.get(key)
+        assert isinstance(value, bytes)
+        return value
+
     def apply(self, events: Sequence[dict[str, Any]]) -> None:
         """Writes what the events change, fences last, in one transaction."""
         pipe = self.client.pipeline(transaction=True)

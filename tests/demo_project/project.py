@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from tidemill import Entity, Event, FeatureView, Model, Outcome, Request, age, count, last, max, mean, rate
+from tidemill.declarations import Selection
 
 PROJECT = "demo"
 
@@ -45,7 +46,13 @@ def regressor() -> Any:
     return make_pipeline(SimpleImputer(strategy="constant", fill_value=-1.0), GradientBoostingRegressor(n_estimators=10))
 
 
-_inputs = [zones, drivers.select("max_fare"), Request("distance"), Request("payment", str), Request("member", bool)]
+_inputs: list[FeatureView | Selection | Request] = [
+    zones,
+    drivers.select("max_fare"),
+    Request("distance"),
+    Request("payment", str),
+    Request("member", bool),
+]
 big_tip = Model("big_tip", asked, "at", "id", _inputs, Outcome(trips, "tip > 2", subject="id"), classifier)
 fare = Model(
     "fare", asked, "at", "id", [zones.select("mean_fare_1d"), Request("distance")], Outcome(trips, "fare", subject="id"), regressor

@@ -26,7 +26,7 @@ async def test_a_prediction_is_that_of_the_model_for_what_the_store_holds(servic
         states = {
             entity: state for (name, _), found in service.store.states.items() if name == view.name for entity, state in found.items()
         }
-        served.append(serve(view, kernel.read(kernel.encode(states[key]), NOW_MS), NOW_MS))
+        served.append(serve(view, kernel.read(kernel.encode(states[key or b""]), NOW_MS), NOW_MS))
     vector = vector_of(inputs.row(served, ENTITIES))
     output = Engine(trained(model)).predict(vector)
     (record,) = (await service.logged())["p1"]

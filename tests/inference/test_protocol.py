@@ -58,7 +58,7 @@ async def test_null_is_a_missing_value(service: Service) -> None:
     assert record.inputs == [None] * 12
 
 
-BAD = [
+BAD: list[tuple[dict[str, Any], str]] = [
     ({"name": "other"}, "other"),
     ({"shape": [3, 11]}, "[3, 11]"),
     ({"shape": [2, 12]}, "shape"),
@@ -79,6 +79,7 @@ BAD = [
 async def test_bad_tensors_are_400_with_the_protocols_error(service: Service) -> None:
     """Whatever does not fit the model is refused with the name of what does not fit, in `error`, and nothing is logged."""
     path = "/v2/models/big_tip/infer"
+    changes: dict[str, Any]
     for changes, named in BAD:
         answer = await service.http.post(path, json=body(**changes))
         assert answer.status_code == 400, changes

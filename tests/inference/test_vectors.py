@@ -1,5 +1,6 @@
 """Input vectors: which value stands where, and what is refused."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.demo_state import demo
 
+from tidemill import Request
 from tidemill.errors import BadRequest
 from tidemill.values import Served
 from tidemill.vectors import FLOAT32_MAX, ModelInputs, vector_of
@@ -72,10 +74,6 @@ def test_values_of_a_wrong_type_are_named(name: str, value: Any) -> None:
 
 def test_whole_numbers_are_checked_where_declared() -> None:
     """A Request of type int takes 3 and 3.0, not 3.5."""
-    import dataclasses
-
-    from tidemill import Request
-
     model = dataclasses.replace(MODEL, inputs=[demo().views["zones"], Request("distance", int)])
     inputs = ModelInputs(model, {})
     assert [inputs.row(served([0.0] * 10), GIVEN | {"distance": value})[-1] for value in (3, 3.0)] == [3.0, 3.0]
@@ -87,6 +85,7 @@ def test_keys_of_entities() -> None:
     """One key per view, in the views' order; null is no entity; what is missing or of a wrong type is named, with the mend."""
     assert INPUTS.keys(GIVEN) == [b"a", b"1"]
     assert INPUTS.keys(GIVEN | {"zone": None}) == [None, b"1"]
+    wrong: Any
     for wrong in (1.5, True, [], {}, 1 << 63):
         with pytest.raises(BadRequest, match=r"entities\.driver_id"):
             INPUTS.keys(GIVEN | {"driver_id": wrong})

@@ -55,7 +55,7 @@ async def test_a_fence_that_does_not_fit_is_refused(
     """State of another definition or partitioning is not read, since its tiles mean something else."""
     store.apply([trip(NOW_MS, "north")])
     key = fence_key("demo", "zones", partition_of(b"north", 4))
-    store.client.set(key, json.dumps(json.loads(store.client.get(key)) | change))
+    store.client.set(key, json.dumps(json.loads(store.get(key)) | change))
     async with RedisLink(redis_url) as link:
         with pytest.raises(error, match=text):
             await OnlineReader(link, "demo", KERNELS).read([("zones", b"north")])
