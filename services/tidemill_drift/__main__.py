@@ -19,6 +19,9 @@ def main() -> int:
     except TidemillError as error:
         get_logger(__name__).error("cannot start", reason=error.message, mend=error.mend)
         return 1
+    except Exception:
+        get_logger(__name__).exception("ended by an unexpected error; the position kept in Kafka is where the next run begins")
+        return 1
     return 0
 
 

@@ -7,10 +7,12 @@ windows are read again whole, and closed ones are not judged twice. Alerts that 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
@@ -30,13 +32,16 @@ from tidemill.topics import alerts_topic, predictions_topic, results_topic, topi
 from tidemill.worker import Pulse
 from tidemill_drift.compare import Finding
 from tidemill_drift.episodes import Episodes, Window
-from tidemill_drift.monitor import compare_predictions, compare_results
+from tidemill_drift.monitor import PredictionRow, ResultRow, compare_predictions, compare_results
 from tidemill_drift.settings import WindowSettings
 from tidemill_drift.windows import Key, Windows
 
 log = get_logger(__name__)
 
 RETRY_SECONDS = 1.0
+CHECK_SECONDS = 5.0
+KAFKA_SECONDS = 15.0
+KEEP_SECONDS = 3600.0  # Kafka forgets positions that are not renewed for a week
 _POLL_MS = 500
 
 
@@ -67,7 +72,7 @@ class Detector:
                 await writer.start()
                 await self._follow(reader, writer)
             except (KafkaError, TidemillError, TimeoutError) as error:
-                self._board.down("kafka", str(error) or repr(error))
+                self._board.down("kafka", f"Kafka at {self._kafka.bootstrap_servers}: {type(error).__name__} {error}".rstrip())
                 self.pulse.beat()
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
@@ -75,41 +80,37 @@ class Detector:
                 await close_producer(writer)
 
     async def _follow(self, reader: AIOKafkaConsumer, writer: AIOKafkaProducer) -> None:
-        episodes, told = await self._told()
         windows = await self._resume(reader)
+        async with asyncio.timeout(KAFKA_SECONDS):
+            episodes, told = await self._told(windows)
         self._board.up("kafka")
+        checked = kept = time.monotonic()
         while True:
             self.pulse.beat()
             for tp, records in (await reader.getmany(timeout_ms=_POLL_MS)).items():
                 self._add(windows[tp.topic], tp, records)
-            closed = False
-            for topic, kept in windows.items():
-                behind = {tp.partition for tp in self._partitions if tp.topic == topic and await self._is_behind(reader, tp)}
-                for key, records in kept.complete(behind):
-                    closed = True
-                    await self._tell(writer, await asyncio.to_thread(self._judge, key, records), episodes, told)
-            if closed:
+            closed = await self._close(reader, writer, windows, episodes, told)
+            now = time.monotonic()
+            if now - checked > CHECK_SECONDS:
+                await _check(reader, self._partitions)
+                checked = now
+            if closed or now - kept > KEEP_SECONDS:
                 await self._keep_position(reader, windows)
+                kept = now
 
-    async def _told(self) -> tuple[Episodes, set[str]]:
-        """The episodes that earlier runs left open, and the ids of all their alerts."""
-        episodes, told = Episodes(), set[str]()
-        partition = TopicPartition(self._alerts, 0)
-        reader = consumer(self._kafka)
-        await reader.start()
-        try:
-            reader.assign([partition])
-            await reader.seek_to_beginning(partition)
-            end = (await reader.end_offsets([partition]))[partition]
-            while await reader.position(partition) < end:
-                for record in (await reader.getmany(timeout_ms=_POLL_MS)).get(partition, []):
-                    alert = _decoded(decoder(AlertRecord), record)
-                    if alert is not None:
-                        episodes.restore(alert)
-                        told.add(alert.id)
-        finally:
-            await reader.stop()
-        return episodes, told
+    async def _close(
+        self, reader: AIOKafkaConsumer, writer: AIOKafkaProducer, windows: dict[str, Windows[Any]], episodes: Episodes, told: set[str]
+    ) -> bool:
+        """Judges the windows that are complete and tells what they show. False: there were none."""
+        closed = False
+        for topic, open_windows in windows.items():
+            behind = {tp.partition for tp in self._partitions if tp.topic == topic and await _is_behind(reader, tp)}
+            for key, rows in open_windows.complete(behind):
+                closed = True
+                self.pulse.beat()
+                findings = await asyncio.to_thread(self._judge, topic, key, rows)
+                await self._tell(writer, findings, episodes, told)
+        return closed
 
     async def _resume(self, reader: AIOKafkaConsumer) -> dict[str, Windows[Any]]:
         """Windows as of the kept position, and the consumer set to it."""
@@ -127,6 +128,28 @@ class Detector:
             windows[tp.topic].closed_ms = max(windows[tp.topic].closed_ms, int(position.metadata or 0))
         return windows
 
+    async def _told(self, windows: dict[str, Windows[Any]]) -> tuple[Episodes, set[str]]:
+        """The episodes that the closed windows left open, and the ids of all alerts, those of windows that will be judged again included."""
+        episodes, told = Episodes(), set[str]()
+        partition = TopicPartition(self._alerts, 0)
+        reader = consumer(self._kafka)
+        await reader.start()
+        try:
+            reader.assign([partition])
+            await reader.seek_to_beginning(partition)
+            end = (await reader.end_offsets([partition]))[partition]
+            while await reader.position(partition) < end:
+                for record in (await reader.getmany(timeout_ms=_POLL_MS)).get(partition, []):
+                    alert = _decoded(decoder(AlertRecord), record)
+                    if alert is None:
+                        continue
+                    told.add(alert.id)
+                    if alert.end <= windows[self._topics[alert.kind == "performance"]].closed_ms:
+                        episodes.restore(alert)
+        finally:
+            await reader.stop()
+        return episodes, told
+
     def _wait_ms(self) -> int:
         """Results of a window are complete when every outcome has come or been given up."""
         return max((model.outcome.within_ms for model in self._project.models.values()), default=0)
@@ -134,27 +157,34 @@ class Detector:
     def _add(self, windows: Windows[Any], tp: TopicPartition, records: Iterable[Any]) -> None:
         for record in records:
             message = _decoded(self._decoders[tp.topic], record)
-            if message is not None:
-                now_ms = message.known if isinstance(message, ResultRecord) else message.time
-                windows.add(message.model, message.version, message.time, now_ms, message, tp.partition, record.offset)
+            if message is None:
+                continue
+            place = tp.partition, record.offset
+            taken = self._add_prediction(windows, message, place) if tp.topic == self._topics[0] else _add_result(windows, message, place)
+            if not taken:
+                metrics.DRIFT_IGNORED.labels(message.model).inc()
 
-    @staticmethod
-    async def _is_behind(reader: AIOKafkaConsumer, tp: TopicPartition) -> bool:
-        highwater = reader.highwater(tp)
-        return highwater is None or await reader.position(tp) < highwater
+    def _add_prediction(self, windows: Windows[PredictionRow], prediction: PredictionRecord, place: tuple[int, int]) -> bool:
+        """A request from the future is left out: it would close all windows before their time."""
+        if prediction.time > prediction.served + windows.grace_ms:
+            return False
+        windows.tick(place[0], prediction.time)
+        row = PredictionRow(np.array(prediction.inputs, dtype=np.float32), prediction.output)
+        return windows.add((prediction.model, prediction.version), prediction.time, prediction.id, row, place)
 
-    def _judge(self, key: Key, records: Sequence[Any]) -> list[tuple[Window, Finding]]:
-        """All comparisons of one window."""
+    def _judge(self, topic: str, key: Key, rows: Sequence[Any]) -> list[tuple[Window, Finding]]:
+        """All comparisons of one window. One that cannot be judged is logged and passed over: judging it again would fail again."""
         model, version, start = key
-        window = Window(model, version, start, start + parse_ms(self._settings.window), len(records))
+        window = Window(model, version, start, start + parse_ms(self._settings.window), len(rows))
         metrics.DRIFT_WINDOWS.labels(model).inc()
+        compare: Any = compare_predictions if topic == self._topics[0] else compare_results
         try:
-            manifest = self._manifest(model, version)
+            return [(window, finding) for finding in compare(self._manifest(model, version), rows, self._settings.budget)]
         except ArtifactError as error:
-            log.error("window not judged", model=model, version=version, reason=str(error))
-            return []
-        compare = compare_results if isinstance(records[0], ResultRecord) else compare_predictions
-        return [(window, finding) for finding in compare(manifest, _distinct(records), self._settings.budget)]
+            log.error("window not judged", model=model, version=version, start=start, reason=error.message, mend=error.mend)
+        except Exception:
+            log.exception("window not judged", model=model, version=version, start=start, rows=len(rows))
+        return []
 
     def _manifest(self, model: str, version: str) -> Manifest:
         if (model, version) not in self._manifests:
@@ -165,7 +195,8 @@ class Detector:
         for window, finding in findings:
             alert = episodes.observe(window, finding)
             if alert is not None and alert.id not in told:
-                await writer.send_and_wait(self._alerts, encode(alert), key=alert.model.encode(), partition=0)
+                async with asyncio.timeout(KAFKA_SECONDS):
+                    await writer.send_and_wait(self._alerts, encode(alert), key=alert.model.encode(), partition=0)
                 told.add(alert.id)
                 metrics.DRIFT_ALERTS.labels(alert.model, alert.kind).inc()
                 log.info("alert", id=alert.id, state=alert.state, kind=alert.kind, subject=alert.subject, text=alert.message)
@@ -176,7 +207,26 @@ class Detector:
             positions = {tp.partition: await reader.position(tp) for tp in self._partitions if tp.topic == topic}
             for partition, offset in kept.resume_at(positions).items():
                 offsets[TopicPartition(topic, partition)] = OffsetAndMetadata(offset, str(kept.closed_ms))
-        await reader.commit(offsets)
+        async with asyncio.timeout(KAFKA_SECONDS):
+            await reader.commit(offsets)
+
+
+def _add_result(windows: Windows[ResultRow], result: ResultRecord, place: tuple[int, int]) -> bool:
+    windows.tick(place[0], result.known)
+    if result.outcome is None:
+        return True  # never answered: nothing to compare
+    return windows.add((result.model, result.version), result.time, result.prediction, ResultRow(result.output, result.outcome), place)
+
+
+async def _is_behind(reader: AIOKafkaConsumer, tp: TopicPartition) -> bool:
+    highwater = reader.highwater(tp)
+    return highwater is None or await reader.position(tp) < highwater
+
+
+async def _check(reader: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
+    """Raises when Kafka does not answer: a consumer alone would wait in silence."""
+    async with asyncio.timeout(KAFKA_SECONDS):
+        await reader.end_offsets(partitions)
 
 
 def _decoded(wanted: msgspec.json.Decoder[Any], record: Any) -> Any:
@@ -186,10 +236,3 @@ def _decoded(wanted: msgspec.json.Decoder[Any], record: Any) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         log.error("message cannot be read", topic=record.topic, partition=record.partition, offset=record.offset, reason=str(error))
         return None
-
-
-def _distinct(records: Sequence[Any]) -> list[Any]:
-    """Each prediction once, though a client or a restart may have logged it again."""
-    return list({record.prediction if isinstance(record, ResultRecord) else record.id: record for record in reversed(records)}.values())[
-        ::-1
-    ]

@@ -1,15 +1,16 @@
-"""Episodes: an operator hears when something begins, when it gets clearly worse, and when it is over; not every window."""
+"""Episodes: an operator hears when something begins, when it gets clearly worse, and when it is over; not every window.
+
+What is open follows from the alerts told so far and from nothing else, so that it is found again in their topic after any restart.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from tidemill.records import AlertRecord
 from tidemill_drift.compare import Finding
 
-CALM_WINDOWS = 2
 WORSE = 1.5
 State = Literal["opened", "worsened", "closed"]
 
@@ -24,44 +25,34 @@ class Window(NamedTuple):
     rows: int
 
 
-@dataclass
-class _Episode:
-    told_effect: float
-    calm: int = 0
-
-
 class Episodes:
-    """Open episodes by model, version, kind and subject."""
+    """Open episodes by model, version, kind and subject, with the size that was told last."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[str, str, str, str], _Episode] = {}
+        self._told: dict[tuple[str, str, str, str], float] = {}
 
     def restore(self, alert: AlertRecord) -> None:
         """Takes up what an earlier run told, in the order it was told."""
         key = (alert.model, alert.version, alert.kind, alert.subject)
         if alert.state == "closed":
-            self._open.pop(key, None)
+            self._told.pop(key, None)
         else:
-            self._open[key] = _Episode(alert.effect)
+            self._told[key] = alert.effect
 
     def observe(self, window: Window, finding: Finding) -> AlertRecord | None:
-        """What to tell about a comparison: opened, worsened (by half again), closed (after two calm windows), or nothing."""
-        key = (window.model, window.version, finding.kind, finding.subject)
-        episode = self._open.get(key)
-        if finding.drifted:
-            if episode is None:
-                self._open[key] = _Episode(finding.effect)
-                return alert_of(window, finding, "opened")
-            episode.calm = 0
-            if finding.effect > WORSE * episode.told_effect:
-                episode.told_effect = finding.effect
-                return alert_of(window, finding, "worsened")
-        elif episode is not None:
-            episode.calm += 1
-            if episode.calm >= CALM_WINDOWS:
-                del self._open[key]
-                return alert_of(window, finding, "closed")
-        return None
+        """What to tell about a comparison: opened, worsened (by half again), closed (below half the floor), or nothing."""
+        told = self._told.get((window.model, window.version, finding.kind, finding.subject))
+        if told is None:
+            state: State | None = "opened" if finding.drifted else None
+        elif finding.drifted:
+            state = "worsened" if finding.effect > WORSE * told else None
+        else:
+            state = "closed" if finding.calm else None
+        if state is None:
+            return None
+        alert = alert_of(window, finding, state)
+        self.restore(alert)
+        return alert
 
 
 def alert_of(window: Window, finding: Finding, state: State) -> AlertRecord:
@@ -88,8 +79,7 @@ def alert_of(window: Window, finding: Finding, state: State) -> AlertRecord:
 
 
 def _message(window: Window, finding: Finding, state: State) -> str:
-    shown = (
-        "" if finding.reference is None or finding.current is None else f": {finding.reference:.4g} in training, {finding.current:.4g} now"
-    )
-    what = {"opened": "has moved", "worsened": "has moved further", "closed": "is back"}[state]
-    return f"{window.model}: {finding.kind.replace('_', ' ')}, {finding.subject} {what}{shown} ({finding.test}, size {finding.effect:.3g}, {window.rows} rows)"
+    happened = {"opened": "has moved", "worsened": "has moved further", "closed": "is back"}[state]
+    values = f"{finding.what} {finding.reference:.3g} in training, {finding.current:.3g} now"
+    measured = f"{finding.test}, size {finding.effect:.3g}, {window.rows} rows"
+    return f"{window.model}: {finding.kind.replace('_', ' ')}, {finding.subject} {happened}: {values} ({measured})"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from tidemill.histograms import count
 from tidemill.models import Manifest
-from tidemill.records import PredictionRecord, ResultRecord
 from tidemill_drift.compare import (
     Finding,
-    Floats,
     compare_auc,
     compare_calibration,
     compare_distribution,
@@ -22,38 +22,60 @@ from tidemill_drift.compare import (
 LEAST_ROWS = 200
 
 
-def compare_predictions(manifest: Manifest, predictions: Sequence[PredictionRecord], budget: float) -> Iterator[Finding]:
-    """Each input and the output of a window against training. `budget`: chance that a stationary window raises anything at all."""
-    if len(predictions) < LEAST_ROWS:
+class PredictionRow(NamedTuple):
+    """What is compared of a prediction: the model's input vector (float32, NaN where missing) and its output."""
+
+    inputs: npt.NDArray[np.float32]
+    output: float
+
+
+class ResultRow(NamedTuple):
+    """What is compared of a joined result."""
+
+    output: float
+    outcome: float
+
+
+def level(manifest: Manifest, budget: float) -> float:
+    """The level of each comparison of a window: its distribution and share missing per input, one for the output, two for performance.
+
+    `budget`: chance that a stationary window raises anything at all (Bonferroni).
+    """
+    return budget / (2 * len(manifest.inputs) + 3)
+
+
+def compare_predictions(manifest: Manifest, rows: Sequence[PredictionRow], budget: float) -> Iterator[Finding]:
+    """Each input and the output of a window against training. Rows of another width than the model has are left out."""
+    rows = [row for row in rows if len(row.inputs) == len(manifest.inputs)]
+    if len(rows) < LEAST_ROWS:
         return
-    level = budget / (2 * len(manifest.inputs) + 1)
-    inputs = np.array([prediction.inputs for prediction in predictions], dtype=np.float64)
+    each = level(manifest, budget)
+    inputs = np.array([row.inputs for row in rows], dtype=np.float64)
     for i, spec in enumerate(manifest.inputs):
         reference = manifest.reference[spec.name]
         current = count(reference.edges, inputs[:, i])
         yield from _present(
-            compare_distribution("feature_drift", spec.name, reference, current, level),
-            compare_missing(spec.name, reference, current, level),
+            compare_distribution("feature_drift", spec.name, reference, current, each, spec.categories),
+            compare_missing(spec.name, reference, current, each),
         )
     reference = manifest.reference["prediction"]
-    current = count(reference.edges, np.array([prediction.output for prediction in predictions]))
-    yield from _present(compare_distribution("prediction_drift", "prediction", reference, current, level))
+    current = count(reference.edges, np.array([row.output for row in rows]))
+    yield from _present(compare_distribution("prediction_drift", "prediction", reference, current, each))
 
 
-def compare_results(manifest: Manifest, results: Sequence[ResultRecord], budget: float) -> Iterator[Finding]:
+def compare_results(manifest: Manifest, rows: Sequence[ResultRow], budget: float) -> Iterator[Finding]:
     """Performance on the joined results of a window against the holdout of training."""
-    joined = [result for result in results if result.outcome is not None]
-    if len(joined) < LEAST_ROWS:
+    if len(rows) < LEAST_ROWS:
         return
-    labels: Floats = np.array([result.outcome for result in joined], dtype=np.float64)
-    outputs: Floats = np.array([result.output for result in joined], dtype=np.float64)
-    metrics = manifest.metrics
+    outputs, labels = np.array(rows, dtype=np.float64).T
+    metrics, each = manifest.metrics, level(manifest, budget)
     if manifest.output == "probability":
+        scores = outputs.clip(0, 1)
         yield from _present(
-            compare_auc(labels, outputs, metrics["auc"], metrics["auc_error"], budget / 2), compare_calibration(labels, outputs, budget / 2)
+            compare_auc(labels, scores, metrics["auc"], metrics["auc_error"], each), compare_calibration(labels, scores, each)
         )
     else:
-        yield from _present(compare_error(labels, outputs, metrics["mae"], budget))
+        yield from _present(compare_error(labels, outputs, metrics["mae"], metrics.get("mae_error", 0.0), each))
 
 
 def _present(*findings: Finding | None) -> Iterator[Finding]:

@@ -87,7 +87,7 @@ def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes) 
 
 def _reference(examples: TrainingSet, fitted: Fitted) -> dict[str, Histogram]:
     """What drift is measured against: the inputs of all examples, and what a model that had not seen them predicted for the holdout."""
-    histograms = {spec.name: reference(examples.matrix[:, i]) for i, spec in enumerate(examples.inputs)}
+    histograms = {spec.name: reference(examples.matrix[:, i], category=spec.kind == "category") for i, spec in enumerate(examples.inputs)}
     return histograms | {"prediction": reference(np.asarray(fitted.holdout_output))}
 
 

@@ -57,7 +57,7 @@ def outputs(pipeline: Any, matrix: Floats, *, probability: bool) -> Floats:
 
 
 def score(labels: Any, output: Floats, *, probability: bool) -> dict[str, float]:
-    """Quality on held-out rows: auc, log_loss and brier for a probability, mae and rmse for a value."""
+    """Quality on held-out rows: auc, log_loss and brier for a probability, mae with its standard error and rmse for a value."""
     if probability:
         auc, error = auc_with_error(np.asarray(labels), output)
         clipped = np.clip(output.astype(np.float64), 1e-7, 1 - 1e-7)
@@ -68,7 +68,8 @@ def score(labels: Any, output: Floats, *, probability: bool) -> dict[str, float]
             "brier": float(brier_score_loss(labels, clipped)),
             "positive_share": float(np.mean(labels)),
         }
-    return {"mae": float(mean_absolute_error(labels, output)), "rmse": float(mean_squared_error(labels, output) ** 0.5)}
+    mae, rmse = float(mean_absolute_error(labels, output)), float(mean_squared_error(labels, output) ** 0.5)
+    return {"mae": mae, "mae_error": (max(rmse**2 - mae**2, 0.0) / len(output)) ** 0.5, "rmse": rmse}
 
 
 def to_onnx(pipeline: Any, columns: int, *, probability: bool) -> bytes:

@@ -13,21 +13,27 @@ _BINS = 10
 _MOST_VALUES = 25
 
 
-def reference(values: npt.NDArray[np.floating]) -> Histogram:
-    """A histogram with a ruler that fits the values: one bin a value when there are at most 25 distinct ones, else tenths by quantile."""
+def reference(values: npt.NDArray[np.floating], *, category: bool = False) -> Histogram:
+    """A histogram with a ruler that fits the values.
+
+    A category, and what has at most 25 distinct values: one bin a value, and one on either side for what training never saw. Else tenths by
+    quantile, where a value that holds a tenth or more (the zero of rain) has a bin of its own. Infinite values make no edge.
+    """
     present = np.asarray(values, dtype=np.float64)
-    present = present[~np.isnan(present)]
-    distinct = np.unique(present)
-    if len(distinct) <= _MOST_VALUES:
-        edges = distinct[1:]
+    distinct, counts = np.unique(present[np.isfinite(present)], return_counts=True)
+    if category or len(distinct) <= _MOST_VALUES:
+        edges = np.append(distinct, np.nextafter(distinct[-1:], np.inf))
     else:
-        edges = np.unique(np.quantile(present, np.arange(1, _BINS) / _BINS, method="inverted_cdf"))
-        edges = edges[edges > distinct[0]]
+        total = counts.sum()
+        tenths = np.searchsorted(np.cumsum(counts), np.arange(1, _BINS) * total / _BINS)
+        heavy = np.flatnonzero(counts >= total / _BINS)
+        places = np.unique(np.concatenate([tenths, heavy, heavy + 1]))
+        edges = distinct[places[(places > 0) & (places < len(distinct))]]
     return count(edges.tolist(), values)
 
 
 def count(edges: Sequence[float], values: npt.NDArray[np.floating]) -> Histogram:
-    """Counts values with a given ruler: bin i holds values in [edges[i-1], edges[i])."""
+    """Counts values with a given ruler: bin i holds values in [edges[i-1], edges[i]). NaN is missing."""
     values = np.asarray(values, dtype=np.float64)
     present = values[~np.isnan(values)]
     counts = np.bincount(np.searchsorted(np.asarray(edges, dtype=np.float64), present, side="right"), minlength=len(edges) + 1)

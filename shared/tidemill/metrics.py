@@ -123,6 +123,9 @@ PREDLOG_LAG = _gauge("predlog_lag_records", "Records of a topic that the join ha
 
 # Drift detection
 DRIFT_WINDOWS = _counter("drift_windows_total", "Windows compared with their reference", "model")
+DRIFT_IGNORED = _counter(
+    "drift_ignored_total", "Records that came after their window was closed, or whose time lies in the future", "model"
+)
 DRIFT_ALERTS = _counter("drift_alerts_total", "Alerts raised, by what drifted", "model", "kind")
 
 

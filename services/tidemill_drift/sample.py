@@ -1,0 +1,38 @@
+"""A bounded sample that depends on what was added alone, not on the order or on how often."""
+
+from __future__ import annotations
+
+import hashlib
+from heapq import heappop, heappush
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Sample(Generic[T]):
+    """The rows of the `most` ids with the smallest digests: a random choice to whoever does not look at digests, and the same after any restart.
+
+    An id counts once, with the row that came first: a client or a restart may have logged it again.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._rows: dict[int, T] = {}
+        self._negated: list[int] = []  # a heap with the largest digest on top
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, id: str, row: T) -> None:
+        """Takes a row in, or leaves it out."""
+        digest = int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "big")
+        if digest in self._rows or (len(self._rows) >= self._most and digest > -self._negated[0]):
+            return
+        self._rows[digest] = row
+        heappush(self._negated, -digest)
+        if len(self._rows) > self._most:
+            del self._rows[-heappop(self._negated)]
+
+    def rows(self) -> list[T]:
+        """The rows, in order of their digests."""
+        return [self._rows[digest] for digest in sorted(self._rows)]
