@@ -36,11 +36,6 @@ Wave = dict[tuple[str, int], list[Record]]
 Fetched = dict[TopicPartition, list[ConsumerRecord]]
 
 
-def group_of(project: Project) -> str:
-    """The consumer group of a project's ingestion."""
-    return f"{project.name}.ingestion"
-
-
 class EventConsumer:
     """Routes the events of a project's topics. Use it as a context manager: `run` inside, until `stop`.
 
@@ -51,7 +46,7 @@ class EventConsumer:
         self._settings = settings
         self._router = Router(project)
         self._events = {event.topic: event.name for event in project.events.values()}
-        self._group = group_of(project)
+        self._group = ingestion_group(project.name)
         self._member = member
         self._stopping = False
         self._placed: frozenset[TopicPartition] = frozenset()

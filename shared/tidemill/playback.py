@@ -29,7 +29,7 @@ from tidemill.kafka import Record, admin, close_producer, consumer, producer, se
 from tidemill.project import Project
 from tidemill.redis_link import RedisLink
 from tidemill.settings import KafkaSettings
-from tidemill.topics import dead_letters_topic, fence_key, outcomes_topic, requests_topic, topic_specs, view_topic
+from tidemill.topics import dead_letters_topic, fence_key, ingestion_group, outcomes_topic, requests_topic, topic_specs, view_topic
 
 _POLL_SECONDS = 0.001
 _MOST_INSTANCES = 200
@@ -89,7 +89,7 @@ class Playback:
     ) -> None:
         self.project = project
         self._link, self._producer, self._reader, self._admin = link, client, reader, groups
-        self._group = f"{project.name}.ingestion"
+        self._group = ingestion_group(project.name)
         self._fences = {
             TopicPartition(view_topic(project.name, view.name), p): fence_key(project.name, view.name, p)
             for view in project.views.values()

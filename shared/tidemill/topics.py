@@ -67,6 +67,11 @@ def dead_letters_topic(project: str) -> str:
     return f"{project}.dead-letters"
 
 
+def ingestion_group(project: str) -> str:
+    """Consumer group of ingestion: what it has committed is routed."""
+    return f"{project}.ingestion"
+
+
 def fence_key(project: str, view: str, partition: int) -> bytes:
     """Redis key of a fence. All keys of one view and partition share a hash tag, hence a cluster slot."""
     return f"{{{project}.{view}:{partition}}}f".encode()

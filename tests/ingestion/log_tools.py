@@ -15,8 +15,7 @@ from tidemill.kafka import Record, close_producer, consumer, producer, send_wave
 from tidemill.kafka_topics import committed, ensure_topics, offset_ranges
 from tidemill.project import Project
 from tidemill.settings import KafkaSettings
-from tidemill.topics import dead_letters_topic, topic_specs
-from tidemill_ingestion.consumer import group_of
+from tidemill.topics import dead_letters_topic, ingestion_group, topic_specs
 from tidemill_ingestion.routing import Router
 
 Log = dict[TopicPartition, list[ConsumerRecord]]
@@ -72,7 +71,7 @@ async def wait_routed(kafka: KafkaSettings, project: Project, seconds: float = 6
     """Return when ingestion has committed everything the application topics hold."""
     async with asyncio.timeout(seconds):
         while True:
-            done = await committed(kafka, group_of(project))
+            done = await committed(kafka, ingestion_group(project.name))
             ranges = await offset_ranges(kafka, *(event.topic for event in project.events.values()))
             if all(done.get(partition, begin) >= end for partition, (begin, end) in ranges.items()):
                 return

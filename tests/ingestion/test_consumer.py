@@ -21,8 +21,8 @@ from tidemill.kafka import admin, consumer, producer
 from tidemill.kafka_topics import committed
 from tidemill.project import Project
 from tidemill.settings import KafkaSettings
-from tidemill.topics import view_topic
-from tidemill_ingestion.consumer import EventConsumer, group_of
+from tidemill.topics import ingestion_group, view_topic
+from tidemill_ingestion.consumer import EventConsumer
 
 pytestmark = pytest.mark.integration
 
@@ -55,7 +55,7 @@ async def running(settings: KafkaSettings, project: Project) -> AsyncIterator[Ev
 
 async def commit(settings: KafkaSettings, project: Project, partition: TopicPartition, offset: int) -> None:
     """Commit a position for the project's group."""
-    reader = consumer(settings, group=group_of(project))
+    reader = consumer(settings, group=ingestion_group(project.name))
     await reader.start()
     reader.assign([partition])
     await reader.commit({partition: offset})
@@ -171,7 +171,7 @@ async def test_wave_refused_by_the_broker(settings: KafkaSettings, project: Proj
     await publish(settings, project, "departed", [departed(flight=f"F{n}") for n in range(50)], OLD)
     async with running(settings, project):
         await asyncio.sleep(1)
-        assert not any(await committed(settings, group_of(project)))
+        assert not any(await committed(settings, ingestion_group(project.name)))
         await set_size(settings, topic, 1_048_588)
         await wait_routed(settings, project)
     assert await told(settings, project) == await expected(settings, project)

@@ -23,7 +23,7 @@ from tidemill.local.services import SERVICES
 from tidemill.local.stack import External, Stack
 from tidemill.project import Project
 from tidemill.settings import KafkaSettings
-from tidemill_ingestion.consumer import group_of
+from tidemill.topics import ingestion_group
 
 pytestmark = pytest.mark.integration
 
@@ -252,4 +252,4 @@ def test_topic_of_another_shape(settings: KafkaSettings, project: Project, kafka
     code, log = ended(process)
     assert code == 1
     assert "carriers has 3 partitions, 5 are declared" in log
-    assert not asyncio.run(committed(settings, group_of(project)))
+    assert not asyncio.run(committed(settings, ingestion_group(project.name)))
