@@ -21,6 +21,7 @@ from tidemill.kafka import FETCH_BYTES, RETRY_SECONDS, Record, close_producer, c
 from tidemill.logs import get_logger
 from tidemill.project import Project
 from tidemill.settings import KafkaSettings
+from tidemill.topics import ingestion_group
 from tidemill_ingestion.routing import Router
 
 log = get_logger(__name__)
