@@ -1,6 +1,6 @@
 """How many events feature computation folds per second, and how soon an event is in the store, on a real Kafka and a real Valkey.
 
-    python -m benchmarks.features [--quick]
+    python -m benchmarks.features
 
 One worker process. 10,000 keys, six aggregates, windows of an hour, a day and a week. Beside it, in the same run, a bare consumer that
 folds into a dict, and stock Faust with a table, neither with windows.
@@ -8,7 +8,6 @@ folds into a dict, and stock Faust with a table, neither with windows.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import random
@@ -17,10 +16,12 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+from benchmarks.figures import Figure
 
 from tidemill.clock import now_ms
 from tidemill.fences import position
@@ -170,27 +171,26 @@ def fold_backlog(stack: Stack, source: Source, events: int, before: int, span_ms
     return asyncio.run(measure_speed(stack, before + events))
 
 
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="a fifth of the events")
-    quick = parser.parse_args().quick
+def figures(*, quick: bool = False) -> Iterator[Figure]:
+    """Speed with events over a minute and over a week, each beside both peers, and freshness at 5,000 events/s."""
     events, seconds = (100_000, 5) if quick else (300_000, 20)
     project = str(Path(__file__).with_name("features_project.py"))
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), project=project, services=(FEATURES,)) as stack:
-        source = Source()
+        source, speeds = Source(), {}
         for done, (label, span_ms) in enumerate((("a minute", MINUTE_MS), ("a week", WEEK_MS))):
-            speed, store_cpu = fold_backlog(stack, source, events, done * events, span_ms)
-            print(f"tidemill, events over {label}: {speed.per_second:,.0f} events/s, {speed.per_cpu_second:,.0f} per CPU second", end="")
-            print(f" (Valkey beside it: {store_cpu:.1f} CPU seconds)", flush=True)
+            speeds[label], _ = fold_backlog(stack, source, events, done * events, span_ms)
         stack.wait_ready("features")
         fresh = asyncio.run(measure_freshness(stack, source, 5_000, seconds))
-        print(f"tidemill, 5,000 events/s: in the store after {fresh.median_ms:.1f} ms (median), {fresh.p99_ms:.1f} ms (p99)", flush=True)
         stack.halt("features")
-        for name, label, count in (("bare", "a bare consumer and a dict", events), ("faust", "stock Faust and a table", events // 10)):
-            speed = peer(stack, name, count)
-            print(f"{label}: {speed.per_second:,.0f} events/s, {speed.per_cpu_second:,.0f} per CPU second", flush=True)
+        bare, faust = peer(stack, "bare", events), peer(stack, "faust", events // 10)
+    beside = {"bare consumer and dict": bare.per_cpu_second, "stock Faust with a table": faust.per_cpu_second}
+    for label, speed in speeds.items():
+        yield Figure(f"feature computation, events over {label}", speed.per_cpu_second, "events per CPU second", beside)
+        yield Figure(f"feature computation, events over {label}: wall", speed.per_second, "events/s", {})
+    yield Figure("freshness at 5,000 events/s: p50", fresh.median_ms, "ms", {})
+    yield Figure("freshness at 5,000 events/s: p99", fresh.p99_ms, "ms", {})
 
 
 if __name__ == "__main__":
-    main()
+    for figure in figures():
+        print(figure, flush=True)

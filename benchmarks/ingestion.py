@@ -10,12 +10,14 @@ import json
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import psutil
 from aiokafka import TopicPartition
+from benchmarks.figures import Figure
 
 from tidemill.kafka import close_producer, consumer, producer, send_wave
 from tidemill.kafka_topics import committed, ensure_topics
@@ -23,8 +25,7 @@ from tidemill.local.services import SERVICES
 from tidemill.local.stack import Stack
 from tidemill.project import load_project
 from tidemill.settings import KafkaSettings
-from tidemill.topics import topic_specs, view_topic
-from tidemill_ingestion.consumer import group_of
+from tidemill.topics import ingestion_group, topic_specs, view_topic
 from tidemill_ingestion.routing import Router
 
 PROJECT = Path(__file__).with_name("departures.py")
@@ -110,7 +111,7 @@ async def _publish(settings: KafkaSettings, events: int, with_headers: bool) -> 
 
 
 async def _routed(settings: KafkaSettings) -> int:
-    return Counter(await committed(settings, group_of(load_project(PROJECT)))).total()
+    return Counter(await committed(settings, ingestion_group(load_project(PROJECT.name)))).total()
 
 
 async def _wait_routed(settings: KafkaSettings, events: int) -> None:
@@ -138,13 +139,16 @@ async def _lone_ms(settings: KafkaSettings, first: int, events: int = 100) -> fl
     return median(taken) * 1000
 
 
-def main() -> None:
-    """Print the figures."""
-    for label, with_headers in (("CloudEvents", True), ("bare JSON", False)):
-        alone, process = route_alone(with_headers=with_headers), end_to_end(with_headers=with_headers)
-        print(f"{label}: routing alone {alone:,.0f} events per CPU second; the process {process.per_cpu_second:,.0f} per CPU second,")
-        print(f"  {process.per_second:,.0f} per second beside Kafka on this machine; a lone event is routed in {process.lone_ms:.1f} ms")
+def figures(*, quick: bool = False) -> Iterator[Figure]:
+    """Routing alone is the limit of the process."""
+    scale = 4 if quick else 1
+    for label, with_headers in (("CloudEvents headers", True), ("bare JSON", False)):
+        alone = route_alone(100_000 // scale, with_headers=with_headers)
+        process = end_to_end(400_000 // scale, with_headers=with_headers)
+        yield Figure(f"ingestion, {label}", process.per_cpu_second, "events per CPU second", {"routing alone, no Kafka": alone})
+        yield Figure(f"ingestion, {label}: a lone event is routed", process.lone_ms, "ms", {})
 
 
 if __name__ == "__main__":
-    main()
+    for figure in figures():
+        print(figure, flush=True)

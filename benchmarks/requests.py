@@ -1,6 +1,6 @@
 """Requests per second and latency of feature serving and of predictions by entity, beside a bare ASGI server in the same run.
 
-python -m benchmarks.requests [SECONDS]
+python -m benchmarks.requests
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import psutil
+from benchmarks.figures import Figure
 from benchmarks.load import Load, run_load
 from benchmarks.requests_project import ENTITIES
 
@@ -154,15 +154,20 @@ def compare(stack: Stack, seconds: float) -> Iterator[Measured]:
             yield measure(stack, f"bare server, {size} bytes", "bare", f"/{size}", bodies, clients, seconds)
 
 
-def main() -> None:
-    """Print a table."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 5.0
-    print("| request | clients | requests/s | p50 ms | p99 ms | CPU ms | failures |\n|---|---|---|---|---|---|---|")
+def figures(*, quick: bool = False) -> Iterator[Figure]:
+    """Requests per second and latency; beside each the bare server answering as many bytes."""
     with tempfile.TemporaryDirectory() as home, Stack(Path(home), project=str(PROJECT), services=STARTED, prepare=prepare) as stack:
-        for name, load, cpu_ms in compare(stack, seconds):
-            times = f"{load.p50_ms:.2f} | {load.p99_ms:.2f} | {cpu_ms:.3f}"
-            print(f"| {name} | {load.clients} | {load.requests_per_second:,.0f} | {times} | {load.failures} |", flush=True)
+        lines = compare(stack, 1.5 if quick else 5.0)
+        for ours, bare in zip(lines, lines, strict=True):
+            name = f"{ours.name}, {ours.load.clients} client{'s' if ours.load.clients > 1 else ''}"
+            if ours.load.failures:
+                raise RuntimeError(f"{name}: {ours.load.failures} requests failed")
+            yield Figure(name, ours.load.requests_per_second, "requests/s", {"bare ASGI": bare.load.requests_per_second})
+            yield Figure(f"{name}: p50", ours.load.p50_ms, "ms", {"bare ASGI": bare.load.p50_ms})
+            yield Figure(f"{name}: p99", ours.load.p99_ms, "ms", {"bare ASGI": bare.load.p99_ms})
+            yield Figure(f"{name}: service CPU", ours.cpu_ms, "ms/request", {"bare ASGI": bare.cpu_ms})
 
 
 if __name__ == "__main__":
-    main()
+    for figure in figures():
+        print(figure, flush=True)
