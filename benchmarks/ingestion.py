@@ -111,7 +111,7 @@ async def _publish(settings: KafkaSettings, events: int, with_headers: bool) -> 
 
 
 async def _routed(settings: KafkaSettings) -> int:
-    return Counter(await committed(settings, ingestion_group(load_project(PROJECT.name)))).total()
+    return Counter(await committed(settings, ingestion_group(load_project(PROJECT).name))).total()
 
 
 async def _wait_routed(settings: KafkaSettings, events: int) -> None:
