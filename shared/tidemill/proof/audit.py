@@ -10,10 +10,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import pyarrow.compute as pc
 
 from tidemill.declarations import FeatureView
-from tidemill.errors import CorruptState, TidemillError
+from tidemill.errors import CorruptState, TidemillError, UnknownTable, UnknownView
 from tidemill.fences import Fence
 from tidemill.fold import PartitionFold
 from tidemill.kernel import EntityState, ViewKernel
@@ -25,6 +26,7 @@ from tidemill.topics import fence_key, state_key
 
 _PORTION = 500
 _EXAMPLES = 20
+_RETRY_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,11 @@ async def audit(
 ) -> AuditReport:
     """Compares every entity of the views (all, when none is named). `note` hears of progress.
 
-    Raises TidemillError when the offline store does not reach the online fence within `wait_seconds`.
+    Raises UnknownView, and TidemillError when the offline store does not reach the online fence within `wait_seconds`.
     """
+    for name in views:
+        if name not in project.views:
+            raise UnknownView(name, list(project.views))
     report = AuditReport()
     keys = await _keys_by_partition(link, project)
     for view in [project.views[name] for name in views or project.views]:
@@ -119,10 +124,9 @@ class _PartitionAudit:
         waiting = sorted(entities)
         while True:
             portion, waiting = waiting[:_PORTION], waiting[_PORTION:]
-            stored = await self._read(portion, report)
-            for entity, value in stored.items():
+            for entity, value in (await self._read(portion, report)).items():
                 report.add(self._compare(entity, value))
-            seen |= stored.keys()
+            seen.update(portion)
             if not waiting:
                 waiting = sorted(self._states.keys() - seen)
                 if not waiting:
@@ -132,21 +136,22 @@ class _PartitionAudit:
         """Reads a portion with its fence, folds the rows up to that fence, and compares the fence itself."""
         keys = [state_key(self._project, self.view.name, self.partition, entity) for entity in entities]
         encoded, *values = await self._link.call(b"MGET", self._fence_key, *keys)
-        fence = Fence.decode(encoded) if encoded is not None else None
+        try:
+            fence = Fence.decode(encoded) if encoded is not None else None
+        except msgspec.DecodeError:
+            report.add(self._mismatch(None, f"fence: {encoded!r:.100} is not a fence"))
+            return {}
         await asyncio.to_thread(self._fold_to, 0 if fence is None else fence.next)
-        if fence is not None:
-            same = self._fold.fence == fence
-            report.add(
-                None
-                if same
-                else Mismatch(self.view.name, self.partition, None, fence.next, f"fence is {fence}, the rows give {self._fold.fence}")
-            )
+        if fence is not None and fence != self._compared:
+            expected, self._compared = self._fold.fence, fence
+            report.add(None if fence == expected else self._mismatch(None, f"fence: {_differing(fence, expected)}"))
         return dict(zip(entities, values, strict=True))
 
     def _restart(self) -> None:
         self._log: PartitionLog | None = None
         self._rows = 0
         self._fold, self._states = PartitionFold.start(self._kernel), dict[bytes, EntityState]()
+        self._compared: Fence | None = None
 
     def _fold_to(self, offset: int) -> None:
         if offset < self._fold.fence.next:  # the online store lost data and began again
@@ -162,15 +167,19 @@ class _PartitionAudit:
         """The offline rows, read again until they reach an offset."""
         deadline = time.monotonic() + self._wait_seconds
         while self._log is None or self._log.end < offset:
-            if self._log is not None and time.monotonic() > deadline:
-                raise TidemillError(
-                    f"view {self.view.name!r}, partition {self.partition}: the offline store ends at {self._log.end}, the online fence is {offset}",
-                    mend="see that the offline writer runs (tidemill status) and try again",
-                )
-            if self._log is not None:
-                time.sleep(0.2)
-            table = self._store.scan(f"views/{self.view.name}", filters=pc.field("partition") == self.partition)
-            self._log = PartitionLog(self.view, table)
+            try:
+                table = self._store.scan(f"views/{self.view.name}", filters=pc.field("partition") == self.partition)
+                self._log = PartitionLog(self.view, table)
+            except UnknownTable:
+                self._log = None
+            end = 0 if self._log is None else self._log.end
+            if end < offset:
+                if time.monotonic() > deadline:
+                    raise TidemillError(
+                        f"view {self.view.name!r}, partition {self.partition}: the offline store ends at {end}, the online fence is {offset}",
+                        mend="see that the offline writer runs (tidemill status) and try again",
+                    )
+                time.sleep(_RETRY_SECONDS)
         return self._log
 
     def _compare(self, entity: bytes, value: bytes | None) -> Mismatch | None:
@@ -178,9 +187,10 @@ class _PartitionAudit:
         expected = None if state is None else self._kernel.encode(state)
         if value == expected:
             return None
-        return Mismatch(
-            self.view.name, self.partition, entity.decode(errors="replace"), self._fold.fence.next, self._explain(value, expected)
-        )
+        return self._mismatch(entity.decode(errors="replace"), self._explain(value, expected))
+
+    def _mismatch(self, entity: str | None, what: str) -> Mismatch:
+        return Mismatch(self.view.name, self.partition, entity, self._fold.fence.next, what)
 
     def _explain(self, online: bytes | None, offline: bytes | None) -> str:
         if online is None or offline is None:
@@ -193,3 +203,8 @@ class _PartitionAudit:
         pairs = zip(self.view.served, self._kernel.read(online, newest).values, self._kernel.read(offline, newest).values, strict=True)
         differing = [f"{feature.name} is {a!r} online, {b!r} offline" for feature, a, b in pairs if repr(a) != repr(b)]
         return "; ".join(differing[:5]) or "the same features from different tiles"
+
+
+def _differing(fence: Fence, expected: Fence) -> str:
+    pairs = [(name, getattr(fence, name), getattr(expected, name)) for name in fence.__struct_fields__]
+    return "; ".join(f"{name} is {found!r}, the rows give {wanted!r}" for name, found, wanted in pairs if found != wanted)

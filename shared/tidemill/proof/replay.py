@@ -93,10 +93,10 @@ class _Replayer:
 
     def run(self, predictions: Sequence[PredictionRecord]) -> list[Replayed]:
         """One sweep over each partition of each view answers for all predictions."""
-        by_entity = [prediction for prediction in predictions if prediction.stamp]
+        by_entity = [prediction for prediction in predictions if prediction.entities]
         readings = [self._readings(view, i, by_entity) for i, (view, _) in enumerate(self._inputs.views)]
         served = iter(zip(*readings, strict=True))
-        return [self._compare(prediction, next(served) if prediction.stamp else None) for prediction in predictions]
+        return [self._compare(prediction, next(served) if prediction.entities else None) for prediction in predictions]
 
     def _readings(self, view: FeatureView, place: int, predictions: Sequence[PredictionRecord]) -> list[Reading | None]:
         """What a view showed to each prediction."""

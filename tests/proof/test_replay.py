@@ -1,0 +1,231 @@
+"""Replay says "equal" exactly when every bit can be recomputed, and names what cannot."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.demo_state import HOUR_MS, NOW_MS, demo, saved, trained, trip
+from tests.proof.world import World
+
+from tidemill import FeatureView, Model
+from tidemill.engine import Engine
+from tidemill.errors import ArtifactError, TidemillError, UnknownModel
+from tidemill.kernel import Reading
+from tidemill.project import Project
+from tidemill.proof.replay import Replayed, logged, replay
+from tidemill.records import PredictionRecord, StampEntry
+from tidemill.topics import entity_key, partition_of, view_topic
+from tidemill.values import serve
+from tidemill.vectors import ModelInputs, vector_of
+
+MODEL = demo().models["big_tip"]
+ARTIFACT = trained(MODEL)
+INPUTS = ModelInputs(MODEL, ARTIFACT.manifest.categories)
+ZONES = ["north", "süd", "nowhere", None]
+
+
+def trips(count: int, seed: int = 1) -> list[tuple[int, str, dict[str, Any]]]:
+    """Trips one after another, some of them late."""
+    draw = random.Random(seed)
+    made = []
+    for i in range(count):
+        known = NOW_MS + 60_000 * i
+        at = known - draw.choice([0, 0, HOUR_MS, 30 * HOUR_MS])
+        tip = draw.choice([None, 1.0, 3.5])
+        made.append((known, "trips", trip(at, draw.choice(["north", "süd"]), draw.random(), tip, draw.randrange(3), f"t{i}")))
+    return made
+
+
+def seen_at(world: World, view: FeatureView, key: bytes, fence: int, time_ms: int) -> Reading | None:
+    """What a reader of the online store sees behind a fence."""
+    fold, states = world.fold(view, partition_of(key, view.partitions), fence)
+    return fold.kernel.read(fold.kernel.encode(states[key]), time_ms) if key in states else None
+
+
+def predicted(world: World, i: int, share: float) -> PredictionRecord:
+    """A prediction as inference makes it, when the online store had applied a share of each log."""
+    given = {
+        "zone": ZONES[i % 4],
+        "driver_id": i % 5,
+        "distance": i / 7,
+        "payment": ["card", "cash", "pearls"][i % 3],
+        "member": i % 2 == 0,
+    }
+    time_ms, stamp, served = NOW_MS + int(share * 120 * 60_000), [], []
+    for view, name in INPUTS.views:
+        reading = None
+        if given[name] is not None:
+            key = entity_key(given[name])
+            partition = partition_of(key, view.partitions)
+            fence = int(share * len(world.logs[view_topic(world.project.name, view.name), partition]))
+            stamp.append(StampEntry(view.name, partition, fence))
+            reading = seen_at(world, view, key, fence, time_ms)
+        served.append(serve(view, reading, time_ms))
+    vector = vector_of(INPUTS.row(served, given))
+    output = Engine(ARTIFACT).predict(vector)
+    return PredictionRecord(f"p{i}", MODEL.name, "v1", time_ms, time_ms, vector.tolist(), output, f"s{i}", given, stamp)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A log of trips, a model, and predictions made while the log grew, all in the offline store."""
+    made = World(demo(), tmp_path_factory.mktemp("offline"))
+    made.publish(trips(120))
+    made.append(MODEL.views[0], b"north", b"poison")
+    saved(str(made.root), ARTIFACT)
+    made.predict(predicted(made, i, i / 20) for i in range(21))
+    made.write()
+    return made
+
+
+def differences(results: Sequence[Replayed]) -> dict[str, list[str]]:
+    """What differs, by prediction."""
+    return {result.prediction.id: [found.name for found in result.differences] for result in results if not result.equal}
+
+
+def test_what_was_served_is_recomputed_bit_for_bit(world: World) -> None:
+    """All predictions of a growing log, with unknown entities, null ones and unknown categories, come out equal."""
+    predictions = logged(world.store)
+    notes: list[str] = []
+    results = replay(world.project, world.store, predictions, notes.append)
+    assert [result.prediction for result in results] == predictions
+    assert (len(results), differences(results)) == (21, {})
+    assert notes == ["big_tip v1: 21 predictions"]
+
+
+def test_ids_and_samples(world: World) -> None:
+    """Predictions are found by id, spread over the log by a sample, and each is given once."""
+    everything = logged(world.store)
+    assert sorted(p.id for p in logged(world.store, ids=["p3", "p7", "p99"])) == ["p3", "p7"]
+    assert [p.id for p in logged(world.store, sample=3)] == [everything[i].id for i in (0, 10, 20)]
+    assert logged(world.store, sample=500) == everything
+    assert replay(world.project, world.store, []) == []
+
+
+def test_a_changed_input_and_a_changed_output_are_named(world: World) -> None:
+    """A log that says something else than what was computed is found, with both numbers."""
+    first, second, *_ = logged(world.store, ids=["p4", "p5"])
+    inputs = list(first.inputs)
+    place = INPUTS.names.index("distance")
+    inputs[place] = 99.0
+    (altered,) = replay(world.project, world.store, [msgspec.structs.replace(first, inputs=inputs)])
+    assert [(d.name, d.logged, d.recomputed) for d in altered.differences] == [("distance", 99.0, pytest.approx(first.inputs[place]))]
+    (wrong,) = replay(world.project, world.store, [msgspec.structs.replace(second, output=second.output / 2)])
+    assert [(d.name, d.logged, d.recomputed) for d in wrong.differences] == [("output", second.output / 2, second.output)]
+
+
+def test_a_null_where_a_number_was_computed_is_a_difference(world: World) -> None:
+    """A missing input is not taken for equal, in neither direction."""
+    (prediction,) = logged(world.store, ids=["p19"])
+    inputs = [0.0 if value is None else None for value in prediction.inputs]
+    (altered,) = replay(world.project, world.store, [msgspec.structs.replace(prediction, inputs=inputs)])
+    assert [d.name for d in altered.differences] == list(INPUTS.names)
+
+
+def test_a_stamp_of_another_moment_gives_other_features(world: World) -> None:
+    """Replay reads the log up to the stamp and no further: an earlier stamp no longer gives what was logged."""
+    (prediction,) = logged(world.store, ids=["p20"])
+    earlier = [StampEntry(entry.view, entry.partition, 0) for entry in prediction.stamp]
+    (altered,) = replay(world.project, world.store, [msgspec.structs.replace(prediction, stamp=earlier)])
+    assert {"zones__count_1h", "zones__age", "drivers__max_fare"} <= set(differences([altered])["p20"])
+
+
+def test_another_history_gives_other_features(world: World, tmp_path: Path) -> None:
+    """One fare altered in the offline rows shows in the predictions that had seen it, by the name of the feature."""
+    other = World(world.project, tmp_path)
+    other.logs |= world.logs
+    topic = view_topic(world.project.name, "drivers")
+    for partition in range(4):
+        log = other.logs[topic, partition] = list(other.logs[topic, partition])
+        if log:
+            log[0] = (log[0][0], (log[0][1] or b"").replace(b'"fare":0.', b'"fare":7.'))
+    saved(str(tmp_path), ARTIFACT)
+    found = differences(replay(world.project, other.write(), logged(world.store)))
+    assert found
+    assert {name for names in found.values() for name in names} <= {"drivers__max_fare", "output"}
+
+
+def test_a_prediction_by_tensor_has_its_output_recomputed(world: World) -> None:
+    """Without entities there are only the inputs as logged, and the output."""
+    (prediction,) = logged(world.store, ids=["p6"])
+    tensor = msgspec.structs.replace(prediction, entities={}, stamp=[])
+    (equal,) = replay(world.project, world.store, [tensor])
+    assert equal.equal
+    (altered,) = replay(world.project, world.store, [msgspec.structs.replace(tensor, inputs=[5.0] * len(tensor.inputs))])
+    assert [d.name for d in altered.differences] == ["output"]
+
+
+def test_a_prediction_without_any_entity_has_its_inputs_recomputed(world: World) -> None:
+    """When a request says that none of its entities exists there is no stamp, but its own values are still compared."""
+    given = {"zone": None, "driver_id": None, "distance": 1.5, "payment": "cash", "member": True}
+    vector = vector_of(INPUTS.row([serve(view, None, NOW_MS) for view, _ in INPUTS.views], given))
+    record = PredictionRecord("q", MODEL.name, "v1", NOW_MS, NOW_MS, vector.tolist(), Engine(ARTIFACT).predict(vector), "s", given, [])
+    (equal,) = replay(world.project, world.store, [record])
+    assert equal.equal
+    (altered,) = replay(world.project, world.store, [msgspec.structs.replace(record, entities=given | {"distance": 2.5})])
+    assert "distance" in differences([altered])["q"]
+
+
+@pytest.fixture
+def copy(world: World, tmp_path: Path) -> World:
+    """The same log in an offline store that a test may spoil."""
+    made = World(world.project, tmp_path)
+    made.logs |= world.logs
+    saved(str(tmp_path), ARTIFACT)
+    made.write()
+    return made
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
+def test_a_changed_model_file_is_refused(copy: World, name: str) -> None:
+    """A model that is not the one that was trained recomputes nothing: the error names the file."""
+    file = copy.root / "models/big_tip/v1" / name
+    content = file.read_bytes()
+    file.write_bytes(content[:-2] if name == "manifest.json" else content.replace(b"features", b"factures", 1))
+    with pytest.raises(ArtifactError, match=name):
+        replay(copy.project, copy.store, logged(copy.store, sample=1))
+
+
+def test_an_unknown_version_and_an_unknown_model(world: World) -> None:
+    """A model version or a model that is no longer there is named."""
+    (prediction,) = logged(world.store, sample=1)
+    with pytest.raises(ArtifactError, match="models/big_tip/v0 cannot be read"):
+        replay(world.project, world.store, [msgspec.structs.replace(prediction, version="v0")])
+    with pytest.raises(UnknownModel, match="unknown model 'old'; known: big_tip"):
+        replay(world.project, world.store, [msgspec.structs.replace(prediction, model="old")])
+
+
+def test_a_changed_view_definition_is_refused(world: World) -> None:
+    """Tiles that mean something else now would give other features: the view is named."""
+    zones = world.project.views["zones"]
+    changed = FeatureView("zones", zones.source, zones.entity, zones.features, windows=zones.windows, ttl=zones.ttl, dedupe=9)
+    model = Model(
+        MODEL.name, MODEL.on, MODEL.at, MODEL.subject, [changed, *MODEL.inputs[1:]], MODEL.outcome, MODEL.pipeline
+    )  # fmt: skip
+    project: Project = replace(world.project, views={**world.project.views, "zones": changed}, models={MODEL.name: model})
+    with pytest.raises(ArtifactError, match="another definition of view zones; run: tidemill train big_tip"):
+        replay(project, world.store, logged(world.store, sample=1))
+
+
+def test_rows_that_are_not_there_yet(world: World, tmp_path: Path) -> None:
+    """An offline store behind what was served is not compared: the error says where it ends."""
+    behind = World(world.project, tmp_path)
+    behind.logs |= world.logs
+    saved(str(tmp_path), ARTIFACT)
+    behind.write({place: len(log) // 2 for place, log in world.logs.items()})
+    with pytest.raises(TidemillError, match=r"view '\w+', partition \d: the offline store ends at \d+, below what was served; wait"):
+        replay(world.project, behind.store, logged(world.store))
+
+
+def test_a_stamp_without_a_fence_it_needs(world: World) -> None:
+    """A prediction whose stamp lacks a view the model reads now is named with the view."""
+    (prediction,) = logged(world.store, ids=["p4"])
+    without = msgspec.structs.replace(prediction, stamp=[entry for entry in prediction.stamp if entry.view != "drivers"])
+    with pytest.raises(TidemillError, match="prediction p4 has no fence of view 'drivers'"):
+        replay(world.project, world.store, [without])
