@@ -13,7 +13,7 @@ from tidemill.local.stack import Stack
 # Few examples while one works, many where time is no matter: HYPOTHESIS_PROFILE=ci. No deadline: tests never assert times.
 _CALM = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile("dev", max_examples=30, deadline=None, suppress_health_check=_CALM)
-hypothesis.settings.register_profile("ci", max_examples=400, deadline=None, suppress_health_check=_CALM)
+hypothesis.settings.register_profile("ci", max_examples=150, deadline=None, suppress_health_check=_CALM)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
