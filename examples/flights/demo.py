@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import multiprocessing
 import shutil
 import sys
@@ -23,6 +24,7 @@ from steps import MODEL, STEP_MS, history, month_ms, offline_reached, served, tr
 
 from tidemill.errors import TidemillError
 from tidemill.local.stack import External, Stack
+from tidemill.logs import configure
 from tidemill.offline_store import OfflineStore
 from tidemill.playback import Agenda, Playback, open_playback
 from tidemill.project import Project, load_project
@@ -108,6 +110,7 @@ def main() -> int:
     options = parser.parse_args()
     shutil.rmtree(HOME, ignore_errors=True)
     began = time.monotonic()
+    configure("demo", level=logging.WARNING)
     try:
         project = load_project(HERE)
         with Screen() as screen:

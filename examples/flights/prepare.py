@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 
 import httpx
@@ -11,12 +12,13 @@ from steps import MODEL, STEP_MS, history, month_ms, served, train
 
 from tidemill.cli.target import Target, target
 from tidemill.errors import TidemillError
+from tidemill.logs import configure
 from tidemill.playback import Agenda, Step, open_playback
 
 UNTIL = 3
 QUESTION = (
     '{"entities": {"origin": "EWR", "carrier": "UA", "dest": "SFO", "route": "EWR-SFO", "tailnum": "N38727", "flight_number": "UA1532", '
-    '"departure_minute": 1080, "weekday": 4, "distance": 2565, "duration": 390}, "time": "2013-02-28T22:00:00Z"}'
+    '"departure_minute": 1200, "weekday": 4, "distance": 2565, "duration": 390}, "time": "2013-03-01T00:00:00Z"}'
 )
 console = Console()
 
@@ -50,6 +52,7 @@ async def _has_model(inference_url: str) -> bool:
 
 def main() -> int:
     """0 when the stack answers predictions."""
+    configure("prepare", level=logging.WARNING)
     try:
         asyncio.run(prepare(target()))
     except TidemillError as error:

@@ -1,5 +1,6 @@
 """The command line: `tidemill COMMAND`."""
 
+import logging
 import os
 from typing import Annotated
 
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from tidemill.cli import models, playback, project, proof, stack
 from tidemill.errors import TidemillError
+from tidemill.logs import configure
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Real-time machine learning in Python.")
 
@@ -28,6 +30,7 @@ for part in (stack, project, models, playback, proof):
 
 def main() -> None:
     """Run the command line; an error of ours is printed without a traceback and ends with exit code 1."""
+    configure("tidemill", level=logging.WARNING)
     try:
         app()
     except TidemillError as error:
