@@ -1,0 +1,180 @@
+"""Comparisons against scipy and scikit-learn, and input that has nothing to compare."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chi2_contingency, norm
+from tests.drift.samples import zipf
+
+from tidemill.histograms import count, reference
+from tidemill.models import Histogram
+from tidemill_drift.compare import (
+    LEAST_EXPECTED,
+    Finding,
+    compare_auc,
+    compare_calibration,
+    compare_distribution,
+    compare_error,
+    compare_missing,
+)
+
+LEVEL = 1e-3
+COUNTS = st.integers(1, 12).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, 400), min_size=n, max_size=n) for _ in range(2)]))
+
+
+def histogram(counts: list[int], missing: int = 0) -> Histogram:
+    """A histogram with whole edges."""
+    return Histogram([float(i) for i in range(1, len(counts))], counts, missing, sum(counts) + missing)
+
+
+def distribution(a: Histogram, b: Histogram) -> Finding | None:
+    """The comparison of an input called x."""
+    return compare_distribution("feature_drift", "x", a, b, LEVEL)
+
+
+@given(COUNTS)
+def test_chi_square_is_scipys_on_the_joined_bins(pair: tuple[list[int], list[int]]) -> None:
+    """Joined naively until the smaller sample expects five, the statistic and its threshold are those of a contingency table."""
+    table = [[*column] for column in zip(*pair, strict=True)]
+    total = [sum(column) for column in pair]
+    share = min(total) / max(sum(total), 1)
+    joined: list[list[int]] = []
+    for column in table:
+        if joined and sum(joined[-1]) * share < LEAST_EXPECTED:
+            joined[-1] = [x + y for x, y in zip(joined[-1], column, strict=True)]
+        else:
+            joined.append(column)
+    if len(joined) > 1 and sum(joined[-1]) * share < LEAST_EXPECTED:
+        joined[-2:] = [[x + y for x, y in zip(joined[-2], joined[-1], strict=True)]]
+    found = distribution(histogram(pair[0]), histogram(pair[1]))
+    if len(joined) < 2 or not min(total):
+        assert found is None
+        return
+    assert found is not None
+    oracle = chi2_contingency(np.array(joined).T, correction=False)
+    assert found.statistic == pytest.approx(oracle.statistic, abs=1e-9)
+    assert oracle.expected_freq.min() >= LEAST_EXPECTED
+    if abs(oracle.pvalue / LEVEL - 1) > 1e-6:
+        assert (found.statistic > found.threshold) == (oracle.pvalue < LEVEL)
+
+
+@given(COUNTS)
+def test_findings_are_finite_and_symmetric_in_size(pair: tuple[list[int], list[int]]) -> None:
+    """Whatever the counts, numbers fit into JSON, and PSI does not care which sample came first."""
+    a, b = histogram(pair[0]), histogram(pair[1])
+    there, back = distribution(a, b), distribution(b, a)
+    assert (there is None) == (back is None)
+    if there is not None and back is not None:
+        numbers = (there.statistic, there.threshold, there.effect, there.reference, there.current)
+        assert all(map(math.isfinite, numbers))
+        assert there.effect == pytest.approx(back.effect)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1000, 200), (1000, 5000), (50_000, 200)])
+def test_psi_has_no_bias(n: int, m: int) -> None:
+    """The average size of two samples from one law is zero, where plain PSI would give (bins - 1) (1/n + 1/m)."""
+    random = np.random.default_rng(5)
+    law = np.full(10, 0.1)
+    sizes = []
+    for _ in range(200):
+        found = distribution(histogram(random.multinomial(n, law).tolist()), histogram(random.multinomial(m, law).tolist()))
+        assert found is not None
+        sizes.append(found.effect)
+    bias = 9 * (1 / n + 1 / m)
+    assert abs(np.mean(sizes)) < max(4 * np.std(sizes) / math.sqrt(len(sizes)), 0.1 * bias)
+
+
+def test_a_constant_that_changes_and_one_that_does_not() -> None:
+    """A column that was always 5 and is 7 now has moved; one that stays cannot be compared."""
+    before = reference(np.full(1000, 5.0))
+    moved = distribution(before, count(before.edges, np.full(300, 7.0)))
+    assert moved is not None
+    assert moved.drifted
+    assert (moved.reference, moved.current) == (0.0, 1.0) or (moved.reference, moved.current) == (1.0, 0.0)
+    assert distribution(before, count(before.edges, np.full(300, 5.0))) is None
+
+
+def test_rain_that_was_rare_is_seen() -> None:
+    """A zero-inflated column is compared by more than its zero."""
+    random = np.random.default_rng(4)
+    before = reference(np.where(random.random(5000) < 0.95, 0.0, random.random(5000)))
+    found = distribution(before, count(before.edges, np.where(random.random(500) < 0.6, 0.0, random.random(500))))
+    assert found is not None
+    assert found.drifted
+    assert found.reference == pytest.approx(0.05, abs=0.02)
+    assert found.current == pytest.approx(0.4, abs=0.08)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [math.nan] * 300, [math.inf] * 300, [-math.inf] * 300, [1e308] * 300])
+def test_windows_with_little_to_compare(values: list[float]) -> None:
+    """Nothing, one row, all missing, infinities: no error; only values that are all out at one end have moved."""
+    before = reference(np.random.default_rng(1).normal(size=1000))
+    found = distribution(before, count(before.edges, np.array(values)))
+    assert found is None or found.drifted == (len(values) == 300)
+
+
+def test_a_finding_names_where_it_moved() -> None:
+    """The bin that adds most to the distance is told in words, by category when there are any."""
+    random = np.random.default_rng(6)
+    before = reference(zipf(random, 5000, 5), category=True)
+    now = count(before.edges, np.where(random.random(1000) < 0.5, 3.0, zipf(random, 1000, 5)))
+    found = compare_distribution("feature_drift", "x", before, now, LEVEL, ["UA", "AA", "DL", "B6", "WN"])
+    assert found is not None
+    assert found.what == "share of B6"
+    assert found.current > 0.5 > 0.2 > found.reference
+    plain = distribution(before, now)
+    assert plain is not None
+    assert plain.what == "share of values from 3 to 4"
+
+
+@given(st.integers(1, 500), st.integers(0, 500), st.integers(1, 500), st.integers(0, 500))
+def test_missing_is_the_two_proportion_test(rows: int, missing: int, now_rows: int, now_missing: int) -> None:
+    """z squared is the chi-square of the 2 x 2 table; fewer missing is no alarm."""
+    a, b = histogram([rows], missing), histogram([now_rows], now_missing)
+    found = compare_missing("x", a, b, LEVEL)
+    assert found is not None
+    if missing + now_missing:
+        oracle = chi2_contingency([[rows, missing], [now_rows, now_missing]], correction=False)
+        assert found.statistic**2 == pytest.approx(oracle.statistic, abs=1e-6)
+    assert found.threshold == pytest.approx(norm.isf(LEVEL))
+    assert not (found.drifted and found.current <= found.reference)
+    assert compare_missing("x", histogram([0]), b, LEVEL) is None
+
+
+def test_performance_of_a_model_that_is_always_certain_and_right() -> None:
+    """Perfect separation has no standard error; the finding is calm and finite all the same."""
+    labels = np.array([0.0, 1.0] * 200)
+    for found in (compare_auc(labels, labels, 1.0, 0.0, LEVEL), compare_calibration(labels, labels, LEVEL)):
+        assert found is not None
+        assert math.isfinite(found.statistic)
+        assert found.calm
+    turned = compare_auc(labels, 1 - labels, 1.0, 0.0, LEVEL)
+    assert turned is not None
+    assert turned.drifted
+    assert math.isfinite(turned.statistic)
+    assert compare_calibration(np.ones(400), np.zeros(400), LEVEL).drifted
+    assert compare_auc(np.zeros(300), labels[:300], 0.8, 0.01, LEVEL) is None
+
+
+def test_calibration_sees_a_rate_that_is_off() -> None:
+    """Scores of a tenth and outcomes of a tenth agree; outcomes of a fifth do not."""
+    random = np.random.default_rng(3)
+    scores = random.beta(1, 9, 4000)
+    assert not compare_calibration((random.random(4000) < scores).astype(float), scores, LEVEL).drifted
+    assert compare_calibration((random.random(4000) < 2 * scores).astype(float), scores, LEVEL).drifted
+
+
+@pytest.mark.parametrize(("scale", "drifted"), [(1.0, False), (1.1, False), (1.4, True)])
+def test_error_of_a_regressor(scale: float, drifted: bool) -> None:
+    """Errors a tenth larger are below the floor, two fifths larger are told."""
+    errors = np.random.default_rng(2).normal(size=5000) * scale
+    found = compare_error(errors, np.zeros(5000), math.sqrt(2 / math.pi), 0.01, LEVEL)
+    assert found is not None
+    assert found.drifted == drifted
+    assert compare_error(errors[:1], np.zeros(1), 1.0, 0.0, LEVEL) is None
+    assert compare_error(errors, np.zeros(5000), 0.0, 0.0, LEVEL) is None
