@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tidemill.declarations import FeatureView, Model, Request
-from tidemill.errors import TidemillError
+from tidemill.errors import TidemillError, UnknownTable
 from tidemill.kernel import ViewKernel
 from tidemill.models import ModelInput, input_of
 from tidemill.offline_store import OfflineStore
@@ -84,10 +84,7 @@ def build(project: Project, spec: str, model: Model, store: OfflineStore, until_
     """
     spine = _read_spine(model, store, until_ms)
     if not spine.subjects:
-        raise TidemillError(
-            f"model {model.name!r} has no training examples: no announced subject has an outcome",
-            mend=f"publish events {model.on.name!r} and {model.outcome.source.name!r}, and wait for the offline writer",
-        )
+        raise _nothing(model, "no announced subject has an outcome")
     categories = {r.name: _categories(r, spine.given) for r in model.requests if r.type is str}
     maker = ModelInputs(model, categories)
     note(f"{len(spine.subjects):,} examples; reading {len(model.views)} views as they were")
@@ -102,16 +99,25 @@ def build(project: Project, spec: str, model: Model, store: OfflineStore, until_
 
 def _read_spine(model: Model, store: OfflineStore, until_ms: int) -> _Spine:
     """Announcements joined with outcomes, by time: the last announcement and the first outcome of each subject."""
-    asked = store.scan("requests", ["model", "subject", "time", "entities"])
-    asked = asked.filter((pc.field("model") == model.name) & (pc.field("time") < until_ms))
-    known = store.scan("outcomes", ["model", "subject", "value", "known"])
-    known = known.filter((pc.field("model") == model.name) & (pc.field("known") < until_ms))
+    ours = (pc.field("model") == model.name) & (pc.field("known") < until_ms)
+    try:
+        asked = store.scan("requests", ["subject", "time", "entities"], ours & (pc.field("time") < until_ms))
+        known = store.scan("outcomes", ["subject", "value"], ours)
+    except UnknownTable as error:
+        raise _nothing(model, f"the offline store has no {error.name}") from error
     first = dict(zip(reversed(known["subject"].to_pylist()), reversed(known["value"].to_pylist()), strict=True))
     last = {subject: i for i, subject in enumerate(asked["subject"].to_pylist()) if subject in first}
     rows = asked.take(pa.array(last.values(), pa.int64())).sort_by([("time", "ascending"), ("subject", "ascending")])
     subjects = rows["subject"].to_pylist()
     given = [msgspec.json.decode(text) for text in rows["entities"].to_pylist()]
     return _Spine(subjects, rows["time"].to_numpy(), given, np.array([first[subject] for subject in subjects], dtype=np.float64))
+
+
+def _nothing(model: Model, why: str) -> TidemillError:
+    return TidemillError(
+        f"model {model.name!r} has no training examples: {why}",
+        mend=f"publish events {model.on.name!r} and {model.outcome.source.name!r}, and wait for the offline writer",
+    )
 
 
 def _categories(request: Request, given: Iterable[dict[str, Any]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from tidemill.roc import auc_with_error
 from tidemill_training.dataset import Floats, TrainingSet
 
 HOLDOUT = 0.2
+FEWEST_ROWS = 10
 PARITY_ROWS = 2_000
 TOLERANCE = 1e-4
 
@@ -33,21 +35,61 @@ class Fitted:
 
 
 def fit(model: Model, examples: TrainingSet) -> Fitted:
-    """Fits on the first 80 % of time for the metrics, then on everything for the model. Raises TidemillError for unusable labels."""
+    """Fits on the first 80 % of time for the metrics, then on everything for the model. Raises TidemillError for unusable labels or columns."""
     cut = int(len(examples) * (1 - HOLDOUT))
     before, after = _rows(examples, slice(None, cut)), _rows(examples, slice(cut, None))
-    pipeline = model.pipeline()
-    probability = bool(is_classifier(pipeline))
-    if probability and (len(np.unique(before.labels)) != 2 or len(np.unique(after.labels)) != 2):
-        raise TidemillError(
-            f"model {model.name!r}: {len(examples)} examples do not show both outcomes before and after the holdout's start",
-            mend="collect more outcomes, or check the outcome's condition",
-        )
-    pipeline.fit(before.matrix, before.labels)
+    probability = _is_classifier(model)
+    _check_labels(model, before, after, probability=probability)
+    pipeline = _fitted(model, before)
     output = outputs(pipeline, after.matrix, probability=probability)
     metrics = score(after.labels, output, probability=probability) | {"examples": float(len(examples))}
-    final = model.pipeline().fit(examples.matrix, examples.labels)
-    return Fitted(final, probability, metrics, after, output)
+    return Fitted(_fitted(model, examples), probability, metrics, after, output)
+
+
+def _is_classifier(model: Model) -> bool:
+    try:
+        return bool(is_classifier(model.pipeline()))
+    except Exception as error:  # the project's own code
+        raise TidemillError(
+            f"model {model.name!r}: its pipeline cannot be made: {type(error).__name__}: {error}",
+            mend="return a scikit-learn classifier or regressor from the function given as pipeline",
+        ) from error
+
+
+def _check_labels(model: Model, before: TrainingSet, after: TrainingSet, *, probability: bool) -> None:
+    count = len(before) + len(after)
+    if count < FEWEST_ROWS:
+        raise TidemillError(
+            f"model {model.name!r}: {count} examples are too few to fit and to hold some out; {FEWEST_ROWS} are the least",
+            mend="collect more outcomes",
+        )
+    if not probability:
+        return
+    if not np.isin(np.concatenate([before.labels, after.labels]), (0.0, 1.0)).all():
+        raise TidemillError(
+            f"model {model.name!r}: a classifier needs an outcome that is true or false, but {model.outcome.value!r} gives numbers",
+            mend='write a condition such as "delay > 15", or use a regressor',
+        )
+    if len(np.unique(before.labels)) != 2 or len(np.unique(after.labels)) != 2:
+        raise TidemillError(
+            f"model {model.name!r}: {count} examples do not show both outcomes before and after the holdout's start",
+            mend="collect more outcomes, or check the outcome's condition",
+        )
+
+
+def _fitted(model: Model, examples: TrainingSet) -> Any:
+    """A new pipeline, fitted. Columns without any value are named when it fails: few estimators say that they cannot take them."""
+    try:
+        return model.pipeline().fit(examples.matrix, examples.labels)
+    except Exception as error:  # the project's own code, and whatever scikit-learn raises for its data
+        empty = [spec.name for spec, none in zip(examples.inputs, np.isnan(examples.matrix).all(axis=0), strict=True) if none]
+        reason = f"model {model.name!r}: fitting its pipeline to {len(examples)} rows failed: {type(error).__name__}: {error}"
+        if empty:
+            raise TidemillError(
+                f"{reason} (no row has a value of {', '.join(empty)})",
+                mend="see that their events arrive, leave these inputs out, or begin the pipeline with SimpleImputer(keep_empty_features=True)",
+            ) from error
+        raise TidemillError(reason, mend="see that the pipeline takes one float32 matrix with NaN where there is no value") from error
 
 
 def outputs(pipeline: Any, matrix: Floats, *, probability: bool) -> Floats:
@@ -73,12 +115,18 @@ def score(labels: Any, output: Floats, *, probability: bool) -> dict[str, float]
 
 
 def to_onnx(pipeline: Any, columns: int, *, probability: bool) -> bytes:
-    """The pipeline as ONNX: one float32 input `features` of shape (rows, columns)."""
+    """The pipeline as ONNX: one float32 input `features` of shape (rows, columns). Raises TidemillError when it cannot be converted."""
     from skl2onnx import to_onnx as convert  # noqa: PLC0415 - heavy, and only needed here
     from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415
 
     options = {id(pipeline): {"zipmap": False}} if probability else None
-    converted = convert(pipeline, initial_types=[("features", FloatTensorType([None, columns]))], options=options)
+    try:
+        converted = convert(pipeline, initial_types=[("features", FloatTensorType([None, columns]))], options=options)
+    except Exception as error:  # skl2onnx raises classes of its own without a common root, and those of what it calls
+        raise TidemillError(
+            f"skl2onnx cannot convert {type(pipeline).__name__}: {type(error).__name__}: {str(error).strip()[:500]}",
+            mend="use estimators that skl2onnx supports; functions of one's own have no ONNX twin",
+        ) from error
     return bytes(converted.SerializeToString())
 
 

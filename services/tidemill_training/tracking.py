@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from tidemill.errors import TidemillError
 from tidemill.models import Manifest
 
 
@@ -32,8 +33,22 @@ class Tracker:
         return cls(f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri())
 
     def record(self, manifest: Manifest, onnx: bytes, params: dict[str, Any]) -> str:
-        """Logs a run with parameters, metrics and artifact, registers the version, and names it champion. Returns the run's id."""
-        client = self._client()
+        """Logs a run with parameters, metrics and artifact, registers the version, and names it champion. Returns the run's id.
+
+        Raises TidemillError when MLflow fails.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its own dependencies' deprecations, none of them ours
+            client_class, mlflow_error, sql_error = _mlflow()
+            try:
+                return self._record(client_class(tracking_uri=self.uri, registry_uri=self.uri), manifest, onnx, params)
+            except (mlflow_error, sql_error, OSError) as error:
+                raise TidemillError(
+                    f"MLflow at {self.uri} failed: {str(error).strip()[:500]}",
+                    mend="check MLFLOW_TRACKING_URI; the model is stored, but not tracked and not deployed: train again",
+                ) from error
+
+    def _record(self, client: Any, manifest: Manifest, onnx: bytes, params: dict[str, Any]) -> str:
         experiment = client.get_experiment_by_name(manifest.model)
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(manifest.model, self.artifacts)
         run = client.create_run(experiment_id, run_name=manifest.version)
@@ -56,10 +71,13 @@ class Tracker:
         version = client.create_model_version(manifest.model, source=source, run_id=run_id, tags={"tidemill.version": manifest.version})
         client.set_registered_model_alias(manifest.model, "champion", version.version)
 
-    def _client(self) -> Any:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its own dependencies' deprecations, none of them ours
-            from mlflow import MlflowClient  # noqa: PLC0415 - takes seconds to import
-        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+def _mlflow() -> tuple[Any, type[Exception], type[Exception]]:
+    """MLflow's client and the roots of what it raises. Importing it takes seconds."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    from mlflow import MlflowClient  # noqa: PLC0415
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+    return MlflowClient, MlflowException, SQLAlchemyError

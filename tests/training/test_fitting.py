@@ -1,0 +1,162 @@
+"""A pipeline is fitted, converted and proved equal, or refused with a reason; nothing half right is deployed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import LocalOutlierFactor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from tests.demo_state import demo
+
+from tidemill import Model
+from tidemill.errors import TidemillError
+from tidemill.models import ModelInput
+from tidemill_training.dataset import TrainingSet
+from tidemill_training.fitting import fit, outputs, score, to_onnx
+
+COLUMNS = [ModelInput(name, "feature") for name in ("speed", "load", "heat")]
+
+
+def model(pipeline: Callable[[], Any]) -> Model:
+    """The tests' model with another pipeline."""
+    return dataclasses.replace(demo().models["big_tip"], pipeline=pipeline)
+
+
+def examples(rows: int = 300, seed: int = 0) -> TrainingSet:
+    """Rows whose label is mostly the sign of the first column; some values are missing."""
+    draw = np.random.default_rng(seed)
+    matrix = draw.normal(size=(rows, 3)).astype(np.float32)
+    labels = (matrix[:, 0] + draw.normal(size=rows) * 0.3 > 0).astype(float)
+    matrix[draw.random(matrix.shape) < 0.1] = np.nan
+    return TrainingSet(matrix, labels, np.arange(rows), [f"s{i}" for i in range(rows)], COLUMNS)
+
+
+def boosted() -> Any:
+    """Trees that take missing values as they are."""
+    return HistGradientBoostingClassifier(max_iter=10, early_stopping=False)
+
+
+def linear() -> Any:
+    """The least pipeline."""
+    return make_pipeline(SimpleImputer(), LogisticRegression())
+
+
+def test_metrics_come_from_rows_the_model_has_not_seen() -> None:
+    """The holdout is the last fifth in time; the metrics are those of a pipeline fitted on the rest."""
+    data = examples()
+    fitted = fit(model(linear), data)
+    assert fitted.holdout.subjects == data.subjects[240:]
+    earlier = linear().fit(data.matrix[:240], data.labels[:240])
+    assert fitted.holdout_output.tobytes() == outputs(earlier, data.matrix[240:], probability=True).tobytes()
+    assert fitted.metrics["auc"] > 0.9
+    assert fitted.metrics["examples"] == 300
+    assert fitted.metrics["brier"] == pytest.approx(np.mean((fitted.holdout_output - data.labels[240:]) ** 2))
+    assert fitted.metrics["positive_share"] == data.labels[240:].mean()
+
+
+def test_the_deployed_model_is_fitted_on_everything() -> None:
+    """The pipeline kept has seen all rows."""
+    data = examples()
+    everything = linear().fit(data.matrix, data.labels)
+    kept = fit(model(linear), data).pipeline
+    assert outputs(kept, data.matrix, probability=True).tobytes() == outputs(everything, data.matrix, probability=True).tobytes()
+
+
+def test_a_regressor() -> None:
+    """A value has errors instead of an AUC."""
+    data = examples()
+    data = dataclasses.replace(data, labels=np.nan_to_num(data.matrix[:, 1]) * 3.0)
+    fitted = fit(model(lambda: make_pipeline(SimpleImputer(), GradientBoostingRegressor(n_estimators=20))), data)
+    assert not fitted.probability
+    assert set(fitted.metrics) == {"mae", "rmse", "examples"}
+    assert 0 < fitted.metrics["mae"] <= fitted.metrics["rmse"]
+
+
+def test_metrics_are_numbers_only() -> None:
+    """An AUC that is not defined is left out: a deployment has no place for NaN."""
+    metrics = score(np.array([1.0, 0.0, 0.0]), np.array([0.7, 0.2, 0.3], np.float32), probability=True)
+    assert "auc" not in metrics
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+@pytest.mark.parametrize("labels", [np.zeros(300), np.ones(300), np.arange(300) < 100, np.arange(300) >= 250])
+def test_one_kind_of_outcome_only(labels: np.ndarray) -> None:
+    """Both outcomes must occur in what is fitted and in what is held out."""
+    with pytest.raises(TidemillError, match="300 examples do not show both outcomes before and after the holdout's start; collect more"):
+        fit(model(linear), dataclasses.replace(examples(), labels=labels.astype(float)))
+
+
+def test_a_classifier_of_numbers() -> None:
+    """A classifier needs a condition as its outcome."""
+    with pytest.raises(TidemillError, match="needs an outcome that is true or false, but 'tip > 2' gives numbers; write a condition"):
+        fit(model(linear), dataclasses.replace(examples(), labels=np.arange(300) % 3.0))
+
+
+def test_too_few_examples() -> None:
+    """A handful of rows is not worth a model."""
+    with pytest.raises(TidemillError, match="9 examples are too few to fit and to hold some out; 10 are the least; collect more"):
+        fit(model(linear), examples(9))
+
+
+def test_columns_without_any_value_are_named() -> None:
+    """Boosted trees cannot take a column that is all missing; the error says which, and what to do."""
+    data = examples()
+    data.matrix[:, 1] = np.nan
+    with pytest.raises(TidemillError, match=r"fitting its pipeline to 240 rows failed: .*\(no row has a value of load\); see that"):
+        fit(model(boosted), data)
+
+
+def test_columns_without_any_value_are_no_error_for_who_can_take_them() -> None:
+    """A pipeline that begins with the imputer that the error names is fitted."""
+    data = examples()
+    data.matrix[:, 1] = np.nan
+    pipeline = lambda: make_pipeline(SimpleImputer(keep_empty_features=True), boosted())  # noqa: E731
+    assert fit(model(pipeline), data).metrics["auc"] > 0.8
+
+
+def test_a_pipeline_that_cannot_be_made_or_fitted() -> None:
+    """A mistake in the project's code is told with its kind, not as ours."""
+
+    def broken() -> Any:
+        raise ZeroDivisionError("oops")
+
+    with pytest.raises(TidemillError, match="its pipeline cannot be made: ZeroDivisionError: oops; return a scikit-learn"):
+        fit(model(broken), examples())
+    with pytest.raises(TidemillError, match="fitting its pipeline to 240 rows failed: ValueError: Input X contains NaN"):
+        fit(model(LogisticRegression), examples())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: make_pipeline(SimpleImputer(), FunctionTransformer(np.tanh), LogisticRegression()),
+        lambda: make_pipeline(SimpleImputer(), LocalOutlierFactor(novelty=True)),
+    ],
+)
+def test_a_pipeline_without_an_onnx_twin(make: Callable[[], Any]) -> None:
+    """What skl2onnx cannot convert is refused with its reason."""
+    data = examples()
+    pipeline = make().fit(data.matrix, data.labels)
+    with pytest.raises(TidemillError, match="skl2onnx cannot convert Pipeline: .*; use estimators that skl2onnx supports"):
+        to_onnx(pipeline, 3, probability=False)
+
+
+@pytest.mark.parametrize("make", [linear, boosted, lambda: make_pipeline(SimpleImputer(), RandomForestClassifier(10))])
+def test_onnx_answers_what_scikit_learn_answers(make: Callable[[], Any]) -> None:
+    """The twin takes one float32 matrix and gives two probabilities per row, equal to those of scikit-learn."""
+    import onnxruntime
+
+    data = examples()
+    pipeline = make().fit(data.matrix, data.labels)
+    session = onnxruntime.InferenceSession(to_onnx(pipeline, 3, probability=True), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"features": data.matrix})[1]
+    assert np.abs(found[:, 1] - outputs(pipeline, data.matrix, probability=True)).max() < 1e-5

@@ -1,0 +1,223 @@
+"""A whole training: artifact, parity, MLflow's run and champion; and nothing of it when something is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiokafka import TopicPartition
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import KBinsDiscretizer
+from tests.demo_state import NOW_MS, demo
+from tests.offline.lake import ROOT
+from tests.proof.world import World
+from tests.training.town import FOLDER, happened, town
+
+from tidemill.engine import Engine
+from tidemill.errors import TidemillError
+from tidemill.kafka import consumer
+from tidemill.kafka_topics import ensure_topics
+from tidemill.kernel import ViewKernel
+from tidemill.models import check_manifest, load_artifact
+from tidemill.records import DeploymentRecord, decoder
+from tidemill.settings import KafkaSettings
+from tidemill.topics import deployments_topic, topic_specs
+from tidemill_training.app import Trained, train
+from tidemill_training.fitting import Fitted, check_parity
+from tidemill_training.tracking import Tracker
+
+LATER = NOW_MS + 10**9
+PROJECT = demo()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A town with enough trips to learn from."""
+    return town(tmp_path_factory.mktemp("offline"), 150)
+
+
+@pytest.fixture(scope="module")
+def trained(world: World) -> Trained:
+    """The town's model, trained."""
+    with warnings.catch_warnings():
+        return train(PROJECT, str(FOLDER), PROJECT.models["big_tip"], str(world.root), LATER, lambda _: None)
+
+
+def client(world: World) -> Any:
+    """MLflow as a person would open it."""
+    from mlflow import MlflowClient
+
+    uri = Tracker.for_store(str(world.root)).uri
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def test_the_artifact_can_be_served(world: World, trained: Trained) -> None:
+    """What was stored loads by its digest, fits the declarations, and is checked row by row when it is loaded."""
+    artifact = load_artifact(str(world.root), trained.artifact, trained.sha256)
+    model = PROJECT.models["big_tip"]
+    check_manifest(artifact.manifest, model, {view.name: ViewKernel(view) for view in model.views})
+    assert artifact.manifest == trained.manifest
+    assert len(artifact.manifest.golden) == 20
+    assert Engine(artifact).manifest.output == "probability"
+
+
+def test_the_manifest_says_what_the_model_was_made_of(world: World, trained: Trained) -> None:
+    """Rows, times, metrics, parity and the distributions drift is measured against."""
+    manifest = trained.manifest
+    assert [spec.name for spec in manifest.inputs] == PROJECT.models["big_tip"].input_names
+    assert set(manifest.reference) == {*PROJECT.models["big_tip"].input_names, "prediction"}
+    assert NOW_MS < manifest.trained_from < manifest.trained_until
+    assert manifest.rows == manifest.metrics["examples"] == sum(manifest.reference["distance"].counts)
+    assert 0 <= manifest.parity.max_abs_diff <= manifest.parity.tolerance == 1e-4
+    assert manifest.parity.rows > 10
+    assert (world.root / trained.artifact / "training.parquet").is_file()
+
+
+def test_the_run_and_the_champion(world: World, trained: Trained) -> None:
+    """MLflow has the run with its metrics and files, and the registered version that carries the alias champion."""
+    mlflow = client(world)
+    run = mlflow.get_run(trained.run_id)
+    assert run.info.status == "FINISHED"
+    assert {name: run.data.metrics[name] for name in trained.manifest.metrics} == pytest.approx(trained.manifest.metrics)
+    assert run.data.params["pipeline"] == "Pipeline"
+    assert {file.path for file in mlflow.list_artifacts(trained.run_id, "model")} == {"model/manifest.json", "model/model.onnx"}
+    champion = mlflow.get_model_version_by_alias("big_tip", "champion")
+    assert (champion.run_id, champion.tags) == (trained.run_id, {"tidemill.version": trained.manifest.version})
+
+
+def test_the_next_version_becomes_the_champion(world: World, trained: Trained) -> None:
+    """A second training is another version of the same model, and the alias moves on."""
+    again = train(PROJECT, str(FOLDER), PROJECT.models["big_tip"], str(world.root), LATER, lambda _: None)
+    assert again.manifest.version > trained.manifest.version
+    mlflow = client(world)
+    assert mlflow.get_model_version_by_alias("big_tip", "champion").run_id == again.run_id
+    assert len(mlflow.search_model_versions("name='big_tip'")) >= 2
+
+
+def test_a_regressor_is_trained(world: World) -> None:
+    """A model of a value goes the same way."""
+    notes: list[str] = []
+    made = train(PROJECT, str(FOLDER), PROJECT.models["fare"], str(world.root), LATER, notes.append)
+    assert made.manifest.output == "value"
+    assert set(made.manifest.metrics) == {"mae", "rmse", "examples"}
+    assert any(note.endswith("examples; reading 1 views as they were") for note in notes)
+
+
+def test_a_twin_that_differs_is_refused(trained: Trained, world: World) -> None:
+    """Beyond the tolerance there is no model; the error has the difference."""
+    engine = Engine(load_artifact(str(world.root), trained.artifact, trained.sha256))
+    draw = np.random.default_rng(0)
+    matrix = draw.normal(size=(50, len(trained.manifest.inputs))).astype(np.float32)
+    labels = (matrix[:, 0] > 0).astype(float)
+    other = make_pipeline(SimpleImputer(), LogisticRegression()).fit(matrix, labels)
+    from tidemill_training.dataset import TrainingSet
+
+    holdout = TrainingSet(matrix, labels, np.arange(50), ["s"] * 50, trained.manifest.inputs)
+    fitted = Fitted(other, True, {}, holdout, np.zeros(50, np.float32))
+    with pytest.raises(TidemillError, match=r"ONNX and scikit-learn differ by [0-9.e-]+ on 50 rows; 0.0001 is allowed; use a pipeline"):
+        check_parity(fitted, engine)
+
+
+def test_nothing_is_stored_when_it_fails(tmp_path: Path) -> None:
+    """A training that stops leaves neither model nor run."""
+    world = town(tmp_path, 60)
+    unconvertible = dataclasses.replace(
+        PROJECT.models["big_tip"],
+        pipeline=lambda: make_pipeline(SimpleImputer(keep_empty_features=True), KBinsDiscretizer(strategy="kmeans"), _Unknown()),
+    )
+    with pytest.raises(TidemillError, match="skl2onnx cannot convert"):
+        train(PROJECT, str(FOLDER), unconvertible, str(world.root), LATER, lambda _: None)
+    assert not (tmp_path / "models").exists()
+    assert not (tmp_path / "mlflow").exists()
+
+
+class _Unknown(LogisticRegression):
+    """An estimator of a project's own, which skl2onnx does not know."""
+
+
+def test_where_mlflow_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLFLOW_TRACKING_URI is taken as it is; otherwise a database lies beside a local store, or here beside a remote one."""
+    assert Tracker.for_store(str(tmp_path)).uri == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    monkeypatch.chdir(tmp_path)
+    assert Tracker.for_store("s3://bucket/x").uri == f"sqlite:///{tmp_path}/.tidemill/mlflow/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there")
+    assert Tracker.for_store(str(tmp_path)) == Tracker("http://there", None)
+
+
+def test_a_tracking_server_that_fails(tmp_path: Path, trained: Trained) -> None:
+    """MLflow's own errors become one of ours, with the address."""
+    (tmp_path / "file").write_text("")
+    tracker = Tracker(f"sqlite:///{tmp_path}/file/mlflow.db", None)
+    with pytest.raises(TidemillError, match=r"MLflow at sqlite:///.*/file/mlflow.db failed: .*; check MLFLOW_TRACKING_URI"):
+        tracker.record(trained.manifest, b"", {})
+
+
+def run(world: World, kafka: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m tidemill_training`, as a process."""
+    environment = {
+        "PYTHONPATH": f"{ROOT / 'shared'}{os.pathsep}{ROOT / 'services'}", "KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "TIDEMILL_OFFLINE": str(world.root), "TIDEMILL_PROJECT": str(FOLDER),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "tidemill_training", *arguments]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.integration
+async def test_as_a_process(world: World, kafka: str) -> None:
+    """It trains, says what came out, and announces the version; with --no-deploy it does not."""
+    settings = KafkaSettings(bootstrap_servers=kafka)
+    await ensure_topics(settings, topic_specs(PROJECT))
+    stored = run(world, kafka, "big_tip", "--no-deploy", "--until", "2050-01-01")
+    assert (stored.returncode, stored.stdout.splitlines()[-1]) == (0, "stored, not deployed"), stored.stderr
+    deployed = run(world, kafka, "big_tip")
+    assert (deployed.returncode, deployed.stdout.splitlines()[-1]) == (0, "deployed"), deployed.stderr
+    assert "auc " in deployed.stdout
+    (record,) = await announced(settings)
+    load_artifact(str(world.root), record.artifact, record.sha256)
+    assert record.version in deployed.stdout
+    assert json.loads((world.root / record.artifact / "manifest.json").read_text())["metrics"] == record.metrics
+
+
+async def announced(settings: KafkaSettings) -> list[DeploymentRecord]:
+    """All deployments of the project."""
+    reader, place = consumer(settings), TopicPartition(deployments_topic(PROJECT.name), 0)
+    await reader.start()
+    try:
+        reader.assign([place])
+        reader.seek(place, 0)
+        found = await reader.getmany(timeout_ms=2000)
+        return [decoder(DeploymentRecord).decode(record.value or b"") for records in found.values() for record in records]
+    finally:
+        await reader.stop()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nothing"], "tidemill train: unknown model 'nothing'; known: big_tip, fare"),
+        (["big_tip", "--until", "2001-01-01"], "tidemill train: model 'big_tip' has no training examples"),
+        (["big_tip", "--until", "soon"], "argument --until: invalid"),
+    ],
+)
+def test_mistakes_end_without_a_traceback(world: World, kafka: str, arguments: list[str], says: str) -> None:
+    """An error is one line with its mend, and the exit code is not 0."""
+    result = run(world, kafka, *arguments)
+    assert result.returncode in (1, 2)
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_town_is_the_same_every_time() -> None:
+    """The tests' events are seeded."""
+    assert happened(10, 3) == happened(10, 3)
