@@ -1,7 +1,8 @@
 """The demo: seven months of real flights through the whole system, in a few minutes, with the proof at the end.
 
 Starts Kafka, Valkey and every service as processes of their own, loads January to May as history, trains a first model on it, replays
-the months from June on in order of event time, and closes with what was reached. Data and report: .tidemill/demo.
+the months from June on in order of event time, and closes with what was reached. Data and report: .tidemill/demo,
+which it empties first.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from demo_watch import Watcher
 from steps import MODEL, STEP_MS, history, month_ms, offline_reached, served, train
 
 from tidemill.errors import TidemillError
+from tidemill.local.addresses import home_folder
 from tidemill.local.stack import External, Stack
 from tidemill.logs import configure
 from tidemill.offline_store import OfflineStore
@@ -33,7 +35,6 @@ from tidemill.proof.replay import logged, replay
 from tidemill.redis_link import RedisLink
 
 HERE = Path(__file__).parent
-HOME = Path(".tidemill/demo")
 FIRST = 6
 REPLAYED = 1_000
 UNHURRIED = {"TIDEMILL_FLUSH_SECONDS": "4"}  # fewer commits to Delta: at this pace four seconds are a week of flights
@@ -108,14 +109,15 @@ def main() -> int:
     )
     parser.add_argument("--picture", type=Path, help="also save the last live view as an SVG file")
     options = parser.parse_args()
-    shutil.rmtree(HOME, ignore_errors=True)
+    home = home_folder() / "demo"
+    shutil.rmtree(home, ignore_errors=True)
     began = time.monotonic()
     configure("demo", level=logging.WARNING)
     try:
         project = load_project(HERE)
         with Screen() as screen:
             screen.chapter("starting Kafka, Valkey and the services")
-            with Stack(HOME, str(HERE), external=External.from_environment(), environment=UNHURRIED) as stack:
+            with Stack(home, str(HERE), external=External.from_environment(), environment=UNHURRIED) as stack:
                 screen.note(
                     f"Kafka {stack.kafka}, Valkey {stack.redis_url}, " + ", ".join(f"{name} {url}" for name, url in stack.urls.items())
                 )
@@ -126,8 +128,8 @@ def main() -> int:
     except TidemillError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    facts.write(HOME / "report.json")
-    closing(facts, HOME / "report.json")
+    facts.write(home / "report.json")
+    closing(facts, home / "report.json")
     return 0 if facts.proved else 1
 
 

@@ -1,0 +1,134 @@
+"""Every command of the README is run here, and what it prints is what the README says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tidemill.local.addresses import find
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+KEYS = {
+    "events", "predictions", "outcomes_joined", "auc", "auc_without_windows", "months", "audit", "replay", "dead_letters", "seconds",
+}  # fmt: skip
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def make(*arguments: str, home: Path, timeout_seconds: float = 900) -> str:
+    """Runs make as a user would, on the environment that is there and with the data in a folder of its own."""
+    command = ["make", "--no-print-directory", "-o", "install", f"BIN={BIN}", *arguments]
+    environment = {**os.environ, "TIDEMILL_HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout_seconds, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_every_command_is_known_here() -> None:
+    """A command that is added to the README must be added to these tests."""
+    lines = {line for block in blocks("sh") for line in block.strip().split("\n")}
+    curls = {line for line in lines if line.startswith("curl")}
+    assert lines - curls == {"make demo", "make test", "make up", "make prove"}
+    assert len(curls) == 1
+
+
+def test_make_test_is_what_ci_runs() -> None:
+    """The project's own check calls the README's test command."""
+    assert "make test" in (ROOT / ".ci/run").read_text()
+    recipe = subprocess.run(["make", "-n", "-o", "install", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "pytest" in recipe
+    assert "not integration" not in recipe
+
+
+@pytest.mark.integration
+def test_demo(tmp_path: Path) -> None:
+    """The demo ends by itself, proves what it served, writes the facts that the README promises, and has a model worth having."""
+    output = make("demo", "MONTHS=1", home=tmp_path / "home")
+    report = json.loads((tmp_path / "home/demo/report.json").read_text())
+    assert report.keys() >= KEYS
+    assert report["audit"]["checked"] > 10_000
+    assert report["audit"]["mismatched"] == 0
+    assert report["replay"] == {"checked": 1000, "equal": 1000}
+    assert report["dead_letters"] == 0
+    assert report["auc"] > 0.77
+    assert report["auc_without_windows"] < report["auc"] - 0.02
+    (june,) = report["months"]
+    assert june["month"] == "2013-06"
+    assert june["flights"] == report["outcomes_joined"] > 25_000
+    assert june["alerts"]
+    assert "equal bit for bit" in output
+
+
+class _Stack:
+    """A stack started by `make up`, and what that printed."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.printed = make("up", home=home)
+        addresses = find(home)
+        assert addresses is not None
+        self.inference = addresses.urls["inference"]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Stack]:
+    """`make up`, and `make down` at the end."""
+    home = tmp_path_factory.mktemp("up")
+    try:
+        yield _Stack(home)
+    finally:
+        make("down", home=home)
+    assert find(home) is None
+
+
+@pytest.mark.integration
+def test_up_and_ask(stack: _Stack) -> None:
+    """`make up` prints where to ask, and the README's question gets the README's answer."""
+    (curl,) = [block for block in blocks("sh") if block.startswith("curl")]
+    (promised,) = blocks("json")
+    assert stack.inference in stack.printed
+    assert f"{stack.inference}/docs" in stack.printed
+    done = subprocess.run(["bash", "-c", curl], env={**os.environ, "INFERENCE": stack.inference}, capture_output=True, check=True)
+    answer: dict[str, Any] = msgspec.json.decode(done.stdout)
+    said: dict[str, Any] = msgspec.json.decode(promised.replace(",\n    ...", ""))
+    assert answer.keys() == said.keys()
+    assert answer["model"] == said["model"]
+    assert answer["time"] == said["time"]
+    assert answer["probability"] == pytest.approx(said["probability"], abs=0.05)
+    for name, value in said["features"].items():
+        assert answer["features"][name] == value
+
+
+@pytest.mark.integration
+def test_up_again_keeps_what_is_there(stack: _Stack) -> None:
+    """A second `make up` after `make down` finds its data and its model, and loads nothing again."""
+    make("down", home=stack.home)
+    again = _Stack(stack.home)
+    assert "fitting" in stack.printed
+    assert "fitting" not in again.printed
+    stack.inference = again.inference
+
+
+@pytest.mark.integration
+def test_prove(stack: _Stack) -> None:
+    """`make prove` compares every value and recomputes the prediction that was asked for."""
+    subprocess.run(
+        ["bash", "-c", next(b for b in blocks("sh") if b.startswith("curl"))], env={**os.environ, "INFERENCE": stack.inference}, check=True
+    )
+    output = make("prove", home=stack.home)
+    assert re.search(r"[\d,]{5,} values compared, 0 differ", output)
+    assert re.search(r"(\d+) predictions recomputed, \1 equal bit for bit", output)
