@@ -11,7 +11,7 @@ from tests.demo_state import HOUR_MS, NOW_MS, demo, trip
 from tests.proof.world import Happened, World
 
 from tidemill.declarations import Model
-from tidemill.topics import entity_key, partition_of
+from tidemill.topics import partition_of
 from tidemill.values import serve
 from tidemill.vectors import ModelInputs
 
@@ -60,7 +60,7 @@ def simulated(events: list[Happened], model: Model, categories: dict[str, list[s
             world.publish([waiting.pop(0)])
         served = []
         for (view, _), key in zip(inputs.views, inputs.keys(wish), strict=True):
-            key = entity_key("") if key is None else key
+            assert key is not None
             fold, states = world.fold(view, partition_of(key, view.partitions))
             reading = fold.kernel.read(fold.kernel.encode(states[key]), at) if key in states else None
             served.append(serve(view, reading, at))
