@@ -107,8 +107,10 @@ class PredictionLog:
             try:
                 await ensure_topics(self._settings, {self._topic: self._spec})
                 await made.start()
-            except (KafkaError, TidemillError) as error:
-                await made.client.close()
+            except BaseException as error:
+                await close_producer(made, RETRY_SECONDS)
+                if not isinstance(error, KafkaError | TidemillError):
+                    raise
                 self._report(str(error))
                 await asyncio.sleep(RETRY_SECONDS)
             else:

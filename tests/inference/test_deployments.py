@@ -1,15 +1,13 @@
 """Which version serves: swaps under load, broken artifacts, restarts."""
 
 import asyncio
-import json
 from pathlib import Path
 
 import msgspec
 import pytest
-from tests.demo_state import NOW_MS, demo, saved, trained
+from tests.demo_state import NOW_MS, saved, trained
 from tests.inference.conftest import ENTITIES, Service, running
 
-from tidemill.errors import ArtifactError
 from tidemill.models import Artifact
 from tidemill.records import DeploymentRecord, encode
 
@@ -113,11 +111,26 @@ async def test_a_restart_finds_the_newest_version_that_works(service: Service) -
         assert (await service.predict({"entities": ENTITIES})).json()["version"] == "v2"
 
 
-def test_artifacts_are_written_once(tmp_path: Path) -> None:
-    """The manifest a deployment names is the file as it lies there, and a version cannot be written over."""
-    artifact = trained(demo().models["fare"])
-    record = saved(str(tmp_path), artifact)
-    assert saved(str(tmp_path), artifact) == record
-    assert json.loads((tmp_path / record.artifact / "manifest.json").read_bytes())["version"] == "v1"
-    with pytest.raises(ArtifactError, match="another content"):
-        saved(str(tmp_path), Artifact(msgspec.structs.replace(artifact.manifest, rows=1), artifact.onnx))
+async def test_an_older_version_can_be_deployed_again(service: Service) -> None:
+    """A rollback is a deployment like any other, and its predictions are what they were."""
+    model = service.project.models["big_tip"]
+    ask = {"entities": ENTITIES, "time": NOW_MS}
+    before = (await service.predict(ask)).json()["probability"]
+    await service.deploy(trained(model, "v2", seed=5))
+    assert (await service.predict(ask)).json()["probability"] != before
+    await service.deploy(trained(model))
+    assert (await service.predict(ask)).json()["probability"] == before
+
+
+async def test_a_service_without_models_is_ready_and_says_what_to_do(bare: Service) -> None:
+    """Ready means that deployments were read; a model that was never trained is 404 with the mend, for every route."""
+    answers = [
+        await bare.predict({"entities": {}}),
+        await bare.http.get("/v2/models/big_tip"),
+        await bare.http.get("/v2/models/big_tip/ready"),
+    ]
+    for answer in answers:
+        assert answer.status_code == 404
+        assert "tidemill train big_tip" in answer.text
+    assert (await bare.http.get("/v2/models")).json() == {"models": []}
+    assert (await bare.http.get("/v2/health/ready")).status_code == 200

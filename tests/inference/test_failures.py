@@ -1,6 +1,7 @@
 """Kafka and Redis away, hostile requests, and the service as a process."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -128,31 +129,72 @@ async def test_no_request_makes_the_service_fail(service: Service) -> None:
     assert sum(map(len, (await service.logged()).values())) == answered
 
 
-@pytest.mark.parametrize("module", ["tidemill_serving", "tidemill_inference"])
-async def test_a_process_serves_until_it_is_told_to_stop(module: str, kafka: str, redis_url: str, tmp_path: Path) -> None:
-    """`python -m` starts, becomes ready and ends on SIGTERM, and with 1 and the reason when a variable is missing."""
-    environment = os.environ | {
+async def test_what_was_answered_survives_kill_9(service: Service, tmp_path: Path) -> None:
+    """A process under load is killed; every prediction that a client received is in the log, once."""
+    project = tmp_path / "project.py"
+    text = (Path(__file__).parents[1] / "demo_project" / "project.py").read_text()
+    project.write_text(text.replace('PROJECT = "demo"', f'PROJECT = "{service.project.name}"'))
+    kafka, redis_url = service.settings.kafka.bootstrap_servers, service.settings.redis.url
+    process, port = await started("tidemill_inference", environment_of(kafka, redis_url, tmp_path / "offline", project))
+    received: set[str] = set()
+
+    async def client(http: httpx.AsyncClient) -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            while True:
+                answer = await http.post("/predict/big_tip", json={"entities": ENTITIES, "features": False})
+                received.add(answer.json()["prediction_id"])
+
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+        async with asyncio.timeout(30):
+            while (await http.get("/v2/models/big_tip/ready")).status_code != 200:
+                await asyncio.sleep(0.05)
+        clients = [asyncio.create_task(client(http)) for _ in range(8)]
+        while len(received) < 200:
+            await asyncio.sleep(0.01)
+        process.kill()
+        await asyncio.gather(*clients)
+    await process.wait()
+    logged = await service.logged()
+    assert len(received) >= 200
+    assert all(len(logged[name]) == 1 for name in received)
+
+
+def environment_of(kafka: str, redis_url: str, offline: Path, project: Path) -> dict[str, str]:
+    """The environment of a service's process."""
+    return os.environ | {
         "PYTHONPATH": os.pathsep.join(sys.path),
-        "TIDEMILL_PROJECT": str(Path(__file__).parents[1] / "demo_project"),
-        "TIDEMILL_OFFLINE": str(tmp_path),
+        "TIDEMILL_PROJECT": str(project),
+        "TIDEMILL_OFFLINE": str(offline),
         "TIDEMILL_PORT": "0",
         "KAFKA_BOOTSTRAP_SERVERS": kafka,
         "REDIS_URL": redis_url,
     }
+
+
+async def started(module: str, environment: dict[str, str]) -> tuple[asyncio.subprocess.Process, int]:
+    """A service's process, and its port once it listens."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, env=environment, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr
+    async with asyncio.timeout(30):
+        while (port := json.loads(await process.stderr.readline()).get("port")) is None:
+            pass
+    return process, port
+
+
+@pytest.mark.parametrize("module", ["tidemill_serving", "tidemill_inference"])
+async def test_a_process_serves_until_it_is_told_to_stop(module: str, kafka: str, redis_url: str, tmp_path: Path) -> None:
+    """`python -m` starts, becomes ready and ends on SIGTERM, and with 1 and the reason when a variable is missing."""
+    environment = environment_of(kafka, redis_url, tmp_path, Path(__file__).parents[1] / "demo_project")
     without = {name: value for name, value in environment.items() if name != "REDIS_URL"}
     command = [sys.executable, "-m", module]
     failed = await asyncio.to_thread(subprocess.run, command, env=without, stderr=subprocess.PIPE, timeout=30, check=False)
     assert (failed.returncode, b"REDIS_URL is not set" in failed.stderr) == (1, True)
-    process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.PIPE)
+    process, port = await started(module, environment)
     assert process.stderr
-    async with asyncio.timeout(30):
-        port = None
-        while port is None:
-            port = json.loads(await process.stderr.readline()).get("port")
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
-            while (await http.get("/health/ready")).status_code != 200:
-                await asyncio.sleep(0.05)
-            assert (await http.get("/health/live")).json() == {"status": "alive"}
+    async with asyncio.timeout(30), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+        while (await http.get("/health/ready")).status_code != 200:
+            await asyncio.sleep(0.05)
+        assert (await http.get("/health/live")).json() == {"status": "alive"}
         process.terminate()
         await process.stderr.read()
         assert await process.wait() in (0, -signal.SIGTERM)  # uvicorn ends by the signal it was sent, after an orderly shutdown
