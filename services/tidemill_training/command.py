@@ -1,0 +1,49 @@
+"""The command: train one model and deploy it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from datetime import UTC, datetime
+
+from tidemill.errors import TidemillError, UnknownModel
+from tidemill.project import load_project
+from tidemill_training.app import deploy, train
+from tidemill_training.settings import TrainingSettings
+
+
+def main() -> int:
+    """Trains and deploys; 0 when a version was made."""
+    parser = argparse.ArgumentParser(prog="tidemill train", description="Train a model from the offline store and deploy it.")
+    parser.add_argument("model", help="a model of the project")
+    parser.add_argument(
+        "--until", type=datetime.fromisoformat, help="use requests and outcomes known before this time (ISO 8601, UTC); default: now"
+    )
+    parser.add_argument("--no-deploy", action="store_true", help="train, store and track, but do not put it in charge")
+    options = parser.parse_args()
+    try:
+        settings = TrainingSettings.load()
+        project = load_project(settings.project.project)
+        if options.model not in project.models:
+            raise UnknownModel(options.model, list(project.models))
+        until_ms = time.time_ns() // 1_000_000 if options.until is None else int(_utc(options.until).timestamp() * 1000)
+        note = lambda text: print(text, flush=True)  # noqa: E731
+        trained = train(project, settings.project.project, project.models[options.model], settings.offline.root, until_ms, note)
+        if not options.no_deploy:
+            asyncio.run(deploy(project, trained, settings.kafka))
+    except TidemillError as error:
+        print(f"tidemill train: {error}", file=sys.stderr)
+        return 1
+    manifest = trained.manifest
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
+    print(
+        f"{manifest.model} {manifest.version}: {metrics}; ONNX differs by at most {manifest.parity.max_abs_diff:.2g}; run {trained.run_id}"
+    )
+    print("stored, not deployed" if options.no_deploy else "deployed")
+    return 0
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
