@@ -56,8 +56,8 @@ class Finding:
 
     @property
     def calm(self) -> bool:
-        """Whether the size is below half its floor; in between nobody knows."""
-        return self.effect < self.floor / 2
+        """Whether the size is below half its floor, or below it without evidence of any change; in between it may come and go."""
+        return self.effect < (self.floor / 2 if self.statistic > self.threshold else self.floor)
 
 
 def compare_distribution(

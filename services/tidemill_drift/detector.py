@@ -76,8 +76,7 @@ class Detector:
                 self.pulse.beat()
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
-                await reader.stop()
-                await close_producer(writer)
+                await asyncio.gather(reader.stop(), close_producer(writer), return_exceptions=True)  # a consumer may end in CancelledError
 
     async def _follow(self, reader: AIOKafkaConsumer, writer: AIOKafkaProducer) -> None:
         windows = await self._resume(reader)
@@ -147,7 +146,7 @@ class Detector:
                     if alert.end <= windows[self._topics[alert.kind == "performance"]].closed_ms:
                         episodes.restore(alert)
         finally:
-            await reader.stop()
+            await asyncio.gather(reader.stop(), return_exceptions=True)
         return episodes, told
 
     def _wait_ms(self) -> int:

@@ -40,7 +40,7 @@ class Episodes:
             self._told[key] = alert.effect
 
     def observe(self, window: Window, finding: Finding) -> AlertRecord | None:
-        """What to tell about a comparison: opened, worsened (by half again), closed (below half the floor), or nothing."""
+        """What to tell about a comparison: opened, worsened (by half again), closed (calm), or nothing."""
         told = self._told.get((window.model, window.version, finding.kind, finding.subject))
         if told is None:
             state: State | None = "opened" if finding.drifted else None

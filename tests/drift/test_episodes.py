@@ -106,3 +106,10 @@ def test_subjects_kinds_versions_and_models_have_episodes_of_their_own() -> None
             alert = episodes.observe(other, finding(0.3, kind=kind))
             assert alert is not None
             assert alert.state == "opened"
+
+
+def test_below_the_floor_without_evidence_an_episode_ends() -> None:
+    """What is small and may be chance is over; what is small and certain is not, until it is below half the floor."""
+    assert finding(0.15, statistic=1.0).calm
+    assert not finding(0.15).calm
+    assert finding(0.05).calm
