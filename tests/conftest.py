@@ -1,14 +1,20 @@
 """Real servers for the tests: one Kafka and one Valkey for a whole test run, in a temporary folder."""
 
+import asyncio
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 import redis
 
+from tidemill.kafka_topics import ensure_topics
 from tidemill.local.stack import Stack
+from tidemill.project import load_project
+from tidemill.settings import KafkaSettings
+from tidemill.topics import topic_specs
 
 # Few examples while one works, many where time is no matter: HYPOTHESIS_PROFILE=ci. No deadline: tests never assert times.
 _CALM = [hypothesis.HealthCheck.too_slow]
@@ -37,6 +43,18 @@ def redis_url(valkey: str) -> str:
     with redis.Redis.from_url(valkey) as client:
         client.flushall()
     return valkey
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Return the whole running system with the project `live_project`: every server and service as a process of its own."""
+    project = Path(__file__).parent / "live_project"
+
+    def make_topics(stack: Stack) -> None:
+        asyncio.run(ensure_topics(KafkaSettings(bootstrap_servers=stack.kafka), topic_specs(load_project(project))))
+
+    with Stack(tmp_path_factory.mktemp("live") / "home", str(project), prepare=make_topics, timeout_seconds=120) as stack:
+        yield stack
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import heapq
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ import httpx
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from tidemill.declarations import Model, Recording
 from tidemill.errors import TidemillError
@@ -29,9 +30,10 @@ from tidemill.kafka import Record, admin, close_producer, consumer, producer, se
 from tidemill.project import Project
 from tidemill.redis_link import RedisLink
 from tidemill.settings import KafkaSettings
+from tidemill.timestamps import parse_time_ms
 from tidemill.topics import dead_letters_topic, fence_key, ingestion_group, outcomes_topic, requests_topic, topic_specs, view_topic
 
-_POLL_SECONDS = 0.001
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.004  # polled for nothing, the services wait for the processor
 _MOST_INSTANCES = 200
 Moment = tuple[int, str, dict[str, Any]]
 
@@ -69,7 +71,7 @@ class Agenda:
         """Notes the requests that an event announces."""
         for model in self.models:
             if model.on.name == name:
-                at_ms = data[model.at] // self.step_ms * self.step_ms
+                at_ms = parse_time_ms(data[model.at]) // self.step_ms * self.step_ms
                 entities = {field: data[field] for field in model.request_fields}
                 self._order += 1
                 instance = {"subject": str(data[model.subject]), "entities": entities}
@@ -90,6 +92,7 @@ class Playback:
         self.project = project
         self._link, self._producer, self._reader, self._admin = link, client, reader, groups
         self._group = ingestion_group(project.name)
+        self._coordinator: int | None = None
         self._fences = {
             TopicPartition(view_topic(project.name, view.name), p): fence_key(project.name, view.name, p)
             for view in project.views.values()
@@ -100,7 +103,12 @@ class Playback:
         """Publishes events as an application would, each with its time of becoming known; returns the next offset of each partition written."""
         wave: dict[tuple[str, int], list[Record]] = defaultdict(list)
         for known_ms, name, data in moments:
-            event = self.project.events[name]
+            event = self.project.events.get(name)
+            if event is None:
+                raise TidemillError(
+                    f"the recording has an event {name!r} that project {self.project.name!r} does not declare",
+                    mend=f"yield one of {', '.join(self.project.events)}",
+                )
             value = msgspec.json.encode(data)
             partition = zlib.crc32(value) % event.partitions
             wave[event.topic, partition].append((None, value, [("ce_type", name.encode()), ("ce_recordedtime", b"%d" % known_ms)]))
@@ -109,34 +117,45 @@ class Playback:
 
     async def routed(self, positions: dict[TopicPartition, int], timeout_seconds: float = 60) -> None:
         """Waits until ingestion has routed everything below the positions. Raises TidemillError naming what is behind."""
-        deadline = time.monotonic() + timeout_seconds
-        while positions:
-            found = await self._admin.list_consumer_group_offsets(self._group, partitions=list(positions))
-            behind = [tp for tp, offset in positions.items() if found[tp].offset < offset]
-            if not behind:
-                return
-            if time.monotonic() > deadline:
-                raise TidemillError(
-                    f"ingestion has not routed {behind[0].topic}[{behind[0].partition}] to {positions[behind[0]]}",
-                    mend="run: tidemill logs ingestion",
-                )
-            await asyncio.sleep(_POLL_SECONDS)
+
+        async def behind() -> str | None:
+            committed = await self._committed(list(positions))
+            for tp, offset in positions.items():
+                if committed[tp] < offset:
+                    return f"ingestion has not routed {tp.topic}[{tp.partition}] to {offset}"
+            return None
+
+        if positions:
+            await _poll(behind, timeout_seconds, mend="run: tidemill logs ingestion")
+
+    async def _committed(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """How far ingestion's group is (-1: not at all). The coordinator is remembered, since finding it costs as much as asking it."""
+        try:
+            if self._coordinator is None:
+                self._coordinator = await self._admin.find_coordinator(self._group)
+            found = await self._admin.list_consumer_group_offsets(self._group, self._coordinator, partitions)
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            self._coordinator = None
+            return dict.fromkeys(partitions, -1)
+        return {tp: found[tp].offset for tp in partitions}
 
     async def applied(self, timeout_seconds: float = 60) -> None:
         """Waits until the online store's fences have reached the ends of all view topics. Raises TidemillError naming what is behind."""
         ends = await self._ends(list(self._fences))
         waiting = {tp: end for tp, end in ends.items() if end}
-        deadline = time.monotonic() + timeout_seconds
-        while waiting:
+
+        async def behind() -> str | None:
             fences = await self._link.call(b"MGET", *(self._fences[tp] for tp in waiting))
-            waiting = {tp: end for (tp, end), fence in zip(waiting.items(), fences, strict=True) if position(fence) < end}
-            if waiting and time.monotonic() > deadline:
-                tp, end = next(iter(waiting.items()))
-                raise TidemillError(
-                    f"feature computation has not applied {tp.topic}[{tp.partition}] up to {end}", mend="run: tidemill logs features"
-                )
-            if waiting:
-                await asyncio.sleep(_POLL_SECONDS)
+            for (tp, end), fence in zip(list(waiting.items()), fences, strict=True):
+                if position(fence) < end:
+                    return f"feature computation has not applied {tp.topic}[{tp.partition}] up to {end}"
+                del waiting[tp]
+            return None
+
+        if waiting:
+            await _poll(behind, timeout_seconds, mend="run: tidemill logs features")
 
     async def ends(self) -> dict[TopicPartition, int]:
         """The next offset of every topic that the offline writer mirrors."""
@@ -185,6 +204,16 @@ class Playback:
                 yield Step(step_end, len(moments), await _ask(http, list(agenda.due(step_end)), step_end), barrier_seconds)
 
 
+async def _poll(behind: Callable[[], Awaitable[str | None]], timeout_seconds: float, mend: str) -> None:
+    """Asks what is behind until nothing is. Raises TidemillError with the last answer."""
+    deadline, pause = time.monotonic() + timeout_seconds, _FIRST_PAUSE_SECONDS
+    while (message := await behind()) is not None:
+        if time.monotonic() > deadline:
+            raise TidemillError(message, mend=mend)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
 async def _ask(http: httpx.AsyncClient, due: list[Due], time_ms: int) -> list[tuple[Due, dict[str, Any]]]:
     answers: list[tuple[Due, dict[str, Any]]] = []
     by_model: dict[str, list[Due]] = defaultdict(list)
@@ -195,13 +224,34 @@ async def _ask(http: httpx.AsyncClient, due: list[Due], time_ms: int) -> list[tu
             part = items[i : i + _MOST_INSTANCES]
             instances = [{**item.instance, "time": time_ms, "id": f"{model}-{item.instance['subject']}-{time_ms}"} for item in part]
             body = msgspec.json.encode({"instances": instances, "features": False})
-            response = await http.post(f"/predict/{model}", content=body)
-            if response.status_code >= httpx.codes.BAD_REQUEST:
-                raise TidemillError(
-                    f"inference answered {response.status_code}: {response.text[:500]}", mend="run: tidemill logs inference"
-                )
-            answers += zip(part, msgspec.json.decode(response.content)["predictions"], strict=True)
+            found = await _post(http, f"/predict/{model}", body)
+            for instance, answer in zip(instances, found, strict=True):
+                if "error" in answer:
+                    raise TidemillError(
+                        f"inference refused prediction {instance['id']}: {answer['error']}", mend=answer.get("mend") or "mend the recording"
+                    )
+            answers += zip(part, found, strict=True)
     return answers
+
+
+async def _post(http: httpx.AsyncClient, path: str, body: bytes, timeout_seconds: float = 60) -> list[dict[str, Any]]:
+    """Asks inference, again while it is away: the ids stay the same, so a prediction that was made already is not made twice."""
+    answer: httpx.Response | None = None
+
+    async def unanswered() -> str | None:
+        nonlocal answer
+        try:
+            answer = await http.post(path, content=body)
+        except httpx.TransportError as error:
+            return f"inference at {http.base_url} does not answer: {type(error).__name__} {error}".rstrip()
+        return f"inference answered 503: {answer.text[:500]}" if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else None
+
+    await _poll(unanswered, timeout_seconds, mend="run: tidemill logs inference")
+    assert answer is not None
+    if answer.is_error:
+        raise TidemillError(f"inference answered {answer.status_code}: {answer.text[:500]}", mend="run: tidemill logs inference")
+    predictions: list[dict[str, Any]] = msgspec.json.decode(answer.content)["predictions"]
+    return predictions
 
 
 def steps(recording: Recording, start_ms: int, end_ms: int, step_ms: int) -> Iterator[tuple[int, list[Moment]]]:
@@ -211,6 +261,11 @@ def steps(recording: Recording, start_ms: int, end_ms: int, step_ms: int) -> Ite
     for step_end in range(start_ms + step_ms, end_ms + step_ms, step_ms):
         moments = []
         while waiting is not None and waiting[0] <= step_end:
+            if moments and waiting[0] < moments[-1][0]:
+                raise TidemillError(
+                    f"recording {recording.name!r} is not in order of time: {waiting[1]} at {waiting[0]} comes after {moments[-1][0]}",
+                    mend="yield events in order of the time they became known",
+                )
             moments.append(waiting)
             waiting = next(events, None)
         yield min(step_end, end_ms), moments
