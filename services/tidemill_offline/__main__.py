@@ -5,22 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tidemill.errors import TidemillError
-from tidemill.logs import configure, get_logger
+from tidemill.entry import service_main
 from tidemill_offline.app import run
 from tidemill_offline.settings import OfflineWriterSettings
 
 
-def main() -> int:
-    """Write until SIGTERM; 1 when it cannot start."""
-    configure("offline")
-    try:
-        asyncio.run(run(OfflineWriterSettings.load()))
-    except TidemillError as error:
-        get_logger(__name__).error("cannot start", reason=error.message, mend=error.mend)
-        return 1
-    return 0
+def main() -> None:
+    """Write until SIGTERM."""
+    asyncio.run(run(OfflineWriterSettings.load()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(service_main("offline", main))

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from tidemill.errors import TidemillError
+from tidemill.entry import service_main
 from tidemill.http import run
-from tidemill.logs import configure, get_logger
 from tidemill.project import load_project
 from tidemill_serving.app import create_app
 from tidemill_serving.settings import ServingSettings
 
 
-def main() -> int:
-    """Serve until SIGTERM; 1 when it cannot start."""
-    configure("serving")
-    try:
-        settings = ServingSettings.load()
-        run(create_app(load_project(settings.project.project), settings.redis), settings.http)
-    except TidemillError as error:
-        get_logger(__name__).error("cannot start", reason=error.message, mend=error.mend)
-        return 1
-    return 0
+def main() -> None:
+    """Serve until SIGTERM."""
+    settings = ServingSettings.load()
+    run(create_app(load_project(settings.project.project), settings.redis), settings.http)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(service_main("serving", main))

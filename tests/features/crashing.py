@@ -12,6 +12,7 @@ import signal
 from typing import Any
 
 from tidemill.online_store import OnlineWriter
+from tidemill.entry import service_main
 from tidemill_features.__main__ import main
 from tidemill_features.partition import Partition
 
@@ -61,4 +62,4 @@ def _wrapped_plain(method: Any, bomb: _Bomb, after: str) -> Any:
 
 if __name__ == "__main__":
     _arm(_Bomb(os.environ["CRASH_AT"]))
-    raise SystemExit(main())
+    raise SystemExit(service_main("features", main))
