@@ -57,6 +57,8 @@ class Rig:
         onnx = b"not asked for"
         digest = hashlib.sha256(onnx).hexdigest()
         save_artifact(str(folder / "lake"), msgspec.structs.replace(model, onnx_sha256=digest), onnx)
+        broken = msgspec.structs.replace(model, onnx_sha256=digest, version="broken", metrics={})
+        save_artifact(str(folder / "lake"), broken, onnx)
 
     def day(self, day: int, *, shift: float = 0.0, turned: bool = False, version: str = "v1") -> dict[tuple[str, int], list[bytes]]:
         """Predictions and results of one day, by topic and partition. `shift`: of the input `size`; `turned`: outcomes do not follow scores."""

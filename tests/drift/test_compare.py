@@ -86,7 +86,7 @@ def test_psi_has_no_bias(n: int, m: int) -> None:
         assert found is not None
         sizes.append(found.effect)
     bias = 9 * (1 / n + 1 / m)
-    assert abs(np.mean(sizes)) < max(4 * np.std(sizes) / math.sqrt(len(sizes)), 0.1 * bias)
+    assert abs(float(np.mean(sizes))) < max(4 * float(np.std(sizes)) / math.sqrt(len(sizes)), 0.1 * bias)
 
 
 def test_a_constant_that_changes_and_one_that_does_not() -> None:

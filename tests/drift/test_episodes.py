@@ -29,7 +29,7 @@ def told(effects: list[float]) -> list[str | None]:
     """The states told about one subject, with evidence always."""
     episodes = Episodes()
     alerts = [episodes.observe(window(i), finding(effect)) for i, effect in enumerate(effects)]
-    return [alert and alert.state for alert in alerts]
+    return [None if alert is None else alert.state for alert in alerts]
 
 
 @pytest.mark.parametrize(

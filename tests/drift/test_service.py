@@ -60,17 +60,25 @@ def test_a_shift_is_told_once_through_kills(rig: Rig) -> None:
 
 
 def test_stationary_days_and_bad_messages_tell_nothing(rig: Rig) -> None:
-    """Days alike raise no alert; what cannot be read, a model without artifact and a request from the future are passed over."""
+    """Days alike raise no alert; what cannot be read, a model without artifact, one whose manifest lacks its metrics and a request from the future are passed over."""
     rig.produce(rig.day(0))
     topic = predictions_topic(rig.name)
     future = PredictionRecord("f", "late", "v1", START_MS + 9000 * DAY_MS, START_MS, [0.0, 1.0], 0.5)
     narrow = PredictionRecord("n", "late", "v1", START_MS + DAY_MS, START_MS + DAY_MS, [0.0], 0.5)
-    rig.produce({(topic, 0): [b"{", b"\xff", encode(future), encode(narrow)]}, rig.day(1), rig.day(1, version="gone"), rig.day(2))
+    rig.produce(
+        {(topic, 0): [b"{", b"\xff", encode(future), encode(narrow)]},
+        rig.day(1),
+        rig.day(1, version="gone"),
+        rig.day(1, version="broken"),
+        rig.day(2),
+    )
     rig.start()
-    rig.wait_judged(6)
+    rig.wait_judged(8)
     assert rig.alerts() == []
     assert rig.said().count("message cannot be read") == 2
     assert rig.said().count("models/late/gone cannot be read") == 2
+    assert rig.said().count("window not judged") == 3
+    assert "KeyError" in rig.said()
     assert 'tidemill_drift_ignored_total{model="late"} 1.0' in rig.get("/metrics")
     assert rig.processes[-1].poll() is None
 
