@@ -122,6 +122,9 @@ async def send_wave(producer: AIOKafkaProducer, wave: Mapping[tuple[str, int], S
     the producer before another writes the same records. Empty partitions are left out of the result.
     """
     batches = {target: _batches(producer, target, records) for target, records in wave.items() if records}
+    if len(batches) == 1:  # the common case of a lone record, without the cost of tasks
+        ((target, queue),) = batches.items()
+        return {target: await _send_in_order(producer, target, queue)}
     sent = [asyncio.ensure_future(_send_in_order(producer, target, queue)) for target, queue in batches.items()]
     try:
         offsets = await asyncio.gather(*sent)
