@@ -37,7 +37,10 @@ from tidemill.redis_link import RedisLink
 HERE = Path(__file__).parent
 FIRST = 6
 REPLAYED = 1_000
-UNHURRIED = {"TIDEMILL_FLUSH_SECONDS": "4"}  # fewer commits to Delta: at this pace four seconds are a week of flights
+SETTINGS = {
+    "TIDEMILL_FLUSH_SECONDS": "4",  # fewer commits to Delta: at this pace four seconds are a week of flights
+    "TIDEMILL_DRIFT_WINDOW": "30d",  # weeks differ from the whole of winter even within winter; months do not
+}
 
 
 @dataclass
@@ -117,7 +120,7 @@ def main() -> int:
         project = load_project(HERE)
         with Screen() as screen:
             screen.chapter("starting Kafka, Valkey and the services")
-            with Stack(home, str(HERE), external=External.from_environment(), environment=UNHURRIED) as stack:
+            with Stack(home, str(HERE), external=External.from_environment(), environment=SETTINGS) as stack:
                 screen.note(
                     f"Kafka {stack.kafka}, Valkey {stack.redis_url}, " + ", ".join(f"{name} {url}" for name, url in stack.urls.items())
                 )
