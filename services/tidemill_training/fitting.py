@@ -82,7 +82,7 @@ def _fitted(model: Model, examples: TrainingSet) -> Any:
     try:
         return model.pipeline().fit(examples.matrix, examples.labels)
     except Exception as error:  # the project's own code, and whatever scikit-learn raises for its data
-        empty = [spec.name for spec, none in zip(examples.inputs, np.isnan(examples.matrix).all(axis=0).tolist(), strict=True) if none]
+        empty = [spec.name for i, spec in enumerate(examples.inputs) if np.isnan(examples.matrix[:, i]).all()]
         reason = f"model {model.name!r}: fitting its pipeline to {len(examples)} rows failed: {type(error).__name__}: {error}"
         if empty:
             raise TidemillError(
