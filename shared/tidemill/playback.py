@@ -249,7 +249,8 @@ async def _post(http: httpx.AsyncClient, path: str, body: bytes, timeout_seconds
     await _poll(unanswered, timeout_seconds, mend="run: tidemill logs inference")
     assert answer is not None
     if answer.is_error:
-        raise TidemillError(f"inference answered {answer.status_code}: {answer.text[:500]}", mend="run: tidemill logs inference")
+        mend = "train and deploy the model first" if answer.status_code == httpx.codes.NOT_FOUND else "run: tidemill logs inference"
+        raise TidemillError(f"inference answered {answer.status_code}: {answer.text[:500]}", mend=mend)
     predictions: list[dict[str, Any]] = msgspec.json.decode(answer.content)["predictions"]
     return predictions
 

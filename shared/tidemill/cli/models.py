@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from typing import Annotated
 
 import typer
 
-from tidemill.cli.target import target
-from tidemill.errors import MissingExtra
+from tidemill.cli.target import need, target
+from tidemill.cli.times import to_ms
 
 
 def train(
@@ -19,8 +18,9 @@ def train(
     deploy: Annotated[bool, typer.Option(help="Put the new version in charge.")] = True,
 ) -> None:
     """Train a model from the offline store, prove its ONNX twin equal, track it in MLflow, and deploy it by an event."""
-    if importlib.util.find_spec("skl2onnx") is None:
-        raise MissingExtra("skl2onnx", "training")
+    need("skl2onnx", "training")
+    if until is not None:
+        to_ms(until)  # a mistake in it is better known before anything starts
     command = [
         sys.executable,
         "-m",

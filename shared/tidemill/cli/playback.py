@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from tidemill.cli.target import Target, target
+from tidemill.cli.times import to_ms
 from tidemill.declarations import Recording
 from tidemill.durations import parse_ms
 from tidemill.errors import TidemillError
@@ -28,10 +29,10 @@ def replay_stream(
     at = target()
     chosen = _choose(at, recording)
     start_ms, end_ms = to_ms(start or chosen.start), to_ms(end or chosen.end)
+    if start_ms >= end_ms:
+        raise TidemillError(f"there is nothing from {start or chosen.start} to {end or chosen.end}", mend="let --start lie before --end")
     try:
-        asyncio.run(_play(at, chosen, start_ms, end_ms, _factor(speed), parse_ms(step), predict))
-    except ValueError as error:
-        raise TidemillError(str(error), mend="see tidemill replay-stream --help") from None
+        asyncio.run(_play(at, chosen, start_ms, end_ms, _factor(speed), _step_ms(step), predict))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
@@ -39,12 +40,11 @@ def replay_stream(
 async def _play(at: Target, recording: Recording, start_ms: int, end_ms: int, speed: float | None, step_ms: int, predict: bool) -> None:
     from tidemill.playback import Agenda, open_playback
 
-    events = predictions = 0
+    url, events, predictions = at.url("inference") if predict else "", 0, 0
     models = [model for model in at.project.models.values() if predict]
     async with open_playback(at.project, at.kafka, at.redis_url) as playback:
         with Live(refresh_per_second=4) as live:
             agenda = Agenda(models, step_ms)
-            url = at.url("inference") if predict else ""
             async for done in playback.play(recording, start_ms, end_ms, step_ms, agenda, url, speed):
                 events, predictions = events + done.events, predictions + len(done.answers)
                 live.update(_progress(done.time_ms, events, predictions, done.barrier_seconds))
@@ -85,13 +85,11 @@ def _factor(text: str) -> float | None:
     return factor
 
 
-def to_ms(text: str) -> int:
-    """Epoch ms of an ISO date or time; UTC unless it says otherwise."""
+def _step_ms(text: str) -> int:
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise TidemillError(f"{text!r} is not a date or time", mend='write for example "2013-06-01" or "2013-06-01T12:00"') from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        return parse_ms(text)
+    except ValueError as error:
+        raise TidemillError(f"--step: {error}", mend="see tidemill replay-stream --help") from None
 
 
 def register(app: typer.Typer) -> None:

@@ -9,16 +9,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tidemill.cli.target import target
+from tidemill.cli.target import need, target
 from tidemill.errors import NotFound
 
 console = Console()
+
+
+class UnknownPrediction(NotFound):
+    """No prediction of this id is in the log."""
+
+    kind = "prediction"
 
 
 def audit(
     view: Annotated[list[str] | None, typer.Argument(help="Views to compare.", show_default="all")] = None,
 ) -> None:
     """Compare the online store with the offline rows, byte for byte, beside live traffic. Exit code 1 when a value differs."""
+    need("deltalake", "lake")
     from tidemill.proof.audit import AuditReport
     from tidemill.proof.audit import audit as compare
     from tidemill.redis_link import RedisLink
@@ -38,9 +45,11 @@ def audit(
 
 def replay(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Predictions by id.")] = None,
-    sample: Annotated[int, typer.Option(help="Without ids: so many, spread evenly over the log.")] = 100,
+    sample: Annotated[int, typer.Option(min=1, help="Without ids: so many, spread evenly over the log.")] = 100,
 ) -> None:
     """Recompute logged predictions from Parquet and compare every bit. Exit code 1 when one differs."""
+    need("deltalake", "lake")
+    need("onnxruntime", "inference")
     from tidemill.proof.replay import logged
     from tidemill.proof.replay import replay as recompute
 
@@ -59,12 +68,6 @@ def replay(
     equal = sum(result.equal for result in results)
     console.print(f"{len(results):,} predictions recomputed, {equal:,} equal bit for bit")
     raise typer.Exit(0 if equal == len(results) else 1)
-
-
-class UnknownPrediction(NotFound):
-    """No prediction of this id is in the log."""
-
-    kind = "prediction"
 
 
 def register(app: typer.Typer) -> None:

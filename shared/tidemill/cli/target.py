@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tidemill.errors import ProjectError, TidemillError
+from tidemill.errors import MissingExtra, ProjectError, TidemillError
 from tidemill.local.addresses import find
-from tidemill.offline_store import OfflineStore
 from tidemill.project import Project, load_project
+
+if TYPE_CHECKING:
+    from tidemill.offline_store import OfflineStore
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,10 @@ class Target:
 
     @property
     def store(self) -> OfflineStore:
-        """The offline store."""
+        """The offline store. Raises MissingExtra."""
+        need("deltalake", "lake")
+        from tidemill.offline_store import OfflineStore
+
         return OfflineStore(self.offline)
 
     @property
@@ -70,3 +77,9 @@ def _address(variable: str, found: str | None) -> str:
     if not value:
         raise TidemillError(f"no stack runs here and {variable} is not set", mend=f"run `tidemill up`, or set {variable}")
     return value
+
+
+def need(package: str, extra: str) -> None:
+    """Raises MissingExtra unless a package that only an extra installs is there."""
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtra(package, extra)

@@ -1,0 +1,141 @@
+"""The commands against the whole running system, in the order in which a user meets them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+from tests.offline.lake import ROOT
+
+from tidemill.local.stack import Stack
+from tidemill.offline_store import OfflineStore
+from tidemill.proof.replay import logged
+
+pytestmark = pytest.mark.integration
+TIDEMILL = [sys.executable, "-c", "from tidemill.cli import main; main()"]
+
+
+class Shell:
+    """A terminal in which the stack runs."""
+
+    def __init__(self, live: Stack) -> None:
+        self.live = live
+        assert live.home is not None
+        self.environment = {
+            **os.environ, "TIDEMILL_HOME": str(live.home), "COLUMNS": "120", "PYTHONPATH": f"{ROOT / 'shared'}{os.pathsep}{ROOT / 'services'}",
+        }  # fmt: skip
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """What a command prints, when it ends with this code."""
+        result = subprocess.run([*TIDEMILL, *arguments], env=self.environment, capture_output=True, text=True, timeout=180, check=False)
+        output = result.stdout + result.stderr
+        assert result.returncode == code, output
+        assert "Traceback" not in output
+        return output
+
+
+@pytest.fixture(scope="module")
+def shell(live: Stack) -> Shell:
+    """A terminal, with twelve hours of history played, and a model trained and deployed."""
+    made = Shell(live)
+    history = made.run("replay-stream", "--end", "2026-01-01T12:00", "--speed", "max", "--step", "3h", "--no-predict")
+    assert "2026-01-01 12:00" in history
+    wait_written(live)
+    assert made.run("train", "big_tip", "--until", "2026-01-01T12:00").splitlines()[-1] == "deployed"
+    deadline = time.monotonic() + 60
+    while httpx.get(f"{live.urls['inference']}/v2/models/big_tip/ready", trust_env=False).is_error:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return made
+
+
+def wait_written(live: Stack) -> None:
+    """Returns once the offline store has what the online store has."""
+    deadline = time.monotonic() + 60
+    while True:
+        positions = httpx.get(f"{live.urls['offline']}/positions", trust_env=False).json()
+        wanted = {"rides.requests", "rides.outcomes", "rides.view.zones", "rides.view.drivers"}
+        before = {topic: sum(positions.get(topic, {}).values()) for topic in wanted}
+        time.sleep(1.5)
+        positions = httpx.get(f"{live.urls['offline']}/positions", trust_env=False).json()
+        if all(before.values()) and before == {topic: sum(positions.get(topic, {}).values()) for topic in wanted}:
+            return
+        assert time.monotonic() < deadline
+
+
+def test_before_a_model_there_is_nothing_to_ask(live: Stack) -> None:
+    """Playing with predictions before a training says what to do first."""
+    output = Shell(live).run("replay-stream", "--end", "2026-01-01T01:00", "--speed", "max", code=1)
+    assert "inference answered 404" in output
+    assert "train and deploy the model first" in output
+
+
+def test_play_predict_and_prove(shell: Shell, live: Stack) -> None:
+    """An hour is played with predictions; the audit finds no difference, and every prediction is recomputed."""
+    played = shell.run("replay-stream", "--start", "2026-01-01T12:00", "--end", "2026-01-01T13:00", "--speed", "max")
+    row = re.search(r"2026-01-01 13:00 +│ +(\d+) +│ +(\d+) +│ +\d+ ms", played)
+    assert row is not None, played
+    assert int(row[1]) > 80
+    assert int(row[2]) > 20
+    audit = shell.run("audit")
+    assert re.search(r"[1-9][\d,]* values compared, 0 differ", audit)
+    assert "zones: 3 entities" in audit
+    predictions = wait_logged(live, int(row[2]))
+    assert f"{len(predictions)} predictions recomputed, {len(predictions)} equal bit for bit" in shell.run("replay", "--sample", "1000")
+    assert "2 predictions recomputed, 2 equal bit for bit" in shell.run("replay", *predictions[:2])
+    assert "unknown prediction 'p0'" in shell.run("replay", predictions[0], "p0", code=1)
+
+
+def wait_logged(live: Stack, count: int) -> list[str]:
+    """The ids of all predictions, once so many are in the offline store."""
+    deadline = time.monotonic() + 60
+    while len(found := logged(OfflineStore(live.offline))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return [prediction.id for prediction in found]
+
+
+def test_an_altered_value_is_reported(shell: Shell, live: Stack) -> None:
+    """The audit prints the entity and what is wrong with it, and ends with code 1."""
+    with redis.Redis.from_url(live.redis_url) as client:
+        (key, *_) = sorted(client.scan_iter(match="{rides.zones:*}e:*"))
+        value = client.get(key)
+        client.set(key, b"other")
+        try:
+            output = shell.run("audit", "zones", code=1)
+        finally:
+            client.set(key, value)  # type: ignore[arg-type]
+    assert re.search(r"zones\[\d\] [abc] at \d+: view 'zones': a stored value of 5 bytes is cut short", output)
+    assert re.search(r"\d+ values compared, 1 differ", output)
+    assert "0 differ" in shell.run("audit", "zones")
+
+
+def test_names_that_are_not_known(shell: Shell) -> None:
+    """Unknown models and views are named with those that are."""
+    assert "unknown model 'small_tip'; known: big_tip" in shell.run("train", "small_tip", code=1)
+    assert "unknown view 'streets'; known: drivers, zones" in shell.run("audit", "streets", code=1)
+
+
+def test_training_without_deployment(shell: Shell) -> None:
+    """A version can be made without putting it in charge; too early a moment has no examples."""
+    assert shell.run("train", "big_tip", "--no-deploy").splitlines()[-1] == "stored, not deployed"
+    assert "has no training examples" in shell.run("train", "big_tip", "--until", "2020-01-01", code=1)
+
+
+def test_ctrl_c_ends_a_play(shell: Shell, tmp_path: Path) -> None:
+    """A play that would take hours ends at once, without a traceback, with the table as far as it came."""
+    command = [*TIDEMILL, "replay-stream", "--start", "2026-01-02T20:00", "--speed", "1200x", "--step", "10m", "--no-predict"]
+    out = tmp_path / "out"
+    with out.open("wb") as file, subprocess.Popen(command, env=shell.environment, stdout=file, stderr=file) as process:
+        time.sleep(6)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    assert "Traceback" not in out.read_text()
