@@ -260,7 +260,7 @@ def steps(recording: Recording, start_ms: int, end_ms: int, step_ms: int) -> Ite
     events = recording.events(start_ms, end_ms)
     waiting = next(events, None)
     for step_end in range(start_ms + step_ms, end_ms + step_ms, step_ms):
-        moments = []
+        moments: list[Moment] = []
         while waiting is not None and waiting[0] <= step_end:
             if moments and waiting[0] < moments[-1][0]:
                 raise TidemillError(

@@ -175,8 +175,8 @@ async def test_every_prediction_sees_all_that_was_known_and_nothing_else(served:
     known = await known_times(served)
     log = await predictions(served)
     for _, _, answer in answers:
-        prediction = log[answer["id"]]
-        assert prediction.output == answer["output"]
+        prediction = log[answer["prediction_id"]]
+        assert prediction.output == answer["probability"]
         assert {entry.view for entry in prediction.stamp} == {"zones", "drivers"}
         for entry in prediction.stamp:
             times = known[view_topic(PROJECT.name, entry.view), entry.partition]
@@ -212,7 +212,7 @@ async def test_services_may_die_meanwhile(served: Stack) -> None:
     log, known = await predictions(served), await known_times(served)
     for step in made:
         for _, answer in step.answers:
-            prediction = log[answer["id"]]
+            prediction = log[answer["prediction_id"]]
             for entry in prediction.stamp:
                 assert max(known[view_topic(PROJECT.name, entry.view), entry.partition][: entry.next], default=0) <= prediction.time
 

@@ -72,7 +72,7 @@ def test_the_deployed_model_is_fitted_on_everything() -> None:
 def test_a_regressor() -> None:
     """A value has errors instead of an AUC."""
     data = examples()
-    data = dataclasses.replace(data, labels=np.nan_to_num(data.matrix[:, 1]) * 3.0)
+    data = dataclasses.replace(data, labels=np.nan_to_num(data.matrix[:, 1]).astype(np.float64) * 3)
     fitted = fit(model(lambda: make_pipeline(SimpleImputer(), GradientBoostingRegressor(n_estimators=20))), data)
     assert not fitted.probability
     assert set(fitted.metrics) == {"mae", "mae_error", "rmse", "examples"}
@@ -87,13 +87,13 @@ def test_one_kind_of_outcome_only(labels: np.ndarray) -> None:
     with pytest.raises(
         TidemillError, match="300 examples do not show both outcomes twice before and after the holdout's start; collect more"
     ):
-        fit(model(linear), dataclasses.replace(examples(), labels=labels.astype(float)))
+        fit(model(linear), dataclasses.replace(examples(), labels=labels.astype(np.float64)))
 
 
 def test_a_classifier_of_numbers() -> None:
     """A classifier needs a condition as its outcome."""
     with pytest.raises(TidemillError, match="needs an outcome that is true or false, but 'tip > 2' gives numbers; write a condition"):
-        fit(model(linear), dataclasses.replace(examples(), labels=np.arange(300) % 3.0))
+        fit(model(linear), dataclasses.replace(examples(), labels=(np.arange(300) % 3).astype(np.float64)))
 
 
 def test_too_few_examples() -> None:

@@ -143,7 +143,7 @@ def test_nothing_is_stored_when_it_fails(tmp_path: Path) -> None:
     assert not (tmp_path / "mlflow").exists()
 
 
-class _Unknown(LogisticRegression):
+class _Unknown(LogisticRegression):  # type: ignore[misc]
     """An estimator of a project's own, which skl2onnx does not know."""
 
 

@@ -116,6 +116,7 @@ class _PartitionAudit:
         self._project, self._store, self._link, self._wait_seconds = project, store, link, wait_seconds
         self._kernel = ViewKernel(view)
         self._fence_key = fence_key(project, view.name, partition)
+        self._compared: Fence | None = None
         self._restart()
 
     async def run(self, entities: set[bytes], report: AuditReport) -> None:
@@ -143,7 +144,8 @@ class _PartitionAudit:
             return {}
         await asyncio.to_thread(self._fold_to, 0 if fence is None else fence.next)
         if fence is not None and fence != self._compared:
-            expected, self._compared = self._fold.fence, fence
+            expected = self._fold.fence
+            self._compared = fence
             report.add(None if fence == expected else self._mismatch(None, f"fence: {_differing(fence, expected)}"))
         return dict(zip(entities, values, strict=True))
 
@@ -151,7 +153,7 @@ class _PartitionAudit:
         self._log: PartitionLog | None = None
         self._rows = 0
         self._fold, self._states = PartitionFold.start(self._kernel), dict[bytes, EntityState]()
-        self._compared: Fence | None = None
+        self._compared = None
 
     def _fold_to(self, offset: int) -> None:
         if offset < self._fold.fence.next:  # the online store lost data and began again
