@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+from aiokafka.errors import KafkaError
 
 from tidemill.declarations import Model
 from tidemill.engine import Engine
+from tidemill.errors import KafkaUnavailable
 from tidemill.histograms import reference
 from tidemill.kafka import producer
 from tidemill.kernel import ViewKernel
@@ -59,11 +61,17 @@ def train(project: Project, spec: str, model: Model, offline_root: str, until_ms
 
 
 async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> None:
-    """Announces the version; inference swaps to it when it has loaded and checked it."""
+    """Announces the version; inference swaps to it when it has loaded and checked it. Raises KafkaUnavailable."""
     manifest = trained.manifest
     record = DeploymentRecord(manifest.model, manifest.version, trained.artifact, trained.sha256, _now_ms(), manifest.metrics)
-    async with producer(kafka) as client:
-        await client.send_and_wait(deployments_topic(project.name), encode(record), key=manifest.model.encode(), partition=0)
+    try:
+        async with producer(kafka) as client:
+            await client.send_and_wait(deployments_topic(project.name), encode(record), key=manifest.model.encode(), partition=0)
+    except (KafkaError, TimeoutError) as error:
+        raise KafkaUnavailable(
+            f"{manifest.model} {manifest.version} is stored but cannot be announced: {type(error).__name__} {error}".rstrip(),
+            mend="start Kafka, or correct KAFKA_BOOTSTRAP_SERVERS, and train again",
+        ) from error
 
 
 def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes) -> Manifest:

@@ -9,8 +9,10 @@ import time
 from datetime import UTC, datetime
 
 from tidemill.errors import TidemillError, UnknownModel
+from tidemill.offline_store import OfflineStore
 from tidemill.project import load_project
 from tidemill_training.app import deploy, train
+from tidemill_training.catching_up import wait_written
 from tidemill_training.settings import TrainingSettings
 
 
@@ -29,8 +31,10 @@ def main() -> int:
         if options.model not in project.models:
             raise UnknownModel(options.model, list(project.models))
         until_ms = time.time_ns() // 1_000_000 if options.until is None else int(_utc(options.until).timestamp() * 1000)
+        model = project.models[options.model]
+        asyncio.run(wait_written(project, model, OfflineStore(settings.offline.root), settings.kafka))
         note = lambda text: print(text, flush=True)  # noqa: E731
-        trained = train(project, settings.project.project, project.models[options.model], settings.offline.root, until_ms, note)
+        trained = train(project, settings.project.project, model, settings.offline.root, until_ms, note)
         if not options.no_deploy:
             asyncio.run(deploy(project, trained, settings.kafka))
     except TidemillError as error:

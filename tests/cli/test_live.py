@@ -48,27 +48,12 @@ def shell(live: Stack) -> Shell:
     made = Shell(live)
     history = made.run("replay-stream", "--end", "2026-01-01T12:00", "--speed", "max", "--step", "3h", "--no-predict")
     assert "2026-01-01 12:00" in history
-    wait_written(live)
     assert "\ndeployed\n" in made.run("train", "big_tip", "--until", "2026-01-01T12:00")
     deadline = time.monotonic() + 60
     while httpx.get(f"{live.urls['inference']}/v2/models/big_tip/ready", trust_env=False).is_error:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return made
-
-
-def wait_written(live: Stack) -> None:
-    """Returns once the offline store has what the online store has."""
-    deadline = time.monotonic() + 60
-    while True:
-        positions = httpx.get(f"{live.urls['offline']}/positions", trust_env=False).json()
-        wanted = {"rides.requests", "rides.outcomes", "rides.view.zones", "rides.view.drivers"}
-        before = {topic: sum(positions.get(topic, {}).values()) for topic in wanted}
-        time.sleep(1.5)
-        positions = httpx.get(f"{live.urls['offline']}/positions", trust_env=False).json()
-        if all(before.values()) and before == {topic: sum(positions.get(topic, {}).values()) for topic in wanted}:
-            return
-        assert time.monotonic() < deadline
 
 
 def test_before_a_model_there_is_nothing_to_ask(live: Stack) -> None:

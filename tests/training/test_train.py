@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import os
@@ -18,12 +19,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tests.demo_state import NOW_MS, demo
-from tests.offline.lake import ROOT
+from tests.offline.lake import ROOT, make_topics, send
 from tests.proof.world import World
 from tests.training.town import FOLDER, happened, town
 
 from tidemill.engine import Engine
-from tidemill.errors import TidemillError
+from tidemill.errors import KafkaUnavailable, TidemillError
 from tidemill.kafka import consumer
 from tidemill.kafka_topics import ensure_topics
 from tidemill.kernel import ViewKernel
@@ -31,7 +32,8 @@ from tidemill.models import check_manifest, load_artifact
 from tidemill.records import DeploymentRecord, decoder
 from tidemill.settings import KafkaSettings
 from tidemill.topics import deployments_topic, topic_specs
-from tidemill_training.app import Trained, train
+from tidemill_training.app import Trained, deploy, train
+from tidemill_training.catching_up import wait_written
 from tidemill_training.fitting import Fitted, check_parity
 from tidemill_training.tracking import Tracker
 
@@ -188,6 +190,29 @@ async def test_as_a_process(world: World, kafka: str) -> None:
     load_artifact(str(world.root), record.artifact, record.sha256)
     assert record.version in deployed.stdout
     assert json.loads((world.root / record.artifact / "manifest.json").read_text())["metrics"] == record.metrics
+
+
+@pytest.mark.integration
+async def test_it_waits_for_the_offline_writer(kafka: str, tmp_path: Path, topic_prefix: str) -> None:
+    """Training begins once the store has what the topics hold; when the writer does not come the error says what is behind."""
+    project = dataclasses.replace(PROJECT, name=topic_prefix)
+    settings, world = KafkaSettings(bootstrap_servers=kafka), World(project, tmp_path)
+    await make_topics(kafka, project)
+    await wait_written(project, MODEL, world.store, settings, timeout_seconds=0.1)
+    world.publish(happened(20))
+    await send(kafka, dict(world.logs))
+    with pytest.raises(TidemillError, match=r"the offline store has requests up to 0, but \w+.requests\[\d\] goes up to \d+; see that the"):
+        await wait_written(project, MODEL, world.store, settings, timeout_seconds=0.1)
+    waiting = asyncio.create_task(wait_written(project, MODEL, world.store, settings))
+    await asyncio.to_thread(world.write)
+    await waiting
+
+
+@pytest.mark.integration
+async def test_a_version_that_cannot_be_announced(trained: Trained) -> None:
+    """When Kafka went away during the training the error says that the version is stored."""
+    with pytest.raises(KafkaUnavailable, match=r"big_tip \w+ is stored but cannot be announced: KafkaConnectionError.*; start Kafka"):
+        await deploy(PROJECT, trained, KafkaSettings(bootstrap_servers="127.0.0.1:1"))
 
 
 async def announced(settings: KafkaSettings) -> list[DeploymentRecord]:
