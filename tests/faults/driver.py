@@ -121,6 +121,7 @@ class Driver:
             except KafkaRefused:
                 raise
             except (TidemillError, KafkaError, httpx.HTTPError, OSError, TimeoutError) as error:
-                assert time.monotonic() < deadline, f"{what} did not come back within {PATIENCE_SECONDS:g} s: {error!r}"
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"{what} did not come back within {PATIENCE_SECONDS:g} s") from error
                 self.repeated += 1
                 await asyncio.sleep(0.1)

@@ -106,7 +106,7 @@ class _Maker:
             (None, "empty"),
             (b"\xff\x00\xfe", "not_json"),
             (good[:-3], "not_json"),
-            (b"[" * 5_000, "not_json"),
+            (b"[" * 5_000, "not_object"),
             (encode([data]), "not_object"),
             (encode(data | {"seconds": "long"}), "wrong_type"),
             (encode(data | {"customer": None}), "wrong_type"),

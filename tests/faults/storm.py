@@ -15,7 +15,7 @@ import redis
 from tidemill.local.services import SERVICES
 from tidemill.local.stack import Stack
 
-PAUSE_SECONDS = 9.0  # the consumer group gives a member up after six
+PAUSE_SECONDS = {"features": 9.0, "kafka": 5.0, "valkey": 4.0}  # the consumer group gives a member up after six
 SERVICE_NAMES = tuple(service.name for service in SERVICES)
 
 
@@ -34,20 +34,17 @@ class Fault(NamedTuple):
 
 
 def schedule(seed: int, steps: int) -> list[Fault]:
-    """Every service killed, both servers killed, the store emptied, two pairs killed, and feature computation paused, in some order.
+    """Every service and both servers killed, pairs of them too, the store emptied, a worker and the servers paused: in some order.
 
-    No two in one step; the first and the last steps are left alone.
+    No two in one of the steps, of which the first two are left alone.
     """
     pick = random.Random(seed)
     kinds: list[tuple[str, tuple[str, ...]]] = [("kill", (name,)) for name in (*SERVICE_NAMES, "valkey", "kafka")]
-    kinds += [
-        ("flushall", ("valkey",)),
-        ("pause", ("features",)),
-        ("kill", tuple(pick.sample(SERVICE_NAMES, 2))),
-        ("kill", ("features", "valkey")),
-    ]
+    kinds += [("pause", (name,)) for name in PAUSE_SECONDS]
+    kinds += [("kill", tuple(pick.sample(SERVICE_NAMES, 2))), ("kill", ("features", "valkey")), ("kill", ("inference", "kafka"))]
+    kinds += [("flushall", ("valkey",))]
     pick.shuffle(kinds)
-    when = sorted(pick.sample(range(2, steps - 6), len(kinds)))
+    when = sorted(pick.sample(range(2, steps), len(kinds)))
     return [Fault(step, round(pick.uniform(0, 0.6), 3), *kind) for step, kind in zip(when, kinds, strict=True)]
 
 
@@ -72,7 +69,7 @@ def _pause(stack: Stack, targets: tuple[str, ...]) -> None:
     pid = stack.pid(name)
     os.kill(pid, signal.SIGSTOP)
     try:
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(PAUSE_SECONDS[name])
     finally:
         os.kill(pid, signal.SIGCONT)
 

@@ -23,7 +23,7 @@ import httpx
 import pytest
 from tests.faults.checks import Checks, Tally
 from tests.faults.driver import Driver
-from tests.faults.recording import DAY_MS, DAYS, HOUR_MS, START_MS, Sent, recording
+from tests.faults.recording import DAY_MS, DAYS, HOUR_MS, LAST_ORDER_DAY, START_MS, Sent, recording
 from tests.faults.storm import Fault, schedule, struck
 
 from tidemill.kafka import close_producer, producer
@@ -190,7 +190,7 @@ async def checked(project: Project, storm: Storm, tally: Tally) -> dict[str, Any
 async def test_nothing_is_lost_doubled_or_different(project: Project, stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     """After every fault the whole system recovers by itself; in the end each store, answer and log is what plain loops say it must be."""
     began, sent = time.monotonic(), recording(SEED)
-    faults = schedule(SEED, (END_MS - TURN_MS) // STEP_MS)
+    faults = schedule(SEED, (LAST_ORDER_DAY - 20) * DAY_MS // STEP_MS)
     told = f"TIDEMILL_SEED={SEED}, faults by step: {'; '.join(f'{fault.step} {fault.name}' for fault in faults)}"
     kafka, tally = KafkaSettings(bootstrap_servers=stack.kafka), Tally()
     async with open_playback(project, stack.kafka, stack.redis_url) as playback:
