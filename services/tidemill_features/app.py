@@ -12,9 +12,7 @@ from tidemill.batched import batched_app
 from tidemill.errors import KafkaUnavailable, TopicMismatch
 from tidemill.health import HealthBoard, OpsApp
 from tidemill.http import HttpServer
-from tidemill.kafka import wait_for_kafka
 from tidemill.kafka_topics import ensure_topics
-from tidemill.logs import get_logger
 from tidemill.online_store import OnlineWriter
 from tidemill.project import Project
 from tidemill.redis_link import RedisLink
@@ -25,10 +23,8 @@ from tidemill_features.settings import FeaturesSettings
 from tidemill_features.watch import Watch
 from tidemill_features.worker import Worker
 
-log = get_logger(__name__)
-
 REDIS_TIMEOUT_SECONDS = 3.0
-RETRY_SECONDS = 10.0
+RETRY_SECONDS = 1.0
 STOP_SECONDS = 8.0  # Faust may wait for a Kafka that is away
 
 
@@ -66,15 +62,13 @@ async def _run(project: Project, worker: Worker, board: HealthBoard, kafka: Kafk
 
 
 async def _topics_ready(project: Project, worker: Worker, board: HealthBoard, kafka: KafkaSettings) -> None:
-    """Return once the view topics are there; one of another shape is refused until somebody has mended it."""
+    """Return once Kafka and the view topics are there; a topic of another shape is refused until somebody has mended it."""
     specs = topic_specs(project)
     while True:
         try:
-            await wait_for_kafka(kafka, deadline_seconds=None)
             await ensure_topics(kafka, {topic: specs[topic] for topic in worker.topics})
         except (KafkaUnavailable, TopicMismatch) as error:
             board.down("kafka", str(error))
-            log.error("the view topics cannot be used", reason=error.message, mend=error.mend)
             await asyncio.sleep(RETRY_SECONDS)
         else:
             return
