@@ -163,28 +163,36 @@ async def predictions(live: Stack) -> dict[str, PredictionRecord]:
     return {prediction.id: prediction for prediction in found}
 
 
+Times = dict[tuple[str, int], list[int]]
+
+
+def check_stamp(prediction: PredictionRecord, before: Times, known: Times) -> None:
+    """Of what was published since `before`: below each fence of the stamp all was known at the request's time, above it nothing was."""
+    assert {entry.view for entry in prediction.stamp} == {"zones", "drivers"}
+    for entry in prediction.stamp:
+        place = view_topic(PROJECT.name, entry.view), entry.partition
+        begin = len(before[place])
+        assert entry.next >= begin
+        assert max(known[place][begin : entry.next], default=0) <= prediction.time
+        assert min(known[place][entry.next :], default=prediction.time + 1) > prediction.time
+
+
 @pytest.mark.integration
 async def test_every_prediction_sees_all_that_was_known_and_nothing_else(served: Stack) -> None:
-    """By its stamp, read from the log: below each fence all was known at the request's time, above it nothing was."""
-    start = START_MS + 13 * HOUR_MS
+    """By the stamps in the log: a prediction has seen every event known at its time, and none that became known later."""
+    start, before = START_MS + 13 * HOUR_MS, await known_times(served)
     made = await played(served, start, start + 5 * HOUR_MS)
     answers = [(step, due, answer) for step in made for due, answer in step.answers]
     assert sum(step.events for step in made) == sum(1 for _ in RECORDING.events(start, start + 5 * HOUR_MS))
     assert len(answers) > 200
     assert all(due.at_ms <= step.time_ms and answer["time"] == step.time_ms for step, due, answer in answers)
-    known = await known_times(served)
-    log = await predictions(served)
+    known, log = await known_times(served), await predictions(served)
     for _, _, answer in answers:
-        prediction = log[answer["prediction_id"]]
-        assert prediction.output == answer["probability"]
-        assert {entry.view for entry in prediction.stamp} == {"zones", "drivers"}
-        for entry in prediction.stamp:
-            times = known[view_topic(PROJECT.name, entry.view), entry.partition]
-            assert max(times[: entry.next], default=0) <= prediction.time
-            assert min(times[entry.next :], default=prediction.time + 1) > prediction.time
+        assert log[answer["prediction_id"]].output == answer["probability"]
+        check_stamp(log[answer["prediction_id"]], before, known)
 
 
-async def known_times(live: Stack) -> dict[tuple[str, int], list[int]]:
+async def known_times(live: Stack) -> Times:
     """When each record of each view topic became known, in offset order."""
     decode = decoder(ViewRecord).decode
     found = {}
@@ -198,7 +206,7 @@ async def known_times(live: Stack) -> dict[tuple[str, int], list[int]]:
 @pytest.mark.integration
 async def test_services_may_die_meanwhile(served: Stack) -> None:
     """Ingestion, feature computation and inference are killed while a part is played: it goes on, and nothing is asked twice."""
-    start = START_MS + 18 * HOUR_MS
+    start, before = START_MS + 18 * HOUR_MS, await known_times(served)
 
     async def kill() -> None:
         for name in ("ingestion", "features", "inference"):
@@ -212,9 +220,7 @@ async def test_services_may_die_meanwhile(served: Stack) -> None:
     log, known = await predictions(served), await known_times(served)
     for step in made:
         for _, answer in step.answers:
-            prediction = log[answer["prediction_id"]]
-            for entry in prediction.stamp:
-                assert max(known[view_topic(PROJECT.name, entry.view), entry.partition][: entry.next], default=0) <= prediction.time
+            check_stamp(log[answer["prediction_id"]], before, known)
 
 
 @pytest.mark.integration
