@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tidemill.declarations.checks import FIELD_TYPES, duration_ms, where_declared
@@ -121,29 +122,29 @@ class Model:
         if len(set(names)) != len(names):
             self._fail("inputs", "an input is named twice", "remove one of them")
 
-    @property
+    @cached_property
     def selections(self) -> tuple[Selection, ...]:
         """The views the model reads and which of their features, in the order of the inputs."""
         whole = [item.select(*(f.name for f in item.served)) if isinstance(item, FeatureView) else item for item in self.inputs]
         return tuple(item for item in whole if isinstance(item, Selection))
 
-    @property
+    @cached_property
     def requests(self) -> tuple[Request, ...]:
         """The values that come with a request."""
         return tuple(item for item in self.inputs if isinstance(item, Request))
 
-    @property
+    @cached_property
     def views(self) -> tuple[FeatureView, ...]:
         """The views read, each once."""
         return tuple(dict.fromkeys(selection.view for selection in self.selections))
 
-    @property
+    @cached_property
     def input_names(self) -> list[str]:
         """Columns of the model's matrix: `<view>__<feature>` of the selections in order, then the Request names."""
         names = [f"{selection.view.name}__{name}" for selection in self.selections for name in selection.names]
         return names + [request.name for request in self.requests]
 
-    @property
+    @cached_property
     def request_fields(self) -> list[str]:
         """What a request must give: the entities of the views, then the Request values, each once."""
         return list(dict.fromkeys([view.key.name for view in self.views] + [request.name for request in self.requests]))
