@@ -89,7 +89,9 @@ class KafkaSettings(Settings):
             try:
                 options["ssl_context"] = ssl.create_default_context(cafile=self.ssl_cafile)
             except OSError as error:
-                raise SettingsError(f"KAFKA_SSL_CAFILE cannot be read: {error}", mend="set it to a PEM file of trusted authorities") from error
+                raise SettingsError(
+                    f"KAFKA_SSL_CAFILE cannot be read: {error}", mend="set it to a PEM file of trusted authorities"
+                ) from error
         if self.security_protocol.startswith("SASL"):
             options |= {
                 "sasl_mechanism": self.sasl_mechanism,

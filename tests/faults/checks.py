@@ -46,10 +46,14 @@ class Tally:
 
 
 class Checks:
-    """Everything that is compared, with what was published and answered on one side and what the system holds on the other."""
+    """Everything that is compared, with what was published and answered on one side and what the system holds on the other.
+
+    `written_again`: records of views that ingestion, and of predictions that a client's repetition, wrote once more: faults that hit.
+    """
 
     def __init__(self, project: Project, driver: Driver, store: OfflineStore, kafka: KafkaSettings, tally: Tally) -> None:
         self._project, self._driver, self._store, self._kafka, self._tally = project, driver, store, kafka, tally
+        self.written_again: Counter[str] = Counter()
         self._good = {position: sent for position, sent in driver.published.items() if sent.reason is None}
 
     async def application_topics(self) -> None:
@@ -88,6 +92,7 @@ class Checks:
                 if sent is not None and not _same(row, sent, key):
                     self._tally.add("different", f"{name}: a row", [(row, sent)])
         counts = Counter(taken)
+        self.written_again["views"] += len(rows) - len(taken)
         self._tally.add("lost", name, expected.keys() - counts.keys())
         self._tally.add("doubled", name, [position for position, count in counts.items() if count > 1])
         self._tally.add("different", f"{name}: rows of no good event", counts.keys() - expected.keys())
@@ -151,6 +156,7 @@ class Checks:
         self._tally.add("predictions_doubled", "ids", [id for id, n in Counter(p.id for p in predictions).items() if n > 1])
         self._tally.add("different", "logged and never asked for", outputs.keys() - self._driver.asked.keys())
         raw = self._store.scan("predictions", ["id", "output"]).to_pylist()
+        self.written_again["predictions"] = len(raw) - len(predictions)
         records = {(row["id"], row["output"]) for row in raw}
         shown = {id: (answer["probability"], outputs.get(id)) for id, answer in answered.items()}
         self._tally.add("different", "answered and in no record", [id for id, (given, _) in shown.items() if (id, given) not in records])

@@ -11,8 +11,8 @@ import os
 import signal
 from typing import Any
 
-from tidemill.online_store import OnlineWriter
 from tidemill.entry import service_main
+from tidemill.online_store import OnlineWriter
 from tidemill_features.__main__ import main
 from tidemill_features.partition import Partition
 

@@ -43,7 +43,9 @@ def flaw_of(content: bytes) -> str | None:
     except msgspec.DecodeError:
         return "its last line is cut short or blank"
     found = Counter(kind for action in actions for kind in action)
-    lacking = [f"{found[kind]} of {count} {kind}" for kind, count in _announced(actions[0].get("commitInfo", {})).items() if found[kind] != count]
+    lacking = [
+        f"{found[kind]} of {count} {kind}" for kind, count in _announced(actions[0].get("commitInfo", {})).items() if found[kind] != count
+    ]
     return f"it has {', '.join(lacking)}" if lacking else None
 
 
