@@ -16,7 +16,7 @@ from tidemill.declarations import Model
 from tidemill.engine import Engine
 from tidemill.errors import KafkaUnavailable
 from tidemill.histograms import reference
-from tidemill.kafka import producer
+from tidemill.kafka import close_producer, producer
 from tidemill.kernel import ViewKernel
 from tidemill.models import Artifact, GoldenRow, Histogram, Manifest, Parity, save_artifact
 from tidemill.offline_store import OfflineStore
@@ -64,14 +64,17 @@ async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> No
     """Announces the version; inference swaps to it when it has loaded and checked it. Raises KafkaUnavailable."""
     manifest = trained.manifest
     record = DeploymentRecord(manifest.model, manifest.version, trained.artifact, trained.sha256, _now_ms(), manifest.metrics)
+    client = producer(kafka)
     try:
-        async with producer(kafka) as client:
-            await client.send_and_wait(deployments_topic(project.name), encode(record), key=manifest.model.encode(), partition=0)
+        await client.start()
+        await client.send_and_wait(deployments_topic(project.name), encode(record), key=manifest.model.encode(), partition=0)
     except (KafkaError, TimeoutError) as error:
         raise KafkaUnavailable(
             f"{manifest.model} {manifest.version} is stored but cannot be announced: {type(error).__name__} {error}".rstrip(),
             mend="start Kafka, or correct KAFKA_BOOTSTRAP_SERVERS, and train again",
         ) from error
+    finally:
+        await close_producer(client)
 
 
 def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes) -> Manifest:

@@ -49,11 +49,14 @@ class Checks:
     """Everything that is compared, with what was published and answered on one side and what the system holds on the other.
 
     `written_again`: records of views that ingestion, and of predictions that a client's repetition, wrote once more: faults that hit.
+    `answered_by_repetition`: predictions whose client repeated an unanswered request and got another answer than the first record holds,
+    because events were applied in between. The log has both records; its readers take the first.
     """
 
     def __init__(self, project: Project, driver: Driver, store: OfflineStore, kafka: KafkaSettings, tally: Tally) -> None:
         self._project, self._driver, self._store, self._kafka, self._tally = project, driver, store, kafka, tally
         self.written_again: Counter[str] = Counter()
+        self.answered_by_repetition: list[str] = []
         self._good = {position: sent for position, sent in driver.published.items() if sent.reason is None}
 
     async def application_topics(self) -> None:
@@ -158,11 +161,9 @@ class Checks:
         raw = self._store.scan("predictions", ["id", "output"]).to_pylist()
         self.written_again["predictions"] = len(raw) - len(predictions)
         records = {(row["id"], row["output"]) for row in raw}
-        shown = {id: (answer["probability"], outputs.get(id)) for id, answer in answered.items()}
-        self._tally.add("different", "answered and in no record", [id for id, (given, _) in shown.items() if (id, given) not in records])
-        self._tally.add(
-            "different", "answered otherwise than the first record says", [item for item in shown.items() if item[1][0] != item[1][1]]
-        )
+        given = {id: answer["probability"] for id, answer in answered.items()}
+        self._tally.add("different", "answered and in no record", given.items() - records)
+        self.answered_by_repetition = [id for id, output in given.items() if output != outputs.get(id)]
         self._tally.add("different", "replayed", [item for item in replay(self._project, self._store, predictions) if not item.equal])
 
     async def results(self) -> Counter[str]:

@@ -34,7 +34,7 @@ class Fault(NamedTuple):
 
 
 def schedule(seed: int, steps: int) -> list[Fault]:
-    """Every service and both servers killed, pairs of them too, the store emptied, a worker and the servers paused: in some order.
+    """Every service and both servers killed, pairs of them too, the store emptied, a worker and the servers paused, writers cut off: in some order.
 
     No two in one of the steps, of which the first two are left alone.
     """
@@ -42,7 +42,7 @@ def schedule(seed: int, steps: int) -> list[Fault]:
     kinds: list[tuple[str, tuple[str, ...]]] = [("kill", (name,)) for name in (*SERVICE_NAMES, "valkey", "kafka")]
     kinds += [("pause", (name,)) for name in PAUSE_SECONDS]
     kinds += [("kill", tuple(pick.sample(SERVICE_NAMES, 2))), ("kill", ("features", "valkey")), ("kill", ("inference", "kafka"))]
-    kinds += [("flushall", ("valkey",))]
+    kinds += [("flushall", ("valkey",)), ("cut", ("ingestion",)), ("cut", ("inference",))]
     pick.shuffle(kinds)
     when = sorted(pick.sample(range(2, steps), len(kinds)))
     return [Fault(step, round(pick.uniform(0, 0.6), 3), *kind) for step, kind in zip(when, kinds, strict=True)]
@@ -74,12 +74,23 @@ def _pause(stack: Stack, targets: tuple[str, ...]) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
+def _cut(stack: Stack, targets: tuple[str, ...]) -> None:
+    """Kills a writer while Kafka is held: what it has sent is written, and it never hears of it."""
+    broker = stack.pid("kafka")
+    os.kill(broker, signal.SIGSTOP)
+    try:
+        time.sleep(0.3)
+        _kill(stack, targets)
+    finally:
+        os.kill(broker, signal.SIGCONT)
+
+
 def _flush(stack: Stack, _targets: tuple[str, ...]) -> None:
     with redis.Redis.from_url(stack.redis_url) as client:
         client.flushall()
 
 
-_KINDS: dict[str, Callable[[Stack, tuple[str, ...]], None]] = {"kill": _kill, "pause": _pause, "flushall": _flush}
+_KINDS: dict[str, Callable[[Stack, tuple[str, ...]], None]] = {"kill": _kill, "pause": _pause, "cut": _cut, "flushall": _flush}
 
 
 async def struck(stack: Stack, fault: Fault) -> float:

@@ -184,6 +184,7 @@ async def checked(project: Project, storm: Storm, tally: Tally) -> dict[str, Any
     checks.predictions()
     figures["predictions"] = len(storm.driver.answered)
     figures["results"] = dict(await checks.results())
+    figures["answered_by_repetition"] = len(checks.answered_by_repetition)
     figures["written_again"] = dict(checks.written_again)
     return figures
 
