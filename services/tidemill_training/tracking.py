@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import warnings
@@ -80,4 +81,5 @@ def _mlflow() -> tuple[Any, type[Exception], type[Exception]]:
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table of its database
     return MlflowClient, MlflowException, SQLAlchemyError
