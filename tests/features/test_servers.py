@@ -78,7 +78,7 @@ def test_kafka_is_away(rig: Rig, servers: Stack) -> None:
     try:
         running.wait_saying("Kafka")
         starting = rig.worker()
-        until(lambda: "waiting for Kafka" in starting.tail(), starting.tail)
+        starting.wait_saying("Kafka at ")
     finally:
         servers.resume("kafka")
     rig.produce(1_000)
