@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from tests.features.rig import Rig, until
+from tests.features.rig import Rig
 
 from tidemill.kafka import admin
 from tidemill.local.stack import Stack
