@@ -20,7 +20,7 @@ import polars as pl
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 
-STEP_MS = 30 * MINUTE_MS
+STEP_MS = 60 * MINUTE_MS
 """Predictions are asked for at whole multiples of this step, so that a replay can ask for many at one moment."""
 
 LEAD_MS = 60 * MINUTE_MS

@@ -21,7 +21,8 @@ from pathlib import Path
 from demo_report import Facts, closing, monthly
 from demo_view import Screen
 from demo_watch import Watcher
-from steps import MODEL, STEP_MS, history, month_ms, offline_reached, served, train
+from data import STEP_MS
+from steps import MODEL, history, month_ms, offline_reached, served, train
 
 from tidemill.errors import TidemillError
 from tidemill.local.addresses import home_folder

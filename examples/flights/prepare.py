@@ -8,7 +8,8 @@ import sys
 
 import httpx
 from rich.console import Console
-from steps import MODEL, STEP_MS, history, month_ms, served, train
+from data import STEP_MS
+from steps import MODEL, history, month_ms, served, train
 
 from tidemill.cli.target import Target, target
 from tidemill.errors import TidemillError

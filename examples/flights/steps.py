@@ -15,7 +15,6 @@ from tidemill.playback import Agenda, Playback, Step
 from tidemill.project import Project
 
 MODEL = "flight_late"
-STEP_MS = 30 * 60_000
 DAY_MS = 86_400_000
 
 
