@@ -18,10 +18,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from data import STEP_MS
 from demo_report import Facts, closing, monthly
 from demo_view import Screen
 from demo_watch import Watcher
-from data import STEP_MS
 from steps import MODEL, history, month_ms, offline_reached, served, train
 
 from tidemill.errors import TidemillError

@@ -7,8 +7,8 @@ import logging
 import sys
 
 import httpx
-from rich.console import Console
 from data import STEP_MS
+from rich.console import Console
 from steps import MODEL, history, month_ms, served, train
 
 from tidemill.cli.target import Target, target
