@@ -64,7 +64,7 @@ class Demo:
             self.screen.chapter("training on what was known by 1 June")
             await asyncio.to_thread(train, self._environment(), f"2013-{FIRST:02d}-01", self.screen.note)
             await served(self.stack.urls["inference"])
-            self.screen.chapter("replay: each flight is predicted one hour before departure, with what was known by then")
+            self.screen.chapter("replay: each flight is asked for one hour before departure")
             (recording,) = self.project.recordings.values()
             async with Watcher(self.project, self.stack.kafka) as watcher:
                 self.screen.watch(watcher)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections import deque
 from datetime import UTC, datetime
@@ -80,7 +81,8 @@ class Screen:
         """Saves the last view of the replay as a picture."""
         console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
         console.print(self._picture)
-        console.save_svg(str(path), title="make demo")
+        picture = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="make demo"), flags=re.DOTALL)  # no fonts from elsewhere
+        path.write_text(picture)
 
     def _rates(self) -> tuple[float, float]:
         if len(self._recent) < 2:
