@@ -142,7 +142,10 @@ class Rig:
 
     def wait_judged(self, windows: int) -> None:
         """Return once the newest process has judged so many windows."""
-        self.until(lambda: re.search(rf"^tidemill_drift_windows_total.* {windows}\.0$", self.get("/metrics"), re.M) is not None)
+        self.until(lambda: self._judged() >= windows)
+
+    def _judged(self) -> float:
+        return sum(float(value) for value in re.findall(r"^tidemill_drift_windows_total.* ([0-9.]+)$", self.get("/metrics"), re.MULTILINE))
 
     def until(self, holds: Callable[[], bool], limit_seconds: float = 45) -> None:
         """Wait for something to hold; fail with the end of the log when it takes too long for any machine."""
