@@ -20,7 +20,6 @@ from tidemill.kafka import consumer
 from tidemill.settings import KafkaSettings
 
 KAFKA_SECONDS = 15.0
-FETCH_MIN_BYTES, FETCH_WAIT_MS = 262_144, 500  # commits come every second: fewer and larger fetches cost the broker less
 
 
 class DenseReader:
@@ -33,7 +32,7 @@ class DenseReader:
     def __init__(self, kafka: KafkaSettings, positions: Mapping[TopicPartition, int], proofs: Mapping[TopicPartition, int]) -> None:
         self.next = dict(positions)
         self._kafka = kafka
-        self._consumer = consumer(kafka, fetch_min_bytes=FETCH_MIN_BYTES, fetch_max_wait_ms=FETCH_WAIT_MS)
+        self._consumer = consumer(kafka)
         self._proofs = dict(proofs)
 
     async def start(self) -> dict[TopicPartition, int]:
