@@ -58,7 +58,7 @@ class Watch:
 
     async def _lags(self) -> dict[TP, int]:
         """Records not yet folded, by partition."""
-        placed = self._consumer.placed
+        placed = self._consumer.delivery.placed
         ends = await self._consumer.highwaters(*placed) if placed else {}
         lags = {tp: ends[tp] - self._worker.next(tp) for tp in placed}
         for tp, lag in lags.items():
@@ -73,10 +73,10 @@ class Watch:
             displaced = await self._worker.displaced(lags.keys())
         except (StoreUnavailable, StoreError):
             return
-        for tp in displaced & self._consumer.placed:
+        for tp in displaced & self._consumer.delivery.placed:
             log.warning("the store lost what was applied, or somebody changed it", topic=tp.topic, partition=tp.partition)
             metrics.REWINDS.labels(self._worker.view(tp), "displaced").inc()
-            self._consumer.break_chain(tp)
+            self._consumer.delivery.break_chain(tp)
 
     def _report(self, lags: dict[TP, int]) -> None:
         worker, joined = self._worker, self._app.consumer_generation_id > 0 and not self._app.rebalancing

@@ -14,8 +14,8 @@ from typing import TypeVar
 from faust.types import TP
 
 from tidemill import metrics
-from tidemill.batched import Chain, Held, Slice
 from tidemill.clock import now_ms
+from tidemill.delivery import Chain, Held, Slice
 from tidemill.errors import CorruptState, FenceConflict, StoreError, TidemillError, TopicMismatch, TopicRecreated, Unavailable
 from tidemill.fold import entry_decoder
 from tidemill.kernel import ViewKernel

@@ -3,8 +3,8 @@
 Stock Faust spends four tasks on every message. Here its aiokafka transport hands over one carrier message per slice of a partition; the
 rest of Faust (group membership, flow control, streams, agents) is used as it is. What follows from faust-streaming 0.15 and aiokafka 0.14:
 
-- `Chain` is our own book of what was delivered. Faust drops slices during a rebalance, and aiokafka may skip an oversized batch or reset a
-  position; whatever is lost, the next slice does not fit, the chain is broken, and the partition is placed anew from the store.
+- What is delivered, and from where, is decided in `delivery`: Faust drops slices during a rebalance, and aiokafka may skip an oversized batch
+  or reset a position.
 - Placing happens inside `getmany`, never in `perform_seek`: when that takes longer than `broker_request_timeout` Faust's recovery task ends
   without a word and nothing is ever fetched again. So a store that is away only means that nothing is delivered meanwhile.
 - Faust acknowledges a message also when its agent raised, counts what it skips as done, and lets a failed commit crash the worker.
@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 import faust
 from aiokafka import AIOKafkaConsumer
@@ -28,44 +28,17 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage, Message
 
-from tidemill import kafka, metrics
-from tidemill.errors import StoreError, Unavailable
+from tidemill import kafka
+from tidemill.delivery import Delivery, Positions, Slice
 from tidemill.logs import get_logger
 from tidemill.settings import KafkaSettings
 
 log = get_logger(__name__)
 
-SLICE_RECORDS = 2_000  # a fifth faster than 1,000; more would block readers of the store for longer
 PAUSE_SECONDS = 0.5
-ASK_AGAIN_SECONDS = 1.0
 SESSION_MS = 6_000  # the least a broker accepts by default: how soon another worker takes over from one that was killed
 EXIT_SOFTWARE = 70
 
-
-class Chain:
-    """An unbroken run of one partition's records. `next` is the offset it goes on with; once `broken` it delivers nothing more."""
-
-    __slots__ = ("broken", "next")
-
-    def __init__(self, start: int) -> None:
-        self.next = start
-        self.broken = False
-
-
-class Slice(NamedTuple):
-    """Consecutive records of one partition from offset `start` on, none missing; at least one."""
-
-    chain: Chain
-    start: int
-    records: Sequence[Any]
-
-
-Held = Callable[[Collection[TP]], Awaitable[Mapping[TP, range]]]
-"""The offsets that each partition's log holds now."""
-
-Positions = Callable[[Collection[TP], Held], Awaitable[Mapping[TP, int]]]
-"""Where partitions go on: the next offset wanted. One left out is asked for again soon. What the log holds is to be asked after the
-store, since both grow."""
 
 Handler = Callable[[TP, Slice], Awaitable[None]]
 """Takes one slice after the other, of all partitions. To go back, it sets `slice.chain.broken`. It must not raise."""
@@ -86,38 +59,19 @@ class Consumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._chains: dict[TP, Chain] = {}
-        self._left_out: dict[TP, float] = {}  # until when (monotonic) not to ask for its position again
-        self._done: dict[TP, int] = {}
+        self.delivery = Delivery(self.transport.positions)
         self._committed: dict[TP, int] = {}
 
     def _new_consumer_thread(self) -> _Thread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
-    @property
-    def placed(self) -> set[TP]:
-        """The partitions that are being delivered."""
-        return {tp for tp, chain in self._chains.items() if not chain.broken}
-
-    def break_chain(self, tp: TP) -> None:
-        """Place a partition anew."""
-        self._chains[tp].broken = True
-
-    def break_chains(self) -> None:
-        """Place every partition anew."""
-        for tp in self._chains:
-            self.break_chain(tp)
-        self._chains.clear()
-        self._left_out.clear()
-        self._done.clear()
-
     async def perform_seek(self) -> None:
         """After a rebalance (Faust's moment to seek): `getmany` will place what is assigned."""
-        self.break_chains()
+        self.delivery.break_all()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """A slice in work may finish, which its store judges, but is not retried any longer."""
-        self.break_chains()
+        self.delivery.break_all()
         await super().on_partitions_revoked(revoked)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - Faust's signature
@@ -125,40 +79,29 @@ class Consumer(driver.Consumer):
         if not self.flow_active:
             await self.wait(self.can_resume_flow.wait())
             return
-        try:
-            await self._place()
-            chains = {tp: chain for tp, chain in self._chains.items() if not chain.broken}
-            if not chains:
-                await self.sleep(PAUSE_SECONDS)
-                return
-            fetched = await self._getmany(set(chains), timeout)
-        except (KafkaError, TimeoutError, Unavailable, StoreError) as error:
-            log.warning("nothing can be delivered, trying again", reason=str(error) or repr(error))
-            self.break_chains()
+        pieces = await self.delivery.slices(self.assignment(), self, monotonic(), timeout)
+        if pieces is None:
             await self.sleep(PAUSE_SECONDS)
             return
         generation = self.app.consumer_generation_id
-        for tp, piece in _take_turns({TP(*tp): _slices(chains[tp], records) for tp, records in fetched.items() if records}):
+        for tp, piece in pieces:
             if not self.flow_active or self.should_stop or generation != self.app.consumer_generation_id:
                 return
             yield tp, _carrier(tp, piece, generation)
 
-    async def _place(self) -> None:
-        """Start a chain for every assigned partition without one."""
-        generation, now = self.app.consumer_generation_id, monotonic()
-        missing = {tp for tp in self.assignment() - self.placed if self._left_out.get(tp, now) <= now}
-        if not missing:
-            return
-        positions = await self.transport.positions(missing, self._held)
-        if positions:
-            await self.seek_wait(positions)
-        if generation == self.app.consumer_generation_id and self.flow_active:
-            self._chains |= {tp: Chain(start) for tp, start in positions.items()}
-            self._left_out |= dict.fromkeys(missing - positions.keys(), now + ASK_AGAIN_SECONDS)
-
-    async def _held(self, partitions: Collection[TP]) -> dict[TP, range]:
+    async def held(self, partitions: Collection[TP]) -> dict[TP, range]:
+        """See `delivery.Log`."""
         begins, ends = await self.earliest_offsets(*partitions), await self.highwaters(*partitions)
         return {tp: range(begins[tp], ends[tp]) for tp in partitions}
+
+    async def seek_all(self, positions: Mapping[TP, int]) -> None:
+        """See `delivery.Log`."""
+        await self.seek_wait(positions)
+
+    async def fetch(self, partitions: set[TP], wait_seconds: float) -> Mapping[TP, Sequence[Any]]:
+        """See `delivery.Log`."""
+        fetched: Mapping[TP, Sequence[Any]] = await self._getmany(partitions, wait_seconds)
+        return fetched
 
     def on_buffer_full(self, tp: TP) -> None:
         """A full queue holds the fetcher back by itself; Faust would also stop fetching the partition, for a second."""
@@ -169,14 +112,9 @@ class Consumer(driver.Consumer):
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """To Faust a carrier stands for one record, and what it carries is a gap."""
 
-    def handled(self, tp: TP, piece: Slice) -> None:
-        """Note how far the handler is."""
-        if not piece.chain.broken:
-            self._done[tp] = piece.start + len(piece.records)
-
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Tell Kafka how far we are, for those who watch the lag. Nobody goes on from there, so a failure does no harm."""
-        news = {tp: offset for tp, offset in self._done.items() if self._committed.get(tp) != offset}
+        news = {tp: offset for tp, offset in self.delivery.done.items() if self._committed.get(tp) != offset}
         if not news:
             return False
         try:
@@ -199,38 +137,6 @@ class Transport(driver.Transport):
         super().__init__(app.conf.broker_consumer, app)
         self.kafka = settings
         self.positions = positions
-
-
-def _slices(chain: Chain, records: Sequence[Any]) -> Iterator[Slice]:
-    """Cut fetched records into slices that continue the chain; break it when they do not."""
-    for i in range(0, len(records), SLICE_RECORDS):
-        if chain.broken:
-            return
-        part = records[i : i + SLICE_RECORDS]
-        start, last = part[0].offset, part[-1].offset
-        if start != chain.next or last - start != len(part) - 1:
-            log.error(
-                "records are missing from what Kafka delivered",
-                topic=part[0].topic,
-                partition=part[0].partition,
-                wanted=chain.next,
-                got=start,
-            )
-            metrics.DELIVERY_GAPS.labels(part[0].topic).inc()
-            chain.broken = True
-            return
-        chain.next = last + 1
-        yield Slice(chain, start, part)
-
-
-def _take_turns(sources: dict[TP, Iterator[Slice]]) -> Iterator[tuple[TP, Slice]]:
-    while sources:
-        for tp, source in list(sources.items()):
-            piece = next(source, None)
-            if piece is None:
-                del sources[tp]
-            else:
-                yield tp, piece
 
 
 def _carrier(tp: TP, piece: Any, generation: int) -> ConsumerMessage:
@@ -283,6 +189,6 @@ def batched_app(group: str, settings: KafkaSettings, topics: Sequence[str], posi
             except Exception as error:
                 log.exception("a slice could not be handled", exc_info=error)
                 os._exit(EXIT_SOFTWARE)  # Faust would go on with the next slice
-            consumer.handled(tp, piece)
+            consumer.delivery.handled(tp, piece)
 
     return app

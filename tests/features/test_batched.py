@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from tidemill.batched import SLICE_RECORDS, Chain, Consumer, Held, Slice, _slices, _take_turns, batched_app
+from tidemill.batched import Consumer, batched_app
+from tidemill.delivery import SLICE_RECORDS, Chain, Held, Slice, _slices, _take_turns
 from tidemill.errors import StoreUnavailable
 from tidemill.kafka import Record, close_producer, producer, send_wave
 from tidemill.kafka_topics import committed, ensure_topics
@@ -133,7 +134,7 @@ async def test_everything_in_order(reader: Reader) -> None:
     """All records arrive in order, in slices, first those that wait and then those that come."""
     async with reader.running() as consumer:
         await reader.wait_for(5_000)
-        assert {tp.partition for tp in consumer.placed} == {0, 1}
+        assert {tp.partition for tp in consumer.delivery.placed} == {0, 1}
         await reader.write(10, first=5_000)
         await reader.wait_for(5_010)
     assert len(reader.asked) == 1
@@ -207,7 +208,7 @@ async def test_a_partition_left_out(reader: Reader) -> None:
         async with asyncio.timeout(60):
             while len(reader.got[0]) < 5_000 or len(reader.asked) < 3:
                 await asyncio.sleep(0.02)
-        assert {tp.partition for tp in consumer.placed} == {0}
+        assert {tp.partition for tp in consumer.delivery.placed} == {0}
         assert not reader.got[1]
         assert reader.asked[1:] == [{TP(reader.topic, 1)}] * len(reader.asked[1:])
         reader.refuse = set()
@@ -221,7 +222,7 @@ async def test_a_rebalance(reader: Reader) -> None:
         await reader.wait_for(5_000)
         async with reader.running() as second:
             async with asyncio.timeout(60):
-                while not (len(first.placed) == len(second.placed) == 1):
+                while not (len(first.delivery.placed) == len(second.delivery.placed) == 1):
                     await asyncio.sleep(0.02)
             await reader.write(3_000, first=5_000)
             await reader.wait_for(8_000)

@@ -14,13 +14,15 @@ import structlog
 from faust.types import TP
 from tests.features.test_partition import Row
 
-from tidemill.batched import Chain, Slice
+from tidemill.delivery import Chain, Slice
 from tidemill.errors import StoreUnavailable
 from tidemill.fold import PartitionFold, entry_decoder
 from tidemill.kernel import ViewKernel
+from tidemill.names import LogName
 from tidemill.online_store import OnlineWriter
 from tidemill.project import Project
 from tidemill.records import ViewRecord, encode
+from tidemill.topics import view_topic
 from tidemill_features import worker as worker_module
 from tidemill_features.partition import Partition, StateCache
 from tidemill_features.worker import Worker
@@ -54,21 +56,21 @@ class ModelStore(OnlineWriter):
         """As it must be."""
         return "noeviction"
 
-    async def fences(self, partitions: Sequence[tuple[str, int]]) -> list[bytes | None]:
+    async def fences(self, partitions: Sequence[tuple[LogName, int]]) -> list[bytes | None]:
         """One MGET."""
         await Turn()
         found = [self.data.get((number, None)) for _, number in partitions]
         await Turn()
         return found
 
-    async def load(self, view: str, partition: int, entities: Sequence[bytes]) -> tuple[bytes | None, dict[bytes, bytes]]:
+    async def load(self, log: LogName, partition: int, entities: Sequence[bytes]) -> tuple[bytes | None, dict[bytes, bytes]]:
         """One MGET."""
         await Turn()
         found = self.data.get((partition, None)), {e: self.data[partition, e] for e in entities if (partition, e) in self.data}
         await Turn()
         return found
 
-    async def apply(self, view: str, partition: int, expected: bytes | None, fence: bytes, values: Mapping[bytes, bytes]) -> bool:
+    async def apply(self, log: LogName, partition: int, expected: bytes | None, fence: bytes, values: Mapping[bytes, bytes]) -> bool:
         """One script; its reply may be lost."""
         await Turn()
         found = self.data.get((partition, None))
@@ -85,7 +87,7 @@ class ModelStore(OnlineWriter):
         """The comparison of the script."""
         return found == expected
 
-    async def begin(self, view: str, partition: int, fence: bytes) -> None:
+    async def begin(self, log: LogName, partition: int, fence: bytes) -> None:
         """Two commands."""
         await Turn()
         if (partition, None) not in self.data:
@@ -159,7 +161,7 @@ def history(seed: int, store_kind: type[ModelStore] = ModelStore) -> bool:
     """Run one history to its end; whether the store is then what it should be."""
     draw = random.Random(seed)
     store = store_kind(draw)
-    logs: dict[TP, list[Row]] = {TP("sim.view.by_card", number): [] for number in range(2)}
+    logs: dict[TP, list[Row]] = {TP(view_topic(PROJECT.name, VIEW.log), number): [] for number in range(2)}
     members = [Member(store, logs), Member(store, logs)]
     for _ in range(150):
         act = draw.random()
@@ -271,7 +273,7 @@ def test_with_a_fold_that_ran_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
 class Handled(ModelStore):
     """A store whose fences are deleted by hand now and then."""
 
-    async def fences(self, partitions: Sequence[tuple[str, int]]) -> list[bytes | None]:
+    async def fences(self, partitions: Sequence[tuple[LogName, int]]) -> list[bytes | None]:
         """Somebody may just have deleted them."""
         if self.draw.random() < 0.05:
             self.data = {key: value for key, value in self.data.items() if key[1] is not None}
