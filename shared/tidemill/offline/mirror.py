@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 from aiokafka import TopicPartition
 from pydantic import Field
 
@@ -83,10 +82,11 @@ class Mirror:
         reader = DenseReader(self._kafka, self._targets(self.positions), self._targets(proofs))
         try:
             self._note_ends(await reader.start())
-            flushed = checked = time.monotonic()
+            now = asyncio.get_running_loop().time
+            flushed = checked = now()
             while True:
                 records = await self._collect(reader, flushed + self._flush.seconds)
-                flushed = time.monotonic()
+                flushed = now()
                 if records:
                     await asyncio.to_thread(self._commit, records)
                 self._board.up(self.table.name)  # not before: a full disk shows at the first commit
@@ -107,11 +107,11 @@ class Mirror:
         return self._store.snapshot(self.table.name).proofs_before(self.positions)
 
     async def _collect(self, reader: DenseReader, due: float) -> dict[int, list[Any]]:
-        """Records by partition, read until a commit is due (monotonic seconds) or much has come; nothing for a second: empty."""
+        """Records by partition, read until a commit is due (seconds of the loop's clock) or much has come; nothing for a second: empty."""
         read: dict[int, list[Any]] = {}
         rows = size_bytes = 0
         while rows < self._flush.rows and size_bytes < self._flush.size_bytes:
-            left_seconds = due - time.monotonic()
+            left_seconds = due - asyncio.get_running_loop().time()
             if left_seconds <= 0 and read:
                 break
             fetched = await reader.fetch(left_seconds if read else max(left_seconds, RETRY_SECONDS), self._flush.rows)
@@ -125,11 +125,10 @@ class Mirror:
 
     def _commit(self, read: dict[int, list[Any]]) -> None:
         start = time.perf_counter()
-        rows = pa.Table.from_batches([self.table.rows(p, records) for p, records in sorted(read.items())])
         ends = {p: records[-1].offset + 1 for p, records in read.items()}
-        self._log.append(rows, {(self.table.topic, p): (self.positions[p], end) for p, end in ends.items()})
+        self._log.append(self.table.rows_of(read), {(self.table.topic, p): (self.positions[p], end) for p, end in ends.items()})
         self.positions = self.positions | ends
-        self._rows.inc(len(rows))
+        self._rows.inc(sum(map(len, read.values())))
         self._seconds.observe(time.perf_counter() - start)
 
     def _note_ends(self, ends: dict[TopicPartition, int]) -> None:

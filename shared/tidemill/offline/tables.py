@@ -6,7 +6,7 @@ row whose `time` and other columns are null, so that offsets stay dense. A recor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from types import SimpleNamespace
@@ -63,6 +63,10 @@ class MirrorTable:
         """All columns."""
         own = [("partition", pa.int32()), ("offset", pa.int64()), ("key", pa.string()), ("proof", pa.int64())]
         return pa.schema(own + [(column.name, column.type) for column in self.columns])
+
+    def rows_of(self, read: Mapping[int, Sequence[KafkaRecord]]) -> pa.Table:
+        """The rows of several partitions."""
+        return pa.Table.from_batches([self.rows(partition, records) for partition, records in sorted(read.items())])
 
     def rows(self, partition: int, records: Sequence[KafkaRecord]) -> pa.RecordBatch:
         """The rows of consecutive records of one partition; whatever they contain, it does not raise."""
