@@ -15,6 +15,7 @@ TidemillError                 500  root: catch this to catch what is ours
 │   └── UnknownTable          404
 ├── Unavailable               503  a dependency is away: retry later, nothing was decided
 │   ├── StoreUnavailable      503  Redis
+│   │   └── SlotUnavailable   503  one slot of a Redis Cluster; others may be well
 │   ├── KafkaUnavailable      503  Kafka
 │   └── OfflineUnavailable    503  the offline store
 ├── StoreError                500  Redis answered a command with an error
@@ -150,6 +151,10 @@ class Unavailable(TidemillError):
 
 class StoreUnavailable(Unavailable):
     """Redis cannot be reached, is loading, is read-only or did not answer in time."""
+
+
+class SlotUnavailable(StoreUnavailable):
+    """The node that has a slot of a Redis Cluster cannot be reached, or the slot is on its way to another. Other slots may be well."""
 
 
 class KafkaUnavailable(Unavailable):

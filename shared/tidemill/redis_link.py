@@ -5,8 +5,8 @@
         applied = await link.script(LUA, [fence_key, entity_key], [expected, value])
 
 Any number of tasks call at once; replies come back in order, so each caller is a future in a queue. What is called within one turn of the
-loop leaves in one write. Needs the extra `store` (hiredis). One link belongs to one event loop. It speaks to one node (or a proxy), not to
-a cluster by itself.
+loop leaves in one write. Needs the extra `store` (hiredis). One link belongs to one event loop. It speaks to one node (or a proxy);
+`redis_cluster` speaks to a cluster with one link to each of its nodes.
 
 When Redis is away every call fails at once with StoreUnavailable while the link reconnects behind the scenes; nothing ever waits without
 limit. A call that fails that way may or may not have been applied.
@@ -19,13 +19,14 @@ import contextlib
 import hashlib
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Self, cast
 
 from tidemill.errors import MissingExtra, NoScript, StoreError, StoreUnavailable
 from tidemill.logs import get_logger
+from tidemill.redis_replies import Demoted, reply_error
 from tidemill.redis_url import RedisAddress
 
 try:
@@ -40,24 +41,7 @@ Arg = bytes | str | int | float
 TICKS = 4  # a time-out is noticed within 1/TICKS of its length
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 1.0
 
-# Codes that say "not now" rather than "wrong": the same command is right once the server is well.
-_AWAY = {"LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MISCONF", "READONLY", "MOVED", "ASK", "NOREPLICAS", "UNBLOCKED"}
-_WRONG_NODE = {"READONLY", "MOVED", "ASK"}  # a fail-over happened: the address may lead elsewhere by now
-
-
-class _WrongNode(StoreUnavailable):
-    """The address leads to a server that cannot do this: connect again, it may lead elsewhere by now."""
-
-
-def _reply_error(text: str) -> Exception:
-    code = text.partition(" ")[0]
-    if code == "NOSCRIPT":
-        return NoScript(text)
-    if code in _AWAY:
-        kind = _WrongNode if code in _WRONG_NODE else StoreUnavailable
-        return kind(f"Redis answered: {text}", mend="retry; if it stays so, look at the server's log and role")
-    mend = "check user and password in REDIS_URL" if code in ("NOAUTH", "WRONGPASS", "NOPERM") else ""
-    return StoreError(text, mend=mend)
+_SCAN_COUNT = b"2000"
 
 
 class _Connection(asyncio.Protocol):
@@ -69,7 +53,7 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._tick_seconds = timeout_seconds / TICKS
         self._timeout_seconds = timeout_seconds
-        self._reader = hiredis.Reader(replyError=_reply_error)
+        self._reader = hiredis.Reader(replyError=reply_error)
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._out: list[bytes] = []
         self._received = 0
@@ -114,7 +98,7 @@ class _Connection(asyncio.Protocol):
 
     def _fail(self, future: asyncio.Future[Any], error: Exception) -> None:
         future.set_exception(error)
-        if isinstance(error, _WrongNode):
+        if isinstance(error, Demoted):
             self.drop(error.message)
 
     def _tick(self) -> None:
@@ -159,8 +143,10 @@ class RedisLink:
     `on_change` is called with None when the link is up and with the reason when it is down, for a health board.
     """
 
-    def __init__(self, url: str, timeout_seconds: float = 1.0, on_change: Callable[[str | None], None] | None = None) -> None:
-        self.address = RedisAddress.parse(url)
+    def __init__(
+        self, url: str | RedisAddress, timeout_seconds: float = 1.0, on_change: Callable[[str | None], None] | None = None
+    ) -> None:
+        self.address = RedisAddress.parse(url) if isinstance(url, str) else url
         self._timeout_seconds = timeout_seconds
         self._on_change = on_change or (lambda _reason: None)
         self._connection: _Connection | None = None
@@ -169,9 +155,13 @@ class RedisLink:
         self._task: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
 
+    def open(self) -> None:
+        """Connect in the background, and again whenever the connection is lost."""
+        self._task = self._task or asyncio.create_task(self._stay_connected(), name="redis-link")
+
     async def start(self) -> None:
         """Connect in the background, waiting one time-out at most for the first success. Never raises because Redis is away."""
-        self._task = self._task or asyncio.create_task(self._stay_connected(), name="redis-link")
+        self.open()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._up.wait(), self._timeout_seconds)
 
@@ -209,9 +199,26 @@ class RedisLink:
     async def script(self, lua: str, keys: Sequence[Arg], args: Sequence[Arg]) -> Any:
         """Run a Lua script by its digest; its text is sent only when the server does not hold it. Raises as `call` does."""
         try:
-            return await self.call(b"EVALSHA", _digest(lua), len(keys), *keys, *args)
+            return await self.call(b"EVALSHA", script_digest(lua), len(keys), *keys, *args)
         except NoScript:
             return await self.call(b"EVAL", lua, len(keys), *keys, *args)
+
+    def mget(self, keys: Iterable[Arg]) -> Awaitable[list[bytes | None]]:
+        """The values of keys, all at one moment. Raises as `call` does."""
+        return self.call(b"MGET", *keys)
+
+    async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
+        """The keys that match, some at a time: each that is there all the while at least once. Raises as `call` does."""
+        cursor = b"0"
+        while True:
+            cursor, keys = await self.call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN_COUNT)
+            yield keys
+            if cursor == b"0":
+                return
+
+    async def everywhere(self, *args: Arg) -> list[Any]:
+        """The reply of every server to a command without a key: here of the only one. Raises as `call` does."""
+        return [await self.call(*args)]
 
     def _forget(self, connection: _Connection, lost: StoreUnavailable) -> None:
         """No call goes to a dropped connection, not even within the same turn of the loop."""
@@ -275,5 +282,6 @@ class RedisLink:
 
 
 @lru_cache(maxsize=256)
-def _digest(lua: str) -> bytes:
+def script_digest(lua: str) -> bytes:
+    """What a script is called by once a server holds it."""
     return hashlib.sha1(lua.encode(), usedforsecurity=False).hexdigest().encode()

@@ -3,20 +3,24 @@
 redis://[user:password@]host[:port][/db]     TCP
 rediss://...[?ssl_ca_certs=path][&ssl_cert_reqs=none]   TLS
 unix://[user:password@]/path/to/socket[?db=n]
+redis+cluster://[user:password@]host[:port][,host[:port]...]   a Redis Cluster, of which these nodes tell the others; rediss+cluster:// for TLS
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tidemill.errors import SettingsError
 
 P = TypeVar("P", bound=asyncio.Protocol)
+
+CLUSTER_MARK = "+cluster://"
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,26 @@ class RedisAddress:
         except ValueError:
             raise SettingsError(
                 "REDIS_URL cannot be understood",
-                mend="write redis://[user:password@]host:port/db, rediss:// for TLS, or unix:///path; escape special characters in a password",
+                mend="write redis://[user:password@]host:port/db, rediss:// for TLS, unix:///path, or redis+cluster://host:port,host:port for a "
+                "cluster; escape special characters in a password",
             ) from None
+
+    @classmethod
+    def of_cluster(cls, url: str) -> list[RedisAddress]:
+        """The nodes that a cluster's URL names; none when it is the URL of one server. Raises SettingsError."""
+        scheme, mark, rest = url.partition(CLUSTER_MARK)
+        if not mark:
+            return []
+        place = re.split("[/?]", rest, maxsplit=1)[0]
+        login, at, hosts = place.rpartition("@")
+        nodes = [cls.parse(f"{scheme}://{login}{at}{host}{rest.removeprefix(place)}") for host in hosts.split(",")]
+        if nodes[0].database or nodes[0].path:
+            raise SettingsError("REDIS_URL names a database or a socket of a cluster", mend="a cluster has hosts and database 0 only")
+        return nodes
+
+    def at(self, host: str, port: int) -> RedisAddress:
+        """The same way of connecting to another node."""
+        return replace(self, host=host, port=port)
 
     def __str__(self) -> str:
         return f"unix://{self.path}" if self.path else f"{self.host}:{self.port}"

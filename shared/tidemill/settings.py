@@ -106,8 +106,9 @@ class RedisSettings(Settings):
 
     url: str = Field(
         validation_alias="REDIS_URL",
-        pattern=r"^(redis|rediss|unix)://",
-        description="redis://[user:password@]host:port/db (rediss:// for TLS, unix:///path for a socket)",
+        pattern=r"^((redis|rediss)(\+cluster)?|unix)://",
+        description="redis://[user:password@]host:port/db (rediss:// for TLS, unix:///path for a socket, "
+        "redis+cluster://host:port,host:port for a cluster)",
     )
 
 

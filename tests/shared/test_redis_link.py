@@ -137,11 +137,12 @@ async def test_calls_of_one_turn_leave_in_one_write() -> None:
         (b"-LOADING Redis is loading the dataset in memory", StoreUnavailable, True),
         (b"-BUSY Redis is busy running a script", StoreUnavailable, True),
         (b"-READONLY You can't write against a read only replica.", StoreUnavailable, False),
-        (b"-MOVED 3999 127.0.0.1:6381", StoreUnavailable, False),
+        (b"-MOVED 3999 127.0.0.1:6381", StoreUnavailable, True),
+        (b"-TRYAGAIN Multiple keys request during rehashing of slot", StoreUnavailable, True),
     ],
 )
 async def test_error_replies_are_typed(reply: bytes, kind: type[Exception], stays: bool) -> None:
-    """An error reply reaches its caller only, as the error it is; a wrong node makes the link connect again."""
+    """An error reply reaches its caller only, as the error it is; a demoted server makes the link connect again."""
 
     async def answer(command: list[bytes], writer: asyncio.StreamWriter) -> None:
         if command[0] == b"FAIL":

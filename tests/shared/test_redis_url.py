@@ -43,6 +43,40 @@ def test_what_is_no_url_is_refused(url: str) -> None:
     assert "redis://" in caught.value.mend
 
 
+@pytest.mark.parametrize(
+    ("url", "places"),
+    [
+        ("redis+cluster://one:7000,two:7001,three", [("one", 7000), ("two", 7001), ("three", 6379)]),
+        ("redis+cluster://ada:p%40ss@one,two:7001", [("one", 6379), ("two", 7001)]),
+        ("redis+cluster://[::1]:7000,[::2]:7001/", [("::1", 7000), ("::2", 7001)]),
+        ("rediss+cluster://one,two?ssl_cert_reqs=none", [("one", 6379), ("two", 6379)]),
+        ("redis://one", []),
+    ],
+)
+def test_the_nodes_of_a_cluster(url: str, places: list[tuple[str, int]]) -> None:
+    """A cluster's URL names some of its nodes, all reached in the same way; any other URL names none."""
+    nodes = RedisAddress.of_cluster(url)
+    assert [(node.host, node.port) for node in nodes] == places
+    assert all(node.tls == url.startswith("rediss") and node.verify != ("none" in url) for node in nodes)
+    assert {node.password for node in nodes} <= ({"p@ss"} if "@" in url else {None})
+
+
+@pytest.mark.parametrize(
+    "url", ["redis+cluster://one,two/3", "redis+cluster://one,two:port", "unix+cluster:///run/valkey.sock", "http+cluster://one"]
+)
+def test_what_is_no_cluster_is_refused(url: str) -> None:
+    """A cluster has no other database, no socket, and good ports."""
+    with pytest.raises(SettingsError, match=r"^REDIS_URL"):
+        RedisAddress.of_cluster(url)
+
+
+def test_another_node_is_reached_in_the_same_way() -> None:
+    """User, password and encryption go with every node."""
+    (node,) = RedisAddress.of_cluster("rediss+cluster://ada:secret@one:7000?ssl_ca_certs=ca.pem")
+    other = node.at("two", 7001)
+    assert (other.host, other.port, other.user, other.password, other.tls, other.ca_file) == ("two", 7001, "ada", "secret", True, "ca.pem")
+
+
 def test_greetings_log_in_and_choose_the_database() -> None:
     """Commands appear only when they are needed."""
     assert RedisAddress.parse("redis://cache").greeting() == []
