@@ -23,6 +23,7 @@ a deliberate refusal, to be mended by a person, are in `refusals.py` and tried o
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,3 +81,12 @@ class Injection:
     seconds: float = 1.0
     rewinds: bool = False
     soak: bool = False
+
+
+def until(holds: Callable[[], bool], what: str, limit_seconds: float = 30.0) -> None:
+    """Return once something holds. Raises TimeoutError saying what does not."""
+    end = time.monotonic() + limit_seconds
+    while not holds():
+        if time.monotonic() > end:
+            raise TimeoutError(f"after {limit_seconds:g} s still not: {what}")
+        time.sleep(0.02)

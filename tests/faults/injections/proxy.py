@@ -20,6 +20,7 @@ from typing import Self, TypeVar
 T = TypeVar("T")
 HOST = "127.0.0.1"
 CHUNK_BYTES = 1 << 16
+TURN_SECONDS = 0.1
 
 
 class Proxy:
@@ -33,9 +34,10 @@ class Proxy:
         self._open = asyncio.Event()
         self._open.set()
         self._refusing = False
-        self.latency_seconds = 0.0
-        self.bytes_per_second = 0.0  # 0: no limit
-        self._robbing: tuple[bytes, int] = b"", 0
+        self._latency_seconds = 0.0
+        self._bytes_per_second = 0.0  # 0: no limit
+        self._robs: Callable[[bytes], bool] = bool
+        self._to_rob = 0
         self._thread = threading.Thread(target=self._run, name=f"proxy {self.port}", daemon=True)
         self._started = threading.Event()
 
@@ -92,22 +94,22 @@ class Proxy:
         """Hold each chunk back for so long, and pass no more than that in a second. Zeros end it."""
 
         def change() -> None:
-            self.latency_seconds, self.bytes_per_second = latency_seconds, bytes_per_second
+            self._latency_seconds, self._bytes_per_second = latency_seconds, bytes_per_second
 
         self._call(change)
 
-    def rob(self, command: bytes, replies: int) -> None:
-        """Of the next requests that contain `command`: let each be carried out, but cut its connection instead of giving the reply."""
+    def rob(self, wanted: Callable[[bytes], bool], replies: int) -> None:
+        """Of the next requests (chunks of bytes) that are `wanted`: let each be carried out, but cut its connection instead of giving the reply."""
 
         def change() -> None:
-            self._robbing = command, replies
+            self._robs, self._to_rob = wanted, replies
 
         self._call(change)
 
     @property
     def to_rob(self) -> int:
         """How many replies are still to be lost."""
-        return self._robbing[1]
+        return self._to_rob
 
     @property
     def connections(self) -> int:
@@ -153,19 +155,24 @@ class Proxy:
 
     def robs(self, data: bytes) -> bool:
         """Whether the reply to this request is one to be lost; it counts as lost then."""
-        command, left = self._robbing
-        if not left or command not in data:
-            return False
-        self._robbing = command, left - 1
-        return True
+        robbed = self._to_rob > 0 and self._robs(data)
+        self._to_rob -= robbed
+        return robbed
 
-    async def passing(self, data: bytes) -> None:
-        """Return when a chunk may pass."""
-        await self._open.wait()
-        if self.latency_seconds:
-            await asyncio.sleep(self.latency_seconds)
-        if self.bytes_per_second:
-            await asyncio.sleep(len(data) / self.bytes_per_second)
+    async def pass_on(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        """Write a chunk, when and as fast as it may pass."""
+        if self._latency_seconds:
+            await asyncio.sleep(self._latency_seconds)
+        done = 0
+        while done < len(data):
+            await self._open.wait()
+            size = len(data)
+            if self._bytes_per_second:
+                await asyncio.sleep(TURN_SECONDS)
+                size = max(1, int(self._bytes_per_second * TURN_SECONDS))
+            writer.write(data[done : done + size])
+            await writer.drain()
+            done += size
 
 
 class _Pair:
@@ -190,18 +197,14 @@ class _Pair:
 
     async def _up(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
         while data := await reader.read(CHUNK_BYTES):
-            await self._proxy.passing(data)
             self._robbed = self._robbed or self._proxy.robs(data)
-            server.write(data)
-            await server.drain()
+            await self._proxy.pass_on(data, server)
 
     async def _down(self, answers: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         while data := await answers.read(CHUNK_BYTES):
             if self._robbed:
                 return
-            await self._proxy.passing(data)
-            client.write(data)
-            await client.drain()
+            await self._proxy.pass_on(data, client)
 
     def cut(self) -> None:
         """Reset both connections; nothing that waits in them arrives any more."""

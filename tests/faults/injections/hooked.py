@@ -1,0 +1,148 @@
+"""A service with hooks: the real one, which obeys orders at the named points of its work and whose clock can be set wrong.
+
+    python -m tests.faults.injections.hooked
+
+Which service it is says `HOOKED_PROCESS` or else the local stack (`TIDEMILL_PROCESS`): `features`, and `features2` too. Orders come from the folder
+`HOOKED_ORDERS`. The service's own code knows nothing of it. `HOOKED_GROUP` puts a features worker into a consumer group of its own, `HOOKED_COMMITS_PER_COMPACTION`
+makes tables be compacted more often than every hundred commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import runpy
+import time
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tests.faults.injections.orders import Obedience
+
+_STORE = "tidemill.online_store:OnlineWriter"
+_DELTA = (
+    ("write", "tidemill.offline.delta:DeltaLog._write"),
+    ("compact", "tidemill.offline.delta:DeltaLog._maintain"),
+)
+WORK: dict[str, tuple[tuple[str, str], ...]] = {
+    "ingestion": (
+        ("send", "tidemill_ingestion.consumer:EventConsumer._send"),
+        ("commit", "tidemill_ingestion.consumer:EventConsumer._commit"),
+    ),
+    "features": (
+        ("fences", f"{_STORE}.fences"),
+        ("load", f"{_STORE}.load"),
+        ("fold", "tidemill_features.partition:Partition.advance"),
+        ("apply", f"{_STORE}.apply"),
+        ("applied", "tidemill_features.partition:Partition.applied"),
+    ),
+    "offline": _DELTA,
+    "predlog": (
+        *_DELTA,
+        ("append", "tidemill_predlog.results:ResultsTable.append"),
+        ("publish", "tidemill_predlog.outbox:Outbox.publish"),
+    ),
+    "inference": (
+        ("log", "tidemill_inference.prediction_log:PredictionLog.append"),
+        ("send", "tidemill_inference.prediction_log:send_wave"),
+        ("model", "tidemill_inference.registry:Registry._load"),
+    ),
+    "drift": (
+        ("tell", "tidemill_drift.detector:Detector._tell"),
+        ("keep", "tidemill_drift.detector:Detector._keep_position"),
+    ),
+}
+"""Service -> its steps: a name, and the function that does it. Each has a point `before_` and one `after_` it."""
+
+
+def points(service: str) -> list[str]:
+    """The points of a service at which it takes orders."""
+    return [f"{when}_{step}" for step, _ in WORK.get(service, ()) for when in ("before", "after")]
+
+
+def main() -> None:
+    """Become the service."""
+    folder = Path(os.environ["HOOKED_ORDERS"])
+    process = os.environ.get("HOOKED_PROCESS") or os.environ["TIDEMILL_PROCESS"].rpartition(":")[2]
+    service = _service(process)
+    _bend_clock(folder / "clock")
+    obedience = Obedience(folder, process)
+    for step, place in WORK.get(service, ()):
+        _hook(place, step, obedience.reach)
+    if service == "features" and (group := os.environ.get("HOOKED_GROUP")):
+        _own_everything(group)
+    if often := os.environ.get("HOOKED_COMMITS_PER_COMPACTION"):
+        delta: Any = import_module("tidemill.offline.delta")
+        delta.COMMITS_PER_COMPACTION = int(often)
+    runpy.run_module(f"tidemill_{service}", run_name="__main__", alter_sys=True)
+
+
+def _service(process: str) -> str:
+    found = re.match(r"[a-z]+", process)
+    assert found, f"no service is called {process!r}"
+    return found[0]
+
+
+def _hook(place: str, step: str, reach: Callable[[str], None]) -> None:
+    module, _, path = place.partition(":")
+    owner: Any = import_module(module)
+    *parents, name = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    setattr(owner, name, _wrapped(getattr(owner, name), step, reach))
+
+
+def _wrapped(work: Any, step: str, reach: Callable[[str], None]) -> Any:
+    if asyncio.iscoroutinefunction(work):
+
+        @wraps(work)
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            reach(f"before_{step}")
+            answer = await work(*args, **kwargs)
+            reach(f"after_{step}")
+            return answer
+
+        return call
+
+    @wraps(work)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        reach(f"before_{step}")
+        answer = work(*args, **kwargs)
+        reach(f"after_{step}")
+        return answer
+
+    return plain
+
+
+def _own_everything(group: str) -> None:
+    """A worker alone in a group of its own has every partition, whoever else has them too."""
+    app: Any = import_module("tidemill_features.app")
+    batched_app = app.batched_app
+    app.batched_app = lambda _group, *args, **kwargs: batched_app(group, *args, **kwargs)
+
+
+def _bend_clock(file: Path) -> None:
+    """Let `time.time` and `time.time_ns` be wrong by the seconds in a file; the monotonic clock stays right."""
+    right_seconds, right_ns = time.time, time.time_ns
+    looked, offset_seconds = -1.0, 0.0
+
+    def offset() -> float:
+        nonlocal looked, offset_seconds
+        now = time.monotonic()
+        if now - looked > 0.1:
+            looked = now
+            try:
+                offset_seconds = float(file.read_text())
+            except FileNotFoundError:
+                offset_seconds = 0.0
+        return offset_seconds
+
+    time.time = lambda: right_seconds() + offset()
+    time.time_ns = lambda: right_ns() + int(offset() * 1e9)
+
+
+if __name__ == "__main__":
+    main()
