@@ -18,8 +18,9 @@ from tidemill.http import add_ops_routes, fastapi_app
 from tidemill.kernel import ViewKernel
 from tidemill.online_reader import OnlineReader
 from tidemill.project import Project
-from tidemill.redis_link import RedisLink
+from tidemill.redis_client import redis_client
 from tidemill.topics import predictions_topic, topic_specs
+from tidemill_inference.first_answers import FirstAnswers
 from tidemill_inference.messages import PredictBody, answer_body, parse_predict
 from tidemill_inference.prediction_log import PredictionLog
 from tidemill_inference.predictor import Predictor
@@ -38,10 +39,11 @@ class Inference:
         self._project = project
         kernels = {name: ViewKernel(view) for name, view in project.views.items()}
         topic = predictions_topic(project.name)
-        self._link = RedisLink(settings.redis.url, REDIS_TIMEOUT_SECONDS, on_change=partial(board.report, "redis"))
+        self._link = redis_client(settings.redis.url, REDIS_TIMEOUT_SECONDS, on_change=partial(board.report, "redis"))
         self._log = PredictionLog(settings.kafka, topic, topic_specs(project)[topic], partial(board.report, "kafka"))
         self.registry = Registry(project, kernels, settings.kafka, settings.offline.root, partial(board.report, "deployments"))
-        self.predictor = Predictor(kernels, OnlineReader(self._link, project.name, kernels), self._log)
+        reader = OnlineReader(self._link, project.name, kernels)
+        self.predictor = Predictor(kernels, reader, FirstAnswers(self._link, project.name), self._log)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -42,12 +42,14 @@ class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Instance(NamedTuple):
-    """One thing to predict, checked."""
+    """One thing to predict, checked. `own_id`, `own_time`: whether the client gave them."""
 
     id: str
     subject: str | None
     time_ms: int
     given: dict[str, Any]
+    own_id: bool = False
+    own_time: bool = False
 
 
 class PredictRequest(NamedTuple):
@@ -112,7 +114,8 @@ def _checked(body: InstanceBody, now_ms: int) -> Instance:
         time_ms = now_ms if body.time is None else parse_time_ms(body.time)
     except ValueError as error:
         raise BadRequest(f"time: {error}") from None
-    return Instance(body.id or new_id(now_ms), None if body.subject is None else str(body.subject), time_ms, body.entities)
+    subject = None if body.subject is None else str(body.subject)
+    return Instance(body.id or new_id(now_ms), subject, time_ms, body.entities, body.id is not None, body.time is not None)
 
 
 def new_id(now_ms: int) -> str:

@@ -18,7 +18,6 @@ from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge, Tide
 from tidemill.kafka import MAX_BATCH_BYTES, Record, close_producer, producer, send_wave
 from tidemill.kafka_topics import ensure_topics
 from tidemill.logs import get_logger
-from tidemill.records import PredictionRecord, encode
 from tidemill.settings import KafkaSettings
 from tidemill.topics import TopicSpec, partition_of
 
@@ -29,13 +28,16 @@ RETRY_SECONDS = 0.5
 MAX_QUEUED_BYTES = 16 << 20
 _RECORD_OVERHEAD_BYTES = 200  # of a batch with one record, generously
 
+Entry = tuple[bytes, bytes]
+"""Id and encoded record of a prediction."""
+
 
 class _Waiting:
     """The records of one request, and who waits for them."""
 
     __slots__ = ("done", "records", "since", "size_bytes")
 
-    def __init__(self, records: list[tuple[bytes, bytes]], size_bytes: int) -> None:
+    def __init__(self, records: Sequence[Entry], size_bytes: int) -> None:
         self.records = records
         self.size_bytes = size_bytes
         self.since = monotonic()
@@ -59,14 +61,10 @@ class PredictionLog:
         self._something = asyncio.Event()
         self._away: str | None = "not connected yet"
 
-    async def append(self, records: Sequence[PredictionRecord]) -> None:
-        """Returns once all records are acknowledged. Raises RecordTooLarge, and KafkaUnavailable after at most two seconds.
-
-        After KafkaUnavailable the records may still be written: repeat the request with the same ids.
-        """
-        encoded = [(record.id.encode(), encode(record)) for record in records]
+    def check(self, entries: Sequence[Entry]) -> int:
+        """The size of some entries in bytes. Raises RecordTooLarge, and KafkaUnavailable when they would be refused at once."""
         size_bytes = 0
-        for key, value in encoded:
+        for key, value in entries:
             if (size := len(key) + len(value) + _RECORD_OVERHEAD_BYTES) > MAX_BATCH_BYTES:
                 raise RecordTooLarge(self._topic, partition_of(key, self._spec.partitions), size, MAX_BATCH_BYTES)
             size_bytes += size
@@ -74,7 +72,15 @@ class PredictionLog:
             raise _unavailable(self._away)
         if self._queued_bytes + size_bytes > MAX_QUEUED_BYTES:
             raise _unavailable("too many predictions wait already")
-        waiting = _Waiting(encoded, size_bytes)
+        return size_bytes
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        """Returns once all are acknowledged. Raises as `check` does, and KafkaUnavailable after at most two seconds.
+
+        After KafkaUnavailable they may still be written: repeat the request with the same ids.
+        """
+        size_bytes = self.check(entries)
+        waiting = _Waiting(entries, size_bytes)
         self._queue.append(waiting)
         self._queued_bytes += size_bytes
         self._something.set()

@@ -7,6 +7,7 @@ TidemillError                 500  root: catch this to catch what is ours
 ├── ProjectError              500  a project cannot be loaded
 ├── BadRequest                400  a caller sent something unusable
 │   ├── InvalidEvent          422  an event fails its schema (carries a reason code)
+│   ├── IdReused              409  an id stands for another request already
 │   └── BodyTooLarge          413  a request's body exceeds the limit
 ├── NotFound                  404
 │   ├── UnknownModel          404
@@ -17,7 +18,8 @@ TidemillError                 500  root: catch this to catch what is ours
 │   ├── StoreUnavailable      503  Redis
 │   │   └── SlotUnavailable   503  one slot of a Redis Cluster; others may be well
 │   ├── KafkaUnavailable      503  Kafka
-│   └── OfflineUnavailable    503  the offline store
+│   ├── OfflineUnavailable    503  the offline store
+│   └── Rebuilding            503  values in the online store that have not caught up with what was served before
 ├── StoreError                500  Redis answered a command with an error
 │   └── NoScript              500  Redis does not hold the script (nothing ran)
 ├── CorruptState              500  a stored value fails its checksum
@@ -34,6 +36,7 @@ A message says what is wrong; `mend` says what the reader can do about it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -96,6 +99,19 @@ class InvalidEvent(BadRequest):
     def __init__(self, reason: str, message: str, *, mend: str = "") -> None:
         super().__init__(message, mend=mend)
         self.reason = reason
+
+
+class IdReused(BadRequest):
+    """A request carries the id of another request. `differing`: what of it is not as it was there."""
+
+    http_status = 409
+
+    def __init__(self, id: str, differing: list[str]) -> None:
+        super().__init__(
+            f"id {id!r} stands for another request already: {', '.join(differing)} differ",
+            mend="repeat the request as it was, or choose another id",
+        )
+        self.differing = differing
 
 
 class BodyTooLarge(BadRequest):
@@ -163,6 +179,17 @@ class KafkaUnavailable(Unavailable):
 
 class OfflineUnavailable(Unavailable):
     """The offline store cannot be read or written: no space, no rights, not reachable, or another writer is always faster."""
+
+
+class Rebuilding(Unavailable):
+    """Values of some views are not served, since the online store is being made anew. `views`: their names."""
+
+    def __init__(self, views: Sequence[str]) -> None:
+        super().__init__(
+            f"rebuilding: the online store has not caught up yet for {', '.join(views)}",
+            mend=f"retry; if it stays so, see that feature computation runs (tidemill status), or run: tidemill rebuild {views[0]}",
+        )
+        self.views = list(views)
 
 
 class StoreError(TidemillError):

@@ -110,6 +110,9 @@ INFERENCE_REQUEST_SECONDS = _histogram(
 )
 INFERENCE_RESPONSES = _counter("inference_responses_total", "Answers to prediction requests by HTTP status", "model", "status")
 PREDICTIONS = _counter("inference_predictions_total", "Predictions made and logged", "model", "version")
+PREDICTIONS_REPEATED = _counter(
+    "inference_predictions_repeated_total", "Requests answered with the prediction of an earlier one of the same id", "model"
+)
 DEPLOYMENT_FAILURES = _counter("inference_deployment_failures_total", "Deployments that could not be loaded, retries included", "model")
 MODELS_LOADED = _gauge("inference_model_loaded_info", "1 for each model version that is loaded", "model", "version")
 

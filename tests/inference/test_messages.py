@@ -39,7 +39,7 @@ def test_defaults_and_given_values() -> None:
     assert isinstance(item, Instance)
     assert (item.subject, item.time_ms, item.given) == (None, NOW_MS, {"a": 1})
     (item,) = parse_predict(b'{"entities": {}, "id": "x", "subject": 7, "time": "1970-01-01T00:00:01+00:00"}', NOW_MS).instances
-    assert item == Instance("x", "7", 1000, {})
+    assert item == Instance("x", "7", 1000, {}, own_id=True, own_time=True)
 
 
 def test_ids_differ_and_sort_by_time() -> None:

@@ -10,19 +10,19 @@ from tests.demo_state import NOW_MS
 
 from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge
 from tidemill.kafka import consumer, send_wave
-from tidemill.records import PredictionRecord, decoder
+from tidemill.records import PredictionRecord, decoder, encode
 from tidemill.settings import KafkaSettings
 from tidemill.topics import TopicSpec, partition_of
 from tidemill_inference import prediction_log
-from tidemill_inference.prediction_log import PredictionLog
+from tidemill_inference.prediction_log import Entry, PredictionLog
 
 pytestmark = pytest.mark.integration
 SPEC = TopicSpec(4, {})
 
 
-def record(name: str, text: str = "") -> PredictionRecord:
+def record(name: str, text: str = "") -> Entry:
     """A prediction."""
-    return PredictionRecord(name, "m", "v1", NOW_MS, NOW_MS, [1.5], 0.25, None, {"text": text})
+    return name.encode(), encode(PredictionRecord(name, "m", "v1", NOW_MS, NOW_MS, [1.5], 0.25, None, {"text": text}))
 
 
 @asynccontextmanager
