@@ -11,33 +11,41 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tidemill.errors import CorruptState, FenceConflict, TopicMismatch, TopicRecreated
+from tidemill.errors import CorruptState, FenceConflict, Rebuilding, TopicMismatch, TopicRecreated
 from tidemill.fences import Fence
 from tidemill.fold import LogEntry, PartitionFold, empty_fence
-from tidemill.kernel import EntityState, ViewKernel
+from tidemill.kernel import ViewKernel
+from tidemill.packed import EntityState, Patch
 
 _STATE_BYTES = 1_000  # what a decoded state takes beside its packed tiles, roughly
 
 
 class Batch(NamedTuple):
-    """The outcome of folding a slice: the new fence, and the whole new value of every entity that changed."""
+    """The outcome of folding a slice: the new fence, and for every entity that changed its new value or what changed in it."""
 
     before: Fence
     after: Fence
     fence: bytes
-    values: dict[bytes, bytes]
+    values: dict[bytes, bytes | Patch]
     folded: int
     oldest_known_ms: int | None
 
 
 class Partition:
-    """Folds slices that follow each other, beginning at the stored fence (None: there is none yet). `stored`: what the store must have."""
+    """Folds slices that follow each other, beginning at the stored fence (None: there is none yet). `stored`: what the store must have.
 
-    def __init__(self, kernel: ViewKernel, decode: Callable[..., LogEntry], number: int, stored: bytes | None, cache_bytes: int) -> None:
+    `log_end`: where the topic ended when the partition began; without a fence its values are not served before that is reached.
+    Raises CorruptState, TopicMismatch, and Rebuilding while `tidemill rebuild` writes the partition.
+    """
+
+    def __init__(
+        self, kernel: ViewKernel, decode: Callable[..., LogEntry], number: int, stored: bytes | None, cache_bytes: int, log_end: int = 0
+    ) -> None:
         self.where = f"view {kernel.view.name!r} partition {number}"
         self._kernel = kernel
         self._decode = decode
-        self._fence = _checked(kernel, number, stored, self.where)
+        self._rebuild = _rebuild(kernel, number)
+        self._fence = _checked(kernel, number, stored, self.where, log_end)
         self.stored = stored or self._fence.encode()
         self._fold = PartitionFold(kernel, self._fence)
         self._cache = StateCache(cache_bytes)
@@ -55,7 +63,10 @@ class Partition:
         if self.next > log.stop:
             raise _recreated(self.where, f"the topic ends at offset {log.stop}, but the store has applied everything below {self.next}")
         if self.next < log.start:
-            raise _recreated(self.where, f"the topic begins at offset {log.start}, but the store needs the records from {self.next} on")
+            raise TopicRecreated(
+                f"{self.where}: the topic begins at offset {log.start}, but the store needs the records from {self.next} on",
+                mend=f"if the offline store has them, {self._rebuild}; else bring the topic's records back",
+            )
         return max(self.next - 1, log.start)
 
     def accept(self, start: int, records: Sequence[Any]) -> list[LogEntry]:
@@ -86,15 +97,15 @@ class Partition:
             try:
                 self._cache.states[entity] = self._kernel.decode(value)
             except CorruptState as error:
-                raise CorruptState(f"{self.where}, entity {entity!r}: {error.message}", mend=_REBUILD.format(self.where)) from error
+                raise CorruptState(f"{self.where}, entity {entity!r}: {error.message}", mend=self._rebuild) from error
         self._cache.touch(values)
 
     def advance(self, entries: Sequence[LogEntry]) -> Batch:
         """Folds entries whose entities are all here. Until `applied` says so the store does not have the outcome."""
         states = self._cache.states
         progress = self._fold.advance(entries, states)
-        after, encode = self._fold.fence, self._kernel.encode
-        values = {entity: encode(states[entity]) for entity in progress.touched}
+        after, write = self._fold.fence, self._kernel.write
+        values = {entity: write(states[entity]) for entity in progress.touched}
         return Batch(self._fence, after, after.encode(), values, progress.folded, progress.oldest_known_ms)
 
     def applied(self, batch: Batch) -> None:
@@ -113,11 +124,11 @@ class StateCache:
         self._sizes: dict[bytes, int] = {}
         self._bytes = 0
 
-    def touch(self, stored: Mapping[bytes, bytes]) -> None:
+    def touch(self, stored: Mapping[bytes, bytes | Patch]) -> None:
         """Notes the sizes of what was just loaded or written."""
         sizes = self._sizes
         for entity, value in stored.items():
-            size = len(value) + _STATE_BYTES
+            size = (len(value) if isinstance(value, bytes) else value.length) + _STATE_BYTES
             self._bytes += size - sizes.pop(entity, 0)
             sizes[entity] = size
 
@@ -129,11 +140,8 @@ class StateCache:
             del self.states[oldest]
 
 
-_REBUILD = "repair the store from a backup, or delete the fence of {0} to have it rebuilt from the topic"
-
-
-def _checked(kernel: ViewKernel, number: int, stored: bytes | None, where: str) -> Fence:
-    """The fence to begin from. Raises CorruptState, or TopicMismatch when stored values were made by another definition."""
+def _checked(kernel: ViewKernel, number: int, stored: bytes | None, where: str, log_end: int) -> Fence:
+    """The fence to begin from. Raises CorruptState, TopicMismatch when stored values were made by another definition, Rebuilding."""
     view = kernel.view
     if number >= view.partitions:
         raise TopicMismatch(
@@ -141,11 +149,11 @@ def _checked(kernel: ViewKernel, number: int, stored: bytes | None, where: str) 
             mend="declare what the topic has under a new view name: where an entity lives depends on the count",
         )
     if stored is None:
-        return empty_fence(kernel)
+        return empty_fence(kernel, until=log_end)
     try:
         fence = Fence.decode(stored)
     except msgspec.DecodeError as error:
-        raise CorruptState(f"{where}: the stored fence cannot be read: {error}", mend=_REBUILD.format(where)) from error
+        raise CorruptState(f"{where}: the stored fence cannot be read: {error}", mend=_rebuild(kernel, number)) from error
     if fence.partitions != view.partitions:
         raise TopicMismatch(
             f"{where}: the store was filled with {fence.partitions} partitions, {view.partitions} are declared",
@@ -154,15 +162,21 @@ def _checked(kernel: ViewKernel, number: int, stored: bytes | None, where: str) 
     if fence.definition != kernel.definition:
         raise TopicMismatch(
             f"{where}: the store was filled by another definition of this view ({fence.definition}, now {kernel.definition})",
-            mend=f"restore the old definition, give the view a new name, or delete the fence of {where} to have it rebuilt from the topic",
+            mend=f"restore the old definition, give the view a new name, or have it made anew: {_rebuild(kernel, number)}",
         )
+    if fence.builder:
+        raise Rebuilding([view.name])
     return fence
+
+
+def _rebuild(kernel: ViewKernel, number: int) -> str:
+    return f"run: tidemill rebuild {kernel.view.name} --partition {number}"
 
 
 def _recreated(where: str, what: str) -> TopicRecreated:
     return TopicRecreated(
         f"{where}: {what}: the topic was truncated, expired or created anew",
-        mend=f"bring the topic's records back, or delete the fence of {where} to have it rebuilt from what the topic holds now",
+        mend=f"bring the topic's records back, or delete the fence of {where} to have it folded anew from what the topic holds now",
     )
 
 

@@ -1,39 +1,60 @@
-"""The online store as its writer sees it: one packed value per entity, one fence per partition of a view, changed together or not at all.
+"""The online store as its writer sees it: one packed value per entity, one fence per partition of a view's log, changed together or not at all.
 
     writer = OnlineWriter(link, project.name)
-    fence, values = await writer.load("shop_sales", 3, [b"north", b"south"])
-    applied = await writer.apply("origin_delays", 3, expected=fence, fence=new_fence, values=new_values)
+    fence, values = await writer.load(shop_sales.log, 3, [b"north", b"south"])
+    applied = await writer.apply(origin_delays.log, 3, expected=fence, fence=new_fence, values=new_values)
 
-All keys of a partition share one cluster slot. Only whole, absolute values are written, so applying the same batch twice is harmless.
+All keys of a partition share one cluster slot. What is written is absolute, whole values or pieces at their places, so applying the same
+batch twice is harmless.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 
-from tidemill.redis_link import RedisLink
+from tidemill.errors import CorruptState, SlotUnavailable
+from tidemill.names import LogName
+from tidemill.packed import Patch
+from tidemill.redis_client import RedisClient
+from tidemill.redis_link import Arg
 from tidemill.topics import fence_key, state_key
 
 # A script is isolated but not rolled back. So: the first line lets Redis refuse the whole script when it is out of memory, cannot write
-# its disk or is a replica; SET of whole values cannot fail half-way; the fence comes last. Lua unpacks at most 8,000 values at once.
+# its disk or is a replica; the lengths of all values that are changed in place are looked at before anything is written; after that SET of
+# a whole value and SETRANGE within a value cannot fail; the fence comes last. Lua unpacks at most 8,000 values at once.
+# ARGV: expected fence, new fence, number of whole values, these values; then for each other key its length, its number of pieces, and each
+# piece's offset and bytes.
 _APPLY = """#!lua
 local found = redis.call('GET', KEYS[1]) or ''
 if found ~= ARGV[1] then return found end
-for first = 2, #KEYS, 1000 do
+local wholes = tonumber(ARGV[3])
+local at = wholes + 4
+for k = wholes + 2, #KEYS do
+  if redis.call('STRLEN', KEYS[k]) ~= tonumber(ARGV[at]) then return {KEYS[k]} end
+  at = at + 2 + 2 * tonumber(ARGV[at + 1])
+end
+for first = 2, wholes + 1, 1000 do
   local pairs = {}
-  for i = first, math.min(first + 999, #KEYS) do
+  for i = first, math.min(first + 999, wholes + 1) do
     pairs[#pairs + 1] = KEYS[i]
-    pairs[#pairs + 1] = ARGV[i + 1]
+    pairs[#pairs + 1] = ARGV[i + 2]
   end
   redis.call('MSET', unpack(pairs))
+end
+at = wholes + 4
+for k = wholes + 2, #KEYS do
+  local last = at + 1 + 2 * tonumber(ARGV[at + 1])
+  for p = at + 2, last, 2 do redis.call('SETRANGE', KEYS[k], ARGV[p], ARGV[p + 1]) end
+  at = last + 1
 end
 redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """
 
-# Another worker may have begun the partition meanwhile; then its values stay.
+# Somebody else may have begun the partition meanwhile; then its values stay.
 _CLEAR = """#!lua
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 for i = 2, #KEYS do redis.call('UNLINK', KEYS[i]) end
 return 1
 """
@@ -42,51 +63,93 @@ return 1
 class OnlineWriter:
     """Reads and changes the state of partitions. Every method raises what `RedisLink.call` raises."""
 
-    def __init__(self, link: RedisLink, project: str) -> None:
+    def __init__(self, link: RedisClient, project: str) -> None:
         self._link = link
         self._project = project
 
-    async def fences(self, partitions: Sequence[tuple[str, int]]) -> list[bytes | None]:
-        """The fences of (view, partition)s as they are stored; None where nothing has been applied."""
-        fences: list[bytes | None] = await self._link.call(b"MGET", *(fence_key(self._project, *partition) for partition in partitions))
-        return fences
+    async def fences(self, partitions: Sequence[tuple[LogName, int]]) -> Sequence[bytes | SlotUnavailable | None]:
+        """The fences of (log, partition)s as they are stored; None where nothing has been applied.
 
-    async def load(self, view: str, partition: int, entities: Sequence[bytes]) -> tuple[bytes | None, dict[bytes, bytes]]:
+        In a cluster, a fence that cannot be read now has the error in its place.
+        """
+        keys = [fence_key(self._project, *partition) for partition in partitions]
+        with contextlib.suppress(SlotUnavailable):
+            return await self._link.mget(keys)
+        return [await self._fence(key) for key in keys]
+
+    async def _fence(self, key: bytes) -> bytes | SlotUnavailable | None:
+        try:
+            fence: bytes | None = await self._link.call(b"GET", key)
+        except SlotUnavailable as error:
+            return error
+        return fence
+
+    async def load(self, log: LogName, partition: int, entities: Sequence[bytes]) -> tuple[bytes | None, dict[bytes, bytes]]:
         """The fence and the stored values of entities, read in one command; an entity that is not stored is left out."""
-        fence, *values = await self._link.call(
-            b"MGET", fence_key(self._project, view, partition), *self._state_keys(view, partition, entities)
-        )
+        fence, *values = await self._link.mget([fence_key(self._project, log, partition), *self._state_keys(log, partition, entities)])
         return fence, {entity: value for entity, value in zip(entities, values, strict=True) if value is not None}
 
-    async def apply(self, view: str, partition: int, expected: bytes | None, fence: bytes, values: Mapping[bytes, bytes]) -> bool:
+    async def apply(
+        self, log: LogName, partition: int, expected: bytes | None, fence: bytes, values: Mapping[bytes, bytes | Patch]
+    ) -> bool:
         """Writes entities and the new fence if the stored fence is `expected` (None: absent); else changes nothing and returns False.
 
         True also when the new fence is there already: an earlier attempt whose reply was lost. After an error it is unknown whether
-        the batch was applied: ask again with the same arguments.
+        the batch was applied: ask again with the same arguments. Raises CorruptState, and changes nothing, when a value that is to be
+        changed in place is not as long as it was left.
         """
-        keys = [fence_key(self._project, view, partition), *self._state_keys(view, partition, values)]
-        found = await self._link.script(_APPLY, keys, [expected or b"", fence, *values.values()])
+        prefix, keys, wholes, patches = state_key(self._project, log, partition, b""), list[bytes](), list[Arg](), list[Arg]()
+        patched = list[bytes]()
+        for entity, value in values.items():
+            if isinstance(value, bytes):
+                keys.append(prefix + entity)
+                wholes.append(value)
+            else:
+                patched.append(prefix + entity)
+                patches += value.length, len(value.pieces)
+                for piece in value.pieces:
+                    patches += piece
+        args: list[Arg] = [expected or b"", fence, len(wholes), *wholes, *patches]
+        found = await self._link.script(_APPLY, [fence_key(self._project, log, partition), *keys, *patched], args)
+        if isinstance(found, list):
+            what = f"log {log!r} partition {partition}, entity {found[0].removeprefix(prefix)!r}"
+            raise CorruptState(
+                f"{what}: the stored value was deleted or altered by hand", mend=f"run: tidemill rebuild {log.rpartition('.')[0]}"
+            )
         return bool(found in (1, fence))
 
-    async def begin(self, view: str, partition: int, fence: bytes) -> None:
+    async def begin(self, log: LogName, partition: int, fence: bytes) -> None:
         """Makes a partition without a fence ready to be folded from the beginning: deletes what old entities it has, then sets the fence.
 
         Nothing happens when another worker was faster; the next `apply` will tell.
         """
-        key, pattern, cursor = fence_key(self._project, view, partition), state_key(self._project, view, partition, b"*"), b"0"
-        while True:
-            cursor, old = await self._link.call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
-            if old and not await self._link.script(_CLEAR, [key, *old], []):
-                return
-            if cursor == b"0":
-                break
-        await self._link.call(b"SET", key, fence, b"NX")
+        if await self.delete_entities(log, partition, None):
+            await self._link.call(b"SET", fence_key(self._project, log, partition), fence, b"NX")
+
+    async def delete_entities(self, log: LogName, partition: int, expected: bytes | None) -> bool:
+        """Deletes all entities of a partition, unless its fence is another than `expected` (None: absent): then it returns False."""
+        fence = fence_key(self._project, log, partition)
+        async for entities in self.entities(log, partition):
+            if not await self._link.script(_CLEAR, [fence, *self._state_keys(log, partition, entities)], [expected or b""]):
+                return False
+        return True
+
+    async def entities(self, log: LogName, partition: int) -> AsyncIterator[list[bytes]]:
+        """The entities that are stored of a partition, some at a time. One may come twice, one that is being added may not come."""
+        prefix = state_key(self._project, log, partition, b"")
+        async for keys in self._link.scan(prefix + b"*"):
+            if keys:
+                yield [key.removeprefix(prefix) for key in keys]
 
     async def eviction_policy(self) -> str:
-        """The server's `maxmemory-policy`."""
-        info: bytes = await self._link.call(b"INFO", b"memory")
-        return next((line[17:].decode() for line in info.splitlines() if line.startswith(b"maxmemory_policy:")), "unknown")
+        """The server's `maxmemory-policy`; in a cluster the first that is not noeviction, of the primaries that answer."""
+        infos = [
+            dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
+            for info in await self._link.everywhere(b"INFO", b"memory")
+        ]
+        policies = [info.get(b"maxmemory_policy", b"unknown").decode() for info in infos]
+        return next((policy for policy in policies if policy != "noeviction"), "noeviction")
 
-    def _state_keys(self, view: str, partition: int, entities: Sequence[bytes] | Mapping[bytes, bytes]) -> list[bytes]:
-        prefix = state_key(self._project, view, partition, b"")
+    def _state_keys(self, log: LogName, partition: int, entities: Sequence[bytes] | Mapping[bytes, bytes]) -> list[bytes]:
+        prefix = state_key(self._project, log, partition, b"")
         return [prefix + entity for entity in entities]

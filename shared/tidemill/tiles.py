@@ -88,7 +88,7 @@ class TileLayout:
                 merged[i] = float(tiles[_newest(tiles[:, self.place(Slot("last_time", slot.column))]), i])
             else:
                 n, total = self.place(Slot("n", slot.column)), self.place(Slot("sum", slot.column))
-                merged[i] = _merge_m2(tiles[:, n], tiles[:, total], tiles[:, i])
+                merged[i] += _m2_between(tiles[:, n], tiles[:, total], merged[n], merged[total])
         return merged
 
     def _compile_fold(self, columns: dict[str, Column]) -> Fold:
@@ -117,11 +117,15 @@ def _newest(times: Matrix) -> int:
     return len(times) - 1 - int(times[::-1].argmax())
 
 
-def _merge_m2(n: Matrix, total: Matrix, m2: Matrix) -> float:
-    """Chan, Golub and LeVeque (1979): M2 = sum M2_i + sum n_i (mean_i - mean)^2."""
+def _m2_between(n: Matrix, total: Matrix, n_all: float, total_all: float) -> float:
+    """What merging adds to the sum of all M2: sum n_i (mean_i - mean)^2. Chan, Golub and LeVeque (1979)."""
     seen = n > 0
-    n, total, m2 = n[seen], total[seen], m2[seen]
-    if not len(n):
+    if not seen.all():
+        n, total = n[seen], total[seen]
+    if not n_all:
         return 0.0
-    spread = total / n - total.sum() / n.sum()
-    return float(m2.sum() + (n * spread * spread).sum())
+    spread = total / n
+    spread -= total_all / n_all
+    spread *= spread
+    spread *= n
+    return float(np.add.reduce(spread))

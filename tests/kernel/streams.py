@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tidemill import Event, FeatureView, aggregations
 from tidemill.aggregations import LIFETIME, Aggregation
 from tidemill.declarations import Feature
-from tidemill.kernel import EntityState, ViewKernel
+from tidemill.kernel import ViewKernel
+from tidemill.packed import EntityState
 
 START_MS = 1_700_000_000_000
 MINUTE_MS = 60_000

@@ -12,7 +12,7 @@ from tidemill.fences import Fence, position, proof_of
 NATURALS = st.integers(0, 2**63 - 1)
 FENCES = st.builds(
     Fence, NATURALS, st.text(max_size=20), NATURALS, st.integers(0, 2**32 - 1), st.dictionaries(NATURALS, NATURALS, max_size=8),
-    NATURALS, NATURALS, NATURALS, NATURALS,
+    NATURALS, NATURALS, NATURALS, NATURALS, NATURALS, st.text(max_size=4),
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from tests.kernel.streams import MINUTE_MS, Happening, Reference, everything, fo
 
 from tidemill.fences import Fence, proof_of
 from tidemill.fold import LogEntry, PartitionFold, empty_fence, entities_of, entry_decoder
-from tidemill.kernel import EntityState
+from tidemill.packed import EntityState
 from tidemill.records import ViewRecord, encode
 
 KERNEL = everything()

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.kernel.streams import DEDUPE, EVENT, MINUTE_MS, START_MS, Happening, Reference, Values, everything, fold_all, streams
 
-from tidemill import FeatureView, count, last, max, mean, std
+from tidemill import FeatureView, count, last, max, mean, packed, std
 from tidemill.errors import CorruptState
-from tidemill.kernel import Applied, EntityState, ViewKernel
+from tidemill.kernel import Applied, ViewKernel
+from tidemill.packed import EntityState, Patch
 
 KERNEL = everything()
 HORIZON_MS = 60 * MINUTE_MS
@@ -93,14 +94,21 @@ def test_merging_no_tiles_gives_the_empty_tile() -> None:
 
 
 def stored_limit(kernel: ViewKernel) -> int:
-    """The most bytes a value may have when no more tiles are kept than a window can reach."""
+    """The most bytes a value may have: the tiles a window can reach, a sixth of them in reserve, and one row more of each length."""
     one = len(kernel.encode(fold_all(kernel, [at(START_MS)])))
-    return one + 8 * DEDUPE + sum(resolution.kept_tiles * (resolution.packer.size + 8) for resolution in kernel.resolutions)
+    rows = sum((resolution.kept_tiles * 7 / 6 + 1) * (8 * resolution.layout.width + 4) for resolution in kernel.resolutions)
+    return int(one + 8 * DEDUPE + rows)
+
+
+def in_reach(state: EntityState) -> list[int]:
+    """How many closed tiles of each length a window can still reach."""
+    kept = [resolution.kept_tiles for resolution in KERNEL.resolutions]
+    return [int((tiles.ages <= most).sum()) for tiles, most in zip(KERNEL.packing.view(state), kept, strict=True)]
 
 
 @given(streams(max_size=40))
 def test_tiles_that_no_window_reaches_are_dropped(events: list[Happening]) -> None:
-    """However long the stream, a value holds no more tiles than the windows at its newest event can reach."""
+    """However long the stream, a value holds hardly more tiles than the windows at its newest event can reach."""
     state, limit = KERNEL.new_state(), stored_limit(KERNEL)
     for event in events:
         apply(state, event)
@@ -113,13 +121,58 @@ def test_a_steady_stream_keeps_exactly_what_windows_reach() -> None:
     An event in reach of the hour's tiles but not of the minutes' is folded where it counts and left out where it does not.
     """
     state = fold_all(KERNEL, [at(START_MS + i * MINUTE_MS) for i in range(180)])
-    assert len(KERNEL.encode(state)) == stored_limit(KERNEL) - 8 * DEDUPE
+    assert in_reach(state) == [resolution.kept_tiles for resolution in KERNEL.resolutions]
+    length = len(KERNEL.encode(state))
+    assert length <= stored_limit(KERNEL)
     before = KERNEL.read(KERNEL.encode(state), state.newest)
     assert apply(state, at(state.newest - 30 * MINUTE_MS)) is Applied.FOLDED
-    assert len(KERNEL.encode(state)) == stored_limit(KERNEL) - 8 * DEDUPE
+    assert len(KERNEL.encode(state)) == length
     after = KERNEL.read(KERNEL.encode(state), state.newest)
     changed = [i for i, feature in enumerate(KERNEL.view.served) if feature.name.startswith("count_0")]
     assert [after.values[i] - before.values[i] for i in changed] == [0.0, 0.0, 0.0, 1.0, 1.0]
+
+
+@given(streams(max_size=60), st.data())
+def test_pieces_make_the_whole(events: list[Happening], data: st.DataObject) -> None:
+    """What is written after each batch, whole or in pieces, leaves the store with exactly the encoded state."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed, "PATCH_BYTES", 0)
+        state, stored, pieces = KERNEL.new_state(), b"", 0
+        for event in events:
+            apply(state, event)
+            if data.draw(st.booleans()):
+                written = KERNEL.write(state)
+                stored, pieces = (patched(stored, written), pieces + 1) if isinstance(written, Patch) else (written, pieces)
+                assert stored == KERNEL.encode(state)
+                if data.draw(st.booleans()):
+                    state = KERNEL.decode(stored)
+
+
+def patched(stored: bytes, patch: Patch) -> bytes:
+    """A stored value after a change in place."""
+    assert len(stored) == patch.length
+    value = bytearray(stored)
+    for offset, piece in patch.pieces:
+        value[offset : offset + len(piece)] = piece
+    assert len(value) == patch.length
+    return bytes(value)
+
+
+def test_a_long_value_is_changed_in_short_pieces() -> None:
+    """With an event in every tile, most writes are a few short pieces, and the whole value is laid out anew once in many tiles."""
+    kernel = ViewKernel(FeatureView("busy", EVENT, "who", [count(), mean("x")], windows=["1h", "24h", "7d"]))
+    state, wholes, patches = kernel.new_state(), 0, list[Patch]()
+    for i in range(8 * 24 * 12):
+        kernel.apply(state, START_MS + i * 5 * MINUTE_MS, None, Values(1.0, i, True))
+        written = kernel.write(state)
+        if isinstance(written, Patch):
+            patches.append(written)
+        else:
+            wholes += 1
+    assert 4 * wholes < len(patches)
+    for patch in patches:
+        assert len(patch.pieces) <= 4
+        assert 3 * len(b"".join(piece for _, piece in patch.pieces)) < patch.length
 
 
 def test_a_long_silence_leaves_one_tile() -> None:
