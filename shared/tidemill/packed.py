@@ -87,8 +87,8 @@ class _Length:
 
     def __init__(self, width: int, kept: int, place: int) -> None:
         self.kept, self.place = kept, place
-        self.row = struct.Struct(f"<I{width}d")
-        self.size = self.row.size
+        row = struct.Struct(f"<I{width}d")
+        self.size, self.pack_into, self.unpack_from = row.size, row.pack_into, row.unpack_from
         self.dtype = np.dtype([("low", "<u4"), ("slots", "<f8", (width,))])
         self.end = place + 3 + width
 
@@ -111,16 +111,19 @@ class Packing:
 
     def open(self, state: EntityState, r: int, index: int, slots: list[float]) -> None:
         """Closes the open tile of a length and opens a newer one."""
-        closed, slots_closed = state.index[r], state.slots[r]
+        closed, slots_closed, length = state.index[r], state.slots[r], self._lengths[r]
         state.index[r], state.slots[r] = index, slots
-        if closed < index - self._lengths[r].kept:  # and so is every tile before it
+        if closed < index - length.kept:  # and so is every tile before it
             if state.count[r]:
                 state.rows[r], state.count[r], state.changed, state.rows_crc = bytearray(), 0, None, None
             return
-        length, n = self._room(state, r), state.count[r]
-        length.row.pack_into(state.rows[r], n * length.size, closed & _LOW, *slots_closed)
-        self._note(state, r, n)
-        state.count[r] = n + 1
+        n, size = state.count[r], length.size
+        if (n + 1) * size > len(state.rows[r]):
+            n = self._make_room(state, r)
+        length.pack_into(state.rows[r], n * size, closed & _LOW, *slots_closed)
+        state.count[r], state.rows_crc = n + 1, None
+        if state.changed is not None:
+            state.changed.append((r, n))
 
     def row(self, state: EntityState, r: int, index: int) -> tuple[int, list[float] | None]:
         """Where the closed tile `index` stands or would stand, and its slots."""
@@ -128,44 +131,41 @@ class Packing:
         age = state.index[r] - index
         j, n = int(ages.searchsorted(age)), len(ages)
         if j < n and int(ages[j]) == age:
-            return n - 1 - j, list(length.row.unpack_from(state.rows[r], (n - 1 - j) * length.size)[1:])
+            return n - 1 - j, list(length.unpack_from(state.rows[r], (n - 1 - j) * length.size)[1:])
         return n - j, None
 
     def replace(self, state: EntityState, r: int, i: int, index: int, slots: list[float]) -> None:
         """Changes a closed tile."""
         length = self._lengths[r]
-        length.row.pack_into(state.rows[r], i * length.size, index & _LOW, *slots)
-        self._note(state, r, i)
-
-    def insert(self, state: EntityState, r: int, index: int, slots: list[float]) -> None:
-        """Adds a closed tile among the others."""
-        length = self._room(state, r)
-        (i, _), n, size = self.row(state, r, index), state.count[r], length.size
-        rows = state.rows[r]
-        rows[(i + 1) * size : (n + 1) * size] = rows[i * size : n * size]
-        length.row.pack_into(rows, i * size, index & _LOW, *slots)
-        state.count[r], state.changed, state.rows_crc = n + 1, None, None
-
-    def _note(self, state: EntityState, r: int, i: int) -> None:
+        length.pack_into(state.rows[r], i * length.size, index & _LOW, *slots)
         state.rows_crc = None
         if state.changed is not None:
             state.changed.append((r, i))
 
+    def insert(self, state: EntityState, r: int, index: int, slots: list[float]) -> None:
+        """Adds a closed tile among the others."""
+        n, size = state.count[r], self._lengths[r].size
+        if (n + 1) * size > len(state.rows[r]):
+            n = self._make_room(state, r)
+        (i, _), rows = self.row(state, r, index), state.rows[r]
+        rows[(i + 1) * size : (n + 1) * size] = rows[i * size : n * size]
+        self._lengths[r].pack_into(rows, i * size, index & _LOW, *slots)
+        state.count[r], state.changed, state.rows_crc = n + 1, None, None
+
     def _ages(self, state: EntityState, r: int) -> npt.NDArray[np.uint32]:
         return _ages(np.frombuffer(state.rows[r], self._lengths[r].dtype, state.count[r]), state.index[r])
 
-    def _room(self, state: EntityState, r: int) -> _Length:
-        """Makes room for one more closed tile: drops those that no window reaches and adds free rows, unless one is free."""
+    def _make_room(self, state: EntityState, r: int) -> int:
+        """Drops the closed tiles of a length that no window reaches and adds free rows; returns how many are in use."""
         length, rows, n = self._lengths[r], state.rows[r], state.count[r]
-        if (n + 1) * length.size > len(rows):
-            if n and (state.index[r] - int.from_bytes(rows[:4], "little")) & _LOW > length.kept:
-                dropped = int((self._ages(state, r) > length.kept).sum())
-                rows, n = rows[dropped * length.size :], n - dropped
-                state.rows[r], state.count[r] = rows, n
-            free = max(n // 6, min(8, sum(state.count) // 6), 1)
-            rows.extend(bytes(free * length.size))
-            state.changed = state.rows_crc = None
-        return length
+        if n and (state.index[r] - int.from_bytes(rows[:4], "little")) & _LOW > length.kept:
+            dropped = int((self._ages(state, r) > length.kept).sum())
+            rows, n = rows[dropped * length.size :], n - dropped
+            state.rows[r], state.count[r] = rows, n
+        free = max(n // 6, min(8, sum(state.count) // 6), 1)
+        rows.extend(bytes((n + free) * length.size - len(rows)))
+        state.changed = None
+        return n
 
     def encode(self, state: EntityState) -> bytes:
         """The value, whole."""
@@ -199,7 +199,9 @@ class Packing:
             fields += slots
         rest = b"".join((self._head.pack(*fields), *state.ids))
         if state.rows_crc is None:
-            state.rows_crc = zlib.crc32(b"".join(state.rows))
+            state.rows_crc = 0
+            for rows in state.rows:
+                state.rows_crc = zlib.crc32(rows, state.rows_crc)
         return _CRC.pack(zlib.crc32(rest, state.rows_crc)) + rest
 
     def decode(self, value: bytes) -> EntityState:
