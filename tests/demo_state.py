@@ -18,9 +18,10 @@ from sklearn.base import is_classifier
 
 from tidemill.declarations import FeatureView, Model
 from tidemill.engine import Engine
-from tidemill.fold import LogEntry, PartitionFold, entry_decoder
-from tidemill.kernel import EntityState, ViewKernel
+from tidemill.fold import LogEntry, PartitionFold, empty_fence, entry_decoder
+from tidemill.kernel import ViewKernel
 from tidemill.models import Artifact, GoldenRow, Manifest, ModelInput, Parity, input_of, save_artifact
+from tidemill.packed import EntityState
 from tidemill.project import Project, load_project
 from tidemill.records import DeploymentRecord, ViewRecord, encode
 from tidemill.topics import entity_key, fence_key, state_key
@@ -42,7 +43,7 @@ def trip(at: int, zone: str, fare: float = 10.0, tip: float | None = None, drive
 
 
 class Store:
-    """Folds events into a real Redis, as feature computation does, one batch per call of `apply`."""
+    """Folds events into a real Redis, as feature computation does: it begins every partition, then one batch per call of `apply`."""
 
     def __init__(self, url: str, project: Project | None = None) -> None:
         self.project = project or demo()
@@ -50,6 +51,13 @@ class Store:
         self.folds: dict[tuple[str, int], PartitionFold] = {}
         self.states: dict[tuple[str, int], dict[bytes, EntityState]] = {}
         self._sent = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Gives every partition that has none its first fence."""
+        for view in self.project.views.values():
+            for partition in range(view.partitions):
+                self.client.set(fence_key(self.project.name, view.log, partition), empty_fence(ViewKernel(view)).encode(), nx=True)
 
     def get(self, key: bytes) -> bytes:
         """What lies under a Redis key."""
@@ -87,8 +95,8 @@ class Store:
         fold, states = self._fold_of(view, partition), self.states.setdefault((view.name, partition), {})
         touched = fold.advance(entries, states).touched
         name = self.project.name
-        values = {state_key(name, view.name, partition, key): fold.kernel.encode(states[key]) for key in touched}
-        return values, (fence_key(name, view.name, partition), fold.fence.encode())
+        values = {state_key(name, view.log, partition, key): fold.kernel.encode(states[key]) for key in touched}
+        return values, (fence_key(name, view.log, partition), fold.fence.encode())
 
 
 def trained(model: Model, version: str = "v1", seed: int = 0) -> Artifact:

@@ -16,10 +16,21 @@ from faust.types import TP
 from tidemill import metrics
 from tidemill.clock import now_ms
 from tidemill.delivery import Chain, Held, Slice
-from tidemill.errors import CorruptState, FenceConflict, StoreError, TidemillError, TopicMismatch, TopicRecreated, Unavailable
+from tidemill.errors import (
+    CorruptState,
+    FenceConflict,
+    Rebuilding,
+    SlotUnavailable,
+    StoreError,
+    TidemillError,
+    TopicMismatch,
+    TopicRecreated,
+    Unavailable,
+)
 from tidemill.fold import entry_decoder
 from tidemill.kernel import ViewKernel
 from tidemill.logs import get_logger
+from tidemill.names import LogName
 from tidemill.online_store import OnlineWriter
 from tidemill.project import Project
 from tidemill.topics import view_topic
@@ -30,6 +41,7 @@ T = TypeVar("T")
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
+SLOT_PAUSE_SECONDS = 0.5  # a slot that needs longer pauses than this waits apart, so that other partitions go on
 
 
 class Superseded(Exception):
@@ -46,7 +58,7 @@ class Worker:
         self._project = project
         self._writer = writer
         self._cache_bytes = cache_bytes
-        views = {view_topic(project.name, view.name): view for view in project.views.values()}
+        views = {view_topic(project.name, view.log): view for view in project.views.values()}
         self._kernels = {topic: ViewKernel(view) for topic, view in views.items()}
         self._decoders = {topic: entry_decoder(view) for topic, view in views.items()}
         self._metrics = {topic: _ViewMetrics(view.name) for topic, view in views.items()}
@@ -83,20 +95,22 @@ class Worker:
         for tp, stored in fences.items():
             try:
                 starts[tp] = await self._begin(tp, logs[tp], stored)
-            except (CorruptState, TopicMismatch, TopicRecreated) as error:
+            except (CorruptState, Rebuilding, SlotUnavailable, TopicMismatch, TopicRecreated) as error:
                 self._refuse(tp, error)
             else:
                 if self.refused.pop(tp, None):
                     log.info("partition is folded again", topic=tp.topic, partition=tp.partition)
         return starts
 
-    async def _begin(self, tp: TP, log_holds: range, stored: bytes | None) -> int:
+    async def _begin(self, tp: TP, log_holds: range, stored: bytes | SlotUnavailable | None) -> int:
+        if isinstance(stored, SlotUnavailable):
+            raise stored
         if tp in self._stopped:
             fence, error = self._stopped[tp]
             if fence == stored:
                 raise error
             del self._stopped[tp]
-        partition = Partition(self._kernels[tp.topic], self._decoders[tp.topic], tp.partition, stored, self._cache_bytes)
+        partition = Partition(self._kernels[tp.topic], self._decoders[tp.topic], tp.partition, stored, self._cache_bytes, log_holds.stop)
         start = partition.start(log_holds)
         if stored is None:
             await self._writer.begin(*self._place(tp), partition.stored)
@@ -108,14 +122,15 @@ class Worker:
             log.error("partition is not folded", topic=tp.topic, partition=tp.partition, reason=error.message, mend=error.mend)
         self.refused[tp] = str(error)
 
-    def _place(self, tp: TP) -> tuple[str, int]:
-        return self.view(tp), tp.partition
+    def _place(self, tp: TP) -> tuple[LogName, int]:
+        return self._kernels[tp.topic].view.log, tp.partition
 
     async def displaced(self, partitions: Collection[TP]) -> set[TP]:
         """Partitions whose fence in the store is not the one we left there: nobody else would notice while no record comes."""
         known = {tp: self._partitions[tp].stored for tp in partitions}
         found = dict(zip(known, await self._writer.fences([self._place(tp) for tp in known]), strict=True)) if known else {}
-        return {tp for tp in known if found[tp] != known[tp] == self._partitions[tp].stored and tp != self._at_work}
+        answered = {tp for tp in known if not isinstance(found[tp], SlotUnavailable)}
+        return {tp for tp in answered if found[tp] != known[tp] == self._partitions[tp].stored and tp != self._at_work}
 
     async def handle(self, tp: TP, piece: Slice) -> None:
         """Applies a slice, or breaks its chain."""
@@ -130,6 +145,10 @@ class Worker:
         except FenceConflict as error:
             log.warning("going back to the store's fence", reason=error.message)
             metrics.REWINDS.labels(self.view(tp), "fence").inc()
+            chain.broken = True
+        except SlotUnavailable as error:
+            self._refuse(tp, error)
+            metrics.REWINDS.labels(self.view(tp), "slot").inc()
             chain.broken = True
         except (CorruptState, TopicRecreated) as error:
             self._stopped[tp] = partition.stored, error
@@ -163,6 +182,9 @@ class Worker:
             except (Unavailable, StoreError) as error:
                 log.warning("the store does not take a batch, trying again", reason=error.message, mend=error.mend)
                 self.held_up = str(error)
+                if isinstance(error, SlotUnavailable) and pause > SLOT_PAUSE_SECONDS:
+                    self.held_up = None
+                    raise
             else:
                 self.held_up = None
                 return answer

@@ -29,10 +29,11 @@ class Column(msgspec.Struct):
     event_timestamps: list[str]
 
 
-class Metadata(msgspec.Struct):
-    """The names of the columns."""
+class Metadata(msgspec.Struct, omit_defaults=True):
+    """The names of the columns, and of the views whose values are withheld in some row because they are being rebuilt."""
 
     feature_names: list[str]
+    rebuilding: list[str] = []
 
 
 class FeatureAnswer(msgspec.Struct):
@@ -45,7 +46,7 @@ class FeatureAnswer(msgspec.Struct):
 _encode = msgspec.json.Encoder().encode  # NaN and infinities become null
 
 
-def answer_body(query: Query, served: Mapping[tuple[int, bytes | None], Served]) -> bytes:
+def answer_body(query: Query, served: Mapping[tuple[int, bytes | None], Served], rebuilding: list[str]) -> bytes:
     """JSON of the answer. `served`: features by (view's place in the plan, entity key)."""
     rows = range(query.rows)
     results = [Column(query.entities[name], ["PRESENT"] * query.rows, [_EPOCH] * query.rows) for name in query.plan.join_keys]
@@ -55,7 +56,7 @@ def answer_body(query: Query, served: Mapping[tuple[int, bytes | None], Served])
         items = by_view[view]
         results.append(Column([items[row].values[feature] for row in rows], [items[row].statuses[feature] for row in rows], times[view]))
     names = [*query.plan.join_keys, *(column.name for column in query.plan.columns)]
-    return _encode(FeatureAnswer(results, Metadata(names)))
+    return _encode(FeatureAnswer(results, Metadata(names, rebuilding)))
 
 
 def feast_error(error: Exception) -> tuple[int, bytes]:

@@ -18,9 +18,9 @@ from tidemill.http import add_ops_routes, fastapi_app
 from tidemill.kernel import ViewKernel
 from tidemill.online_reader import OnlineReader, Stored
 from tidemill.project import Project
-from tidemill.redis_link import RedisLink
+from tidemill.redis_client import RedisClient, redis_client
 from tidemill.settings import RedisSettings
-from tidemill.values import Served, serve
+from tidemill.values import Served, serve, withheld
 from tidemill_serving.answers import answer_body, feast_error
 from tidemill_serving.query import FeatureRequest, Query, QueryParser
 
@@ -32,7 +32,7 @@ _BREATH = 200  # readings between two turns of the loop, so that a large request
 class FeatureServing:
     """Answers feature requests from the online store."""
 
-    def __init__(self, project: Project, link: RedisLink) -> None:
+    def __init__(self, project: Project, link: RedisClient) -> None:
         self._kernels = {name: ViewKernel(view) for name, view in project.views.items()}
         self._reader = OnlineReader(link, project.name, self._kernels)
         self._parser = QueryParser(project)
@@ -43,7 +43,9 @@ class FeatureServing:
         wanted = dict.fromkeys((i, key) for i, keys in enumerate(query.keys) for key in keys)
         present = [(i, key) for i, key in wanted if key is not None]
         stored = await self._reader.read([(query.plan.views[i].name, key) for i, key in present])
-        return Answer(answer_body(query, await self._serve_all(query, wanted, dict(zip(present, stored, strict=True)))))
+        rebuilding = sorted({query.plan.views[i].name for (i, _), item in zip(present, stored, strict=True) if item.rebuilding})
+        served = await self._serve_all(query, wanted, dict(zip(present, stored, strict=True)))
+        return Answer(answer_body(query, served, rebuilding))
 
     async def _serve_all(
         self, query: Query, wanted: dict[tuple[int, bytes | None], None], stored: dict[tuple[int, bytes], Stored]
@@ -51,7 +53,11 @@ class FeatureServing:
         served = {}
         for count, (i, key) in enumerate(wanted, 1):
             view = query.plan.views[i]
-            value = stored[(i, key)].value if key is not None else None
+            found = stored[(i, key)] if key is not None else None
+            if found is not None and found.rebuilding:
+                served[(i, key)] = withheld(view)
+                continue
+            value = None if found is None else found.value
             reading = None if value is None else self._kernels[view.name].read(value, query.time_ms)
             served[(i, key)] = serve(view, reading, query.time_ms)
             if count % _BREATH == 0:
@@ -108,7 +114,7 @@ def create_app(project: Project, redis: RedisSettings) -> FastAPI:
             yield
 
     app = fastapi_app(board, title="tidemill feature serving", lifespan=lifespan)
-    link = RedisLink(redis.url, REDIS_TIMEOUT_SECONDS, on_change=partial(board.report, "redis"))
+    link = redis_client(redis.url, REDIS_TIMEOUT_SECONDS, on_change=partial(board.report, "redis"))
     serving = FeatureServing(project, link)
     hot = HotRoute(serving.handle, _observe, feast_error)
     add_hot_route(app, ROUTE, hot, summary="Features of entities (Feast's wire format)", request=FeatureRequest)

@@ -19,6 +19,8 @@ class Fence(msgspec.Struct, frozen=True):
     `proof`: CRC-32 of key and value of the record before `next`, so that a truncated or re-created topic is noticed.
     `sources`: last offset seen of each partition of the application's topic; a record not above it was sent twice.
     The counters say what was skipped, and why: a publisher's duplicate, a record sent twice, too late, not decodable.
+    `until`: while `next` lies below it the partition is being rebuilt, and its values are older than what was served before (0: it is not).
+    `builder`: who is writing the partition from the offline store, so that no worker touches it ("": nobody).
     """
 
     next: Natural
@@ -30,6 +32,8 @@ class Fence(msgspec.Struct, frozen=True):
     resent: Natural = 0
     late: Natural = 0
     poison: Natural = 0
+    until: Natural = 0
+    builder: str = ""
 
     def encode(self) -> bytes:
         """The bytes kept in the store; equal fences give equal bytes."""

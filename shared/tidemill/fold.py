@@ -16,7 +16,8 @@ import msgspec
 
 from tidemill.declarations import FeatureView
 from tidemill.fences import Fence, proof_of
-from tidemill.kernel import Applied, EntityState, ViewKernel
+from tidemill.kernel import Applied, ViewKernel
+from tidemill.packed import EntityState
 from tidemill.records import view_decoder
 
 
@@ -79,8 +80,16 @@ class PartitionFold:
     def fence(self) -> Fence:
         """The fence after everything folded so far."""
         duplicates, resent, late, poison = self._counts
-        return Fence(
-            self._next, self._fence.definition, self._fence.partitions, self._proof, dict(self._sources), duplicates, resent, late, poison
+        return msgspec.structs.replace(
+            self._fence,
+            next=self._next,
+            proof=self._proof,
+            sources=dict(self._sources),
+            duplicates=duplicates,
+            resent=resent,
+            late=late,
+            poison=poison,
+            until=self._fence.until if self._next < self._fence.until else 0,
         )
 
     def advance(self, entries: Sequence[LogEntry], states: dict[bytes, EntityState]) -> Progress:
@@ -115,9 +124,9 @@ class PartitionFold:
         return Progress(touched, folded, oldest_known_ms if folded else None)
 
 
-def empty_fence(kernel: ViewKernel) -> Fence:
-    """The fence of a partition of which nothing has been applied."""
-    return Fence(0, kernel.definition, kernel.view.partitions)
+def empty_fence(kernel: ViewKernel, until: int = 0) -> Fence:
+    """The fence of a partition of which nothing has been applied. `until`: the position from which its values may be served."""
+    return Fence(0, kernel.definition, kernel.view.partitions, until=until)
 
 
 def entities_of(entries: Iterable[LogEntry]) -> set[bytes]:

@@ -1,6 +1,7 @@
-"""Reading the online store: entities and the fences that vouch for them, in one command.
+"""Reading the online store: entities and the fences that vouch for them, in one command (in a cluster: one for each slot).
 
-One MGET is atomic in Redis, as is the script that writes, so what is read is what the log said at the fence: never a part of a batch.
+One MGET is atomic in Redis, as is the script that writes, so what is read is what the log said at the fence: never a part of a batch. All
+keys of a partition share a slot. Fences of different slots are of different moments; nothing compares them with each other.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ import msgspec
 from tidemill.errors import CorruptState, StoreUnavailable
 from tidemill.kernel import ViewKernel
 from tidemill.records import StampEntry
-from tidemill.redis_link import RedisLink
+from tidemill.redis_client import RedisClient
 from tidemill.topics import fence_key, state_key
 
 
 class Stored(NamedTuple):
-    """What the store holds for one entity of one view (None: nothing), and the fence of its partition."""
+    """What the store holds for one entity of one view (None: nothing), and the fence of its partition.
+
+    `rebuilding`: the partition has not caught up with what was served before, so its values are not given.
+    """
 
     value: bytes | None
     fence: StampEntry
+    rebuilding: bool = False
 
 
 class _Fence(msgspec.Struct, frozen=True):
@@ -31,6 +36,7 @@ class _Fence(msgspec.Struct, frozen=True):
     next: int
     definition: str
     partitions: int
+    until: int = 0
 
 
 class _Keys(NamedTuple):
@@ -47,19 +53,19 @@ _decode_fence = msgspec.json.Decoder(_Fence).decode
 class OnlineReader:
     """Reads entities of the given views of a project through a link that the caller starts and closes."""
 
-    def __init__(self, link: RedisLink, project: str, kernels: Mapping[str, ViewKernel]) -> None:
+    def __init__(self, link: RedisClient, project: str, kernels: Mapping[str, ViewKernel]) -> None:
         self._link = link
         self._views = {}
         for name, kernel in kernels.items():
             partitions = range(kernel.view.partitions)
-            fences = [fence_key(project, name, partition) for partition in partitions]
-            self._views[name] = _Keys(kernel, fences, [state_key(project, name, partition, b"") for partition in partitions])
+            fences = [fence_key(project, kernel.view.log, partition) for partition in partitions]
+            self._views[name] = _Keys(kernel, fences, [state_key(project, kernel.view.log, partition, b"") for partition in partitions])
 
     async def read(self, pairs: Sequence[tuple[str, bytes]]) -> list[Stored]:
-        """What is stored for each (view, entity key), all of it at one moment: one MGET, each key once.
+        """What is stored for each (view, entity key), a partition at one moment: one MGET (in a cluster: one for each slot), each key once.
 
-        A value without a fence is not vouched for and counts as absent, at position 0. Raises StoreUnavailable when Redis is away or
-        holds a view under another definition, StoreError, CorruptState.
+        Without a fence feature computation has not begun: position 0, rebuilding. Raises StoreUnavailable when Redis is away or holds a
+        view under another definition, StoreError, CorruptState.
         """
         keys: dict[bytes, int] = {}
         places = []
@@ -70,14 +76,14 @@ class OnlineReader:
             places.append((of_view.kernel, partition, fence, keys.setdefault(of_view.prefixes[partition] + entity, len(keys))))
         if not keys:
             return []
-        found = await self._link.call(b"MGET", *keys)
-        stamps: dict[int, StampEntry] = {}
+        found = await self._link.mget(keys)
+        stamps: dict[int, tuple[StampEntry, bool]] = {}
         stored = []
         for kernel, partition, fence, state in places:
-            stamp = stamps.get(fence)
-            if stamp is None:
-                stamp = stamps[fence] = _stamp(kernel, partition, found[fence])
-            stored.append(Stored(found[state] if found[fence] is not None else None, stamp))
+            if fence not in stamps:
+                stamps[fence] = _stamp(kernel, partition, found[fence])
+            stamp, rebuilding = stamps[fence]
+            stored.append(Stored(None if rebuilding else found[state], stamp, rebuilding))
         return stored
 
 
@@ -86,10 +92,11 @@ def stamp_of(stored: Iterable[Stored]) -> list[StampEntry]:
     return list(dict.fromkeys(item.fence for item in stored))
 
 
-def _stamp(kernel: ViewKernel, partition: int, data: bytes | None) -> StampEntry:
+def _stamp(kernel: ViewKernel, partition: int, data: bytes | None) -> tuple[StampEntry, bool]:
+    """A partition's position, and whether it is being rebuilt."""
     view = kernel.view
     if data is None:
-        return StampEntry(view.name, partition, 0)
+        return StampEntry(view.log, partition, 0), True
     try:
         fence = _decode_fence(data)
     except msgspec.DecodeError as error:
@@ -100,6 +107,6 @@ def _stamp(kernel: ViewKernel, partition: int, data: bytes | None) -> StampEntry
         raise StoreUnavailable(
             f"view {view.name!r} is stored under definition {fence.definition} with {fence.partitions} partitions, but this service's project "
             f"declares {kernel.definition} with {view.partitions}",
-            mend="run feature computation and this service on the same project; it rebuilds the view",
+            mend=f"run feature computation and this service on the same project; to have the view made anew: tidemill rebuild {view.name}",
         )
-    return StampEntry(view.name, partition, fence.next)
+    return StampEntry(view.log, partition, fence.next), fence.next < fence.until

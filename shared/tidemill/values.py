@@ -18,6 +18,11 @@ class Served(NamedTuple):
     newest_ms: int | None
 
 
+def withheld(view: FeatureView) -> Served:
+    """What is served of a view while its partition is being rebuilt: nothing."""
+    return Served([math.nan] * len(view.served), ["INVALID"] * len(view.served), None)
+
+
 def serve(view: FeatureView, reading: Reading | None, time_ms: int) -> Served:
     """Applies ttl and completeness to a reading at `time_ms` (None: the store has no such entity)."""
     if reading is None:

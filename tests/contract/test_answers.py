@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.contract.payloads import NOW_MS, PROJECT, SHOPS, validator
 
-from tidemill.errors import BadRequest, StoreUnavailable, TidemillError, UnknownFeature, UnknownModel, UnknownView
+from tidemill.errors import BadRequest, Rebuilding, StoreUnavailable, TidemillError, UnknownFeature, UnknownModel, UnknownView
 from tidemill.http import error_answer
 from tidemill.kernel import ViewKernel
 from tidemill.records import view_decoder
-from tidemill.values import Served, serve
+from tidemill.values import Served, serve, withheld
 from tidemill_inference.messages import FeatureShown, Prediction, answer_body, parse_predict
 from tidemill_ingestion.http_api import EventResult, EventsAnswer
 from tidemill_serving import answers
@@ -28,6 +28,7 @@ ERRORS = [
     UnknownFeature("f"),
     UnknownService("s", ["t"]),
     StoreUnavailable("away"),
+    Rebuilding(["v", "w"]),
     TidemillError("odd"),
     ValueError("not ours"),
 ]
@@ -60,10 +61,20 @@ def test_a_feature_answer_fits_its_schema(age_ms: int, full_names: bool) -> None
     body = {"features": ["shops:count_1h", "shops:mean_amount_1h"], "entities": {"shop": ["north", "south", None], "more": [1, 2, 3]}}
     query = QueryParser(PROJECT).parse(msgspec.json.encode({**body, "full_feature_names": full_names}), NOW_MS)
     known = {key: served_shops(stored(NOW_MS - age_ms) if key == b"north" else None, NOW_MS) for key in (b"north", b"south", None)}
-    answer = valid("get_online_features_response", answers.answer_body(query, {(0, key): item for key, item in known.items()}))
+    answer = valid("get_online_features_response", answers.answer_body(query, {(0, key): item for key, item in known.items()}, []))
+    assert "rebuilding" not in answer["metadata"]
     assert len(answer["results"]) == len(answer["metadata"]["feature_names"])
     assert {len(column["values"]) for column in answer["results"]} == {3}
     assert answer["results"][1]["statuses"][1:] == ["NOT_FOUND", "NOT_FOUND"]
+
+
+def test_an_answer_while_a_view_is_rebuilt_fits_its_schema() -> None:
+    """Its values are null and INVALID, and the view is named."""
+    body = {"features": ["shops:count_1h"], "entities": {"shop": ["north"]}}
+    query = QueryParser(PROJECT).parse(msgspec.json.encode(body), NOW_MS)
+    answer = valid("get_online_features_response", answers.answer_body(query, {(0, b"north"): withheld(SHOPS)}, ["shops"]))
+    assert answer["results"][1] == {"values": [None], "statuses": ["INVALID"], "event_timestamps": ["1970-01-01T00:00:00Z"]}
+    assert answer["metadata"]["rebuilding"] == ["shops"]
 
 
 @pytest.mark.parametrize("output", ["probability", "value"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tidemill.aggregates import count, mean, sum
 from tidemill.declarations import Event, FeatureView
-from tidemill.errors import CorruptState, FenceConflict, TopicMismatch, TopicRecreated
+from tidemill.errors import CorruptState, FenceConflict, Rebuilding, TopicMismatch, TopicRecreated
 from tidemill.fences import Fence
 from tidemill.fold import PartitionFold, entry_decoder
 from tidemill.kernel import ViewKernel
@@ -157,12 +157,33 @@ def test_entities_of_another_fence() -> None:
         fresh(fence).admit(b"rubbish", values)
 
 
+def test_without_a_fence_it_is_rebuilt_up_to_the_end_of_the_log() -> None:
+    """The first fence has where the log ended then; it keeps it until that is passed, and then there is no trace of it."""
+    rows = [row(i) for i in range(6)]
+    partition = Partition(KERNEL, DECODE, 0, None, PLENTY, log_end=5)
+    assert Fence.decode(partition.stored).until == 5
+    for start, end, until in ((0, 2, 5), (2, 4, 5), (4, 6, 0)):
+        batch = partition.advance(partition.accept(start, rows[start:end]))
+        assert batch.after.until == until
+        partition.applied(batch)
+        partition = Partition(KERNEL, DECODE, 0, partition.stored, PLENTY, log_end=99)
+    assert partition.stored == folded(rows)[0]
+    assert Fence.decode(Partition(KERNEL, DECODE, 0, None, PLENTY, log_end=0).stored).until == 0
+
+
+def test_a_partition_that_somebody_rebuilds_is_left_alone() -> None:
+    """While a builder's fence lies there no worker begins."""
+    fence = msgspec.structs.replace(Fence.decode(fresh().stored), builder="b", until=9)
+    with pytest.raises(Rebuilding, match="by_card"):
+        fresh(fence.encode())
+
+
 def test_a_damaged_entity_is_named() -> None:
     """A value that fails its checksum is refused with partition and entity."""
     fence, values = folded([row(0, 3)])
     damaged = bytearray(values[b"card-3"])
     damaged[-1] ^= 1
-    with pytest.raises(CorruptState, match=r"'by_card' partition 2, entity b'card-3'.*checksum.*delete the fence"):
+    with pytest.raises(CorruptState, match=r"'by_card' partition 2, entity b'card-3'.*checksum.*rebuild by_card --partition 2"):
         fresh(fence, number=2).admit(fence, {b"card-3": bytes(damaged)})
 
 

@@ -2,13 +2,16 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
-from tests.demo_state import HOUR_MS, NOW_MS, trained, trip
+from tests.demo_state import HOUR_MS, NOW_MS, demo, trained, trip
 from tests.inference.conftest import ENTITIES, Service
 
 from tidemill.engine import Engine
+from tidemill.fences import Fence
 from tidemill.kernel import ViewKernel
+from tidemill.topics import fence_key, partition_of
 from tidemill.values import serve
 from tidemill.vectors import ModelInputs, vector_of
 
@@ -33,7 +36,7 @@ async def test_a_prediction_is_that_of_the_model_for_what_the_store_holds(servic
     assert answer["probability"] == record.output == output
     assert np.array_equal(vector_of(record.inputs), vector, equal_nan=True)
     assert (record.subject, record.time, record.entities, record.version) == ("trip-1", NOW_MS, ENTITIES, "v1")
-    fences = {(name, partition): fold.fence.next for (name, partition), fold in service.store.folds.items()}
+    fences = {(demo().views[name].log, partition): fold.fence.next for (name, partition), fold in service.store.folds.items()}
     assert {(entry.view, entry.partition): entry.next for entry in record.stamp} == fences
     assert answer["features"]["zones__count_1h"] == {"value": 20.0, "status": "PRESENT", "age_seconds": 0.0}
     assert answer["features"]["payment"] == {"value": "cash", "status": "PRESENT", "age_seconds": None}
@@ -59,7 +62,7 @@ async def test_an_unknown_entity_is_predicted_and_said_to_be_unknown(service: Se
         (record,) = (await service.logged())[f"u-{zone}"]
         assert record.inputs[:8] == [None] * 8
         assert record.entities["zone"] == zone
-    assert [entry.view for entry in (await service.logged())["u-None"][0].stamp] == ["drivers"]
+    assert [entry.view for entry in (await service.logged())["u-None"][0].stamp] == ["drivers.p4"]
 
 
 async def test_a_batch_is_its_instances_one_by_one(service: Service) -> None:
@@ -91,6 +94,25 @@ async def test_a_batch_is_its_instances_one_by_one(service: Service) -> None:
     logged = await service.logged()
     assert len(logged) == 100
     assert all(logged[f"s{i}"][0].inputs == logged[f"b{i}"][0].inputs for i in range(50))
+
+
+async def test_while_a_view_is_rebuilt_nothing_is_predicted(service: Service) -> None:
+    """503 with the view's name and Retry-After, single or in a batch, and nothing in the log; other entities are predicted on."""
+    view = service.project.views["zones"]
+    key = fence_key(service.project.name, view.log, partition_of(b"north", view.partitions))
+    fence = Fence.decode(service.store.get(key))
+    service.store.client.set(key, msgspec.structs.replace(fence, until=fence.next + 1).encode())
+    elsewhere = next(f"z{i}" for i in range(99) if partition_of(b"z%d" % i, view.partitions) != partition_of(b"north", view.partitions))
+    good = {"entities": ENTITIES | {"zone": elsewhere}, "id": "good"}
+    for body in ({"entities": ENTITIES, "id": "a"}, {"instances": [{"entities": ENTITIES, "id": "b"}, good]}):
+        answer = await service.predict(body)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "rebuilding" in answer.json()["error"]
+        assert "zones" in answer.json()["error"]
+    assert (await service.predict(good)).status_code == 200
+    service.store.client.set(key, fence.encode())
+    assert (await service.predict({"entities": ENTITIES, "id": "a"})).status_code == 200
+    assert (await service.logged()).keys() == {"good", "a"}
 
 
 async def test_the_answer_may_leave_features_out(service: Service) -> None:

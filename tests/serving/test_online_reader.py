@@ -4,19 +4,24 @@ import asyncio
 import json
 
 import pytest
+from msgspec.structs import replace
 from tests.demo_state import NOW_MS, Store, demo, trip
 
 from tidemill.errors import CorruptState, StoreUnavailable
+from tidemill.fences import Fence
 from tidemill.fold import PartitionFold, entry_decoder
-from tidemill.kernel import EntityState, ViewKernel
+from tidemill.kernel import ViewKernel
+from tidemill.names import log_name
 from tidemill.online_reader import OnlineReader, Stored, stamp_of
 from tidemill.online_store import OnlineWriter
+from tidemill.packed import EntityState
 from tidemill.records import StampEntry, ViewRecord, encode
 from tidemill.redis_link import RedisLink
-from tidemill.topics import fence_key, partition_of
+from tidemill.topics import fence_key, partition_of, state_key
 
 pytestmark = pytest.mark.integration
 KERNELS = {name: ViewKernel(view) for name, view in demo().views.items()}
+ZONES = demo().views["zones"]
 
 
 async def test_each_pair_gets_its_value_and_its_fence(redis_url: str, store: Store) -> None:
@@ -30,14 +35,34 @@ async def test_each_pair_gets_its_value_and_its_fence(redis_url: str, store: Sto
         partition = partition_of(key, 4)
         fold, states = store.folds.get((view, partition)), store.states.get((view, partition), {})
         assert stored.value == (KERNELS[view].encode(states[key]) if key in states else None)
-        assert stored.fence == StampEntry(view, partition, fold.fence.next if fold else 0)
+        assert stored.fence == StampEntry(KERNELS[view].view.log, partition, fold.fence.next if fold else 0)
     assert found[0] == found[3]
     assert len(stamp_of(found)) == len({stored.fence for stored in found})
 
 
+async def test_what_is_being_rebuilt_is_not_given(redis_url: str, store: Store) -> None:
+    """Below `until` and without a fence there is the position and no value; from `until` on all is as ever."""
+    store.apply([trip(NOW_MS, "north"), trip(NOW_MS, "north")])
+    view, partition = demo().views["zones"], partition_of(b"north", 4)
+    key = fence_key("demo", view.log, partition)
+    fence, value = Fence.decode(store.get(key)), store.get(state_key("demo", view.log, partition, b"north"))
+    async with RedisLink(redis_url) as link:
+        reader = OnlineReader(link, "demo", KERNELS)
+        for stored, expected in (
+            (fence, Stored(value, StampEntry(view.log, partition, 2))),
+            (replace(fence, until=2), Stored(value, StampEntry(view.log, partition, 2))),
+            (replace(fence, until=3), Stored(None, StampEntry(view.log, partition, 2), rebuilding=True)),
+            (replace(fence, next=0, until=3, builder="b"), Stored(None, StampEntry(view.log, partition, 0), rebuilding=True)),
+        ):
+            store.client.set(key, stored.encode())
+            assert await reader.read([("zones", b"north")]) == [expected]
+        store.client.delete(key)
+        assert await reader.read([("zones", b"north")]) == [Stored(None, StampEntry(view.log, partition, 0), rebuilding=True)]
+
+
 def test_a_stamp_has_each_fence_once() -> None:
     """Entities of one partition share its fence."""
-    one, two = StampEntry("v", 0, 5), StampEntry("v", 1, 7)
+    one, two = StampEntry(log_name("v", 2), 0, 5), StampEntry(log_name("v", 2), 1, 7)
     assert stamp_of([Stored(b"", one), Stored(None, two), Stored(b"", one)]) == [one, two]
 
 
@@ -54,7 +79,7 @@ async def test_a_fence_that_does_not_fit_is_refused(
 ) -> None:
     """State of another definition or partitioning is not read, since its tiles mean something else."""
     store.apply([trip(NOW_MS, "north")])
-    key = fence_key("demo", "zones", partition_of(b"north", 4))
+    key = fence_key("demo", ZONES.log, partition_of(b"north", 4))
     store.client.set(key, json.dumps(json.loads(store.get(key)) | change))
     async with RedisLink(redis_url) as link:
         with pytest.raises(error, match=text):
@@ -63,8 +88,8 @@ async def test_a_fence_that_does_not_fit_is_refused(
 
 async def test_reads_are_never_torn(redis_url: str) -> None:
     """Against the real script writing as fast as it can, the value read is always exactly the fold of the log below the fence read."""
-    view, kernel, partition = demo().views["zones"], KERNELS["zones"], partition_of(b"north", 4)
-    fold, states, decode = PartitionFold.start(kernel), dict[bytes, EntityState](), entry_decoder(view)
+    kernel, partition = KERNELS["zones"], partition_of(b"north", 4)
+    fold, states, decode = PartitionFold.start(kernel), dict[bytes, EntityState](), entry_decoder(ZONES)
     after: dict[int, bytes] = {}
     seen = set()
     stop = asyncio.Event()
@@ -76,7 +101,7 @@ async def test_reads_are_never_torn(redis_url: str) -> None:
             fold.advance([decode(fold.fence.next, b"north", record)], states)
             value, fence = kernel.encode(states[b"north"]), fold.fence.encode()
             after[fold.fence.next] = value
-            assert await writer.apply("zones", partition, stored, fence, {b"north": value})
+            assert await writer.apply(ZONES.log, partition, stored, fence, {b"north": value})
             stored = fence
 
     async with RedisLink(redis_url) as writing, RedisLink(redis_url) as reading:

@@ -6,13 +6,15 @@ import json
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from tests.demo_state import HOUR_MS, NOW_MS, Store, demo, trip
 
+from tidemill.fences import Fence
 from tidemill.http import HttpServer
 from tidemill.local.stack import Stack
 from tidemill.settings import HttpSettings, RedisSettings
-from tidemill.topics import partition_of
+from tidemill.topics import fence_key, partition_of
 from tidemill_serving.app import create_app
 
 pytestmark = pytest.mark.integration
@@ -75,6 +77,7 @@ async def test_windows_are_merged_at_as_of(http: httpx.AsyncClient, store: Store
         assert [(found[name]["values"][0], found[name]["statuses"][0]) for name in ("count_1h", "count_1d", "age")] == expected, as_of
 
 
+@pytest.mark.usefixtures("store")
 async def test_no_content_type_is_needed(http: httpx.AsyncClient) -> None:
     """Feast's own examples send none; any other is as good."""
     content = json.dumps({"features": ["drivers:count"], "entities": {"driver_id": [None, "7", 7]}})
@@ -126,13 +129,13 @@ async def test_a_large_request_is_answered(http: httpx.AsyncClient, store: Store
 
 
 async def test_state_without_a_fence_or_under_another_definition_is_not_served(http: httpx.AsyncClient, store: Store) -> None:
-    """A value nobody vouches for is not found; one of another definition is 503 with the mend; a damaged one is 500, and no other answer."""
+    """A value nobody vouches for is withheld; one of another definition is 503 with the mend; a damaged one is 500, and no other answer."""
     store.apply([trip(NOW_MS, "north")])
     body = {"features": ["zones:age"], "entities": {"zone": ["north"]}}
-    (fence,) = map(bytes, store.client.keys("{demo.zones:*}f"))  # type: ignore[arg-type]
+    fence = fence_key("demo", demo().views["zones"].log, partition_of(b"north", 4))
     whole = store.get(fence)
     store.client.delete(fence)
-    assert columns(await http.post(PATH, json=body))["age"]["statuses"] == ["NOT_FOUND"]
+    assert columns(await http.post(PATH, json=body))["age"]["statuses"] == ["INVALID"]
     store.client.set(fence, json.dumps(json.loads(whole) | {"definition": "old"}))
     answer = await http.post(PATH, json=body)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -140,10 +143,40 @@ async def test_state_without_a_fence_or_under_another_definition_is_not_served(h
     store.client.set(fence, b"{")
     assert (await http.post(PATH, json=body)).status_code == 500
     store.client.set(fence, whole)
-    (state,) = store.client.keys("{demo.zones:*}e:north")
+    (state,) = store.client.keys("{demo.zones.p4:*}e:north")
     store.client.setrange(state, 30, b"\xff\xff")
     answer = await http.post(PATH, json=body)
     assert (answer.status_code, answer.json()["class"]) == (500, "CorruptState")
+
+
+async def test_a_view_that_is_being_rebuilt_is_not_served(http: httpx.AsyncClient, store: Store) -> None:
+    """Below `until`, or without a fence, its values are null and INVALID and it is named; other views, and null entities, are as ever."""
+    store.apply([trip(NOW_MS, "north")])
+    elsewhere = next(f"z{i}" for i in range(99) if partition_of(b"z%d" % i, 4) != partition_of(b"north", 4))
+    body = {
+        "features": ["zones:count_1h", "drivers:count"],
+        "entities": {"zone": ["north", elsewhere, None], "driver_id": [1, 1, 1]},
+        "as_of": NOW_MS,
+    }
+    whole = (await http.post(PATH, json=body)).json()
+    assert "rebuilding" not in whole["metadata"]
+    fence = fence_key("demo", demo().views["zones"].log, partition_of(b"north", 4))
+    stored = Fence.decode(store.get(fence))
+    for until, rebuilding in ((stored.next + 1, True), (stored.next, False)):
+        store.client.set(fence, msgspec.structs.replace(stored, until=until).encode())
+        answer = await http.post(PATH, json=body)
+        found = columns(answer)
+        if not rebuilding:
+            assert answer.json() == whole
+            continue
+        assert answer.json()["metadata"]["rebuilding"] == ["zones"]
+        assert (found["count_1h"]["values"][0], found["count_1h"]["statuses"]) == (None, ["INVALID", "NOT_FOUND", "NOT_FOUND"])
+        assert found["count_1h"]["event_timestamps"][0] == "1970-01-01T00:00:00Z"
+        assert found["count"]["values"] == [1.0] * 3
+    store.client.flushall()
+    answer = await http.post(PATH, json=body)
+    assert answer.json()["metadata"]["rebuilding"] == ["drivers", "zones"]
+    assert columns(answer)["count"]["statuses"] == ["INVALID"] * 3
 
 
 async def test_features_are_listed(http: httpx.AsyncClient) -> None:
@@ -221,6 +254,7 @@ async def test_the_views_of_another_project_are_apart(redis_url: str, store: Sto
     """Two projects on one Redis do not see each other's entities."""
     store.apply([trip(NOW_MS, "north")])
     other = dataclasses.replace(demo(), name="other")
+    Store(redis_url, other)
     server = HttpServer(create_app(other, RedisSettings(url=redis_url)), HttpSettings(port=0))
     async with server, httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
         found = columns(await http.post(PATH, json={"features": ["zones:age"], "entities": {"zone": ["north"]}}))
