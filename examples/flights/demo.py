@@ -33,7 +33,7 @@ from tidemill.playback import Agenda, Playback, open_playback
 from tidemill.project import Project, load_project
 from tidemill.proof.audit import audit
 from tidemill.proof.replay import logged, replay
-from tidemill.redis_link import RedisLink
+from tidemill.redis_client import redis_client
 
 HERE = Path(__file__).parent
 FIRST = 6
@@ -82,7 +82,7 @@ class Demo:
         store = OfflineStore(self.stack.offline)
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as beside:
             replaying = asyncio.get_running_loop().run_in_executor(beside, recompute, self.stack.offline)
-            async with RedisLink(self.stack.redis_url, timeout_seconds=10) as link:
+            async with redis_client(self.stack.redis_url, timeout_seconds=10) as link:
                 audited = await audit(self.project, store, link, note=self.screen.note)
             replayed = await replaying
         months, totals = await asyncio.to_thread(monthly, store, self.project.models[MODEL].pipeline(), MODEL, watcher.alerts)

@@ -15,7 +15,7 @@ from tidemill.http import HttpServer
 from tidemill.kafka_topics import ensure_topics
 from tidemill.online_store import OnlineWriter
 from tidemill.project import Project
-from tidemill.redis_link import RedisLink
+from tidemill.redis_client import redis_client
 from tidemill.settings import HttpSettings, KafkaSettings, RedisSettings
 from tidemill.topics import topic_specs
 from tidemill.watchdog import Watchdog
@@ -33,7 +33,7 @@ async def serve(project: Project, http: HttpSettings, kafka: KafkaSettings, redi
     board = HealthBoard("kafka", "redis", "partitions")
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(HttpServer(OpsApp(board), http))
-        link = await stack.enter_async_context(RedisLink(redis.url, REDIS_TIMEOUT_SECONDS, partial(board.report, "redis")))
+        link = await stack.enter_async_context(redis_client(redis.url, REDIS_TIMEOUT_SECONDS, partial(board.report, "redis")))
         worker = Worker(project, OnlineWriter(link, project.name), features.cache_mb << 20)
         running = asyncio.create_task(_run(project, worker, board, kafka, features))
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -28,12 +28,12 @@ def audit(
     need("deltalake", "lake")
     from tidemill.proof.audit import AuditReport
     from tidemill.proof.audit import audit as compare
-    from tidemill.redis_link import RedisLink
+    from tidemill.redis_client import redis_client
 
     at = target()
 
     async def run() -> AuditReport:
-        async with RedisLink(at.redis_url, timeout_seconds=10) as link:
+        async with redis_client(at.redis_url, timeout_seconds=10) as link:
             return await compare(at.project, at.store, link, view or (), console.print)
 
     report = asyncio.run(run())
