@@ -113,7 +113,11 @@ def _loop(rig: Rig) -> None:
 
 
 def full_disk(appendfsync: str) -> Injection:
-    """No space for its log. With `everysec` it refuses writes until there is room, with `always` it ends, again and again."""
+    """No space for its log. With `everysec` it refuses writes until there is room, with `always` it ends, again and again.
+
+    Then its log is written anew, as its operator has to: Valkey 9.1 takes a half-written entry back by truncating the file, but since its last
+    rewrite the file is not open for appending, and the next entry leaves a hole of zeros with which it does not start again.
+    """
 
     def strike(rig: Rig, rng: random.Random) -> str:
         seconds = rng.uniform(2, 4)
@@ -124,11 +128,23 @@ def full_disk(appendfsync: str) -> Injection:
         rig.stack.wait_ready(NAME)
         with client(rig) as store:
             store.config_set("appendfsync", "everysec")
+            _rewrite_log(store)
         return f"disk full for {seconds:.1f} s under appendfsync {appendfsync}"
 
     return Injection(
         f"valkey: disk full, appendfsync {appendfsync}", strike, (NAME,), ("13",), ("I1", "I2"), frozenset({"redis proxy", "valkey disk"}), 6
     )  # fmt: skip
+
+
+def _rewrite_log(store: Redis) -> None:
+    until(lambda: not _rewriting(store), "no rewrite of the log is under way")
+    store.bgrewriteaof()
+    until(lambda: not _rewriting(store) and store.info("persistence")["aof_last_bgrewrite_status"] == "ok", "the log is written anew")
+
+
+def _rewriting(store: Redis) -> bool:
+    info = store.info("persistence")
+    return bool(info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"])
 
 
 def away_while_joining(seconds: float) -> Injection:
