@@ -37,7 +37,7 @@ from tidemill.topics import partition_of, topic_specs, view_topic
 
 PROJECT = load_project(Path(__file__).with_name("features_project.py"))
 VIEW = PROJECT.views["amounts"]
-TOPIC = view_topic(PROJECT.name, VIEW.name)
+TOPIC = view_topic(PROJECT.name, VIEW.log)
 KEYS = 10_000
 MINUTE_MS, WEEK_MS = 60_000, 7 * 86_400_000
 FEATURES = next(service for service in SERVICES if service.name == "features")
@@ -93,7 +93,7 @@ async def backlog(stack: Stack, source: Source, events: int, span_ms: int) -> No
 
 async def folded(writer: OnlineWriter) -> int:
     """How many records the store has applied."""
-    return sum(position(fence) for fence in await writer.fences([(VIEW.name, partition) for partition in range(VIEW.partitions)]))
+    return sum(position(fence) for fence in await writer.fences([(VIEW.log, partition) for partition in range(VIEW.partitions)]))
 
 
 async def measure_speed(stack: Stack, total: int) -> tuple[Speed, float]:
@@ -144,7 +144,7 @@ async def measure_freshness(stack: Stack, source: Source, per_second: int, secon
 
 async def look(store: OnlineWriter, waiting: list[deque[tuple[int, float]]], taken: list[float]) -> None:
     """Note how long each waiting offset took to be below its fence."""
-    places = [(VIEW.name, partition) for partition in range(VIEW.partitions)]
+    places = [(VIEW.log, partition) for partition in range(VIEW.partitions)]
     while True:
         fences, now = await store.fences(places), time.monotonic()
         for queue, fence in zip(waiting, fences, strict=True):

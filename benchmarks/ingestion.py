@@ -121,7 +121,8 @@ async def _wait_routed(settings: KafkaSettings, events: int) -> None:
 
 async def _lone_ms(settings: KafkaSettings, first: int, events: int = 100) -> float:
     """Median milliseconds from sending one event to its record being read on a view topic, nothing else going on."""
-    topic = view_topic(load_project(PROJECT).name, "origin_delays")
+    project = load_project(PROJECT)
+    topic = view_topic(project.name, project.views["origin_delays"].log)
     reader = consumer(settings, group=None, auto_offset_reset="latest")
     writer = producer(settings)
     await reader.start()

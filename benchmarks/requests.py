@@ -70,7 +70,7 @@ async def fill(project: Project, redis_url: str) -> None:
                 fold, states = PartitionFold.start(kernel), dict[bytes, EntityState]()
                 touched = fold.advance(entries, states).touched
                 values_of = {key: kernel.encode(states[key]) for key in touched}
-                assert await writer.apply(view.name, partition, None, fold.fence.encode(), values_of)
+                assert await writer.apply(view.log, partition, None, fold.fence.encode(), values_of)
 
 
 async def deploy(project: Project, stack: Stack) -> None:

@@ -106,7 +106,7 @@ class _Route:
             return _Target(attrgetter(field), topic, specs[topic].partitions)
 
         self._folds = [
-            _Fold(_values_of(fields), [target(view.key.field, view_topic(project.name, view.name)) for view in same])
+            _Fold(_values_of(fields), [target(view.key.field, view_topic(project.name, view.log)) for view in same])
             for fields, same in _by_fields(views).items()
         ]
         self._requests = [

@@ -11,7 +11,7 @@ from tidemill.kafka_topics import offset_ranges
 from tidemill.offline_store import OfflineStore
 from tidemill.project import Project
 from tidemill.settings import KafkaSettings
-from tidemill.topics import outcomes_topic, requests_topic, view_topic
+from tidemill.topics import outcomes_topic, requests_topic, view_folder, view_topic
 
 _RETRY_SECONDS = 0.2
 
@@ -19,7 +19,7 @@ _RETRY_SECONDS = 0.2
 async def wait_written(project: Project, model: Model, store: OfflineStore, kafka: KafkaSettings, timeout_seconds: float = 60) -> None:
     """Returns once the offline store has all that the topics a model learns from hold now. Raises TidemillError naming what is behind."""
     tables = {requests_topic(project.name): "requests", outcomes_topic(project.name): "outcomes"}
-    tables |= {view_topic(project.name, view.name): f"views/{view.name}" for view in model.views}
+    tables |= {view_topic(project.name, view.log): view_folder(view.log) for view in model.views}
     held = await offset_ranges(kafka, *tables)
     deadline = time.monotonic() + timeout_seconds
     for topic, table in tables.items():

@@ -24,7 +24,7 @@ from tidemill.models import ModelInput, input_of
 from tidemill.offline_store import OfflineStore
 from tidemill.project import Project, load_project
 from tidemill.proof.history import PartitionLog, Question, answer
-from tidemill.topics import partition_of
+from tidemill.topics import partition_of, view_folder
 from tidemill.values import Served, serve
 from tidemill.vectors import ModelInputs
 
@@ -141,7 +141,7 @@ def _view_features(view: FeatureView, job: _Job) -> npt.NDArray[np.float64]:
     kernel = ViewKernel(view)
     result = np.full((len(job.keys), len(view.served)), math.nan)
     partitions = np.array([-1 if key is None else partition_of(key, view.partitions) for key in job.keys])
-    table = OfflineStore(job.store).scan(f"views/{view.name}")
+    table = OfflineStore(job.store).scan(view_folder(view.log))
     for partition in range(view.partitions):
         log = PartitionLog(view, table.filter(pc.field("partition") == partition)).by_knowledge()
         mine = np.flatnonzero(partitions == partition).tolist()

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import keyword
 import re
+from typing import NewType
 
 from tidemill.errors import DeclarationError
+
+LogName = NewType("LogName", str)
+"""A view under one partition count, `<view>.p<partitions>`: the name of its topic, keys, table and stamps. Another count is another log."""
+
+
+def log_name(view: str, partitions: int) -> LogName:
+    """The log of a view that is spread over so many partitions."""
+    return LogName(f"{view}.p{partitions}")
+
+
+def parse_log(log: str) -> tuple[str, int] | None:
+    """The view and the partition count of a log's name; None for any other text."""
+    view, _, partitions = log.rpartition(".p")
+    return (view, int(partitions)) if view and re.fullmatch("[1-9][0-9]{0,8}", partitions) else None
 
 
 def check_name(name: object, where: str, field: str, *, dots: bool = False) -> None:

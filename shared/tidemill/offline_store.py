@@ -1,14 +1,14 @@
 """The offline store: Delta tables below one folder or object-store URL, written exactly once, read as consistent snapshots.
 
     store = OfflineStore("/data/offline")                # or OfflineStore.load() from TIDEMILL_OFFLINE
-    snapshot = store.snapshot("views/origin_delays")
+    snapshot = store.snapshot("views/origin_delays.p4")
     snapshot.positions                                   # {0: 1204, 1: 998, ...}: next offset per partition at this version
     table = snapshot.scan(["partition", "offset", "time"], pc.field("partition") == 0)
 
     log = store.log_table(view_table(project, view))     # the one writer of this table
     log.append(rows, {(topic, 0): (1204, 1300)})
 
-Below the root: `views/<view>`, `requests`, `outcomes`, `predictions`, `results` (tables), `models/` (files).
+Below the root: `views/<view>.p<partitions>`, `requests`, `outcomes`, `predictions`, `results` (tables), `models/` (files).
 """
 
 from __future__ import annotations

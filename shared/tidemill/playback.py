@@ -94,7 +94,7 @@ class Playback:
         self._group = ingestion_group(project.name)
         self._coordinator: int | None = None
         self._fences = {
-            TopicPartition(view_topic(project.name, view.name), p): fence_key(project.name, view.name, p)
+            TopicPartition(view_topic(project.name, view.log), p): fence_key(project.name, view.log, p)
             for view in project.views.values()
             for p in range(view.partitions)
         }

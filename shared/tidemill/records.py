@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 
+from tidemill.names import LogName
+
 # Bounds are checked when a message is decoded, so that no number can overflow a fold, a fence or a column of the offline store.
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -23,7 +25,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class ViewRecord(Record, frozen=True):
-    """One event as one view sees it (topic `<project>.view.<view>`, key = entity). Ingestion's answer to "which view needs what".
+    """One event as one view sees it (topic `<project>.view.<view>.p<partitions>`, key = entity). Ingestion's answer to "which view needs what".
 
     `known`: when the event was published; `source`: partition and offset on the application's topic; `values`: the fields the
     view folds. `view_decoder` makes a faster decoder with typed values for one view.
@@ -62,9 +64,9 @@ class OutcomeRecord(Record, frozen=True):
 
 
 class StampEntry(Record, frozen=True, array_like=True):
-    """One fence a prediction saw: view, partition, next offset."""
+    """One fence a prediction saw: the view's log, partition, next offset."""
 
-    view: str
+    view: LogName
     partition: Natural
     next: Natural
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tidemill.durations import parse_ms
 from tidemill.errors import DeclarationError
+from tidemill.names import LogName
 from tidemill.project import Project
 
 MESSAGE_BYTES = 1_000_000
@@ -27,9 +28,14 @@ def entity_key(value: object) -> bytes:
     raise TypeError(f"{value!r} is not an entity: give text or a whole number")
 
 
-def view_topic(project: str, view: str) -> str:
+def view_topic(project: str, log: LogName) -> str:
     """Topic of a view's records."""
-    return f"{project}.view.{view}"
+    return f"{project}.view.{log}"
+
+
+def view_folder(log: LogName) -> str:
+    """Name of the offline table that mirrors a view's topic."""
+    return f"views/{log}"
 
 
 def requests_topic(project: str) -> str:
@@ -72,14 +78,14 @@ def ingestion_group(project: str) -> str:
     return f"{project}.ingestion"
 
 
-def fence_key(project: str, view: str, partition: int) -> bytes:
-    """Redis key of a fence. All keys of one view and partition share a hash tag, hence a cluster slot."""
-    return f"{{{project}.{view}:{partition}}}f".encode()
+def fence_key(project: str, log: LogName, partition: int) -> bytes:
+    """Redis key of a fence. All keys of one log and partition share a hash tag, hence a cluster slot."""
+    return f"{{{project}.{log}:{partition}}}f".encode()
 
 
-def state_key(project: str, view: str, partition: int, entity: bytes) -> bytes:
+def state_key(project: str, log: LogName, partition: int, entity: bytes) -> bytes:
     """Redis key of an entity's tiles."""
-    return f"{{{project}.{view}:{partition}}}e:".encode() + entity
+    return f"{{{project}.{log}:{partition}}}e:".encode() + entity
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class TopicSpec:
 def topic_specs(project: Project) -> dict[str, TopicSpec]:
     """Every topic of a project. The log is the source of truth, so nothing expires by default. Raises DeclarationError."""
     keep = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "1048588"}
-    specs = {view_topic(project.name, view.name): TopicSpec(view.partitions, keep) for view in project.views.values()}
+    specs = {view_topic(project.name, view.log): TopicSpec(view.partitions, keep) for view in project.views.values()}
     for name, partitions in (
         (requests_topic(project.name), 4), (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4), (results_topic(project.name), 1),
         (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (dead_letters_topic(project.name), 1),

@@ -91,7 +91,7 @@ def wait_logged(live: Stack, count: int) -> list[str]:
 def test_an_altered_value_is_reported(shell: Shell, live: Stack) -> None:
     """The audit prints the entity and what is wrong with it, and ends with code 1."""
     with redis.Redis.from_url(live.redis_url) as client:
-        (key, *_) = sorted(client.scan_iter(match="{rides.zones:*}e:*"))
+        (key, *_) = sorted(client.scan_iter(match="{rides.zones.p4:*}e:*"))
         value = client.get(key)
         client.set(key, b"other")
         try:

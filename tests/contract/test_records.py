@@ -40,6 +40,7 @@ def of_type(kind: Any) -> st.SearchStrategy[Any]:
         return st.builds(
             kind, **{name: of_type(hint) for name, hint in get_type_hints(kind, include_extras=True).items() if name[0] != "_"}
         )
+    kind = getattr(kind, "__supertype__", kind)  # a NewType is what it is made of
     simple: dict[Any, st.SearchStrategy[Any]] = {
         str: st.text(max_size=8), float: st.floats(allow_nan=False, allow_infinity=False), bool: st.booleans(), NoneType: st.none(),
     }  # fmt: skip

@@ -13,6 +13,7 @@ import pytest
 from tests.contract.payloads import NAMES, PROJECT, READERS, RECORDS, SCHEMAS, TEXT_REFUSED, examples, label, schema, validator
 
 from tidemill import records, topics
+from tidemill.names import log_name
 
 README = (SCHEMAS / "README.md").read_text()
 
@@ -105,6 +106,6 @@ def test_the_table_lists_every_payload_and_topic() -> None:
     assert sorted(rows) == NAMES
     written = {topic for row in rows.values() for topic in re.findall(r"topic `([^`]+)`", row)}
     made = {name.replace("shop.", "<project>.", 1) for name in topics.topic_specs(PROJECT) if name not in PROJECT.events}
-    assert {re.sub(r"(?<=\.view\.).*", "<view>", name) for name in made} == written
-    assert "{<project>.<view>:<partition>}f" in rows["fence"]
-    assert topics.fence_key("<project>", "<view>", 0).decode() == "{<project>.<view>:0}f"
+    assert {re.sub(r"(?<=\.view\.)\w+\.p\d+", "<view>.p<partitions>", name) for name in made} == written
+    assert "{<project>.<view>.p<partitions>:<partition>}f" in rows["fence"]
+    assert topics.fence_key("<project>", log_name("<view>", 4), 0).decode() == "{<project>.<view>.p4:0}f"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill import Event, FeatureView, count, topics
+from tidemill.names import log_name, parse_log
 from tidemill.project import Project
 
 SOLD = Event("sold", {"at": int, "shop": str}, time="at", topic="shop-floor", partitions=7)
@@ -20,9 +22,32 @@ def test_every_topic_of_a_project() -> None:
     """The application's topics by their own names, one per view, and the seven that every project has."""
     specs = topics.topic_specs(PROJECT)
     assert {name: spec.partitions for name, spec in specs.items()} == {
-        "shop-floor": 7, "corner.view.shops": 3, "corner.requests": 4, "corner.outcomes": 4, "corner.predictions": 4,
+        "shop-floor": 7, "corner.view.shops.p3": 3, "corner.requests": 4, "corner.outcomes": 4, "corner.predictions": 4,
         "corner.results": 1, "corner.alerts": 1, "corner.deployments": 1, "corner.dead-letters": 1,
     }  # fmt: skip
+
+
+def test_another_partition_count_is_another_log() -> None:
+    """Nothing of a view under one count has the name of anything under another."""
+    wider = replace(SHOPS, partitions=30)
+    assert (SHOPS.log, wider.log) == ("shops.p3", "shops.p30")
+    assert topics.view_topic("corner", wider.log) == "corner.view.shops.p30"
+    assert topics.view_folder(wider.log) == "views/shops.p30"
+    assert topics.fence_key("corner", wider.log, 2) == b"{corner.shops.p30:2}f"
+
+
+@given(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True), st.integers(1, 10_000))
+def test_a_log_names_its_view_and_count(view: str, partitions: int) -> None:
+    """What goes into the name comes out of it."""
+    assert parse_log(log_name(view, partitions)) == (view, partitions)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "shops", ".p4", "shops.p0", "shops.p04", "shops.p-1", "shops.p٤", "shops.px", "shops.p", "shops.p1234567890"]
+)
+def test_no_other_text_is_a_log(name: str) -> None:
+    """Names that no log has are told apart."""
+    assert parse_log(name) is None
 
 
 def test_the_log_is_kept() -> None:
@@ -57,9 +82,9 @@ def test_nothing_else_is_an_entity(value: object) -> None:
 @given(st.integers(0, 99), st.binary(max_size=20), st.binary(max_size=20))
 def test_keys_of_a_partition_share_a_slot_and_no_name(partition: int, one: bytes, two: bytes) -> None:
     """Fence and entities have one hash tag; no two of them can be confused, whatever bytes an entity has."""
-    fence = topics.fence_key("corner", "shops", partition)
-    keys = [topics.state_key("corner", "shops", partition, entity) for entity in (one, two)]
-    tag = f"{{corner.shops:{partition}}}".encode()
+    fence = topics.fence_key("corner", SHOPS.log, partition)
+    keys = [topics.state_key("corner", SHOPS.log, partition, entity) for entity in (one, two)]
+    tag = f"{{corner.shops.p3:{partition}}}".encode()
     assert all(key.startswith(tag) for key in (fence, *keys))
     assert fence not in keys
     assert (keys[0] == keys[1]) == (one == two)

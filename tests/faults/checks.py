@@ -25,7 +25,7 @@ from tidemill.proof.replay import logged, replay
 from tidemill.records import DeadLetterRecord, ResultRecord, decoder
 from tidemill.redis_link import RedisLink
 from tidemill.settings import KafkaSettings
-from tidemill.topics import dead_letters_topic, entity_key, partition_of, results_topic, view_topic
+from tidemill.topics import dead_letters_topic, entity_key, partition_of, results_topic, view_folder, view_topic
 
 Position = tuple[int, int]
 
@@ -70,15 +70,15 @@ class Checks:
     async def views(self) -> None:
         """Offline rows of every view: dense, and after leaving out what ingestion sent again exactly the good events, with their values."""
         for view in self._project.views.values():
-            held = await offset_ranges(self._kafka, view_topic(self._project.name, view.name))
+            held = await offset_ranges(self._kafka, view_topic(self._project.name, view.log))
             expected: dict[int, dict[Position, Sent]] = {partition: {} for partition in range(view.partitions)}
             for (topic, source, offset), sent in self._good.items():
                 if topic == view.source.topic:
                     key = entity_key(sent.data[view.key.field])
                     expected[partition_of(key, view.partitions)][source, offset] = sent
             for partition in range(view.partitions):
-                table = self._store.scan(f"views/{view.name}", filters=pc.field("partition") == partition)
-                end = held[TopicPartition(view_topic(self._project.name, view.name), partition)].end
+                table = self._store.scan(view_folder(view.log), filters=pc.field("partition") == partition)
+                end = held[TopicPartition(view_topic(self._project.name, view.log), partition)].end
                 self._view_partition(f"{view.name}[{partition}]", view.key.field, table.to_pylist(), expected[partition], end)
 
     def _view_partition(self, name: str, key: str, rows: list[dict[str, Any]], expected: dict[Position, Sent], end: int) -> None:

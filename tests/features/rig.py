@@ -24,6 +24,7 @@ from tidemill.kafka import Record, close_producer, consumer, producer, send_wave
 from tidemill.kafka_topics import ensure_topics
 from tidemill.kernel import EntityState, ViewKernel
 from tidemill.local.processes import HOST
+from tidemill.names import LogName
 from tidemill.project import Project, load_project
 from tidemill.records import ViewRecord, encode
 from tidemill.settings import KafkaSettings
@@ -70,7 +71,7 @@ class Rig:
 
     def topics(self) -> list[str]:
         """The view topics."""
-        return [view_topic(self.name, view) for view in self.project.views]
+        return [view_topic(self.name, view.log) for view in self.project.views.values()]
 
     def produce(self, events: int) -> None:
         """Write the records of so many events to the view topics, as ingestion does."""
@@ -108,13 +109,13 @@ class Rig:
 
     def position(self, topic: str, partition: int) -> int:
         """The next offset of a stored fence."""
-        return position(self.store.get(fence_key(self.name, topic.rpartition(".")[2], partition)))  # type: ignore[arg-type]
+        return position(self.store.get(fence_key(self.name, LogName(topic.removeprefix(f"{self.name}.view.")), partition)))  # type: ignore[arg-type]
 
     async def _ends(self) -> dict[TopicPartition, int]:
         reader = consumer(self.settings)
         await reader.start()
         views = self.project.views.values()
-        ends = await reader.end_offsets([TopicPartition(view_topic(self.name, v.name), p) for v in views for p in range(v.partitions)])
+        ends = await reader.end_offsets([TopicPartition(view_topic(self.name, v.log), p) for v in views for p in range(v.partitions)])
         await reader.stop()
         return dict(ends)
 
@@ -128,12 +129,12 @@ class Rig:
 
     async def _check(self) -> None:
         for tp, end in (await self._ends()).items():
-            view = self.project.views[tp.topic.rpartition(".")[2]]
-            kernel, stored = ViewKernel(view), self.store.get(fence_key(self.name, view.name, tp.partition))
+            view = self.project.views[tp.topic.split(".")[2]]
+            kernel, stored = ViewKernel(view), self.store.get(fence_key(self.name, view.log, tp.partition))
             assert self.position(tp.topic, tp.partition) == end
             fold, states = await self._offline(tp, end, kernel)
             assert stored == fold.fence.encode()
-            prefix = state_key(self.name, view.name, tp.partition, b"")
+            prefix = state_key(self.name, view.log, tp.partition, b"")
             found = {key.removeprefix(prefix): self.store.get(key) for key in self.store.scan_iter(match=prefix + b"*", count=1000)}
             assert found == {entity: kernel.encode(state) for entity, state in states.items()}
 
@@ -219,7 +220,7 @@ class Traffic:
                     record.time, record.known, record.source, {name: record.values[name] for name in view.value_fields}, record.id
                 )
                 poison = self._random.random() < 0.001
-                target = view_topic(self._project.name, view.name), partition_of(key, view.partitions)
+                target = view_topic(self._project.name, view.log), partition_of(key, view.partitions)
                 wave.setdefault(target, []).append((key, b'{"time":' if poison else encode(known), []))
         return wave
 

@@ -132,7 +132,7 @@ def test_topic_is_created_anew(rig: Rig) -> None:
     second.wait_saying("by_card")
     assert "by_shop" not in second.get("/health/ready")[1]
     for partition in range(4):
-        rig.store.delete(fence_key(rig.name, "by_card", partition))
+        rig.store.delete(fence_key(rig.name, rig.project.views["by_card"].log, partition))
     rig.wait_folded()
     rig.check()
     second.wait_ready()
@@ -171,7 +171,7 @@ def test_definition_changed(rig: Rig) -> None:
     second = rig.worker()
     second.wait_saying("another definition")
     for partition in range(4):
-        rig.store.delete(fence_key(rig.name, "by_card", partition))
+        rig.store.delete(fence_key(rig.name, rig.project.views["by_card"].log, partition))
     rig.wait_folded()
     rig.check()
     second.wait_ready()
@@ -183,14 +183,14 @@ def test_damaged_value(rig: Rig) -> None:
     first = rig.worker()
     rig.wait_folded()
     first.process.kill()
-    key = next(key for key in rig.store.keys(state_key(rig.name, "by_card", 2, b"*")))
+    key = next(key for key in rig.store.keys(state_key(rig.name, rig.project.views["by_card"].log, 2, b"*")))
     rig.store.setrange(key, 12, b"\xff\xff\xff")  # in the time of the newest event, which is no length
     rig.produce(2_000)
     worker = rig.worker()
     worker.wait_saying("fails its checksum")
     worker.wait_saying("partition 2")
     assert worker.metric("tidemill_features_partitions_stopped_total") == 1
-    rig.store.delete(fence_key(rig.name, "by_card", 2))
+    rig.store.delete(fence_key(rig.name, rig.project.views["by_card"].log, 2))
     rig.wait_folded()
     rig.check()
     worker.wait_ready()

@@ -17,6 +17,7 @@ import pytest
 
 from tidemill.kernel import ViewKernel
 from tidemill.project import Project, load_project
+from tidemill.topics import view_topic
 from tidemill_ingestion.routing import Router
 from tidemill_training.fitting import to_onnx
 
@@ -115,7 +116,7 @@ def test_ingestion_refuses_none_of_the_events(project: Project, storm: list[tupl
         routed = router.route(name, name, 0, i, known_ms, None, msgspec.json.encode(payload), headers)
         topics |= {record[0] for record in routed}
     assert not router.refused
-    assert {f"flights.view.{view}" for view in project.views if view != "aircraft_register"} <= topics
+    assert {view_topic("flights", view.log) for view in project.views.values() if view.name != "aircraft_register"} <= topics
     assert {"flights.requests", "flights.outcomes"} <= topics
 
 

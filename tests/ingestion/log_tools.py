@@ -117,7 +117,7 @@ def source_of(project: Project, topic: str, source: list[Any]) -> tuple[str, int
     """A record's source as topic, partition and offset; a view's records name no topic, since a view has one source."""
     if len(source) == 3:
         return source[0], source[1], source[2]
-    return project.views[topic.rpartition(".")[2]].source.topic, source[0], source[1]
+    return project.views[topic.split(".")[2]].source.topic, source[0], source[1]
 
 
 async def dead_letters(kafka: KafkaSettings, project: Project) -> list[dict[str, Any]]:

@@ -95,7 +95,7 @@ async def test_bad_events_do_not_stop_good_ones(settings: KafkaSettings, project
     ]  # fmt: skip
     assert await told(settings, project) == await expected(settings, project)
     assert refused._value.get() == 2
-    assert metrics.UNKEYED.labels(view_topic(project.name, "planes"))._value.get() == 1
+    assert metrics.UNKEYED.labels(view_topic(project.name, project.views["planes"].log))._value.get() == 1
 
 
 async def test_headers_of_any_kind(settings: KafkaSettings, project: Project) -> None:
@@ -105,7 +105,7 @@ async def test_headers_of_any_kind(settings: KafkaSettings, project: Project) ->
     await publish(settings, project, "departed", [departed(flight=...)], headers)
     async with running(settings, project):
         await wait_routed(settings, project)
-    log = await read_log(settings, view_topic(project.name, "origins"))
+    log = await read_log(settings, view_topic(project.name, project.views["origins"].log))
     assert [json.loads(record.value)["id"] for records in log.values() for record in records] == ["H1"]
 
 
@@ -166,7 +166,7 @@ async def test_compressed_events(settings: KafkaSettings, project: Project, code
 
 async def test_wave_refused_by_the_broker(settings: KafkaSettings, project: Project) -> None:
     """A broker that refuses a batch holds the routing up, whole and in order, until it takes it: nothing is lost or reordered."""
-    topic = view_topic(project.name, "origins")
+    topic = view_topic(project.name, project.views["origins"].log)
     await make_topics(settings, project, **{topic: 100})
     await publish(settings, project, "departed", [departed(flight=f"F{n}") for n in range(50)], OLD)
     async with running(settings, project):

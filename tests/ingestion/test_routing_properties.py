@@ -63,7 +63,7 @@ def check_records(routed: Any) -> str:
         assert 0 < len(key) <= 1024
         assert len(value) < MESSAGE_BYTES + 2000
         if topic.startswith("airline.view."):
-            view = project().views[topic.rpartition(".")[2]]
+            view = project().views[topic.split(".")[2]]
             msgspec.json.decode(value, type=ViewRecord)
             assert partition == zlib.crc32(key) % view.partitions
         else:
@@ -181,7 +181,11 @@ def _departed(e: dict[str, Any]) -> list[tuple[str, bytes, dict[str, Any]]]:
     delay = {} if e["dep_delay"] is None else {"dep_delay": e["dep_delay"]}
     folds = [("origins", e["origin"], delay), ("carriers", e["carrier"], delay), ("planes", e["tailnum"], {})]
     folds.append(("gates", str(e["gate"]), {"diverted": e["diverted"], "seats": e["seats"]}))
-    return [(f"airline.view.{view}", key.encode(), {**common, "values": values}) for view, key, values in folds if key is not None]
+    return [
+        (f"airline.view.{project().views[view].log}", key.encode(), {**common, "values": values})
+        for view, key, values in folds
+        if key is not None
+    ]
 
 
 def _scheduled(e: dict[str, Any]) -> list[tuple[str, bytes, dict[str, Any]]]:
@@ -205,4 +209,4 @@ def _arrived(e: dict[str, Any]) -> list[tuple[str, bytes, dict[str, Any]]] | Non
     common = {"subject": e["flight"], "time": time, "known": NOW_MS, "source": ["airline.in.arrived", 1, 5]}
     outcomes = [] if e["arr_delay"] is None else [{"model": "late", "value": float(e["arr_delay"] > 15), **common}]
     outcomes.append({"model": "burn", "value": burnt, **common})
-    return [("airline.view.landings", key, record), *[("airline.outcomes", key, outcome) for outcome in outcomes]]
+    return [("airline.view.landings.p4", key, record), *[("airline.outcomes", key, outcome) for outcome in outcomes]]

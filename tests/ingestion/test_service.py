@@ -86,7 +86,7 @@ async def test_stopped_in_good_order(stack: Stack, settings: KafkaSettings, proj
         await publish(settings, project, "departed", [departed(flight=f"F{n}") for n in range(start, start + 3_000)], OLD)
         await asyncio.to_thread(stack.restart, "ingestion")
     await wait_routed(settings, project)
-    log = await read_log(settings, f"{project.name}.view.origins")
+    log = await read_log(settings, f"{project.name}.view.origins.p4")
     assert sum(len(records) for records in log.values()) == 9_000
 
 

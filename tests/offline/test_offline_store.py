@@ -45,8 +45,8 @@ def test_scan_is_sorted_and_complete(tmp_path: Path) -> None:
     log = shops(store)
     for partition, first, end in ((2, 0, 3), (0, 0, 2), (2, 3, 5), (1, 0, 1), (0, 2, 4)):
         add(log, partition, first, end)
-    assert places(store.scan("views/shops")) == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (2, 0), (2, 1), (2, 2), (2, 3), (2, 4)]
-    assert store.scan("views/shops").schema.names == SHOPS.schema.names
+    assert places(store.scan("views/shops.p3")) == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (2, 0), (2, 1), (2, 2), (2, 3), (2, 4)]
+    assert store.scan("views/shops.p3").schema.names == SHOPS.schema.names
 
 
 _commits = st.lists(st.dictionaries(st.integers(0, 2), st.integers(1, 4), min_size=1), max_size=6)
@@ -73,10 +73,10 @@ def test_scan_equals_a_filtered_list(
     expected = [row for row in rows[partition] if row["offset"] < below]  # type: ignore[operator]
     wanted = columns or SHOPS.schema.names
     for _ in range(2):
-        found = store.scan("views/shops", columns, (pc.field("partition") == partition) & (pc.field("offset") < below))
+        found = store.scan("views/shops.p3", columns, (pc.field("partition") == partition) & (pc.field("offset") < below))
         assert found.to_pylist() == [{name: row[name] for name in wanted} for row in expected]
         log.compact()
-    assert store.snapshot("views/shops").positions == {p: len(rows[p]) for p in rows}
+    assert store.snapshot("views/shops.p3").positions == {p: len(rows[p]) for p in rows}
 
 
 def test_snapshot_does_not_change(tmp_path: Path) -> None:
@@ -84,13 +84,13 @@ def test_snapshot_does_not_change(tmp_path: Path) -> None:
     store = OfflineStore(tmp_path)
     log = shops(store)
     add(log, 0, 0, 3)
-    before = store.snapshot("views/shops")
+    before = store.snapshot("views/shops.p3")
     add(log, 0, 3, 6)
     log.compact()
     assert before.positions == {0: 3, 1: 0, 2: 0}
     assert places(before.scan()) == [(0, 0), (0, 1), (0, 2)]
-    assert store.snapshot("views/shops").positions[0] == 6
-    assert store.snapshot("views/shops").version > before.version
+    assert store.snapshot("views/shops.p3").positions[0] == 6
+    assert store.snapshot("views/shops.p3").version > before.version
 
 
 def test_position_and_refusal(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_one_refused_partition_refuses_the_commit(tmp_path: Path) -> None:
     rows = SHOPS.rows(0, numbered([(b"k", shop_value(0))]))
     with pytest.raises(FenceConflict):
         log.append(rows, {(TOPIC, 0): (0, 1), (TOPIC, 1): (0, 1)})
-    assert store.snapshot("views/shops").positions == {0: 0, 1: 1, 2: 0}
+    assert store.snapshot("views/shops.p3").positions == {0: 0, 1: 1, 2: 0}
 
 
 def test_proofs_before_positions(tmp_path: Path) -> None:
@@ -120,15 +120,15 @@ def test_proofs_before_positions(tmp_path: Path) -> None:
     log = shops(store)
     add(log, 0, 0, 5)
     add(log, 2, 0, 2)
-    proofs = {row["partition"]: row["proof"] for row in store.scan("views/shops").to_pylist()}
-    assert store.snapshot("views/shops").proofs_before({0: 5, 1: 0, 2: 2}) == proofs
-    assert store.snapshot("views/shops").proofs_before({0: 0, 1: 0, 2: 0}) == {}
+    proofs = {row["partition"]: row["proof"] for row in store.scan("views/shops.p3").to_pylist()}
+    assert store.snapshot("views/shops.p3").proofs_before({0: 5, 1: 0, 2: 2}) == proofs
+    assert store.snapshot("views/shops.p3").proofs_before({0: 0, 1: 0, 2: 0}) == {}
 
 
 def test_url_with_scheme_is_the_same_store(tmp_path: Path) -> None:
     """A file URL and a path name the same tables."""
     add(shops(OfflineStore(tmp_path)), 0, 0, 2)
-    assert len(OfflineStore(f"file://{tmp_path}").scan("views/shops")) == 2
+    assert len(OfflineStore(f"file://{tmp_path}").scan("views/shops.p3")) == 2
 
 
 def test_environment_names_store_and_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,25 +136,25 @@ def test_environment_names_store_and_credentials(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.setenv("TIDEMILL_OFFLINE", "s3://bucket/prefix/")
     store = OfflineStore.load()
-    assert store.uri("views/shops") == "s3://bucket/prefix/views/shops"
+    assert store.uri("views/shops.p3") == "s3://bucket/prefix/views/shops.p3"
     assert (store.storage_options or {})["AWS_REGION"] == "eu-west-1"
     assert OfflineStore(tmp_path).storage_options is None
 
 
 def test_unknown_table(tmp_path: Path) -> None:
     """A table that nobody has written yet is named."""
-    with pytest.raises(UnknownTable, match="views/shops"):
-        OfflineStore(tmp_path).scan("views/shops")
+    with pytest.raises(UnknownTable, match=r"views/shops\.p3"):
+        OfflineStore(tmp_path).scan("views/shops.p3")
 
 
 def test_reader_of_a_torn_table_is_told_the_file(tmp_path: Path) -> None:
     """A reader changes nothing: it names the half-written commit and who mends it."""
     store = OfflineStore(tmp_path)
     add(shops(store), 0, 0, 2)
-    commit = max((tmp_path / "views/shops/_delta_log").glob("*.json"))
+    commit = max((tmp_path / "views/shops.p3/_delta_log").glob("*.json"))
     commit.write_bytes(commit.read_bytes()[:50])
     with pytest.raises(TornTable) as caught:
-        store.snapshot("views/shops")
+        store.snapshot("views/shops.p3")
     assert str(commit) in caught.value.message
     assert "tidemill_offline" in caught.value.mend
     assert commit.exists()
@@ -164,9 +164,9 @@ def test_missing_data_file_is_told(tmp_path: Path) -> None:
     """A data file that is gone is an error that says what to do, not fewer rows."""
     store = OfflineStore(tmp_path)
     add(shops(store), 0, 0, 2)
-    next((tmp_path / "views/shops").glob("*.parquet")).unlink()
+    next((tmp_path / "views/shops.p3").glob("*.parquet")).unlink()
     with pytest.raises(OfflineUnavailable, match="again from Kafka"):
-        store.scan("views/shops")
+        store.scan("views/shops.p3")
 
 
 def test_predictions_give_each_once(tmp_path: Path) -> None:

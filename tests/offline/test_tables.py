@@ -12,6 +12,7 @@ from tests.offline.lake import NOW_MS, lake, numbered, shop_value
 
 from tidemill.fences import proof_of
 from tidemill.fold import entry_decoder
+from tidemill.names import log_name
 from tidemill.offline.tables import (
     RESULTS_SCHEMA,
     entities_of_row,
@@ -71,7 +72,7 @@ def test_outcome_rows() -> None:
 
 def test_prediction_rows() -> None:
     """A prediction's inputs keep their float32 values and nulls; entities and stamp come back as they were."""
-    stamp = [StampEntry("shops", 1, 17)]
+    stamp = [StampEntry(log_name("shops", 3), 1, 17)]
     record = PredictionRecord("p", "m", "1", 5, 6, [0.10000000149011612, None], 0.25, "s", {"shop": "a"}, stamp)
     (row,) = predictions_table(PROJECT).rows(3, numbered([(b"p", encode(record))])).to_pylist()
     assert (row["id"], row["inputs"], row["output"], row["subject"]) == ("p", [0.10000000149011612, None], 0.25, "s")
@@ -111,8 +112,8 @@ def test_bad_records_are_blank_rows_among_good_ones() -> None:
 def test_every_mirrored_topic_has_a_table() -> None:
     """Views, requests, outcomes and predictions: one table each, with the partitions of its topic."""
     assert [(table.name, table.topic, table.partitions) for table in mirror_tables(PROJECT)] == [
-        ("views/shops", "lake.view.shops", 3),
-        ("views/items", "lake.view.items", 2),
+        ("views/shops.p3", "lake.view.shops.p3", 3),
+        ("views/items.p2", "lake.view.items.p2", 2),
         ("requests", "lake.requests", 4),
         ("outcomes", "lake.outcomes", 4),
         ("predictions", "lake.predictions", 4),

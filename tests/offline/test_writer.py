@@ -46,8 +46,8 @@ def wave(project: Project, first: int, end: int) -> dict[tuple[str, int], list[P
         key = b"k%d" % (i % 37)
         source = ("sold", i % 4, i)
         values = {
-            "views/shops": shop_value(i),
-            "views/items": b'{"time":%d,"known":%d,"source":[0,%d],"values":{}}' % (NOW_MS + i, NOW_MS + i, i),
+            "views/shops.p3": shop_value(i),
+            "views/items.p2": b'{"time":%d,"known":%d,"source":[0,%d],"values":{}}' % (NOW_MS + i, NOW_MS + i, i),
             "requests": encode(RequestRecord("comes_back", f"s{i}", NOW_MS + i, NOW_MS + i, source, {"shop": "a", "price": 1.0})),
             "outcomes": encode(OutcomeRecord("comes_back", f"s{i}", float(i % 2), NOW_MS + i, NOW_MS + i, source)),
         }
@@ -85,7 +85,7 @@ async def test_mirrors_every_topic_and_stops_in_order(kafka: str, project: Proje
         await send(kafka, wave(project, 0, 1000))
         await until(lambda: written(writer, project, 1000))
         text = writer.get("/metrics").text
-        assert 'tidemill_offline_rows_total{table="views/shops"} 1000.0' in text
+        assert 'tidemill_offline_rows_total{table="views/shops.p3"} 1000.0' in text
         assert writer.get("/nowhere").status_code == 404
         assert writer.stop() == 0
     await assert_mirrored(kafka, project, tmp_path / "offline", 1000)

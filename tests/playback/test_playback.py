@@ -168,7 +168,7 @@ Times = dict[tuple[str, int], list[int]]
 
 def check_stamp(prediction: PredictionRecord, before: Times, known: Times) -> None:
     """Of what was published since `before`: below each fence of the stamp all was known at the request's time, above it nothing was."""
-    assert {entry.view for entry in prediction.stamp} == {"zones", "drivers"}
+    assert {entry.view for entry in prediction.stamp} == {view.log for view in PROJECT.views.values()}
     for entry in prediction.stamp:
         place = view_topic(PROJECT.name, entry.view), entry.partition
         begin = len(before[place])
@@ -197,7 +197,7 @@ async def known_times(live: Stack) -> Times:
     decode = decoder(ViewRecord).decode
     found = {}
     for view in PROJECT.views.values():
-        topic = view_topic(PROJECT.name, view.name)
+        topic = view_topic(PROJECT.name, view.log)
         for partition, log in (await read_topic(live.kafka, topic)).items():
             found[topic, partition] = [decode(value or b"").known for _, value in log]
     return found

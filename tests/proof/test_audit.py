@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 NAME = demo().name
 ZONES = demo().views["zones"]
 NORTH = partition_of(b"north", ZONES.partitions)
-NORTH_KEY, NORTH_FENCE = state_key(NAME, "zones", NORTH, b"north"), fence_key(NAME, "zones", NORTH)
+NORTH_KEY, NORTH_FENCE = state_key(NAME, ZONES.log, NORTH, b"north"), fence_key(NAME, ZONES.log, NORTH)
 
 
 class Online:
@@ -38,12 +38,12 @@ class Online:
         """Brings every partition to a share of its log, fence and entities in one transaction."""
         for view in self.world.project.views.values():
             for partition in range(view.partitions):
-                end = int(share * len(self.world.logs[view_topic(NAME, view.name), partition]))
+                end = int(share * len(self.world.logs[view_topic(NAME, view.log), partition]))
                 fold, states = self.world.fold(view, partition, end)
                 pipe = self.client.pipeline(transaction=True)
                 for entity, state in states.items():
-                    pipe.set(state_key(NAME, view.name, partition, entity), fold.kernel.encode(state))
-                pipe.set(fence_key(NAME, view.name, partition), fold.fence.encode())
+                    pipe.set(state_key(NAME, view.log, partition, entity), fold.kernel.encode(state))
+                pipe.set(fence_key(NAME, view.log, partition), fold.fence.encode())
                 pipe.execute()
 
     async def audit(self, *views: str, wait_seconds: float = 20) -> AuditReport:
@@ -65,7 +65,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> World:
     world.publish(trips(150))
     for view in world.project.views.values():
         world.append(view, b"north", b"poison")
-        for place in [place for place in world.logs if place[0] == view_topic(NAME, view.name)]:
+        for place in [place for place in world.logs if place[0] == view_topic(NAME, view.log)]:
             world.logs[place] += world.logs[place][3:6]  # routed again
     world.publish(trips(150, seed=2))
     world.write()
@@ -117,7 +117,7 @@ async def test_an_altered_tile(online: Online) -> None:
     online.client.set(NORTH_KEY, kernel.encode(state))
     (found,) = await online.mismatches()
     assert (found.view, found.partition, found.entity) == ("zones", NORTH, "north")
-    assert found.fence == len(online.world.logs[view_topic(NAME, "zones"), NORTH])
+    assert found.fence == len(online.world.logs[view_topic(NAME, ZONES.log), NORTH])
     assert "count_1h is " in found.what
     assert " online, " in found.what
 
@@ -142,7 +142,7 @@ async def test_a_damaged_value(online: Online) -> None:
 
 async def test_a_deleted_and_an_extra_entity(online: Online) -> None:
     """An entity that is missing, and one that should not be there, are found by name."""
-    online.client.rename(NORTH_KEY, state_key(NAME, "zones", NORTH, "südwest".encode()))
+    online.client.rename(NORTH_KEY, state_key(NAME, ZONES.log, NORTH, "südwest".encode()))
     found = {item.entity: item.what for item in await online.mismatches()}
     assert found == {"north": "online store has no value", "südwest": "online store has a value, offline rows give none"}
 
@@ -175,7 +175,7 @@ async def test_a_fence_that_is_none(online: Online) -> None:
 async def test_examples_are_bounded(online: Online) -> None:
     """All mismatches are counted, the first twenty are kept."""
     for i in range(30):
-        online.client.set(state_key(NAME, "zones", 0, b"extra-%d" % i), b"x")
+        online.client.set(state_key(NAME, ZONES.log, 0, b"extra-%d" % i), b"x")
     report = await online.audit()
     assert (report.mismatched, len(report.examples)) == (30, 20)
 

@@ -14,6 +14,7 @@ from tests.demo_state import HOUR_MS, NOW_MS, demo, saved, trained, trip
 from tests.proof.world import World
 
 from tidemill import FeatureView, Model
+from tidemill.declarations import Selection
 from tidemill.engine import Engine
 from tidemill.errors import ArtifactError, TidemillError, UnknownModel
 from tidemill.kernel import Reading
@@ -63,8 +64,8 @@ def predicted(world: World, i: int, share: float) -> PredictionRecord:
         if given[name] is not None:
             key = entity_key(given[name])
             partition = partition_of(key, view.partitions)
-            fence = int(share * len(world.logs[view_topic(world.project.name, view.name), partition]))
-            stamp.append(StampEntry(view.name, partition, fence))
+            fence = int(share * len(world.logs[view_topic(world.project.name, view.log), partition]))
+            stamp.append(StampEntry(view.log, partition, fence))
             reading = seen_at(world, view, key, fence, time_ms)
         served.append(serve(view, reading, time_ms))
     vector = vector_of(INPUTS.row(served, given))
@@ -97,6 +98,16 @@ def test_what_was_served_is_recomputed_bit_for_bit(world: World) -> None:
     assert [result.prediction for result in results] == predictions
     assert (len(results), differences(results)) == (21, {})
     assert notes == ["big_tip v1: 21 predictions"]
+
+
+def test_predictions_from_before_another_partition_count(world: World) -> None:
+    """A stamp names the log it was read from, so what was served before a view was repartitioned is still found and equal."""
+    views = {name: replace(view, partitions=7) for name, view in world.project.views.items()}
+    inputs = [replace(item, view=views[item.view.name]) if isinstance(item, Selection) else item for item in MODEL.inputs]
+    model = replace(MODEL, inputs=[views[item.name] if isinstance(item, FeatureView) else item for item in inputs])
+    changed: Project = replace(world.project, views=views, models={MODEL.name: model})
+    results = replay(changed, world.store, logged(world.store))
+    assert (len(results), differences(results)) == (21, {})
 
 
 def test_ids_and_samples(world: World) -> None:
@@ -141,7 +152,7 @@ def test_another_history_gives_other_features(world: World, tmp_path: Path) -> N
     """One fare altered in the offline rows shows in the predictions that had seen it, by the name of the feature."""
     other = World(world.project, tmp_path)
     other.logs |= world.logs
-    topic = view_topic(world.project.name, "drivers")
+    topic = view_topic(world.project.name, world.project.views["drivers"].log)
     for partition in range(4):
         log = other.logs[topic, partition] = list(other.logs[topic, partition])
         if log:
@@ -220,13 +231,13 @@ def test_rows_that_are_not_there_yet(world: World, tmp_path: Path) -> None:
     behind.logs |= world.logs
     saved(str(tmp_path), ARTIFACT)
     behind.write({place: len(log) // 2 for place, log in world.logs.items()})
-    with pytest.raises(TidemillError, match=r"view '\w+', partition \d: the offline store ends at \d+, below what was served; wait"):
+    with pytest.raises(TidemillError, match=r"log '\w+\.p4', partition \d: the offline store ends at \d+, below what was served; wait"):
         replay(world.project, behind.store, logged(world.store))
 
 
 def test_a_stamp_without_a_fence_it_needs(world: World) -> None:
     """A prediction whose stamp lacks a view the model reads now is named with the view."""
     (prediction,) = logged(world.store, ids=["p4"])
-    without = msgspec.structs.replace(prediction, stamp=[entry for entry in prediction.stamp if entry.view != "drivers"])
+    without = msgspec.structs.replace(prediction, stamp=[entry for entry in prediction.stamp if entry.view != "drivers.p4"])
     with pytest.raises(TidemillError, match="prediction p4 has no fence of view 'drivers'"):
         replay(world.project, world.store, [without])

@@ -54,7 +54,7 @@ class World:
 
     def append(self, view: FeatureView, key: bytes, value: bytes) -> None:
         """One record straight into a view's topic, whatever it holds."""
-        self.logs[view_topic(self.project.name, view.name), partition_of(key, view.partitions)].append((key, value))
+        self.logs[view_topic(self.project.name, view.log), partition_of(key, view.partitions)].append((key, value))
 
     def predict(self, predictions: Iterable[PredictionRecord]) -> None:
         """Predictions as inference logs them."""
@@ -77,6 +77,6 @@ class World:
     def fold(self, view: FeatureView, partition: int, end: int | None = None) -> tuple[PartitionFold, dict[bytes, EntityState]]:
         """What feature computation makes of a partition's records below `end`, one by one."""
         fold, states, decode = PartitionFold.start(ViewKernel(view)), dict[bytes, EntityState](), entry_decoder(view)
-        for offset, (key, value) in enumerate(self.logs[view_topic(self.project.name, view.name), partition][:end]):
+        for offset, (key, value) in enumerate(self.logs[view_topic(self.project.name, view.log), partition][:end]):
             fold.advance([decode(offset, key, value)], states)
         return fold, states

@@ -147,7 +147,7 @@ def test_a_view_that_has_seen_nothing(tmp_path: Path) -> None:
     """Features of a view without records are missing in every row, as they would be in a request."""
     world = World(demo(), tmp_path)
     world.publish(happened(30))
-    world.logs |= {place: [] for place in world.logs if place[0].endswith(".view.drivers")}
+    world.logs |= {place: [] for place in world.logs if place[0].endswith(".view.drivers.p4")}
     world.write()
     examples = built(world)
     column = MODEL.input_names.index("drivers__max_fare")

@@ -12,7 +12,7 @@ from tidemill.declarations.events import Event
 from tidemill.durations import format_ms, parse_ms
 from tidemill.errors import DeclarationError
 from tidemill.expressions import Column, parse_column
-from tidemill.names import check_name
+from tidemill.names import LogName, check_name, log_name
 
 _LADDER_MS = tuple(parse_ms(text) for text in ("5m", "15m", "1h", "6h", "1d"))
 _MOST_TILES = 168  # a window is cut into at most this many tiles unless told otherwise: 7 days of 1 h
@@ -107,6 +107,11 @@ class FeatureView:
         """The entity as an Entity."""
         assert isinstance(self.entity, Entity)
         return self.entity
+
+    @property
+    def log(self) -> LogName:
+        """Under which name the view's topic, keys, table and stamps live: another partition count is another log, never a mixture."""
+        return log_name(self.name, self.partitions)
 
     @property
     def ttl_ms(self) -> int | None:

@@ -19,7 +19,7 @@ from tidemill.declarations import FeatureView
 from tidemill.fences import proof_of
 from tidemill.project import Project
 from tidemill.records import OutcomeRecord, PredictionRecord, RequestRecord, ResultRecord, Scalar, StampEntry, decoder, view_decoder
-from tidemill.topics import outcomes_topic, predictions_topic, requests_topic, results_topic, topic_specs, view_topic
+from tidemill.topics import outcomes_topic, predictions_topic, requests_topic, results_topic, topic_specs, view_folder, view_topic
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 _JSON = msgspec.json.Encoder()
@@ -125,7 +125,7 @@ def view_table(project: Project, view: FeatureView) -> MirrorTable:
     )
     blank = SimpleNamespace(time=None, known=None, source=(None, None), id=None, values=SimpleNamespace(**dict.fromkeys(kinds)))
     return MirrorTable(
-        f"views/{view.name}", view_topic(project.name, view.name), view.partitions, view_decoder(kinds).decode, columns, blank
+        view_folder(view.log), view_topic(project.name, view.log), view.partitions, view_decoder(kinds).decode, columns, blank
     )
 
 

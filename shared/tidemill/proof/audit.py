@@ -22,7 +22,7 @@ from tidemill.offline_store import OfflineStore
 from tidemill.project import Project
 from tidemill.proof.history import PartitionLog
 from tidemill.redis_link import RedisLink
-from tidemill.topics import fence_key, state_key
+from tidemill.topics import fence_key, state_key, view_folder
 
 _PORTION = 500
 _EXAMPLES = 20
@@ -86,7 +86,7 @@ async def _keys_by_partition(link: RedisLink, project: Project) -> dict[tuple[st
     """Entities in the online store by view and partition, found by one walk over its keys."""
     found: dict[tuple[str, int], set[bytes]] = {}
     places = {
-        state_key(project.name, view.name, partition, b""): (view.name, partition)
+        state_key(project.name, view.log, partition, b""): (view.name, partition)
         for view in project.views.values()
         for partition in range(view.partitions)
     }
@@ -115,7 +115,7 @@ class _PartitionAudit:
         self.view, self.partition = view, partition
         self._project, self._store, self._link, self._wait_seconds = project, store, link, wait_seconds
         self._kernel = ViewKernel(view)
-        self._fence_key = fence_key(project, view.name, partition)
+        self._fence_key = fence_key(project, view.log, partition)
         self._compared: Fence | None = None
         self._restart()
 
@@ -135,7 +135,7 @@ class _PartitionAudit:
 
     async def _read(self, entities: list[bytes], report: AuditReport) -> dict[bytes, bytes | None]:
         """Reads a portion with its fence, folds the rows up to that fence, and compares the fence itself."""
-        keys = [state_key(self._project, self.view.name, self.partition, entity) for entity in entities]
+        keys = [state_key(self._project, self.view.log, self.partition, entity) for entity in entities]
         encoded, *values = await self._link.call(b"MGET", self._fence_key, *keys)
         try:
             fence = Fence.decode(encoded) if encoded is not None else None
@@ -170,7 +170,7 @@ class _PartitionAudit:
         deadline = time.monotonic() + self._wait_seconds
         while self._log is None or self._log.end < offset:
             try:
-                table = self._store.scan(f"views/{self.view.name}", filters=pc.field("partition") == self.partition)
+                table = self._store.scan(view_folder(self.view.log), filters=pc.field("partition") == self.partition)
                 self._log = PartitionLog(self.view, table)
             except UnknownTable:
                 self._log = None

@@ -18,12 +18,13 @@ from tidemill.engine import Engine
 from tidemill.errors import TidemillError, UnknownModel
 from tidemill.kernel import Reading, ViewKernel
 from tidemill.models import check_manifest, stored_artifact
+from tidemill.names import LogName, parse_log
 from tidemill.offline.tables import entities_of_row, stamp_of_row
 from tidemill.offline_store import OfflineStore
 from tidemill.project import Project
 from tidemill.proof.history import PartitionLog, Question, answer
-from tidemill.records import PredictionRecord
-from tidemill.topics import partition_of
+from tidemill.records import PredictionRecord, StampEntry
+from tidemill.topics import partition_of, view_folder
 from tidemill.values import serve
 from tidemill.vectors import ModelInputs, vector_of
 
@@ -101,17 +102,17 @@ class _Replayer:
     def _readings(self, view: FeatureView, place: int, predictions: Sequence[PredictionRecord]) -> list[Reading | None]:
         """What a view showed to each prediction."""
         found: list[Reading | None] = [None] * len(predictions)
-        asked: dict[int, list[tuple[int, bytes, int]]] = defaultdict(list)
+        asked: dict[tuple[LogName, int], list[tuple[int, bytes, int]]] = defaultdict(list)
         for i, prediction in enumerate(predictions):
             key = self._inputs.keys(prediction.entities)[place]
             if key is not None:
-                partition = partition_of(key, view.partitions)
-                asked[partition].append((i, key, _stamped(prediction, view.name, partition)))
-        for partition, wanted in asked.items():
-            log = PartitionLog(view, self._store.scan(f"views/{view.name}", filters=pc.field("partition") == partition))
+                seen = _stamped(prediction, view, key)
+                asked[seen.view, seen.partition].append((i, key, seen.next))
+        for (name, partition), wanted in asked.items():
+            log = PartitionLog(view, self._store.scan(view_folder(name), filters=pc.field("partition") == partition))
             if log.end < max(fence for _, _, fence in wanted):
                 raise TidemillError(
-                    f"view {view.name!r}, partition {partition}: the offline store ends at {log.end}, below what was served",
+                    f"log {name!r}, partition {partition}: the offline store ends at {log.end}, below what was served",
                     mend="wait for the offline writer, then replay again",
                 )
             questions = [Question(log.rows_below(fence), key, predictions[i].time) for i, key, fence in wanted]
@@ -135,11 +136,13 @@ class _Replayer:
         return Replayed(prediction, differences)
 
 
-def _stamped(prediction: PredictionRecord, view: str, partition: int) -> int:
+def _stamped(prediction: PredictionRecord, view: FeatureView, key: bytes) -> StampEntry:
+    """The fence behind which a view's entity was read; the log may have had another partition count than the view has now."""
     for entry in prediction.stamp:
-        if entry.view == view and entry.partition == partition:
-            return entry.next
+        name, partitions = parse_log(entry.view) or ("", 1)
+        if name == view.name and entry.partition == partition_of(key, partitions):
+            return entry
     raise TidemillError(
-        f"prediction {prediction.id} has no fence of view {view!r}, partition {partition}",
+        f"prediction {prediction.id} has no fence of view {view.name!r}, entity {key.decode()!r}",
         mend="its project has changed since: replay it with the project of that time",
     )
