@@ -20,7 +20,7 @@ from tidemill.errors import SettingsError
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
-CLUSTER_MARK = "+cluster://"
+_CLUSTER = "+cluster://"
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,9 @@ class RedisAddress:
     @classmethod
     def of_cluster(cls, url: str) -> list[RedisAddress]:
         """The nodes that a cluster's URL names; none when it is the URL of one server. Raises SettingsError."""
-        scheme, mark, rest = url.partition(CLUSTER_MARK)
-        if not mark:
+        if _CLUSTER not in url:
             return []
-        place = re.split("[/?]", rest, maxsplit=1)[0]
-        login, at, hosts = place.rpartition("@")
-        nodes = [cls.parse(f"{scheme}://{login}{at}{host}{rest.removeprefix(place)}") for host in hosts.split(",")]
+        nodes = [cls.parse(node) for node in node_urls(url)]
         if nodes[0].database or nodes[0].path:
             raise SettingsError("REDIS_URL names a database or a socket of a cluster", mend="a cluster has hosts and database 0 only")
         return nodes
@@ -107,3 +104,13 @@ class RedisAddress:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
+
+
+def node_urls(url: str) -> list[str]:
+    """A URL of its own for each node that a cluster's URL names; the URL of one server as it is."""
+    scheme, mark, rest = url.partition(_CLUSTER)
+    if not mark:
+        return [url]
+    place = re.split("[/?]", rest, maxsplit=1)[0]
+    login, at, hosts = place.rpartition("@")
+    return [f"{scheme}://{login}{at}{host}{rest.removeprefix(place)}" for host in hosts.split(",")]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.errors import SettingsError
-from tidemill.redis_url import RedisAddress
+from tidemill.redis_url import RedisAddress, node_urls
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,7 @@ def test_what_is_no_url_is_refused(url: str) -> None:
 def test_the_nodes_of_a_cluster(url: str, places: list[tuple[str, int]]) -> None:
     """A cluster's URL names some of its nodes, all reached in the same way; any other URL names none."""
     nodes = RedisAddress.of_cluster(url)
+    assert node_urls("redis://one:7000/3?a=b,c") == ["redis://one:7000/3?a=b,c"]
     assert [(node.host, node.port) for node in nodes] == places
     assert all(node.tls == url.startswith("rediss") and node.verify != ("none" in url) for node in nodes)
     assert {node.password for node in nodes} <= ({"p@ss"} if "@" in url else {None})

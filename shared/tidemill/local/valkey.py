@@ -8,6 +8,7 @@ import shutil
 import redis
 
 from tidemill.local.processes import HOST, StackError
+from tidemill.redis_url import node_urls
 
 
 def binary() -> str:
@@ -34,7 +35,12 @@ def command(port: int) -> list[str]:
 
 
 def not_ready(url: str) -> str | None:
-    """Return why the server does not answer yet (it may be loading its data), or None when it does."""
+    """Return why the server does not answer yet (it may be loading its data), or None when it does; of a cluster's nodes one is enough."""
+    reasons = [_not_ready(node) for node in node_urls(url)]
+    return None if None in reasons else reasons[0]
+
+
+def _not_ready(url: str) -> str | None:
     try:
         with redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1) as client:
             client.ping()
