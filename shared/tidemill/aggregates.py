@@ -54,6 +54,6 @@ def last(column: str, *, windows: Sequence[str] | None = None, name: str | None 
     return _make(Last, column, windows or (LIFETIME,), name)
 
 
-def age(column: str | None = None, *, name: str | None = None) -> Age:
-    """Seconds since the newest event."""
-    return _make(Age, column, (LIFETIME,), name)
+def age(column: str | None = None, *, windows: Sequence[str] | None = None, name: str | None = None) -> Age:
+    """Seconds since the newest event; over the whole life of the entity unless windows are given."""
+    return _make(Age, column, windows or (LIFETIME,), name)

@@ -1,16 +1,16 @@
 """Folding one partition of a view topic, record by record, in offset order.
 
 Feature computation, audit, training sets and replay all fold through `PartitionFold`, so what is skipped online is skipped offline.
-The rules depend on the log alone: a record that cannot be decoded is skipped and counted as poison; a record whose source position is
-not above the last one seen from that source partition was sent twice by ingestion and is skipped; a publisher's duplicate and a late
-event are skipped by the entity's own state.
+The rules depend on the log alone: a record that cannot be decoded is poison and refused; one whose source position is not above the last
+one seen from that source partition was sent twice by ingestion and is skipped; the entity's own state refuses an event that is too late
+and skips a publisher's duplicate. What is refused becomes a dead letter; all of it is counted in the fence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -51,13 +51,24 @@ def entry_decoder(view: FeatureView) -> Callable[[int, bytes | None, bytes | Non
 _NEVER_MS = 2**63
 
 
+class RefusedEntry(NamedTuple):
+    """A record that no state will ever hold. `newest_ms`: the entity's newest event, for one that is too late."""
+
+    reason: Literal["late", "poison"]
+    entry: LogEntry
+    newest_ms: int = 0
+
+
 @dataclass
 class Progress:
-    """What one call of `advance` did: entities changed, events folded, and the oldest of their publishing times in ms."""
+    """What one call of `advance` did: entities changed, events folded, and the oldest of their publishing times in ms; the records
+    refused, in order; and for each late event, corrected or refused, how far it lay behind its entity's newest."""
 
-    touched: set[bytes]
+    touched: set[bytes] = field(default_factory=set)
     folded: int = 0
     oldest_known_ms: int | None = None
+    refused: list[RefusedEntry] = field(default_factory=list)
+    late_by_ms: list[int] = field(default_factory=list)
 
 
 class PartitionFold:
@@ -94,13 +105,14 @@ class PartitionFold:
 
     def advance(self, entries: Sequence[LogEntry], states: dict[bytes, EntityState]) -> Progress:
         """Folds entries that start at the fence, in order. An entity not in `states` starts empty."""
-        touched, folded, oldest_known_ms = set[bytes](), 0, _NEVER_MS
+        progress, folded, oldest_known_ms = Progress(), 0, _NEVER_MS
         apply, sources, counts = self.kernel.apply, self._sources, self._counts
-        was_folded, duplicate = Applied.FOLDED, Applied.DUPLICATE
+        touch, in_order = progress.touched.add, Applied.FOLDED
         for entry in entries:
             record = entry.record
             if record is None:
                 counts[3] += 1
+                progress.refused.append(RefusedEntry("poison", entry))
                 continue
             partition, offset = record.source
             if offset <= sources.get(partition, -1):
@@ -112,16 +124,27 @@ class PartitionFold:
             if state is None:
                 state = states[key] = self.kernel.new_state()
             outcome = apply(state, record.time, record.id, record.values)
-            if outcome is was_folded:
-                touched.add(key)
-                folded += 1
-                if record.known < oldest_known_ms:  # noqa: PLR1730 - a call costs more than the rest of this line
-                    oldest_known_ms = record.known
-            else:
-                counts[0 if outcome is duplicate else 2] += 1
+            if outcome is not in_order and not self._late(outcome, entry, state.newest, progress):
+                continue
+            touch(key)
+            folded += 1
+            if record.known < oldest_known_ms:  # noqa: PLR1730 - a call costs more than the rest of this line
+                oldest_known_ms = record.known
         if entries:
             self._next, self._proof = entries[-1].offset + 1, entries[-1].proof
-        return Progress(touched, folded, oldest_known_ms if folded else None)
+        progress.folded, progress.oldest_known_ms = folded, oldest_known_ms if folded else None
+        return progress
+
+    def _late(self, outcome: Applied, entry: LogEntry, newest_ms: int, progress: Progress) -> bool:
+        """Notes an event that came late or a second time; whether it was folded nevertheless."""
+        if outcome is Applied.DUPLICATE:
+            self._counts[0] += 1
+            return False
+        progress.late_by_ms.append(newest_ms - entry.record.time)
+        if outcome is Applied.LATE:
+            self._counts[2] += 1
+            progress.refused.append(RefusedEntry("late", entry, newest_ms))
+        return outcome is Applied.CORRECTED
 
 
 def empty_fence(kernel: ViewKernel, until: int = 0) -> Fence:

@@ -14,28 +14,30 @@ from typing import Any, NamedTuple
 from tidemill.aggregations import Age
 from tidemill.declarations import Feature, FeatureView
 from tidemill.durations import parse_ms
-from tidemill.expressions import Column
-from tidemill.packed import FORMAT, EntityState, Packing, TileRows
-from tidemill.tiles import Matrix, TileLayout
+from tidemill.packed import FORMAT, NEVER, EntityState, Packing, TileRows
+from tidemill.tiles import Matrix, Slot, TileLayout
 
 
 class Applied(IntEnum):
     """What became of an event."""
 
     FOLDED = 0
-    DUPLICATE = 1
-    LATE = 2
+    CORRECTED = 1  # folded too, but older than the entity's newest event
+    DUPLICATE = 2
+    LATE = 3  # beyond the horizon: not folded
 
 
-_FOLDED = Applied.FOLDED  # looking it up in the enum costs as much as folding a slot
+_FOLDED, _CORRECTED = Applied.FOLDED, Applied.CORRECTED  # looking them up in the enum costs as much as folding a slot
+_ANY_TIME = Slot("last_time", None)
 
 
 class Reading(NamedTuple):
-    """Features of one entity at one time: values in the order of the view (NaN: none), the newest event's time in ms, and whether
-    each value is complete (False: tiles it needs were dropped, since the time asked for lies too far back)."""
+    """Features of one entity at one time: values in the order of the view (NaN: none), the newest event's time in ms (None: all of its
+    events still wait for their time), and whether each value is complete (False: tiles it needs were dropped, since the time asked for
+    lies too far back)."""
 
     values: list[float]
-    newest_ms: int
+    newest_ms: int | None
     complete: list[bool]
 
 
@@ -48,13 +50,18 @@ class _Window(NamedTuple):
 
 
 class _Resolution:
-    """The tiles of one length: their layout and how long they are kept. `tile_ms` 0: one tile for the entity's whole life."""
+    """The tiles of one length: their layout and how long they are kept. `tile_ms` 0: one tile for the entity's whole life.
 
-    def __init__(self, tile_ms: int, features: Sequence[Feature], columns: dict[str, Column], nullable: set[str]) -> None:
+    The newest tile may lie `ahead_ms` in the future, and what the present reads must be kept nevertheless.
+    """
+
+    def __init__(self, tile_ms: int, features: Sequence[Feature], view: FeatureView, extra: Sequence[Slot]) -> None:
         self.tile_ms = tile_ms
-        self.layout = TileLayout([slot for feature in features for slot in feature.aggregation.slots], columns, nullable)
+        nullable = {name for name in view.value_fields if view.source.nullable(name)}
+        slots = [slot for feature in features for slot in feature.aggregation.slots]
+        self.layout = TileLayout([*slots, *extra], view.columns, nullable)
         self.longest_ms = max(feature.window_ms or 0 for feature in features)
-        self.kept_tiles = self.longest_ms // tile_ms if tile_ms else 0
+        self.kept_tiles = -(-(self.longest_ms + (view.ahead_ms or 0)) // tile_ms) if tile_ms else 0
 
 
 class ViewKernel:
@@ -62,14 +69,18 @@ class ViewKernel:
 
     def __init__(self, view: FeatureView) -> None:
         self.view = view
-        nullable = {name for name in view.value_fields if view.source.nullable(name)}
         by_tile: dict[int, list[Feature]] = {}
         for feature in view.served:
             by_tile.setdefault(feature.tile_ms, []).append(feature)
-        self.resolutions = [_Resolution(tile_ms, by_tile[tile_ms], view.columns, nullable) for tile_ms in sorted(by_tile)]
-        self.horizon_ms = max(resolution.longest_ms for resolution in self.resolutions) or None
+        self._waits = view.ahead_ms is not None
+        self.resolutions = [
+            _Resolution(tile_ms, by_tile[tile_ms], view, [_ANY_TIME] if self._waits and not i else [])
+            for i, tile_ms in enumerate(sorted(by_tile))
+        ]
+        longest_ms = max(resolution.longest_ms for resolution in self.resolutions)
+        self.horizon_ms = longest_ms + (view.ahead_ms or 0) if longest_ms else None
         self._folds = [(r, resolution.tile_ms, resolution.layout.fold) for r, resolution in enumerate(self.resolutions)]
-        self.packing = Packing(view.name, [(res.layout.width, res.kept_tiles) for res in self.resolutions])
+        self.packing = Packing(view.name, [(res.layout.width, res.kept_tiles) for res in self.resolutions], self._waits)
         self.encode, self.write, self.decode = self.packing.encode, self.packing.write, self.packing.decode
         self._windows = self._plan_windows(view.served)
         self._finest_ms = parse_ms(view.tile)
@@ -92,7 +103,7 @@ class ViewKernel:
     def _fingerprint(self) -> str:
         """Changes when stored tiles would mean something else: source, entity, tiles and their slots, what is kept."""
         tiles = [(resolution.tile_ms, resolution.kept_tiles, resolution.layout.slots) for resolution in self.resolutions]
-        parts = [self.view.source.name, self.view.key.field, tiles, self.view.dedupe, FORMAT]
+        parts = [self.view.source.name, self.view.key.field, tiles, self.view.dedupe, self.view.ahead_ms, FORMAT]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def apply(self, state: EntityState, time_ms: int, event_id: str | None, values: Any) -> Applied:
@@ -113,16 +124,21 @@ class ViewKernel:
                 self._fold_late(state, r, index, time_ms, values)
                 continue
             if index > current[r]:
+                if self._waits and not r and current[0] != NEVER:
+                    self._let_pass(state, index)
                 self.packing.open(state, r, index, list(self.resolutions[r].layout.empty))
             fold(slots[r], time_ms, values)
-        if time_ms > state.newest:  # noqa: PLR1730 - a call costs more than the rest of this line
-            state.newest = time_ms
+        if time_ms < state.newest:
+            return _CORRECTED
+        state.newest = time_ms
         return _FOLDED
 
     def _fold_late(self, state: EntityState, r: int, index: int, time_ms: int, values: Any) -> None:
         """Corrects an older tile; a tile that no window reads from here on is left out."""
         resolution = self.resolutions[r]
         if index < state.index[r] - resolution.kept_tiles:
+            if self._waits and not r:
+                state.passed = max(state.passed, time_ms)
             return
         place, found = self.packing.row(state, r, index)
         tile = list(resolution.layout.empty) if found is None else found
@@ -132,28 +148,42 @@ class ViewKernel:
         else:
             self.packing.replace(state, r, place, index, tile)
 
+    def _let_pass(self, state: EntityState, index: int) -> None:
+        """Notes the newest event among the tiles that get out of reach when the tile `index` opens."""
+        state.passed = max(state.passed, self._newest_until(next(self.packing.view(state)), index - self.resolutions[0].kept_tiles - 1))
+
+    def _newest_until(self, tiles: TileRows, index: int) -> int:
+        """Time of the newest event in the finest tiles up to `index`."""
+        begun = tiles.select(NEVER, index)
+        return int(begun[-1, self.resolutions[0].layout.place(_ANY_TIME)]) if len(begun) else NEVER
+
     def read(self, value: bytes, time_ms: int) -> Reading:
         """The view's features from a stored value, as of `time_ms`: windows are merged here, and empty as time passes.
 
         A window w with tile r covers the tiles floor((t - w) / r) to floor(t / r). Raises CorruptState.
         """
-        newest, tiles = self.packing.read(value)
-        return self._merge(newest, tiles, time_ms)
+        return self._merge(*self.packing.read(value), time_ms)
 
     def read_state(self, state: EntityState, time_ms: int) -> Reading:
         """`read(encode(state), time_ms)`, without the checksum and the copy of everything: training reads every state many times."""
-        return self._merge(state.newest, list(self.packing.view(state)), time_ms)
+        return self._merge(state.newest, state.passed, list(self.packing.view(state)), time_ms)
 
-    def _merge(self, newest: int, tiles: Sequence[TileRows], time_ms: int) -> Reading:
+    def _merge(self, newest: int, passed: int, tiles: Sequence[TileRows], time_ms: int) -> Reading:
         values, complete = [math.nan] * len(self.view.served), [True] * len(self.view.served)
+        least_age_ms = 0.0 if self._waits else -math.inf  # an event whose tile has begun but whose own time has not
         for r, window_ms, features in self._windows:
             selected, whole = self._select(self.resolutions[r], tiles[r], window_ms, time_ms)
             whole = whole if window_ms else newest <= time_ms + self._finest_ms
             merged = self.resolutions[r].layout.merge(selected)
             for i, read, places, is_age in features:
-                values[i] = read(time_ms - merged[places[0]]) if is_age else read(*[merged[place] for place in places])
+                values[i] = read(max(time_ms - merged[places[0]], least_age_ms)) if is_age else read(*[merged[place] for place in places])
                 complete[i] = whole
-        return Reading(values, newest, complete)
+        return Reading(values, self._newest_by(time_ms, passed, tiles[0]) if self._waits and newest > time_ms else newest, complete)
+
+    def _newest_by(self, time_ms: int, passed: int, tiles: TileRows) -> int | None:
+        """Time of the newest event that a reading sees: of those in the finest tiles up to its time, else of those out of reach."""
+        newest = max(passed, self._newest_until(tiles, time_ms // self.resolutions[0].tile_ms))
+        return min(newest, time_ms) if newest != NEVER else None
 
     @staticmethod
     def _select(resolution: _Resolution, tiles: TileRows, window_ms: int, time_ms: int) -> tuple[Matrix, bool]:

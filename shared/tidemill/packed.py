@@ -1,7 +1,7 @@
 """An entity's state, and how it is packed into the one value that the online store keeps of it.
 
-    head: CRC-32, newest event time, format, number of recent ids; then for each tile length: rows in use, rows in all, and the open tile
-          (index and slots); then the recent ids
+    head: CRC-32, newest event time, format, number of recent ids; if events may wait, the time of the newest one whose tile is out of reach;
+          then for each tile length: rows in use, rows in all, and the open tile (index and slots); then the recent ids
     rows: for each tile length the closed tiles in order of time, each with the lower half of its index; then rows not yet in use
 
 An event changes the open tiles, hence the head; a tile that closes becomes the next free row. So a long value is changed in place, in two
@@ -33,13 +33,14 @@ class EntityState:
     """The tiles of one entity: of each length the open one (`index`, `slots`) and the closed ones as packed rows, `count` of them in use.
 
     `changed`: rows changed since the value was last written, by length and place (None: the whole value has to be written);
-    `length`: how long the written value is.
+    `length`: how long the written value is. `passed`: time of the newest event whose tile of the first length is out of reach, kept
+    where events may wait.
     """
 
-    __slots__ = ("changed", "count", "ids", "index", "length", "newest", "rows", "rows_crc", "slots")
+    __slots__ = ("changed", "count", "ids", "index", "length", "newest", "passed", "rows", "rows_crc", "slots")
 
     def __init__(self, lengths: int) -> None:
-        self.newest = NEVER
+        self.newest = self.passed = NEVER
         self.ids: list[bytes] = []
         self.index = [NEVER] * lengths
         self.slots: list[list[float]] = [[]] * lengths
@@ -94,16 +95,18 @@ class _Length:
 
 
 class Packing:
-    """Packs the states of one view. `lengths`: of each length of tiles, how many slots they have and how many are kept."""
+    """Packs the states of one view. `lengths`: of each length of tiles, how many slots they have and how many are kept. `waits`: whether
+    events may wait for their time."""
 
-    def __init__(self, view: str, lengths: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, view: str, lengths: Sequence[tuple[int, int]], waits: bool = False) -> None:
         self._view = view
+        self._waits = waits
         self._lengths: list[_Length] = []
-        place = 3
+        place = 3 + waits
         for width, kept in lengths:
             self._lengths.append(_Length(width, kept, place))
             place = self._lengths[-1].end
-        self._head = struct.Struct("<qBB" + "".join(f"HHq{width}d" for width, _ in lengths))
+        self._head = struct.Struct("<qBB" + "q" * waits + "".join(f"HHq{width}d" for width, _ in lengths))
 
     def new(self) -> EntityState:
         """The state of an entity that has seen nothing."""
@@ -194,6 +197,8 @@ class Packing:
 
     def _encode_head(self, state: EntityState) -> bytes:
         fields: list[Any] = [state.newest, FORMAT, len(state.ids)]
+        if self._waits:
+            fields.append(state.passed)
         for length, count, rows, index, slots in zip(self._lengths, state.count, state.rows, state.index, state.slots, strict=True):
             fields += count, len(rows) // length.size, index
             fields += slots
@@ -209,6 +214,7 @@ class Packing:
         fields, start = self._open(value)
         state = self.new()
         state.newest, ids = fields[0], start - 8 * fields[2]
+        state.passed = self._passed(fields)
         state.ids = [value[i : i + 8] for i in range(ids, start, 8)]
         for r, length in enumerate(self._lengths):
             count, capacity, index = fields[length.place : length.place + 3]
@@ -217,6 +223,9 @@ class Packing:
             start += capacity * length.size
         state.rows_crc, state.changed, state.length = None, [], len(value)
         return state
+
+    def _passed(self, fields: tuple[Any, ...]) -> int:
+        return int(fields[3]) if self._waits else NEVER
 
     def _open(self, value: bytes) -> tuple[tuple[Any, ...], int]:
         """The fields of the head, and where the rows begin."""
@@ -234,8 +243,8 @@ class Packing:
             raise CorruptState(f"view {self._view!r}: a stored value fails its checksum")
         return fields, start
 
-    def read(self, value: bytes) -> tuple[int, list[TileRows]]:
-        """Newest event time and tiles of a stored value, by length. Raises CorruptState."""
+    def read(self, value: bytes) -> tuple[int, int, list[TileRows]]:
+        """Newest event time, `passed`, and tiles of a stored value, by length. Raises CorruptState."""
         fields, start = self._open(value)
         tiles = []
         for length in self._lengths:
@@ -243,7 +252,7 @@ class Packing:
             rows = np.frombuffer(value, length.dtype, count, start)
             tiles.append(TileRows(index, fields[length.place + 3 : length.end], rows["slots"], _ages(rows, index)))
             start += capacity * length.size
-        return fields[0], tiles
+        return fields[0], self._passed(fields), tiles
 
     def view(self, state: EntityState) -> Iterator[TileRows]:
         """The tiles of a state, by length."""

@@ -25,7 +25,7 @@ def withheld(view: FeatureView) -> Served:
 
 def serve(view: FeatureView, reading: Reading | None, time_ms: int) -> Served:
     """Applies ttl and completeness to a reading at `time_ms` (None: the store has no such entity)."""
-    if reading is None:
+    if reading is None or reading.newest_ms is None:
         return Served([math.nan] * len(view.served), ["NOT_FOUND"] * len(view.served), None)
     if view.ttl_ms is not None and time_ms - reading.newest_ms > view.ttl_ms:
         return Served([math.nan] * len(view.served), ["OUTSIDE_MAX_AGE"] * len(view.served), reading.newest_ms)

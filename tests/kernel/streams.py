@@ -101,15 +101,16 @@ class Reference:
         return max(event.time_ms for event in self.accepted)
 
     def offer(self, event: Happening) -> str:
-        """Takes an event or not: "FOLDED", "LATE" or "DUPLICATE"."""
+        """Takes an event or not: "FOLDED", "CORRECTED" (folded, but older than the newest), "LATE" or "DUPLICATE"."""
         if self.accepted and event.time_ms < self.newest_ms - self.horizon_ms:
             return "LATE"
         if event.id is not None:
             if event.id in self.ids[-DEDUPE:]:
                 return "DUPLICATE"
             self.ids.append(event.id)
+        corrected = bool(self.accepted) and event.time_ms < self.newest_ms
         self.accepted.append(event)
-        return "FOLDED"
+        return "CORRECTED" if corrected else "FOLDED"
 
     def value(self, feature: Feature, time_ms: int) -> float:
         """A feature as its oracle says, over all accepted events in the tiles that the window covers."""

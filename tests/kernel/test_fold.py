@@ -74,22 +74,32 @@ def test_fold_skips_and_counts_by_the_documented_rules(log: list[Sent]) -> None:
     entries = entries_of(log)
     progress = fold.advance(entries, states)
 
-    counts = dict.fromkeys(["FOLDED", "DUPLICATE", "RESENT", "LATE", "POISON"], 0)
+    counts = dict.fromkeys(["FOLDED", "CORRECTED", "DUPLICATE", "RESENT", "LATE", "POISON"], 0)
+    refused, late_by_ms = [], []
     references: dict[bytes, Reference] = {}
     sources: dict[int, int] = {}
-    for record in log:
+    for offset, record in enumerate(log):
         if record.happening is None:
             counts["POISON"] += 1
+            refused.append(("poison", offset, 0))
         elif record.source[1] <= sources.get(record.source[0], -1):
             counts["RESENT"] += 1
         else:
             sources[record.source[0]] = record.source[1]
             assert record.key is not None
-            counts[references.setdefault(record.key, Reference(60 * MINUTE_MS)).offer(record.happening)] += 1
+            reference = references.setdefault(record.key, Reference(60 * MINUTE_MS))
+            fate = reference.offer(record.happening)
+            counts[fate] += 1
+            if fate in ("CORRECTED", "LATE"):
+                late_by_ms.append(reference.newest_ms - record.happening.time_ms)
+            if fate == "LATE":
+                refused.append(("late", offset, reference.newest_ms))
 
     fence = fold.fence
     assert (fence.duplicates, fence.resent, fence.late, fence.poison) == tuple(counts[k] for k in ("DUPLICATE", "RESENT", "LATE", "POISON"))
-    assert (fence.next, fence.sources, progress.folded) == (len(log), sources, counts["FOLDED"])
+    assert (fence.next, fence.sources, progress.folded) == (len(log), sources, counts["FOLDED"] + counts["CORRECTED"])
+    assert [(reason, entry.offset, newest_ms) for reason, entry, newest_ms in progress.refused] == refused
+    assert progress.late_by_ms == late_by_ms
     assert fence.proof == proof_of(log[-1].key, log[-1].value)
     assert progress.touched == set(references) == set(states) <= entities_of(entries)
     assert stored(states) == {key: KERNEL.encode(fold_all(KERNEL, reference.accepted)) for key, reference in references.items()}

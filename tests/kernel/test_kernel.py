@@ -125,7 +125,7 @@ def test_a_steady_stream_keeps_exactly_what_windows_reach() -> None:
     length = len(KERNEL.encode(state))
     assert length <= stored_limit(KERNEL)
     before = KERNEL.read(KERNEL.encode(state), state.newest)
-    assert apply(state, at(state.newest - 30 * MINUTE_MS)) is Applied.FOLDED
+    assert apply(state, at(state.newest - 30 * MINUTE_MS)) is Applied.CORRECTED
     assert len(KERNEL.encode(state)) == length
     after = KERNEL.read(KERNEL.encode(state), state.newest)
     changed = [i for i, feature in enumerate(KERNEL.view.served) if feature.name.startswith("count_0")]
@@ -199,14 +199,14 @@ def test_a_late_event_changes_nothing(events: list[Happening], beyond: int) -> N
 def test_the_oldest_event_in_reach_is_folded(events: list[Happening]) -> None:
     """An event exactly as old as the longest window is not late."""
     state = fold_all(KERNEL, events)
-    assert apply(state, at(state.newest - HORIZON_MS, event_id="in time")) is Applied.FOLDED
+    assert apply(state, at(state.newest - HORIZON_MS, event_id="in time")) is Applied.CORRECTED
 
 
 def test_a_view_without_windows_is_never_late() -> None:
     """Over an entity's whole life there is no horizon."""
     kernel = ViewKernel(FeatureView("life", EVENT, "who", [last("x"), count()]))
     state = fold_all(kernel, [at(START_MS, 1.0)])
-    assert kernel.apply(state, 0, None, Values(9.0, 1, True)) is Applied.FOLDED
+    assert kernel.apply(state, 0, None, Values(9.0, 1, True)) is Applied.CORRECTED
     assert kernel.read(kernel.encode(state), START_MS).values == [1.0, 2.0]
 
 

@@ -50,9 +50,14 @@ class FeatureView:
     `windows` such as ["1h", "24h", "7d"] or "lifetime". A window is merged from tiles when it is read; it covers all tiles
     that touch (t - window, t], so at least the window and less than one tile more. `tile` is the finest tile; a longer window
     has a coarser one, so that none needs more than 168: 5 min to 12 h, 15 min to 42 h, 1 h to 7 d, 6 h to 42 d, then 1 d.
-    `tiles` names others: {"7d": "6h"}. `ttl`: a value whose newest event is older is served as expired. `dedupe`: how many
-    recent event ids are kept for each entity to skip a publisher's duplicates. A late event corrects its tile as long as it lies
-    within the longest window before the entity's newest event; later ones are counted and left out.
+    `tiles` names others: {"7d": "6h"}. `ttl`: a value whose newest event is older is served as expired.
+
+    `dedupe`: how many ids are kept for each entity, those of its events folded last, in the order of the log; an event with one of
+    them is a publisher's duplicate and skipped. A late event corrects its tile as long as it lies within the longest window before
+    the entity's newest event; an older one becomes a dead letter. Without `ahead`, an event may lie as far ahead of the moment it became known as its source's
+    `future` allows, and counts at once. With `ahead` ("2h"), an event that far ahead waits for its time: no window sees it before
+    its tile begins, nothing that the present needs is dropped for it (tiles and horizon reach that much further back), and one
+    further ahead becomes a dead letter of this view.
     """
 
     name: str
@@ -63,6 +68,7 @@ class FeatureView:
     tile: str = "5m"
     tiles: Mapping[str, str] = field(default_factory=dict)
     ttl: str | None = None
+    ahead: str | None = None
     dedupe: int = 8
     partitions: int = 4
     description: str = ""
@@ -95,6 +101,8 @@ class FeatureView:
         object.__setattr__(self, "served", self._plan_features())
         if not self.served:
             self._fail("windows", "no feature has a window", 'write windows=["1h"], or leave it out for the whole life of an entity')
+        if self.ahead is not None:
+            self._check_ahead(self.ahead)
         for window in self.tiles:
             if window not in self.windows and not any(window in (aggregation.windows or ()) for aggregation in self.features):
                 self._fail("tiles", f"there is no window {window!r}", f"name one of {', '.join(self.windows)}")
@@ -119,6 +127,11 @@ class FeatureView:
         return None if self.ttl is None else parse_ms(self.ttl)
 
     @property
+    def ahead_ms(self) -> int | None:
+        """`ahead` in ms."""
+        return None if self.ahead is None else parse_ms(self.ahead)
+
+    @property
     def value_fields(self) -> tuple[str, ...]:
         """The event's fields that the view folds, in a fixed order."""
         return tuple(sorted({name for column in self.columns.values() for name in column.fields}))
@@ -126,6 +139,18 @@ class FeatureView:
     def select(self, *names: str) -> Selection:
         """Some of the view's features, as the input of a model."""
         return Selection(self, tuple(names), where=where_declared())
+
+    def _check_ahead(self, ahead: str) -> None:
+        ahead_ms = duration_ms(self, "ahead", ahead)
+        if ahead_ms > self.source.future_ms:
+            self._fail("ahead", f"{ahead} is further than {self.source.future}, beyond which no event passes", "raise future= of the event")
+        for feature in self.served:
+            if feature.window_ms is None:
+                mend = "give the feature a window, or declare it in a view without ahead="
+                self._fail("ahead", f"{feature.name!r} is of the entity's whole life, in which no event can wait", mend)
+            if (feature.window_ms or 0) + ahead_ms > feature.tile_ms * _TILES_LIMIT:
+                tiles = f"{_TILES_LIMIT} tiles of {format_ms(feature.tile_ms)}"
+                self._fail("ahead", f"{ahead} and the window of {feature.name!r} have more than {tiles}", "choose longer tiles")
 
     def _parse_columns(self) -> dict[str, Column]:
         columns = {}
