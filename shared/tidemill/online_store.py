@@ -11,9 +11,14 @@ batch twice is harmless.
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import count
+
+import msgspec
 
 from tidemill.errors import CorruptState, SlotUnavailable
+from tidemill.fences import Fence
 from tidemill.names import LogName
 from tidemill.packed import Patch
 from tidemill.redis_client import RedisClient
@@ -52,6 +57,15 @@ redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """
 
+# One step of making a partition ready: deletes entities and goes from one claim to the next. A claim is different at every step, so a step
+# is only taken on top of all those before it, whatever the store has forgotten in between; it expires, since its owner may be gone.
+_CLAIM = """#!lua
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+for i = 2, #KEYS do redis.call('UNLINK', KEYS[i]) end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+
 # Somebody else may have begun the partition meanwhile; then its values stay.
 _CLEAR = """#!lua
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
@@ -60,12 +74,17 @@ return 1
 """
 
 
+CLAIM_MS = 5_000
+
+
 class OnlineWriter:
     """Reads and changes the state of partitions. Every method raises what `RedisLink.call` raises."""
 
     def __init__(self, link: RedisClient, project: str) -> None:
         self._link = link
         self._project = project
+        self._token = secrets.token_hex(8)
+        self._claims = count()
 
     async def fences(self, partitions: Sequence[tuple[LogName, int]]) -> Sequence[bytes | SlotUnavailable | None]:
         """The fences of (log, partition)s as they are stored; None where nothing has been applied.
@@ -121,10 +140,19 @@ class OnlineWriter:
     async def begin(self, log: LogName, partition: int, fence: bytes) -> None:
         """Makes a partition without a fence ready to be folded from the beginning: deletes what old entities it has, then sets the fence.
 
-        Nothing happens when another worker was faster; the next `apply` will tell.
+        Nothing happens when another worker was faster; the next `apply` will tell. Until the fence is there, claims stand in its place.
         """
-        if await self.delete_entities(log, partition, None):
-            await self._link.call(b"SET", fence_key(self._project, log, partition), fence, b"NX")
+        claim = await self._claim(log, partition, fence, b"", [])
+        async for entities in self.entities(log, partition):
+            claim = claim and await self._claim(log, partition, fence, claim, entities)
+        if claim:
+            await self.apply(log, partition, claim, fence, {})
+
+    async def _claim(self, log: LogName, partition: int, fence: bytes, claim: bytes, entities: Sequence[bytes]) -> bytes | None:
+        """Deletes entities and goes from one claim (empty: no fence) to the next, which it returns; None when something else stands there."""
+        following = msgspec.structs.replace(Fence.decode(fence), builder=f"{self._token}.{next(self._claims)}").encode()
+        keys = [fence_key(self._project, log, partition), *self._state_keys(log, partition, entities)]
+        return following if await self._link.script(_CLAIM, keys, [claim, following, CLAIM_MS]) else None
 
     async def delete_entities(self, log: LogName, partition: int, expected: bytes | None) -> bool:
         """Deletes all entities of a partition, unless its fence is another than `expected` (None: absent): then it returns False."""

@@ -1,13 +1,15 @@
 """The online store's two scripts on a real Valkey: all or nothing, only from the expected fence, harmless when repeated."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis
 
 from tidemill.errors import CorruptState, StoreError
-from tidemill.names import log_name
-from tidemill.online_store import OnlineWriter
+from tidemill.fences import Fence
+from tidemill.names import LogName, log_name
+from tidemill.online_store import CLAIM_MS, OnlineWriter
 from tidemill.packed import Patch
 from tidemill.redis_link import RedisLink
 from tidemill.topics import fence_key, state_key
@@ -107,12 +109,39 @@ async def test_begun_only_without_a_fence(writer: OnlineWriter, store: redis.Red
     """Old entities go and the first fence comes when a partition has no fence; one that has is left alone, and so are all others."""
     assert await writer.apply(V, 1, None, b"f", {b"%d" % i: b"x" for i in range(3_000)})
     assert await writer.apply(V, 11, None, b"f", {b"a": b"x"})
-    await writer.begin(V, 1, b"f0")
+    fence = Fence(0, "d", 12).encode()
+    await writer.begin(V, 1, fence)
     assert store.dbsize() == 3_000 + 1 + 2
     store.delete(fence_key("p", V, 1))
-    await writer.begin(V, 1, b"f0")
+    await writer.begin(V, 1, fence)
     assert sorted(store.keys()) == sorted([fence_key("p", V, 1), fence_key("p", V, 11), state_key("p", V, 11, b"a")])
-    assert await writer.fences([(V, 1)]) == [b"f0"]
+    assert await writer.fences([(V, 1)]) == [fence]
+    assert store.pttl(fence_key("p", V, 1)) == -1
+
+
+async def test_a_beginning_that_the_store_forgot(writer: OnlineWriter, store: redis.Redis) -> None:
+    """When the store falls back while old entities are being deleted, no fence is put beside those that are back."""
+    fence, key = Fence(0, "d", 12).encode(), fence_key("p", V, 1)
+    assert await writer.apply(V, 1, None, b"f", {b"%d" % i: b"x" for i in range(3_000)})
+    store.delete(key)
+    deleted, claims = store.dbsize(), list[Any]()
+    scan = writer.entities
+
+    async def falling_back(log: LogName, partition: int) -> AsyncIterator[list[bytes]]:
+        async for entities in scan(log, partition):
+            claims.append((store.get(key), store.pttl(key)))
+            if len(claims) == 2:
+                store.delete(key)  # as it was at first
+            yield entities
+
+    writer.entities = falling_back  # type: ignore[method-assign]
+    await writer.begin(V, 1, fence)
+    assert store.get(key) is None
+    assert 0 < store.dbsize() < deleted
+    assert all(Fence.decode(claim).builder and 0 < left_ms <= CLAIM_MS for claim, left_ms in claims[:2])
+    writer.entities = scan  # type: ignore[method-assign]
+    await writer.begin(V, 1, fence)
+    assert store.keys() == [key]
 
 
 async def test_eviction_policy(writer: OnlineWriter, store: redis.Redis) -> None:
