@@ -19,6 +19,8 @@ REQUEST_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05,
 BATCH_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 FRESHNESS_BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600)
 
+LATENESS_BUCKETS: Final = (1, 10, 60, 300, 900, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400)
+
 
 class Metric(NamedTuple):
     """One line of the catalogue."""
@@ -50,6 +52,11 @@ def _histogram(name: str, meaning: str, *labels: str, buckets: tuple[float, ...]
 
 
 # Every process
+PROCESS_EXITS = _counter(
+    "process_exits_total",
+    "Times the process ended other than on request, its earlier runs included: stuck (ended by its watchdog), failed (by an error), killed",
+    "reason",
+)
 DEPENDENCY_UP = _gauge("dependency_up", "1 while the dependency (kafka, redis, offline ...) answers, else 0", "dependency")
 
 # Workers with batched delivery
@@ -79,8 +86,14 @@ INGESTION_LAG = _gauge("ingestion_lag_records", "Records of an application topic
 EVENTS_FOLDED = _counter("features_events_folded_total", "Events folded into the online store", "view")
 EVENTS_DUPLICATE = _counter("features_events_duplicate_total", "Events skipped because their publisher had sent them before", "view")
 EVENTS_RESENT = _counter("features_events_resent_total", "Records skipped because ingestion had sent them before", "view")
-EVENTS_LATE = _counter("features_events_late_total", "Events skipped because they are older than any tile that is kept", "view")
-EVENTS_POISON = _counter("features_events_poison_total", "Records skipped because they cannot be decoded", "view")
+EVENTS_LATE = _counter("features_events_late_total", "Events refused because they lie too far behind the newest event of their entity; each is a dead letter", "view")
+EVENTS_POISON = _counter("features_events_poison_total", "Records refused because they cannot be decoded; each is a dead letter", "view")
+LATENESS_SECONDS = _histogram(
+    "features_lateness_seconds",
+    "How far events that came late, corrected or refused, lay behind the newest event of their entity",
+    "view",
+    buckets=LATENESS_BUCKETS,
+)
 FOLD_BATCH_SECONDS = _histogram(
     "features_batch_seconds", "Time to read, fold and write one batch, retries included", "view", buckets=BATCH_BUCKETS
 )
@@ -130,6 +143,14 @@ DRIFT_IGNORED = _counter(
     "drift_ignored_total", "Records that came after their window was closed, or whose time lies in the future", "model"
 )
 DRIFT_ALERTS = _counter("drift_alerts_total", "Alerts raised, by what drifted", "model", "kind")
+
+# Audit
+AUDIT_ROUNDS = _counter("audit_rounds_total", "Times every partition of every view was looked at")
+AUDIT_COMPARED = _counter("audit_values_compared_total", "Values of the online store compared with the offline rows", "view")
+AUDIT_DIFFERING = _gauge(
+    "audit_values_differing", "Values that were not what the log says when the partition was last compared", "view", "partition"
+)
+AUDIT_LEFT_OUT = _counter("audit_partitions_left_out_total", "Partitions not compared because they were being rebuilt", "view")
 
 
 def catalogue() -> Iterator[Metric]:

@@ -114,9 +114,10 @@ class ResultRecord(Record, frozen=True):
 
 
 class AlertRecord(Record, frozen=True):
-    """Something an operator should know (topic `<project>.alerts`, key = model).
+    """Something an operator should know (topic `<project>.alerts`, key = model, or view where it is about one).
 
-    `id` is the same whenever the same alert is computed again. `subject`: the feature, "prediction", or the performance metric.
+    `id` is the same whenever the same alert is computed again. `subject`: the feature, "prediction", the performance metric, or a partition of
+    `view`, which the audit (`test`) found to differ: then `model` is empty, `start` and `end` are when it was compared, `rows` the values compared.
     `start`, `end`: the window, event time. `statistic` is compared with `threshold`; `effect` is the size of the change in the
     unit named by `test`; `reference` and `current` are the values a person compares; `rows` is the window's size.
     """
@@ -137,6 +138,7 @@ class AlertRecord(Record, frozen=True):
     message: str
     reference: float | None = None
     current: float | None = None
+    view: str = ""
 
 
 class DeploymentRecord(Record, frozen=True):
@@ -153,10 +155,30 @@ class DeploymentRecord(Record, frozen=True):
     metrics: dict[str, float] = {}
 
 
-class DeadLetterRecord(Record, frozen=True):
-    """An event that was not used, and why (topic `<project>.dead-letters`, key as it came). `value`: what came, base64, cut at 64 KiB.
+class LogRecord(Record, frozen=True):
+    """What `tidemill repartition` told of a view's logs (topic `<project>.logs`, key = view): `log` is being filled with the records of `source`,
+    or, once `filled`, is the one in use.
 
-    `size`: its whole length in bytes; `detail`: for a person; `reason`: one of a fixed set of codes.
+    `records`: copied; `undecodable`, `sent_twice`: left out; `moved`: of those copied, the ones that have a source of their own.
+    """
+
+    view: str
+    log: LogName
+    source: LogName
+    filled: bool
+    time: Milliseconds
+    records: Natural = 0
+    undecodable: Natural = 0
+    sent_twice: Natural = 0
+    moved: Natural = 0
+
+
+class DeadLetterRecord(Record, frozen=True):
+    """A message that was not used, and why (topic `<project>.dead-letters`, key as it came). `value`: what came, base64, cut at 64 KiB.
+
+    `size`: its whole length in bytes; `detail`: for a person; `reason`: one of a fixed set of codes; `source`: where it stands. `view`: the
+    only view it is lost for; without it, it is lost as a whole. `origin`: of a view's record, the event on the application's topic it
+    was made from, where that is known. A letter may be written twice: it is known by `source` and `view`.
     """
 
     reason: str
@@ -166,6 +188,8 @@ class DeadLetterRecord(Record, frozen=True):
     size: Natural
     value: str
     key: str | None = None
+    view: str | None = None
+    origin: Position | None = None
 
 
 T = TypeVar("T")

@@ -23,22 +23,39 @@ class UnknownPrediction(NotFound):
 
 def audit(
     view: Annotated[list[str] | None, typer.Argument(help="Views to compare.", show_default="all")] = None,
+    rows: Annotated[
+        int, typer.Option(min=1, help="So many of the last events of the first entity that differs are shown one by one.")
+    ] = 20,
+    all_rows: Annotated[bool, typer.Option("--all-rows", help="All its events.")] = False,
 ) -> None:
-    """Compare the online store with the offline rows, byte for byte, beside live traffic. Exit code 1 when a value differs."""
+    """Compare the online store with the offline rows, byte for byte, beside live traffic. Exit code 1 when a value differs.
+
+    Of the first entity that differs the events are shown one by one, with the value after each and where the store is another.
+    """
     need("deltalake", "lake")
-    from tidemill.proof.audit import AuditReport
+    need("hiredis", "store")
+    from tidemill.cli.showing import print_counterexample
     from tidemill.proof.audit import audit as compare
+    from tidemill.proof.audit import counterexample
+    from tidemill.proof.partition_audit import AuditReport
     from tidemill.redis_client import redis_client
 
     at = target()
 
     async def run() -> AuditReport:
         async with redis_client(at.redis_url, timeout_seconds=10) as link:
-            return await compare(at.project, at.store, link, view or (), console.print)
+            report = await compare(at.project, at.store, link, view or (), console.print)
+            first = next((found for found in report.examples if found.entity is not None), None)
+            if first is not None:
+                shown = await asyncio.to_thread(counterexample, at.project, at.store, link, first, None if all_rows else rows)
+                print_counterexample(console, shown)
+            return report
 
     report = asyncio.run(run())
     for found in report.examples:
         console.print(f"{found.view}[{found.partition}] {found.entity or 'fence'} at {found.fence}: {found.what}", markup=False)
+    if report.left_out:
+        console.print(f"{report.left_out:,} partitions are being rebuilt and were left out")
     console.print(f"{report.checked:,} values compared, {report.mismatched:,} differ")
     raise typer.Exit(1 if report.mismatched else 0)
 

@@ -31,6 +31,7 @@ SERVICES = (
     Service("inference", "tidemill_inference", ("kafka", "valkey")),
     Service("predlog", "tidemill_predlog", ("kafka",)),
     Service("drift", "tidemill_drift", ("kafka",)),
+    Service("audit", "tidemill_audit", ("kafka", "valkey")),
 )
 
 

@@ -1,0 +1,21 @@
+"""The continuous audit as a process: python -m tidemill_audit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from tidemill.entry import service_main
+from tidemill_audit.app import run
+from tidemill_audit.settings import AuditSettings
+
+
+def main() -> None:
+    """Compare until SIGTERM, behind whoever else wants the processor."""
+    os.nice(10)
+    asyncio.run(run(AuditSettings.load()))
+
+
+if __name__ == "__main__":
+    sys.exit(service_main("audit", main))

@@ -1,0 +1,112 @@
+"""Going round: every partition of every view once in a period, whole or by a sample, and telling what differs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from tidemill import metrics
+from tidemill.errors import OfflineUnavailable, StoreError, StoreUnavailable, TornTable
+from tidemill.health import HealthBoard
+from tidemill.logs import get_logger
+from tidemill.offline_store import OfflineStore
+from tidemill.project import Project
+from tidemill.proof.counterexample import shown
+from tidemill.proof.partition_audit import AuditReport, Mismatch, PartitionAudit
+from tidemill.redis_client import RedisClient
+from tidemill.watchdog import Pulse
+from tidemill_audit.alerts import Alerts, Place
+from tidemill_audit.pace import Pace
+from tidemill_audit.settings import PaceSettings
+
+log = get_logger(__name__)
+
+WAIT_SECONDS = 30.0  # for the offline writer to reach the online fence
+SHOWN_ROWS = 20  # of a counter-example in the log
+_TICK_SECONDS = 1.0
+
+
+class Rounds:
+    """Compares round after round until cancelled; reports on the board as "offline"."""
+
+    def __init__(
+        self, project: Project, store: OfflineStore, link: RedisClient, settings: PaceSettings, alerts: Alerts, board: HealthBoard
+    ) -> None:
+        self._period_seconds = settings.period_seconds
+        self._alerts, self._board = alerts, board
+        self.pulse = Pulse("rounds")
+        places = [(view, partition) for view in project.views.values() for partition in range(view.partitions)]
+        self._pace = Pace(settings.cpu, self._period_seconds, len(places))
+        self._audits: dict[Place, PartitionAudit] = {
+            (view.name, partition): PartitionAudit(project.name, view, partition, store, link, WAIT_SECONDS, self._breathe)
+            for view, partition in places
+        }
+        self._differing: dict[Place, list[str]] = {}
+
+    def _breathe(self) -> None:
+        self.pulse.beat()
+        self._pace.rest()
+
+    async def run(self) -> None:
+        """Go round. A partition that cannot be compared now is passed over, and the reason is on the board."""
+        while True:
+            began = time.monotonic()
+            for number, place in enumerate(self._audits, 1):
+                await self._look(place)
+                await self._rest_until(began + number * self._period_seconds / len(self._audits))
+            metrics.AUDIT_ROUNDS.inc()
+
+    async def _rest_until(self, moment: float) -> None:
+        while self._pace.owed_seconds() > 0.01 or time.monotonic() < moment:
+            self._breathe_now()
+            await asyncio.sleep(min(_TICK_SECONDS, max(0.01, moment - time.monotonic())))
+
+    def _breathe_now(self) -> None:
+        self.pulse.beat()
+
+    async def _look(self, place: Place) -> None:
+        audit, report = self._audits[place], AuditReport()
+        began = time.process_time()
+        try:
+            total = await asyncio.to_thread(audit.rows)
+            if total <= self._pace.rows:
+                rows = await audit.whole(report)
+            else:
+                rows = await audit.sample(report, self._pace.rows, self._differing.get(place, ()))
+        except (OfflineUnavailable, TornTable) as error:
+            self._board.down("offline", str(error))
+            return
+        except (StoreUnavailable, StoreError) as error:
+            log.warning("a partition could not be compared", view=place[0], partition=place[1], reason=str(error))
+            return
+        self._board.up("offline")
+        self._pace.learn(rows, time.process_time() - began)
+        metrics.AUDIT_COMPARED.labels(place[0]).inc(report.checked)
+        metrics.AUDIT_LEFT_OUT.labels(place[0]).inc(report.left_out)
+        if not report.left_out:
+            await self._tell(place, report)
+
+    async def _tell(self, place: Place, report: AuditReport) -> None:
+        """What differs: as a metric, an alert, and in the log the counter-example of what did not differ before."""
+        known = self._differing.get(place, [])
+        self._differing[place] = [found.entity for found in report.examples if found.entity is not None]
+        metrics.AUDIT_DIFFERING.labels(*place).set(report.mismatched)
+        self._alerts.found(place, report)
+        await self._show(place, [found for found in report.examples if found.entity not in known])
+
+    async def _show(self, place: Place, news: Sequence[Mismatch]) -> None:
+        for found in news:
+            log.error(
+                "the online store is not what the log says",
+                view=found.view,
+                partition=found.partition,
+                entity=found.entity or "fence",
+                fence=found.fence,
+                what=found.what,
+                mend=f"look at the counter-example; then run: tidemill rebuild {found.view} --partition {found.partition}",
+            )
+        first = next((found for found in news if found.entity is not None), None)
+        if first is not None:
+            example = await asyncio.to_thread(self._audits[place].counterexample, first, SHOWN_ROWS)
+            log.error("counter-example", **shown(example))

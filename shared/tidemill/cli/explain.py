@@ -1,0 +1,155 @@
+"""`tidemill explain`: what stands behind the values of one entity, online and offline side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tidemill.cli.showing import moment, number, place
+from tidemill.cli.target import need, target
+from tidemill.cli.times import to_ms
+from tidemill.clock import now_ms
+from tidemill.errors import UnknownView
+
+if TYPE_CHECKING:
+    from tidemill.proof.explain import Explanation
+
+console = Console()
+OTHER = "bold red"
+
+
+def explain(
+    view: Annotated[str, typer.Argument(help="A view.")],
+    entity: Annotated[str, typer.Argument(help="An entity's key.")],
+    as_of: Annotated[str | None, typer.Option(metavar="TIME", help="Values at this moment.", show_default="now")] = None,
+    json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
+) -> None:
+    """Show tiles, fence, windows and newest event behind an entity's values, online and offline side by side; what differs is marked.
+
+    Exit code 1 when the two differ.
+    """
+    need("deltalake", "lake")
+    need("hiredis", "store")
+    from tidemill.online_store import OnlineWriter
+    from tidemill.proof.explain import explain as find
+    from tidemill.proof.partition_audit import PartitionAudit
+    from tidemill.redis_client import redis_client
+    from tidemill.topics import partition_of
+
+    at = target()
+    if view not in at.project.views:
+        raise UnknownView(view, list(at.project.views))
+    declared, time_ms = at.project.views[view], now_ms() if as_of is None else to_ms(as_of)
+
+    async def run() -> Explanation:
+        async with redis_client(at.redis_url, timeout_seconds=10) as link:
+            partition = partition_of(entity.encode(), declared.partitions)
+            audit = PartitionAudit(at.project.name, declared, partition, at.store, link, wait_seconds=30)
+            return await find(declared, entity, audit, OnlineWriter(link, at.project.name), time_ms)
+
+    found = asyncio.run(run())
+    if json:
+        typer.echo(
+            msgspec.json.encode(found._asdict() | {"newest": None if found.newest is None else found.newest._asdict()} | _named(found))
+        )
+    else:
+        _print(found)
+    raise typer.Exit(1 if found.differences else 0)
+
+
+def _named(found: Explanation) -> dict[str, object]:
+    """The parts as objects with names."""
+    return {
+        "online": None if found.online is None else found.online._asdict(),
+        "offline": None if found.offline is None else found.offline._asdict(),
+        "features": [feature._asdict() for feature in found.features],
+        "differences": [difference._asdict() for difference in found.differences],
+    }
+
+
+def _print(found: Explanation) -> None:
+    say = Text.assemble
+    console.print(
+        say((found.entity, "bold"), f" of view {found.view}, log {found.log}, partition {found.partition}, at {moment(found.time_ms)}")
+    )
+    fence = found.fence
+    if fence is None:
+        console.print("no fence: feature computation has not begun this partition, nothing of it is served")
+    else:
+        counted = ", ".join(
+            f"{name} {fence[name]}" for name in fence if name not in ("next", "definition", "partitions", "proof", "sources")
+        )
+        console.print(say(f"fence: next {fence['next']}, definition {fence['definition']}, {counted}"))
+        console.print(say(f"       last source positions {fence['sources']}"))
+    if found.rebuilding:
+        console.print(Text("rebuilding: its values are not served until the fence has caught up", style=OTHER))
+    if found.damaged:
+        console.print(Text(f"online value: {found.damaged}", style=OTHER))
+    if found.newest is None:
+        console.print(say(f"no rows below offset {found.offline_end}"))
+    else:
+        row = found.newest
+        console.print(
+            say(
+                f"{found.rows:,} rows; newest: offset {row.offset}, time {moment(row.time_ms)}, known {moment(row.known_ms)}, id {number(row.id)}, source {row.source}"
+            )
+        )
+    for name, side in (("online", found.online), ("offline", found.offline)):
+        if side is not None:
+            console.print(say(f"{name}: newest event {moment(side.newest_ms)}, recent ids {' '.join(side.ids) or 'none'}"))
+    console.print(_features(found))
+    console.print(_tiles(found))
+    if found.differences:
+        console.print(Text(f"{len(found.differences)} differences; for the events one by one: tidemill audit {found.view}", style=OTHER))
+
+
+def _features(found: Explanation) -> Table:
+    table = Table("feature", "online", "status", "offline", "status", "comes from", title="features")
+    for item in found.features:
+        same = (item.online_status, number(item.online)) == (item.offline_status, number(item.offline))
+        window = "all tiles" if item.start_ms is None else f"tiles from {moment(item.start_ms)} to {moment(item.last_ms)}"
+        length = "lifetime" if item.tile_ms == 0 else f"{item.tile_ms / 60_000:g} min"
+        cells = (
+            item.name,
+            number(item.online),
+            item.online_status,
+            number(item.offline),
+            item.offline_status,
+            f"{item.tiles} {length} {window}",
+        )
+        table.add_row(*(Text(cell) for cell in cells), style="" if same else OTHER)
+    return table
+
+
+def _tiles(found: Explanation) -> Table:
+    """One row per tile: each slot once where both sides agree, else as online | offline."""
+    sides = [
+        {} if side is None else {(length, start): slots for length, start, slots in side.tiles} for side in (found.online, found.offline)
+    ]
+    table = Table("tile", "slots (online | offline where they differ)", title="tiles")
+    for tile in sorted(sides[0].keys() | sides[1].keys()):
+        online, offline = (side.get(tile, {}) for side in sides)
+        cells = []
+        for name in online or offline:
+            one, other = number(online.get(name)), number(offline.get(name))
+            cells.append(f"{name} {one}" if one == other else f"{name} {one} | {other}")
+        table.add_row(
+            Text(place(*tile)), Text(", ".join(cells)), style="" if online.keys() == offline.keys() and _equal(online, offline) else OTHER
+        )
+    return table
+
+
+def _equal(one: dict[str, float], other: dict[str, float]) -> bool:
+    return all(one[name] == other[name] or (math.isnan(one[name]) and math.isnan(other[name])) for name in one)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(explain)

@@ -1,0 +1,65 @@
+"""`tidemill rebuild`: the online store anew from the offline store."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from tidemill.cli.target import need, target
+from tidemill.errors import UnknownView
+
+if TYPE_CHECKING:
+    from tidemill.rebuild import Rebuilt
+
+console = Console()
+
+
+def rebuild(
+    view: Annotated[str, typer.Argument(help="The view to make anew.")],
+    partition: Annotated[list[int] | None, typer.Option(min=0, help="This partition only; may be repeated.", show_default="all")] = None,
+) -> None:
+    """Make a view's values in Redis anew from Parquet, while services go on; feature computation continues from where Parquet ends.
+
+    One partition at a time; until it has caught up its values are not served (status INVALID; inference answers 503 `rebuilding`).
+    """
+    need("deltalake", "lake")
+    need("hiredis", "store")
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from tidemill.rebuild import Rebuild
+    from tidemill.redis_client import redis_client
+    from tidemill.settings import KafkaSettings
+
+    at = target()
+    if view not in at.project.views:
+        raise UnknownView(view, list(at.project.views))
+    declared = at.project.views[view]
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn(), console=console
+    )
+
+    async def run() -> list[Rebuilt]:
+        async with redis_client(at.redis_url, timeout_seconds=10) as link:
+            job = Rebuild(at.project, declared, at.store, link, KafkaSettings(bootstrap_servers=at.kafka))
+            return await job.run(partitions, lambda number, rows, total: bar.update(tasks[number], completed=rows, total=total))
+
+    partitions = sorted(set(partition)) if partition else list(range(declared.partitions))
+    with bar:
+        tasks = {number: bar.add_task(f"{view}[{number}]", total=None) for number in partitions}
+        done = asyncio.run(run())
+    for item in done:
+        behind = item.topic_end - item.rows
+        console.print(
+            f"{view}[{item.partition}]: {item.rows:,} rows folded, {item.values:,} values written; "
+            + (f"feature computation goes on with the {behind:,} records after them" if behind > 0 else "nothing is left to be folded"),
+            markup=False,
+            highlight=False,
+        )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(rebuild)

@@ -1,0 +1,64 @@
+"""Entities on the terminal: counter-examples of the audit, and what `tidemill explain` found."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tidemill.proof.counterexample import Counterexample, Step
+from tidemill.timestamps import rfc3339
+
+
+def number(value: Any) -> str:
+    """A value as a person reads it; "-" where there is none."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return "null" if math.isnan(value) else repr(value)
+    return str(value)
+
+
+def moment(time_ms: int | None) -> str:
+    """A time, "-" where there is none; one that no calendar has as a number."""
+    if time_ms is None:
+        return "-"
+    try:
+        return rfc3339(time_ms)
+    except (ValueError, OverflowError, OSError):
+        return f"{time_ms} ms"
+
+
+def print_counterexample(console: Console, example: Counterexample) -> None:
+    """The rows of an entity one by one, then where the store differs."""
+    title = f"{example.view}[{example.partition}] {example.entity}: rows below the fence {example.fence}"
+    steps = Table("offset", "time", "event", "values", "fate", "after it", title=Text(title))
+    if hidden := example.rows - len(example.steps):
+        steps.add_row("...", f"{hidden:,} rows before")
+    for step in example.steps:
+        steps.add_row(*(Text(text) for text in _cells(step)))
+    console.print(steps)
+    differing = Table("where", "what", "stored", "expected", title=Text("where the online store differs"))
+    for item in example.differences:
+        differing.add_row(
+            *(Text(text) for text in (place(item.tile_ms, item.start_ms), item.slot, number(item.stored), number(item.expected)))
+        )
+    console.print(differing)
+    if not any(step.stored for step in example.steps):
+        console.print("after none of these rows the value was the one that is stored")
+
+
+def _cells(step: Step) -> tuple[str, ...]:
+    values = ", ".join(f"{name} {number(value)}" for name, value in step.values.items())
+    after = ", ".join(f"{name} {number(value)}" for name, value in step.features.items())
+    return str(step.offset), moment(step.time_ms), step.id or "-", values, step.fate, after + ("  <- what is stored" if step.stored else "")
+
+
+def place(tile_ms: int | None, start_ms: int | None) -> str:
+    """Which tile, in words."""
+    if tile_ms is None:
+        return "entity"
+    return "lifetime" if tile_ms == 0 else f"{tile_ms / 60_000:g} min from {moment(start_ms)}"

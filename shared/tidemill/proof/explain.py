@@ -1,0 +1,158 @@
+"""Everything that stands behind an entity's values: fence, tiles, windows and rows, as the online store has it and as the offline rows give it.
+
+Both sides are of one moment: the rows are folded up to the fence that was read together with the value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tidemill.declarations import FeatureView
+from tidemill.errors import CorruptState
+from tidemill.fences import Fence
+from tidemill.fold import LogEntry
+from tidemill.kernel import ViewKernel
+from tidemill.online_store import OnlineWriter
+from tidemill.packed import EntityState
+from tidemill.proof.counterexample import Difference, differences, tiles_of
+from tidemill.proof.partition_audit import PartitionAudit
+from tidemill.records import Status
+from tidemill.topics import partition_of
+from tidemill.values import Served, serve, withheld
+
+
+class FeatureShown(NamedTuple):
+    """One feature on both sides, and where it comes from: tiles of `tile_ms` that begin from `start_ms` up to and with `last_ms` (None: all there
+    are), `tiles` of which hold events. A value is None unless its status is PRESENT."""
+
+    name: str
+    online: float | None
+    online_status: Status
+    offline: float | None
+    offline_status: Status
+    tile_ms: int
+    start_ms: int | None
+    last_ms: int | None
+    tiles: int
+
+
+class Side(NamedTuple):
+    """An entity as one store has it: newest event in ms, recent ids, and each tile's slots by (length, start) in ms."""
+
+    newest_ms: int
+    ids: list[str]
+    tiles: list[tuple[int, int, dict[str, float]]]
+
+
+class Row(NamedTuple):
+    """The entity's newest row: the last below the fence."""
+
+    offset: int
+    time_ms: int | None
+    known_ms: int | None
+    id: str | None
+    source: tuple[int, int] | None
+
+
+class Explanation(NamedTuple):
+    """An entity of a view. `online`, `offline`: None where that store has nothing; `rebuilding`: its values are not served now; `damaged`: why the
+    online value cannot be read; `offline_end`: how far the rows went that were folded; `rows`: how many are the entity's."""
+
+    view: str
+    log: str
+    partition: int
+    entity: str
+    time_ms: int
+    fence: dict[str, Any] | None
+    rebuilding: bool
+    offline_end: int
+    rows: int
+    newest: Row | None
+    online: Side | None
+    offline: Side | None
+    damaged: str | None
+    features: list[FeatureShown]
+    differences: list[Difference]
+
+
+async def explain(view: FeatureView, entity: str, audit: PartitionAudit, online: OnlineWriter, time_ms: int) -> Explanation:
+    """What stands behind an entity at a time. `audit`: of the entity's partition.
+
+    Raises StoreUnavailable, and OfflineUnavailable when the offline store does not reach the online fence in time.
+    """
+    key, kernel = entity.encode(), audit.kernel
+    partition = partition_of(key, view.partitions)
+    encoded, values = await online.load(view.log, partition, [key])
+    fence = None if encoded is None else Fence.decode(encoded)
+    building = fence is None or bool(fence.builder)
+    end = await asyncio.to_thread(audit.rows) if fence is None or building else fence.next
+    entries, states = await asyncio.to_thread(audit.alone, [entity], end)
+    stored, state = (None if building else values.get(key)), states.get(key)
+    rebuilding = fence is None or fence.next < fence.until
+    decoded, damaged = _decoded(kernel, stored)
+    return Explanation(
+        view.name,
+        view.log,
+        partition,
+        entity,
+        time_ms,
+        None if fence is None else msgspec.to_builtins(fence, str_keys=True),
+        rebuilding,
+        end,
+        len(entries),
+        _row(entries[-1]) if entries else None,
+        _side(kernel, decoded),
+        _side(kernel, state),
+        damaged,
+        _features(kernel, decoded, state, time_ms, rebuilding=rebuilding),
+        [] if building else differences(kernel, stored, None if state is None else kernel.encode(state)),
+    )
+
+
+def _decoded(kernel: ViewKernel, value: bytes | None) -> tuple[EntityState | None, str | None]:
+    try:
+        return (None if value is None else kernel.decode(value)), None
+    except CorruptState as error:
+        return None, error.message
+
+
+def _row(entry: LogEntry) -> Row:
+    record = entry.record
+    if record is None:
+        return Row(entry.offset, None, None, None, None)
+    return Row(entry.offset, record.time, record.known, record.id, record.source)
+
+
+def _side(kernel: ViewKernel, state: EntityState | None) -> Side | None:
+    if state is None:
+        return None
+    tiles = [(length, start, slots) for (length, start), slots in tiles_of(kernel, state).items()]
+    return Side(state.newest, [digest.hex() for digest in state.ids], tiles)
+
+
+def _features(
+    kernel: ViewKernel, online: EntityState | None, offline: EntityState | None, time_ms: int, *, rebuilding: bool
+) -> list[FeatureShown]:
+    view = kernel.view
+    here = withheld(view) if rebuilding else _served(kernel, online, time_ms)
+    there, tiles = _served(kernel, offline, time_ms), {} if offline is None else tiles_of(kernel, offline)
+    shown = []
+    for i, feature in enumerate(view.served):
+        length, window = feature.tile_ms, feature.window_ms
+        start = None if not window else (time_ms - window) // length * length
+        last = None if not window else time_ms // length * length
+        used = sum(1 for of, at in tiles if of == length and (start is None or last is None or start <= at <= last))
+        shown.append(FeatureShown(feature.name, *_value(here, i), *_value(there, i), length, start, last, used))
+    return shown
+
+
+def _served(kernel: ViewKernel, state: EntityState | None, time_ms: int) -> Served:
+    return serve(kernel.view, None if state is None else kernel.read_state(state, time_ms), time_ms)
+
+
+def _value(served: Served, i: int) -> tuple[float | None, Status]:
+    status = served.statuses[i]
+    return (served.values[i] if status == "PRESENT" else None), status

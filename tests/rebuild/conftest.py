@@ -1,0 +1,71 @@
+"""The servers and the project of feature computation's tests, with an offline store beside them."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.features.conftest import servers  # noqa: F401 - a fixture that `mirrored` uses
+from tests.features.rig import Rig, until
+
+from tidemill.errors import UnknownTable
+from tidemill.local.stack import Stack
+from tidemill.offline_store import OfflineStore
+from tidemill.proof.audit import audit
+from tidemill.proof.partition_audit import AuditReport
+from tidemill.redis_link import RedisLink
+from tidemill.topics import partition_of, view_folder
+
+
+class Mirrored(Rig):
+    """A rig whose topics an offline writer mirrors."""
+
+    @property
+    def offline(self) -> str:
+        """Where the offline store lies."""
+        return str(self.folder.parent / "offline")
+
+    def start(self) -> None:
+        """One worker of feature computation, and the offline writer."""
+        self.worker()
+        self.worker("tidemill_offline", TIDEMILL_OFFLINE=self.offline, TIDEMILL_FLUSH_SECONDS="0.2")
+
+    def wait_mirrored(self) -> None:
+        """Return once everything produced is in the offline store."""
+        ends = self.ends()
+        until(lambda: self.written() == ends, lambda: f"{self.written()} of {ends}\n{self.workers[-1].tail()}")
+
+    def ends(self) -> dict[tuple[str, int], int]:
+        """The next offset of each (view, partition) on Kafka."""
+        return {(tp.topic.split(".")[2], tp.partition): end for tp, end in asyncio.run(self._ends()).items()}
+
+    def partition(self, view: str, entity: bytes) -> int:
+        """Where an entity lives."""
+        return partition_of(entity, self.project.views[view].partitions)
+
+    def audited(self) -> None:
+        """Assert that the store is what the offline rows give, where the topic no longer has them all."""
+        assert asyncio.run(self._audit()).mismatched == 0
+
+    async def _audit(self) -> AuditReport:
+        async with RedisLink(self.redis_url, timeout_seconds=10) as link:
+            return await audit(self.project, OfflineStore(self.offline), link)
+
+    def written(self) -> dict[tuple[str, int], int]:
+        """The next offset of each (view, partition) in the offline store."""
+        found = dict[tuple[str, int], int]()
+        for view in self.project.views.values():
+            try:
+                positions = OfflineStore(self.offline).snapshot(view_folder(view.log)).positions
+            except UnknownTable:
+                positions = {}
+            found |= {(view.name, partition): positions.get(partition, 0) for partition in range(view.partitions)}
+        return found
+
+
+@pytest.fixture
+def rig(servers: Stack, topic_prefix: str, tmp_path: Path) -> Iterator[Mirrored]:  # noqa: F811 - that is how fixtures are asked for
+    """Return a project of two views with its own topics, keys and tables; its processes end with the test."""
+    made = Mirrored(topic_prefix, tmp_path / "project", servers.kafka, servers.redis_url)
+    yield made
+    made.stop()
