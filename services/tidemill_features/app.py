@@ -17,8 +17,9 @@ from tidemill.online_store import OnlineWriter
 from tidemill.project import Project
 from tidemill.redis_client import redis_client
 from tidemill.settings import HttpSettings, KafkaSettings, RedisSettings
-from tidemill.topics import topic_specs
+from tidemill.topics import dead_letters_topic, topic_specs
 from tidemill.watchdog import Watchdog
+from tidemill_features.dead_letters import DeadLetterTopic
 from tidemill_features.settings import FeaturesSettings
 from tidemill_features.watch import Watch
 from tidemill_features.worker import Worker
@@ -34,7 +35,8 @@ async def serve(project: Project, http: HttpSettings, kafka: KafkaSettings, redi
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(HttpServer(OpsApp(board), http))
         link = await stack.enter_async_context(redis_client(redis.url, REDIS_TIMEOUT_SECONDS, partial(board.report, "redis")))
-        worker = Worker(project, OnlineWriter(link, project.name), features.cache_mb << 20)
+        letters = await stack.enter_async_context(DeadLetterTopic(kafka, dead_letters_topic(project.name)))
+        worker = Worker(project, OnlineWriter(link, project.name), features.cache_mb << 20, letters)
         running = asyncio.create_task(_run(project, worker, board, kafka, features))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, running.cancel)
@@ -66,7 +68,7 @@ async def _topics_ready(project: Project, worker: Worker, board: HealthBoard, ka
     specs = topic_specs(project)
     while True:
         try:
-            await ensure_topics(kafka, {topic: specs[topic] for topic in worker.topics})
+            await ensure_topics(kafka, {topic: specs[topic] for topic in [*worker.topics, dead_letters_topic(project.name)]})
         except (KafkaUnavailable, TopicMismatch) as error:
             board.down("kafka", str(error))
             await asyncio.sleep(RETRY_SECONDS)

@@ -13,7 +13,7 @@ import msgspec
 
 from tidemill.errors import CorruptState, FenceConflict, Rebuilding, TopicMismatch, TopicRecreated
 from tidemill.fences import Fence
-from tidemill.fold import LogEntry, PartitionFold, empty_fence
+from tidemill.fold import LogEntry, PartitionFold, Progress, empty_fence
 from tidemill.kernel import ViewKernel
 from tidemill.packed import EntityState, Patch
 
@@ -21,14 +21,16 @@ _STATE_BYTES = 1_000  # what a decoded state takes beside its packed tiles, roug
 
 
 class Batch(NamedTuple):
-    """The outcome of folding a slice: the new fence, and for every entity that changed its new value or what changed in it."""
+    """The outcome of folding a slice: the new fence, and for every entity that changed its new value or what changed in it.
+
+    `progress`: what was folded, what was refused, and how late events came.
+    """
 
     before: Fence
     after: Fence
     fence: bytes
     values: dict[bytes, bytes | Patch]
-    folded: int
-    oldest_known_ms: int | None
+    progress: Progress
 
 
 class Partition:
@@ -106,7 +108,7 @@ class Partition:
         progress = self._fold.advance(entries, states)
         after, write = self._fold.fence, self._kernel.write
         values = {entity: write(states[entity]) for entity in progress.touched}
-        return Batch(self._fence, after, after.encode(), values, progress.folded, progress.oldest_known_ms)
+        return Batch(self._fence, after, after.encode(), values, progress)
 
     def applied(self, batch: Batch) -> None:
         """The store has the batch."""

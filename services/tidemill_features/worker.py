@@ -1,4 +1,4 @@
-"""What a worker does with a slice: read what is missing, fold, write with the fence; and where it begins.
+"""What a worker does with a slice: read what is missing, fold, send what was refused, write with the fence; and where it begins.
 
 One rule covers every fault: the store's fence says what was applied. Whatever does not fit it breaks the chain, and the partition begins
 anew from the fence. What cannot be mended that way stops the partition, and only that one, until a person has changed something.
@@ -15,6 +15,7 @@ from faust.types import TP
 
 from tidemill import metrics
 from tidemill.clock import now_ms
+from tidemill.dead_letters import letter_of_refused
 from tidemill.delivery import Chain, Held, Slice
 from tidemill.errors import (
     CorruptState,
@@ -34,6 +35,7 @@ from tidemill.names import LogName
 from tidemill.online_store import OnlineWriter
 from tidemill.project import Project
 from tidemill.topics import view_topic
+from tidemill_features.dead_letters import DeadLetters
 from tidemill_features.partition import Batch, Partition
 
 log = get_logger(__name__)
@@ -51,12 +53,13 @@ class Superseded(Exception):
 class Worker:
     """Folds slices of all views of a project.
 
-    `refused`: why a partition is not folded, for a person; `held_up`: why the store does not take the batch in work.
+    `refused`: why a partition is not folded, for a person; `held_up`: why the batch in work is not taken.
     """
 
-    def __init__(self, project: Project, writer: OnlineWriter, cache_bytes: int) -> None:
+    def __init__(self, project: Project, writer: OnlineWriter, cache_bytes: int, dead_letters: DeadLetters) -> None:
         self._project = project
         self._writer = writer
+        self._dead_letters = dead_letters
         self._cache_bytes = cache_bytes
         views = {view_topic(project.name, view.log): view for view in project.views.values()}
         self._kernels = {topic: ViewKernel(view) for topic, view in views.items()}
@@ -167,20 +170,33 @@ class Worker:
         if missing:
             partition.admit(*await self._insist(piece.chain, lambda: self._writer.load(*self._place(tp), missing)))
         batch = partition.advance(entries)
+        if batch.progress.refused:
+            await self._send_refused(tp, piece, batch)
         written = await self._insist(piece.chain, lambda: self._writer.apply(*self._place(tp), partition.stored, batch.fence, batch.values))
         if not written:
             raise FenceConflict(partition.where, expected=batch.before.next, found=None)
         partition.applied(batch)
         self._metrics[tp.topic].applied(batch, tp.partition, perf_counter() - began)
 
+    async def _send_refused(self, tp: TP, piece: Slice, batch: Batch) -> None:
+        """Before the batch is applied, so that none is lost; whoever folds the slice again sends the same letters again."""
+        kernel = self._kernels[tp.topic]
+        letters = [
+            letter_of_refused(
+                kernel.view, tp.topic, tp.partition, refused, kernel.horizon_ms, piece.records[refused.entry.offset - piece.start]
+            )
+            for refused in batch.progress.refused
+        ]
+        await self._insist(piece.chain, lambda: self._dead_letters.send(letters))
+
     async def _insist(self, chain: Chain, ask: Callable[[], Awaitable[T]]) -> T:
-        """Asks the store until it answers. Raises Superseded when the chain was broken meanwhile."""
+        """Asks the store, or Kafka, until it answers. Raises Superseded when the chain was broken meanwhile."""
         pause = FIRST_PAUSE_SECONDS
         while not chain.broken:
             try:
                 answer = await ask()
             except (Unavailable, StoreError) as error:
-                log.warning("the store does not take a batch, trying again", reason=error.message, mend=error.mend)
+                log.warning("a batch is not taken, trying again", reason=error.message, mend=error.mend)
                 self.held_up = str(error)
                 if isinstance(error, SlotUnavailable) and pause > SLOT_PAUSE_SECONDS:
                     self.held_up = None
@@ -204,19 +220,22 @@ class _ViewMetrics:
         self.late = metrics.EVENTS_LATE.labels(view)
         self.poison = metrics.EVENTS_POISON.labels(view)
         self.stopped = metrics.PARTITIONS_STOPPED.labels(view)
+        self.lateness = metrics.LATENESS_SECONDS.labels(view)
         self.seconds = metrics.FOLD_BATCH_SECONDS.labels(view)
         self.freshness = metrics.FRESHNESS_SECONDS.labels(view)
         self.view = view
 
     def applied(self, batch: Batch, partition: int, seconds: float) -> None:
         """Counts what a batch did."""
-        before, after = batch.before, batch.after
-        self.folded.inc(batch.folded)
+        before, after, progress = batch.before, batch.after, batch.progress
+        self.folded.inc(progress.folded)
         self.duplicate.inc(after.duplicates - before.duplicates)
         self.resent.inc(after.resent - before.resent)
         self.late.inc(after.late - before.late)
         self.poison.inc(after.poison - before.poison)
         self.seconds.observe(seconds)
-        if batch.oldest_known_ms is not None:
-            self.freshness.observe((now_ms() - batch.oldest_known_ms) / 1000)
+        for late_by_ms in progress.late_by_ms:
+            self.lateness.observe(late_by_ms / 1000)
+        if progress.oldest_known_ms is not None:
+            self.freshness.observe((now_ms() - progress.oldest_known_ms) / 1000)
         metrics.FENCE_POSITION.labels(self.view, partition).set(after.next)

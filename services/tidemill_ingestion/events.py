@@ -12,13 +12,13 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from tidemill.dead_letters import KEY_BYTES
 from tidemill.declarations import Event
 from tidemill.errors import DeclarationError
+from tidemill.fold import DECODE_ERRORS
+from tidemill.timestamps import LAST_MS
 from tidemill.topics import MESSAGE_BYTES
-from tidemill_ingestion.refusals import DECODE_ERRORS, KEY_BYTES, Reason, Refused, bad_key, explain_data, explain_envelope
-
-LAST_MS = 253_402_300_799_999
-"""The end of the year 9999, the last that RFC 3339 can write. The first time is 1970: tiles are counted from there."""
+from tidemill_ingestion.refusals import Reason, Refused, bad_key, explain_data, explain_envelope
 
 
 class Attributes(NamedTuple):

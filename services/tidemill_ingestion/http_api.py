@@ -12,6 +12,7 @@ import msgspec
 from tidemill import metrics
 from tidemill.clock import now_ms
 from tidemill.errors import BadRequest, KafkaUnavailable
+from tidemill.fold import DECODE_ERRORS
 from tidemill.health import HealthBoard, Scope
 from tidemill.hot import Answer
 from tidemill.project import Project
@@ -19,7 +20,7 @@ from tidemill.records import Position
 from tidemill.topics import MESSAGE_BYTES, partition_of
 from tidemill_ingestion.events import Envelope, open_envelope
 from tidemill_ingestion.publisher import Message, Publisher
-from tidemill_ingestion.refusals import DECODE_ERRORS, Reason, Refused
+from tidemill_ingestion.refusals import Reason, Refused
 from tidemill_ingestion.routing import Router
 
 MAX_EVENTS = 10_000

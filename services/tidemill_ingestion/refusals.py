@@ -9,14 +9,8 @@ from enum import StrEnum
 
 import msgspec
 
+from tidemill.dead_letters import KEY_BYTES
 from tidemill.errors import InvalidEvent
-
-KEY_BYTES = 1024
-"""The longest entity, subject or id, in bytes of UTF-8."""
-
-DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What a decoder raises for one bad value or another."""
-
 
 _PATH = re.compile(r" - at `\$\.(.*)`$", re.DOTALL)
 _FIELD = re.compile(r"^Object (missing required|contains unknown) field `(.*?)`(?: - at .*)?$", re.DOTALL)
@@ -40,7 +34,7 @@ class Reason(StrEnum):
     BAD_KEY = "bad_key"  # an entity or subject that is empty or longer than KEY_BYTES
     BAD_ID = "bad_id"  # an id that is empty or longer than KEY_BYTES
     BAD_TIME = "bad_time"  # not a time, without a zone, or outside 1970 to 9999
-    FUTURE_TIME = "future_time"  # further ahead of the moment it became known than the event allows
+    FUTURE_TIME = "future_time"  # further ahead of the moment it became known than the event, or the view named, allows
 
 
 class Refused(InvalidEvent):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -11,16 +10,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tidemill.dead_letters import KEY_BYTES, dead_letter
 from tidemill.declarations import Event, FeatureView, Model
 from tidemill.expressions import Column
 from tidemill.project import Project
-from tidemill.records import DeadLetterRecord, OutcomeRecord, RequestRecord, ViewRecord, encode
+from tidemill.records import OutcomeRecord, RequestRecord, ViewRecord, encode
 from tidemill.topics import dead_letters_topic, entity_key, outcomes_topic, partition_of, requests_topic, topic_specs, view_topic
-from tidemill_ingestion.events import LAST_MS, Accepted, EventReader, Headers, moment
-from tidemill_ingestion.refusals import KEY_BYTES, Reason, Refused
-
-CUT_BYTES = 64 * 1024
-"""How much of a refused value a dead letter keeps."""
+from tidemill_ingestion.events import Accepted, EventReader, Headers, moment
+from tidemill_ingestion.refusals import Reason, Refused
 
 Routed = tuple[str, int, bytes | None, bytes]
 """Topic, partition, key and value of one record."""
@@ -50,13 +47,21 @@ class Router:
         self, event_name: str, topic: str, partition: int, offset: int, kafka_timestamp_ms: int,
         key: bytes | None, value: bytes | None, headers: Headers,
     ) -> list[Routed]:  # fmt: skip
-        """The records of one event: one per view, request and outcome it feeds, or one dead letter. Never raises."""
-        route = self._routes[event_name]
+        """The records of one event: one per view, request and outcome it feeds, or one dead letter. Never raises.
+
+        A view for which the event lies too far ahead gets a dead letter of its own in place of its record.
+        """
+        route, source = self._routes[event_name], Source(topic, partition, offset)
         try:
-            return route.records(route.reader.read(value, headers, kafka_timestamp_ms), Source(topic, partition, offset))
+            event = route.reader.read(value, headers, kafka_timestamp_ms)
+            routed = route.records(event, source)
         except Refused as refused:
-            self.refused[topic, refused.reason] += 1
-            return [self._dead_letter(refused, Source(topic, partition, offset), kafka_timestamp_ms, key, value or b"")]
+            return [self._dead_letter(refused, source, kafka_timestamp_ms, key, value)]
+        if event.time_ms > event.known_ms:
+            routed += [
+                self._dead_letter(_ahead(event, view), source, event.known_ms, key, value, view.name) for view in route.behind(event)
+            ]
+        return routed
 
     def reader(self, event_name: str) -> EventReader:
         """What decodes and checks an event. Raises KeyError for a name that is no event of the project."""
@@ -66,17 +71,12 @@ class Router:
         """Raise Refused if an event that was read cannot be routed."""
         self._routes[event_name].records(event, Source("", 0, 0))
 
-    def _dead_letter(self, refused: Refused, source: Source, known_ms: int, key: bytes | None, value: bytes) -> Routed:
+    def _dead_letter(
+        self, refused: Refused, source: Source, known_ms: int, key: bytes | None, value: bytes | None, view: str | None = None
+    ) -> Routed:
+        self.refused[source.topic, refused.reason] += 1
         cut_key = None if key is None else key[:KEY_BYTES]
-        record = DeadLetterRecord(
-            reason=refused.reason,
-            detail=refused.message,
-            source=source,
-            known=min(max(known_ms, 0), LAST_MS),
-            size=len(value),
-            value=base64.b64encode(value[:CUT_BYTES]).decode(),
-            key=None if cut_key is None else cut_key.decode(errors="replace"),
-        )
+        record = dead_letter(refused.reason, refused.message, source, known_ms, key, value, view)
         return self._dead_letters, partition_of(cut_key or b"", self._dead_partitions), cut_key, encode(record)
 
 
@@ -88,11 +88,19 @@ class _Target(NamedTuple):
     partitions: int
 
 
+class _ViewTarget(NamedTuple):
+    """A view, and how far ahead of the moment it became known an event for it may lie."""
+
+    view: FeatureView
+    target: _Target
+    ahead_ms: float
+
+
 class _Fold(NamedTuple):
     """Views that fold the same fields: their records differ in the key alone, so one value is encoded for all of them."""
 
     values: Callable[[Any], Any]
-    targets: list[_Target]
+    targets: list[_ViewTarget]
 
 
 class _Route:
@@ -105,10 +113,11 @@ class _Route:
         def target(field: str, topic: str) -> _Target:
             return _Target(attrgetter(field), topic, specs[topic].partitions)
 
-        self._folds = [
-            _Fold(_values_of(fields), [target(view.key.field, view_topic(project.name, view.log)) for view in same])
-            for fields, same in _by_fields(views).items()
-        ]
+        def view_target(view: FeatureView) -> _ViewTarget:
+            limit_ms = math.inf if view.ahead_ms is None else view.ahead_ms
+            return _ViewTarget(view, target(view.key.field, view_topic(project.name, view.log)), limit_ms)
+
+        self._folds = [_Fold(_values_of(fields), [view_target(view) for view in same]) for fields, same in _by_fields(views).items()]
         self._requests = [
             (model, target(model.subject, requests_topic(project.name))) for model in project.models.values() if model.on is event
         ]
@@ -124,17 +133,24 @@ class _Route:
         """The records of a good event, in a fixed order. Raises Refused when a key or a number made from it is out of bounds."""
         data, time_ms, known_ms, event_id = event
         routed: list[Routed] = []
+        ahead_ms = time_ms - known_ms
         for values, targets in self._folds:
             value = encode(ViewRecord(time_ms, known_ms, (source.partition, source.offset), values(data), event_id))
-            for target in targets:
+            for _, target, most_ms in targets:
                 key = self._key(target, data)
-                if key is not None:
+                if key is not None and ahead_ms <= most_ms:
                     routed.append((target.topic, partition_of(key, target.partitions), key, value))
         for model, target in self._requests:
             self._add_request(routed, model, target, event, source)
         for model, number, target in self._outcomes:
             self._add_outcome(routed, model, number, target, event, source)
         return routed
+
+    def behind(self, event: Accepted) -> list[FeatureView]:
+        """The views that would get a record of the event, did it not lie too far ahead for them."""
+        ahead_ms = event.time_ms - event.known_ms
+        targets = [of_view for fold in self._folds for of_view in fold.targets]
+        return [view for view, target, most_ms in targets if ahead_ms > most_ms and target.get(event.data) is not None]
 
     def _key(self, target: _Target, data: Any) -> bytes | None:
         entity = target.get(data)
@@ -165,6 +181,11 @@ class _Route:
             return
         record = OutcomeRecord(model.name, key.decode(), float(value), event.time_ms, event.known_ms, source)
         routed.append((target.topic, partition_of(key, target.partitions), key, encode(record)))
+
+
+def _ahead(event: Accepted, view: FeatureView) -> Refused:
+    ahead = f"its time is {event.time_ms - event.known_ms} ms ahead of the moment it became known ({event.known_ms})"
+    return Refused(Reason.FUTURE_TIME, f"{ahead}, more than {view.ahead} (ahead= of view {view.name!r})")
 
 
 def _by_fields(views: list[FeatureView]) -> dict[tuple[str, ...], list[FeatureView]]:

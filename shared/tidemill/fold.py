@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -33,15 +34,25 @@ class LogEntry(msgspec.Struct, frozen=True, gc=False):
     record: Any
 
 
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises for one bad record or another."""
+
+
+@cache
+def typed_decoder(view: FeatureView) -> msgspec.json.Decoder[Any]:
+    """The decoder of a view's records (see records.view_decoder)."""
+    return view_decoder({name: view.source.fields[name] for name in view.value_fields})
+
+
 def entry_decoder(view: FeatureView) -> Callable[[int, bytes | None, bytes | None], LogEntry]:
     """A function that decodes (offset, key, value) of a view's topic; it never raises. Keys are UTF-8."""
-    decode = view_decoder({name: view.source.fields[name] for name in view.value_fields}).decode
+    decode = typed_decoder(view).decode
 
     def entry(offset: int, key: bytes | None, value: bytes | None) -> LogEntry:
         try:
             (key or b"").decode()  # the offline store keeps keys as text
             record = decode(value or b"") if key is not None else None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except DECODE_ERRORS:
             record = None
         return LogEntry(offset, key or b"", proof_of(key, value), record)
 

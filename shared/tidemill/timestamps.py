@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 _EPOCH, _NAIVE_EPOCH = datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 1)
-_LAST_MS = 253_402_300_799_999
-"""The end of the year 9999."""
+LAST_MS = 253_402_300_799_999
+"""The end of the year 9999, the last that RFC 3339 can write. The first time is 1970: tiles are counted from there."""
 
 
 def parse_time_ms(value: int | str) -> int:
@@ -23,12 +23,12 @@ def parse_time_ms(value: int | str) -> int:
                 f"{value!r:.80} is not a moment; write RFC 3339 with an offset, such as 2026-01-31T12:00:00Z, or epoch milliseconds"
             )
         value = (moment - _EPOCH) // timedelta(milliseconds=1)
-    if not 0 <= value <= _LAST_MS:
+    if not 0 <= value <= LAST_MS:
         raise ValueError(f"{value} is not a moment in epoch milliseconds; the years 1970 to 9999 are understood")
     return value
 
 
 def rfc3339(time_ms: int) -> str:
     """The moment as RFC 3339 in UTC, with milliseconds only where there are some. Beyond the years 1970 to 9999: the nearest end."""
-    clamped = min(max(time_ms, 0), _LAST_MS)
+    clamped = min(max(time_ms, 0), LAST_MS)
     return (_NAIVE_EPOCH + timedelta(milliseconds=clamped)).isoformat(timespec="milliseconds" if clamped % 1000 else "seconds") + "Z"

@@ -84,7 +84,7 @@ def test_only_changed_entities_are_written() -> None:
     partition.applied(partition.advance(entries))
     batch = partition.advance(partition.accept(2, [row(2, 1, event=1), row(3, 2, event=3)]))
     assert list(batch.values) == [b"card-2"]
-    assert (batch.folded, batch.after.duplicates - batch.before.duplicates) == (1, 1)
+    assert (batch.progress.folded, batch.after.duplicates - batch.before.duplicates) == (1, 1)
 
 
 def test_entities_that_are_cached_are_not_loaded() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import structlog
 from faust.types import TP
+from tests.features.letters import KeptLetters
 from tests.features.test_partition import Row
 
 from tidemill.delivery import Chain, Slice
@@ -105,7 +106,7 @@ class Member:
     """A worker process with the consumer's part of the work: chains, slices, and slices that get lost."""
 
     def __init__(self, store: ModelStore, logs: dict[TP, list[Row]]) -> None:
-        self.worker = Worker(PROJECT, store, cache_bytes=3_000)
+        self.worker = Worker(PROJECT, store, cache_bytes=3_000, dead_letters=KeptLetters())
         self.logs, self.draw = logs, store.draw
         self.chains: dict[TP, Chain] = {}
         self.task: Coroutine[Any, Any, None] | None = None
@@ -194,7 +195,12 @@ def _restarted(member: Member) -> Member:
     if member.task is not None:
         member.task.close()
     fresh = Member.__new__(Member)
-    fresh.__dict__ |= {**member.__dict__, "worker": Worker(PROJECT, member.worker._writer, 3_000), "chains": {}, "task": None}
+    fresh.__dict__ |= {
+        **member.__dict__,
+        "worker": Worker(PROJECT, member.worker._writer, 3_000, KeptLetters()),
+        "chains": {},
+        "task": None,
+    }
     return fresh
 
 

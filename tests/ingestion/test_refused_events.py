@@ -10,13 +10,14 @@ import pytest
 from tests.ingestion.samples import NOW_MS, arrived, departed, project, refusal, route, scheduled
 
 from tidemill.aggregates import count
+from tidemill.dead_letters import CUT_BYTES
 from tidemill.declarations import Entity, Event, FeatureView, Model, Outcome
 from tidemill.errors import DeclarationError
 from tidemill.project import Project
 from tidemill.topics import MESSAGE_BYTES
 from tidemill_ingestion.events import EventReader
 from tidemill_ingestion.refusals import Reason
-from tidemill_ingestion.routing import CUT_BYTES, Router
+from tidemill_ingestion.routing import Router
 
 HUGE = b"9" * 10_000
 

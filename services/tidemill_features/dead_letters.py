@@ -1,0 +1,62 @@
+"""Sending what the fold refused to the dead-letter topic, before the batch is applied that refused it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol, Self
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from tidemill.errors import KafkaRefused, KafkaUnavailable
+from tidemill.kafka import Record, close_producer, producer, send_wave
+from tidemill.records import DeadLetterRecord, encode
+from tidemill.settings import KafkaSettings
+
+ANSWER_SECONDS = 5.0
+
+
+class DeadLetters(Protocol):
+    """Where a worker leaves what its fold refused."""
+
+    async def send(self, letters: Sequence[DeadLetterRecord]) -> None:
+        """Returns once they are kept. Raises Unavailable when it is unknown whether they are: ask again with the same letters."""
+        ...
+
+
+class DeadLetterTopic:
+    """The dead-letter topic of a project (its only partition, so that letters stand in the order of refusal). It connects with its first letter."""
+
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._producer: AIOKafkaProducer | None = None
+
+    async def send(self, letters: Sequence[DeadLetterRecord]) -> None:
+        """Writes the letters and waits for all replicas. Raises KafkaUnavailable after a few seconds, perhaps with some of them written."""
+        wave: list[Record] = [(None if letter.key is None else letter.key.encode(), encode(letter), []) for letter in letters]
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                if self._producer is None:
+                    self._producer = producer(self._settings)
+                    await self._producer.start()
+                await send_wave(self._producer, {(self._topic, 0): wave})
+        except (KafkaError, KafkaRefused, TimeoutError) as error:
+            await self._close()
+            raise KafkaUnavailable(
+                f"{len(letters)} dead letters cannot be written: {error or type(error).__name__}",
+                mend="start Kafka, or look at the rights on the dead-letter topic",
+            ) from error
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        """Disconnect; what is not acknowledged is given up, since whoever sent it sends it again."""
+        made, self._producer = self._producer, None
+        if made is not None:
+            await close_producer(made, timeout_seconds=0.1)
