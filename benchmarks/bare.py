@@ -5,10 +5,14 @@ python -m benchmarks.bare      listens on TIDEMILL_HOST and TIDEMILL_PORT
 
 from __future__ import annotations
 
-from tidemill.health import Receive, Scope, Send, respond
+import asyncio
+
+import uvloop
+
+from tidemill.health import HealthBoard, Receive, Scope, Send, respond
 from tidemill.hot import read_body
-from tidemill.http import run
 from tidemill.settings import HttpSettings
+from tidemill.worker import run_workers
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -20,4 +24,4 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 if __name__ == "__main__":
-    run(app, HttpSettings.load())
+    uvloop.run(run_workers(app, HttpSettings.load(), asyncio.Event().wait(), [], HealthBoard()))

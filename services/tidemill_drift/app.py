@@ -14,4 +14,4 @@ async def run(settings: DriftSettings) -> None:
     project = load_project(settings.project.project)
     board = HealthBoard("kafka")
     detector = Detector(project, settings.kafka, settings.offline.root, settings.windows, board)
-    await run_workers(OpsApp(board), settings.http, detector.run(), [detector.pulse])
+    await run_workers(OpsApp(board), settings.http, detector.run(), [detector.pulse], board)

@@ -21,7 +21,7 @@ from tidemill import metrics
 from tidemill.durations import parse_ms
 from tidemill.errors import ArtifactError, TidemillError
 from tidemill.health import HealthBoard
-from tidemill.kafka import admin, close_producer, consumer, producer
+from tidemill.kafka import admin, close_consumer, close_producer, consumer, producer
 from tidemill.kafka_topics import ensure_topics
 from tidemill.logs import get_logger
 from tidemill.models import Manifest, stored_artifact
@@ -29,7 +29,7 @@ from tidemill.project import Project
 from tidemill.records import AlertRecord, PredictionRecord, ResultRecord, decoder, encode
 from tidemill.settings import KafkaSettings
 from tidemill.topics import alerts_topic, predictions_topic, results_topic, topic_specs
-from tidemill.worker import Pulse
+from tidemill.watchdog import Pulse
 from tidemill_drift.compare import Finding
 from tidemill_drift.episodes import Episodes, Window
 from tidemill_drift.monitor import PredictionRow, ResultRow, compare_predictions, compare_results
@@ -57,7 +57,7 @@ class Detector:
             self._topics[1]: decoder(ResultRecord),
         }
         self._group = f"{project.name}.drift"
-        self.pulse = Pulse()
+        self.pulse = Pulse("detector")
         self._manifests: dict[tuple[str, str], Manifest] = {}
         specs = topic_specs(project)
         self._partitions = [TopicPartition(topic, p) for topic in self._topics for p in range(specs[topic].partitions)]
@@ -76,7 +76,7 @@ class Detector:
                 self.pulse.beat()
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
-                await asyncio.gather(reader.stop(), close_producer(writer), return_exceptions=True)  # a consumer may end in CancelledError
+                await asyncio.gather(close_consumer(reader), close_producer(writer))
 
     async def _follow(self, reader: AIOKafkaConsumer, writer: AIOKafkaProducer) -> None:
         windows = await self._resume(reader)
@@ -146,7 +146,7 @@ class Detector:
                     if alert.end <= windows[self._topics[alert.kind == "performance"]].closed_ms:
                         episodes.restore(alert)
         finally:
-            await asyncio.gather(reader.stop(), return_exceptions=True)
+            await close_consumer(reader)
         return episodes, told
 
     def _wait_ms(self) -> int:

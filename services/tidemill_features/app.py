@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-from contextlib import AsyncExitStack
 from functools import partial
+
+import faust
 
 from tidemill.batched import batched_app
 from tidemill.errors import KafkaUnavailable, TopicMismatch
 from tidemill.health import HealthBoard, OpsApp
-from tidemill.http import HttpServer
-from tidemill.kafka_topics import ensure_topics
 from tidemill.online_store import OnlineWriter
 from tidemill.project import Project
 from tidemill.redis_client import redis_client
 from tidemill.settings import HttpSettings, KafkaSettings, RedisSettings
-from tidemill.topics import dead_letters_topic, topic_specs
-from tidemill.watchdog import Watchdog
+from tidemill.topics import dead_letters_topic
+from tidemill.watchdog import Pulse
+from tidemill.worker import run_together, run_workers
 from tidemill_features.dead_letters import DeadLetterTopic
 from tidemill_features.settings import FeaturesSettings
 from tidemill_features.watch import Watch
@@ -31,44 +30,40 @@ STOP_SECONDS = 8.0  # Faust may wait for a Kafka that is away
 
 async def serve(project: Project, http: HttpSettings, kafka: KafkaSettings, redis: RedisSettings, features: FeaturesSettings) -> None:
     """Run until SIGINT or SIGTERM. Raises what ended the Faust app, if something did."""
-    board = HealthBoard("kafka", "redis", "partitions")
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(HttpServer(OpsApp(board), http))
-        link = await stack.enter_async_context(redis_client(redis.url, REDIS_TIMEOUT_SECONDS, partial(board.report, "redis")))
-        letters = await stack.enter_async_context(DeadLetterTopic(kafka, dead_letters_topic(project.name)))
-        worker = Worker(project, OnlineWriter(link, project.name), features.cache_mb << 20, letters)
-        running = asyncio.create_task(_run(project, worker, board, kafka, features))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, running.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
+    board, pulse = HealthBoard("kafka", "redis", "partitions"), Pulse("fold")
+
+    async def work() -> None:
+        letters, redis_link = (
+            DeadLetterTopic(kafka, dead_letters_topic(project.name)),
+            redis_client(redis.url, REDIS_TIMEOUT_SECONDS, partial(board.report, "redis")),
+        )
+        async with letters, redis_link as link:
+            worker = Worker(project, OnlineWriter(link, project.name), features.cache_mb << 20, letters)
+            await _topics_ready(project, worker, board, kafka, pulse)
+            app = batched_app(f"{project.name}.features", kafka, worker.topics, worker.positions, worker.handle)
+            await run_together(Watch(app, worker, board, kafka, pulse).run(), _fold(app))
+
+    await run_workers(OpsApp(board), http, work(), [pulse], board)
 
 
-async def _run(project: Project, worker: Worker, board: HealthBoard, kafka: KafkaSettings, features: FeaturesSettings) -> None:
-    """Wait for Kafka, then fold until cancelled."""
-    await _topics_ready(project, worker, board, kafka)
-    app = batched_app(f"{project.name}.features", kafka, worker.topics, worker.positions, worker.handle)
-    watchdog = Watchdog(features.patience_seconds)
-    watchdog.start()
-    watching = asyncio.create_task(Watch(app, worker, board, kafka, watchdog).run())
+async def _fold(app: faust.App) -> None:
+    """Run the Faust app until cancelled. Raises what ended it."""
     try:
         await app.start()
         await app.wait_until_stopped()
         raise app.crash_reason or RuntimeError("Faust stopped by itself")
     finally:
-        watching.cancel()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(STOP_SECONDS):
                 await app.stop()
-        watchdog.stop()
 
 
-async def _topics_ready(project: Project, worker: Worker, board: HealthBoard, kafka: KafkaSettings) -> None:
-    """Return once Kafka and the view topics are there; a topic of another shape is refused until somebody has mended it."""
-    specs = topic_specs(project)
+async def _topics_ready(project: Project, worker: Worker, board: HealthBoard, kafka: KafkaSettings, pulse: Pulse) -> None:
+    """Return once Kafka and the view topics are there; a topic of another shape, or a log that is not filled, is refused until somebody has mended it."""
     while True:
+        pulse.beat()
         try:
-            await ensure_topics(kafka, {topic: specs[topic] for topic in [*worker.topics, dead_letters_topic(project.name)]})
+            await ensure_logs(kafka, project, [*worker.topics, dead_letters_topic(project.name)])
         except (KafkaUnavailable, TopicMismatch) as error:
             board.down("kafka", str(error))
             await asyncio.sleep(RETRY_SECONDS)

@@ -13,9 +13,3 @@ class FeaturesSettings(Settings):
     cache_mb: int = Field(
         256, validation_alias="TIDEMILL_FEATURES_CACHE_MB", ge=1, description="megabytes of entity states one worker keeps in memory"
     )
-    patience_seconds: int = Field(
-        60,
-        validation_alias="TIDEMILL_FEATURES_PATIENCE_SECONDS",
-        ge=5,
-        description="after how many seconds without progress, while there is something to do, the worker ends itself to be restarted",
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import faust
 from aiokafka.errors import KafkaError
@@ -11,12 +12,12 @@ from faust.types import TP
 
 from tidemill import metrics
 from tidemill.batched import Consumer
-from tidemill.errors import KafkaUnavailable, StoreError, StoreUnavailable
+from tidemill.errors import StoreError, StoreUnavailable
 from tidemill.health import HealthBoard
-from tidemill.kafka import wait_for_kafka
+from tidemill.kafka_watch import unanswered
 from tidemill.logs import get_logger
 from tidemill.settings import KafkaSettings
-from tidemill.watchdog import Watchdog
+from tidemill.watchdog import Pulse
 from tidemill_features.worker import Worker
 
 log = get_logger(__name__)
@@ -26,14 +27,14 @@ ANSWER_SECONDS = 5.0
 
 
 class Watch:
-    """Reports lag and readiness every second, and to the watchdog as long as all is well or the reason why not lies elsewhere."""
+    """Reports lag and readiness every second, and beats as long as all is well or the reason why not lies elsewhere."""
 
-    def __init__(self, app: faust.App, worker: Worker, board: HealthBoard, kafka: KafkaSettings, watchdog: Watchdog) -> None:
+    def __init__(self, app: faust.App, worker: Worker, board: HealthBoard, kafka: KafkaSettings, pulse: Pulse) -> None:
         self._app = app
         self._worker = worker
         self._board = board
         self._kafka = kafka
-        self._watchdog = watchdog
+        self._pulse = pulse
         self._positions: dict[TP, int] = {}
 
     async def run(self) -> None:
@@ -45,7 +46,7 @@ class Watch:
                     lags = await self._lags()
                 self._board.up("kafka")
             except (KafkaError, ConsumerNotStarted, TimeoutError):
-                await self._without_kafka()
+                await unanswered(self._kafka, partial(self._board.down, "kafka"), self._pulse, ANSWER_SECONDS)
             else:
                 self._report(lags)
                 await self._compare(lags)
@@ -89,15 +90,5 @@ class Watch:
         positions = {tp: worker.next(tp) for tp in lags}
         idle = joined and not waiting and not any(lags.values())
         if idle or positions != self._positions or worker.held_up or "redis" in self._board.missing:
-            self._watchdog.beat()
+            self._pulse.beat()
         self._positions = positions
-
-    async def _without_kafka(self) -> None:
-        """Our consumer got no answer: when a new connection gets none either, Kafka is away; else we are stuck."""
-        try:
-            await wait_for_kafka(self._kafka, deadline_seconds=ANSWER_SECONDS)
-        except KafkaUnavailable as error:
-            self._board.down("kafka", str(error))
-            self._watchdog.beat()
-        else:
-            self._board.down("kafka", "Kafka answers, but not this consumer")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 
+import uvloop
+
 from tidemill.entry import service_main
-from tidemill.http import run
 from tidemill.project import load_project
-from tidemill_inference.app import create_app
+from tidemill.worker import run_workers
+from tidemill_inference.app import Inference
 from tidemill_inference.settings import InferenceSettings
 
 
 def main() -> None:
     """Serve until SIGTERM."""
     settings = InferenceSettings.load()
-    run(create_app(load_project(settings.project.project), settings), settings.http)
+    service = Inference(load_project(settings.project.project), settings)
+    uvloop.run(run_workers(service.app, settings.http, service.run(), service.pulses, service.board))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,11 @@ from aiokafka.errors import KafkaError
 from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge, TidemillError
 from tidemill.kafka import MAX_BATCH_BYTES, Record, close_producer, producer, send_wave
 from tidemill.kafka_topics import ensure_topics
+from tidemill.kafka_watch import unanswered
 from tidemill.logs import get_logger
 from tidemill.settings import KafkaSettings
 from tidemill.topics import TopicSpec, partition_of
+from tidemill.watchdog import Pulse
 
 log = get_logger(__name__)
 
@@ -60,6 +62,7 @@ class PredictionLog:
         self._in_flight: list[_Waiting] = []
         self._something = asyncio.Event()
         self._away: str | None = "not connected yet"
+        self.pulse = Pulse("prediction log")
 
     def check(self, entries: Sequence[Entry]) -> int:
         """The size of some entries in bytes. Raises RecordTooLarge, and KafkaUnavailable when they would be refused at once."""
@@ -99,6 +102,7 @@ class PredictionLog:
                     log.error("a new producer is needed", exc_info=None if isinstance(error, KafkaRefused) else error, reason=str(error))
                     self._report(str(error))
                     self._fail(self._in_flight, str(error))
+                    self._in_flight = []
                 finally:
                     probe.cancel()
                     await close_producer(made, TIMEOUT_SECONDS)
@@ -118,6 +122,7 @@ class PredictionLog:
                 if not isinstance(error, KafkaError | TidemillError):
                     raise
                 self._report(str(error))
+                self.pulse.beat()
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 self._report(None)
@@ -146,6 +151,8 @@ class PredictionLog:
             await asyncio.sleep(TIMEOUT_SECONDS / 8)
             overdue = monotonic() - TIMEOUT_SECONDS
             late = [waiting for waiting in (*self._in_flight, *self._queue) if waiting.since < overdue and not waiting.done.done()]
+            if not self._in_flight:
+                self.pulse.beat()
             if late:
                 reason = f"no acknowledgement within {TIMEOUT_SECONDS:g} s"
                 self._report(reason)
@@ -155,7 +162,10 @@ class PredictionLog:
         """Notice that Kafka went away, or came back, while nothing is asked."""
         while True:
             await asyncio.sleep(TIMEOUT_SECONDS)
-            if not self._in_flight:
+            if self._in_flight:
+                if self._in_flight[0].since < monotonic() - TIMEOUT_SECONDS:
+                    await unanswered(self._settings, self._report, self.pulse, TIMEOUT_SECONDS)
+            else:
                 reached = False
                 with contextlib.suppress(TimeoutError):
                     reached = await asyncio.wait_for(asyncio.shield(made.client.force_metadata_update()), TIMEOUT_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from time import monotonic
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -13,8 +14,8 @@ from aiokafka.errors import KafkaError
 from tidemill import metrics
 from tidemill.declarations import Model
 from tidemill.engine import Engine
-from tidemill.errors import ArtifactError, TidemillError, Unavailable, UnknownModel
-from tidemill.kafka import consumer
+from tidemill.errors import ArtifactError, OfflineUnavailable, TidemillError, Unavailable, UnknownModel
+from tidemill.kafka import close_consumer, consumer
 from tidemill.kafka_topics import ensure_topics
 from tidemill.kernel import ViewKernel
 from tidemill.logs import get_logger
@@ -24,11 +25,13 @@ from tidemill.records import DeploymentRecord, decoder
 from tidemill.settings import KafkaSettings
 from tidemill.topics import deployments_topic, topic_specs
 from tidemill.vectors import ModelInputs
+from tidemill.watchdog import Pulse
 
 log = get_logger(__name__)
 
 RETRY_SECONDS = 1.0
 RELOAD_SECONDS = 30.0
+LOAD_SECONDS = 60
 _decode = decoder(DeploymentRecord).decode
 
 
@@ -77,6 +80,8 @@ class Registry:
         self._loaded: dict[str, LoadedModel] = {}
         self._failed: dict[str, tuple[DeploymentRecord, str]] = {}
         self._read_whole = False
+        self._loading: asyncio.Future[LoadedModel] | None = None
+        self.pulse = Pulse("deployments")
 
     @property
     def models(self) -> Mapping[str, LoadedModel]:
@@ -107,6 +112,7 @@ class Registry:
     async def run(self) -> None:
         """Follow the deployments, for ever. While Kafka is away the loaded models go on serving."""
         while True:
+            self.pulse.beat()
             reader = consumer(self._settings)
             try:
                 await ensure_topics(self._settings, {self._topic: topic_specs(self._project)[self._topic]})
@@ -119,7 +125,7 @@ class Registry:
                     self._on_change(f"cannot read deployments: {error}")
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
-                await reader.stop()
+                await close_consumer(reader)
 
     async def _follow(self, reader: AIOKafkaConsumer) -> None:
         partition = TopicPartition(self._topic, 0)
@@ -128,15 +134,21 @@ class Registry:
         end = (await reader.end_offsets([partition]))[partition]
         history: dict[str, list[DeploymentRecord]] = {}
         while await reader.position(partition) < end:
+            self.pulse.beat()
             for record in await _next(reader):
                 history.setdefault(record.model, []).append(record)
         for records in history.values():
             await self._deploy_newest(records)
         self._read_whole = True
         self._on_change(None)
+        tried = monotonic()
         while True:
-            for record in await _next(reader, RELOAD_SECONDS):
+            self.pulse.beat()
+            for record in await _next(reader):
                 await self._deploy(record)
+            if monotonic() - tried < RELOAD_SECONDS:
+                continue
+            tried = monotonic()
             for record, _ in list(self._failed.values()):
                 await self._deploy(record)
 
@@ -165,7 +177,7 @@ class Registry:
         if before == record.version:
             return None
         try:
-            loaded = await asyncio.to_thread(self._load, record)
+            loaded = await self._load_in_time(record)
         except Exception as error:  # whatever is wrong with an artifact must not stop those that serve
             reason = str(error) if isinstance(error, TidemillError) else repr(error)
             log.error("deployment refused", model=record.model, version=record.version, reason=reason, serving=before)
@@ -178,6 +190,17 @@ class Registry:
         log.info("model deployed", model=record.model, version=record.version, before=before)
         return None
 
+    async def _load_in_time(self, record: DeploymentRecord) -> LoadedModel:
+        """Load a version in a thread. Raises OfflineUnavailable when that takes too long: what serves goes on, and no other load begins before."""
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.ensure_future(asyncio.to_thread(self._load, record))
+            for _ in range(LOAD_SECONDS):
+                self.pulse.beat()
+                if (await asyncio.wait({self._loading}, timeout=1))[0]:
+                    return self._loading.result()
+            self._loading.add_done_callback(lambda late: late.cancelled() or late.exception())
+        raise OfflineUnavailable(f"a model could not be loaded within {LOAD_SECONDS} s", mend="see that the offline store answers")
+
     def _load(self, record: DeploymentRecord) -> LoadedModel:
         model = self._project.models[record.model]
         artifact = load_artifact(self._offline_root, record.artifact, record.sha256)
@@ -188,10 +211,10 @@ class Registry:
         return LoadedModel(model, Engine(artifact), ModelInputs(model, manifest.categories))
 
 
-async def _next(reader: AIOKafkaConsumer, wait_seconds: float = 1.0) -> list[DeploymentRecord]:
-    """The next deployments; one that cannot be decoded is logged and left out."""
+async def _next(reader: AIOKafkaConsumer) -> list[DeploymentRecord]:
+    """The next deployments, none when none came within a second; one that cannot be decoded is logged and left out."""
     found = []
-    for messages in (await reader.getmany(timeout_ms=int(wait_seconds * 1000))).values():
+    for messages in (await reader.getmany(timeout_ms=1000)).values():
         for message in messages:
             try:
                 found.append(_decode(message.value or b""))

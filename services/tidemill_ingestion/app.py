@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 from typing import cast
 
 from fastapi import FastAPI
 
 from tidemill import metrics
-from tidemill.errors import KafkaUnavailable
+from tidemill.errors import KafkaUnavailable, UnfilledLog
 from tidemill.health import HealthBoard, Scope
 from tidemill.hot import HotRoute, add_hot_route
-from tidemill.http import HttpServer, add_ops_routes, fastapi_app
+from tidemill.http import add_ops_routes, fastapi_app
 from tidemill.kafka import wait_for_kafka
-from tidemill.kafka_topics import ensure_topics
 from tidemill.logs import get_logger
 from tidemill.project import Project
-from tidemill.topics import topic_specs
-from tidemill.watchdog import Watchdog
+from tidemill.view_logs import ensure_logs
+from tidemill.watchdog import Pulse
+from tidemill.worker import run_together, run_workers
 from tidemill_ingestion.consumer import EventConsumer
 from tidemill_ingestion.events import Envelope
 from tidemill_ingestion.http_api import MAX_BODY_BYTES, EventsEndpoint
@@ -31,7 +30,6 @@ log = get_logger(__name__)
 
 RETRY_SECONDS = 1.0
 ANSWER_SECONDS = 3.0
-PATIENCE_SECONDS = 60
 STOP_SECONDS = 5.0
 
 
@@ -43,57 +41,40 @@ class Ingestion:
         self._project = project
         self._board = HealthBoard("kafka", "routing")
         self._publisher = Publisher(settings.kafka)
-        self._watchdog = Watchdog(PATIENCE_SECONDS)
-        self._consumer: EventConsumer | None = None
+        self._pulse = Pulse("routing")
 
     async def run(self) -> None:
         """Serve HTTP at once, route as soon as Kafka answers. Raises SettingsError, TopicMismatch and TopicRecreated."""
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        self._watchdog.start()
-        routing = asyncio.create_task(self._route(), name="routing")
-        try:
-            async with HttpServer(create_app(self._project, self._board, self._publisher), self._settings.http):
-                stopped = asyncio.create_task(stop.wait())
-                await asyncio.wait({routing, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                stopped.cancel()
-                await self._end(routing)
-        finally:
-            routing.cancel()
-            await asyncio.wait({routing})
-            await self._publisher.close()
-            self._watchdog.stop()
-        if not routing.cancelled():
-            routing.result()
-
-    async def _end(self, routing: asyncio.Task[None]) -> None:
-        """Let the wave in progress finish, for a while."""
-        if self._consumer is not None:
-            self._consumer.stop()
-            await asyncio.wait({routing}, timeout=STOP_SECONDS)
+        app = create_app(self._project, self._board, self._publisher)
+        await run_workers(app, self._settings.http, self._route(), [self._pulse], self._board)
 
     async def _route(self) -> None:
-        await self._prepare()
-        while True:
-            try:
-                async with EventConsumer(self._settings.kafka, self._project, self._member()) as self._consumer:
-                    await self._run(self._consumer)
-                return
-            except KafkaUnavailable as error:
-                await self._away(error)
+        try:
+            await self._prepare()
+            while True:
+                try:
+                    async with EventConsumer(self._settings.kafka, self._project, self._member()) as consumer:
+                        await self._run(consumer)
+                except KafkaUnavailable as error:
+                    await self._away(error)
+        finally:
+            await self._publisher.close()
 
     async def _prepare(self) -> None:
-        """Wait for Kafka, create the topics, connect the publisher."""
+        """Wait for Kafka and for logs that are filled, create the topics, connect the publisher."""
         while True:
             try:
                 await wait_for_kafka(self._settings.kafka, ANSWER_SECONDS)
-                await ensure_topics(self._settings.kafka, topic_specs(self._project))
+                await ensure_logs(self._settings.kafka, self._project)
                 await self._publisher.start()
                 return
             except KafkaUnavailable as error:
                 await self._away(error)
+            except UnfilledLog as error:
+                self._board.up("kafka")
+                self._board.down("routing", str(error))
+                self._pulse.beat()
+                await asyncio.sleep(RETRY_SECONDS)
 
     def _member(self) -> str | None:
         """A name that this process keeps over restarts, so that it takes its partitions back at once instead of waiting for its own death
@@ -105,20 +86,23 @@ class Ingestion:
     async def _away(self, error: KafkaUnavailable) -> None:
         self._board.down("kafka", str(error))
         self._board.down("routing", "waiting for Kafka")
-        self._watchdog.beat()
+        self._pulse.beat()
         await asyncio.sleep(RETRY_SECONDS)
 
     async def _run(self, consumer: EventConsumer) -> None:
-        watch = Watch(consumer, self._board, self._settings.kafka, self._watchdog)
-        tasks = {asyncio.create_task(consumer.run()), asyncio.create_task(watch.run())}
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-        for task in done:
-            task.result()
+        await run_together(_routing(consumer), Watch(consumer, self._board, self._settings.kafka, self._pulse).run())
+
+
+async def _routing(consumer: EventConsumer) -> None:
+    """Route; when that is cancelled the wave in progress may finish, for a while."""
+    routing = asyncio.create_task(consumer.run(), name="waves")
+    try:
+        await asyncio.shield(routing)
+    finally:
+        consumer.stop()
+        await asyncio.wait({routing}, timeout=STOP_SECONDS)
+        routing.cancel()
+        await asyncio.gather(routing, return_exceptions=True)
 
 
 def create_app(project: Project, board: HealthBoard, publisher: Publisher) -> FastAPI:

@@ -17,7 +17,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from tidemill import metrics
 from tidemill.errors import KafkaRefused, KafkaUnavailable, TidemillError, TopicRecreated
-from tidemill.kafka import FETCH_BYTES, RETRY_SECONDS, Record, close_producer, consumer, producer, send_wave
+from tidemill.kafka import FETCH_BYTES, RETRY_SECONDS, Record, close_consumer, close_producer, consumer, producer, send_wave
 from tidemill.logs import get_logger
 from tidemill.project import Project
 from tidemill.settings import KafkaSettings
@@ -75,7 +75,7 @@ class EventConsumer:
 
     async def _close(self) -> None:
         await close_producer(self._producer, CLOSE_SECONDS)
-        await self.kafka.stop()
+        await close_consumer(self.kafka, CLOSE_SECONDS)
 
     def stop(self) -> None:
         """Make `run` return after the wave in progress."""

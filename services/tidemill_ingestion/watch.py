@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from time import monotonic
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from tidemill import metrics
-from tidemill.errors import KafkaUnavailable
 from tidemill.health import HealthBoard
-from tidemill.kafka import wait_for_kafka
+from tidemill.kafka_watch import unanswered
 from tidemill.settings import KafkaSettings
-from tidemill.watchdog import Watchdog
+from tidemill.watchdog import Pulse
 from tidemill_ingestion.consumer import EventConsumer
 
 LOOK_SECONDS = 1.0
@@ -23,13 +23,13 @@ SLOW_SECONDS = 5.0
 
 
 class Watch:
-    """Reports lag and readiness every second, and to the watchdog as long as all is well or the reason why not lies elsewhere."""
+    """Reports lag and readiness every second, and beats as long as all is well or the reason why not lies elsewhere."""
 
-    def __init__(self, consumer: EventConsumer, board: HealthBoard, kafka: KafkaSettings, watchdog: Watchdog) -> None:
+    def __init__(self, consumer: EventConsumer, board: HealthBoard, kafka: KafkaSettings, pulse: Pulse) -> None:
         self._consumer = consumer
         self._board = board
         self._kafka = kafka
-        self._watchdog = watchdog
+        self._pulse = pulse
         self._positions: dict[TopicPartition, int] = {}
         self._moved = monotonic()
 
@@ -41,7 +41,7 @@ class Watch:
                     ends = await self._consumer.kafka.end_offsets(self._consumer.kafka.assignment())
                 self._board.up("kafka")
             except (KafkaError, TimeoutError):
-                await self._without_kafka()
+                await unanswered(self._kafka, partial(self._board.down, "kafka"), self._pulse, ANSWER_SECONDS)
             else:
                 self._report(ends)
             await asyncio.sleep(LOOK_SECONDS)
@@ -55,18 +55,8 @@ class Watch:
             metrics.INGESTION_LAG.labels(partition.topic, str(partition.partition)).set(behind)
         if not lag or positions != self._positions:
             self._moved = monotonic()
-            self._watchdog.beat()
+            self._pulse.beat()
         self._positions = positions
         stuck_seconds = monotonic() - self._moved
         slow = f"{lag} events wait, and none has been routed for {stuck_seconds:.0f} s"
         self._board.report("routing", slow if stuck_seconds > SLOW_SECONDS else None)
-
-    async def _without_kafka(self) -> None:
-        """Our consumer got no answer: when a new connection gets none either, Kafka is away; else we are stuck."""
-        try:
-            await wait_for_kafka(self._kafka, deadline_seconds=ANSWER_SECONDS)
-        except KafkaUnavailable as error:
-            self._board.down("kafka", str(error))
-            self._watchdog.beat()
-        else:
-            self._board.down("kafka", "Kafka answers, but not this consumer")

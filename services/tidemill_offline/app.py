@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tidemill.health import HealthBoard
 from tidemill.offline.mirror import Mirror, need_topics
 from tidemill.offline.positions import PositionsApp
 from tidemill.offline.tables import MirrorTable, outcomes_table, requests_table, view_table
 from tidemill.offline_store import OfflineStore
 from tidemill.project import Project, load_project
-from tidemill.worker import run_workers
+from tidemill.worker import run_together, run_workers
 from tidemill_offline.settings import OfflineWriterSettings
 
 
@@ -25,11 +23,10 @@ async def run(settings: OfflineWriterSettings) -> None:
     board = HealthBoard("topics")
     store = OfflineStore(settings.offline.root)
     mirrors = [Mirror(store, table, settings.kafka, board, settings.flush.flush()) for table in tables_of(project)]
+    pulses = [mirror.pulse for mirror in mirrors]
 
     async def work() -> None:
-        await need_topics(project, settings.kafka, board, [mirror.table.topic for mirror in mirrors])
-        async with asyncio.TaskGroup() as group:
-            for mirror in mirrors:
-                group.create_task(mirror.run())
+        await need_topics(project, settings.kafka, board, [mirror.table.topic for mirror in mirrors], pulses)
+        await run_together(*(mirror.run() for mirror in mirrors))
 
-    await run_workers(PositionsApp(board, mirrors), settings.http, work(), [mirror.pulse for mirror in mirrors])
+    await run_workers(PositionsApp(board, mirrors), settings.http, work(), pulses, board)

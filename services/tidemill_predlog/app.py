@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tidemill.health import HealthBoard
 from tidemill.offline.mirror import Mirror, need_topics
 from tidemill.offline.positions import PositionsApp
@@ -11,7 +9,7 @@ from tidemill.offline.tables import outcomes_table, predictions_table
 from tidemill.offline_store import OfflineStore
 from tidemill.project import load_project
 from tidemill.topics import results_topic
-from tidemill.worker import run_workers
+from tidemill.worker import run_together, run_workers
 from tidemill_predlog.joiner import Joiner
 from tidemill_predlog.settings import PredictionLogSettings
 
@@ -24,11 +22,10 @@ async def run(settings: PredictionLogSettings) -> None:
     predictions, outcomes = predictions_table(project), outcomes_table(project)
     mirror = Mirror(store, predictions, settings.kafka, board, settings.flush.flush())
     joiner = Joiner(store, project, (predictions, outcomes), settings.kafka, board)
+    pulses = [mirror.pulse, joiner.pulse]
 
     async def work() -> None:
-        await need_topics(project, settings.kafka, board, [predictions.topic, outcomes.topic, results_topic(project.name)])
-        async with asyncio.TaskGroup() as group:
-            group.create_task(mirror.run())
-            group.create_task(joiner.run())
+        await need_topics(project, settings.kafka, board, [predictions.topic, outcomes.topic, results_topic(project.name)], pulses)
+        await run_together(mirror.run(), joiner.run())
 
-    await run_workers(PositionsApp(board, [mirror]), settings.http, work(), [mirror.pulse, joiner.pulse])
+    await run_workers(PositionsApp(board, [mirror]), settings.http, work(), pulses, board)

@@ -29,7 +29,7 @@ from tidemill.project import Project
 from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, decoder
 from tidemill.settings import KafkaSettings
 from tidemill.topics import results_topic
-from tidemill.worker import Pulse
+from tidemill.watchdog import Pulse
 from tidemill_predlog.join import Join, Outcome, Prediction
 from tidemill_predlog.outbox import Outbox
 from tidemill_predlog.results import Progress, ResultsTable
@@ -59,7 +59,7 @@ class Joiner:
         self._within_ms = {model.name: model.outcome.within_ms for model in project.models.values()}
         self._topic = results_topic(project.name)
         self._table = ResultsTable(store, [TopicPartition(table.topic, p) for table in tables for p in range(table.partitions)])
-        self.pulse = Pulse()
+        self.pulse = Pulse("join")
         board.require("join")
 
     async def run(self) -> None:
@@ -76,7 +76,7 @@ class Joiner:
 
     async def _follow(self) -> None:
         progress = await asyncio.to_thread(self._table.open)
-        outbox = Outbox(self._kafka, self._topic, self._table)
+        outbox = Outbox(self._kafka, self._topic, self._table, self.pulse)
         try:
             await outbox.start(progress.seq)
             join = Join(self._within_ms, progress.clock)
@@ -106,6 +106,7 @@ class Joiner:
                 positions = dict.fromkeys(covered, 0)
             begin |= {TopicPartition(table.topic, p): min(positions[p], end) for p, end in covered.items()}
             for p, end in covered.items():
+                self.pulse.beat()
                 if positions[p] and end:
                     below = (pc.field("partition") == p) & (pc.field("offset") < end)
                     feed(snapshot.scan(columns, below & (pc.field(clock_column) >= join.clock - join.memory_ms)))
@@ -122,7 +123,12 @@ class Joiner:
                 if end < progress.positions[target]:
                     raise recreated(target, progress.positions[target], f"Kafka ends at {end}")
             while any(reader.next[target] < progress.positions[target] for target in lacking):
-                for target, records in (await reader.fetch(_FETCH_SECONDS, _FETCH_ROWS)).items():
+                fetched = await reader.fetch(_FETCH_SECONDS, _FETCH_ROWS)
+                if fetched:
+                    self.pulse.beat()
+                else:
+                    await reader.ends()  # is Kafka away?
+                for target, records in fetched.items():
                     self._feed(join, target, [record for record in records if record.offset < progress.positions[target]])
         finally:
             await reader.stop()

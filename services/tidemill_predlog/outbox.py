@@ -17,6 +17,7 @@ from tidemill.kafka_topics import offset_ranges
 from tidemill.offline.reader import KAFKA_SECONDS, DenseReader
 from tidemill.records import ResultRecord, decoder, encode
 from tidemill.settings import KafkaSettings
+from tidemill.watchdog import Pulse
 from tidemill_predlog.results import ResultsTable
 
 PUBLISH_SECONDS = 30.0
@@ -27,10 +28,11 @@ _DECODER = decoder(ResultRecord)
 class Outbox:
     """Publishes the results of a table to a topic of one partition, in order of `seq`, each once as long as one process does it."""
 
-    def __init__(self, kafka: KafkaSettings, topic: str, table: ResultsTable) -> None:
+    def __init__(self, kafka: KafkaSettings, topic: str, table: ResultsTable, pulse: Pulse) -> None:
         self._kafka = kafka
         self._topic = topic
         self._table = table
+        self._pulse = pulse
         self._producer = producer(kafka)
 
     async def start(self, next_seq: int) -> None:
@@ -44,6 +46,7 @@ class Outbox:
             )
         for results in await asyncio.to_thread(self._table.since, published, next_seq):
             await self.publish(results)
+            self._pulse.beat()
 
     async def stop(self) -> None:
         """Disconnect."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 
+import uvloop
+
 from tidemill.entry import service_main
-from tidemill.http import run
 from tidemill.project import load_project
-from tidemill_serving.app import create_app
+from tidemill.worker import run_workers
+from tidemill_serving.app import Service
 from tidemill_serving.settings import ServingSettings
 
 
 def main() -> None:
     """Serve until SIGTERM."""
     settings = ServingSettings.load()
-    run(create_app(load_project(settings.project.project), settings.redis), settings.http)
+    service = Service(load_project(settings.project.project), settings.redis)
+    uvloop.run(run_workers(service.app, settings.http, service.run(), [], service.board))
 
 
 if __name__ == "__main__":

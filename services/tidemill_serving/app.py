@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -18,7 +16,7 @@ from tidemill.http import add_ops_routes, fastapi_app
 from tidemill.kernel import ViewKernel
 from tidemill.online_reader import OnlineReader, Stored
 from tidemill.project import Project
-from tidemill.redis_client import RedisClient, redis_client
+from tidemill.redis_client import RedisClient, keep_asking, redis_client
 from tidemill.settings import RedisSettings
 from tidemill.values import Served, serve, withheld
 from tidemill_serving.answers import answer_body, feast_error
@@ -104,18 +102,22 @@ def describe(project: Project) -> dict[str, Any]:
     return {"project": project.name, "views": views, "feature_services": services}
 
 
-def create_app(project: Project, redis: RedisSettings) -> FastAPI:
-    """The service's ASGI application. Ready when Redis answers."""
-    board = HealthBoard("redis")
+class Service:
+    """The parts of the service, wired: `app` answers while `run` runs. Ready when Redis answers."""
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with link:
-            yield
+    def __init__(self, project: Project, redis: RedisSettings) -> None:
+        self.board = HealthBoard("redis")
+        self._link = redis_client(redis.url, REDIS_TIMEOUT_SECONDS, on_change=partial(self.board.report, "redis"))
+        self.app = _app(project, self.board, FeatureServing(project, self._link))
 
-    app = fastapi_app(board, title="tidemill feature serving", lifespan=lifespan)
-    link = redis_client(redis.url, REDIS_TIMEOUT_SECONDS, on_change=partial(board.report, "redis"))
-    serving = FeatureServing(project, link)
+    async def run(self) -> None:
+        """Keep the connection to Redis, for ever."""
+        async with self._link:
+            await keep_asking(self._link)
+
+
+def _app(project: Project, board: HealthBoard, serving: FeatureServing) -> FastAPI:
+    app = fastapi_app(board, title="tidemill feature serving")
     hot = HotRoute(serving.handle, _observe, feast_error)
     add_hot_route(app, ROUTE, hot, summary="Features of entities (Feast's wire format)", request=FeatureRequest)
 

@@ -28,7 +28,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage, Message
 
-from tidemill import kafka
+from tidemill import exits, kafka
 from tidemill.delivery import Delivery, Positions, Slice
 from tidemill.logs import get_logger
 from tidemill.settings import KafkaSettings
@@ -188,6 +188,7 @@ def batched_app(group: str, settings: KafkaSettings, topics: Sequence[str], posi
                 await handle(tp, piece)
             except Exception as error:
                 log.exception("a slice could not be handled", exc_info=error)
+                exits.end("failed")
                 os._exit(EXIT_SOFTWARE)  # Faust would go on with the next slice
             consumer.delivery.handled(tp, piece)
 

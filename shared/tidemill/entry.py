@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tidemill import exits
 from tidemill.errors import TidemillError
 from tidemill.logs import configure, get_logger
 
@@ -11,6 +12,13 @@ from tidemill.logs import configure, get_logger
 def service_main(name: str, run: Callable[[], None]) -> int:
     """Runs a service until it ends and returns its exit code: 0 after SIGTERM, 1 when it cannot start or go on, with cause and mend in its log."""
     configure(name)
+    exits.begin(name)
+    code = _code(name, run)
+    exits.end("failed" if code else None)
+    return code
+
+
+def _code(name: str, run: Callable[[], None]) -> int:
     log = get_logger(f"tidemill_{name}")
     try:
         run()

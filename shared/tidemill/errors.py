@@ -22,6 +22,7 @@ TidemillError                 500  root: catch this to catch what is ours
 │   └── Rebuilding            503  values in the online store that have not caught up with what was served before
 ├── StoreError                500  Redis answered a command with an error
 │   └── NoScript              500  Redis does not hold the script (nothing ran)
+├── WorkerEnded           500  a worker ended although its service should run
 ├── CorruptState              500  a stored value fails its checksum
 ├── ArtifactError             500  a model artifact is missing, damaged, or made for other declarations
 ├── TornTable                 500  a table of the offline store is damaged or of another shape
@@ -36,7 +37,7 @@ A message says what is wrong; `mend` says what the reader can do about it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
@@ -204,6 +205,13 @@ class NoScript(StoreError):
     """Redis does not hold the script that was named by its digest; nothing ran."""
 
 
+class WorkerEnded(TidemillError):
+    """A worker that is there to run for ever has ended without an error."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} ended by itself", mend="the supervisor starts the process anew; the log before this line says more")
+
+
 class CorruptState(TidemillError):
     """A value in the online store is not what was written: cut short, altered, or of another format."""
 
@@ -238,6 +246,15 @@ class KafkaRefused(TidemillError):
 
 class TopicMismatch(TidemillError):
     """A topic exists with another partition count or configuration than the system needs."""
+
+
+class UnfilledLog(TopicMismatch):
+    """Views whose records live in another log than the one declared. `views`: view -> (the log in use, the log declared)."""
+
+    def __init__(self, views: Mapping[str, tuple[str, str]]) -> None:
+        told = [f"view {view!r} is declared as {declared}, but its records are in {used}" for view, (used, declared) in views.items()]
+        super().__init__("; ".join(told), mend=f"run: {' && '.join(f'tidemill repartition {view}' for view in views)}, or declare the old count")
+        self.views = dict(views)
 
 
 class TopicRecreated(TidemillError):

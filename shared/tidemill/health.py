@@ -8,6 +8,7 @@ ops = OpsApp(board)                           # plain ASGI; a worker serves it a
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ class HealthBoard:
     def __init__(self, *checks: str) -> None:
         self._lock = threading.Lock()
         self._reasons: dict[str, str | None] = {}
+        self._since: dict[str, float] = {}  # check -> since when it fails, monotonic seconds
         self._dead: str | None = None
         for check in checks:
             self.require(check)
@@ -43,6 +45,7 @@ class HealthBoard:
         """Add a check that has to be reported up before the process is ready."""
         with self._lock:
             self._reasons.setdefault(check, UNCHECKED)
+            self._since.setdefault(check, time.monotonic())
         metrics.DEPENDENCY_UP.labels(check).set(0)
 
     def up(self, check: str) -> None:
@@ -58,6 +61,8 @@ class HealthBoard:
         with self._lock:
             before = self._reasons.get(check, UNCHECKED)
             self._reasons[check] = reason
+            if before is None or check not in self._since:
+                self._since[check] = time.monotonic()
         if (before is None) != (reason is None) or before == UNCHECKED:
             metrics.DEPENDENCY_UP.labels(check).set(reason is None)
             if reason is None:
@@ -69,6 +74,7 @@ class HealthBoard:
         """Report that this process cannot recover by itself."""
         with self._lock:
             self._dead = reason
+            self._since["process"] = time.monotonic()
         log.error("process cannot go on", reason=reason)
 
     @property
@@ -95,12 +101,17 @@ class HealthBoard:
         return 503, msgspec.json.encode({"status": "dead", "reason": self._dead})
 
     def ready_answer(self) -> tuple[int, bytes]:
-        """HTTP status and JSON body of `/health/ready`: every check, and the reason of those that fail."""
+        """HTTP status and JSON body of `/health/ready`: every check, and of those that fail the reason and for how many seconds they do."""
         missing = self.missing
+        now = time.monotonic()
         with self._lock:
-            names = sorted(self._reasons.keys() | missing.keys())
-        checks = {name: {"ok": False, "reason": missing[name]} if name in missing else {"ok": True} for name in names}
+            names, since = sorted(self._reasons.keys() | missing.keys()), dict(self._since)
+        checks = {name: _failing(missing[name], now - since.get(name, now)) if name in missing else {"ok": True} for name in names}
         return (503 if missing else 200), msgspec.json.encode({"status": "unready" if missing else "ready", "checks": checks})
+
+
+def _failing(reason: str, seconds: float) -> dict[str, Any]:
+    return {"ok": False, "reason": reason, "for_seconds": round(seconds, 1)}
 
 
 async def respond(send: Send, status: int, body: bytes, content_type: bytes = JSON) -> None:

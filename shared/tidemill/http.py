@@ -1,7 +1,6 @@
 """Serving HTTP: one way to run an ASGI application, one shape for errors.
 
-    run(app, settings)                                  # as the main program, until SIGTERM
-    async with HttpServer(app, settings) as server:     # inside a loop that something else owns
+    async with HttpServer(app, settings) as server:     # inside a running loop; tidemill.worker makes a whole service of it
         ...
 
 Every error a client sees is `{"error": what is wrong, "mend": what to do}` with the status of the TidemillError.
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-__all__ = ["HttpServer", "Receive", "Scope", "Send", "error_answer", "fastapi_app", "respond", "run"]
+__all__ = ["HttpServer", "Receive", "Scope", "Send", "error_answer", "fastapi_app", "respond"]
 
 log = get_logger(__name__)
 

@@ -112,6 +112,17 @@ def consumer(settings: KafkaSettings, *topics: str, group: str | None = None, **
     return AIOKafkaConsumer(*topics, **options | overrides)
 
 
+async def close_consumer(consumer: AIOKafkaConsumer, timeout_seconds: float = 10.0) -> None:
+    """Leave the group and disconnect, for a while at most; never raises. aiokafka's own `stop` may wait for ever, or end in CancelledError."""
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait({stopping}, timeout=timeout_seconds)
+    if not stopping.done():
+        log.warning("closing a consumer that does not end", timeout_seconds=timeout_seconds)
+        stopping.cancel()
+        await asyncio.wait({stopping}, timeout=RETRY_SECONDS)
+    stopping.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, whatever it was
+
+
 async def send_wave(producer: AIOKafkaProducer, wave: Mapping[tuple[str, int], Sequence[Record]]) -> dict[tuple[str, int], tuple[int, int]]:
     """Write records to (topic, partition)s and return the offsets (first, last) each partition gave them, once all are acknowledged.
 

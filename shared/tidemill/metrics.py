@@ -86,7 +86,11 @@ INGESTION_LAG = _gauge("ingestion_lag_records", "Records of an application topic
 EVENTS_FOLDED = _counter("features_events_folded_total", "Events folded into the online store", "view")
 EVENTS_DUPLICATE = _counter("features_events_duplicate_total", "Events skipped because their publisher had sent them before", "view")
 EVENTS_RESENT = _counter("features_events_resent_total", "Records skipped because ingestion had sent them before", "view")
-EVENTS_LATE = _counter("features_events_late_total", "Events refused because they lie too far behind the newest event of their entity; each is a dead letter", "view")
+EVENTS_LATE = _counter(
+    "features_events_late_total",
+    "Events refused because they lie too far behind the newest event of their entity; each is a dead letter",
+    "view",
+)
 EVENTS_POISON = _counter("features_events_poison_total", "Records refused because they cannot be decoded; each is a dead letter", "view")
 LATENESS_SECONDS = _histogram(
     "features_lateness_seconds",

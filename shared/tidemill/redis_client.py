@@ -9,9 +9,12 @@ or written at one moment. All keys of one partition of a view share a slot.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol, Self
 
+from tidemill.errors import StoreError, StoreUnavailable
 from tidemill.redis_cluster import RedisCluster
 from tidemill.redis_link import Arg, RedisLink
 from tidemill.redis_url import RedisAddress
@@ -51,3 +54,11 @@ def redis_client(url: str, timeout_seconds: float = 1.0, on_change: Callable[[st
     """
     nodes = RedisAddress.of_cluster(url)
     return RedisCluster(nodes, timeout_seconds, on_change) if nodes else RedisLink(url, timeout_seconds, on_change)
+
+
+async def keep_asking(link: RedisClient) -> None:
+    """Ask the store for a sign of life every second, for ever: one that takes connections and says nothing is noticed before a caller waits."""
+    while True:
+        with contextlib.suppress(StoreUnavailable, StoreError):  # the link tells the board
+            await link.everywhere(b"PING")
+        await asyncio.sleep(1)

@@ -1,66 +1,64 @@
-"""Running a stream service: its workers and its HTTP answers in one loop, until SIGTERM."""
+"""Running a service: its workers and its HTTP answers in one loop, under one watchdog, until SIGTERM."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from tidemill.errors import WorkerEnded
+from tidemill.health import HealthBoard
 from tidemill.http import HttpServer
 from tidemill.settings import HttpSettings
-from tidemill.watchdog import Watchdog
+from tidemill.watchdog import Pulse, Watchdog
 
-PATIENCE_SECONDS = 120
+__all__ = ["Pulse", "run_together", "run_workers"]
 
-
-class Pulse:
-    """The last sign of life of a worker: a turn of its loop that ended, well or with an error that was told."""
-
-    def __init__(self) -> None:
-        self._at = time.monotonic()
-
-    def beat(self) -> None:
-        """Give a sign of life."""
-        self._at = time.monotonic()
-
-    @property
-    def silent_seconds(self) -> float:
-        """How long ago the last one was."""
-        return time.monotonic() - self._at
+Work = Coroutine[Any, Any, Any]
 
 
-async def run_workers(app: Any, http: HttpSettings, work: Coroutine[Any, Any, None], pulses: Sequence[Pulse]) -> None:
-    """Serve `app` and do the work until SIGINT or SIGTERM, then cancel it. What the work raises ends the service and is raised.
+async def run_workers(app: Any, http: HttpSettings, work: Work, pulses: Sequence[Pulse], board: HealthBoard) -> None:
+    """Serve `app` and do the work until SIGINT or SIGTERM; then finish requests in progress, and cancel the work.
 
-    When a pulse stays away for two minutes the process ends with its stacks in the log: its supervisor starts it anew.
+    Work that ends before that, however it ends, ends the service: what it raised is raised, or WorkerEnded. When a pulse, or the loop's own,
+    stays away for too long the process ends with its stacks in the log: its supervisor starts it anew.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with HttpServer(app, http):
-        watch = asyncio.create_task(_watch(pulses))
-        working = asyncio.create_task(work)
-        stopped = asyncio.create_task(stop.wait())
+    async with Watchdog(pulses, board):
+        working, stopped = asyncio.create_task(work, name="work"), asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+            async with HttpServer(app, http):
+                await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (working, stopped, watch):
-                task.cancel()
-            ended = await asyncio.gather(working, stopped, watch, return_exceptions=True)
-    if isinstance(ended[0], Exception):
-        raise ended[0]
+            asked = stopped.done()
+            await _cancelled(working, stopped)
+    if not working.cancelled():
+        working.result()
+    if not asked:
+        raise WorkerEnded("the work of this service")
 
 
-async def _watch(pulses: Sequence[Pulse]) -> None:
-    watchdog = Watchdog(PATIENCE_SECONDS)
-    watchdog.start()
+async def run_together(*workers: Work) -> None:
+    """Run workers that are there to run for ever. The first that ends ends all: what it raised is raised, or WorkerEnded with its name.
+
+    Also one that was cancelled from within: Kafka's client may end a call in CancelledError, which a TaskGroup would pass over.
+    """
+    tasks = [asyncio.create_task(worker, name=getattr(worker, "__qualname__", "worker")) for worker in workers]
     try:
-        while True:
-            if all(pulse.silent_seconds < PATIENCE_SECONDS for pulse in pulses):
-                watchdog.beat()
-            await asyncio.sleep(1)
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        watchdog.stop()
+        await _cancelled(*tasks)
+    for task in ended:
+        if not task.cancelled():
+            task.result()
+    raise WorkerEnded(ended.pop().get_name())
+
+
+async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

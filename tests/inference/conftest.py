@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from aiokafka import TopicPartition
+from tests.beside import beside
 from tests.demo_state import NOW_MS, Store, demo, saved, trained, trip
 
 from tidemill.http import HttpServer
@@ -21,7 +22,7 @@ from tidemill.project import Project
 from tidemill.records import DeploymentRecord, PredictionRecord, decoder, encode
 from tidemill.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings
 from tidemill.topics import deployments_topic, predictions_topic
-from tidemill_inference.app import create_app
+from tidemill_inference.app import Inference
 from tidemill_inference.settings import InferenceSettings
 
 ENTITIES = {"zone": "north", "driver_id": 7, "distance": 2.5, "payment": "cash", "member": True}
@@ -88,8 +89,9 @@ class Service:
 @asynccontextmanager
 async def running(service: Service) -> AsyncIterator[None]:
     """Start a service, point its client there, and wait until it is ready."""
-    server = HttpServer(create_app(service.project, service.settings), service.settings.http)
-    async with server, httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
+    inference = Inference(service.project, service.settings)
+    server = HttpServer(inference.app, service.settings.http)
+    async with beside(inference.run()), server, httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
         service.http = client
         await service.until("/health/ready")
         yield

@@ -1,14 +1,18 @@
 """A feature serving service in the test's own process, on a real Valkey."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+from tests.beside import beside
 from tests.demo_state import Store, demo
 
 from tidemill.http import HttpServer
+from tidemill.project import Project
 from tidemill.settings import HttpSettings, RedisSettings
-from tidemill_serving.app import create_app
+from tidemill_serving.app import Service
 
 
 @pytest.fixture
@@ -17,9 +21,20 @@ def store(redis_url: str) -> Store:
     return Store(redis_url)
 
 
+@asynccontextmanager
+async def serving(project: Project, redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """Run a service of a project; gives a client of it, once it is ready."""
+    service = Service(project, RedisSettings(url=redis_url))
+    server = HttpServer(service.app, HttpSettings(port=0))
+    async with beside(service.run()), server, httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
+        async with asyncio.timeout(20):
+            while (await client.get("/health/ready")).status_code != httpx.codes.OK:
+                await asyncio.sleep(0.02)
+        yield client
+
+
 @pytest.fixture
 async def http(redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """Run the service and return a client of it."""
-    server = HttpServer(create_app(demo(), RedisSettings(url=redis_url)), HttpSettings(port=0))
-    async with server, httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
+    async with serving(demo(), redis_url) as client:
         yield client

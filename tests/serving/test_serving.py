@@ -9,13 +9,11 @@ import httpx
 import msgspec
 import pytest
 from tests.demo_state import HOUR_MS, NOW_MS, Store, demo, trip
+from tests.serving.conftest import serving
 
 from tidemill.fences import Fence
-from tidemill.http import HttpServer
 from tidemill.local.stack import Stack
-from tidemill.settings import HttpSettings, RedisSettings
-from tidemill.topics import fence_key, partition_of
-from tidemill_serving.app import create_app
+from tidemill.topics import fence_key, partition_of, state_key
 
 pytestmark = pytest.mark.integration
 PATH = "/get-online-features"
@@ -143,7 +141,7 @@ async def test_state_without_a_fence_or_under_another_definition_is_not_served(h
     store.client.set(fence, b"{")
     assert (await http.post(PATH, json=body)).status_code == 500
     store.client.set(fence, whole)
-    (state,) = store.client.keys("{demo.zones.p4:*}e:north")
+    state = state_key("demo", demo().views["zones"].log, partition_of(b"north", 4), b"north")
     store.client.setrange(state, 30, b"\xff\xff")
     answer = await http.post(PATH, json=body)
     assert (answer.status_code, answer.json()["class"]) == (500, "CorruptState")
@@ -229,8 +227,7 @@ async def test_redis_away_is_503_until_it_is_back(tmp_path_factory: pytest.TempP
         store = Store(stack.redis_url)
         store.apply([trip(NOW_MS, "north")])
         body = {"features": ["zones:count_1d"], "entities": {"zone": ["north"]}, "as_of": NOW_MS}
-        app = create_app(demo(), RedisSettings(url=stack.redis_url))
-        async with HttpServer(app, HttpSettings(port=0)) as server, httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+        async with serving(demo(), stack.redis_url) as http:
             assert columns(await http.post(PATH, json=body))["count_1d"]["values"] == [1.0]
             await asyncio.to_thread(stack.halt, "valkey")
             answer = await _until(http, body, 503)
@@ -255,7 +252,6 @@ async def test_the_views_of_another_project_are_apart(redis_url: str, store: Sto
     store.apply([trip(NOW_MS, "north")])
     other = dataclasses.replace(demo(), name="other")
     Store(redis_url, other)
-    server = HttpServer(create_app(other, RedisSettings(url=redis_url)), HttpSettings(port=0))
-    async with server, httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+    async with serving(other, redis_url) as http:
         found = columns(await http.post(PATH, json={"features": ["zones:age"], "entities": {"zone": ["north"]}}))
     assert found["age"]["statuses"] == ["NOT_FOUND"]

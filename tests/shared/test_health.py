@@ -24,10 +24,8 @@ async def test_unreported_checks_are_missing() -> None:
     board = HealthBoard("kafka", "redis")
     answer = await get(board, "/health/ready")
     assert answer.status_code == 503
-    assert answer.json() == {
-        "status": "unready",
-        "checks": {"kafka": {"ok": False, "reason": "not checked yet"}, "redis": {"ok": False, "reason": "not checked yet"}},
-    }
+    unchecked = {"ok": False, "reason": "not checked yet", "for_seconds": 0.0}
+    assert answer.json() == {"status": "unready", "checks": {"kafka": unchecked, "redis": unchecked}}
 
 
 async def test_ready_names_what_is_missing_until_nothing_is() -> None:
@@ -37,10 +35,31 @@ async def test_ready_names_what_is_missing_until_nothing_is() -> None:
     board.down("redis", "connection refused")
     answer = await get(board, "/health/ready")
     assert answer.status_code == 503
-    assert answer.json()["checks"] == {"kafka": {"ok": True}, "redis": {"ok": False, "reason": "connection refused"}}
+    assert answer.json()["checks"] == {"kafka": {"ok": True}, "redis": {"ok": False, "reason": "connection refused", "for_seconds": 0.0}}
     board.up("redis")
     answer = await get(board, "/health/ready")
     assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+
+
+async def test_a_failing_check_says_for_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted from when it began to fail, whatever its reasons since; anew when it had held in between."""
+    now = 1000.0
+    monkeypatch.setattr("tidemill.health.time.monotonic", lambda: now)
+    board = HealthBoard("redis")
+
+    def seconds() -> float:
+        return float(msgspec.json.decode(board.ready_answer()[1])["checks"]["redis"].get("for_seconds", -1))
+
+    for at, reason, lasted in (
+        (1004, "gone", 4),
+        (1009, "still gone", 9),
+        (1010, None, -1),
+        (1020, "gone again", 0),
+        (1021.25, "gone again", 1.2),
+    ):
+        now = float(at)
+        board.report("redis", reason)
+        assert seconds() == lasted
 
 
 async def test_live_does_not_depend_on_others() -> None:
@@ -59,7 +78,7 @@ async def test_a_dead_process_is_neither_live_nor_ready() -> None:
     live, ready = await get(board, "/health/live"), await get(board, "/health/ready")
     assert (live.status_code, live.json()) == (503, {"status": "dead", "reason": "no progress for 60 s"})
     assert ready.status_code == 503
-    assert ready.json()["checks"]["process"] == {"ok": False, "reason": "no progress for 60 s"}
+    assert ready.json()["checks"]["process"] == {"ok": False, "reason": "no progress for 60 s", "for_seconds": 0.0}
     assert not board.alive
 
 

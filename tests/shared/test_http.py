@@ -173,22 +173,3 @@ async def test_a_taken_port_is_an_error_with_a_mend() -> None:
         with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{settings.port}") as caught:
             await HttpServer(OpsApp(HealthBoard()), settings).start()
         assert "TIDEMILL_PORT" in caught.value.mend
-
-
-@pytest.mark.integration
-def test_the_main_program_serves_until_it_is_told_to_stop() -> None:
-    """As a process of its own it answers, and SIGTERM ends it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    code = (
-        "from tidemill.health import *; from tidemill.http import run; from tidemill.settings import HttpSettings;"
-        f"run(OpsApp(HealthBoard()), HttpSettings(port={port}))"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], env={"PYTHONPATH": "shared"}) as process:
-        try:
-            with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:
-                assert client.get(f"http://127.0.0.1:{port}/health/live").status_code == 200
-            process.terminate()
-            assert process.wait(timeout=20) in (0, -signal.SIGTERM)
-        finally:
-            process.kill()

@@ -16,14 +16,12 @@ from pydantic import Field
 from tidemill import metrics
 from tidemill.errors import KafkaUnavailable, TidemillError, TopicMismatch
 from tidemill.health import HealthBoard
-from tidemill.kafka_topics import ensure_topics
 from tidemill.offline.reader import DenseReader
 from tidemill.offline.tables import MirrorTable
 from tidemill.offline_store import OfflineStore
 from tidemill.project import Project
 from tidemill.settings import KafkaSettings, Settings
-from tidemill.topics import topic_specs
-from tidemill.worker import Pulse
+from tidemill.watchdog import Pulse
 
 RETRY_SECONDS = 1.0
 CHECK_SECONDS = 5.0
@@ -56,7 +54,7 @@ class Mirror:
     def __init__(self, store: OfflineStore, table: MirrorTable, kafka: KafkaSettings, board: HealthBoard, flush: Flush) -> None:
         self.table = table
         self.positions: dict[int, int] = {}
-        self.pulse = Pulse()
+        self.pulse = Pulse(f"mirror of {table.name}")
         self._store = store
         self._log = store.log_table(table)
         self._kafka = kafka
@@ -136,14 +134,21 @@ class Mirror:
             self._lags[target.partition].set(max(end - self.positions[target.partition], 0))
 
 
-async def need_topics(project: Project, kafka: KafkaSettings, board: HealthBoard, topics: Iterable[str]) -> None:
-    """Makes the topics that are missing; waits for Kafka, and for someone to mend a topic of another shape. Reports as `topics`."""
-    specs, needed = topic_specs(project), list(topics)
+async def need_topics(
+    project: Project, kafka: KafkaSettings, board: HealthBoard, topics: Iterable[str], pulses: Iterable[Pulse] = ()
+) -> None:
+    """Makes the topics that are missing; waits for Kafka, and for someone to mend a topic of another shape or to fill a log. Reports as `topics`.
+
+    `pulses`: of the workers that cannot begin before: this waiting is their sign of life.
+    """
+    needed, pulses = list(topics), list(pulses)
     while True:
         try:
-            await ensure_topics(kafka, {topic: specs[topic] for topic in needed})
+            await ensure_logs(kafka, project, needed)
         except (KafkaUnavailable, TopicMismatch) as error:
             board.down("topics", str(error))
+            for pulse in pulses:
+                pulse.beat()
             await asyncio.sleep(RETRY_SECONDS)
         else:
             board.up("topics")

@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 
 from tidemill.errors import KafkaUnavailable, TopicRecreated
 from tidemill.fences import proof_of
-from tidemill.kafka import consumer
+from tidemill.kafka import close_consumer, consumer
 from tidemill.settings import KafkaSettings
 
 KAFKA_SECONDS = 15.0
@@ -55,11 +55,7 @@ class DenseReader:
 
     async def stop(self) -> None:
         """Disconnects; never raises."""
-        try:
-            async with asyncio.timeout(KAFKA_SECONDS):
-                await self._consumer.stop()
-        except (KafkaError, TimeoutError):
-            pass
+        await close_consumer(self._consumer, KAFKA_SECONDS)
 
     async def fetch(self, wait_seconds: float, most: int) -> dict[TopicPartition, list[Any]]:
         """New records by partition, in offset order: at most about `most`, nothing when none came in time."""
