@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 MONTHS ?= 7
+MINUTES ?= 65
 
-.PHONY: help install check test demo up prove down bench clean
+.PHONY: help install check test demo up prove down bench faults soak clean
 help:           ## what can be made
 	@grep -E '^[a-z]+: ' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/'
 
@@ -44,6 +45,12 @@ down: install                 ## stop it
 
 bench: install                ## speed, beside peers and limits, in one run
 	$(BIN)/python -m benchmarks
+
+faults: install               ## the whole system under every kind of fault, some ten minutes; SEED=7 for another schedule
+	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED))
+
+soak: install                 ## the same for an hour or more at full traffic; MINUTES=3 for a short one, SEED=7 to repeat one
+	$(BIN)/python -m tests.faults --soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 clean:                        ## remove the environment and all local data
 	rm -rf $(VENV) .tidemill

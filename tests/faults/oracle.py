@@ -1,102 +1,128 @@
-"""What must have come of the recording, computed the naive way from the list of publications: no tiles, no fold, no join, plain loops."""
+"""What a view must show, computed the naive way from its log: no tiles, no fold, plain lists; and what results must say."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from array import array
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tests.faults.recording import HOUR_MS, MINUTE_MS, WITHIN_MS, Sent
+from tidemill.declarations import FeatureView
+from tidemill.fold import LogEntry
 
-DAY_MS = 24 * HOUR_MS
-ENTITY = {"customers": "customer", "shops": "shop", "returns": "shop", "visits": "customer"}
-SOURCE = {"customers": "shop.ordered", "shops": "shop.ordered", "returns": "shop.returned", "visits": "shop.visited"}
-LONGEST_MS = {"customers": 7 * DAY_MS, "shops": 7 * DAY_MS, "returns": 7 * DAY_MS, "visits": 5 * DAY_MS}
-# A window touches whole tiles: 5 minutes up to 12 hours, then 15 minutes up to 42, then an hour.
-TILE_MS = {HOUR_MS: 5 * MINUTE_MS, 6 * HOUR_MS: 5 * MINUTE_MS, DAY_MS: 15 * MINUTE_MS, 5 * DAY_MS: HOUR_MS, 7 * DAY_MS: HOUR_MS}
-WINDOWS = {"1h": HOUR_MS, "6h": 6 * HOUR_MS, "1d": DAY_MS, "5d": 5 * DAY_MS, "7d": 7 * DAY_MS}
-
-
-def used(view: str, published: Iterable[Sent]) -> dict[object, list[Sent]]:
-    """The events of a view by entity, in order: each id once, and none that is older than the longest window before the newest."""
-    found: dict[object, list[Sent]] = {}
-    seen: set[str] = set()
-    newest: dict[object, int] = {}
-    for sent in published:
-        if sent.reason is not None or sent.event != SOURCE[view]:
-            continue
-        entity = sent.data[ENTITY[view]]
-        if sent.time_ms < newest.get(entity, 0) - LONGEST_MS[view] or sent.data["event_id"] in seen:
-            continue
-        seen.add(sent.data["event_id"])
-        newest[entity] = max(newest.get(entity, 0), sent.time_ms)
-        found.setdefault(entity, []).append(sent)
-    return found
+# Sums of `value` depend on the order of addition; those are for the comparison byte by byte.
+_COLUMNS: dict[str | None, Callable[[Any], float | None]] = {
+    None: lambda values: None,
+    "units": lambda values: values.units,
+    "value > 50": lambda values: float(values.value > 50),
+}
 
 
-def _window(events: list[Sent], window: str, now_ms: int) -> list[dict[str, Any]]:
-    window_ms = WINDOWS[window]
-    tile_ms = TILE_MS[window_ms]
-    first, last = (now_ms - window_ms) // tile_ms, now_ms // tile_ms
-    return [sent.data for sent in events if first <= sent.time_ms // tile_ms <= last]
+class _Entity:
+    """The events of an entity that a window can reach, and what its whole life adds up to."""
+
+    def __init__(self, dedupe: int) -> None:
+        self.ids: deque[str] = deque(maxlen=dedupe)
+        self.newest = -math.inf
+        self.times = array("q")
+        self.columns: dict[str | None, array[float]] = {name: array("d") for name in _COLUMNS}
+        self.life = {"count": 0.0, "sum_units": 0.0, "max_units": math.nan}
+
+    def forget(self, before_ms: float) -> None:
+        """Leaves out what no window can reach any more."""
+        kept = [i for i, time in enumerate(self.times) if time >= before_ms]
+        self.columns = {name: array("d", [values[i] for i in kept]) for name, values in self.columns.items()}
+        self.times = array("q", [self.times[i] for i in kept])
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+class Naive:
+    """One partition of a view. `folded`, `duplicates`, `resent`, `late`, `poison`: what became of its records."""
 
+    def __init__(self, view: FeatureView) -> None:
+        self.view = view
+        self.entities: dict[bytes, _Entity] = {}
+        self.counts = dict.fromkeys(("folded", "duplicates", "resent", "late", "poison"), 0)
+        self._sources: dict[int, int] = {}
+        self._longest_ms = max(feature.window_ms or 0 for feature in view.served)
+        self._coarsest_ms = max(feature.tile_ms for feature in view.served)
 
-def features(view: str, events: list[Sent], now_ms: int) -> dict[str, float]:
-    """Every feature of one entity of a view, by name."""
-    newest = max(events, key=lambda sent: sent.time_ms)
-    match view:
-        case "customers":
-            found = {"last_amount": newest.data["amount"], "age": (now_ms - newest.time_ms) / 1000}
-            for window in ("1h", "1d", "7d"):
-                amounts = [data["amount"] for data in _window(events, window, now_ms)]
-                found |= {f"count_{window}": float(len(amounts)), f"sum_amount_{window}": sum(amounts)}
-                found[f"max_amount_{window}"] = max(amounts, default=math.nan)
-        case "shops":
-            found = {}
-            for window in ("6h", "7d"):
-                amounts = [data["amount"] for data in _window(events, window, now_ms)]
-                found |= {f"count_{window}": float(len(amounts)), f"mean_amount_{window}": _mean(amounts)}
-                found[f"large_{window}"] = _mean([float(amount > 20) for amount in amounts])
-        case "returns":
-            inside = _window(events, "7d", now_ms)
-            refunds = [sent for sent in events if sent.data["refund"] is not None]
-            found = {"back_7d": _mean([float(data["back"]) for data in inside]), "count_7d": float(len(inside))}
-            found["last_refund"] = max(refunds, key=lambda sent: sent.time_ms).data["refund"] if refunds else math.nan
-            if now_ms - newest.time_ms > 5 * DAY_MS:
-                found = dict.fromkeys(found, math.nan)
-        case _:
-            found = {}
-            for window in ("1h", "1d", "5d"):
-                seconds = [data["seconds"] for data in _window(events, window, now_ms)]
-                found |= {f"count_{window}": float(len(seconds)), f"sum_seconds_{window}": sum(seconds)}
-                found[f"min_seconds_{window}"] = min(seconds, default=math.nan)
-    return found
+    def apply(self, entry: LogEntry) -> str:
+        """Takes the next record of the log; returns under what it was counted."""
+        outcome = self._outcome(entry)
+        self.counts[outcome] += 1
+        return outcome
+
+    def _outcome(self, entry: LogEntry) -> str:
+        record = entry.record
+        if record is None:
+            return "poison"
+        partition, offset = record.source
+        if offset <= self._sources.get(partition, -1):
+            return "resent"
+        self._sources[partition] = offset
+        entity = self.entities.setdefault(entry.key, _Entity(self.view.dedupe))
+        if record.time < entity.newest - self._longest_ms:
+            return "late"
+        if record.id in entity.ids:
+            return "duplicates"
+        entity.ids.append(record.id)
+        entity.newest = max(entity.newest, record.time)
+        entity.times.append(record.time)
+        for name, get in _COLUMNS.items():
+            value = get(record.values)
+            entity.columns[name].append(math.nan if value is None else value)
+        self._live(entity.life, record.values.units)
+        if len(entity.times) > 64 and entity.times[0] < entity.newest - 2 * self._longest_ms:
+            entity.forget(entity.newest - self._longest_ms - 2 * self._coarsest_ms)
+        return "folded"
+
+    @staticmethod
+    def _live(life: dict[str, float], units: float | None) -> None:
+        life["count"] += 1
+        if units is not None:
+            life["sum_units"] += units
+            life["max_units"] = units if math.isnan(life["max_units"]) else max(units, life["max_units"])
+
+    def features(self, key: bytes, time_ms: int) -> dict[str, float]:
+        """The features of an entity as of a time that is not before its newest event, but for those whose bits depend on order."""
+        entity = self.entities[key]
+        found: dict[str, float] = {}
+        for feature in self.view.served:
+            column = feature.aggregation.column
+            if feature.window_ms is None:
+                if feature.name in entity.life:
+                    found[feature.name] = entity.life[feature.name]
+            elif column in _COLUMNS:
+                first, last = (time_ms - feature.window_ms) // feature.tile_ms, time_ms // feature.tile_ms
+                pairs = zip(entity.times, entity.columns[column], strict=True)
+                inside = [(t, None if math.isnan(value) else value) for t, value in pairs if first <= t // feature.tile_ms <= last]
+                found[feature.name] = feature.aggregation.oracle(inside)
+        return found
 
 
 class Joined(NamedTuple):
-    """What the results must say about a prediction."""
+    """What the result of a prediction must say."""
 
     status: str
     known: int
     outcome: float | None
 
 
-def joined(subject: str, time_ms: int, outcomes: Mapping[str, list[Sent]]) -> Joined:
-    """The first outcome of the subject published within the time allowed, before or after the prediction; `never` without one."""
-    for sent in outcomes.get(subject, []):
-        if abs(sent.known_ms - time_ms) <= WITHIN_MS:
-            return Joined("joined", sent.known_ms, float(sent.data["back"]))
-    return Joined("never", time_ms + WITHIN_MS, None)
+def joined(time_ms: int, within_ms: int, outcomes: Sequence[tuple[int, float]]) -> Joined:
+    """The first outcome (known, value) of the log that is near enough, before or after the prediction; `never` without one."""
+    for known, value in outcomes:
+        if abs(known - time_ms) <= within_ms:
+            return Joined("joined", known, value)
+    return Joined("never", time_ms + within_ms, None)
 
 
-def by_subject(published: Iterable[Sent]) -> dict[str, list[Sent]]:
-    """The outcomes of every subject in the order in which they became known."""
-    found: dict[str, list[Sent]] = {}
-    for sent in published:
-        if sent.reason is None and sent.event == "shop.returned":
-            found.setdefault(sent.data["order"], []).append(sent)
-    return found
+def differing(expected: Mapping[str, float], shown: Mapping[str, float | None]) -> list[tuple[str, float | None, float]]:
+    """Features (name, shown, expected) whose bits differ; one that is not a number is shown as None or NaN."""
+    wrong: list[tuple[str, float | None, float]] = []
+    for name, value in expected.items():
+        other = shown.get(name)
+        other = math.nan if other is None else other
+        if not (other == value or (math.isnan(other) and math.isnan(value))):
+            wrong.append((name, other, value))
+    return wrong

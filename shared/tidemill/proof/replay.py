@@ -61,7 +61,7 @@ def replay(
     results: dict[int, Replayed] = {}
     for (model, version), places in by_version.items():
         note(f"{model} {version}: {len(places):,} predictions")
-        replayer = _Replayer(project, store, model, version)
+        replayer = Replayer(project, store, model, version)
         results |= zip(places, replayer.run([predictions[i] for i in places]), strict=True)
     return [results[i] for i in range(len(predictions))]
 
@@ -79,7 +79,7 @@ def logged(store: OfflineStore, ids: Sequence[str] | None = None, sample: int | 
     ]
 
 
-class _Replayer:
+class Replayer:
     """Replays predictions of one model version."""
 
     def __init__(self, project: Project, store: OfflineStore, model: str, version: str) -> None:
@@ -97,7 +97,7 @@ class _Replayer:
         by_entity = [prediction for prediction in predictions if prediction.entities]
         readings = [self._readings(view, i, by_entity) for i, (view, _) in enumerate(self._inputs.views)]
         served = iter(zip(*readings, strict=True))
-        return [self._compare(prediction, next(served) if prediction.entities else None) for prediction in predictions]
+        return [self.compare(prediction, next(served) if prediction.entities else None) for prediction in predictions]
 
     def _readings(self, view: FeatureView, place: int, predictions: Sequence[PredictionRecord]) -> list[Reading | None]:
         """What a view showed to each prediction."""
@@ -120,7 +120,8 @@ class _Replayer:
                 found[i] = reading
         return found
 
-    def _compare(self, prediction: PredictionRecord, readings: Sequence[Reading | None] | None) -> Replayed:
+    def compare(self, prediction: PredictionRecord, readings: Sequence[Reading | None] | None) -> Replayed:
+        """Recomputes one prediction from what its views showed, in the order of the model's (None: it came by tensor)."""
         vector = logged = vector_of(prediction.inputs)
         differences = []
         if readings is not None:

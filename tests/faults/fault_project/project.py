@@ -1,48 +1,32 @@
-"""A small project for the tests under faults: orders, visits and returns of some shops. Will an order be sent back?"""
+"""The project under faults: measurements that say who sent them and as which in order, and cases that are opened, predicted and closed."""
 
 from typing import Any
 
 import tidemill as tm
 
-PROJECT = "shops"
+PROJECT = "faults"
 
-ordered = tm.Event(
-    "shop.ordered",
-    fields={
-        "event_id": str, "order": str, "customer": int, "shop": str, "ordered_at": int, "ask_at": int, "amount": float, "items": int,
-    },
-    time="ordered_at",
-    id="event_id",
-)  # fmt: skip
-
-returned = tm.Event(
-    "shop.returned",
-    fields={"event_id": str, "order": str, "shop": str, "at": int, "back": bool, "refund": float | None},
+measured = tm.Event(
+    "fault.measured",
+    fields={"id": str, "at": int, "entity": int, "place": str, "value": float, "units": float | None},
     time="at",
-    id="event_id",
+    id="id",  # "<producer>-<sequence>"
 )
 
-visited = tm.Event("shop.visited", fields={"event_id": str, "customer": int, "at": int, "seconds": float}, time="at", id="event_id")
+opened = tm.Event("fault.opened", fields={"case": str, "ask_at": int, "at": int, "entity": int, "place": str, "amount": float}, time="at")
 
-# A whole step of the recording may arrive in any order of its partitions, so every horizon is days longer than a step.
-customers = tm.FeatureView(
-    "customers", ordered, entity="customer", windows=["1h", "1d", "7d"], dedupe=64,
-    features=[tm.count(), tm.sum("amount"), tm.max("amount"), tm.last("amount"), tm.age()],
+closed = tm.Event("fault.closed", fields={"case": str, "at": int, "good": bool}, time="at")
+
+# Sums of `value` depend on the order of folding to the last bit; `units` are quarters, whose sums do not.
+entities = tm.FeatureView(
+    "entities", measured, entity="entity", windows=["1m", "10m", "lifetime"], tile="10s", dedupe=64,
+    features=[tm.count(), tm.sum("units"), tm.max("units"), tm.sum("value"), tm.std("value", windows=("10m",))],
 )  # fmt: skip
 
-shops = tm.FeatureView(
-    "shops", ordered, entity="shop", windows=["6h", "7d"], dedupe=255, partitions=2,
-    features=[tm.count(), tm.mean("amount"), tm.rate("amount > 20", name="large")],
+places = tm.FeatureView(
+    "places", measured, entity="place", windows=["1m", "10m"], tile="10s", dedupe=255, partitions=2,
+    features=[tm.count(), tm.sum("units"), tm.last("units", windows=("10m",)), tm.mean("value"), tm.rate("value > 50", name="high")],
 )  # fmt: skip
-
-returns = tm.FeatureView(
-    "returns", returned, entity="shop", windows=["7d"], ttl="5d", dedupe=255, partitions=3,
-    features=[tm.rate("back", name="back"), tm.count(), tm.last("refund")],
-)  # fmt: skip
-
-visits = tm.FeatureView(
-    "visits", visited, entity="customer", windows=["1h", "1d", "5d"], dedupe=64, features=[tm.count(), tm.sum("seconds"), tm.min("seconds")]
-)
 
 
 def pipeline() -> Any:
@@ -52,15 +36,17 @@ def pipeline() -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(SimpleImputer(strategy="constant", fill_value=0.0), StandardScaler(), LogisticRegression(max_iter=500))
+    return make_pipeline(
+        SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True), StandardScaler(), LogisticRegression(max_iter=500)
+    )
 
 
-sent_back = tm.Model(
-    "sent_back",
-    on=ordered,
+ends_well = tm.Model(
+    "ends_well",
+    on=opened,
     at="ask_at",
-    subject="order",
-    inputs=[customers, shops, returns, visits, tm.Request("amount"), tm.Request("items", int)],
-    outcome=tm.Outcome(returned, value="back", subject="order", within="36h"),
+    subject="case",
+    inputs=[entities, places, tm.Request("amount")],
+    outcome=tm.Outcome(closed, value="good", subject="case", within="1m"),
     pipeline=pipeline,
 )

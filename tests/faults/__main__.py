@@ -1,0 +1,132 @@
+"""The whole running system under faults, checked while they strike.
+
+    python -m tests.faults                       the matrix: every kind once, and more, until there were enough
+    python -m tests.faults --soak --minutes 65   a random schedule at full traffic for so long
+
+What was found is printed and written to .tidemill/faults.json; the exit code is 1 when anything is lost, doubled or different.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from tests.faults.injections.catalogue import CATALOGUE
+from tests.faults.injections.disks import cannot_mount
+from tests.faults.injections.ground import ground
+from tests.faults.injections.injection import Injection
+from tests.faults.report import Report
+from tests.faults.run import PROJECT, Plan, Run, write
+
+from tidemill import logs
+from tidemill.local.addresses import home_folder
+from tidemill.local.services import SERVICES, Service
+
+DEFAULT_SEED = 20_240_101
+SECOND_WORKER = Service("features2", "tidemill_features", ("kafka", "valkey"))
+ENVIRONMENT = {"TIDEMILL_DRIFT_WINDOW": "1m"}
+DISKS = {"valkey": 512, "offline": 2048}  # megabytes
+MATRIX_FAULTS, MATRIX_EVENTS, MATRIX_MINUTES = 60, 300_000, 10.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the arguments say; 0 when nothing is wrong."""
+    options = _parser().parse_args(arguments)
+    if options.list:
+        print("\n".join(f"{injection.name}  (rows {', '.join(injection.rows)})" for injection in CATALOGUE))
+        return 0
+    report, home = struck(options)
+    _tell(report)
+    write(report, home_folder() / "faults.json")
+    if report.wrong:
+        print(f"\n{len(report.findings)} findings; logs and data: {home}\nagain: {report.command}", file=sys.stderr)
+    elif not options.keep:
+        shutil.rmtree(home, ignore_errors=True)
+    return int(report.wrong)
+
+
+def struck(options: argparse.Namespace) -> tuple[Report, Path]:
+    """Run on a ground of its own. Returns the report and the folder with all data; raises with a note that names seed and folder."""
+    home = Path(tempfile.mkdtemp(prefix="tidemill-faults-"))
+    disks = {} if cannot_mount(home / "disks") else {name: size for name, size in DISKS.items() if not (options.soak and name == "offline")}
+    plan = _plan(options, disks)
+    command = f"python -m tests.faults --seed {plan.seed}" + (f" --soak --minutes {plan.minutes:g}" if options.soak else "")
+    print(f"seed {plan.seed}: {len(plan.catalogue)} kinds of faults; data and logs in {home}", flush=True)
+    try:
+        with ground(home, PROJECT, services=(*SERVICES, SECOND_WORKER), environment=ENVIRONMENT, megabytes=disks) as rig:
+            return _run(Run(plan, rig, command), home, disks), home
+    except BaseException as error:
+        error.add_note(f"logs: {home / 'logs'}; again: {command}")
+        raise
+
+
+def _run(run: Run, home: Path, disks: dict[str, int]) -> Report:
+    with (home / "logs" / "driver.log").open("w") as log:
+        logs.configure("faults", stream=log)  # clients say much while their servers are away
+        try:
+            asyncio.run(run.run())
+        except BaseException:
+            _tell(run.report)
+            write(run.report, home_folder() / "faults.json")
+            raise
+        finally:
+            if run.report.wrong and "offline" in disks:  # what lies on a small disk goes with it: keep the store that tells most
+                shutil.copytree(home / "offline", home / "offline.kept", dirs_exist_ok=True)
+    return run.report
+
+
+def _plan(options: argparse.Namespace, disks: dict[str, int]) -> Plan:
+    seed = options.seed if options.seed is not None else (time.time_ns() // 1000 % 10**8 if options.soak else DEFAULT_SEED)
+    chosen = tuple(kind for kind in CATALOGUE if _possible(kind, disks) and _wanted(kind, options))
+    if options.soak:
+        return Plan(seed, options.minutes or 65, chosen, events_per_second=options.events_per_second or 4_000, cases_per_second=15)
+    return Plan(
+        seed, options.minutes or MATRIX_MINUTES, chosen, options.faults, MATRIX_EVENTS, options.events_per_second or 2_000
+    )  # fmt: skip
+
+
+def _possible(kind: Injection, disks: dict[str, int]) -> bool:
+    return all(need.removesuffix(" disk") in disks for need in kind.needs if need.endswith(" disk"))
+
+
+def _wanted(kind: Injection, options: argparse.Namespace) -> bool:
+    if options.kinds:
+        return any(re.search(pattern, kind.name) for pattern in options.kinds)
+    return bool(options.soak) or not kind.soak
+
+
+def _tell(report: Report) -> None:
+    shown = msgspec.to_builtins(report)
+    print("\n".join(f"{name:>24}  {value}" for name, value in shown.items() if not isinstance(value, dict | list)))
+    print("\n".join(f"{name:>24}  {value}" for name, value in shown.items() if name in ("checked", "results")))
+    for kind, figures in sorted(report.by_kind.items(), key=lambda item: -item[1].worst_recovery_seconds):
+        print(f"{figures.count:>6} x {figures.worst_recovery_seconds:6.1f} s  {kind}")
+    for finding in report.findings:
+        print(f"FOUND: {finding}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, help="the schedule's and the traffic's; a soak has another one each time unless told")
+    parser.add_argument("--soak", action="store_true", help="a random schedule until the time is up, the longer faults included")
+    parser.add_argument("--minutes", type=float, help=f"of faults, at most (soak: 65, else {MATRIX_MINUTES:g})")
+    parser.add_argument("--faults", type=int, default=MATRIX_FAULTS, help="end after so many, once each kind struck (not in a soak)")
+    parser.add_argument("--events-per-second", type=int, help="of traffic (soak: 4000, else 2000)")
+    parser.add_argument("--kinds", action="append", help="only kinds whose name this regular expression finds; may be repeated")
+    parser.add_argument("--keep", action="store_true", help="keep data and logs although nothing is wrong")
+    parser.add_argument("--list", action="store_true", help="list the kinds and end")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

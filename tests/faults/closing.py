@@ -1,0 +1,140 @@
+"""What is compared when a run is over, besides what the checker compares all the time: the ends of every other way."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections import Counter, defaultdict
+from typing import Any
+
+from aiokafka import TopicPartition
+from tests.faults.asking import CLOSED, MODEL, OPENED, Clients
+from tests.faults.oracle import joined
+from tests.faults.tally import Tally
+from tests.faults.traffic import SHOWN_BYTES, TOPIC, Traffic
+
+from tidemill.kafka import consumer
+from tidemill.kafka_topics import offset_ranges
+from tidemill.offline_store import OfflineStore
+from tidemill.project import Project
+from tidemill.proof.audit import audit
+from tidemill.records import DeadLetterRecord, OutcomeRecord, ResultRecord, decoder
+from tidemill.redis_link import RedisLink
+from tidemill.settings import KafkaSettings
+from tidemill.topics import dead_letters_topic, outcomes_topic, predictions_topic, requests_topic, results_topic
+
+
+class Closing:
+    """The last comparisons of a run."""
+
+    def __init__(self, project: Project, kafka: KafkaSettings, store: OfflineStore, tally: Tally) -> None:
+        self._project, self._kafka, self._store, self._tally = project, kafka, store, tally
+
+    async def dead_letters(self, traffic: Traffic) -> int:
+        """Exactly the spoiled events became dead letters, each with its reason. Returns how many there are."""
+        letters = [decoder(DeadLetterRecord).decode(record.value) for record in await self._whole(dead_letters_topic(self._project.name))]
+        of_events = {letter.source: letter for letter in letters if letter.source[0] in (TOPIC, OPENED, CLOSED)}
+        found = {base64.b64decode(letter.value)[:SHOWN_BYTES]: letter.reason for letter in of_events.values()}
+        spoiled = traffic.spoiled
+        self._tally.add("lost", "dead letters", spoiled.keys() - found.keys())
+        self._tally.add("different", "dead letters of good events", found.keys() - spoiled.keys())
+        wrong = [(value, reason, spoiled[value]) for value, reason in found.items() if spoiled.get(value, reason) != reason]
+        self._tally.add("different", "reasons of dead letters", wrong)
+        return len(of_events)
+
+    async def mirrors(self) -> None:
+        """The offline tables of all other topics have every record once."""
+        for table, topic in (("requests", requests_topic), ("outcomes", outcomes_topic), ("predictions", predictions_topic)):
+            held = await offset_ranges(self._kafka, topic(self._project.name))
+            rows = self._store.scan(table, ["partition", "offset"])
+            offsets: dict[int, list[int]] = defaultdict(list)
+            for partition, offset in zip(rows["partition"].to_pylist(), rows["offset"].to_pylist(), strict=True):
+                offsets[partition].append(offset)
+            wrong = [
+                (tp, span.end, len(offsets[tp.partition])) for tp, span in held.items() if offsets[tp.partition] != list(range(span.end))
+            ]
+            self._tally.add("different", f"offsets of the table {table}", wrong)
+
+    def predictions(self, clients: Clients) -> None:
+        """Every prediction that was answered is in the log, as it was answered each time; none is there that nobody asked for."""
+        rows = self._store.scan("predictions", ["id", "version", "output"]).to_pylist()
+        told: dict[str, tuple[str, float]] = {}
+        for row in rows:
+            told.setdefault(row["id"], (row["version"], row["output"]))
+        asked = {f"p-{name}": case for name, case in clients.cases.items()}
+        self._tally.add(
+            "predictions_missing", "answered and not in the log", [id for id, c in asked.items() if c.answers and id not in told]
+        )
+        self._tally.add("predictions_missing", "never answered", [id for id, case in asked.items() if not case.answers])
+        answers = [
+            (id, answer, told.get(id)) for id, case in asked.items() for answer in case.answers if tuple(answer) != told.get(id, answer)
+        ]
+        self._tally.add("different", "answers and the log's first record", answers)
+        self._tally.add("different", "logged and never asked for", told.keys() - asked.keys())
+        self._tally.add("different", "requests that were refused", clients.refused)
+
+    async def results(self, clients: Clients) -> dict[str, int]:
+        """Every prediction has the one result that the rule gives it, in the table and in the topic. Returns how many of which status.
+
+        An outcome that reached its topic when the deadline had passed may have come too late.
+        """
+        published = [decoder(ResultRecord).decode(record.value) for record in await self._whole(results_topic(self._project.name))]
+        rows = self._store.scan("results").to_pylist()
+        self._tally.add(
+            "different", "results of the table and the topic", [(len(rows), len(published))] if len(rows) != len(published) else []
+        )
+        self._tally.add("different", "results", [r for row, r in zip(rows, published, strict=False) if row["prediction"] != r.prediction])
+        counts = Counter(result.prediction for result in published)
+        asked = {f"p-{name}": case for name, case in clients.cases.items()}
+        self._tally.add("predictions_missing", "without a result", asked.keys() - counts.keys())
+        self._tally.add("predictions_doubled", "with two results", [id for id, count in counts.items() if count > 1])
+        outcomes = await self._outcomes()
+        within_ms = self._project.models[MODEL].outcome.within_ms
+        for result in published:
+            of_subject = outcomes.get(result.subject, [])
+            expected = joined(result.time, within_ms, [(known, value) for known, value, _ in of_subject])
+            too_late = result.status == "never" and all(at > result.time + within_ms for *_, at in of_subject)
+            if (result.status, result.known, result.outcome) != expected and not too_late:
+                self._tally.add("different", "a result", [(result, expected)])
+        return dict(Counter(result.status for result in published))
+
+    async def outcomes(self, clients: Clients) -> None:
+        """Every case that was opened and closed came through."""
+        requests = set(self._store.scan("requests", ["subject"])["subject"].to_pylist())
+        self._tally.add("lost", "requests", clients.opened - requests)
+        self._tally.add("lost", "outcomes", clients.closed - (await self._outcomes()).keys())
+
+    async def _outcomes(self) -> dict[str, list[tuple[int, float, int]]]:
+        """Subject -> (known, value, when it reached the topic), in the order of the log."""
+        found: dict[str, list[tuple[int, float, int]]] = defaultdict(list)
+        for record in await self._whole(outcomes_topic(self._project.name)):
+            outcome = decoder(OutcomeRecord).decode(record.value)
+            found[outcome.subject].append((outcome.known, outcome.value, record.timestamp))
+        return found
+
+    async def audit(self, redis_url: str) -> int:
+        """Tidemill's own audit, whole. Returns how many values it compared."""
+        async with RedisLink(redis_url, timeout_seconds=10) as link:
+            report = await audit(self._project, self._store, link, wait_seconds=60)
+        self._tally.add("different", "audit", report.examples)
+        return report.checked
+
+    async def _whole(self, topic: str) -> list[Any]:
+        """The records of a topic; those of a partition in order."""
+        ends = {tp: span.end for tp, span in (await offset_ranges(self._kafka, topic)).items() if span.end}
+        reader, found, deadline = consumer(self._kafka), list[Any](), time.monotonic() + 120
+        left = dict(ends)
+        await reader.start()
+        try:
+            reader.assign(list(ends))
+            for tp in ends:
+                reader.seek(tp, 0)
+            while left:
+                assert time.monotonic() < deadline, f"{topic} could not be read: {left} is left"
+                for tp, records in (await reader.getmany(timeout_ms=500)).items():
+                    found += records
+                    if records[-1].offset + 1 >= ends[TopicPartition(*tp)]:
+                        left.pop(tp, None)
+        finally:
+            await reader.stop()
+        return found

@@ -1,0 +1,142 @@
+"""Whether the system has recovered, how long that took, and whether it ever stood still without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import httpx
+from aiokafka import TopicPartition
+from tests.faults.injections.ground import Ground
+
+from tidemill.errors import TidemillError
+from tidemill.fences import position
+from tidemill.kafka_topics import committed, offset_ranges
+from tidemill.project import Project
+from tidemill.redis_link import RedisLink
+from tidemill.settings import KafkaSettings
+from tidemill.topics import fence_key, ingestion_group, outcomes_topic, requests_topic, view_topic
+
+PATIENCE_SECONDS = 120.0
+SILENCE_SECONDS = 30.0
+POLL_SECONDS = 0.25
+
+
+class Stuck(AssertionError):
+    """The system did not recover."""
+
+
+class Look(NamedTuple):
+    """One look: which service is behind (with where, and how far it is there), and which does not say that it is well."""
+
+    behind: dict[str, tuple[str, int]]
+    complaints: dict[str, str]
+
+
+class Voices:
+    """When each service that is behind was last seen to move, or heard to complain (or one that it depends on)."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, tuple[int, float]] = {}
+
+    def silent(self, look: Look, now: float) -> list[str]:
+        """Services that are behind and have neither moved nor complained for too long, in words, once each."""
+        said = []
+        for service, (where, far) in look.behind.items():
+            before, heard = self._heard.get(service, (-1, now))
+            if far != before or look.complaints:
+                heard = now
+            elif now - heard > SILENCE_SECONDS:
+                said.append(f"{service} stood still for {SILENCE_SECONDS:g} s at {where}, and every service was ready")
+                heard = math.inf
+            self._heard[service] = far, heard
+        return said
+
+
+@dataclass
+class Goal:
+    """Up to where everything must come: what was acknowledged when the fault ended, and what has become of that."""
+
+    published: Mapping[tuple[str, int], int]
+    answered: int
+    routed: bool = False
+    ends: dict[TopicPartition, int] = field(default_factory=dict)
+
+
+class Progress:
+    """Looks at a running system from outside. `answered` tells how many predictions were given so far."""
+
+    def __init__(
+        self, project: Project, rig: Ground, link: RedisLink, published: Mapping[tuple[str, int], int], answered: Callable[[], int]
+    ) -> None:
+        self._project, self._rig, self._link = project, rig, link
+        self._published, self._answered = published, answered
+        self._kafka = KafkaSettings(bootstrap_servers=rig.stack.kafka)
+        self._views = {
+            TopicPartition(view_topic(project.name, view.log), p): fence_key(project.name, view.log, p)
+            for view in project.views.values()
+            for p in range(view.partitions)
+        }
+        self.silences: list[str] = []
+
+    async def recovered(self, began: float, *, asking: bool = True) -> float:
+        """Returns the seconds from `began` (monotonic) until all that was published before now has gone the whole way, every service is ready
+        and a prediction was answered (if any is asked for). Raises Stuck naming what is behind. What stands still without a complaint is noted in `silences`.
+        """
+        goal = Goal(dict(self._published), self._answered() if asking else -1)
+        voices = Voices()
+        async with httpx.AsyncClient(timeout=1, trust_env=False) as http:
+            while True:
+                look = await self._look(goal, http)
+                now = time.monotonic()
+                if not look.behind and not look.complaints:
+                    return now - began
+                self.silences += voices.silent(look, now)
+                if now - began > PATIENCE_SECONDS:
+                    raise Stuck(f"not recovered after {PATIENCE_SECONDS:g} s: {look.behind or look.complaints}")
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _look(self, goal: Goal, http: httpx.AsyncClient) -> Look:
+        complaints = await self._complaints(http)
+        try:
+            behind = await self._behind(goal, http)
+        except (TidemillError, httpx.HTTPError, OSError, TimeoutError) as error:
+            behind = {"servers": (f"{type(error).__name__}: {error}", 0)}
+        answered = self._answered()
+        if answered <= goal.answered:
+            behind["inference"] = "no prediction was answered", answered
+        return Look(behind, complaints)
+
+    async def _complaints(self, http: httpx.AsyncClient) -> dict[str, str]:
+        async def ask(name: str, url: str) -> tuple[str, str]:
+            try:
+                answer = await http.get(f"{url}/health/ready")
+            except httpx.HTTPError as error:
+                return name, repr(error)
+            return name, "" if answer.status_code == httpx.codes.OK else answer.text[:300]
+
+        answers = await asyncio.gather(*(ask(name, url) for name, url in self._rig.stack.urls.items()))
+        return {name: said for name, said in answers if said}
+
+    async def _behind(self, goal: Goal, http: httpx.AsyncClient) -> dict[str, tuple[str, int]]:
+        routed = await committed(self._kafka, ingestion_group(self._project.name))
+        if not goal.routed:
+            left = [tp for tp, end in goal.published.items() if routed.get(TopicPartition(*tp), 0) < end]
+            if left:
+                return {"ingestion": (str(left), sum(routed.values()))}
+            others = [requests_topic(self._project.name), outcomes_topic(self._project.name)]
+            ranges = await offset_ranges(self._kafka, *{tp.topic for tp in self._views}, *others)
+            goal.ends, goal.routed = {tp: span.end for tp, span in ranges.items()}, True
+        fences = dict(zip(self._views, map(position, await self._link.call(b"MGET", *self._views.values())), strict=True))
+        written = (await http.get(f"{self._rig.stack.urls['offline']}/positions")).json()
+        tables = {tp: int(written.get(tp.topic, {}).get(str(tp.partition), 0)) for tp in goal.ends}
+        behind = {}
+        for service, far in (("features", fences), ("offline", tables)):
+            left = [tp for tp, position in far.items() if position < goal.ends[tp]]
+            if left:
+                behind[service] = ", ".join(f"{topic}[{partition}]" for topic, partition in left), sum(far[tp] for tp in left)
+        return behind

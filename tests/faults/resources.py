@@ -1,0 +1,69 @@
+"""What every process uses over a run: memory, open files, threads; and how many files the offline tables have."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+import msgspec
+import psutil
+
+GROWTH_SHARE, GROWTH_MB = 0.5, 100
+MOST_FILES, MOST_THREADS, MOST_OPEN = 400, 250, 500
+
+
+class Usage(msgspec.Struct):
+    """The most that a process, over all its restarts, was seen to use; and its memory in the first and the last third of the run."""
+
+    rss_mb: float
+    open_files: int
+    threads: int
+    early_mb: float
+    late_mb: float
+
+
+class Resources:
+    """Looks at processes now and then. Memory is compared at like age: a process that was just started needs less."""
+
+    def __init__(self, offline: Path) -> None:
+        self._offline = offline
+        self._seen: dict[str, list[tuple[float, float, int, int]]] = defaultdict(list)
+        self.table_files = 0
+
+    def look(self, pids: dict[str, int]) -> None:
+        """Notes what these processes use now, of those that have run for 20 seconds."""
+        for name, pid in pids.items():
+            try:
+                process = psutil.Process(pid)
+                with process.oneshot():
+                    entry = (process.create_time(), process.memory_info().rss / 2**20, process.num_fds(), process.num_threads())
+            except psutil.Error:
+                continue
+            self._seen[name].append(entry)
+        counts = [sum(1 for _ in folder.parent.glob("*.parquet")) for folder in self._offline.glob("**/_delta_log")]
+        self.table_files = max([self.table_files, *counts])
+
+    def usage(self) -> dict[str, Usage]:
+        """By process."""
+        found = {}
+        for name, entries in self._seen.items():
+            rss = [entry[1] for entry in entries]
+            third = max(1, len(rss) // 3)
+            found[name] = Usage(
+                round(max(rss), 1), max(entry[2] for entry in entries), max(entry[3] for entry in entries),
+                round(median(rss[:third]), 1), round(median(rss[-third:]), 1),
+            )  # fmt: skip
+        return found
+
+    def excesses(self) -> list[str]:
+        """What grew without bound, or uses too much, in words."""
+        said = []
+        for name, usage in self.usage().items():
+            if usage.late_mb > usage.early_mb * (1 + GROWTH_SHARE) + GROWTH_MB:
+                said.append(f"{name} grew from {usage.early_mb} to {usage.late_mb} MB")
+            if name not in ("kafka", "valkey") and (usage.open_files > MOST_OPEN or usage.threads > MOST_THREADS):
+                said.append(f"{name} has {usage.open_files} open files and {usage.threads} threads")
+        if self.table_files > MOST_FILES:
+            said.append(f"a table of the offline store has {self.table_files} files")
+        return said

@@ -1,0 +1,228 @@
+"""A run: the whole system, its traffic, its checker, and faults one after the other until there were enough."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tests.faults.asking import MODEL, Clients
+from tests.faults.checker import Configuration, Finish
+from tests.faults.closing import Closing
+from tests.faults.injections.ground import Ground
+from tests.faults.injections.injection import Injection, Missed
+from tests.faults.progress import Progress
+from tests.faults.report import Display, Report
+from tests.faults.resources import Resources
+from tests.faults.schedule import Fault, schedule
+from tests.faults.tally import Tally
+from tests.faults.traffic import Traffic
+from tests.faults.watching import CheckerProcess
+
+from tidemill.offline_store import OfflineStore
+from tidemill.project import load_project
+from tidemill.redis_link import RedisLink
+from tidemill.settings import KafkaSettings
+
+PROJECT = Path(__file__).parent / "fault_project"
+WARM_SECONDS = 20.0
+REFOLDED_EVENTS = 1_000_000
+"""A store that was emptied folds its whole log again: beyond so many events that takes longer than anything else, and is not done any more."""
+AUDITED_EVENTS = 2_000_000
+_STRIKE_SECONDS = 180.0
+_EXPLAINED_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is: it ends after `minutes`, or once there were `faults` faults, `events` events and every kind."""
+
+    seed: int
+    minutes: float
+    catalogue: Sequence[Injection]
+    faults: int = 10**9
+    events: int = 0
+    events_per_second: int = 2_000
+    cases_per_second: float = 10
+    audit: bool = True
+
+
+class Run:
+    """One run over a ground."""
+
+    def __init__(self, plan: Plan, rig: Ground, command: str) -> None:
+        self.plan, self.rig = plan, rig
+        self.report = Report(seed=plan.seed, command=command)
+        self.project = load_project(PROJECT)
+        self.kafka = KafkaSettings(bootstrap_servers=rig.stack.kafka)
+        self.tally = Tally()
+        self.traffic = Traffic(self.kafka, plan.seed, plan.events_per_second)
+        self.clients = Clients(self.kafka, rig.stack.urls["inference"], plan.seed, plan.cases_per_second)
+        self.resources = Resources(Path(rig.stack.offline))
+        self._display = Display(self.report, self._figures)
+        config = Configuration(rig.stack.kafka, rig.redis_url, rig.stack.offline, str(PROJECT), plan.seed)
+        self.checker = CheckerProcess(rig.home, config, self._display.line)
+        self._rewinding: list[tuple[float, float]] = []
+        self._began = time.monotonic()
+
+    def _figures(self) -> dict[str, Any]:
+        status = self.checker.status
+        return {
+            "events": self.traffic.events, "predictions": self.clients.answered, "requests repeated": self.clients.repeated,
+            "samples judged": status.samples, "predictions computed again": status.recomputed, "offline rows compared": status.rows, **status.counts,
+        }  # fmt: skip
+
+    async def run(self) -> Report:
+        """Everything; the report tells what was found. Raises what ended the run early."""
+        with self._display:
+            async with AsyncExitStack() as stack:
+                await self.checker.start()
+                stack.push_async_callback(self.checker.end)
+                link = await stack.enter_async_context(RedisLink(self.rig.redis_url, timeout_seconds=3))
+                progress = Progress(self.project, self.rig, link, self.traffic.positions, lambda: self.clients.answered)
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(self.checker.run())
+                        group.create_task(self.traffic.run())
+                        group.create_task(self.clients.run())
+                        looking = group.create_task(self._look_at_resources())
+                        await self._storm(progress)
+                        await self._close(progress)
+                        looking.cancel()
+                    await self._compare()
+                finally:
+                    self._summarise(progress)
+        return self.report
+
+    async def _storm(self, progress: Progress) -> None:
+        self._display.state("warming up")
+        await asyncio.sleep(WARM_SECONDS)
+        await asyncio.to_thread(self._train)
+        self.clients.asking = True
+        await progress.recovered(time.monotonic())
+        self._display.state("faults")
+        retrained = False
+        for fault in schedule(self.plan.seed, self.plan.catalogue, self._allowed):
+            if self._over:
+                return
+            await self._strike(fault, progress)
+            if not retrained and self.report.faults >= min(self.plan.faults, 60) / 2:
+                retrained = True
+                await asyncio.to_thread(self._train)
+                self._display.line("a newly trained model was deployed")
+            await asyncio.sleep(fault.pause_seconds)
+
+    @property
+    def _over(self) -> bool:
+        enough = self.report.faults >= self.plan.faults and self.traffic.events >= self.plan.events
+        return time.monotonic() - self._began > 60 * self.plan.minutes or (
+            enough and self.report.kinds >= len(self.plan.catalogue) - self.report.missed
+        )
+
+    def _allowed(self, injection: Injection) -> bool:
+        return not (injection.name == "valkey: emptied" and self.traffic.events > REFOLDED_EVENTS)
+
+    async def _strike(self, fault: Fault, progress: Progress) -> None:
+        self._display.state(f"{fault.number}: {fault.name}")
+        began = time.monotonic()
+        async with asyncio.timeout(_STRIKE_SECONDS):
+            results = await asyncio.gather(*(self._one(injection, fault.seed + i) for i, injection in enumerate(fault.injections)))
+        struck = [injection for injection, said in zip(fault.injections, results, strict=True) if said is not None]
+        ended = time.monotonic()
+        seconds = await progress.recovered(ended)
+        if any(injection.rewinds for injection in struck):
+            self._rewinding.append((began, time.monotonic() + _EXPLAINED_SECONDS))
+        self.report.missed += len(fault.injections) - len(struck)
+        self.report.struck([injection.name for injection in struck], seconds)
+        self._display.line(f"{fault.number}: {'; '.join(said or 'missed' for said in results)}: recovered in {seconds:.1f} s")
+
+    async def _one(self, injection: Injection, seed: int) -> str | None:
+        try:
+            return await asyncio.to_thread(injection.strike, self.rig, random.Random(seed))
+        except Missed as missed:
+            self._display.line(f"missed: {injection.name}: {missed}")
+            return None
+
+    def _train(self) -> None:
+        """Trains and deploys in a process of its own."""
+        stack = self.rig.stack
+        environment = {
+            **os.environ,
+            "KAFKA_BOOTSTRAP_SERVERS": stack.kafka,
+            "TIDEMILL_OFFLINE": stack.offline,
+            "TIDEMILL_PROJECT": str(PROJECT),
+        }
+        environment["PYTHONPATH"] = stack.environment["PYTHONPATH"]
+        done = subprocess.run(
+            [sys.executable, "-m", "tidemill_training", MODEL], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"training failed: {done.stdout}{done.stderr}")
+
+    async def _look_at_resources(self) -> None:
+        while True:
+            await asyncio.sleep(5)
+            with suppress(OSError):
+                pids = await asyncio.to_thread(
+                    lambda: {name: process.pid for name, process in self.rig.stack.supervisor.processes().items()}
+                )
+                await asyncio.to_thread(self.resources.look, {name: pid for name, pid in pids.items() if pid})
+
+    async def _close(self, progress: Progress) -> None:
+        """Ends the traffic, lets everything come to its end, and the checker judge the rest."""
+        self._display.state("waiting for the end of everything")
+        self.clients.per_second = 0
+        self.traffic.stop()
+        await asyncio.sleep(2)
+        await progress.recovered(time.monotonic(), asking=False)
+        self.checker.finish(Finish({sender.number: (sender.next, sender.spoiled_numbers) for sender in self.traffic.senders}))
+        within_seconds = self.project.models[MODEL].outcome.within_ms / 1000
+        end = time.monotonic() + within_seconds + 25
+        while time.monotonic() < end:  # outcomes that nobody waits for let the join's time pass
+            self.clients.tick()
+            await asyncio.sleep(2)
+        self.clients.stop()
+
+    async def _compare(self) -> None:
+        self._display.state("comparing the rest")
+        store = OfflineStore(self.rig.stack.offline)
+        closing = Closing(self.project, self.kafka, store, self.tally)
+        self.report.dead_letters = await closing.dead_letters(self.traffic)
+        await closing.mirrors()
+        await closing.outcomes(self.clients)
+        closing.predictions(self.clients)
+        self.report.results = await closing.results(self.clients)
+        if self.plan.audit and self.traffic.events < AUDITED_EVENTS:
+            self.report.checked["audited"] = await closing.audit(self.rig.redis_url)
+
+    def _summarise(self, progress: Progress) -> None:
+        """Fills the report with what is known, whether the run came to its end or not."""
+        status, report = self.checker.status, self.report
+        self.tally.merge(status.counts, self.checker.findings)
+        unexplained = [rewind for rewind in self.checker.rewinds if not any(a <= rewind.at <= b for a, b in self._rewinding)]
+        self.tally.add("different", "a fence went back for no reason", unexplained)
+        self.tally.findings += [f"resources: {said}" for said in self.resources.excesses()] + progress.silences
+        report.take(self.tally)
+        report.events, report.predictions = self.traffic.events, self.clients.answered
+        report.requests_repeated, report.silences, report.rewinds = self.clients.repeated, len(progress.silences), len(self.checker.rewinds)
+        report.seconds = round(time.monotonic() - self._began, 1)
+        report.resources, report.table_files = self.resources.usage(), self.resources.table_files
+        report.checked |= {
+            name: getattr(status, name) for name in ("samples", "values", "behind", "rows", "predictions", "recomputed", "repeated")
+        } | status.fold
+        report.checked |= {"sent_twice": sum(sender.repeated for sender in self.traffic.senders)}
+
+
+def write(report: Report, path: Path) -> None:
+    """Write `.tidemill/faults.json`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))

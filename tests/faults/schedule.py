@@ -1,0 +1,52 @@
+"""Which faults strike, in which order: by seed alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from tests.faults.injections.injection import Injection
+
+PAIR_CHANCE = 0.15
+FEATURES = ("features", "features2")
+
+
+class Fault(NamedTuple):
+    """Injections that strike at once (mostly one), and the seed of all chance in them."""
+
+    number: int
+    injections: tuple[Injection, ...]
+    seed: int
+    pause_seconds: float
+
+    @property
+    def name(self) -> str:
+        """What strikes."""
+        return " + ".join(injection.name for injection in self.injections)
+
+
+def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injection], bool]) -> Iterator[Fault]:
+    """Faults without end: every kind once, in some order, then again in another. Some strike in pairs, where their targets differ.
+
+    `allowed` is asked when a fault is due: what must not strike now is left out this time.
+    """
+    pick = random.Random(seed)
+    number = 0
+    while True:
+        round_ = pick.sample(list(catalogue), len(catalogue))
+        while round_:
+            first = round_.pop(0)
+            together, seed_, pause = pick.random() < PAIR_CHANCE, pick.randrange(2**32), round(pick.uniform(0.2, 1.2), 2)
+            if not allowed(first):
+                continue
+            second = next((other for other in round_ if together and allowed(other) and disjoint(first, other)), None)
+            if second is not None:
+                round_.remove(second)
+            number += 1
+            yield Fault(number, (first, second) if second else (first,), seed_, pause)
+
+
+def disjoint(one: Injection, other: Injection) -> bool:
+    """Whether two may strike at once: no target of one is one of the other; what has none stands alone, and so do the servers' longer ones."""
+    return bool(one.targets and other.targets) and not set(one.targets) & set(other.targets) and one.seconds + other.seconds < 12
