@@ -3,7 +3,8 @@
     python -m benchmarks.features
 
 One worker process. 10,000 keys, six aggregates, windows of an hour, a day and a week. Beside it, in the same run, a bare consumer that
-folds into a dict, and stock Faust with a table, neither with windows.
+folds into a dict, stock Faust with a table, neither with windows, and, once `make peers` has installed it, Quix Streams with one window.
+Then the same with other numbers of keys, with the fence and the proof switched off, and with two workers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +30,7 @@ from tidemill.clock import now_ms
 from tidemill.fences import position
 from tidemill.kafka import Record, close_producer, producer, send_wave
 from tidemill.kafka_topics import ensure_topics
-from tidemill.local.services import SERVICES
+from tidemill.local.services import SERVICES, Service
 from tidemill.local.stack import Stack
 from tidemill.online_store import OnlineWriter
 from tidemill.project import load_project
@@ -35,12 +38,15 @@ from tidemill.redis_link import RedisLink
 from tidemill.settings import KafkaSettings
 from tidemill.topics import partition_of, topic_specs, view_topic
 
-PROJECT = load_project(Path(__file__).with_name("features_project.py"))
+PROJECT_FILE = Path(__file__).with_name("features_project.py")
+PROJECT = load_project(PROJECT_FILE)
 VIEW = PROJECT.views["amounts"]
 TOPIC = view_topic(PROJECT.name, VIEW.log)
 KEYS = 10_000
+QUIX = Path(".venv-peers/bin/python")
 MINUTE_MS, WEEK_MS = 60_000, 7 * 86_400_000
 FEATURES = next(service for service in SERVICES if service.name == "features")
+UNFENCED = replace(FEATURES, module="benchmarks.unfenced")
 TICK_SECONDS, LOOK_SECONDS = 0.005, 0.001
 
 
@@ -59,10 +65,11 @@ class Freshness(NamedTuple):
 
 
 class Source:
-    """Records of the view's topic, evenly over `span_ms` of event time up to now."""
+    """Records of the view's topic for so many keys, evenly over `span_ms` of event time up to now."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: int = KEYS) -> None:
         self._random = random.Random(1)
+        self._keys = keys
         self._sent = 0
 
     def wave(self, events: int, start_ms: int, span_ms: int) -> dict[tuple[str, int], list[Record]]:
@@ -71,7 +78,7 @@ class Source:
         draw, known = self._random, now_ms()
         for i in range(events):
             self._sent += 1
-            key = b"card-%d" % draw.randrange(KEYS)
+            key = b"card-%d" % draw.randrange(self._keys)
             value = b'{"time":%d,"known":%d,"source":[0,%d],"values":{"amount":%.2f}}' % (
                 start_ms + i * span_ms // events, known, self._sent, draw.lognormvariate(3, 1),
             )  # fmt: skip
@@ -91,9 +98,14 @@ async def backlog(stack: Stack, source: Source, events: int, span_ms: int) -> No
     await close_producer(writer)
 
 
+def reached(fence: object) -> int:
+    """The position of a stored fence."""
+    return position(fence if isinstance(fence, bytes) else None)
+
+
 async def folded(writer: OnlineWriter) -> int:
     """How many records the store has applied."""
-    return sum(position(fence) for fence in await writer.fences([(VIEW.log, partition) for partition in range(VIEW.partitions)]))
+    return sum(reached(fence) for fence in await writer.fences([(VIEW.log, partition) for partition in range(VIEW.partitions)]))
 
 
 async def measure_speed(stack: Stack, total: int) -> tuple[Speed, float]:
@@ -148,7 +160,7 @@ async def look(store: OnlineWriter, waiting: list[deque[tuple[int, float]]], tak
     while True:
         fences, now = await store.fences(places), time.monotonic()
         for queue, fence in zip(waiting, fences, strict=True):
-            while queue and queue[0][0] < position(fence):
+            while queue and queue[0][0] < reached(fence):
                 taken.append(now - queue.popleft()[1])
         await asyncio.sleep(LOOK_SECONDS)
 
@@ -156,10 +168,11 @@ async def look(store: OnlineWriter, waiting: list[deque[tuple[int, float]]], tak
 def peer(stack: Stack, name: str, events: int) -> Speed:
     """The speed of a peer over the first events of the topic."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks.features_peers", name, TOPIC, str(events), folder]
-        done = subprocess.run(
-            command, env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": stack.kafka}, capture_output=True, text=True, check=True
-        )
+        arguments = [TOPIC, str(events), folder]
+        own = [sys.executable, "-m", "benchmarks.features_peers", name]
+        command = [str(QUIX), "benchmarks/quix_peer.py"] if name == "quix" else own
+        environment = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": stack.kafka}
+        done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, check=True)
     return Speed(*map(float, done.stdout.split()[-2:]))
 
 
@@ -171,24 +184,57 @@ def fold_backlog(stack: Stack, source: Source, events: int, before: int, span_ms
     return asyncio.run(measure_speed(stack, before + events))
 
 
+def peers(stack: Stack, events: int) -> dict[str, float]:
+    """Events per CPU second of the peers, over the same topic; the slow ones see a part of it."""
+    found = {"bare consumer and dict": peer(stack, "bare", events).per_cpu_second}
+    found["stock Faust with a table"] = peer(stack, "faust", events // 10).per_cpu_second
+    if QUIX.exists():
+        found["Quix Streams, one window"] = peer(stack, "quix", events // 5).per_cpu_second
+    return found
+
+
+@contextmanager
+def running(services: Sequence[Service] = (FEATURES,)) -> Iterator[Stack]:
+    """A stack of its own with the benchmark's project."""
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), project=str(PROJECT_FILE), services=services) as stack:
+        yield stack
+
+
+def by_keys(keys: int, events: int, services: Sequence[Service] = (FEATURES,)) -> Speed:
+    """Speed with so many keys, all of which are in the store already."""
+    with running(services) as stack:
+        source = Source(keys)
+        first = max(events, 3 * keys)
+        fold_backlog(stack, source, first, 0, MINUTE_MS)
+        return fold_backlog(stack, source, events, first, MINUTE_MS)[0]
+
+
 def figures(*, quick: bool = False) -> Iterator[Figure]:
-    """Speed with events over a minute and over a week, each beside both peers, and freshness at 5,000 events/s."""
+    """Speed with events over a minute and over a week beside the peers, freshness at two rates, other numbers of keys, and no fence."""
     events, seconds = (100_000, 5) if quick else (300_000, 20)
-    project = str(Path(__file__).with_name("features_project.py"))
-    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), project=project, services=(FEATURES,)) as stack:
+    with running() as stack:
         source, speeds = Source(), {}
         for done, (label, span_ms) in enumerate((("a minute", MINUTE_MS), ("a week", WEEK_MS))):
             speeds[label], _ = fold_backlog(stack, source, events, done * events, span_ms)
         stack.wait_ready("features")
-        fresh = asyncio.run(measure_freshness(stack, source, 5_000, seconds))
+        fresh = {rate: asyncio.run(measure_freshness(stack, source, rate, seconds)) for rate in (5_000, 10_000)}
         stack.halt("features")
-        bare, faust = peer(stack, "bare", events), peer(stack, "faust", events // 10)
-    beside = {"bare consumer and dict": bare.per_cpu_second, "stock Faust with a table": faust.per_cpu_second}
+        beside = peers(stack, events)
     for label, speed in speeds.items():
         yield Figure(f"feature computation, events over {label}", speed.per_cpu_second, "events per CPU second", beside)
         yield Figure(f"feature computation, events over {label}: wall", speed.per_second, "events/s", {})
-    yield Figure("freshness at 5,000 events/s: p50", fresh.median_ms, "ms", {})
-    yield Figure("freshness at 5,000 events/s: p99", fresh.p99_ms, "ms", {})
+    for rate, freshness in fresh.items():
+        yield Figure(f"freshness at {rate:,} events/s: p50", freshness.median_ms, "ms", {})
+        yield Figure(f"freshness at {rate:,} events/s: p99", freshness.p99_ms, "ms", {})
+    with_fence = by_keys(KEYS, events).per_cpu_second
+    unfenced = by_keys(KEYS, events, (UNFENCED,)).per_cpu_second
+    beside = {"without fence and proof": unfenced}
+    yield Figure(f"feature computation, {KEYS:,} keys in the store", with_fence, "events per CPU second", beside)
+    for keys in (1_000, 100_000) if quick else (1_000, 100_000, 1_000_000):
+        beside = {f"{KEYS:,} keys": with_fence}
+        yield Figure(
+            f"feature computation, {keys:,} keys in the store", by_keys(keys, events).per_cpu_second, "events per CPU second", beside
+        )
 
 
 if __name__ == "__main__":

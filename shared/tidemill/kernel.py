@@ -80,7 +80,7 @@ class ViewKernel:
         longest_ms = max(resolution.longest_ms for resolution in self.resolutions)
         self.horizon_ms = longest_ms + (view.ahead_ms or 0) if longest_ms else None
         self._folds = [(r, resolution.tile_ms, resolution.layout.fold) for r, resolution in enumerate(self.resolutions)]
-        self.packing = Packing(view.name, [(res.layout.width, res.kept_tiles) for res in self.resolutions], self._waits)
+        self.packing = Packing(view.name, [(res.tile_ms, res.layout.width, res.kept_tiles) for res in self.resolutions], self._waits)
         self.encode, self.write, self.decode = self.packing.encode, self.packing.write, self.packing.decode
         self._windows = self._plan_windows(view.served)
         self._finest_ms = parse_ms(view.tile)

@@ -1,7 +1,7 @@
 """An entity's state, and how it is packed into the one value that the online store keeps of it.
 
     head: CRC-32, newest event time, format, number of recent ids; if events may wait, the time of the newest one whose tile is out of reach;
-          then for each tile length: rows in use, rows in all, and the open tile (index and slots); then the recent ids
+          then for each tile length: rows in use, rows in all, and the slots of the open tile, that of the newest event; then the recent ids
     rows: for each tile length the closed tiles in order of time, each with the lower half of its index; then rows not yet in use
 
 An event changes the open tiles, hence the head; a tile that closes becomes the next free row. So a long value is changed in place, in two
@@ -86,27 +86,31 @@ class TileRows(NamedTuple):
 class _Length:
     """Tiles of one length: `kept` of them are in reach of a window; `place` in the head."""
 
-    def __init__(self, width: int, kept: int, place: int) -> None:
-        self.kept, self.place = kept, place
+    def __init__(self, tile_ms: int, width: int, kept: int, place: int) -> None:
+        self.tile_ms, self.kept, self.place = tile_ms, kept, place
         row = struct.Struct(f"<I{width}d")
         self.size, self.pack_into, self.unpack_from = row.size, row.pack_into, row.unpack_from
         self.dtype = np.dtype([("low", "<u4"), ("slots", "<f8", (width,))])
-        self.end = place + 3 + width
+        self.end = place + 2 + width
+
+    def open_index(self, newest_ms: int) -> int:
+        """The index of the open tile: that of the newest event."""
+        return newest_ms // self.tile_ms if self.tile_ms else 0
 
 
 class Packing:
-    """Packs the states of one view. `lengths`: of each length of tiles, how many slots they have and how many are kept. `waits`: whether
-    events may wait for their time."""
+    """Packs the states of one view. `lengths`: of each length of tiles its milliseconds (0: one tile for ever), slots, and tiles kept.
+    `waits`: whether events may wait for their time."""
 
-    def __init__(self, view: str, lengths: Sequence[tuple[int, int]], waits: bool = False) -> None:
+    def __init__(self, view: str, lengths: Sequence[tuple[int, int, int]], waits: bool = False) -> None:
         self._view = view
         self._waits = waits
         self._lengths: list[_Length] = []
         place = 3 + waits
-        for width, kept in lengths:
-            self._lengths.append(_Length(width, kept, place))
+        for tile_ms, width, kept in lengths:
+            self._lengths.append(_Length(tile_ms, width, kept, place))
             place = self._lengths[-1].end
-        self._head = struct.Struct("<qBB" + "q" * waits + "".join(f"HHq{width}d" for width, _ in lengths))
+        self._head = struct.Struct("<qBB" + "q" * waits + "".join(f"HH{width}d" for _, width, _ in lengths))
 
     def new(self) -> EntityState:
         """The state of an entity that has seen nothing."""
@@ -199,8 +203,8 @@ class Packing:
         fields: list[Any] = [state.newest, FORMAT, len(state.ids)]
         if self._waits:
             fields.append(state.passed)
-        for length, count, rows, index, slots in zip(self._lengths, state.count, state.rows, state.index, state.slots, strict=True):
-            fields += count, len(rows) // length.size, index
+        for length, count, rows, slots in zip(self._lengths, state.count, state.rows, state.slots, strict=True):
+            fields += count, len(rows) // length.size
             fields += slots
         rest = b"".join((self._head.pack(*fields), *state.ids))
         if state.rows_crc is None:
@@ -217,8 +221,9 @@ class Packing:
         state.passed = self._passed(fields)
         state.ids = [value[i : i + 8] for i in range(ids, start, 8)]
         for r, length in enumerate(self._lengths):
-            count, capacity, index = fields[length.place : length.place + 3]
-            state.count[r], state.index[r], state.slots[r] = count, index, list(fields[length.place + 3 : length.end])
+            count, capacity = fields[length.place : length.place + 2]
+            state.count[r], state.slots[r] = count, list(fields[length.place + 2 : length.end])
+            state.index[r] = length.open_index(fields[0])
             state.rows[r] = bytearray(value[start : start + capacity * length.size])
             start += capacity * length.size
         state.rows_crc, state.changed, state.length = None, [], len(value)
@@ -248,9 +253,9 @@ class Packing:
         fields, start = self._open(value)
         tiles = []
         for length in self._lengths:
-            count, capacity, index = fields[length.place : length.place + 3]
+            (count, capacity), index = fields[length.place : length.place + 2], length.open_index(fields[0])
             rows = np.frombuffer(value, length.dtype, count, start)
-            tiles.append(TileRows(index, fields[length.place + 3 : length.end], rows["slots"], _ages(rows, index)))
+            tiles.append(TileRows(index, fields[length.place + 2 : length.end], rows["slots"], _ages(rows, index)))
             start += capacity * length.size
         return fields[0], self._passed(fields), tiles
 

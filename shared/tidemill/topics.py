@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import zlib
 from dataclasses import dataclass
+from functools import cache
 
 from tidemill.durations import parse_ms
 from tidemill.errors import DeclarationError
@@ -68,6 +71,11 @@ def deployments_topic(project: str) -> str:
     return f"{project}.deployments"
 
 
+def logs_topic(project: str) -> str:
+    """Topic of what repartition told: which log a view lives in; one partition, kept for ever."""
+    return f"{project}.logs"
+
+
 def dead_letters_topic(project: str) -> str:
     """Topic of events that were not used."""
     return f"{project}.dead-letters"
@@ -78,14 +86,21 @@ def ingestion_group(project: str) -> str:
     return f"{project}.ingestion"
 
 
+@cache
+def hash_tag(project: str, log: LogName, partition: int) -> bytes:
+    """What all Redis keys of one partition of a log have in common, hence their cluster slot: ten bytes, since every entity repeats them."""
+    digest = hashlib.blake2b(f"{project}.{log}:{partition}".encode(), digest_size=6).digest()
+    return b"{%s}" % base64.urlsafe_b64encode(digest)
+
+
 def fence_key(project: str, log: LogName, partition: int) -> bytes:
-    """Redis key of a fence. All keys of one log and partition share a hash tag, hence a cluster slot."""
-    return f"{{{project}.{log}:{partition}}}f".encode()
+    """Redis key of a fence."""
+    return b"fence" + hash_tag(project, log, partition)
 
 
 def state_key(project: str, log: LogName, partition: int, entity: bytes) -> bytes:
     """Redis key of an entity's tiles."""
-    return f"{{{project}.{log}:{partition}}}e:".encode() + entity
+    return hash_tag(project, log, partition) + entity
 
 
 @dataclass(frozen=True)
@@ -102,7 +117,7 @@ def topic_specs(project: Project) -> dict[str, TopicSpec]:
     specs = {view_topic(project.name, view.log): TopicSpec(view.partitions, keep) for view in project.views.values()}
     for name, partitions in (
         (requests_topic(project.name), 4), (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4), (results_topic(project.name), 1),
-        (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (dead_letters_topic(project.name), 1),
+        (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (logs_topic(project.name), 1), (dead_letters_topic(project.name), 1),
     ):  # fmt: skip
         specs[name] = TopicSpec(partitions, keep)
     for event in project.events.values():

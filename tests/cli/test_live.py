@@ -16,8 +16,10 @@ import redis
 from tests.offline.lake import ROOT
 
 from tidemill.local.stack import Stack
+from tidemill.names import log_name
 from tidemill.offline_store import OfflineStore
 from tidemill.proof.replay import logged
+from tidemill.topics import hash_tag
 
 pytestmark = pytest.mark.integration
 TIDEMILL = [sys.executable, "-c", "from tidemill.cli import main; main()"]
@@ -91,7 +93,8 @@ def wait_logged(live: Stack, count: int) -> list[str]:
 def test_an_altered_value_is_reported(shell: Shell, live: Stack) -> None:
     """The audit prints the entity and what is wrong with it, and ends with code 1."""
     with redis.Redis.from_url(live.redis_url) as client:
-        (key, *_) = sorted(client.scan_iter(match="{rides.zones.p4:*}e:*"))
+        tags = [hash_tag("rides", log_name("zones", 4), partition) for partition in range(4)]
+        (key, *_) = sorted(key for tag in tags for key in client.scan_iter(match=tag + b"*"))
         value = client.get(key)
         client.set(key, b"other")
         try:

@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from tidemill.local import valkey
 from tidemill.local.processes import HOST
-from tidemill.redis_cluster import SLOTS
+from tidemill.redis_cluster import SLOTS, layout_of
 
 # Fail-over happens when a test says so. A node that is away takes nothing with it but its own slots.
 _OPTIONS = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", "5000",
@@ -95,7 +95,11 @@ class Cluster:
         for primary, replica in zip(self.primaries, self.replicas, strict=False):
             wait_until(lambda: primary.id.encode() in replica.ask("CLUSTER", "NODES"), "nodes know each other")  # noqa: B023 - called here
             replica.ask("CLUSTER", "REPLICATE", primary.id)
-        wait_until(lambda: all(self._well(node) for node in self.nodes), "the cluster is well")
+        wait_until(self._whole, "the cluster is well")
+
+    def _whole(self) -> bool:
+        maps = {str(layout_of(node.ask("CLUSTER", "SLOTS"), HOST)) for node in self.nodes}
+        return len(maps) == 1 and all(self._well(node) for node in self.nodes)
 
     def _well(self, node: Node) -> bool:
         served = node.ask("CLUSTER", "SLOTS")
@@ -106,14 +110,14 @@ class Cluster:
         return b"cluster_state:ok" in node.ask("CLUSTER", "INFO") and covered and synced
 
     def owner(self, slot: int) -> Node:
-        """The primary that has a slot, as the others say."""
-        for shard in self._any().ask("CLUSTER", "SLOTS"):
-            if shard[0] <= slot <= shard[1]:
-                return next(node for node in self.nodes if node.port == shard[2][1])
-        raise AssertionError(f"nobody has slot {slot}")
+        """The primary that has a slot, once all nodes that run agree on it."""
+        wait_until(lambda: len(self._owners(slot)) == 1, f"all say the same of slot {slot}")
+        port = self._owners(slot).pop()
+        return next(node for node in self.nodes if node.port == port)
 
-    def _any(self) -> Node:
-        return next(node for node in self.nodes if node.process.poll() is None)
+    def _owners(self, slot: int) -> set[int]:
+        running = [node for node in self.nodes if node.process.poll() is None]
+        return {node[1] for each in running for first, last, node, *_ in each.ask("CLUSTER", "SLOTS") if first <= slot <= last}
 
     def replica_of(self, primary: Node) -> Node:
         """The node that copies a primary."""
@@ -136,6 +140,7 @@ class Cluster:
             move(keys)
         for node in (target, source):
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.id)
+        wait_until(lambda: self._owners(slot) == {target.port}, f"all know of the new owner of slot {slot}")
 
     def fail_over_lagging(self, primary: Node, meanwhile: Callable[[], object]) -> Node:
         """Stop a primary's replica, do something, kill the primary, promote the replica, which knows nothing of it; returns the replica."""
@@ -156,7 +161,7 @@ class Cluster:
         for node in self.nodes:
             if node.process.poll() is not None:
                 node.start()
-        wait_until(lambda: all(self._well(node) for node in self.nodes), "the cluster is well again")
+        wait_until(self._whole, "the cluster is well again")
         for node in self.nodes:
             if node.is_primary():
                 node.ask("FLUSHALL")

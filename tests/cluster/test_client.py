@@ -8,6 +8,7 @@ import pytest
 from tests.cluster.nodes import Cluster, Node
 
 from tidemill.errors import SlotUnavailable, StoreError, StoreUnavailable
+from tidemill.fences import Fence
 from tidemill.local import valkey
 from tidemill.names import log_name
 from tidemill.online_store import OnlineWriter
@@ -92,9 +93,10 @@ async def test_the_online_store(cluster: Cluster) -> None:
         assert len({cluster.owner(slot_of(fence_key("p", LOG, partition))).port for partition in range(12)}) == 3
         assert await writer.fences([(LOG, partition) for partition in range(14)]) == [b"f1"] * 12 + [None] * 2
         await client.call(b"DEL", fence_key("p", LOG, 1))
-        await writer.begin(LOG, 1, b"f0")
-        await writer.begin(LOG, 2, b"f0")
-        assert await writer.fences([(LOG, 1), (LOG, 2), (LOG, 11)]) == [b"f0", b"f1", b"f1"]
+        first = Fence(0, "definition", 12).encode()
+        await writer.begin(LOG, 1, first)
+        await writer.begin(LOG, 2, first)
+        assert await writer.fences([(LOG, 1), (LOG, 2), (LOG, 11)]) == [first, b"f1", b"f1"]
         left = {key async for keys in client.scan(b"*") for key in keys} - {fence_key("p", LOG, partition) for partition in range(12)}
         assert left == {state_key("p", LOG, partition, b"%d" % i) for partition in range(12) if partition != 1 for i in range(30)}
         assert await writer.eviction_policy() == "noeviction"

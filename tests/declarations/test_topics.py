@@ -33,7 +33,8 @@ def test_another_partition_count_is_another_log() -> None:
     assert (SHOPS.log, wider.log) == ("shops.p3", "shops.p30")
     assert topics.view_topic("corner", wider.log) == "corner.view.shops.p30"
     assert topics.view_folder(wider.log) == "views/shops.p30"
-    assert topics.fence_key("corner", wider.log, 2) == b"{corner.shops.p30:2}f"
+    assert topics.fence_key("corner", wider.log, 2) != topics.fence_key("corner", SHOPS.log, 2)
+    assert topics.state_key("corner", wider.log, 2, b"x").endswith(b"}x")
 
 
 @given(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True), st.integers(1, 10_000))
