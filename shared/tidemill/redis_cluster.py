@@ -132,12 +132,15 @@ class RedisCluster:
 
         A key may go from a node not looked at yet to one already done; then the second walk finds it there. Raises as `call` does.
         """
-        before = await self._refresh()
-        for link in self._primaries * 2:
-            async for keys in link.scan(pattern):
-                yield keys
-        if await self._refresh() != before:
-            raise StoreUnavailable("slots of the Redis Cluster went elsewhere during a walk over its keys", mend="retry")
+        try:
+            before = await self._refresh()
+            for link in self._primaries * 2:
+                async for keys in link.scan(pattern):
+                    yield keys
+            if await self._refresh() != before:
+                raise StoreUnavailable("slots went elsewhere meanwhile", mend="retry")
+        except StoreUnavailable as error:
+            raise SlotUnavailable(f"a walk over the keys of the Redis Cluster: {error.message}", mend=error.mend) from error
 
     async def everywhere(self, *args: Arg) -> list[Any]:
         """The replies of all primaries that can be reached to a command without a key. Raises StoreUnavailable when there is none."""
