@@ -75,8 +75,9 @@ async def test_positions_outside_the_log_are_refused(kafka: str, topic_prefix: s
         await client.delete_records({target: _offset(4)})
     for position, found in ((3, "begins at 4"), (11, "ends at 10")):
         reader = DenseReader(settings, {target: position}, {})
-        with pytest.raises(TopicRecreated, match=found):
+        with pytest.raises(TopicRecreated, match=found) as caught:
             await reader.start()
+        assert ("restore them" in caught.value.mend) is (position == 3)  # a table begun anew would lack them too
         await reader.stop()
     reader = DenseReader(settings, {target: 4}, {target: 1})
     await reader.start()

@@ -47,7 +47,10 @@ class DenseReader:
         self._consumer.assign(list(self.next))
         for target, position in self.next.items():
             if position < begins[target]:
-                raise recreated(target, position, f"Kafka begins at {begins[target]}")
+                raise TopicRecreated(
+                    f"{target.topic}[{target.partition}] was read up to offset {position}, but Kafka begins at {begins[target]}",
+                    mend="records expired, or were deleted, before they were read: restore them, or begin the view anew under another name",
+                )
             if position == begins[target]:
                 self._proofs.pop(target, None)  # the record before is no longer there to compare
             self._consumer.seek(target, position - (target in self._proofs))

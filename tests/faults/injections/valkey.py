@@ -128,7 +128,7 @@ def full_disk(appendfsync: str) -> Injection:
         rig.stack.wait_ready(NAME)
         with client(rig) as store:
             store.config_set("appendfsync", "everysec")
-            _rewrite_log(store)
+            rewrite_log(store)
         return f"disk full for {seconds:.1f} s under appendfsync {appendfsync}"
 
     return Injection(
@@ -136,7 +136,8 @@ def full_disk(appendfsync: str) -> Injection:
     )  # fmt: skip
 
 
-def _rewrite_log(store: Redis) -> None:
+def rewrite_log(store: Redis) -> None:
+    """Write the append-only file anew from what is in memory, and return when it is done."""
     until(lambda: not _rewriting(store), "no rewrite of the log is under way")
     store.bgrewriteaof()
     until(lambda: not _rewriting(store) and store.info("persistence")["aof_last_bgrewrite_status"] == "ok", "the log is written anew")
