@@ -20,7 +20,7 @@ from tests.faults.injections.injection import until
 from tests.features.rig import PROJECT, Rig
 
 from tidemill.declarations import FeatureView
-from tidemill.errors import OfflineUnavailable
+from tidemill.errors import OfflineUnavailable, UnknownTable
 from tidemill.local.services import choose
 from tidemill.offline_store import OfflineStore
 from tidemill.proof.audit import audit
@@ -54,7 +54,10 @@ class System:
     def written(self) -> bool:
         """Whether the offline store has all of the view topics."""
         store, ends = OfflineStore(self.ground.stack.offline), asyncio.run(self.rig._ends())
-        positions = {view.log: store.snapshot(f"views/{view.log}").positions for view in self.rig.project.views.values()}
+        try:
+            positions = {view.log: store.snapshot(f"views/{view.log}").positions for view in self.rig.project.views.values()}
+        except UnknownTable:  # it was moved away
+            return False
         return all(positions[tp.topic.removeprefix(f"{self.rig.name}.view.")][tp.partition] >= end for tp, end in ends.items())
 
     def ready(self, service: str) -> tuple[int, str]:
