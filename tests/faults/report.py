@@ -95,13 +95,13 @@ class Display:
         """What happens now."""
         self._state = text
         if not self._live:
-            self._console.print(f"{self._elapsed()} {text}", highlight=False, markup=False, soft_wrap=True)
+            print(f"{self._elapsed()} {text}", flush=True)
 
     def line(self, text: str) -> None:
         """Something that happened."""
         self._lines = [*self._lines[-11:], f"{self._elapsed()} {text}"]
         if not self._live:
-            self._console.print(self._lines[-1], highlight=False, markup=False, soft_wrap=True)
+            print(self._lines[-1], flush=True)
 
     def _elapsed(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)

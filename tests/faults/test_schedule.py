@@ -1,0 +1,93 @@
+"""The schedule, the report and the ears: pure parts of the tool."""
+
+from __future__ import annotations
+
+import math
+import random
+from itertools import islice
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.faults.injections.catalogue import CATALOGUE
+from tests.faults.injections.injection import Injection
+from tests.faults.oracle import Joined, differing, joined
+from tests.faults.progress import SILENCE_SECONDS, Look, Voices
+from tests.faults.report import Report
+from tests.faults.schedule import disjoint, schedule
+from tests.faults.tally import Tally
+
+
+def test_every_kind_has_a_name_of_its_own() -> None:
+    """Kinds are counted by their names."""
+    names = [kind.name for kind in CATALOGUE]
+    assert len(names) == len(set(names)) >= 30
+
+
+@given(st.integers(0, 1000))
+def test_a_seed_is_a_schedule(seed: int) -> None:
+    """The same seed gives the same faults; every kind strikes once before any strikes again; pairs have nothing in common."""
+    first, second = ([*islice(schedule(seed, CATALOGUE, lambda _: True), 2 * len(CATALOGUE))] for _ in range(2))
+    assert first == second
+    struck = [kind.name for fault in first for kind in fault.injections]
+    assert len(set(struck[: len(CATALOGUE)])) == len(CATALOGUE)
+    assert all(disjoint(*fault.injections) for fault in first if len(fault.injections) > 1)
+    assert any(len(fault.injections) > 1 for fault in first)
+
+
+def test_what_must_not_strike_now_is_left_out() -> None:
+    """A kind that is not allowed is passed over, and comes again when it is."""
+
+    def strike(_rig: object, _rng: random.Random) -> str:
+        raise AssertionError
+
+    kinds = [Injection(name, strike, (name,), (), ()) for name in ("one", "two")]
+    allowed: set[str] = {"one"}
+    faults = schedule(1, kinds, lambda kind: kind.name in allowed)
+    assert [next(faults).name for _ in range(3)] == ["one"] * 3
+    allowed.add("two")
+    assert "two" in " ".join(next(faults).name for _ in range(4))
+
+
+def test_silence_is_heard() -> None:
+    """A service that is behind is silent when it neither moves nor complains for long; it is told once."""
+    voices, long = Voices(), SILENCE_SECONDS + 1
+    still = Look({"offline": ("views[0]", 7)}, {})
+    assert voices.silent(still, 0) == []
+    assert voices.silent(Look({"offline": ("views[0]", 8)}, {}), long) == []
+    assert voices.silent(Look({"offline": ("views[0]", 8)}, {"offline": "Kafka is away"}), 2 * long) == []
+    assert voices.silent(Look({"offline": ("views[0]", 8), "features": ("x", 1)}, {}), 3 * long - 2) == []
+    assert [said.split()[0] for said in voices.silent(Look({"offline": ("views[0]", 8), "features": ("x", 2)}, {}), 4 * long)] == [
+        "offline"
+    ]
+    assert voices.silent(Look({"offline": ("views[0]", 8)}, {}), 9 * long) == []
+
+
+def test_a_report_counts_faults_and_kinds() -> None:
+    """Two at once are two faults; any count that is not 0, a finding or a silence make it wrong."""
+    report = Report(seed=1)
+    report.struck(["a", "b"], 2.0)
+    report.struck(["a"], 3.456)
+    assert (report.faults, report.kinds, report.worst_recovery_seconds, report.by_kind["b"].worst_recovery_seconds) == (3, 2, 3.46, 2.0)
+    assert not report.wrong
+    assert Report(seed=1, silences=1).wrong
+    assert Report(seed=1, predictions_doubled=1).wrong
+    tally = Tally()
+    tally.add("lost", "events", ["0-1", "0-2"])
+    tally.add("doubled", "none", [])
+    report.take(tally)
+    assert (report.lost, report.doubled, report.wrong) == (2, 0, True)
+
+
+def test_joining_by_the_rule() -> None:
+    """The first near enough, on either side of the prediction; else never."""
+    outcomes = [(50, 1.0), (950, 0.0), (1_010, 1.0)]
+    assert joined(1_000, 100, outcomes) == Joined("joined", 950, 0.0)
+    assert joined(1_000, 5, outcomes) == Joined("never", 1_005, None)
+
+
+def test_bits_differ_or_not() -> None:
+    """Nothing and not a number are the same; anything else must be equal."""
+    expected = {"a": 1.0, "b": math.nan, "c": 0.1}
+    assert differing(expected, {"a": 1.0, "b": None, "c": 0.1}) == []
+    assert differing(expected, {"a": 1.0, "b": math.nan, "c": 0.1 + 2**-56}) == [("c", 0.1 + 2**-56, 0.1)]
+    assert [name for name, *_ in differing(expected, {"a": None, "b": 2.0})] == ["a", "b", "c"]
