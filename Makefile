@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 MONTHS ?= 7
 MINUTES ?= 65
 
-.PHONY: help install check test demo up prove down bench faults soak clean
+.PHONY: help install check test demo up prove down bench peers faults soak clean
 help:           ## what can be made
 	@grep -E '^[a-z]+: ' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/'
 
@@ -42,6 +42,10 @@ prove: install               ## compare the running online store with Parquet, a
 
 down: install                 ## stop it
 	$(BIN)/tidemill down
+
+peers:                        ## the peer of the benchmarks that needs an environment of its own: Quix Streams
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check quixstreams
 
 bench: install                ## speed, beside peers and limits, in one run
 	$(BIN)/python -m benchmarks

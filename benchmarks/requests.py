@@ -24,11 +24,12 @@ from benchmarks.requests_project import ENTITIES
 from tidemill.fold import LogEntry, PartitionFold, entry_decoder
 from tidemill.kafka import producer
 from tidemill.kafka_topics import ensure_topics
-from tidemill.kernel import EntityState, ViewKernel
+from tidemill.kernel import ViewKernel
 from tidemill.local.services import SERVICES, Service
 from tidemill.local.stack import Stack
 from tidemill.models import Manifest, ModelInput, Parity, save_artifact
 from tidemill.online_store import OnlineWriter
+from tidemill.packed import EntityState
 from tidemill.project import Project, load_project
 from tidemill.records import DeploymentRecord, ViewRecord, encode
 from tidemill.redis_link import RedisLink
