@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import time
@@ -29,6 +30,7 @@ from tidemill_training.fitting import Fitted, check_parity, fit, to_onnx
 from tidemill_training.tracking import Tracker
 
 GOLDEN_ROWS = 20
+ANNOUNCE_SECONDS = 30.0  # nobody watches a command's health, so it waits for nothing without limit
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> No
     record = DeploymentRecord(manifest.model, manifest.version, trained.artifact, trained.sha256, _now_ms(), manifest.metrics)
     client = producer(kafka)
     try:
-        await client.start()
-        await client.send_and_wait(deployments_topic(project.name), encode(record), key=manifest.model.encode(), partition=0)
+        async with asyncio.timeout(ANNOUNCE_SECONDS):
+            await client.start()
+            await client.send_and_wait(deployments_topic(project.name), encode(record), key=manifest.model.encode(), partition=0)
     except (KafkaError, TimeoutError) as error:
         raise KafkaUnavailable(
             f"{manifest.model} {manifest.version} is stored but cannot be announced: {type(error).__name__} {error}".rstrip(),

@@ -22,13 +22,14 @@ TidemillError                 500  root: catch this to catch what is ours
 │   └── Rebuilding            503  values in the online store that have not caught up with what was served before
 ├── StoreError                500  Redis answered a command with an error
 │   └── NoScript              500  Redis does not hold the script (nothing ran)
-├── WorkerEnded           500  a worker ended although its service should run
+├── WorkerEnded               500  a worker ended although its service should run
 ├── CorruptState              500  a stored value fails its checksum
 ├── ArtifactError             500  a model artifact is missing, damaged, or made for other declarations
 ├── TornTable                 500  a table of the offline store is damaged or of another shape
 ├── RecordTooLarge            413  a record exceeds what a topic accepts
 ├── KafkaRefused              500  a broker refused a batch for good
 ├── TopicMismatch             500  a topic exists in another shape than needed
+│   └── UnfilledLog           500  a view's records live in another log than the one declared
 ├── TopicRecreated            500  a topic no longer holds what a fence says was read
 └── FenceConflict             409  a store is not at the position a batch starts from
 

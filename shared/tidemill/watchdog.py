@@ -98,14 +98,13 @@ class Watchdog:
         while not self._closed.wait(1):
             for pulse in self._pulses:
                 pulse.tick()
-            stuck = [pulse for pulse in self._pulses if pulse.silent_seconds > self._patience_seconds]
-            if stuck:
-                self._end(stuck)
+            if any(pulse.silent_seconds > self._patience_seconds for pulse in self._pulses):
+                self._end()
 
-    def _end(self, stuck: Sequence[Pulse]) -> None:
+    def _end(self) -> None:
         threading.Timer(DUMP_SECONDS, os._exit, [EXIT_STUCK]).start()
         try:
-            silence = {pulse.name: pulse.silent_seconds for pulse in stuck}
+            silence = {pulse.name: pulse.silent_seconds for pulse in self._pulses}
             log.error("no progress: ending the process", silent_seconds=silence, mend="the stacks below show where it is stuck")
             self._dump()
             exits.end("stuck")

@@ -1,6 +1,7 @@
 """Which version serves: swaps under load, broken artifacts, restarts."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ from tests.inference.conftest import ENTITIES, Service, running
 
 from tidemill.models import Artifact
 from tidemill.records import DeploymentRecord, encode
+from tidemill_inference.registry import LoadedModel, Registry
 
 pytestmark = pytest.mark.integration
 
@@ -96,6 +98,31 @@ async def test_a_repaired_artifact_serves_without_another_deployment(service: Se
     manifest.write_bytes(whole)
     await service.deploy(trained(service.project.models["big_tip"], "v2"))  # wakes the follower, whose wait was set before
     await service.serving("fare", "v7")
+
+
+async def test_a_load_that_hangs_stops_nothing_else(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind an offline store that says nothing, what serves goes on and the index says why the new version does not; it is loaded once that ends."""
+    released, load, loads = threading.Event(), Registry._load, []
+
+    def hanging(self: Registry, record: DeploymentRecord) -> LoadedModel:
+        loads.append(record.version)
+        assert released.wait(60)
+        return load(self, record)
+
+    monkeypatch.setattr(Registry, "_load", hanging)
+    monkeypatch.setattr("tidemill_inference.registry.LOAD_SECONDS", 1)
+    monkeypatch.setattr("tidemill_inference.registry.RELOAD_SECONDS", 0.1)
+    record = saved(service.settings.offline.root, trained(service.project.models["big_tip"], "v2"))
+    await service.announce(encode(record))
+    async with asyncio.timeout(30):
+        while "within 1 s" not in (index := (await service.http.post("/v2/repository/index")).text):
+            await asyncio.sleep(0.05)
+    assert '"version":"v1","state":"READY"' in index
+    await asyncio.sleep(2.5)  # it is tried again, but nothing more hangs
+    assert loads == ["v2"]
+    assert (await service.predict({"entities": ENTITIES})).json()["version"] == "v1"
+    released.set()
+    await service.serving("big_tip", "v2")
 
 
 async def test_a_restart_finds_the_newest_version_that_works(service: Service) -> None:

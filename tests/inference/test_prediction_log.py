@@ -133,6 +133,36 @@ async def test_a_producer_that_kafka_refuses_is_replaced(kafka: str, topic_prefi
     assert "a hole in the sequence" in told
 
 
+async def test_a_wave_that_is_stuck_is_no_sign_of_life(kafka: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Kafka answers others but not us, the reason is told and the pulse stays away, so that the watchdog can end the process."""
+    told: list[str | None] = []
+    release = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        await release.wait()
+
+    async with running(kafka, topic_prefix, told.append) as log:
+        monkeypatch.setattr(prediction_log, "send_wave", hang)
+        log.pulse.tick()
+        await asyncio.sleep(0.6)
+        log.pulse.tick()
+        assert log.pulse.silent_seconds == 0
+        with pytest.raises(KafkaUnavailable, match="no acknowledgement within 2 s"):
+            await log.append([record("held")])
+        log.pulse.tick()
+        async with asyncio.timeout(20):
+            while "Kafka answers, but not this client" not in told:
+                await asyncio.sleep(0.05)
+        log.pulse.tick()
+        log.pulse.tick()
+        assert log.pulse.silent_seconds >= 2
+        release.set()
+        await asyncio.sleep(0.6)
+        log.pulse.tick()
+        assert log.pulse.silent_seconds == 0
+        assert told[-1] is None
+
+
 async def test_before_there_is_a_connection_and_after_the_end(topic_prefix: str) -> None:
     """Without Kafka a prediction is refused at once, not waited for."""
     log = PredictionLog(KafkaSettings(bootstrap_servers="127.0.0.1:1"), topic_prefix, SPEC, lambda _reason: None)

@@ -150,6 +150,7 @@ class Stack:
             "TIDEMILL_HOME": str(self._home),
             "TIDEMILL_HOST": HOST,
             "TIDEMILL_OFFLINE": self.offline,
+            "TIDEMILL_RUN_FOLDER": str(self._home / "run"),
             "TIDEMILL_PROJECT": self.project,
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
             "REDIS_URL": self.redis_url,
