@@ -34,7 +34,7 @@ DEFAULT_SEED = 20_240_101
 SECOND_WORKER = Service("features2", "tidemill_features", ("kafka", "valkey"))
 ENVIRONMENT = {"TIDEMILL_DRIFT_WINDOW": "1m"}
 DISKS = {"valkey": 512, "offline": 2048}  # megabytes
-MATRIX_FAULTS, MATRIX_EVENTS, MATRIX_MINUTES = 60, 300_000, 10.0
+MATRIX_FAULTS, MATRIX_EVENTS, MATRIX_MINUTES = 60, 300_000, 9.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +89,7 @@ def _plan(options: argparse.Namespace, disks: dict[str, int]) -> Plan:
     if options.soak:
         return Plan(seed, options.minutes or 65, chosen, events_per_second=options.events_per_second or 4_000, cases_per_second=15)
     return Plan(
-        seed, options.minutes or MATRIX_MINUTES, chosen, options.faults, MATRIX_EVENTS, options.events_per_second or 2_000
+        seed, options.minutes or MATRIX_MINUTES, chosen, options.faults, MATRIX_EVENTS, 10**7, options.events_per_second or 2_000
     )  # fmt: skip
 
 

@@ -38,7 +38,8 @@ from tidemill.redis_link import RedisLink
 from tidemill.settings import KafkaSettings
 from tidemill.topics import fence_key, state_key, view_topic
 
-HOLD_SECONDS = 4.0
+HOLD_SECONDS = 8.0
+TABLES_SECONDS = 10.0
 SAMPLE_ENTITIES = 20
 _PORTION = 400
 _FOLD_AT_ONCE = 2_000
@@ -242,7 +243,7 @@ class Checker:
 
     async def _compare_tables(self) -> None:
         while True:
-            await asyncio.sleep(5)
+            await asyncio.sleep(TABLES_SECONDS)
             for table in self._tables:
                 self.status.rows += await asyncio.to_thread(table.compare)
 

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from tests.faults.oracle import Naive, differing
 from tests.faults.tally import Tally
 
@@ -17,6 +19,7 @@ from tidemill.fold import PartitionFold, entry_decoder
 from tidemill.kernel import Reading, ViewKernel
 from tidemill.packed import EntityState
 
+Ints = npt.NDArray[Any]
 _OWN = ("until", "builder")  # of a store that is being rebuilt: nothing that the log could say
 _LATER_MS = (0, 7_000, 200_000)
 _LATE, _FOLDED = 1, 2
@@ -113,15 +116,16 @@ class PartitionCheck:
         state = self._states.get(key)
         return None if state is None else self.kernel.read_state(state, time_ms)
 
-    def offline(self, first: int, offsets: Sequence[int], proofs: Sequence[int]) -> int:
+    def offline(self, first: int, offsets: Ints, proofs: Ints) -> int:
         """Compares rows of the offline table, from an offset on, with the log as far as it is folded. Returns how many were."""
         count = min(len(offsets), max(0, len(self.proofs) - first))
-        if list(offsets[:count]) != list(range(first, first + count)):
-            wrong = [(place, offset) for place, offset in zip(range(first, first + count), offsets, strict=False) if place != offset]
-            self._tally.add("different", f"{self.name}: offsets of the offline table", wrong[:1])
-        elif array("I", proofs[:count]) != self.proofs[first : first + count]:
-            pairs = zip(range(first, first + count), proofs, self.proofs[first : first + count], strict=False)
-            self._tally.add("different", f"{self.name}: offline rows", [pair for pair in pairs if pair[1] != pair[2]])
+        places = np.arange(first, first + count)
+        holes = np.flatnonzero(offsets[:count] != places)[:1]
+        self.tell("different", "offsets of the offline table (expected, found)", [(places[i], offsets[i]) for i in holes])
+        if not len(holes):
+            mine = np.frombuffer(self.proofs[first : first + count], np.uint32)
+            wrong = np.flatnonzero(proofs[:count] != mine)
+            self.tell("different", "offline rows (offset, checksum, expected)", [(places[i], proofs[i], mine[i]) for i in wrong])
         return count
 
 
@@ -130,11 +134,9 @@ def missing(checks: Iterable[PartitionCheck], sent: Mapping[int, tuple[int, set[
     seen = [check.seen for check in checks]
     lost = []
     for producer, (count, spoiled) in sent.items():
-        found = bytearray(count)
+        found = np.zeros(count, np.bool_)
         for part in seen:
-            mine = part.get(producer, b"")[:count]
-            for place, kind in enumerate(mine):
-                if kind:
-                    found[place] = 1
-        lost += [f"{producer}-{place}" for place in range(count) if not found[place] and place not in spoiled]
+            mine = np.frombuffer(bytes(part.get(producer, b"")[:count]), np.uint8)
+            found[: len(mine)] |= mine > 0
+        lost += [f"{producer}-{place}" for place in np.flatnonzero(~found) if place not in spoiled]
     return lost

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import zlib
-from collections import Counter
+from collections import defaultdict
 from typing import Any, NamedTuple
 
+import pyarrow.compute as pc
 from aiokafka import TopicPartition
 from tests.faults.tally import Tally
 
 from tidemill.errors import TidemillError
-from tidemill.kernel import Reading
+from tidemill.kernel import Reading, ViewKernel
 from tidemill.names import LogName, parse_log
 from tidemill.offline_store import OfflineStore
 from tidemill.project import Project
-from tidemill.proof.replay import Replayer, logged, replay
+from tidemill.proof import history
+from tidemill.proof.history import PartitionLog
+from tidemill.proof.replay import Replayer, logged
 from tidemill.records import PredictionRecord, decoder
-from tidemill.topics import partition_of, predictions_topic, topic_specs
+from tidemill.topics import partition_of, predictions_topic, topic_specs, view_folder
 
 _decode = decoder(PredictionRecord).decode
 
@@ -62,16 +65,19 @@ class Predictions:
                 self._tally.add("predictions_doubled", "another record of a prediction", [record])
             return []
         self._logged[record.id] = checksum
+        self._waiting[record.id] = _Waiting(record, {})
+        return self._questions(record)
+
+    def _questions(self, record: PredictionRecord) -> list[Question]:
         stamps = {(parse_log(entry.view) or ("", 0))[0]: entry for entry in record.stamp}
         questions = []
-        views = self._project.models[record.model].views
-        for place, view in enumerate(views):
+        for place, view in enumerate(self._project.models[record.model].views):
             stamp, key = stamps.get(view.name), str(record.entities[view.key.name]).encode()
             if stamp is None or stamp.partition != partition_of(key, view.partitions):
                 self._tally.add("different", "predictions without the fence of a view", [record])
+                self._waiting.pop(record.id)
                 return []
             questions.append(Question(record.id, place, LogName(stamp.view), stamp.partition, stamp.next, key, record.time))
-        self._waiting[record.id] = _Waiting(record, {})
         return questions
 
     def too_late(self, question: Question) -> None:
@@ -105,10 +111,20 @@ class Predictions:
             self._tally.add("different", "predictions computed again", [replayed])
 
     def finish(self) -> None:
-        """Computes what is left by tidemill's own replay from the offline store."""
-        left = sorted(self._late | self._waiting.keys())
-        records = logged(self._store, left) if left else []
-        found = Counter(record.id for record in records)
-        self._tally.add("predictions_missing", "in the offline table", [id for id in left if not found[id]])
-        self._tally.add("different", "replayed", [item for item in replay(self._project, self._store, records) if not item.equal])
-        self.recomputed += len(records)
+        """Computes what is left from the offline store, in one sweep over each partition: what came too late, or was read last."""
+        self._late |= self._waiting.keys()
+        self._waiting.clear()
+        records = logged(self._store, sorted(self._late)) if self._late else []
+        self._tally.add("predictions_missing", "in the offline table", self._late - {record.id for record in records})
+        asked: dict[tuple[LogName, int], list[Question]] = defaultdict(list)
+        for record in records:
+            self._waiting[record.id] = _Waiting(record, {})
+            for question in self._questions(record):
+                asked[question.log, question.partition].append(question)
+        for (name, partition), questions in asked.items():
+            view = next(view for view in self._project.views.values() if view.log == name)
+            log = PartitionLog(view, self._store.scan(view_folder(name), filters=pc.field("partition") == partition))
+            wanted = [history.Question(log.rows_below(question.position), question.key, question.time_ms) for question in questions]
+            for question, reading in zip(questions, history.answer(ViewKernel(view), log, wanted), strict=True):
+                self.answer(question, reading)
+        self._tally.add("predictions_missing", "could not be computed again", self._waiting)

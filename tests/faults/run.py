@@ -35,22 +35,25 @@ from tidemill.settings import KafkaSettings
 
 PROJECT = Path(__file__).parent / "fault_project"
 WARM_SECONDS = 20.0
-REFOLDED_EVENTS = 1_000_000
-"""A store that was emptied folds its whole log again: beyond so many events that takes longer than anything else, and is not done any more."""
 AUDITED_EVENTS = 2_000_000
+ENDLESS = 10**9
 _STRIKE_SECONDS = 180.0
 _EXPLAINED_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is: it ends after `minutes`, or once there were `faults` faults, `events` events and every kind."""
+    """What a run is: it ends once there were `faults` faults, `events` events and every kind, or after `minutes`, if there were so many but kinds.
+
+    A store that was emptied folds its whole log again: beyond `refolded_events` that is not done any more, since nothing else takes as long.
+    """
 
     seed: int
     minutes: float
     catalogue: Sequence[Injection]
-    faults: int = 10**9
+    faults: int = ENDLESS
     events: int = 0
+    refolded_events: int = 400_000
     events_per_second: int = 2_000
     cases_per_second: float = 10
     audit: bool = True
@@ -123,13 +126,15 @@ class Run:
 
     @property
     def _over(self) -> bool:
+        seconds, limit_seconds = time.monotonic() - self._began, 60 * self.plan.minutes
+        if self.plan.faults == ENDLESS:
+            return seconds > limit_seconds
         enough = self.report.faults >= self.plan.faults and self.traffic.events >= self.plan.events
-        return time.monotonic() - self._began > 60 * self.plan.minutes or (
-            enough and self.report.kinds >= len(self.plan.catalogue) - self.report.missed
-        )
+        whole = self.report.kinds + self.report.missed >= len(self.plan.catalogue)
+        return (enough and (whole or seconds > limit_seconds)) or seconds > 2 * limit_seconds
 
     def _allowed(self, injection: Injection) -> bool:
-        return not (injection.name == "valkey: emptied" and self.traffic.events > REFOLDED_EVENTS)
+        return not (injection.name == "valkey: emptied" and self.traffic.events > self.plan.refolded_events)
 
     async def _strike(self, fault: Fault, progress: Progress) -> None:
         self._display.state(f"{fault.number}: {fault.name}")

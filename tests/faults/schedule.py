@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from tests.faults.injections.injection import Injection
 
-PAIR_CHANCE = 0.15
-FEATURES = ("features", "features2")
+PAIR_CHANCE = 0.3
+LONG_SECONDS, LONG_ROUNDS = 8.0, 3
 
 
 class Fault(NamedTuple):
@@ -29,15 +30,17 @@ class Fault(NamedTuple):
 def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injection], bool]) -> Iterator[Fault]:
     """Faults without end: every kind once, in some order, then again in another. Some strike in pairs, where their targets differ.
 
+    Kinds that take long are in every third round only.
+
     `allowed` is asked when a fault is due: what must not strike now is left out this time.
     """
     pick = random.Random(seed)
     number = 0
-    while True:
-        round_ = pick.sample(list(catalogue), len(catalogue))
+    for turn in itertools.count():
+        round_ = [kind for kind in pick.sample(list(catalogue), len(catalogue)) if kind.seconds <= LONG_SECONDS or turn % LONG_ROUNDS == 0]
         while round_:
             first = round_.pop(0)
-            together, seed_, pause = pick.random() < PAIR_CHANCE, pick.randrange(2**32), round(pick.uniform(0.2, 1.2), 2)
+            together, seed_, pause = pick.random() < PAIR_CHANCE, pick.randrange(2**32), round(pick.uniform(0.1, 0.8), 2)
             if not allowed(first):
                 continue
             second = next((other for other in round_ if together and allowed(other) and disjoint(first, other)), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow.compute as pc
-from tests.faults.logcheck import PartitionCheck
+from tests.faults.logcheck import Ints, PartitionCheck
 
 from tidemill.declarations import FeatureView
 from tidemill.errors import OfflineUnavailable, TornTable, UnknownTable
@@ -39,14 +39,12 @@ class TableCheck:
         compared = 0
         for check in self._checks:
             rows = table.filter(pc.field("partition") == check.partition)
-            compared += self._partition(
-                check, rows["offset"].to_pylist(), rows["proof"].to_pylist(), positions[check.partition], whole=whole
-            )
+            compared += self._partition(check, rows["offset"].to_numpy(), rows["proof"].to_numpy(), positions[check.partition], whole=whole)
         return compared
 
-    def _partition(self, check: PartitionCheck, offsets: list[int], proofs: list[int], position: int, *, whole: bool) -> int:
+    def _partition(self, check: PartitionCheck, offsets: Ints, proofs: Ints, position: int, *, whole: bool) -> int:
         first = self.checked[check.partition]
-        skipped = sum(offset < first for offset in offsets)
+        skipped = int((offsets < first).sum())
         offsets, proofs = offsets[skipped:], proofs[skipped:]
         if position != first + len(offsets):
             check.tell("different", "rows of the offline table and its counter", [(first, len(offsets), position)])
