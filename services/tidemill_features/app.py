@@ -16,6 +16,7 @@ from tidemill.project import Project
 from tidemill.redis_client import redis_client
 from tidemill.settings import HttpSettings, KafkaSettings, RedisSettings
 from tidemill.topics import dead_letters_topic
+from tidemill.view_logs import ensure_logs
 from tidemill.watchdog import Pulse
 from tidemill.worker import run_together, run_workers
 from tidemill_features.dead_letters import DeadLetterTopic

@@ -12,12 +12,17 @@ from tidemill.offline_store import OfflineStore
 from tidemill.project import Project
 from tidemill.settings import KafkaSettings
 from tidemill.topics import outcomes_topic, requests_topic, view_folder, view_topic
+from tidemill.view_logs import check_logs
 
 _RETRY_SECONDS = 0.2
 
 
 async def wait_written(project: Project, model: Model, store: OfflineStore, kafka: KafkaSettings, timeout_seconds: float = 60) -> None:
-    """Returns once the offline store has all that the topics a model learns from hold now. Raises TidemillError naming what is behind."""
+    """Returns once the offline store has all that the topics a model learns from hold now. Raises TidemillError naming what is behind.
+
+    Raises UnfilledLog for a view whose records live in another log than the one declared.
+    """
+    await check_logs(kafka, project, model.views)
     tables = {requests_topic(project.name): "requests", outcomes_topic(project.name): "outcomes"}
     tables |= {view_topic(project.name, view.log): view_folder(view.log) for view in model.views}
     held = await offset_ranges(kafka, *tables)

@@ -13,7 +13,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, TopicAlreadyExist
 
 from tidemill.clock import Deadline
 from tidemill.errors import KafkaUnavailable, TopicMismatch
-from tidemill.kafka import admin, consumer
+from tidemill.kafka import admin, close_consumer, consumer
 from tidemill.logs import get_logger
 from tidemill.settings import KafkaSettings
 from tidemill.topics import TopicSpec
@@ -102,13 +102,33 @@ async def offset_ranges(settings: KafkaSettings, *topics: str) -> dict[TopicPart
     async with admin(settings) as client:
         counts = await _partition_counts(client)
         partitions = [TopicPartition(topic, number) for topic in topics for number in range(counts.get(topic, 0))]
+        if not partitions:
+            return {}
         reader = consumer(settings)
         try:
             await reader.start()
             begins, ends = await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)
         finally:
-            await reader.stop()
+            await close_consumer(reader)
     return {partition: OffsetRange(begins[partition], ends[partition]) for partition in partitions}
+
+
+async def group_members(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> int:
+    """How many members a consumer group has now; 0 when there is none of that name. Raises KafkaUnavailable."""
+    deadline = Deadline(deadline_seconds)
+    async with admin(settings) as client:
+        while True:
+            try:
+                (answer,) = await client.describe_consumer_groups([group])
+            except GroupCoordinatorNotAvailableError:  # as in `committed`
+                if deadline.expired:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                ((code, _, _, _, _, members, *_),) = answer.groups
+                if code:
+                    raise for_code(code)
+                return len(members)
 
 
 async def committed(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> dict[TopicPartition, int]:

@@ -27,8 +27,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 class ViewRecord(Record, frozen=True):
     """One event as one view sees it (topic `<project>.view.<view>.p<partitions>`, key = entity). Ingestion's answer to "which view needs what".
 
-    `known`: when the event was published; `source`: partition and offset on the application's topic; `values`: the fields the
-    view folds. `view_decoder` makes a faster decoder with typed values for one view.
+    `known`: when the event was published; `source`: partition and offset on the application's topic (a partition from 2^32 on is one that
+    `tidemill repartition` made); `values`: the fields the view folds. `view_decoder` makes a faster decoder with typed values for one view.
     """
 
     time: Milliseconds

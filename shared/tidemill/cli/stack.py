@@ -18,12 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tidemill.errors import MissingExtra, ProjectError, TidemillError
-from tidemill.kafka_topics import ensure_topics
 from tidemill.local.addresses import Addresses, find, home_folder
 from tidemill.local.services import choose, not_ready
 from tidemill.project import Project, load_project
 from tidemill.settings import KafkaSettings
-from tidemill.topics import topic_specs
+from tidemill.view_logs import ensure_logs
 
 console = Console()
 Home = Annotated[Path | None, typer.Option(help="Folder of the stack's data.", envvar="TIDEMILL_HOME", show_default=".tidemill")]
@@ -144,7 +143,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def _make_topics(project: Project, bootstrap: str) -> None:
     if bootstrap:  # not when only services without Kafka were chosen
-        asyncio.run(ensure_topics(KafkaSettings(bootstrap_servers=bootstrap), topic_specs(project)))
+        asyncio.run(ensure_logs(KafkaSettings(bootstrap_servers=bootstrap), project))
 
 
 def _service_ports(given: list[str]) -> dict[str, int]:

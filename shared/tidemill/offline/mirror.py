@@ -21,6 +21,7 @@ from tidemill.offline.tables import MirrorTable
 from tidemill.offline_store import OfflineStore
 from tidemill.project import Project
 from tidemill.settings import KafkaSettings, Settings
+from tidemill.view_logs import ensure_logs
 from tidemill.watchdog import Pulse
 
 RETRY_SECONDS = 1.0
@@ -77,9 +78,11 @@ class Mirror:
 
     async def _follow(self) -> None:
         proofs = await asyncio.to_thread(self._read_positions)
+        self.pulse.beat()
         reader = DenseReader(self._kafka, self._targets(self.positions), self._targets(proofs))
         try:
             self._note_ends(await reader.start())
+            self.pulse.beat()
             now = asyncio.get_running_loop().time
             flushed = checked = now()
             while True:

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from tidemill.declarations import FeatureView
 from tidemill.fold import LogEntry, PartitionFold
-from tidemill.kernel import EntityState, Reading, ViewKernel
+from tidemill.kernel import Reading, ViewKernel
+from tidemill.packed import EntityState
 
 _CHUNK_ROWS = 50_000
 Ints = npt.NDArray[np.int64]
@@ -53,7 +54,7 @@ class PartitionLog:
     def by_knowledge(self) -> KnownLog:
         """The usable records in the order in which they became known, each once."""
         table = self._table.filter(pc.field("time").is_valid())
-        table = table.filter(pa.array(~_resent(table["source_partition"].to_numpy(), table["source_offset"].to_numpy())))
+        table = table.filter(pa.array(~resent(table["source_partition"].to_numpy(), table["source_offset"].to_numpy())))
         table = table.take(pc.sort_indices(table, [("known", "ascending"), ("offset", "ascending")]))
         positions = pa.array(np.arange(len(table)), pa.int64())
         table = table.set_column(
@@ -84,14 +85,14 @@ class KnownLog(PartitionLog):
         return known.searchsorted(times_ms, "right")
 
 
-def _resent(partitions: Ints, offsets: Ints) -> npt.NDArray[np.bool_]:
+def resent(partitions: Ints, offsets: Ints) -> npt.NDArray[np.bool_]:
     """Which records ingestion sent again: their source position is not above all earlier ones of that source partition."""
-    resent = np.zeros(len(offsets), dtype=bool)
+    twice = np.zeros(len(offsets), dtype=bool)
     for partition in np.unique(partitions):
         mine = np.flatnonzero(partitions == partition)
         highest = np.maximum.accumulate(offsets[mine])
-        resent[mine[1:]] = offsets[mine[1:]] <= highest[:-1]
-    return resent
+        twice[mine[1:]] = offsets[mine[1:]] <= highest[:-1]
+    return twice
 
 
 class _Record(NamedTuple):

@@ -1,0 +1,78 @@
+"""`tidemill repartition`: a view's records into the log of another partition count."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from tidemill.cli.target import Target, need, target
+from tidemill.errors import UnknownView
+from tidemill.local.addresses import find
+
+if TYPE_CHECKING:
+    from tidemill.repartition.job import Phase, Repartitioned
+
+console = Console()
+_PHASES = {"read": "reading the old log", "copy": "copying", "check": "folding both, comparing"}
+
+
+def repartition(view: Annotated[str, typer.Argument(help="The view whose partitions= was changed.")]) -> None:
+    """Copy a view's records into the log that its new partition count needs, and compare every value both give.
+
+    Ingestion must be stopped. Where no servers run here or are named, the local stack's are started meanwhile. Can be killed and run again.
+    """
+    need("deltalake", "lake")
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    from tidemill.repartition.job import Repartition
+    from tidemill.settings import KafkaSettings
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("records"), TimeRemainingColumn()
+    with _servers() as at, Bars(*columns, console=console) as bars:
+        if view not in at.project.views:
+            raise UnknownView(view, list(at.project.views))
+        tasks = {phase: bars.add_task(text, total=None) for phase, text in _PHASES.items()}
+
+        def progress(phase: Phase, done: int, total: int) -> None:
+            bars.update(tasks[phase], completed=done, total=total)
+
+        job = Repartition(at.project, at.project.views[view], at.store, KafkaSettings(bootstrap_servers=at.kafka), progress)
+        done = asyncio.run(job.run())
+    console.print(f"view {view} has its records in {at.project.views[view].log} already" if done is None else _told(done), highlight=False)
+
+
+@contextlib.contextmanager
+def _servers() -> Iterator[Target]:
+    spec = os.environ.get("TIDEMILL_PROJECT")
+    if spec is None or find() is not None or "KAFKA_BOOTSTRAP_SERVERS" in os.environ:
+        yield target()
+        return
+    need("supervisor", "local")
+    from tidemill.local.stack import Stack
+
+    with Stack(None, spec, services=(), servers=("kafka", "valkey")):
+        yield target()
+
+
+def _told(done: Repartitioned) -> str:
+    mark = done.mark
+    left_out = (
+        f"; left out: {mark.undecodable:,} undecodable, {mark.sent_twice:,} sent twice" if mark.undecodable or mark.sent_twice else ""
+    )
+    moved = f"; {mark.moved:,} have a source of their own" if mark.moved else ""
+    return (
+        f"{mark.records:,} records copied from {mark.source} to {mark.log}{left_out}{moved}\n"
+        f"{done.entities:,} entities compared, all equal; {mark.log} is in use now: start ingestion and the other services"
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(repartition)
