@@ -40,6 +40,6 @@ class Pace:
         self._debt_seconds -= seconds
 
     def learn(self, rows: int, cpu_seconds: float) -> None:
-        """Takes a measurement in: the estimate moves half of the way."""
-        if cpu_seconds > 0 and rows:
+        """Takes a measurement in: the estimate moves half of the way. One of few rows tells of the overhead only."""
+        if rows >= LEAST_ROWS and cpu_seconds > 0:
             self._rows_per_second += 0.5 * (rows / cpu_seconds - self._rows_per_second)

@@ -1,16 +1,20 @@
 """Writing a partition of the online store anew while services read it and workers run.
 
-    await builder.claim(view.log, 3, marker)         # from here on nothing of the partition is served, and no worker touches it
-    await builder.write(view.log, 3, marker, values)
-    await builder.finish(view.log, 3, marker, fence)
+    claim = Claim(link, project.name, view.log, 3, fence)
+    if await claim.take():                       # from here on nothing of the partition is served, and no worker touches it
+        await claim.write(values)
+        await claim.finish(fence)
 
-The claim is a fence like any other, whose `builder` says who writes; every script compares it. It expires unless it is renewed, so a builder
-that was killed blocks nobody for long: without a fence feature computation begins the partition from its topic.
+The claim stands in the fence's place: a fence whose `builder` says who writes. Every step compares it and puts the next one there, so a step is only
+taken on top of all those before it, whatever a store that falls back may have forgotten. It expires unless it is renewed, so a builder that was
+killed blocks nobody for long: without a fence feature computation begins the partition from its topic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -18,26 +22,27 @@ from tidemill.errors import TidemillError
 from tidemill.fences import Fence
 from tidemill.names import LogName
 from tidemill.online_store import OnlineWriter
-from tidemill.topics import fence_key
+from tidemill.redis_client import RedisClient
+from tidemill.redis_link import Arg
+from tidemill.topics import fence_key, state_key
 
 LEASE_MS = 10_000
 
 # Whatever stands there makes way, but not another builder. A fence is JSON as fences.py writes it: `builder` has a value only in a claim.
-_CLAIM = """#!lua
+_TAKE = """#!lua
 local found = redis.call('GET', KEYS[1]) or ''
 if string.find(found, '"builder":"[^"]') and found ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 
-_RENEW = """#!lua
+# From one claim to the next: with values they are set, without the entities are deleted.
+_STEP = """#!lua
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-"""
-
-_WRITE = """#!lua
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i]) end
+for i = 2, #KEYS do
+  if #ARGV > 3 then redis.call('SET', KEYS[i], ARGV[i + 2]) else redis.call('UNLINK', KEYS[i]) end
+end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
 
@@ -51,46 +56,68 @@ class ClaimLost(TidemillError):
     """A builder's claim is gone: it came too late to renew it, or the store lost it."""
 
 
-class OnlineBuilder(OnlineWriter):
-    """Writes partitions that it has claimed. `marker`: the claim, a fence with `builder`, encoded.
+class Claim:
+    """A partition that is being written, once `take` has succeeded; it expires after LEASE_MS without a step. `fence`: an empty one.
 
-    Every method raises what `RedisLink.call` raises; those after `claim` raise ClaimLost when the claim is gone.
+    Every method raises what `RedisClient.call` raises, and ClaimLost when the claim is gone.
     """
 
-    async def claim(self, log: LogName, partition: int, marker: bytes) -> bool:
-        """Takes a partition for LEASE_MS; False while another builder has it. After this nobody else writes it or is served from it."""
-        return bool(await self._link.script(_CLAIM, [fence_key(self._project, log, partition)], [marker, LEASE_MS]))
+    def __init__(self, link: RedisClient, project: str, log: LogName, partition: int, fence: Fence) -> None:
+        self._link, self._log, self._partition = link, log, partition
+        self._writer = OnlineWriter(link, project)
+        self._fence_key, self._prefix = fence_key(project, log, partition), state_key(project, log, partition, b"")
+        self._fence, self._token, self._steps = msgspec.structs.replace(fence, until=max(1, fence.until)), secrets.token_hex(8), 0
+        self._turn = asyncio.Lock()
+        self._stands = self._numbered()
 
-    async def renew(self, log: LogName, partition: int, marker: bytes) -> None:
-        """Keeps the claim for another LEASE_MS."""
-        self._held(await self._link.script(_RENEW, [fence_key(self._project, log, partition)], [marker, LEASE_MS]), log, partition)
+    def _numbered(self) -> bytes:
+        return msgspec.structs.replace(self._fence, builder=f"{self._token}.{self._steps}").encode()
 
-    async def empty(self, log: LogName, partition: int, marker: bytes) -> None:
+    async def take(self) -> bool:
+        """Takes the partition; False while another builder has it."""
+        return bool(await self._link.script(_TAKE, [self._fence_key], [self._stands, LEASE_MS]))
+
+    async def renew(self) -> None:
+        """Keeps it for another LEASE_MS."""
+        await self._step([], [])
+
+    async def empty(self) -> None:
         """Deletes all entities of the partition."""
-        self._held(await self.delete_entities(log, partition, marker), log, partition)
+        async for entities in self._writer.entities(self._log, self._partition):
+            await self._step(entities, [])
 
-    async def write(self, log: LogName, partition: int, marker: bytes, values: Mapping[bytes, bytes]) -> None:
+    async def write(self, values: Mapping[bytes, bytes]) -> None:
         """Writes whole values."""
-        keys = [fence_key(self._project, log, partition), *self._state_keys(log, partition, values)]
-        self._held(await self._link.script(_WRITE, keys, [marker, *values.values()]), log, partition)
+        await self._step(list(values), list(values.values()))
 
-    async def finish(self, log: LogName, partition: int, marker: bytes, fence: bytes) -> None:
+    async def load(self, entities: Sequence[bytes]) -> dict[bytes, bytes]:
+        """What was written of some entities."""
+        async with self._turn:
+            fence, values = await self._writer.load(self._log, self._partition, entities)
+            self._held(fence == self._stands)
+        return values
+
+    async def finish(self, fence: Fence) -> None:
         """Puts the fence that vouches for what was written in the place of the claim."""
-        self._held(await self.apply(log, partition, marker, fence, {}), log, partition)
+        async with self._turn:
+            self._held(await self._writer.apply(self._log, self._partition, self._stands, fence.encode(), {}))
 
-    async def release(self, log: LogName, partition: int, marker: bytes) -> None:
+    async def release(self) -> None:
         """Gives an unfinished partition up: it has no fence then, and feature computation begins it from its topic."""
-        await self._link.script(_RELEASE, [fence_key(self._project, log, partition)], [marker])
+        async with self._turn:
+            await self._link.script(_RELEASE, [self._fence_key], [self._stands])
 
-    @staticmethod
-    def _held(answer: object, log: LogName, partition: int) -> None:
+    async def _step(self, entities: Sequence[bytes], values: Sequence[Arg]) -> None:
+        async with self._turn:
+            before = self._stands
+            self._steps += 1
+            self._stands = self._numbered()
+            keys = [self._fence_key, *(self._prefix + entity for entity in entities)]
+            self._held(await self._link.script(_STEP, keys, [before, self._stands, LEASE_MS, *values]))
+
+    def _held(self, answer: object) -> None:
         if not answer:
             raise ClaimLost(
-                f"log {log!r} partition {partition}: the claim is gone, so somebody else may write it by now",
+                f"log {self._log!r} partition {self._partition}: the claim is gone, so somebody else may write it by now",
                 mend="nothing wrong is served; run it again",
             )
-
-
-def marker_of(fence: Fence, until: int, token: str) -> bytes:
-    """A claim that stands for nothing applied: what is served begins at `until`, and at 1 at least."""
-    return msgspec.structs.replace(fence, until=max(1, until), builder=token).encode()

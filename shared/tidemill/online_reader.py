@@ -37,6 +37,7 @@ class _Fence(msgspec.Struct, frozen=True):
     definition: str
     partitions: int
     until: int = 0
+    builder: str = ""
 
 
 class _Keys(NamedTuple):
@@ -109,4 +110,4 @@ def _stamp(kernel: ViewKernel, partition: int, data: bytes | None) -> tuple[Stam
             f"declares {kernel.definition} with {view.partitions}",
             mend=f"run feature computation and this service on the same project; to have the view made anew: tidemill rebuild {view.name}",
         )
-    return StampEntry(view.log, partition, fence.next), fence.next < fence.until
+    return StampEntry(view.log, partition, fence.next), bool(fence.builder) or fence.next < fence.until

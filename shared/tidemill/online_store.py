@@ -66,14 +66,6 @@ redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
 
-# Somebody else may have begun the partition meanwhile; then its values stay.
-_CLEAR = """#!lua
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-for i = 2, #KEYS do redis.call('UNLINK', KEYS[i]) end
-return 1
-"""
-
-
 CLAIM_MS = 5_000
 
 
@@ -153,14 +145,6 @@ class OnlineWriter:
         following = msgspec.structs.replace(Fence.decode(fence), builder=f"{self._token}.{next(self._claims)}").encode()
         keys = [fence_key(self._project, log, partition), *self._state_keys(log, partition, entities)]
         return following if await self._link.script(_CLAIM, keys, [claim, following, CLAIM_MS]) else None
-
-    async def delete_entities(self, log: LogName, partition: int, expected: bytes | None) -> bool:
-        """Deletes all entities of a partition, unless its fence is another than `expected` (None: absent): then it returns False."""
-        fence = fence_key(self._project, log, partition)
-        async for entities in self.entities(log, partition):
-            if not await self._link.script(_CLEAR, [fence, *self._state_keys(log, partition, entities)], [expected or b""]):
-                return False
-        return True
 
     async def entities(self, log: LogName, partition: int) -> AsyncIterator[list[bytes]]:
         """The entities that are stored of a partition, some at a time. One may come twice, one that is being added may not come."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -26,7 +25,7 @@ from tidemill.fold import LogEntry, PartitionFold, empty_fence
 from tidemill.kafka_topics import OffsetRange, offset_ranges
 from tidemill.kernel import ViewKernel
 from tidemill.offline_store import OfflineStore, Snapshot
-from tidemill.online_builder import LEASE_MS, ClaimLost, OnlineBuilder, marker_of
+from tidemill.online_builder import LEASE_MS, Claim
 from tidemill.packed import EntityState
 from tidemill.project import Project
 from tidemill.proof.history import PartitionLog
@@ -60,7 +59,7 @@ class Rebuild:
         self._view, self._store, self._kafka = view, store, kafka
         self._topic = view_topic(project.name, view.log)
         self._kernel = ViewKernel(view)
-        self._builder = OnlineBuilder(link, project.name)
+        self._link, self._project = link, project.name
 
     async def run(self, partitions: Sequence[int], progress: Progress = lambda *_: None) -> list[Rebuilt]:
         """Rebuilds one partition after the other; the others are served meanwhile.
@@ -79,13 +78,12 @@ class Rebuild:
         snapshot = await asyncio.to_thread(self._snapshot)
         rows = 0 if snapshot is None else snapshot.positions.get(partition, 0)
         self._check(partition, rows, await self._topic_holds(partition))
-        marker = marker_of(empty_fence(self._kernel), rows, secrets.token_hex(8))
-        async with self._claimed(partition, marker):
+        claim = Claim(self._link, self._project, self._view.log, partition, empty_fence(self._kernel, until=rows))
+        async with self._claimed(partition, claim):
             end = (await self._topic_holds(partition)).end  # nothing newer can have been served before the claim
-            await self._builder.empty(self._view.log, partition, marker)
-            fold, written = await self._fold(partition, marker, snapshot, rows, progress)
-            fence = msgspec.structs.replace(fold.fence, until=end if end > rows else 0)
-            await self._builder.finish(self._view.log, partition, marker, fence.encode())
+            await claim.empty()
+            fold, written = await self._fold(partition, claim, snapshot, rows, progress)
+            await claim.finish(msgspec.structs.replace(fold.fence, until=end if end > rows else 0))
         return Rebuilt(partition, rows, written, end)
 
     def _snapshot(self) -> Snapshot | None:
@@ -112,34 +110,28 @@ class Rebuild:
             )
 
     @contextlib.asynccontextmanager
-    async def _claimed(self, partition: int, marker: bytes) -> AsyncIterator[None]:
+    async def _claimed(self, partition: int, claim: Claim) -> AsyncIterator[None]:
         """Holds the claim; given up when something fails, left to expire when the process is killed."""
-        log, deadline = self._view.log, Deadline(LEASE_MS / 1000 + 1)
-        while not await self._builder.claim(log, partition, marker):
+        deadline = Deadline(LEASE_MS / 1000 + 1)
+        while not await claim.take():
             if deadline.expired:
                 raise TidemillError(
                     f"view {self._view.name!r} partition {partition} is being rebuilt by somebody else", mend="wait until that is done"
                 )
             await asyncio.sleep(_FIRST_PAUSE_SECONDS)
-        renewing = asyncio.create_task(self._renew(partition, marker))
+        renewing = asyncio.create_task(_renew(claim))
         try:
             yield
         except BaseException:
             with contextlib.suppress(Unavailable, StoreError):
-                await self._builder.release(log, partition, marker)
+                await claim.release()
             raise
         finally:
             renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Unavailable, StoreError, ClaimLost):  # the next script tells of it
-                await renewing
-
-    async def _renew(self, partition: int, marker: bytes) -> None:
-        while True:
-            await asyncio.sleep(LEASE_MS / 4000)
-            await self._builder.renew(self._view.log, partition, marker)
+            await asyncio.gather(renewing, return_exceptions=True)  # what failed there fails the next step too
 
     async def _fold(
-        self, partition: int, marker: bytes, snapshot: Snapshot | None, rows: int, progress: Progress
+        self, partition: int, claim: Claim, snapshot: Snapshot | None, rows: int, progress: Progress
     ) -> tuple[PartitionFold, int]:
         """The fold of all rows, with every entity's value written."""
         fold, states = PartitionFold.start(self._kernel), dict[bytes, EntityState]()
@@ -150,12 +142,12 @@ class Rebuild:
             entries = await asyncio.to_thread(self._slice, snapshot, partition, start, min(start + SLICE_ROWS, rows))
             if written:
                 touched = {entry.key for entry in entries if entry.record is not None}
-                await self._load(partition, marker, touched - states.keys(), states)
+                await self._load(claim, touched - states.keys(), states)
             await asyncio.to_thread(fold.advance, entries, states)
             if len(states) > MOST_ENTITIES:
-                written += await self._write(partition, marker, states)
+                written += await self._write(claim, states)
                 states.clear()
-        written += await self._write(partition, marker, states)
+        written += await self._write(claim, states)
         progress(partition, rows, rows)
         return fold, written
 
@@ -171,17 +163,20 @@ class Rebuild:
             )
         return entries
 
-    async def _load(self, partition: int, marker: bytes, entities: Iterable[bytes], states: dict[bytes, EntityState]) -> None:
+    async def _load(self, claim: Claim, entities: Iterable[bytes], states: dict[bytes, EntityState]) -> None:
         for chunk in _chunks(sorted(entities)):
-            fence, values = await self._builder.load(self._view.log, partition, chunk)
-            if fence != marker:
-                await self._builder.renew(self._view.log, partition, marker)  # says that the claim is gone
-            states |= {entity: self._kernel.decode(value) for entity, value in values.items()}
+            states |= {entity: self._kernel.decode(value) for entity, value in (await claim.load(chunk)).items()}
 
-    async def _write(self, partition: int, marker: bytes, states: dict[bytes, EntityState]) -> int:
+    async def _write(self, claim: Claim, states: dict[bytes, EntityState]) -> int:
         for chunk in _chunks(states):
-            await self._builder.write(self._view.log, partition, marker, {entity: self._kernel.encode(states[entity]) for entity in chunk})
+            await claim.write({entity: self._kernel.encode(states[entity]) for entity in chunk})
         return len(states)
+
+
+async def _renew(claim: Claim) -> None:
+    while True:
+        await asyncio.sleep(LEASE_MS / 4000)
+        await claim.renew()
 
 
 def _chunks(entities: Iterable[bytes]) -> Iterable[list[bytes]]:

@@ -22,7 +22,7 @@ from tidemill.fold import empty_fence
 from tidemill.kafka import admin
 from tidemill.kernel import ViewKernel
 from tidemill.offline_store import OfflineStore
-from tidemill.online_builder import ClaimLost, OnlineBuilder, marker_of
+from tidemill.online_builder import Claim, ClaimLost
 from tidemill.rebuild import Rebuild, Rebuilt
 from tidemill.redis_link import RedisLink
 from tidemill.topics import fence_key, state_key, view_folder, view_topic
@@ -179,9 +179,9 @@ async def test_two_at_once(rig: Mirrored, monkeypatch: pytest.MonkeyPatch) -> No
     await asyncio.to_thread(rig.wait_folded)
     await asyncio.to_thread(rig.wait_mirrored)
     view = rig.project.views["by_shop"]
-    marker = marker_of(empty_fence(ViewKernel(view)), 9, "another")
     async with RedisLink(rig.redis_url) as link:
-        assert await OnlineBuilder(link, rig.name).claim(view.log, 1, marker)
+        assert await Claim(link, rig.name, view.log, 1, empty_fence(ViewKernel(view))).take()
+        marker = rig.store.get(fence_key(rig.name, view.log, 1))
         before = rig.store.get(fence_key(rig.name, view.log, 0))
         with pytest.raises(TidemillError, match="'by_shop' partition 1 is being rebuilt by somebody else"):
             await rebuilt(rig, "by_shop", 1)
@@ -199,13 +199,13 @@ async def test_a_claim_that_is_gone(rig: Mirrored, monkeypatch: pytest.MonkeyPat
     await asyncio.to_thread(rig.produce, 500)
     await asyncio.to_thread(rig.wait_folded)
     await asyncio.to_thread(rig.wait_mirrored)
-    write = OnlineBuilder.write
+    write = Claim.write
 
-    async def losing(self: OnlineBuilder, *arguments: object) -> None:
+    async def losing(self: Claim, *arguments: object) -> None:
         rig.store.flushall()
         await write(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(OnlineBuilder, "write", losing)
+    monkeypatch.setattr(Claim, "write", losing)
     with pytest.raises(ClaimLost, match="run it again"):
         await rebuilt(rig, "by_card", 2)
     await asyncio.to_thread(rig.wait_folded)
@@ -222,7 +222,7 @@ async def test_what_fails_gives_the_partition_up(rig: Mirrored, monkeypatch: pyt
     async def failing(*_: object) -> None:
         raise OSError("no more")
 
-    monkeypatch.setattr(OnlineBuilder, "write", failing)
+    monkeypatch.setattr(Claim, "write", failing)
     with pytest.raises(OSError, match="no more"):
         await rebuilt(rig, "by_card", 2)
     assert not claimed(rig, 2)

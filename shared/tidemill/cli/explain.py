@@ -56,25 +56,26 @@ def explain(
 
     found = asyncio.run(run())
     if json:
-        typer.echo(
-            msgspec.json.encode(found._asdict() | {"newest": None if found.newest is None else found.newest._asdict()} | _named(found))
-        )
+        typer.echo(as_json(found))
     else:
-        _print(found)
+        show(found)
     raise typer.Exit(1 if found.differences else 0)
 
 
-def _named(found: Explanation) -> dict[str, object]:
-    """The parts as objects with names."""
-    return {
+def as_json(found: Explanation) -> bytes:
+    """For machines: every part an object with names; NaN and infinities are null."""
+    parts = {
+        "newest": None if found.newest is None else found.newest._asdict(),
         "online": None if found.online is None else found.online._asdict(),
         "offline": None if found.offline is None else found.offline._asdict(),
         "features": [feature._asdict() for feature in found.features],
         "differences": [difference._asdict() for difference in found.differences],
     }
+    return msgspec.json.encode(found._asdict() | parts)
 
 
-def _print(found: Explanation) -> None:
+def show(found: Explanation) -> None:
+    """For a person."""
     say = Text.assemble
     console.print(
         say((found.entity, "bold"), f" of view {found.view}, log {found.log}, partition {found.partition}, at {moment(found.time_ms)}")

@@ -23,13 +23,8 @@ def number(value: Any) -> str:
 
 
 def moment(time_ms: int | None) -> str:
-    """A time, "-" where there is none; one that no calendar has as a number."""
-    if time_ms is None:
-        return "-"
-    try:
-        return rfc3339(time_ms)
-    except (ValueError, OverflowError, OSError):
-        return f"{time_ms} ms"
+    """A time, "-" where there is none."""
+    return "-" if time_ms is None else rfc3339(time_ms)
 
 
 def print_counterexample(console: Console, example: Counterexample) -> None:

@@ -1,0 +1,149 @@
+"""The audit as a service beside the running system: what is altered by hand is found within one period, told, shown, and over once mended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from tests.features.rig import ROOT, Worker, until
+from tests.rebuild.conftest import Mirrored
+
+from tidemill.kafka import consumer
+from tidemill.kernel import ViewKernel
+from tidemill.records import AlertRecord, decoder
+from tidemill.topics import alerts_topic, state_key
+
+pytestmark = pytest.mark.integration
+
+
+def audited(rig: Mirrored) -> Worker:
+    """Start the audit, with a short period."""
+    environment = {"TIDEMILL_OFFLINE": rig.offline, "TIDEMILL_AUDIT_PERIOD": "2s", "TIDEMILL_AUDIT_CPU": "0.5"}
+    return rig.worker("tidemill_audit", **environment)
+
+
+def alter(rig: Mirrored, entity: bytes) -> int:
+    """Add one to a number of a card's newest tile, as a person with a client would: with a valid checksum. Returns the partition."""
+    view = rig.project.views["by_card"]
+    kernel, partition = ViewKernel(view), rig.partition("by_card", entity)
+    key = state_key(rig.name, view.log, partition, entity)
+    state = kernel.decode(rig.store.get(key))  # type: ignore[arg-type]
+    state.slots[0][0] += 1.0
+    rig.store.set(key, kernel.encode(state))
+    return partition
+
+
+async def alerts(rig: Mirrored) -> list[AlertRecord]:
+    """What the alerts topic holds."""
+    reader, target = consumer(rig.settings), TopicPartition(alerts_topic(rig.name), 0)
+    await reader.start()
+    reader.assign([target])
+    await reader.seek_to_beginning(target)
+    end, found = (await reader.end_offsets([target]))[target], list[AlertRecord]()
+    while await reader.position(target) < end:
+        for records in (await reader.getmany(timeout_ms=200)).values():
+            found += [decoder(AlertRecord).decode(record.value) for record in records]
+    await reader.stop()
+    return found
+
+
+def tidemill(rig: Mirrored, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of a command."""
+    environment = {
+        "KAFKA_BOOTSTRAP_SERVERS": rig.kafka,
+        "REDIS_URL": rig.redis_url,
+        "TIDEMILL_OFFLINE": rig.offline,
+        "TIDEMILL_PROJECT": str(rig.folder),
+        "PYTHONPATH": f"{ROOT}/shared:{ROOT}/services:{ROOT}",
+        "COLUMNS": "250",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from tidemill.cli import main; main()", *arguments],
+        env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=120,
+    )  # fmt: skip
+    return done.returncode, done.stdout.decode()
+
+
+def settled(rig: Mirrored, events: int) -> None:
+    """Everything produced is folded and mirrored."""
+    rig.start()
+    rig.produce(events)
+    rig.wait_folded()
+    rig.wait_mirrored()
+
+
+def logged(worker: Worker, message: str) -> list[dict[str, Any]]:
+    """Its log lines with this message."""
+    lines = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["message"] == message]
+
+
+def test_a_tile_altered_by_hand(rig: Mirrored) -> None:
+    """Metric, alert, log and counter-example name it; a rebuild mends it, and then the alert is closed. The commands show the same."""
+    settled(rig, 1_500)
+    audit = audited(rig)
+    until(lambda: audit.metric("tidemill_audit_rounds_total") >= 1, audit.tail)
+    assert audit.metric("tidemill_audit_values_differing") == 0
+    compared = audit.metric("tidemill_audit_values_compared_total")
+    assert compared > 100
+    partition = alter(rig, b"card-5")
+    until(lambda: audit.metric("tidemill_audit_values_differing") == 1, audit.tail)
+    until(lambda: [alert.state for alert in asyncio.run(alerts(rig))] == ["opened"], audit.tail)
+    (opened,) = asyncio.run(alerts(rig))
+    assert (opened.view, opened.subject) == ("by_card", f"partition {partition}")
+    assert "card-5" in opened.message
+    (line,) = logged(audit, "the online store is not what the log says")
+    assert (line["entity"], line["partition"]) == ("card-5", partition)
+    (example,) = logged(audit, "counter-example")
+    assert example["steps"]
+    assert [(item["stored"], item["tile_ms"] is not None) for item in example["differences"]] == [
+        (example["differences"][0]["expected"] + 1.0, True)
+    ]
+    code, shown = tidemill(rig, "audit", "by_card")
+    assert code == 1
+    assert "where the online store differs" in shown
+    assert "1 differ" in shown
+    code, told = tidemill(rig, "explain", "by_card", "card-5", "--json")
+    assert code == 1
+    assert [item["slot"] for item in json.loads(told)["differences"]] == [example["differences"][0]["slot"]]
+    code, shown = tidemill(rig, "rebuild", "by_card", "--partition", str(partition))
+    assert code == 0, shown
+    until(lambda: audit.metric("tidemill_audit_values_differing") == 0, audit.tail)
+    until(lambda: [alert.state for alert in asyncio.run(alerts(rig))] == ["opened", "closed"], audit.tail)
+    assert tidemill(rig, "audit")[0] == 0
+
+
+def test_a_deleted_entity_while_events_flow(rig: Mirrored) -> None:
+    """An entity that is deleted by hand is found too, and nothing else is, however much is folded meanwhile."""
+    settled(rig, 1_000)
+    audit = audited(rig)
+    until(lambda: audit.metric("tidemill_audit_rounds_total") >= 1, audit.tail)
+    for _ in range(5):
+        rig.produce(200)
+    rig.wait_folded()
+    view, partition = rig.project.views["by_shop"], rig.partition("by_shop", b"shop-3")
+    rig.store.delete(state_key(rig.name, view.log, partition, b"shop-3"))
+    until(lambda: audit.metric("tidemill_audit_values_differing") == 1, audit.tail)
+    assert {line["entity"] for line in logged(audit, "the online store is not what the log says")} == {"shop-3"}
+
+
+def test_servers_that_are_away(rig: Mirrored, servers: Any) -> None:
+    """Redis away: the audit says so and goes on by itself."""
+    settled(rig, 300)
+    audit = audited(rig)
+    audit.wait_ready()
+    servers.halt("valkey")
+    try:
+        audit.wait_saying("redis")
+    finally:
+        servers.resume("valkey")
+    audit.wait_ready()
+    rounds = audit.metric("tidemill_audit_rounds_total")
+    until(lambda: audit.metric("tidemill_audit_rounds_total") > rounds, audit.tail)
+    assert audit.metric("tidemill_audit_values_differing") == 0
