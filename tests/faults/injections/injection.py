@@ -83,7 +83,7 @@ class Injection:
     soak: bool = False
 
 
-def until(holds: Callable[[], bool], what: str, limit_seconds: float = 30.0) -> None:
+def until(holds: Callable[[], bool], what: str, limit_seconds: float = 60.0) -> None:
     """Return once something holds. Raises TimeoutError saying what does not."""
     end = time.monotonic() + limit_seconds
     while not holds():
