@@ -10,7 +10,6 @@ second a line of JSON on its output tells how things stand; a line on its input 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import itertools
 import os
@@ -18,82 +17,32 @@ import random
 import sys
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
+import httpx
 import msgspec
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from tests.faults.logcheck import PartitionCheck, missing
-from tests.faults.predictions import Predictions
+from tests.faults.messages import Configuration, Finish, Status
+from tests.faults.predictions import Predictions, Question
+from tests.faults.sampling import Sample, Sampler
+from tests.faults.served import Answer, ask, compare
 from tests.faults.tables import TableCheck
 from tests.faults.tally import Tally
 
-from tidemill.errors import TidemillError, Unavailable
-from tidemill.fences import Fence
 from tidemill.kafka import consumer
 from tidemill.kernel import ViewKernel
 from tidemill.offline_store import OfflineStore
 from tidemill.project import load_project
 from tidemill.redis_link import RedisLink
 from tidemill.settings import KafkaSettings
-from tidemill.topics import fence_key, state_key, view_topic
+from tidemill.topics import view_topic
 
-HOLD_SECONDS = 8.0
-TABLES_SECONDS = 10.0
-SAMPLE_ENTITIES = 20
-_PORTION = 400
-_FOLD_AT_ONCE = 2_000
-
-
-class Configuration(msgspec.Struct, frozen=True):
-    """Where everything is."""
-
-    kafka: str
-    redis_url: str
-    offline: str
-    project: str
-    seed: int
-    samples_per_second: float = 20
-
-
-class Rewind(NamedTuple):
-    """A fence that went back, when it was seen (monotonic seconds). `found` None: it was gone."""
-
-    at: float
-    place: str
-    before: int
-    found: int | None
-
-
-class Finish(msgspec.Struct, frozen=True):
-    """What must be there in the end: acknowledged numbers of each producer, and the spoiled ones among them."""
-
-    sent: dict[int, tuple[int, set[int]]]
-
-
-class Status(msgspec.Struct):
-    """How things stand. `behind`: samples that could not be judged, since the store had gone back."""
-
-    counts: dict[str, int]
-    findings: list[str]
-    rewinds: list[Rewind]
-    events: int = 0
-    samples: int = 0
-    values: int = 0
-    behind: int = 0
-    rows: int = 0
-    predictions: int = 0
-    recomputed: int = 0
-    repeated: int = 0
-    fold: dict[str, int] = {}
-    finished: bool = False
-
-
-class Sample(NamedTuple):
-    """A fence and values, as they were read in one command."""
-
-    fence: Fence | None
-    values: dict[bytes, bytes | None]
+HOLD_SECONDS, TABLES_SECONDS = 8.0, 10.0
+_PORTION, _FOLD_AT_ONCE = 400, 2_000
+_Waiting = tuple[int, int, float, Sample | Answer | Question]
+"""A position, the order of coming, when it came (monotonic seconds), and what is to be judged there."""
 
 
 class Checker:
@@ -103,53 +52,49 @@ class Checker:
         self._config, self._tell_to = config, tell_to
         self._project = load_project(Path(config.project))
         self._tally = Tally()
-        kernels = {view.name: ViewKernel(view) for view in self._project.views.values()}
-        self._checks = {
-            TopicPartition(view_topic(self._project.name, view.log), partition): PartitionCheck(
-                view, kernels[view.name], partition, self._tally
-            )
-            for view in self._project.views.values()
-            for partition in range(view.partitions)
-        }
-        self._store = OfflineStore(config.offline)
-        self._predictions = Predictions(self._project, self._store, self._tally)
-        self._tables = [TableCheck(view, list(self._of(view.name).values()), self._store) for view in self._project.views.values()]
-        self._pick = random.Random(config.seed)
-        self._turns = itertools.count()
-        self._queues: dict[TopicPartition, list[tuple[int, int, float, Any]]] = {tp: [] for tp in self._checks}
-        self._fences: dict[TopicPartition, int] = {}
-        self._kafka = KafkaSettings(bootstrap_servers=config.kafka)
-        self._reader = consumer(self._kafka)
-        self._holding = True
         self.status = Status(self._tally.counts, self._tally.findings, [])
-
-    def _of(self, view: str) -> dict[TopicPartition, PartitionCheck]:
-        return {tp: check for tp, check in self._checks.items() if check.view.name == view}
+        views = self._project.views.values()
+        kernels = {view.name: ViewKernel(view) for view in views}
+        self._checks = {
+            TopicPartition(view_topic(self._project.name, view.log), p): PartitionCheck(view, kernels[view.name], p, self._tally)
+            for view in views
+            for p in range(view.partitions)
+        }
+        self._by_view = {view.name: [check for check in self._checks.values() if check.view is view] for view in views}
+        store = OfflineStore(config.offline)
+        self._predictions = Predictions(self._project, store, self._tally)
+        self._tables = [TableCheck(view, self._by_view[view.name], store) for view in views]
+        self._queues: dict[TopicPartition, list[_Waiting]] = {tp: [] for tp in self._checks}
+        self._turns = itertools.count()
+        self._sampler = Sampler(self._project.name, self._checks, self.status, random.Random(config.seed), self._put)
+        self._reader = consumer(KafkaSettings(bootstrap_servers=config.kafka))
+        self._hold_seconds = HOLD_SECONDS
 
     async def run(self, commands: asyncio.StreamReader) -> None:
         """Checks until told that all has come to its end, checks the rest, and returns."""
         await self._connect()
         async with RedisLink(self._config.redis_url, timeout_seconds=2) as link:
-            tasks = [
-                asyncio.create_task(self._sample(link)),
-                asyncio.create_task(self._compare_tables()),
-                asyncio.create_task(self._tell()),
+            telling = asyncio.create_task(self._tell())
+            per_second = self._config.samples_per_second
+            checking = [
+                asyncio.create_task(work)
+                for work in (
+                    self._work(),
+                    self._compare_tables(),
+                    self._sampler.read_store(link, per_second),
+                    self._sampler.ask_serving(link, self._config.serving, per_second / 4),
+                )
             ]
-            work = asyncio.create_task(self._work())
             line = asyncio.create_task(commands.readline())
-            await asyncio.wait([line, work, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in (work, *tasks):
-                if task.done():
-                    task.result()
-            self._holding = False
-            tasks[0].cancel()
-            tasks[1].cancel()
-            await asyncio.gather(*tasks[:2], return_exceptions=True)
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            done, _ = await asyncio.wait([line, telling, *checking], return_when=asyncio.FIRST_COMPLETED)
+            for task in checking:
+                task.cancel()
+            await asyncio.gather(*checking, return_exceptions=True)
+            for ended in done:
+                ended.result()
             if line.done() and line.result():
                 await self._finish(link, msgspec.json.decode(line.result(), type=Finish))
-            tasks[2].cancel()
+            telling.cancel()
         await self._reader.stop()
 
     async def _connect(self) -> None:
@@ -159,36 +104,7 @@ class Checker:
         for tp in topics:
             self._reader.seek(tp, 0)
 
-    async def _sample(self, link: RedisLink) -> None:
-        """Reads a fence with entities of its partition at random moments, and as fast as it can for a moment now and then."""
-        while True:
-            hammering = self._pick.random() < 0.1
-            for _ in range(20 if hammering else 1):
-                tp = self._pick.choice(list(self._checks))
-                known = self._checks[tp].entities
-                with contextlib.suppress(TidemillError):
-                    await self._read(link, tp, self._pick.sample(known, min(len(known), SAMPLE_ENTITIES)))
-            await asyncio.sleep(self._pick.expovariate(self._config.samples_per_second))
-
-    async def _read(self, link: RedisLink, tp: TopicPartition, entities: list[bytes]) -> int:
-        """Reads and queues a sample; returns the position of the fence."""
-        check = self._checks[tp]
-        keys = [state_key(self._project.name, check.view.log, tp.partition, entity) for entity in entities]
-        encoded, *values = await link.call(b"MGET", fence_key(self._project.name, check.view.log, tp.partition), *keys)
-        try:
-            fence = None if encoded is None else Fence.decode(encoded)
-        except msgspec.DecodeError as error:
-            self._tally.add("different", f"{check.name}: the fence cannot be read", [(encoded, str(error))])
-            return 0
-        found, before = 0 if fence is None else fence.next, self._fences.get(tp, 0)
-        if found < before:
-            self.status.rewinds.append(Rewind(time.monotonic(), check.name, before, None if fence is None else found))
-        self._fences[tp] = found
-        if fence is not None and not fence.builder:
-            self._put(tp, found, Sample(fence, dict(zip(entities, values, strict=True))))
-        return found
-
-    def _put(self, tp: TopicPartition, position: int, what: Any) -> None:
+    def _put(self, tp: TopicPartition, position: int, what: Sample | Answer | Question) -> None:
         heapq.heappush(self._queues[tp], (position, next(self._turns), time.monotonic(), what))
 
     async def _work(self) -> None:
@@ -212,20 +128,26 @@ class Checker:
     async def _settle(self, tp: TopicPartition) -> None:
         """Judges what has waited long enough, in the order of the log."""
         queue, check = self._queues[tp], self._checks[tp]
-        while queue and (not self._holding or queue[0][2] < time.monotonic() - HOLD_SECONDS):
+        while queue and queue[0][2] < time.monotonic() - self._hold_seconds:
             position, _, _, what = heapq.heappop(queue)
-            if position < check.next:
-                if isinstance(what, Sample):
-                    self.status.behind += 1
-                else:
-                    self._predictions.too_late(what)
-                continue
-            await self._fold_to(tp, position)
-            if isinstance(what, Sample):
+            if position >= check.next:
+                await self._fold_to(tp, position)
+                self._judge(check, what)
+            elif isinstance(what, Question):
+                self._predictions.too_late(what)
+            else:
+                self.status.behind += 1
+
+    def _judge(self, check: PartitionCheck, what: Sample | Answer | Question) -> None:
+        match what:
+            case Sample():
                 self.status.samples += 1
                 self.status.values += len(what.values)
                 check.judge(what.fence, what.values)
-            else:
+            case Answer():
+                self.status.served += len(what.values)
+                compare(check, what)
+            case Question():
                 self._predictions.answer(what, check.reading(what.key, what.time_ms))
 
     async def _fold_to(self, tp: TopicPartition, position: int) -> None:
@@ -253,9 +175,7 @@ class Checker:
             await asyncio.sleep(1)
 
     def _print(self) -> None:
-        status = self.status
-        status.events = sum(check.naive.counts["folded"] for check in self._checks.values())
-        predictions = self._predictions
+        status, predictions = self.status, self._predictions
         status.predictions, status.recomputed, status.repeated = predictions.records, predictions.recomputed, predictions.repeated
         totals = [check.naive.counts for check in self._checks.values()]
         status.fold = {name: sum(total[name] for total in totals) for name in totals[0]}
@@ -265,47 +185,41 @@ class Checker:
 
     async def _finish(self, link: RedisLink, finish: Finish) -> None:
         """Everything, now that nothing moves any more."""
+        self._hold_seconds = -1
         ends = await self._reader.end_offsets(list(self._checks))
         while await self._read_predictions():
             pass
-        for tp, check in self._checks.items():
-            await self._settle(tp)
-            await self._fold_to(tp, ends[tp])
-            await self._whole(link, tp)
-            if check.next != ends[tp]:
-                self._tally.add("different", f"{check.name}: the fence lies behind the end", [(check.next, ends[tp])])
-        for view in self._project.views:
-            self._tally.add("lost", f"{view}: events", missing(self._of(view).values(), finish.sent))
+        async with httpx.AsyncClient(base_url=self._config.serving, timeout=30, trust_env=False) as http:
+            for tp, check in self._checks.items():
+                await self._settle(tp)
+                await self._fold_to(tp, ends[tp])
+                await self._whole(link, http, tp, check)
+        for view, checks in self._by_view.items():
+            self._tally.add("lost", f"{view}: events", missing(checks, finish.sent))
         for table in self._tables:
             self.status.rows += await asyncio.to_thread(table.compare, whole=True)
         await asyncio.to_thread(self._predictions.finish)
         self.status.finished = True
         self._print()
 
-    async def _whole(self, link: RedisLink, tp: TopicPartition) -> None:
-        """Every entity of a partition."""
-        check = self._checks[tp]
+    async def _whole(self, link: RedisLink, http: httpx.AsyncClient, tp: TopicPartition, check: PartitionCheck) -> None:
+        """Every entity of a partition, as it is stored and as it is served; the fence stands at the end of the log."""
         entities = check.entities
         for start in range(0, max(1, len(entities)), _PORTION):
-            await self._retried(link, tp, entities[start : start + _PORTION])
-            while self._queues[tp]:
-                position, _, _, sample = heapq.heappop(self._queues[tp])
+            portion = entities[start : start + _PORTION]
+            await self._sampler.read_insistently(link, tp, portion)
+            found = [what for position, *_, what in self._queues[tp] if isinstance(what, Sample) and position == check.next]
+            self._queues[tp].clear()
+            if not found:
+                check.tell("different", "the fence is not at the end of the log", [check.next])
+            for sample in found:
                 self.status.values += len(sample.values)
-                if position == check.next:
-                    check.judge(sample.fence, sample.values, naively=_PORTION)
-                else:
-                    self._tally.add("different", f"{check.name}: the store stands elsewhere in the end", [(position, check.next)])
-            await asyncio.sleep(0)
-
-    async def _retried(self, link: RedisLink, tp: TopicPartition, entities: list[bytes]) -> None:
-        for _ in range(50):
-            try:
-                await self._read(link, tp, entities)
-            except Unavailable:
-                await asyncio.sleep(0.2)
+                check.judge(sample.fence, sample.values, naively=_PORTION)
+            answer = await ask(http, check.view, portion)
+            if answer is None:
+                check.tell("different", "is not served in the end", [tp])
             else:
-                return
-        raise TidemillError("the online store does not answer in the end")
+                self._judge(check, answer)
 
 
 async def _main(config: Configuration) -> None:

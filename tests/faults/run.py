@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 from tests.faults.asking import MODEL, Clients
-from tests.faults.checker import Configuration, Finish
 from tests.faults.closing import Closing
 from tests.faults.injections.ground import Ground
 from tests.faults.injections.injection import Injection, Missed
+from tests.faults.messages import Configuration, Finish
 from tests.faults.progress import Progress
 from tests.faults.report import Display, Report
 from tests.faults.resources import Resources
@@ -72,7 +72,7 @@ class Run:
         self.clients = Clients(self.kafka, rig.stack.urls["inference"], plan.seed, plan.cases_per_second)
         self.resources = Resources(Path(rig.stack.offline))
         self._display = Display(self.report, self._figures)
-        config = Configuration(rig.stack.kafka, rig.redis_url, rig.stack.offline, str(PROJECT), plan.seed)
+        config = Configuration(rig.stack.kafka, rig.redis_url, rig.stack.urls["serving"], rig.stack.offline, str(PROJECT), plan.seed)
         self.checker = CheckerProcess(rig.home, config, self._display.line)
         self._rewinding: list[tuple[float, float]] = []
         self._began = time.monotonic()
@@ -222,7 +222,8 @@ class Run:
         report.seconds = round(time.monotonic() - self._began, 1)
         report.resources, report.table_files = self.resources.usage(), self.resources.table_files
         report.checked |= {
-            name: getattr(status, name) for name in ("samples", "values", "behind", "rows", "predictions", "recomputed", "repeated")
+            name: getattr(status, name)
+            for name in ("samples", "values", "behind", "served", "rows", "predictions", "recomputed", "repeated")
         } | status.fold
         report.checked |= {"sent_twice": sum(sender.repeated for sender in self.traffic.senders)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pytest
 from tests.faults.logcheck import PartitionCheck, missing
 from tests.faults.logs import EVENTS, NOW_MS, checks, events, records, world
+from tests.faults.served import Answer, compare
 from tests.faults.tables import TableCheck
 from tests.faults.tally import Tally
 from tests.proof.world import World
@@ -105,6 +107,24 @@ def test_a_fence_that_is_wrong(made: World, field: str) -> None:
     fence, values = stored(made, check)
     check.judge(msgspec.structs.replace(fence, **{field: getattr(fence, field) + 1}), values)
     assert tally.counts["different"] == 1
+
+
+def test_features_that_are_served(made: World) -> None:
+    """An answer that is what the log gives is right; one with another number, or none, is not."""
+    tally = Tally()
+    check = checks(made, "places", tally)[0]
+    key, names = check.entities[0], [feature.name for feature in check.view.served]
+    time_ms = NOW_MS + 4_000 * EVENTS
+    reading = check.reading(key, time_ms)
+    assert reading is not None
+    shown: dict[str, float | None] = {name: None if math.isnan(x) else x for name, x in zip(names, reading.values, strict=True)}
+    compare(check, Answer(time_ms, {key: shown, b"nobody": dict.fromkeys(names, None)}))
+    assert tally.findings == []
+    number = shown["count_10m"]
+    assert number is not None
+    compare(check, Answer(time_ms, {key: shown | {"count_10m": number + 1}}))
+    compare(check, Answer(time_ms, {key: shown | {"count_10m": None}}))
+    assert tally.counts["different"] == 2
 
 
 def test_events_lost_on_the_way(made: World) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from tests.faults.checker import Configuration, Finish, Rewind, Status
 from tests.faults.injections.ground import ROOT
+from tests.faults.messages import Configuration, Finish, Rewind, Status
 
 _LINE_BYTES = 1 << 24
 

@@ -1,0 +1,52 @@
+"""What the checker's process and its starter say to each other."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """Where everything is."""
+
+    kafka: str
+    redis_url: str
+    serving: str
+    offline: str
+    project: str
+    seed: int
+    samples_per_second: float = 20
+
+
+class Rewind(NamedTuple):
+    """A fence that went back, when it was seen (monotonic seconds). `found` None: it was gone."""
+
+    at: float
+    place: str
+    before: int
+    found: int | None
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """What must be there in the end: acknowledged numbers of each producer, and the spoiled ones among them."""
+
+    sent: dict[int, tuple[int, set[int]]]
+
+
+class Status(msgspec.Struct):
+    """How things stand. `behind`: samples that could not be judged, since the store had gone back."""
+
+    counts: dict[str, int]
+    findings: list[str]
+    rewinds: list[Rewind]
+    samples: int = 0
+    values: int = 0
+    behind: int = 0
+    served: int = 0
+    rows: int = 0
+    predictions: int = 0
+    recomputed: int = 0
+    repeated: int = 0
+    fold: dict[str, int] = {}
+    finished: bool = False

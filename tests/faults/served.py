@@ -1,0 +1,46 @@
+"""What feature serving answers, compared with the log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import httpx
+from tests.faults.logcheck import PartitionCheck
+from tests.faults.oracle import differing
+
+from tidemill.declarations import FeatureView
+from tidemill.values import serve
+
+
+class Answer(NamedTuple):
+    """An answer of feature serving: the features of some entities at a time."""
+
+    time_ms: int
+    values: dict[bytes, dict[str, float | None]]
+
+
+async def ask(http: httpx.AsyncClient, view: FeatureView, entities: Sequence[bytes]) -> Answer | None:
+    """All features of entities of a view now; None when serving does not give them (it is away, or the view is being rebuilt)."""
+    time_ms = time.time_ns() // 1_000_000
+    names = [feature.name for feature in view.served]
+    given = [int(key) if view.source.base_type(view.key.field) is int else key.decode() for key in entities]
+    body = {"entities": {view.key.name: given}, "features": [f"{view.name}:{name}" for name in names], "as_of": time_ms}
+    try:
+        response = await http.post("/get-online-features", json=body)
+    except httpx.HTTPError:
+        return None
+    if response.status_code != httpx.codes.OK or (answer := response.json())["metadata"].get("rebuilding"):
+        return None
+    columns = dict(zip(names, answer["results"][1:], strict=True))
+    return Answer(time_ms, {key: {name: column["values"][row] for name, column in columns.items()} for row, key in enumerate(entities)})
+
+
+def compare(check: PartitionCheck, answer: Answer) -> None:
+    """Compares an answer with what the view shows where the fold is."""
+    names = [feature.name for feature in check.view.served]
+    for key, shown in answer.values.items():
+        served = serve(check.view, check.reading(key, answer.time_ms), answer.time_ms)
+        expected = dict(zip(names, served.values, strict=True))
+        check.tell("different", "features that were served", [(key, wrong) for wrong in differing(expected, shown)])
