@@ -192,7 +192,7 @@ def _free_ports() -> tuple[int, int]:
         return one.getsockname()[1], two.getsockname()[1]
 
 
-def wait_until(holds: Callable[[], bool], what: str, limit_seconds: float = 30) -> None:
+def wait_until(holds: Callable[[], bool], what: str, limit_seconds: float = 60) -> None:
     """Wait for something to hold; a node that cannot say counts as no."""
     end = time.monotonic() + limit_seconds
     while True:
