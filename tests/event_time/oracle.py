@@ -1,0 +1,93 @@
+"""What event time means, said in the naive way: every event is kept, every window computed from scratch. No tiles, no fold, no states."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from tidemill.aggregations import Age
+from tidemill.declarations import Feature, FeatureView
+
+
+class Told(NamedTuple):
+    """One event of one entity as its publisher told it."""
+
+    entity: str
+    time_ms: int
+    known_ms: int
+    id: str | None
+    x: int | None
+
+
+@dataclass
+class Naive:
+    """All events that an entity of a view accepts. `duplicates`, `late` and `late_by_ms` tell what became of the others."""
+
+    view: FeatureView
+    accepted: list[Told] = field(default_factory=list)
+    late_by_ms: list[int] = field(default_factory=list)
+    duplicates: int = 0
+
+    @property
+    def newest_ms(self) -> int:
+        """Time of the newest accepted event."""
+        return max(event.time_ms for event in self.accepted)
+
+    def offer(self, event: Told) -> bool:
+        """Takes an event, or not; False: it is too late."""
+        horizon_ms = max(feature.window_ms or 0 for feature in self.view.served) + (self.view.ahead_ms or 0)
+        behind_ms = self.newest_ms - event.time_ms if self.accepted else 0
+        if behind_ms > horizon_ms:
+            self.late_by_ms.append(behind_ms)
+            return False
+        recent = [accepted.id for accepted in self.accepted if accepted.id is not None][-self.view.dedupe :]
+        if event.id is not None and event.id in recent:
+            self.duplicates += 1
+            return True
+        if behind_ms > 0:
+            self.late_by_ms.append(behind_ms)
+        self.accepted.append(event)
+        return True
+
+    def serve(self, time_ms: int) -> list[tuple[str, float]]:
+        """Status and value of each feature at a time that no event known by then lies further behind than its view lets events wait."""
+        newest_ms = self._seen_ms(time_ms)
+        if newest_ms is None:
+            return [("NOT_FOUND", math.nan)] * len(self.view.served)
+        if self.view.ttl_ms is not None and time_ms - newest_ms > self.view.ttl_ms:
+            return [("OUTSIDE_MAX_AGE", math.nan)] * len(self.view.served)
+        return [self._feature(feature, time_ms) for feature in self.view.served]
+
+    def _seen_ms(self, time_ms: int) -> int | None:
+        """The newest event; where events wait, the newest one whose finest tile has begun."""
+        if not self.accepted or self.view.ahead_ms is None or self.newest_ms <= time_ms:
+            return self.newest_ms if self.accepted else None
+        finest_ms = min(feature.tile_ms for feature in self.view.served)
+        begun = [event.time_ms for event in self.accepted if event.time_ms // finest_ms <= time_ms // finest_ms]
+        return min(max(begun), time_ms) if begun else None
+
+    def _feature(self, feature: Feature, time_ms: int) -> tuple[str, float]:
+        events = self.accepted
+        if feature.window_ms is None:
+            whole = self.newest_ms <= time_ms + 60_000
+        else:
+            first, last = (time_ms - feature.window_ms) // feature.tile_ms, time_ms // feature.tile_ms
+            events = [event for event in events if first <= event.time_ms // feature.tile_ms <= last]
+            whole = self.view.ahead_ms is not None or first >= self._kept_from(feature)
+        value = feature.aggregation.oracle([(event.time_ms, _column(feature, event)) for event in events])
+        if isinstance(feature.aggregation, Age):
+            age_ms = time_ms - value
+            value = (age_ms if self.view.ahead_ms is None else max(age_ms, 0)) / 1000 if math.isfinite(value) else math.nan
+        if not whole:
+            return "INVALID", math.nan
+        return ("NULL_VALUE" if math.isnan(value) else "PRESENT"), value
+
+    def _kept_from(self, feature: Feature) -> int:
+        """The oldest tile of this length that is kept where events do not wait."""
+        longest_ms = max(other.window_ms or 0 for other in self.view.served if other.tile_ms == feature.tile_ms)
+        return self.newest_ms // feature.tile_ms - longest_ms // feature.tile_ms
+
+
+def _column(feature: Feature, event: Told) -> Any:
+    return 1 if feature.aggregation.column is None else event.x

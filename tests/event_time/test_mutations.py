@@ -1,0 +1,141 @@
+"""Each rule of event time, switched off in turn, is missed by the properties of test_agreement: a check that cannot fail is worth nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis.strategies import data
+from tests.event_time import test_agreement
+from tests.event_time.test_agreement import DIVISIONS, agree
+from tests.event_time.world import VIEWS, streams
+
+from tidemill.dead_letters import letter_of_refused
+from tidemill.fold import PartitionFold
+from tidemill.kernel import ViewKernel, _Resolution
+from tidemill.packed import NEVER, EntityState, TileRows
+from tidemill_features.worker import Worker
+from tidemill_ingestion.routing import _Route
+
+EXAMPLES = 600
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def caught() -> bool:
+    """Whether the property fails on some stream."""
+
+    @settings(max_examples=EXAMPLES, phases=[Phase.generate], derandomize=True, database=None)
+    @given(streams(in_order=False, min_size=18), *DIVISIONS, data())
+    def attempt(stream: Any, cuts: Any, cache_bytes: int, drawn: Any) -> None:
+        agree(stream, cuts, cache_bytes, drawn)
+
+    try:
+        attempt()
+    except (AssertionError, BaseExceptionGroup):
+        return True
+    return False
+
+
+def horizon(patch: pytest.MonkeyPatch) -> None:
+    """A waiting event makes events of the present late."""
+    made = ViewKernel.__init__
+
+    def init(self: ViewKernel, view: Any) -> None:
+        made(self, view)
+        self.horizon_ms = (self.horizon_ms or 0) - (view.ahead_ms or 0)
+
+    patch.setattr(ViewKernel, "__init__", init)
+
+
+def kept(patch: pytest.MonkeyPatch) -> None:
+    """A waiting event drops tiles that the present needs."""
+    made = _Resolution.__init__
+
+    def init(self: _Resolution, tile_ms: int, *given: Any) -> None:
+        made(self, tile_ms, *given)
+        self.kept_tiles = self.longest_ms // tile_ms if tile_ms else 0
+
+    patch.setattr(_Resolution, "__init__", init)
+
+
+def newest(patch: pytest.MonkeyPatch) -> None:
+    """A waiting event keeps an entity from expiring, and makes one that has nothing yet be found."""
+    patch.setattr(ViewKernel, "_newest_by", lambda self, time_ms, passed, tiles: time_ms)
+
+
+def passed(patch: pytest.MonkeyPatch) -> None:
+    """An entity whose old events are out of reach is forgotten as soon as an event waits."""
+    patch.setattr(ViewKernel, "_let_pass", lambda self, state, index: None)
+
+
+def unseen(patch: pytest.MonkeyPatch) -> None:
+    """Readings see what still waits."""
+    select = TileRows.select
+    patch.setattr(TileRows, "select", lambda self, oldest, last: select(self, oldest, last if oldest == NEVER else 2**60))
+
+
+def dedupe(patch: pytest.MonkeyPatch) -> None:
+    """An id is skipped for ever."""
+
+    class Ids(list[bytes]):
+        seen: set[bytes]
+
+        def __contains__(self, digest: object) -> bool:
+            return digest in self.seen
+
+        def append(self, digest: bytes) -> None:
+            self.seen = {*getattr(self, "seen", ()), digest}
+            super().append(digest)
+
+    made = EntityState.__init__
+
+    def init(self: EntityState, lengths: int) -> None:
+        made(self, lengths)
+        self.ids = Ids()
+        self.ids.seen = set()
+
+    patch.setattr(EntityState, "__init__", init)
+
+
+def unsent(patch: pytest.MonkeyPatch) -> None:
+    """What the fold refuses is lost."""
+
+    async def nothing(*_: object) -> None:
+        pass
+
+    patch.setattr(Worker, "_send_refused", nothing)
+
+
+def misplaced(patch: pytest.MonkeyPatch) -> None:
+    """A letter names the place of the slice's first record."""
+
+    def letter(view: Any, topic: str, partition: int, refused: Any, horizon_ms: int | None, raw: Any) -> Any:
+        return letter_of_refused(view, topic, partition, refused, horizon_ms, raw._replace(offset=0))
+
+    patch.setattr("tidemill_features.worker.letter_of_refused", letter)
+
+
+def unrefused(patch: pytest.MonkeyPatch) -> None:
+    """What lies too far ahead of a view is dropped without a letter."""
+    patch.setattr(_Route, "behind", lambda self, event: [])
+
+
+def counted_late(patch: pytest.MonkeyPatch) -> None:
+    """A duplicate is counted as late."""
+    late = PartitionFold._late
+
+    def note(self: PartitionFold, outcome: Any, *given: Any) -> bool:
+        self._counts[2] += outcome.name == "DUPLICATE"
+        return late(self, outcome, *given)
+
+    patch.setattr(PartitionFold, "_late", note)
+
+
+@pytest.mark.parametrize("mutate", [horizon, kept, newest, passed, unseen, dedupe, unsent, misplaced, unrefused, counted_late])
+def test_a_rule_switched_off_is_caught(mutate: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rule less, and some stream ends otherwise than the reference says."""
+    mutate(monkeypatch)
+    monkeypatch.setattr(test_agreement, "KERNELS", {view.name: ViewKernel(view) for view in VIEWS})
+    assert caught()
