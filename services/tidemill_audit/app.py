@@ -7,7 +7,7 @@ from functools import partial
 from tidemill.health import HealthBoard, OpsApp
 from tidemill.offline_store import OfflineStore
 from tidemill.project import load_project
-from tidemill.redis_client import redis_client
+from tidemill.redis_client import keep_asking, redis_client
 from tidemill.worker import run_together, run_workers
 from tidemill_audit.alerts import Alerts
 from tidemill_audit.rounds import Rounds
@@ -23,5 +23,5 @@ async def run(settings: AuditSettings) -> None:
     alerts = Alerts(project, settings.kafka, board)
     async with redis_client(settings.redis.url, REDIS_TIMEOUT_SECONDS, partial(board.report, "redis")) as link:
         rounds = Rounds(project, OfflineStore(settings.offline.root), link, settings.pace, alerts, board)
-        work = run_together(rounds.run(), alerts.run())
+        work = run_together(rounds.run(), alerts.run(), keep_asking(link))
         await run_workers(OpsApp(board), settings.http, work, [rounds.pulse, alerts.pulse], board)

@@ -37,7 +37,11 @@ class Pace:
         """Rests for what is owed, up to five seconds of it."""
         seconds = min(self.owed_seconds(), _LONGEST_PAUSE_SECONDS)
         time.sleep(seconds)
-        self._debt_seconds -= seconds
+        self.rested(seconds)
+
+    def rested(self, seconds: float) -> None:
+        """Takes note of a rest."""
+        self._debt_seconds = max(0.0, self._debt_seconds - seconds)
 
     def learn(self, rows: int, cpu_seconds: float) -> None:
         """Takes a measurement in: the estimate moves half of the way. One of few rows tells of the overhead only."""

@@ -24,7 +24,7 @@ log = get_logger(__name__)
 
 WAIT_SECONDS = 30.0  # for the offline writer to reach the online fence
 SHOWN_ROWS = 20  # of a counter-example in the log
-_TICK_SECONDS = 1.0
+_TICK_SECONDS, _LEAST_SECONDS = 1.0, 0.01
 
 
 class Rounds:
@@ -58,12 +58,11 @@ class Rounds:
             metrics.AUDIT_ROUNDS.inc()
 
     async def _rest_until(self, moment: float) -> None:
-        while self._pace.owed_seconds() > 0.01 or time.monotonic() < moment:
-            self._breathe_now()
-            await asyncio.sleep(min(_TICK_SECONDS, max(0.01, moment - time.monotonic())))
-
-    def _breathe_now(self) -> None:
-        self.pulse.beat()
+        while (seconds := max(self._pace.owed_seconds(), moment - time.monotonic())) > _LEAST_SECONDS:
+            nap = min(seconds, _TICK_SECONDS)
+            await asyncio.sleep(nap)
+            self._pace.rested(nap)
+            self.pulse.beat()
 
     async def _look(self, place: Place) -> None:
         audit, report = self._audits[place], AuditReport()

@@ -1,7 +1,7 @@
 """Making partitions of the online store anew from the offline store, while services go on.
 
-The offline rows are folded up to where they end, and the fence that is set then is that of the last row: feature computation goes on from there,
-from the topic, which need not hold anything older. Until it has passed the end that the topic had at the claim, services say "rebuilding".
+The offline rows are folded up to where they end, or to where feature computation had come, and the fence that is set then is that of the last one: feature
+computation goes on from there, from the topic, which need not hold anything older. Until it has passed the end that the topic had at the claim, services say "rebuilding".
 
 Memory is bounded: rows are read in slices, and entities beyond a limit are written and forgotten, to be read again when a later row touches them.
 """
@@ -21,11 +21,13 @@ from aiokafka import TopicPartition
 from tidemill.clock import Deadline
 from tidemill.declarations import FeatureView
 from tidemill.errors import StoreError, TidemillError, TornTable, Unavailable, UnknownTable
+from tidemill.fences import Fence
 from tidemill.fold import LogEntry, PartitionFold, empty_fence
 from tidemill.kafka_topics import OffsetRange, offset_ranges
 from tidemill.kernel import ViewKernel
 from tidemill.offline_store import OfflineStore, Snapshot
 from tidemill.online_builder import LEASE_MS, Claim
+from tidemill.online_store import OnlineWriter
 from tidemill.packed import EntityState
 from tidemill.project import Project
 from tidemill.proof.history import PartitionLog
@@ -76,15 +78,27 @@ class Rebuild:
 
     async def _partition(self, partition: int, progress: Progress) -> Rebuilt:
         snapshot = await asyncio.to_thread(self._snapshot)
-        rows = 0 if snapshot is None else snapshot.positions.get(partition, 0)
-        self._check(partition, rows, await self._topic_holds(partition))
+        written, topic = 0 if snapshot is None else snapshot.positions.get(partition, 0), await self._topic_holds(partition)
+        self._check(partition, written, topic)
+        applied = await self._applied(partition)
+        rows = written if applied is None else min(written, max(applied, topic.begin))
         claim = Claim(self._link, self._project, self._view.log, partition, empty_fence(self._kernel, until=rows))
         async with self._claimed(partition, claim):
             end = (await self._topic_holds(partition)).end  # nothing newer can have been served before the claim
             await claim.empty()
-            fold, written = await self._fold(partition, claim, snapshot, rows, progress)
+            fold, values = await self._fold(partition, claim, snapshot, rows, progress)
             await claim.finish(msgspec.structs.replace(fold.fence, until=end if end > rows else 0))
-        return Rebuilt(partition, rows, written, end)
+        return Rebuilt(partition, rows, values, end)
+
+    async def _applied(self, partition: int) -> int | None:
+        """How far feature computation had come before, None when nothing tells. It goes on from there where it can: what it has not folded
+        yet it may have to refuse, and only it writes dead letters."""
+        stored, _ = await OnlineWriter(self._link, self._project).load(self._view.log, partition, [])
+        try:
+            fence = None if stored is None else Fence.decode(stored)
+        except msgspec.DecodeError:
+            return None
+        return None if fence is None or fence.builder else max(fence.next, fence.until)
 
     def _snapshot(self) -> Snapshot | None:
         try:

@@ -28,6 +28,8 @@ def test_what_is_used_is_owed() -> None:
     assert owed >= 0.15
     pace.rest()
     assert pace.owed_seconds() < owed
+    pace.rested(60)
+    assert pace.owed_seconds() < 0.05
 
 
 def test_a_whole_processor_owes_nothing() -> None:

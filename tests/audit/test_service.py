@@ -100,6 +100,7 @@ def test_a_tile_altered_by_hand(rig: Mirrored) -> None:
     assert "card-5" in opened.message
     (line,) = logged(audit, "the online store is not what the log says")
     assert (line["entity"], line["partition"]) == ("card-5", partition)
+    until(lambda: len(logged(audit, "counter-example")) == 1, audit.tail)
     (example,) = logged(audit, "counter-example")
     assert example["steps"]
     assert [(item["stored"], item["tile_ms"] is not None) for item in example["differences"]] == [
@@ -130,6 +131,7 @@ def test_a_deleted_entity_while_events_flow(rig: Mirrored) -> None:
     view, partition = rig.project.views["by_shop"], rig.partition("by_shop", b"shop-3")
     rig.store.delete(state_key(rig.name, view.log, partition, b"shop-3"))
     until(lambda: audit.metric("tidemill_audit_values_differing") == 1, audit.tail)
+    until(lambda: bool(logged(audit, "counter-example")), audit.tail)
     assert {line["entity"] for line in logged(audit, "the online store is not what the log says")} == {"shop-3"}
 
 

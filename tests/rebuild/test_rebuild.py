@@ -279,3 +279,25 @@ async def test_rows_that_are_missing(rig: Mirrored, tmp_path: Path) -> None:
         await rebuilt(rig, "by_card", 1)
     await asyncio.to_thread(rig.wait_folded)
     await asyncio.to_thread(rig.check)
+
+
+def test_what_was_not_folded_yet_stays_feature_computations(rig: Mirrored) -> None:
+    """Parquet may be further than feature computation was: a rebuild ends where that was, since only feature computation writes dead letters."""
+    rig.start()
+    rig.produce(800)
+    rig.wait_folded()
+    rig.wait_mirrored()
+    rig.workers[0].process.kill()
+    rig.workers[0].process.wait()
+    folded = rig.ends()
+    rig.produce(400)
+    rig.wait_mirrored()
+    spoil(rig, "by_card")
+    done = asyncio.run(rebuilt(rig, "by_card"))
+    assert {item.partition: item.rows for item in done} == {partition: folded["by_card", partition] for partition in range(4)}
+    log = rig.project.views["by_card"].log
+    fences = {p: Fence.decode(rig.store.get(fence_key(rig.name, log, p))) for p in range(4)}  # type: ignore[arg-type]
+    assert {p: fence.until for p, fence in fences.items()} == {p: rig.ends()["by_card", p] for p in range(4)}
+    rig.worker()
+    rig.wait_folded()
+    rig.check()
