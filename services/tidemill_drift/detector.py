@@ -65,6 +65,7 @@ class Detector:
     async def run(self) -> None:
         """Follow both topics; whatever fails is told and tried again from the kept position."""
         while True:
+            self.pulse.beat()
             reader, writer = consumer(self._kafka, group=self._group, auto_offset_reset="earliest"), producer(self._kafka)
             try:
                 await ensure_topics(self._kafka, {t: topic_specs(self._project)[t] for t in (*self._topics, self._alerts)})

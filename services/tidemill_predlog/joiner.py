@@ -76,9 +76,11 @@ class Joiner:
 
     async def _follow(self) -> None:
         progress = await asyncio.to_thread(self._table.open)
+        self.pulse.beat()
         outbox = Outbox(self._kafka, self._topic, self._table, self.pulse)
         try:
             await outbox.start(progress.seq)
+            self.pulse.beat()
             join = Join(self._within_ms, progress.clock)
             stored = await asyncio.to_thread(self._feed_tables, join, progress)
             await self._feed_rest(join, stored, progress)

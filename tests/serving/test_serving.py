@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import json
+import os
+import signal
 from typing import Any
 
 import httpx
@@ -238,6 +240,27 @@ async def test_redis_away_is_503_until_it_is_back(tmp_path_factory: pytest.TempP
             answer = await _until(http, body, 200)
             assert columns(answer)["count_1d"]["values"] == [1.0]
             assert (await http.get("/health/ready")).status_code == 200
+
+
+async def test_a_redis_that_says_nothing_is_noticed_without_requests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """It takes connections and never answers: readiness says so and for how long, before any client had to wait; then all is well again."""
+    with Stack(tmp_path_factory.mktemp("stalled"), services=(), servers=("valkey",)) as stack:
+        async with serving(demo(), stack.redis_url) as http:
+            os.kill(stack.pid("valkey"), signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(20):
+                    while (answer := await http.get("/health/ready")).status_code == httpx.codes.OK or not _lasted(answer):
+                        await asyncio.sleep(0.05)
+                assert "Redis" in answer.json()["checks"]["redis"]["reason"]
+            finally:
+                os.kill(stack.pid("valkey"), signal.SIGCONT)
+            async with asyncio.timeout(20):
+                while (await http.get("/health/ready")).status_code != httpx.codes.OK:
+                    await asyncio.sleep(0.05)
+
+
+def _lasted(answer: httpx.Response) -> bool:
+    return float(answer.json()["checks"]["redis"]["for_seconds"]) > 0
 
 
 async def _until(http: httpx.AsyncClient, body: Any, status: int) -> httpx.Response:

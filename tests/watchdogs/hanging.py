@@ -3,7 +3,8 @@
     python -m tests.watchdogs.hanging
 
 Which service it is says the local stack (`TIDEMILL_PROCESS`). `<service>.loop` in the folder `HANG_ORDERS` blocks its event loop; `<service>.thread`
-freezes the next thread it waits for, in feature computation the one of Kafka's consumer. An order is obeyed once: the file is removed.
+freezes the next thread it waits for, in feature computation the one of Kafka's consumer. An order is obeyed once: the file is removed. Silence is
+counted only while there is a file `armed`, so that a service may start as slowly as a busy machine makes it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tidemill.watchdog import Watchdog
+from tidemill.watchdog import Pulse, Watchdog
 
 FOREVER_SECONDS = 3600.0
 
@@ -84,11 +85,23 @@ def _freeze_threads(order: Path) -> None:
     asyncio.to_thread = call  # type: ignore[assignment]
 
 
+def _count_while(armed: Path) -> None:
+    tick = Pulse.tick
+
+    def counted(self: Pulse) -> None:
+        if not armed.exists():
+            self.beat()
+        tick(self)
+
+    Pulse.tick = counted  # type: ignore[method-assign]
+
+
 def main() -> None:
     """Become the service."""
     service = os.environ["TIDEMILL_PROCESS"].rpartition(":")[2]
     orders = Path(os.environ["HANG_ORDERS"])
     loops: list[Any] = []
+    _count_while(orders / "armed")
     _note_the_loop(loops)
     _when_ordered(orders / f"{service}.loop", loops, blocked_loop)
     if service == "features":

@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,17 @@ def ends(stack: Stack, name: str, reason: str) -> int:
     return int(found[1])
 
 
+@contextmanager
+def armed(stack: Stack) -> Iterator[None]:
+    """The watchdogs count."""
+    file = Path(stack.environment["HANG_ORDERS"]) / "armed"
+    file.touch()
+    try:
+        yield
+    finally:
+        file.unlink()
+
+
 def hang(stack: Stack, kind: str, names: Sequence[str]) -> dict[str, str]:
     """Let services hang at once; return what each wrote to its log since, when all of them are back."""
     before = pids(stack, names)
@@ -78,13 +90,14 @@ def hang(stack: Stack, kind: str, names: Sequence[str]) -> dict[str, str]:
             stack.kill(name)  # its first thread comes at the start
             before[name] = -1
     until(lambda: not any(orders.iterdir()), lambda: f"not obeyed: {list(orders.iterdir())}")
-    log = stack.log("supervisor")
 
     def said(name: str) -> str:
         return stack.log(name).read_bytes()[sizes[name] :].decode(errors="replace")
 
-    until(lambda: all("no progress" in said(name) for name in names), lambda: {name: said(name)[-2000:] for name in names})
-    until(lambda: all(f"exited: {name} (exit status 70" in log.read_text() for name in names), log.read_text)
+    log = stack.log("supervisor")
+    with armed(stack):
+        until(lambda: all("no progress" in said(name) for name in names), lambda: {name: said(name)[-2000:] for name in names})
+        until(lambda: all(f"exited: {name} (exit status 70" in log.read_text() for name in names), log.read_text)
     stack.wait_ready(*names)
     assert all(pid not in (0, before[name]) for name, pid in pids(stack, names).items())
     return {name: said(name) for name in names}
@@ -131,8 +144,9 @@ def test_stalled_servers_are_waited_for(stack: Stack) -> None:
         os.kill(pid, signal.SIGSTOP)
     began = time.monotonic()
     try:
-        until(lambda: all(failing(stack, name) for name in NAMES), lambda: {name: failing(stack, name) for name in NAMES})
-        time.sleep(max(0.0, began + PATIENCE_SECONDS + 8 - time.monotonic()))
+        with armed(stack):
+            until(lambda: all(failing(stack, name) for name in NAMES), lambda: [name for name in NAMES if not failing(stack, name)])
+            time.sleep(max(0.0, began + PATIENCE_SECONDS + 8 - time.monotonic()))
         for service in SERVICES:
             waiting = failing(stack, service.name)
             assert all(found["reason"] for found in waiting.values())
