@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def struck(options: argparse.Namespace) -> tuple[Report, Path]:
     """Run on a ground of its own. Returns the report and the folder with all data; raises with a note that names seed and folder."""
-    home = Path(tempfile.mkdtemp(prefix="tidemill-faults-"))
+    home_folder().mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="faults-", dir=home_folder()))
     disks = {} if cannot_mount(home / "disks") else {name: size for name, size in DISKS.items() if not (options.soak and name == "offline")}
     plan = _plan(options, disks)
     command = f"python -m tests.faults --seed {plan.seed}" + (f" --soak --minutes {plan.minutes:g}" if options.soak else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import subprocess
@@ -174,13 +175,13 @@ class Run:
             raise RuntimeError(f"training failed: {done.stdout}{done.stderr}")
 
     async def _look_at_resources(self) -> None:
-        while True:
+        for turn in itertools.count():
             await asyncio.sleep(5)
             with suppress(OSError):
-                pids = await asyncio.to_thread(
-                    lambda: {name: process.pid for name, process in self.rig.stack.supervisor.processes().items()}
-                )
-                await asyncio.to_thread(self.resources.look, {name: pid for name, pid in pids.items() if pid})
+                processes = await asyncio.to_thread(self.rig.stack.supervisor.processes)
+                await asyncio.to_thread(self.resources.look, {name: process.pid for name, process in processes.items() if process.pid})
+            if turn % 6 == 0:
+                await asyncio.to_thread(self.resources.look_at_tables)
 
     async def _close(self, progress: Progress) -> None:
         """Ends the traffic, lets everything come to its end, and the checker judge the rest."""

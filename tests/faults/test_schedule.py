@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from itertools import islice
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from tests.faults.injections.injection import Injection
 from tests.faults.oracle import Joined, differing, joined
 from tests.faults.progress import SILENCE_SECONDS, Look, Voices
 from tests.faults.report import Report
+from tests.faults.resources import Resources
 from tests.faults.schedule import disjoint, schedule
 from tests.faults.tally import Tally
 
@@ -76,6 +79,22 @@ def test_a_report_counts_faults_and_kinds() -> None:
     tally.add("doubled", "none", [])
     report.take(tally)
     assert (report.lost, report.doubled, report.wrong) == (2, 0, True)
+
+
+def test_resources_are_watched(tmp_path: Path) -> None:
+    """A process that keeps still is no excess; one that grows, and a table of too many files, are."""
+    resources = Resources(tmp_path)
+    for _ in range(6):
+        resources.look({"me": os.getpid(), "nobody": 2**22 + 1})
+    kept: list[bytes] = []
+    assert list(resources.usage()) == ["me"]
+    assert resources.usage()["me"].rss_mb > 10
+    assert resources.excesses() == []
+    kept += [b"x" * (1 << 20) for _ in range(600)]
+    for _ in range(6):
+        resources.look({"me": os.getpid()})
+    resources.table_files = 1000
+    assert [said.split()[0] for said in resources.excesses()] == ["me", "a"]
 
 
 def test_joining_by_the_rule() -> None:
