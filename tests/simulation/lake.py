@@ -1,0 +1,277 @@
+"""A Delta table as delta-rs treats it, and mirrors of topics that write it: the real `Mirror`, `DenseReader`, `LogTable` and `DeltaLog`.
+
+What was found of delta-rs 1.6 (see `test_models`): an app transaction is not deduplicated, and even a lower one is accepted; a commit
+conflicts only when one that landed after the handle's version carries an app id of its own; an accepted commit refreshes the handle.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from aiokafka import TopicPartition
+from deltalake.exceptions import CommitFailedError, DeltaError
+from faust.types import TP
+from tests.simulation.broker import Broker, Client, Row
+from tests.simulation.loop import SimLoop
+from tests.simulation.network import Process
+
+from tidemill.errors import TidemillError, TopicRecreated, TornTable
+from tidemill.fences import proof_of
+from tidemill.health import HealthBoard
+from tidemill.offline.delta import DeltaLog
+from tidemill.offline.mirror import Flush, Mirror
+from tidemill.offline.reader import DenseReader
+from tidemill.offline_store import LogTable
+
+Rows = dict[int, Sequence[Row]]
+FLUSH = Flush(0.5, 40)
+SCHEMA = pa.schema([])
+
+
+class Commit(NamedTuple):
+    """One version: what it added, its app transactions, and what the table's were after it; the last row of each partition."""
+
+    rows: Rows
+    moves: dict[str, int]
+    counters: dict[str, int]
+    last: dict[int, Row]
+
+
+class Table:
+    """The commits of a table. `committed(commit, by)` is called after each. `torn`: the newest commit is half written."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.commits = [Commit({}, {}, {}, {})]
+        self.torn = False
+        self.committed: Callable[[Commit, MirrorProcess], None] = lambda commit, by: None
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def version(self) -> int:
+        """The newest version."""
+        return len(self.commits) - 1
+
+    def commit(self, base: int, rows: Rows, moves: dict[str, int], by: MirrorProcess) -> None:
+        """Add a version on top of the newest, unless one after `base` moved a counter of these."""
+        if any(moves.keys() & commit.moves.keys() for commit in self.commits[base + 1 :]):
+            raise CommitFailedError("Concurrent transaction failed")
+        self.read()
+        before = self.commits[-1]
+        last = before.last | {partition: part[-1] for partition, part in rows.items() if part}
+        self.commits.append(Commit(rows, moves, before.counters | moves, last))
+        self.committed(self.commits[-1], by)
+
+    def read(self) -> int:
+        """The newest version, for who opens the table."""
+        if self.torn:
+            raise DeltaError("the newest commit cannot be read")
+        return self.version
+
+    def move_away(self) -> None:
+        """The table begins again."""
+        self.commits, self.torn = [Commit({}, {}, {}, {})], False
+
+    def cut_power(self, draw: random.Random) -> None:
+        """What was not synced is lost: the newest commit is empty, so that it never happened, or half written."""
+        if self.version and self.commits[-1].moves and not self.torn:
+            if draw.random() < 0.5:
+                self.commits.pop()
+            else:
+                self.torn = True
+
+    def drop_torn(self) -> bool:
+        """What the writer does with a half-written commit."""
+        if self.torn:
+            self.commits.pop()
+        found, self.torn = self.torn, False
+        return found
+
+    def explain_torn(self) -> None:
+        """For who could not open it."""
+        if self.torn:
+            raise TornTable("the newest commit is half written", mend="start the writer")
+
+
+class Handle:
+    """A `DeltaTable`."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.base = table.read()
+        self.optimize = self
+
+    def transaction_version(self, name: str) -> int | None:
+        """The counter as of the handle's version."""
+        return self.table.commits[self.base].counters.get(name)
+
+    def compact(self, **options: Any) -> None:
+        """A commit without rows or counters."""
+        self.table.read()
+        self.table.commits.append(self.table.commits[-1]._replace(rows={}, moves={}))
+
+    def vacuum(self, **options: Any) -> None:
+        """Nothing that anybody needs."""
+
+
+class SimDeltaLog(DeltaLog):
+    """The real append and its checks, on a simulated table; `troubled()` says what goes wrong with a commit."""
+
+    def __init__(self, table: Table, process: MirrorProcess) -> None:
+        super().__init__(table, SCHEMA, description="")  # type: ignore[arg-type]
+        self.files = table
+        self.process = process
+
+    def _load(self) -> Any:
+        self.process.busy(0.02 * self.process.draw.random())
+        return Handle(self.files)
+
+    def _fit(self, table: Any) -> list[str]:
+        return []
+
+    def _write(self, table: Any, rows: Any, moves: Mapping[str, tuple[int, int]]) -> None:
+        process = self.process
+        process.busy(process.commit_seconds * process.draw.random())
+        fate = process.draw.random()
+        if fate < process.disk_faults / 2:
+            raise OSError("No space left on device")
+        self.files.commit(table.base, rows, {name: end for name, (start, end) in moves.items() if end != start}, process)
+        table.base = self.files.version
+        process.busy(0.02 * process.draw.random())
+        if fate < process.disk_faults:
+            raise OSError("the answer was lost")  # an object store's, say
+
+
+class SimStore:
+    """An `OfflineStore` with one table."""
+
+    def __init__(self, table: Table, process: MirrorProcess) -> None:
+        self.table = table
+        self.process = process
+
+    def log_table(self, spec: Any) -> LogTable:
+        """The table, to append to."""
+        return LogTable(spec, SimDeltaLog(self.table, self.process))
+
+    def snapshot(self, name: str) -> Any:
+        """The table, to read."""
+        self.process.busy(0.02 * self.process.draw.random())
+        try:
+            self.table.read()
+        except DeltaError:
+            self.table.explain_torn()
+        return self
+
+    def proofs_before(self, positions: Mapping[int, int]) -> dict[int, int]:
+        """See `Snapshot.proofs_before`."""
+        proofs = {}
+        for partition, position in positions.items():
+            row = self.table.commits[-1].last.get(partition)
+            while row is not None and row.offset > position - 1:
+                row = row.before
+            if row is not None and row.offset == position - 1:
+                proofs[partition] = proof_of(row.key, row.value)
+        return proofs
+
+
+class Spec(NamedTuple):
+    """What a mirror needs of a `MirrorTable`; rows are kept as they come."""
+
+    name: str
+    topic: str
+    partitions: int
+
+    def rows_of(self, read: Rows) -> Rows:
+        """The rows themselves."""
+        return dict(read)
+
+
+class SimConsumer:
+    """As much of an AIOKafkaConsumer as `DenseReader` uses."""
+
+    def __init__(self, process: MirrorProcess) -> None:
+        self._process = process
+        self._client = Client(process, process.broker)
+        self._assigned: list[TP] = []
+
+    async def start(self) -> None:
+        """Connects."""
+        await self._process.ask(self._process.broker.link, int)
+
+    async def stop(self) -> None:
+        """Disconnects."""
+
+    async def beginning_offsets(self, targets: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where logs begin."""
+        return {TopicPartition(*tp): offset for tp, offset in (await self._bounds(targets))[0].items()}
+
+    async def end_offsets(self, targets: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where logs end."""
+        return {TopicPartition(*tp): offset for tp, offset in (await self._bounds(targets))[1].items()}
+
+    async def _bounds(self, targets: Sequence[TopicPartition]) -> Any:
+        return await self._client._ask(self._process.broker.held, [TP(*target) for target in targets])
+
+    def assign(self, targets: Sequence[TopicPartition]) -> None:
+        """What to read."""
+        self._assigned = [TP(*target) for target in targets]
+
+    def seek(self, target: TopicPartition, offset: int) -> None:
+        """From where."""
+        self._client.at[TP(*target)] = offset
+
+    async def getmany(self, *, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Row]]:
+        """What has come."""
+        fetched = await self._client.fetch(set(self._assigned), timeout_ms / 1000)
+        return {TopicPartition(*tp): rows for tp, rows in fetched.items()}
+
+
+class CountingMirror(Mirror):
+    """Counts what it collects. `refuses`: the topic is not the one that the table mirrors."""
+
+    collected = 0
+    refuses = False
+
+    async def _follow(self) -> None:
+        try:
+            await super()._follow()
+        except TidemillError as error:
+            self.refuses = isinstance(error, TopicRecreated)
+            raise
+
+    async def _collect(self, reader: DenseReader, due: float) -> dict[int, list[Any]]:
+        self.collected += 1
+        self.refuses = False
+        return await super()._collect(reader, due)
+
+
+class MirrorProcess(Process):
+    """An offline writer. `disk_faults`: share of commits that fail, half of them after they took effect."""
+
+    def __init__(self, loop: SimLoop, draw: random.Random, name: str, broker: Broker, table: Table) -> None:
+        super().__init__(loop, draw, name)
+        self.broker = broker
+        self.disk_faults = 0.0
+        self.commit_seconds = 0.05
+        topic = next(iter(broker.logs)).topic
+        self.mirror = CountingMirror(
+            SimStore(table, self),  # type: ignore[arg-type]
+            Spec(table.name, topic, len(broker.logs)),  # type: ignore[arg-type]
+            self,  # type: ignore[arg-type]
+            HealthBoard(),
+            FLUSH,
+        )
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """For messages."""
+        return "simulated"
+
+    def start(self) -> None:
+        """Begin."""
+        self.spawn(self.mirror.run())

@@ -1,0 +1,45 @@
+"""Putting simulated parts in the place of real ones, for as long as histories run: what production modules call is looked up in them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import structlog
+
+from tidemill import delivery, health
+from tidemill.offline import delta, reader
+from tidemill_features import worker
+
+from tests.simulation.lake import SimConsumer, Table  # isort: skip
+
+_QUIET: Any = structlog.make_filtering_bound_logger(50)(None, [], {})  # type: ignore[call-arg]
+
+
+@contextlib.contextmanager
+def patched(*changes: tuple[Any, str, Any]) -> Iterator[None]:
+    """Set attributes (owner, name, value), and set them back."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    try:
+        for owner, name, value in changes:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in reversed(before):
+            setattr(owner, name, value)
+
+
+def simulated() -> contextlib.AbstractContextManager[None]:
+    """Small slices, a simulated consumer and disk for the mirror, and nobody reads the logs."""
+    return patched(
+        (delivery, "SLICE_RECORDS", 3),
+        (delivery, "log", _QUIET),
+        (worker, "log", _QUIET),
+        (health, "log", _QUIET),
+        (delta, "log", _QUIET),
+        (delta, "COMMITS_PER_COMPACTION", 7),
+        (delta, "drop_torn_commit", Table.drop_torn),
+        (delta, "explain_torn", Table.explain_torn),
+        (reader, "consumer", SimConsumer),
+    )

@@ -1,0 +1,29 @@
+"""A check that cannot fail is worth nothing: with one safeguard taken out, histories go wrong; or it is shown that they cannot."""
+
+from __future__ import annotations
+
+import pytest
+from tests.simulation.mutations import MUTATIONS
+from tests.simulation.running import first_wrong, run_all
+
+LIMIT = 6_000
+SAFE_HISTORIES = 300
+
+CAUGHT = [name for name, mutation in MUTATIONS.items() if not mutation.safe]
+SAFE = [name for name, mutation in MUTATIONS.items() if mutation.safe]
+
+
+@pytest.mark.parametrize("name", CAUGHT)
+def test_without_a_safeguard(name: str, record_property: pytest.FixtureRequest) -> None:
+    """Histories go wrong, and soon."""
+    found = first_wrong(name, LIMIT)
+    assert found is not None, f"{MUTATIONS[name].what}: not caught by {LIMIT} histories"
+    record_property("histories", found[0] + 1)  # type: ignore[operator]
+    record_property("verdict", found[1])  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", SAFE)
+def test_what_is_safe(name: str) -> None:
+    """What another safeguard covers does no harm."""
+    outcome = run_all(range(SAFE_HISTORIES), name)
+    assert not outcome.wrong, f"{MUTATIONS[name].safe}: {outcome}"
