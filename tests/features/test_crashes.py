@@ -5,7 +5,8 @@ import signal
 import time
 
 import pytest
-from tests.features.crashing import POINTS
+from tests.faults.injections.hooked import points
+from tests.faults.injections.orders import Order, give
 from tests.features.rig import Rig
 
 pytestmark = pytest.mark.integration
@@ -26,11 +27,13 @@ def test_one_worker_folds_everything(rig: Rig) -> None:
     assert worker.wait_ended() == 0
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", points("features"))
 def test_killed_at_a_point(rig: Rig, point: str) -> None:
     """Killed around each call to the store and in between, the next worker goes on without a loss or a double."""
     rig.produce(6_000)
-    crashing = rig.worker("tests.features.crashing", CRASH_AT=f"{point}:{1 if 'fences' in point else 3}")
+    orders = rig.folder / "orders"
+    give(orders, "features", Order(point, "kill", count=1 if "fences" in point else 3))
+    crashing = rig.worker("tests.faults.injections.hooked", HOOKED_PROCESS="features", HOOKED_ORDERS=str(orders))
     assert crashing.wait_ended() == -signal.SIGKILL
     rig.worker()
     rig.wait_folded()
