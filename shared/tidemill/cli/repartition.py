@@ -45,7 +45,10 @@ def repartition(view: Annotated[str, typer.Argument(help="The view whose partiti
 
         job = Repartition(at.project, at.project.views[view], at.store, KafkaSettings(bootstrap_servers=at.kafka), progress)
         done = asyncio.run(job.run())
-    console.print(f"view {view} has its records in {at.project.views[view].log} already" if done is None else _told(done), highlight=False)
+    console.print(
+        f"nothing to copy: view {view} has its records in {at.project.views[view].log} already, or none" if done is None else _told(done),
+        highlight=False,
+    )
 
 
 @contextlib.contextmanager
