@@ -116,15 +116,18 @@ class RedisCluster:
 
     async def mget(self, keys: Iterable[Arg]) -> list[bytes | None]:
         """The values of keys: those of one slot at one moment, those of different slots at moments of their own. Raises as `call` does."""
-        slots: dict[int, list[tuple[int, Arg]]] = {}
-        count = 0
-        for count, key in enumerate(keys, 1):
-            slots.setdefault(slot_of(key), []).append((count - 1, key))
-        found: list[bytes | None] = [None] * count
-        commands = (self._send(slot, (b"MGET", *(key for _, key in placed))) for slot, placed in slots.items())
-        for placed, values in zip(slots.values(), await asyncio.gather(*commands), strict=True):
-            for (place, _), value in zip(placed, values, strict=True):
-                found[place] = value
+        wanted = list(keys)
+        slots: dict[int, list[int]] = {}
+        for place, key in enumerate(wanted):
+            slots.setdefault(slot_of(key), []).append(place)
+        if len(slots) == 1:  # as for a worker's batch: tasks would cost more than the command
+            values: list[bytes | None] = await self._send(next(iter(slots)), (b"MGET", *wanted))
+            return values
+        found: list[bytes | None] = [None] * len(wanted)
+        commands = (self._send(slot, (b"MGET", *(wanted[place] for place in places))) for slot, places in slots.items())
+        for places, replies in zip(slots.values(), await asyncio.gather(*commands), strict=True):
+            for place, reply in zip(places, replies, strict=True):
+                found[place] = reply
         return found
 
     async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:

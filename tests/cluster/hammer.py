@@ -70,13 +70,13 @@ class Log:
 
 
 class Hammer:
-    """One writer and one reader of a partition. `at`: the writer's position; the rest counts what happened to them."""
+    """One writer and one reader of a partition. `at`: the writer's position; `lost`: batches that were acknowledged and are gone."""
 
     def __init__(self, client: RedisClient, log: Log) -> None:
         self._log = log
         self._writer = OnlineWriter(client, "demo")
         self._reader = OnlineReader(client, "demo", {VIEW.name: KERNEL})
-        self.at = self.reads = self.rewinds = self.refused_reads = self.refused_writes = 0
+        self.at = self.lost = self.reads = self.rewinds = self.refused_reads = self.refused_writes = 0
         self.reasons: set[str] = set()
 
     async def write(self) -> None:
@@ -88,6 +88,7 @@ class Hammer:
                     (fence,) = await self._writer.fences([log.place])
                     if isinstance(fence, SlotUnavailable):
                         raise fence
+                    self.lost += max(0, self.at - position(fence))
                     self.at, known = position(fence), True
                     assert fence == log.fences[self.at]
                     continue
