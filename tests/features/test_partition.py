@@ -70,7 +70,7 @@ def test_neither_cuts_nor_cache_nor_restarts_matter(rows: list[Row], data: st.Da
         batch = partition.advance(entries)
         assert partition.stored == fence
         fence, start = batch.fence, end
-        store |= batch.values
+        store |= {entity: value for entity, value in batch.values.items() if isinstance(value, bytes)}  # all of them are short
         partition.applied(batch)
         if data.draw(st.booleans()):
             partition = Partition(KERNEL, DECODE, 0, fence, cache_bytes)

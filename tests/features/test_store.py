@@ -68,7 +68,7 @@ async def test_changed_in_place(writer: OnlineWriter) -> None:
     """Pieces are written at their places, beside whole values of others; the same again changes nothing."""
     assert await writer.apply(V, 0, None, b"f1", {b"a": b"0123456789", b"b": b"x"})
     for _ in range(2):
-        changes = {b"c": b"new", b"a": Patch(10, [(0, b"AB"), (8, b"\x00\xff")]), b"b": b"y"}
+        changes: dict[bytes, bytes | Patch] = {b"c": b"new", b"a": Patch(10, [(0, b"AB"), (8, b"\x00\xff")]), b"b": b"y"}
         assert await writer.apply(V, 0, b"f1", b"f2", changes)
         assert await writer.load(V, 0, [b"a", b"b", b"c"]) == (b"f2", {b"a": b"AB234567\x00\xff", b"b": b"y", b"c": b"new"})
 
