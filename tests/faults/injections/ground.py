@@ -83,7 +83,7 @@ def ground(
             external=External(),
             environment={**_environment(to_redis, to_kafka, orders), **environment},
             prepare=lambda started: _lead(started, home, to_redis, to_kafka, project),
-            timeout_seconds=120,
+            timeout_seconds=300,
         )
         yield Ground(home, stack.enter_context(system), to_redis, to_kafka, orders)
 
