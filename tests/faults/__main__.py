@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -59,7 +60,7 @@ def struck(options: argparse.Namespace) -> tuple[Report, Path]:
     home = Path(tempfile.mkdtemp(prefix="faults-", dir=home_folder()))
     disks = {} if cannot_mount(home / "disks") else {name: size for name, size in DISKS.items() if not (options.soak and name == "offline")}
     plan = _plan(options, disks)
-    command = f"python -m tests.faults --seed {plan.seed}" + (f" --soak --minutes {plan.minutes:g}" if options.soak else "")
+    command = _command(options, plan)
     print(f"seed {plan.seed}: {len(plan.catalogue)} kinds of faults; data and logs in {home}", flush=True)
     try:
         with ground(home, PROJECT, services=(*SERVICES, SECOND_WORKER), environment=ENVIRONMENT, megabytes=disks) as rig:
@@ -82,6 +83,13 @@ def _run(run: Run, home: Path, disks: dict[str, int]) -> Report:
             if run.report.wrong and "offline" in disks:  # what lies on a small disk goes with it: keep the store that tells most
                 shutil.copytree(home / "offline", home / "offline.kept", dirs_exist_ok=True)
     return run.report
+
+
+def _command(options: argparse.Namespace, plan: Plan) -> str:
+    """What repeats this run."""
+    words = ["python", "-m", "tests.faults", "--seed", str(plan.seed), *(["--soak"] if options.soak else ["--faults", str(plan.faults)])]
+    words += ["--minutes", f"{plan.minutes:g}", "--events-per-second", str(plan.events_per_second)]
+    return shlex.join(words + [word for kind in options.kinds or () for word in ("--kinds", kind)])
 
 
 def _plan(options: argparse.Namespace, disks: dict[str, int]) -> Plan:
