@@ -85,6 +85,9 @@ async def _acknowledge(self: Member, tp: TP, piece: Slice) -> None:
 
 async def _seek_first(self: Member, generation: int, partitions: set[TP]) -> None:
     """Faust's recovery task: seeks within `broker_request_timeout`, or ends without a word."""
+    await self._stands()
+    if generation != self.group.generation:
+        return
     self.delivery.break_all()
     try:
         async with asyncio.timeout(SEEK_SECONDS):

@@ -87,6 +87,8 @@ class Member(Process):
     async def assign(self, generation: int, partitions: set[TP]) -> None:
         """A rebalance ends."""
         await self._stands()
+        if generation != self.group.generation:
+            return  # the coordinator refuses to answer for an earlier one
         self.generation, self.assigned = generation, partitions
         self.delivery.break_all()
         self.flowing = True
