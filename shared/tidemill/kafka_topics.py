@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import GroupCoordinatorNotAvailableError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import GroupCoordinatorNotAvailableError, InvalidReplicationFactorError, TopicAlreadyExistsError, for_code
 
 from tidemill.clock import Deadline
 from tidemill.errors import KafkaUnavailable, TopicMismatch
@@ -63,6 +63,8 @@ async def _create(client: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec]) -
     new = [NewTopic(name, spec.partitions, -1, replica_assignments={}, topic_configs=spec.config) for name, spec in specs.items()]
     for name, code, *text in (await client.create_topics(new)).topic_errors:
         error = for_code(code)
+        if error is InvalidReplicationFactorError:  # brokers that start, or that are away, do not count
+            raise KafkaUnavailable(f"topic {name} cannot be created: too few brokers", mend="start them, or look at their logs")
         if code and error is not TopicAlreadyExistsError:
             raise TopicMismatch(
                 f"topic {name} cannot be created: {error.__name__} {text[0] if text and text[0] else ''}".rstrip(),

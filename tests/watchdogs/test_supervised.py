@@ -37,11 +37,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     }
     services = [dataclasses.replace(service, module="tests.watchdogs.hanging") for service in SERVICES]
     project = ROOT / "tests" / "live_project"
-    with Stack(home / "home", str(project), services, environment=environment, timeout_seconds=180) as stack:
+    with Stack(home / "home", str(project), services, environment=environment, timeout_seconds=300) as stack:
         yield stack
 
 
-def until(holds: Callable[[], bool], explain: Callable[[], Any], limit_seconds: float = 180) -> None:
+def until(holds: Callable[[], bool], explain: Callable[[], Any], limit_seconds: float = 300) -> None:
     """Wait for something to hold; fail with the explanation when it takes too long for any machine."""
     end = time.monotonic() + limit_seconds
     while not holds():
