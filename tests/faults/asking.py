@@ -68,11 +68,17 @@ class Clients:
         self._closings: list[Closing] = []
         self._ending = asyncio.Event()
         self.asking = False
+        self._asking = 0
 
     @property
     def answered(self) -> int:
         """How many predictions were given."""
         return sum(bool(case.answers) for case in self.cases.values())
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are still to be answered."""
+        return self._asking
 
     def tick(self) -> None:
         """Close a case that nobody opened: time passes in the outcomes' log."""
@@ -119,6 +125,7 @@ class Clients:
             self._closings.append(Closing(now + 20, name, not good))  # the first one counts
         if self.asking:
             self.cases[name] = Case(name, now_ms, [])
+            self._asking += 1
             group.create_task(self._ask(http, name, now_ms, entities, pick.uniform(0, 1), again=pick.random() < _AGAIN))
 
     async def _ask(self, http: httpx.AsyncClient, name: str, time_ms: int, entities: dict[str, Any], wait: float, *, again: bool) -> None:
@@ -126,6 +133,7 @@ class Clients:
         body = _encode({"entities": entities, "id": f"p-{name}", "subject": name, "time": time_ms, "features": False})
         for _ in range(1 + again):
             self.cases[name].answers.append(await self._answer(http, body))
+        self._asking -= 1
 
     async def _answer(self, http: httpx.AsyncClient, body: bytes) -> Given:
         pause = 0.1

@@ -21,7 +21,7 @@ from tests.faults.closing import Closing
 from tests.faults.injections.ground import Ground
 from tests.faults.injections.injection import Injection, Missed
 from tests.faults.messages import Configuration, Finish
-from tests.faults.progress import Progress
+from tests.faults.progress import PATIENCE_SECONDS, Progress
 from tests.faults.report import Display, Report
 from tests.faults.resources import Resources
 from tests.faults.schedule import Fault, schedule
@@ -188,7 +188,9 @@ class Run:
         self._display.state("waiting for the end of everything")
         self.clients.per_second = 0
         self.traffic.stop()
-        await asyncio.sleep(2)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while self.clients.waiting:
+                await asyncio.sleep(0.2)
         await progress.recovered(time.monotonic(), asking=False)
         self.checker.finish(Finish({sender.number: (sender.next, sender.spoiled_numbers) for sender in self.traffic.senders}))
         within_seconds = self.project.models[MODEL].outcome.within_ms / 1000
