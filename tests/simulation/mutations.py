@@ -101,7 +101,7 @@ async def _seek_first(self: Member, generation: int, partitions: set[TP]) -> Non
     self.generation, self.assigned, self.flowing = generation, partitions, True
 
 
-async def _revoke_when_idle(self: Member) -> None:
+async def _revoke_when_idle(self: Member, generation: int) -> None:
     """`stream_wait_empty=True`: what is in work is waited for, and goes on trying."""
     self.flowing = False
     while not self._queue.empty() or self.at_work:

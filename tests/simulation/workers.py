@@ -76,9 +76,11 @@ class Member(Process):
         """Where to begin: what the worker says."""
         return await self.worker.positions(partitions, held)
 
-    async def revoke(self) -> None:
-        """A rebalance begins."""
+    async def revoke(self, generation: int) -> None:
+        """A rebalance begins, which ends a generation."""
         await self._stands()
+        if self.generation > generation:
+            return  # it stood still meanwhile, and has heard of a later one
         self.flowing = False
         self.delivery.break_all()
         while not self._queue.empty():
@@ -180,7 +182,7 @@ class Group:
     async def _come_back(self, member: Member) -> None:
         """A zombie works on with what it had until its heartbeat is answered."""
         await asyncio.sleep(max(0.0, member.frozen_until - self._loop.now) + 2 * self._draw.random())
-        await member.revoke()
+        await member.revoke(self.generation)
         self.join(member)
 
     def _change(self) -> None:
@@ -194,7 +196,7 @@ class Group:
         while True:
             self._again = False
             began = self._loop.now
-            leaving = [(member, member.spawn(member.revoke())) for member in self._members]
+            leaving = [(member, member.spawn(member.revoke(self.generation))) for member in self._members]
             while waiting := [member for member, task in leaving if self._waits_for(member, task)]:
                 if any(self._loop.now - max(began, member.frozen_until) > 2 * SESSION_SECONDS for member in waiting):
                     self._overdue("a rebalance waits for a member that lives")
