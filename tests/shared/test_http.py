@@ -3,8 +3,6 @@
 import asyncio
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
