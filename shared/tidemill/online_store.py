@@ -162,6 +162,10 @@ class OnlineWriter:
         policies = [info.get(b"maxmemory_policy", b"unknown").decode() for info in infos]
         return next((policy for policy in policies if policy != "noeviction"), "noeviction")
 
+    def keys(self, log: LogName, partition: int, entity: bytes) -> tuple[bytes, bytes]:
+        """The Redis keys of a partition's fence and of an entity."""
+        return fence_key(self._project, log, partition), state_key(self._project, log, partition, entity)
+
     def _state_keys(self, log: LogName, partition: int, entities: Sequence[bytes] | Mapping[bytes, bytes]) -> list[bytes]:
         prefix = state_key(self._project, log, partition, b"")
         return [prefix + entity for entity in entities]

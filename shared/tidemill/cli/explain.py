@@ -80,6 +80,7 @@ def show(found: Explanation) -> None:
     console.print(
         say((found.entity, "bold"), f" of view {found.view}, log {found.log}, partition {found.partition}, at {moment(found.time_ms)}")
     )
+    console.print(say(f"Redis keys: {found.entity_key}, and {found.fence_key} of the fence"))
     fence = found.fence
     if fence is None:
         console.print("no fence: feature computation has not begun this partition, nothing of it is served")

@@ -66,6 +66,8 @@ class Explanation(NamedTuple):
     partition: int
     entity: str
     time_ms: int
+    fence_key: str
+    entity_key: str
     fence: dict[str, Any] | None
     rebuilding: bool
     offline_end: int
@@ -99,6 +101,7 @@ async def explain(view: FeatureView, entity: str, audit: PartitionAudit, online:
         partition,
         entity,
         time_ms,
+        *(name.decode(errors="backslashreplace") for name in online.keys(view.log, partition, key)),
         None if fence is None else msgspec.to_builtins(fence, str_keys=True),
         rebuilding,
         end,
