@@ -87,6 +87,7 @@ async def explain(view: FeatureView, entity: str, audit: PartitionAudit, online:
     """
     key, kernel = entity.encode(), audit.kernel
     partition = partition_of(key, view.partitions)
+    fence_key, entity_key = online.keys(view.log, partition, key)
     encoded, values = await online.load(view.log, partition, [key])
     fence = None if encoded is None else Fence.decode(encoded)
     building = fence is None or bool(fence.builder)
@@ -101,7 +102,8 @@ async def explain(view: FeatureView, entity: str, audit: PartitionAudit, online:
         partition,
         entity,
         time_ms,
-        *(name.decode(errors="backslashreplace") for name in online.keys(view.log, partition, key)),
+        fence_key.decode(),
+        entity_key.decode(),
         None if fence is None else msgspec.to_builtins(fence, str_keys=True),
         rebuilding,
         end,
