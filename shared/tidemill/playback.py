@@ -28,7 +28,7 @@ from tidemill.errors import TidemillError
 from tidemill.fences import position
 from tidemill.kafka import Record, admin, close_producer, consumer, producer, send_wave
 from tidemill.project import Project
-from tidemill.redis_link import RedisLink
+from tidemill.redis_client import RedisClient, redis_client
 from tidemill.settings import KafkaSettings
 from tidemill.timestamps import parse_time_ms
 from tidemill.topics import dead_letters_topic, fence_key, ingestion_group, outcomes_topic, requests_topic, topic_specs, view_topic
@@ -87,7 +87,7 @@ class Playback:
     """Publishes a recording's events and asks for its predictions. Made by `open_playback`."""
 
     def __init__(
-        self, project: Project, link: RedisLink, client: AIOKafkaProducer, reader: AIOKafkaConsumer, groups: AIOKafkaAdminClient
+        self, project: Project, link: RedisClient, client: AIOKafkaProducer, reader: AIOKafkaConsumer, groups: AIOKafkaAdminClient
     ) -> None:
         self.project = project
         self._link, self._producer, self._reader, self._admin = link, client, reader, groups
@@ -147,7 +147,7 @@ class Playback:
         waiting = {tp: end for tp, end in ends.items() if end}
 
         async def behind() -> str | None:
-            fences = await self._link.call(b"MGET", *(self._fences[tp] for tp in waiting))
+            fences = await self._link.mget([self._fences[tp] for tp in waiting])
             for (tp, end), fence in zip(list(waiting.items()), fences, strict=True):
                 if position(fence) < end:
                     return f"feature computation has not applied {tp.topic}[{tp.partition}] up to {end}"
@@ -276,7 +276,7 @@ def steps(recording: Recording, start_ms: int, end_ms: int, step_ms: int) -> Ite
 async def open_playback(project: Project, bootstrap_servers: str, redis_url: str) -> AsyncIterator[Playback]:
     """Connects to a running stack."""
     kafka = KafkaSettings(bootstrap_servers=bootstrap_servers)
-    async with RedisLink(redis_url, timeout_seconds=5) as link, admin(kafka) as groups:
+    async with redis_client(redis_url, timeout_seconds=5) as link, admin(kafka) as groups:
         client, reader = producer(kafka), consumer(kafka)
         try:
             await client.start()

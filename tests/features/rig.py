@@ -22,9 +22,10 @@ from tidemill.fences import position
 from tidemill.fold import PartitionFold, entry_decoder
 from tidemill.kafka import Record, close_producer, consumer, producer, send_wave
 from tidemill.kafka_topics import ensure_topics
-from tidemill.kernel import EntityState, ViewKernel
+from tidemill.kernel import ViewKernel
 from tidemill.local.processes import HOST
 from tidemill.names import LogName
+from tidemill.packed import EntityState
 from tidemill.project import Project, load_project
 from tidemill.records import ViewRecord, encode
 from tidemill.settings import KafkaSettings

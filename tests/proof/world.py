@@ -13,9 +13,10 @@ from tests.offline.lake import numbered
 
 from tidemill.declarations import FeatureView
 from tidemill.fold import PartitionFold, entry_decoder
-from tidemill.kernel import EntityState, ViewKernel
+from tidemill.kernel import ViewKernel
 from tidemill.offline.tables import mirror_tables
 from tidemill.offline_store import OfflineStore
+from tidemill.packed import EntityState
 from tidemill.project import Project
 from tidemill.records import PredictionRecord, encode
 from tidemill.topics import partition_of, predictions_topic, view_topic
