@@ -13,7 +13,7 @@ from tidemill.errors import KafkaUnavailable, TopicMismatch
 from tidemill.health import HealthBoard, OpsApp
 from tidemill.online_store import OnlineWriter
 from tidemill.project import Project
-from tidemill.redis_client import redis_client
+from tidemill.redis_client import keep_asking, redis_client
 from tidemill.settings import HttpSettings, KafkaSettings, RedisSettings
 from tidemill.topics import dead_letters_topic
 from tidemill.view_logs import ensure_logs
@@ -42,7 +42,7 @@ async def serve(project: Project, http: HttpSettings, kafka: KafkaSettings, redi
             worker = Worker(project, OnlineWriter(link, project.name), features.cache_mb << 20, letters)
             await _topics_ready(project, worker, board, kafka, pulse)
             app = batched_app(f"{project.name}.features", kafka, worker.topics, worker.positions, worker.handle)
-            await run_together(Watch(app, worker, board, kafka, pulse).run(), _fold(app))
+            await run_together(Watch(app, worker, board, kafka, pulse).run(), _fold(app), keep_asking(link))
 
     await run_workers(OpsApp(board), http, work(), [pulse], board)
 
