@@ -254,7 +254,9 @@ class UnfilledLog(TopicMismatch):
 
     def __init__(self, views: Mapping[str, tuple[str, str]]) -> None:
         told = [f"view {view!r} is declared as {declared}, but its records are in {used}" for view, (used, declared) in views.items()]
-        super().__init__("; ".join(told), mend=f"run: {' && '.join(f'tidemill repartition {view}' for view in views)}, or declare the old count")
+        super().__init__(
+            "; ".join(told), mend=f"run: {' && '.join(f'tidemill repartition {view}' for view in views)}, or declare the old count"
+        )
         self.views = dict(views)
 
 

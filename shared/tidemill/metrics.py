@@ -152,7 +152,7 @@ DRIFT_ALERTS = _counter("drift_alerts_total", "Alerts raised, by what drifted", 
 AUDIT_ROUNDS = _counter("audit_rounds_total", "Times every partition of every view was looked at")
 AUDIT_COMPARED = _counter("audit_values_compared_total", "Values of the online store compared with the offline rows", "view")
 AUDIT_DIFFERING = _gauge(
-    "audit_values_differing", "Values that were not what the log says when the partition was last compared", "view", "partition"
+    "audit_differing_values", "Values that were not what the log says when the partition was last compared", "view", "partition"
 )
 AUDIT_LEFT_OUT = _counter("audit_partitions_left_out_total", "Partitions not compared because they were being rebuilt", "view")
 

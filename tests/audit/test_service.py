@@ -89,11 +89,11 @@ def test_a_tile_altered_by_hand(rig: Mirrored) -> None:
     settled(rig, 1_500)
     audit = audited(rig)
     until(lambda: audit.metric("tidemill_audit_rounds_total") >= 1, audit.tail)
-    assert audit.metric("tidemill_audit_values_differing") == 0
+    assert audit.metric("tidemill_audit_differing_values") == 0
     compared = audit.metric("tidemill_audit_values_compared_total")
     assert compared > 100
     partition = alter(rig, b"card-5")
-    until(lambda: audit.metric("tidemill_audit_values_differing") == 1, audit.tail)
+    until(lambda: audit.metric("tidemill_audit_differing_values") == 1, audit.tail)
     until(lambda: [alert.state for alert in asyncio.run(alerts(rig))] == ["opened"], audit.tail)
     (opened,) = asyncio.run(alerts(rig))
     assert (opened.view, opened.subject) == ("by_card", f"partition {partition}")
@@ -115,7 +115,7 @@ def test_a_tile_altered_by_hand(rig: Mirrored) -> None:
     assert [item["slot"] for item in json.loads(told)["differences"]] == [example["differences"][0]["slot"]]
     code, shown = tidemill(rig, "rebuild", "by_card", "--partition", str(partition))
     assert code == 0, shown
-    until(lambda: audit.metric("tidemill_audit_values_differing") == 0, audit.tail)
+    until(lambda: audit.metric("tidemill_audit_differing_values") == 0, audit.tail)
     until(lambda: [alert.state for alert in asyncio.run(alerts(rig))] == ["opened", "closed"], audit.tail)
     assert tidemill(rig, "audit")[0] == 0
 
@@ -130,7 +130,7 @@ def test_a_deleted_entity_while_events_flow(rig: Mirrored) -> None:
     rig.wait_folded()
     view, partition = rig.project.views["by_shop"], rig.partition("by_shop", b"shop-3")
     rig.store.delete(state_key(rig.name, view.log, partition, b"shop-3"))
-    until(lambda: audit.metric("tidemill_audit_values_differing") == 1, audit.tail)
+    until(lambda: audit.metric("tidemill_audit_differing_values") == 1, audit.tail)
     until(lambda: bool(logged(audit, "counter-example")), audit.tail)
     assert {line["entity"] for line in logged(audit, "the online store is not what the log says")} == {"shop-3"}
 
@@ -148,4 +148,4 @@ def test_servers_that_are_away(rig: Mirrored, servers: Any) -> None:
     audit.wait_ready()
     rounds = audit.metric("tidemill_audit_rounds_total")
     until(lambda: audit.metric("tidemill_audit_rounds_total") > rounds, audit.tail)
-    assert audit.metric("tidemill_audit_values_differing") == 0
+    assert audit.metric("tidemill_audit_differing_values") == 0

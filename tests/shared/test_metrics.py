@@ -11,7 +11,7 @@ from tidemill import metrics
 UNITS = {
     "counter": ("_total",),
     "histogram": ("_seconds", "_bytes"),
-    "gauge": ("_up", "_records", "_offset", "_info", "_predictions", "_seconds", "_bytes"),
+    "gauge": ("_up", "_records", "_offset", "_info", "_predictions", "_values", "_seconds", "_bytes"),
 }
 LISTED = list(metrics.catalogue())
 

@@ -92,6 +92,14 @@ def store_falls_back(world: World) -> None:
     world.server.fall_back(world.draw)
 
 
+def store_storm(world: World) -> None:
+    """The store is slow, partitions have two owners, and it falls back again and again: what one applied the other applies anew."""
+    world.server.link.slow_until = world.loop.now + 3
+    alone(world)
+    for _ in range(4):
+        world.loop.call_later(3 * world.draw.random(), store_falls_back, world)
+
+
 def store_flushed(world: World) -> None:
     """All is deleted."""
     world.server.flush()
@@ -237,8 +245,8 @@ def power_cut(world: World) -> None:
 
 _BROKER = (broker_network, broker_down, broker_lies, log_truncated, log_recreated, log_expired)
 _ONLINE = (
-    crash, freeze, join, leave, alone, drop, store_network, store_slow, store_down, store_falls_back, store_flushed, fence_deleted,
-    entity_deleted,
+    crash, freeze, join, leave, alone, drop, store_network, store_slow, store_down, store_falls_back, store_storm, store_flushed,
+    fence_deleted, entity_deleted,
 )  # fmt: skip
 _OFFLINE = (mirror_crash, mirror_freeze, mirror_twice, mirror_slow, disk, power_cut)
 
