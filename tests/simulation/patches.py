@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import cache, partial
 from typing import Any
 
 import structlog
 
-from tidemill import delivery, health
+from tidemill import delivery
 from tidemill.offline import delta, reader
 from tidemill_features import worker
 
 from tests.simulation.lake import SimConsumer, Table  # isort: skip
+from tests.simulation.project import DECODE, KERNEL  # isort: skip
 
 _QUIET: Any = structlog.make_filtering_bound_logger(50)(None, [], {})  # type: ignore[call-arg]
 
@@ -36,7 +38,9 @@ def simulated() -> contextlib.AbstractContextManager[None]:
         (delivery, "SLICE_RECORDS", 3),
         (delivery, "log", _QUIET),
         (worker, "log", _QUIET),
-        (health, "log", _QUIET),
+        (worker, "ViewKernel", lambda view: KERNEL),  # compiled once, not for every worker that starts
+        (worker, "entry_decoder", lambda view: partial(DECODE)),
+        (worker, "_ViewMetrics", cache(worker._ViewMetrics)),
         (delta, "log", _QUIET),
         (delta, "COMMITS_PER_COMPACTION", 7),
         (delta, "drop_torn_commit", Table.drop_torn),
