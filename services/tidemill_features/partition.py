@@ -49,6 +49,7 @@ class Partition:
         self._rebuild = _rebuild(kernel, number)
         self._fence = _checked(kernel, number, stored, self.where, log_end)
         self.stored = stored or self._fence.encode()
+        self._from = self._fence.next  # where the next slice has to start
         self._fold = PartitionFold(kernel, self._fence)
         self._cache = StateCache(cache_bytes)
 
@@ -69,22 +70,24 @@ class Partition:
                 f"{self.where}: the topic begins at offset {log.start}, but the store needs the records from {self.next} on",
                 mend=f"if the offline store has them, {self._rebuild}; else bring the topic's records back",
             )
-        return max(self.next - 1, log.start)
+        self._from = max(self.next - 1, log.start)
+        return self._from
 
     def accept(self, start: int, records: Sequence[Any]) -> list[LogEntry]:
         """The entries of a slice that are still to be folded.
 
         Raises FenceConflict when it does not follow, TopicRecreated when the last record applied is another than the fence remembers.
         """
+        if start != self._from:  # also when the slice that proves the topic was lost on its way
+            raise FenceConflict(self.where, expected=start, found=self._from)
         decode = self._decode
         entries = [decode(record.offset, record.key, record.value) for record in records]
-        if start == self.next - 1:
-            if entries[0].proof != self._fence.proof:
-                raise _recreated(self.where, f"the record at offset {start} is not the one that was applied")
-            return entries[1:]
-        if start != self.next:
-            raise FenceConflict(self.where, expected=start, found=self.next)
-        return entries
+        self._from = start + len(records)
+        if start == self.next:
+            return entries
+        if entries[0].proof != self._fence.proof:
+            raise _recreated(self.where, f"the record at offset {start} is not the one that was applied")
+        return entries[1:]
 
     def missing(self, entries: Sequence[LogEntry]) -> list[bytes]:
         """The entities that these entries touch and whose state has to be loaded."""

@@ -111,11 +111,26 @@ def test_a_slice_that_does_not_follow(start: int) -> None:
 def test_the_record_before_the_fence_proves_the_topic() -> None:
     """Reading begins one record early; that record is not folded again, and another one in its place is refused."""
     fence, _ = folded([row(i) for i in range(4)])
-    assert fresh(fence).start(range(10)) == 3
-    assert [entry.offset for entry in fresh(fence).accept(3, [row(3), row(4)])] == [4]
-    assert fresh(fence).accept(3, [row(3)]) == []
+    assert [entry.offset for entry in started(fence).accept(3, [row(3), row(4)])] == [4]
     with pytest.raises(TopicRecreated, match="the record at offset 3 is not the one"):
-        fresh(fence).accept(3, [row(3, entity=5), row(4)])
+        started(fence).accept(3, [row(3, entity=5), row(4)])
+
+
+def test_the_proof_must_have_come() -> None:
+    """When the first slice is lost, one that begins right at the fence is refused: nothing has proved the topic yet."""
+    fence, _ = folded([row(i) for i in range(4)])
+    with pytest.raises(FenceConflict):
+        started(fence).accept(4, [row(4)])
+    partition = started(fence)
+    assert partition.accept(3, [row(3)]) == []
+    assert [entry.offset for entry in partition.accept(4, [row(4)])] == [4]
+
+
+def started(fence: bytes) -> Partition:
+    """A partition whose reading begins one record before the fence at 4."""
+    partition = fresh(fence)
+    assert partition.start(range(10)) == 3
+    return partition
 
 
 @pytest.mark.parametrize(

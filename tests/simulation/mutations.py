@@ -69,6 +69,11 @@ def _accept_unproven(self: Partition, start: int, records: Sequence[Any]) -> Any
     return _accept_unchained(self, start, records)
 
 
+def _start_anywhere(self: Partition, log: range) -> int:
+    self._from = max(self.next - 1, log.start)
+    return self._from
+
+
 def _remembering(self: Partition, kernel: Any, decode: Any, number: int, *args: Any) -> None:
     _init(self, kernel, decode, number, *args)
     self._cache = decode.__dict__.setdefault(number, StateCache(1 << 30))
@@ -228,9 +233,7 @@ MUTATIONS: dict[str, Mutation] = {
     "stale-cache": Mutation("a fold that ran ahead of a refused write is used again", [(Partition, "__init__", _remembering)]),
     "no-chain": Mutation("a slice that does not follow is folded", [(Partition, "accept", _accept_unchained)]),
     "no-proof": Mutation("the record before the fence is not compared", [(Partition, "accept", _accept_unproven)]),
-    "no-bounds": Mutation(
-        "the log's begin and end are not compared with the fence", [(Partition, "start", lambda self, log: max(self.next - 1, log.start))]
-    ),
+    "no-bounds": Mutation("the log's begin and end are not compared with the fence", [(Partition, "start", _start_anywhere)]),
     "holes": Mutation("what a consumer gives is not looked at for holes", [(delivery, "_slices", _cut_anyhow)]),
     "no-fence": Mutation("the script does not write the fence", [(Server, "next_fence", lambda self, found, fence: found or fence)]),
     "no-clearing": Mutation(
