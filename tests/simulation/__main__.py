@@ -18,8 +18,9 @@ from tests.simulation.world import Step
 def table_of(seed: int, mutation: str | None, story: Sequence[Step]) -> Table:
     """The history as a table, one line per step."""
     table = Table(title=f"history {seed}" + (f" with {mutation}" if mutation else ""), title_justify="left", box=None)
-    for heading in ("step", "seconds", "actor", "action", "partition", "offsets", "fence", "verdict"):
-        table.add_column(heading, justify="right" if heading in ("step", "seconds", "partition") else "left")
+    for heading in ("step", "seconds", "actor", "action", "partition", "offsets", "fence"):
+        table.add_column(heading, justify="right" if heading in ("step", "seconds", "partition") else "left", max_width=40)
+    table.add_column("verdict", min_width=30)
     for number, step in enumerate(story, 1):
         fence = "" if step.after is None else f"{step.before or 0} > {step.after}"
         style = "bold red" if step.actor == "check" else "yellow" if step.actor == "fault" else None
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return subprocess.run(again, env=os.environ | HASHES | path, check=False).returncode
     story: list[Step] = []
     world = replay(given.seed, given.mutation, story)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table_of(given.seed, given.mutation, story))
     return 1 if world.wrong else 0
 
