@@ -26,7 +26,7 @@ def record(offset: int, draw: random.Random) -> tuple[bytes, bytes]:
     chance = draw.random()
     key = ENTITIES[int(4 * draw.random())]
     if chance < 0.02:
-        return key, b"{%d" % offset
+        return key, b"{%d" % draw.getrandbits(48)  # no two are alike: a record proves its log
     source = offset - 1 if chance < 0.05 and offset else offset
     minute = offset * 4 - (int(90 * draw.random()) if chance > 0.85 else 0)
     number = int(3 * draw.random()) if chance > 0.9 else offset
