@@ -8,22 +8,27 @@ Seconds are not asserted but within which everything has to recover at all; what
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import msgspec
 import pytest
-from tests.faults.__main__ import DEFAULT_SEED, MATRIX_EVENTS, MATRIX_FAULTS, main
+from tests.faults.__main__ import DEFAULT_SEED, MATRIX_EVENTS, MATRIX_FAULTS
 from tests.faults.report import Report
 
 from tidemill.local.addresses import home_folder
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.integration
 KINDS = 30
 
 
 def test_nothing_is_lost_doubled_or_different(capsys: pytest.CaptureFixture[str]) -> None:
     """Under every fault of the matrix, checked while they strike and afterwards."""
+    command = [sys.executable, "-m", "tests.faults", "--seed", os.environ.get("TIDEMILL_SEED", str(DEFAULT_SEED))]
     with capsys.disabled():
-        code = main(["--seed", os.environ.get("TIDEMILL_SEED", str(DEFAULT_SEED))])
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
     report = msgspec.json.decode((home_folder() / "faults.json").read_bytes(), type=Report)
     assert code == 0, "\n".join([*report.findings, f"again: {report.command}"])
     wrong = (report.lost, report.doubled, report.different, report.predictions_missing, report.predictions_doubled, report.silences)
