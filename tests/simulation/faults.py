@@ -119,6 +119,7 @@ def entity_deleted(world: World) -> None:
         entity = world.draw.choice(list(world.server.values[partition]))
         world.note("somebody", f"deletes entity {entity!r}", partition)
         world.altered.add(partition)
+        world.alterations += 1
         world.server.delete_entity(partition, entity)
         world.loop.call_later(0.1 + 4 * world.draw.random(), _found_altered, world, partition)
 

@@ -75,10 +75,13 @@ async def _reader(world: World) -> None:
     while True:
         await asyncio.sleep(2.0 * world.draw.random())
         partition = world.draw.randrange(len(world.server.values))
+        altered = partition in world.altered, world.alterations
         try:
             fence, values = await read(world, client, partition)
         except Exception:  # noqa: S112 - no answer
             continue
+        if altered != (False, world.alterations):
+            continue  # it may have read what somebody altered
         wrong = world.state_verdict(partition, fence, values, some=True)
         if wrong:
             world.fail(wrong.replace("I1", "I8"))
@@ -98,8 +101,6 @@ async def _calm(world: World, online: bool, offline: bool) -> None:
     world.broker.link.heal()
     world.broker.lies = 0.0
     world.server.link.faults = 0.1
-    for process in (*world.members, *world.mirrors):
-        process.frozen_until = min(process.frozen_until, world.loop.now)
     for member in world.members:
         member.loses = 0.0
     for mirror in world.mirrors:

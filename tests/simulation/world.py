@@ -52,6 +52,7 @@ class World:
         self.members: list[Member] = []
         self.mirrors: list[MirrorProcess] = []
         self.altered: set[int] = set()  # partitions of the store that somebody altered by hand
+        self.alterations = 0
         self.log_lost: set[TP] = set()  # logs that lost something
         self._highest: dict[int, int] = {}
         self._collected: dict[str, int] = {}
