@@ -184,7 +184,7 @@ def test_damaged_value(rig: Rig) -> None:
     rig.wait_folded()
     first.process.kill()
     key = next(key for key in rig.store.keys(state_key(rig.name, rig.project.views["by_card"].log, 2, b"*")))
-    rig.store.setrange(key, 12, b"\xff\xff\xff")  # in the time of the newest event, which is no length
+    rig.store.setrange(key, 6, b"\xff\xff\xff")  # in the time of the newest event, which is no length
     rig.produce(2_000)
     worker = rig.worker()
     worker.wait_saying("fails its checksum")
