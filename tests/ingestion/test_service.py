@@ -15,15 +15,16 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.ingestion.log_tools import expected, make_topics, publish, read_log, told, wait_routed
+from tests.ingestion.log_tools import expected, publish, read_log, told, wait_routed
 from tests.ingestion.samples import AIRLINE, NOW_MS, airline, arrived, departed, scheduled
 
-from tidemill.kafka_topics import committed
+from tidemill.kafka_topics import committed, ensure_topics
 from tidemill.local.services import SERVICES
 from tidemill.local.stack import External, Stack
+from tidemill.names import log_name
 from tidemill.project import Project
 from tidemill.settings import KafkaSettings
-from tidemill.topics import ingestion_group
+from tidemill.topics import TopicSpec, ingestion_group, view_topic
 
 pytestmark = pytest.mark.integration
 
@@ -244,12 +245,13 @@ def test_stopped_while_waiting_for_kafka() -> None:
 
 
 def test_topic_of_another_shape(settings: KafkaSettings, project: Project, kafka: str, tmp_path: Path) -> None:
-    """A topic with another partition count ends the process: where an entity lives depends on it."""
-    asyncio.run(make_topics(settings, project))
+    """A topic with another partition count than its name says ends the process: where an entity lives depends on it."""
+    made_by_hand = {view_topic(project.name, log_name("carriers", 5)): TopicSpec(3, {})}
+    asyncio.run(ensure_topics(settings, made_by_hand))
     declared = (AIRLINE / "project.py").read_text().replace("partitions=3", "partitions=5")
     (tmp_path / "project.py").write_text(declared)
     process = started(TIDEMILL_PROJECT=str(tmp_path), KAFKA_BOOTSTRAP_SERVERS=kafka, AIRLINE=project.name)
     code, log = ended(process)
     assert code == 1
-    assert "carriers has 3 partitions, 5 are declared" in log
+    assert "carriers.p5 has 3 partitions, 5 are declared" in log
     assert not asyncio.run(committed(settings, ingestion_group(project.name)))
