@@ -128,7 +128,7 @@ def system(request: pytest.FixtureRequest, _servers: Callable[[], System]) -> Sy
     return _servers()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], System]]:
     folder = tmp_path_factory.mktemp("refusals")
     project = folder / "project"
