@@ -235,7 +235,9 @@ async def test_the_barrier_says_what_is_behind(served: Stack) -> None:
         served.halt("features")
         try:
             await playback.routed(await playback.publish(list(RECORDING.events(START_MS + 30 * HOUR_MS, START_MS + 31 * HOUR_MS))))
-            with pytest.raises(TidemillError, match=r"feature computation has not applied rides.view.[\w.]+\[\d\] up to \d+; run: tidemill"):
+            with pytest.raises(
+                TidemillError, match=r"feature computation has not applied rides.view.[\w.]+\[\d\] up to \d+; run: tidemill"
+            ):
                 await playback.applied(timeout_seconds=0.05)
         finally:
             await asyncio.to_thread(served.resume, "features")
