@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Any
 
-import msgspec
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from tidemill.alert_log import read_alerts
 from tidemill.clock import now_ms
 from tidemill.errors import TidemillError
 from tidemill.health import HealthBoard
-from tidemill.kafka import close_consumer, close_producer, consumer, producer
+from tidemill.kafka import close_producer, producer
 from tidemill.kafka_topics import ensure_topics
 from tidemill.project import Project
 from tidemill.proof.partition_audit import AuditReport
-from tidemill.records import AlertRecord, decoder, encode
+from tidemill.records import AlertRecord, encode
 from tidemill.settings import KafkaSettings
 from tidemill.topics import alerts_topic, topic_specs
 from tidemill.watchdog import Pulse
@@ -29,14 +28,14 @@ Place = tuple[str, int]
 TEST = "audit"
 RETRY_SECONDS = 1.0
 KAFKA_SECONDS = 15.0
-_DECODER = decoder(AlertRecord)
 
 
 class Alerts:
     """Tells what `found` was told of. Reports on the board as "kafka"; while Kafka is away the newest findings wait."""
 
     def __init__(self, project: Project, kafka: KafkaSettings, board: HealthBoard) -> None:
-        self._topic, self._kafka, self._board = alerts_topic(project.name), kafka, board
+        self._project, self._topic = project.name, alerts_topic(project.name)
+        self._kafka, self._board = kafka, board
         self._spec = topic_specs(project)[self._topic]
         self._found: dict[Place, AuditReport] = {}
         self._news = asyncio.Event()
@@ -83,28 +82,8 @@ class Alerts:
 
     async def _told(self) -> dict[Place, AlertRecord]:
         """The newest alert of the audit on each partition."""
-        told: dict[Place, AlertRecord] = {}
-        target, reader = TopicPartition(self._topic, 0), consumer(self._kafka)
-        await reader.start()
-        try:
-            reader.assign([target])
-            await reader.seek_to_beginning(target)
-            end = (await reader.end_offsets([target]))[target]
-            while await reader.position(target) < end:
-                for record in (await reader.getmany(timeout_ms=500)).get(target, []):
-                    alert = _decoded(record)
-                    if alert is not None and alert.test == TEST:
-                        told[place_of(alert)] = alert
-        finally:
-            await close_consumer(reader)
-        return told
-
-
-def _decoded(record: Any) -> AlertRecord | None:
-    try:
-        return _DECODER.decode(record.value)
-    except (msgspec.DecodeError, TypeError):
-        return None
+        alerts = await read_alerts(self._kafka, self._project)
+        return {place_of(alert): alert for alert in alerts if alert.test == TEST}
 
 
 def place_of(alert: AlertRecord) -> Place:

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from tidemill import metrics
+from tidemill.alert_log import read_alerts
 from tidemill.durations import parse_ms
 from tidemill.errors import ArtifactError, TidemillError
 from tidemill.health import HealthBoard
@@ -26,7 +27,7 @@ from tidemill.kafka_topics import ensure_topics
 from tidemill.logs import get_logger
 from tidemill.models import Manifest, stored_artifact
 from tidemill.project import Project
-from tidemill.records import AlertRecord, PredictionRecord, ResultRecord, decoder, encode
+from tidemill.records import PredictionRecord, ResultRecord, decoder, encode
 from tidemill.settings import KafkaSettings
 from tidemill.topics import alerts_topic, predictions_topic, results_topic, topic_specs
 from tidemill.watchdog import Pulse
@@ -131,23 +132,10 @@ class Detector:
     async def _told(self, windows: dict[str, Windows[Any]]) -> tuple[Episodes, set[str]]:
         """The episodes that the closed windows left open, and the ids of all alerts, those of windows that will be judged again included."""
         episodes, told = Episodes(), set[str]()
-        partition = TopicPartition(self._alerts, 0)
-        reader = consumer(self._kafka)
-        await reader.start()
-        try:
-            reader.assign([partition])
-            await reader.seek_to_beginning(partition)
-            end = (await reader.end_offsets([partition]))[partition]
-            while await reader.position(partition) < end:
-                for record in (await reader.getmany(timeout_ms=_POLL_MS)).get(partition, []):
-                    alert = _decoded(decoder(AlertRecord), record)
-                    if alert is None:
-                        continue
-                    told.add(alert.id)
-                    if alert.end <= windows[self._topics[alert.kind == "performance"]].closed_ms:
-                        episodes.restore(alert)
-        finally:
-            await close_consumer(reader)
+        for alert in await read_alerts(self._kafka, self._project.name):
+            told.add(alert.id)
+            if alert.end <= windows[self._topics[alert.kind == "performance"]].closed_ms:
+                episodes.restore(alert)
         return episodes, told
 
     def _wait_ms(self) -> int:

@@ -24,7 +24,7 @@ from tidemill.names import LogName
 from tidemill.online_store import OnlineWriter
 from tidemill.redis_client import RedisClient
 from tidemill.redis_link import Arg
-from tidemill.topics import fence_key, state_key
+from tidemill.topics import fence_key
 
 LEASE_MS = 10_000
 
@@ -33,16 +33,6 @@ _TAKE = """#!lua
 local found = redis.call('GET', KEYS[1]) or ''
 if string.find(found, '"builder":"[^"]') and found ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-
-# From one claim to the next: with values they are set, without the entities are deleted.
-_STEP = """#!lua
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-for i = 2, #KEYS do
-  if #ARGV > 3 then redis.call('SET', KEYS[i], ARGV[i + 2]) else redis.call('UNLINK', KEYS[i]) end
-end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
 
@@ -65,7 +55,7 @@ class Claim:
     def __init__(self, link: RedisClient, project: str, log: LogName, partition: int, fence: Fence) -> None:
         self._link, self._log, self._partition = link, log, partition
         self._writer = OnlineWriter(link, project)
-        self._fence_key, self._prefix = fence_key(project, log, partition), state_key(project, log, partition, b"")
+        self._fence_key = fence_key(project, log, partition)
         self._fence, self._token, self._steps = msgspec.structs.replace(fence, until=max(1, fence.until)), secrets.token_hex(8), 0
         self._turn = asyncio.Lock()
         self._stands = self._numbered()
@@ -112,8 +102,7 @@ class Claim:
             before = self._stands
             self._steps += 1
             self._stands = self._numbered()
-            keys = [self._fence_key, *(self._prefix + entity for entity in entities)]
-            self._held(await self._link.script(_STEP, keys, [before, self._stands, LEASE_MS, *values]))
+            self._held(await self._writer.step(self._log, self._partition, before, self._stands, LEASE_MS, entities, values))
 
     def _held(self, answer: object) -> None:
         if not answer:

@@ -57,11 +57,14 @@ redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """
 
-# One step of making a partition ready: deletes entities and goes from one claim to the next. A claim is different at every step, so a step
-# is only taken on top of all those before it, whatever the store has forgotten in between; it expires, since its owner may be gone.
-_CLAIM = """#!lua
+# One step of writing a partition anew, from one claim to the next: with values the entities are set, without they are deleted. A claim is
+# different at every step, so a step is only taken on top of all those before it, whatever the store has forgotten in between; it expires,
+# since its owner may be gone.
+_STEP = """#!lua
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-for i = 2, #KEYS do redis.call('UNLINK', KEYS[i]) end
+for i = 2, #KEYS do
+  if #ARGV > 3 then redis.call('SET', KEYS[i], ARGV[i + 2]) else redis.call('UNLINK', KEYS[i]) end
+end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
@@ -143,8 +146,24 @@ class OnlineWriter:
     async def _claim(self, log: LogName, partition: int, fence: bytes, claim: bytes, entities: Sequence[bytes]) -> bytes | None:
         """Deletes entities and goes from one claim (empty: no fence) to the next, which it returns; None when something else stands there."""
         following = msgspec.structs.replace(Fence.decode(fence), builder=f"{self._token}.{next(self._claims)}").encode()
+        return following if await self.step(log, partition, claim, following, CLAIM_MS, entities) else None
+
+    async def step(
+        self,
+        log: LogName,
+        partition: int,
+        claim: bytes,
+        following: bytes,
+        lease_ms: int,
+        entities: Sequence[bytes],
+        values: Sequence[Arg] = (),
+    ) -> bool:
+        """Writes whole values of entities, or without values deletes them, and goes from one claim to the next, which lasts `lease_ms`.
+
+        False, and nothing changed, when something else than `claim` stands there.
+        """
         keys = [fence_key(self._project, log, partition), *self._state_keys(log, partition, entities)]
-        return following if await self._link.script(_CLAIM, keys, [claim, following, CLAIM_MS]) else None
+        return bool(await self._link.script(_STEP, keys, [claim, following, lease_ms, *values]))
 
     async def entities(self, log: LogName, partition: int) -> AsyncIterator[list[bytes]]:
         """The entities that are stored of a partition, some at a time. One may come twice, one that is being added may not come."""

@@ -110,7 +110,9 @@ class Packing:
         for tile_ms, width, kept in lengths:
             self._lengths.append(_Length(tile_ms, width, kept, place))
             place = self._lengths[-1].end
+        self._plan = [(length.tile_ms, length.place, length.end, length.size) for length in self._lengths]  # a tuple is quicker
         self._head = struct.Struct("<qBB" + "q" * waits + "".join(f"HH{width}d" for _, width, _ in lengths))
+        self._head_size = _CRC.size + self._head.size
 
     def new(self) -> EntityState:
         """The state of an entity that has seen nothing."""
@@ -216,17 +218,18 @@ class Packing:
     def decode(self, value: bytes) -> EntityState:
         """The state of a stored value. Raises CorruptState when its checksum or length does not fit."""
         fields, start = self._open(value)
-        state = self.new()
-        state.newest, ids = fields[0], start - 8 * fields[2]
-        state.passed = self._passed(fields)
-        state.ids = [value[i : i + 8] for i in range(ids, start, 8)]
-        for r, length in enumerate(self._lengths):
-            count, capacity = fields[length.place : length.place + 2]
-            state.count[r], state.slots[r] = count, list(fields[length.place + 2 : length.end])
-            state.index[r] = length.open_index(fields[0])
-            state.rows[r] = bytearray(value[start : start + capacity * length.size])
-            start += capacity * length.size
-        state.rows_crc, state.changed, state.length = None, [], len(value)
+        state, newest = EntityState(0), fields[0]
+        state.newest, state.passed, state.changed, state.length = newest, self._passed(fields), [], len(value)
+        if fields[2]:
+            state.ids = [value[i : i + 8] for i in range(start - 8 * fields[2], start, 8)]
+        state.rows_crc = None if start < len(value) else 0
+        count, index, slots, rows = state.count, state.index, state.slots, state.rows
+        for tile_ms, place, end, size in self._plan:
+            count.append(fields[place])
+            index.append(newest // tile_ms if tile_ms else 0)
+            slots.append([*fields[place + 2 : end]])
+            begun, start = start, start + fields[place + 1] * size
+            rows.append(bytearray(value[begun:start]) if start > begun else bytearray())
         return state
 
     def _passed(self, fields: tuple[Any, ...]) -> int:
@@ -238,13 +241,12 @@ class Packing:
             (crc,), fields = _CRC.unpack_from(value), self._head.unpack_from(value, 4)
         except struct.error:
             raise CorruptState(f"view {self._view!r}: a stored value of {len(value)} bytes is cut short") from None
-        start = 4 + self._head.size + 8 * fields[2]
-        rows = sum(length.size * fields[length.place + 1] for length in self._lengths)
-        fits = all(fields[length.place] <= fields[length.place + 1] for length in self._lengths)
-        if fields[1] != FORMAT or len(value) != start + rows or not fits:
+        start = end = self._head_size + 8 * fields[2]
+        for _, place, _, size in self._plan:
+            end += size * fields[place + 1]
+        if fields[1] != FORMAT or len(value) != end:
             raise CorruptState(f"view {self._view!r}: a stored value of {len(value)} bytes has the wrong length or format")
-        view = memoryview(value)
-        if crc != zlib.crc32(view[4:start], zlib.crc32(view[start:])):
+        if crc != zlib.crc32(value[4:start], zlib.crc32(value[start:])):
             raise CorruptState(f"view {self._view!r}: a stored value fails its checksum")
         return fields, start
 

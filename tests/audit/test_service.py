@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
-from tests.features.rig import ROOT, Worker, until
+from tests.features.rig import Worker, until
 from tests.rebuild.conftest import Mirrored
 
-from tidemill.kafka import consumer
+from tidemill.alert_log import read_alerts
 from tidemill.kernel import ViewKernel
-from tidemill.records import AlertRecord, decoder
-from tidemill.topics import alerts_topic, state_key
+from tidemill.topics import state_key
 
 pytestmark = pytest.mark.integration
 
@@ -39,43 +34,11 @@ def alter(rig: Mirrored, entity: bytes) -> int:
     return partition
 
 
-async def alerts(rig: Mirrored) -> list[AlertRecord]:
-    """What the alerts topic holds."""
-    reader, target = consumer(rig.settings), TopicPartition(alerts_topic(rig.name), 0)
-    await reader.start()
-    reader.assign([target])
-    await reader.seek_to_beginning(target)
-    end, found = (await reader.end_offsets([target]))[target], list[AlertRecord]()
-    while await reader.position(target) < end:
-        for records in (await reader.getmany(timeout_ms=200)).values():
-            found += [decoder(AlertRecord).decode(record.value) for record in records]
-    await reader.stop()
-    return found
-
-
 def tidemill(rig: Mirrored, *arguments: str) -> tuple[int, str]:
     """Exit code and output of a command."""
-    environment = {
-        "KAFKA_BOOTSTRAP_SERVERS": rig.kafka,
-        "REDIS_URL": rig.redis_url,
-        "TIDEMILL_OFFLINE": rig.offline,
-        "TIDEMILL_PROJECT": str(rig.folder),
-        "PYTHONPATH": f"{ROOT}/shared:{ROOT}/services:{ROOT}",
-        "COLUMNS": "250",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", "from tidemill.cli import main; main()", *arguments],
-        env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=120,
-    )  # fmt: skip
-    return done.returncode, done.stdout.decode()
-
-
-def settled(rig: Mirrored, events: int) -> None:
-    """Everything produced is folded and mirrored."""
-    rig.start()
-    rig.produce(events)
-    rig.wait_folded()
-    rig.wait_mirrored()
+    process = rig.command(*arguments)
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output.decode()
 
 
 def logged(worker: Worker, message: str) -> list[dict[str, Any]]:
@@ -86,7 +49,7 @@ def logged(worker: Worker, message: str) -> list[dict[str, Any]]:
 
 def test_a_tile_altered_by_hand(rig: Mirrored) -> None:
     """Metric, alert, log and counter-example name it; a rebuild mends it, and then the alert is closed. The commands show the same."""
-    settled(rig, 1_500)
+    rig.settle(1_500)
     audit = audited(rig)
     until(lambda: audit.metric("tidemill_audit_rounds_total") >= 1, audit.tail)
     assert audit.metric("tidemill_audit_differing_values") == 0
@@ -94,8 +57,8 @@ def test_a_tile_altered_by_hand(rig: Mirrored) -> None:
     assert compared > 100
     partition = alter(rig, b"card-5")
     until(lambda: audit.metric("tidemill_audit_differing_values") == 1, audit.tail)
-    until(lambda: [alert.state for alert in asyncio.run(alerts(rig))] == ["opened"], audit.tail)
-    (opened,) = asyncio.run(alerts(rig))
+    until(lambda: [alert.state for alert in asyncio.run(read_alerts(rig.settings, rig.name))] == ["opened"], audit.tail)
+    (opened,) = asyncio.run(read_alerts(rig.settings, rig.name))
     assert (opened.view, opened.subject) == ("by_card", f"partition {partition}")
     assert "card-5" in opened.message
     (line,) = logged(audit, "the online store is not what the log says")
@@ -116,13 +79,13 @@ def test_a_tile_altered_by_hand(rig: Mirrored) -> None:
     code, shown = tidemill(rig, "rebuild", "by_card", "--partition", str(partition))
     assert code == 0, shown
     until(lambda: audit.metric("tidemill_audit_differing_values") == 0, audit.tail)
-    until(lambda: [alert.state for alert in asyncio.run(alerts(rig))] == ["opened", "closed"], audit.tail)
+    until(lambda: [alert.state for alert in asyncio.run(read_alerts(rig.settings, rig.name))] == ["opened", "closed"], audit.tail)
     assert tidemill(rig, "audit")[0] == 0
 
 
 def test_a_deleted_entity_while_events_flow(rig: Mirrored) -> None:
     """An entity that is deleted by hand is found too, and nothing else is, however much is folded meanwhile."""
-    settled(rig, 1_000)
+    rig.settle(1_000)
     audit = audited(rig)
     until(lambda: audit.metric("tidemill_audit_rounds_total") >= 1, audit.tail)
     for _ in range(5):
@@ -137,7 +100,7 @@ def test_a_deleted_entity_while_events_flow(rig: Mirrored) -> None:
 
 def test_servers_that_are_away(rig: Mirrored, servers: Any) -> None:
     """Redis away: the audit says so and goes on by itself."""
-    settled(rig, 300)
+    rig.settle(300)
     audit = audited(rig)
     audit.wait_ready()
     servers.halt("valkey")

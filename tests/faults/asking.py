@@ -6,6 +6,7 @@ An outcome comes after the prediction, before it, twice, or never.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from dataclasses import dataclass
@@ -68,17 +69,13 @@ class Clients:
         self._closings: list[Closing] = []
         self._ending = asyncio.Event()
         self.asking = False
-        self._asking = 0
+        self.waiting = 0  # requests that are still to be answered
+        self.last_refusal = "none yet"
 
     @property
     def answered(self) -> int:
         """How many predictions were given."""
         return sum(bool(case.answers) for case in self.cases.values())
-
-    @property
-    def waiting(self) -> int:
-        """Requests that are still to be answered."""
-        return self._asking
 
     def tick(self) -> None:
         """Close a case that nobody opened: time passes in the outcomes' log."""
@@ -90,10 +87,10 @@ class Clients:
 
     async def run(self) -> None:
         """Open and ask until `stop`; predictions are asked for as soon as `asking` is set: there must be a model."""
-        client = await connected(self._kafka)
         limits = httpx.Limits(max_connections=200)
         async with httpx.AsyncClient(base_url=self._url, timeout=ANSWER_SECONDS, trust_env=False, limits=limits) as http:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._tell())
                 number, opened = 0, 0.0
                 while not self._ending.is_set():
                     opened += self.per_second * WAVE_SECONDS
@@ -101,11 +98,17 @@ class Clients:
                         opened -= 1
                         self._open(group, http, number)
                         number += 1
-                    self._close_what_is_due(time.monotonic())
-                    client = await self._publish(client)
                     await asyncio.sleep(WAVE_SECONDS)
-            self._close_what_is_due(float("inf"))
+
+    async def _tell(self) -> None:
+        """Publish what was opened and what is to be closed; while Kafka is away it waits, and the asking goes on."""
+        client = await connected(self._kafka)
+        while not self._ending.is_set():
+            self._close_what_is_due(time.monotonic())
             client = await self._publish(client)
+            await asyncio.sleep(WAVE_SECONDS)
+        self._close_what_is_due(math.inf)
+        client = await self._publish(client)
         await close_producer(client)
 
     def _open(self, group: asyncio.TaskGroup, http: httpx.AsyncClient, number: int) -> None:
@@ -125,7 +128,7 @@ class Clients:
             self._closings.append(Closing(now + 20, name, not good))  # the first one counts
         if self.asking:
             self.cases[name] = Case(name, now_ms, [])
-            self._asking += 1
+            self.waiting += 1
             group.create_task(self._ask(http, name, now_ms, entities, pick.uniform(0, 1), again=pick.random() < _AGAIN))
 
     async def _ask(self, http: httpx.AsyncClient, name: str, time_ms: int, entities: dict[str, Any], wait: float, *, again: bool) -> None:
@@ -133,21 +136,22 @@ class Clients:
         body = _encode({"entities": entities, "id": f"p-{name}", "subject": name, "time": time_ms, "features": False})
         for _ in range(1 + again):
             self.cases[name].answers.append(await self._answer(http, body))
-        self._asking -= 1
+        self.waiting -= 1
 
     async def _answer(self, http: httpx.AsyncClient, body: bytes) -> Given:
         pause = 0.1
         while True:
             try:
                 response = await http.post(f"/predict/{MODEL}", content=body)
-            except httpx.HTTPError:
-                pass
+            except httpx.HTTPError as error:
+                self.last_refusal = repr(error)
             else:
                 if response.status_code == httpx.codes.OK:
                     answer = response.json()
                     return Given(answer["version"], answer["probability"])
+                self.last_refusal = f"{response.status_code} {response.text[:300]}"
                 if response.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
-                    self.refused.append(f"{response.status_code} {response.text[:300]}")
+                    self.refused.append(self.last_refusal)
             self.repeated += 1
             await asyncio.sleep(pause)
             pause = min(1.0, 1.5 * pause)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import httpx
 from aiokafka import TopicPartition
+from tests.faults.asking import Clients
 from tests.faults.injections.ground import Ground
 
 from tidemill.errors import TidemillError
@@ -68,13 +69,11 @@ class Goal:
 
 
 class Progress:
-    """Looks at a running system from outside. `answered` tells how many predictions were given so far."""
+    """Looks at a running system from outside, and at what its clients were told."""
 
-    def __init__(
-        self, project: Project, rig: Ground, link: RedisLink, published: Mapping[tuple[str, int], int], answered: Callable[[], int]
-    ) -> None:
+    def __init__(self, project: Project, rig: Ground, link: RedisLink, published: Mapping[tuple[str, int], int], clients: Clients) -> None:
         self._project, self._rig, self._link = project, rig, link
-        self._published, self._answered = published, answered
+        self._published, self._clients = published, clients
         self._kafka = KafkaSettings(bootstrap_servers=rig.stack.kafka)
         self._views = {
             TopicPartition(view_topic(project.name, view.log), p): fence_key(project.name, view.log, p)
@@ -83,11 +82,11 @@ class Progress:
         }
         self.silences: list[str] = []
 
-    async def recovered(self, began: float, *, asking: bool = True) -> float:
+    async def recovered(self, began: float, after: str, *, asking: bool = True) -> float:
         """Returns the seconds from `began` (monotonic) until all that was published before now has gone the whole way, every service is ready
-        and a prediction was answered (if any is asked for). Raises Stuck naming what is behind. What stands still without a complaint is noted in `silences`.
+        and a prediction was answered (if any is asked for). Raises Stuck naming what is behind. What stands still without a complaint is noted in `silences`, with what it came `after`.
         """
-        goal = Goal(dict(self._published), self._answered() if asking else -1)
+        goal = Goal(dict(self._published), self._clients.answered if asking else -1)
         voices = Voices()
         async with httpx.AsyncClient(timeout=1, trust_env=False) as http:
             while True:
@@ -95,7 +94,7 @@ class Progress:
                 now = time.monotonic()
                 if not look.behind and not look.complaints:
                     return now - began
-                self.silences += voices.silent(look, now)
+                self.silences += [f"after {after}: {said}" for said in voices.silent(look, now)]
                 if now - began > PATIENCE_SECONDS:
                     raise Stuck(f"not recovered after {PATIENCE_SECONDS:g} s: {look.behind or look.complaints}")
                 await asyncio.sleep(POLL_SECONDS)
@@ -106,9 +105,9 @@ class Progress:
             behind = await self._behind(goal, http)
         except (TidemillError, httpx.HTTPError, OSError, TimeoutError) as error:
             behind = {"servers": (f"{type(error).__name__}: {error}", 0)}
-        answered = self._answered()
-        if answered <= goal.answered:
-            behind["inference"] = "no prediction was answered", answered
+        clients = self._clients
+        if clients.answered <= goal.answered:
+            behind["inference"] = f"no prediction ({clients.waiting} requests wait; last refusal: {clients.last_refusal})", clients.answered
         return Look(behind, complaints)
 
     async def _complaints(self, http: httpx.AsyncClient) -> dict[str, str]:

@@ -92,7 +92,7 @@ class Run:
                 await self.checker.start()
                 stack.push_async_callback(self.checker.end)
                 link = await stack.enter_async_context(RedisLink(self.rig.redis_url, timeout_seconds=3))
-                progress = Progress(self.project, self.rig, link, self.traffic.positions, lambda: self.clients.answered)
+                progress = Progress(self.project, self.rig, link, self.traffic.positions, self.clients)
                 try:
                     async with asyncio.TaskGroup() as group:
                         group.create_task(self.checker.run())
@@ -112,7 +112,7 @@ class Run:
         await asyncio.sleep(WARM_SECONDS)
         await asyncio.to_thread(self._train)
         self.clients.asking = True
-        await progress.recovered(time.monotonic())
+        await progress.recovered(time.monotonic(), "the first deployment")
         self._display.state("faults")
         retrained = False
         for fault in schedule(self.plan.seed, self.plan.catalogue, self._allowed):
@@ -144,7 +144,7 @@ class Run:
             results = await asyncio.gather(*(self._one(injection, fault.seed + i) for i, injection in enumerate(fault.injections)))
         struck = [injection for injection, said in zip(fault.injections, results, strict=True) if said is not None]
         ended = time.monotonic()
-        seconds = await progress.recovered(ended)
+        seconds = await progress.recovered(ended, fault.name)
         if any(injection.rewinds for injection in struck):
             self._rewinding.append((began, time.monotonic() + _EXPLAINED_SECONDS))
         self.report.missed += len(fault.injections) - len(struck)
@@ -191,7 +191,7 @@ class Run:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while self.clients.waiting:
                 await asyncio.sleep(0.2)
-        await progress.recovered(time.monotonic(), asking=False)
+        await progress.recovered(time.monotonic(), "the end of the traffic", asking=False)
         self.checker.finish(Finish({sender.number: (sender.next, sender.spoiled_numbers) for sender in self.traffic.senders}))
         within_seconds = self.project.models[MODEL].outcome.within_ms / 1000
         end = time.monotonic() + within_seconds + 25

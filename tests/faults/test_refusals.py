@@ -25,7 +25,7 @@ from tidemill.local.services import choose
 from tidemill.offline_store import OfflineStore
 from tidemill.proof.audit import audit
 from tidemill.redis_link import RedisLink
-from tidemill.topics import fence_key, state_key, topic_specs, view_topic
+from tidemill.topics import fence_key, state_key, topic_specs, view_folder, view_topic
 
 pytestmark = pytest.mark.integration
 
@@ -96,6 +96,13 @@ class System:
         with self.halted("offline"):
             shutil.move(f"{self.ground.stack.offline}/{table}", f"{self.ground.home}/away-{random.random()}")
 
+    def start_over(self, view: str) -> None:
+        """Both ways out together, for a topic that is not the one that was read."""
+        declared = self.view(view)
+        self.begin_again(view, declared.partitions)
+        self.moved_away(view_folder(declared.log))
+        self.ground.stack.wait_ready()
+
     def halted(self, service: str) -> _Halted:
         """A service is down for as long as the context lasts."""
         return _Halted(self.ground, service)
@@ -154,9 +161,7 @@ def test_topic_made_anew(system: System) -> None:
         refusals.recreate_topic(system.rig.settings, topic, topic_specs(system.rig.project)[topic])
     system.refused("features", "by_shop", "the store has applied everything below", "created anew")
     system.refused("offline", topic, "was read up to offset", "made anew")
-    system.begin_again("by_shop", 2)
-    system.moved_away(f"views/{system.view('by_shop').log}")
-    system.ground.stack.wait_ready()
+    system.start_over("by_shop")
     system.fed(500)
     system.rig.check()
     assert system.audited() == []
@@ -170,9 +175,7 @@ def test_topic_made_anew_and_filled_beyond_the_fence(system: System) -> None:
         system.rig.produce(9_000)
     system.refused("features", "by_shop", "is not the one that was applied")
     system.refused("offline", topic, "is not the one that was read then")
-    system.begin_again("by_shop", 2)
-    system.moved_away(f"views/{system.view('by_shop').log}")
-    system.ground.stack.wait_ready()
+    system.start_over("by_shop")
     system.fed(500)
     system.rig.check()
 
@@ -183,9 +186,7 @@ def test_tail_of_the_log_lost(system: System) -> None:
     assert lost > 1000
     system.refused("features", "by_card", "partition 2", "the topic ends at offset", "truncated")
     system.refused("offline", f"{system.topic('by_card')}[2]", "Kafka ends at")
-    system.begin_again("by_card", 4)
-    system.moved_away(f"views/{system.view('by_card').log}")
-    system.ground.stack.wait_ready()
+    system.start_over("by_card")
     system.fed(500)
     system.rig.check()
 
@@ -213,9 +214,7 @@ def test_partitions_raised(system: System) -> None:
         pass
     system.refused("features", topic, "has 6 partitions, 4 are declared")
     refusals.recreate_topic(system.rig.settings, topic, topic_specs(system.rig.project)[topic])
-    system.begin_again("by_card", 4)
-    system.moved_away(f"views/{system.view('by_card').log}")
-    system.ground.stack.wait_ready()
+    system.start_over("by_card")
 
 
 def test_a_flipped_bit_in_the_store(system: System) -> None:

@@ -1,12 +1,15 @@
 """The servers and the project of feature computation's tests, with an offline store beside them."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.features.conftest import servers  # noqa: F401 - a fixture that `mirrored` uses
-from tests.features.rig import Rig, until
+from tests.features.rig import ROOT, Rig, until
 
 from tidemill.errors import UnknownTable
 from tidemill.local.stack import Stack
@@ -29,6 +32,28 @@ class Mirrored(Rig):
         """One worker of feature computation, and the offline writer."""
         self.worker()
         self.worker("tidemill_offline", TIDEMILL_OFFLINE=self.offline, TIDEMILL_FLUSH_SECONDS="0.2")
+
+    def settle(self, events: int) -> None:
+        """Start both, produce, and return once everything is folded and mirrored."""
+        self.start()
+        self.produce(events)
+        self.wait_folded()
+        self.wait_mirrored()
+
+    def command(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start `tidemill` as a process; its output, errors included, is a pipe."""
+        environment = {
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
+            "REDIS_URL": self.redis_url,
+            "TIDEMILL_OFFLINE": self.offline,
+            "TIDEMILL_PROJECT": str(self.folder),
+            "PYTHONPATH": f"{ROOT}/shared:{ROOT}/services:{ROOT}",
+            "COLUMNS": "250",
+        }
+        return subprocess.Popen(
+            [sys.executable, "-c", "from tidemill.cli import main; main()", *arguments],
+            env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
 
     def wait_mirrored(self) -> None:
         """Return once everything produced is in the offline store."""

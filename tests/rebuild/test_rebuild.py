@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
-from tests.features.rig import ROOT, until
+from tests.features.rig import until
 from tests.rebuild.conftest import Mirrored
 from tests.rebuild.hammer import hammering
 
@@ -51,30 +48,12 @@ def spoil(rig: Mirrored, view: str) -> None:
         rig.store.set(prefix + b"nobody", b"x")
 
 
-def command(rig: Mirrored, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start `tidemill` as a process."""
-    environment = {
-        "KAFKA_BOOTSTRAP_SERVERS": rig.kafka,
-        "REDIS_URL": rig.redis_url,
-        "TIDEMILL_OFFLINE": rig.offline,
-        "TIDEMILL_PROJECT": str(rig.folder),
-        "PYTHONPATH": f"{ROOT}/shared:{ROOT}/services:{ROOT}",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", "from tidemill.cli import main; main()", *arguments],
-        env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-
-
 def test_the_same_bytes(rig: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
     """In small slices and with few entities in memory: what was altered, lost or never there is as the log says, and work goes on."""
     monkeypatch.setattr(module, "SLICE_ROWS", 137)
     monkeypatch.setattr(module, "MOST_ENTITIES", 20)
     monkeypatch.setattr(module, "_CHUNK", 7)
-    rig.start()
-    rig.produce(3_000)
-    rig.wait_folded()
-    rig.wait_mirrored()
+    rig.settle(3_000)
     spoil(rig, "by_card")
     done = asyncio.run(rebuilt(rig, "by_card"))
     assert [item.partition for item in done] == [0, 1, 2, 3]
@@ -88,10 +67,7 @@ def test_the_same_bytes(rig: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_topic_that_no_longer_has_the_history(rig: Mirrored) -> None:
     """Records that retention took from the topic come from Parquet, those that Parquet does not have yet from the topic."""
-    rig.start()
-    rig.produce(2_000)
-    rig.wait_folded()
-    rig.wait_mirrored()
+    rig.settle(2_000)
     worker, writer = rig.workers
     writer.process.kill()
     written = rig.written()
@@ -103,7 +79,7 @@ def test_a_topic_that_no_longer_has_the_history(rig: Mirrored) -> None:
     asyncio.run(_expire(rig, view_topic(rig.name, log), {partition: written["by_card", partition] for partition in range(4)}))
     worker = rig.worker()
     worker.wait_saying("run: tidemill rebuild by_card --partition")
-    process = command(rig, "rebuild", "by_card")
+    process = rig.command("rebuild", "by_card")
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0, out.decode()
     assert "computation goes on with" in " ".join(out.decode().split())
@@ -123,19 +99,16 @@ async def _expire(rig: Mirrored, topic: str, before: dict[int, int]) -> None:
 
 async def test_killed_at_any_point_while_readers_hammer(rig: Mirrored) -> None:
     """Started again after each kill -9, while events flow: it ends with the right bytes, and nothing wrong was ever served."""
-    rig.start()
-    await asyncio.to_thread(rig.produce, 4_000)
-    await asyncio.to_thread(rig.wait_folded)
-    await asyncio.to_thread(rig.wait_mirrored)
+    await asyncio.to_thread(rig.settle, 4_000)
     async with hammering(rig) as hammer:
         for round_number in range(4):
-            process = command(rig, "rebuild", "by_card")
+            process = rig.command("rebuild", "by_card")
             await asyncio.to_thread(wait_claimed, rig, round_number)
             await asyncio.sleep(0.05 * round_number)
             process.kill()
             process.communicate()
             await asyncio.to_thread(rig.produce, 200)
-        process = command(rig, "rebuild", "by_card")
+        process = rig.command("rebuild", "by_card")
         out, _ = await asyncio.to_thread(process.communicate)
         assert process.returncode == 0, out.decode()
         await asyncio.to_thread(rig.wait_folded)
@@ -174,10 +147,7 @@ async def test_everything_is_flushed_while_readers_hammer(rig: Mirrored) -> None
 async def test_two_at_once(rig: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
     """A partition that another builder holds is refused and stays as it is; once that one is dead it is rebuilt."""
     monkeypatch.setattr(module, "LEASE_MS", 1_000)
-    rig.start()
-    await asyncio.to_thread(rig.produce, 500)
-    await asyncio.to_thread(rig.wait_folded)
-    await asyncio.to_thread(rig.wait_mirrored)
+    await asyncio.to_thread(rig.settle, 500)
     view = rig.project.views["by_shop"]
     async with RedisLink(rig.redis_url) as link:
         assert await Claim(link, rig.name, view.log, 1, empty_fence(ViewKernel(view))).take()
@@ -195,10 +165,7 @@ async def test_two_at_once(rig: Mirrored, monkeypatch: pytest.MonkeyPatch) -> No
 
 async def test_a_claim_that_is_gone(rig: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the store loses the claim in the middle it ends with an error, whatever it wrote is not served, and feature computation takes over."""
-    rig.start()
-    await asyncio.to_thread(rig.produce, 500)
-    await asyncio.to_thread(rig.wait_folded)
-    await asyncio.to_thread(rig.wait_mirrored)
+    await asyncio.to_thread(rig.settle, 500)
     write = Claim.write
 
     async def losing(self: Claim, *arguments: object) -> None:
@@ -214,10 +181,7 @@ async def test_a_claim_that_is_gone(rig: Mirrored, monkeypatch: pytest.MonkeyPat
 
 async def test_what_fails_gives_the_partition_up(rig: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in the middle leaves no claim behind, so that feature computation begins the partition at once."""
-    rig.start()
-    await asyncio.to_thread(rig.produce, 500)
-    await asyncio.to_thread(rig.wait_folded)
-    await asyncio.to_thread(rig.wait_mirrored)
+    await asyncio.to_thread(rig.settle, 500)
 
     async def failing(*_: object) -> None:
         raise OSError("no more")
@@ -232,10 +196,7 @@ async def test_what_fails_gives_the_partition_up(rig: Mirrored, monkeypatch: pyt
 
 def test_a_changed_definition(rig: Mirrored) -> None:
     """A view that was stored under another definition is refused by the worker until it is rebuilt, as the worker says."""
-    rig.start()
-    rig.produce(1_000)
-    rig.wait_folded()
-    rig.wait_mirrored()
+    rig.settle(1_000)
     rig.workers[0].process.kill()
     rig.declare(dedupe=3)
     other = Mirrored(rig.name, rig.folder, rig.kafka, rig.redis_url, dedupe=3, seed=5, workers=rig.workers)
@@ -265,10 +226,7 @@ async def test_history_that_is_nowhere(rig: Mirrored) -> None:
 
 async def test_rows_that_are_missing(rig: Mirrored, tmp_path: Path) -> None:
     """A table that lacks rows in the middle is named, and the partition is not served from it."""
-    rig.start()
-    await asyncio.to_thread(rig.produce, 300)
-    await asyncio.to_thread(rig.wait_folded)
-    await asyncio.to_thread(rig.wait_mirrored)
+    await asyncio.to_thread(rig.settle, 300)
     log = rig.project.views["by_card"].log
     name = view_folder(log)
     import deltalake
@@ -283,10 +241,7 @@ async def test_rows_that_are_missing(rig: Mirrored, tmp_path: Path) -> None:
 
 def test_what_was_not_folded_yet_stays_feature_computations(rig: Mirrored) -> None:
     """Parquet may be further than feature computation was: a rebuild ends where that was, since only feature computation writes dead letters."""
-    rig.start()
-    rig.produce(800)
-    rig.wait_folded()
-    rig.wait_mirrored()
+    rig.settle(800)
     rig.workers[0].process.kill()
     rig.workers[0].process.wait()
     folded = rig.ends()

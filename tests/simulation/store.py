@@ -11,7 +11,7 @@ from tests.simulation.network import Link, Process
 
 from tidemill.errors import CorruptState, StoreUnavailable
 from tidemill.names import LogName
-from tidemill.online_store import _CLAIM, OnlineWriter
+from tidemill.online_store import _STEP, OnlineWriter
 from tidemill.packed import Patch
 from tidemill.topics import fence_key, state_key
 
@@ -75,7 +75,7 @@ class Server:
         return self.fences.get(partition), {entity: stored[entity] for entity in entities if entity in stored}
 
     def claim(self, by: str, partition: int, expected: bytes, following: bytes, entities: Sequence[bytes]) -> int:
-        """What `_CLAIM` does; the claim expires."""
+        """What `_STEP` does without values; the claim expires."""
         if not self.fits(self.fences.get(partition, b""), expected):
             return 0
         self.values[partition] = self.cleared(self.values[partition], entities)
@@ -139,7 +139,7 @@ class SimLink:
 
     async def script(self, text: str, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
         """One step of that."""
-        assert text == _CLAIM
+        assert text == _STEP
         server, name, (expected, following, _) = self._server, self._process.name, args
         partition = server.fence_keys[keys[0]]
         entities = [key.removeprefix(server.prefixes[partition]) for key in keys[1:]]

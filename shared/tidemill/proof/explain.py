@@ -20,7 +20,6 @@ from tidemill.packed import EntityState
 from tidemill.proof.counterexample import Difference, differences, tiles_of
 from tidemill.proof.partition_audit import PartitionAudit
 from tidemill.records import Status
-from tidemill.topics import partition_of
 from tidemill.values import Served, serve, withheld
 
 
@@ -86,7 +85,7 @@ async def explain(view: FeatureView, entity: str, audit: PartitionAudit, online:
     Raises StoreUnavailable, and OfflineUnavailable when the offline store does not reach the online fence in time.
     """
     key, kernel = entity.encode(), audit.kernel
-    partition = partition_of(key, view.partitions)
+    partition = audit.partition
     fence_key, entity_key = online.keys(view.log, partition, key)
     encoded, values = await online.load(view.log, partition, [key])
     fence = None if encoded is None else Fence.decode(encoded)
