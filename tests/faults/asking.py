@@ -88,17 +88,19 @@ class Clients:
     async def run(self) -> None:
         """Open and ask until `stop`; predictions are asked for as soon as `asking` is set: there must be a model."""
         limits = httpx.Limits(max_connections=200)
-        async with httpx.AsyncClient(base_url=self._url, timeout=ANSWER_SECONDS, trust_env=False, limits=limits) as http:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._tell())
-                number, opened = 0, 0.0
-                while not self._ending.is_set():
-                    opened += self.per_second * WAVE_SECONDS
-                    while opened >= 1:
-                        opened -= 1
-                        self._open(group, http, number)
-                        number += 1
-                    await asyncio.sleep(WAVE_SECONDS)
+        async with (
+            httpx.AsyncClient(base_url=self._url, timeout=ANSWER_SECONDS, trust_env=False, limits=limits) as http,
+            asyncio.TaskGroup() as group,
+        ):
+            group.create_task(self._tell())
+            number, opened = 0, 0.0
+            while not self._ending.is_set():
+                opened += self.per_second * WAVE_SECONDS
+                while opened >= 1:
+                    opened -= 1
+                    self._open(group, http, number)
+                    number += 1
+                await asyncio.sleep(WAVE_SECONDS)
 
     async def _tell(self) -> None:
         """Publish what was opened and what is to be closed; while Kafka is away it waits, and the asking goes on."""
