@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,7 @@ QUIX = Path(".venv-peers/bin/python")
 MINUTE_MS, WEEK_MS = 60_000, 7 * 86_400_000
 FEATURES = next(service for service in SERVICES if service.name == "features")
 UNFENCED = replace(FEATURES, module="benchmarks.unfenced")
-TICK_SECONDS, LOOK_SECONDS = 0.005, 0.001
+TICK_SECONDS, LOOK_SECONDS, SETTLE_SECONDS = 0.005, 0.001, 10.0
 
 
 class Speed(NamedTuple):
@@ -108,25 +109,24 @@ async def folded(writer: OnlineWriter) -> int:
     return sum(reached(fence) for fence in await writer.fences([(VIEW.log, partition) for partition in range(VIEW.partitions)]))
 
 
-async def measure_speed(stack: Stack, total: int) -> tuple[Speed, float]:
-    """From the first batch the worker applies until it has applied all; and the store's CPU seconds meanwhile."""
-    worker, store = psutil.Process(stack.pid("features")), psutil.Process(stack.pid("valkey"))
+async def measure_speed(stack: Stack, total: int, workers: Sequence[str] = ("features",)) -> tuple[Speed, float]:
+    """From the first batch the workers apply until they have applied all; and the store's CPU seconds meanwhile."""
+    processes, store = [psutil.Process(stack.pid(name)) for name in workers], psutil.Process(stack.pid("valkey"))
     async with RedisLink(stack.redis_url) as link:
         writer = OnlineWriter(link, PROJECT.name)
         before = await folded(writer)
         while (first := await folded(writer)) == before:
             await asyncio.sleep(0.01)
-        started, cpu, store_cpu = time.monotonic(), cpu_seconds(worker), cpu_seconds(store)
+        started, cpu, store_cpu = time.monotonic(), cpu_seconds(*processes), cpu_seconds(store)
         while await folded(writer) < total:
             await asyncio.sleep(0.02)
-        seconds, spent = time.monotonic() - started, cpu_seconds(worker) - cpu
+        seconds, spent = time.monotonic() - started, cpu_seconds(*processes) - cpu
         return Speed((total - first) / seconds, (total - first) / spent), cpu_seconds(store) - store_cpu
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    """User and system time so far."""
-    times = process.cpu_times()
-    return float(times.user + times.system)
+def cpu_seconds(*processes: psutil.Process) -> float:
+    """User and system time so far, of all together."""
+    return sum(float(times.user + times.system) for times in (process.cpu_times() for process in processes))
 
 
 async def measure_freshness(stack: Stack, source: Source, per_second: int, seconds: float) -> Freshness:
@@ -209,6 +209,28 @@ def by_keys(keys: int, events: int, services: Sequence[Service] = (FEATURES,)) -
         return fold_backlog(stack, source, events, first, MINUTE_MS)[0]
 
 
+def with_workers(names: Sequence[str], events: int) -> Speed:
+    """Speed of so many workers that share the partitions already: they are held while the backlog is written, and let go together."""
+    with running([replace(FEATURES, name=name) for name in names]) as stack:
+        source = Source()
+        asyncio.run(backlog(stack, source, 3 * KEYS, MINUTE_MS))
+        asyncio.run(caught_up(stack, 3 * KEYS))
+        for name in names:
+            os.kill(stack.pid(name), signal.SIGSTOP)
+        asyncio.run(backlog(stack, source, events, MINUTE_MS))
+        for name in names:
+            os.kill(stack.pid(name), signal.SIGCONT)
+        return asyncio.run(measure_speed(stack, 3 * KEYS + events, names))[0]
+
+
+async def caught_up(stack: Stack, total: int) -> None:
+    """Returns once so many events are applied and no partition has changed hands for a while."""
+    async with RedisLink(stack.redis_url) as link:
+        while await folded(OnlineWriter(link, PROJECT.name)) < total:
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(SETTLE_SECONDS)
+
+
 def figures(*, quick: bool = False) -> Iterator[Figure]:
     """Speed with events over a minute and over a week beside the peers, freshness at two rates, other numbers of keys, and no fence."""
     events, seconds = (100_000, 5) if quick else (300_000, 20)
@@ -235,6 +257,9 @@ def figures(*, quick: bool = False) -> Iterator[Figure]:
         yield Figure(
             f"feature computation, {keys:,} keys in the store", by_keys(keys, events).per_cpu_second, "events per CPU second", beside
         )
+    one, two = (with_workers(names, events) for names in (("features",), ("features", "features2")))
+    yield Figure("feature computation, two workers: wall", two.per_second, "events/s", {"one worker": one.per_second})
+    yield Figure("feature computation, two workers", two.per_cpu_second, "events per CPU second", {"one worker": one.per_cpu_second})
 
 
 if __name__ == "__main__":

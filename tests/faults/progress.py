@@ -106,7 +106,7 @@ class Progress:
         except (TidemillError, httpx.HTTPError, OSError, TimeoutError) as error:
             behind = {"servers": (f"{type(error).__name__}: {error}", 0)}
         clients = self._clients
-        if clients.answered <= goal.answered:
+        if clients.answered <= goal.answered and not behind:  # until then it may have to refuse, and says why
             behind["inference"] = f"no prediction ({clients.waiting} requests wait; last refusal: {clients.last_refusal})", clients.answered
         return Look(behind, complaints)
 
