@@ -43,7 +43,7 @@ PROJECT_FILE = Path(__file__).with_name("features_project.py")
 PROJECT = load_project(PROJECT_FILE)
 VIEW = PROJECT.views["amounts"]
 TOPIC = view_topic(PROJECT.name, VIEW.log)
-KEYS = 10_000
+KEYS, WARM_EVENTS = 10_000, 40_000
 QUIX = Path(".venv-peers/bin/python")
 MINUTE_MS, WEEK_MS = 60_000, 7 * 86_400_000
 FEATURES = next(service for service in SERVICES if service.name == "features")
@@ -213,14 +213,14 @@ def with_workers(names: Sequence[str], events: int) -> Speed:
     """Speed of so many workers that share the partitions already: they are held while the backlog is written, and let go together."""
     with running([replace(FEATURES, name=name) for name in names]) as stack:
         source = Source()
-        asyncio.run(backlog(stack, source, 3 * KEYS, MINUTE_MS))
-        asyncio.run(caught_up(stack, 3 * KEYS))
+        asyncio.run(backlog(stack, source, WARM_EVENTS, MINUTE_MS))
+        asyncio.run(caught_up(stack, WARM_EVENTS))
         for name in names:
             os.kill(stack.pid(name), signal.SIGSTOP)
         asyncio.run(backlog(stack, source, events, MINUTE_MS))
         for name in names:
             os.kill(stack.pid(name), signal.SIGCONT)
-        return asyncio.run(measure_speed(stack, 3 * KEYS + events, names))[0]
+        return asyncio.run(measure_speed(stack, WARM_EVENTS + events, names))[0]
 
 
 async def caught_up(stack: Stack, total: int) -> None:

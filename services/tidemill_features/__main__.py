@@ -20,7 +20,7 @@ def main() -> None:
     """Fold until SIGTERM."""
     project = load_project(ProjectSettings.load().project)
     settings = HttpSettings.load(), KafkaSettings.load(), RedisSettings.load(), FeaturesSettings.load()
-    gc.set_threshold(50_000)  # a slice makes thousands of objects and no cycles
+    gc.set_threshold(200_000, 20, 100)  # a slice makes thousands of objects and no cycles; a full collection visits every cached entity
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # Faust makes a loop of its own for the consumer's thread
     asyncio.run(serve(project, *settings))
 

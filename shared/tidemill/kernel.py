@@ -79,8 +79,8 @@ class ViewKernel:
         ]
         longest_ms = max(resolution.longest_ms for resolution in self.resolutions)
         self.horizon_ms = longest_ms + (view.ahead_ms or 0) if longest_ms else None
-        self._folds = [(r, resolution.tile_ms, resolution.layout.fold) for r, resolution in enumerate(self.resolutions)]
         self.packing = Packing(view.name, [(res.tile_ms, res.layout.width, res.kept_tiles) for res in self.resolutions], self._waits)
+        self._folds = [(r, res.tile_ms, res.layout.fold_from(self.packing.first(r))) for r, res in enumerate(self.resolutions)]
         self.encode, self.write, self.decode = self.packing.encode, self.packing.write, self.packing.decode
         self._windows = self._plan_windows(view.served)
         self._finest_ms = parse_ms(view.tile)
@@ -126,8 +126,8 @@ class ViewKernel:
             if index > current[r]:
                 if self._waits and not r and current[0] != NEVER:
                     self._let_pass(state, index)
-                self.packing.open(state, r, index, list(self.resolutions[r].layout.empty))
-            fold(slots[r], time_ms, values)
+                self.packing.open(state, r, index, self.resolutions[r].layout.empty)
+            fold(slots, time_ms, values)
         if time_ms < state.newest:
             return _CORRECTED
         state.newest = time_ms

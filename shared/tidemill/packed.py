@@ -1,7 +1,8 @@
 """An entity's state, and how it is packed into the one value that the online store keeps of it.
 
     head: CRC-32, newest event time, format, number of recent ids; if events may wait, the time of the newest one whose tile is out of reach;
-          then for each tile length: rows in use, rows in all, and the slots of the open tile, that of the newest event; then the recent ids
+          for each tile length the rows in use, for each the rows in all, for each the slots of the open tile, that of the newest event;
+          then the recent ids
     rows: for each tile length the closed tiles in order of time, each with the lower half of its index; then rows not yet in use
 
 An event changes the open tiles, hence the head; a tile that closes becomes the next free row. So a long value is changed in place, in two
@@ -14,6 +15,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,33 +24,36 @@ import numpy.typing as npt
 from tidemill.errors import CorruptState
 from tidemill.tiles import Matrix
 
-FORMAT = 2
+FORMAT = 3
 NEVER = -(2**62)
 PATCH_BYTES = 1024  # a shorter value is written whole: that costs the store less than looking at its length and changing pieces
-_CRC = struct.Struct("<I")
+_CRC_BYTES = 4
 _LOW = 0xFFFF_FFFF
+_NO_ROWS = bytearray()  # never changed: rows that grow become another object
 
 
 class EntityState:
-    """The tiles of one entity: of each length the open one (`index`, `slots`) and the closed ones as packed rows, `count` of them in use.
+    """The tiles of one entity: of each length the open one (its `index`; the `slots` of all lengths stand one after the other) and the closed
+    ones as packed `rows`, `count` of them in use and `capacity` in all.
 
     `changed`: rows changed since the value was last written, by length and place (None: the whole value has to be written);
-    `length`: how long the written value is. `passed`: time of the newest event whose tile of the first length is out of reach, kept
-    where events may wait.
+    `length`: how long the written value is. `rows_crc`: of all rows (None: not known). `passed`: time of the newest event whose tile of the
+    first length is out of reach, kept where events may wait.
     """
 
-    __slots__ = ("changed", "count", "ids", "index", "length", "newest", "passed", "rows", "rows_crc", "slots")
+    __slots__ = ("capacity", "changed", "count", "ids", "index", "length", "newest", "passed", "rows", "rows_crc", "slots")
 
-    def __init__(self, lengths: int) -> None:
-        self.newest = self.passed = NEVER
-        self.ids: list[bytes] = []
-        self.index = [NEVER] * lengths
-        self.slots: list[list[float]] = [[]] * lengths
-        self.count = [0] * lengths
-        self.rows = [bytearray() for _ in range(lengths)]
-        self.rows_crc: int | None = 0
-        self.changed: list[tuple[int, int]] | None = None
-        self.length = 0
+    newest: int
+    passed: int
+    ids: list[bytes]
+    index: list[int]
+    slots: list[float]
+    count: list[int]
+    capacity: list[int]
+    rows: list[bytearray]
+    rows_crc: int | None
+    changed: list[tuple[int, int]] | None
+    length: int
 
 
 class Patch(NamedTuple):
@@ -84,18 +89,13 @@ class TileRows(NamedTuple):
 
 
 class _Length:
-    """Tiles of one length: `kept` of them are in reach of a window; `place` in the head."""
+    """Tiles of one length: `kept` of them are in reach of a window; the slots of the open one stand from `first` to `end`."""
 
-    def __init__(self, tile_ms: int, width: int, kept: int, place: int) -> None:
-        self.tile_ms, self.kept, self.place = tile_ms, kept, place
+    def __init__(self, tile_ms: int, width: int, kept: int, first: int) -> None:
+        self.tile_ms, self.kept, self.first, self.end = tile_ms, kept, first, first + width
         row = struct.Struct(f"<I{width}d")
         self.size, self.pack_into, self.unpack_from = row.size, row.pack_into, row.unpack_from
         self.dtype = np.dtype([("low", "<u4"), ("slots", "<f8", (width,))])
-        self.end = place + 2 + width
-
-    def open_index(self, newest_ms: int) -> int:
-        """The index of the open tile: that of the newest event."""
-        return newest_ms // self.tile_ms if self.tile_ms else 0
 
 
 class Packing:
@@ -106,30 +106,45 @@ class Packing:
         self._view = view
         self._waits = waits
         self._lengths: list[_Length] = []
-        place = 3 + waits
+        first = 0
         for tile_ms, width, kept in lengths:
-            self._lengths.append(_Length(tile_ms, width, kept, place))
-            place = self._lengths[-1].end
-        self._plan = [(length.tile_ms, length.place, length.end, length.size) for length in self._lengths]  # a tuple is quicker
-        self._head = struct.Struct("<qBB" + "q" * waits + "".join(f"HH{width}d" for _, width, _ in lengths))
-        self._head_size = _CRC.size + self._head.size
+            self._lengths.append(_Length(tile_ms, width, kept, first))
+            first += width
+        n = len(lengths)
+        body = "qBB" + "q" * waits + f"{2 * n}H{first}d"
+        self._head, self._body = struct.Struct(f"<I{body}"), struct.Struct(f"<{body}")
+        self._count = 4 + waits  # where these stand in the head
+        self._capacity, self._slots = self._count + n, self._count + 2 * n
+        self._sizes = [length.size for length in self._lengths]
+        self._never, self._zero, self._no_rows, self._no_slots = [NEVER] * n, [0] * n, [_NO_ROWS] * n, [0.0] * first
 
     def new(self) -> EntityState:
         """The state of an entity that has seen nothing."""
-        return EntityState(len(self._lengths))
+        state = EntityState()
+        state.newest = state.passed = NEVER
+        state.ids, state.index, state.slots = [], [*self._never], [*self._no_slots]
+        state.count, state.capacity, state.rows = [*self._zero], [*self._zero], [*self._no_rows]
+        state.rows_crc, state.changed, state.length = 0, None, 0
+        return state
+
+    def first(self, r: int) -> int:
+        """Where the slots of the open tile of a length begin."""
+        return self._lengths[r].first
 
     def open(self, state: EntityState, r: int, index: int, slots: list[float]) -> None:
-        """Closes the open tile of a length and opens a newer one."""
-        closed, slots_closed, length = state.index[r], state.slots[r], self._lengths[r]
-        state.index[r], state.slots[r] = index, slots
+        """Closes the open tile of a length and opens a newer one, with these slots."""
+        length, closed = self._lengths[r], state.index[r]
+        closed_slots = state.slots[length.first : length.end]
+        state.index[r], state.slots[length.first : length.end] = index, slots
         if closed < index - length.kept:  # and so is every tile before it
             if state.count[r]:
-                state.rows[r], state.count[r], state.changed, state.rows_crc = bytearray(), 0, None, None
+                state.rows[r], state.count[r], state.capacity[r] = _NO_ROWS, 0, 0
+                state.changed = state.rows_crc = None
             return
-        n, size = state.count[r], length.size
-        if (n + 1) * size > len(state.rows[r]):
+        n = state.count[r]
+        if n == state.capacity[r]:
             n = self._make_room(state, r)
-        length.pack_into(state.rows[r], n * size, closed & _LOW, *slots_closed)
+        length.pack_into(state.rows[r], n * length.size, closed & _LOW, *closed_slots)
         state.count[r], state.rows_crc = n + 1, None
         if state.changed is not None:
             state.changed.append((r, n))
@@ -154,7 +169,7 @@ class Packing:
     def insert(self, state: EntityState, r: int, index: int, slots: list[float]) -> None:
         """Adds a closed tile among the others."""
         n, size = state.count[r], self._lengths[r].size
-        if (n + 1) * size > len(state.rows[r]):
+        if n == state.capacity[r]:
             n = self._make_room(state, r)
         (i, _), rows = self.row(state, r, index), state.rows[r]
         rows[(i + 1) * size : (n + 1) * size] = rows[i * size : n * size]
@@ -170,10 +185,9 @@ class Packing:
         if n and (state.index[r] - int.from_bytes(rows[:4], "little")) & _LOW > length.kept:
             dropped = int((self._ages(state, r) > length.kept).sum())
             rows, n = rows[dropped * length.size :], n - dropped
-            state.rows[r], state.count[r] = rows, n
+            state.count[r] = n
         free = max(n // 6, min(8, sum(state.count) // 6), 1)
-        rows.extend(bytes((n + free) * length.size - len(rows)))
-        state.changed = None
+        state.rows[r], state.capacity[r], state.changed = rows + bytes(free * length.size), n + free, None
         return n
 
     def encode(self, state: EntityState) -> bytes:
@@ -185,8 +199,11 @@ class Packing:
         head = self._encode_head(state)
         length = len(head) + sum(map(len, state.rows))
         changed, before = state.changed, state.length
-        state.changed, state.length = [], length
-        if changed is None or length != before or length < PATCH_BYTES:
+        state.length = length
+        if length < PATCH_BYTES:
+            return b"".join((head, *state.rows))
+        state.changed = []
+        if changed is None or length != before:
             return b"".join((head, *state.rows))
         pieces, starts = [(0, head)], self._starts(state, len(head))
         for r, i in changed:
@@ -202,70 +219,71 @@ class Packing:
         return starts
 
     def _encode_head(self, state: EntityState) -> bytes:
-        fields: list[Any] = [state.newest, FORMAT, len(state.ids)]
-        if self._waits:
-            fields.append(state.passed)
-        for length, count, rows, slots in zip(self._lengths, state.count, state.rows, state.slots, strict=True):
-            fields += count, len(rows) // length.size
-            fields += slots
-        rest = b"".join((self._head.pack(*fields), *state.ids))
+        passed = (state.passed,) if self._waits else ()
+        body = self._body.pack(state.newest, FORMAT, len(state.ids), *passed, *state.count, *state.capacity, *state.slots)
+        if state.ids:
+            body += b"".join(state.ids)
         if state.rows_crc is None:
             state.rows_crc = 0
             for rows in state.rows:
                 state.rows_crc = zlib.crc32(rows, state.rows_crc)
-        return _CRC.pack(zlib.crc32(rest, state.rows_crc)) + rest
+        return zlib.crc32(body, state.rows_crc).to_bytes(_CRC_BYTES, "little") + body
 
     def decode(self, value: bytes) -> EntityState:
         """The state of a stored value. Raises CorruptState when its checksum or length does not fit."""
         fields, start = self._open(value)
-        state, newest = EntityState(0), fields[0]
-        state.newest, state.passed, state.changed, state.length = newest, self._passed(fields), [], len(value)
-        if fields[2]:
-            state.ids = [value[i : i + 8] for i in range(start - 8 * fields[2], start, 8)]
-        state.rows_crc = None if start < len(value) else 0
-        count, index, slots, rows = state.count, state.index, state.slots, state.rows
-        for tile_ms, place, end, size in self._plan:
-            count.append(fields[place])
-            index.append(newest // tile_ms if tile_ms else 0)
-            slots.append([*fields[place + 2 : end]])
-            begun, start = start, start + fields[place + 1] * size
-            rows.append(bytearray(value[begun:start]) if start > begun else bytearray())
+        state = EntityState()
+        newest = state.newest = fields[1]
+        state.passed = self._passed(fields)
+        state.ids = [value[i : i + 8] for i in range(start - 8 * fields[3], start, 8)] if fields[3] else []
+        state.index = [newest // length.tile_ms if length.tile_ms else 0 for length in self._lengths]
+        state.count, state.capacity = [*fields[self._count : self._capacity]], [*fields[self._capacity : self._slots]]
+        state.slots = [*fields[self._slots :]]
+        state.length = len(value)
+        state.changed = [] if state.length >= PATCH_BYTES else None
+        if start == state.length:
+            state.rows, state.rows_crc = [*self._no_rows], 0
+            return state
+        state.rows, state.rows_crc = [], None
+        for size, capacity in zip(self._sizes, state.capacity, strict=True):
+            state.rows.append(bytearray(value[start : start + size * capacity]))
+            start += size * capacity
         return state
 
     def _passed(self, fields: tuple[Any, ...]) -> int:
-        return int(fields[3]) if self._waits else NEVER
+        return int(fields[4]) if self._waits else NEVER
 
     def _open(self, value: bytes) -> tuple[tuple[Any, ...], int]:
         """The fields of the head, and where the rows begin."""
         try:
-            (crc,), fields = _CRC.unpack_from(value), self._head.unpack_from(value, 4)
+            fields = self._head.unpack_from(value)
         except struct.error:
             raise CorruptState(f"view {self._view!r}: a stored value of {len(value)} bytes is cut short") from None
-        start = end = self._head_size + 8 * fields[2]
-        for _, place, _, size in self._plan:
-            end += size * fields[place + 1]
-        if fields[1] != FORMAT or len(value) != end:
+        start = self._head.size + 8 * fields[3]
+        end = start + sum(map(mul, self._sizes, fields[self._capacity : self._slots]))
+        if fields[2] != FORMAT or len(value) != end:
             raise CorruptState(f"view {self._view!r}: a stored value of {len(value)} bytes has the wrong length or format")
-        if crc != zlib.crc32(value[4:start], zlib.crc32(value[start:])):
+        if fields[0] != zlib.crc32(value[_CRC_BYTES:start], zlib.crc32(value[start:])):
             raise CorruptState(f"view {self._view!r}: a stored value fails its checksum")
         return fields, start
 
     def read(self, value: bytes) -> tuple[int, int, list[TileRows]]:
         """Newest event time, `passed`, and tiles of a stored value, by length. Raises CorruptState."""
         fields, start = self._open(value)
-        tiles = []
-        for length in self._lengths:
-            (count, capacity), index = fields[length.place : length.place + 2], length.open_index(fields[0])
-            rows = np.frombuffer(value, length.dtype, count, start)
-            tiles.append(TileRows(index, fields[length.place + 2 : length.end], rows["slots"], _ages(rows, index)))
-            start += capacity * length.size
-        return fields[0], self._passed(fields), tiles
+        newest, slots, tiles = fields[1], fields[self._slots :], []
+        for r, length in enumerate(self._lengths):
+            index = newest // length.tile_ms if length.tile_ms else 0
+            rows = np.frombuffer(value, length.dtype, fields[self._count + r], start)
+            tiles.append(TileRows(index, slots[length.first : length.end], rows["slots"], _ages(rows, index)))
+            start += fields[self._capacity + r] * length.size
+        return newest, self._passed(fields), tiles
 
     def view(self, state: EntityState) -> Iterator[TileRows]:
         """The tiles of a state, by length."""
         for r, length in enumerate(self._lengths):
             rows = np.frombuffer(state.rows[r], length.dtype, state.count[r])
-            yield TileRows(state.index[r], state.slots[r], rows["slots"], _ages(rows, state.index[r]))
+            slots = state.slots[length.first : length.end]
+            yield TileRows(state.index[r], slots, rows["slots"], _ages(rows, state.index[r]))
 
 
 def _ages(rows: npt.NDArray[Any], index: int) -> npt.NDArray[np.uint32]:

@@ -64,7 +64,8 @@ class TileLayout:
         self._places = {slot: i for i, slot in enumerate(self.slots)}
         self.width = len(self.slots)
         self.empty = [_EMPTY[slot.kind] for slot in self.slots]
-        self.fold = self._compile_fold(columns)
+        self._columns = columns
+        self.fold = self.fold_from(0)
         self._repairs = [(i, slot) for i, slot in enumerate(self.slots) if slot.kind not in ("n", "sum")]
 
     def place(self, slot: Slot) -> int:
@@ -91,25 +92,26 @@ class TileLayout:
                 merged[i] += _m2_between(tiles[:, n], tiles[:, total], merged[n], merged[total])
         return merged
 
-    def _compile_fold(self, columns: dict[str, Column]) -> Fold:
+    def fold_from(self, first: int) -> Fold:
+        """The fold of one event into a tile whose slots begin at place `first` of a list."""
         lines = ["def fold(s, t, v):"]
         for text in sorted({slot.column for slot in self.slots}, key=lambda text: text or ""):
-            body = [self._fold_line(i, slot) for i, slot in enumerate(self.slots) if slot.column == text]
+            body = [self._fold_line(i, slot, first) for i, slot in enumerate(self.slots) if slot.column == text]
             if text is None:
                 lines += [f"    {line}" for line in body]
             else:
-                lines += [f"    x = {columns[text].source}", "    if x is not None:", *(f"        {line}" for line in body)]
+                lines += [f"    x = {self._columns[text].source}", "    if x is not None:", *(f"        {line}" for line in body)]
         scope: dict[str, Any] = {}
         exec("\n".join(lines), {"float": float}, scope)  # noqa: S102 - made of parsed columns and the lines above, nothing else
         return scope["fold"]  # type: ignore[no-any-return]
 
-    def _fold_line(self, i: int, slot: Slot) -> str:
+    def _fold_line(self, i: int, slot: Slot, first: int) -> str:
         others: dict[str, int] = {}
         if slot.kind == "m2":
             others = {"n": self.place(Slot("n", slot.column)), "sum": self.place(Slot("sum", slot.column))}
         elif slot.kind == "last":
             others = {"time": self.place(Slot("last_time", slot.column))}
-        return _FOLD[slot.kind].format(i=i, **others)
+        return _FOLD[slot.kind].format(i=first + i, **{name: first + place for name, place in others.items()})
 
 
 def _newest(times: Matrix) -> int:

@@ -62,7 +62,7 @@ def test_an_altered_slot_is_the_only_difference() -> None:
     rows = entries([0, 1, 90, 200])
     state = KERNEL.decode(folded(rows))
     names = list(next(iter(tiles_of(KERNEL, state).values())))
-    state.slots[0][0] += 1.0
+    state.slots[0] += 1.0
     (found,) = differences(KERNEL, KERNEL.encode(state), folded(rows))
     length = KERNEL.resolutions[0].tile_ms
     start = (1_700_000_000_000 + 60_000 * 200) // length * length if length else 0

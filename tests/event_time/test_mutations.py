@@ -15,7 +15,7 @@ from tests.event_time.world import VIEWS, streams
 from tidemill.dead_letters import letter_of_refused
 from tidemill.fold import PartitionFold
 from tidemill.kernel import ViewKernel, _Resolution
-from tidemill.packed import NEVER, EntityState, TileRows
+from tidemill.packed import NEVER, EntityState, Packing, TileRows
 from tidemill_features.worker import Worker
 from tidemill_ingestion.routing import _Route
 
@@ -89,14 +89,15 @@ def dedupe(patch: pytest.MonkeyPatch) -> None:
             self.seen = {*getattr(self, "seen", ()), digest}
             super().append(digest)
 
-    made = EntityState.__init__
+    made = Packing.new
 
-    def init(self: EntityState, lengths: int) -> None:
-        made(self, lengths)
-        self.ids = Ids()
-        self.ids.seen = set()
+    def new(self: Packing) -> EntityState:
+        state = made(self)
+        ids = Ids()
+        ids.seen, state.ids = set(), ids
+        return state
 
-    patch.setattr(EntityState, "__init__", init)
+    patch.setattr(Packing, "new", new)
 
 
 def unsent(patch: pytest.MonkeyPatch) -> None:

@@ -122,8 +122,8 @@ async def test_an_altered_tile(online: Online) -> None:
     """A number of an entity that is another one is found, with both values by name of the feature."""
     kernel = ViewKernel(ZONES)
     state = kernel.decode(online.client.get(NORTH_KEY))  # type: ignore[arg-type]
-    for slots in state.slots:
-        slots[0] += 1.0
+    for r in range(len(kernel.resolutions)):
+        state.slots[kernel.packing.first(r)] += 1.0
     online.client.set(NORTH_KEY, kernel.encode(state))
     (found,) = await online.mismatches()
     assert (found.view, found.partition, found.entity) == ("zones", NORTH, "north")
