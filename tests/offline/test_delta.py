@@ -133,12 +133,15 @@ def test_many_writers_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
     assert content(path) == {0: list(range(target))}
 
 
-def test_compaction_keeps_rows_and_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Merging small files, again and again, and vacuuming change neither rows nor counters; few files are left."""
+@pytest.mark.parametrize("short_lived", [False, True])
+def test_compaction_keeps_rows_and_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_lived: bool) -> None:
+    """Merging small files, again and again, and vacuuming change neither rows nor counters; few files are left, also by writers that die young."""
     monkeypatch.setattr(delta, "COMMITS_PER_COMPACTION", 5)
     monkeypatch.setattr(delta, "COMPACTIONS_PER_VACUUM", 2)
     log = opened(tmp_path / "t")
     for i in range(23):
+        if short_lived:
+            log = opened(tmp_path / "t")
         log.append(rows(0, i * 2, i * 2 + 2), {"a": (i * 2, i * 2 + 2)})
     assert opened(tmp_path / "t").counter("a") == 46
     assert content(tmp_path / "t") == {0: list(range(46))}

@@ -109,6 +109,10 @@ class Handle:
         """The counter as of the handle's version."""
         return self.table.commits[self.base].counters.get(name)
 
+    def version(self) -> int:
+        """The handle's version."""
+        return self.base
+
     def compact(self, **options: Any) -> None:
         """A commit without rows or counters."""
         self.table.read()

@@ -46,7 +46,6 @@ class DeltaLog:
         self._lock = threading.Lock()
         self._table: DeltaTable | None = None
         self._columns: list[str] = []
-        self._commits = 0
 
     def open(self) -> None:
         """Read the newest state; create the table when there is none, take out a half-written commit. Raises OfflineUnavailable, TornTable."""
@@ -78,8 +77,7 @@ class DeltaLog:
                 except (DeltaError, OSError) as error:
                     self._table = None
                     self._fail("write to", error)
-                self._commits += 1
-                if self._commits % COMMITS_PER_COMPACTION == 0:
+                if table.version() % COMMITS_PER_COMPACTION == 0:  # the table's own count: writers that never live long compact too
                     self._maintain(table)
                 return
             raise OfflineUnavailable(f"{self.uri}: others were faster {_ATTEMPTS} times in a row", mend="run one writer per table")
@@ -88,7 +86,6 @@ class DeltaLog:
         """Merge small files now, and drop files that no reader of the last day can need."""
         with self._lock:
             table = self._handle()
-            self._commits = 0
             self._maintain(table)
 
     def _compare(self, table: DeltaTable, moves: Mapping[str, tuple[int, int]]) -> None:
@@ -157,9 +154,10 @@ class DeltaLog:
 
     def _maintain(self, table: DeltaTable) -> None:
         """Merge small files and open anew. A failure only leaves more files: it is told and tried again in a hundred commits."""
+        version = table.version()
         try:
             table.optimize.compact(target_size=TARGET_FILE_BYTES)
-            if self._commits % (COMMITS_PER_COMPACTION * COMPACTIONS_PER_VACUUM) == 0:
+            if version % (COMMITS_PER_COMPACTION * COMPACTIONS_PER_VACUUM) == 0:
                 table.vacuum(dry_run=False)
         except (DeltaError, OSError) as error:
             log.warning("table was not compacted", table=self.uri, reason=str(error))
