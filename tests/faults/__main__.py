@@ -26,6 +26,7 @@ from tests.faults.injections.ground import ground
 from tests.faults.injections.injection import Injection
 from tests.faults.report import Report
 from tests.faults.run import PROJECT, Plan, Run, write
+from tests.faults.schedule import CROWDS
 
 from tidemill import logs
 from tidemill.local.addresses import home_folder
@@ -96,7 +97,8 @@ def _plan(options: argparse.Namespace, disks: dict[str, int]) -> Plan:
     seed = options.seed if options.seed is not None else (time.time_ns() // 1000 % 10**8 if options.soak else DEFAULT_SEED)
     chosen = tuple(kind for kind in CATALOGUE if _possible(kind, disks) and _wanted(kind, options))
     if options.soak:
-        return Plan(seed, options.minutes or 65, chosen, events_per_second=options.events_per_second or 4_000, cases_per_second=15)
+        rate = options.events_per_second or 4_000
+        return Plan(seed, options.minutes or 65, chosen, events_per_second=rate, cases_per_second=15, density=CROWDS)
     return Plan(
         seed, options.minutes or MATRIX_MINUTES, chosen, options.faults, MATRIX_EVENTS, 10**7, options.events_per_second or 2_000
     )  # fmt: skip

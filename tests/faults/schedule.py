@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 from tests.faults.injections.injection import Injection
 
-PAIR_CHANCE = 0.3
+
+class Density(NamedTuple):
+    """With which chance another fault strikes with those chosen, and how many strike at once at most."""
+
+    chance: float
+    most: int
+
+
+PAIRS, CROWDS = Density(0.3, 2), Density(0.75, 4)
 LONG_SECONDS, LONG_ROUNDS = 8.0, 3
 
 
@@ -27,8 +35,8 @@ class Fault(NamedTuple):
         return " + ".join(injection.name for injection in self.injections)
 
 
-def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injection], bool]) -> Iterator[Fault]:
-    """Faults without end: every kind once, in some order, then again in another. Some strike in pairs, where their targets differ.
+def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injection], bool], density: Density = PAIRS) -> Iterator[Fault]:
+    """Faults without end: every kind once, in some order, then again in another. Some strike at once, where their targets differ.
 
     Kinds that take long are in every third round only.
 
@@ -39,15 +47,19 @@ def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injec
     for turn in itertools.count():
         round_ = [kind for kind in pick.sample(list(catalogue), len(catalogue)) if kind.seconds <= LONG_SECONDS or turn % LONG_ROUNDS == 0]
         while round_:
-            first = round_.pop(0)
-            together, seed_, pause = pick.random() < PAIR_CHANCE, pick.randrange(2**32), round(pick.uniform(0.1, 0.8), 2)
-            if not allowed(first):
+            struck = [round_.pop(0)]
+            more, seed_, pause = pick.random() < density.chance, pick.randrange(2**32), round(pick.uniform(0.1, 0.8), 2)
+            if not allowed(struck[0]):
                 continue
-            second = next((other for other in round_ if together and allowed(other) and disjoint(first, other)), None)
-            if second is not None:
-                round_.remove(second)
+            while more:
+                other = next((kind for kind in round_ if allowed(kind) and all(disjoint(one, kind) for one in struck)), None)
+                if other is None:
+                    break
+                round_.remove(other)
+                struck.append(other)
+                more = len(struck) < density.most and pick.random() < density.chance
             number += 1
-            yield Fault(number, (first, second) if second else (first,), seed_, pause)
+            yield Fault(number, tuple(struck), seed_, pause)
 
 
 def disjoint(one: Injection, other: Injection) -> bool:
