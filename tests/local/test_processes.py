@@ -35,6 +35,13 @@ def test_ports_lie_below_the_ephemeral_range(home: Path) -> None:
     assert all(15_000 <= port < 32_000 for port in ports.values())
 
 
+def test_no_port_is_given_twice(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ports drawn for one stack differ from each other, however few there are."""
+    monkeypatch.setattr(processes, "_PORTS", range(31_900, 31_920))
+    monkeypatch.setattr(processes, "is_free", lambda port: True)
+    assert len(set(processes.assign_ports(home, [f"p{number}" for number in range(20)], {}).values())) == 20
+
+
 def test_a_given_port_wins_and_is_kept(home: Path) -> None:
     """A port given once is the one of later runs, too."""
     automatic = processes.assign_ports(home, ["kafka"], {})

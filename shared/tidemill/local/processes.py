@@ -74,7 +74,8 @@ def assign_ports(home: Path, names: Sequence[str], given: Mapping[str, int]) -> 
     """
     file = home / "ports.json"
     kept: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
-    ports = {name: given.get(name) or kept.get(name) or _free_port({*kept.values(), *given.values()}) for name in names}
+    taken = {*kept.values(), *given.values()}
+    ports = {name: given.get(name) or kept.get(name) or _free_port(taken) for name in names}
     for name, port in ports.items():
         if not is_free(port):
             mend = "give another one" if name in given else f"free it, or delete {file} to choose new ones"
