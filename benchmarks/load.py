@@ -1,6 +1,6 @@
-"""A small HTTP load generator: connections that each send the next request when the answer to the last has come.
+"""A small HTTP load generator: connections that each send the next request when the answer to the last has come, or at a steady pace.
 
-python -m benchmarks.load HOST PORT PATH CLIENTS SECONDS < bodies      prints a Load as JSON
+python -m benchmarks.load HOST PORT PATH CLIENTS SECONDS PER_SECOND < bodies      prints a Load as JSON (PER_SECOND 0: as fast as answers come)
 """
 
 from __future__ import annotations
@@ -29,24 +29,35 @@ class Load(msgspec.Struct):
 
 
 class _Client(asyncio.Protocol):
-    """One connection, kept alive."""
+    """One connection, kept alive. `period`: seconds from one request to the next (0: at once); a request that has to wait for the answer
+    before it counts from the moment when it was due."""
 
-    def __init__(self, requests: Iterator[bytes], until: float) -> None:
+    def __init__(self, requests: Iterator[bytes], until: float, period: float) -> None:
         self.seconds: list[float] = []
         self.failures = 0
         self.body_bytes = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._requests = requests
         self._until = until
+        self._period = period
         self._answer = b""
-        self._sent = 0.0
+        self._sent = self._due = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._send()
+        self._due = perf_counter()
+        self._send(self._due)
 
-    def _send(self) -> None:
-        self._sent = perf_counter()
+    def _go_on(self) -> None:
+        now = perf_counter()
+        self._due = self._due + self._period if self._period else now
+        if self._due > now:
+            asyncio.get_running_loop().call_later(self._due - now, lambda: self._send(perf_counter()))
+        else:
+            self._send(self._due)
+
+    def _send(self, since: float) -> None:
+        self._sent = since
         if self._sent > self._until:
             self._transport.close()
         else:
@@ -62,7 +73,7 @@ class _Client(asyncio.Protocol):
             self.seconds.append(perf_counter() - self._sent)
             self.failures += not self._answer.startswith(b"HTTP/1.1 200")
             self.body_bytes, self._answer = length, b""
-            self._send()
+            self._go_on()
 
     def connection_lost(self, error: Exception | None) -> None:
         if error is not None:
@@ -71,11 +82,11 @@ class _Client(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def _run(host: str, port: int, path: str, clients: int, seconds: float, bodies: Sequence[bytes]) -> Load:
+async def _run(host: str, port: int, path: str, clients: int, seconds: float, per_second: float, bodies: Sequence[bytes]) -> Load:
     head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: "
     requests = cycle([f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies])
-    loop, started = asyncio.get_running_loop(), perf_counter()
-    made = [(await loop.create_connection(lambda: _Client(requests, started + seconds), host, port))[1] for _ in range(clients)]
+    loop, started, period = asyncio.get_running_loop(), perf_counter(), clients / per_second if per_second else 0.0
+    made = [(await loop.create_connection(lambda: _Client(requests, started + seconds, period), host, port))[1] for _ in range(clients)]
     await asyncio.gather(*(client.done for client in made))
     taken = sorted(second for client in made for second in client.seconds)
     return Load(
@@ -88,16 +99,16 @@ async def _run(host: str, port: int, path: str, clients: int, seconds: float, bo
     )
 
 
-def run_load(url: str, path: str, bodies: Sequence[bytes], clients: int, seconds: float) -> Load:
+def run_load(url: str, path: str, bodies: Sequence[bytes], clients: int, seconds: float, per_second: float = 0) -> Load:
     """Runs clients in a process of their own against `url` (http://host:port), with bodies (JSON on one line each) in turn."""
     host, _, port = url.removeprefix("http://").partition(":")
-    command = [sys.executable, "-m", "benchmarks.load", host, port, path, str(clients), str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.load", host, port, path, str(clients), str(seconds), str(per_second)]
     done = subprocess.run(command, input=b"\n".join(bodies), stdout=subprocess.PIPE, check=True, timeout=seconds + 30)
     return msgspec.json.decode(done.stdout, type=Load)
 
 
 if __name__ == "__main__":
-    _, host, port, path, clients, seconds = sys.argv
+    _, host, port, path, clients, seconds, per_second = sys.argv
     bodies = sys.stdin.buffer.read().split(b"\n")
-    load = uvloop.run(_run(host, int(port), path, int(clients), float(seconds), bodies))
+    load = uvloop.run(_run(host, int(port), path, int(clients), float(seconds), float(per_second), bodies))
     sys.stdout.buffer.write(msgspec.json.encode(load))
