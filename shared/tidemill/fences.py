@@ -21,6 +21,7 @@ class Fence(msgspec.Struct, frozen=True):
     The counters say what was skipped, and why: a publisher's duplicate, a record sent twice, too late, not decodable.
     `until`: while `next` lies below it the partition is being rebuilt, and its values are older than what was served before (0: it is not).
     `builder`: who is writing the partition from the offline store, so that no worker touches it ("": nobody).
+    `built`: which of them wrote it last ("": it was folded from its topic), so that no worker takes a rebuilt partition for the one it knew.
     """
 
     next: Natural
@@ -34,6 +35,7 @@ class Fence(msgspec.Struct, frozen=True):
     poison: Natural = 0
     until: Natural = 0
     builder: str = ""
+    built: str = ""
 
     def encode(self) -> bytes:
         """The bytes kept in the store; equal fences give equal bytes."""

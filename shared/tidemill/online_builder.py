@@ -88,9 +88,10 @@ class Claim:
         return values
 
     async def finish(self, fence: Fence) -> None:
-        """Puts the fence that vouches for what was written in the place of the claim."""
+        """Puts the fence that vouches for what was written in the place of the claim; it carries this claim's token for good."""
+        final = msgspec.structs.replace(fence, built=self._token).encode()
         async with self._turn:
-            self._held(await self._writer.apply(self._log, self._partition, self._stands, fence.encode(), {}))
+            self._held(await self._writer.apply(self._log, self._partition, self._stands, final, {}))
 
     async def release(self) -> None:
         """Gives an unfinished partition up: it has no fence then, and feature computation begins it from its topic."""

@@ -61,8 +61,23 @@ async def test_from_claim_to_fence(link: RedisLink, store: redis.Redis) -> None:
     assert await taken.load([b"old", b"both", b"new"]) == {b"both": b"2", b"new": b"3"}
     assert 0 < int(store.pttl(KEY)) <= module.LEASE_MS
     await taken.finish(final)
-    assert (stored(store), store.pttl(KEY)) == (final, -1)
-    assert await writer.load(LOG, 1, [b"old", b"both", b"new"]) == (final.encode(), {b"both": b"2", b"new": b"3"})
+    stands = stored(store)
+    assert (replace(stands, built=""), store.pttl(KEY)) == (final, -1)
+    assert await writer.load(LOG, 1, [b"old", b"both", b"new"]) == (stands.encode(), {b"both": b"2", b"new": b"3"})
+
+
+async def test_a_worker_from_before_is_refused(link: RedisLink, store: redis.Redis) -> None:
+    """What a worker has read before a rebuild it must not write on, although the rebuilt partition stands at the very same offset."""
+    writer, before = OnlineWriter(link, "p"), replace(EMPTY, next=3)
+    assert await writer.apply(LOG, 1, None, before.encode(), {b"a": b"altered"})
+    for _ in range(2):  # nor what it has read before the second of two
+        known = stored(store)
+        taken = claim(link)
+        assert await taken.take()
+        await taken.write({b"a": b"right"})
+        await taken.finish(before)
+        assert replace(stored(store), built="") == before
+        assert not await writer.apply(LOG, 1, known.encode(), replace(known, next=4).encode(), {b"a": b"altered more"})
 
 
 async def test_nobody_else_writes(link: RedisLink) -> None:
