@@ -24,16 +24,18 @@ from demo_view import Screen
 from demo_watch import Watcher
 from steps import MODEL, history, month_ms, offline_reached, served, train
 
+from tidemill.dead_letter_topic import read_dead_letters
 from tidemill.errors import TidemillError
 from tidemill.local.addresses import home_folder
 from tidemill.local.stack import External, Stack
 from tidemill.logs import configure
 from tidemill.offline_store import OfflineStore
-from tidemill.playback import Agenda, Playback, open_playback
+from tidemill.playback import Agenda, open_playback
 from tidemill.project import Project, load_project
 from tidemill.proof.audit import audit
 from tidemill.proof.replay import logged, replay
 from tidemill.redis_client import redis_client
+from tidemill.settings import KafkaSettings
 
 HERE = Path(__file__).parent
 FIRST = 6
@@ -72,12 +74,12 @@ class Demo:
                     self.screen.step(step)
                 await offline_reached(playback, self.stack.urls["offline"])
                 await watcher.settled()
-                return await self._prove(watcher, playback)
+                return await self._prove(watcher)
 
     def _environment(self) -> dict[str, str]:
         return {"KAFKA_BOOTSTRAP_SERVERS": self.stack.kafka, "TIDEMILL_OFFLINE": self.stack.offline, "TIDEMILL_PROJECT": str(HERE)}
 
-    async def _prove(self, watcher: Watcher, playback: Playback) -> Facts:
+    async def _prove(self, watcher: Watcher) -> Facts:
         self.screen.chapter("proof: online = offline, and predictions recomputed")
         store = OfflineStore(self.stack.offline)
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as beside:
@@ -93,7 +95,7 @@ class Demo:
             **totals,
             audit={"checked": audited.checked, "mismatched": audited.mismatched},
             replay=replayed,
-            dead_letters=await playback.dead_letters(),
+            dead_letters=len(await read_dead_letters(KafkaSettings(bootstrap_servers=self.stack.kafka), self.project.name)),
             seconds=round(time.monotonic() - self.began, 1),
         )
 

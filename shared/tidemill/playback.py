@@ -31,7 +31,7 @@ from tidemill.project import Project
 from tidemill.redis_client import RedisClient, redis_client
 from tidemill.settings import KafkaSettings
 from tidemill.timestamps import parse_time_ms
-from tidemill.topics import dead_letters_topic, fence_key, ingestion_group, outcomes_topic, requests_topic, topic_specs, view_topic
+from tidemill.topics import fence_key, ingestion_group, outcomes_topic, requests_topic, topic_specs, view_topic
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.004  # polled for nothing, the services wait for the processor
 _MOST_INSTANCES = 200
@@ -162,10 +162,6 @@ class Playback:
         names = [requests_topic(self.project.name), outcomes_topic(self.project.name)]
         partitions = [TopicPartition(name, p) for name in names for p in range(topic_specs(self.project)[name].partitions)]
         return await self._ends([*self._fences, *partitions])
-
-    async def dead_letters(self) -> int:
-        """How many dead letters there are."""
-        return sum((await self._ends([TopicPartition(dead_letters_topic(self.project.name), 0)])).values())
 
     async def _ends(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         found: dict[TopicPartition, int] = await self._reader.end_offsets(partitions)

@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 from tests.offline.lake import ROOT, read_topic
 
 from tidemill import Event, FeatureView, Model, Outcome, Recording, count
+from tidemill.dead_letter_topic import read_dead_letters
 from tidemill.errors import TidemillError
 from tidemill.local.stack import Stack
 from tidemill.playback import Agenda, Due, Playback, Step, open_playback, steps
 from tidemill.project import load_project
 from tidemill.records import PredictionRecord, ViewRecord, decoder
+from tidemill.settings import KafkaSettings
 from tidemill.topics import predictions_topic, requests_topic, view_topic
 
 PROJECT = load_project(Path(__file__).parents[1] / "live_project")
@@ -248,7 +250,7 @@ async def test_the_barrier_says_what_is_behind(served: Stack) -> None:
 async def test_what_cannot_be_played_is_refused(served: Stack) -> None:
     """An event the project does not know, a model without a version, and values that inference refuses end the play with a reason."""
     async with playing(served) as playback:
-        before = await playback.dead_letters()
+        before = await read_dead_letters(KafkaSettings(bootstrap_servers=served.kafka), "rides")
         with pytest.raises(TidemillError, match=r"an event 'rides.lost' that project 'rides' does not declare; yield one of rides.ordered"):
             await playback.publish([(START_MS, "rides.lost", {})])
         agenda = Agenda([BIG_TIP], STEP_MS)
@@ -256,7 +258,7 @@ async def test_what_cannot_be_played_is_refused(served: Stack) -> None:
         nothing = recording([])
         with pytest.raises(TidemillError, match=r"inference refused prediction big_tip-r-\d+: .*distance"):
             await collect(playback, nothing, agenda, served.urls["inference"])
-        assert await playback.dead_letters() == before
+        assert await read_dead_letters(KafkaSettings(bootstrap_servers=served.kafka), "rides") == before
 
 
 async def collect(playback: Playback, what: Recording, agenda: Agenda, url: str) -> list[Step]:
