@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +49,9 @@ MINUTE_MS, WEEK_MS = 60_000, 7 * 86_400_000
 FEATURES = next(service for service in SERVICES if service.name == "features")
 UNFENCED = replace(FEATURES, module="benchmarks.unfenced")
 TICK_SECONDS, LOOK_SECONDS, SETTLE_SECONDS = 0.005, 0.001, 10.0
+
+
+Sent = Callable[[dict[tuple[str, int], tuple[int, int]], float], None]
 
 
 class Speed(NamedTuple):
@@ -129,27 +132,31 @@ def cpu_seconds(*processes: psutil.Process) -> float:
     return sum(float(times.user + times.system) for times in (process.cpu_times() for process in processes))
 
 
-async def measure_freshness(stack: Stack, source: Source, per_second: int, seconds: float) -> Freshness:
-    """Send at a steady rate; look at the fences every millisecond or so to see when each event has arrived."""
+async def produce(stack: Stack, source: Source, per_second: int, seconds: float, sent: Sent = lambda offsets, since: None) -> None:
+    """Send at a steady rate. `sent` hears of each wave: the offsets it got, and when it was begun."""
     writer = producer(KafkaSettings(bootstrap_servers=stack.kafka))
     await writer.start()
+    end = time.monotonic() + seconds
+    while (now := time.monotonic()) < end:
+        sent(await send_wave(writer, source.wave(int(per_second * TICK_SECONDS), now_ms(), 1)), now)
+        await asyncio.sleep(max(0.0, now + TICK_SECONDS - time.monotonic()))
+    await close_producer(writer)
+
+
+async def measure_freshness(stack: Stack, source: Source, per_second: int, seconds: float) -> Freshness:
+    """Send at a steady rate; look at the fences every millisecond or so to see when each event has arrived."""
+    waiting, taken = [deque[tuple[int, float]]() for _ in range(VIEW.partitions)], list[float]()
+
+    def sent(offsets: dict[tuple[str, int], tuple[int, int]], since: float) -> None:
+        for (_, partition), (_, last) in offsets.items():
+            waiting[partition].append((last, since))
+
     async with RedisLink(stack.redis_url) as link:
-        store, waiting, taken = (
-            OnlineWriter(link, PROJECT.name),
-            [deque[tuple[int, float]]() for _ in range(VIEW.partitions)],
-            list[float](),
-        )
-        looking = asyncio.create_task(look(store, waiting, taken))
-        end = time.monotonic() + seconds
-        while (now := time.monotonic()) < end:
-            wave = source.wave(int(per_second * TICK_SECONDS), now_ms(), 1)
-            for (_, partition), (_, last) in (await send_wave(writer, wave)).items():
-                waiting[partition].append((last, now))
-            await asyncio.sleep(max(0.0, now + TICK_SECONDS - time.monotonic()))
+        looking = asyncio.create_task(look(OnlineWriter(link, PROJECT.name), waiting, taken))
+        await produce(stack, source, per_second, seconds, sent)
         while any(waiting):
             await asyncio.sleep(0.01)
         looking.cancel()
-    await close_producer(writer)
     taken.sort()
     return Freshness(taken[len(taken) // 2] * 1000, taken[int(len(taken) * 0.99)] * 1000)
 

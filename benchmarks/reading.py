@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 
 import msgspec
-from benchmarks.features import KEYS, MINUTE_MS, PROJECT, Source, fold_backlog, measure_freshness, running
+from benchmarks.features import KEYS, MINUTE_MS, PROJECT, Source, fold_backlog, produce, running
 from benchmarks.figures import Figure
 from benchmarks.load import Load, run_load
 
@@ -45,7 +45,7 @@ def figures(*, quick: bool = False) -> Iterator[Figure]:
         stack.wait_ready("serving")
         read(stack, 1.0)  # warm
         idle = read(stack, seconds)
-        folding = threading.Thread(target=lambda: asyncio.run(measure_freshness(stack, source, PER_SECOND, seconds + 2)))
+        folding = threading.Thread(target=lambda: asyncio.run(produce(stack, source, PER_SECOND, seconds + 2)))
         folding.start()
         busy = read(stack, seconds)
         folding.join()
