@@ -6,6 +6,9 @@ logged and answered instead. So all records of an id are the same bytes, from wh
 - killed before it is kept: nothing has happened;
 - kept but not logged: the repetition logs and answers what was kept;
 - logged but not answered: the repetition logs the same bytes again, and readers count them once.
+
+A Redis that falls back (to an older copy, or to a replica that lags) forgets the newest, which are those that are repeated. So a process also
+remembers what it kept itself, and puts it back.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from tidemill_inference.messages import FeatureShown, Instance, Prediction
 
 KEEP_SECONDS = 1800
 """How long an id is known: well below the hour for which prediction logging at least recognises one, so that a repetition never counts twice."""
+
+REMEMBERED_BYTES = 32 << 20
+"""What a process remembers itself, the newest first: some ten thousand predictions, more than are lost and repeated at once."""
 
 
 class Made(NamedTuple):
@@ -63,20 +69,34 @@ class FirstAnswers:
     def __init__(self, link: RedisClient, project: str) -> None:
         self._link = link
         self._prefix = f"{project}.answer:".encode()
+        self._remembered: dict[str, bytes] = {}
+        self._bytes = 0
 
     async def settle(self, made: Sequence[Made]) -> list[Made | IdReused]:
         """What is to be logged and answered in the place of each prediction. All are asked for in one round trip; generated ids cost nothing.
 
         Raises StoreUnavailable, StoreError and CorruptState, after which none may be logged.
         """
-        calls = [self._keep(item) for item in made if item.instance.own_id]
-        found = iter(await asyncio.gather(*calls) if calls else ())
+        own = [item for item in made if item.instance.own_id]
+        known = [self._remembered.get(item.instance.id) for item in own]
+        stored = await asyncio.gather(*map(self._keep, own, known)) if own else []
+        for item, first in zip(own, stored, strict=True):
+            if first is not None:
+                self._remember(item.instance.id, first)
+        found = (first or mine for first, mine in zip(stored, known, strict=True))
         return [_first(item, next(found)) if item.instance.own_id else item for item in made]
 
-    def _keep(self, item: Made) -> Awaitable[bytes | None]:
-        kept = _Kept(msgspec.Raw(item.value), item.prediction.output_name, item.prediction.features)
-        key = self._prefix + item.instance.id.encode()
-        return self._link.call(b"SET", key, _encode(kept), b"NX", b"GET", b"EX", KEEP_SECONDS)
+    def _keep(self, item: Made, known: bytes | None) -> Awaitable[bytes | None]:
+        """Keeps what this process knows of the id, else this prediction; gives what was there before, if there was anything."""
+        kept = known or _encode(_Kept(msgspec.Raw(item.value), item.prediction.output_name, item.prediction.features))
+        self._remember(item.instance.id, kept)
+        return self._link.call(b"SET", self._prefix + item.instance.id.encode(), kept, b"NX", b"GET", b"EX", KEEP_SECONDS)
+
+    def _remember(self, name: str, kept: bytes) -> None:
+        self._bytes += len(kept) - len(self._remembered.pop(name, b""))
+        self._remembered[name] = kept
+        while self._bytes > REMEMBERED_BYTES:
+            self._bytes -= len(self._remembered.pop(next(iter(self._remembered))))
 
 
 def _first(item: Made, found: bytes | None) -> Made | IdReused:

@@ -63,5 +63,10 @@ def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injec
 
 
 def disjoint(one: Injection, other: Injection) -> bool:
-    """Whether two may strike at once: no target of one is one of the other; what has none stands alone, and so do the servers' longer ones."""
-    return bool(one.targets and other.targets) and not set(one.targets) & set(other.targets) and one.seconds + other.seconds < 12
+    """Whether two may strike at once: no target of one is one of the other; what has none stands alone, and so do the servers' longer ones.
+
+    A Redis that loses writes and an inference that ends are not one fault but two: that limit of repeated requests is told in decision 0015.
+    """
+    apart = bool(one.targets and other.targets) and not set(one.targets) & set(other.targets) and one.seconds + other.seconds < 12
+    forgotten = (one.rewinds and "inference" in other.targets) or (other.rewinds and "inference" in one.targets)
+    return apart and not forgotten

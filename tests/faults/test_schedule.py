@@ -38,6 +38,21 @@ def test_a_seed_is_a_schedule(seed: int, density: Density) -> None:
     assert max(len(fault.injections) for fault in first) == density.most
 
 
+def test_what_may_strike_at_once() -> None:
+    """Different targets may; the same may not, nor what has none, nor long ones, nor inference with a store that loses writes."""
+
+    def kind(target: str, *, seconds: float = 1, rewinds: bool = False) -> Injection:
+        return Injection(target, lambda _rig, _rng: target, (target,) if target else (), (), (), seconds=seconds, rewinds=rewinds)
+
+    assert disjoint(kind("features"), kind("valkey", rewinds=True))
+    assert disjoint(kind("inference"), kind("valkey"))
+    assert not disjoint(kind("inference"), kind("valkey", rewinds=True))
+    assert not disjoint(kind("valkey", rewinds=True), kind("inference"))
+    assert not disjoint(kind("features"), kind("features"))
+    assert not disjoint(kind("features"), kind(""))
+    assert not disjoint(kind("features", seconds=6), kind("valkey", seconds=6))
+
+
 def test_what_must_not_strike_now_is_left_out() -> None:
     """A kind that is not allowed is passed over, and comes again when it is."""
 

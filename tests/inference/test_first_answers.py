@@ -20,6 +20,7 @@ from tests.inference.test_failures import environment_of, started
 
 from tidemill.errors import CorruptState
 from tidemill.records import PredictionRecord, encode
+from tidemill_inference import first_answers as module
 from tidemill_inference.first_answers import Made, _first, _Kept
 from tidemill_inference.messages import FeatureShown, Instance, Prediction
 
@@ -112,8 +113,21 @@ async def test_many_at_once_agree(service: Service) -> None:
     assert len(set(map(encode, (await service.logged())["a"]))) == 1
 
 
-async def test_the_limit_what_redis_lost_is_answered_anew(service: Service) -> None:
-    """When Redis was emptied in between, a repetition is computed anew and the log has both records, in order: readers take the first."""
+async def test_what_redis_lost_is_put_back(service: Service) -> None:
+    """When Redis forgets a prediction, the process that made it answers a repetition as before, and whoever is asked next does too."""
+    first = (await service.predict(ASK)).json()
+    key = f"{service.project.name}.answer:a"
+    kept = service.store.client.get(key)
+    service.store.client.delete(key)
+    more_trips(service)
+    assert (await service.predict(ASK)).json() == first
+    assert service.store.client.get(key) == kept
+    assert len(set(map(encode, (await service.logged())["a"]))) == 1
+
+
+async def test_the_limit_what_redis_and_the_process_lost_is_answered_anew(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When nobody remembers an id, a repetition is computed anew and the log has both records, in order: readers take the first."""
+    monkeypatch.setattr(module, "REMEMBERED_BYTES", 0)
     first = (await service.predict(ASK)).json()
     service.store.client.delete(f"{service.project.name}.answer:a")
     more_trips(service)
