@@ -21,7 +21,7 @@ check: install                ## the fast part: format, lint, types, tests witho
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not integration"
+	$(BIN)/python -m pytest -q -n auto -m "not integration"
 
 test: install                 ## everything, the real Kafka and Valkey included
 	$(BIN)/ruff format --check .

@@ -20,7 +20,7 @@ from tidemill.kernel import Reading, ViewKernel
 from tidemill.packed import EntityState
 
 Ints = npt.NDArray[Any]
-_OWN = ("until", "builder")  # of a store that is being rebuilt: nothing that the log could say
+_OWN = ("until", "builder", "built")  # of a store that is being rebuilt, or was: nothing that the log could say
 _LATER_MS = (0, 7_000, 200_000)
 _LATE, _FOLDED = 1, 2
 
