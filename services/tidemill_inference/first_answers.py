@@ -14,7 +14,9 @@ remembers what it kept itself, and puts it back.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Sequence
+from time import monotonic
 from typing import Any, NamedTuple
 
 import msgspec
@@ -69,7 +71,7 @@ class FirstAnswers:
     def __init__(self, link: RedisClient, project: str) -> None:
         self._link = link
         self._prefix = f"{project}.answer:".encode()
-        self._remembered: dict[str, bytes] = {}
+        self._remembered: dict[str, tuple[bytes, float]] = {}
         self._bytes = 0
 
     async def settle(self, made: Sequence[Made]) -> list[Made | IdReused]:
@@ -78,7 +80,7 @@ class FirstAnswers:
         Raises StoreUnavailable, StoreError and CorruptState, after which none may be logged.
         """
         own = [item for item in made if item.instance.own_id]
-        known = [self._remembered.get(item.instance.id) for item in own]
+        known = [self._known(item.instance.id) for item in own]
         stored = await asyncio.gather(*map(self._keep, own, known)) if own else []
         for item, first in zip(own, stored, strict=True):
             if first is not None:
@@ -89,14 +91,26 @@ class FirstAnswers:
     def _keep(self, item: Made, known: bytes | None) -> Awaitable[bytes | None]:
         """Keeps what this process knows of the id, else this prediction; gives what was there before, if there was anything."""
         kept = known or _encode(_Kept(msgspec.Raw(item.value), item.prediction.output_name, item.prediction.features))
-        self._remember(item.instance.id, kept)
-        return self._link.call(b"SET", self._prefix + item.instance.id.encode(), kept, b"NX", b"GET", b"EX", KEEP_SECONDS)
+        until = self._remember(item.instance.id, kept)
+        left_ms = int(1000 * (until - monotonic())) + 1
+        return self._link.call(b"SET", self._prefix + item.instance.id.encode(), kept, b"NX", b"GET", b"PX", left_ms)
 
-    def _remember(self, name: str, kept: bytes) -> None:
-        self._bytes += len(kept) - len(self._remembered.pop(name, b""))
-        self._remembered[name] = kept
+    def _known(self, name: str) -> bytes | None:
+        """What this process kept for an id; an old one is forgotten."""
+        kept, until = self._remembered.get(name, (b"", math.inf))
+        if monotonic() >= until:
+            self._bytes -= len(self._remembered.pop(name)[0])
+            return None
+        return kept or None
+
+    def _remember(self, name: str, kept: bytes) -> float:
+        """Remembers it until KEEP_SECONDS after the id was first seen, which it returns; the oldest make way."""
+        before, until = self._remembered.pop(name, (b"", monotonic() + KEEP_SECONDS))
+        self._bytes += len(kept) - len(before)
+        self._remembered[name] = kept, until
         while self._bytes > REMEMBERED_BYTES:
-            self._bytes -= len(self._remembered.pop(next(iter(self._remembered))))
+            self._bytes -= len(self._remembered.pop(next(iter(self._remembered)))[0])
+        return until
 
 
 def _first(item: Made, found: bytes | None) -> Made | IdReused:

@@ -125,9 +125,12 @@ async def test_what_redis_lost_is_put_back(service: Service) -> None:
     assert len(set(map(encode, (await service.logged())["a"]))) == 1
 
 
-async def test_the_limit_what_redis_and_the_process_lost_is_answered_anew(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When nobody remembers an id, a repetition is computed anew and the log has both records, in order: readers take the first."""
-    monkeypatch.setattr(module, "REMEMBERED_BYTES", 0)
+@pytest.mark.parametrize("limit", [("REMEMBERED_BYTES", 0), ("KEEP_SECONDS", 0.001)])
+async def test_the_limit_what_nobody_remembers_is_answered_anew(
+    service: Service, monkeypatch: pytest.MonkeyPatch, limit: tuple[str, float]
+) -> None:
+    """When Redis and the process have forgotten an id, a repetition is computed anew and the log has both records, in order: readers take the first."""
+    monkeypatch.setattr(module, *limit)
     first = (await service.predict(ASK)).json()
     service.store.client.delete(f"{service.project.name}.answer:a")
     more_trips(service)

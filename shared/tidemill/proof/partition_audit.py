@@ -249,6 +249,7 @@ def _portions(names: list[str]) -> Iterator[list[str]]:
 
 
 def _differing(fence: Fence, expected: Fence) -> str:
-    """What a fence says otherwise than the rows; how far a rebuild must come is no matter of theirs."""
-    pairs = [(name, getattr(fence, name), getattr(expected, name)) for name in fence.__struct_fields__ if name != "until"]
+    """What a fence says otherwise than the rows; what it says of rebuilds is no matter of theirs."""
+    names = [name for name in fence.__struct_fields__ if name not in ("until", "built")]
+    pairs = [(name, getattr(fence, name), getattr(expected, name)) for name in names]
     return "; ".join(f"{name} is {found!r}, the rows give {wanted!r}" for name, found, wanted in pairs if found != wanted)

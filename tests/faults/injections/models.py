@@ -93,5 +93,5 @@ def _late(rig: Rig, rng: random.Random) -> str:
     return f"answers came {seconds:.1f} s late"
 
 
-DAMAGED = Injection("inference: damaged model deployed", _damaged, (NAME,), ("38",), ("I5",), frozenset({"model"}), seconds=2)
+DAMAGED = Injection("inference: damaged model deployed", _damaged, (NAME, "kafka"), ("38",), ("I5",), frozenset({"model"}), seconds=2)
 LATE = Injection("inference: answers late", _late, (NAME,), ("37",), ("I5",), frozenset({"hooks", "model"}), seconds=3)
