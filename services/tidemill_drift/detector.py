@@ -27,7 +27,7 @@ from tidemill.kafka_topics import ensure_topics
 from tidemill.logs import get_logger
 from tidemill.models import Manifest, stored_artifact
 from tidemill.project import Project
-from tidemill.records import PredictionRecord, ResultRecord, decoder, encode
+from tidemill.records import DECODE_ERRORS, PredictionRecord, ResultRecord, decoder, encode
 from tidemill.settings import KafkaSettings
 from tidemill.topics import alerts_topic, predictions_topic, results_topic, topic_specs
 from tidemill.watchdog import Pulse
@@ -221,6 +221,6 @@ def _decoded(wanted: msgspec.json.Decoder[Any], record: Any) -> Any:
     """A message, or None when it cannot be decoded, which is logged."""
     try:
         return wanted.decode(record.value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         log.error("message cannot be read", topic=record.topic, partition=record.partition, offset=record.offset, reason=str(error))
         return None

@@ -82,9 +82,9 @@ class FirstAnswers:
         own = [item for item in made if item.instance.own_id]
         known = [self._known(item.instance.id) for item in own]
         stored = await asyncio.gather(*map(self._keep, own, known)) if own else []
-        for item, first in zip(own, stored, strict=True):
-            if first is not None:
-                self._remember(item.instance.id, first)
+        for item, first, mine in zip(own, stored, known, strict=True):
+            if first is not None and first != mine:
+                self._forget(item.instance.id)  # another process kept it, whose it is to remember for how long
         found = (first or mine for first, mine in zip(stored, known, strict=True))
         return [_first(item, next(found)) if item.instance.own_id else item for item in made]
 
@@ -99,9 +99,12 @@ class FirstAnswers:
         """What this process kept for an id; an old one is forgotten."""
         kept, until = self._remembered.get(name, (b"", math.inf))
         if monotonic() >= until:
-            self._bytes -= len(self._remembered.pop(name)[0])
+            self._forget(name)
             return None
         return kept or None
+
+    def _forget(self, name: str) -> None:
+        self._bytes -= len(self._remembered.pop(name, (b"", 0.0))[0])
 
     def _remember(self, name: str, kept: bytes) -> float:
         """Remembers it until KEEP_SECONDS after the id was first seen, which it returns; the oldest make way."""
@@ -109,7 +112,7 @@ class FirstAnswers:
         self._bytes += len(kept) - len(before)
         self._remembered[name] = kept, until
         while self._bytes > REMEMBERED_BYTES:
-            self._bytes -= len(self._remembered.pop(next(iter(self._remembered)))[0])
+            self._forget(next(iter(self._remembered)))
         return until
 
 

@@ -7,6 +7,7 @@ after a crash the same events are routed again from the committed position: twic
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from time import perf_counter
 from types import TracebackType
@@ -100,6 +101,14 @@ class EventConsumer:
             else:
                 if fetched:
                     await self._forward(fetched)
+                else:
+                    await self._pass_markers()
+
+    async def _pass_markers(self) -> None:
+        """With nothing left to fetch we are behind the marks that transactions leave in a log, and behind what they took back."""
+        with contextlib.suppress(KafkaError):
+            if self.kafka.assignment() == self._placed:
+                self.positions.update({partition: await self.kafka.position(partition) for partition in self._placed})
 
     async def _forward(self, fetched: Fetched) -> None:
         started = perf_counter()

@@ -15,7 +15,7 @@ import msgspec
 from tidemill.dead_letters import KEY_BYTES
 from tidemill.declarations import Event
 from tidemill.errors import DeclarationError
-from tidemill.fold import DECODE_ERRORS
+from tidemill.records import DECODE_ERRORS
 from tidemill.timestamps import LAST_MS
 from tidemill.topics import MESSAGE_BYTES
 from tidemill_ingestion.refusals import Reason, Refused, bad_key, explain_data, explain_envelope

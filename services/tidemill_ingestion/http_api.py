@@ -12,11 +12,10 @@ import msgspec
 from tidemill import metrics
 from tidemill.clock import now_ms
 from tidemill.errors import BadRequest, KafkaUnavailable
-from tidemill.fold import DECODE_ERRORS
 from tidemill.health import HealthBoard, Scope
 from tidemill.hot import Answer
 from tidemill.project import Project
-from tidemill.records import Position
+from tidemill.records import DECODE_ERRORS, Position
 from tidemill.topics import MESSAGE_BYTES, partition_of
 from tidemill_ingestion.events import Envelope, open_envelope
 from tidemill_ingestion.publisher import Message, Publisher

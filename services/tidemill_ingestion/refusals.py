@@ -41,8 +41,13 @@ class Refused(InvalidEvent):
     """An event that cannot be used. `field`: the one at fault, as the publisher calls it; None: the event as a whole."""
 
     def __init__(self, reason: Reason, detail: str, field: str | None = None) -> None:
-        super().__init__(reason, detail[:500])
-        self.field = None if field is None else field[:200]
+        super().__init__(reason, _utf8(detail)[:500])
+        self.field = None if field is None else _utf8(field)[:200]
+
+
+def _utf8(text: str) -> str:
+    """The text, with what JSON can name but UTF-8 cannot write (half of a surrogate pair) escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def bad_key(name: str, is_id: bool, detail: str) -> Refused:

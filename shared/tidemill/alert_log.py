@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
-import msgspec
 from aiokafka import TopicPartition
 
 from tidemill.kafka import close_consumer, consumer
-from tidemill.records import AlertRecord, decoder
+from tidemill.records import DECODE_ERRORS, AlertRecord, decoder
 from tidemill.settings import KafkaSettings
 from tidemill.topics import alerts_topic
 
@@ -26,7 +25,7 @@ async def read_alerts(settings: KafkaSettings, project: str) -> list[AlertRecord
         end = (await reader.end_offsets([target]))[target]
         while await reader.position(target) < end:
             for record in (await reader.getmany(timeout_ms=_POLL_MS)).get(target, []):
-                with contextlib.suppress(msgspec.DecodeError, TypeError):
+                with contextlib.suppress(*DECODE_ERRORS, TypeError):
                     alerts.append(decode(record.value))
     finally:
         await close_consumer(reader)

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from tidemill.declarations import FeatureView
 from tidemill.durations import format_ms
-from tidemill.fold import DECODE_ERRORS, RefusedEntry, typed_decoder
-from tidemill.records import DeadLetterRecord, Position
+from tidemill.fold import RefusedEntry, typed_decoder
+from tidemill.records import DECODE_ERRORS, DeadLetterRecord, Position
 from tidemill.timestamps import LAST_MS
 
 CUT_BYTES = 64 * 1024

@@ -19,7 +19,7 @@ from tidemill.declarations import FeatureView
 from tidemill.fences import Fence, proof_of
 from tidemill.kernel import Applied, ViewKernel
 from tidemill.packed import EntityState
-from tidemill.records import view_decoder
+from tidemill.records import DECODE_ERRORS, view_decoder
 
 
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
@@ -32,10 +32,6 @@ class LogEntry(msgspec.Struct, frozen=True, gc=False):
     key: bytes
     proof: int
     record: Any
-
-
-DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What a decoder raises for one bad record or another."""
 
 
 @cache

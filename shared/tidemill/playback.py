@@ -72,7 +72,7 @@ class Agenda:
         for model in self.models:
             if model.on.name == name:
                 at_ms = parse_time_ms(data[model.at]) // self.step_ms * self.step_ms
-                entities = {field: data[field] for field in model.request_fields}
+                entities = {field: data.get(field) for field in model.request_fields}
                 self._order += 1
                 instance = {"subject": str(data[model.subject]), "entities": entities}
                 heapq.heappush(self._waiting, Due(at_ms, self._order, model.name, instance))

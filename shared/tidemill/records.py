@@ -201,6 +201,10 @@ def encode(record: Record) -> bytes:
     return _ENCODER.encode(record)
 
 
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises for one bad record or another."""
+
+
 def decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
     """A decoder of one kind of record; its `decode` raises msgspec.DecodeError (ValidationError for a wrong type)."""
     return msgspec.json.Decoder(kind)

@@ -35,5 +35,7 @@ def serve(view: FeatureView, reading: Reading | None, time_ms: int) -> Served:
             values[i] = math.nan
             statuses.append("INVALID")
         else:
-            statuses.append("NULL_VALUE" if values[i] != values[i] else "PRESENT")
+            statuses.append("PRESENT")
+            if not math.isfinite(values[i]):  # none, or beyond what a double holds
+                values[i], statuses[i] = math.nan, "NULL_VALUE"
     return Served(values, statuses, reading.newest_ms)

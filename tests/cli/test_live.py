@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import redis
 from tests.offline.lake import ROOT
@@ -123,7 +124,10 @@ def test_ctrl_c_ends_a_play(shell: Shell, tmp_path: Path) -> None:
     command = [*TIDEMILL, "replay-stream", "--start", "2026-01-02T20:00", "--speed", "1200x", "--step", "10m", "--no-predict"]
     out = tmp_path / "out"
     with out.open("wb") as file, subprocess.Popen(command, env=shell.environment, stdout=file, stderr=file) as process:
-        time.sleep(6)
+        while not psutil.Process(process.pid).net_connections():  # before that it is still importing
+            assert process.poll() is None, out.read_text()
+            time.sleep(0.1)
+        time.sleep(3)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
     assert "Traceback" not in out.read_text()

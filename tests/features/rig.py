@@ -246,9 +246,9 @@ class Traffic:
         return entities, record
 
 
-def until(holds: Callable[[], bool], explain: Callable[[], str], limit_seconds: float = 60) -> None:
+def until(holds: Callable[[], bool], explain: Callable[[], str], limit_seconds: float = 60, poll_seconds: float = 0.1) -> None:
     """Wait for something to hold; fail with the explanation when it takes too long for any machine."""
     end = time.monotonic() + limit_seconds
     while not holds():
         assert time.monotonic() < end, explain()
-        time.sleep(0.1)
+        time.sleep(poll_seconds)

@@ -125,7 +125,7 @@ async def test_no_request_makes_the_service_fail(service: Service) -> None:
             assert answer.status_code < 500, (path, body, answer.text)
             shown = json.loads(answer.content, parse_constant=pytest.fail)
             answered += sum("prediction_id" in item for item in shown.get("predictions", [shown]))
-    assert answered > 100
+    assert answered > 20
     assert sum(map(len, (await service.logged()).values())) == answered
 
 

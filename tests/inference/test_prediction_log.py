@@ -169,7 +169,9 @@ async def test_before_there_is_a_connection_and_after_the_end(topic_prefix: str)
     with pytest.raises(KafkaUnavailable, match="not connected yet"):
         await log.append([record("x")])
     task = asyncio.create_task(log.run())
-    await asyncio.sleep(0.3)
+    async with asyncio.timeout(30):
+        while log._away == "not connected yet":
+            await asyncio.sleep(0.01)
     with pytest.raises(KafkaUnavailable, match=r"127\.0\.0\.1:1"):
         await log.append([record("x")])
     task.cancel()

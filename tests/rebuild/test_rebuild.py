@@ -119,8 +119,8 @@ async def test_killed_at_any_point_while_readers_hammer(rig: Mirrored) -> None:
 
 
 def wait_claimed(rig: Mirrored, partition: int) -> None:
-    """Return once somebody writes a partition of the cards."""
-    until(lambda: claimed(rig, partition), lambda: f"partition {partition} was never claimed")
+    """Return once somebody writes a partition of the cards, which may last for less than a tenth of a second."""
+    until(lambda: claimed(rig, partition), lambda: f"partition {partition} was never claimed", poll_seconds=0.002)
 
 
 def claimed(rig: Mirrored, partition: int) -> bool:

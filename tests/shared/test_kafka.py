@@ -277,10 +277,8 @@ class OwnBroker:
     """A broker of the test's own, to be stopped and killed."""
 
     def __init__(self, folder: Path) -> None:
-        ports = []
-        for _ in range(2):
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                ports.append(free.getsockname()[1])
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+            ports = [one.getsockname()[1], two.getsockname()[1]]
         self.folder, self.bootstrap = folder, f"127.0.0.1:{ports[0]}"
         local_kafka.prepare(folder, *ports)
         self.process: subprocess.Popen[bytes]

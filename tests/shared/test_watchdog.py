@@ -111,7 +111,7 @@ def test_beats_keep_it_alive() -> None:
 def test_silence_is_told_before_the_end() -> None:
     """After a quarter of the patience the board names who is silent, and for how long; a beat makes it well again."""
     said = "import json; print(json.loads(board.ready_answer()[1])['checks']['progress'].get('reason'), flush=True)"
-    process = start(f"await asyncio.sleep(5.5); {said}; pulse.beat(); await asyncio.sleep(2.5); {said}", patience=16)
+    process = start(f"await asyncio.sleep(6.5); {said}; pulse.beat(); await asyncio.sleep(2.5); {said}", patience=16)
     out, _ = process.communicate(timeout=30)
     first, second = out.splitlines()
     assert first.startswith("no sign of life of the fetching for ")

@@ -103,6 +103,8 @@ class FeatureView:
             self._fail("windows", "no feature has a window", 'write windows=["1h"], or leave it out for the whole life of an entity')
         if self.ahead is not None:
             self._check_ahead(self.ahead)
+        duration_ms(self, "tile", self.tile)
+        self._check_case()
         for window in self.tiles:
             if window not in self.windows and not any(window in (aggregation.windows or ()) for aggregation in self.features):
                 self._fail("tiles", f"there is no window {window!r}", f"name one of {', '.join(self.windows)}")
@@ -139,6 +141,11 @@ class FeatureView:
     def select(self, *names: str) -> Selection:
         """Some of the view's features, as the input of a model."""
         return Selection(self, tuple(names), where=where_declared())
+
+    def _check_case(self) -> None:
+        if len({name.casefold() for name in self.value_fields}) < len(self.value_fields):
+            names = ", ".join(self.value_fields)
+            self._fail("features", f"fields differ only in case: {names}", "fold one of them: a table has one column for both")
 
     def _check_ahead(self, ahead: str) -> None:
         ahead_ms = duration_ms(self, "ahead", ahead)

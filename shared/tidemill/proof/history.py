@@ -5,6 +5,7 @@ Training sets ask by knowledge (all records known at the request), replay asks b
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -104,7 +105,13 @@ class _Record(NamedTuple):
 
 
 def _values_class(view: FeatureView) -> Callable[..., Any]:
-    return NamedTuple("Values", [(name, Any) for name in view.value_fields])  # type: ignore[return-value]
+    """A named tuple of the view's fields, whose names may also begin with an underscore."""
+    places = [f"f{i}" for i in range(len(view.value_fields))]
+    made = namedtuple("Values", places)  # type: ignore[misc]
+    getters = [getattr(made, place) for place in places]
+    for name, getter in zip(view.value_fields, getters, strict=True):
+        setattr(made, name, getter)
+    return made
 
 
 def answer(kernel: ViewKernel, log: PartitionLog, questions: Sequence[Question]) -> list[Reading | None]:
