@@ -83,9 +83,10 @@ class Join:
         if within_ms is None or prediction.subject is None or prediction.id in self._seen:
             return
         self.accepted[prediction.model] += 1
-        end = max(prediction.time + _memory_ms(within_ms), self.clock + _HOUR_MS)
-        self._seen.add(prediction.id)
-        heappush(self._seen_end, (end, prediction.id))
+        end = prediction.time + _memory_ms(within_ms)
+        if end >= self.clock:
+            self._seen.add(prediction.id)
+            heappush(self._seen_end, (end, prediction.id))
         subject = (prediction.model, prediction.subject)
         for outcome in self._answers.get(subject, ()):
             if abs(outcome.known - prediction.time) <= within_ms:

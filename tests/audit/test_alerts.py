@@ -96,7 +96,8 @@ async def test_over_restarts(kafka: str, topic_prefix: str) -> None:
         alerts.found(("drivers", 0), RIGHT)
         await told.until(1)
     async with producer(told.settings) as writer:
-        await writer.send_and_wait(told.topic, b"nonsense", partition=0)
+        for nonsense in (b"nonsense", b'{"id": "\xff"}', b"[" * 100_000):
+            await writer.send_and_wait(told.topic, nonsense, partition=0)
         drift = AlertRecord("x", "m", "1", "performance", "auc", "opened", 0, 1, "z", 1.0, 1.0, 1.0, 1, "worse")
         await writer.send_and_wait(told.topic, encode(drift), partition=0)
         await close_producer(writer)

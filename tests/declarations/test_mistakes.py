@@ -20,6 +20,7 @@ from tidemill.topics import topic_specs
 
 FIELDS: dict[str, Any] = {"who": str, "at": int, "x": float | None, "n": int, "flag": bool, "word": str, "maybe": int | None}
 GOOD = Event("good", FIELDS, time="at")
+BOTH = Event("both", {**FIELDS, "X": float}, time="at")
 ASKED = Event("asked", {**FIELDS, "when": str}, time="at")
 VIEW = FeatureView("view", GOOD, "who", [count(), mean("x")], windows=["1h"])
 OUTCOME = Outcome(GOOD, "x > 1", subject="who")
@@ -79,6 +80,8 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: FeatureView(**view(entity="x")), "entity", "'x' must be str or int", "choose another"),
     (lambda: FeatureView(**view(features=[])), "features", "serves nothing", "add count()"),
     (lambda: FeatureView(**view(features=count())), "features", "without a list", "add count()"),
+    (lambda: FeatureView(**view(tile="5 minutes")), "tile", "'5 minutes' is not a duration", '"5m"'),
+    (lambda: FeatureView(**view(mean("x"), mean("X"), source=BOTH)), "features", "fields differ only in case: X, x", "fold one of them"),
     (lambda: FeatureView(**view(dedupe=256)), "dedupe", "256 is out of range", "between 0 and 255"),
     (lambda: FeatureView(**view(dedupe=-1)), "dedupe", "-1 is out of range", "between 0 and 255"),
     (lambda: FeatureView(**view(ttl="never")), "ttl", "'never' is not a duration", '"24h"'),

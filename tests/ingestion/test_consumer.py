@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.record.util import calc_crc32c
@@ -78,6 +78,28 @@ async def test_all_events_become_their_records(settings: KafkaSettings, project:
         await wait_routed(settings, project)
         assert await told(settings, project) == await expected(settings, project)
         assert sum(routing.positions.values()) == 700
+
+
+async def test_events_of_transactions(settings: KafkaSettings, project: Project) -> None:
+    """What was committed is routed, what was taken back is not; the marks of both are passed, so that nothing seems to wait."""
+    await make_topics(settings, project)
+    topic, partition = project.events["departed"].topic, TopicPartition(project.events["departed"].topic, 0)
+    async with running(settings, project) as routing:
+        writer = AIOKafkaProducer(**settings.client_options(), transactional_id=project.name)
+        await writer.start()
+        for flight, kept in (("A", True), ("B", False), ("C", True), ("D", False)):
+            await writer.begin_transaction()
+            await writer.send_and_wait(topic, json.dumps(departed(flight=flight)).encode(), partition=0, headers=OLD)
+            await (writer.commit_transaction() if kept else writer.abort_transaction())
+        await writer.stop()
+        end = (await routing.kafka.end_offsets([partition]))[partition]
+        async with asyncio.timeout(60):
+            while routing.positions.get(partition) != end:
+                await asyncio.sleep(0.05)
+    assert end == 8
+    logs = await read_log(settings, *(view_topic(project.name, view.log) for view in project.views.values()))
+    found = [json.loads(record.value)["source"][1] for records in logs.values() for record in records]
+    assert set(found) == {0, 4}
 
 
 async def test_bad_events_do_not_stop_good_ones(settings: KafkaSettings, project: Project) -> None:

@@ -57,6 +57,8 @@ CASES: list[tuple[str, Any, str, str]] = [
     ("NaN", raw("dep_delay", b"NaN"), "not_finite", "dep_delay"),
     ("infinity", raw("dep_delay", b"Infinity"), "not_finite", "dep_delay"),
     ("minus infinity", raw("dep_delay", b"-Infinity"), "not_finite", "dep_delay"),
+    ("NaN under half a surrogate pair", b'{"\\ud800": NaN}', "not_finite", "ud800 is NaN"),
+    ("NaN under bytes that are half a surrogate pair", b'{"\xed\xa0\x80": NaN}', "not_finite", "ud800 is NaN"),
     ("beyond a double", raw("dep_delay", b"1e400"), "out_of_range", "dep_delay"),
     ("400 digits for a double", raw("dep_delay", b"9" * 400), "out_of_range", "dep_delay"),
     ("beyond 64 bits", raw("seats", b"9223372036854775808"), "out_of_range", "seats"),

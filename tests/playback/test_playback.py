@@ -100,6 +100,14 @@ def test_a_request_gives_what_the_model_needs() -> None:
     assert list(agenda.due(15)) == [Due(10, 1, "big_tip", {"subject": "r", "entities": {"zone": "a", "driver": 1, "distance": 0.5}})]
 
 
+def test_a_value_that_is_left_out_is_null() -> None:
+    """Ingestion takes an event without a field that may be null, so a play does."""
+    agenda = Agenda([BIG_TIP], 10)
+    agenda.announce("rides.ordered", {name: value for name, value in order("r", 15).items() if name != "driver"})
+    (due,) = agenda.due(15)
+    assert due.instance["entities"] == {"zone": "a", "driver": None, "distance": 0.5}
+
+
 def test_the_time_of_a_request_may_be_text() -> None:
     """A project may write its times as RFC 3339, and number its subjects."""
     event = Event("e", {"at": str, "n": int}, time="at")

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from tests.demo_state import HOUR_MS, NOW_MS, demo
 from tests.offline.lake import numbered
 
+from tidemill import Event, FeatureView
+from tidemill import sum as sum_
 from tidemill.fold import PartitionFold, entry_decoder
 from tidemill.kernel import Reading, ViewKernel
 from tidemill.offline.tables import view_table
+from tidemill.project import Project
 from tidemill.proof.history import PartitionLog, Question, answer
 from tidemill.records import ViewRecord, encode
 
@@ -95,6 +98,19 @@ def known_by(sent: Sequence[Sent], entity: bytes, time_ms: int) -> Reading | Non
             typed = DECODE(0, item.key, item.value).record
             KERNEL.apply(state, typed.time, typed.id, typed.values)
     return KERNEL.read(KERNEL.encode(state), time_ms) if any(item.key == entity for item in known) else None
+
+
+def test_fields_of_any_name() -> None:
+    """Fields may begin with an underscore, be called like a method of a tuple, or like a place among the others."""
+    event = Event("e", {"who": str, "at": int, "_x": float, "count": float, "f0": float}, time="at")
+    view = FeatureView("v", event, "who", [sum_("_x"), sum_("count"), sum_("f0")], windows=["1h"])
+    record = ViewRecord(NOW_MS, NOW_MS, (0, 1), {"_x": 1.0, "count": 2.0, "f0": 4.0})
+    rows = view_table(Project("p", {"e": event}, {"v": view}), view).rows(0, numbered([(b"a", encode(record))]))
+    (entry,) = PartitionLog(view, pa.Table.from_batches([rows])).entries()
+    assert (entry.record.values._x, entry.record.values.count, entry.record.values.f0) == (1.0, 2.0, 4.0)
+    states = dict[bytes, Any]()
+    PartitionFold.start(ViewKernel(view)).advance([entry], states)
+    assert ViewKernel(view).read_state(states[b"a"], NOW_MS).values == [1.0, 2.0, 4.0]
 
 
 @given(logs(), st.data())
