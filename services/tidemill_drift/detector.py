@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -27,7 +27,7 @@ from tidemill.kafka_topics import ensure_topics
 from tidemill.logs import get_logger
 from tidemill.models import Manifest, stored_artifact
 from tidemill.project import Project
-from tidemill.records import DECODE_ERRORS, PredictionRecord, ResultRecord, decoder, encode
+from tidemill.records import DECODE_ERRORS, AlertKind, PredictionRecord, ResultRecord, decoder, encode
 from tidemill.settings import KafkaSettings
 from tidemill.topics import alerts_topic, predictions_topic, results_topic, topic_specs
 from tidemill.watchdog import Pulse
@@ -60,6 +60,9 @@ class Detector:
         self._group = f"{project.name}.drift"
         self.pulse = Pulse("detector")
         self._manifests: dict[tuple[str, str], Manifest] = {}
+        for model in project.models:
+            for kind in get_args(AlertKind):
+                metrics.DRIFT_ALERTS.labels(model, kind)  # at 0, so that the first one is an increase
         specs = topic_specs(project)
         self._partitions = [TopicPartition(topic, p) for topic in self._topics for p in range(specs[topic].partitions)]
 

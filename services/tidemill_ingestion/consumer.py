@@ -23,6 +23,7 @@ from tidemill.logs import get_logger
 from tidemill.project import Project
 from tidemill.settings import KafkaSettings
 from tidemill.topics import ingestion_group
+from tidemill_ingestion.refusals import Reason
 from tidemill_ingestion.routing import Router
 
 log = get_logger(__name__)
@@ -48,6 +49,9 @@ class EventConsumer:
         self._settings = settings
         self._router = Router(project)
         self._events = {event.topic: event.name for event in project.events.values()}
+        for topic in self._events:
+            for reason in Reason:
+                metrics.DEAD_LETTERS.labels(topic, reason)  # at 0, so that the first one is an increase
         self._group = ingestion_group(project.name)
         self._member = member
         self._stopping = False

@@ -57,7 +57,9 @@ PROCESS_EXITS = _counter(
     "Times the process ended other than on request, its earlier runs included: stuck (ended by its watchdog), failed (by an error), killed",
     "reason",
 )
-DEPENDENCY_UP = _gauge("dependency_up", "1 while the dependency (kafka, redis, offline ...) answers, else 0", "dependency")
+DEPENDENCY_UP = _gauge(
+    "dependency_up", "1 while the check of /health/ready holds (kafka, redis, offline, partitions ...), else 0", "dependency"
+)
 
 # Workers with batched delivery
 DELIVERY_GAPS = _counter("delivery_gaps_total", "Times Kafka's client left out records and the partition was placed anew", "topic")

@@ -71,6 +71,7 @@ class StampEntry(Record, frozen=True, array_like=True):
     next: Natural
 
 
+AlertKind = Literal["feature_drift", "prediction_drift", "performance", "data_quality"]
 Status = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
 
 
@@ -125,7 +126,7 @@ class AlertRecord(Record, frozen=True):
     id: str
     model: str
     version: str
-    kind: Literal["feature_drift", "prediction_drift", "performance", "data_quality"]
+    kind: AlertKind
     subject: str
     state: Literal["opened", "worsened", "closed"]
     start: Milliseconds

@@ -112,7 +112,7 @@ class TopicSpec:
 
 
 def topic_specs(project: Project) -> dict[str, TopicSpec]:
-    """Every topic of a project. The log is the source of truth, so nothing expires by default. Raises DeclarationError."""
+    """Every topic of a project. The log is the source of truth, so nothing of ours expires; events, which the log repeats, are kept for 7 days unless their topic says otherwise. Raises DeclarationError."""
     keep = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "1048588"}
     specs = {view_topic(project.name, view.log): TopicSpec(view.partitions, keep) for view in project.views.values()}
     for name, partitions in (

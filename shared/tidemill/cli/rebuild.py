@@ -21,7 +21,7 @@ def rebuild(
     view: Annotated[str, typer.Argument(help="The view to make anew.")],
     partition: Annotated[list[int] | None, typer.Option(min=0, help="This partition only; may be repeated.", show_default="all")] = None,
 ) -> None:
-    """Make a view's values in Redis anew from Parquet, while services go on; feature computation continues from where Parquet ends.
+    """Make a view's values in Redis anew from Parquet, while services go on; feature computation continues from there.
 
     One partition at a time; until it has caught up its values are not served (status INVALID; inference answers 503 `rebuilding`).
     """

@@ -49,7 +49,7 @@ class FeatureView:
 
     `windows` such as ["1h", "24h", "7d"] or "lifetime". A window is merged from tiles when it is read; it covers all tiles
     that touch (t - window, t], so at least the window and less than one tile more. `tile` is the finest tile; a longer window
-    has a coarser one, so that none needs more than 168: 5 min to 12 h, 15 min to 42 h, 1 h to 7 d, 6 h to 42 d, then 1 d.
+    has a coarser one, so that none up to half a year needs more than 168: 5 min to 14 h, 15 min to 42 h, 1 h to 7 d, 6 h to 42 d, then 1 d.
     `tiles` names others: {"7d": "6h"}. `ttl`: a value whose newest event is older is served as expired.
 
     `dedupe`: how many ids are kept for each entity, those of its events folded last, in the order of the log; an event with one of
