@@ -26,7 +26,7 @@ def served(*values: float | None) -> tuple[list[float], list[str]]:
 
 
 def test_a_value_that_is_there() -> None:
-    """It is present."""
+    """Counts, sums and means that a double holds are present, with their values."""
     assert served(1.0, 2.0) == ([2.0, 3.0, 1.5], ["PRESENT"] * 3)
 
 
