@@ -60,7 +60,7 @@ def test_a_port_in_use_is_refused_by_name(home: Path, given_ports: bool, mend: s
             processes.assign_ports(home, ["kafka"], {"kafka": port} if given_ports else {})
 
 
-@pytest.mark.parametrize("content", ["", "no number", "-5", "999999999", str(os.getpid()), "1"])
+@pytest.mark.parametrize("content", ["", "no number", "-5", "999999999", pytest.param(str(os.getpid()), id="our own"), "1"])
 def test_a_stale_or_strange_pid_file_is_no_process(home: Path, content: str) -> None:
     """A pid that is dead, unreadable or somebody else's is never taken for ours, and never stopped."""
     (home / "run" / "kafka.pid").write_text(content)
