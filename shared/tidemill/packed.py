@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from operator import mul
+from operator import gt, mul
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -236,7 +236,7 @@ class Packing:
         newest = state.newest = fields[1]
         state.passed = self._passed(fields)
         state.ids = [value[i : i + 8] for i in range(start - 8 * fields[3], start, 8)] if fields[3] else []
-        state.index = [newest // length.tile_ms if length.tile_ms else 0 for length in self._lengths]
+        state.index = self._open_indices(newest)
         state.count, state.capacity = [*fields[self._count : self._capacity]], [*fields[self._capacity : self._slots]]
         state.slots = [*fields[self._slots :]]
         state.length = len(value)
@@ -250,6 +250,10 @@ class Packing:
             start += size * capacity
         return state
 
+    def _open_indices(self, newest_ms: int) -> list[int]:
+        """The index of the open tile of each length: that of the newest event."""
+        return [newest_ms // length.tile_ms if length.tile_ms else 0 for length in self._lengths]
+
     def _passed(self, fields: tuple[Any, ...]) -> int:
         return int(fields[4]) if self._waits else NEVER
 
@@ -260,8 +264,9 @@ class Packing:
         except struct.error:
             raise CorruptState(f"view {self._view!r}: a stored value of {len(value)} bytes is cut short") from None
         start = self._head.size + 8 * fields[3]
-        end = start + sum(map(mul, self._sizes, fields[self._capacity : self._slots]))
-        if fields[2] != FORMAT or len(value) != end:
+        counts, capacities = fields[self._count : self._capacity], fields[self._capacity : self._slots]
+        end = start + sum(map(mul, self._sizes, capacities))
+        if fields[2] != FORMAT or len(value) != end or any(map(gt, counts, capacities)):
             raise CorruptState(f"view {self._view!r}: a stored value of {len(value)} bytes has the wrong length or format")
         if fields[0] != zlib.crc32(value[_CRC_BYTES:start], zlib.crc32(value[start:])):
             raise CorruptState(f"view {self._view!r}: a stored value fails its checksum")
@@ -271,8 +276,7 @@ class Packing:
         """Newest event time, `passed`, and tiles of a stored value, by length. Raises CorruptState."""
         fields, start = self._open(value)
         newest, slots, tiles = fields[1], fields[self._slots :], []
-        for r, length in enumerate(self._lengths):
-            index = newest // length.tile_ms if length.tile_ms else 0
+        for r, (length, index) in enumerate(zip(self._lengths, self._open_indices(newest), strict=True)):
             rows = np.frombuffer(value, length.dtype, fields[self._count + r], start)
             tiles.append(TileRows(index, slots[length.first : length.end], rows["slots"], _ages(rows, index)))
             start += fields[self._capacity + r] * length.size

@@ -107,6 +107,7 @@ async def test_over_restarts(kafka: str, topic_prefix: str) -> None:
             while not board.ready:
                 await asyncio.sleep(0.05)
         await asyncio.sleep(1.5)
+        assert board.ready
         alerts.found(PLACE, RIGHT)
         found = await told.until(3)
     assert [(alert.id == "x", alert.state) for alert in found] == [(False, "opened"), (True, "opened"), (False, "closed")]
