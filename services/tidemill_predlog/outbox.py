@@ -37,7 +37,12 @@ class Outbox:
 
     async def start(self, next_seq: int) -> None:
         """Connect and publish what the topic lacks below `next_seq`. Raises KafkaUnavailable, TopicRecreated."""
-        await self._producer.start()
+        try:
+            async with asyncio.timeout(KAFKA_SECONDS):  # by itself it would wait for its number for ever
+                await self._producer.start()
+        except TimeoutError:
+            raise KafkaUnavailable(f"Kafka gives no producer a number for {KAFKA_SECONDS:g} s", mend="look at the brokers' logs") from None
+        self._pulse.beat()
         published = await self._published()
         if published > next_seq:
             raise TopicRecreated(
@@ -67,7 +72,11 @@ class Outbox:
     async def _published(self) -> int:
         """The number after the topic's last result."""
         target = TopicPartition(self._topic, 0)
-        held = (await offset_ranges(self._kafka, self._topic))[target]
+        held = (await offset_ranges(self._kafka, self._topic)).get(target)
+        if held is None:
+            raise KafkaUnavailable(
+                f"there is no topic {self._topic}", mend="restart prediction logging: it makes the topic, and fills it from the table"
+            )
         if held.begin == held.end:
             return 0
         reader = DenseReader(self._kafka, {target: held.end - 1}, {})

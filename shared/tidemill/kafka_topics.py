@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
@@ -36,25 +36,29 @@ async def ensure_topics(settings: KafkaSettings, specs: Mapping[str, TopicSpec],
     """
     deadline = Deadline(deadline_seconds)
     async with admin(settings) as client:
-        existing = await _partition_counts(client)
-        await _create(client, {name: spec for name, spec in specs.items() if name not in existing})
-        while missing := specs.keys() - existing.keys():
+        found = await _partition_counts(client)
+        await _create(client, {name: spec for name, spec in specs.items() if name not in found})
+        while missing := [name for name in specs if found.get(name) is None]:
             if deadline.expired:
-                raise KafkaUnavailable(f"topics without a leader: {', '.join(sorted(missing))}", mend="look at the brokers' logs")
+                raise _leaderless(missing)
             await asyncio.sleep(0.05)
-            existing = await _partition_counts(client)
+            found = await _partition_counts(client)
+        existing = {name: count for name, count in found.items() if count is not None}
         wrong = [*_wrong_counts(specs, existing), *_wrong_configs(specs, await _configs(client, list(specs)))]
     if wrong:
         raise TopicMismatch("; ".join(text for text, _ in wrong), mend="; ".join(dict.fromkeys(mend for _, mend in wrong)))
 
 
-async def _partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
-    """Topic -> partitions, of topics that are ready to use. Asks for all of them: asking for one by name may create it."""
+async def _partition_counts(client: AIOKafkaAdminClient) -> dict[str, int | None]:
+    """Topic -> partitions; None when one of them has no leader now. Asks for all topics: asking for one by name may create it."""
     return {
-        topic["topic"]: len(topic["partitions"])
+        topic["topic"]: None if topic["error_code"] or any(part["leader"] < 0 for part in topic["partitions"]) else len(topic["partitions"])
         for topic in await client.describe_topics()
-        if not topic["error_code"] and all(part["leader"] >= 0 for part in topic["partitions"])
     }
+
+
+def _leaderless(topics: Iterable[str]) -> KafkaUnavailable:
+    return KafkaUnavailable(f"topics without a leader: {', '.join(sorted(topics))}", mend="look at the brokers' logs")
 
 
 async def _create(client: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec]) -> None:
@@ -100,10 +104,16 @@ async def _configs(client: AIOKafkaAdminClient, topics: list[str]) -> dict[str, 
 
 
 async def offset_ranges(settings: KafkaSettings, *topics: str) -> dict[TopicPartition, OffsetRange]:
-    """What each partition of the topics holds now. A topic that does not exist is left out. Raises KafkaUnavailable."""
+    """What each partition of the topics holds now. A topic that does not exist is left out. Raises KafkaUnavailable.
+
+    A topic that exists and has no leader, as for a moment after its broker was away, is no empty one: that is KafkaUnavailable too.
+    """
     async with admin(settings) as client:
-        counts = await _partition_counts(client)
-        partitions = [TopicPartition(topic, number) for topic in topics for number in range(counts.get(topic, 0))]
+        found = await _partition_counts(client)
+        counts = {topic: found[topic] for topic in topics if topic in found}
+        if missing := [topic for topic, count in counts.items() if count is None]:
+            raise _leaderless(missing)
+        partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count or 0)]
         if not partitions:
             return {}
         reader = consumer(settings)

@@ -117,13 +117,12 @@ class Checker:
                 await asyncio.sleep(0.5)
             await asyncio.sleep(0.05)
 
-    async def _read_predictions(self) -> bool:
-        fetched = await self._reader.getmany(*self._predictions.partitions, timeout_ms=0)
+    async def _read_predictions(self, wait_seconds: float = 0) -> None:
+        fetched = await self._reader.getmany(*self._predictions.partitions, timeout_ms=int(wait_seconds * 1000))
         for records in fetched.values():
             for record in records:
                 for question in self._predictions.take(record):
                     self._put(TopicPartition(view_topic(self._project.name, question.log), question.partition), question.position, question)
-        return bool(fetched)
 
     async def _settle(self, tp: TopicPartition) -> None:
         """Judges what has waited long enough, in the order of the log."""
@@ -186,9 +185,10 @@ class Checker:
     async def _finish(self, link: RedisLink, finish: Finish) -> None:
         """Everything, now that nothing moves any more."""
         self._hold_seconds = -1
-        ends = await self._reader.end_offsets(list(self._checks))
-        while await self._read_predictions():
-            pass
+        ends = await self._reader.end_offsets([*self._checks, *self._predictions.partitions])
+        for tp in self._predictions.partitions:
+            while await self._reader.position(tp) < ends[tp]:
+                await self._read_predictions(wait_seconds=0.5)
         async with httpx.AsyncClient(base_url=self._config.serving, timeout=30, trust_env=False) as http:
             for tp, check in self._checks.items():
                 await self._settle(tp)

@@ -112,10 +112,11 @@ class Predictions:
 
     def finish(self) -> None:
         """Computes what is left from the offline store, in one sweep over each partition: what came too late, or was read last."""
-        self._late |= self._waiting.keys()
+        late = self._late | self._waiting.keys()
+        self._late.clear()
         self._waiting.clear()
-        records = logged(self._store, sorted(self._late)) if self._late else []
-        self._tally.add("predictions_missing", "in the offline table", self._late - {record.id for record in records})
+        records = logged(self._store, sorted(late)) if late else []
+        self._tally.add("predictions_missing", "in the offline table", late - {record.id for record in records})
         asked: dict[tuple[LogName, int], list[Question]] = defaultdict(list)
         for record in records:
             self._waiting[record.id] = _Waiting(record, {})
@@ -127,4 +128,4 @@ class Predictions:
             wanted = [history.Question(log.rows_below(question.position), question.key, question.time_ms) for question in questions]
             for question, reading in zip(questions, history.answer(ViewKernel(view), log, wanted), strict=True):
                 self.answer(question, reading)
-        self._tally.add("predictions_missing", "could not be computed again", self._waiting)
+        self._tally.add("predictions_missing", "could not be computed again", self._late | self._waiting.keys())

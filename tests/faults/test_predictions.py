@@ -95,3 +95,19 @@ def test_predictions_that_came_too_late_are_replayed(world: World) -> None:
     assert checked.recomputed == 1
     assert tally.counts["predictions_missing"] == 1
     assert tally.counts["different"] == 0
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_predictions_whose_model_is_out_of_reach(world: World, back: bool) -> None:
+    """They are tried again in the end; what is out of reach even then has not been computed again, and is told."""
+    tally, models = Tally(), world.root / "models"
+    away = models.rename(world.root / "away")
+    checked = taken(world, tally, known(world))
+    assert checked.recomputed == 0
+    if back:
+        away.rename(models)
+    checked.finish()
+    if not back:
+        away.rename(models)
+    count = len(known(world))
+    assert (checked.recomputed, tally.counts["predictions_missing"]) == ((count, 0) if back else (0, count))

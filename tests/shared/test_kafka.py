@@ -1,4 +1,4 @@
-"""Kafka helpers against a real broker: waves in order, refusals, topics, positions; and a broker of the test's own that is killed."""
+"""Kafka helpers against a real broker: waves in order, refusals, positions; and a broker of the test's own that is killed."""
 
 import asyncio
 import contextlib
@@ -20,9 +20,9 @@ from aiokafka.producer.sender import Sender
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge, TopicMismatch
+from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge
 from tidemill.kafka import FETCH_BYTES, MAX_BATCH_BYTES, Record, close_producer, consumer, producer, send_wave, wait_for_kafka
-from tidemill.kafka_topics import OffsetRange, committed, ensure_topics, offset_ranges
+from tidemill.kafka_topics import ensure_topics, offset_ranges
 from tidemill.local import kafka as local_kafka
 from tidemill.settings import KafkaSettings
 from tidemill.topics import TopicSpec
@@ -213,64 +213,6 @@ async def test_a_position_outside_the_log_is_an_error(kafka: str, topic_prefix: 
             await reader.getmany(timeout_ms=20_000)
     finally:
         await reader.stop()
-
-
-@pytest.mark.integration
-async def test_topics_are_made_once(kafka: str, topic_prefix: str) -> None:
-    """Asking again, and asking from several places at once, changes nothing; the configuration asked for is there."""
-    settings = KafkaSettings(bootstrap_servers=kafka)
-    specs = {f"{topic_prefix}.{name}": TopicSpec(partitions, PLAIN) for name, partitions in (("a", 1), ("b", 4))}
-    await asyncio.gather(*(ensure_topics(settings, specs) for _ in range(4)))
-    await ensure_topics(settings, specs)
-    assert len(await offset_ranges(settings, *specs)) == 5
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize(
-    ("spec", "message", "mend"),
-    [
-        (TopicSpec(3, {}), "has 2 partitions, 3 are declared", "depends on the count"),
-        (TopicSpec(1, {}), "has 2 partitions, 1 are declared", "depends on the count"),
-        (TopicSpec(2, {"cleanup.policy": "compact"}), "has cleanup.policy=delete, compact is needed", "kafka-configs"),
-        (TopicSpec(2, {"max.message.bytes": "2000000"}), "has max.message.bytes=1048588, 2000000 is needed", "kafka-configs"),
-    ],
-)
-async def test_a_topic_of_another_shape_is_refused(kafka: str, topic_prefix: str, spec: TopicSpec, message: str, mend: str) -> None:
-    """The difference and the mend are told, and the topic is left as it is; the other topics are made all the same."""
-    settings, name, other = KafkaSettings(bootstrap_servers=kafka), f"{topic_prefix}.two", f"{topic_prefix}.other"
-    await ensure_topics(settings, {name: TopicSpec(2, PLAIN)})
-    with pytest.raises(TopicMismatch, match=message) as caught:
-        await ensure_topics(settings, {name: spec, other: TopicSpec(1, {})})
-    assert mend in caught.value.mend
-    await ensure_topics(settings, {name: TopicSpec(2, PLAIN), other: TopicSpec(1, {})})
-    await ensure_topics(settings, {name: TopicSpec(2, {"max.message.bytes": "1000", "retention.ms": "1"})})
-
-
-@pytest.mark.integration
-async def test_a_topic_that_cannot_be_is_told(kafka: str, topic_prefix: str) -> None:
-    """A refusal of the broker carries its reason."""
-    with pytest.raises(TopicMismatch, match="cannot be created: InvalidConfig"):
-        await ensure_topics(KafkaSettings(bootstrap_servers=kafka), {f"{topic_prefix}.bad": TopicSpec(1, {"cleanup.policy": "sometimes"})})
-
-
-@pytest.mark.integration
-async def test_positions_are_read(kafka: str, topic_prefix: str) -> None:
-    """What topics hold and what groups have committed; a topic or group nobody knows is empty."""
-    settings, name = KafkaSettings(bootstrap_servers=kafka), await topic(kafka, f"{topic_prefix}.positions", 2)
-    async with producing(kafka) as to:
-        await send_wave(to, {(name, 1): numbered(7)})
-    one = TopicPartition(name, 1)
-    assert await offset_ranges(settings, name, f"{topic_prefix}.unknown") == {
-        TopicPartition(name, 0): OffsetRange(0, 0),
-        one: OffsetRange(0, 7),
-    }
-    reader = consumer(settings, group=f"{topic_prefix}.group")
-    await reader.start()
-    reader.assign([one])
-    await reader.commit({one: 5})
-    await reader.stop()
-    assert await committed(settings, f"{topic_prefix}.group") == {one: 5}
-    assert await committed(settings, f"{topic_prefix}.nobody") == {}
 
 
 class OwnBroker:
