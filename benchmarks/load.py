@@ -29,10 +29,10 @@ class Load(msgspec.Struct):
 
 
 class _Client(asyncio.Protocol):
-    """One connection, kept alive. `period`: seconds from one request to the next (0: at once); a request that has to wait for the answer
-    before it counts from the moment when it was due."""
+    """One connection, kept alive. `first`: when to begin, `period`: seconds from one request to the next (0: at once); a request that has to
+    wait for the answer before it counts from the moment when it was due."""
 
-    def __init__(self, requests: Iterator[bytes], until: float, period: float) -> None:
+    def __init__(self, requests: Iterator[bytes], first: float, until: float, period: float) -> None:
         self.seconds: list[float] = []
         self.failures = 0
         self.body_bytes = 0
@@ -41,20 +41,21 @@ class _Client(asyncio.Protocol):
         self._until = until
         self._period = period
         self._answer = b""
-        self._sent = self._due = 0.0
+        self._sent, self._due = 0.0, first
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._due = perf_counter()
-        self._send(self._due)
+        self._wait_until(max(self._due, perf_counter()))
 
     def _go_on(self) -> None:
-        now = perf_counter()
-        self._due = self._due + self._period if self._period else now
-        if self._due > now:
-            asyncio.get_running_loop().call_later(self._due - now, lambda: self._send(perf_counter()))
+        self._wait_until(self._due + self._period if self._period else perf_counter())
+
+    def _wait_until(self, due: float) -> None:
+        self._due, now = due, perf_counter()
+        if due > now:
+            asyncio.get_running_loop().call_later(due - now, lambda: self._send(perf_counter()))
         else:
-            self._send(self._due)
+            self._send(due)
 
     def _send(self, since: float) -> None:
         self._sent = since
@@ -82,11 +83,18 @@ class _Client(asyncio.Protocol):
             self.done.set_result(None)
 
 
+async def _connect(client: _Client, host: str, port: int) -> None:
+    await asyncio.get_running_loop().create_connection(lambda: client, host, port)
+
+
 async def _run(host: str, port: int, path: str, clients: int, seconds: float, per_second: float, bodies: Sequence[bytes]) -> Load:
     head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: "
     requests = cycle([f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies])
-    loop, started, period = asyncio.get_running_loop(), perf_counter(), clients / per_second if per_second else 0.0
-    made = [(await loop.create_connection(lambda: _Client(requests, started + seconds, period), host, port))[1] for _ in range(clients)]
+    started, period = perf_counter(), clients / per_second if per_second else 0.0
+    made = [  # evenly spread: all at once, each would wait for the others
+        _Client(requests, started + number * period / clients, started + seconds, period) for number in range(clients)
+    ]
+    await asyncio.gather(*(_connect(client, host, port) for client in made))
     await asyncio.gather(*(client.done for client in made))
     taken = sorted(second for client in made for second in client.seconds)
     return Load(

@@ -33,7 +33,7 @@ class CheckerProcess:
         with (self._folder / "logs" / "checker.log").open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "tests.faults.checker", str(file), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                stderr=log, limit=_LINE_BYTES, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                stderr=log, limit=_LINE_BYTES, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONFAULTHANDLER": "1"},
             )  # fmt: skip
 
     async def run(self) -> None:
@@ -46,7 +46,8 @@ class CheckerProcess:
             self.findings += self.status.findings
             self.rewinds += self.status.rewinds
         if not self.status.finished:
-            raise RuntimeError(f"the checker ended: see {self._folder / 'logs' / 'checker.log'}")
+            code = await self._process.wait()
+            raise RuntimeError(f"the checker ended (exit code {code}): see {self._folder / 'logs' / 'checker.log'}")
 
     def finish(self, finish: Finish) -> None:
         """Tell it that all has come to its end."""
