@@ -28,7 +28,7 @@ from tidemill.offline_store import OfflineStore
 from tidemill.project import Project
 from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, decoder
 from tidemill.settings import KafkaSettings
-from tidemill.topics import results_topic
+from tidemill.topics import results_topic, topic_specs
 from tidemill.watchdog import Pulse
 from tidemill_predlog.join import Join, Outcome, Prediction
 from tidemill_predlog.outbox import Outbox
@@ -58,6 +58,7 @@ class Joiner:
         self._predictions, self._outcomes = tables
         self._within_ms = {model.name: model.outcome.within_ms for model in project.models.values()}
         self._topic = results_topic(project.name)
+        self._spec = topic_specs(project)[self._topic]
         self._table = ResultsTable(store, [TopicPartition(table.topic, p) for table in tables for p in range(table.partitions)])
         self.pulse = Pulse("join")
         board.require("join")
@@ -77,7 +78,7 @@ class Joiner:
     async def _follow(self) -> None:
         progress = await asyncio.to_thread(self._table.open)
         self.pulse.beat()
-        outbox = Outbox(self._kafka, self._topic, self._table, self.pulse)
+        outbox = Outbox(self._kafka, self._topic, self._spec, self._table, self.pulse)
         try:
             await outbox.start(progress.seq)
             self.pulse.beat()

@@ -13,10 +13,11 @@ from aiokafka import TopicPartition
 
 from tidemill.errors import KafkaUnavailable, TopicRecreated
 from tidemill.kafka import Record, close_producer, producer, send_wave
-from tidemill.kafka_topics import offset_ranges
+from tidemill.kafka_topics import ensure_topics, offset_ranges
 from tidemill.offline.reader import KAFKA_SECONDS, DenseReader
 from tidemill.records import ResultRecord, decoder, encode
 from tidemill.settings import KafkaSettings
+from tidemill.topics import TopicSpec
 from tidemill.watchdog import Pulse
 from tidemill_predlog.results import ResultsTable
 
@@ -28,20 +29,22 @@ _DECODER = decoder(ResultRecord)
 class Outbox:
     """Publishes the results of a table to a topic of one partition, in order of `seq`, each once as long as one process does it."""
 
-    def __init__(self, kafka: KafkaSettings, topic: str, table: ResultsTable, pulse: Pulse) -> None:
+    def __init__(self, kafka: KafkaSettings, topic: str, spec: TopicSpec, table: ResultsTable, pulse: Pulse) -> None:
         self._kafka = kafka
-        self._topic = topic
+        self._topic, self._spec = topic, spec
         self._table = table
         self._pulse = pulse
         self._producer = producer(kafka)
 
     async def start(self, next_seq: int) -> None:
-        """Connect and publish what the topic lacks below `next_seq`. Raises KafkaUnavailable, TopicRecreated."""
+        """Connect and publish what the topic lacks below `next_seq`. Raises KafkaUnavailable, TopicMismatch, TopicRecreated."""
         try:
             async with asyncio.timeout(KAFKA_SECONDS):  # by itself it would wait for its number for ever
                 await self._producer.start()
         except TimeoutError:
             raise KafkaUnavailable(f"Kafka gives no producer a number for {KAFKA_SECONDS:g} s", mend="look at the brokers' logs") from None
+        self._pulse.beat()
+        await ensure_topics(self._kafka, {self._topic: self._spec})  # deleted, it is made anew and filled
         self._pulse.beat()
         published = await self._published()
         if published > next_seq:
@@ -72,11 +75,7 @@ class Outbox:
     async def _published(self) -> int:
         """The number after the topic's last result."""
         target = TopicPartition(self._topic, 0)
-        held = (await offset_ranges(self._kafka, self._topic)).get(target)
-        if held is None:
-            raise KafkaUnavailable(
-                f"there is no topic {self._topic}", mend="restart prediction logging: it makes the topic, and fills it from the table"
-            )
+        held = (await offset_ranges(self._kafka, self._topic))[target]
         if held.begin == held.end:
             return 0
         reader = DenseReader(self._kafka, {target: held.end - 1}, {})

@@ -18,7 +18,10 @@ from tidemill.offline_store import OfflineStore
 from tidemill.project import Project
 from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, decoder, encode
 from tidemill.settings import KafkaSettings
-from tidemill.topics import partition_of
+from tidemill.topics import partition_of, topic_specs
+from tidemill.watchdog import Pulse
+from tidemill_predlog.outbox import Outbox
+from tidemill_predlog.results import ResultsTable
 
 pytestmark = pytest.mark.integration
 
@@ -218,6 +221,20 @@ async def test_topic_is_filled_from_the_table(kafka: str, project: Project, pred
     with running(predlog):
         await settled(kafka, project, predlog, tmp_path / "offline", 1000)
     await assert_exact(kafka, project, tmp_path / "offline", 1000)
+
+
+async def test_a_deleted_topic_is_made_anew(kafka: str, project: Project, tmp_path: Path) -> None:
+    """An outbox that begins finds no topic, makes it, and publishes into it."""
+    settings, topic = KafkaSettings(bootstrap_servers=kafka), f"{project.name}.results"
+    table = ResultsTable(OfflineStore(tmp_path / "offline"), [])
+    outbox = Outbox(settings, topic, topic_specs(project)[topic], table, Pulse())
+    table.open()
+    try:
+        await outbox.start(0)
+        await outbox.publish([ResultRecord(0, "p", "m", "1", "s", 1, 0.5, "never", 2)])
+    finally:
+        await outbox.stop()
+    assert [result.prediction for result in await results_published(kafka, project)] == ["p"]
 
 
 async def test_topic_ahead_of_the_table_is_refused(kafka: str, project: Project, predlog: Service, tmp_path: Path) -> None:
