@@ -13,11 +13,11 @@ import msgspec
 
 from tidemill.errors import CorruptState, FenceConflict, Rebuilding, TopicMismatch, TopicRecreated
 from tidemill.fences import Fence
-from tidemill.fold import LogEntry, PartitionFold, Progress, empty_fence
+from tidemill.fold import LogEntry, PartitionFold, Progress, empty_fence, entities_of
 from tidemill.kernel import ViewKernel
 from tidemill.packed import EntityState, Patch
 
-_STATE_BYTES = 1_000  # what a decoded state takes beside its packed tiles, roughly
+_STATE_BYTES, _ENTRY_BYTES = 1_000, 200  # what an entity takes beside its value, roughly: taken apart, and as it is stored
 
 
 class Batch(NamedTuple):
@@ -40,9 +40,7 @@ class Partition:
     Raises CorruptState, TopicMismatch, and Rebuilding while `tidemill rebuild` writes the partition.
     """
 
-    def __init__(
-        self, kernel: ViewKernel, decode: Callable[..., LogEntry], number: int, stored: bytes | None, cache_bytes: int, log_end: int = 0
-    ) -> None:
+    def __init__(self, kernel: ViewKernel, decode: Callable[..., LogEntry], number: int, stored: bytes | None, log_end: int = 0) -> None:
         self.where = f"view {kernel.view.name!r} partition {number}"
         self._kernel = kernel
         self._decode = decode
@@ -50,8 +48,9 @@ class Partition:
         self._fence = _checked(kernel, number, stored, self.where, log_end)
         self.stored = stored or self._fence.encode()
         self._from = self._fence.next  # where the next slice has to start
-        self._fold = PartitionFold(kernel, self._fence)
-        self._cache = StateCache(cache_bytes)
+        self._cache = StateCache(kernel)
+        self._fold = PartitionFold(kernel, self._fence, self._cache.take)
+        self._loaded: dict[bytes, EntityState] = {}
 
     @property
     def next(self) -> int:
@@ -91,8 +90,8 @@ class Partition:
 
     def missing(self, entries: Sequence[LogEntry]) -> list[bytes]:
         """The entities that these entries touch and whose state has to be loaded."""
-        states = self._cache.states
-        return list({entry.key for entry in entries if entry.key not in states and entry.record is not None})
+        kept = self._cache.kept
+        return [entity for entity in entities_of(entries) if entity not in kept]
 
     def admit(self, fence: bytes | None, values: Mapping[bytes, bytes]) -> None:
         """Takes loaded entities in. Raises FenceConflict when they belong to another fence, CorruptState when one is damaged."""
@@ -100,49 +99,68 @@ class Partition:
             raise FenceConflict(self.where, expected=self.next, found=_position(fence))
         for entity, value in values.items():
             try:
-                self._cache.states[entity] = self._kernel.decode(value)
+                self._loaded[entity] = self._kernel.decode(value)
             except CorruptState as error:
                 raise CorruptState(f"{self.where}, entity {entity!r}: {error.message}", mend=self._rebuild) from error
-        self._cache.touch(values)
 
     def advance(self, entries: Sequence[LogEntry]) -> Batch:
         """Folds entries whose entities are all here. Until `applied` says so the store does not have the outcome."""
-        states = self._cache.states
+        states, self._loaded = self._loaded, {}
         progress = self._fold.advance(entries, states)
-        after, write = self._fold.fence, self._kernel.write
-        values = {entity: write(states[entity]) for entity in progress.touched}
+        after, write, values = self._fold.fence, self._kernel.write, {}
+        for entity, state in states.items():
+            value = write(state)
+            self._cache.put(entity, state, value)
+            if entity in progress.touched:
+                values[entity] = value
         return Batch(self._fence, after, after.encode(), values, progress)
 
-    def applied(self, batch: Batch) -> None:
-        """The store has the batch."""
+    def applied(self, batch: Batch, cache_bytes: int) -> None:
+        """The store has the batch. Of the entities some `cache_bytes` are kept, those used last."""
         self._fence, self.stored = batch.after, batch.fence
-        self._cache.touch(batch.values)
-        self._cache.trim()
+        self._cache.trim(cache_bytes)
 
 
 class StateCache:
-    """Decoded states by entity, at most about `limit_bytes` of them; the least recently loaded or written go first."""
+    """The entities of a partition.
 
-    def __init__(self, limit_bytes: int) -> None:
-        self.states: dict[bytes, EntityState] = {}
-        self._limit_bytes = limit_bytes
-        self._sizes: dict[bytes, int] = {}
+    A value without closed tiles is kept as it is stored, in one piece of memory: taking it apart once more costs less than visiting some
+    fifty objects that lie anywhere. One with closed tiles is kept taken apart. `kept` has the least recently used first.
+    """
+
+    def __init__(self, kernel: ViewKernel) -> None:
+        self.kept: dict[bytes, bytes | EntityState] = {}
+        self._reopen = kernel.reopen
         self._bytes = 0
 
-    def touch(self, stored: Mapping[bytes, bytes | Patch]) -> None:
-        """Notes the sizes of what was just loaded or written."""
-        sizes = self._sizes
-        for entity, value in stored.items():
-            size = (len(value) if isinstance(value, bytes) else value.length) + _STATE_BYTES
-            self._bytes += size - sizes.pop(entity, 0)
-            sizes[entity] = size
+    def take(self, entity: bytes) -> EntityState | None:
+        """The state of an entity, which is not here any longer."""
+        found = self.kept.pop(entity, None)
+        if found is None:
+            return None
+        self._bytes -= _size(found)
+        return self._reopen(found) if isinstance(found, bytes) else found
 
-    def trim(self) -> None:
-        """Drops what is beyond the limit."""
-        while self._bytes > self._limit_bytes:
-            oldest = next(iter(self._sizes))
-            self._bytes -= self._sizes.pop(oldest)
-            del self.states[oldest]
+    def put(self, entity: bytes, state: EntityState, written: bytes | Patch) -> None:
+        """Keeps an entity that is not here, once `written` is what its value became."""
+        kept = state if isinstance(written, Patch) or any(state.rows) else written
+        self.kept[entity] = kept
+        self._bytes += _size(kept)
+
+    def trim(self, limit_bytes: int) -> None:
+        """Drops what is beyond the limit, the least recently used first."""
+        dropped, beyond = [], self._bytes - limit_bytes
+        for entity, kept in self.kept.items():
+            if beyond <= 0:
+                break
+            dropped.append(entity)
+            beyond -= _size(kept)
+        for entity in dropped:
+            self._bytes -= _size(self.kept.pop(entity))
+
+
+def _size(kept: bytes | EntityState) -> int:
+    return len(kept) + _ENTRY_BYTES if isinstance(kept, bytes) else kept.length + _STATE_BYTES
 
 
 def _checked(kernel: ViewKernel, number: int, stored: bytes | None, where: str, log_end: int) -> Fence:

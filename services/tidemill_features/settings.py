@@ -11,5 +11,8 @@ class FeaturesSettings(Settings):
     """Limits of one worker."""
 
     cache_mb: int = Field(
-        256, validation_alias="TIDEMILL_FEATURES_CACHE_MB", ge=1, description="megabytes of entity states one worker keeps in memory"
+        256,
+        validation_alias="TIDEMILL_FEATURES_CACHE_MB",
+        ge=1,
+        description="megabytes of entities one worker keeps in memory, shared evenly by its partitions",
     )

@@ -51,7 +51,7 @@ class Superseded(Exception):
 
 
 class Worker:
-    """Folds slices of all views of a project.
+    """Folds slices of all views of a project. `cache_bytes`: of entities kept in memory, shared evenly by the partitions.
 
     `refused`: why a partition is not folded, for a person; `held_up`: why the batch in work is not taken.
     """
@@ -113,7 +113,7 @@ class Worker:
             if fence == stored:
                 raise error
             del self._stopped[tp]
-        partition = Partition(self._kernels[tp.topic], self._decoders[tp.topic], tp.partition, stored, self._cache_bytes, log_holds.stop)
+        partition = Partition(self._kernels[tp.topic], self._decoders[tp.topic], tp.partition, stored, log_holds.stop)
         start = partition.start(log_holds)
         if stored is None:
             await self._writer.begin(*self._place(tp), partition.stored)
@@ -175,7 +175,7 @@ class Worker:
         written = await self._insist(piece.chain, lambda: self._writer.apply(*self._place(tp), partition.stored, batch.fence, batch.values))
         if not written:
             raise FenceConflict(partition.where, expected=batch.before.next, found=None)
-        partition.applied(batch)
+        partition.applied(batch, self._cache_bytes // len(self._partitions))
         self._metrics[tp.topic].applied(batch, tp.partition, perf_counter() - began)
 
     async def _send_refused(self, tp: TP, piece: Slice, batch: Batch) -> None:

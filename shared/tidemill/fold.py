@@ -79,10 +79,12 @@ class Progress:
 
 
 class PartitionFold:
-    """The fold of one partition from a fence on. `states` maps entity keys to their states; the caller loads and stores them."""
+    """The fold of one partition from a fence on. `find` gives the state of an entity that is met for the first time in a call of `advance`
+    and not among its states (None: it is a new one)."""
 
-    def __init__(self, kernel: ViewKernel, fence: Fence) -> None:
+    def __init__(self, kernel: ViewKernel, fence: Fence, find: Callable[[bytes], EntityState | None] = lambda _key: None) -> None:
         self.kernel = kernel
+        self._find = find
         self._fence = fence
         self._next = fence.next
         self._proof = fence.proof
@@ -111,9 +113,9 @@ class PartitionFold:
         )
 
     def advance(self, entries: Sequence[LogEntry], states: dict[bytes, EntityState]) -> Progress:
-        """Folds entries that start at the fence, in order. An entity not in `states` starts empty."""
+        """Folds entries that start at the fence, in order, into `states` by entity, to which it adds those that are missing."""
         progress, folded, oldest_known_ms = Progress(), 0, _NEVER_MS
-        apply, sources, counts = self.kernel.apply, self._sources, self._counts
+        apply, find, new_state, sources, counts = self.kernel.apply, self._find, self.kernel.new_state, self._sources, self._counts
         touch, in_order = progress.touched.add, Applied.FOLDED
         for entry in entries:
             record = entry.record
@@ -129,7 +131,7 @@ class PartitionFold:
             key = entry.key
             state = states.get(key)
             if state is None:
-                state = states[key] = self.kernel.new_state()
+                state = states[key] = find(key) or new_state()
             outcome = apply(state, record.time, record.id, record.values)
             if outcome is not in_order and not self._late(outcome, entry, state.newest, progress):
                 continue

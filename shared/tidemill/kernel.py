@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from tidemill.aggregations import Age
 from tidemill.declarations import Feature, FeatureView
 from tidemill.durations import parse_ms
-from tidemill.packed import FORMAT, NEVER, EntityState, Packing, TileRows
-from tidemill.tiles import Matrix, Slot, TileLayout
+from tidemill.packed import FORMAT, NEVER, NEWEST, PASSED, EntityState, Packing, TileRows
+from tidemill.tiles import Matrix, Slot, TileLayout, compile_fold
 
 
 class Applied(IntEnum):
@@ -80,8 +80,12 @@ class ViewKernel:
         longest_ms = max(resolution.longest_ms for resolution in self.resolutions)
         self.horizon_ms = longest_ms + (view.ahead_ms or 0) if longest_ms else None
         self.packing = Packing(view.name, [(res.tile_ms, res.layout.width, res.kept_tiles) for res in self.resolutions], self._waits)
-        self._folds = [(r, res.tile_ms, res.layout.fold_from(self.packing.first(r))) for r, res in enumerate(self.resolutions)]
-        self.encode, self.write, self.decode = self.packing.encode, self.packing.write, self.packing.decode
+        tiles = [(res.layout, self.packing.first(r)) for r, res in enumerate(self.resolutions)]
+        self._folds = [(r, res.tile_ms, compile_fold([tiles[r]], view.columns)) for r, res in enumerate(self.resolutions)]
+        self._fold_open = compile_fold(tiles, view.columns)
+        self._nested_ms = self._shortest_if_nested()
+        self.encode, self.write = self.packing.encode, self.packing.write
+        self.decode, self.reopen = self.packing.decode, self.packing.reopen
         self._windows = self._plan_windows(view.served)
         self._finest_ms = parse_ms(view.tile)
         self.definition = self._fingerprint()
@@ -89,6 +93,12 @@ class ViewKernel:
     def new_state(self) -> EntityState:
         """The state of an entity that has seen nothing."""
         return self.packing.new()
+
+    def _shortest_if_nested(self) -> int:
+        """The shortest length of tiles when each longer one is a multiple of it, so that events in one such tile share those of every length;
+        else 0."""
+        lengths = [resolution.tile_ms for resolution in self.resolutions if resolution.tile_ms]
+        return lengths[0] if lengths and not any(length % lengths[0] for length in lengths) else 0
 
     def _plan_windows(self, features: Sequence[Feature]) -> list[_Window]:
         windows: dict[tuple[int, int], _Window] = {}
@@ -108,7 +118,9 @@ class ViewKernel:
 
     def apply(self, state: EntityState, time_ms: int, event_id: str | None, values: Any) -> Applied:
         """Folds one event into an entity's state. `values` has one attribute per field of the view."""
-        if self.horizon_ms is not None and time_ms < state.newest - self.horizon_ms:
+        head = state.head
+        newest = head[NEWEST]
+        if self.horizon_ms is not None and time_ms < newest - self.horizon_ms:
             return Applied.LATE
         if event_id is not None and self.view.dedupe:
             digest = hashlib.blake2b(event_id.encode(), digest_size=8).digest()
@@ -117,28 +129,35 @@ class ViewKernel:
             state.ids.append(digest)
             if len(state.ids) > self.view.dedupe:
                 del state.ids[0]
-        current, slots = state.index, state.slots
-        for r, tile_ms, fold in self._folds:
-            index = time_ms // tile_ms if tile_ms else 0
-            if index < current[r]:
-                self._fold_late(state, r, index, time_ms, values)
-                continue
-            if index > current[r]:
-                if self._waits and not r and current[0] != NEVER:
-                    self._let_pass(state, index)
-                self.packing.open(state, r, index, self.resolutions[r].layout.empty)
-            fold(slots, time_ms, values)
-        if time_ms < state.newest:
+        nested_ms = self._nested_ms
+        if nested_ms and time_ms // nested_ms == newest // nested_ms:  # every open tile is that of this event
+            self._fold_open(head, time_ms, values)
+        else:
+            self._fold_tiles(state, newest, time_ms, values)
+        if time_ms < newest:
             return _CORRECTED
-        state.newest = time_ms
+        head[NEWEST] = time_ms
         return _FOLDED
 
-    def _fold_late(self, state: EntityState, r: int, index: int, time_ms: int, values: Any) -> None:
-        """Corrects an older tile; a tile that no window reads from here on is left out."""
+    def _fold_tiles(self, state: EntityState, newest: int, time_ms: int, values: Any) -> None:
+        """Folds an event whose tiles are not all open, those of the event at `newest`: newer ones are opened, older ones corrected."""
+        for r, tile_ms, fold in self._folds:
+            index, last = (time_ms // tile_ms, newest // tile_ms) if tile_ms else (0, 0 if newest != NEVER else -1)
+            if index < last:
+                self._fold_late(state, r, last, index, time_ms, values)
+                continue
+            if index > last:
+                if self._waits and not r and newest != NEVER:
+                    self._let_pass(state, index)
+                self.packing.open(state, r, last, index, self.resolutions[r].layout.empty)
+            fold(state.head, time_ms, values)
+
+    def _fold_late(self, state: EntityState, r: int, last: int, index: int, time_ms: int, values: Any) -> None:
+        """Corrects a tile older than the open one, `last`; a tile that no window reads from here on is left out."""
         resolution = self.resolutions[r]
-        if index < state.index[r] - resolution.kept_tiles:
+        if index < last - resolution.kept_tiles:
             if self._waits and not r:
-                state.passed = max(state.passed, time_ms)
+                state.head[PASSED] = max(state.head[PASSED], time_ms)
             return
         place, found = self.packing.row(state, r, index)
         tile = list(resolution.layout.empty) if found is None else found
@@ -150,7 +169,8 @@ class ViewKernel:
 
     def _let_pass(self, state: EntityState, index: int) -> None:
         """Notes the newest event among the tiles that get out of reach when the tile `index` opens."""
-        state.passed = max(state.passed, self._newest_until(next(self.packing.view(state)), index - self.resolutions[0].kept_tiles - 1))
+        begun = self._newest_until(next(self.packing.view(state)), index - self.resolutions[0].kept_tiles - 1)
+        state.head[PASSED] = max(state.head[PASSED], begun)
 
     def _newest_until(self, tiles: TileRows, index: int) -> int:
         """Time of the newest event in the finest tiles up to `index`."""
@@ -166,7 +186,7 @@ class ViewKernel:
 
     def read_state(self, state: EntityState, time_ms: int) -> Reading:
         """`read(encode(state), time_ms)`, without the checksum and the copy of everything: training reads every state many times."""
-        return self._merge(state.newest, state.passed, list(self.packing.view(state)), time_ms)
+        return self._merge(state.newest, self.packing.passed(state.head), list(self.packing.view(state)), time_ms)
 
     def _merge(self, newest: int, passed: int, tiles: Sequence[TileRows], time_ms: int) -> Reading:
         values, complete = [math.nan] * len(self.view.served), [True] * len(self.view.served)

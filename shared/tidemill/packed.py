@@ -27,33 +27,34 @@ from tidemill.tiles import Matrix
 FORMAT = 3
 NEVER = -(2**62)
 PATCH_BYTES = 1024  # a shorter value is written whole: that costs the store less than looking at its length and changing pieces
+NEWEST, IDS, PASSED = 0, 2, 3  # places in a head, the format being at 1; the last one is there only if events may wait
 _CRC_BYTES = 4
 _LOW = 0xFFFF_FFFF
 _NO_ROWS = bytearray()  # never changed: rows that grow become another object
 
 
 class EntityState:
-    """The tiles of one entity: of each length the open one (its `index`; the `slots` of all lengths stand one after the other) and the closed
-    ones as packed `rows`, `count` of them in use and `capacity` in all.
+    """The tiles of one entity. `head`: the numbers of its value's head but the checksum, hence the slots of the open tiles; `ids`: the
+    recent ones; `rows`: the closed tiles of each length, packed.
 
     `changed`: rows changed since the value was last written, by length and place (None: the whole value has to be written);
-    `length`: how long the written value is. `rows_crc`: of all rows (None: not known). `passed`: time of the newest event whose tile of the
-    first length is out of reach, kept where events may wait.
+    `length`: how long the written value is. `rows_crc`: of all rows (None: not known).
     """
 
-    __slots__ = ("capacity", "changed", "count", "ids", "index", "length", "newest", "passed", "rows", "rows_crc", "slots")
+    __slots__ = ("changed", "head", "ids", "length", "rows", "rows_crc")
 
-    newest: int
-    passed: int
+    head: list[Any]
     ids: list[bytes]
-    index: list[int]
-    slots: list[float]
-    count: list[int]
-    capacity: list[int]
     rows: list[bytearray]
     rows_crc: int | None
     changed: list[tuple[int, int]] | None
     length: int
+
+    @property
+    def newest(self) -> int:
+        """Time of the newest event, in ms."""
+        newest: int = self.head[NEWEST]
+        return newest
 
 
 class Patch(NamedTuple):
@@ -89,13 +90,24 @@ class TileRows(NamedTuple):
 
 
 class _Length:
-    """Tiles of one length: `kept` of them are in reach of a window; the slots of the open one stand from `first` to `end`."""
+    """Tiles of one length: `kept` of them are in reach of a window. In a head the slots of the open one stand from `first` to `end`, at
+    `count` how many rows are in use, and at `capacity` how many there are in all."""
 
-    def __init__(self, tile_ms: int, width: int, kept: int, first: int) -> None:
+    def __init__(self, tile_ms: int, width: int, kept: int, first: int, count: int, capacity: int) -> None:
         self.tile_ms, self.kept, self.first, self.end = tile_ms, kept, first, first + width
+        self.count, self.capacity = count, capacity
         row = struct.Struct(f"<I{width}d")
         self.size, self.pack_into, self.unpack_from = row.size, row.pack_into, row.unpack_from
         self.dtype = np.dtype([("low", "<u4"), ("slots", "<f8", (width,))])
+
+    def index(self, time_ms: int) -> int:
+        """The index of the tile that a time belongs to."""
+        return time_ms // self.tile_ms if self.tile_ms else 0
+
+    def tiles(self, head: Sequence[Any], rows: npt.NDArray[Any]) -> TileRows:
+        """The tiles of an entity: the open one in its head, and the closed ones."""
+        index = self.index(head[NEWEST])
+        return TileRows(index, head[self.first : self.end], rows["slots"], _ages(rows, index))
 
 
 class Packing:
@@ -105,54 +117,56 @@ class Packing:
     def __init__(self, view: str, lengths: Sequence[tuple[int, int, int]], waits: bool = False) -> None:
         self._view = view
         self._waits = waits
-        self._lengths: list[_Length] = []
-        first = 0
-        for tile_ms, width, kept in lengths:
-            self._lengths.append(_Length(tile_ms, width, kept, first))
-            first += width
         n = len(lengths)
-        body = "qBB" + "q" * waits + f"{2 * n}H{first}d"
-        self._head, self._body = struct.Struct(f"<I{body}"), struct.Struct(f"<{body}")
-        self._count = 4 + waits  # where these stand in the head
-        self._capacity, self._slots = self._count + n, self._count + 2 * n
+        self._count = PASSED + waits  # where rows in use, rows in all, and slots stand in a head
+        self._capacity = self._count + n
+        first = self._slots = self._capacity + n
+        self._lengths: list[_Length] = []
+        for r, (tile_ms, width, kept) in enumerate(lengths):
+            self._lengths.append(_Length(tile_ms, width, kept, first, self._count + r, self._capacity + r))
+            first += width
+        self._head = struct.Struct(f"<qBB{'q' * waits}{2 * n}H{first - self._slots}d")
         self._sizes = [length.size for length in self._lengths]
-        self._never, self._zero, self._no_rows, self._no_slots = [NEVER] * n, [0] * n, [_NO_ROWS] * n, [0.0] * first
+        self._no_rows = [_NO_ROWS] * n
+        self._new = [NEVER, FORMAT, 0, *[NEVER] * waits, *[0] * 2 * n, *[0.0] * (first - self._slots)]
 
     def new(self) -> EntityState:
         """The state of an entity that has seen nothing."""
+        return self._state([*self._new], [], 0)
+
+    def _state(self, head: list[Any], ids: list[bytes], length: int) -> EntityState:
+        """A state without closed tiles."""
         state = EntityState()
-        state.newest = state.passed = NEVER
-        state.ids, state.index, state.slots = [], [*self._never], [*self._no_slots]
-        state.count, state.capacity, state.rows = [*self._zero], [*self._zero], [*self._no_rows]
-        state.rows_crc, state.changed, state.length = 0, None, 0
+        state.head, state.ids, state.length = head, ids, length
+        state.rows, state.rows_crc, state.changed = [*self._no_rows], 0, None
         return state
 
     def first(self, r: int) -> int:
-        """Where the slots of the open tile of a length begin."""
+        """Where in a head the slots of the open tile of a length begin."""
         return self._lengths[r].first
 
-    def open(self, state: EntityState, r: int, index: int, slots: list[float]) -> None:
-        """Closes the open tile of a length and opens a newer one, with these slots."""
-        length, closed = self._lengths[r], state.index[r]
-        closed_slots = state.slots[length.first : length.end]
-        state.index[r], state.slots[length.first : length.end] = index, slots
+    def open(self, state: EntityState, r: int, closed: int, index: int, slots: list[float]) -> None:
+        """Closes the open tile of a length, `closed`, and opens a newer one, with these slots; the time of its event is still to be noted."""
+        length, head = self._lengths[r], state.head
+        first, end, count = length.first, length.end, length.count
+        closed_slots, head[first:end] = head[first:end], slots
+        n = head[count]
         if closed < index - length.kept:  # and so is every tile before it
-            if state.count[r]:
-                state.rows[r], state.count[r], state.capacity[r] = _NO_ROWS, 0, 0
+            if n:
+                state.rows[r], head[count], head[length.capacity] = _NO_ROWS, 0, 0
                 state.changed = state.rows_crc = None
             return
-        n = state.count[r]
-        if n == state.capacity[r]:
-            n = self._make_room(state, r)
+        if n == head[length.capacity]:
+            n = self._make_room(state, r, index)
         length.pack_into(state.rows[r], n * length.size, closed & _LOW, *closed_slots)
-        state.count[r], state.rows_crc = n + 1, None
+        head[count], state.rows_crc = n + 1, None
         if state.changed is not None:
             state.changed.append((r, n))
 
     def row(self, state: EntityState, r: int, index: int) -> tuple[int, list[float] | None]:
         """Where the closed tile `index` stands or would stand, and its slots."""
-        length, ages = self._lengths[r], self._ages(state, r)
-        age = state.index[r] - index
+        length, newest = self._lengths[r], self._lengths[r].index(state.newest)
+        ages, age = self._ages(state, r, newest), newest - index
         j, n = int(ages.searchsorted(age)), len(ages)
         if j < n and int(ages[j]) == age:
             return n - 1 - j, list(length.unpack_from(state.rows[r], (n - 1 - j) * length.size)[1:])
@@ -168,26 +182,28 @@ class Packing:
 
     def insert(self, state: EntityState, r: int, index: int, slots: list[float]) -> None:
         """Adds a closed tile among the others."""
-        n, size = state.count[r], self._lengths[r].size
-        if n == state.capacity[r]:
-            n = self._make_room(state, r)
+        length, head = self._lengths[r], state.head
+        n, size = head[length.count], length.size
+        if n == head[length.capacity]:
+            n = self._make_room(state, r, length.index(state.newest))
         (i, _), rows = self.row(state, r, index), state.rows[r]
         rows[(i + 1) * size : (n + 1) * size] = rows[i * size : n * size]
-        self._lengths[r].pack_into(rows, i * size, index & _LOW, *slots)
-        state.count[r], state.changed, state.rows_crc = n + 1, None, None
+        length.pack_into(rows, i * size, index & _LOW, *slots)
+        head[length.count], state.changed, state.rows_crc = n + 1, None, None
 
-    def _ages(self, state: EntityState, r: int) -> npt.NDArray[np.uint32]:
-        return _ages(np.frombuffer(state.rows[r], self._lengths[r].dtype, state.count[r]), state.index[r])
+    def _ages(self, state: EntityState, r: int, index: int) -> npt.NDArray[np.uint32]:
+        return _ages(np.frombuffer(state.rows[r], self._lengths[r].dtype, state.head[self._lengths[r].count]), index)
 
-    def _make_room(self, state: EntityState, r: int) -> int:
-        """Drops the closed tiles of a length that no window reaches and adds free rows; returns how many are in use."""
-        length, rows, n = self._lengths[r], state.rows[r], state.count[r]
-        if n and (state.index[r] - int.from_bytes(rows[:4], "little")) & _LOW > length.kept:
-            dropped = int((self._ages(state, r) > length.kept).sum())
+    def _make_room(self, state: EntityState, r: int, index: int) -> int:
+        """Drops the closed tiles of a length that no window reaches from `index` on and adds free rows; returns how many are in use."""
+        length, head, rows = self._lengths[r], state.head, state.rows[r]
+        n: int = head[length.count]
+        if n and (index - int.from_bytes(rows[:4], "little")) & _LOW > length.kept:
+            dropped = int((self._ages(state, r, index) > length.kept).sum())
             rows, n = rows[dropped * length.size :], n - dropped
-            state.count[r] = n
-        free = max(n // 6, min(8, sum(state.count) // 6), 1)
-        state.rows[r], state.capacity[r], state.changed = rows + bytes(free * length.size), n + free, None
+            head[length.count] = n
+        free = max(n // 6, min(8, sum(head[self._count : self._capacity]) // 6), 1)
+        state.rows[r], head[length.capacity], state.changed = rows + bytes(free * length.size), n + free, None
         return n
 
     def encode(self, state: EntityState) -> bytes:
@@ -196,15 +212,13 @@ class Packing:
 
     def write(self, state: EntityState) -> bytes | Patch:
         """What has to be written for the stored value to become `encode(state)`; it then counts as written."""
-        head = self._encode_head(state)
-        length = len(head) + sum(map(len, state.rows))
-        changed, before = state.changed, state.length
-        state.length = length
-        if length < PATCH_BYTES:
-            return b"".join((head, *state.rows))
-        state.changed = []
-        if changed is None or length != before:
-            return b"".join((head, *state.rows))
+        head, before, changed = self._encode_head(state), state.length, state.changed
+        length = state.length = len(head) + sum(map(len, state.rows)) if any(state.rows) else len(head)
+        patched = length >= PATCH_BYTES
+        if patched:
+            state.changed = []
+        if changed is None or length != before or not patched:
+            return b"".join((head, *state.rows)) if length > len(head) else head
         pieces, starts = [(0, head)], self._starts(state, len(head))
         for r, i in changed:
             size = self._lengths[r].size
@@ -219,10 +233,11 @@ class Packing:
         return starts
 
     def _encode_head(self, state: EntityState) -> bytes:
-        passed = (state.passed,) if self._waits else ()
-        body = self._body.pack(state.newest, FORMAT, len(state.ids), *passed, *state.count, *state.capacity, *state.slots)
-        if state.ids:
-            body += b"".join(state.ids)
+        ids = state.ids
+        state.head[IDS] = len(ids)
+        body = self._head.pack(*state.head)
+        if ids:
+            body += b"".join(ids)
         if state.rows_crc is None:
             state.rows_crc = 0
             for rows in state.rows:
@@ -231,63 +246,66 @@ class Packing:
 
     def decode(self, value: bytes) -> EntityState:
         """The state of a stored value. Raises CorruptState when its checksum or length does not fit."""
-        fields, start = self._open(value)
-        state = EntityState()
-        newest = state.newest = fields[1]
-        state.passed = self._passed(fields)
-        state.ids = [value[i : i + 8] for i in range(start - 8 * fields[3], start, 8)] if fields[3] else []
-        state.index = self._open_indices(newest)
-        state.count, state.capacity = [*fields[self._count : self._capacity]], [*fields[self._capacity : self._slots]]
-        state.slots = [*fields[self._slots :]]
-        state.length = len(value)
-        state.changed = [] if state.length >= PATCH_BYTES else None
-        if start == state.length:
-            state.rows, state.rows_crc = [*self._no_rows], 0
-            return state
-        state.rows, state.rows_crc = [], None
-        for size, capacity in zip(self._sizes, state.capacity, strict=True):
-            state.rows.append(bytearray(value[start : start + size * capacity]))
-            start += size * capacity
+        return self._take_apart(value, *self._open(value))
+
+    def reopen(self, value: bytes) -> EntityState:
+        """The state of a value that `write` gave and that nobody else could touch: `decode` without looking for damage."""
+        head = self._head.unpack_from(value, _CRC_BYTES)
+        return self._take_apart(value, head, self._rows_start(head))
+
+    def _take_apart(self, value: bytes, head: tuple[Any, ...], start: int) -> EntityState:
+        ids = [value[i : i + 8] for i in range(start - 8 * head[IDS], start, 8)] if head[IDS] else []
+        state = self._state([*head], ids, len(value))
+        if start < len(value):
+            state.rows, state.rows_crc = [], None
+            for size, capacity in zip(self._sizes, head[self._capacity : self._slots], strict=True):
+                state.rows.append(bytearray(value[start : start + size * capacity]))
+                start += size * capacity
+        if len(value) >= PATCH_BYTES:
+            state.changed = []
         return state
 
-    def _open_indices(self, newest_ms: int) -> list[int]:
-        """The index of the open tile of each length: that of the newest event."""
-        return [newest_ms // length.tile_ms if length.tile_ms else 0 for length in self._lengths]
-
-    def _passed(self, fields: tuple[Any, ...]) -> int:
-        return int(fields[4]) if self._waits else NEVER
+    def passed(self, head: Sequence[Any]) -> int:
+        """Time of the newest event whose tile of the first length is out of reach, kept where events may wait; NEVER where there is none."""
+        return int(head[PASSED]) if self._waits else NEVER
 
     def _open(self, value: bytes) -> tuple[tuple[Any, ...], int]:
-        """The fields of the head, and where the rows begin."""
+        """The numbers of the head, and where the rows begin."""
         try:
-            fields = self._head.unpack_from(value)
+            head = self._head.unpack_from(value, _CRC_BYTES)
         except struct.error:
             raise CorruptState(f"view {self._view!r}: a stored value of {len(value)} bytes is cut short") from None
-        start = self._head.size + 8 * fields[3]
-        counts, capacities = fields[self._count : self._capacity], fields[self._capacity : self._slots]
-        end = start + sum(map(mul, self._sizes, capacities))
-        if fields[2] != FORMAT or len(value) != end or any(map(gt, counts, capacities)):
+        start = self._rows_start(head)
+        if head[1] != FORMAT or len(value) != self._rows_end(head, start):
             raise CorruptState(f"view {self._view!r}: a stored value of {len(value)} bytes has the wrong length or format")
-        if fields[0] != zlib.crc32(value[_CRC_BYTES:start], zlib.crc32(value[start:])):
+        if int.from_bytes(value[:_CRC_BYTES], "little") != zlib.crc32(value[_CRC_BYTES:start], zlib.crc32(value[start:])):
             raise CorruptState(f"view {self._view!r}: a stored value fails its checksum")
-        return fields, start
+        return head, start
+
+    def _rows_start(self, head: tuple[Any, ...]) -> int:
+        return _CRC_BYTES + self._head.size + 8 * int(head[IDS])
+
+    def _rows_end(self, head: tuple[Any, ...], start: int) -> int:
+        """Where the rows end; -1 when more are said to be in use than there are."""
+        if not any(head[self._count : self._slots]):  # most entities of most views have none
+            return start
+        counts, capacities = head[self._count : self._capacity], head[self._capacity : self._slots]
+        return -1 if any(map(gt, counts, capacities)) else start + sum(map(mul, self._sizes, capacities))
 
     def read(self, value: bytes) -> tuple[int, int, list[TileRows]]:
         """Newest event time, `passed`, and tiles of a stored value, by length. Raises CorruptState."""
-        fields, start = self._open(value)
-        newest, slots, tiles = fields[1], fields[self._slots :], []
-        for r, (length, index) in enumerate(zip(self._lengths, self._open_indices(newest), strict=True)):
-            rows = np.frombuffer(value, length.dtype, fields[self._count + r], start)
-            tiles.append(TileRows(index, slots[length.first : length.end], rows["slots"], _ages(rows, index)))
-            start += fields[self._capacity + r] * length.size
-        return newest, self._passed(fields), tiles
+        head, start = self._open(value)
+        tiles = []
+        for length in self._lengths:
+            rows = np.frombuffer(value, length.dtype, head[length.count], start)
+            tiles.append(length.tiles(head, rows))
+            start += head[length.capacity] * length.size
+        return head[NEWEST], self.passed(head), tiles
 
     def view(self, state: EntityState) -> Iterator[TileRows]:
         """The tiles of a state, by length."""
         for r, length in enumerate(self._lengths):
-            rows = np.frombuffer(state.rows[r], length.dtype, state.count[r])
-            slots = state.slots[length.first : length.end]
-            yield TileRows(state.index[r], slots, rows["slots"], _ages(rows, state.index[r]))
+            yield length.tiles(state.head, np.frombuffer(state.rows[r], length.dtype, state.head[length.count]))
 
 
 def _ages(rows: npt.NDArray[Any], index: int) -> npt.NDArray[np.uint32]:

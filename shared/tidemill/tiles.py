@@ -33,14 +33,14 @@ _EMPTY: dict[Kind, float] = {
     "n": 0.0, "sum": 0.0, "m2": 0.0, "min": math.inf, "max": -math.inf, "last_time": -math.inf, "last": math.nan,
 }  # fmt: skip
 
-# What one event does to a tile `s`, as Python source. {i} is the slot's place; {n} and {sum} the places of its column's count
-# and sum, already updated; x the column's value; t the event time in ms. The lines are compiled into one function per view:
-# calling a method per slot would cost several times as much on the hottest path of the system.
+# What one event does to a tile `s`, as Python source. {i} is the slot's place, and s{i} its value where a later line wants it; {n} and {sum}
+# the places of its column's count and sum, already updated; x the column's value; t the event time in ms. The lines are compiled into
+# one function: calling a method per slot would cost several times as much on the hottest path of the system.
 _FOLD: dict[Kind, str] = {
-    "n": "s[{i}] += 1.0",
-    "sum": "s[{i}] += x",
+    "n": "s[{i}] = s{i} = s[{i}] + 1.0",
+    "sum": "s[{i}] = s{i} = s[{i}] + x",
     # Welford's update written with the running sum: M2 += (x - mean before) * (x - mean after).
-    "m2": "if s[{n}] > 1.0: s[{i}] += (x - (s[{sum}] - x) / (s[{n}] - 1.0)) * (x - s[{sum}] / s[{n}])",
+    "m2": "if s{n} > 1.0: s[{i}] += (x - (s{sum} - x) / (s{n} - 1.0)) * (x - s{sum} / s{n})",
     "min": "if x < s[{i}]: s[{i}] = x",
     "max": "if x > s[{i}]: s[{i}] = x",
     "last_time": "if t >= s[{i}]: s[{i}] = t",
@@ -54,7 +54,7 @@ _ORDER: tuple[Kind, ...] = ("n", "sum", "m2", "min", "max", "last", "last_time")
 class TileLayout:
     """The slots of a view's tiles, their places, and the fold and merge made for them.
 
-    `columns` are the parsed columns by their text; a column that is never null shares its count with the count of all events.
+    `fold` folds one event into a tile. `columns` are the parsed columns by their text; a column that is never null shares its count with the count of all events.
     """
 
     def __init__(self, slots: Sequence[Slot], columns: dict[str, Column], nullable: set[str]) -> None:
@@ -64,8 +64,7 @@ class TileLayout:
         self._places = {slot: i for i, slot in enumerate(self.slots)}
         self.width = len(self.slots)
         self.empty = [_EMPTY[slot.kind] for slot in self.slots]
-        self._columns = columns
-        self.fold = self.fold_from(0)
+        self.fold = compile_fold([(self, 0)], columns)
         self._repairs = [(i, slot) for i, slot in enumerate(self.slots) if slot.kind not in ("n", "sum")]
 
     def place(self, slot: Slot) -> int:
@@ -92,26 +91,31 @@ class TileLayout:
                 merged[i] += _m2_between(tiles[:, n], tiles[:, total], merged[n], merged[total])
         return merged
 
-    def fold_from(self, first: int) -> Fold:
-        """The fold of one event into a tile whose slots begin at place `first` of a list."""
-        lines = ["def fold(s, t, v):"]
-        for text in sorted({slot.column for slot in self.slots}, key=lambda text: text or ""):
-            body = [self._fold_line(i, slot, first) for i, slot in enumerate(self.slots) if slot.column == text]
-            if text is None:
-                lines += [f"    {line}" for line in body]
-            else:
-                lines += [f"    x = {self._columns[text].source}", "    if x is not None:", *(f"        {line}" for line in body)]
-        scope: dict[str, Any] = {}
-        exec("\n".join(lines), {"float": float}, scope)  # noqa: S102 - made of parsed columns and the lines above, nothing else
-        return scope["fold"]  # type: ignore[no-any-return]
+    def lines(self, column: str | None, first: int) -> list[str]:
+        """What one event does to the slots of a column in a tile that begins at place `first` of a list, as Python source."""
+        return [self._line(i, slot, first) for i, slot in enumerate(self.slots) if slot.column == column]
 
-    def _fold_line(self, i: int, slot: Slot, first: int) -> str:
+    def _line(self, i: int, slot: Slot, first: int) -> str:
         others: dict[str, int] = {}
         if slot.kind == "m2":
             others = {"n": self.place(Slot("n", slot.column)), "sum": self.place(Slot("sum", slot.column))}
         elif slot.kind == "last":
             others = {"time": self.place(Slot("last_time", slot.column))}
         return _FOLD[slot.kind].format(i=first + i, **{name: first + place for name, place in others.items()})
+
+
+def compile_fold(tiles: Sequence[tuple[TileLayout, int]], columns: dict[str, Column]) -> Fold:
+    """The fold of one event into several tiles that stand in one list, each from a place of its own on."""
+    lines = ["def fold(s, t, v):"]
+    for text in sorted({slot.column for layout, _ in tiles for slot in layout.slots}, key=lambda text: text or ""):
+        body = [line for layout, first in tiles for line in layout.lines(text, first)]
+        if text is None:
+            lines += [f"    {line}" for line in body]
+        else:
+            lines += [f"    x = {columns[text].source}", "    if x is not None:", *(f"        {line}" for line in body)]
+    scope: dict[str, Any] = {}
+    exec("\n".join(lines), {"float": float}, scope)  # noqa: S102 - made of parsed columns and the lines above, nothing else
+    return scope["fold"]  # type: ignore[no-any-return]
 
 
 def _newest(times: Matrix) -> int:

@@ -77,7 +77,7 @@ class Online:
         """Adds one to a number of the newest tile, with a valid checksum."""
         kernel = self.world.fold(view, partition, 0)[0].kernel
         state = kernel.decode(self.client.get(self.key(view, partition, entity)))  # type: ignore[arg-type]
-        state.slots[0] += 1.0
+        state.head[kernel.packing.first(0)] += 1.0
         self.client.set(self.key(view, partition, entity), kernel.encode(state))
 
 

@@ -13,6 +13,7 @@ from tests.kernel.streams import everything, streams
 from tidemill.cli.showing import moment, number, place, print_counterexample
 from tidemill.fold import LogEntry, entry_decoder
 from tidemill.kernel import ViewKernel
+from tidemill.packed import NEWEST
 from tidemill.proof.counterexample import Counterexample, Difference, differences, shown, steps_of, tiles_of
 from tidemill.records import ViewRecord, encode
 
@@ -62,7 +63,7 @@ def test_an_altered_slot_is_the_only_difference() -> None:
     rows = entries([0, 1, 90, 200])
     state = KERNEL.decode(folded(rows))
     names = list(next(iter(tiles_of(KERNEL, state).values())))
-    state.slots[0] += 1.0
+    state.head[KERNEL.packing.first(0)] += 1.0
     (found,) = differences(KERNEL, KERNEL.encode(state), folded(rows))
     length = KERNEL.resolutions[0].tile_ms
     start = (1_700_000_000_000 + 60_000 * 200) // length * length if length else 0
@@ -78,7 +79,7 @@ def test_what_is_no_slot() -> None:
     assert differences(KERNEL, value, None)[0].expected is None
     assert "checksum" in differences(KERNEL, value[:-1] + bytes([value[-1] ^ 1]), value)[0].stored
     state = KERNEL.decode(value)
-    state.newest += 5
+    state.head[NEWEST] += 5
     state.ids.reverse()
     assert [item.slot for item in differences(KERNEL, KERNEL.encode(state), value)] == (
         ["newest event (ms)", "recent ids"] if len(state.ids) > 1 else ["newest event (ms)"]

@@ -29,7 +29,7 @@ def alter(rig: Mirrored, entity: bytes) -> int:
     kernel, partition = ViewKernel(view), rig.partition("by_card", entity)
     key = state_key(rig.name, view.log, partition, entity)
     state = kernel.decode(rig.store.get(key))  # type: ignore[arg-type]
-    state.slots[0] += 1.0
+    state.head[kernel.packing.first(0)] += 1.0
     rig.store.set(key, kernel.encode(state))
     return partition
 

@@ -1,5 +1,6 @@
 """A partition as a worker holds it: what it accepts, what it refuses, and that slices and cache leave no trace in the outcome."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +15,7 @@ from tidemill.fences import Fence
 from tidemill.fold import PartitionFold, entry_decoder
 from tidemill.kernel import ViewKernel
 from tidemill.records import ViewRecord, encode
-from tidemill_features.partition import Partition, StateCache
+from tidemill_features.partition import Partition, StateCache, _size
 
 PAID = Event("paid", {"at": int, "card": str, "amount": float}, time="at")
 VIEW = FeatureView("by_card", PAID, "card", [count(), sum("amount"), mean("amount")], windows=["1h"], dedupe=2, partitions=3)
@@ -39,7 +40,7 @@ def row(offset: int, entity: int = 0, minute: int = 0, source: int | None = None
 
 def fresh(stored: bytes | None = None, number: int = 0, view: FeatureView = VIEW) -> Partition:
     """A partition that begins at a stored fence."""
-    return Partition(ViewKernel(view), DECODE, number, stored, PLENTY)
+    return Partition(ViewKernel(view), DECODE, number, stored)
 
 
 def folded(rows: list[Row]) -> tuple[bytes, dict[bytes, bytes]]:
@@ -60,7 +61,7 @@ def test_neither_cuts_nor_cache_nor_restarts_matter(rows: list[Row], data: st.Da
     store: dict[bytes, bytes] = {}
     fence = fresh().stored
     cache_bytes = data.draw(st.sampled_from([1, 3_000, PLENTY]))
-    partition = Partition(KERNEL, DECODE, 0, None, cache_bytes)
+    partition = Partition(KERNEL, DECODE, 0, None)
     start = 0
     while start < len(rows):
         end = data.draw(st.integers(start + 1, len(rows)))
@@ -71,9 +72,9 @@ def test_neither_cuts_nor_cache_nor_restarts_matter(rows: list[Row], data: st.Da
         assert partition.stored == fence
         fence, start = batch.fence, end
         store |= {entity: value for entity, value in batch.values.items() if isinstance(value, bytes)}  # all of them are short
-        partition.applied(batch)
+        partition.applied(batch, cache_bytes)
         if data.draw(st.booleans()):
-            partition = Partition(KERNEL, DECODE, 0, fence, cache_bytes)
+            partition = Partition(KERNEL, DECODE, 0, fence)
     assert (fence, store) == folded(rows)
 
 
@@ -81,7 +82,7 @@ def test_only_changed_entities_are_written() -> None:
     """A batch holds the entities its events changed, and none that only saw a duplicate."""
     partition = fresh()
     entries = partition.accept(0, [row(0, 1, event=1), row(1, 2, event=2)])
-    partition.applied(partition.advance(entries))
+    partition.applied(partition.advance(entries), PLENTY)
     batch = partition.advance(partition.accept(2, [row(2, 1, event=1), row(3, 2, event=3)]))
     assert list(batch.values) == [b"card-2"]
     assert (batch.progress.folded, batch.after.duplicates - batch.before.duplicates) == (1, 1)
@@ -92,7 +93,7 @@ def test_entities_that_are_cached_are_not_loaded() -> None:
     partition = fresh()
     entries = partition.accept(0, [row(0, 1), Row(1, b"card-9", b"{")])
     assert partition.missing(entries) == [b"card-1"]
-    partition.applied(partition.advance(entries))
+    partition.applied(partition.advance(entries), PLENTY)
     assert partition.missing(partition.accept(2, [row(2, 1), row(3, 2)])) == [b"card-2"]
 
 
@@ -175,15 +176,15 @@ def test_entities_of_another_fence() -> None:
 def test_without_a_fence_it_is_rebuilt_up_to_the_end_of_the_log() -> None:
     """The first fence has where the log ended then; it keeps it until that is passed, and then there is no trace of it."""
     rows = [row(i) for i in range(6)]
-    partition = Partition(KERNEL, DECODE, 0, None, PLENTY, log_end=5)
+    partition = Partition(KERNEL, DECODE, 0, None, log_end=5)
     assert Fence.decode(partition.stored).until == 5
     for start, end, until in ((0, 2, 5), (2, 4, 5), (4, 6, 0)):
         batch = partition.advance(partition.accept(start, rows[start:end]))
         assert batch.after.until == until
-        partition.applied(batch)
-        partition = Partition(KERNEL, DECODE, 0, partition.stored, PLENTY, log_end=99)
+        partition.applied(batch, PLENTY)
+        partition = Partition(KERNEL, DECODE, 0, partition.stored, log_end=99)
     assert partition.stored == folded(rows)[0]
-    assert Fence.decode(Partition(KERNEL, DECODE, 0, None, PLENTY, log_end=0).stored).until == 0
+    assert Fence.decode(Partition(KERNEL, DECODE, 0, None, log_end=0).stored).until == 0
 
 
 def test_a_partition_that_somebody_rebuilds_is_left_alone() -> None:
@@ -216,26 +217,39 @@ def test_a_store_filled_otherwise() -> None:
         fresh(b"{")
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 4_000)), max_size=60), st.integers(1_000, 20_000))
-def test_the_cache_keeps_its_limit(touched: list[tuple[int, int]], limit: int) -> None:
-    """The cache stays below its limit and drops the least recently touched first."""
-    cache, order = StateCache(limit), list[bytes]()
-    for number, size in touched:
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), max_size=30), st.integers(1, 9_000))
+def test_the_cache_keeps_its_limit(used: list[tuple[int, int]], limit: int) -> None:
+    """The cache stays below its limit, drops the least recently used first, and gives back what it was given, short or long."""
+    kernel = ViewKernel(FeatureView("weekly", PAID, "card", [count(), sum("amount")], windows=["7d"]))
+    cache, last, order = StateCache(kernel), dict[bytes, bytes](), list[bytes]()
+    for number, days in used:
         entity = b"%d" % number
-        cache.states[entity] = KERNEL.new_state()
-        cache.touch({entity: bytes(size)})
-        cache.trim()
+        was_here = entity in cache.kept
+        state = cache.take(entity)
+        assert (state is not None) == was_here
+        if state is None:
+            state = kernel.new_state()
+        else:
+            assert kernel.encode(state) == last[entity]
+        for hour in range(24 * days):  # a tile each: values of many are changed in place
+            kernel.apply(state, 3_600_000 * hour, None, Amount(1.5))
+        cache.put(entity, state, kernel.write(state))
+        last[entity] = kernel.encode(state)
+        cache.trim(limit)
         order = [*(other for other in order if other != entity), entity]
-        assert list(cache.states.keys() & set(order)) == list(
-            cache.states.keys() & set(order[-len(cache.states) :]) if cache.states else []
-        )
-        assert cache._bytes == sum_of(cache._sizes) <= limit
-        assert cache.states.keys() == cache._sizes.keys()
+        assert list(cache.kept) == order[len(order) - len(cache.kept) :]
+        assert cache._bytes == sum_of(_size(kept) for kept in cache.kept.values()) <= limit
 
 
-def sum_of(sizes: dict[bytes, int]) -> int:
+class Amount(NamedTuple):
+    """What the view folds of an event."""
+
+    amount: float
+
+
+def sum_of(sizes: Iterable[int]) -> int:
     """The sum of all sizes (`sum` is an aggregate here)."""
     total = 0
-    for size in sizes.values():
+    for size in sizes:
         total += size
     return total

@@ -18,7 +18,9 @@ START_MS = 1_700_000_000_000
 MINUTE_MS = 60_000
 COLUMNS = ("x", "y", "x > 0", "y * 2 < 10 or not flag")
 WINDOWS = ("2m", "5m", "10m", "1h", LIFETIME)
-TILES = {"10m": "5m", "1h": "15m"}
+TILES = ("1m", {"10m": "5m", "1h": "15m"})
+ASKEW = ("2m", {"5m": "5m", "10m": "5m", "1h": "15m"})
+"""The tile of a view and those of longer windows; of the second kind some do not begin where shorter ones do."""
 DEDUPE = 3
 
 EVENT = Event(
@@ -62,9 +64,9 @@ def features_of(kind: type[Aggregation]) -> list[Aggregation]:
     return [kind(column=column, name=f"{kind.__name__.lower()}_{i}") for i, column in enumerate(columns)]
 
 
-def view_of(features: Sequence[Aggregation]) -> FeatureView:
+def view_of(features: Sequence[Aggregation], tiles: tuple[str, dict[str, str]] = TILES) -> FeatureView:
     """A view of these features over windows of several tile sizes."""
-    return FeatureView("tested", EVENT, "who", features, windows=WINDOWS, tile="1m", tiles=TILES, dedupe=DEDUPE)
+    return FeatureView("tested", EVENT, "who", features, windows=WINDOWS, tile=tiles[0], tiles=tiles[1], dedupe=DEDUPE)
 
 
 def everything() -> ViewKernel:

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.kernel.streams import (
+    ASKEW,
     COLUMNS,
     MINUTE_MS,
     READ_OFFSETS_MS,
     START_MS,
+    TILES,
     WINDOWS,
     Happening,
     Reference,
@@ -62,7 +64,7 @@ def test_online_equals_oracle_after_every_prefix(kind: type[Aggregation], data: 
 
     A value that lacks something says so: whatever is flagged complete must agree although the reference forgets nothing.
     """
-    view = view_of(features_of(kind))
+    view = view_of(features_of(kind), data.draw(st.sampled_from([TILES, ASKEW])))
     kernel = ViewKernel(view)
     reference, state = Reference(60 * MINUTE_MS), kernel.new_state()
     offsets = data.draw(st.lists(st.sampled_from(READ_OFFSETS_MS), min_size=2, max_size=3, unique=True))

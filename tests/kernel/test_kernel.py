@@ -9,8 +9,23 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.kernel.streams import DEDUPE, EVENT, MINUTE_MS, START_MS, Happening, Reference, Values, everything, fold_all, streams
+from tests.kernel.streams import (
+    ASKEW,
+    DEDUPE,
+    EVENT,
+    MINUTE_MS,
+    START_MS,
+    TILES,
+    Happening,
+    Reference,
+    Values,
+    everything,
+    fold_all,
+    streams,
+    view_of,
+)
 
+import tidemill as tm
 from tidemill import FeatureView, count, last, max, mean, packed, std
 from tidemill.errors import CorruptState
 from tidemill.kernel import Applied, ViewKernel
@@ -43,6 +58,16 @@ def test_state_does_not_depend_on_the_cut_into_batches(events: list[Happening], 
             if i in chosen:
                 state = KERNEL.decode(KERNEL.encode(state))
         assert KERNEL.encode(state) == expected
+
+
+@given(streams(), st.sampled_from([TILES, ASKEW]))
+def test_the_short_way_is_the_long_way(events: list[Happening], tiles: tuple[str, dict[str, str]]) -> None:
+    """Folding an event into the open tiles of every length at once gives the very bytes of folding it length by length."""
+    view = view_of([count(), tm.sum("x"), std("x"), tm.min("y"), max("y"), last("x")], tiles)
+    one, other = ViewKernel(view), ViewKernel(view)
+    other._nested_ms = 0
+    assert (one._nested_ms > 0) == (tiles is TILES)
+    assert one.encode(fold_all(one, events)) == other.encode(fold_all(other, events))
 
 
 @given(streams())

@@ -123,7 +123,7 @@ async def test_an_altered_tile(online: Online) -> None:
     kernel = ViewKernel(ZONES)
     state = kernel.decode(online.client.get(NORTH_KEY))  # type: ignore[arg-type]
     for r in range(len(kernel.resolutions)):
-        state.slots[kernel.packing.first(r)] += 1.0
+        state.head[kernel.packing.first(r)] += 1.0
     online.client.set(NORTH_KEY, kernel.encode(state))
     (found,) = await online.mismatches()
     assert (found.view, found.partition, found.entity) == ("zones", NORTH, "north")

@@ -20,6 +20,7 @@ from tidemill.kafka import admin
 from tidemill.kernel import ViewKernel
 from tidemill.offline_store import OfflineStore
 from tidemill.online_builder import Claim, ClaimLost
+from tidemill.packed import NEWEST
 from tidemill.rebuild import Rebuild, Rebuilt
 from tidemill.redis_link import RedisLink
 from tidemill.topics import fence_key, state_key, view_folder, view_topic
@@ -43,7 +44,7 @@ def spoil(rig: Mirrored, view: str) -> None:
         prefix = state_key(rig.name, declared.log, partition, b"")
         for i, key in enumerate(rig.store.keys(prefix + b"*")):
             state = kernel.decode(rig.store.get(key))  # type: ignore[arg-type]
-            state.newest += 1000
+            state.head[NEWEST] += 1000
             rig.store.set(key, kernel.encode(state)) if i % 2 else rig.store.delete(key)
         rig.store.set(prefix + b"nobody", b"x")
 

@@ -76,7 +76,8 @@ def _start_anywhere(self: Partition, log: range) -> int:
 
 def _remembering(self: Partition, kernel: Any, decode: Any, number: int, *args: Any) -> None:
     _init(self, kernel, decode, number, *args)
-    self._cache = decode.__dict__.setdefault(number, StateCache(1 << 30))
+    self._cache = decode.__dict__.setdefault(number, StateCache(kernel))
+    self._fold._find = self._cache.take
 
 
 async def _ask_once(self: Worker, chain: Chain, ask: Callable[[], Awaitable[Any]]) -> Any:
