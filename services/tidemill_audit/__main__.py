@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 
 from tidemill.entry import service_main
@@ -12,8 +11,7 @@ from tidemill_audit.settings import AuditSettings
 
 
 def main() -> None:
-    """Compare until SIGTERM, behind whoever else wants the processor."""
-    os.nice(10)
+    """Compare until SIGTERM."""
     asyncio.run(run(AuditSettings.load()))
 
 

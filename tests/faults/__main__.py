@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -30,10 +31,10 @@ from tests.faults.schedule import CROWDS
 
 from tidemill import logs
 from tidemill.local.addresses import home_folder
-from tidemill.local.services import SERVICES, Service
+from tidemill.local.services import SERVICES, choose
 
 DEFAULT_SEED = 20_240_101
-SECOND_WORKER = Service("features2", "tidemill_features", ("kafka", "valkey"))
+SECOND_WORKER = replace(choose(["features"])[0], name="features2")
 ENVIRONMENT = {"TIDEMILL_DRIFT_WINDOW": "1m"}
 DISKS = {"valkey": 512, "offline": 2048}  # megabytes
 MATRIX_FAULTS, MATRIX_EVENTS, MATRIX_MINUTES = 60, 300_000, 9.0

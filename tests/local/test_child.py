@@ -36,7 +36,7 @@ def test_a_child_ends_when_its_parent_is_killed(home: Path, system: str) -> None
     """Kill -9 of the parent ends the child, by the kernel's signal or by the watcher."""
     command = child_command("one", "supervisor", SLEEP)
     if system == "elsewhere":
-        command = [sys.executable, "-c", ELSEWHERE, "one", "supervisor", *SLEEP]
+        command = [sys.executable, "-c", ELSEWHERE, "one", "supervisor", "0", *SLEEP]
     with subprocess.Popen([sys.executable, "-c", PARENT, *command], env={**os.environ, "TIDEMILL_HOME": str(home)}) as parent:
         wait_for(home, "one")
         parent.kill()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -45,6 +46,13 @@ def test_services_get_addresses_and_are_found(home: Path) -> None:
     assert find(home) is None
     assert alive(home) == []
     assert "ends in good order" in stack.log("one").read_text()
+
+
+def test_who_works_on_streams_lets_others_go_first(home: Path) -> None:
+    """A service runs behind others by what its entry says; the supervisor and servers without one do not."""
+    with Stack(home, services=(replace(TWO, nice=7), Service("front", "standin_ready", ()))) as stack:
+        found = {name: psutil.Process(stack.pid(name)).nice() for name in ("two", "front")}
+    assert found["two"] == found["front"] + 7 == os.getpriority(os.PRIO_PROCESS, 0) + 7
 
 
 def test_a_killed_service_is_restarted(home: Path) -> None:

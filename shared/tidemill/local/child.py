@@ -1,9 +1,9 @@
 """Turns itself into one process of the local stack, so that the process ends when its parent does.
 
-    python child.py NAME TIE COMMAND...
+    python child.py NAME TIE NICE COMMAND...
 
 It writes its pid to ``$TIDEMILL_HOME/run/NAME.pid``, sets ``TIDEMILL_PROCESS`` to ``HOME:NAME`` (by which `processes.running`
-knows the process again), ties itself to its parent and then *becomes* COMMAND. TIE is ``none``, ``supervisor`` (the
+knows the process again), ties itself to its parent, lets others go first by NICE and then *becomes* COMMAND. TIE is ``none``, ``supervisor`` (the
 process whose pid is in ``TIDEMILL_SUPERVISOR_PID``; a single thread there starts all children) or a pid to be watched.
 Only the standard library is used and it is run by path, because it must start in a few milliseconds.
 """
@@ -21,8 +21,8 @@ _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.2
 
 
-def main(name: str, tie: str, *command: str) -> None:
-    """Write the pid file, tie this process to its parent, and exec the command."""
+def main(name: str, tie: str, nice: str, *command: str) -> None:
+    """Write the pid file, tie this process to its parent, take its place in the queue for a processor, and exec the command."""
     home = os.environ["TIDEMILL_HOME"]
     with open(os.path.join(home, "run", f"{name}.pid"), "w") as file:
         file.write(str(os.getpid()))
@@ -30,6 +30,7 @@ def main(name: str, tie: str, *command: str) -> None:
         tie_to_supervisor(int(os.environ["TIDEMILL_SUPERVISOR_PID"]))
     elif tie != "none":
         watch(int(tie), os.getpid())
+    os.nice(int(nice))
     if name == "supervisor":
         os.environ["TIDEMILL_SUPERVISOR_PID"] = str(os.getpid())
     os.environ["TIDEMILL_PROCESS"] = f"{home}:{name}"

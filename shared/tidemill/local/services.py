@@ -16,22 +16,26 @@ class UnknownService(NotFound):
 
 @dataclass(frozen=True)
 class Service:
-    """One service: started as ``python -m MODULE``, ready when ``/health/ready`` answers 200."""
+    """One service: started as ``python -m MODULE``, ready when ``/health/ready`` answers 200.
+
+    `nice`: on one machine, whoever answers requests goes before whoever works on streams, and the audit comes last.
+    """
 
     name: str
     module: str
     needs: tuple[str, ...]  # servers that must answer before it starts: kafka, valkey
+    nice: int = 0
 
 
 SERVICES = (
     Service("ingestion", "tidemill_ingestion", ("kafka",)),
-    Service("features", "tidemill_features", ("kafka", "valkey")),
-    Service("offline", "tidemill_offline", ("kafka",)),
+    Service("features", "tidemill_features", ("kafka", "valkey"), nice=10),
+    Service("offline", "tidemill_offline", ("kafka",), nice=10),
     Service("serving", "tidemill_serving", ("valkey",)),
     Service("inference", "tidemill_inference", ("kafka", "valkey")),
-    Service("predlog", "tidemill_predlog", ("kafka",)),
-    Service("drift", "tidemill_drift", ("kafka",)),
-    Service("audit", "tidemill_audit", ("kafka", "valkey")),
+    Service("predlog", "tidemill_predlog", ("kafka",), nice=10),
+    Service("drift", "tidemill_drift", ("kafka",), nice=10),
+    Service("audit", "tidemill_audit", ("kafka", "valkey"), nice=15),
 )
 
 

@@ -135,12 +135,16 @@ class Stack:
     def _programs(self, ports: Mapping[str, int]) -> list[Program]:
         servers = []
         if "kafka" in self._own:
-            servers.append(Program("kafka", "servers", kafka.command(), folder="kafka"))
+            servers.append(Program("kafka", "servers", kafka.command(), kafka.NICE, folder="kafka"))
         if "valkey" in self._own:
             servers.append(Program("valkey", "servers", valkey.command(ports["valkey"]), folder="valkey"))
         return servers + [
             Program(
-                service.name, "services", [sys.executable, "-m", service.module], environment={"TIDEMILL_PORT": str(ports[service.name])}
+                service.name,
+                "services",
+                [sys.executable, "-m", service.module],
+                service.nice,
+                environment={"TIDEMILL_PORT": str(ports[service.name])},
             )
             for service in self.services
         ]

@@ -38,6 +38,7 @@ class Program:
     name: str
     group: str  # servers or services
     command: Sequence[str]
+    nice: int = 0  # the higher, the more it lets others have the processor first
     folder: str | None = None  # below the data folder; None: where the stack was started
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -53,9 +54,9 @@ class Process(msgspec.Struct, frozen=True):
     now: int  # epoch seconds
 
 
-def child_command(name: str, tie: str, command: Sequence[str]) -> list[str]:
+def child_command(name: str, tie: str, command: Sequence[str], nice: int = 0) -> list[str]:
     """Return the command that starts a process through `child`, without the slower parts of Python's start."""
-    return [sys.executable, "-I", "-S", CHILD, name, tie, *command]
+    return [sys.executable, "-I", "-S", CHILD, name, tie, str(nice), *command]
 
 
 def write_config(home: Path, port: int, password: str, programs: Sequence[Program]) -> Path:
@@ -73,7 +74,7 @@ def write_config(home: Path, port: int, password: str, programs: Sequence[Progra
         if names:
             config[f"group:{group}"] = {"programs": ",".join(names), "priority": str(priority)}
     for program in programs:
-        command = shlex.join(child_command(program.name, "supervisor", program.command))
+        command = shlex.join(child_command(program.name, "supervisor", program.command, program.nice))
         environment = ",".join(f'{name}="{value}"' for name, value in program.environment.items())
         folder = {"directory": f"%(here)s/{program.folder}"} if program.folder else {}
         config[f"program:{program.name}"] = {

@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from redis import Redis
@@ -56,7 +56,7 @@ class Ground:
 
 def hooked(services: Sequence[Service]) -> tuple[Service, ...]:
     """The same services, under our orders."""
-    return tuple(Service(service.name, HOOKED, service.needs) for service in services)
+    return tuple(replace(service, module=HOOKED) for service in services)
 
 
 @contextmanager
