@@ -28,6 +28,7 @@ FORMAT = 3
 NEVER = -(2**62)
 PATCH_BYTES = 1024  # a shorter value is written whole: that costs the store less than looking at its length and changing pieces
 NEWEST, IDS, PASSED = 0, 2, 3  # places in a head, the format being at 1; the last one is there only if events may wait
+ID_BYTES = 8
 _CRC_BYTES = 4
 _LOW = 0xFFFF_FFFF
 _NO_ROWS = bytearray()  # never changed: rows that grow become another object
@@ -35,7 +36,7 @@ _NO_ROWS = bytearray()  # never changed: rows that grow become another object
 
 class EntityState:
     """The tiles of one entity. `head`: the numbers of its value's head but the checksum, hence the slots of the open tiles; `ids`: the
-    recent ones; `rows`: the closed tiles of each length, packed.
+    recent ones, oldest first, each of ID_BYTES; `rows`: the closed tiles of each length, packed.
 
     `changed`: rows changed since the value was last written, by length and place (None: the whole value has to be written);
     `length`: how long the written value is. `rows_crc`: of all rows (None: not known).
@@ -44,7 +45,7 @@ class EntityState:
     __slots__ = ("changed", "head", "ids", "length", "rows", "rows_crc")
 
     head: list[Any]
-    ids: list[bytes]
+    ids: bytes
     rows: list[bytearray]
     rows_crc: int | None
     changed: list[tuple[int, int]] | None
@@ -55,6 +56,11 @@ class EntityState:
         """Time of the newest event, in ms."""
         newest: int = self.head[NEWEST]
         return newest
+
+    @property
+    def recent_ids(self) -> list[str]:
+        """The recent ids in hexadecimal, oldest first."""
+        return [self.ids[i : i + ID_BYTES].hex() for i in range(0, len(self.ids), ID_BYTES)]
 
 
 class Patch(NamedTuple):
@@ -132,9 +138,9 @@ class Packing:
 
     def new(self) -> EntityState:
         """The state of an entity that has seen nothing."""
-        return self._state([*self._new], [], 0)
+        return self._state([*self._new], b"", 0)
 
-    def _state(self, head: list[Any], ids: list[bytes], length: int) -> EntityState:
+    def _state(self, head: list[Any], ids: bytes, length: int) -> EntityState:
         """A state without closed tiles."""
         state = EntityState()
         state.head, state.ids, state.length = head, ids, length
@@ -233,11 +239,8 @@ class Packing:
         return starts
 
     def _encode_head(self, state: EntityState) -> bytes:
-        ids = state.ids
-        state.head[IDS] = len(ids)
-        body = self._head.pack(*state.head)
-        if ids:
-            body += b"".join(ids)
+        state.head[IDS] = len(state.ids) // ID_BYTES
+        body = self._head.pack(*state.head) + state.ids
         if state.rows_crc is None:
             state.rows_crc = 0
             for rows in state.rows:
@@ -249,13 +252,12 @@ class Packing:
         return self._take_apart(value, *self._open(value))
 
     def reopen(self, value: bytes) -> EntityState:
-        """The state of a value that `write` gave and that nobody else could touch: `decode` without looking for damage."""
+        """The state of a value that `encode` or `write` gave and that nobody else could touch: `decode` without looking for damage."""
         head = self._head.unpack_from(value, _CRC_BYTES)
         return self._take_apart(value, head, self._rows_start(head))
 
     def _take_apart(self, value: bytes, head: tuple[Any, ...], start: int) -> EntityState:
-        ids = [value[i : i + 8] for i in range(start - 8 * head[IDS], start, 8)] if head[IDS] else []
-        state = self._state([*head], ids, len(value))
+        state = self._state([*head], value[_CRC_BYTES + self._head.size : start], len(value))
         if start < len(value):
             state.rows, state.rows_crc = [], None
             for size, capacity in zip(self._sizes, head[self._capacity : self._slots], strict=True):
@@ -283,7 +285,7 @@ class Packing:
         return head, start
 
     def _rows_start(self, head: tuple[Any, ...]) -> int:
-        return _CRC_BYTES + self._head.size + 8 * int(head[IDS])
+        return _CRC_BYTES + self._head.size + ID_BYTES * int(head[IDS])
 
     def _rows_end(self, head: tuple[Any, ...], start: int) -> int:
         """Where the rows end; -1 when more are said to be in use than there are."""

@@ -14,8 +14,8 @@ from tests.event_time.world import VIEWS, streams
 
 from tidemill.dead_letters import letter_of_refused
 from tidemill.fold import PartitionFold
-from tidemill.kernel import ViewKernel, _Resolution
-from tidemill.packed import NEVER, EntityState, Packing, TileRows
+from tidemill.kernel import Applied, ViewKernel, _Resolution
+from tidemill.packed import ID_BYTES, NEVER, EntityState, TileRows
 from tidemill_features.worker import Worker
 from tidemill_ingestion.routing import _Route
 
@@ -79,25 +79,16 @@ def unseen(patch: pytest.MonkeyPatch) -> None:
 def dedupe(patch: pytest.MonkeyPatch) -> None:
     """An id is skipped for ever."""
 
-    class Ids(list[bytes]):
-        seen: set[bytes]
+    fold = ViewKernel.apply
 
-        def __contains__(self, digest: object) -> bool:
-            return digest in self.seen
+    def apply(self: ViewKernel, state: EntityState, time_ms: int, event_id: str | None, values: Any) -> Applied:
+        before = state.ids
+        outcome = fold(self, state, time_ms, event_id, values)
+        if len(state.ids) == len(before) and state.ids != before:  # the oldest made room
+            state.ids = before[:ID_BYTES] + state.ids
+        return outcome
 
-        def append(self, digest: bytes) -> None:
-            self.seen = {*getattr(self, "seen", ()), digest}
-            super().append(digest)
-
-    made = Packing.new
-
-    def new(self: Packing) -> EntityState:
-        state = made(self)
-        ids = Ids()
-        ids.seen, state.ids = set(), ids
-        return state
-
-    patch.setattr(Packing, "new", new)
+    patch.setattr(ViewKernel, "apply", apply)
 
 
 def unsent(patch: pytest.MonkeyPatch) -> None:

@@ -24,10 +24,21 @@ class _Entity:
 
     def __init__(self, dedupe: int) -> None:
         self.ids: deque[str] = deque(maxlen=dedupe)
+        self._known: set[str] = set()  # the same, to look them up
         self.newest = -math.inf
         self.times = array("q")
         self.columns: dict[str | None, array[float]] = {name: array("d") for name in _COLUMNS}
         self.life = {"count": 0.0, "sum_units": 0.0, "max_units": math.nan}
+
+    def holds(self, event: str) -> bool:
+        """Whether an event is among the recent ones; if not it is from now on, in place of the oldest."""
+        if event in self._known:
+            return True
+        if len(self.ids) == self.ids.maxlen:
+            self._known.remove(self.ids[0])
+        self.ids.append(event)
+        self._known.add(event)
+        return False
 
     def forget(self, before_ms: float) -> None:
         """Leaves out what no window can reach any more."""
@@ -61,12 +72,13 @@ class Naive:
         if offset <= self._sources.get(partition, -1):
             return "resent"
         self._sources[partition] = offset
-        entity = self.entities.setdefault(entry.key, _Entity(self.view.dedupe))
+        entity = self.entities.get(entry.key)
+        if entity is None:
+            entity = self.entities[entry.key] = _Entity(self.view.dedupe)
         if record.time < entity.newest - self._longest_ms:
             return "late"
-        if record.id in entity.ids:
+        if entity.holds(record.id):
             return "duplicates"
-        entity.ids.append(record.id)
         entity.newest = max(entity.newest, record.time)
         entity.times.append(record.time)
         for name, get in _COLUMNS.items():

@@ -28,8 +28,8 @@ from tests.kernel.streams import (
 import tidemill as tm
 from tidemill import FeatureView, count, last, max, mean, packed, std
 from tidemill.errors import CorruptState
-from tidemill.kernel import Applied, ViewKernel
-from tidemill.packed import EntityState, Patch
+from tidemill.kernel import Applied, ViewKernel, _holds
+from tidemill.packed import ID_BYTES, EntityState, Patch
 
 KERNEL = everything()
 HORIZON_MS = 60 * MINUTE_MS
@@ -68,6 +68,15 @@ def test_the_short_way_is_the_long_way(events: list[Happening], tiles: tuple[str
     other._nested_ms = 0
     assert (one._nested_ms > 0) == (tiles is TILES)
     assert one.encode(fold_all(one, events)) == other.encode(fold_all(other, events))
+
+
+@given(st.lists(st.binary(min_size=ID_BYTES, max_size=ID_BYTES), max_size=6), st.integers(0, 48))
+def test_an_id_is_found_only_where_one_begins(ids: list[bytes], at: int) -> None:
+    """Bytes that stand across two ids are none of them."""
+    joined = b"".join(ids)
+    digest = joined[at : at + ID_BYTES].ljust(ID_BYTES, b"\0")
+    assert _holds(joined, digest) == (digest in ids)
+    assert not _holds(b"\0" * 4 + b"\1" * 8 + b"\0" * 4, b"\1" * 8)
 
 
 @given(streams())

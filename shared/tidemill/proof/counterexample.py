@@ -81,7 +81,7 @@ def differences(kernel: ViewKernel, stored: bytes | None, expected: bytes | None
     if one.newest != other.newest:
         found.append(Difference(None, None, "newest event (ms)", one.newest, other.newest))
     if one.ids != other.ids:
-        found.append(Difference(None, None, "recent ids", [i.hex() for i in one.ids], [i.hex() for i in other.ids]))
+        found.append(Difference(None, None, "recent ids", one.recent_ids, other.recent_ids))
     return found or [Difference(None, None, "layout of the bytes", _size(stored), _size(expected))]
 
 

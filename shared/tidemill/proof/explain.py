@@ -134,7 +134,7 @@ def _side(kernel: ViewKernel, state: EntityState | None) -> Side | None:
     if state is None:
         return None
     tiles = [(length, start, slots) for (length, start), slots in tiles_of(kernel, state).items()]
-    return Side(state.newest, [digest.hex() for digest in state.ids], tiles)
+    return Side(state.newest, state.recent_ids, tiles)
 
 
 def _features(
