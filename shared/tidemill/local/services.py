@@ -18,7 +18,7 @@ class UnknownService(NotFound):
 class Service:
     """One service: started as ``python -m MODULE``, ready when ``/health/ready`` answers 200.
 
-    `nice`: on one machine, whoever answers requests goes before whoever works on streams, and the audit comes last.
+    `nice`: on one machine, whoever answers requests goes first, then what answers are made of, then what keeps it, and the audit last.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Service:
 
 SERVICES = (
     Service("ingestion", "tidemill_ingestion", ("kafka",)),
-    Service("features", "tidemill_features", ("kafka", "valkey"), nice=10),
+    Service("features", "tidemill_features", ("kafka", "valkey"), nice=5),
     Service("offline", "tidemill_offline", ("kafka",), nice=10),
     Service("serving", "tidemill_serving", ("valkey",)),
     Service("inference", "tidemill_inference", ("kafka", "valkey")),
