@@ -11,7 +11,7 @@ import os
 import platform
 from pathlib import Path
 
-from benchmarks import features, ingestion, memory, offline, reading, requests
+from benchmarks import features, fold, ingestion, memory, offline, reading, requests
 
 OUT = Path(".tidemill/bench.json")
 
@@ -23,7 +23,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}", flush=True)
     found = []
-    for part in (ingestion, features, offline, memory, reading, requests):
+    for part in (fold, ingestion, features, offline, memory, reading, requests):
         for figure in part.figures(quick=quick):
             print(figure, flush=True)
             found.append(figure._asdict())

@@ -71,9 +71,9 @@ class Freshness(NamedTuple):
 class Source:
     """Records of the view's topic for so many keys, evenly over `span_ms` of event time up to now."""
 
-    def __init__(self, keys: int = KEYS) -> None:
+    def __init__(self, keys: int = KEYS, partitions: int = VIEW.partitions) -> None:
         self._random = random.Random(1)
-        self._keys = keys
+        self._keys, self._partitions = keys, partitions
         self._sent = 0
 
     def wave(self, events: int, start_ms: int, span_ms: int) -> dict[tuple[str, int], list[Record]]:
@@ -86,7 +86,7 @@ class Source:
             value = b'{"time":%d,"known":%d,"source":[0,%d],"values":{"amount":%.2f}}' % (
                 start_ms + i * span_ms // events, known, self._sent, draw.lognormvariate(3, 1),
             )  # fmt: skip
-            wave.setdefault((TOPIC, partition_of(key, VIEW.partitions)), []).append((key, value, []))
+            wave.setdefault((TOPIC, partition_of(key, self._partitions)), []).append((key, value, []))
         return wave
 
 
