@@ -23,11 +23,8 @@ check: install                ## the fast part: format, lint, types, tests witho
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n auto -m "not integration"
 
-test: install                 ## everything, the real Kafka and Valkey included
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+test: check                   ## everything, the real Kafka and Valkey included
+	$(BIN)/python -m pytest -q -m integration
 
 demo: install                 ## seven months of real flights through the whole system; MONTHS=2 for a shorter one
 	$(BIN)/python examples/flights/demo.py --months $(MONTHS)
