@@ -123,10 +123,13 @@ class Client:
         return found
 
     async def _ask(self, effect: Callable[..., Any], *args: Any) -> Any:
-        return await self.process.ask(self.broker.link, self._connected, effect, *args)
-
-    def _connected(self, effect: Callable[..., Any], *args: Any) -> Any:
-        if self._epoch != self.broker.epoch:  # records of another log must not be taken for those that follow: see decision 0009
+        try:
+            return await self.process.ask(self.broker.link, self._connected, self._epoch, effect, *args)
+        except KafkaConnectionError:  # only whoever hears of it connects anew: what is under way on the old connection does not
             self._epoch = self.broker.epoch
+            raise
+
+    def _connected(self, epoch: int, effect: Callable[..., Any], *args: Any) -> Any:
+        if epoch != self.broker.epoch:  # records of another log must not be taken for those that follow: see decision 0009
             raise KafkaConnectionError("the connection was closed")
         return effect(*args)
