@@ -42,7 +42,10 @@ MATRIX_FAULTS, MATRIX_EVENTS, MATRIX_MINUTES = 60, 300_000, 9.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the arguments say; 0 when nothing is wrong."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not any(_wanted(kind, options) for kind in CATALOGUE):
+        parser.error("no kind of fault is called so: --list shows all")
     if options.list:
         print("\n".join(f"{injection.name}  (rows {', '.join(injection.rows)})" for injection in CATALOGUE))
         return 0
@@ -101,7 +104,7 @@ def _plan(options: argparse.Namespace, disks: dict[str, int]) -> Plan:
         rate = options.events_per_second or 4_000
         return Plan(seed, options.minutes or 65, chosen, events_per_second=rate, cases_per_second=15, density=CROWDS)
     return Plan(
-        seed, options.minutes or MATRIX_MINUTES, chosen, options.faults, MATRIX_EVENTS, 10**7, options.events_per_second or 2_000
+        seed, options.minutes or MATRIX_MINUTES, chosen, options.faults, MATRIX_EVENTS, 10**7, options.events_per_second or 1_000
     )  # fmt: skip
 
 
@@ -133,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--soak", action="store_true", help="a random schedule until the time is up, the longer faults included")
     parser.add_argument("--minutes", type=float, help=f"of faults, at most (soak: 65, else {MATRIX_MINUTES:g})")
     parser.add_argument("--faults", type=int, default=MATRIX_FAULTS, help="end after so many, once each kind struck (not in a soak)")
-    parser.add_argument("--events-per-second", type=int, help="of traffic (soak: 4000, else 2000)")
+    parser.add_argument("--events-per-second", type=int, help="of traffic (soak: 4000, else 1000)")
     parser.add_argument("--kinds", action="append", help="only kinds whose name this regular expression finds; may be repeated")
     parser.add_argument("--keep", action="store_true", help="keep data and logs although nothing is wrong")
     parser.add_argument("--list", action="store_true", help="list the kinds and end")

@@ -72,6 +72,18 @@ def test_handle_refreshed_by_another_counter_is_refused(tmp_path: Path) -> None:
     assert content(tmp_path / "t") == {0: [0, 1, 2], 1: [0, 1]}
 
 
+def test_only_what_the_last_commit_moved_is_known(tmp_path: Path) -> None:
+    """A counter that this handle moved once is looked up again after a commit that left it alone: another writer may have moved it."""
+    first = opened(tmp_path / "t")
+    first.append(rows(0, 0, 3), {"a": (0, 3)})
+    opened(tmp_path / "t").append(rows(0, 3, 5), {"a": (3, 5)})
+    first.append(rows(1, 0, 2), {"b": (0, 2)})
+    with pytest.raises(FenceConflict):
+        first.append(rows(0, 3, 5), {"a": (3, 5)})
+    assert first.counter("a") == 5
+    assert content(tmp_path / "t") == {0: [0, 1, 2, 3, 4], 1: [0, 1]}
+
+
 _steps = st.lists(
     st.tuples(st.integers(0, 1), st.sampled_from(["append", "reopen", "compact"]), st.integers(0, 2), st.integers(0, 6), st.integers(0, 4)),
     max_size=14,
