@@ -10,11 +10,13 @@ import math
 import random
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
-import httpx
+import aiohttp
 import msgspec
 from aiokafka import AIOKafkaProducer
+from tests.faults.served import connection
 from tests.faults.traffic import ENTITIES, PLACES, connected
 
 from tidemill.errors import KafkaRefused
@@ -87,11 +89,7 @@ class Clients:
 
     async def run(self) -> None:
         """Open and ask until `stop`; predictions are asked for as soon as `asking` is set: there must be a model."""
-        limits = httpx.Limits(max_connections=200)
-        async with (
-            httpx.AsyncClient(base_url=self._url, timeout=ANSWER_SECONDS, trust_env=False, limits=limits) as http,
-            asyncio.TaskGroup() as group,
-        ):
+        async with connection(self._url, ANSWER_SECONDS) as http, asyncio.TaskGroup() as group:
             group.create_task(self._tell())
             number, opened = 0, 0.0
             while not self._ending.is_set():
@@ -113,7 +111,7 @@ class Clients:
         client = await self._publish(client)
         await close_producer(client)
 
-    def _open(self, group: asyncio.TaskGroup, http: httpx.AsyncClient, number: int) -> None:
+    def _open(self, group: asyncio.TaskGroup, http: aiohttp.ClientSession, number: int) -> None:
         pick, now_ms, now = self._pick, time.time_ns() // 1_000_000, time.monotonic()
         name = f"c{number}"
         self.opened.add(name)
@@ -133,26 +131,29 @@ class Clients:
             self.waiting += 1
             group.create_task(self._ask(http, name, now_ms, entities, pick.uniform(0, 1), again=pick.random() < _AGAIN))
 
-    async def _ask(self, http: httpx.AsyncClient, name: str, time_ms: int, entities: dict[str, Any], wait: float, *, again: bool) -> None:
+    async def _ask(
+        self, http: aiohttp.ClientSession, name: str, time_ms: int, entities: dict[str, Any], wait: float, *, again: bool
+    ) -> None:
         await asyncio.sleep(wait)
         body = _encode({"entities": entities, "id": f"p-{name}", "subject": name, "time": time_ms, "features": False})
         for _ in range(1 + again):
             self.cases[name].answers.append(await self._answer(http, body))
         self.waiting -= 1
 
-    async def _answer(self, http: httpx.AsyncClient, body: bytes) -> Given:
+    async def _answer(self, http: aiohttp.ClientSession, body: bytes) -> Given:
         pause = 0.1
         while True:
             try:
-                response = await http.post(f"/predict/{MODEL}", content=body)
-            except httpx.HTTPError as error:
+                async with http.post(f"/predict/{MODEL}", data=body) as response:
+                    said = await response.read()
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 self.last_refusal = repr(error)
             else:
-                if response.status_code == httpx.codes.OK:
-                    answer = response.json()
+                if response.status == HTTPStatus.OK:
+                    answer = msgspec.json.decode(said)
                     return Given(answer["version"], answer["probability"])
-                self.last_refusal = f"{response.status_code} {response.text[:300]}"
-                if response.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
+                self.last_refusal = f"{response.status} {said[:300].decode()}"
+                if response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                     self.refused.append(self.last_refusal)
             self.repeated += 1
             await asyncio.sleep(pause)

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tidemill.declarations import FeatureView
 from tidemill.fold import LogEntry
 
@@ -107,9 +109,11 @@ class Naive:
                     found[feature.name] = entity.life[feature.name]
             elif column in _COLUMNS:
                 first, last = (time_ms - feature.window_ms) // feature.tile_ms, time_ms // feature.tile_ms
-                pairs = zip(entity.times, entity.columns[column], strict=True)
-                inside = [(t, None if math.isnan(value) else value) for t, value in pairs if first <= t // feature.tile_ms <= last]
-                found[feature.name] = feature.aggregation.oracle(inside)
+                times, values = np.array(entity.times), np.array(entity.columns[column])
+                tiles = times // feature.tile_ms
+                inside = (first <= tiles) & (tiles <= last)
+                pairs = zip(times[inside].tolist(), values[inside].tolist(), strict=True)
+                found[feature.name] = feature.aggregation.oracle([(t, None if math.isnan(value) else value) for t, value in pairs])
         return found
 
 

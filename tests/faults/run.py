@@ -160,7 +160,7 @@ class Run:
             return None
 
     def _train(self) -> None:
-        """Trains and deploys in a process of its own."""
+        """Trains and deploys in a process of its own, which everything else goes before."""
         stack = self.rig.stack
         environment = {
             **os.environ,
@@ -169,9 +169,8 @@ class Run:
             "TIDEMILL_PROJECT": str(PROJECT),
         }
         environment["PYTHONPATH"] = stack.environment["PYTHONPATH"]
-        done = subprocess.run(
-            [sys.executable, "-m", "tidemill_training", MODEL], env=environment, capture_output=True, text=True, check=False
-        )
+        command = ["nice", "-n", "10", sys.executable, "-m", "tidemill_training", MODEL]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"training failed: {done.stdout}{done.stderr}")
 

@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import httpx
 import msgspec
 from aiokafka import TopicPartition
 from tests.faults.logcheck import PartitionCheck
 from tests.faults.messages import Rewind, Status
-from tests.faults.served import Answer, ask
+from tests.faults.served import Answer, ask, connection
 
 from tidemill.errors import TidemillError, Unavailable
 from tidemill.fences import Fence, position
@@ -58,7 +57,7 @@ class Sampler:
 
     async def ask_serving(self, link: RedisLink, url: str, per_second: float) -> None:
         """Asks for features as clients do; what was answered while the fence stood still can be judged at that fence."""
-        async with httpx.AsyncClient(base_url=url, timeout=3, trust_env=False) as http:
+        async with connection(url, 3) as http:
             while True:
                 tp, entities = self._some(ASKED_ENTITIES)
                 view = self._checks[tp].view

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import NamedTuple
 
-import httpx
+import aiohttp
+import msgspec
 from tests.faults.logcheck import PartitionCheck
 from tests.faults.oracle import differing
 
@@ -21,17 +23,26 @@ class Answer(NamedTuple):
     values: dict[bytes, dict[str, float | None]]
 
 
-async def ask(http: httpx.AsyncClient, view: FeatureView, entities: Sequence[bytes]) -> Answer | None:
+def connection(url: str, seconds: float) -> aiohttp.ClientSession:
+    """A client of a service, whose requests may take so long."""
+    timeout = aiohttp.ClientTimeout(total=seconds)
+    return aiohttp.ClientSession(
+        url, timeout=timeout, headers={"content-type": "application/json"}, connector=aiohttp.TCPConnector(limit=200)
+    )
+
+
+async def ask(http: aiohttp.ClientSession, view: FeatureView, entities: Sequence[bytes]) -> Answer | None:
     """All features of entities of a view now; None when serving does not give them (it is away, or the view is being rebuilt)."""
     time_ms = time.time_ns() // 1_000_000
     names = [feature.name for feature in view.served]
     given = [int(key) if view.source.base_type(view.key.field) is int else key.decode() for key in entities]
     body = {"entities": {view.key.name: given}, "features": [f"{view.name}:{name}" for name in names], "as_of": time_ms}
     try:
-        response = await http.post("/get-online-features", json=body)
-    except httpx.HTTPError:
+        async with http.post("/get-online-features", data=msgspec.json.encode(body)) as response:
+            said = await response.read()
+    except (aiohttp.ClientError, OSError, TimeoutError):
         return None
-    if response.status_code != httpx.codes.OK or (answer := response.json())["metadata"].get("rebuilding"):
+    if response.status != HTTPStatus.OK or (answer := msgspec.json.decode(said))["metadata"].get("rebuilding"):
         return None
     columns = dict(zip(names, answer["results"][1:], strict=True))
     return Answer(time_ms, {key: {name: column["values"][row] for name, column in columns.items()} for row, key in enumerate(entities)})
