@@ -8,6 +8,8 @@ Producers and consumers must be made inside a running loop (aiokafka's rule). Wh
 - It gives up (and makes such a hole) when a partition has no leader for `request_timeout_ms`; `producer` lifts that limit.
 - A batch larger than `max_partition_fetch_bytes` may be skipped by a consumer without a word (aiokafka #1173); a position out of range resets
   silently. `consumer` fetches twice the largest batch and raises when a position is out of range.
+- While a broker is away or a partition has no leader it asks for metadata again as soon as it was refused: a thousand times a second, a core
+  of CPU for each producer with something to send, just when the broker wants to start. Ours ask ten times a second, as Kafka's own do.
 
 Nothing is compressed: the codecs built into aiokafka are gzip or none, and gzip costs more per record than everything else together.
 A topic may still be compressed by its broker (`compression.type`).
@@ -17,12 +19,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import KafkaError, ProducerClosed
 from aiokafka.producer.message_accumulator import BatchBuilder
 
@@ -39,6 +43,7 @@ MAX_BATCH_BYTES = 1_048_588
 FETCH_BYTES = 2 * MAX_BATCH_BYTES
 REQUEST_TIMEOUT_MS = 10_000
 RETRY_SECONDS = 0.2
+METADATA_SECONDS = 0.1
 
 Headers = list[tuple[str, bytes]]  # aiokafka takes a list and nothing else
 Record = tuple[bytes | None, bytes | None, Headers]
@@ -62,6 +67,7 @@ def producer(settings: KafkaSettings, **overrides: Any) -> AIOKafkaProducer:
     }
     made = AIOKafkaProducer(**options | overrides)
     made._message_accumulator._batch_ttl = math.inf  # see the module's text; aiokafka has no setting for it
+    _pace_metadata(made.client)
     return made
 
 
@@ -109,7 +115,25 @@ def consumer(settings: KafkaSettings, *topics: str, group: str | None = None, **
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "metadata_max_age_ms": 60_000,
     }
-    return AIOKafkaConsumer(*topics, **options | overrides)
+    made = AIOKafkaConsumer(*topics, **options | overrides)
+    _pace_metadata(made._client)
+    return made
+
+
+def _pace_metadata(client: AIOKafkaClient) -> None:
+    """Make a client wait before it asks for the metadata of the same topics again (see the module's text; aiokafka has no setting for it)."""
+    ask = client._metadata_update
+    asked, again_at = frozenset[str](), -math.inf
+
+    async def ask_at_a_pace(cluster: ClusterMetadata, topics: Collection[str]) -> bool:
+        nonlocal asked, again_at
+        now = asyncio.get_running_loop().time
+        if now() < again_at and asked == frozenset(topics):
+            await asyncio.sleep(again_at - now())
+        asked, again_at = frozenset(topics), now() + METADATA_SECONDS
+        return bool(await ask(cluster, topics))
+
+    client._metadata_update = ask_at_a_pace
 
 
 async def close_consumer(consumer: AIOKafkaConsumer, timeout_seconds: float = 10.0) -> None:

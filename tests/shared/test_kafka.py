@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
 from aiokafka.producer.sender import Sender
@@ -77,6 +78,7 @@ def test_the_private_parts_in_use_exist() -> None:
     source = inspect.getsource(MessageAccumulator)
     for name in ("self._batch_ttl", "self._pending_batches", "self._batches", "def fail_all"):
         assert name in source
+    assert "await self._metadata_update(self.cluster, topics)" in inspect.getsource(AIOKafkaClient._md_synchronizer)
     assert "_sender_task" in inspect.getsource(Sender.sender_task.fget)
     batch = BatchBuilder(1000, 0)
     assert batch._builder.append(0, 1, b"k", b"v", []) is not None
@@ -235,6 +237,11 @@ class OwnBroker:
         self.process.kill()
         self.process.wait()
 
+    def stop(self) -> None:
+        """End it in good order: it tells its clients that partitions have no leader any more."""
+        self.process.terminate()
+        self.process.wait()
+
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnBroker]:
@@ -304,6 +311,39 @@ async def test_closing_does_not_wait_for_a_broker_that_is_away(broker: OwnBroker
             broker.process.send_signal(signal.SIGCONT)
         else:
             broker.start()
+
+
+@pytest.mark.integration
+async def test_a_broker_that_is_away_is_not_asked_without_a_pause(broker: OwnBroker) -> None:
+    """One that stops in good order tells that partitions have no leader: a producer with records tries ten times a second from then on."""
+    settings = KafkaSettings(bootstrap_servers=broker.bootstrap)
+    await wait_for_kafka(settings)
+    name, sent = await topic(broker.bootstrap, "pace", 4), 0
+
+    async def send_on() -> None:
+        nonlocal sent
+        while True:
+            await send_wave(to, {(name, partition): numbered(1) for partition in range(4)})
+            sent += 1
+
+    async with producing(broker.bootstrap) as to, asyncio.timeout(90):
+        sending = asyncio.create_task(send_on())
+        while not sent:
+            await asyncio.sleep(0.1)
+        client, tries = to.client, list[object]()
+        failed = client.cluster.failed_update
+        client.cluster.failed_update = lambda error: tries.append(error) or failed(error)  # type: ignore[func-returns-value]
+        await asyncio.to_thread(broker.stop)
+        try:
+            before, sent_before = len(tries), sent
+            await asyncio.sleep(2)
+            assert 2 <= len(tries) - before <= 30
+        finally:
+            broker.start()
+        while sent == sent_before:
+            await asyncio.sleep(0.1)
+        sending.cancel()
+        await asyncio.wait({sending})
 
 
 @pytest.mark.integration
