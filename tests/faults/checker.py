@@ -231,5 +231,5 @@ async def _main(config: Configuration) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(10)  # what it judges goes first
+    os.nice(5)  # whoever answers requests goes first
     asyncio.run(_main(msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Configuration)))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
@@ -22,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge
-from tidemill.kafka import FETCH_BYTES, MAX_BATCH_BYTES, Record, close_producer, consumer, producer, send_wave, wait_for_kafka
+from tidemill.kafka import FETCH_BYTES, MAX_BATCH_BYTES, Record, admin, close_producer, consumer, producer, send_wave, wait_for_kafka
 from tidemill.kafka_topics import ensure_topics, offset_ranges
 from tidemill.local import kafka as local_kafka
 from tidemill.settings import KafkaSettings
@@ -215,6 +216,22 @@ async def test_a_position_outside_the_log_is_an_error(kafka: str, topic_prefix: 
             await reader.getmany(timeout_ms=20_000)
     finally:
         await reader.stop()
+
+
+@pytest.mark.integration
+async def test_committed_offsets_lie_in_small_segments(kafka: str) -> None:
+    """A broker that starts again reads all of them before it leads a group; only closed segments are compacted."""
+    settings, partition = KafkaSettings(bootstrap_servers=kafka), TopicPartition(await topic(kafka, "offsets"), 0)
+    reader: AIOKafkaConsumer = consumer(settings, group="offsets")
+    await reader.start()
+    reader.assign([partition])
+    await reader.commit({partition: 1})
+    await reader.stop()
+    async with admin(settings) as asked:
+        (answer,) = await asked.describe_configs([ConfigResource(ConfigResourceType.TOPIC, "__consumer_offsets")])
+    configs = {name: value for name, value, *_ in answer.resources[0][4]}
+    assert configs["segment.bytes"] == str(1 << 20)
+    assert configs["cleanup.policy"] == "compact"
 
 
 class OwnBroker:

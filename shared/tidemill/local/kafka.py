@@ -27,7 +27,8 @@ _MINIMUM_JAVA = 17
 _ENDPOINT = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
 _LOGGING = ["-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX"]
 # Paths are relative to the broker's folder: a comma in an absolute one would name two folders.
-# The last five lines are for a fast restart: the node need not wait for its own old session to expire.
+# The last five lines are for a fast restart: the node need not wait for its own old session to expire. Small segments of committed offsets
+# are for one too: only closed ones are compacted, and all are read before a group is led (4.3 may be stuck for ever when it is fenced meanwhile).
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -39,6 +40,7 @@ log.dirs={log_dirs}
 default.replication.factor=1
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=8
+offsets.topic.segment.bytes=1048576
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
