@@ -1,4 +1,4 @@
-"""What a view must show, computed the naive way from its log: no tiles, no fold, plain lists; and what results must say."""
+"""What a view must show, computed the naive way from its log: no tiles, no fold, all events one by one; and what results must say."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Naive:
     def features(self, key: bytes, time_ms: int) -> dict[str, float]:
         """The features of an entity as of a time that is not before its newest event, but for those whose bits depend on order."""
         entity = self.entities[key]
-        found: dict[str, float] = {}
+        times, found = np.array(entity.times), dict[str, float]()
         for feature in self.view.served:
             column = feature.aggregation.column
             if feature.window_ms is None:
@@ -109,8 +109,7 @@ class Naive:
                     found[feature.name] = entity.life[feature.name]
             elif column in _COLUMNS:
                 first, last = (time_ms - feature.window_ms) // feature.tile_ms, time_ms // feature.tile_ms
-                times, values = np.array(entity.times), np.array(entity.columns[column])
-                tiles = times // feature.tile_ms
+                values, tiles = np.array(entity.columns[column]), times // feature.tile_ms
                 inside = (first <= tiles) & (tiles <= last)
                 pairs = zip(times[inside].tolist(), values[inside].tolist(), strict=True)
                 found[feature.name] = feature.aggregation.oracle([(t, None if math.isnan(value) else value) for t, value in pairs])

@@ -55,7 +55,7 @@ class Plan:
     faults: int = ENDLESS
     events: int = 0
     refolded_events: int = 400_000
-    events_per_second: int = 2_000
+    events_per_second: int = 1_000
     cases_per_second: float = 10
     density: Density = PAIRS
     audit: bool = True

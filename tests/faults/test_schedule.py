@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.faults.__main__ import main
 from tests.faults.injections.catalogue import CATALOGUE
 from tests.faults.injections.injection import Injection
 from tests.faults.oracle import Joined, differing, joined
@@ -25,6 +26,14 @@ def test_every_kind_has_a_name_of_its_own() -> None:
     """Kinds are counted by their names."""
     names = [kind.name for kind in CATALOGUE]
     assert len(names) == len(set(names)) >= 30
+
+
+def test_kinds_that_do_not_exist_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A pattern that finds no kind is an error that says where to look, before anything is started."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--kinds", "no such kind"])
+    assert ended.value.code == 2
+    assert "--list" in capsys.readouterr().err
 
 
 @given(st.integers(0, 1000), st.sampled_from([PAIRS, CROWDS]))
