@@ -24,7 +24,8 @@ check: install                ## the fast part: format, lint, types, tests witho
 	$(BIN)/python -m pytest -q -n auto -m "not integration"
 
 test: check                   ## everything, the real Kafka and Valkey included
-	$(BIN)/python -m pytest -q -m integration
+	$(BIN)/python -m pytest -q -m "integration and not alone" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -m "integration and alone"
 
 demo: install                 ## seven months of real flights through the whole system; MONTHS=2 for a shorter one
 	$(BIN)/python examples/flights/demo.py --months $(MONTHS)

@@ -7,9 +7,10 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import NamedTuple
 
-import httpx
+import aiohttp
 from aiokafka import TopicPartition
 from tests.faults.asking import Clients
 from tests.faults.injections.ground import Ground
@@ -88,7 +89,7 @@ class Progress:
         """
         goal = Goal(dict(self._published), self._clients.answered if asking else -1)
         voices = Voices()
-        async with httpx.AsyncClient(timeout=1, trust_env=False) as http:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as http:
             while True:
                 look = await self._look(goal, http)
                 now = time.monotonic()
@@ -99,29 +100,29 @@ class Progress:
                     raise Stuck(f"not recovered after {PATIENCE_SECONDS:g} s: {look.behind or look.complaints}")
                 await asyncio.sleep(POLL_SECONDS)
 
-    async def _look(self, goal: Goal, http: httpx.AsyncClient) -> Look:
+    async def _look(self, goal: Goal, http: aiohttp.ClientSession) -> Look:
         complaints = await self._complaints(http)
         try:
             behind = await self._behind(goal, http)
-        except (TidemillError, httpx.HTTPError, OSError, TimeoutError) as error:
+        except (TidemillError, aiohttp.ClientError, OSError, TimeoutError) as error:
             behind = {"servers": (f"{type(error).__name__}: {error}", 0)}
         clients = self._clients
         if clients.answered <= goal.answered and not behind:  # until then it may have to refuse, and says why
             behind["inference"] = f"no prediction ({clients.waiting} requests wait; last refusal: {clients.last_refusal})", clients.answered
         return Look(behind, complaints)
 
-    async def _complaints(self, http: httpx.AsyncClient) -> dict[str, str]:
+    async def _complaints(self, http: aiohttp.ClientSession) -> dict[str, str]:
         async def ask(name: str, url: str) -> tuple[str, str]:
             try:
-                answer = await http.get(f"{url}/health/ready")
-            except httpx.HTTPError as error:
+                async with http.get(f"{url}/health/ready") as answer:
+                    return name, "" if answer.status == HTTPStatus.OK else (await answer.text())[:300]
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 return name, repr(error)
-            return name, "" if answer.status_code == httpx.codes.OK else answer.text[:300]
 
         answers = await asyncio.gather(*(ask(name, url) for name, url in self._rig.stack.urls.items()))
         return {name: said for name, said in answers if said}
 
-    async def _behind(self, goal: Goal, http: httpx.AsyncClient) -> dict[str, tuple[str, int]]:
+    async def _behind(self, goal: Goal, http: aiohttp.ClientSession) -> dict[str, tuple[str, int]]:
         routed = await committed(self._kafka, ingestion_group(self._project.name))
         if not goal.routed:
             left = [tp for tp, end in goal.published.items() if routed.get(TopicPartition(*tp), 0) < end]
@@ -131,7 +132,8 @@ class Progress:
             ranges = await offset_ranges(self._kafka, *{tp.topic for tp in self._views}, *others)
             goal.ends, goal.routed = {tp: span.end for tp, span in ranges.items()}, True
         fences = dict(zip(self._views, map(position, await self._link.call(b"MGET", *self._views.values())), strict=True))
-        written = (await http.get(f"{self._rig.stack.urls['offline']}/positions")).json()
+        async with http.get(f"{self._rig.stack.urls['offline']}/positions") as answer:
+            written = await answer.json()
         tables = {tp: int(written.get(tp.topic, {}).get(str(tp.partition), 0)) for tp in goal.ends}
         behind = {}
         for service, far in (("features", fences), ("offline", tables)):

@@ -40,11 +40,17 @@ def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injec
 
     Kinds that take long are in every third round only.
 
-    `allowed` is asked when a fault is due: what must not strike now is left out this time.
+    `allowed` is asked when a fault is due: what must not strike now is left out this time. Raises ValueError when that leaves nothing for
+    as long as every kind would have been due.
     """
     pick = random.Random(seed)
-    number = 0
+    number = idle_turns = 0
     for turn in itertools.count():
+        if idle_turns == LONG_ROUNDS:
+            raise ValueError(
+                f"none of the chosen kinds may strike here now: {', '.join(kind.name for kind in catalogue) or 'no kind is left'}"
+            )
+        before = number
         round_ = [kind for kind in pick.sample(list(catalogue), len(catalogue)) if kind.seconds <= LONG_SECONDS or turn % LONG_ROUNDS == 0]
         while round_:
             struck = [round_.pop(0)]
@@ -60,6 +66,7 @@ def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injec
                 more = len(struck) < density.most and pick.random() < density.chance
             number += 1
             yield Fault(number, tuple(struck), seed_, pause)
+        idle_turns = idle_turns + 1 if number == before else 0
 
 
 def disjoint(one: Injection, other: Injection) -> bool:

@@ -20,7 +20,7 @@ from tests.faults.report import Report
 from tidemill.local.addresses import home_folder
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 KINDS = 30
 
 

@@ -18,7 +18,7 @@ from tests.faults.oracle import Joined, differing, joined
 from tests.faults.progress import SILENCE_SECONDS, Look, Voices
 from tests.faults.report import Report
 from tests.faults.resources import Resources
-from tests.faults.schedule import CROWDS, PAIRS, Density, disjoint, schedule
+from tests.faults.schedule import CROWDS, LONG_SECONDS, PAIRS, Density, disjoint, schedule
 from tests.faults.tally import Tally
 
 
@@ -74,6 +74,19 @@ def test_what_must_not_strike_now_is_left_out() -> None:
     assert [next(faults).name for _ in range(3)] == ["one"] * 3
     allowed.add("two")
     assert "two" in " ".join(next(faults).name for _ in range(4))
+
+
+def test_nothing_that_may_strike_is_an_error() -> None:
+    """A schedule that could only wait for ever says so; one whose kinds are only due in later rounds goes on."""
+
+    def strike(_rig: object, _rng: random.Random) -> str:
+        raise AssertionError
+
+    long = [Injection("long", strike, ("long",), (), (), seconds=LONG_SECONDS + 1)]
+    assert [fault.name for fault in islice(schedule(1, long, lambda _: True), 5)] == ["long"] * 5
+    for kinds in (long, []):
+        with pytest.raises(ValueError, match="none of the chosen kinds may strike"):
+            next(schedule(1, kinds, lambda _: False))
 
 
 def test_silence_is_heard() -> None:

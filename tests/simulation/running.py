@@ -17,6 +17,7 @@ from tests.simulation.world import Step, World
 
 FEW = 10
 CHUNK = 100
+NICE = 10  # histories have no clock of their own: whatever runs beside them goes first
 HASHES = {"PYTHONHASHSEED": "0"}
 """Production code goes through sets of keys: a seed stands for one history only where hashes are the same."""
 
@@ -60,7 +61,7 @@ class Cores:
     def __enter__(self) -> Self:
         self._environment = dict(os.environ)
         os.environ |= HASHES  # of the processes, which are started as they are needed
-        self._pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
+        self._pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), os.nice, (NICE,))
         return self
 
     def __exit__(self, *error: object) -> None:
