@@ -160,7 +160,7 @@ class Run:
             return None
 
     def _train(self) -> None:
-        """Trains and deploys in a process of its own, which everything else goes before."""
+        """Trains and deploys in a process of its own, which the services go before; no fault strikes meanwhile, so it must not starve."""
         stack = self.rig.stack
         environment = {
             **os.environ,
@@ -169,7 +169,7 @@ class Run:
             "TIDEMILL_PROJECT": str(PROJECT),
         }
         environment["PYTHONPATH"] = stack.environment["PYTHONPATH"]
-        command = ["nice", "-n", "10", sys.executable, "-m", "tidemill_training", MODEL]
+        command = ["nice", "-n", "5", sys.executable, "-m", "tidemill_training", MODEL]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"training failed: {done.stdout}{done.stderr}")

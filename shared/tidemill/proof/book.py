@@ -22,7 +22,7 @@ from tidemill.proof.history import PartitionLog
 from tidemill.topics import view_folder
 
 SLICE_ROWS = 200_000
-_RETRY_SECONDS = 0.2
+_RETRY_SECONDS = 0.5
 _COLUMNS = ["offset", "key", "proof", "time", "source_partition", "source_offset"]
 
 Breathe = Callable[[], None]
