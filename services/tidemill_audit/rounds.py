@@ -24,7 +24,7 @@ log = get_logger(__name__)
 
 WAIT_SECONDS = 30.0  # for the offline writer to reach the online fence
 SHOWN_ROWS = 20  # of a counter-example in the log
-RETRY_SECONDS = 5.0  # after which the next partition is looked at when one could not be: a store that is back is soon known to be
+RETRY_SECONDS = 5.0  # after which the next partition is looked at while the offline store is not there: that it is back is soon known
 _TICK_SECONDS, _LEAST_SECONDS = 1.0, 0.01
 
 
@@ -55,9 +55,10 @@ class Rounds:
         while True:
             began = time.monotonic()
             for number, place in enumerate(self._audits, 1):
-                looked = await self._look(place)
+                await self._look(place)
                 slot_ends = began + number * self._period_seconds / len(self._audits)
-                await self._rest_until(slot_ends if looked else min(slot_ends, time.monotonic() + RETRY_SECONDS))
+                soon = time.monotonic() + RETRY_SECONDS if "offline" in self._board.missing else slot_ends
+                await self._rest_until(min(soon, slot_ends))
             metrics.AUDIT_ROUNDS.inc()
 
     async def _rest_until(self, moment: float) -> None:
@@ -67,8 +68,7 @@ class Rounds:
             self._pace.rested(nap)
             self.pulse.beat()
 
-    async def _look(self, place: Place) -> bool:
-        """Compares a partition; False when that was not possible now."""
+    async def _look(self, place: Place) -> None:
         audit, report = self._audits[place], AuditReport()
         began = time.process_time()
         try:
@@ -79,17 +79,16 @@ class Rounds:
                 rows = await audit.sample(report, self._pace.rows, self._differing.get(place, ()))
         except (OfflineUnavailable, TornTable) as error:
             self._board.down("offline", str(error))
-            return False
+            return
         except (StoreUnavailable, StoreError) as error:
             log.warning("a partition could not be compared", view=place[0], partition=place[1], reason=str(error))
-            return False
+            return
         self._board.up("offline")
         self._pace.learn(rows, time.process_time() - began)
         metrics.AUDIT_COMPARED.labels(place[0]).inc(report.checked)
         metrics.AUDIT_LEFT_OUT.labels(place[0]).inc(report.left_out)
         if not report.left_out:
             await self._tell(place, report)
-        return True
 
     async def _tell(self, place: Place, report: AuditReport) -> None:
         """What differs: as a metric, an alert, and in the log the counter-example of what did not differ before."""

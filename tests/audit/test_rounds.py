@@ -23,8 +23,13 @@ PATIENCE_SECONDS = 30.0
 
 async def said(board: HealthBoard, reason: str | None) -> None:
     """Returns once the board says this of the offline store; None: that it is there."""
+
+    def so() -> bool:
+        now = board.missing.get("offline")
+        return now is None if reason is None else reason in (now or "")
+
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while (now := board.missing.get("offline")) != reason and (reason is None or now is None or reason not in now):
+        while not so():
             await asyncio.sleep(0.02)
 
 

@@ -44,13 +44,12 @@ def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injec
     as long as every kind would have been due.
     """
     pick = random.Random(seed)
-    number = idle_turns = 0
+    number, last_turn = 0, -1
     for turn in itertools.count():
-        if idle_turns == LONG_ROUNDS:
+        if turn - last_turn > LONG_ROUNDS:
             raise ValueError(
                 f"none of the chosen kinds may strike here now: {', '.join(kind.name for kind in catalogue) or 'no kind is left'}"
             )
-        before = number
         round_ = [kind for kind in pick.sample(list(catalogue), len(catalogue)) if kind.seconds <= LONG_SECONDS or turn % LONG_ROUNDS == 0]
         while round_:
             struck = [round_.pop(0)]
@@ -64,9 +63,8 @@ def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injec
                 round_.remove(other)
                 struck.append(other)
                 more = len(struck) < density.most and pick.random() < density.chance
-            number += 1
+            number, last_turn = number + 1, turn
             yield Fault(number, tuple(struck), seed_, pause)
-        idle_turns = idle_turns + 1 if number == before else 0
 
 
 def disjoint(one: Injection, other: Injection) -> bool:
