@@ -112,13 +112,23 @@ class Snapshot:
 
     @cached_property
     def positions(self) -> dict[int, int]:
-        """Next offset of each partition of the mirrored topic: all records below are in this snapshot. Only for mirrors of topics."""
+        """Next offset of each partition of the mirrored topic: all records below are in this snapshot. Only for mirrors of topics.
+
+        Raises TornTable, OfflineUnavailable.
+        """
         about = msgspec.json.decode(self._table.metadata().description or "", type=_About)
         return {p: self.counter(counter_name(about.topic, p)) for p in range(about.partitions)}
 
     def counter(self, name: str) -> int:
-        """A counter of the table at this version (0: never set)."""
-        return self._table.transaction_version(name) or 0
+        """A counter of the table at this version (0: never set). Raises TornTable, OfflineUnavailable."""
+        try:
+            return self._table.transaction_version(name) or 0
+        except (DeltaError, OSError) as error:  # each time it reads the table's log, which may have been torn since it was opened
+            explain_torn(self._table.table_uri)
+            raise OfflineUnavailable(
+                f"cannot read the log of table {self.name!r} at version {self.version}: {error}",
+                mend="check TIDEMILL_OFFLINE, rights and reachability",
+            ) from error
 
     def proofs_before(self, positions: Mapping[int, int]) -> dict[int, int]:
         """The checksum of the last row below each position (partition -> next offset); partitions without rows are left out."""

@@ -17,7 +17,7 @@ class Density(NamedTuple):
     most: int
 
 
-PAIRS, CROWDS = Density(0.3, 2), Density(0.9, 4)
+PAIRS, CROWDS = Density(0.3, 2), Density(0.95, 6)
 LONG_SECONDS, LONG_ROUNDS = 8.0, 3
 
 

@@ -29,9 +29,9 @@ class TableCheck:
             self.checked = dict.fromkeys(self.checked, 0)
         try:
             snapshot = self._store.snapshot(view_folder(self._view.log))
+            positions = snapshot.positions  # before the rows, which take long: a fault may strike the table's log meanwhile
             first = min(self.checked.values())
             table = snapshot.scan(["partition", "offset", "proof"], pc.field("offset") >= first)
-            positions = snapshot.positions
         except (OfflineUnavailable, TornTable, UnknownTable):
             if whole:
                 raise

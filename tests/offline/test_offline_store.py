@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -158,6 +160,27 @@ def test_reader_of_a_torn_table_is_told_the_file(tmp_path: Path) -> None:
     assert str(commit) in caught.value.message
     assert "tidemill_offline" in caught.value.mend
     assert commit.exists()
+
+
+def test_commit_torn_after_a_snapshot_was_taken_is_told(tmp_path: Path) -> None:
+    """A snapshot reads its counters from the log when they are asked for: a commit torn since then is the same error as at opening."""
+    store = OfflineStore(tmp_path)
+    add(shops(store), 0, 0, 2)
+    snapshot = store.snapshot("views/shops.p3")
+    commit = max((tmp_path / "views/shops.p3/_delta_log").glob("*.json"))
+    commit.write_bytes(commit.read_bytes()[:50])
+    with pytest.raises(TornTable, match=re.escape(str(commit))):
+        _ = snapshot.positions
+
+
+def test_log_that_is_gone_after_a_snapshot_was_taken_is_told(tmp_path: Path) -> None:
+    """A log that cannot be read any more is an error of the store, not one of a library."""
+    store = OfflineStore(tmp_path)
+    add(shops(store), 0, 0, 2)
+    snapshot = store.snapshot("views/shops.p3")
+    shutil.rmtree(tmp_path / "views/shops.p3/_delta_log")
+    with pytest.raises(OfflineUnavailable, match="cannot read the log"):
+        _ = snapshot.positions
 
 
 def test_missing_data_file_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.offline.lake import SCHEMA, content, opened, rows
 
-from tidemill.errors import OfflineUnavailable
+from tidemill.errors import OfflineUnavailable, TornTable
 from tidemill.offline.delta import DeltaLog
 from tidemill.offline.torn import flaw_of, torn_commit
 
@@ -105,3 +106,15 @@ def test_damage_in_the_middle_is_refused(tmp_path: Path) -> None:
         opened(tmp_path / "t")
     assert older.exists()
     assert commit.read_bytes() == whole
+
+
+def test_commit_torn_behind_an_open_writer_heals_at_the_next_append(tmp_path: Path) -> None:
+    """A writer that had opened the table is told of the commit that was torn since, then takes it out and writes from where the table is now."""
+    commit, whole = torn_table(tmp_path / "t")
+    log = opened(tmp_path / "t")
+    commit.write_bytes(whole[:50])
+    with pytest.raises(TornTable, match=re.escape(commit.name)):
+        log.append(rows(0, 6, 9), {"a": (6, 9)})
+    assert log.counter("a") == 3
+    log.append(rows(0, 3, 9), {"a": (3, 9)})
+    assert content(tmp_path / "t") == {0: list(range(9))}

@@ -101,7 +101,13 @@ class DeltaLog:
     def _counter(self, table: DeltaTable, name: str) -> int:
         """Asking the handle reads all of its log: a sixth of the writer's time."""
         moved = self._moved.get(name)
-        return moved if moved is not None else table.transaction_version(name) or 0
+        if moved is not None:
+            return moved
+        try:
+            return table.transaction_version(name) or 0
+        except (DeltaError, OSError) as error:
+            self._table = None
+            self._fail("read the log of", error)
 
     def _write(self, table: DeltaTable, rows: pa.Table | pa.RecordBatch, moves: Mapping[str, tuple[int, int]]) -> None:
         transactions = [Transaction(name, end) for name, (start, end) in moves.items() if end != start]
