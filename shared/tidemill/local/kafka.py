@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import importlib.util
 import logging
 import os
@@ -82,9 +83,22 @@ def class_path() -> str:
     return os.pathsep.join(f"{folder}/*" for folder in sorted({str(jar.parent) for jar in jars}))
 
 
-def command() -> list[str]:
-    """Return the broker's command, to be run in the folder that `prepare` filled."""
-    return [java(), "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", *_LOGGING, "-cp", class_path(), "kafka.Kafka", "server.properties"]
+def aot_cache() -> Path:
+    """Return where Java's ahead-of-time cache of the broker lies once `kafka_aot` made it: beside the jars, one for each Java and set of jars."""
+    runtime, jars = Path(java()), class_path()
+    digest = hashlib.sha256(f"{runtime}{runtime.stat().st_mtime_ns}{jars}".encode()).hexdigest()
+    return Path(jars.split(os.pathsep)[0]).parent.parent / f"tidemill-{digest[:16]}.aot"
+
+
+def command(*options: str) -> list[str]:
+    """Return the broker's command, to be run in the folder that `prepare` filled. `options`: more of Java's."""
+    return [*_java("-Xms256m", "-Xmx512m", *_LOGGING, *options), "kafka.Kafka", "server.properties"]
+
+
+def _java(*options: str) -> list[str]:
+    cache = aot_cache()
+    found = [f"-XX:AOTCache={cache}"] if cache.exists() and cache.stat().st_size else []
+    return [java(), "-XX:+UseSerialGC", *found, *options, "-cp", class_path()]
 
 
 def prepare(folder: Path, port: int, controller_port: int) -> None:
@@ -99,7 +113,7 @@ def prepare(folder: Path, port: int, controller_port: int) -> None:
     (folder / "format.properties").write_text(_PROPERTIES.format(log_dirs="data.new", **ports))
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
     arguments = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", "format.properties", "--standalone"]
-    once = [java(), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", class_path(), *arguments]
+    once = [*_java("-Xmx256m", "-XX:TieredStopAtLevel=1"), *arguments]
     done = subprocess.run(once, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
         raise StackError(f"Kafka could not format {folder / 'data'}:\n{done.stdout}{done.stderr}")

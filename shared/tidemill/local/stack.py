@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tidemill.local import kafka, processes, services, supervisor, valkey
+from tidemill.local import kafka, kafka_aot, processes, services, supervisor, valkey
 from tidemill.local.addresses import Addresses, find, home_folder
 from tidemill.local.processes import HOST, StackError
 from tidemill.local.services import SERVICES, Service
@@ -91,6 +91,8 @@ class Stack:
         with (self._home / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of two starts at the same time, the second finds the first one running
             clear(self._home)
+            if "kafka" in self._own:
+                kafka_aot.make()
             try:
                 ports = self._assign_ports()
                 self._launch_supervisor(ports)
