@@ -58,6 +58,16 @@ def test_made_once_and_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
             broker.terminate()
 
 
+def test_a_folder_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Jars in a place where nothing may be added: a warning, and Kafka starts as before."""
+    cache = cache_in(tmp_path / "nowhere", monkeypatch)
+    with capture_logs() as logs:
+        kafka_aot.make()
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+    assert not cache.exists()
+    assert not any("AOTCache" in word for word in kafka.command())
+
+
 @pytest.mark.integration
 def test_a_java_without_it_is_told_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A Java that does not know the option makes no cache: that is a warning with its mend, it is not tried again, and Kafka starts as before."""

@@ -3,6 +3,7 @@
 A broker in a folder of its own is started and ended once for each Java and set of jars; Java then writes down which classes it loaded and how.
 """
 
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -27,16 +28,15 @@ def make() -> None:
     cache = kafka.aot_cache()
     if cache.exists():
         return
-    with cache.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if cache.exists():  # somebody else made it meanwhile
-            return
-        log.info("preparing quick starts of Kafka, once", cache=str(cache))
-        try:
-            with tempfile.TemporaryDirectory() as folder:
+    try:
+        with cache.with_suffix(".lock").open("w") as lock, tempfile.TemporaryDirectory() as folder:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not cache.exists():  # somebody else may have made it meanwhile
+                log.info("preparing quick starts of Kafka, once", cache=str(cache))
                 _record(Path(folder), cache)
-        except (OSError, StackError, subprocess.SubprocessError) as error:
-            log.warning("Kafka will start slowly", reason=str(error), mend=f"needs Java 25; to try again delete {cache}")
+    except (OSError, StackError, subprocess.SubprocessError) as error:
+        log.warning("Kafka will start slowly", reason=str(error), mend=f"needs Java 25; to try again delete {cache}")
+        with contextlib.suppress(OSError):
             cache.touch()
 
 
