@@ -17,7 +17,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property, reduce
 from operator import or_
-from typing import Self
+from typing import NoReturn, Self
 
 import msgspec
 import numpy as np
@@ -70,8 +70,7 @@ class OfflineStore:
         except TableNotFoundError:
             raise UnknownTable(name) from None
         except (DeltaError, OSError) as error:
-            explain_torn(uri)
-            raise OfflineUnavailable(f"cannot open {uri}: {error}", mend="check TIDEMILL_OFFLINE, rights and reachability") from error
+            _fail(f"cannot open {uri}", uri, error)
 
     def scan(self, name: str, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
         """`snapshot(name).scan(columns, filters)`."""
@@ -124,11 +123,7 @@ class Snapshot:
         try:
             return self._table.transaction_version(name) or 0
         except (DeltaError, OSError) as error:  # each time it reads the table's log, which may have been torn since it was opened
-            explain_torn(self._table.table_uri)
-            raise OfflineUnavailable(
-                f"cannot read the log of table {self.name!r} at version {self.version}: {error}",
-                mend="check TIDEMILL_OFFLINE, rights and reachability",
-            ) from error
+            _fail(f"cannot read the log of table {self.name!r} at version {self.version}", self._table.table_uri, error)
 
     def proofs_before(self, positions: Mapping[int, int]) -> dict[int, int]:
         """The checksum of the last row below each position (partition -> next offset); partitions without rows are left out."""
@@ -154,6 +149,12 @@ class Snapshot:
                 mend="if data files are gone, move the table away: its writer makes it again from Kafka",
             ) from error
         return _sorted(table, order).select(wanted)
+
+
+def _fail(what: str, uri: str, error: Exception) -> NoReturn:
+    """Raises TornTable when a half-written commit is why a table's log cannot be read, else OfflineUnavailable."""
+    explain_torn(uri)
+    raise OfflineUnavailable(f"{what}: {error}", mend="check TIDEMILL_OFFLINE, rights and reachability") from error
 
 
 def _sorted(table: pa.Table, order: list[str]) -> pa.Table:

@@ -14,24 +14,26 @@ from tidemill.local import kafka, kafka_aot, processes
 def cache_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let the cache lie in a folder of the test's own."""
     cache = folder / "broker.aot"
-    monkeypatch.setattr(kafka, "aot_cache", lambda: cache)
+    monkeypatch.setattr(kafka, "aot_cache", lambda _runtime, _jars: cache)
     return cache
 
 
-def test_each_java_and_each_set_of_jars_has_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_java_and_each_set_of_jars_has_its_own(tmp_path: Path) -> None:
     """Another Java, the same one after an upgrade in its place, and other jars each have another file, beside the jars."""
+
+    def cache(runtime: str, jars: str) -> Path:
+        return kafka.aot_cache(str(tmp_path / runtime), f"{tmp_path}/{jars}/jars/*:{tmp_path}/{jars}/modules/*")
+
     found = set()
     for runtime in ("one", "two"):
         (tmp_path / runtime).touch()
         for jars in ("a", "b"):
-            monkeypatch.setattr(kafka, "java", lambda runtime=runtime: str(tmp_path / runtime))
-            monkeypatch.setattr(kafka, "class_path", lambda jars=jars: f"{tmp_path}/{jars}/jars/*:{tmp_path}/{jars}/modules/*")
-            assert kafka.aot_cache().parent == tmp_path / jars
-            found.add(kafka.aot_cache().name)
+            assert cache(runtime, jars).parent == tmp_path / jars
+            found.add(cache(runtime, jars).name)
     (tmp_path / "two").unlink()
     time.sleep(0.01)
     (tmp_path / "two").touch()
-    assert len({*found, kafka.aot_cache().name}) == 5
+    assert len({*found, cache("two", "b").name}) == 5
 
 
 @pytest.mark.integration

@@ -83,11 +83,10 @@ def class_path() -> str:
     return os.pathsep.join(f"{folder}/*" for folder in sorted({str(jar.parent) for jar in jars}))
 
 
-def aot_cache() -> Path:
-    """Return where Java's ahead-of-time cache of the broker lies once `kafka_aot` made it: beside the jars, one for each Java and set of jars."""
-    runtime, jars = Path(java()), class_path()
-    digest = hashlib.sha256(f"{runtime}{runtime.stat().st_mtime_ns}{jars}".encode()).hexdigest()
-    return Path(jars.split(os.pathsep)[0]).parent.parent / f"tidemill-{digest[:16]}.aot"
+def aot_cache(runtime: str, jars: str) -> Path:
+    """Return where Java's ahead-of-time cache of the broker lies once `kafka_aot` made it: beside the jars, one for each Java and class path."""
+    digest = hashlib.sha256(f"{runtime}{Path(runtime).stat().st_mtime_ns}{jars}".encode()).hexdigest()
+    return Path(jars.split(os.pathsep, maxsplit=1)[0]).parent.parent / f"tidemill-{digest[:16]}.aot"
 
 
 def command(*options: str) -> list[str]:
@@ -96,9 +95,10 @@ def command(*options: str) -> list[str]:
 
 
 def _java(*options: str) -> list[str]:
-    cache = aot_cache()
+    runtime, jars = java(), class_path()
+    cache = aot_cache(runtime, jars)
     found = [f"-XX:AOTCache={cache}"] if cache.exists() and cache.stat().st_size else []
-    return [java(), "-XX:+UseSerialGC", *found, *options, "-cp", class_path()]
+    return [runtime, "-XX:+UseSerialGC", *found, *options, "-cp", jars]
 
 
 def prepare(folder: Path, port: int, controller_port: int) -> None:

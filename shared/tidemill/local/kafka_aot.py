@@ -25,7 +25,7 @@ _LAST_LINES = 5
 
 def make() -> None:
     """Make the cache unless it is there, some ten seconds. Kafka starts without one too, so a failure is a warning, once: it leaves an empty file."""
-    cache = kafka.aot_cache()
+    cache = kafka.aot_cache(kafka.java(), kafka.class_path())
     if cache.exists():
         return
     try:
