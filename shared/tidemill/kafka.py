@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiokafka.conn
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
@@ -32,10 +33,12 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from tidemill.clock import now_ms
 from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge, TidemillError
+from tidemill.kafka_connection import Connection
 from tidemill.logs import get_logger
 from tidemill.settings import KafkaSettings
 
 log = get_logger(__name__)
+aiokafka.conn.AIOKafkaConnection = Connection  # of every client: aiokafka has no setting for it
 
 MAX_BATCH_BYTES = 1_048_588
 """The largest batch, hence record, of any topic: Kafka's own default of `max.message.bytes`."""

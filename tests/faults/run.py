@@ -24,7 +24,7 @@ from tests.faults.messages import Configuration, Finish
 from tests.faults.progress import PATIENCE_SECONDS, Progress
 from tests.faults.report import Display, Report
 from tests.faults.resources import Resources
-from tests.faults.schedule import PAIRS, Density, Fault, schedule
+from tests.faults.schedule import FEW, Density, Fault, schedule
 from tests.faults.tally import Tally
 from tests.faults.traffic import Traffic
 from tests.faults.watching import CheckerProcess
@@ -57,7 +57,7 @@ class Plan:
     refolded_events: int = 400_000
     events_per_second: int = 1_000
     cases_per_second: float = 10
-    density: Density = PAIRS
+    density: Density = FEW
     audit: bool = True
 
 
@@ -145,9 +145,11 @@ class Run:
             results = await asyncio.gather(*(self._one(injection, fault.seed + i) for i, injection in enumerate(fault.injections)))
         struck = [injection for injection, said in zip(fault.injections, results, strict=True) if said is not None]
         ended = time.monotonic()
-        seconds = await progress.recovered(ended, fault.name)
-        if any(injection.rewinds for injection in struck):
-            self._rewinding.append((began, time.monotonic() + _EXPLAINED_SECONDS))
+        try:
+            seconds = await progress.recovered(ended, fault.name)
+        finally:
+            if any(injection.rewinds for injection in struck):
+                self._rewinding.append((began, time.monotonic() + _EXPLAINED_SECONDS))
         self.report.missed += len(fault.injections) - len(struck)
         self.report.struck([injection.name for injection in struck], seconds)
         self._display.line(f"{fault.number}: {'; '.join(said or 'missed' for said in results)}: recovered in {seconds:.1f} s")
