@@ -12,7 +12,6 @@ from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from tidemill.kafka import close_consumer, close_producer, consumer, producer
-from tidemill.kafka_connection import Connection
 from tidemill.kafka_topics import ensure_topics
 from tidemill.settings import KafkaSettings
 from tidemill.topics import TopicSpec
@@ -33,19 +32,19 @@ async def run(kafka: str, topic: str) -> list[bytes]:
     writer, reader = producer(settings), consumer(settings)
     await writer.start()
     await reader.start()
-    reader.assign([TopicPartition(topic, 0)])
-    reader.seek(TopicPartition(topic, 0), 0)
-    for value in (b"before", b"after"):
-        await writer.send_and_wait(topic, value, partition=0)
-        read.append((await asyncio.wait_for(reader.getone(), 20)).value)
-        for connection in [*reader._client._conns.values(), *writer.client._conns.values()]:
-            assert isinstance(connection, Connection)
-            await reset(connection)
-            with pytest.raises(KafkaConnectionError):
-                connection.send(MetadataRequest([]))
-    assert not reader._fetcher._fetch_task.done()
-    await close_producer(writer)
-    await close_consumer(reader)
+    try:
+        reader.assign([TopicPartition(topic, 0)])
+        reader.seek(TopicPartition(topic, 0), 0)
+        for value in (b"before", b"after"):
+            await writer.send_and_wait(topic, value, partition=0)
+            read.append((await asyncio.wait_for(reader.getone(), 20)).value)
+            for connection in [*reader._client._conns.values(), *writer.client._conns.values()]:
+                await reset(connection)
+                with pytest.raises(KafkaConnectionError):
+                    connection.send(MetadataRequest([]))
+    finally:
+        await close_producer(writer)
+        await close_consumer(reader)
     return read
 
 
