@@ -1,7 +1,7 @@
 """The whole running system under faults, checked while they strike.
 
     python -m tests.faults                       the matrix: every kind once, and more, until there were enough
-    python -m tests.faults --soak --minutes 65   a random schedule at full traffic for so long
+    python -m tests.faults --soak --minutes 65   a random schedule at full traffic for so long; --faults 500 --events 10000000: and until then
 
 What was found is printed and written to .tidemill/faults.json; the exit code is 1 when anything is lost, doubled or different.
 """
@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from tests.faults.injections.catalogue import CATALOGUE
@@ -37,7 +38,18 @@ DEFAULT_SEED = 20_240_101
 SECOND_WORKER = replace(choose(["features"])[0], name="features2")
 ENVIRONMENT = {"TIDEMILL_DRIFT_WINDOW": "1m"}
 DISKS = {"valkey": 512, "offline": 2048}  # megabytes
-MATRIX_FAULTS, MATRIX_EVENTS, MATRIX_MINUTES = 60, 300_000, 9.0
+
+
+class Defaults(NamedTuple):
+    """Of what the command line leaves open."""
+
+    minutes: float
+    faults: int
+    events: int
+    events_per_second: int
+
+
+MATRIX, SOAK = Defaults(9.0, 60, 300_000, 1_000), Defaults(65.0, 0, 0, 4_000)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,20 +104,25 @@ def _run(run: Run, home: Path, disks: dict[str, int]) -> Report:
 
 def _command(options: argparse.Namespace, plan: Plan) -> str:
     """What repeats this run."""
-    words = ["python", "-m", "tests.faults", "--seed", str(plan.seed), *(["--soak"] if options.soak else ["--faults", str(plan.faults)])]
-    words += ["--minutes", f"{plan.minutes:g}", "--events-per-second", str(plan.events_per_second)]
+    words = ["python", "-m", "tests.faults", "--seed", str(plan.seed), *(["--soak"] if plan.soak else [])]
+    words += ["--minutes", f"{plan.minutes:g}", "--faults", str(plan.faults), "--events", str(plan.events)]
+    words += ["--events-per-second", str(plan.events_per_second)]
     return shlex.join(words + [word for kind in options.kinds or () for word in ("--kinds", kind)])
 
 
 def _plan(options: argparse.Namespace, disks: dict[str, int]) -> Plan:
     seed = options.seed if options.seed is not None else (time.time_ns() // 1000 % 10**8 if options.soak else DEFAULT_SEED)
     chosen = tuple(kind for kind in CATALOGUE if _possible(kind, disks) and _wanted(kind, options))
-    if options.soak:
-        rate = options.events_per_second or 4_000
-        return Plan(seed, options.minutes or 65, chosen, events_per_second=rate, cases_per_second=15, density=CROWDS)
-    return Plan(
-        seed, options.minutes or MATRIX_MINUTES, chosen, options.faults, MATRIX_EVENTS, 10**7, options.events_per_second or 1_000
-    )  # fmt: skip
+    minutes, faults, events, per_second = SOAK if options.soak else MATRIX
+    plan = Plan(
+        seed,
+        options.minutes or minutes,
+        chosen,
+        faults if options.faults is None else options.faults,
+        events if options.events is None else options.events,
+        events_per_second=options.events_per_second or per_second,
+    )
+    return replace(plan, soak=True, density=CROWDS, cases_per_second=15) if options.soak else replace(plan, refolded_events=10**7)
 
 
 def _possible(kind: Injection, disks: dict[str, int]) -> bool:
@@ -134,9 +151,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, help="the schedule's and the traffic's; a soak has another one each time unless told")
     parser.add_argument("--soak", action="store_true", help="a random schedule until the time is up, the longer faults included")
-    parser.add_argument("--minutes", type=float, help=f"of faults, at most (soak: 65, else {MATRIX_MINUTES:g})")
-    parser.add_argument("--faults", type=int, default=MATRIX_FAULTS, help="end after so many, once each kind struck (not in a soak)")
-    parser.add_argument("--events-per-second", type=int, help="of traffic (soak: 4000, else 1000)")
+    parser.add_argument(
+        "--minutes", type=float, help=f"a soak's length, else at most so long (soak: {SOAK.minutes:g}, else {MATRIX.minutes:g})"
+    )
+    parser.add_argument(
+        "--faults",
+        type=int,
+        help=f"go on until there were so many, for twice the minutes at most (soak: {SOAK.faults}, else {MATRIX.faults})",
+    )
+    parser.add_argument("--events", type=int, help=f"and so many events (soak: {SOAK.events}, else {MATRIX.events:,})")
+    parser.add_argument(
+        "--events-per-second", type=int, help=f"of traffic (soak: {SOAK.events_per_second:,}, else {MATRIX.events_per_second:,})"
+    )
     parser.add_argument("--kinds", action="append", help="only kinds whose name this regular expression finds; may be repeated")
     parser.add_argument("--keep", action="store_true", help="keep data and logs although nothing is wrong")
     parser.add_argument("--list", action="store_true", help="list the kinds and end")

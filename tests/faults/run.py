@@ -37,14 +37,14 @@ from tidemill.settings import KafkaSettings
 PROJECT = Path(__file__).parent / "fault_project"
 WARM_SECONDS = 20.0
 AUDITED_EVENTS = 2_000_000
-ENDLESS = 10**9
 _STRIKE_SECONDS = 180.0
 _EXPLAINED_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is: it ends once there were `faults` faults, `events` events and every kind, or after `minutes`, if there were so many but kinds.
+    """What a run is: `faults` faults and `events` events at least, and every kind of fault or `minutes`, whichever is earlier; a soak takes its
+    minutes. After twice as long it ends anyway.
 
     A store that was emptied folds its whole log again: beyond `refolded_events` that is not done any more, since nothing else takes as long.
     """
@@ -52,13 +52,19 @@ class Plan:
     seed: int
     minutes: float
     catalogue: Sequence[Injection]
-    faults: int = ENDLESS
+    faults: int = 0
     events: int = 0
     refolded_events: int = 400_000
     events_per_second: int = 1_000
     cases_per_second: float = 10
     density: Density = FEW
+    soak: bool = False
     audit: bool = True
+
+    def over(self, seconds: float, faults: int, events: int, *, whole: bool) -> bool:
+        """Whether a run is long enough after so much. `whole`: every kind struck."""
+        enough, limit_seconds = faults >= self.faults and events >= self.events, 60 * self.minutes
+        return (enough and (seconds > limit_seconds or (whole and not self.soak))) or seconds > 2 * limit_seconds
 
 
 class Run:
@@ -120,7 +126,7 @@ class Run:
             if self._over:
                 return
             await self._strike(fault, progress)
-            if not retrained and self.report.faults >= min(self.plan.faults, 60) / 2:
+            if not retrained and self.report.faults >= min(self.plan.faults or 60, 60) / 2:
                 retrained = True
                 await asyncio.to_thread(self._train)
                 self._display.line("a newly trained model was deployed")
@@ -128,12 +134,8 @@ class Run:
 
     @property
     def _over(self) -> bool:
-        seconds, limit_seconds = time.monotonic() - self._began, 60 * self.plan.minutes
-        if self.plan.faults == ENDLESS:
-            return seconds > limit_seconds
-        enough = self.report.faults >= self.plan.faults and self.traffic.events >= self.plan.events
         whole = self.report.kinds + self.report.missed >= len(self.plan.catalogue)
-        return (enough and (whole or seconds > limit_seconds)) or seconds > 2 * limit_seconds
+        return self.plan.over(time.monotonic() - self._began, self.report.faults, self.traffic.events, whole=whole)
 
     def _allowed(self, injection: Injection) -> bool:
         return not (injection.name == "valkey: emptied" and self.traffic.events > self.plan.refolded_events)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.faults.__main__ import DEFAULT_SEED, MATRIX_EVENTS, MATRIX_FAULTS
+from tests.faults.__main__ import DEFAULT_SEED, MATRIX
 from tests.faults.report import Report
 
 from tidemill.local.addresses import home_folder
@@ -34,8 +34,8 @@ def test_nothing_is_lost_doubled_or_different(capsys: pytest.CaptureFixture[str]
     wrong = (report.lost, report.doubled, report.different, report.predictions_missing, report.predictions_doubled, report.silences)
     assert wrong == (0, 0, 0, 0, 0, 0)
     assert report.kinds >= KINDS
-    assert report.faults >= MATRIX_FAULTS
-    assert report.events >= MATRIX_EVENTS
+    assert report.faults >= MATRIX.faults
+    assert report.events >= MATRIX.events
     assert report.checked["recomputed"] >= report.predictions > 0
     assert set(report.results) == {"joined", "never"}
     assert report.dead_letters > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+from dataclasses import replace
 from itertools import combinations, islice
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.faults.oracle import Joined, differing, joined
 from tests.faults.progress import SILENCE_SECONDS, Look, Voices
 from tests.faults.report import Report
 from tests.faults.resources import Resources
+from tests.faults.run import Plan
 from tests.faults.schedule import CROWDS, FEW, LONG_SECONDS, Density, disjoint, schedule
 from tests.faults.tally import Tally
 
@@ -87,6 +89,22 @@ def test_nothing_that_may_strike_is_an_error() -> None:
     for kinds in (long, []):
         with pytest.raises(ValueError, match="none of the chosen kinds may strike"):
             next(schedule(1, kinds, lambda _: False))
+
+
+def test_when_a_run_is_over() -> None:
+    """A matrix ends with enough faults and events once every kind struck or its time is up; a soak takes its time; both end after twice theirs."""
+    matrix = Plan(1, 10, [], faults=5, events=100)
+    assert not matrix.over(300, 4, 100, whole=True)
+    assert not matrix.over(300, 5, 99, whole=True)
+    assert not matrix.over(599, 5, 100, whole=False)
+    assert matrix.over(300, 5, 100, whole=True)
+    assert matrix.over(601, 5, 100, whole=False)
+    soak = replace(matrix, soak=True)
+    assert not soak.over(599, 5, 100, whole=True)
+    assert not soak.over(601, 4, 100, whole=True)
+    assert soak.over(601, 5, 100, whole=True)
+    assert soak.over(1_201, 0, 0, whole=False)
+    assert replace(soak, faults=0, events=0).over(601, 0, 0, whole=False)
 
 
 def test_silence_is_heard() -> None:
