@@ -28,7 +28,6 @@ from tests.faults.injections.ground import ground
 from tests.faults.injections.injection import Injection
 from tests.faults.report import Report
 from tests.faults.run import PROJECT, Plan, Run, write
-from tests.faults.schedule import CROWDS
 
 from tidemill import logs
 from tidemill.local.addresses import home_folder
@@ -122,7 +121,7 @@ def _plan(options: argparse.Namespace, disks: dict[str, int]) -> Plan:
         events if options.events is None else options.events,
         events_per_second=options.events_per_second or per_second,
     )
-    return replace(plan, soak=True, density=CROWDS, cases_per_second=15) if options.soak else replace(plan, refolded_events=10**7)
+    return replace(plan, soak=True, cases_per_second=15) if options.soak else replace(plan, refolded_events=10**7)
 
 
 def _possible(kind: Injection, disks: dict[str, int]) -> bool:

@@ -24,7 +24,7 @@ from tests.faults.messages import Configuration, Finish
 from tests.faults.progress import PATIENCE_SECONDS, Progress
 from tests.faults.report import Display, Report
 from tests.faults.resources import Resources
-from tests.faults.schedule import FEW, Density, Fault, schedule
+from tests.faults.schedule import Fault, schedule
 from tests.faults.tally import Tally
 from tests.faults.traffic import Traffic
 from tests.faults.watching import CheckerProcess
@@ -57,7 +57,6 @@ class Plan:
     refolded_events: int = 400_000
     events_per_second: int = 1_000
     cases_per_second: float = 10
-    density: Density = FEW
     soak: bool = False
     audit: bool = True
 
@@ -122,7 +121,7 @@ class Run:
         await progress.recovered(time.monotonic(), "the first deployment")
         self._display.state("faults")
         retrained = False
-        for fault in schedule(self.plan.seed, self.plan.catalogue, self._allowed, self.plan.density):
+        for fault in schedule(self.plan.seed, self.plan.catalogue, self._allowed):
             if self._over:
                 return
             await self._strike(fault, progress)

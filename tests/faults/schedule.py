@@ -9,15 +9,7 @@ from typing import NamedTuple
 
 from tests.faults.injections.injection import Injection
 
-
-class Density(NamedTuple):
-    """With which chance another fault strikes with those chosen, and how many strike at once at most."""
-
-    chance: float
-    most: int
-
-
-FEW, CROWDS = Density(0.6, 3), Density(0.95, 6)
+MORE_CHANCE, MOST = 0.95, 6  # that another fault strikes with those chosen; how many strike at once at most
 LONG_SECONDS, LONG_ROUNDS = 8.0, 3
 
 
@@ -35,8 +27,8 @@ class Fault(NamedTuple):
         return " + ".join(injection.name for injection in self.injections)
 
 
-def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injection], bool], density: Density = FEW) -> Iterator[Fault]:
-    """Faults without end: every kind once, in some order, then again in another. Some strike at once, where their targets differ.
+def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injection], bool]) -> Iterator[Fault]:
+    """Faults without end: every kind once, in some order, then again in another. Most strike at once, where their targets differ.
 
     Kinds that take long are in every third round only.
 
@@ -53,7 +45,7 @@ def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injec
         round_ = [kind for kind in pick.sample(list(catalogue), len(catalogue)) if kind.seconds <= LONG_SECONDS or turn % LONG_ROUNDS == 0]
         while round_:
             struck = [round_.pop(0)]
-            more, seed_, pause = pick.random() < density.chance, pick.randrange(2**32), round(pick.uniform(0.1, 0.8), 2)
+            more, seed_, pause = pick.random() < MORE_CHANCE, pick.randrange(2**32), round(pick.uniform(0.1, 0.8), 2)
             if not allowed(struck[0]):
                 continue
             while more:
@@ -62,7 +54,7 @@ def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injec
                     break
                 round_.remove(other)
                 struck.append(other)
-                more = len(struck) < density.most and pick.random() < density.chance
+                more = len(struck) < MOST and pick.random() < MORE_CHANCE
             number, last_turn = number + 1, turn
             yield Fault(number, tuple(struck), seed_, pause)
 
