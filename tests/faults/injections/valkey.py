@@ -167,7 +167,7 @@ def away_while_joining(seconds: float) -> Injection:
 _PROXY = frozenset({"redis proxy"})
 KILLED = Injection("valkey: kill -9", _killed, (NAME,), ("8",), ("I1", "I2", "I3"), seconds=0.5)
 PAUSED = Injection("valkey: paused", _paused, (NAME,), ("15",), ("I1", "I2"), seconds=3.5)
-EMPTIED = Injection("valkey: emptied", _emptied, (NAME,), ("11",), ("I1", "I2"), _PROXY, seconds=0.1, rewinds=True)
+EMPTIED = Injection("valkey: emptied", _emptied, (), ("11",), ("I1", "I2"), _PROXY, seconds=0.1, rewinds=True)  # alone: all is folded again
 CUT = Injection("valkey: tail of its log cut off", _cut, (NAME,), ("9",), ("I1", "I3"), seconds=1, rewinds=True)
 OUT_OF_MEMORY = Injection("valkey: out of memory", _out_of_memory, (NAME,), ("14",), ("I1",), _PROXY, seconds=2.5)
 BUSY = Injection("valkey: busy with a script", _busy, (NAME,), ("15",), ("I1", "I2"), _PROXY, seconds=2.5)
