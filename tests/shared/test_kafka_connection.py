@@ -42,6 +42,7 @@ async def run(kafka: str, topic: str) -> list[bytes]:
                 await reset(connection)
                 with pytest.raises(KafkaConnectionError):
                     connection.send(MetadataRequest([]))
+        assert not reader._fetcher._fetch_task.done()
     finally:
         await close_producer(writer)
         await close_consumer(reader)
