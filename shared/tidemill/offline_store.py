@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from tidemill.errors import OfflineUnavailable, UnknownTable
+from tidemill.errors import OfflineUnavailable, TornTable, UnknownTable
 from tidemill.offline.delta import DeltaLog
 from tidemill.offline.tables import MirrorTable
 from tidemill.offline.torn import explain_torn
@@ -111,12 +111,19 @@ class Snapshot:
 
     @cached_property
     def positions(self) -> dict[int, int]:
-        """Next offset of each partition of the mirrored topic: all records below are in this snapshot. Only for mirrors of topics.
+        """Next offset of each partition of the mirrored topic: all records below are in this snapshot, once. Only for mirrors of topics.
 
-        Raises TornTable, OfflineUnavailable.
+        Raises TornTable, also when there are more rows than such records; OfflineUnavailable.
         """
         about = msgspec.json.decode(self._table.metadata().description or "", type=_About)
-        return {p: self.counter(counter_name(about.topic, p)) for p in range(about.partitions)}
+        positions = {p: self.counter(counter_name(about.topic, p)) for p in range(about.partitions)}
+        held, records = self._table.count(), sum(positions.values())
+        if held > records:
+            raise TornTable(
+                f"table {self.name!r} has {held:,} rows of {records:,} records at most: a program merged its files while its writer did",
+                mend="let only tidemill compact its tables; move this one away, and its writer makes it again from Kafka",
+            )
+        return positions
 
     def counter(self, name: str) -> int:
         """A counter of the table at this version (0: never set). Raises TornTable, OfflineUnavailable."""
@@ -177,10 +184,6 @@ class LogTable:
     def open(self) -> None:
         """Create or read the table, and take out a commit that a power cut left half written. Raises OfflineUnavailable, TornTable."""
         self._log.open()
-
-    def position(self, topic: str, partition: int) -> int:
-        """The next offset the table expects, as of the last open or append; 0 at the beginning."""
-        return self._log.counter(counter_name(topic, partition))
 
     def append(self, rows: pa.Table | pa.RecordBatch, moves: Mapping[tuple[str, int], tuple[int, int]]) -> None:
         """Add rows in one commit. `moves`: (topic, partition) -> (first offset, next offset) of the rows.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tests.faults.injections.injection import Injection
 
-MORE_CHANCE, MOST = 0.95, 6  # that another fault strikes with those chosen; how many strike at once at most
+MORE_CHANCE, MOST = 0.95, 8  # that another fault strikes with those chosen; how many strike at once at most
 LONG_SECONDS, LONG_ROUNDS = 8.0, 3
 
 

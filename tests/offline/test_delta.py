@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.offline.lake import SCHEMA, content, opened, rows
@@ -124,8 +125,73 @@ def test_two_writers_agree_with_a_plain_counter(
     assert content(path) == {source: list(range(end)) for source, end in enumerate(counters) if end}
 
 
+def merged(path: Path) -> None:
+    """What a stranger's maintenance does to a table: delta-rs as it is."""
+    DeltaTable(path).optimize.compact()
+
+
+def two_files(path: Path) -> DeltaLog:
+    """A table of two files of three rows; returns a handle that has seen both."""
+    log = opened(path)
+    for i in range(2):
+        log.append(rows(0, i * 3, i * 3 + 3), {"a": (i * 3, i * 3 + 3)})
+    return log
+
+
+def test_the_library_doubles_rows_when_two_merge_the_same_files(tmp_path: Path) -> None:
+    """Why merges are claimed: delta-rs accepts a second merge of files that the first has removed. When this fails, claims may go."""
+    two_files(tmp_path / "t")
+    stale = DeltaTable(tmp_path / "t")
+    merged(tmp_path / "t")
+    stale.optimize.compact()
+    assert content(tmp_path / "t") == {0: [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]}
+
+
+def test_merge_from_an_older_state_is_refused(tmp_path: Path) -> None:
+    """A handle that has not heard of the other's merge does not merge the same files again, nor does a stranger; both can go on."""
+    first, second = two_files(tmp_path / "t"), opened(tmp_path / "t")
+    stranger = DeltaTable(tmp_path / "t")
+    first.compact()
+    second.compact()
+    with pytest.raises(CommitFailedError, match="Metadata changed"):
+        stranger.optimize.compact()
+    second.append(rows(0, 6, 9), {"a": (6, 9)})
+    second.compact()
+    assert content(tmp_path / "t") == {0: list(range(9))}
+    assert len(DeltaTable(tmp_path / "t").file_uris()) == 1
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_merge_that_another_claimed_after_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: bool) -> None:
+    """Between a claim and its merge another writer claims and merges, or appends too: the first merge is refused, every row is there once."""
+    first, second = two_files(tmp_path / "t"), opened(tmp_path / "t")
+    claim = DeltaLog._claim
+
+    def slow(log: DeltaLog, table: DeltaTable) -> None:
+        claim(log, table)
+        if log is first:
+            second.open()
+            if behind:
+                second.append(rows(0, 6, 8), {"a": (6, 8)})
+            second.compact()
+
+    monkeypatch.setattr(DeltaLog, "_claim", slow)
+    first.compact()
+    first.append(rows(1, 0, 1), {"b": (0, 1)})
+    assert content(tmp_path / "t") == {0: list(range(8 if behind else 6)), 1: [0]}
+
+
+def test_claim_knows_what_came_before_it(tmp_path: Path) -> None:
+    """A handle that another's commits have passed merges their files too: its claim brings it up to date."""
+    first, second = two_files(tmp_path / "t"), opened(tmp_path / "t")
+    second.append(rows(0, 6, 9), {"a": (6, 9)})
+    first.compact()
+    assert content(tmp_path / "t") == {0: list(range(9))}
+    assert len(DeltaTable(tmp_path / "t").file_uris()) == 1
+
+
 def test_many_writers_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
-    """Four threads with handles of their own push the same counter; every row is there once."""
+    """Four threads with handles of their own push the same counter and merge after each commit; every row is there once."""
     path, target = tmp_path / "t", 60
     opened(path)
 
@@ -134,6 +200,7 @@ def test_many_writers_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
         while (at := log.counter("a")) < target:
             try:
                 log.append(rows(0, at, min(at + 5, target)), {"a": (at, min(at + 5, target))})
+                log.compact()
             except (FenceConflict, OfflineUnavailable):
                 log.open()
 

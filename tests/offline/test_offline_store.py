@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.offline.lake import lake, numbered, shop_value
@@ -95,11 +96,26 @@ def test_snapshot_does_not_change(tmp_path: Path) -> None:
     assert store.snapshot("views/shops.p3").version > before.version
 
 
+def test_doubled_rows_are_refused(tmp_path: Path) -> None:
+    """A table whose files strangers merged at the same time, so that its rows are there twice, does not tell positions as if all were well."""
+    store = OfflineStore(tmp_path)
+    log = shops(store)
+    for i in range(3):
+        add(log, 0, i * 2, i * 2 + 2)
+    first, second = (DeltaTable(tmp_path / "views" / "shops.p3") for _ in range(2))
+    first.optimize.compact()
+    assert store.snapshot("views/shops.p3").positions == {0: 6, 1: 0, 2: 0}
+    second.optimize.compact()
+    with pytest.raises(TornTable, match="has 12 rows of 6 records at most"):
+        _ = store.snapshot("views/shops.p3").positions
+
+
 def test_position_and_refusal(tmp_path: Path) -> None:
     """A log table knows its position, and refuses a batch that starts elsewhere."""
-    log = shops(OfflineStore(tmp_path))
+    store = OfflineStore(tmp_path)
+    log = shops(store)
     add(log, 1, 0, 4)
-    assert [log.position(TOPIC, p) for p in range(3)] == [0, 4, 0]
+    assert store.snapshot("views/shops.p3").positions == {0: 0, 1: 4, 2: 0}
     for first, end in ((0, 4), (5, 6)):
         with pytest.raises(FenceConflict):
             add(log, 1, first, end)

@@ -65,6 +65,19 @@ def test_any_cut_of_a_compaction_heals(tmp_path: Path) -> None:
     assert len(lines) == 4
 
 
+def test_any_cut_of_a_claim_heals(tmp_path: Path) -> None:
+    """The commit that claims the next merge is taken out when it was cut, so that the table's metadata stays as it was."""
+    torn_table(tmp_path / "t")
+    opened(tmp_path / "t")._claim(DeltaTable(tmp_path / "t"))
+    commit = max((tmp_path / "t" / "_delta_log").glob("*.json"))
+    whole = commit.read_bytes()
+    assert flaw_of(whole) is None
+    commit.write_bytes(whole.split(b"\n")[0])
+    opened(tmp_path / "t").compact()
+    assert content(tmp_path / "t") == {0: list(range(6))}
+    assert len(list((tmp_path / "t" / "_torn").iterdir())) == 1
+
+
 def test_cut_creation_is_done_again(tmp_path: Path) -> None:
     """A table whose very first commit was cut is created anew; so is one that was about to gain a column."""
     opened(tmp_path / "t")

@@ -23,7 +23,7 @@ from tidemill.fences import proof_of
 from tidemill.offline.delta import DeltaLog
 from tidemill.offline.mirror import Flush, Mirror
 from tidemill.offline.reader import DenseReader
-from tidemill.offline_store import LogTable
+from tidemill.offline_store import LogTable, counter_name
 
 Rows = dict[int, Sequence[Row]]
 FLUSH = Flush(0.5, 40)
@@ -103,7 +103,7 @@ class Handle:
     def __init__(self, table: Table) -> None:
         self.table = table
         self.base = table.read()
-        self.optimize = self
+        self.optimize = self.alter = self
 
     def transaction_version(self, name: str) -> int | None:
         """The counter as of the handle's version."""
@@ -112,6 +112,9 @@ class Handle:
     def version(self) -> int:
         """The handle's version."""
         return self.base
+
+    def set_table_properties(self, properties: dict[str, str], **options: Any) -> None:
+        """Nothing that a modelled commit conflicts with."""
 
     def compact(self, **options: Any) -> None:
         """A commit without rows or counters."""
@@ -153,12 +156,15 @@ class SimDeltaLog(DeltaLog):
 class SimStore:
     """An `OfflineStore` with one table."""
 
+    spec: Spec
+
     def __init__(self, table: Table, process: MirrorProcess) -> None:
         self.table = table
         self.process = process
 
     def log_table(self, spec: Any) -> LogTable:
         """The table, to append to."""
+        self.spec = spec
         return LogTable(spec, SimDeltaLog(self.table, self.process))
 
     def snapshot(self, name: str) -> Any:
@@ -169,6 +175,12 @@ class SimStore:
         except DeltaError:
             self.table.explain_torn()
         return self
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """See `Snapshot.positions`; of a table whose merges are not modelled."""
+        counters = self.table.commits[-1].counters
+        return {p: counters.get(counter_name(self.spec.topic, p), 0) for p in range(self.spec.partitions)}
 
     def proofs_before(self, positions: Mapping[int, int]) -> dict[int, int]:
         """See `Snapshot.proofs_before`."""

@@ -5,7 +5,9 @@ only when another commit with the same app id landed *after the state this handl
 then writes: what was checked is what the commit is based on. Never write by path.
 
 The handle and the list of live files make commits slower as they grow: every hundred commits small files are merged and the handle is
-opened anew. Nothing is synced to disk: a killed process loses nothing, a power cut may (see `torn`).
+opened anew. Of two merges of the same files delta-rs 1.6 accepts both, and every row is there twice; it takes neither an app transaction nor a
+limit of retries with a merge, but refuses it when the table's metadata changed since it was read. So each merge is preceded by such a change.
+Nothing is synced to disk: a killed process loses nothing, a power cut may (see `torn`).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ COMMITS_PER_COMPACTION = 100
 COMPACTIONS_PER_VACUUM = 20
 TARGET_FILE_BYTES = 32 << 20
 _ATTEMPTS = 10
+_MERGE_CLAIM = "tidemill.merge"  # a table property that nobody reads: what counts is that it changes
 _CONFIGURATION = {"delta.logRetentionDuration": "interval 1 days", "delta.deletedFileRetentionDuration": "interval 1 days"}
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
@@ -169,12 +172,17 @@ class DeltaLog:
         """Merge small files and open anew. A failure only leaves more files: it is told and tried again in a hundred commits."""
         version = table.version()
         try:
+            self._claim(table)
             table.optimize.compact(target_size=TARGET_FILE_BYTES)
             if version % (COMMITS_PER_COMPACTION * COMPACTIONS_PER_VACUUM) == 0:
                 table.vacuum(dry_run=False)
         except (DeltaError, OSError) as error:
             log.warning("table was not compacted", table=self.uri, reason=str(error))
         self._table = None
+
+    def _claim(self, table: DeltaTable) -> None:
+        """Refuse whatever merges this table from an older state. The handle is at the claim then, so that a later claim refuses its own merge."""
+        table.alter.set_table_properties({_MERGE_CLAIM: str(table.version())}, raise_if_not_exists=False)
 
     def _fail(self, what: str, error: Exception) -> NoReturn:
         explain_torn(self.uri)

@@ -104,8 +104,9 @@ class Mirror:
     def _read_positions(self) -> dict[int, int]:
         """Takes positions from the table and returns the checksum of each partition's last row."""
         self._log.open()
-        self.positions = {p: self._log.position(self.table.topic, p) for p in range(self.table.partitions)}
-        return self._store.snapshot(self.table.name).proofs_before(self.positions)
+        snapshot = self._store.snapshot(self.table.name)
+        self.positions = snapshot.positions
+        return snapshot.proofs_before(self.positions)
 
     async def _collect(self, reader: DenseReader, due: float) -> dict[int, list[Any]]:
         """Records by partition, read until a commit is due (seconds of the loop's clock) or much has come; nothing for a second: empty."""

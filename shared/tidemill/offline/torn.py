@@ -56,7 +56,7 @@ def _announced(info: dict[str, Any]) -> dict[str, int]:
         "txn": info.get(TRANSACTIONS),
         "add": told.get("num_added_files", told.get("numFilesAdded")),
         "remove": told.get("num_removed_files", told.get("numFilesRemoved")),
-        "metaData": 1 if info.get("operation") in ("CREATE TABLE", "ADD COLUMN") else None,
+        "metaData": 1 if info.get("operation") in ("CREATE TABLE", "ADD COLUMN", "SET TBLPROPERTIES") else None,
     }
     return {kind: int(count) for kind, count in counts.items() if count is not None}
 
