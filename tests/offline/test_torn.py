@@ -65,7 +65,7 @@ def test_any_cut_of_a_compaction_heals(tmp_path: Path) -> None:
     assert len(lines) == 4
 
 
-def test_any_cut_of_a_claim_heals(tmp_path: Path) -> None:
+def test_cut_claim_heals(tmp_path: Path) -> None:
     """The commit that claims the next merge is taken out when it was cut, so that the table's metadata stays as it was."""
     torn_table(tmp_path / "t")
     opened(tmp_path / "t")._claim(DeltaTable(tmp_path / "t"))
