@@ -26,6 +26,7 @@ TidemillError                 500  root: catch this to catch what is ours
 ├── CorruptState              500  a stored value fails its checksum
 ├── ArtifactError             500  a model artifact is missing, damaged, or made for other declarations
 ├── TornTable                 500  a table of the offline store is damaged or of another shape
+│   └── DoubledRows           500  a table has more rows than the records it mirrors
 ├── RecordTooLarge            413  a record exceeds what a topic accepts
 ├── KafkaRefused              500  a broker refused a batch for good
 ├── TopicMismatch             500  a topic exists in another shape than needed
@@ -223,6 +224,16 @@ class ArtifactError(TidemillError):
 
 class TornTable(TidemillError):
     """A table of the offline store is damaged, or its columns are not those that are written now."""
+
+
+class DoubledRows(TornTable):
+    """A table of the offline store has more rows than the records it mirrors: two programs merged its files at the same time."""
+
+    def __init__(self, table: str, rows: int, records: int) -> None:
+        super().__init__(
+            f"table {table!r} has {rows:,} rows of {records:,} records at most: a program merged its files while its writer did",
+            mend="let only tidemill compact its tables; move this one away, and its writer makes it again from Kafka",
+        )
 
 
 class RecordTooLarge(TidemillError):

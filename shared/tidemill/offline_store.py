@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from tidemill.errors import OfflineUnavailable, TornTable, UnknownTable
+from tidemill.errors import DoubledRows, OfflineUnavailable, UnknownTable
 from tidemill.offline.delta import DeltaLog
 from tidemill.offline.tables import MirrorTable
 from tidemill.offline.torn import explain_torn
@@ -113,16 +113,13 @@ class Snapshot:
     def positions(self) -> dict[int, int]:
         """Next offset of each partition of the mirrored topic: all records below are in this snapshot, once. Only for mirrors of topics.
 
-        Raises TornTable, also when there are more rows than such records; OfflineUnavailable.
+        Raises DoubledRows when there are more rows than such records, TornTable, OfflineUnavailable.
         """
         about = msgspec.json.decode(self._table.metadata().description or "", type=_About)
         positions = {p: self.counter(counter_name(about.topic, p)) for p in range(about.partitions)}
         held, records = self._table.count(), sum(positions.values())
         if held > records:
-            raise TornTable(
-                f"table {self.name!r} has {held:,} rows of {records:,} records at most: a program merged its files while its writer did",
-                mend="let only tidemill compact its tables; move this one away, and its writer makes it again from Kafka",
-            )
+            raise DoubledRows(self.name, held, records)
         return positions
 
     def counter(self, name: str) -> int:

@@ -27,7 +27,7 @@ from tests.faults.logcheck import PartitionCheck, missing
 from tests.faults.messages import Configuration, Finish, Status
 from tests.faults.predictions import Predictions, Question
 from tests.faults.sampling import Sample, Sampler
-from tests.faults.served import Answer, ask, compare, connection
+from tests.faults.served import Answer, ask_insistently, compare, connection
 from tests.faults.tables import TableCheck
 from tests.faults.tally import Tally
 
@@ -215,7 +215,7 @@ class Checker:
             for sample in found:
                 self.status.values += len(sample.values)
                 check.judge(sample.fence, sample.values, naively=_PORTION)
-            answer = await ask(http, check.view, portion)
+            answer = await ask_insistently(http, check.view, portion)
             if answer is None:
                 check.tell("different", "is not served in the end", [tp])
             else:

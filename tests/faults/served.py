@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -46,6 +47,14 @@ async def ask(http: aiohttp.ClientSession, view: FeatureView, entities: Sequence
         return None
     columns = dict(zip(names, answer["results"][1:], strict=True))
     return Answer(time_ms, {key: {name: column["values"][row] for name, column in columns.items()} for row, key in enumerate(entities)})
+
+
+async def ask_insistently(http: aiohttp.ClientSession, view: FeatureView, entities: Sequence[bytes], seconds: float = 10) -> Answer | None:
+    """`ask`, repeated for so long while serving gives no features."""
+    until = time.monotonic() + seconds
+    while (answer := await ask(http, view, entities)) is None and time.monotonic() < until:
+        await asyncio.sleep(0.2)
+    return answer
 
 
 def compare(check: PartitionCheck, answer: Answer) -> None:

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from tests.faults.logcheck import Ints, PartitionCheck
 
 from tidemill.declarations import FeatureView
-from tidemill.errors import OfflineUnavailable, TornTable, UnknownTable
+from tidemill.errors import DoubledRows, OfflineUnavailable, TornTable, UnknownTable
 from tidemill.offline_store import OfflineStore
 from tidemill.topics import view_folder
 
@@ -32,6 +32,9 @@ class TableCheck:
             positions = snapshot.positions  # before the rows, which take long: a fault may strike the table's log meanwhile
             first = min(self.checked.values())
             table = snapshot.scan(["partition", "offset", "proof"], pc.field("offset") >= first)
+        except DoubledRows as error:
+            self._checks[0].tell("different", "rows of the offline table", [str(error)])
+            return 0
         except (OfflineUnavailable, TornTable, UnknownTable):
             if whole:
                 raise

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.offline.lake import lake, numbered, shop_value
 
-from tidemill.errors import FenceConflict, OfflineUnavailable, TornTable, UnknownTable
+from tidemill.errors import DoubledRows, FenceConflict, OfflineUnavailable, TornTable, UnknownTable
 from tidemill.offline.tables import predictions_table, view_table
 from tidemill.offline_store import LogTable, OfflineStore
 from tidemill.records import PredictionRecord, encode
@@ -106,7 +106,7 @@ def test_doubled_rows_are_refused(tmp_path: Path) -> None:
     first.optimize.compact()
     assert store.snapshot("views/shops.p3").positions == {0: 6, 1: 0, 2: 0}
     second.optimize.compact()
-    with pytest.raises(TornTable, match="has 12 rows of 6 records at most"):
+    with pytest.raises(DoubledRows, match="has 12 rows of 6 records at most"):
         _ = store.snapshot("views/shops.p3").positions
 
 
