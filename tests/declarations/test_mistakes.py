@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 import tidemill
-from tidemill import Entity, Event, FeatureView, Model, Outcome, Request, count, last, max, mean, rate
+from tidemill import Entity, Event, FeatureView, Model, Outcome, Recording, Request, count, last, max, mean, rate
+from tidemill.declarations import Selection
 from tidemill.declarations.aggregations import Mean
 from tidemill.declarations.project import collect
 from tidemill.errors import DeclarationError
@@ -69,6 +71,20 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Event(**event(time="maybe")), "time", "never null", "change the field's type"),
     (lambda: Event(**event(future="soon")), "future", "'soon' is not a duration", '"5m"'),
     (lambda: Event(**event(future=5)), "future", "5 is not a duration", '"5m"'),
+    (lambda: Event(**event(where="x > 1")), "where", "unexpected keyword argument 'where'", "its arguments are name, fields, time"),
+    (
+        lambda: FeatureView(**view(where="word == 'a'")),
+        "where",
+        "unexpected keyword argument 'where'",
+        "for some of them, fold a condition",
+    ),
+    (
+        lambda: FeatureView(**view(columns={}, served=())),
+        "columns",
+        "unexpected keyword argument 'columns'",
+        "its arguments are name, source",
+    ),
+    (lambda: Entity("who", fields="word"), "fields", "unexpected keyword argument 'fields'", "its arguments are name, field"),  # type: ignore[call-arg]
     (lambda: Entity("the origin"), "name", "'the origin' is not a usable name", "underscores"),
     (lambda: FeatureView(**view(name="a.b")), "name", "'a.b' is not a usable name", "underscores"),
     (lambda: FeatureView(**view(source="good")), "source", "'good' is not an Event", "pass the Event object"),
@@ -164,6 +180,30 @@ def test_a_mistake_is_named_with_place_and_mend(declare: FunctionType, field: st
     assert cause in error.message
     assert mend in error.mend
     assert str(error) == f"{error.message}; {error.mend}"
+
+
+@pytest.mark.parametrize(
+    ("declare", "cause", "mend"),
+    [
+        (lambda: Entity("who", "word"), "too many positional arguments", "for a key of several"),  # type: ignore[call-arg]
+        (lambda: Event("e", FIELDS, "at", "who"), "too many positional arguments", "its arguments are name, fields, time, id"),  # type: ignore[call-arg]
+        (lambda: FeatureView("v", GOOD, "who", [count()], ["1h"]), "too many positional arguments", "windows"),  # type: ignore[call-arg]
+        (lambda: Selection(VIEW, ("count_1h",), "p.py:1"), "too many positional arguments", "view, names"),  # type: ignore[call-arg]
+        (lambda: Event("e", FIELDS), "missing a required argument: 'time'", "its arguments are name, fields, time"),  # type: ignore[call-arg]
+    ],
+)
+def test_an_argument_needs_its_name_and_a_needed_one_is_missed(declare: FunctionType, cause: str, mend: str) -> None:
+    """Two names for an Entity are no composite key; a value by place is refused where a person could mean something else by it."""
+    error = raised(declare)
+    assert (error.where, error.field) == (f"{__file__}:{declare.__code__.co_firstlineno}", None)
+    assert cause in error.message
+    assert mend in error.mend
+
+
+@pytest.mark.parametrize("kind", [Entity, Event, FeatureView, Model, Outcome, Recording, Request, Selection])
+def test_what_a_declaration_finds_out_itself_is_no_argument(kind: type) -> None:
+    """Place, columns and plan of a declaration cannot be given, whatever it is."""
+    assert not {"where", "column", "columns", "served", "selections"} & set(inspect.signature(kind.__init__).parameters)  # type: ignore[misc]
 
 
 def refusals() -> set[tuple[str, int, int]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, ClassVar, Self, Union, get_args, get_origin
 
 from tidemill.durations import parse_ms
 from tidemill.errors import DeclarationError
@@ -21,6 +22,30 @@ def where_declared() -> str:
     while frame.f_back and (frame.f_code.co_filename.startswith((home, "<"))):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+class Declaration:
+    """Root of the declarations. `where`: file and line at which one stands, found out and never given.
+
+    An argument that is not one, is missing, or stands without its name where it needs one is a DeclarationError like any other mistake.
+    """
+
+    where: str
+    refused: ClassVar[str] = ""
+    """What to write for which arguments a person may look in vain; it is added to the mend."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        where, takes = where_declared(), inspect.signature(cls.__init__)
+        try:
+            takes.bind(None, *args, **kwargs)
+        except TypeError as error:
+            known = list(takes.parameters)[1:]
+            unknown = next((name for name in kwargs if name not in known), None)
+            mend = f"its arguments are {', '.join(known)}" + (f"; {cls.refused}" if cls.refused else "")
+            raise DeclarationError(f"{cls.__name__}: {error}", where=where, field=unknown, mend=mend) from None
+        made = super().__new__(cls)
+        object.__setattr__(made, "where", where)
+        return made
 
 
 def base_type(kind: Any) -> Any:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from types import NoneType
 from typing import Any, get_args
 
-from tidemill.declarations.checks import FIELD_TYPES, base_type, check_partitions, duration_ms, where_declared
+from tidemill.declarations.checks import FIELD_TYPES, Declaration, base_type, check_partitions, duration_ms
 from tidemill.durations import parse_ms
 from tidemill.errors import DeclarationError
 from tidemill.names import check_name
 
 
 @dataclass(frozen=True, eq=False)
-class Event:
+class Event(Declaration):
     """What an application publishes on a topic.
 
     `fields`: name -> str, int, float or bool, or one of them `| None` where null (or absence) is allowed. `time`: the field
@@ -27,12 +27,12 @@ class Event:
     name: str
     fields: Mapping[str, Any]
     time: str
+    _: KW_ONLY
     id: str | None = None
     topic: str = ""
     partitions: int = 4
     future: str = "1h"
     description: str = ""
-    where: str = field(default_factory=where_declared, repr=False)
 
     def __post_init__(self) -> None:
         check_name(self.name, self.where, "name", dots=True)
@@ -85,7 +85,7 @@ class Event:
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class Recording(Declaration):
     """Recorded events that can be replayed. `events(start_ms, end_ms)` yields (known_ms, event name, data) in order of known_ms.
 
     known_ms is when the event became known to the outside; `start`/`end` (ISO dates) bound the whole recording.
@@ -95,4 +95,3 @@ class Recording:
     events: Callable[[int, int], Iterator[tuple[int, str, dict[str, Any]]]]
     start: str
     end: str
-    where: str = field(default_factory=where_declared, repr=False)

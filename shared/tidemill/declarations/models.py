@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from tidemill.declarations.checks import FIELD_TYPES, duration_ms, where_declared
+from tidemill.declarations.checks import FIELD_TYPES, Declaration, duration_ms
 from tidemill.declarations.events import Event
 from tidemill.declarations.expressions import Column, parse_column
 from tidemill.declarations.views import FeatureView, Selection
@@ -17,12 +17,11 @@ from tidemill.names import check_name
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class Request(Declaration):
     """A value that comes with the request itself. `type`: float, int, bool, or str for a category."""
 
     name: str
     type: Any = float
-    where: str = field(default_factory=where_declared, repr=False)
 
     def __post_init__(self) -> None:
         check_name(self.name, self.where, "name")
@@ -33,7 +32,7 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class Outcome(Declaration):
     """The true label, arriving later: an event, the field that names the subject, and a field or condition that gives the value.
 
     `within`: how long after the prediction an outcome may arrive; after that the prediction is marked as never answered.
@@ -42,8 +41,8 @@ class Outcome:
     source: Event
     value: str
     subject: str
+    _: KW_ONLY
     within: str = "24h"
-    where: str = field(default_factory=where_declared, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, Event):
@@ -79,7 +78,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class Model(Declaration):
     """A model: its inputs, where its training examples come from, and what makes its scikit-learn pipeline.
 
     `on`: the event that announces a subject to predict for; its fields give the subject, the entities of the views and the
@@ -94,8 +93,8 @@ class Model:
     inputs: Sequence[FeatureView | Selection | Request]
     outcome: Outcome
     pipeline: Callable[[], Any]
+    _: KW_ONLY
     description: str = ""
-    where: str = field(default_factory=where_declared, repr=False)
 
     def __post_init__(self) -> None:
         check_name(self.name, self.where, "name")

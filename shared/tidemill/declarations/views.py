@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from tidemill.declarations.aggregations import LIFETIME, Aggregation
-from tidemill.declarations.checks import check_partitions, duration_ms, where_declared
+from tidemill.declarations.checks import Declaration, check_partitions, duration_ms
 from tidemill.declarations.events import Event
 from tidemill.declarations.expressions import Column, parse_column
 from tidemill.durations import format_ms, parse_ms
@@ -20,13 +19,15 @@ _TILES_LIMIT = 10_000  # and never into more than this: every one is stored for 
 
 
 @dataclass(frozen=True, eq=False)
-class Entity:
+class Entity(Declaration):
     """What a view is keyed by: a field of the event, under the name by which requests give it."""
 
+    refused = "an entity is one field of the event: for a key of several, publish a field that joins them"
+
     name: str
+    _: KW_ONLY
     field: str = ""
     description: str = ""
-    where: str = dataclasses.field(default_factory=where_declared, repr=False)
 
     def __post_init__(self) -> None:
         check_name(self.name, self.where, "name")
@@ -44,7 +45,7 @@ class Feature:
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureView:
+class FeatureView(Declaration):
     """One event source, one entity, some windowed aggregates.
 
     `windows` such as ["1h", "24h", "7d"] or "lifetime". A window is merged from tiles when it is read; it covers all tiles
@@ -60,10 +61,13 @@ class FeatureView:
     further ahead becomes a dead letter of this view.
     """
 
+    refused = "a view folds every event of its source: for some of them, fold a condition, or publish them as an event of their own"
+
     name: str
     source: Event
     entity: str | Entity
     features: Sequence[Aggregation]
+    _: KW_ONLY
     windows: Sequence[str] = (LIFETIME,)
     tile: str = "5m"
     tiles: Mapping[str, str] = field(default_factory=dict)
@@ -72,7 +76,6 @@ class FeatureView:
     dedupe: int = 8
     partitions: int = 4
     description: str = ""
-    where: str = field(default_factory=where_declared, repr=False)
 
     def __post_init__(self) -> None:
         check_name(self.name, self.where, "name")
@@ -81,7 +84,7 @@ class FeatureView:
         check_partitions(self)
         if isinstance(self.entity, str):
             check_name(self.entity, self.where, "entity")
-        entity = Entity(self.entity, where=self.where) if isinstance(self.entity, str) else self.entity
+        entity = Entity(self.entity) if isinstance(self.entity, str) else self.entity
         object.__setattr__(self, "entity", entity)
         if not isinstance(entity, Entity):
             self._fail("entity", f"{entity!r} is not an Entity", "name a field of the event, or pass an Entity")
@@ -140,7 +143,7 @@ class FeatureView:
 
     def select(self, *names: str) -> Selection:
         """Some of the view's features, as the input of a model."""
-        return Selection(self, tuple(names), where=where_declared())
+        return Selection(self, tuple(names))
 
     def _check_case(self) -> None:
         if len({name.casefold() for name in self.value_fields}) < len(self.value_fields):
@@ -232,12 +235,11 @@ class FeatureView:
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
+class Selection(Declaration):
     """Some features of one view."""
 
     view: FeatureView
     names: tuple[str, ...]
-    where: str = field(default_factory=where_declared, repr=False)
 
     def __post_init__(self) -> None:
         known = [feature.name for feature in self.view.served]
