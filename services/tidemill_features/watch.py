@@ -10,7 +10,8 @@ from aiokafka.errors import KafkaError
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
-from tidemill.errors import StoreError, StoreUnavailable
+from tidemill.errors import KafkaUnavailable, StoreError, StoreUnavailable, UnreadPartitions
+from tidemill.kafka.coverage import REJOIN_SECONDS, Coverage
 from tidemill.kafka.watch import unanswered
 from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
@@ -27,7 +28,10 @@ ANSWER_SECONDS = 5.0
 
 
 class Watch:
-    """Reports lag and readiness every second, and beats as long as all is well or the reason why not lies elsewhere."""
+    """Reports lag and readiness every second, and beats as long as all is well or the reason why not lies elsewhere.
+
+    All that is declared counts, not what is assigned: see `Coverage`.
+    """
 
     def __init__(self, app: faust.App, worker: Worker, board: HealthBoard, kafka: KafkaSettings, pulse: Pulse) -> None:
         self._app = app
@@ -35,19 +39,23 @@ class Watch:
         self._board = board
         self._kafka = kafka
         self._pulse = pulse
+        self._coverage = Coverage(kafka, app.conf.id, worker.declared)
         self._positions: dict[TP, int] = {}
+        self._shown: set[TP] = set()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Look until cancelled. Raises UnreadPartitions when some are folded by nobody for so long that the group should be joined anew."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     lags = await self._lags()
+                    await self._coverage.look(self._consumer.assignment())
                 self._board.up("kafka")
-            except (KafkaError, ConsumerNotStarted, TimeoutError):
+            except (KafkaError, KafkaUnavailable, ConsumerNotStarted, TimeoutError):
                 await unanswered(self._kafka, partial(self._board.down, "kafka"), self._pulse, ANSWER_SECONDS)
             else:
+                self._show(lags | {TP(*tp): lag for tp, lag in self._coverage.unread.items()})
                 self._report(lags)
                 await self._compare(lags)
 
@@ -61,12 +69,14 @@ class Watch:
         """Records not yet folded, by partition."""
         placed = self._consumer.delivery.placed
         ends = await self._consumer.highwaters(*placed) if placed else {}
-        lags = {tp: ends[tp] - self._worker.next(tp) for tp in placed}
+        return {tp: ends[tp] - self._worker.next(tp) for tp in placed}
+
+    def _show(self, lags: dict[TP, int]) -> None:
+        for tp in self._shown - lags.keys():
+            metrics.FEATURES_LAG.remove(self._worker.view(tp), str(tp.partition))
         for tp, lag in lags.items():
             metrics.FEATURES_LAG.labels(self._worker.view(tp), tp.partition).set(lag)
-        for tp in self._positions.keys() - lags.keys():
-            metrics.FEATURES_LAG.remove(self._worker.view(tp), str(tp.partition))
-        return lags
+        self._shown = set(lags)
 
     async def _compare(self, lags: dict[TP, int]) -> None:
         """Place partitions anew where the store was changed behind our back."""
@@ -85,10 +95,15 @@ class Watch:
         refused = {tp: reason for tp, reason in worker.refused.items() if tp in assigned}
         waiting = assigned - lags.keys() - refused.keys()
         reasons = ["joining the consumer group"] if not joined else list(refused.values())
-        reasons += [f"{tp.topic}[{tp.partition}] has no position yet" for tp in waiting] + [worker.held_up or ""]
+        reasons += [f"{tp.topic}[{tp.partition}] has no position yet" for tp in waiting]
+        reasons += [worker.held_up or "", self._coverage.reason or ""]
         self._board.report("partitions", "; ".join(filter(None, reasons)) or None)
         positions = {tp: worker.next(tp) for tp in lags}
         idle = joined and not waiting and not any(lags.values())
         if idle or positions != self._positions or worker.held_up or "redis" in self._board.missing:
             self._pulse.beat()
         self._positions = positions
+        if self._coverage.seconds > REJOIN_SECONDS:
+            raise UnreadPartitions(
+                self._coverage.reason or "", mend="started anew, this worker makes the group share its partitions out again"
+            )

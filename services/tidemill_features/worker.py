@@ -76,6 +76,11 @@ class Worker:
         """The topics to fold."""
         return list(self._kernels)
 
+    @property
+    def declared(self) -> set[TP]:
+        """All partitions of these topics."""
+        return {TP(topic, number) for topic, kernel in self._kernels.items() for number in range(kernel.view.partitions)}
+
     def next(self, tp: TP) -> int:
         """The store's fence of a partition, as far as known here."""
         return self._partitions[tp].next

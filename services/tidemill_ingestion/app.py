@@ -9,7 +9,7 @@ from typing import cast
 from fastapi import FastAPI
 
 from tidemill.declarations.project import Project
-from tidemill.errors import KafkaUnavailable, UnfilledLog
+from tidemill.errors import KafkaUnavailable, UnfilledLog, UnreadPartitions
 from tidemill.kafka.admin import wait_for_kafka
 from tidemill.runtime import metrics
 from tidemill.runtime.asgi import Scope
@@ -52,10 +52,14 @@ class Ingestion:
     async def _route(self) -> None:
         try:
             await self._prepare()
+            member = self._member()
             while True:
                 try:
-                    async with EventConsumer(self._settings.kafka, self._project, self._member()) as consumer:
+                    async with EventConsumer(self._settings.kafka, self._project, member) as consumer:
                         await self._run(consumer)
+                except UnreadPartitions as error:
+                    log.error("joining the group as another member", reason=error.message, mend=error.mend)
+                    member = None  # one that the group does not know makes it share the partitions out again
                 except KafkaUnavailable as error:
                     await self._away(error)
         finally:
@@ -78,9 +82,7 @@ class Ingestion:
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _member(self) -> str | None:
-        """A name that this process keeps over restarts, so that it takes its partitions back at once instead of waiting for its own death
-        to be noticed. Without a port of its own it has none.
-        """
+        """The name that this process keeps over restarts; without a port of its own it has none."""
         http = self._settings.http
         return f"{socket.gethostname()}-{http.port}" if http.port else None
 

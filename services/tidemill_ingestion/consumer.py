@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections import defaultdict
+from collections.abc import Iterable
 from time import perf_counter
 from types import TracebackType
 from typing import Self
@@ -43,7 +45,10 @@ Fetched = dict[TopicPartition, list[ConsumerRecord]]
 class EventConsumer:
     """Routes the events of a project's topics. Use it as a context manager: `run` inside, until `stop`.
 
-    `positions`: up to where each of our partitions is routed and committed.
+    `positions`: up to where each of our partitions is routed and committed; `declared`: all partitions that members of `group` should read.
+
+    `member` is a name that an instance keeps over restarts, so that it takes its partitions back at once instead of waiting for its own death to
+    be noticed. A group gives a member that it knows by its name what it had, whatever it declares now; so the name tells the topics too.
     """
 
     def __init__(self, settings: KafkaSettings, project: Project, member: str | None = None) -> None:
@@ -53,8 +58,9 @@ class EventConsumer:
         for topic in self._events:
             for reason in Reason:
                 metrics.DEAD_LETTERS.labels(topic, reason)  # at 0, so that the first one is an increase
-        self._group = ingestion_group(project.name)
-        self._member = member
+        self.group = ingestion_group(project.name)
+        self.declared = frozenset(TopicPartition(event.topic, n) for event in project.events.values() for n in range(event.partitions))
+        self._instance = None if member is None else f"{member}-{_digest(self._events)}"
         self._stopping = False
         self._placed: frozenset[TopicPartition] = frozenset()
         self.positions: dict[TopicPartition, int] = {}
@@ -64,7 +70,7 @@ class EventConsumer:
     async def __aenter__(self) -> Self:
         """Connect and join the group. Raises KafkaUnavailable."""
         self.kafka = consumer(
-            self._settings, *self._events, group=self._group, group_instance_id=self._member,
+            self._settings, *self._events, group=self.group, group_instance_id=self._instance,
             max_partition_fetch_bytes=2 * FETCH_BYTES, session_timeout_ms=SESSION_MS, heartbeat_interval_ms=SESSION_MS // 3,
         )  # fmt: skip
         self._producer = producer(self._settings)
@@ -73,7 +79,7 @@ class EventConsumer:
             await self.kafka.start()
         except (KafkaError, TimeoutError) as error:
             await self._close()
-            raise KafkaUnavailable(f"cannot join the group {self._group}: {type(error).__name__} {error}", mend="start Kafka") from error
+            raise KafkaUnavailable(f"cannot join the group {self.group}: {type(error).__name__} {error}", mend="start Kafka") from error
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -101,7 +107,7 @@ class EventConsumer:
             except UnicodeDecodeError as error:  # aiokafka cannot read on behind a header whose name is not UTF-8
                 raise TidemillError(
                     f"a record behind {_shown(self.positions)} has a header whose name is not UTF-8: {error}",
-                    mend=f"find it, and set the committed offset of the group {self._group} behind it with kafka-consumer-groups",
+                    mend=f"find it, and set the committed offset of the group {self.group} behind it with kafka-consumer-groups",
                 ) from error
             else:
                 if fetched:
@@ -201,6 +207,10 @@ class EventConsumer:
             metrics.UNKEYED.labels(topic).inc(count)
         self._router.refused.clear()
         self._router.unkeyed.clear()
+
+
+def _digest(topics: Iterable[str]) -> str:
+    return hashlib.sha256(" ".join(sorted(topics)).encode()).hexdigest()[:8]
 
 
 def _shown(positions: dict[TopicPartition, int]) -> dict[str, int]:

@@ -9,6 +9,8 @@ from time import monotonic
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from tidemill.errors import KafkaUnavailable, UnreadPartitions
+from tidemill.kafka.coverage import REJOIN_SECONDS, Coverage
 from tidemill.kafka.watch import unanswered
 from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
@@ -23,24 +25,31 @@ SLOW_SECONDS = 5.0
 
 
 class Watch:
-    """Reports lag and readiness every second, and beats as long as all is well or the reason why not lies elsewhere."""
+    """Reports lag and readiness every second, and beats as long as all is well or the reason why not lies elsewhere.
+
+    All that is declared counts, not what is assigned: see `Coverage`.
+    """
 
     def __init__(self, consumer: EventConsumer, board: HealthBoard, kafka: KafkaSettings, pulse: Pulse) -> None:
         self._consumer = consumer
+        self._coverage = Coverage(kafka, consumer.group, consumer.declared)
         self._board = board
         self._kafka = kafka
         self._pulse = pulse
         self._positions: dict[TopicPartition, int] = {}
         self._moved = monotonic()
+        self._shown: set[TopicPartition] = set()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Look until cancelled. Raises UnreadPartitions when some are read by nobody for so long that the group should be joined anew."""
         while True:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    ends = await self._consumer.kafka.end_offsets(self._consumer.kafka.assignment())
+                    assigned = self._consumer.kafka.assignment()
+                    ends = await self._consumer.kafka.end_offsets(assigned)
+                    await self._coverage.look(assigned)
                 self._board.up("kafka")
-            except (KafkaError, TimeoutError):
+            except (KafkaError, KafkaUnavailable, TimeoutError):
                 await unanswered(self._kafka, partial(self._board.down, "kafka"), self._pulse, ANSWER_SECONDS)
             else:
                 self._report(ends)
@@ -48,15 +57,24 @@ class Watch:
 
     def _report(self, ends: dict[TopicPartition, int]) -> None:
         positions = dict(self._consumer.positions)
-        lag = 0
-        for partition, end in ends.items():
-            behind = max(0, end - positions.get(partition, 0))
-            lag += behind
-            metrics.INGESTION_LAG.labels(partition.topic, str(partition.partition)).set(behind)
+        lags = {partition: max(0, end - positions.get(partition, 0)) for partition, end in ends.items()}
+        lag = sum(lags.values())
+        self._show(lags | self._coverage.unread)
         if not lag or positions != self._positions:
             self._moved = monotonic()
             self._pulse.beat()
         self._positions = positions
         stuck_seconds = monotonic() - self._moved
-        slow = f"{lag} events wait, and none has been routed for {stuck_seconds:.0f} s"
-        self._board.report("routing", slow if stuck_seconds > SLOW_SECONDS else None)
+        slow = f"{lag} events wait, and none has been routed for {stuck_seconds:.0f} s" if stuck_seconds > SLOW_SECONDS else None
+        self._board.report("routing", self._coverage.reason or slow)
+        if self._coverage.seconds > REJOIN_SECONDS:
+            raise UnreadPartitions(
+                self._coverage.reason or "", mend="stop whoever else is in the group, if it does not declare these events"
+            )
+
+    def _show(self, lags: dict[TopicPartition, int]) -> None:
+        for topic, partition in self._shown - lags.keys():
+            metrics.INGESTION_LAG.remove(topic, str(partition))
+        for (topic, partition), lag in lags.items():
+            metrics.INGESTION_LAG.labels(topic, str(partition)).set(lag)
+        self._shown = set(lags)

@@ -18,6 +18,7 @@ TidemillError                 500  root: catch this to catch what is ours
 │   ├── StoreUnavailable      503  Redis
 │   │   └── SlotUnavailable   503  one slot of a Redis Cluster; others may be well
 │   ├── KafkaUnavailable      503  Kafka
+│   │   └── UnreadPartitions  503  declared partitions that no member of a consumer group reads
 │   ├── OfflineUnavailable    503  the offline store
 │   └── Rebuilding            503  values in the online store that have not caught up with what was served before
 ├── StoreError                500  Redis answered a command with an error
@@ -178,6 +179,10 @@ class SlotUnavailable(StoreUnavailable):
 
 class KafkaUnavailable(Unavailable):
     """Kafka cannot be reached or did not become ready in time."""
+
+
+class UnreadPartitions(KafkaUnavailable):
+    """Partitions that a project declares are read by no member of the consumer group that should."""
 
 
 class OfflineUnavailable(Unavailable):

@@ -35,6 +35,7 @@ class Declaration:
     """What to write for which arguments a person may look in vain; it is added to the mend."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """A declaration that knows its place. Raises DeclarationError unless the arguments are those of the kind."""
         where, takes = where_declared(), inspect.signature(cls.__init__)
         try:
             takes.bind(None, *args, **kwargs)

@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import GroupCoordinatorNotAvailableError, InvalidReplicationFactorError, TopicAlreadyExistsError, for_code
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    InvalidReplicationFactorError,
+    NotCoordinatorForGroupError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from tidemill.clock import Deadline
 from tidemill.errors import KafkaUnavailable, TopicMismatch
@@ -128,20 +136,32 @@ async def offset_ranges(settings: KafkaSettings, *topics: str) -> dict[TopicPart
 
 async def group_members(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> int:
     """How many members a consumer group has now; 0 when there is none of that name. Raises KafkaUnavailable."""
+    return len(await _members(settings, group, deadline_seconds))
+
+
+async def assigned_to_group(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> set[TopicPartition]:
+    """What the members of a consumer group are assigned, all together; nothing while the group is being rearranged. Raises KafkaUnavailable."""
+    found = set[TopicPartition]()
+    for *_, assignment in await _members(settings, group, deadline_seconds):
+        if assignment:
+            found.update(ConsumerProtocolMemberAssignment.decode(assignment).partitions())
+    return found
+
+
+async def _members(settings: KafkaSettings, group: str, deadline_seconds: float) -> list[tuple[Any, ...]]:
     deadline = Deadline(deadline_seconds)
     async with admin(settings) as client:
         while True:
             try:
                 (answer,) = await client.describe_consumer_groups([group])
-            except GroupCoordinatorNotAvailableError:  # as in `committed`
-                if deadline.expired:
-                    raise
-                await asyncio.sleep(0.1)
-            else:
                 ((code, _, _, _, _, members, *_),) = answer.groups
                 if code:
                     raise for_code(code)
-                return len(members)
+                return list(members)
+            except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, GroupLoadInProgressError):  # as in `committed`
+                if deadline.expired:
+                    raise
+                await asyncio.sleep(0.1)
 
 
 async def committed(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> dict[TopicPartition, int]:
