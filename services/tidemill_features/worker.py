@@ -16,6 +16,7 @@ from faust.types import TP
 from tidemill.clock import now_ms
 from tidemill.declarations.project import Project
 from tidemill.errors import (
+    AbsentColumns,
     CorruptState,
     FenceConflict,
     Rebuilding,
@@ -158,7 +159,7 @@ class Worker:
             self._refuse(tp, error)
             metrics.REWINDS.labels(self.view(tp), "slot").inc()
             chain.broken = True
-        except (CorruptState, TopicRecreated) as error:
+        except (AbsentColumns, CorruptState, TopicRecreated) as error:
             self._stopped[tp] = partition.stored, error
             self._refuse(tp, error)
             self._metrics[tp.topic].stopped.inc()

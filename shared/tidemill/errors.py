@@ -26,6 +26,7 @@ TidemillError                 500  root: catch this to catch what is ours
 ├── WorkerEnded               500  a worker ended although its service should run
 ├── CorruptState              500  a stored value fails its checksum
 ├── ArtifactError             500  a model artifact is missing, damaged, or made for other declarations
+├── AbsentColumns             500  records of a view's log lack columns that the view folds now
 ├── TornTable                 500  a table of the offline store is damaged or of another shape
 │   └── DoubledRows           500  a table has more rows than the records it mirrors
 ├── RecordTooLarge            413  a record exceeds what a topic accepts
@@ -225,6 +226,16 @@ class CorruptState(TidemillError):
 
 class ArtifactError(TidemillError):
     """A model artifact is missing, damaged, or was made for other declarations than the project's."""
+
+
+class AbsentColumns(TidemillError):
+    """Records of a view's log were written before the view folded some of its columns; what was not recorded must not be folded as nothing."""
+
+    def __init__(self, view: str, columns: Sequence[str], below: int) -> None:
+        super().__init__(
+            f"view {view!r}: records of its log below offset {below} lack {', '.join(columns)}, which it did not fold when they were written",
+            mend="give the changed view another name, under which it is fed from now on; or fold again only what it did",
+        )
 
 
 class TornTable(TidemillError):

@@ -211,6 +211,9 @@ def decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
     return msgspec.json.Decoder(kind)
 
 
+_ANY_VIEW = decoder(ViewRecord)
+
+
 def view_decoder(fields: dict[str, Any]) -> msgspec.json.Decoder[Any]:
     """A decoder of view records whose `values` have one attribute per field of the view.
 
@@ -230,6 +233,15 @@ def view_decoder(fields: dict[str, Any]) -> msgspec.json.Decoder[Any]:
         gc=False,
     )
     return msgspec.json.Decoder(record)
+
+
+def absent_fields(value: bytes, fields: dict[str, Any]) -> list[str]:
+    """Those of a view's fields that may not be null, and that a record lacks which is whole otherwise: they were not folded when it was written."""
+    try:
+        record = _ANY_VIEW.decode(value)
+    except DECODE_ERRORS:
+        return []
+    return [name for name, kind in fields.items() if name not in record.values and NoneType not in get_args(kind)]
 
 
 def _value_field(name: str, kind: Any) -> tuple[str, Any] | tuple[str, Any, None]:

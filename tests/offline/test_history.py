@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.demo_state import HOUR_MS, NOW_MS, demo
 from tests.offline.lake import numbered
 
-from tidemill import Event, FeatureView
+from tidemill import Event, FeatureView, count, mean
 from tidemill import sum as sum_
 from tidemill.declarations.project import Project
+from tidemill.errors import AbsentColumns
 from tidemill.kernel.fold import PartitionFold, entry_decoder
 from tidemill.kernel.view import Reading, ViewKernel
 from tidemill.offline.history import PartitionLog, Question, answer
@@ -165,3 +167,44 @@ def test_an_empty_log_answers_nothing() -> None:
     assert (log.end, log.rows_below(7)) == (0, 0)
     assert answer(KERNEL, log, [Question(0, b"north", NOW_MS)]) == [None]
     assert log.by_knowledge().rows_known_at(np.array([NOW_MS], np.int64)).tolist() == [0]
+
+
+EVENT = Event("e", {"who": str, "at": int, "x": float, "miles": float, "note": float | None}, time="at")
+OLDER, NEWER = (FeatureView("v", EVENT, "who", [count(), *more], windows=["1h"]) for more in ([sum_("x")], [sum_("x"), mean("miles")]))
+
+
+def table_of(view: FeatureView, records: Sequence[tuple[bytes, bytes]], first: int = 0) -> pa.RecordBatch:
+    """Rows as the offline writer makes them while a view is declared so."""
+    return view_table(Project("p", {"e": EVENT}, {"v": view}), view).rows(0, numbered(records, first))
+
+
+def older(i: int, **values: float) -> tuple[bytes, bytes]:
+    """A record of the view as it was, or with more values."""
+    return b"a", encode(ViewRecord(NOW_MS + i, NOW_MS, (0, i), {"x": 1.0, **values}))
+
+
+@pytest.mark.parametrize("mirrored_before", [True, False])
+def test_rows_without_a_column_are_kept_and_never_folded(mirrored_before: bool) -> None:
+    """Records of before a column was folded are rows with all that they have, mirrored early or late, and a fold that needs the column refuses."""
+    past = [older(i) for i in range(3)] + [(b"a", b"{")]
+    written = pa.Table.from_batches([table_of(OLDER if mirrored_before else NEWER, past)])
+    now = pa.Table.from_batches([table_of(NEWER, [older(i, miles=2.0) for i in range(4, 6)], 4)])
+    both = pa.concat_tables([written, now], promote_options="default")
+    assert both["time"].to_pylist() == [NOW_MS, NOW_MS + 1, NOW_MS + 2, None, NOW_MS + 4, NOW_MS + 5]
+    with pytest.raises(AbsentColumns, match=r"view 'v': records of its log below offset 3 lack miles.*another name"):
+        PartitionLog(NEWER, both)
+    if mirrored_before:  # the table has no such column yet
+        with pytest.raises(AbsentColumns, match="below offset 3 lack miles"):
+            PartitionLog(NEWER, written)
+    assert [entry.record is None for entry in PartitionLog(OLDER, both).entries()] == [False, False, False, True, False, False]
+    assert len(list(PartitionLog(NEWER, now).entries())) == 2
+
+
+def test_a_record_without_a_column_is_no_poison() -> None:
+    """A worker says which columns it lacks; a value of a wrong type, or null where none may be, is poison as ever."""
+    decode = entry_decoder(NEWER)
+    with pytest.raises(AbsentColumns, match="below offset 8 lack miles"):
+        decode(7, *older(7))
+    assert decode(7, b"a", encode(ViewRecord(1, 1, (0, 1), {"x": 1.0, "miles": None}))).record is None
+    assert decode(7, b"a", encode(ViewRecord(1, 1, (0, 1), {"x": 1.0, "miles": "far"}))).record is None
+    assert table_of(NEWER, [(b"a", encode(ViewRecord(1, 1, (0, 1), {"x": 1.0, "miles": "far"})))])["time"].to_pylist() == [None]

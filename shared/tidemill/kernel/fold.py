@@ -17,10 +17,11 @@ import msgspec
 
 from tidemill.checksums import proof_of
 from tidemill.declarations import FeatureView
+from tidemill.errors import AbsentColumns
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import Applied, ViewKernel
-from tidemill.records import DECODE_ERRORS, view_decoder
+from tidemill.records import DECODE_ERRORS, absent_fields, view_decoder
 
 
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
@@ -38,11 +39,18 @@ class LogEntry(msgspec.Struct, frozen=True, gc=False):
 @cache
 def typed_decoder(view: FeatureView) -> msgspec.json.Decoder[Any]:
     """The decoder of a view's records (see records.view_decoder)."""
-    return view_decoder({name: view.source.fields[name] for name in view.value_fields})
+    return view_decoder(_fields(view))
+
+
+def _fields(view: FeatureView) -> dict[str, Any]:
+    return {name: view.source.fields[name] for name in view.value_fields}
 
 
 def entry_decoder(view: FeatureView) -> Callable[[int, bytes | None, bytes | None], LogEntry]:
-    """A function that decodes (offset, key, value) of a view's topic; it never raises. Keys are UTF-8."""
+    """A function that decodes (offset, key, value) of a view's topic. Keys are UTF-8.
+
+    It raises AbsentColumns for a record that was written before the view folded what it folds now, and nothing else.
+    """
     decode = typed_decoder(view).decode
 
     def entry(offset: int, key: bytes | None, value: bytes | None) -> LogEntry:
@@ -51,6 +59,8 @@ def entry_decoder(view: FeatureView) -> Callable[[int, bytes | None, bytes | Non
             record = decode(value or b"") if key is not None else None
         except DECODE_ERRORS:
             record = None
+            if absent := absent_fields(value or b"", _fields(view)):
+                raise AbsentColumns(view.name, absent, offset + 1) from None
         return LogEntry(offset, key or b"", proof_of(key, value), record)
 
     return entry

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.declarations import FeatureView
+from tidemill.errors import AbsentColumns
 from tidemill.kernel.fold import LogEntry, PartitionFold
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import Reading, ViewKernel
@@ -32,13 +33,34 @@ class Question(NamedTuple):
 
 
 class PartitionLog:
-    """The rows of one partition of a view, in offset order, as the offline store has them."""
+    """The rows of one partition of a view, in offset order, as the offline store has them.
+
+    Raises AbsentColumns when some were written before the view folded what it folds now.
+    """
 
     def __init__(self, view: FeatureView, table: pa.Table) -> None:
         self.view = view
         self._table = table
         self._offsets: Ints = table["offset"].to_numpy()
         self._values = _values_class(view)
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        """A field that may not be null is null in undecodable rows, and else only where its record lacks it."""
+        absent, below = [], 0
+        usable = self._table["time"].is_valid()
+        for name in self.view.value_fields:
+            if f"v_{name}" not in self._table.schema.names:
+                lacks = usable
+            elif self.view.source.nullable(name) or self._table[f"v_{name}"].null_count == self._table["time"].null_count:
+                continue
+            else:
+                lacks = pc.and_(usable, self._table[f"v_{name}"].is_null())
+            if pc.any(lacks).as_py():
+                absent.append(name)
+                below = max(below, int(self._offsets[lacks.to_numpy()][-1]) + 1)
+        if absent:
+            raise AbsentColumns(self.view.name, absent, below)
 
     def __len__(self) -> int:
         return len(self._offsets)

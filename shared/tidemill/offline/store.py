@@ -122,6 +122,11 @@ class Snapshot:
             raise DoubledRows(self.name, held, records)
         return positions
 
+    @property
+    def columns(self) -> list[str]:
+        """Its columns; a table has those that its writer has seen declared."""
+        return [field.name for field in self._table.schema().fields]
+
     def counter(self, name: str) -> int:
         """A counter of the table at this version (0: never set). Raises TornTable, OfflineUnavailable."""
         try:

@@ -19,7 +19,17 @@ from tidemill.checksums import proof_of
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
 from tidemill.offline.names import view_folder
-from tidemill.records import OutcomeRecord, PredictionRecord, RequestRecord, ResultRecord, Scalar, StampEntry, decoder, view_decoder
+from tidemill.records import (
+    OutcomeRecord,
+    PredictionRecord,
+    RequestRecord,
+    ResultRecord,
+    Scalar,
+    StampEntry,
+    absent_fields,
+    decoder,
+    view_decoder,
+)
 from tidemill.streams.topics import outcomes_topic, predictions_topic, requests_topic, results_topic, topic_specs, view_topic
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
@@ -50,7 +60,10 @@ def _column(name: str, kind: pa.DataType, path: str = "") -> Column:
 
 @dataclass(frozen=True)
 class MirrorTable:
-    """A table that holds every record of a topic, once. `name`: its folder below the root of the offline store."""
+    """A table that holds every record of a topic, once. `name`: its folder below the root of the offline store.
+
+    `decode_older`: for a record that `decode` refuses, one written before a column was declared; what it lacks is null.
+    """
 
     name: str
     topic: str
@@ -58,6 +71,7 @@ class MirrorTable:
     decode: Callable[[bytes], Any]
     columns: tuple[Column, ...]
     blank: Any
+    decode_older: Callable[[bytes], Any] | None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -100,12 +114,20 @@ class MirrorTable:
             if key is None or value is None:
                 return self.blank
             key.decode()
-            record = self.decode(value)
+            record = self._decode_any(value)
             for column in self.columns:
                 pa.array([column.get(record)], column.type)
         except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError, pa.ArrowInvalid):
             return self.blank
         return record
+
+    def _decode_any(self, value: bytes) -> Any:
+        try:
+            return self.decode(value)
+        except msgspec.ValidationError:
+            if self.decode_older is None:
+                raise
+            return self.decode_older(value)
 
 
 def _text(key: bytes | None) -> str:
@@ -114,7 +136,10 @@ def _text(key: bytes | None) -> str:
 
 
 def view_table(project: Project, view: FeatureView) -> MirrorTable:
-    """Rows of a view's topic: time, known, source_partition, source_offset, id, and `v_<field>` per field the view folds."""
+    """Rows of a view's topic: time, known, source_partition, source_offset, id, and `v_<field>` per field the view folds.
+
+    A row whose record lacks a field, since the view did not fold it then, has null for it; `PartitionLog` refuses to fold such rows.
+    """
     kinds = {name: view.source.fields[name] for name in view.value_fields}
     columns = (
         _column("time", pa.int64()),
@@ -125,8 +150,15 @@ def view_table(project: Project, view: FeatureView) -> MirrorTable:
         *(_column(f"v_{name}", _ARROW[view.source.base_type(name)], f"values.{name}") for name in kinds),
     )
     blank = SimpleNamespace(time=None, known=None, source=(None, None), id=None, values=SimpleNamespace(**dict.fromkeys(kinds)))
+    older = view_decoder({name: kind | None for name, kind in kinds.items()})
+
+    def decode_older(value: bytes) -> Any:
+        if not absent_fields(value, kinds):
+            raise msgspec.ValidationError("a field is of another type")
+        return older.decode(value)
+
     return MirrorTable(
-        view_folder(view.log), view_topic(project.name, view.log), view.partitions, view_decoder(kinds).decode, columns, blank
+        view_folder(view.log), view_topic(project.name, view.log), view.partitions, view_decoder(kinds).decode, columns, blank, decode_older
     )
 
 

@@ -81,6 +81,8 @@ class Rebuild:
         snapshot = await asyncio.to_thread(self._snapshot)
         written, topic = 0 if snapshot is None else snapshot.positions.get(partition, 0), await self._topic_holds(partition)
         self._check(partition, written, topic)
+        if snapshot is not None:
+            await asyncio.to_thread(self._check_columns, snapshot, partition)
         applied = await self._applied(partition)
         rows = written if applied is None else min(written, max(applied, topic.begin))
         claim = Claim(self._link, self._project, self._view.log, partition, empty_fence(self._kernel, until=rows))
@@ -123,6 +125,11 @@ class Rebuild:
                 f"{where}: the topic ends at {topic.end}, but the offline store has records up to {rows}",
                 mend="the topic was truncated or made anew: restore it, or move the view's table away and rebuild from what the topic has",
             )
+
+    def _check_columns(self, snapshot: Snapshot, partition: int) -> None:
+        """Raises AbsentColumns when rows lack what the view folds now: before anything is changed."""
+        wanted = {"offset", "time", *(f"v_{name}" for name in self._view.value_fields)}
+        PartitionLog(self._view, snapshot.scan([name for name in snapshot.columns if name in wanted], pc.field("partition") == partition))
 
     @contextlib.asynccontextmanager
     async def _claimed(self, partition: int, claim: Claim) -> AsyncIterator[None]:
