@@ -101,8 +101,10 @@ class Predictor:
         instance, time_ms = asked.instance, asked.instance.time_ms
         served = []
         for (view, _), item in zip(loaded.inputs.views, stored, strict=True):
-            value = None if item is None else item.value
-            served.append(serve(view, None if value is None else self._kernels[view.name].read(value, time_ms), time_ms))
+            reading = None
+            if item is not None and item.value is not None:
+                reading = self._kernels[view.name].read(item.value, time_ms, item.since_ms)
+            served.append(serve(view, reading, time_ms))
         vector = vector_of(loaded.inputs.row(served, instance.given))
         output = _output(loaded, vector)
         manifest = loaded.manifest

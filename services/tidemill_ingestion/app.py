@@ -8,6 +8,7 @@ from typing import cast
 
 from fastapi import FastAPI
 
+from tidemill.clock import now_ms
 from tidemill.declarations.project import Project
 from tidemill.errors import KafkaUnavailable, UnfilledLog, UnreadPartitions
 from tidemill.kafka.admin import wait_for_kafka
@@ -20,6 +21,7 @@ from tidemill.runtime.routes import HotRoute, add_hot_route
 from tidemill.runtime.service import run_together, run_workers
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.view_logs import ensure_logs
+from tidemill.streams.view_origins import tell_origins
 from tidemill_ingestion.consumer import EventConsumer
 from tidemill_ingestion.events import Envelope
 from tidemill_ingestion.http_api import MAX_BODY_BYTES, EventsEndpoint
@@ -71,6 +73,7 @@ class Ingestion:
             try:
                 await wait_for_kafka(self._settings.kafka, ANSWER_SECONDS)
                 await ensure_logs(self._settings.kafka, self._project)
+                await tell_origins(self._settings.kafka, self._project, now_ms())
                 await self._publisher.start()
                 return
             except KafkaUnavailable as error:

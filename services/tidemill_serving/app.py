@@ -56,8 +56,9 @@ class FeatureServing:
             if found is not None and found.rebuilding:
                 served[(i, key)] = withheld(view)
                 continue
-            value = None if found is None else found.value
-            reading = None if value is None else self._kernels[view.name].read(value, query.time_ms)
+            reading = None
+            if found is not None and found.value is not None:
+                reading = self._kernels[view.name].read(found.value, query.time_ms, found.since_ms)
             served[(i, key)] = serve(view, reading, query.time_ms)
             if count % _BREATH == 0:
                 await asyncio.sleep(0)

@@ -38,6 +38,22 @@ class ViewRecord(Record, frozen=True):
     id: str | None = None
 
 
+_SINCE = b"tidemill:since:"
+
+
+def since_record(since_ms: int) -> tuple[bytes, bytes]:
+    """Key and value of the record with which each partition of a view's log begins when its event had been routed before the view was declared:
+    what was routed before this moment is not in the log. It stands in the key, so that a row of the offline store has it too.
+    """
+    return _SINCE + str(since_ms).encode(), b""
+
+
+def since_of(key: bytes) -> int | None:
+    """The moment that a record without a usable value tells; None when it is any other."""
+    digits = key.removeprefix(_SINCE)
+    return int(digits) if key.startswith(_SINCE) and digits.isdigit() and len(digits) < 17 else None
+
+
 class RequestRecord(Record, frozen=True):
     """A subject announced for a model (topic `<project>.requests`, key = subject): the spine of training sets.
 

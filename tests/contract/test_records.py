@@ -43,6 +43,7 @@ def of_type(kind: Any) -> st.SearchStrategy[Any]:
     kind = getattr(kind, "__supertype__", kind)  # a NewType is what it is made of
     simple: dict[Any, st.SearchStrategy[Any]] = {
         str: st.text(max_size=8), float: st.floats(allow_nan=False, allow_infinity=False), bool: st.booleans(), NoneType: st.none(),
+        msgspec.UnsetType: st.just(msgspec.UNSET),
     }  # fmt: skip
     return simple[kind]
 

@@ -19,6 +19,7 @@ class Fence(msgspec.Struct, frozen=True):
     The counters say what was skipped, and why: a publisher's duplicate, a record sent twice, too late, not decodable.
     `until`: while `next` lies below it the partition is being rebuilt, and its values are older than what was served before (0: it is not).
     `builder`: who is writing the partition from the offline store, so that no worker touches it ("": nobody).
+    `since`: the log lacks what was routed before this moment, in ms, since the view was declared then (unset: it has everything).
     `built`: which of them wrote it last ("": it was folded from its topic), so that no worker takes a rebuilt partition for the one it knew.
     """
 
@@ -34,6 +35,12 @@ class Fence(msgspec.Struct, frozen=True):
     until: Natural = 0
     builder: str = ""
     built: str = ""
+    since: Natural | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def since_ms(self) -> int:
+        """`since`, 0 where it is unset."""
+        return 0 if self.since is msgspec.UNSET else self.since
 
     def encode(self) -> bytes:
         """The bytes kept in the store; equal fences give equal bytes."""

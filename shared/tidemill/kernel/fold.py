@@ -1,7 +1,7 @@
 """Folding one partition of a view topic, record by record, in offset order.
 
 Feature computation, audit, training sets and replay all fold through `PartitionFold`, so what is skipped online is skipped offline.
-The rules depend on the log alone: a record that cannot be decoded is poison and refused; one whose source position is not above the last
+The rules depend on the log alone: a record that says since when the view is fed goes into the fence; a record that cannot be decoded is poison and refused; one whose source position is not above the last
 one seen from that source partition was sent twice by ingestion and is skipped; the entity's own state refuses an event that is too late
 and skips a publisher's duplicate. What is refused becomes a dead letter; all of it is counted in the fence.
 """
@@ -21,7 +21,7 @@ from tidemill.errors import AbsentColumns
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import Applied, ViewKernel
-from tidemill.records import DECODE_ERRORS, absent_fields, view_decoder
+from tidemill.records import DECODE_ERRORS, absent_fields, since_of, view_decoder
 
 
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
@@ -100,6 +100,7 @@ class PartitionFold:
         self._next = fence.next
         self._proof = fence.proof
         self._sources = dict(fence.sources)
+        self._since = fence.since_ms
         self._counts = [fence.duplicates, fence.resent, fence.late, fence.poison]
 
     @classmethod
@@ -120,6 +121,7 @@ class PartitionFold:
             resent=resent,
             late=late,
             poison=poison,
+            since=self._since or msgspec.UNSET,
             until=self._fence.until if self._next < self._fence.until else 0,
         )
 
@@ -130,6 +132,9 @@ class PartitionFold:
         touch, in_order = progress.touched.add, Applied.FOLDED
         for entry in entries:
             record = entry.record
+            if record is None and (since_ms := since_of(entry.key)) is not None:
+                self._since = max(self._since, since_ms)
+                continue
             if record is None:
                 counts[3] += 1
                 progress.refused.append(RefusedEntry("poison", entry))

@@ -35,7 +35,7 @@ _ANY_TIME = Slot("last_time", None)
 class Reading(NamedTuple):
     """Features of one entity at one time: values in the order of the view (NaN: none), the newest event's time in ms (None: all of its
     events still wait for their time), and whether each value is complete (False: tiles it needs were dropped, since the time asked for
-    lies too far back)."""
+    lies too far back, or hold less than they should, since the view was fed later)."""
 
     values: list[float]
     newest_ms: int | None
@@ -184,23 +184,27 @@ class ViewKernel:
         begun = tiles.select(NEVER, index)
         return int(begun[-1, self.resolutions[0].layout.place(_ANY_TIME)]) if len(begun) else NEVER
 
-    def read(self, value: bytes, time_ms: int) -> Reading:
+    def read(self, value: bytes, time_ms: int, since_ms: int = 0) -> Reading:
         """The view's features from a stored value, as of `time_ms`: windows are merged here, and empty as time passes.
+
+        `since_ms`: since when the view is fed (see `Fence.since`); a window is complete once all its tiles began after that, a whole life never.
 
         A window w with tile r covers the tiles floor((t - w) / r) to floor(t / r). Raises CorruptState.
         """
-        return self._merge(*self.packing.read(value), time_ms)
+        return self._merge(*self.packing.read(value), time_ms, since_ms)
 
-    def read_state(self, state: EntityState, time_ms: int) -> Reading:
+    def read_state(self, state: EntityState, time_ms: int, since_ms: int = 0) -> Reading:
         """`read(encode(state), time_ms)`, without the checksum and the copy of everything: training reads every state many times."""
-        return self._merge(state.newest, self.packing.passed(state.head), list(self.packing.view(state)), time_ms)
+        return self._merge(state.newest, self.packing.passed(state.head), list(self.packing.view(state)), time_ms, since_ms)
 
-    def _merge(self, newest: int, passed: int, tiles: Sequence[TileRows], time_ms: int) -> Reading:
+    def _merge(self, newest: int, passed: int, tiles: Sequence[TileRows], time_ms: int, since_ms: int) -> Reading:
         values, complete = [math.nan] * len(self.view.served), [True] * len(self.view.served)
         least_age_ms = 0.0 if self._waits else -math.inf  # an event whose tile has begun but whose own time has not
         for r, window_ms, features in self._windows:
             selected, whole = self._select(self.resolutions[r], tiles[r], window_ms, time_ms)
             whole = whole if window_ms else newest <= time_ms + self._finest_ms
+            if since_ms:
+                whole = whole and window_ms > 0 and _begin_ms(self.resolutions[r], window_ms, time_ms) >= since_ms
             merged = self.resolutions[r].layout.merge(selected)
             for i, read, places, is_age in features:
                 values[i] = read(max(time_ms - merged[places[0]], least_age_ms)) if is_age else read(*[merged[place] for place in places])
@@ -225,6 +229,11 @@ def _slots_text(slots: Sequence[Slot]) -> str:
     """Slots as they stand in the text of a definition; a single one has a comma after it."""
     texts = [f"Slot(kind={slot.kind!r}, column={slot.column!r})" for slot in slots]
     return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
+
+
+def _begin_ms(resolution: _Resolution, window_ms: int, time_ms: int) -> int:
+    """When the oldest tile of a window begins."""
+    return (time_ms - window_ms) // resolution.tile_ms * resolution.tile_ms
 
 
 def _holds(ids: bytes, digest: bytes) -> bool:

@@ -19,6 +19,7 @@ from tidemill.errors import AbsentColumns
 from tidemill.kernel.fold import LogEntry, PartitionFold
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import Reading, ViewKernel
+from tidemill.records import since_of
 
 _CHUNK_ROWS = 50_000
 Ints = npt.NDArray[np.int64]
@@ -35,15 +36,17 @@ class Question(NamedTuple):
 class PartitionLog:
     """The rows of one partition of a view, in offset order, as the offline store has them.
 
-    Raises AbsentColumns when some were written before the view folded what it folds now.
+    `since_ms`: since when the view is fed (see `Fence.since`). Raises AbsentColumns when some rows were written before the view folded what it
+    folds now.
     """
 
-    def __init__(self, view: FeatureView, table: pa.Table) -> None:
+    def __init__(self, view: FeatureView, table: pa.Table, since_ms: int | None = None) -> None:
         self.view = view
         self._table = table
         self._offsets: Ints = table["offset"].to_numpy()
         self._values = _values_class(view)
         self._check_columns()
+        self.since_ms = told_since(table) if since_ms is None else since_ms
 
     def _check_columns(self) -> None:
         """A field that may not be null is null in undecodable rows, and else only where its record lacks it."""
@@ -83,7 +86,8 @@ class PartitionLog:
         table = table.set_column(
             table.schema.get_field_index("source_partition"), "source_partition", pa.array(np.zeros(len(table), np.int32))
         )
-        return KnownLog(self.view, table.set_column(table.schema.get_field_index("source_offset"), "source_offset", positions))
+        table = table.set_column(table.schema.get_field_index("source_offset"), "source_offset", positions)
+        return KnownLog(self.view, table, self.since_ms)
 
     def entries(self, start: int = 0, end: int | None = None) -> Iterator[LogEntry]:
         """The records of rows start to end, as a worker decodes them; one that could not be decoded has no `record`."""
@@ -106,6 +110,14 @@ class KnownLog(PartitionLog):
         """How many records were known at each time."""
         known: Ints = self._table["known"].to_numpy()
         return known.searchsorted(times_ms, "right")
+
+
+def told_since(rows: pa.Table) -> int:
+    """Since when the view is fed, as rows of its log tell; 0 when they do not."""
+    if "key" not in rows.schema.names or not rows["time"].null_count:
+        return 0
+    told = [since_of(key.encode()) for key in rows.filter(pc.field("time").is_null())["key"].to_pylist()]
+    return max((since_ms for since_ms in told if since_ms is not None), default=0)
 
 
 def resent(partitions: Ints, offsets: Ints) -> npt.NDArray[np.bool_]:
@@ -149,5 +161,5 @@ def answer(kernel: ViewKernel, log: PartitionLog, questions: Sequence[Question])
             folded = rows
         state = states.get(entity)
         if state is not None:
-            answers[i] = kernel.read_state(state, time_ms)
+            answers[i] = kernel.read_state(state, time_ms, log.since_ms)
     return answers

@@ -22,12 +22,13 @@ from tidemill.redis.client import RedisClient
 class Stored(NamedTuple):
     """What the store holds for one entity of one view (None: nothing), and the fence of its partition.
 
-    `rebuilding`: the partition has not caught up with what was served before, so its values are not given.
+    `rebuilding`: the partition has not caught up with what was served before, so its values are not given. `since_ms`: see `Fence.since`.
     """
 
     value: bytes | None
     fence: StampEntry
     rebuilding: bool = False
+    since_ms: int = 0
 
 
 class _Fence(msgspec.Struct, frozen=True):
@@ -38,6 +39,7 @@ class _Fence(msgspec.Struct, frozen=True):
     partitions: int
     until: int = 0
     builder: str = ""
+    since: int = 0
 
 
 class _Keys(NamedTuple):
@@ -78,13 +80,13 @@ class OnlineReader:
         if not keys:
             return []
         found = await self._link.mget(keys)
-        stamps: dict[int, tuple[StampEntry, bool]] = {}
+        stamps: dict[int, tuple[StampEntry, bool, int]] = {}
         stored = []
         for kernel, partition, fence, state in places:
             if fence not in stamps:
                 stamps[fence] = _stamp(kernel, partition, found[fence])
-            stamp, rebuilding = stamps[fence]
-            stored.append(Stored(None if rebuilding else found[state], stamp, rebuilding))
+            stamp, rebuilding, since_ms = stamps[fence]
+            stored.append(Stored(None if rebuilding else found[state], stamp, rebuilding, since_ms))
         return stored
 
 
@@ -93,11 +95,11 @@ def stamp_of(stored: Iterable[Stored]) -> list[StampEntry]:
     return list(dict.fromkeys(item.fence for item in stored))
 
 
-def _stamp(kernel: ViewKernel, partition: int, data: bytes | None) -> tuple[StampEntry, bool]:
-    """A partition's position, and whether it is being rebuilt."""
+def _stamp(kernel: ViewKernel, partition: int, data: bytes | None) -> tuple[StampEntry, bool, int]:
+    """A partition's position, whether it is being rebuilt, and since when it is fed."""
     view = kernel.view
     if data is None:
-        return StampEntry(view.log, partition, 0), True
+        return StampEntry(view.log, partition, 0), True, 0
     try:
         fence = _decode_fence(data)
     except msgspec.DecodeError as error:
@@ -110,4 +112,4 @@ def _stamp(kernel: ViewKernel, partition: int, data: bytes | None) -> tuple[Stam
             f"declares {kernel.definition} with {view.partitions}",
             mend=f"run feature computation and this service on the same project; to have the view made anew: tidemill rebuild {view.name}",
         )
-    return StampEntry(view.log, partition, fence.next), bool(fence.builder) or fence.next < fence.until
+    return StampEntry(view.log, partition, fence.next), bool(fence.builder) or fence.next < fence.until, fence.since

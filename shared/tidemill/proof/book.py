@@ -20,6 +20,7 @@ from tidemill.kernel.fold import LogEntry
 from tidemill.offline.history import PartitionLog
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore, Snapshot
+from tidemill.records import since_of
 
 SLICE_ROWS = 200_000
 _RETRY_SECONDS = 0.5
@@ -57,14 +58,14 @@ def between(partition: int, start: int, end: int) -> pc.Expression:
 
 
 class PartitionBook:
-    """The rows of one partition below `next`. `resent`: offsets of records that were sent twice; `rows_of`: rows by entity."""
+    """The rows of one partition below `next`, and since when they are fed. `resent`: offsets of records that were sent twice; `rows_of`: rows by entity."""
 
     def __init__(self, view: FeatureView, partition: int) -> None:
         self._view, self._partition = view, partition
         self._restart()
 
     def _restart(self) -> None:
-        self.next, self.proof, self.poison = 0, 0, 0
+        self.next, self.proof, self.poison, self.since_ms = 0, 0, 0, 0
         self.sources: dict[int, int] = {}
         self.resent: set[int] = set()
         self.rows_of: dict[str, int] = {}
@@ -84,7 +85,13 @@ class PartitionBook:
         for counted in pc.value_counts(rows["key"]).to_pylist():
             self.rows_of[counted["values"]] = self.rows_of.get(counted["values"], 0) + counted["counts"]
         usable = rows.filter(pc.field("time").is_valid())
-        self.poison += len(rows) - len(usable)
+        told = [
+            since_ms
+            for key in rows.filter(pc.field("time").is_null())["key"].to_pylist()
+            if (since_ms := since_of(key.encode())) is not None
+        ]
+        self.since_ms = max([self.since_ms, *told])
+        self.poison += len(rows) - len(usable) - len(told)
         partitions, offsets = usable["source_partition"].to_numpy(), usable["source_offset"].to_numpy()
         places = usable["offset"].to_numpy()
         for source in map(int, np.unique(partitions)):
@@ -95,7 +102,14 @@ class PartitionBook:
 
     def differing(self, fence: Fence) -> str:
         """What a fence at `next` says otherwise than the rows, as far as that can be told without folding them; empty: nothing."""
-        expected = {"next": self.next, "proof": self.proof, "sources": self.sources, "resent": len(self.resent), "poison": self.poison}
+        expected = {
+            "next": self.next,
+            "proof": self.proof,
+            "sources": self.sources,
+            "resent": len(self.resent),
+            "poison": self.poison,
+            "since_ms": self.since_ms,
+        }
         pairs = [(name, getattr(fence, name), wanted) for name, wanted in expected.items()]
         return "; ".join(f"{name} is {found!r}, the rows give {wanted!r}" for name, found, wanted in pairs if found != wanted)
 

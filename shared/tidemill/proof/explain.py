@@ -111,7 +111,7 @@ async def explain(view: FeatureView, entity: str, audit: PartitionAudit, online:
         _side(kernel, decoded),
         _side(kernel, state),
         damaged,
-        _features(kernel, decoded, state, time_ms, rebuilding=rebuilding),
+        _features(kernel, decoded, state, time_ms, audit.since_ms, rebuilding=rebuilding),
         [] if building else differences(kernel, stored, None if state is None else kernel.encode(state)),
     )
 
@@ -138,11 +138,11 @@ def _side(kernel: ViewKernel, state: EntityState | None) -> Side | None:
 
 
 def _features(
-    kernel: ViewKernel, online: EntityState | None, offline: EntityState | None, time_ms: int, *, rebuilding: bool
+    kernel: ViewKernel, online: EntityState | None, offline: EntityState | None, time_ms: int, since_ms: int, *, rebuilding: bool
 ) -> list[FeatureShown]:
     view = kernel.view
-    here = withheld(view) if rebuilding else _served(kernel, online, time_ms)
-    there, tiles = _served(kernel, offline, time_ms), {} if offline is None else tiles_of(kernel, offline)
+    here = withheld(view) if rebuilding else _served(kernel, online, time_ms, since_ms)
+    there, tiles = _served(kernel, offline, time_ms, since_ms), {} if offline is None else tiles_of(kernel, offline)
     shown = []
     for i, feature in enumerate(view.served):
         length, window = feature.tile_ms, feature.window_ms
@@ -153,8 +153,8 @@ def _features(
     return shown
 
 
-def _served(kernel: ViewKernel, state: EntityState | None, time_ms: int) -> Served:
-    return serve(kernel.view, None if state is None else kernel.read_state(state, time_ms), time_ms)
+def _served(kernel: ViewKernel, state: EntityState | None, time_ms: int, since_ms: int) -> Served:
+    return serve(kernel.view, None if state is None else kernel.read_state(state, time_ms, since_ms), time_ms)
 
 
 def _value(served: Served, i: int) -> tuple[float | None, Status]:

@@ -87,6 +87,11 @@ class PartitionAudit:
         """Of the view."""
         return self._kernel
 
+    @property
+    def since_ms(self) -> int:
+        """Since when the view is fed, as the rows read so far tell (see `Fence.since`)."""
+        return self._book.since_ms
+
     def rows(self) -> int:
         """How many rows the offline store has of the partition."""
         snapshot = self.snapshot(0)

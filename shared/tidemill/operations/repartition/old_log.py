@@ -17,11 +17,11 @@ from tidemill.declarations.project import Project
 from tidemill.errors import UnknownTable
 from tidemill.kafka.dense_reader import DenseReader
 from tidemill.kernel.fold import LogEntry
-from tidemill.offline.history import Ints, PartitionLog, resent
+from tidemill.offline.history import Ints, PartitionLog, resent, told_since
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable, view_table
 from tidemill.operations.repartition.merge import merge
-from tidemill.records import ViewRecord, encode
+from tidemill.records import ViewRecord, encode, since_of, since_record
 from tidemill.runtime.settings import KafkaSettings
 
 FETCH_SECONDS, FETCH_RECORDS = 1.0, 50_000
@@ -61,6 +61,7 @@ class OldLog:
 
     def __init__(self, view: FeatureView, tables: Sequence[pa.Table], partitions: int) -> None:
         self.view, self.undecodable, self.sent_twice = view, 0, 0
+        self._partitions, self.since_ms = partitions, max((told_since(table) for table in tables), default=0)
         self._parts = [self._spread(table, partitions) for table in tables]
 
     def _spread(self, table: pa.Table, partitions: int) -> Part:
@@ -68,7 +69,8 @@ class OldLog:
         usable = np.flatnonzero(table["time"].is_valid().to_numpy(zero_copy_only=False))
         of_usable = table.select(["source_partition", "source_offset"]).take(usable)
         twice = usable[resent(of_usable["source_partition"].to_numpy(), of_usable["source_offset"].to_numpy())]
-        self.undecodable += len(table) - len(usable)
+        told = sum(since_of(key.encode()) is not None for key in table.filter(table["time"].is_null())["key"].to_pylist())
+        self.undecodable += len(table) - len(usable) - told
         self.sent_twice += len(twice)
         left_out = np.ones(len(table), bool)
         left_out[usable] = False
@@ -77,8 +79,9 @@ class OldLog:
         return Part(table, destinations)
 
     def count(self, partition: int | None = None) -> int:
-        """How many records go to a new partition, or to all."""
-        return int(sum(((p.destinations >= 0) if partition is None else p.destinations == partition).sum() for p in self._parts))
+        """How many records go to a new partition, or to all. Where the view was fed later, each new partition begins with a record that says so."""
+        told = 0 if not self.since_ms else self._partitions if partition is None else 1
+        return told + int(sum(((p.destinations >= 0) if partition is None else p.destinations == partition).sum() for p in self._parts))
 
     def sources(self) -> dict[int, int]:
         """The last offset of each partition of the application's topic."""
@@ -99,6 +102,8 @@ class OldLog:
 
     def copies(self, partition: int) -> Iterator[Copy]:
         """The records of a new partition, in order."""
+        if self.since_ms:
+            yield Copy(*since_record(self.since_ms), False)
         shares = self._shares(partition)
         entries = [PartitionLog(self.view, share).entries() for share in shares]
         sources = [list(zip(*(share[name].to_pylist() for name in ("source_partition", "source_offset")), strict=True)) for share in shares]
