@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from deltalake import DeltaTable
 
@@ -95,7 +96,7 @@ def fences(values: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
     for view in golden().views.values():
         for partition in range(view.partitions):
             fence = Fence.decode(values[fence_key(golden().name, view.log, partition)])
-            fields = {name: getattr(fence, name) for name in fence.__struct_fields__}
+            fields = {name: value for name in fence.__struct_fields__ if (value := getattr(fence, name)) is not msgspec.UNSET}
             found[f"{view.log}[{partition}]"] = fields | {"sources": sorted([*pair] for pair in fence.sources.items())}
     return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from tests.features.rig import until
@@ -116,7 +117,10 @@ def _count(town: Town, at_ms: int) -> int:
 def _rows_say_the_same(town: Town, served: dict[str, tuple[Any, str]], at_ms: int) -> None:
     view = load_project(town.folder).views["new"]
     partition, store = partition_of(b"a", view.partitions), OfflineStore(town.stack.offline)
-    rows = lambda: store.scan(view_folder(view.log), filters=pc.field("partition") == partition)  # noqa: E731
+
+    def rows() -> pa.Table:
+        return store.scan(view_folder(view.log), filters=pc.field("partition") == partition)
+
     until(lambda: rows()["time"].to_pylist()[-1:] == [at_ms], lambda: f"{rows().to_pylist()}")
     log = PartitionLog(view, rows())
     (reading,) = answer(ViewKernel(view), log, [Question(len(log), b"a", at_ms)])

@@ -22,7 +22,7 @@ from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import ViewKernel
 from tidemill.offline.tables import view_table
 from tidemill.operations.repartition.old_log import OldLog, is_moved, moved_source
-from tidemill.records import ViewRecord, encode
+from tidemill.records import ViewRecord, encode, since_record
 
 PAID = Event("paid", {"at": int, "card": str, "amount": float | None, "shop": str}, time="at")
 VIEW = FeatureView(
@@ -84,6 +84,22 @@ def folded(view: FeatureView, logs: Logs) -> tuple[dict[bytes, bytes], list[Part
         values |= {key: kernel.encode(state) for key, state in states.items()}
         folds.append(fold)
     return values, folds
+
+
+@given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 5))
+def test_a_copy_knows_since_when_it_is_fed(seed: int, first: int, second: int) -> None:
+    """Each new partition begins with the record that tells it, which is neither lost nor counted as undecodable; values are the same."""
+    view, told = replace(VIEW, partitions=first), since_record(1_790_000_000_000)
+    logs = [[told, *log] for log in Writers(view, random.Random(seed)).write(12)]
+    expected, folds = folded(view, logs)
+    old = OldLog(view, read(view, logs), second)
+    new = copied(old, second)
+    values, copies = folded(replace(view, partitions=second), new)
+    assert values == expected
+    assert {fold.fence.since_ms for fold in copies} == {1_790_000_000_000}
+    assert [old.count(p) for p in range(second)] == [len(log) for log in new]
+    assert old.count() == sum(map(len, new))
+    assert old.undecodable == sum(fold.fence.poison for fold in folds)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 5), st.integers(1, 5))
