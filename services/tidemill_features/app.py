@@ -9,7 +9,6 @@ from functools import partial
 import faust
 
 from tidemill.declarations.project import Project
-from tidemill.errors import KafkaUnavailable, TopicMismatch
 from tidemill.online.writer import OnlineWriter
 from tidemill.redis.client import keep_asking, redis_client
 from tidemill.runtime.asgi import OpsApp
@@ -18,7 +17,7 @@ from tidemill.runtime.service import run_together, run_workers
 from tidemill.runtime.settings import HttpSettings, KafkaSettings, RedisSettings
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.topics import dead_letters_topic
-from tidemill.streams.view_logs import ensure_logs
+from tidemill.streams.view_logs import need_topics
 from tidemill_features.dead_letters import DeadLetterTopic
 from tidemill_features.faust_transport import batched_app
 from tidemill_features.settings import FeaturesSettings
@@ -26,7 +25,6 @@ from tidemill_features.watch import Watch
 from tidemill_features.worker import Worker
 
 REDIS_TIMEOUT_SECONDS = 3.0
-RETRY_SECONDS = 1.0
 STOP_SECONDS = 8.0  # Faust may wait for a Kafka that is away
 
 
@@ -41,7 +39,8 @@ async def serve(project: Project, http: HttpSettings, kafka: KafkaSettings, redi
         )
         async with letters, redis_link as link:
             worker = Worker(project, OnlineWriter(link, project.name), features.cache_mb << 20, letters)
-            await _topics_ready(project, worker, board, kafka, pulse)
+            needed = [*worker.topics, dead_letters_topic(project.name)]
+            await need_topics(kafka, project, partial(board.down, "kafka"), [pulse], needed)
             app = batched_app(f"{project.name}.features", kafka, worker.topics, worker.positions, worker.handle)
             await run_together(Watch(app, worker, board, kafka, pulse).run(), _fold(app), keep_asking(link))
 
@@ -58,16 +57,3 @@ async def _fold(app: faust.App) -> None:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(STOP_SECONDS):
                 await app.stop()
-
-
-async def _topics_ready(project: Project, worker: Worker, board: HealthBoard, kafka: KafkaSettings, pulse: Pulse) -> None:
-    """Return once Kafka and the view topics are there; a topic of another shape, or a log that is not filled, is refused until somebody has mended it."""
-    while True:
-        pulse.beat()
-        try:
-            await ensure_logs(kafka, project, [*worker.topics, dead_letters_topic(project.name)])
-        except (KafkaUnavailable, TopicMismatch) as error:
-            board.down("kafka", str(error))
-            await asyncio.sleep(RETRY_SECONDS)
-        else:
-            return

@@ -108,10 +108,10 @@ class Registry:
         """Follow the deployments, for ever. While Kafka is away the loaded models go on serving."""
         await supervise(self._follow, self._away, [self.pulse], waited_for=(Exception,))
 
-    def _away(self, reason: str) -> None:
-        log.warning("cannot read deployments", topic=self._topic, reason=reason)
+    def _away(self, error: Exception) -> None:
+        log.warning("cannot read deployments", topic=self._topic, reason=str(error))
         if not self._read_whole:
-            self._on_change(f"cannot read deployments: {reason}")
+            self._on_change(f"cannot read deployments: {error}")
 
     async def _follow(self) -> None:
         self.pulse.beat()

@@ -10,7 +10,6 @@ from fastapi import FastAPI
 
 from tidemill.declarations.project import Project
 from tidemill.errors import KafkaUnavailable, UnfilledLog
-from tidemill.kafka.admin import wait_for_kafka
 from tidemill.runtime import metrics
 from tidemill.runtime.asgi import Scope
 from tidemill.runtime.health import HealthBoard
@@ -18,8 +17,9 @@ from tidemill.runtime.http import add_ops_routes, fastapi_app
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.routes import HotRoute, add_hot_route
 from tidemill.runtime.service import run_together, run_workers
+from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
-from tidemill.streams.view_logs import ensure_logs
+from tidemill.streams.view_logs import need_topics
 from tidemill_ingestion.consumer import EventConsumer
 from tidemill_ingestion.events import Envelope
 from tidemill_ingestion.http_api import MAX_BODY_BYTES, EventsEndpoint
@@ -29,8 +29,6 @@ from tidemill_ingestion.watch import Watch
 
 log = get_logger(__name__)
 
-RETRY_SECONDS = 1.0
-ANSWER_SECONDS = 3.0
 STOP_SECONDS = 5.0
 
 
@@ -50,32 +48,23 @@ class Ingestion:
         await run_workers(app, self._settings.http, self._route(), [self._pulse], self._board)
 
     async def _route(self) -> None:
+        """Wait for Kafka and for logs that are filled, create the topics, connect the publisher; then route."""
+        kafka, pulses = self._settings.kafka, [self._pulse]
         try:
-            await self._prepare()
-            while True:
-                try:
-                    async with EventConsumer(self._settings.kafka, self._project, self._member()) as consumer:
-                        await self._run(consumer)
-                except KafkaUnavailable as error:
-                    await self._away(error)
+            await need_topics(kafka, self._project, self._waits, pulses, waited_for=(KafkaUnavailable, UnfilledLog))
+            await supervise(self._publisher.start, self._waits, pulses)
+            await supervise(self._follow, self._waits, pulses, (KafkaUnavailable,))
         finally:
             await self._publisher.close()
 
-    async def _prepare(self) -> None:
-        """Wait for Kafka and for logs that are filled, create the topics, connect the publisher."""
-        while True:
-            try:
-                await wait_for_kafka(self._settings.kafka, ANSWER_SECONDS)
-                await ensure_logs(self._settings.kafka, self._project)
-                await self._publisher.start()
-                return
-            except KafkaUnavailable as error:
-                await self._away(error)
-            except UnfilledLog as error:
-                self._board.up("kafka")
-                self._board.down("routing", str(error))
-                self._pulse.beat()
-                await asyncio.sleep(RETRY_SECONDS)
+    async def _follow(self) -> None:
+        async with EventConsumer(self._settings.kafka, self._project, self._member()) as consumer:
+            await run_together(_routing(consumer), Watch(consumer, self._board, self._settings.kafka, self._pulse).run())
+
+    def _waits(self, error: Exception) -> None:
+        away = isinstance(error, KafkaUnavailable)
+        self._board.report("kafka", str(error) if away else None)
+        self._board.down("routing", "waiting for Kafka" if away else error)
 
     def _member(self) -> str | None:
         """A name that this process keeps over restarts, so that it takes its partitions back at once instead of waiting for its own death
@@ -83,15 +72,6 @@ class Ingestion:
         """
         http = self._settings.http
         return f"{socket.gethostname()}-{http.port}" if http.port else None
-
-    async def _away(self, error: KafkaUnavailable) -> None:
-        self._board.down("kafka", str(error))
-        self._board.down("routing", "waiting for Kafka")
-        self._pulse.beat()
-        await asyncio.sleep(RETRY_SECONDS)
-
-    async def _run(self, consumer: EventConsumer) -> None:
-        await run_together(_routing(consumer), Watch(consumer, self._board, self._settings.kafka, self._pulse).run())
 
 
 async def _routing(consumer: EventConsumer) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tidemill.declarations.project import Project, load_project
-from tidemill.offline.mirror import Mirror, need_topics
+from tidemill.offline.mirror import Mirror
 from tidemill.offline.positions import PositionsApp
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable, outcomes_table, requests_table, view_table
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.service import run_together, run_workers
+from tidemill.streams.view_logs import need_topics
 from tidemill_offline.settings import OfflineWriterSettings
 
 
@@ -26,7 +29,8 @@ async def run(settings: OfflineWriterSettings) -> None:
     pulses = [mirror.pulse for mirror in mirrors]
 
     async def work() -> None:
-        await need_topics(project, settings.kafka, board, [mirror.table.topic for mirror in mirrors], pulses)
+        await need_topics(settings.kafka, project, partial(board.down, "topics"), pulses, [mirror.table.topic for mirror in mirrors])
+        board.up("topics")
         await run_together(*(mirror.run() for mirror in mirrors))
 
     await run_workers(PositionsApp(board, mirrors), settings.http, work(), pulses, board)

@@ -15,8 +15,9 @@ from tidemill.kafka.waves import send_wave
 from tidemill.names import LogName, log_name
 from tidemill.records import LogRecord, encode
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.marks import read_marks
 from tidemill.streams.topics import logs_topic, view_topic
-from tidemill.streams.view_logs import check_logs, ensure_logs, log_in_use, read_marks
+from tidemill.streams.view_logs import check_logs, ensure_logs, log_in_use
 
 P4, P8, P16 = log_name("cards", 4), log_name("cards", 8), log_name("cards", 16)
 
@@ -81,7 +82,7 @@ async def test_a_changed_count_is_refused_until_the_log_is_filled(kafka: str, to
     marks = [mark(P8, filled=False), mark(P8, filled=True)]
     for told in marks:
         await write(settings, logs_topic(topic_prefix), encode(told))
-    assert await read_marks(settings, new) == marks
+    assert await read_marks(settings, new.name) == marks
     await ensure_logs(settings, new)
     with pytest.raises(UnfilledLog) as refused:
         await check_logs(settings, old, old.views.values())
@@ -95,7 +96,7 @@ async def test_a_mark_that_cannot_be_read(kafka: str, topic_prefix: str) -> None
     await ensure_logs(settings, project)
     await write(settings, logs_topic(topic_prefix), b"{}")
     with pytest.raises(TopicMismatch, match="topic of logs cannot be read"):
-        await read_marks(settings, project)
+        await read_marks(settings, project.name)
 
 
 def test_the_way_out_names_every_view() -> None:

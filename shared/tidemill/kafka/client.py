@@ -124,7 +124,7 @@ async def close_producer(producer: AIOKafkaProducer, timeout_seconds: float = 10
 
 
 def consumer(settings: KafkaSettings, *topics: str, group: str | None = None, **overrides: Any) -> AIOKafkaConsumer:
-    """A consumer that never commits by itself and never resets its position silently, to be started and stopped by the caller.
+    """A consumer that never commits by itself and never resets its position silently, to be started and stopped by the caller; `started_consumer` does both.
 
     A partition without a committed offset raises NoOffsetForPartitionError and a position the log no longer holds raises
     OffsetOutOfRangeError from `getmany`: seek every assigned partition, or pass `auto_offset_reset`.
@@ -143,6 +143,21 @@ def consumer(settings: KafkaSettings, *topics: str, group: str | None = None, **
     made = AIOKafkaConsumer(*topics, **options | overrides)
     pace_metadata(client_of(made))
     return made
+
+
+@asynccontextmanager
+async def started_consumer(
+    settings: KafkaSettings, *topics: str, group: str | None = None, **overrides: Any
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer that is connected, and closed at the end. Raises KafkaUnavailable, also for what Kafka's client raises inside."""
+    made = consumer(settings, *topics, group=group, **overrides)
+    try:
+        with kafka_errors(settings):
+            async with asyncio.timeout(KAFKA_SECONDS):
+                await made.start()
+            yield made
+    finally:
+        await close_consumer(made)
 
 
 async def close_consumer(consumer: AIOKafkaConsumer, timeout_seconds: float = 10.0) -> None:

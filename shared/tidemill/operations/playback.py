@@ -27,7 +27,7 @@ from tidemill.declarations import Model, Recording
 from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
 from tidemill.kafka.admin import admin
-from tidemill.kafka.client import close_producer, consumer, producer
+from tidemill.kafka.client import started_consumer, started_producer
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.kernel.fences import position
 from tidemill.online.keys import fence_key
@@ -273,14 +273,12 @@ def steps(recording: Recording, start_ms: int, end_ms: int, step_ms: int) -> Ite
 
 @asynccontextmanager
 async def open_playback(project: Project, bootstrap_servers: str, redis_url: str) -> AsyncIterator[Playback]:
-    """Connects to a running stack."""
+    """Connects to a running stack. Raises KafkaUnavailable, also for what Kafka's client raises inside."""
     kafka = KafkaSettings(bootstrap_servers=bootstrap_servers)
-    async with redis_client(redis_url, timeout_seconds=5) as link, admin(kafka) as groups:
-        client, reader = producer(kafka), consumer(kafka)
-        try:
-            await client.start()
-            await reader.start()
-            yield Playback(project, link, client, reader, groups)
-        finally:
-            await reader.stop()
-            await close_producer(client)
+    async with (
+        redis_client(redis_url, timeout_seconds=5) as link,
+        admin(kafka) as groups,
+        started_producer(kafka) as client,
+        started_consumer(kafka) as reader,
+    ):
+        yield Playback(project, link, client, reader, groups)

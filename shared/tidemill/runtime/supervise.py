@@ -22,14 +22,14 @@ RETRY_SECONDS = 1.0
 
 async def supervise(
     body: Callable[[], Awaitable[T]],
-    tell: Callable[[str], None],
+    tell: Callable[[Exception], None],
     pulses: Iterable[Pulse] = (),
     waited_for: tuple[type[Exception], ...] = (TidemillError,),
     pause_seconds: float = RETRY_SECONDS,
 ) -> T:
     """Runs `body` until it returns, and returns what it returned. Raises what it raises, unless that is `waited_for`.
 
-    Such an error is told with its reason, the pulses beat, and after a pause the body begins anew. One that is not ours, which only a worker waits
+    Such an error is told, the pulses beat, and after a pause the body begins anew. One that is not ours, which only a worker waits
     for that must never fall silent, is logged with its trace too.
     """
     pulses = list(pulses)
@@ -39,7 +39,7 @@ async def supervise(
         except waited_for as error:
             if not isinstance(error, TidemillError):
                 log.error("a worker begins anew", exc_info=error)
-            tell(str(error) or type(error).__name__)
+            tell(error)
         for pulse in pulses:
             pulse.beat()
         await asyncio.sleep(pause_seconds)
