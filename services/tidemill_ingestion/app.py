@@ -8,7 +8,7 @@ from typing import cast
 
 from fastapi import FastAPI
 
-from tidemill.declarations.project import Project
+from tidemill.declarations.project import Project, load_project
 from tidemill.errors import KafkaUnavailable, UnfilledLog
 from tidemill.runtime import metrics
 from tidemill.runtime.asgi import Scope
@@ -16,7 +16,7 @@ from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.http import add_ops_routes, fastapi_app
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.routes import HotRoute, add_hot_route
-from tidemill.runtime.service import run_together, run_workers
+from tidemill.runtime.service import Service, run_together
 from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.view_logs import need_topics
@@ -32,39 +32,45 @@ log = get_logger(__name__)
 STOP_SECONDS = 5.0
 
 
+def build(settings: IngestionSettings) -> Service:
+    """The service, not yet running. Raises ProjectError and DeclarationError."""
+    parts = Ingestion(settings, load_project(settings.project.project))
+    return Service(settings, parts.board, parts.app, parts.run, parts.pulses)
+
+
 class Ingestion:
-    """The service: `run` returns after SIGTERM or SIGINT, and raises what it cannot recover from."""
+    """The parts of the service, wired: `app` answers while `run` routes."""
 
     def __init__(self, settings: IngestionSettings, project: Project) -> None:
         self._settings = settings
         self._project = project
-        self._board = HealthBoard("kafka", "routing")
         self._publisher = Publisher(settings.kafka)
         self._pulse = Pulse("routing")
+        self.board = HealthBoard("kafka", "routing")
+        self.pulses = [self._pulse]
+        self.app = create_app(project, self.board, self._publisher)
 
     async def run(self) -> None:
-        """Serve HTTP at once, route as soon as Kafka answers. Raises SettingsError, TopicMismatch and TopicRecreated."""
-        app = create_app(self._project, self._board, self._publisher)
-        await run_workers(app, self._settings.http, self._route(), [self._pulse], self._board)
+        """Wait for Kafka and for logs that are filled, create the topics, connect the publisher; then route, for ever.
 
-    async def _route(self) -> None:
-        """Wait for Kafka and for logs that are filled, create the topics, connect the publisher; then route."""
-        kafka, pulses = self._settings.kafka, [self._pulse]
+        Raises TopicMismatch and TopicRecreated.
+        """
+        kafka = self._settings.kafka
         try:
-            await need_topics(kafka, self._project, self._waits, pulses, waited_for=(KafkaUnavailable, UnfilledLog))
-            await supervise(self._publisher.start, self._waits, pulses)
-            await supervise(self._follow, self._waits, pulses, (KafkaUnavailable,))
+            await need_topics(kafka, self._project, self._waits, self.pulses, waited_for=(KafkaUnavailable, UnfilledLog))
+            await supervise(self._publisher.start, self._waits, self.pulses)
+            await supervise(self._follow, self._waits, self.pulses, (KafkaUnavailable,))
         finally:
             await self._publisher.close()
 
     async def _follow(self) -> None:
         async with EventConsumer(self._settings.kafka, self._project, self._member()) as consumer:
-            await run_together(_routing(consumer), Watch(consumer, self._board, self._settings.kafka, self._pulse).run())
+            await run_together(_routing(consumer), Watch(consumer, self.board, self._settings.kafka, self._pulse).run())
 
     def _waits(self, error: Exception) -> None:
         away = isinstance(error, KafkaUnavailable)
-        self._board.report("kafka", str(error) if away else None)
-        self._board.down("routing", "waiting for Kafka" if away else error)
+        self.board.report("kafka", str(error) if away else None)
+        self.board.down("routing", "waiting for Kafka" if away else error)
 
     def _member(self) -> str | None:
         """A name that this process keeps over restarts, so that it takes its partitions back at once instead of waiting for its own death

@@ -10,7 +10,7 @@ from tidemill.offline.positions import PositionsApp
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable, outcomes_table, requests_table, view_table
 from tidemill.runtime.health import HealthBoard
-from tidemill.runtime.service import run_together, run_workers
+from tidemill.runtime.service import Service, run_together
 from tidemill.streams.view_logs import need_topics
 from tidemill_offline.settings import OfflineWriterSettings
 
@@ -20,8 +20,8 @@ def tables_of(project: Project) -> list[MirrorTable]:
     return [*(view_table(project, view) for view in project.views.values()), requests_table(project), outcomes_table(project)]
 
 
-async def run(settings: OfflineWriterSettings) -> None:
-    """Mirror all topics until SIGTERM. Raises ProjectError, DeclarationError or SettingsError when it cannot start."""
+def build(settings: OfflineWriterSettings) -> Service:
+    """The service, not yet running. Raises ProjectError and DeclarationError."""
     project = load_project(settings.project.project)
     board = HealthBoard("topics")
     store = OfflineStore(settings.offline.root)
@@ -33,4 +33,4 @@ async def run(settings: OfflineWriterSettings) -> None:
         board.up("topics")
         await run_together(*(mirror.run() for mirror in mirrors))
 
-    await run_workers(PositionsApp(board, mirrors), settings.http, work(), pulses, board)
+    return Service(settings, board, PositionsApp(board, mirrors), work, pulses)

@@ -10,15 +10,15 @@ from tidemill.offline.positions import PositionsApp
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import outcomes_table, predictions_table
 from tidemill.runtime.health import HealthBoard
-from tidemill.runtime.service import run_together, run_workers
+from tidemill.runtime.service import Service, run_together
 from tidemill.streams.topics import results_topic
 from tidemill.streams.view_logs import need_topics
 from tidemill_predlog.joiner import Joiner
 from tidemill_predlog.settings import PredictionLogSettings
 
 
-async def run(settings: PredictionLogSettings) -> None:
-    """Log and join until SIGTERM. Raises ProjectError, DeclarationError or SettingsError when it cannot start."""
+def build(settings: PredictionLogSettings) -> Service:
+    """The service, not yet running. Raises ProjectError and DeclarationError."""
     project = load_project(settings.project.project)
     board = HealthBoard("topics")
     store = OfflineStore(settings.offline.root)
@@ -33,4 +33,4 @@ async def run(settings: PredictionLogSettings) -> None:
         board.up("topics")
         await run_together(mirror.run(), joiner.run())
 
-    await run_workers(PositionsApp(board, [mirror]), settings.http, work(), pulses, board)
+    return Service(settings, board, PositionsApp(board, [mirror]), work, pulses)

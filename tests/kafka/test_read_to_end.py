@@ -55,23 +55,27 @@ class Scripted:
         return fetched
 
 
+async def slices(reader: Any, silent_seconds: float, pause_seconds: float = 0) -> int:
+    """How many slices it takes."""
+    count = 0
+    async for _ in read_to_end(reader, silent_seconds=silent_seconds):
+        count += 1
+        await asyncio.sleep(pause_seconds)
+    return count
+
+
 @given(
     st.lists(st.tuples(st.fixed_dictionaries({T0: st.integers(0, 5), T1: st.integers(0, 5)}), st.integers(0, 2)), max_size=20), st.data()
 )
-def test_it_ends_when_all_positions_are_reached(slices: list[tuple[dict[TopicPartition, int], int]], data: st.DataObject) -> None:
+def test_it_ends_when_all_positions_are_reached(moves: list[tuple[dict[TopicPartition, int], int]], data: st.DataObject) -> None:
     """By positions, not by records: offsets at the end that are no records do not hold it up, and nothing is fetched after the end."""
-    totals = {target: sum(moves[target] for moves, _ in slices) for target in (T0, T1)}
+    totals = {target: sum(move[target] for move, _ in moves) for target in (T0, T1)}
     ends = {target: data.draw(st.integers(0, total)) for target, total in totals.items()}
-    reader = Scripted(ends, slices)
-
-    async def read() -> int:
-        return len([fetched async for fetched in read_to_end(reader, silent_seconds=60)])  # type: ignore[arg-type]
-
-    turns = asyncio.run(read())
+    turns = asyncio.run(slices(Scripted(ends, moves), 60))
     reached = [0, 0]
     needed = 0
     while reached[0] < ends[T0] or reached[1] < ends[T1]:
-        reached = [reached[0] + slices[needed][0][T0], reached[1] + slices[needed][0][T1]]
+        reached = [reached[0] + moves[needed][0][T0], reached[1] + moves[needed][0][T1]]
         needed += 1
     assert turns == needed
 
@@ -80,22 +84,20 @@ async def test_silence_is_an_error() -> None:
     """When nothing comes although something is missing, it says what is missing after the deadline."""
     reader = Scripted({T0: 5, T1: 0}, [({T0: 3, T1: 0}, 0)])
     with pytest.raises(KafkaUnavailable, match=r"t\[0\] goes up to 5, but nothing has come from 3 on for 0.01 s"):
-        async for _ in read_to_end(reader, silent_seconds=0.01):  # type: ignore[arg-type]
-            await asyncio.sleep(0.006)
+        await slices(reader, 0.01, pause_seconds=0.006)
 
 
 async def test_silence_is_counted_anew_with_every_step() -> None:
     """A slow topic is no silent one."""
     reader = Scripted({T0: 20}, [({T0: 1}, 1)] * 20)
-    async for _ in read_to_end(reader, silent_seconds=0.05):  # type: ignore[arg-type]
-        await asyncio.sleep(0.01)
+    await slices(reader, 0.05, pause_seconds=0.01)
     assert reader.next == {T0: 20}
 
 
 def test_what_cannot_be_decoded_is_told_and_passed_over() -> None:
     """Bad records are told one by one with the reason, the others come in order; who is told may raise instead."""
     values = [b"1", b"", b"x", b"2", b"\xff", b"[" * 100_000, b"3"]
-    records = numbered([(None, value) for value in values])  # type: ignore[misc]
+    records = numbered([(None, value) for value in values])
     told: list[int] = []
     assert list(decoded_of({T0: records}, number, lambda record, _error: told.append(record.offset))) == [1, 2, 3]
     assert told == [1, 2, 4, 5]
