@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from tidemill.clock import now_ms
 from tidemill.declarations import Model
 from tidemill.declarations.project import Project
 from tidemill.errors import KafkaRefused, KafkaUnavailable
@@ -62,7 +63,7 @@ def train(project: Project, spec: str, model: Model, offline_root: str, until_ms
 async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> None:
     """Announces the version; inference swaps to it when it has loaded and checked it. Raises KafkaUnavailable."""
     manifest = trained.manifest
-    record = DeploymentRecord(manifest.model, manifest.version, trained.artifact, trained.sha256, _now_ms(), manifest.metrics)
+    record = DeploymentRecord(manifest.model, manifest.version, trained.artifact, trained.sha256, now_ms(), manifest.metrics)
     try:
         await append_deployment(kafka, project.name, record, ANNOUNCE_SECONDS)
     except (KafkaRefused, KafkaUnavailable) as error:
@@ -72,7 +73,7 @@ async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> No
 
 
 def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes) -> Manifest:
-    created = _now_ms()
+    created = now_ms()
     return Manifest(
         model=model.name,
         version=time.strftime("%Y%m%dT%H%M%S", time.gmtime(created / 1000)) + f"{created % 1000:03d}",
@@ -104,7 +105,3 @@ def _golden(engine: Engine, fitted: Fitted) -> list[GoldenRow]:
 
 def _params(fitted: Fitted, until_ms: int) -> dict[str, object]:
     return {"pipeline": type(fitted.pipeline).__name__, "until_ms": until_ms, "holdout_rows": len(fitted.holdout)}
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -97,7 +97,7 @@ async def test_a_check_refuses_every_route_of_every_service(name: str) -> None:
                 assert answer.status_code in (200, 405, 503), path
                 continue
             assert answer.status_code == 401, path
-            assert answer.json() == {"error": "nobody knows you", "mend": "bring the word"}
+            assert method == "HEAD" or answer.json() == {"error": "nobody knows you", "mend": "bring the word"}
         assert set(reached) <= OPEN
         known = await client.get("/metrics", headers={"authorization": "Bearer word"})
     assert (known.status_code, reached[-1]) == (200, "/metrics")
@@ -152,10 +152,10 @@ async def test_a_websocket_is_refused_in_its_own_way() -> None:
 
 async def test_through_a_real_server() -> None:
     """A refused client can go on with its connection."""
-    async with HttpServer(door(OpsApp(HealthBoard()), refuse), HttpSettings(port=0)) as server:
-        async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
-            assert (await client.post("/metrics", content=b"x" * 100_000)).status_code == 401
-            assert (await client.get("/metrics", headers={"authorization": "Bearer word"})).status_code == 200
+    server = HttpServer(door(OpsApp(HealthBoard()), refuse), HttpSettings(port=0))
+    async with server, httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+        assert (await client.post("/metrics", content=b"x" * 100_000)).status_code == 401
+        assert (await client.get("/metrics", headers={"authorization": "Bearer word"})).status_code == 200
 
 
 def test_nobody_serves_past_the_door() -> None:

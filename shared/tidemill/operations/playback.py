@@ -23,6 +23,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from tidemill.clock import Deadline
 from tidemill.declarations import Model, Recording
 from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
@@ -205,9 +206,9 @@ class Playback:
 
 async def _poll(behind: Callable[[], Awaitable[str | None]], timeout_seconds: float, mend: str) -> None:
     """Asks what is behind until nothing is. Raises TidemillError with the last answer."""
-    deadline, pause = time.monotonic() + timeout_seconds, _FIRST_PAUSE_SECONDS
+    deadline, pause = Deadline(timeout_seconds), _FIRST_PAUSE_SECONDS
     while (message := await behind()) is not None:
-        if time.monotonic() > deadline:
+        if deadline.expired:
             raise TidemillError(message, mend=mend)
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

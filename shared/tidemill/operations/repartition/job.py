@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
 from typing import Literal, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from tidemill.checksums import proof_of
+from tidemill.chunks import chunks
 from tidemill.clock import Deadline, now_ms
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
@@ -132,7 +132,7 @@ class Repartition:
                 copies = old.copies(partition)
                 at, behind = await self._resume(partition, copies)
                 done, moved = done + at, moved + behind
-                while wave := list(islice(copies, WAVE_RECORDS)):
+                for wave in chunks(copies, WAVE_RECORDS):
                     await self._send(made, partition, at, [(key, value, []) for key, value, _ in wave])
                     at, done, moved = at + len(wave), done + len(wave), moved + sum(behind for _, _, behind in wave)
                     self._progress("copy", done, total)
@@ -196,9 +196,9 @@ class Repartition:
     def _fold_old(self, old: OldLog, partition: int) -> dict[bytes, EntityState]:
         states: dict[bytes, EntityState] = {}
         for share in old.shares(partition):
-            fold, entries = PartitionFold.start(self._kernel), share.entries()
-            while slice_ := list(islice(entries, FETCH_RECORDS)):
-                fold.advance(slice_, states)
+            fold = PartitionFold.start(self._kernel)
+            for entries in chunks(share.entries(), FETCH_RECORDS):
+                fold.advance(entries, states)
         return states
 
     async def _unchanged(self, ends: Mapping[TopicPartition, int]) -> None:
