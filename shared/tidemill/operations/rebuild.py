@@ -179,7 +179,7 @@ class Rebuild:
         return entries
 
     async def _load(self, claim: Claim, entities: Iterable[bytes], states: dict[bytes, EntityState]) -> None:
-        for chunk in chunks(sorted(entities, _CHUNK)):
+        for chunk in chunks(sorted(entities), _CHUNK):
             states |= {entity: self._kernel.decode(value) for entity, value in (await claim.load(chunk)).items()}
 
     async def _write(self, claim: Claim, states: dict[bytes, EntityState]) -> int:

@@ -128,7 +128,7 @@ class PartitionAudit:
         if read is None:
             return rows
         drawn = await asyncio.to_thread(self._draw, read[0].next, most_rows)
-        for names in chunks(list(dict.fromkeys([*also, *drawn], _PORTION))):
+        for names in chunks(dict.fromkeys([*also, *drawn]), _PORTION):
             read = await self._read([name.encode() for name in names], report)
             if read is None:
                 return rows
