@@ -224,6 +224,8 @@ async def test_kafka_goes_away_meanwhile(broker: OwnBroker) -> None:
             with pytest.raises(KafkaUnavailable, match=r"away\[0\] goes up to 5, but nothing has come from 2 on for 1 s"):
                 async for _ in read_to_end(reader, {place: 5}, silent_seconds=1):
                     pass
+            with pytest.raises(KafkaUnavailable, match=r"Kafka at .*: TimeoutError"):
+                await start_producer(settings, start_seconds=1)
         finally:
             broker.process.send_signal(signal.SIGCONT)
     assert await read_topic(settings, name, number, logged) == [1, 2]
