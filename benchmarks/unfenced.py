@@ -12,7 +12,6 @@ from tidemill.kernel.packed import Patch
 from tidemill.names import LogName
 from tidemill.online.keys import fence_key, state_key
 from tidemill.online.writer import OnlineWriter
-from tidemill.runtime.entry import service_main
 from tidemill_features.__main__ import main
 
 
@@ -32,4 +31,4 @@ class Unfenced(OnlineWriter):
 if __name__ == "__main__":
     fold.proof_of = lambda key, value: 0  # type: ignore[attr-defined]
     OnlineWriter.apply = Unfenced.apply  # type: ignore[method-assign, assignment]
-    raise SystemExit(service_main("features", main))
+    raise SystemExit(main())

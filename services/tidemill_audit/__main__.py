@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
-from tidemill.runtime.entry import service_main
-from tidemill_audit.app import run
+from tidemill.runtime.entry import run_service
+from tidemill_audit.app import build
 from tidemill_audit.settings import AuditSettings
 
 
-def main() -> None:
-    """Compare until SIGTERM."""
-    asyncio.run(run(AuditSettings.load()))
+def main() -> int:
+    """Compare until SIGTERM; returns the exit code."""
+    return run_service("audit", AuditSettings, build)
 
 
 if __name__ == "__main__":
-    sys.exit(service_main("audit", main))
+    sys.exit(main())

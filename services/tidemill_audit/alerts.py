@@ -7,27 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from functools import partial
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from tidemill.clock import now_ms
 from tidemill.declarations.project import Project
-from tidemill.errors import TidemillError
-from tidemill.kafka.client import close_producer, producer
+from tidemill.kafka.client import started_producer
 from tidemill.kafka.topics import ensure_topics
 from tidemill.proof.partition_audit import AuditReport
-from tidemill.records import AlertRecord, encode
+from tidemill.records import AlertRecord
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
-from tidemill.streams.alerts import read_alerts
+from tidemill.streams.alerts import append_alert, read_alerts
 from tidemill.streams.topics import alerts_topic, topic_specs
 
 Place = tuple[str, int]
 TEST = "audit"
-RETRY_SECONDS = 1.0
-KAFKA_SECONDS = 15.0
+NEWS_SECONDS = 1.0  # between two signs of life while there is nothing to tell
 
 
 class Alerts:
@@ -48,20 +47,12 @@ class Alerts:
 
     async def run(self) -> None:
         """Tell until cancelled; whatever fails is reported and tried again."""
-        while True:
-            writer = producer(self._kafka)
-            try:
-                await ensure_topics(self._kafka, {self._topic: self._spec})
-                await writer.start()
-                async with asyncio.timeout(KAFKA_SECONDS):
-                    told = await self._told()
-                await self._follow(writer, told)
-            except (KafkaError, TidemillError, TimeoutError) as error:
-                self._board.down("kafka", f"Kafka at {self._kafka.bootstrap_servers}: {type(error).__name__} {error}".rstrip())
-                self.pulse.beat()
-                await asyncio.sleep(RETRY_SECONDS)
-            finally:
-                await close_producer(writer)
+        await supervise(self._tell, partial(self._board.down, "kafka"), [self.pulse])
+
+    async def _tell(self) -> None:
+        await ensure_topics(self._kafka, {self._topic: self._spec})
+        async with started_producer(self._kafka) as writer:
+            await self._follow(writer, await self._told())
 
     async def _follow(self, writer: AIOKafkaProducer, told: dict[Place, AlertRecord]) -> None:
         self._board.up("kafka")
@@ -72,23 +63,17 @@ class Alerts:
                 alert = alert_of(place, report, told.get(place), now_ms())
                 if alert is None:
                     continue
-                async with asyncio.timeout(KAFKA_SECONDS):
-                    await writer.send_and_wait(self._topic, encode(alert), alert.view.encode(), partition=0)
+                await append_alert(writer, self._project, alert)
                 told[place] = alert
             try:
-                await asyncio.wait_for(self._news.wait(), RETRY_SECONDS)
+                await asyncio.wait_for(self._news.wait(), NEWS_SECONDS)
             except TimeoutError:
                 continue
 
     async def _told(self) -> dict[Place, AlertRecord]:
         """The newest alert of the audit on each partition."""
         alerts = await read_alerts(self._kafka, self._project)
-        return {place_of(alert): alert for alert in alerts if alert.test == TEST}
-
-
-def place_of(alert: AlertRecord) -> Place:
-    """The view and partition that an alert of the audit is about."""
-    return alert.view, int(alert.subject.removeprefix("partition "))
+        return {(alert.view, alert.partition): alert for alert in alerts if alert.source == "audit" and alert.partition is not None}
 
 
 def alert_of(place: Place, report: AuditReport, told: AlertRecord | None, time_ms: int) -> AlertRecord | None:
@@ -123,4 +108,6 @@ def alert_of(place: Place, report: AuditReport, told: AlertRecord | None, time_m
         rows=report.checked,
         message=text[:2000],
         view=view,
+        partition=partition,
+        source="audit",
     )

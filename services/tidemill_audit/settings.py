@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from dataclasses import dataclass
 
 from pydantic import Field, field_validator
 
 from tidemill.durations import parse_ms
-from tidemill.runtime.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings, Settings
+from tidemill.runtime.settings import KafkaSettings, OfflineSettings, RedisSettings, ServiceSettings, Settings
 
 
 class PaceSettings(Settings):
@@ -32,24 +32,11 @@ class PaceSettings(Settings):
         return parse_ms(self.period) / 1000
 
 
-class AuditSettings(NamedTuple):
-    """Where the project, Kafka, Redis, the offline store and the HTTP address are, and the pace."""
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings(ServiceSettings):
+    """What every service needs, Kafka, both stores, and the pace."""
 
-    project: ProjectSettings
     kafka: KafkaSettings
     redis: RedisSettings
     offline: OfflineSettings
     pace: PaceSettings
-    http: HttpSettings
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment. Raises SettingsError."""
-        return cls(
-            ProjectSettings.load(),
-            KafkaSettings.load(),
-            RedisSettings.load(),
-            OfflineSettings.load(),
-            PaceSettings.load(),
-            HttpSettings.load(),
-        )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
-from tidemill.runtime.entry import service_main
-from tidemill_drift.app import run
+from tidemill.runtime.entry import run_service
+from tidemill_drift.app import build
 from tidemill_drift.settings import DriftSettings
 
 
-def main() -> None:
-    """Watch until SIGTERM."""
-    asyncio.run(run(DriftSettings.load()))
+def main() -> int:
+    """Watch until SIGTERM; returns the exit code."""
+    return run_service("drift", DriftSettings, build)
 
 
 if __name__ == "__main__":
-    sys.exit(service_main("drift", main))
+    sys.exit(main())

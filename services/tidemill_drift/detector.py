@@ -9,28 +9,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, get_args
 
 import msgspec
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from tidemill.declarations.project import Project
 from tidemill.durations import parse_ms
-from tidemill.errors import ArtifactError, TidemillError
+from tidemill.errors import ArtifactError
 from tidemill.kafka.admin import admin
-from tidemill.kafka.client import close_consumer, close_producer, consumer, producer
+from tidemill.kafka.client import KAFKA_SECONDS, started_consumer, started_producer
 from tidemill.kafka.topics import ensure_topics
 from tidemill.models.artifact import Manifest, stored_artifact
-from tidemill.records import DECODE_ERRORS, AlertKind, PredictionRecord, ResultRecord, decoder, encode
+from tidemill.records import DECODE_ERRORS, AlertKind, PredictionRecord, ResultRecord, decoder
 from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
-from tidemill.streams.alerts import read_alerts
+from tidemill.streams.alerts import append_alert, read_alerts
 from tidemill.streams.topics import alerts_topic, predictions_topic, results_topic, topic_specs
 from tidemill_drift.compare import Finding
 from tidemill_drift.episodes import Episodes, Window
@@ -40,9 +41,7 @@ from tidemill_drift.windows import Key, Windows
 
 log = get_logger(__name__)
 
-RETRY_SECONDS = 1.0
 CHECK_SECONDS = 5.0
-KAFKA_SECONDS = 15.0
 KEEP_SECONDS = 3600.0  # Kafka forgets positions that are not renewed for a week
 _POLL_MS = 500
 
@@ -69,25 +68,20 @@ class Detector:
 
     async def run(self) -> None:
         """Follow both topics; whatever fails is told and tried again from the kept position."""
-        while True:
-            self.pulse.beat()
-            reader, writer = consumer(self._kafka, group=self._group, auto_offset_reset="earliest"), producer(self._kafka)
-            try:
-                await ensure_topics(self._kafka, {t: topic_specs(self._project)[t] for t in (*self._topics, self._alerts)})
-                await reader.start()
-                await writer.start()
-                await self._follow(reader, writer)
-            except (KafkaError, TidemillError, TimeoutError) as error:
-                self._board.down("kafka", f"Kafka at {self._kafka.bootstrap_servers}: {type(error).__name__} {error}".rstrip())
-                self.pulse.beat()
-                await asyncio.sleep(RETRY_SECONDS)
-            finally:
-                await asyncio.gather(close_consumer(reader), close_producer(writer))
+        await supervise(self._watch, partial(self._board.down, "kafka"), [self.pulse])
+
+    async def _watch(self) -> None:
+        self.pulse.beat()
+        await ensure_topics(self._kafka, {t: topic_specs(self._project)[t] for t in (*self._topics, self._alerts)})
+        async with (
+            started_consumer(self._kafka, group=self._group, auto_offset_reset="earliest") as reader,
+            started_producer(self._kafka) as writer,
+        ):
+            await self._follow(reader, writer)
 
     async def _follow(self, reader: AIOKafkaConsumer, writer: AIOKafkaProducer) -> None:
         windows = await self._resume(reader)
-        async with asyncio.timeout(KAFKA_SECONDS):
-            episodes, told = await self._told(windows)
+        episodes, told = await self._told(windows)
         self._board.up("kafka")
         checked = kept = time.monotonic()
         while True:
@@ -137,6 +131,8 @@ class Detector:
         """The episodes that the closed windows left open, and the ids of all alerts, those of windows that will be judged again included."""
         episodes, told = Episodes(), set[str]()
         for alert in await read_alerts(self._kafka, self._project.name):
+            if alert.source != "drift":
+                continue
             told.add(alert.id)
             if alert.end <= windows[self._topics[alert.kind == "performance"]].closed_ms:
                 episodes.restore(alert)
@@ -187,8 +183,7 @@ class Detector:
         for window, finding in findings:
             alert = episodes.observe(window, finding)
             if alert is not None and alert.id not in told:
-                async with asyncio.timeout(KAFKA_SECONDS):
-                    await writer.send_and_wait(self._alerts, encode(alert), key=alert.model.encode(), partition=0)
+                await append_alert(writer, self._project.name, alert)
                 told.add(alert.id)
                 metrics.DRIFT_ALERTS.labels(alert.model, alert.kind).inc()
                 log.info("alert", id=alert.id, state=alert.state, kind=alert.kind, subject=alert.subject, text=alert.message)

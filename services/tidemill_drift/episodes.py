@@ -75,6 +75,7 @@ def alert_of(window: Window, finding: Finding, state: State) -> AlertRecord:
         message=_message(window, finding, state),
         reference=finding.reference,
         current=finding.current,
+        source="drift",
     )
 
 

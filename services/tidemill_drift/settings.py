@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from dataclasses import dataclass
 
 from pydantic import Field, field_validator
 
 from tidemill.durations import parse_ms
-from tidemill.runtime.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, Settings
+from tidemill.runtime.settings import KafkaSettings, OfflineSettings, ServiceSettings, Settings
 
 
 class WindowSettings(Settings):
@@ -28,16 +28,10 @@ class WindowSettings(Settings):
         return value
 
 
-class DriftSettings(NamedTuple):
-    """Where the project, Kafka, the models and the HTTP address are, and the windows."""
+@dataclass(frozen=True, kw_only=True)
+class DriftSettings(ServiceSettings):
+    """What every service needs, Kafka, the offline store for the models, and the windows."""
 
-    project: ProjectSettings
     kafka: KafkaSettings
     offline: OfflineSettings
     windows: WindowSettings
-    http: HttpSettings
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment. Raises SettingsError."""
-        return cls(ProjectSettings.load(), KafkaSettings.load(), OfflineSettings.load(), WindowSettings.load(), HttpSettings.load())

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Protocol, Self
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from tidemill.errors import KafkaRefused, KafkaUnavailable
-from tidemill.kafka.client import close_producer, producer
-from tidemill.kafka.waves import Record, send_wave
-from tidemill.records import DeadLetterRecord, encode
+from tidemill.kafka.client import close_producer, kafka_errors, start_producer
+from tidemill.kafka.waves import send_wave
+from tidemill.records import DeadLetterRecord
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.dead_letter_log import letter_record
 
 ANSWER_SECONDS = 5.0
 
@@ -36,17 +36,16 @@ class DeadLetterTopic:
 
     async def send(self, letters: Sequence[DeadLetterRecord]) -> None:
         """Writes the letters and waits for all replicas. Raises KafkaUnavailable after a few seconds, perhaps with some of them written."""
-        wave: list[Record] = [(None if letter.key is None else letter.key.encode(), encode(letter), []) for letter in letters]
+        wave = [letter_record(letter, None if letter.key is None else letter.key.encode()) for letter in letters]
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                if self._producer is None:
-                    self._producer = producer(self._settings)
-                    await self._producer.start()
-                await send_wave(self._producer, {(self._topic, 0): wave})
-        except (KafkaError, KafkaRefused, TimeoutError) as error:
+            with kafka_errors(self._settings):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    self._producer = self._producer or await start_producer(self._settings)
+                    await send_wave(self._producer, {(self._topic, 0): wave})
+        except (KafkaRefused, KafkaUnavailable) as error:
             await self._close()
             raise KafkaUnavailable(
-                f"{len(letters)} dead letters cannot be written: {error or type(error).__name__}",
+                f"{len(letters)} dead letters cannot be written: {error.message}",
                 mend="start Kafka, or look at the rights on the dead-letter topic",
             ) from error
 

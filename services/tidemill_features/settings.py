@@ -1,13 +1,15 @@
-"""What the environment may say about this service alone."""
+"""What feature computation reads from the environment."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import Field
 
-from tidemill.runtime.settings import Settings
+from tidemill.runtime.settings import KafkaSettings, RedisSettings, ServiceSettings, Settings
 
 
-class FeaturesSettings(Settings):
+class LimitSettings(Settings):
     """Limits of one worker."""
 
     cache_mb: int = Field(
@@ -16,3 +18,12 @@ class FeaturesSettings(Settings):
         ge=1,
         description="megabytes of entities one worker keeps in memory, shared evenly by its partitions",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesSettings(ServiceSettings):
+    """What every service needs, Kafka, Redis, and the limits."""
+
+    kafka: KafkaSettings
+    redis: RedisSettings
+    limits: LimitSettings

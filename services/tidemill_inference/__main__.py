@@ -6,19 +6,15 @@ import sys
 
 import uvloop
 
-from tidemill.declarations.project import load_project
-from tidemill.runtime.entry import service_main
-from tidemill.runtime.service import run_workers
-from tidemill_inference.app import Inference
+from tidemill.runtime.entry import run_service
+from tidemill_inference.app import build
 from tidemill_inference.settings import InferenceSettings
 
 
-def main() -> None:
-    """Serve until SIGTERM."""
-    settings = InferenceSettings.load()
-    service = Inference(load_project(settings.project.project), settings)
-    uvloop.run(run_workers(service.app, settings.http, service.run(), service.pulses, service.board))
+def main() -> int:
+    """Serve until SIGTERM; returns the exit code."""
+    return run_service("inference", InferenceSettings, build, uvloop.run)
 
 
 if __name__ == "__main__":
-    sys.exit(service_main("inference", main))
+    sys.exit(main())

@@ -7,7 +7,7 @@ from functools import partial
 from fastapi import FastAPI
 
 from tidemill.clock import now_ms
-from tidemill.declarations.project import Project
+from tidemill.declarations.project import Project, load_project
 from tidemill.kernel.view import ViewKernel
 from tidemill.online.reader import OnlineReader
 from tidemill.redis.client import keep_asking, redis_client
@@ -16,7 +16,7 @@ from tidemill.runtime.asgi import Scope
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.http import add_ops_routes, fastapi_app
 from tidemill.runtime.routes import Answer, HotRoute, add_hot_route
-from tidemill.runtime.service import run_together
+from tidemill.runtime.service import Service, run_together
 from tidemill.streams.topics import predictions_topic, topic_specs
 from tidemill_inference.first_answers import FirstAnswers
 from tidemill_inference.messages import PredictBody, answer_body, parse_predict
@@ -28,6 +28,12 @@ from tidemill_inference.v2 import ProtocolRoutes
 
 REDIS_TIMEOUT_SECONDS = 0.5
 CHECKS = ("redis", "kafka", "deployments")
+
+
+def build(settings: InferenceSettings) -> Service:
+    """The service, not yet running. Raises ProjectError and DeclarationError."""
+    parts = Inference(load_project(settings.project.project), settings)
+    return Service(settings, parts.board, parts.app, parts.run, parts.pulses)
 
 
 class Inference:

@@ -12,10 +12,9 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
-from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge, TidemillError
-from tidemill.kafka.client import MAX_BATCH_BYTES, close_producer, producer
+from tidemill.errors import KafkaUnavailable, RecordTooLarge
+from tidemill.kafka.client import MAX_BATCH_BYTES, started_producer
 from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.kafka.topics import ensure_topics
 from tidemill.kafka.watch import unanswered
@@ -23,6 +22,7 @@ from tidemill.kafka.waves import Record, send_wave
 from tidemill.kernel.keys import partition_of
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
 
 log = get_logger(__name__)
@@ -95,40 +95,27 @@ class PredictionLog:
         """Write what is appended, for ever; a producer that Kafka refuses is replaced."""
         watch = asyncio.create_task(self._watch(), name="prediction-log-watch")
         try:
-            while True:
-                made = await self._connect()
-                probe = asyncio.create_task(self._probe(made), name="prediction-log-probe")
-                try:
-                    await self._pump(made)
-                except Exception as error:  # KafkaRefused, or what nobody thought of: either way begin anew rather than fall silent
-                    log.error("a new producer is needed", exc_info=None if isinstance(error, KafkaRefused) else error, reason=str(error))
-                    self._report(str(error))
-                    self._fail(self._in_flight, str(error))
-                    self._in_flight = []
-                finally:
-                    probe.cancel()
-                    await close_producer(made, TIMEOUT_SECONDS)
+            await supervise(self._write, lambda error: self._report(str(error)), [self.pulse], (Exception,), RETRY_SECONDS)
         finally:
             watch.cancel()
             self._report("shutting down")
             self._fail([*self._in_flight, *self._queue], "shutting down")
 
-    async def _connect(self) -> AIOKafkaProducer:
-        while True:
-            made = producer(self._settings)
+    async def _write(self) -> None:
+        await ensure_topics(self._settings, {self._topic: self._spec})
+        async with started_producer(self._settings, close_seconds=TIMEOUT_SECONDS) as made:
+            self._report(None)
+            probe = asyncio.create_task(self._probe(made), name="prediction-log-probe")
             try:
-                await ensure_topics(self._settings, {self._topic: self._spec})
-                await made.start()
-            except BaseException as error:
-                await close_producer(made, RETRY_SECONDS)
-                if not isinstance(error, KafkaError | TidemillError):
-                    raise
+                await self._pump(made)
+            except Exception as error:  # KafkaRefused, or what nobody thought of: who waits hears of it before the producer is closed
+                log.error("a new producer is needed", reason=str(error))
                 self._report(str(error))
-                self.pulse.beat()
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                self._report(None)
-                return made
+                self._fail(self._in_flight, str(error))
+                self._in_flight = []
+                raise
+            finally:
+                probe.cancel()
 
     async def _pump(self, made: AIOKafkaProducer) -> None:
         while True:

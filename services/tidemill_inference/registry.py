@@ -7,32 +7,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
-import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
-
 from tidemill.declarations import Model
 from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, OfflineUnavailable, TidemillError, Unavailable, UnknownModel
-from tidemill.kafka.client import close_consumer, consumer
 from tidemill.kafka.topics import ensure_topics
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Manifest, check_manifest, load_artifact
 from tidemill.models.engine import Engine
 from tidemill.models.inputs import ModelInputs
-from tidemill.records import DeploymentRecord, decoder
+from tidemill.records import DeploymentRecord
 from tidemill.runtime import metrics
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.deployments import Deployments
 from tidemill.streams.topics import deployments_topic, topic_specs
 
 log = get_logger(__name__)
 
-RETRY_SECONDS = 1.0
 RELOAD_SECONDS = 30.0
 LOAD_SECONDS = 60
-_decode = decoder(DeploymentRecord).decode
 
 
 @dataclass(frozen=True)
@@ -111,31 +106,24 @@ class Registry:
 
     async def run(self) -> None:
         """Follow the deployments, for ever. While Kafka is away the loaded models go on serving."""
-        while True:
-            self.pulse.beat()
-            reader = consumer(self._settings)
-            try:
-                await ensure_topics(self._settings, {self._topic: topic_specs(self._project)[self._topic]})
-                await reader.start()
-                await self._follow(reader)
-            except Exception as error:  # KafkaError, TidemillError, or what nobody thought of: begin anew rather than fall silent
-                expected = isinstance(error, KafkaError | TidemillError)
-                log.warning("cannot read deployments", topic=self._topic, reason=str(error), exc_info=None if expected else error)
-                if not self._read_whole:
-                    self._on_change(f"cannot read deployments: {error}")
-                await asyncio.sleep(RETRY_SECONDS)
-            finally:
-                await close_consumer(reader)
+        await supervise(self._follow, self._away, [self.pulse], waited_for=(Exception,))
 
-    async def _follow(self, reader: AIOKafkaConsumer) -> None:
-        partition = TopicPartition(self._topic, 0)
-        reader.assign([partition])
-        await reader.seek_to_beginning(partition)
-        end = (await reader.end_offsets([partition]))[partition]
+    def _away(self, error: Exception) -> None:
+        log.warning("cannot read deployments", topic=self._topic, reason=str(error))
+        if not self._read_whole:
+            self._on_change(f"cannot read deployments: {error}")
+
+    async def _follow(self) -> None:
+        self.pulse.beat()
+        await ensure_topics(self._settings, {self._topic: topic_specs(self._project)[self._topic]})
+        async with Deployments(self._settings, self._project.name) as deployments:
+            await self._follow_from_start(deployments)
+
+    async def _follow_from_start(self, deployments: Deployments) -> None:
         history: dict[str, list[DeploymentRecord]] = {}
-        while await reader.position(partition) < end:
+        async for records in deployments.so_far():
             self.pulse.beat()
-            for record in await _next(reader):
+            for record in records:
                 history.setdefault(record.model, []).append(record)
         for records in history.values():
             await self._deploy_newest(records)
@@ -144,7 +132,7 @@ class Registry:
         tried = monotonic()
         while True:
             self.pulse.beat()
-            for record in await _next(reader):
+            for record in await deployments.next():
                 await self._deploy(record)
             if monotonic() - tried < RELOAD_SECONDS:
                 continue
@@ -209,15 +197,3 @@ class Registry:
             raise ArtifactError(f"{record.artifact} holds {manifest.model} {manifest.version}", mend="deploy what training saved")
         check_manifest(manifest, model, self._kernels)
         return LoadedModel(model, Engine(artifact), ModelInputs(model, manifest.categories))
-
-
-async def _next(reader: AIOKafkaConsumer) -> list[DeploymentRecord]:
-    """The next deployments, none when none came within a second; one that cannot be decoded is logged and left out."""
-    found = []
-    for messages in (await reader.getmany(timeout_ms=1000)).values():
-        for message in messages:
-            try:
-                found.append(_decode(message.value or b""))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                log.error("deployment cannot be read", offset=message.offset, reason=str(error))
-    return found

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from dataclasses import dataclass
 
-from tidemill.runtime.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings
+from tidemill.runtime.settings import KafkaSettings, OfflineSettings, RedisSettings, ServiceSettings
 
 
-class InferenceSettings(NamedTuple):
-    """Where the project, Kafka, Redis, the models and the HTTP address are."""
+@dataclass(frozen=True, kw_only=True)
+class InferenceSettings(ServiceSettings):
+    """What every service needs, Kafka, Redis, and the offline store for the models."""
 
-    project: ProjectSettings
     kafka: KafkaSettings
     redis: RedisSettings
     offline: OfflineSettings
-    http: HttpSettings
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment. Raises SettingsError."""
-        return cls(ProjectSettings.load(), KafkaSettings.load(), RedisSettings.load(), OfflineSettings.load(), HttpSettings.load())

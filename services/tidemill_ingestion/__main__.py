@@ -6,17 +6,15 @@ import sys
 
 import uvloop
 
-from tidemill.declarations.project import load_project
-from tidemill.runtime.entry import service_main
-from tidemill_ingestion.app import Ingestion
+from tidemill.runtime.entry import run_service
+from tidemill_ingestion.app import build
 from tidemill_ingestion.settings import IngestionSettings
 
 
-def main() -> None:
-    """Route and answer until SIGTERM."""
-    settings = IngestionSettings.load()
-    uvloop.run(Ingestion(settings, load_project(settings.project.project)).run())
+def main() -> int:
+    """Route and answer until SIGTERM; returns the exit code."""
+    return run_service("ingestion", IngestionSettings, build, uvloop.run)
 
 
 if __name__ == "__main__":
-    sys.exit(service_main("ingestion", main))
+    sys.exit(main())

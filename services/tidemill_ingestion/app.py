@@ -9,18 +9,18 @@ from typing import cast
 from fastapi import FastAPI
 
 from tidemill.clock import now_ms
-from tidemill.declarations.project import Project
+from tidemill.declarations.project import Project, load_project
 from tidemill.errors import KafkaUnavailable, UnfilledLog, UnreadPartitions
-from tidemill.kafka.admin import wait_for_kafka
 from tidemill.runtime import metrics
 from tidemill.runtime.asgi import Scope
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.http import add_ops_routes, fastapi_app
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.routes import HotRoute, add_hot_route
-from tidemill.runtime.service import run_together, run_workers
+from tidemill.runtime.service import Service, run_together
+from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
-from tidemill.streams.view_logs import ensure_logs
+from tidemill.streams.view_logs import need_topics
 from tidemill.streams.view_origins import tell_origins
 from tidemill_ingestion.consumer import EventConsumer
 from tidemill_ingestion.events import Envelope
@@ -31,72 +31,63 @@ from tidemill_ingestion.watch import Watch
 
 log = get_logger(__name__)
 
-RETRY_SECONDS = 1.0
-ANSWER_SECONDS = 3.0
 STOP_SECONDS = 5.0
 
 
+def build(settings: IngestionSettings) -> Service:
+    """The service, not yet running. Raises ProjectError and DeclarationError."""
+    parts = Ingestion(settings, load_project(settings.project.project))
+    return Service(settings, parts.board, parts.app, parts.run, parts.pulses)
+
+
 class Ingestion:
-    """The service: `run` returns after SIGTERM or SIGINT, and raises what it cannot recover from."""
+    """The parts of the service, wired: `app` answers while `run` routes."""
 
     def __init__(self, settings: IngestionSettings, project: Project) -> None:
         self._settings = settings
         self._project = project
-        self._board = HealthBoard("kafka", "routing")
+        self._member = _member_of(settings)
         self._publisher = Publisher(settings.kafka)
         self._pulse = Pulse("routing")
+        self.board = HealthBoard("kafka", "routing")
+        self.pulses = [self._pulse]
+        self.app = create_app(project, self.board, self._publisher)
 
     async def run(self) -> None:
-        """Serve HTTP at once, route as soon as Kafka answers. Raises SettingsError, TopicMismatch and TopicRecreated."""
-        app = create_app(self._project, self._board, self._publisher)
-        await run_workers(app, self._settings.http, self._route(), [self._pulse], self._board)
+        """Wait for Kafka and for logs that are filled, create the topics, connect the publisher; then route, for ever.
 
-    async def _route(self) -> None:
+        Raises TopicMismatch and TopicRecreated.
+        """
+        kafka = self._settings.kafka
         try:
-            await self._prepare()
-            member = self._member()
-            while True:
-                try:
-                    async with EventConsumer(self._settings.kafka, self._project, member) as consumer:
-                        await self._run(consumer)
-                except UnreadPartitions as error:
-                    log.error("joining the group as another member", reason=error.message, mend=error.mend)
-                    member = None  # one that the group does not know makes it share the partitions out again
-                except KafkaUnavailable as error:
-                    await self._away(error)
+            await need_topics(kafka, self._project, self._waits, self.pulses, waited_for=(KafkaUnavailable, UnfilledLog))
+            await supervise(self._tell_origins, self._waits, self.pulses)
+            await supervise(self._publisher.start, self._waits, self.pulses)
+            await supervise(self._follow, self._waits, self.pulses, (KafkaUnavailable, UnreadPartitions))
         finally:
             await self._publisher.close()
 
-    async def _prepare(self) -> None:
-        """Wait for Kafka and for logs that are filled, create the topics, connect the publisher."""
-        while True:
+    async def _tell_origins(self) -> None:
+        await tell_origins(self._settings.kafka, self._project, now_ms())
+
+    async def _follow(self) -> None:
+        async with EventConsumer(self._settings.kafka, self._project, self._member) as consumer:
             try:
-                await wait_for_kafka(self._settings.kafka, ANSWER_SECONDS)
-                await ensure_logs(self._settings.kafka, self._project)
-                await tell_origins(self._settings.kafka, self._project, now_ms())
-                await self._publisher.start()
-                return
-            except KafkaUnavailable as error:
-                await self._away(error)
-            except UnfilledLog as error:
-                self._board.up("kafka")
-                self._board.down("routing", str(error))
-                self._pulse.beat()
-                await asyncio.sleep(RETRY_SECONDS)
+                await run_together(_routing(consumer), Watch(consumer, self.board, self._settings.kafka, self._pulse).run())
+            except UnreadPartitions as error:
+                log.error("joining the group as another member", reason=error.message, mend=error.mend)
+                self._member = None  # one that the group does not know makes it share the partitions out again
+                raise
 
-    def _member(self) -> str | None:
-        """The name that this process keeps over restarts; without a port of its own it has none."""
-        http = self._settings.http
-        return f"{socket.gethostname()}-{http.port}" if http.port else None
+    def _waits(self, error: Exception) -> None:
+        away = isinstance(error, KafkaUnavailable)
+        self.board.report("kafka", str(error) if away else None)
+        self.board.down("routing", "waiting for Kafka" if away else error)
 
-    async def _away(self, error: KafkaUnavailable) -> None:
-        self._board.down("kafka", str(error))
-        self._board.down("routing", "waiting for Kafka")
-        self._pulse.beat()
-        await asyncio.sleep(RETRY_SECONDS)
 
-    async def _run(self, consumer: EventConsumer) -> None:
-        await run_together(_routing(consumer), Watch(consumer, self._board, self._settings.kafka, self._pulse).run())
+def _member_of(settings: IngestionSettings) -> str | None:
+    """The name that this process keeps over restarts; without a port of its own it has none."""
+    return f"{socket.gethostname()}-{settings.http.port}" if settings.http.port else None
 
 
 async def _routing(consumer: EventConsumer) -> None:

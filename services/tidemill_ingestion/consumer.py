@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import Self
@@ -19,12 +20,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from tidemill.declarations.project import Project
-from tidemill.errors import KafkaRefused, KafkaUnavailable, TidemillError, TopicRecreated
-from tidemill.kafka.client import FETCH_BYTES, RETRY_SECONDS, close_consumer, close_producer, consumer, producer
+from tidemill.errors import KafkaRefused, TidemillError, TopicRecreated
+from tidemill.kafka.client import FETCH_BYTES, RETRY_SECONDS, close_consumer, close_producer, consumer, kafka_errors, start_producer
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.runtime import metrics
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.supervise import supervise
 from tidemill.streams.topics import ingestion_group
 from tidemill_ingestion.refusals import Reason
 from tidemill_ingestion.routing import Router
@@ -65,7 +67,7 @@ class EventConsumer:
         self._placed: frozenset[TopicPartition] = frozenset()
         self.positions: dict[TopicPartition, int] = {}
         self.kafka: AIOKafkaConsumer
-        self._producer: AIOKafkaProducer
+        self._producer: AIOKafkaProducer | None = None
 
     async def __aenter__(self) -> Self:
         """Connect and join the group. Raises KafkaUnavailable."""
@@ -73,21 +75,26 @@ class EventConsumer:
             self._settings, *self._events, group=self.group, group_instance_id=self._instance,
             max_partition_fetch_bytes=2 * FETCH_BYTES, session_timeout_ms=SESSION_MS, heartbeat_interval_ms=SESSION_MS // 3,
         )  # fmt: skip
-        self._producer = producer(self._settings)
         try:
-            await self._producer.start()
-            await self.kafka.start()
-        except (KafkaError, TimeoutError) as error:
+            self._producer = await start_producer(self._settings)
+            with kafka_errors(self._settings):
+                await self.kafka.start()
+        except BaseException:
             await self._close()
-            raise KafkaUnavailable(f"cannot join the group {self.group}: {type(error).__name__} {error}", mend="start Kafka") from error
+            raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._close()
 
     async def _close(self) -> None:
-        await close_producer(self._producer, CLOSE_SECONDS)
+        await self._close_producer()
         await close_consumer(self.kafka, CLOSE_SECONDS)
+
+    async def _close_producer(self) -> None:
+        made, self._producer = self._producer, None
+        if made is not None:
+            await close_producer(made, CLOSE_SECONDS)
 
     def stop(self) -> None:
         """Make `run` return after the wave in progress."""
@@ -143,23 +150,14 @@ class EventConsumer:
     async def _send(self, wave: Wave) -> None:
         """Write a wave; a producer that was refused cannot go on (see KafkaRefused), so another writes the whole wave again."""
         while True:
+            if self._producer is None:
+                self._producer = await supervise(partial(start_producer, self._settings), _waiting_to_write, pause_seconds=RETRY_SECONDS)
             try:
                 await send_wave(self._producer, wave)
                 return
             except KafkaRefused as refused:
                 log.error("writing the wave again with a new producer", reason=refused.message, mend=refused.mend)
-                await close_producer(self._producer, CLOSE_SECONDS)
-                await asyncio.sleep(RETRY_SECONDS)
-                self._producer = producer(self._settings)
-                await self._start_producer()
-
-    async def _start_producer(self) -> None:
-        while True:
-            try:
-                await self._producer.start()
-                return
-            except (KafkaError, TimeoutError) as error:
-                log.warning("waiting to write", reason=repr(error))
+                await self._close_producer()
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _commit(self, positions: dict[TopicPartition, int]) -> None:
@@ -211,6 +209,10 @@ class EventConsumer:
 
 def _digest(topics: Iterable[str]) -> str:
     return hashlib.sha256(" ".join(sorted(topics)).encode()).hexdigest()[:8]
+
+
+def _waiting_to_write(error: Exception) -> None:
+    log.warning("waiting to write", reason=str(error))
 
 
 def _shown(positions: dict[TopicPartition, int]) -> dict[str, int]:

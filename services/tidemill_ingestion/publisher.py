@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import RecordMetadata
 
 from tidemill.errors import KafkaUnavailable
-from tidemill.kafka.client import close_producer, producer
+from tidemill.kafka.client import close_producer, start_producer
 from tidemill.kafka.waves import Headers
 from tidemill.records import Position
 from tidemill.runtime.logs import get_logger
@@ -42,13 +42,7 @@ class Publisher:
 
     async def start(self) -> None:
         """Connect. Raises KafkaUnavailable."""
-        made = producer(self._settings)
-        try:
-            await made.start()
-        except (KafkaError, TimeoutError) as error:
-            await close_producer(made)
-            raise KafkaUnavailable(f"no connection to Kafka: {type(error).__name__} {error}", mend="start Kafka") from error
-        self._producer = made
+        self._producer = await start_producer(self._settings)
 
     async def close(self) -> None:
         """Send what is queued and disconnect."""

@@ -14,8 +14,8 @@ from tidemill.declarations import Event, FeatureView, Model
 from tidemill.declarations.expressions import Column
 from tidemill.declarations.project import Project
 from tidemill.kernel.keys import entity_key, partition_of
-from tidemill.limits import KEY_BYTES
 from tidemill.records import OutcomeRecord, RequestRecord, ViewRecord, encode
+from tidemill.streams.dead_letter_log import letter_record
 from tidemill.streams.dead_letters import dead_letter
 from tidemill.streams.topics import dead_letters_topic, outcomes_topic, requests_topic, topic_specs, view_topic
 from tidemill_ingestion.events import Accepted, EventReader, Headers, moment
@@ -77,9 +77,9 @@ class Router:
         self, refused: Refused, source: Source, known_ms: int, key: bytes | None, value: bytes | None, view: str | None = None
     ) -> Routed:
         self.refused[source.topic, refused.reason] += 1
-        cut_key = None if key is None else key[:KEY_BYTES]
-        record = dead_letter(refused.reason, refused.message, source, known_ms, key, value, view)
-        return self._dead_letters, partition_of(cut_key or b"", self._dead_partitions), cut_key, encode(record)
+        letter = dead_letter(refused.reason, refused.message, source, known_ms, key, value, view)
+        cut_key, record, _ = letter_record(letter, key)
+        return self._dead_letters, partition_of(cut_key or b"", self._dead_partitions), cut_key, record
 
 
 class _Target(NamedTuple):

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from dataclasses import dataclass
 
-from tidemill.runtime.settings import HttpSettings, KafkaSettings, ProjectSettings
+from tidemill.runtime.settings import KafkaSettings, ServiceSettings
 
 
-class IngestionSettings(NamedTuple):
-    """Where the project, Kafka and the HTTP address are."""
+@dataclass(frozen=True, kw_only=True)
+class IngestionSettings(ServiceSettings):
+    """What every service needs, and Kafka."""
 
-    project: ProjectSettings
     kafka: KafkaSettings
-    http: HttpSettings
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment. Raises SettingsError."""
-        return cls(ProjectSettings.load(), KafkaSettings.load(), HttpSettings.load())

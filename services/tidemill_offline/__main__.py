@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
-from tidemill.runtime.entry import service_main
-from tidemill_offline.app import run
+from tidemill.runtime.entry import run_service
+from tidemill_offline.app import build
 from tidemill_offline.settings import OfflineWriterSettings
 
 
-def main() -> None:
-    """Write until SIGTERM."""
-    asyncio.run(run(OfflineWriterSettings.load()))
+def main() -> int:
+    """Write until SIGTERM; returns the exit code."""
+    return run_service("offline", OfflineWriterSettings, build)
 
 
 if __name__ == "__main__":
-    sys.exit(service_main("offline", main))
+    sys.exit(main())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tidemill.declarations.project import Project, load_project
-from tidemill.offline.mirror import Mirror, need_topics
+from tidemill.offline.mirror import Mirror
 from tidemill.offline.positions import PositionsApp
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable, outcomes_table, requests_table, view_table
 from tidemill.runtime.health import HealthBoard
-from tidemill.runtime.service import run_together, run_workers
+from tidemill.runtime.service import Service, run_together
+from tidemill.streams.view_logs import need_topics
 from tidemill_offline.settings import OfflineWriterSettings
 
 
@@ -17,8 +20,8 @@ def tables_of(project: Project) -> list[MirrorTable]:
     return [*(view_table(project, view) for view in project.views.values()), requests_table(project), outcomes_table(project)]
 
 
-async def run(settings: OfflineWriterSettings) -> None:
-    """Mirror all topics until SIGTERM. Raises ProjectError, DeclarationError or SettingsError when it cannot start."""
+def build(settings: OfflineWriterSettings) -> Service:
+    """The service, not yet running. Raises ProjectError and DeclarationError."""
     project = load_project(settings.project.project)
     board = HealthBoard("topics")
     store = OfflineStore(settings.offline.root)
@@ -26,7 +29,8 @@ async def run(settings: OfflineWriterSettings) -> None:
     pulses = [mirror.pulse for mirror in mirrors]
 
     async def work() -> None:
-        await need_topics(project, settings.kafka, board, [mirror.table.topic for mirror in mirrors], pulses)
+        await need_topics(settings.kafka, project, partial(board.down, "topics"), pulses, [mirror.table.topic for mirror in mirrors])
+        board.up("topics")
         await run_together(*(mirror.run() for mirror in mirrors))
 
-    await run_workers(PositionsApp(board, mirrors), settings.http, work(), pulses, board)
+    return Service(settings, board, PositionsApp(board, mirrors), work, pulses)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from dataclasses import dataclass
 
 from tidemill.offline.mirror import FlushSettings
-from tidemill.runtime.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings
+from tidemill.runtime.settings import KafkaSettings, OfflineSettings, ServiceSettings
 
 
-class OfflineWriterSettings(NamedTuple):
-    """Where the project, Kafka, the offline store and the HTTP address are, and how often to commit."""
+@dataclass(frozen=True, kw_only=True)
+class OfflineWriterSettings(ServiceSettings):
+    """What every service needs, Kafka, the offline store, and how often to commit."""
 
-    project: ProjectSettings
     kafka: KafkaSettings
     offline: OfflineSettings
     flush: FlushSettings
-    http: HttpSettings
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment. Raises SettingsError."""
-        return cls(ProjectSettings.load(), KafkaSettings.load(), OfflineSettings.load(), FlushSettings.load(), HttpSettings.load())

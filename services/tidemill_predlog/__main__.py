@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
-from tidemill.runtime.entry import service_main
-from tidemill_predlog.app import run
+from tidemill.runtime.entry import run_service
+from tidemill_predlog.app import build
 from tidemill_predlog.settings import PredictionLogSettings
 
 
-def main() -> None:
-    """Log and join until SIGTERM."""
-    asyncio.run(run(PredictionLogSettings.load()))
+def main() -> int:
+    """Log and join until SIGTERM; returns the exit code."""
+    return run_service("predlog", PredictionLogSettings, build)
 
 
 if __name__ == "__main__":
-    sys.exit(service_main("predlog", main))
+    sys.exit(main())

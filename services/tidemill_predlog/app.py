@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tidemill.declarations.project import load_project
-from tidemill.offline.mirror import Mirror, need_topics
+from tidemill.offline.mirror import Mirror
 from tidemill.offline.positions import PositionsApp
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import outcomes_table, predictions_table
 from tidemill.runtime.health import HealthBoard
-from tidemill.runtime.service import run_together, run_workers
+from tidemill.runtime.service import Service, run_together
 from tidemill.streams.topics import results_topic
+from tidemill.streams.view_logs import need_topics
 from tidemill_predlog.joiner import Joiner
 from tidemill_predlog.settings import PredictionLogSettings
 
 
-async def run(settings: PredictionLogSettings) -> None:
-    """Log and join until SIGTERM. Raises ProjectError, DeclarationError or SettingsError when it cannot start."""
+def build(settings: PredictionLogSettings) -> Service:
+    """The service, not yet running. Raises ProjectError and DeclarationError."""
     project = load_project(settings.project.project)
     board = HealthBoard("topics")
     store = OfflineStore(settings.offline.root)
@@ -25,7 +28,9 @@ async def run(settings: PredictionLogSettings) -> None:
     pulses = [mirror.pulse, joiner.pulse]
 
     async def work() -> None:
-        await need_topics(project, settings.kafka, board, [predictions.topic, outcomes.topic, results_topic(project.name)], pulses)
+        needed = [predictions.topic, outcomes.topic, results_topic(project.name)]
+        await need_topics(settings.kafka, project, partial(board.down, "topics"), pulses, needed)
+        board.up("topics")
         await run_together(mirror.run(), joiner.run())
 
-    await run_workers(PositionsApp(board, [mirror]), settings.http, work(), pulses, board)
+    return Service(settings, board, PositionsApp(board, [mirror]), work, pulses)

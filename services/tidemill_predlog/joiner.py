@@ -10,24 +10,28 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
 
 from tidemill.declarations.project import Project
-from tidemill.errors import TidemillError, UnknownTable
-from tidemill.kafka.dense_reader import DenseReader, recreated
-from tidemill.offline.mirror import CHECK_SECONDS, RETRY_SECONDS
+from tidemill.errors import UnknownTable
+from tidemill.kafka.client import started_producer
+from tidemill.kafka.dense_reader import DenseReader
+from tidemill.kafka.read_to_end import read_to_end
+from tidemill.kafka.reader import recreated
+from tidemill.offline.mirror import CHECK_SECONDS
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable
 from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, decoder
 from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.topics import results_topic, topic_specs
 from tidemill_predlog.join import Join, Outcome, Prediction
@@ -65,21 +69,14 @@ class Joiner:
 
     async def run(self) -> None:
         """Join; whatever fails is told and tried again from the table of results."""
-        while True:
-            try:
-                await self._follow()
-            except TidemillError as error:
-                self._board.down("join", str(error))
-            except KafkaError as error:
-                self._board.down("join", f"Kafka at {self._kafka.bootstrap_servers}: {type(error).__name__} {error}".rstrip())
-            self.pulse.beat()
-            await asyncio.sleep(RETRY_SECONDS)
+        await supervise(self._follow, partial(self._board.down, "join"), [self.pulse])
 
     async def _follow(self) -> None:
         progress = await asyncio.to_thread(self._table.open)
         self.pulse.beat()
-        outbox = Outbox(self._kafka, self._topic, self._spec, self._table, self.pulse)
-        try:
+        async with started_producer(self._kafka) as made:
+            self.pulse.beat()
+            outbox = Outbox(self._kafka, made, self._topic, self._spec, self._table, self.pulse)
             await outbox.start(progress.seq)
             self.pulse.beat()
             join = Join(self._within_ms, progress.clock)
@@ -90,8 +87,6 @@ class Joiner:
             join.accepted.clear()
             join.late.clear()
             await self._go_on(outbox, join, progress)
-        finally:
-            await outbox.stop()
 
     def _feed_tables(self, join: Join, progress: Progress) -> dict[TopicPartition, int]:
         """Feeds the join from the tables, below the positions covered. Returns from where on Kafka has to be read."""
@@ -120,27 +115,19 @@ class Joiner:
         lacking = {target: position for target, position in stored.items() if position < progress.positions[target]}
         if not lacking:
             return
-        reader = DenseReader(self._kafka, lacking, {})
-        try:
-            for target, end in (await reader.start()).items():
+        async with DenseReader(self._kafka, lacking, {}) as reader:
+            for target, end in (await reader.ends()).items():
                 if end < progress.positions[target]:
                     raise recreated(target, progress.positions[target], f"Kafka ends at {end}")
-            while any(reader.next[target] < progress.positions[target] for target in lacking):
-                fetched = await reader.fetch(_FETCH_SECONDS, _FETCH_ROWS)
+            async for fetched in read_to_end(reader, {target: progress.positions[target] for target in lacking}):
                 if fetched:
                     self.pulse.beat()
-                else:
-                    await reader.ends()  # is Kafka away?
                 for target, records in fetched.items():
                     self._feed(join, target, [record for record in records if record.offset < progress.positions[target]])
-        finally:
-            await reader.stop()
 
     async def _go_on(self, outbox: Outbox, join: Join, progress: Progress) -> None:
         """Joins what comes, and commits and publishes about once a second."""
-        reader = DenseReader(self._kafka, progress.positions, {})
-        try:
-            await reader.start()
+        async with DenseReader(self._kafka, progress.positions, {}) as reader:
             clock = Clock(progress.now)
             results: list[ResultRecord] = []
             committed = time.monotonic()
@@ -159,8 +146,6 @@ class Joiner:
                 if not results:
                     self._board.up("join")  # not before: a full disk shows at the first commit
                 self.pulse.beat()
-        finally:
-            await reader.stop()
 
     async def _commit(self, outbox: Outbox, results: Sequence[ResultRecord], before: Progress, after: Progress) -> None:
         numbered = [msgspec.structs.replace(result, seq=before.seq + i) for i, result in enumerate(results)]

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Sequence
 
 import msgspec
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from tidemill.errors import KafkaUnavailable, TopicRecreated
-from tidemill.kafka.client import close_producer, producer
-from tidemill.kafka.dense_reader import KAFKA_SECONDS, DenseReader
+from tidemill.kafka.dense_reader import DenseReader
+from tidemill.kafka.read_to_end import read_to_end
 from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.kafka.topics import ensure_topics, offset_ranges
 from tidemill.kafka.waves import Record, send_wave
@@ -28,23 +28,22 @@ _DECODER = decoder(ResultRecord)
 
 
 class Outbox:
-    """Publishes the results of a table to a topic of one partition, in order of `seq`, each once as long as one process does it."""
+    """Publishes the results of a table to a topic of one partition, in order of `seq`, each once as long as one process does it.
 
-    def __init__(self, kafka: KafkaSettings, topic: str, spec: TopicSpec, table: ResultsTable, pulse: Pulse) -> None:
+    `producer`: started, and closed by whoever made it.
+    """
+
+    def __init__(
+        self, kafka: KafkaSettings, producer: AIOKafkaProducer, topic: str, spec: TopicSpec, table: ResultsTable, pulse: Pulse
+    ) -> None:
         self._kafka = kafka
         self._topic, self._spec = topic, spec
         self._table = table
         self._pulse = pulse
-        self._producer = producer(kafka)
+        self._producer = producer
 
     async def start(self, next_seq: int) -> None:
-        """Connect and publish what the topic lacks below `next_seq`. Raises KafkaUnavailable, TopicMismatch, TopicRecreated."""
-        try:
-            async with asyncio.timeout(KAFKA_SECONDS):  # by itself it would wait for its number for ever
-                await self._producer.start()
-        except TimeoutError:
-            raise KafkaUnavailable(f"Kafka gives no producer a number for {KAFKA_SECONDS:g} s", mend="look at the brokers' logs") from None
-        self._pulse.beat()
+        """Publish what the topic lacks below `next_seq`. Raises KafkaUnavailable, TopicMismatch, TopicRecreated."""
         await ensure_topics(self._kafka, {self._topic: self._spec})  # deleted, it is made anew and filled
         self._pulse.beat()
         published = await self._published()
@@ -57,12 +56,8 @@ class Outbox:
             await self.publish(results)
             self._pulse.beat()
 
-    async def stop(self) -> None:
-        """Disconnect."""
-        await close_producer(self._producer)
-
     async def publish(self, results: Sequence[ResultRecord]) -> None:
-        """Write results and return once they are acknowledged. Raises KafkaUnavailable: some may be written; stop, and start another outbox."""
+        """Write results and return once they are acknowledged. Raises KafkaUnavailable: some may be written; close the producer, and start another outbox."""
         records: list[Record] = [(result.prediction.encode(), encode(result), []) for result in results]
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
@@ -79,16 +74,12 @@ class Outbox:
         held = (await offset_ranges(self._kafka, self._topic))[target]
         if held.begin == held.end:
             return 0
-        reader = DenseReader(self._kafka, {target: held.end - 1}, {})
+        found = []
+        async with DenseReader(self._kafka, {target: held.end - 1}, {}) as reader:
+            async for fetched in read_to_end(reader):
+                found += fetched.get(target, [])
         try:
-            await reader.start()
-            fetched = await reader.fetch(KAFKA_SECONDS, 1)
-        finally:
-            await reader.stop()
-        if target not in fetched:
-            raise KafkaUnavailable(f"the last record of {self._topic} cannot be read", mend="look at the brokers' logs")
-        try:
-            return _DECODER.decode(fetched[target][0].value).seq + 1
+            return _DECODER.decode(found[-1].value).seq + 1
         except (msgspec.DecodeError, TypeError) as error:
             raise TopicRecreated(
                 f"the last record of {self._topic} is not a result: {error}",

@@ -6,19 +6,15 @@ import sys
 
 import uvloop
 
-from tidemill.declarations.project import load_project
-from tidemill.runtime.entry import service_main
-from tidemill.runtime.service import run_workers
-from tidemill_serving.app import Service
+from tidemill.runtime.entry import run_service
+from tidemill_serving.app import build
 from tidemill_serving.settings import ServingSettings
 
 
-def main() -> None:
-    """Serve until SIGTERM."""
-    settings = ServingSettings.load()
-    service = Service(load_project(settings.project.project), settings.redis)
-    uvloop.run(run_workers(service.app, settings.http, service.run(), [], service.board))
+def main() -> int:
+    """Serve until SIGTERM; returns the exit code."""
+    return run_service("serving", ServingSettings, build, uvloop.run)
 
 
 if __name__ == "__main__":
-    sys.exit(service_main("serving", main))
+    sys.exit(main())

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from tidemill.clock import now_ms
-from tidemill.declarations.project import Project
+from tidemill.declarations.project import Project, load_project
 from tidemill.kernel.served import Served, serve, withheld
 from tidemill.kernel.view import ViewKernel
 from tidemill.online.reader import OnlineReader, Stored
@@ -19,9 +19,10 @@ from tidemill.runtime.asgi import Scope
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.http import add_ops_routes, fastapi_app
 from tidemill.runtime.routes import Answer, HotRoute, add_hot_route
-from tidemill.runtime.settings import RedisSettings
+from tidemill.runtime.service import Service
 from tidemill_serving.answers import answer_body, feast_error
 from tidemill_serving.query import FeatureRequest, Query, QueryParser
+from tidemill_serving.settings import ServingSettings
 
 REDIS_TIMEOUT_SECONDS = 0.5
 ROUTE = "/get-online-features"
@@ -104,18 +105,20 @@ def describe(project: Project) -> dict[str, Any]:
     return {"project": project.name, "views": views, "feature_services": services}
 
 
-class Service:
-    """The parts of the service, wired: `app` answers while `run` runs. Ready when Redis answers."""
+def build(settings: ServingSettings, project: Project | None = None) -> Service:
+    """The service, not yet running; ready when Redis answers. `project`: default, the one that the settings name.
 
-    def __init__(self, project: Project, redis: RedisSettings) -> None:
-        self.board = HealthBoard("redis")
-        self._link = redis_client(redis.url, REDIS_TIMEOUT_SECONDS, on_change=partial(self.board.report, "redis"))
-        self.app = _app(project, self.board, FeatureServing(project, self._link))
+    Raises ProjectError and DeclarationError.
+    """
+    project = project or load_project(settings.project.project)
+    board = HealthBoard("redis")
+    link = redis_client(settings.redis.url, REDIS_TIMEOUT_SECONDS, on_change=partial(board.report, "redis"))
 
-    async def run(self) -> None:
-        """Keep the connection to Redis, for ever."""
-        async with self._link:
-            await keep_asking(self._link)
+    async def work() -> None:
+        async with link:
+            await keep_asking(link)
+
+    return Service(settings, board, _app(project, board, FeatureServing(project, link)), work)
 
 
 def _app(project: Project, board: HealthBoard, serving: FeatureServing) -> FastAPI:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from dataclasses import dataclass
 
-from tidemill.runtime.settings import HttpSettings, ProjectSettings, RedisSettings
+from tidemill.runtime.settings import RedisSettings, ServiceSettings
 
 
-class ServingSettings(NamedTuple):
-    """Where the project, Redis and the HTTP address are."""
+@dataclass(frozen=True, kw_only=True)
+class ServingSettings(ServiceSettings):
+    """What every service needs, and Redis."""
 
-    project: ProjectSettings
     redis: RedisSettings
-    http: HttpSettings
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment. Raises SettingsError."""
-        return cls(ProjectSettings.load(), RedisSettings.load(), HttpSettings.load())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
+from tidemill.clock import Deadline
 from tidemill.declarations import Model
 from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError, UnknownTable
@@ -27,11 +27,11 @@ async def wait_written(project: Project, model: Model, store: OfflineStore, kafk
     tables = {requests_topic(project.name): "requests", outcomes_topic(project.name): "outcomes"}
     tables |= {view_topic(project.name, view.log): view_folder(view.log) for view in model.views}
     held = await offset_ranges(kafka, *tables)
-    deadline = time.monotonic() + timeout_seconds
+    deadline = Deadline(timeout_seconds)
     for topic, table in tables.items():
         ends = {tp.partition: found.end for tp, found in held.items() if tp.topic == topic and found.end}
         while behind := _behind(store, table, ends):
-            if time.monotonic() > deadline:
+            if deadline.expired:
                 partition, position = behind
                 raise TidemillError(
                     f"the offline store has {table} up to {position}, but {topic}[{partition}] goes up to {ends[partition]}",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-import time
 from datetime import UTC, datetime
 
+from tidemill.clock import now_ms
 from tidemill.declarations.project import load_project
 from tidemill.errors import TidemillError, UnknownModel
 from tidemill.offline.store import OfflineStore
@@ -30,7 +30,7 @@ def main() -> int:
         project = load_project(settings.project.project)
         if options.model not in project.models:
             raise UnknownModel(options.model, list(project.models))
-        until_ms = time.time_ns() // 1_000_000 if options.until is None else int(_utc(options.until).timestamp() * 1000)
+        until_ms = now_ms() if options.until is None else int(_utc(options.until).timestamp() * 1000)
         model = project.models[options.model]
         asyncio.run(wait_written(project, model, OfflineStore(settings.offline.root), settings.kafka))
         note = lambda text: print(text, flush=True)  # noqa: E731

@@ -87,6 +87,7 @@ class StampEntry(Record, frozen=True, array_like=True):
     next: Natural
 
 
+AlertSource = Literal["drift", "audit"]
 AlertKind = Literal["feature_drift", "prediction_drift", "performance", "data_quality"]
 Status = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
 
@@ -133,8 +134,9 @@ class ResultRecord(Record, frozen=True):
 class AlertRecord(Record, frozen=True):
     """Something an operator should know (topic `<project>.alerts`, key = model, or view where it is about one).
 
-    `id` is the same whenever the same alert is computed again. `subject`: the feature, "prediction", the performance metric, or a partition of
-    `view`, which the audit (`test`) found to differ: then `model` is empty, `start` and `end` are when it was compared, `rows` the values compared.
+    `id` is the same whenever the same alert is computed again. `subject`: the feature, "prediction", the performance metric, or, for a person,
+    the `partition` of `view` that the audit (`source`) found to differ: then `model` is empty, `start` and `end` are when it was compared, `rows`
+    the values compared. Old alerts have neither `source` nor `partition`; `streams.alerts` fills them in.
     `start`, `end`: the window, event time. `statistic` is compared with `threshold`; `effect` is the size of the change in the
     unit named by `test`; `reference` and `current` are the values a person compares; `rows` is the window's size.
     """
@@ -156,6 +158,8 @@ class AlertRecord(Record, frozen=True):
     reference: float | None = None
     current: float | None = None
     view: str = ""
+    partition: Natural | None = None
+    source: AlertSource | None = None
 
 
 class DeploymentRecord(Record, frozen=True):

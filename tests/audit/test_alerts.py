@@ -17,7 +17,7 @@ from tidemill.records import AlertRecord, decoder, encode
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import alerts_topic
-from tidemill_audit.alerts import Alerts, alert_of, place_of
+from tidemill_audit.alerts import Alerts, alert_of
 
 WRONG = AuditReport(50, 2, [Mismatch("zones", 3, "north", 120, "count_1h is 5.0 online, 4.0 offline")])
 FENCE = AuditReport(50, 1, [Mismatch("zones", 3, None, 120, "fence: proof is 1, the rows give 2")])
@@ -35,7 +35,7 @@ def test_opened_once_and_closed_once() -> None:
     assert alert_of(PLACE, FENCE, opened, NOW_MS) is None
     closed = alert_of(PLACE, RIGHT, opened, NOW_MS + 1)
     assert closed is not None
-    assert (closed.state, place_of(closed)) == ("closed", PLACE)
+    assert (closed.state, closed.source, closed.view, closed.partition) == ("closed", "audit", *PLACE)
     assert alert_of(PLACE, RIGHT, closed, NOW_MS + 2) is None
     again = alert_of(PLACE, WRONG, closed, NOW_MS + 3)
     assert again is not None

@@ -18,9 +18,9 @@ from tidemill.errors import BadRequest
 from tidemill.kafka.client import close_producer, producer
 from tidemill.kafka.waves import send_wave
 from tidemill.local.stack import Stack
+from tidemill.operations.republish import event_of, place_of
 from tidemill.records import DeadLetterRecord, encode
 from tidemill.runtime.settings import KafkaSettings
-from tidemill.streams.dead_letter_log import event_of, place_of
 from tidemill.streams.dead_letters import dead_letter
 
 LIVE = Path(__file__).parents[1] / "live_project"

@@ -101,11 +101,11 @@ async def running(service: Service) -> AsyncIterator[None]:
 async def bare(kafka: str, redis_url: str, tmp_path: Path, topic_prefix: str) -> AsyncIterator[Service]:
     """Run a service that is ready, without a model and with an empty store."""
     settings = InferenceSettings(
-        ProjectSettings(project="unused"),
-        KafkaSettings(bootstrap_servers=kafka),
-        RedisSettings(url=redis_url),
-        OfflineSettings(root=str(tmp_path / "offline")),
-        HttpSettings(port=0),
+        project=ProjectSettings(project="unused"),
+        kafka=KafkaSettings(bootstrap_servers=kafka),
+        redis=RedisSettings(url=redis_url),
+        offline=OfflineSettings(root=str(tmp_path / "offline")),
+        http=HttpSettings(port=0),
     )
     service = Service(dataclasses.replace(demo(), name=topic_prefix), settings)
     async with running(service):

@@ -11,7 +11,6 @@ import os
 import signal
 from typing import Any
 
-from tidemill.runtime.entry import service_main
 from tidemill_inference.__main__ import main
 from tidemill_inference.first_answers import FirstAnswers
 from tidemill_inference.prediction_log import PredictionLog
@@ -34,4 +33,4 @@ def _arm(point: str) -> None:
 
 if __name__ == "__main__":
     _arm(os.environ["CRASH_AT"])
-    raise SystemExit(service_main("inference", main))
+    raise SystemExit(main())

@@ -33,11 +33,11 @@ async def own(tmp_path: Path) -> AsyncIterator[tuple[Service, Stack]]:
     """Run a service on servers of its own, which a test may stop."""
     with Stack(tmp_path, services=(), servers=("kafka", "valkey")) as stack:
         parts = InferenceSettings(
-            ProjectSettings(project="unused"),
-            KafkaSettings(bootstrap_servers=stack.kafka),
-            RedisSettings(url=stack.redis_url),
-            OfflineSettings(root=stack.offline),
-            HttpSettings(port=0),
+            project=ProjectSettings(project="unused"),
+            kafka=KafkaSettings(bootstrap_servers=stack.kafka),
+            redis=RedisSettings(url=stack.redis_url),
+            offline=OfflineSettings(root=stack.offline),
+            http=HttpSettings(port=0),
         )
         service = Service(dataclasses.replace(demo(), name="own"), parts)
         async with running(service):

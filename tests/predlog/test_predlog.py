@@ -15,6 +15,7 @@ from tidemill.checksums import proof_of
 from tidemill.declarations.project import Project
 from tidemill.errors import UnknownTable
 from tidemill.kafka.admin import admin
+from tidemill.kafka.client import started_producer
 from tidemill.kernel.keys import partition_of
 from tidemill.offline.store import OfflineStore
 from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, decoder, encode
@@ -228,13 +229,11 @@ async def test_a_deleted_topic_is_made_anew(kafka: str, project: Project, tmp_pa
     """An outbox that begins finds no topic, makes it, and publishes into it."""
     settings, topic = KafkaSettings(bootstrap_servers=kafka), f"{project.name}.results"
     table = ResultsTable(OfflineStore(tmp_path / "offline"), [])
-    outbox = Outbox(settings, topic, topic_specs(project)[topic], table, Pulse())
     table.open()
-    try:
+    async with started_producer(settings) as made:
+        outbox = Outbox(settings, made, topic, topic_specs(project)[topic], table, Pulse())
         await outbox.start(0)
         await outbox.publish([ResultRecord(0, "p", "m", "1", "s", 1, 0.5, "never", 2)])
-    finally:
-        await outbox.stop()
     assert [result.prediction for result in await results_published(kafka, project)] == ["p"]
 
 

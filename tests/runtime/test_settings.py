@@ -1,15 +1,25 @@
 """Settings: what the environment says, and what is said when it is wrong."""
 
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from tidemill.errors import SettingsError
-from tidemill.runtime.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings, Settings
+from tidemill.runtime.settings import (
+    HttpSettings,
+    KafkaSettings,
+    OfflineSettings,
+    ProjectSettings,
+    RedisSettings,
+    ServiceSettings,
+    Settings,
+    WatchdogSettings,
+)
 
-ALL: list[type[Settings]] = [KafkaSettings, RedisSettings, OfflineSettings, HttpSettings, ProjectSettings]
+ALL: list[type[Settings]] = [KafkaSettings, RedisSettings, OfflineSettings, HttpSettings, ProjectSettings, WatchdogSettings]
 GIVEN = {
     "KAFKA_BOOTSTRAP_SERVERS": "broker-1:9092,broker-2:9092",
     "REDIS_URL": "redis://cache:6379/0",
@@ -133,3 +143,57 @@ def test_every_field_has_a_variable_and_a_mend(kind: type[Settings]) -> None:
     for field in kind.model_fields.values():
         assert isinstance(field.validation_alias, str)
         assert field.description
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group(ServiceSettings):
+    """A service's settings."""
+
+    kafka: KafkaSettings
+    redis: RedisSettings
+    offline: OfflineSettings
+
+
+def test_a_group_names_all_that_is_missing_or_wrong_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every variable of every class, each with its mend, so that one look is enough; the number of what is named is the number of faults."""
+    for variable in ("TIDEMILL_PROJECT", "KAFKA_BOOTSTRAP_SERVERS", "TIDEMILL_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("REDIS_URL", "nonsense")
+    monkeypatch.setenv("TIDEMILL_PORT", "many")
+    monkeypatch.setenv("TIDEMILL_PATIENCE_SECONDS", "1")
+    with pytest.raises(SettingsError) as caught:
+        Group.load()
+    for missing in ("TIDEMILL_PROJECT", "KAFKA_BOOTSTRAP_SERVERS", "TIDEMILL_OFFLINE"):
+        assert f"{missing} is not set" in caught.value.message
+    for variable in (
+        "TIDEMILL_PROJECT",
+        "TIDEMILL_PORT",
+        "TIDEMILL_PATIENCE_SECONDS",
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "REDIS_URL",
+        "TIDEMILL_OFFLINE",
+    ):
+        assert caught.value.message.count(variable) == 1
+        assert f"set {variable} to " in caught.value.mend
+
+
+@pytest.mark.parametrize("missing", [(), ("REDIS_URL",), ("REDIS_URL", "TIDEMILL_OFFLINE")])
+def test_a_group_loads_or_names_what_is_missing(missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all of them set it is loaded and shown masked; else exactly the missing ones are named."""
+    for variable, value in {
+        "TIDEMILL_PROJECT": "taxis",
+        "KAFKA_BOOTSTRAP_SERVERS": "k:9092",
+        "KAFKA_SASL_PASSWORD": "hunter2",
+        "REDIS_URL": "redis://me:hunter2@r:1/0",
+        "TIDEMILL_OFFLINE": "/data",
+    }.items():
+        monkeypatch.setenv(variable, "" if variable in missing else value)
+    if missing:
+        with pytest.raises(SettingsError) as caught:
+            Group.load()
+        assert caught.value.message == " and ".join(f"{variable} is not set" for variable in missing)
+        return
+    shown = Group.load().masked()
+    assert "hunter2" not in str(shown)
+    assert (shown["REDIS_URL"], shown["KAFKA_SASL_PASSWORD"]) == ("redis://***@r:1/0", "***")
+    assert (shown["TIDEMILL_PROJECT"], shown["TIDEMILL_PATIENCE_SECONDS"], shown["TIDEMILL_PORT"]) == ("taxis", 120, 8000)

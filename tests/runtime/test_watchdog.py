@@ -20,7 +20,8 @@ PROGRAM = """
 import asyncio, time
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.logs import configure
-from tidemill.runtime.watchdog import Pulse, Watchdog, WatchdogSettings
+from tidemill.runtime.settings import WatchdogSettings
+from tidemill.runtime.watchdog import Pulse, Watchdog
 
 configure("test")
 pulse = Pulse("fetching")

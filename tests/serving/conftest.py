@@ -11,8 +11,9 @@ from tests.demo_state import Store, demo
 
 from tidemill.declarations.project import Project
 from tidemill.runtime.http import HttpServer
-from tidemill.runtime.settings import HttpSettings, RedisSettings
-from tidemill_serving.app import Service
+from tidemill.runtime.settings import HttpSettings, ProjectSettings, RedisSettings
+from tidemill_serving.app import build
+from tidemill_serving.settings import ServingSettings
 
 
 @pytest.fixture
@@ -24,9 +25,10 @@ def store(redis_url: str) -> Store:
 @asynccontextmanager
 async def serving(project: Project, redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """Run a service of a project; gives a client of it, once it is ready."""
-    service = Service(project, RedisSettings(url=redis_url))
-    server = HttpServer(service.app, HttpSettings(port=0))
-    async with beside(service.run()), server, httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
+    http = HttpSettings(port=0)
+    service = build(ServingSettings(project=ProjectSettings(project="unused"), http=http, redis=RedisSettings(url=redis_url)), project)
+    server = HttpServer(service.app, http)
+    async with beside(service.work()), server, httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
         async with asyncio.timeout(20):
             while (await client.get("/health/ready")).status_code != httpx.codes.OK:
                 await asyncio.sleep(0.02)

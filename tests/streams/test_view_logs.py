@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 from tests.operations.repartition.test_old_log import PAID, VIEW
 
 from tidemill.declarations.project import Project
-from tidemill.errors import TopicMismatch, UnfilledLog
+from tidemill.errors import KafkaUnavailable, TopicMismatch, UnfilledLog
 from tidemill.kafka.client import close_producer, producer
 from tidemill.kafka.topics import offset_ranges
 from tidemill.kafka.waves import send_wave
 from tidemill.names import LogName, log_name
 from tidemill.records import LogRecord, encode
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.marks import append_mark, read_marks
 from tidemill.streams.topics import logs_topic, view_topic
-from tidemill.streams.view_logs import check_logs, ensure_logs, log_in_use, read_marks
+from tidemill.streams.view_logs import check_logs, ensure_logs, log_in_use, need_topics
 
 P4, P8, P16 = log_name("cards", 4), log_name("cards", 8), log_name("cards", 16)
 
@@ -81,7 +84,7 @@ async def test_a_changed_count_is_refused_until_the_log_is_filled(kafka: str, to
     marks = [mark(P8, filled=False), mark(P8, filled=True)]
     for told in marks:
         await write(settings, logs_topic(topic_prefix), encode(told))
-    assert await read_marks(settings, new) == marks
+    assert await read_marks(settings, new.name) == marks
     await ensure_logs(settings, new)
     with pytest.raises(UnfilledLog) as refused:
         await check_logs(settings, old, old.views.values())
@@ -95,7 +98,41 @@ async def test_a_mark_that_cannot_be_read(kafka: str, topic_prefix: str) -> None
     await ensure_logs(settings, project)
     await write(settings, logs_topic(topic_prefix), b"{}")
     with pytest.raises(TopicMismatch, match="topic of logs cannot be read"):
-        await read_marks(settings, project)
+        await read_marks(settings, project.name)
+
+
+@pytest.mark.integration
+async def test_needing_topics_waits_until_a_log_is_filled(kafka: str, topic_prefix: str) -> None:
+    """It says what it waits for, beats meanwhile, and returns once the log is filled; what is not waited for is raised."""
+    settings, old, new = KafkaSettings(bootstrap_servers=kafka), declared(topic_prefix, 4), declared(topic_prefix, 8)
+    await ensure_logs(settings, old)
+    await write(settings, view_topic(topic_prefix, P4), b"anything")
+    pulse, told = Pulse(), list[Exception]()
+    pulse.silent_seconds = 9
+    with pytest.raises(UnfilledLog):
+        await need_topics(settings, new, told.append, [pulse], waited_for=(KafkaUnavailable,))
+    waiting = asyncio.create_task(need_topics(settings, new, told.append, [pulse]))
+    async with asyncio.timeout(60):
+        while not told:
+            await asyncio.sleep(0.05)
+    assert isinstance(told[0], UnfilledLog)
+    for written in (mark(P8, filled=False), mark(P8, filled=True)):
+        await append_mark(settings, topic_prefix, written)
+    async with asyncio.timeout(60):
+        await waiting
+    pulse.tick()
+    assert pulse.silent_seconds == 0
+    assert await offset_ranges(settings, view_topic(topic_prefix, P8))
+
+
+async def test_needing_topics_waits_for_kafka() -> None:
+    """Without Kafka it waits, and says so, until it is cancelled."""
+    told = list[Exception]()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.5):
+            await need_topics(KafkaSettings(bootstrap_servers="127.0.0.1:1"), declared("away", 1), told.append, [])
+    assert told
+    assert {type(error) for error in told} == {KafkaUnavailable}
 
 
 def test_the_way_out_names_every_view() -> None:

@@ -63,7 +63,7 @@ def dead_letters(
 
 
 def _shown(letter: DeadLetterRecord) -> Text:
-    from tidemill.streams.dead_letter_log import place_of
+    from tidemill.operations.republish import place_of
     from tidemill.timestamps import rfc3339
 
     lines = f" {letter.reason}" + (f", view {letter.view}" if letter.view else "") + f", known {rfc3339(letter.known)}\n  {letter.detail}\n"
@@ -73,7 +73,7 @@ def _shown(letter: DeadLetterRecord) -> Text:
 
 
 def _replay(letters: list[DeadLetterRecord], places: list[str], value: Path | None) -> None:
-    from tidemill.streams.dead_letter_log import UnknownLetter, event_of, place_of, publish_again
+    from tidemill.operations.republish import UnknownLetter, event_of, place_of, publish_again
 
     if value is not None and len(places) > 1:
         raise BadRequest("one file cannot hold several events", mend="send them one by one")

@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 from pydantic import Field
 
-from tidemill.declarations.project import Project
-from tidemill.errors import KafkaUnavailable, TidemillError, TopicMismatch
 from tidemill.kafka.dense_reader import DenseReader
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable
 from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.settings import KafkaSettings, Settings
+from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
-from tidemill.streams.view_logs import ensure_logs
 
-RETRY_SECONDS = 1.0
+IDLE_SECONDS = 1.0  # without a record: then there is nothing to commit, which is a turn too
 CHECK_SECONDS = 5.0
 
 
@@ -68,13 +66,8 @@ class Mirror:
 
     async def run(self) -> None:
         """Follow the topic; whatever fails is told and tried again from the table's positions."""
-        while True:
-            try:
-                await self._follow()
-            except TidemillError as error:  # FenceConflict too: another writer was there, and the table knows how far
-                self._board.down(self.table.name, str(error))
-            self.pulse.beat()
-            await asyncio.sleep(RETRY_SECONDS)
+        # FenceConflict is waited for too: another writer was there, and the table knows how far.
+        await supervise(self._follow, partial(self._board.down, self.table.name), [self.pulse])
 
     async def _follow(self) -> None:
         proofs = await asyncio.to_thread(self._read_positions)
@@ -116,7 +109,7 @@ class Mirror:
             left_seconds = due - asyncio.get_running_loop().time()
             if left_seconds <= 0 and read:
                 break
-            fetched = await reader.fetch(left_seconds if read else max(left_seconds, RETRY_SECONDS), self._flush.rows)
+            fetched = await reader.fetch(left_seconds if read else max(left_seconds, IDLE_SECONDS), self._flush.rows)
             if not fetched and not read:
                 break
             for target, records in fetched.items():
@@ -136,24 +129,3 @@ class Mirror:
     def _note_ends(self, ends: dict[TopicPartition, int]) -> None:
         for target, end in ends.items():
             self._lags[target.partition].set(max(end - self.positions[target.partition], 0))
-
-
-async def need_topics(
-    project: Project, kafka: KafkaSettings, board: HealthBoard, topics: Iterable[str], pulses: Iterable[Pulse] = ()
-) -> None:
-    """Makes the topics that are missing; waits for Kafka, and for someone to mend a topic of another shape or to fill a log. Reports as `topics`.
-
-    `pulses`: of the workers that cannot begin before: this waiting is their sign of life.
-    """
-    needed, pulses = list(topics), list(pulses)
-    while True:
-        try:
-            await ensure_logs(kafka, project, needed)
-        except (KafkaUnavailable, TopicMismatch) as error:
-            board.down("topics", str(error))
-            for pulse in pulses:
-                pulse.beat()
-            await asyncio.sleep(RETRY_SECONDS)
-        else:
-            board.up("topics")
-            return

@@ -23,11 +23,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from tidemill.clock import Deadline
 from tidemill.declarations import Model, Recording
 from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
 from tidemill.kafka.admin import admin
-from tidemill.kafka.client import close_producer, consumer, producer
+from tidemill.kafka.client import started_consumer, started_producer
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.kernel.fences import position
 from tidemill.online.keys import fence_key
@@ -205,9 +206,9 @@ class Playback:
 
 async def _poll(behind: Callable[[], Awaitable[str | None]], timeout_seconds: float, mend: str) -> None:
     """Asks what is behind until nothing is. Raises TidemillError with the last answer."""
-    deadline, pause = time.monotonic() + timeout_seconds, _FIRST_PAUSE_SECONDS
+    deadline, pause = Deadline(timeout_seconds), _FIRST_PAUSE_SECONDS
     while (message := await behind()) is not None:
-        if time.monotonic() > deadline:
+        if deadline.expired:
             raise TidemillError(message, mend=mend)
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -273,14 +274,12 @@ def steps(recording: Recording, start_ms: int, end_ms: int, step_ms: int) -> Ite
 
 @asynccontextmanager
 async def open_playback(project: Project, bootstrap_servers: str, redis_url: str) -> AsyncIterator[Playback]:
-    """Connects to a running stack."""
+    """Connects to a running stack. Raises KafkaUnavailable, also for what Kafka's client raises inside."""
     kafka = KafkaSettings(bootstrap_servers=bootstrap_servers)
-    async with redis_client(redis_url, timeout_seconds=5) as link, admin(kafka) as groups:
-        client, reader = producer(kafka), consumer(kafka)
-        try:
-            await client.start()
-            await reader.start()
-            yield Playback(project, link, client, reader, groups)
-        finally:
-            await reader.stop()
-            await close_producer(client)
+    async with (
+        redis_client(redis_url, timeout_seconds=5) as link,
+        admin(kafka) as groups,
+        started_producer(kafka) as client,
+        started_consumer(kafka) as reader,
+    ):
+        yield Playback(project, link, client, reader, groups)

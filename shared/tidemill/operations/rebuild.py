@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 import msgspec
 import pyarrow.compute as pc
 from aiokafka import TopicPartition
 
+from tidemill.chunks import chunks
 from tidemill.clock import Deadline
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
@@ -186,11 +186,11 @@ class Rebuild:
         return entries
 
     async def _load(self, claim: Claim, entities: Iterable[bytes], states: dict[bytes, EntityState]) -> None:
-        for chunk in _chunks(sorted(entities)):
+        for chunk in chunks(sorted(entities), _CHUNK):
             states |= {entity: self._kernel.decode(value) for entity, value in (await claim.load(chunk)).items()}
 
     async def _write(self, claim: Claim, states: dict[bytes, EntityState]) -> int:
-        for chunk in _chunks(states):
+        for chunk in chunks(states, _CHUNK):
             await claim.write({entity: self._kernel.encode(states[entity]) for entity in chunk})
         return len(states)
 
@@ -199,9 +199,3 @@ async def _renew(claim: Claim) -> None:
     while True:
         await asyncio.sleep(LEASE_MS / 4000)
         await claim.renew()
-
-
-def _chunks(entities: Iterable[bytes]) -> Iterable[list[bytes]]:
-    rest = iter(entities)
-    while chunk := list(islice(rest, _CHUNK)):
-        yield chunk

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tidemill.clock import Deadline
 from tidemill.declarations import FeatureView
 from tidemill.errors import OfflineUnavailable, UnknownTable
 from tidemill.kernel.fences import Fence
@@ -35,7 +36,7 @@ def snapshot_reaching(store: OfflineStore, view: FeatureView, partition: int, of
 
     Raises OfflineUnavailable when they do not within `wait_seconds`.
     """
-    deadline = time.monotonic() + wait_seconds
+    deadline = Deadline(wait_seconds)
     while True:
         try:
             snapshot = store.snapshot(view_folder(view.log))
@@ -44,7 +45,7 @@ def snapshot_reaching(store: OfflineStore, view: FeatureView, partition: int, of
         end = 0 if snapshot is None else snapshot.positions.get(partition, 0)
         if end >= offset:
             return snapshot
-        if time.monotonic() > deadline:
+        if deadline.expired:
             raise OfflineUnavailable(
                 f"view {view.name!r}, partition {partition}: the offline store ends at {end}, the online fence is {offset}",
                 mend="see that the offline writer runs (tidemill status) and try again",

@@ -7,12 +7,12 @@ not served, and left out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from itertools import islice
 
 import msgspec
 
+from tidemill.chunks import chunks
 from tidemill.declarations import FeatureView
 from tidemill.errors import CorruptState
 from tidemill.kernel.fences import Fence
@@ -133,7 +133,7 @@ class PartitionAudit:
         if read is None:
             return rows
         drawn = await asyncio.to_thread(self._draw, read[0].next, most_rows)
-        for names in _portions(list(dict.fromkeys([*also, *drawn]))):
+        for names in chunks(dict.fromkeys([*also, *drawn]), _PORTION):
             read = await self._read([name.encode() for name in names], report)
             if read is None:
                 return rows
@@ -253,12 +253,6 @@ class _Follower:
             self.values |= {entity: self._audit.kernel.encode(state) for entity, state in states.items()}
             self._breathe()
         return self._fold.fence
-
-
-def _portions(names: list[str]) -> Iterator[list[str]]:
-    rest = iter(names)
-    while portion := list(islice(rest, _PORTION)):
-        yield portion
 
 
 def _differing(fence: Fence, expected: Fence) -> str:

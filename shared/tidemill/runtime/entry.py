@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from tidemill.errors import TidemillError
 from tidemill.runtime import exits
 from tidemill.runtime.logs import configure, get_logger
+from tidemill.runtime.service import Service
+from tidemill.runtime.settings import ServiceSettings
+
+S = TypeVar("S", bound=ServiceSettings)
+Loop = Callable[[Coroutine[Any, Any, None]], Any]
+
+
+def run_service(name: str, settings: type[S], build: Callable[[S], Service], loop: Loop = asyncio.run) -> int:
+    """How every service runs: its settings are read and logged, its parts built, and run until SIGTERM. Returns the exit code.
+
+    `loop`: asyncio.run, or uvloop's.
+    """
+
+    def run() -> None:
+        found = settings.load()
+        get_logger(f"tidemill_{name}").info("settings", **found.masked())
+        loop(build(found).run())
+
+    return service_main(name, run)
 
 
 def service_main(name: str, run: Callable[[], None]) -> int:

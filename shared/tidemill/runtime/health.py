@@ -46,9 +46,9 @@ class HealthBoard:
         """Report that a check holds."""
         self.report(check, None)
 
-    def down(self, check: str, reason: str) -> None:
-        """Report that a check fails, with the reason a person should read."""
-        self.report(check, reason)
+    def down(self, check: str, reason: str | Exception) -> None:
+        """Report that a check fails, with the reason a person should read; fits `supervise` with a partial."""
+        self.report(check, str(reason) or type(reason).__name__)
 
     def report(self, check: str, reason: str | None) -> None:
         """Report a check: None when it holds, else the reason. Fits callbacks such as `RedisLink(on_change=...)` with a partial."""

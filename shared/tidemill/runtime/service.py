@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tidemill.errors import WorkerEnded
+from tidemill.runtime.door import Check, door
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.http import HttpServer
-from tidemill.runtime.settings import HttpSettings
+from tidemill.runtime.settings import HttpSettings, ServiceSettings, WatchdogSettings
 from tidemill.runtime.watchdog import Pulse, Watchdog
 
-__all__ = ["Pulse", "run_together", "run_workers"]
+__all__ = ["Pulse", "Service", "run_together", "run_workers"]
 
 Work = Coroutine[Any, Any, Any]
 
 
-async def run_workers(app: Any, http: HttpSettings, work: Work, pulses: Sequence[Pulse], board: HealthBoard) -> None:
+@dataclass(frozen=True)
+class Service:
+    """A service's parts, wired and not yet running: what each `app.build` makes of settings.
+
+    `app`: the ASGI application that answers; `work`: what its workers do, for ever; `pulses`: their signs of life; `check`: see `runtime.door`.
+    """
+
+    settings: ServiceSettings
+    board: HealthBoard
+    app: Any
+    work: Callable[[], Work]
+    pulses: Sequence[Pulse] = ()
+    check: Check | None = None
+
+    async def run(self) -> None:
+        """Answer and work until SIGINT or SIGTERM. Raises what ends the work, and SettingsError when the address cannot be had."""
+        app = door(self.app, self.check)
+        await run_workers(app, self.settings.http, self.work(), self.pulses, self.board, self.settings.watchdog)
+
+
+async def run_workers(
+    app: Any, http: HttpSettings, work: Work, pulses: Sequence[Pulse], board: HealthBoard, watchdog: WatchdogSettings | None = None
+) -> None:
     """Serve `app` and do the work until SIGINT or SIGTERM; then finish requests in progress, and cancel the work.
 
     Work that ends before that, however it ends, ends the service: what it raised is raised, or WorkerEnded. When a pulse, or the loop's own,
@@ -28,7 +52,7 @@ async def run_workers(app: Any, http: HttpSettings, work: Work, pulses: Sequence
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with Watchdog(pulses, board):
+    async with Watchdog(pulses, board, watchdog):
         working, stopped = asyncio.create_task(work, name="work"), asyncio.create_task(stop.wait())
         try:
             async with HttpServer(app, http):

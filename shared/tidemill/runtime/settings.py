@@ -1,16 +1,19 @@
-"""What the environment says: one frozen class per dependency, composed by each service.
+"""What the environment says: one frozen class per dependency, and one group of them per service.
 
     kafka = KafkaSettings.load()          # raises SettingsError naming the variable and the mend
     KafkaSettings(bootstrap_servers=...)  # tests and tools pass values instead
+    AuditSettings.load()                  # a group: raises one SettingsError naming all that is missing or wrong in any of its classes
 
 Importing this module reads nothing.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import ssl
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_type_hints
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -135,3 +138,47 @@ class ProjectSettings(Settings):
     project: str = Field(
         validation_alias="TIDEMILL_PROJECT", min_length=1, description="the folder, file or module that holds the project's declarations"
     )
+
+
+class WatchdogSettings(Settings):
+    """When a process is taken for stuck."""
+
+    patience_seconds: int = Field(
+        120,
+        validation_alias="TIDEMILL_PATIENCE_SECONDS",
+        ge=2,
+        description="a number of seconds, 2 or more: a process one of whose workers gives no sign of life for so long ends itself to be restarted",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsGroup:
+    """Root of groups: every field is a class of settings."""
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment. Raises one SettingsError naming every variable, of any class, that is missing or wrong, each with its mend."""
+        kinds, loaded, errors = get_type_hints(cls), dict[str, Any](), list[SettingsError]()
+        for each in dataclasses.fields(cls):
+            try:
+                loaded[each.name] = kinds[each.name].load()
+            except SettingsError as error:
+                errors.append(error)
+        if errors:
+            raise SettingsError(
+                " and ".join(error.message for error in errors), mend=" and ".join(error.mend for error in errors if error.mend)
+            )
+        return cls(**loaded)
+
+    def masked(self) -> dict[str, Any]:
+        """Variable name -> value, fit for a log: see `Settings.masked`."""
+        return {variable: value for each in dataclasses.fields(self) for variable, value in getattr(self, each.name).masked().items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings(SettingsGroup):
+    """What every service needs; a service adds what it depends on."""
+
+    project: ProjectSettings
+    http: HttpSettings
+    watchdog: WatchdogSettings = dataclasses.field(default_factory=WatchdogSettings.load)

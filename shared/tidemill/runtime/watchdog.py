@@ -19,28 +19,15 @@ import threading
 from collections.abc import Sequence
 from typing import Self
 
-from pydantic import Field
-
 from tidemill.runtime import exits
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.logs import get_logger
-from tidemill.runtime.settings import Settings
+from tidemill.runtime.settings import WatchdogSettings
 
 log = get_logger(__name__)
 
 EXIT_STUCK = 70
 DUMP_SECONDS = 10.0  # to write the stacks down: a disk or a pipe that takes nothing must not hold up the end
-
-
-class WatchdogSettings(Settings):
-    """When a process is taken for stuck."""
-
-    patience_seconds: int = Field(
-        120,
-        validation_alias="TIDEMILL_PATIENCE_SECONDS",
-        ge=2,
-        description="after how many seconds without a sign of life of one of its workers a process ends itself to be restarted",
-    )
 
 
 class Pulse:

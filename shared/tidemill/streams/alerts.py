@@ -1,32 +1,39 @@
-"""The alerts topic, read whole: who tells alerts looks first at what was told before."""
+"""The alerts topic: one way to tell an alert, one way to read them all. Who tells alerts looks first at what was told before."""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
+import re
 
-from aiokafka import TopicPartition
+import msgspec
+from aiokafka import AIOKafkaProducer
 
-from tidemill.kafka.client import close_consumer, consumer
-from tidemill.records import DECODE_ERRORS, AlertRecord, decoder
+from tidemill.kafka.client import KAFKA_SECONDS
+from tidemill.kafka.read_to_end import logged, read_topic
+from tidemill.kafka.waves import send_wave
+from tidemill.records import AlertRecord, decoder, encode
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import alerts_topic
 
-_POLL_MS = 500
+_decode = decoder(AlertRecord).decode
 
 
 async def read_alerts(settings: KafkaSettings, project: str) -> list[AlertRecord]:
-    """All alerts of a project so far, oldest first; a record that is no alert is left out. Raises KafkaError."""
-    target, reader, decode = TopicPartition(alerts_topic(project), 0), consumer(settings), decoder(AlertRecord).decode
-    alerts: list[AlertRecord] = []
-    await reader.start()
-    try:
-        reader.assign([target])
-        await reader.seek_to_beginning(target)
-        end = (await reader.end_offsets([target]))[target]
-        while await reader.position(target) < end:
-            for record in (await reader.getmany(timeout_ms=_POLL_MS)).get(target, []):
-                with contextlib.suppress(*DECODE_ERRORS, TypeError):
-                    alerts.append(decode(record.value))
-    finally:
-        await close_consumer(reader)
-    return alerts
+    """All alerts of a project so far, oldest first, each with its source; a record that is no alert is logged and left out. Raises KafkaUnavailable."""
+    return [_with_source(alert) for alert in await read_topic(settings, alerts_topic(project), _decode, logged)]
+
+
+async def append_alert(producer: AIOKafkaProducer, project: str, alert: AlertRecord) -> None:
+    """Tells an alert and returns once it is kept. Raises KafkaUnavailable, KafkaRefused and TimeoutError: close the producer then."""
+    async with asyncio.timeout(KAFKA_SECONDS):
+        await send_wave(producer, {(alerts_topic(project), 0): [((alert.model or alert.view).encode(), encode(alert), [])]})
+
+
+def _with_source(alert: AlertRecord) -> AlertRecord:
+    """Alerts told before they had a source are known by `test`, and their partition by what a person reads."""
+    if alert.source is not None:
+        return alert
+    if alert.test != "audit":
+        return msgspec.structs.replace(alert, source="drift")
+    told = re.fullmatch(r"partition (\d+)", alert.subject)
+    return msgspec.structs.replace(alert, source="audit", partition=None if told is None else int(told[1]))

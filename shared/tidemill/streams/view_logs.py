@@ -7,25 +7,22 @@ It costs one look at the names of topics; only where a view has topics beside th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-
-import msgspec
-from aiokafka import TopicPartition
+from functools import partial
 
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
-from tidemill.errors import TopicMismatch, UnfilledLog
+from tidemill.errors import KafkaUnavailable, TidemillError, TopicMismatch, UnfilledLog
 from tidemill.kafka.admin import admin
-from tidemill.kafka.dense_reader import DenseReader
 from tidemill.kafka.topics import ensure_topics, offset_ranges
 from tidemill.names import LogName, parse_log
-from tidemill.records import LogRecord, decoder
+from tidemill.records import LogRecord
 from tidemill.runtime.settings import KafkaSettings
-from tidemill.streams.topics import logs_topic, topic_specs, view_topic
-
-FETCH_SECONDS = 1.0
-_decode = decoder(LogRecord).decode
+from tidemill.runtime.supervise import supervise
+from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.marks import read_marks
+from tidemill.streams.topics import topic_specs, view_topic
 
 
 def log_in_use(view: str, holding: AbstractSet[LogName], marks: Sequence[LogRecord]) -> LogName | None:
@@ -54,7 +51,7 @@ async def logs_in_use(settings: KafkaSettings, project: Project) -> dict[str, Lo
         return {}
     held = await offset_ranges(settings, *(view_topic(project.name, log) for logs in several.values() for log in logs))
     filled = {tp.topic for tp, found in held.items() if found.end}
-    marks = await read_marks(settings, project)
+    marks = await read_marks(settings, project.name)
     return {
         view: log_in_use(
             view, {log for log in logs if view_topic(project.name, log) in filled}, [mark for mark in marks if mark.view == view]
@@ -84,27 +81,21 @@ async def ensure_logs(settings: KafkaSettings, project: Project, topics: Iterabl
     await ensure_topics(settings, needed)
 
 
-async def read_marks(settings: KafkaSettings, project: Project) -> list[LogRecord]:
-    """All that repartition told, in order."""
-    partition = TopicPartition(logs_topic(project.name), 0)
-    begin, end = (await offset_ranges(settings, partition.topic)).get(partition, (0, 0))
-    if begin == end:
-        return []
-    reader, marks = DenseReader(settings, {partition: begin}, {}), list[LogRecord]()
-    try:
-        await reader.start()
-        while reader.next[partition] < end:
-            marks += [_mark(record.value) for records in (await reader.fetch(FETCH_SECONDS, 1000)).values() for record in records]
-    finally:
-        await reader.stop()
-    return marks
+async def need_topics(
+    settings: KafkaSettings,
+    project: Project,
+    tell: Callable[[Exception], None],
+    pulses: Iterable[Pulse],
+    topics: Iterable[str] | None = None,
+    waited_for: tuple[type[TidemillError], ...] = (KafkaUnavailable, TopicMismatch),
+) -> None:
+    """`ensure_logs`, for as long as it takes: waits for Kafka, and for someone to mend a topic of another shape or to fill a log.
 
-
-def _mark(value: bytes | None) -> LogRecord:
-    try:
-        return _decode(value or b"")
-    except msgspec.DecodeError as error:
-        raise TopicMismatch(f"a record of the topic of logs cannot be read: {error}", mend="only tidemill repartition writes it") from None
+    `tell` hears what it waits for; `pulses`: of the workers that cannot begin before, for which this waiting is the sign of life. Raises the
+    errors of `ensure_logs` that are not `waited_for`.
+    """
+    needed = None if topics is None else list(topics)
+    await supervise(partial(ensure_logs, settings, project, needed), tell, pulses, waited_for)
 
 
 async def _topics(settings: KafkaSettings) -> list[str]:

@@ -22,8 +22,9 @@ from tidemill.operations.repartition import job as module
 from tidemill.operations.repartition.job import Repartition, Repartitioned
 from tidemill.records import LogRecord
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.marks import read_marks
 from tidemill.streams.topics import ingestion_group, view_topic
-from tidemill.streams.view_logs import ensure_logs, read_marks
+from tidemill.streams.view_logs import ensure_logs
 
 pytestmark = pytest.mark.integration
 
@@ -77,7 +78,7 @@ class System:
 
     async def marks(self) -> list[LogRecord]:
         """What was told."""
-        return await read_marks(self.settings, declared(self.name, 1))
+        return await read_marks(self.settings, self.name)
 
     async def log(self, partitions: int) -> Logs:
         """What the topic of a count holds."""

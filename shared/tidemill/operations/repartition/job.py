@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from itertools import islice
 from typing import Literal, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from tidemill.checksums import proof_of
+from tidemill.chunks import chunks
 from tidemill.clock import Deadline, now_ms
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
-from tidemill.kafka.client import close_producer, producer
+from tidemill.kafka.client import started_producer
 from tidemill.kafka.dense_reader import DenseReader
+from tidemill.kafka.read_to_end import read_to_end
 from tidemill.kafka.topics import committed, ensure_topics, group_members, offset_ranges
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.kernel.fold import PartitionFold, entry_decoder
@@ -29,9 +29,10 @@ from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import ViewKernel
 from tidemill.names import LogName, parse_log
 from tidemill.offline.store import OfflineStore
-from tidemill.operations.repartition.old_log import FETCH_RECORDS, FETCH_SECONDS, Copy, OldLog, Read, read_log
-from tidemill.records import LogRecord, encode
+from tidemill.operations.repartition.old_log import FETCH_RECORDS, Copy, OldLog, Read, read_log
+from tidemill.records import LogRecord
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.marks import append_mark
 from tidemill.streams.topics import ingestion_group, logs_topic, topic_specs, view_topic
 from tidemill.streams.view_logs import logs_in_use
 
@@ -121,18 +122,17 @@ class Repartition:
     async def _tell(self, mark: LogRecord) -> None:
         topic = logs_topic(self._project.name)
         await ensure_topics(self._kafka, {topic: topic_specs(self._project)[topic]})
-        async with _producer(self._kafka) as made:
-            await send_wave(made, {(topic, 0): [(mark.view.encode(), encode(mark), [])]})
+        await append_mark(self._kafka, self._project.name, mark)
 
     async def _copy(self, old: OldLog) -> int:
         """Brings every new partition to its end; returns how many records have a source of their own."""
         done, moved, total = 0, 0, old.count()
-        async with _producer(self._kafka) as made:
+        async with started_producer(self._kafka) as made:
             for partition in range(self._view.partitions):
                 copies = old.copies(partition)
                 at, behind = await self._resume(partition, copies)
                 done, moved = done + at, moved + behind
-                while wave := list(islice(copies, WAVE_RECORDS)):
+                for wave in chunks(copies, WAVE_RECORDS):
                     await self._send(made, partition, at, [(key, value, []) for key, value, _ in wave])
                     at, done, moved = at + len(wave), done + len(wave), moved + sum(behind for _, _, behind in wave)
                     self._progress("copy", done, total)
@@ -167,14 +167,10 @@ class Repartition:
     async def _records(self, partition: int) -> AsyncIterator[list[ConsumerRecord]]:
         """All that a new partition holds now."""
         place = TopicPartition(self._topic, partition)
-        reader = DenseReader(self._kafka, {place: 0}, {})
-        try:
-            end = (await reader.start())[place]
-            while reader.next[place] < end:
-                for records in (await reader.fetch(FETCH_SECONDS, FETCH_RECORDS)).values():
+        async with DenseReader(self._kafka, {place: 0}, {}) as reader:
+            async for fetched in read_to_end(reader):
+                for records in fetched.values():
                     yield records
-        finally:
-            await reader.stop()
 
     async def _compare(self, old: OldLog) -> int:
         """Folds both logs, the new one as Kafka has it, and compares every entity; returns how many there are. Raises TidemillError."""
@@ -200,9 +196,9 @@ class Repartition:
     def _fold_old(self, old: OldLog, partition: int) -> dict[bytes, EntityState]:
         states: dict[bytes, EntityState] = {}
         for share in old.shares(partition):
-            fold, entries = PartitionFold.start(self._kernel), share.entries()
-            while slice_ := list(islice(entries, FETCH_RECORDS)):
-                fold.advance(slice_, states)
+            fold = PartitionFold.start(self._kernel)
+            for entries in chunks(share.entries(), FETCH_RECORDS):
+                fold.advance(entries, states)
         return states
 
     async def _unchanged(self, ends: Mapping[TopicPartition, int]) -> None:
@@ -214,13 +210,3 @@ class Repartition:
                     f"{tp.topic}[{tp.partition}] went on from {end} to {found[tp].end} meanwhile",
                     mend=f"stop who writes it; then {_AGAIN.format(self._topic)}",
                 )
-
-
-@asynccontextmanager
-async def _producer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaProducer]:
-    made = producer(kafka)
-    await made.start()
-    try:
-        yield made
-    finally:
-        await close_producer(made)

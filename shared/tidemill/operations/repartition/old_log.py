@@ -16,6 +16,7 @@ from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
 from tidemill.errors import UnknownTable
 from tidemill.kafka.dense_reader import DenseReader
+from tidemill.kafka.read_to_end import read_to_end
 from tidemill.kernel.fold import LogEntry
 from tidemill.offline.history import Ints, PartitionLog, resent, told_since
 from tidemill.offline.store import OfflineStore
@@ -24,7 +25,7 @@ from tidemill.operations.repartition.merge import merge
 from tidemill.records import ViewRecord, encode, since_of, since_record
 from tidemill.runtime.settings import KafkaSettings
 
-FETCH_SECONDS, FETCH_RECORDS = 1.0, 50_000
+FETCH_RECORDS = 50_000
 _MOVED = 32  # bits: above them stands the old log's partition count, below them the old partition
 
 Note = Callable[[int, int], None]
@@ -139,14 +140,12 @@ async def read_log(project: Project, view: FeatureView, store: OfflineStore, kaf
         {TopicPartition(table.topic, p): proof for p, proof in proofs.items()},
     )
     batches: list[list[pa.RecordBatch]] = [found.to_batches() for found in rows]
-    try:
-        ends = await reader.start()
-        while any(reader.next[tp] < end for tp, end in ends.items()):
-            for tp, records in (await reader.fetch(FETCH_SECONDS, FETCH_RECORDS)).items():
+    async with reader:
+        ends = await reader.ends()
+        async for fetched in read_to_end(reader, ends):
+            for tp, records in fetched.items():
                 batches[tp.partition].append(table.rows(tp.partition, records))
             note(sum(reader.next.values()), sum(ends.values()))
-    finally:
-        await reader.stop()
     note(sum(reader.next.values()), sum(ends.values()))
     return Read([pa.Table.from_batches(found, table.schema) for found in batches], dict(reader.next))
 

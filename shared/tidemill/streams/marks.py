@@ -1,0 +1,30 @@
+"""The topic of logs: what repartition told of the logs of views. One way to tell a mark, one way to read them all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tidemill.errors import TopicMismatch
+from tidemill.kafka.client import started_producer
+from tidemill.kafka.read_to_end import read_topic
+from tidemill.kafka.waves import send_wave
+from tidemill.records import LogRecord, decoder, encode
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import logs_topic
+
+_decode = decoder(LogRecord).decode
+
+
+async def read_marks(settings: KafkaSettings, project: str) -> list[LogRecord]:
+    """All that repartition told, in order. Raises KafkaUnavailable, and TopicMismatch for a record that is no mark: which log is in use is not guessed."""
+    return await read_topic(settings, logs_topic(project), _decode, _refuse)
+
+
+async def append_mark(settings: KafkaSettings, project: str, mark: LogRecord) -> None:
+    """Tells a mark and returns once it is kept. Raises KafkaUnavailable, KafkaRefused."""
+    async with started_producer(settings) as made:
+        await send_wave(made, {(logs_topic(project), 0): [(mark.view.encode(), encode(mark), [])]})
+
+
+def _refuse(_record: Any, error: Exception) -> None:
+    raise TopicMismatch(f"a record of the topic of logs cannot be read: {error}", mend="only tidemill repartition writes it") from None
