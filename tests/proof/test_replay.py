@@ -13,7 +13,7 @@ import pytest
 from tests.demo_state import HOUR_MS, NOW_MS, demo, saved, trained, trip
 from tests.proof.world import World
 
-from tidemill import FeatureView, Model
+from tidemill import FeatureView, Model, Request
 from tidemill.declarations import Selection
 from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, TidemillError, UnknownModel
@@ -183,6 +183,42 @@ def test_a_prediction_without_any_entity_has_its_inputs_recomputed(world: World)
     assert equal.equal
     (altered,) = replay(world.project, world.store, [msgspec.structs.replace(record, entities=given | {"distance": 2.5})])
     assert "distance" in differences([altered])["q"]
+
+
+@pytest.mark.parametrize("given", [{"distance": 1.5, "payment": "cash"}, {"distance": None, "payment": None}])
+def test_a_model_without_views(tmp_path: Path, given: dict[str, Any]) -> None:
+    """A model of Request values alone is replayed like any other, and a changed input or output is named."""
+    model = replace(MODEL, name="plain", inputs=[Request("distance"), Request("payment", str)])
+    project: Project = replace(demo(), models={**demo().models, "plain": model})
+    artifact, world = trained(model), World(project, tmp_path)
+    saved(str(tmp_path), artifact)
+    vector = vector_of(ModelInputs(model, artifact.manifest.categories).row([], given))
+    output = Engine(artifact).predict(vector)
+    world.predict([PredictionRecord("a", "plain", "v1", NOW_MS, NOW_MS, vector.tolist(), output, "s", given, [])])
+    predictions = logged(world.write())
+    assert differences(replay(project, world.store, predictions)) == {}
+    altered = msgspec.structs.replace(predictions[0], id="b", entities={"distance": 7.0, "payment": "cash"})
+    wrong = msgspec.structs.replace(predictions[0], id="c", output=output / 2)
+    results = replay(project, world.store, [*predictions, altered, wrong])
+    assert (len(results), differences(results[:1]), differences(results[2:])) == (3, {}, {"c": ["output"]})
+    assert "distance" in differences(results)["b"]
+
+
+def test_models_with_and_without_views_together(world: World, tmp_path: Path) -> None:
+    """Predictions of several models come back in their order."""
+    model = replace(MODEL, name="plain", inputs=[Request("distance")])
+    project: Project = replace(demo(), models={**demo().models, "plain": model})
+    mixed = World(project, tmp_path)
+    mixed.logs |= {place: list(log) for place, log in world.logs.items()}
+    saved(str(tmp_path), ARTIFACT)
+    artifact = trained(model)
+    saved(str(tmp_path), artifact)
+    output = Engine(artifact).predict(vector_of([2.0]))
+    mixed.predict([PredictionRecord("plain1", "plain", "v1", NOW_MS, NOW_MS, [2.0], output, "s", {"distance": 2.0}, [])])
+    first, second, third = logged(mixed.write(), ids=["p3", "p4", "plain1"])
+    results = replay(project, mixed.store, [first, third, second])
+    assert [result.prediction.id for result in results] == [first.id, third.id, second.id]
+    assert differences(results) == {}
 
 
 @pytest.fixture

@@ -96,8 +96,11 @@ class Replayer:
     def run(self, predictions: Sequence[PredictionRecord]) -> list[Replayed]:
         """One sweep over each partition of each view answers for all predictions."""
         by_entity = [prediction for prediction in predictions if prediction.entities]
-        readings = [self._readings(view, i, by_entity) for i, (view, _) in enumerate(self._inputs.views)]
-        served = iter(zip(*readings, strict=True))
+        shown: list[list[Reading | None]] = [[] for _ in by_entity]  # one of each view; a model may have no view
+        for place, (view, _) in enumerate(self._inputs.views):
+            for readings, reading in zip(shown, self._readings(view, place, by_entity), strict=True):
+                readings.append(reading)
+        served = iter(shown)
         return [self.compare(prediction, next(served) if prediction.entities else None) for prediction in predictions]
 
     def _readings(self, view: FeatureView, place: int, predictions: Sequence[PredictionRecord]) -> list[Reading | None]:
