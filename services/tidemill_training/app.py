@@ -26,7 +26,8 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.stats.histograms import Histogram, reference
 from tidemill.streams.topics import deployments_topic
 from tidemill_training.dataset import TrainingSet, build
-from tidemill_training.fitting import Fitted, check_parity, fit, to_onnx
+from tidemill_training.fitting import Fitted, fit, to_onnx
+from tidemill_training.parity import check_parity, expected_answers
 from tidemill_training.tracking import Tracker
 
 GOLDEN_ROWS = 20
@@ -54,9 +55,10 @@ def train(project: Project, spec: str, model: Model, offline_root: str, until_ms
     fitted = fit(model, examples)
     note("converting to ONNX and comparing")
     onnx = to_onnx(fitted.pipeline, len(examples.inputs), probability=fitted.probability)
+    expected = expected_answers(model, fitted)
     draft = _manifest(model, examples, fitted, onnx)
     engine = Engine(Artifact(draft, onnx))
-    manifest = msgspec.structs.replace(draft, parity=check_parity(fitted, engine), golden=_golden(engine, fitted))
+    manifest = msgspec.structs.replace(draft, parity=check_parity(model, expected, engine), golden=_golden(engine, fitted))
     artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx, {"training.parquet": examples.to_parquet()})
     run_id = Tracker.for_store(offline_root).record(manifest, onnx, _params(fitted, until_ms))
     return Trained(manifest, artifact, manifest_sha256, run_id)
