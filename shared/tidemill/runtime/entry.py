@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tidemill.errors import TidemillError
-from tidemill.runtime import exits
+from tidemill.runtime import exits, metrics
 from tidemill.runtime.logs import configure, get_logger
 
 
 def service_main(name: str, run: Callable[[], None]) -> int:
     """Runs a service until it ends and returns its exit code: 0 after SIGTERM, 1 when it cannot start or go on, with cause and mend in its log."""
     configure(name)
+    metrics.begin(name)
     exits.begin(name)
     code = _code(name, run)
     exits.end("failed" if code else None)
