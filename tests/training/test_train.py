@@ -165,7 +165,7 @@ def test_a_tracking_server_that_fails(tmp_path: Path, trained: Trained) -> None:
     """MLflow's own errors become one of ours, with the address."""
     (tmp_path / "file").write_text("")
     tracker = Tracker(f"sqlite:///{tmp_path}/file/mlflow.db", None)
-    with pytest.raises(TidemillError, match=r"MLflow at sqlite:///.*/file/mlflow.db failed: .*; check MLFLOW_TRACKING_URI"):
+    with pytest.raises(TidemillError, match=r"MLflow at sqlite:///.*/file/mlflow.db failed: .*; start it, or correct MLFLOW_TRACKING_URI"):
         tracker.record(trained.manifest, b"", {})
 
 
