@@ -142,7 +142,7 @@ class Replayer:
 
 
 def _stamped(prediction: PredictionRecord, view: FeatureView, key: bytes) -> StampEntry:
-    """The fence behind which a view's entity was read; the log may have had another partition count than the view has now."""
+    """The fence up to which a view had been applied when an entity of it was read; the log may have had another partition count than the view has now."""
     for entry in prediction.stamp:
         name, partitions = parse_log(entry.view) or ("", 1)
         if name == view.name and entry.partition == partition_of(key, partitions):
