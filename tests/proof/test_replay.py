@@ -6,9 +6,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from tests.demo_state import HOUR_MS, NOW_MS, demo, saved, trained, trip
 from tests.proof.world import World
@@ -22,6 +24,7 @@ from tidemill.kernel.served import serve
 from tidemill.kernel.view import Reading
 from tidemill.models.engine import Engine
 from tidemill.models.inputs import ModelInputs, vector_of
+from tidemill.offline.store import OfflineStore
 from tidemill.proof.replay import Replayed, logged, replay
 from tidemill.records import PredictionRecord, StampEntry
 from tidemill.streams.topics import view_topic
@@ -118,6 +121,25 @@ def test_ids_and_samples(world: World) -> None:
     assert [p.id for p in logged(world.store, sample=3)] == [everything[i].id for i in (0, 10, 20)]
     assert logged(world.store, sample=500) == everything
     assert replay(world.project, world.store, []) == []
+
+
+class Counting(OfflineStore):
+    """An offline store that notes how many predictions it gave, and of which columns."""
+
+    given: ClassVar[list[tuple[int, Sequence[str] | None]]] = []
+
+    def predictions(self, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
+        """As ever."""
+        table = super().predictions(columns, filters)
+        self.given.append((len(table), columns))
+        return table
+
+
+def test_a_sample_reads_no_other_prediction(world: World) -> None:
+    """Of predictions outside the sample the id is all that is read."""
+    Counting.given.clear()
+    assert len(logged(Counting(world.root), sample=4)) == 4
+    assert Counting.given == [(21, ["id"]), (4, None)]
 
 
 def test_a_changed_input_and_a_changed_output_are_named(world: World) -> None:
