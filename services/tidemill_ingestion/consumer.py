@@ -111,10 +111,11 @@ class EventConsumer:
                 log.warning("going back to the committed positions", reason=f"{type(error).__name__} {error}")
                 self._placed = frozenset()
                 await asyncio.sleep(RETRY_SECONDS)
-            except UnicodeDecodeError as error:  # aiokafka cannot read on behind a header whose name is not UTF-8
+            except UnicodeDecodeError as error:  # aiokafka cannot read past a header whose name is not UTF-8
                 raise TidemillError(
-                    f"a record behind {_shown(self.positions)} has a header whose name is not UTF-8: {error}",
-                    mend=f"find it, and set the committed offset of the group {self.group} behind it with kafka-consumer-groups",
+                    f"a record at or after {_shown(self.positions)} has a header whose name is not UTF-8: {error}",
+                    mend=f"stop ingestion, find the record's offset, and leave it out: kafka-consumer-groups --group {self.group} "
+                    "--topic TOPIC:PARTITION --reset-offsets --to-offset OFFSET+1 --execute --bootstrap-server SERVER",
                 ) from error
             else:
                 if fetched:
@@ -123,7 +124,7 @@ class EventConsumer:
                     await self._pass_markers()
 
     async def _pass_markers(self) -> None:
-        """With nothing left to fetch we are behind the marks that transactions leave in a log, and behind what they took back."""
+        """With nothing left to fetch we are past the marks that transactions leave in a log, and past what they took back."""
         with contextlib.suppress(KafkaError):
             if self.kafka.assignment() == self._placed:
                 self.positions.update({partition: await self.kafka.position(partition) for partition in self._placed})

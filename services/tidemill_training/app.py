@@ -24,8 +24,9 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.stats.histograms import Histogram, reference
 from tidemill.streams.deployments import append_deployment
 from tidemill_training.dataset import TrainingSet, build
-from tidemill_training.fitting import Fitted, check_parity, fit, to_onnx
-from tidemill_training.tracking import Tracker
+from tidemill_training.fitting import Fitted, fit, to_onnx
+from tidemill_training.parity import check_parity, expected_answers
+from tidemill_training.tracking import track
 
 GOLDEN_ROWS = 20
 ANNOUNCE_SECONDS = 30.0  # nobody watches a command's health, so it waits for nothing without limit
@@ -33,16 +34,17 @@ ANNOUNCE_SECONDS = 30.0  # nobody watches a command's health, so it waits for no
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained version, not yet deployed."""
+    """A trained version, not yet deployed. `run_id`: its run in MLflow; None while MLflow could not be reached."""
 
     manifest: Manifest
     artifact: str
     sha256: str
-    run_id: str
+    run_id: str | None
 
 
 def train(project: Project, spec: str, model: Model, offline_root: str, until_ms: int, note: Callable[[str], None]) -> Trained:
-    """Builds the training set, fits, converts, proves parity, stores the artifact and tracks the run. `note` hears of progress.
+    """Builds the training set, fits, converts, proves parity, stores the artifact and tracks the run. `note` hears of progress, and of an
+    MLflow that could not be reached.
 
     Raises TidemillError when there are no examples, or ONNX and scikit-learn disagree.
     """
@@ -52,11 +54,12 @@ def train(project: Project, spec: str, model: Model, offline_root: str, until_ms
     fitted = fit(model, examples)
     note("converting to ONNX and comparing")
     onnx = to_onnx(fitted.pipeline, len(examples.inputs), probability=fitted.probability)
+    expected = expected_answers(model, fitted)
     draft = _manifest(model, examples, fitted, onnx)
     engine = Engine(Artifact(draft, onnx))
-    manifest = msgspec.structs.replace(draft, parity=check_parity(fitted, engine), golden=_golden(engine, fitted))
+    manifest = msgspec.structs.replace(draft, parity=check_parity(model, expected, engine), golden=_golden(engine, fitted))
     artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx, {"training.parquet": examples.to_parquet()})
-    run_id = Tracker.for_store(offline_root).record(manifest, onnx, _params(fitted, until_ms))
+    run_id = track(offline_root, manifest, onnx, _params(fitted, until_ms), note)
     return Trained(manifest, artifact, manifest_sha256, run_id)
 
 

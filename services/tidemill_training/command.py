@@ -42,9 +42,8 @@ def main() -> int:
         return 1
     manifest = trained.manifest
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
-    print(
-        f"{manifest.model} {manifest.version}: {metrics}; ONNX differs by at most {manifest.parity.max_abs_diff:.2g}; run {trained.run_id}"
-    )
+    run = f"run {trained.run_id}" if trained.run_id else "not in MLflow yet"
+    print(f"{manifest.model} {manifest.version}: {metrics}; ONNX differs by at most {manifest.parity.max_abs_diff:.2g}; {run}")
     print("stored, not deployed" if options.no_deploy else "deployed")
     return 0
 

@@ -25,7 +25,8 @@ from tidemill.kernel.served import Served, serve
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import ModelInput, input_of
 from tidemill.models.inputs import ModelInputs
-from tidemill.offline.history import PartitionLog, Question, answer
+from tidemill.offline.asked import asked_log
+from tidemill.offline.history import Question, answer
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore
 
@@ -142,10 +143,10 @@ def _view_features(view: FeatureView, job: _Job) -> npt.NDArray[np.float64]:
     kernel = ViewKernel(view)
     result = np.full((len(job.keys), len(view.served)), math.nan)
     partitions = np.array([-1 if key is None else partition_of(key, view.partitions) for key in job.keys])
-    table = OfflineStore(job.store).scan(view_folder(view.log))
+    snapshot = OfflineStore(job.store).snapshot(view_folder(view.log))
     for partition in range(view.partitions):
-        log = PartitionLog(view, table.filter(pc.field("partition") == partition)).by_knowledge()
         mine = np.flatnonzero(partitions == partition).tolist()
+        log = asked_log(snapshot, view, partition, {job.keys[i] or b"" for i in mine}).by_knowledge()
         rows = log.rows_known_at(job.times_ms[mine])
         questions = [Question(int(n), job.keys[i] or b"", int(job.times_ms[i])) for i, n in zip(mine, rows, strict=True)]
         for i, reading in zip(mine, answer(kernel, log, questions), strict=True):

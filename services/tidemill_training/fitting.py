@@ -1,4 +1,4 @@
-"""From a training set to a model: holdout by time, fit, conversion to ONNX, and the proof that both compute the same."""
+"""From a training set to a model: holdout by time, fit, and conversion to ONNX."""
 
 from __future__ import annotations
 
@@ -12,15 +12,11 @@ from sklearn.metrics import brier_score_loss, log_loss, mean_absolute_error, mea
 
 from tidemill.declarations import Model
 from tidemill.errors import TidemillError
-from tidemill.models.artifact import Parity
-from tidemill.models.engine import Engine
 from tidemill.stats.roc import auc_with_error
 from tidemill_training.dataset import Floats, TrainingSet
 
 HOLDOUT = 0.2
 FEWEST_ROWS = 10
-PARITY_ROWS = 2_000
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -130,21 +126,6 @@ def to_onnx(pipeline: Any, columns: int, *, probability: bool) -> bytes:
             mend="use estimators that skl2onnx supports; functions of one's own have no ONNX twin",
         ) from error
     return bytes(converted.SerializeToString())
-
-
-def check_parity(fitted: Fitted, engine: Engine) -> Parity:
-    """Largest difference between scikit-learn and ONNX on up to 2,000 held-out rows. Raises TidemillError beyond the tolerance."""
-    rows = fitted.holdout.matrix
-    sample = rows[:: max(1, len(rows) // PARITY_ROWS)][:PARITY_ROWS]
-    expected = outputs(fitted.pipeline, sample, probability=fitted.probability)
-    got = np.array([engine.predict(row) for row in sample], dtype=np.float32)
-    worst = float(np.max(np.abs(expected - got)))
-    if not worst <= TOLERANCE:
-        raise TidemillError(
-            f"ONNX and scikit-learn differ by {worst:.2g} on {len(sample)} rows; {TOLERANCE:g} is allowed",
-            mend="use a pipeline whose steps skl2onnx converts exactly; inputs are float32, so round thresholds or scale values",
-        )
-    return Parity(worst, len(sample), TOLERANCE)
 
 
 def _rows(examples: TrainingSet, part: slice) -> TrainingSet:

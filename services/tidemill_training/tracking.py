@@ -1,4 +1,8 @@
-"""MLflow: a run for every training, a registered version for every model. Local by default, a server by MLFLOW_TRACKING_URI."""
+"""MLflow: a run for every training, a registered version for every model. Local by default, a server by MLFLOW_TRACKING_URI.
+
+MLflow is a record of what happened and decides nothing: when it is away a version is deployed all the same, and recorded by the next
+training that finds it.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,48 @@ import logging
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tidemill.errors import TidemillError
-from tidemill.models.artifact import Manifest
+from tidemill.errors import ArtifactError, TidemillError
+from tidemill.models.artifact import Manifest, stored_artifact
+from tidemill_training.untracked import Notes, Untracked
+
+# MLflow's own are 120 seconds and 7 attempts, four minutes of silence. Both can be set in the environment.
+_SECONDS, _REPEATS = "20", "2"
+
+
+def track(offline_root: str, manifest: Manifest, onnx: bytes, params: dict[str, Any], note: Callable[[str], None]) -> str | None:
+    """Records a stored version in MLflow, after those that earlier trainings could not record. Returns the id of its run.
+
+    None when MLflow fails: `note` hears why, and the next training records the version.
+    """
+    notes = Notes(offline_root)
+    try:
+        tracker = Tracker.for_store(offline_root)
+        note(f"recording the run in MLflow at {tracker.uri}")
+        for earlier in notes.all():
+            _record_late(tracker, offline_root, earlier, note)
+            notes.remove(earlier)
+        return tracker.record(manifest, onnx, params)
+    except (TidemillError, OSError) as error:
+        notes.add(Untracked(manifest.model, manifest.version, params))
+        note(f"{manifest.model} {manifest.version} is not in MLflow yet: {error}")
+        return None
+
+
+def _record_late(tracker: Tracker, offline_root: str, earlier: Untracked, note: Callable[[str], None]) -> None:
+    try:
+        artifact = stored_artifact(offline_root, earlier.model, earlier.version)
+    except ArtifactError as error:
+        note(f"{earlier.model} {earlier.version} can no longer be recorded: {error.message}")
+    else:
+        tracker.record(artifact.manifest, artifact.onnx, earlier.params)
+        note(f"{earlier.model} {earlier.version} is in MLflow now")
 
 
 @dataclass(frozen=True)
@@ -46,7 +84,7 @@ class Tracker:
             except (mlflow_error, sql_error, OSError) as error:
                 raise TidemillError(
                     f"MLflow at {self.uri} failed: {str(error).strip()[:500]}",
-                    mend="check MLFLOW_TRACKING_URI; the model is stored, but not tracked and not deployed: train again",
+                    mend="start it, or correct MLFLOW_TRACKING_URI; the next training records this version too",
                 ) from error
 
     def _record(self, client: Any, manifest: Manifest, onnx: bytes, params: dict[str, Any]) -> str:
@@ -67,8 +105,11 @@ class Tracker:
         return run_id
 
     def _register(self, client: Any, manifest: Manifest, source: str, run_id: str) -> None:
-        if not any(model.name == manifest.model for model in client.search_registered_models()):
+        try:
             client.create_registered_model(manifest.model)
+        except _mlflow()[1] as error:
+            if getattr(error, "error_code", None) != "RESOURCE_ALREADY_EXISTS":
+                raise
         version = client.create_model_version(manifest.model, source=source, run_id=run_id, tags={"tidemill.version": manifest.version})
         client.set_registered_model_alias(manifest.model, "champion", version.version)
 
@@ -77,6 +118,8 @@ def _mlflow() -> tuple[Any, type[Exception], type[Exception]]:
     """MLflow's client and the roots of what it raises. Importing it takes seconds."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", _SECONDS)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _REPEATS)
     from mlflow import MlflowClient  # noqa: PLC0415
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415

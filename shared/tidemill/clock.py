@@ -19,11 +19,6 @@ class Deadline:
         self._at = None if seconds is None else time.monotonic() + seconds
 
     @property
-    def remaining_seconds(self) -> float | None:
-        """What is left, never negative; None when there is no limit. Fits `asyncio.timeout` and `asyncio.wait`."""
-        return None if self._at is None else max(0.0, self._at - time.monotonic())
-
-    @property
     def expired(self) -> bool:
         """Whether nothing is left."""
         return self._at is not None and time.monotonic() >= self._at

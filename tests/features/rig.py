@@ -116,6 +116,15 @@ class Rig:
         """The next offset of a stored fence."""
         return position(self.store.get(fence_key(self.name, LogName(topic.removeprefix(f"{self.name}.view.")), partition)))  # type: ignore[arg-type]
 
+    def stored(self) -> list[bytes]:
+        """Every Redis key of the project: fences and entities of all its views."""
+        found: list[bytes] = []
+        for view in self.project.views.values():
+            for partition in range(view.partitions):
+                found += self.store.keys(fence_key(self.name, view.log, partition))  # type: ignore[arg-type]
+                found += self.store.keys(state_key(self.name, view.log, partition, b"*"))  # type: ignore[arg-type]
+        return found
+
     async def _ends(self) -> dict[TopicPartition, int]:
         reader = consumer(self.settings)
         await reader.start()

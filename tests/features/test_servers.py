@@ -111,10 +111,11 @@ def test_eviction_is_refused(rig: Rig) -> None:
         rig.produce(500)
         worker = rig.worker()
         worker.wait_saying("noeviction")
-        assert not rig.store.keys(f"{{{rig.name}.*")
+        assert not rig.stored()
     finally:
         rig.store.config_set("maxmemory-policy", "noeviction")
     rig.wait_folded()
+    assert rig.stored()
     rig.check()
 
 

@@ -40,6 +40,13 @@ def test_different_fences_have_different_bytes(one: Fence, two: Fence) -> None:
     assert (one == two) == (one.encode() == two.encode())
 
 
+def test_what_a_fence_does_not_say_is_nothing() -> None:
+    """A fence that names no more than its position has applied no source, refused no event, and is of no rebuild."""
+    least = Fence(7, "d", 4)
+    assert least == Fence(7, "d", 4, 0, {}, 0, 0, 0, 0, 0, "", "") == Fence.decode(b'{"next":7,"definition":"d","partitions":4}')
+    assert least.encode() == Fence(7, "d", 4, proof=0, sources={}, duplicates=0, resent=0, late=0, poison=0, until=0).encode()
+
+
 def test_a_store_without_a_fence_is_at_the_beginning() -> None:
     """Nothing stored means that nothing was applied."""
     assert position(None) == 0

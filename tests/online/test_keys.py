@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.names import log_name
-from tidemill.online.keys import fence_key, hash_tag, state_key
+from tidemill.online.keys import STATE_KEYS, fence_key, hash_tag, state_key
 
 LOG = log_name("shops", 3)
 
@@ -20,3 +22,11 @@ def test_keys_of_a_partition_share_a_slot_and_no_name(partition: int, one: bytes
     assert all(key.count(b"{") >= 1 and tag in key for key in (fence, *keys))
     assert fence not in keys
     assert (keys[0] == keys[1]) == (one == two)
+
+
+@given(st.integers(0, 99), st.binary(max_size=12))
+def test_a_pattern_finds_every_entity_and_no_fence(partition: int, entity: bytes) -> None:
+    """Whoever walks over the store's keys meets the entities of all partitions, and nothing else of ours."""
+    pattern = STATE_KEYS.decode()
+    assert fnmatchcase(state_key("corner", LOG, partition, entity).decode("latin-1"), pattern)
+    assert not fnmatchcase(fence_key("corner", LOG, partition).decode("latin-1"), pattern)

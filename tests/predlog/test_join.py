@@ -192,3 +192,35 @@ def test_memory_is_bounded_by_the_horizon() -> None:
     join.advance(30 * HOUR_MS)
     assert not any(kept)
     assert len(join.take()) == 20_000
+
+
+def test_of_several_outcomes_the_newer_is_kept_when_the_older_is_forgotten() -> None:
+    """Each outcome has its own time to be kept: a prediction that comes when only the newer one is left is joined with it."""
+    join = Join(WITHIN_MS)
+    join.outcome(outcome(0, 1.0))
+    join.outcome(outcome(100, 2.0))
+    join.advance(201)  # the first could be used until 200, the second until 300
+    join.predict(prediction("a", 150))
+    assert answers(join) == [("a", "joined", 100, 2.0)]
+
+
+def test_an_outcome_is_kept_to_its_last_millisecond() -> None:
+    """It is forgotten after twice the wait, not at it, also when it stands beside an older one."""
+    join = Join(WITHIN_MS)
+    join.outcome(outcome(0, 1.0))
+    join.outcome(outcome(50, 2.0))
+    join.advance(250)
+    join.predict(prediction("a", 150))
+    assert answers(join) == [("a", "joined", 50, 2.0)]
+
+
+def test_of_several_predictions_each_waits_to_its_own_last_millisecond() -> None:
+    """When one prediction of a subject is given up, another whose time ends at this very moment waits on."""
+    join = Join(WITHIN_MS)
+    join.predict(prediction("a", 0))
+    join.predict(prediction("b", 10))
+    join.advance(110)
+    assert answers(join) == [("a", "never", 100, None)]
+    assert join.pending["m"] == 1
+    join.outcome(outcome(110, 3.0))
+    assert answers(join) == [("b", "joined", 110, 3.0)]

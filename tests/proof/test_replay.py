@@ -6,14 +6,16 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from tests.demo_state import HOUR_MS, NOW_MS, demo, saved, trained, trip
 from tests.proof.world import World
 
-from tidemill import FeatureView, Model
+from tidemill import FeatureView, Model, Request
 from tidemill.declarations import Selection
 from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, TidemillError, UnknownModel
@@ -22,6 +24,7 @@ from tidemill.kernel.served import serve
 from tidemill.kernel.view import Reading
 from tidemill.models.engine import Engine
 from tidemill.models.inputs import ModelInputs, vector_of
+from tidemill.offline.store import OfflineStore
 from tidemill.proof.replay import Replayed, logged, replay
 from tidemill.records import PredictionRecord, StampEntry
 from tidemill.streams.topics import view_topic
@@ -120,6 +123,25 @@ def test_ids_and_samples(world: World) -> None:
     assert replay(world.project, world.store, []) == []
 
 
+class Counting(OfflineStore):
+    """An offline store that notes how many predictions it gave, and of which columns."""
+
+    given: ClassVar[list[tuple[int, Sequence[str] | None]]] = []
+
+    def predictions(self, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
+        """As ever."""
+        table = super().predictions(columns, filters)
+        self.given.append((len(table), columns))
+        return table
+
+
+def test_a_sample_reads_no_other_prediction(world: World) -> None:
+    """Of predictions outside the sample the id is all that is read."""
+    Counting.given.clear()
+    assert len(logged(Counting(world.root), sample=4)) == 4
+    assert Counting.given == [(21, ["id"]), (4, None)]
+
+
 def test_a_changed_input_and_a_changed_output_are_named(world: World) -> None:
     """A log that says something else than what was computed is found, with both numbers."""
     first, second, *_ = logged(world.store, ids=["p4", "p5"])
@@ -183,6 +205,42 @@ def test_a_prediction_without_any_entity_has_its_inputs_recomputed(world: World)
     assert equal.equal
     (altered,) = replay(world.project, world.store, [msgspec.structs.replace(record, entities=given | {"distance": 2.5})])
     assert "distance" in differences([altered])["q"]
+
+
+@pytest.mark.parametrize("given", [{"distance": 1.5, "payment": "cash"}, {"distance": None, "payment": None}])
+def test_a_model_without_views(tmp_path: Path, given: dict[str, Any]) -> None:
+    """A model of Request values alone is replayed like any other, and a changed input or output is named."""
+    model = replace(MODEL, name="plain", inputs=[Request("distance"), Request("payment", str)])
+    project: Project = replace(demo(), models={**demo().models, "plain": model})
+    artifact, world = trained(model), World(project, tmp_path)
+    saved(str(tmp_path), artifact)
+    vector = vector_of(ModelInputs(model, artifact.manifest.categories).row([], given))
+    output = Engine(artifact).predict(vector)
+    world.predict([PredictionRecord("a", "plain", "v1", NOW_MS, NOW_MS, vector.tolist(), output, "s", given, [])])
+    predictions = logged(world.write())
+    assert differences(replay(project, world.store, predictions)) == {}
+    altered = msgspec.structs.replace(predictions[0], id="b", entities={"distance": 7.0, "payment": "cash"})
+    wrong = msgspec.structs.replace(predictions[0], id="c", output=output / 2)
+    results = replay(project, world.store, [*predictions, altered, wrong])
+    assert (len(results), differences(results[:1]), differences(results[2:])) == (3, {}, {"c": ["output"]})
+    assert "distance" in differences(results)["b"]
+
+
+def test_models_with_and_without_views_together(world: World, tmp_path: Path) -> None:
+    """Predictions of several models come back in their order."""
+    model = replace(MODEL, name="plain", inputs=[Request("distance")])
+    project: Project = replace(demo(), models={**demo().models, "plain": model})
+    mixed = World(project, tmp_path)
+    mixed.logs |= {place: list(log) for place, log in world.logs.items()}
+    saved(str(tmp_path), ARTIFACT)
+    artifact = trained(model)
+    saved(str(tmp_path), artifact)
+    output = Engine(artifact).predict(vector_of([2.0]))
+    mixed.predict([PredictionRecord("plain1", "plain", "v1", NOW_MS, NOW_MS, [2.0], output, "s", {"distance": 2.0}, [])])
+    first, second, third = logged(mixed.write(), ids=["p3", "p4", "plain1"])
+    results = replay(project, mixed.store, [first, third, second])
+    assert [result.prediction.id for result in results] == [first.id, third.id, second.id]
+    assert differences(results) == {}
 
 
 @pytest.fixture

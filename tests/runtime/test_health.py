@@ -82,19 +82,6 @@ async def test_live_does_not_depend_on_others() -> None:
     assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
 
 
-@pytest.mark.usefixtures("still")
-async def test_a_dead_process_is_neither_live_nor_ready() -> None:
-    """What cannot recover says so on both paths, with the reason."""
-    board = HealthBoard("kafka")
-    board.up("kafka")
-    board.dead("no progress for 60 s")
-    live, ready = await get(board, "/health/live"), await get(board, "/health/ready")
-    assert (live.status_code, live.json()) == (503, {"status": "dead", "reason": "no progress for 60 s"})
-    assert ready.status_code == 503
-    assert ready.json()["checks"]["process"] == {"ok": False, "reason": "no progress for 60 s", "for_seconds": 0.0}
-    assert not board.alive
-
-
 async def test_metrics_are_served() -> None:
     """The body is Prometheus text and contains our gauge."""
     board = HealthBoard("metrics-test")

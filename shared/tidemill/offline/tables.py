@@ -30,7 +30,7 @@ from tidemill.records import (
     decoder,
     view_decoder,
 )
-from tidemill.streams.topics import outcomes_topic, predictions_topic, requests_topic, results_topic, topic_specs, view_topic
+from tidemill.streams.topics import outcomes_topic, predictions_topic, requests_topic, topic_specs, view_topic
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 _JSON = msgspec.json.Encoder()
@@ -257,11 +257,6 @@ def results_rows(results: Sequence[ResultRecord]) -> pa.RecordBatch:
     """Rows of the table `results`."""
     arrays = [pa.array([getattr(result, field.name) for result in results], field.type) for field in RESULTS_SCHEMA]
     return pa.record_batch(arrays, RESULTS_SCHEMA)
-
-
-def results_name(project: Project) -> tuple[str, str]:
-    """Table and topic of results."""
-    return "results", results_topic(project.name)
 
 
 def entities_of_row(entities: str) -> dict[str, Scalar]:

@@ -20,7 +20,7 @@ import msgspec
 from tidemill.errors import CorruptState, SlotUnavailable
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.packed import Patch
-from tidemill.names import LogName
+from tidemill.names import LogName, parse_log
 from tidemill.online.keys import fence_key, state_key
 from tidemill.redis.client import RedisClient
 from tidemill.redis.link import Arg
@@ -126,10 +126,9 @@ class OnlineWriter:
         args: list[Arg] = [expected or b"", fence, len(wholes), *wholes, *patches]
         found = await self._link.script(_APPLY, [fence_key(self._project, log, partition), *keys, *patched], args)
         if isinstance(found, list):
+            view, _ = parse_log(log) or (log, 0)
             what = f"log {log!r} partition {partition}, entity {found[0].removeprefix(prefix)!r}"
-            raise CorruptState(
-                f"{what}: the stored value was deleted or altered by hand", mend=f"run: tidemill rebuild {log.rpartition('.')[0]}"
-            )
+            raise CorruptState(f"{what}: the stored value was deleted or altered by hand", mend=f"run: tidemill rebuild {view}")
         return bool(found in (1, fence))
 
     async def begin(self, log: LogName, partition: int, fence: bytes) -> None:

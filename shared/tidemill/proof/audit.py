@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from tidemill.declarations.project import Project
 from tidemill.errors import UnknownView
 from tidemill.offline.store import OfflineStore
-from tidemill.online.keys import state_key
+from tidemill.online.keys import STATE_KEYS, state_key
 from tidemill.proof.counterexample import Counterexample
 from tidemill.proof.partition_audit import AuditReport, Mismatch, PartitionAudit
 from tidemill.redis.client import RedisClient
@@ -46,7 +46,7 @@ async def _keys_by_partition(link: RedisClient, project: Project) -> dict[tuple[
         for view in project.views.values()
         for partition in range(view.partitions)
     }
-    async for keys in link.scan(b"{????????}*"):
+    async for keys in link.scan(STATE_KEYS):
         for key in keys:
             tag, _, entity = key.partition(b"}")
             place = places.get(tag + b"}")

@@ -23,7 +23,8 @@ from tidemill.models.artifact import check_manifest, stored_artifact
 from tidemill.models.engine import Engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.names import LogName, parse_log
-from tidemill.offline.history import PartitionLog, Question, answer
+from tidemill.offline.asked import asked_log, partition_end
+from tidemill.offline.history import Question, answer
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import entities_of_row, stamp_of_row
@@ -69,9 +70,11 @@ def replay(
 
 def logged(store: OfflineStore, ids: Sequence[str] | None = None, sample: int | None = None) -> list[PredictionRecord]:
     """Logged predictions: those of the ids, or a sample spread evenly over the log, or all."""
+    if sample is not None and ids is None:
+        known = store.predictions(["id"])["id"]  # of what is not in the sample the id is all that is read
+        if sample < len(known):
+            ids = known.take(np.linspace(0, len(known) - 1, sample).astype(np.int64)).to_pylist()
     table = store.predictions(filters=None if ids is None else pc.field("id").isin(list(ids)))
-    if sample is not None and sample < len(table):
-        table = table.take(np.linspace(0, len(table) - 1, sample).astype(np.int64))
     fields = [f for f in PredictionRecord.__struct_fields__ if f not in ("entities", "stamp")]
     rows = table.to_pylist()
     return [
@@ -96,8 +99,11 @@ class Replayer:
     def run(self, predictions: Sequence[PredictionRecord]) -> list[Replayed]:
         """One sweep over each partition of each view answers for all predictions."""
         by_entity = [prediction for prediction in predictions if prediction.entities]
-        readings = [self._readings(view, i, by_entity) for i, (view, _) in enumerate(self._inputs.views)]
-        served = iter(zip(*readings, strict=True))
+        shown: list[list[Reading | None]] = [[] for _ in by_entity]  # one of each view; a model may have no view
+        for place, (view, _) in enumerate(self._inputs.views):
+            for readings, reading in zip(shown, self._readings(view, place, by_entity), strict=True):
+                readings.append(reading)
+        served = iter(shown)
         return [self.compare(prediction, next(served) if prediction.entities else None) for prediction in predictions]
 
     def _readings(self, view: FeatureView, place: int, predictions: Sequence[PredictionRecord]) -> list[Reading | None]:
@@ -110,12 +116,14 @@ class Replayer:
                 seen = _stamped(prediction, view, key)
                 asked[seen.view, seen.partition].append((i, key, seen.next))
         for (name, partition), wanted in asked.items():
-            log = PartitionLog(view, self._store.scan(view_folder(name), filters=pc.field("partition") == partition))
-            if log.end < max(fence for _, _, fence in wanted):
+            snapshot, last = self._store.snapshot(view_folder(name)), max(fence for _, _, fence in wanted)
+            end = partition_end(snapshot, partition)
+            if end < last:
                 raise TidemillError(
-                    f"log {name!r}, partition {partition}: the offline store ends at {log.end}, below what was served",
+                    f"log {name!r}, partition {partition}: the offline store ends at {end}, below what was served",
                     mend="wait for the offline writer, then replay again",
                 )
+            log = asked_log(snapshot, view, partition, {key for _, key, _ in wanted}, below=last)
             questions = [Question(log.rows_below(fence), key, predictions[i].time) for i, key, fence in wanted]
             for (i, _, _), reading in zip(wanted, answer(self._kernels[view.name], log, questions), strict=True):
                 found[i] = reading
@@ -139,7 +147,7 @@ class Replayer:
 
 
 def _stamped(prediction: PredictionRecord, view: FeatureView, key: bytes) -> StampEntry:
-    """The fence behind which a view's entity was read; the log may have had another partition count than the view has now."""
+    """The fence up to which a view had been applied when an entity of it was read; the log may have had another partition count than the view has now."""
     for entry in prediction.stamp:
         name, partitions = parse_log(entry.view) or ("", 1)
         if name == view.name and entry.partition == partition_of(key, partitions):

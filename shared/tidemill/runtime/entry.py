@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from tidemill.errors import TidemillError
-from tidemill.runtime import exits
+from tidemill.runtime import exits, metrics
 from tidemill.runtime.logs import configure, get_logger
 from tidemill.runtime.service import Service
 from tidemill.runtime.settings import ServiceSettings
@@ -33,6 +33,7 @@ def run_service(name: str, settings: type[S], build: Callable[[S], Service], loo
 def service_main(name: str, run: Callable[[], None]) -> int:
     """Runs a service until it ends and returns its exit code: 0 after SIGTERM, 1 when it cannot start or go on, with cause and mend in its log."""
     configure(name)
+    metrics.begin(name)
     exits.begin(name)
     code = _code(name, run)
     exits.end("failed" if code else None)

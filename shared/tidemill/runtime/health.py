@@ -24,14 +24,13 @@ UNCHECKED: Final = "not checked yet"
 class HealthBoard:
     """Named checks of one process. Any thread may report; a change is logged and shown in the gauge `tidemill_dependency_up`.
 
-    Ready means every check is up and the process is alive. Alive is true until `dead` is called: the supervisor should then restart it.
+    Ready means every check is up. A process that answers at all is alive: one that is stuck is ended by its watchdog.
     """
 
     def __init__(self, *checks: str) -> None:
         self._lock = threading.Lock()
         self._reasons: dict[str, str | None] = {}
         self._since: dict[str, float] = {}  # check -> since when it fails, monotonic seconds
-        self._dead: str | None = None
         for check in checks:
             self.require(check)
 
@@ -64,24 +63,11 @@ class HealthBoard:
             else:
                 log.warning("check is down", check=check, reason=reason)
 
-    def dead(self, reason: str) -> None:
-        """Report that this process cannot recover by itself."""
-        with self._lock:
-            self._dead = reason
-            self._since["process"] = time.monotonic()
-        log.error("process cannot go on", reason=reason)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process should keep running."""
-        return self._dead is None
-
     @property
     def missing(self) -> dict[str, str]:
         """The failing checks with their reasons; empty when ready."""
         with self._lock:
-            missing = {check: reason for check, reason in self._reasons.items() if reason is not None}
-            return missing | ({"process": self._dead} if self._dead else {})
+            return {check: reason for check, reason in self._reasons.items() if reason is not None}
 
     @property
     def ready(self) -> bool:
@@ -90,16 +76,14 @@ class HealthBoard:
 
     def live_answer(self) -> tuple[int, bytes]:
         """HTTP status and JSON body of `/health/live`."""
-        if self._dead is None:
-            return 200, b'{"status":"alive"}'
-        return 503, msgspec.json.encode({"status": "dead", "reason": self._dead})
+        return 200, b'{"status":"alive"}'
 
     def ready_answer(self) -> tuple[int, bytes]:
         """HTTP status and JSON body of `/health/ready`: every check, and of those that fail the reason and for how many seconds they do."""
         missing = self.missing
         now = time.monotonic()
         with self._lock:
-            names, since = sorted(self._reasons.keys() | missing.keys()), dict(self._since)
+            names, since = sorted(self._reasons), dict(self._since)
         checks = {name: _failing(missing[name], now - since.get(name, now)) if name in missing else {"ok": True} for name in names}
         return (503 if missing else 200), msgspec.json.encode({"status": "unready" if missing else "ready", "checks": checks})
 

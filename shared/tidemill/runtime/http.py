@@ -68,13 +68,6 @@ def _config(app: Any) -> uvicorn.Config:
     )
 
 
-def run(app: Any, settings: HttpSettings) -> None:
-    """Serve an ASGI application until SIGINT or SIGTERM. Raises SettingsError when the address cannot be had."""
-    listening = _bound_socket(settings)
-    log.info("listening", host=settings.host, port=listening.getsockname()[1])
-    uvicorn.Server(_config(app)).run(sockets=[listening])
-
-
 class _GuestServer(uvicorn.Server):
     """A server that leaves signals to whoever owns the loop. `settled` is set once it accepts requests, or has ended without."""
 

@@ -2,6 +2,7 @@
 
 A name ends in its unit; a counter in `_total`. Durations are seconds, sizes bytes, positions Kafka offsets. Labels stay few and bounded:
 names from declarations, partitions and short reason codes, never an entity or an id. `catalogue()` lists them all for documents and tests.
+The word after `tidemill_` says whose a metric is; a service exposes its own only (`shown_by`), so that a counter at 0 is that of a service that counts.
 
     EVENTS_IN.labels(topic).inc()       # on a hot path keep the child: events_in = EVENTS_IN.labels(topic)
 """
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric as Family
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -164,6 +166,40 @@ def catalogue() -> Iterator[Metric]:
     yield from _CATALOGUE
 
 
+_OF_EVERY_PROCESS: Final = ("process", "dependency")
+_OF_SEVERAL: Final = {
+    "delivery": ("features",),
+    "offline": ("offline", "predlog"),
+}  # prediction logging mirrors a topic, as the offline writer does
+_service: str | None = None  # a process is one service
+
+
+def shown_by(name: str) -> tuple[str, ...] | None:
+    """The services that expose a metric (None: all)."""
+    system, _, rest = name.partition("_")
+    whose = rest.partition("_")[0]
+    if system != "tidemill" or whose in _OF_EVERY_PROCESS:
+        return None
+    return _OF_SEVERAL.get(whose, (whose,))
+
+
+def begin(service: str | None) -> None:
+    """From here on `exposition` has the metrics of this service alone (None: of all)."""
+    global _service  # noqa: PLW0603
+    _service = service
+
+
+class _Shown:
+    """What this process exposes of all that is registered."""
+
+    def collect(self) -> Iterator[Family]:
+        """The families, as the registry gives them."""
+        for family in REGISTRY.collect():
+            services = shown_by(family.name)
+            if services is None or _service is None or _service in services:
+                yield family
+
+
 def exposition() -> tuple[str, bytes]:
     """The content type and body of a `/metrics` answer."""
-    return CONTENT_TYPE_LATEST, generate_latest(REGISTRY)
+    return CONTENT_TYPE_LATEST, generate_latest(_Shown())  # of a registry it needs `collect` alone

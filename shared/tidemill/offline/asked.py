@@ -1,0 +1,40 @@
+"""The part of a view's partition that some questions need: the rows of the entities they ask about, and no more of the rest than two numbers a row.
+
+What is read is bounded by the questions, not by the table; the answers are those of the whole partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tidemill.declarations import FeatureView
+from tidemill.offline.history import PartitionLog, resent
+from tidemill.offline.store import Snapshot
+
+
+def partition_end(snapshot: Snapshot, partition: int) -> int:
+    """The offset after the last row of a partition; 0 without rows."""
+    return snapshot.positions.get(partition, 0)
+
+
+def asked_log(
+    snapshot: Snapshot, view: FeatureView, partition: int, entities: Iterable[bytes], *, below: int | None = None
+) -> PartitionLog:
+    """The rows of these entities in a partition (`below`: and below an offset), as a log of its own.
+
+    Whether ingestion sent a record again is judged by all records of the partition, and such rows are left out. Raises OfflineUnavailable.
+    """
+    where = pc.field("partition") == partition
+    if below is not None:
+        where &= pc.field("offset") < below
+    places = snapshot.scan(["offset", "source_partition", "source_offset"], where & pc.field("time").is_valid())
+    twice = resent(places["source_partition"].to_numpy(), places["source_offset"].to_numpy())
+    again = places["offset"].to_numpy()[twice]
+    keys = pa.array(sorted({entity.decode() for entity in entities}), pa.string())
+    rows = snapshot.scan(filters=where & pc.field("key").isin(keys))
+    rows = rows.filter(pa.array(~np.isin(rows["offset"].to_numpy(), again)))
+    return PartitionLog(view, rows)

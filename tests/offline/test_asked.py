@@ -1,0 +1,100 @@
+"""Reading what some questions need gives the answers of the whole partition, and reads no more than they need."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.demo_state import HOUR_MS, NOW_MS, demo
+from tests.offline.lake import numbered
+from tests.offline.test_history import KERNEL, VIEW, Sent, bits, log_of, logs
+
+from tidemill.offline.asked import asked_log, partition_end
+from tidemill.offline.history import Question, answer
+from tidemill.offline.store import OfflineStore, Snapshot
+from tidemill.offline.tables import view_table
+from tidemill.records import ViewRecord, encode
+
+KEYS = [b"north", "süd".encode(), b"", b"nobody"]
+TABLE = view_table(demo(), VIEW)
+
+
+class Counting(Snapshot):
+    """A snapshot that notes how many rows it gave, and of which columns."""
+
+    given: list[tuple[int, Sequence[str] | None]]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Counting:
+        """The same version of the same table."""
+        made = cls(snapshot.name, snapshot._table)
+        made.given = []
+        return made
+
+    def scan(self, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
+        """As ever."""
+        table = super().scan(columns, filters)
+        self.given.append((len(table), columns))
+        return table
+
+
+def stored(root: Path, sent: Sequence[Sent], pieces: int = 1) -> Snapshot:
+    """The records as partition 0 of the view's table, in several commits; partition 1 holds the same, which nobody asks for."""
+    log = OfflineStore(root).log_table(TABLE)
+    log.open()
+    pairs: list[Any] = [(item.key, item.value) for item in sent]
+    size = max(1, -(-len(pairs) // pieces))
+    for start in range(0, len(pairs), size):
+        part = pairs[start : start + size]
+        rows = TABLE.rows_of({p: numbered(part, start) for p in (0, 1)})
+        log.append(rows, {(TABLE.topic, p): (start, start + len(part)) for p in (0, 1)})
+    return OfflineStore(root).snapshot(TABLE.name)
+
+
+@settings(max_examples=30, deadline=None)
+@given(sent=logs(), keys=st.sets(st.sampled_from(KEYS), min_size=1), pieces=st.integers(1, 3), data=st.data())
+def test_the_answers_are_those_of_the_whole_partition(sent: list[Sent], keys: set[bytes], pieces: int, data: st.DataObject) -> None:
+    """By stamp and by knowledge, with late, doubled, resent and undecodable records, to the bit."""
+    whole = log_of(sent)
+    below = data.draw(st.integers(0, len(sent)))
+    moments = [NOW_MS + 60_000 * data.draw(st.integers(-40, 60)) + data.draw(st.integers(0, 30)) * HOUR_MS for _ in keys]
+    with tempfile.TemporaryDirectory() as folder:
+        snapshot = stored(Path(folder), sent, pieces)
+        cut, part = asked_log(snapshot, VIEW, 0, keys, below=below), asked_log(snapshot, VIEW, 0, keys)
+        assert partition_end(snapshot, 0) == whole.end == len(sent)
+    asked = list(zip(sorted(keys), moments, strict=True))
+    expected = answer(KERNEL, whole, [Question(whole.rows_below(below), key, at) for key, at in asked])
+    found = answer(KERNEL, cut, [Question(cut.rows_below(below), key, at) for key, at in asked])
+    assert list(map(bits, found)) == list(map(bits, expected))
+    known, mine = whole.by_knowledge(), part.by_knowledge()
+    for key, at in asked:
+        (right,) = answer(KERNEL, known, [Question(int(known.rows_known_at(at)), key, at)])  # type: ignore[arg-type]
+        (got,) = answer(KERNEL, mine, [Question(int(mine.rows_known_at(at)), key, at)])  # type: ignore[arg-type]
+        assert bits(got) == bits(right)
+
+
+def test_no_more_is_read_than_is_asked_for(tmp_path: Path) -> None:
+    """Of the rows of other entities three numbers are read, of another partition and of later records nothing."""
+    sent: list[Sent] = []
+    for i in range(400):
+        record = ViewRecord(NOW_MS + i, NOW_MS + i, (0, i), {"fare": 1.0, "tip": None}, None)
+        sent.append(Sent(b"north" if i % 100 == 0 else b"%d" % i, encode(record), record))
+    counting = Counting.of(stored(tmp_path, sent))
+    log = asked_log(counting, VIEW, 0, [b"north"], below=250)
+    assert len(log) == 3
+    assert counting.given == [(250, ["offset", "source_partition", "source_offset"]), (3, None)]
+
+
+def test_a_partition_without_rows(tmp_path: Path) -> None:
+    """Nothing was written: the log is empty, and so is every answer."""
+    OfflineStore(tmp_path).log_table(TABLE).open()
+    snapshot = OfflineStore(tmp_path).snapshot(TABLE.name)
+    log = asked_log(snapshot, VIEW, 2, [b"north"])
+    assert (len(log), log.end, partition_end(snapshot, 2)) == (0, 0, 0)
+    assert answer(KERNEL, log.by_knowledge(), [Question(0, b"north", NOW_MS)]) == [None]

@@ -1,0 +1,146 @@
+"""MLflow decides nothing: whatever it does, a version is made and can be deployed, and what it missed it is told later."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.demo_state import NOW_MS, demo
+from tests.proof.world import World
+from tests.training.test_train import MODEL, client
+from tests.training.town import FOLDER, town
+
+from tidemill.models.artifact import load_artifact, stored_artifact
+from tidemill_training.app import Trained, train
+from tidemill_training.tracking import Tracker, track
+from tidemill_training.untracked import Notes, Untracked
+
+AWAY = "http://127.0.0.1:1"
+OTHERS = 120
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A version of the town's model, trained once."""
+    root = tmp_path_factory.mktemp("offline")
+    town(root, 60)
+    return _train(root, [])
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A town of its own, whose MLflow a test may spoil."""
+    return town(tmp_path, 60)
+
+
+def _train(root: Path, notes: list[str]) -> Trained:
+    return train(demo(), str(FOLDER), MODEL, str(root), NOW_MS + 10**9, notes.append)
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """A server that takes connections and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(16)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_mlflow_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version is made, the training says why it is not in MLflow, in bounded time, and the next training records both in order."""
+    notes: list[str] = []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
+    started = time.monotonic()
+    missed = _train(world.root, notes)
+    assert time.monotonic() - started < 60
+    assert missed.run_id is None
+    assert load_artifact(str(world.root), missed.artifact, missed.sha256).manifest == missed.manifest
+    assert notes[-2] == f"recording the run in MLflow at {AWAY}"
+    assert notes[-1].startswith(f"big_tip {missed.manifest.version} is not in MLflow yet: MLflow at {AWAY} failed: ")
+    assert notes[-1].endswith("; start it, or correct MLFLOW_TRACKING_URI; the next training records this version too")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    later = _train(world.root, notes)
+    assert notes[-1] == f"big_tip {missed.manifest.version} is in MLflow now"
+    assert Notes(str(world.root)).all() == []
+    mlflow = client(world)
+    versions = sorted(mlflow.search_model_versions("name='big_tip'"), key=lambda found: int(found.version))
+    assert [found.tags["tidemill.version"] for found in versions] == [missed.manifest.version, later.manifest.version]
+    assert mlflow.get_model_version_by_alias("big_tip", "champion").run_id == later.run_id
+    run = mlflow.get_run(versions[0].run_id)
+    assert (run.info.status, run.info.run_name, run.data.params["pipeline"]) == ("FINISHED", missed.manifest.version, "Pipeline")
+    assert run.data.metrics["auc"] == pytest.approx(missed.manifest.metrics["auc"])
+
+
+def test_mlflow_does_not_answer(world: World, silent_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that hangs is given up after the seconds and repeats that the environment names."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    artifact, notes = _stored(world), list[str]()
+    started = time.monotonic()
+    assert track(str(world.root), artifact.manifest, artifact.onnx, {"a": 1}, notes.append) is None
+    assert time.monotonic() - started < 20
+    assert Notes(str(world.root)).all() == [Untracked("big_tip", artifact.manifest.version, {"a": 1})]
+
+
+def _stored(world: World) -> Any:
+    made = _train(world.root, [])
+    return stored_artifact(str(world.root), "big_tip", made.manifest.version)
+
+
+def test_more_than_a_hundred_models(world: World, template: Trained) -> None:
+    """A server lists a hundred models at a time; one whose name comes later is registered once, and gets its next version."""
+    uri = Tracker.for_store(str(world.root)).uri
+    from mlflow import MlflowClient
+
+    mlflow = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    for i in range(OTHERS):
+        mlflow.create_registered_model(f"a{i:03d}")
+    tracker = Tracker.for_store(str(world.root))
+    runs = [
+        tracker.record(msgspec.structs.replace(template.manifest, model="zz", version=version), b"onnx", {}) for version in ("v1", "v2")
+    ]
+    assert "zz" not in [model.name for model in mlflow.search_registered_models()]
+    found = sorted(mlflow.search_model_versions("name='zz'"), key=lambda version: int(version.version))
+    assert [version.run_id for version in found] == runs
+
+
+def test_a_version_that_is_gone_meanwhile(world: World) -> None:
+    """A note about a version whose files were removed is told once and dropped; it keeps no other from being recorded."""
+    notes: list[str] = []
+    Notes(str(world.root)).add(Untracked("big_tip", "20200101T000000000", {}))
+    assert _train(world.root, notes).run_id is not None
+    assert notes[-1].startswith("big_tip 20200101T000000000 can no longer be recorded: models/big_tip/20200101T000000000 cannot be read")
+    assert Notes(str(world.root)).all() == []
+
+
+def test_a_damaged_note(world: World) -> None:
+    """It is named with what mends it, the version is made, and is recorded once the note is gone."""
+    notes: list[str] = []
+    file = world.root / "untracked" / "big_tip.v0.json"
+    file.parent.mkdir()
+    file.write_text("{")
+    missed = _train(world.root, notes)
+    assert missed.run_id is None
+    assert "untracked/big_tip.v0.json below the offline store is damaged: " in notes[-1]
+    assert notes[-1].endswith("; delete it")
+    file.unlink()
+    _train(world.root, notes)
+    assert f"big_tip {missed.manifest.version} is in MLflow now" in notes
+
+
+def test_notes_are_kept_in_order(tmp_path: Path) -> None:
+    """The oldest version comes first, whatever model it is of; a note is replaced, and removed alone."""
+    notes = Notes(str(tmp_path / "not" / "there" / "yet"))
+    assert notes.all() == []
+    first, second, third = Untracked("b", "1", {"x": 1}), Untracked("a", "2", {}), Untracked("b", "3", {})
+    for untracked in (third, first, second, Untracked("b", "1", {"x": 1})):
+        notes.add(untracked)
+    assert notes.all() == [first, second, third]
+    notes.remove(second)
+    assert notes.all() == [first, third]
