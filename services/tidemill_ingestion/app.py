@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from tidemill.declarations.project import Project
 from tidemill.errors import KafkaUnavailable, UnfilledLog
 from tidemill.kafka.admin import wait_for_kafka
+from tidemill.routing.events import Envelope
 from tidemill.runtime import metrics
 from tidemill.runtime.asgi import Scope
 from tidemill.runtime.health import HealthBoard
@@ -21,7 +22,6 @@ from tidemill.runtime.service import run_together, run_workers
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.view_logs import ensure_logs
 from tidemill_ingestion.consumer import EventConsumer
-from tidemill_ingestion.events import Envelope
 from tidemill_ingestion.http_api import MAX_BODY_BYTES, EventsEndpoint
 from tidemill_ingestion.publisher import Publisher
 from tidemill_ingestion.settings import IngestionSettings

@@ -15,14 +15,14 @@ from tidemill.errors import BadRequest, KafkaUnavailable
 from tidemill.kernel.keys import partition_of
 from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS, Position
+from tidemill.routing.events import Envelope, open_envelope
+from tidemill.routing.refusals import Reason, Refused
+from tidemill.routing.router import Router
 from tidemill.runtime import metrics
 from tidemill.runtime.asgi import Scope
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.routes import Answer
-from tidemill_ingestion.events import Envelope, open_envelope
 from tidemill_ingestion.publisher import Message, Publisher
-from tidemill_ingestion.refusals import Reason, Refused
-from tidemill_ingestion.routing import Router
 
 MAX_EVENTS = 10_000
 MAX_BODY_BYTES = 8 * MESSAGE_BYTES

@@ -16,10 +16,10 @@ from tidemill.declarations.project import Project
 from tidemill.kernel.keys import entity_key, partition_of
 from tidemill.limits import KEY_BYTES
 from tidemill.records import OutcomeRecord, RequestRecord, ViewRecord, encode
+from tidemill.routing.events import Accepted, EventReader, Headers, moment
+from tidemill.routing.refusals import Reason, Refused
 from tidemill.streams.dead_letters import dead_letter
 from tidemill.streams.topics import dead_letters_topic, outcomes_topic, requests_topic, topic_specs, view_topic
-from tidemill_ingestion.events import Accepted, EventReader, Headers, moment
-from tidemill_ingestion.refusals import Reason, Refused
 
 Routed = tuple[str, int, bytes | None, bytes]
 """Topic, partition, key and value of one record."""
