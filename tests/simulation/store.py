@@ -13,7 +13,7 @@ from tidemill.errors import CorruptState, StoreUnavailable
 from tidemill.kernel.packed import Patch
 from tidemill.names import LogName
 from tidemill.online.keys import fence_key, state_key
-from tidemill.online.writer import _STEP, OnlineWriter
+from tidemill.online.writer import STEP, OnlineWriter
 
 Values = dict[bytes, bytes]
 CLAIM_SECONDS = 2.0
@@ -38,7 +38,7 @@ class Server:
         self.prefixes = {number: state_key(project, log, number, b"") for number in range(partitions)}
 
     def apply(self, by: str, partition: int, expected: bytes, fence: bytes, values: Mapping[bytes, bytes | Patch]) -> Any:
-        """What `_APPLY` does: 1, or the fence found, or the entity that is not as long as it should be."""
+        """What `APPLY` does: 1, or the fence found, or the entity that is not as long as it should be."""
         found = self.fences.get(partition, b"")
         if not self.fits(found, expected):
             return found
@@ -75,7 +75,7 @@ class Server:
         return self.fences.get(partition), {entity: stored[entity] for entity in entities if entity in stored}
 
     def claim(self, by: str, partition: int, expected: bytes, following: bytes, entities: Sequence[bytes]) -> int:
-        """What `_STEP` does without values; the claim expires."""
+        """What `STEP` does without values; the claim expires."""
         if not self.fits(self.fences.get(partition, b""), expected):
             return 0
         self.values[partition] = self.cleared(self.values[partition], entities)
@@ -139,7 +139,7 @@ class SimLink:
 
     async def script(self, text: str, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
         """One step of that."""
-        assert text == _STEP
+        assert text == STEP
         server, name, (expected, following, _) = self._server, self._process.name, args
         partition = server.fence_keys[keys[0]]
         entities = [key.removeprefix(server.prefixes[partition]) for key in keys[1:]]
