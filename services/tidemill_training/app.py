@@ -25,8 +25,8 @@ from tidemill.records import DeploymentRecord, encode
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.stats.histograms import Histogram, reference
 from tidemill.streams.topics import deployments_topic
-from tidemill_training.dataset import TrainingSet, build
-from tidemill_training.fitting import Fitted, check_parity, fit, to_onnx
+from tidemill.training.dataset import TrainingSet, build
+from tidemill.training.fitting import Fitted, check_parity, fit, to_onnx
 from tidemill_training.tracking import Tracker
 
 GOLDEN_ROWS = 20
