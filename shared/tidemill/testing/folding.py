@@ -40,10 +40,8 @@ class Folder:
         changed = {entity: self._kernel.encode(states[entity]) for entity in progress.touched}
         if not await self._writer.apply(self._view.log, partition, before, fold.fence.encode(), changed):
             raise FenceConflict(f"view {self._view.name!r} partition {partition}", expected=fence.next, found=None)
+        topic, first, horizon_ms = records[0].topic, records[0].offset, self._kernel.horizon_ms
         return [
-            letter_of_refused(
-                self._view, record.topic, partition, refused, self._kernel.horizon_ms, records[refused.entry.offset - records[0].offset]
-            )
+            letter_of_refused(self._view, topic, partition, refused, horizon_ms, records[refused.entry.offset - first])
             for refused in progress.refused
-            for record in records[:1]
         ]

@@ -16,4 +16,4 @@ def at_once(work: Coroutine[Any, Any, T]) -> T:
         result: T = done.value
         return result
     work.close()
-    raise RuntimeError(f"{work.__qualname__} waits for something that no twin of a server does")
+    raise RuntimeError(f"{work} waits, but a twin of a server answers at once")

@@ -8,7 +8,6 @@ One request happens after the other, as in Redis. `tests/testing` runs one suite
 
 from __future__ import annotations
 
-import fnmatch
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Self
@@ -95,8 +94,9 @@ class MemoryRedis:
         return sum(self.data.pop(key, None) is not None for key in keys)
 
     def matching(self, pattern: bytes) -> list[bytes]:
-        """The keys that match a pattern with `*`."""
-        return [key for key in self.data if fnmatch.fnmatchcase(key, pattern) and self.get(key) is not None]
+        """The keys that begin as the pattern does, whose only `*` stands at its end."""
+        prefix = pattern.removesuffix(b"*")
+        return [key for key in self.data if key.startswith(prefix) and self.get(key) is not None]
 
     def run(self, lua: str, keys: Sequence[Arg], args: Sequence[Arg]) -> Any:
         """What a script does. Raises StoreError for one that is not of `tidemill.online`."""
