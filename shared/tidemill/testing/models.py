@@ -1,4 +1,4 @@
-"""The models of a world: training sets from its topics, versions from the project's pipelines, and what they predict. Needs the extra `inference`, to train also `training`."""
+"""The models of a world: training sets from its topics, versions from the project's pipelines, and what they predict. Needs the extra `inference`, to train `training`."""
 
 from __future__ import annotations
 

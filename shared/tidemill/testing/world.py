@@ -116,7 +116,7 @@ class World:
         return {name: shown(served, place, time_ms) for place, name in enumerate(names)}
 
     def training_set(self, model: str, *, until: Moment | None = None) -> TrainingSet:
-        """The examples that `tidemill train` would see, from what was known before a moment (None: everything). Needs the extra `lake`.
+        """The examples that `tidemill train` would see, from what was known before a moment (None: everything). Needs the extra `inference`.
 
         Raises UnknownModel, and TidemillError without examples.
         """
