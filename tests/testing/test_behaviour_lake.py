@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from tests.offline.lake import lake, numbered, shop_value
 
@@ -116,15 +117,68 @@ def test_merging_files_changes_no_row(store: OfflineStore, monkeypatch: pytest.M
     assert places(store.scan(SHOPS.name)) == [(0, i) for i in range(6)]
 
 
-def test_a_handle_that_was_overtaken() -> None:
-    """Beneath all checks: a commit on top of an older version is refused only when a counter of its own has moved since."""
-    table = MemoryTable(pa.schema([("seq", pa.int64())]))
-    handles = [Handle(table) for _ in range(3)]
-    handles[0].commit(None, {"a": 1})
-    handles[1].commit(None, {"b": 1})
-    with pytest.raises(CommitFailedError):
-        handles[2].commit(None, {"a": 2})
-    assert [handle.transaction_version("a") for handle in handles] == [1, 1, None]
+ROWS = pa.table({"n": [1]})
+
+
+class Real:
+    """A handle of a real table, with the model's calls."""
+
+    def __init__(self, path: Path) -> None:
+        self._table = DeltaTable(path)
+
+    def commit(self, moves: dict[str, int]) -> None:
+        """Append a row."""
+        transactions = [Transaction(name, version) for name, version in moves.items()]
+        write_deltalake(self._table, ROWS, mode="append", commit_properties=CommitProperties(app_transactions=transactions))
+
+    def counter(self, name: str) -> int | None:
+        """An app transaction as the handle knows it."""
+        return self._table.transaction_version(name)
+
+
+class Modelled:
+    """A handle of the model."""
+
+    def __init__(self, table: MemoryTable) -> None:
+        self._handle = Handle(table)
+
+    def commit(self, moves: dict[str, int]) -> None:
+        """Append nothing."""
+        self._handle.commit(None, moves)
+
+    def counter(self, name: str) -> int | None:
+        """An app transaction as the handle knows it."""
+        return self._handle.transaction_version(name)
+
+
+def _committed(handle: Real | Modelled, moves: dict[str, int]) -> bool:
+    try:
+        handle.commit(moves)
+    except CommitFailedError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_table_is_as_delta_rs_has_it(tmp_path: Path, seed: int) -> None:
+    """Two handles, fresh, stale and refreshed, commit higher, equal and lower counters: delta-rs and the model accept and refuse alike."""
+    draw = random.Random(seed)
+    DeltaTable.create(tmp_path, pa.schema([("n", pa.int64())]))
+    table, accepted = MemoryTable(ROWS.schema), list[bool]()
+    handles: list[tuple[Real, Modelled]] = [(Real(tmp_path), Modelled(table)) for _ in range(2)]
+    for _ in range(25):
+        who = draw.randrange(2)
+        if draw.random() < 0.25:
+            handles[who] = Real(tmp_path), Modelled(table)
+        moves = {name: draw.randrange(4) for name in draw.sample(["a", "b", "c"], draw.randint(1, 2))}
+        outcome = [_committed(handle, moves) for handle in handles[who]]
+        assert outcome[0] == outcome[1]
+        accepted.append(outcome[0])
+        if not outcome[0]:
+            handles[who] = Real(tmp_path), Modelled(table)
+        for name in ("a", "b", "c"):
+            assert handles[who][0].counter(name) == handles[who][1].counter(name)
+    assert set(accepted) == {True, False}
 
 
 @pytest.mark.parametrize("seed", range(4))

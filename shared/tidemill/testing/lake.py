@@ -7,6 +7,7 @@ that landed after the handle's version carries an app id of its own; an accepted
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -18,7 +19,8 @@ from tidemill.offline.delta import DeltaLog
 from tidemill.offline.store import OfflineStore, Snapshot
 
 
-class Commit(NamedTuple):
+@dataclass(frozen=True)
+class Commit:
     """One version: the rows it added (None: none), the counters it moved, and all counters after it."""
 
     rows: Any
@@ -41,9 +43,13 @@ class MemoryTable:
 
     def commit(self, base: int, rows: Any, moves: Mapping[str, int]) -> None:
         """Add a version on top of the newest. Raises CommitFailedError when one after `base` moved a counter of these."""
+        self.look(base, moves)
+        self.commits.append(Commit(rows, moves, {**self.commits[-1].counters, **moves}))
+
+    def look(self, base: int, moves: Mapping[str, int]) -> None:
+        """Raise CommitFailedError when a version after `base` moved a counter of these."""
         if any(moves.keys() & commit.moves.keys() for commit in self.commits[base + 1 :]):
             raise CommitFailedError("Concurrent transaction failed")
-        self.commits.append(Commit(rows, moves, {**self.commits[-1].counters, **moves}))
 
 
 class Metadata(NamedTuple):
@@ -91,7 +97,7 @@ class Handle:
 
     def compact(self, **options: Any) -> None:
         """A commit without rows or counters."""
-        self.table.commits.append(self.table.commits[-1]._replace(rows=None, moves={}))
+        self.table.commits.append(replace(self.table.commits[-1], rows=None, moves={}))
 
     def vacuum(self, **options: Any) -> None:
         """Nothing that anybody needs."""

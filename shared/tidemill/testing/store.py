@@ -66,7 +66,7 @@ class MemoryRedis:
 
     async def mget(self, keys: Iterable[Arg]) -> list[bytes | None]:
         """The values of keys, at one moment."""
-        return [self.get(raw(key)) for key in keys]
+        return self.get_all(keys)
 
     async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
         """The keys that match, all at once."""
@@ -84,6 +84,10 @@ class MemoryRedis:
         if found is None or (found.until is not None and found.until <= self._clock()):
             return None
         return found.value
+
+    def get_all(self, keys: Iterable[Arg]) -> list[bytes | None]:
+        """Values, at one moment."""
+        return [self.get(raw(key)) for key in keys]
 
     def put(self, key: bytes, value: bytes, lease_ms: int | None = None) -> None:
         """Set a value, for good or for a while."""
