@@ -39,6 +39,11 @@ class Log(PartitionRecords[Row]):
         self.records.append(row)
         return row
 
+    def truncate(self, end: int) -> None:
+        """Lose the tail; 0: the topic was made anew."""
+        del self.records[end:]
+        self.start = min(self.start, end)
+
 
 class Broker:
     """All logs of one topic. `epoch` counts the times its data changed under its clients: who was connected has to connect anew.

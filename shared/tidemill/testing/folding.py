@@ -12,7 +12,7 @@ from tidemill.kernel.view import ViewKernel
 from tidemill.online.writer import OnlineWriter
 from tidemill.records import DeadLetterRecord
 from tidemill.streams.dead_letters import letter_of_refused
-from tidemill.testing.log import LogRecord
+from tidemill.testing.log import TopicRecord
 
 
 class Folder:
@@ -28,7 +28,7 @@ class Folder:
         """Makes a partition ready, as a worker does with one that has no fence."""
         await self._writer.begin(self._view.log, partition, empty_fence(self._kernel).encode())
 
-    async def fold(self, partition: int, records: Sequence[LogRecord]) -> list[DeadLetterRecord]:
+    async def fold(self, partition: int, records: Sequence[TopicRecord]) -> list[DeadLetterRecord]:
         """Applies records that start at the fence, and gives the letters of those that are refused. Raises FenceConflict for others."""
         entries = [self._decode(record.offset, record.key, record.value) for record in records]
         before, values = await self._writer.load(self._view.log, partition, list(entities_of(entries)))

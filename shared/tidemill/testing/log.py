@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 
-class LogRecord(NamedTuple):
+class TopicRecord(NamedTuple):
     """A record as Kafka's client gives it; `timestamp`: when it was published, epoch ms."""
 
     topic: str
@@ -33,11 +33,6 @@ class PartitionRecords(Generic[R]):
         """The next offset."""
         return len(self.records)
 
-    def truncate(self, end: int) -> None:
-        """Lose the tail; 0: the topic was made anew."""
-        del self.records[end:]
-        self.start = min(self.start, end)
-
     def read(self, offset: int, limit: int | None = None) -> list[R]:
         """The records from an offset on. Raises IndexError when the log does not hold it, nor ends there."""
         if not self.start <= offset <= self.end:
@@ -49,12 +44,9 @@ class MemoryKafka:
     """All topics by name; a topic has the partitions it was given at first."""
 
     def __init__(self, partitions: Mapping[str, int]) -> None:
-        self._topics = {topic: [PartitionRecords[LogRecord]() for _ in range(count)] for topic, count in partitions.items()}
+        self._topics = {topic: [PartitionRecords[TopicRecord]() for _ in range(count)] for topic, count in partitions.items()}
 
-    def __contains__(self, topic: str) -> bool:
-        return topic in self._topics
-
-    def partitions(self, topic: str) -> list[PartitionRecords[LogRecord]]:
+    def partitions(self, topic: str) -> list[PartitionRecords[TopicRecord]]:
         """The partitions of a topic. Raises KeyError."""
         return self._topics[topic]
 
@@ -66,9 +58,9 @@ class MemoryKafka:
         value: bytes | None,
         timestamp_ms: int = 0,
         headers: Sequence[tuple[str, bytes]] = (),
-    ) -> LogRecord:
+    ) -> TopicRecord:
         """Write a record. Raises KeyError and IndexError for a topic or partition that is not there."""
         log = self._topics[topic][partition]
-        record = LogRecord(topic, partition, log.end, key, value, timestamp_ms, headers)
+        record = TopicRecord(topic, partition, log.end, key, value, timestamp_ms, headers)
         log.records.append(record)
         return record

@@ -22,7 +22,7 @@ from tidemill.routing.refusals import Refused
 from tidemill.routing.router import Router
 from tidemill.streams.topics import dead_letters_topic, topic_specs, view_topic
 from tidemill.testing.folding import Folder
-from tidemill.testing.log import LogRecord, MemoryKafka
+from tidemill.testing.log import MemoryKafka, TopicRecord
 from tidemill.testing.running import at_once
 from tidemill.testing.store import MemoryRedis
 from tidemill.timestamps import parse_time_ms
@@ -169,7 +169,7 @@ class World:
             if topic in self._folders:
                 self._fold(record)
 
-    def _fold(self, record: LogRecord) -> None:
+    def _fold(self, record: TopicRecord) -> None:
         for letter in at_once(self._folders[record.topic].fold(record.partition, [record])):
             self.kafka.append(self._letters, 0, record.key, encode(letter), record.timestamp)
 
