@@ -13,9 +13,9 @@ from deltalake.exceptions import CommitFailedError
 from faust.types import TP
 from tests.simulation import history
 from tests.simulation.lake import Handle, SimDeltaLog
-from tests.simulation.network import Process
+from tests.simulation.network import LATE_SECONDS, Process
 from tests.simulation.patches import patched
-from tests.simulation.store import Server, SimWriter, Values
+from tests.simulation.store import Server, SimLink, SimWriter, Values
 from tests.simulation.workers import Member
 from tests.simulation.world import World
 
@@ -26,6 +26,7 @@ from tidemill.names import LogName
 from tidemill.offline import delta
 from tidemill.offline.delta import DeltaLog
 from tidemill.offline.mirror import Mirror
+from tidemill.online.writer import APPLY
 from tidemill_features import delivery
 from tidemill_features.delivery import Chain, Delivery, Held, Slice
 from tidemill_features.partition import Batch, Partition, StateCache
@@ -175,6 +176,14 @@ def _add(self: Server, key: bytes, value: bytes, lease_ms: int | None = None) ->
     _put(self, key, value, lease_ms)
 
 
+async def _batch_again(self: SimLink, lua: str, keys: Any, args: Any, script: Any = SimLink.script) -> Any:
+    reply = await script(self, lua, keys, args)
+    process = self.process
+    if lua == APPLY and b'"builder":"w' not in args[0] and process.draw.random() < 0.3:
+        process.loop.call_later(LATE_SECONDS * process.draw.random(), self.server.answer, process.name, lua, keys, args)
+    return reply
+
+
 async def _read_apart(world: World, client: Process, partition: int) -> tuple[bytes | None, Values]:
     """Two commands where one is needed."""
     fence, _ = await client.ask(world.server.link, world.server.load, partition, [])
@@ -254,9 +263,13 @@ MUTATIONS: dict[str, Mutation] = {
         safe="the comparison lets a difference only be added to what it was taken from",
     ),
     "blind-retry": Mutation(
-        "a third of all requests to the store arrive a second time, later",
+        "a third of all batches arrive a second time, later",
+        [(SimLink, "script", _batch_again)],
+        safe="the first one moves the fence, and the second finds another than it expects, or the very batch that is missing",
+    ),
+    "blind-beginning": Mutation(
+        "so does a third of all other requests: a beginning that comes again when its fence was deleted leaves the entities it did not see",
         [(World, "twice", 0.3)],
-        safe="the first one moves the fence, and the second finds another than it expects",
     ),
     "zombies-not-told": Mutation(
         "a slice in work is not told of a rebalance",

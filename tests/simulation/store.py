@@ -93,25 +93,25 @@ class SimLink:
     """A process's client of the store: each command and script is one request, of which any part may get lost."""
 
     def __init__(self, process: Process, server: Server) -> None:
-        self._process = process
-        self._server = server
+        self.process = process
+        self.server = server
 
     async def mget(self, keys: Iterable[Arg]) -> list[bytes | None]:
         """One MGET."""
-        found: list[bytes | None] = await self._process.ask(self._server.link, self._server.get_all, list(keys))
+        found: list[bytes | None] = await self.process.ask(self.server.link, self.server.get_all, list(keys))
         return found
 
     async def script(self, lua: str, keys: Sequence[bytes], args: Sequence[Arg]) -> Any:
         """One script."""
-        return await self._process.ask(self._server.link, self._server.answer, self._process.name, lua, keys, args)
+        return await self.process.ask(self.server.link, self.server.answer, self.process.name, lua, keys, args)
 
     async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
         """One SCAN."""
-        yield await self._process.ask(self._server.link, self._server.matching, pattern)
+        yield await self.process.ask(self.server.link, self.server.matching, pattern)
 
     async def everywhere(self, *args: Arg) -> list[Any]:
         """What never changes is not asked for."""
-        return await self._server.everywhere(*args)
+        return await self.server.everywhere(*args)
 
 
 class SimWriter(OnlineWriter):
