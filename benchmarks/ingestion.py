@@ -25,9 +25,9 @@ from tidemill.kafka.topics import committed, ensure_topics
 from tidemill.kafka.waves import send_wave
 from tidemill.local.services import SERVICES
 from tidemill.local.stack import Stack
+from tidemill.routing.router import Router
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import ingestion_group, topic_specs, view_topic
-from tidemill_ingestion.routing import Router
 
 PROJECT = Path(__file__).with_name("departures.py")
 EVENT = "bench.departed"

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 from tidemill.offline.store import OfflineStore
 from tidemill.records import AlertRecord
-from tidemill_training.fitting import outputs
+from tidemill.training.fitting import outputs
 
 WITHOUT_WINDOWS = ("weather__", "aircraft_register__")
 

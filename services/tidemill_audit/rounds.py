@@ -11,7 +11,7 @@ from tidemill.errors import OfflineUnavailable, StoreError, StoreUnavailable, To
 from tidemill.offline.store import OfflineStore
 from tidemill.proof.counterexample import shown
 from tidemill.proof.partition_audit import AuditReport, Mismatch, PartitionAudit
-from tidemill.redis.client import RedisClient
+from tidemill.redis.protocol import RedisClient
 from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.logs import get_logger

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from tidemill.clock import now_ms
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import KafkaUnavailable, UnfilledLog, UnreadPartitions
+from tidemill.routing.events import Envelope
 from tidemill.runtime import metrics
 from tidemill.runtime.asgi import Scope
 from tidemill.runtime.health import HealthBoard
@@ -23,7 +24,6 @@ from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.view_logs import need_topics
 from tidemill.streams.view_origins import tell_origins
 from tidemill_ingestion.consumer import EventConsumer
-from tidemill_ingestion.events import Envelope
 from tidemill_ingestion.http_api import MAX_BODY_BYTES, EventsEndpoint
 from tidemill_ingestion.publisher import Publisher
 from tidemill_ingestion.settings import IngestionSettings

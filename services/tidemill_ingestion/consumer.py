@@ -23,13 +23,13 @@ from tidemill.declarations.project import Project
 from tidemill.errors import KafkaRefused, TidemillError, TopicRecreated
 from tidemill.kafka.client import FETCH_BYTES, RETRY_SECONDS, close_consumer, close_producer, consumer, kafka_errors, start_producer
 from tidemill.kafka.waves import Record, send_wave
+from tidemill.routing.refusals import Reason
+from tidemill.routing.router import Router
 from tidemill.runtime import metrics
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.supervise import supervise
 from tidemill.streams.topics import ingestion_group
-from tidemill_ingestion.refusals import Reason
-from tidemill_ingestion.routing import Router
 
 log = get_logger(__name__)
 

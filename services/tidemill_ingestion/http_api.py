@@ -15,14 +15,14 @@ from tidemill.errors import BadRequest, KafkaUnavailable
 from tidemill.kernel.keys import partition_of
 from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS, Position
+from tidemill.routing.events import Envelope, open_envelope
+from tidemill.routing.refusals import Refused
+from tidemill.routing.router import Router
 from tidemill.runtime import metrics
 from tidemill.runtime.asgi import Scope
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.routes import Answer
-from tidemill_ingestion.events import Envelope, open_envelope
 from tidemill_ingestion.publisher import Message, Publisher
-from tidemill_ingestion.refusals import Reason, Refused
-from tidemill_ingestion.routing import Router
 
 MAX_EVENTS = 10_000
 MAX_BODY_BYTES = 8 * MESSAGE_BYTES
@@ -96,12 +96,9 @@ class EventsEndpoint:
     def _message(self, raw: bytes) -> Message:
         """Check one event and make the record of its topic. Raises Refused."""
         envelope = open_envelope(raw)
-        event = self._events.get(envelope.type)
-        if event is None:
-            raise Refused(Reason.UNKNOWN_EVENT, f"no event {envelope.type!r}; there are {', '.join(self._events)}", "type")
         data = envelope.value
-        accepted = self._router.reader(event.name).check(data, envelope.attributes, now_ms())
-        self._router.check(event.name, accepted)
+        accepted = self._router.admit(envelope.type, data, envelope.attributes, now_ms())
+        event = self._events[envelope.type]
         event_id = envelope.id or accepted.id or uuid.uuid4().hex
         key = (envelope.partitionkey or event_id).encode()
         return Message(event.topic, partition_of(key, event.partitions), key, data, _headers(envelope, event_id))

@@ -13,7 +13,8 @@ from tidemill.declarations.project import Project, load_project
 from tidemill.kernel.served import Served, serve, withheld
 from tidemill.kernel.view import ViewKernel
 from tidemill.online.reader import OnlineReader, Stored
-from tidemill.redis.client import RedisClient, keep_asking, redis_client
+from tidemill.redis.client import keep_asking, redis_client
+from tidemill.redis.protocol import RedisClient
 from tidemill.runtime import metrics
 from tidemill.runtime.asgi import Scope
 from tidemill.runtime.health import HealthBoard

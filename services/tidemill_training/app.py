@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import msgspec
-import numpy as np
 
 from tidemill.clock import now_ms
 from tidemill.declarations import Model
 from tidemill.declarations.project import Project
 from tidemill.errors import KafkaRefused, KafkaUnavailable
-from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import Artifact, GoldenRow, Manifest, Parity, save_artifact
-from tidemill.models.engine import Engine
+from tidemill.models.artifact import Manifest, save_artifact
 from tidemill.offline.store import OfflineStore
 from tidemill.records import DeploymentRecord
 from tidemill.runtime.settings import KafkaSettings
-from tidemill.stats.histograms import Histogram, reference
 from tidemill.streams.deployments import append_deployment
-from tidemill_training.dataset import TrainingSet, build
-from tidemill_training.fitting import Fitted, fit, to_onnx
-from tidemill_training.parity import check_parity, expected_answers
+from tidemill.training.dataset import build
+from tidemill.training.fitting import Fitted
+from tidemill.training.version import make_version
 from tidemill_training.tracking import track
 
-GOLDEN_ROWS = 20
 ANNOUNCE_SECONDS = 30.0  # nobody watches a command's health, so it waits for nothing without limit
 
 
@@ -50,16 +40,10 @@ def train(project: Project, spec: str, model: Model, offline_root: str, until_ms
     """
     store = OfflineStore(offline_root)
     examples = build(project, spec, model, store, until_ms, note)
-    note(f"fitting on {len(examples):,} rows of {len(examples.inputs)} inputs")
-    fitted = fit(model, examples)
-    note("converting to ONNX and comparing")
-    onnx = to_onnx(fitted.pipeline, len(examples.inputs), probability=fitted.probability)
-    expected = expected_answers(model, fitted)
-    draft = _manifest(model, examples, fitted, onnx)
-    engine = Engine(Artifact(draft, onnx))
-    manifest = msgspec.structs.replace(draft, parity=check_parity(model, expected, engine), golden=_golden(engine, fitted))
+    made = make_version(model, examples, now_ms(), note)
+    manifest, onnx = made.artifact
     artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx, {"training.parquet": examples.to_parquet()})
-    run_id = track(offline_root, manifest, onnx, _params(fitted, until_ms), note)
+    run_id = track(offline_root, manifest, onnx, _params(made.fitted, until_ms), note)
     return Trained(manifest, artifact, manifest_sha256, run_id)
 
 
@@ -73,37 +57,6 @@ async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> No
         raise KafkaUnavailable(
             f"{manifest.model} {manifest.version} is stored but cannot be announced: {error.message}", mend=f"{error.mend}, and train again"
         ) from error
-
-
-def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes) -> Manifest:
-    created = now_ms()
-    return Manifest(
-        model=model.name,
-        version=time.strftime("%Y%m%dT%H%M%S", time.gmtime(created / 1000)) + f"{created % 1000:03d}",
-        created=created,
-        inputs=examples.inputs,
-        output="probability" if fitted.probability else "value",
-        definitions={view.name: ViewKernel(view).definition for view in model.views},
-        trained_from=int(examples.times_ms[0]),
-        trained_until=int(examples.times_ms[-1]),
-        rows=len(examples),
-        metrics=fitted.metrics,
-        parity=Parity(0.0, 0, 0.0),
-        reference=_reference(examples, fitted),
-        onnx_sha256=hashlib.sha256(onnx).hexdigest(),
-    )
-
-
-def _reference(examples: TrainingSet, fitted: Fitted) -> dict[str, Histogram]:
-    """What drift is measured against: the inputs of all examples, and what a model that had not seen them predicted for the holdout."""
-    histograms = {spec.name: reference(examples.matrix[:, i], category=spec.kind == "category") for i, spec in enumerate(examples.inputs)}
-    return histograms | {"prediction": reference(np.asarray(fitted.holdout_output))}
-
-
-def _golden(engine: Engine, fitted: Fitted) -> list[GoldenRow]:
-    """Some held-out rows and what the model answered: run again wherever it is loaded."""
-    rows = fitted.holdout.matrix[:: max(1, len(fitted.holdout) // GOLDEN_ROWS)][:GOLDEN_ROWS]
-    return [GoldenRow([None if math.isnan(value) else value for value in row.tolist()], engine.predict(row)) for row in rows]
 
 
 def _params(fitted: Fitted, until_ms: int) -> dict[str, object]:

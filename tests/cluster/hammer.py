@@ -20,8 +20,8 @@ from tidemill.online.keys import fence_key, state_key
 from tidemill.online.reader import OnlineReader
 from tidemill.online.writer import OnlineWriter
 from tidemill.records import ViewRecord, encode
-from tidemill.redis.client import RedisClient
 from tidemill.redis.cluster import slot_of
+from tidemill.redis.protocol import RedisClient
 
 VIEW = demo().views["zones"]
 KERNEL = ViewKernel(VIEW)

@@ -11,7 +11,8 @@ from tests.cluster.nodes import Cluster, wait_until
 
 from tidemill.errors import SlotUnavailable
 from tidemill.online.writer import OnlineWriter
-from tidemill.redis.client import RedisClient, redis_client
+from tidemill.redis.client import redis_client
+from tidemill.redis.protocol import RedisClient
 
 pytestmark = pytest.mark.integration
 

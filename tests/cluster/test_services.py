@@ -13,8 +13,9 @@ from tidemill.kernel.keys import partition_of
 from tidemill.online.keys import fence_key, state_key
 from tidemill.online.writer import OnlineWriter
 from tidemill.proof.audit import audit
-from tidemill.redis.client import RedisClient, redis_client
+from tidemill.redis.client import redis_client
 from tidemill.redis.cluster import slot_of
+from tidemill.redis.protocol import RedisClient
 from tidemill.streams.topics import view_topic
 
 pytestmark = pytest.mark.integration

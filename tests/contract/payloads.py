@@ -16,8 +16,8 @@ from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
 from tidemill.kernel.fences import Fence
 from tidemill.models.artifact import Manifest
+from tidemill.routing.events import EventReader
 from tidemill_inference.messages import parse_predict
-from tidemill_ingestion.events import EventReader
 from tidemill_serving.query import QueryParser
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"

@@ -15,9 +15,9 @@ from tests.event_time.world import VIEWS, streams
 from tidemill.kernel.fold import PartitionFold
 from tidemill.kernel.packed import ID_BYTES, NEVER, EntityState, TileRows
 from tidemill.kernel.view import Applied, ViewKernel, _Resolution
+from tidemill.routing.router import _Route
 from tidemill.streams.dead_letters import letter_of_refused
 from tidemill_features.worker import Worker
-from tidemill_ingestion.routing import _Route
 
 EXAMPLES = 600
 Patch = Callable[[pytest.MonkeyPatch], None]

@@ -16,7 +16,7 @@ from tidemill.kernel.packed import EntityState
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import Applied, Reading, ViewKernel
 from tidemill.records import DeadLetterRecord, decoder
-from tidemill_ingestion.routing import Router
+from tidemill.routing.router import Router
 
 KERNEL = ViewKernel(WAITING)
 NAMES = [feature.name for feature in WAITING.served]

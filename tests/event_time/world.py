@@ -23,11 +23,11 @@ from tidemill.kernel.packed import Patch
 from tidemill.names import LogName
 from tidemill.online.writer import OnlineWriter
 from tidemill.records import DeadLetterRecord, decoder
+from tidemill.routing.router import Router
 from tidemill.streams.topics import dead_letters_topic, view_topic
 from tidemill_features import worker as worker_module
 from tidemill_features.delivery import Chain, Slice
 from tidemill_features.worker import Worker
-from tidemill_ingestion.routing import Router
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 START_MS = 1_700_000_000_000 // HOUR_MS * HOUR_MS

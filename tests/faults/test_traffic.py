@@ -10,8 +10,8 @@ from tests.faults.logs import NOW_MS, PROJECT
 from tests.faults.traffic import SHOWN_BYTES, Sender
 
 from tidemill.declarations.project import load_project
-from tidemill_ingestion.events import EventReader
-from tidemill_ingestion.refusals import Refused
+from tidemill.routing.events import EventReader
+from tidemill.routing.refusals import Refused
 
 READER = EventReader(load_project(PROJECT).events["fault.measured"], ["entity", "place"])
 

@@ -17,9 +17,9 @@ import pytest
 
 from tidemill.declarations.project import Project, load_project
 from tidemill.kernel.view import ViewKernel
+from tidemill.routing.router import Router
 from tidemill.streams.topics import view_topic
-from tidemill_ingestion.routing import Router
-from tidemill_training.fitting import to_onnx
+from tidemill.training.fitting import to_onnx
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS

@@ -15,9 +15,9 @@ from tidemill.declarations.project import Project
 from tidemill.kafka.client import close_producer, consumer, producer
 from tidemill.kafka.topics import committed, ensure_topics, offset_ranges
 from tidemill.kafka.waves import Record, send_wave
+from tidemill.routing.router import Router
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import dead_letters_topic, ingestion_group, topic_specs
-from tidemill_ingestion.routing import Router
 
 Log = dict[TopicPartition, list[ConsumerRecord]]
 

@@ -13,8 +13,8 @@ import msgspec
 
 from tidemill.declarations.project import Project, load_project
 from tidemill.records import DeadLetterRecord
-from tidemill_ingestion.events import Headers
-from tidemill_ingestion.routing import Routed, Router
+from tidemill.routing.events import Headers
+from tidemill.routing.router import Routed, Router
 
 AIRLINE = Path(__file__).parent / "airline"
 NOW_MS = 1_700_000_000_000

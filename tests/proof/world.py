@@ -20,8 +20,8 @@ from tidemill.kernel.view import ViewKernel
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import mirror_tables
 from tidemill.records import PredictionRecord, encode
+from tidemill.routing.router import Router
 from tidemill.streams.topics import predictions_topic, view_topic
-from tidemill_ingestion.routing import Router
 
 Place = tuple[str, int]
 Happened = tuple[int, str, dict[str, Any]]

@@ -135,6 +135,7 @@ def test_the_watch_can_fail(tmp_path: Path, text: str, cause: str) -> None:
         "tidemill.kernel.fold",
         "tidemill.records",
         "tidemill.streams.topics",
+        "tidemill.testing",
     ],
 )
 def test_declaring_needs_little(module: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from faust.types import TP
 from tests.simulation.network import Link, Process
 
 from tidemill.records import DeadLetterRecord
+from tidemill.testing.log import PartitionRecords
 
 
 class Row:
@@ -25,28 +26,22 @@ class Row:
         self.serialized_value_size = len(value)
 
 
-class Log:
-    """One partition. `rows` are all records from offset 0 on, `start` the first one still held."""
+class Log(PartitionRecords[Row]):
+    """One partition: the twin of Kafka's, whose records know each other."""
 
     def __init__(self, tp: TP) -> None:
+        super().__init__()
         self.tp = tp
-        self.rows: list[Row] = []
-        self.start = 0
-
-    @property
-    def end(self) -> int:
-        """The next offset."""
-        return len(self.rows)
 
     def append(self, key: bytes, value: bytes) -> Row:
         """Write a record."""
-        row = Row(self.tp.topic, self.tp.partition, self.end, key, value, self.rows[-1] if self.rows else None)
-        self.rows.append(row)
+        row = Row(self.tp.topic, self.tp.partition, self.end, key, value, self.records[-1] if self.records else None)
+        self.records.append(row)
         return row
 
     def truncate(self, end: int) -> None:
         """Lose the tail; 0: the topic was made anew."""
-        self.rows = self.rows[:end]
+        del self.records[end:]
         self.start = min(self.start, end)
 
 
@@ -77,7 +72,7 @@ class Broker:
                 at = self._misplaced(log, at)
             elif not log.start <= at <= log.end:
                 raise OffsetOutOfRangeError({tp: at})
-            rows = log.rows[at : at + self._draw.randint(1, 9)]
+            rows = log.records[at : at + self._draw.randint(1, 9)]
             if self.lies and len(rows) > 2 and self._draw.random() < self.lies:
                 del rows[self._draw.randrange(1, len(rows) - 1)]
             if rows:

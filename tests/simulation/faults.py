@@ -107,16 +107,16 @@ def store_flushed(world: World) -> None:
 
 def fence_deleted(world: World) -> None:
     """Somebody has a partition rebuilt."""
-    partition = world.draw.choice(list(world.server.values))
+    partition = world.draw.choice(world.server.partitions)
     world.note("operator", "deletes the fence", partition)
     world.server.delete_fence(partition)
 
 
 def entity_deleted(world: World) -> None:
     """Somebody deletes an entity; the audit finds out, and the fence is deleted."""
-    partition = world.draw.choice([number for number, values in world.server.values.items() if values] or [None])
+    partition = world.draw.choice([number for number in world.server.partitions if world.server.stored(number)] or [None])
     if partition is not None and partition not in world.altered:
-        entity = world.draw.choice(list(world.server.values[partition]))
+        entity = world.draw.choice(list(world.server.stored(partition)))
         world.note("somebody", f"deletes entity {entity!r}", partition)
         world.altered.add(partition)
         world.alterations += 1

@@ -75,7 +75,7 @@ async def _reader(world: World) -> None:
     client = Process(world.loop, world.draw, "reader")
     while True:
         await asyncio.sleep(2.0 * world.draw.random())
-        partition = world.draw.randrange(len(world.server.values))
+        partition = world.draw.randrange(len(world.server.partitions))
         altered = partition in world.altered, world.alterations
         try:
             fence, values = await read(world, client, partition)
@@ -156,9 +156,9 @@ def _online_waits(world: World) -> str | None:
                 continue
             if tp not in world.log_lost and tp.partition not in world.altered:
                 return f"partition {tp.partition} is refused for no reason"
-        stored = world.server.fences.get(tp.partition)
+        stored = world.server.fence(tp.partition)
         fence = Fence.decode(stored) if stored else None
-        last = log.rows[-1]
+        last = log.records[-1]
         if fence is None or (fence.next, fence.proof) != (log.end, proof_of(last.key, last.value)):
             return f"partition {tp.partition} of the store stands at {fence.next if fence else None}, its log ends at {log.end}"
     return None
@@ -172,6 +172,6 @@ def _offline_waits(world: World) -> str | None:
         return None  # what the table lacks is gone: it is refused as a whole
     for tp, log in world.broker.logs.items():
         at = newest.counters.get(counter_name(TOPIC, tp.partition), 0)
-        if at != log.end or newest.last.get(tp.partition) is not log.rows[-1]:
+        if at != log.end or newest.last.get(tp.partition) is not log.records[-1]:
             return f"partition {tp.partition} of the table stands at {at}, its log ends at {log.end}"
     return None

@@ -1,18 +1,15 @@
-"""A Delta table as delta-rs treats it, and mirrors of topics that write it: the real `Mirror`, `DenseReader`, `LogTable` and `DeltaLog`.
-
-What was found of delta-rs 1.6 (see `test_models`): an app transaction is not deduplicated, and even a lower one is accepted; a commit
-conflicts only when one that landed after the handle's version carries an app id of its own; an accepted commit refreshes the handle.
-"""
+"""The twin of a Delta table on a disk that fails, and mirrors of topics that write it: the real `Mirror`, `DenseReader`, `LogTable` and `DeltaLog`."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 from aiokafka import TopicPartition
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import DeltaError
 from faust.types import TP
 from tests.simulation.broker import Broker, Client, Row
 from tests.simulation.loop import SimLoop
@@ -24,57 +21,55 @@ from tidemill.kafka.dense_reader import DenseReader
 from tidemill.offline.delta import DeltaLog
 from tidemill.offline.mirror import Flush, Mirror
 from tidemill.offline.store import LogTable, counter_name
+from tidemill.testing import lake as twin
 
 Rows = dict[int, Sequence[Row]]
 FLUSH = Flush(0.5, 40)
 SCHEMA = pa.schema([])
 
 
-class Commit(NamedTuple):
-    """One version: what it added, its app transactions, and what the table's were after it; the last row of each partition."""
+@dataclass(frozen=True)
+class Commit(twin.Commit):
+    """One version; rows are by partition. `last`: the last row of each partition after it."""
 
-    rows: Rows
-    moves: dict[str, int]
-    counters: dict[str, int]
     last: dict[int, Row]
 
 
-class Table:
+NOTHING = Commit({}, {}, {}, {})
+
+
+class Table(twin.MemoryTable):
     """The commits of a table. `committed(commit, by)` is called after each. `torn`: the newest commit is half written."""
 
+    commits: list[Commit]  # type: ignore[assignment]  # of a kind that says more
+
     def __init__(self, name: str) -> None:
+        super().__init__(SCHEMA)
         self.name = name
-        self.commits = [Commit({}, {}, {}, {})]
+        self.commits = [NOTHING]
         self.torn = False
         self.committed: Callable[[Commit, MirrorProcess], None] = lambda commit, by: None
 
     def __str__(self) -> str:
         return self.name
 
-    @property
-    def version(self) -> int:
-        """The newest version."""
-        return len(self.commits) - 1
-
-    def commit(self, base: int, rows: Rows, moves: dict[str, int], by: MirrorProcess) -> None:
-        """Add a version on top of the newest, unless one after `base` moved a counter of these."""
-        if any(moves.keys() & commit.moves.keys() for commit in self.commits[base + 1 :]):
-            raise CommitFailedError("Concurrent transaction failed")
+    def write(self, base: int, rows: Rows, moves: dict[str, int], by: MirrorProcess) -> None:
+        """Add a version, unless one after `base` moved a counter of these, or the newest cannot be read."""
+        self.look(base, moves)
         self.read()
         before = self.commits[-1]
         last = before.last | {partition: part[-1] for partition, part in rows.items() if part}
-        self.commits.append(Commit(rows, moves, before.counters | moves, last))
+        self.commits.append(Commit(rows, moves, {**before.counters, **moves}, last))
         self.committed(self.commits[-1], by)
 
-    def read(self) -> int:
-        """The newest version, for who opens the table."""
+    def read(self) -> None:
+        """Whoever opens the table reads its newest commit."""
         if self.torn:
             raise DeltaError("the newest commit cannot be read")
-        return self.version
 
     def move_away(self) -> None:
         """The table begins again."""
-        self.commits, self.torn = [Commit({}, {}, {}, {})], False
+        self.commits, self.torn = [NOTHING], False
 
     def cut_power(self, draw: random.Random) -> None:
         """What was not synced is lost: the newest commit is empty, so that it never happened, or half written."""
@@ -97,32 +92,19 @@ class Table:
             raise TornTable("the newest commit is half written", mend="start the writer")
 
 
-class Handle:
-    """A `DeltaTable`."""
+class Handle(twin.Handle):
+    """A `DeltaTable`, which cannot be opened or merged while its newest commit is half written."""
+
+    table: Table
 
     def __init__(self, table: Table) -> None:
-        self.table = table
-        self.base = table.read()
-        self.optimize = self.alter = self
-
-    def transaction_version(self, name: str) -> int | None:
-        """The counter as of the handle's version."""
-        return self.table.commits[self.base].counters.get(name)
-
-    def version(self) -> int:
-        """The handle's version."""
-        return self.base
-
-    def set_table_properties(self, properties: dict[str, str], **options: Any) -> None:
-        """Nothing that a modelled commit conflicts with."""
+        table.read()
+        super().__init__(table)
 
     def compact(self, **options: Any) -> None:
         """A commit without rows or counters."""
         self.table.read()
-        self.table.commits.append(self.table.commits[-1]._replace(rows={}, moves={}))
-
-    def vacuum(self, **options: Any) -> None:
-        """Nothing that anybody needs."""
+        super().compact(**options)
 
 
 class SimDeltaLog(DeltaLog):
@@ -146,7 +128,7 @@ class SimDeltaLog(DeltaLog):
         fate = process.draw.random()
         if fate < process.disk_faults / 2:
             raise OSError("No space left on device")
-        self.files.commit(table.base, rows, {name: end for name, (start, end) in moves.items() if end != start}, process)
+        self.files.write(table.base, rows, {name: end for name, (start, end) in moves.items() if end != start}, process)
         table.base = self.files.version
         process.busy(0.02 * process.draw.random())
         if fate < process.disk_faults:

@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
+import msgspec
 from deltalake.exceptions import CommitFailedError
 from faust.types import TP
 from tests.simulation import history
 from tests.simulation.lake import Handle, SimDeltaLog
-from tests.simulation.network import Process
+from tests.simulation.network import LATE_SECONDS, Process
 from tests.simulation.patches import patched
-from tests.simulation.store import Server, SimWriter, Values
+from tests.simulation.store import Server, SimLink, SimWriter, Values
 from tests.simulation.workers import Member
 from tests.simulation.world import World
 
@@ -25,6 +26,7 @@ from tidemill.names import LogName
 from tidemill.offline import delta
 from tidemill.offline.delta import DeltaLog
 from tidemill.offline.mirror import Mirror
+from tidemill.online.writer import APPLY
 from tidemill_features import delivery
 from tidemill_features.delivery import Chain, Delivery, Held, Slice
 from tidemill_features.partition import Batch, Partition, StateCache
@@ -135,14 +137,17 @@ def _cut_anyhow(chain: Chain, records: Sequence[Any]) -> Any:
         yield Slice(chain, part[0].offset, part)
 
 
-_load, _apply, _written = SimWriter.load, SimWriter.apply, Server.written
+_load, _apply, _put = SimWriter.load, SimWriter.apply, Server.put
+_INCREMENT = b"\xffincrement"
 
 
-class Increment(NamedTuple):
-    """What is added to a value: it gives `after` on top of `before`, and on top of anything else something else."""
-
-    before: bytes | None
-    after: bytes
+def _after(before: bytes | None, value: bytes | Patch) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    whole = bytearray(before or b"")
+    for offset, piece in value.pieces:
+        whole[offset : offset + len(piece)] = piece
+    return bytes(whole)
 
 
 async def _load_bases(self: SimWriter, log: LogName, partition: int, entities: Sequence[bytes]) -> tuple[bytes | None, Values]:
@@ -155,24 +160,34 @@ async def _load_bases(self: SimWriter, log: LogName, partition: int, entities: S
 async def _apply_increments(
     self: SimWriter, log: LogName, partition: int, expected: bytes | None, fence: bytes, values: Mapping[bytes, bytes | Patch]
 ) -> bool:
-    bases, increments = self.__dict__.setdefault("bases", {}), {}
-    for entity, value in values.items():
-        before = bases.get((partition, entity))
-        after = value if isinstance(value, bytes) else _written(self.server, {entity: before or b""}, entity, value)
-        increments[entity] = Increment(before, after)
-    applied = await _apply(self, log, partition, expected, fence, increments)  # type: ignore[arg-type]
-    bases.update({(partition, entity): increment.after for entity, increment in increments.items()})
+    """Sends what is added to each value: it gives `after` on top of `before`, and on top of anything else something else."""
+    bases = self.__dict__.setdefault("bases", {})
+    increments = {entity: (before := bases.get((partition, entity)), _after(before, value)) for entity, value in values.items()}
+    sent = {entity: _INCREMENT + msgspec.msgpack.encode(increment) for entity, increment in increments.items()}
+    applied = await _apply(self, log, partition, expected, fence, sent)
+    bases.update({(partition, entity): after for entity, (_, after) in increments.items()})
     return applied
 
 
-def _add(self: Server, stored: Values, entity: bytes, value: Any) -> bytes:
-    return value.after if stored.get(entity) == value.before else b"another sum"
+def _add(self: Server, key: bytes, value: bytes, lease_ms: int | None = None) -> None:
+    if value.startswith(_INCREMENT):
+        before, after = msgspec.msgpack.decode(value.removeprefix(_INCREMENT), type=tuple[bytes | None, bytes])
+        value = after if self.get(key) == before else b"another sum"
+    _put(self, key, value, lease_ms)
+
+
+async def _batch_again(self: SimLink, lua: str, keys: Any, args: Any, script: Any = SimLink.script) -> Any:
+    reply = await script(self, lua, keys, args)
+    process = self.process
+    if lua == APPLY and b'"builder":"w' not in args[0] and process.draw.random() < 0.3:
+        process.loop.call_later(LATE_SECONDS * process.draw.random(), self.server.answer, process.name, lua, keys, args)
+    return reply
 
 
 async def _read_apart(world: World, client: Process, partition: int) -> tuple[bytes | None, Values]:
     """Two commands where one is needed."""
     fence, _ = await client.ask(world.server.link, world.server.load, partition, [])
-    _, values = await client.ask(world.server.link, world.server.load, partition, list(world.server.values[partition]))
+    _, values = await client.ask(world.server.link, world.server.load, partition, list(world.server.stored(partition)))
     return fence, values
 
 
@@ -216,7 +231,7 @@ def _nothing(*args: Any) -> None:
 
 
 MUTATIONS: dict[str, Mutation] = {
-    "no-comparison": Mutation("the script writes whatever the fence says", [(Server, "fits", lambda self, found, expected: True)]),
+    "no-comparison": Mutation("the script writes whatever the fence says", [(Server, "fits", lambda self, key, expected: True)]),
     "committed": Mutation("B1: goes on from Kafka's committed offset", [(Member, "positions", _from_committed)]),
     "committed-believed": Mutation(
         "B1, and what comes is folded as it comes", [(Member, "positions", _from_committed), (Partition, "accept", _accept_all)]
@@ -236,21 +251,25 @@ MUTATIONS: dict[str, Mutation] = {
     "no-proof": Mutation("the record before the fence is not compared", [(Partition, "accept", _accept_unproven)]),
     "no-bounds": Mutation("the log's begin and end are not compared with the fence", [(Partition, "start", _start_anywhere)]),
     "holes": Mutation("what a consumer gives is not looked at for holes", [(delivery, "_slices", _cut_anyhow)]),
-    "no-fence": Mutation("the script does not write the fence", [(Server, "next_fence", lambda self, found, fence: found or fence)]),
-    "no-clearing": Mutation(
-        "a partition begins among the entities of an earlier time", [(Server, "cleared", lambda self, stored, entities: stored)]
+    "no-fence": Mutation(
+        "the script does not write the fence", [(Server, "advance", lambda self, key, fence: self.put(key, self.get(key) or fence))]
     ),
+    "no-clearing": Mutation("a partition begins among the entities of an earlier time", [(Server, "drop", lambda self, keys: 0)]),
     "letters-not-awaited": Mutation("a dead letter that could not be sent is given up", [(Worker, "_send_refused", _send_or_not)]),
     "torn-read": Mutation("a reader asks for the fence and the entities one after the other", [(history, "read", _read_apart)]),
     "increments": Mutation(
         "the script adds differences instead of writing values",
-        [(SimWriter, "load", _load_bases), (SimWriter, "apply", _apply_increments), (Server, "written", _add)],
+        [(SimWriter, "load", _load_bases), (SimWriter, "apply", _apply_increments), (Server, "put", _add)],
         safe="the comparison lets a difference only be added to what it was taken from",
     ),
     "blind-retry": Mutation(
-        "a third of all requests to the store arrive a second time, later",
+        "a third of all batches arrive a second time, later",
+        [(SimLink, "script", _batch_again)],
+        safe="the first one moves the fence, and the second finds another than it expects, or the very batch that is missing",
+    ),
+    "blind-beginning": Mutation(
+        "so does a third of all other requests: a beginning that comes again when its fence was deleted leaves the entities it did not see",
         [(World, "twice", 0.3)],
-        safe="the first one moves the fence, and the second finds another than it expects",
     ),
     "zombies-not-told": Mutation(
         "a slice in work is not told of a rebalance",

@@ -50,7 +50,7 @@ class Oracle:
     def begin_again(self, log: Log) -> None:
         """A log lost its tail: what follows is folded after what is left."""
         self._folds[log.tp] = _nothing()
-        for row in log.rows:
+        for row in log.records:
             self.note(log, row)
 
     def known(self, partition: int, stored: bytes) -> Known | None:

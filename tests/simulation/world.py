@@ -108,8 +108,8 @@ class World:
     # What is checked
 
     def _store_changed(self, partition: int, by: str, before: bytes | None) -> None:
-        stored = self.server.fences.get(partition)
-        verdict = self.state_verdict(partition, stored, self.server.values[partition])
+        stored = self.server.fence(partition)
+        verdict = self.state_verdict(partition, stored, self.server.stored(partition))
         after = position(stored)
         is_claim = by.endswith("claims")
         if stored is not None and after < self._highest.get(partition, 0):
@@ -140,8 +140,8 @@ class World:
 
     def look_at_store(self) -> None:
         """I1 of everything that is stored now."""
-        for partition, values in self.server.values.items():
-            verdict = self.state_verdict(partition, self.server.fences.get(partition), values)
+        for partition in self.server.partitions:
+            verdict = self.state_verdict(partition, self.server.fence(partition), self.server.stored(partition))
             if verdict:
                 self.fail(verdict)
 

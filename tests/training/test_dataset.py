@@ -15,8 +15,8 @@ from tests.training.town import FOLDER, MINUTE_MS, ZONES, happened, simulated, t
 
 from tidemill import Model, Outcome, Request
 from tidemill.errors import TidemillError
-from tidemill_training import dataset
-from tidemill_training.dataset import TrainingSet, build
+from tidemill.training import dataset
+from tidemill.training.dataset import TrainingSet, build
 
 MODEL = demo().models["big_tip"]
 LATER = NOW_MS + 10**9

@@ -18,8 +18,8 @@ from tests.demo_state import demo
 from tidemill import Model
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import ModelInput
-from tidemill_training.dataset import TrainingSet
-from tidemill_training.fitting import fit, outputs, to_onnx
+from tidemill.training.dataset import TrainingSet
+from tidemill.training.fitting import fit, outputs, to_onnx
 
 COLUMNS = [ModelInput(name, "feature") for name in ("speed", "load", "heat")]
 

@@ -33,10 +33,10 @@ from tidemill import Model
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import Artifact, Manifest, ModelInput, Parity, input_of
 from tidemill.models.engine import Engine
+from tidemill.training.dataset import TrainingSet
+from tidemill.training.fitting import Fitted, fit, outputs, to_onnx
+from tidemill.training.parity import TOLERANCE, check_parity, expected_answers, probes
 from tidemill_training.app import train
-from tidemill_training.dataset import TrainingSet
-from tidemill_training.fitting import Fitted, fit, outputs, to_onnx
-from tidemill_training.parity import TOLERANCE, check_parity, expected_answers, probes
 
 MODEL = demo().models["big_tip"]
 CATEGORIES = ["card", "cash", "coin"]

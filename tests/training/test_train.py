@@ -32,10 +32,10 @@ from tidemill.models.engine import Engine
 from tidemill.records import DeploymentRecord, decoder
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import deployments_topic, topic_specs
+from tidemill.training.fitting import Fitted
+from tidemill.training.parity import check_parity, expected_answers
 from tidemill_training.app import Trained, deploy, train
 from tidemill_training.catching_up import wait_written
-from tidemill_training.fitting import Fitted
-from tidemill_training.parity import check_parity, expected_answers
 from tidemill_training.tracking import Tracker
 
 LATER = NOW_MS + 10**9
@@ -128,7 +128,7 @@ def test_a_twin_that_differs_is_refused(trained: Trained, world: World) -> None:
     matrix = draw.normal(size=(50, len(trained.manifest.inputs))).astype(np.float32)
     labels = (matrix[:, 0] > 0).astype(float)
     other = make_pipeline(SimpleImputer(), LogisticRegression()).fit(matrix, labels)
-    from tidemill_training.dataset import TrainingSet
+    from tidemill.training.dataset import TrainingSet
 
     holdout = TrainingSet(matrix, labels, np.arange(50), ["s"] * 50, trained.manifest.inputs)
     fitted = Fitted(other, True, {}, holdout, np.zeros(50, np.float32))

@@ -41,9 +41,17 @@ _STAMP = msgspec.json.Decoder(list[StampEntry])
 class KafkaRecord(Protocol):
     """What a mirror needs of a consumed record."""
 
-    offset: int
-    key: bytes | None
-    value: bytes | None
+    @property
+    def offset(self) -> int:
+        """Its place in the partition."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Its key."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Its value."""
 
 
 class Column(NamedTuple):

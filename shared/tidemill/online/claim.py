@@ -23,20 +23,19 @@ from tidemill.kernel.fences import Fence
 from tidemill.names import LogName
 from tidemill.online.keys import fence_key
 from tidemill.online.writer import OnlineWriter
-from tidemill.redis.client import RedisClient
-from tidemill.redis.link import Arg
+from tidemill.redis.protocol import Arg, RedisClient
 
 LEASE_MS = 10_000
 
 # Whatever stands there makes way, but not another builder. A fence is JSON as kernel/fences.py writes it: `builder` has a value only in a claim.
-_TAKE = """#!lua
+TAKE = """#!lua
 local found = redis.call('GET', KEYS[1]) or ''
 if string.find(found, '"builder":"[^"]') and found ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 
-_RELEASE = """#!lua
+RELEASE = """#!lua
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """
@@ -65,7 +64,7 @@ class Claim:
 
     async def take(self) -> bool:
         """Takes the partition; False while another builder has it."""
-        return bool(await self._link.script(_TAKE, [self._fence_key], [self._stands, LEASE_MS]))
+        return bool(await self._link.script(TAKE, [self._fence_key], [self._stands, LEASE_MS]))
 
     async def renew(self) -> None:
         """Keeps it for another LEASE_MS."""
@@ -96,7 +95,7 @@ class Claim:
     async def release(self) -> None:
         """Gives an unfinished partition up: it has no fence then, and feature computation begins it from its topic."""
         async with self._turn:
-            await self._link.script(_RELEASE, [self._fence_key], [self._stands])
+            await self._link.script(RELEASE, [self._fence_key], [self._stands])
 
     async def _step(self, entities: Sequence[bytes], values: Sequence[Arg]) -> None:
         async with self._turn:

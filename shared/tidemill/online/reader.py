@@ -16,7 +16,7 @@ from tidemill.errors import CorruptState, StoreUnavailable
 from tidemill.kernel.view import ViewKernel
 from tidemill.online.keys import fence_key, state_key
 from tidemill.records import StampEntry
-from tidemill.redis.client import RedisClient
+from tidemill.redis.protocol import RedisClient
 
 
 class Stored(NamedTuple):

@@ -22,15 +22,14 @@ from tidemill.kernel.fences import Fence
 from tidemill.kernel.packed import Patch
 from tidemill.names import LogName, parse_log
 from tidemill.online.keys import fence_key, state_key
-from tidemill.redis.client import RedisClient
-from tidemill.redis.link import Arg
+from tidemill.redis.protocol import Arg, RedisClient
 
 # A script is isolated but not rolled back. So: the first line lets Redis refuse the whole script when it is out of memory, cannot write
 # its disk or is a replica; the lengths of all values that are changed in place are looked at before anything is written; after that SET of
 # a whole value and SETRANGE within a value cannot fail; the fence comes last. Lua unpacks at most 8,000 values at once.
 # ARGV: expected fence, new fence, number of whole values, these values; then for each other key its length, its number of pieces, and each
 # piece's offset and bytes.
-_APPLY = """#!lua
+APPLY = """#!lua
 local found = redis.call('GET', KEYS[1]) or ''
 if found ~= ARGV[1] then return found end
 local wholes = tonumber(ARGV[3])
@@ -60,7 +59,7 @@ return 1
 # One step of writing a partition anew, from one claim to the next: with values the entities are set, without they are deleted. A claim is
 # different at every step, so a step is only taken on top of all those before it, whatever the store has forgotten in between; it expires,
 # since its owner may be gone.
-_STEP = """#!lua
+STEP = """#!lua
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 for i = 2, #KEYS do
   if #ARGV > 3 then redis.call('SET', KEYS[i], ARGV[i + 2]) else redis.call('UNLINK', KEYS[i]) end
@@ -124,7 +123,7 @@ class OnlineWriter:
                 for piece in value.pieces:
                     patches += piece
         args: list[Arg] = [expected or b"", fence, len(wholes), *wholes, *patches]
-        found = await self._link.script(_APPLY, [fence_key(self._project, log, partition), *keys, *patched], args)
+        found = await self._link.script(APPLY, [fence_key(self._project, log, partition), *keys, *patched], args)
         if isinstance(found, list):
             view, _ = parse_log(log) or (log, 0)
             what = f"log {log!r} partition {partition}, entity {found[0].removeprefix(prefix)!r}"
@@ -162,7 +161,7 @@ class OnlineWriter:
         False, and nothing changed, when something else than `claim` stands there.
         """
         keys = [fence_key(self._project, log, partition), *self._state_keys(log, partition, entities)]
-        return bool(await self._link.script(_STEP, keys, [claim, following, lease_ms, *values]))
+        return bool(await self._link.script(STEP, keys, [claim, following, lease_ms, *values]))
 
     async def entities(self, log: LogName, partition: int) -> AsyncIterator[list[bytes]]:
         """The entities that are stored of a partition, some at a time. One may come twice, one that is being added may not come."""

@@ -32,7 +32,8 @@ from tidemill.kafka.client import started_consumer, started_producer
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.kernel.fences import position
 from tidemill.online.keys import fence_key
-from tidemill.redis.client import RedisClient, redis_client
+from tidemill.redis.client import redis_client
+from tidemill.redis.protocol import RedisClient
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import ingestion_group, outcomes_topic, requests_topic, topic_specs, view_topic
 from tidemill.timestamps import parse_time_ms

@@ -32,7 +32,7 @@ from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore, Snapshot
 from tidemill.online.claim import LEASE_MS, Claim
 from tidemill.online.writer import OnlineWriter
-from tidemill.redis.client import RedisClient
+from tidemill.redis.protocol import RedisClient
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import view_topic
 

@@ -10,7 +10,7 @@ from tidemill.offline.store import OfflineStore
 from tidemill.online.keys import STATE_KEYS, state_key
 from tidemill.proof.counterexample import Counterexample
 from tidemill.proof.partition_audit import AuditReport, Mismatch, PartitionAudit
-from tidemill.redis.client import RedisClient
+from tidemill.redis.protocol import RedisClient
 
 
 async def audit(

@@ -24,7 +24,7 @@ from tidemill.offline.store import OfflineStore, Snapshot
 from tidemill.online.writer import OnlineWriter
 from tidemill.proof.book import Breathe, PartitionBook, between, snapshot_reaching
 from tidemill.proof.counterexample import Counterexample, differences, steps_of
-from tidemill.redis.client import RedisClient
+from tidemill.redis.protocol import RedisClient
 
 _PORTION = 500
 _EXAMPLES = 20

@@ -11,40 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol, Self
+from collections.abc import Callable
 
 from tidemill.errors import StoreError, StoreUnavailable
 from tidemill.redis.address import RedisAddress
 from tidemill.redis.cluster import RedisCluster
-from tidemill.redis.link import Arg, RedisLink
-
-
-class RedisClient(Protocol):
-    """What RedisLink and RedisCluster have in common."""
-
-    @property
-    def connected(self) -> bool:
-        """Whether a call would be sent now."""
-
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(self, *_: object) -> None: ...
-
-    def call(self, *args: Arg) -> Awaitable[Any]:
-        """Send one command, the second word of which is a key."""
-
-    async def script(self, lua: str, keys: Sequence[Arg], args: Sequence[Arg]) -> Any:
-        """Run a Lua script whose keys share a slot."""
-
-    def mget(self, keys: Iterable[Arg]) -> Awaitable[list[bytes | None]]:
-        """The values of keys; those of one slot at one moment."""
-
-    def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
-        """The keys that match, some at a time: each that is there all the while at least once."""
-
-    async def everywhere(self, *args: Arg) -> list[Any]:
-        """The replies of all primaries to a command without a key."""
+from tidemill.redis.link import RedisLink
+from tidemill.redis.protocol import RedisClient
 
 
 def redis_client(url: str, timeout_seconds: float = 1.0, on_change: Callable[[str | None], None] | None = None) -> RedisClient:

@@ -19,7 +19,8 @@ from typing import Any, Self
 
 from tidemill.errors import NoScript, SlotUnavailable, StoreError, StoreUnavailable
 from tidemill.redis.address import RedisAddress
-from tidemill.redis.link import Arg, RedisLink, script_digest
+from tidemill.redis.link import RedisLink, script_digest
+from tidemill.redis.protocol import Arg
 from tidemill.redis.replies import Redirected, known_host
 from tidemill.runtime.logs import get_logger
 

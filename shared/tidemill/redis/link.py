@@ -26,6 +26,7 @@ from typing import Any, Self, cast
 
 from tidemill.errors import MissingExtra, NoScript, StoreError, StoreUnavailable
 from tidemill.redis.address import RedisAddress
+from tidemill.redis.protocol import Arg
 from tidemill.redis.replies import Demoted, reply_error
 from tidemill.runtime.logs import get_logger
 
@@ -35,8 +36,6 @@ except ImportError as error:
     raise MissingExtra("hiredis", "store") from error
 
 log = get_logger(__name__)
-
-Arg = bytes | str | int | float
 
 TICKS = 4  # a time-out is noticed within 1/TICKS of its length
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 1.0

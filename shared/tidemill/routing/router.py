@@ -15,11 +15,11 @@ from tidemill.declarations.expressions import Column
 from tidemill.declarations.project import Project
 from tidemill.kernel.keys import entity_key, partition_of
 from tidemill.records import OutcomeRecord, RequestRecord, ViewRecord, encode
+from tidemill.routing.events import Accepted, Attributes, EventReader, Headers, moment
+from tidemill.routing.refusals import Reason, Refused
 from tidemill.streams.dead_letter_log import letter_record
 from tidemill.streams.dead_letters import dead_letter
 from tidemill.streams.topics import dead_letters_topic, outcomes_topic, requests_topic, topic_specs, view_topic
-from tidemill_ingestion.events import Accepted, EventReader, Headers, moment
-from tidemill_ingestion.refusals import Reason, Refused
 
 Routed = tuple[str, int, bytes | None, bytes]
 """Topic, partition, key and value of one record."""
@@ -65,13 +65,14 @@ class Router:
             ]
         return routed
 
-    def reader(self, event_name: str) -> EventReader:
-        """What decodes and checks an event. Raises KeyError for a name that is no event of the project."""
-        return self._routes[event_name].reader
-
-    def check(self, event_name: str, event: Accepted) -> None:
-        """Raise Refused if an event that was read cannot be routed."""
-        self._routes[event_name].records(event, Source("", 0, 0))
+    def admit(self, event_name: str, value: bytes, attributes: Attributes, published_ms: int) -> Accepted:
+        """Check an event before it is written to its topic: its data and attributes, and all that would be made of it. Raises Refused."""
+        route = self._routes.get(event_name)
+        if route is None:
+            raise Refused(Reason.UNKNOWN_EVENT, f"no event {event_name!r}; there are {', '.join(self._routes)}", "type")
+        accepted = route.reader.check(value, attributes, published_ms)
+        route.records(accepted, Source("", 0, 0))
+        return accepted
 
     def _dead_letter(
         self, refused: Refused, source: Source, known_ms: int, key: bytes | None, value: bytes | None, view: str | None = None

@@ -14,9 +14,9 @@ from tidemill.declarations.aggregates import count
 from tidemill.declarations.project import Project
 from tidemill.errors import DeclarationError
 from tidemill.limits import CUT_BYTES, MESSAGE_BYTES
-from tidemill_ingestion.events import EventReader
-from tidemill_ingestion.refusals import Reason
-from tidemill_ingestion.routing import Router
+from tidemill.routing.events import EventReader
+from tidemill.routing.refusals import Reason
+from tidemill.routing.router import Router
 
 HUGE = b"9" * 10_000
 

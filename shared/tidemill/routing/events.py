@@ -16,8 +16,8 @@ from tidemill.declarations import Event
 from tidemill.errors import DeclarationError
 from tidemill.limits import KEY_BYTES, MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS
+from tidemill.routing.refusals import Reason, Refused, bad_key, explain_data, explain_envelope
 from tidemill.timestamps import LAST_MS
-from tidemill_ingestion.refusals import Reason, Refused, bad_key, explain_data, explain_envelope
 
 
 class Attributes(NamedTuple):

@@ -12,7 +12,7 @@ from tidemill.kernel.fold import entry_decoder
 from tidemill.kernel.keys import partition_of
 from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import OutcomeRecord, RequestRecord, ViewRecord
-from tidemill_ingestion.routing import Router
+from tidemill.routing.router import Router
 
 
 def view_records(routed: Any) -> dict[str, tuple[bytes, ViewRecord]]:

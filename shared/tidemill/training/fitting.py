@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import skl2onnx
+from skl2onnx.common.data_types import FloatTensorType
 from sklearn.base import is_classifier
 from sklearn.metrics import brier_score_loss, log_loss, mean_absolute_error, mean_squared_error
 
 from tidemill.declarations import Model
 from tidemill.errors import TidemillError
 from tidemill.stats.roc import auc_with_error
-from tidemill_training.dataset import Floats, TrainingSet
+from tidemill.training.dataset import Floats, TrainingSet
 
 HOLDOUT = 0.2
 FEWEST_ROWS = 10
@@ -112,14 +114,11 @@ def score(labels: Any, output: Floats, *, probability: bool) -> dict[str, float]
 
 def to_onnx(pipeline: Any, columns: int, *, probability: bool) -> bytes:
     """The pipeline as ONNX: one float32 input `features` of shape (rows, columns). Raises TidemillError when it cannot be converted."""
-    from skl2onnx import to_onnx as convert  # noqa: PLC0415 - heavy, and only needed here
-    from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415
-
     options = {id(pipeline): {"zipmap": False}} if probability else None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of onnx and protobuf: nothing a project could mend
-            converted = convert(pipeline, initial_types=[("features", FloatTensorType([None, columns]))], options=options)
+            converted = skl2onnx.to_onnx(pipeline, initial_types=[("features", FloatTensorType([None, columns]))], options=options)
     except Exception as error:  # skl2onnx raises classes of its own without a common root, and those of what it calls
         raise TidemillError(
             f"skl2onnx cannot convert {type(pipeline).__name__}: {type(error).__name__}: {str(error).strip()[:500]}",

@@ -15,8 +15,8 @@ from tidemill.declarations import Model
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import ModelInput, Parity
 from tidemill.models.engine import Engine
-from tidemill_training.dataset import Floats
-from tidemill_training.fitting import Fitted, outputs
+from tidemill.training.dataset import Floats
+from tidemill.training.fitting import Fitted, outputs
 
 HELD_OUT_ROWS = 2_000
 MISSING_ROWS = 100

@@ -15,7 +15,7 @@ from tests.ingestion.samples import NOW_MS, arrived, departed, project, route, s
 
 from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import DeadLetterRecord, OutcomeRecord, RequestRecord, ViewRecord
-from tidemill_ingestion.refusals import Reason
+from tidemill.routing.refusals import Reason
 
 SAMPLES = {"departed": departed(), "scheduled": scheduled(), "arrived": arrived()}
 FIELDS = sorted({name for sample in SAMPLES.values() for name in sample})

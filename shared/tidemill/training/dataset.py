@@ -70,7 +70,7 @@ class _Spine:
 
 @dataclass(frozen=True)
 class _Job:
-    """One view's features for all examples. `project` and `store` are named, since the work may be done in another process."""
+    """One view's features for all examples. `project` and `store` are named, since the work may be done in another process ("": not)."""
 
     project: str
     store: str
@@ -79,10 +79,10 @@ class _Job:
     times_ms: Times
 
 
-def build(project: Project, spec: str, model: Model, store: OfflineStore, until_ms: int, note: Callable[[str], None]) -> TrainingSet:
+def build(project: Project, spec: str | None, model: Model, store: OfflineStore, until_ms: int, note: Callable[[str], None]) -> TrainingSet:
     """All announced subjects of a model with a request before `until_ms` whose outcome was known by then.
 
-    `spec` is what the project was loaded from. `note` hears of progress. Raises TidemillError when there is nothing to learn from.
+    `spec` is what the project was loaded from, so that other processes can help; None: this one does it all. `note` hears of progress. Raises TidemillError when there is nothing to learn from.
     """
     spine = _read_spine(model, store, until_ms)
     if not spine.subjects:
@@ -91,8 +91,10 @@ def build(project: Project, spec: str, model: Model, store: OfflineStore, until_
     maker = ModelInputs(model, categories)
     note(f"{len(spine.subjects):,} examples; reading {len(model.views)} views as they were")
     keys = list(zip(*(maker.keys(given) for given in spine.given), strict=True))
-    jobs = [_Job(spec, store.url, view.name, list(column), spine.times_ms) for (view, _), column in zip(maker.views, keys, strict=True)]
-    features = [matrix.tolist() for matrix in _run(project, jobs)]
+    jobs = [
+        _Job(spec or "", store.url, view.name, list(column), spine.times_ms) for (view, _), column in zip(maker.views, keys, strict=True)
+    ]
+    features = [matrix.tolist() for matrix in _run(project, store, jobs)]
     rows = [maker.row([Served(f[i], [], None) for f in features], given) for i, given in enumerate(spine.given)]
     columns = [ModelInput(name, "feature") for name in model.input_names[: len(model.input_names) - len(model.requests)]]
     columns += [input_of(request, categories.get(request.name, [])) for request in model.requests]
@@ -126,24 +128,24 @@ def _categories(request: Request, given: Iterable[dict[str, Any]]) -> list[str]:
     return sorted({row[request.name] for row in given if isinstance(row.get(request.name), str)})
 
 
-def _run(project: Project, jobs: list[_Job]) -> list[npt.NDArray[np.float64]]:
-    if not jobs or len(jobs[0].keys) < _ROWS_WORTH_A_PROCESS:
-        return [_view_features(project.views[job.view], job) for job in jobs]
+def _run(project: Project, store: OfflineStore, jobs: list[_Job]) -> list[npt.NDArray[np.float64]]:
+    if not jobs or not jobs[0].project or len(jobs[0].keys) < _ROWS_WORTH_A_PROCESS:
+        return [_view_features(project.views[job.view], store, job) for job in jobs]
     workers = min(len(jobs), os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         return list(pool.map(_in_process, jobs))
 
 
 def _in_process(job: _Job) -> npt.NDArray[np.float64]:
-    return _view_features(load_project(job.project).views[job.view], job)
+    return _view_features(load_project(job.project).views[job.view], OfflineStore(job.store), job)
 
 
-def _view_features(view: FeatureView, job: _Job) -> npt.NDArray[np.float64]:
+def _view_features(view: FeatureView, store: OfflineStore, job: _Job) -> npt.NDArray[np.float64]:
     """All features of a view for each (key, time): shape (rows, features), NaN where a request would see none."""
     kernel = ViewKernel(view)
     result = np.full((len(job.keys), len(view.served)), math.nan)
     partitions = np.array([-1 if key is None else partition_of(key, view.partitions) for key in job.keys])
-    snapshot = OfflineStore(job.store).snapshot(view_folder(view.log))
+    snapshot = store.snapshot(view_folder(view.log))
     for partition in range(view.partitions):
         mine = np.flatnonzero(partitions == partition).tolist()
         log = asked_log(snapshot, view, partition, {job.keys[i] or b"" for i in mine}).by_knowledge()

@@ -1,0 +1,47 @@
+"""Feature computation over the twins: the kernel's fold, written to the store from the fence that stands there, dead letters first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tidemill.declarations import FeatureView
+from tidemill.errors import FenceConflict
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.fold import PartitionFold, empty_fence, entities_of, entry_decoder
+from tidemill.kernel.view import ViewKernel
+from tidemill.online.writer import OnlineWriter
+from tidemill.records import DeadLetterRecord
+from tidemill.streams.dead_letters import letter_of_refused
+from tidemill.testing.log import TopicRecord
+
+
+class Folder:
+    """Folds the records of one view's topic into the online store. It keeps nothing: all it knows stands in the store."""
+
+    def __init__(self, view: FeatureView, kernel: ViewKernel, writer: OnlineWriter) -> None:
+        self._view = view
+        self._kernel = kernel
+        self._writer = writer
+        self._decode = entry_decoder(view)
+
+    async def begin(self, partition: int) -> None:
+        """Makes a partition ready, as a worker does with one that has no fence."""
+        await self._writer.begin(self._view.log, partition, empty_fence(self._kernel).encode())
+
+    async def fold(self, partition: int, records: Sequence[TopicRecord]) -> list[DeadLetterRecord]:
+        """Applies records that start at the fence, and gives the letters of those that are refused. Raises FenceConflict for others."""
+        entries = [self._decode(record.offset, record.key, record.value) for record in records]
+        before, values = await self._writer.load(self._view.log, partition, list(entities_of(entries)))
+        fence = empty_fence(self._kernel) if before is None else Fence.decode(before)
+        if fence.next != records[0].offset:
+            raise FenceConflict(f"view {self._view.name!r} partition {partition}", expected=records[0].offset, found=fence.next)
+        fold, states = PartitionFold(self._kernel, fence), {entity: self._kernel.decode(value) for entity, value in values.items()}
+        progress = fold.advance(entries, states)
+        changed = {entity: self._kernel.encode(states[entity]) for entity in progress.touched}
+        if not await self._writer.apply(self._view.log, partition, before, fold.fence.encode(), changed):
+            raise FenceConflict(f"view {self._view.name!r} partition {partition}", expected=fence.next, found=None)
+        topic, first, horizon_ms = records[0].topic, records[0].offset, self._kernel.horizon_ms
+        return [
+            letter_of_refused(self._view, topic, partition, refused, horizon_ms, records[refused.entry.offset - first])
+            for refused in progress.refused
+        ]

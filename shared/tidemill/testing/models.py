@@ -1,0 +1,108 @@
+"""The models of a world: training sets from its topics, versions from the project's pipelines, and what they predict. Needs the extra `inference`, to train `training`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tidemill.declarations import FeatureView, Model
+from tidemill.declarations.project import Project
+from tidemill.errors import BadRequest, UnknownModel
+from tidemill.kernel.served import Served
+from tidemill.kernel.view import ViewKernel
+from tidemill.models.artifact import Artifact, Manifest, check_manifest
+from tidemill.models.engine import Engine
+from tidemill.models.inputs import ModelInputs, vector_of
+from tidemill.offline.tables import mirror_tables
+from tidemill.testing.lake import MemoryLake
+from tidemill.testing.log import MemoryKafka
+from tidemill.testing.world import FeatureValue, shown
+from tidemill.training.dataset import TrainingSet, build
+
+
+class Prediction(NamedTuple):
+    """An answer of inference. `output_name`: "probability" or "value"; `features`: the inputs it was made from, by name; time in epoch ms."""
+
+    model: str
+    version: str
+    time_ms: int
+    output_name: str
+    output: float
+    features: dict[str, FeatureValue]
+
+
+class Loaded(NamedTuple):
+    """A version that predicts."""
+
+    manifest: Manifest
+    engine: Engine
+    inputs: ModelInputs
+
+
+class Models:
+    """Trains and predicts. `served`: what the store serves of views for entities at a moment."""
+
+    def __init__(
+        self,
+        project: Project,
+        kernels: Mapping[str, ViewKernel],
+        kafka: MemoryKafka,
+        served: Callable[[Sequence[FeatureView], Sequence[bytes | None], int], list[Served]],
+    ) -> None:
+        self._project = project
+        self._kernels = kernels
+        self._kafka = kafka
+        self._served = served
+        self._loaded: dict[str, Loaded] = {}
+
+    def lake(self) -> MemoryLake:
+        """An offline store that mirrors all topics as far as they are written."""
+        lake = MemoryLake()
+        for table in mirror_tables(self._project):
+            log = lake.log_table(table)
+            log.open()
+            read = {number: partition.records for number, partition in enumerate(self._kafka.partitions(table.topic))}
+            moves = {(table.topic, number): (0, len(records)) for number, records in read.items()}
+            log.append(table.rows_of(read), moves)
+        return lake
+
+    def training_set(self, name: str, until_ms: int) -> TrainingSet:
+        """See `World.training_set`."""
+        return build(self._project, None, self._declared(name), self.lake(), until_ms, lambda _progress: None)
+
+    def train(self, name: str, until_ms: int) -> Manifest:
+        """See `World.train`."""
+        from tidemill.training.version import make_version  # noqa: PLC0415 - predicting does not need scikit-learn
+
+        version = make_version(self._declared(name), self.training_set(name, until_ms), until_ms, lambda _progress: None)
+        self.deploy(version.artifact)
+        return version.artifact.manifest
+
+    def deploy(self, artifact: Artifact) -> None:
+        """See `World.deploy`."""
+        manifest = artifact.manifest
+        model = self._declared(manifest.model)
+        check_manifest(manifest, model, self._kernels)
+        self._loaded[model.name] = Loaded(manifest, Engine(artifact), ModelInputs(model, manifest.categories))
+
+    def predict(self, name: str, given: Mapping[str, Any], time_ms: int) -> Prediction:
+        """See `World.predict`. The steps are those of inference: keys, one read, one row, one run."""
+        self._declared(name)
+        if name not in self._loaded:
+            raise UnknownModel(f"{name}: no version is deployed", list(self._loaded))
+        manifest, engine, inputs = self._loaded[name]
+        served = self._served([view for view, _ in inputs.views], inputs.keys(given), time_ms)
+        output = engine.predict(vector_of(inputs.row(served, given)))
+        if not math.isfinite(output):
+            raise BadRequest(f"model {engine.label} gives no number for these inputs", mend="check the values that come with the request")
+        values = [shown(served[view], place, time_ms) for view, place in inputs.places]  # features come first among the inputs
+        values += [
+            FeatureValue(given[item], "NULL_VALUE" if given[item] is None else "PRESENT", None) for item in inputs.names[len(values) :]
+        ]
+        return Prediction(manifest.model, manifest.version, time_ms, manifest.output, output, dict(zip(inputs.names, values, strict=True)))
+
+    def _declared(self, name: str) -> Model:
+        if name not in self._project.models:
+            raise UnknownModel(name, list(self._project.models))
+        return self._project.models[name]

@@ -1,0 +1,195 @@
+"""A project that runs in memory: events in, features and predictions out, at any moment, without a server and without waiting."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from tidemill.declarations import Event, FeatureView
+from tidemill.declarations.project import Project, load_project
+from tidemill.errors import NotFound, Rebuilding, UnknownView
+from tidemill.kernel.keys import entity_key, partition_of
+from tidemill.kernel.served import Served, serve
+from tidemill.kernel.view import ViewKernel
+from tidemill.online.reader import OnlineReader
+from tidemill.online.writer import OnlineWriter
+from tidemill.records import DeadLetterRecord, Status, decoder, encode
+from tidemill.routing.events import Attributes, moment
+from tidemill.routing.refusals import Refused
+from tidemill.routing.router import Router
+from tidemill.streams.topics import dead_letters_topic, topic_specs, view_topic
+from tidemill.testing.folding import Folder
+from tidemill.testing.log import MemoryKafka, TopicRecord
+from tidemill.testing.running import at_once
+from tidemill.testing.store import MemoryRedis
+from tidemill.timestamps import parse_time_ms
+
+if TYPE_CHECKING:
+    from tidemill.models.artifact import Artifact, Manifest
+    from tidemill.testing.models import Models, Prediction
+    from tidemill.training.dataset import TrainingSet
+
+Moment = int | str
+"""Epoch ms, or RFC 3339 with an offset."""
+
+
+class FeatureValue(NamedTuple):
+    """A feature as feature serving and inference show it, or a value that came with the request. `age_seconds`: since the entity's newest event (None: there is none)."""
+
+    value: Any
+    status: Status
+    age_seconds: float | None
+
+
+class UnknownEvent(NotFound):
+    """No such event is declared."""
+
+    kind = "event"
+
+
+class World:
+    """A project, and twins of the servers it runs on: `kafka` has its topics, `redis` its online store.
+
+    What happens to an event is what happens in production: the router judges it, its records lie on topics, the kernel folds them, and the
+    store takes them from the fence only. `now_ms`: the latest moment at which something became known, epoch ms.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.now_ms = 0
+        self.redis = MemoryRedis()
+        self.kafka = MemoryKafka({topic: spec.partitions for topic, spec in topic_specs(project).items()})
+        self._router = Router(project)
+        self._kernels = {name: ViewKernel(view) for name, view in project.views.items()}
+        self._reader = OnlineReader(self.redis, project.name, self._kernels)
+        self._letters = dead_letters_topic(project.name)
+        writer = OnlineWriter(self.redis, project.name)
+        self._folders = {
+            view_topic(project.name, view.log): Folder(view, self._kernels[view.name], writer) for view in project.views.values()
+        }
+        for topic, folder in self._folders.items():
+            for partition in range(len(self.kafka.partitions(topic))):
+                at_once(folder.begin(partition))
+
+    @classmethod
+    def load(cls, spec: str | Path) -> Self:
+        """The world of a project: its folder, its file, or the name of a module. Raises ProjectError, DeclarationError."""
+        return cls(load_project(spec))
+
+    def publish(self, event: str, data: Mapping[str, Any], *, at: Moment | None = None, id: str | None = None) -> None:
+        """An event, checked as `POST /events` checks it, and applied. Raises Refused (an InvalidEvent), with `reason` and `field`.
+
+        `at`: when it became known; by default at its own time, but never before `now_ms`. `id`: the CloudEvents id.
+        """
+        value = json.dumps(data).encode()
+        known_ms = self._known(event, data) if at is None else parse_time_ms(at)
+        accepted = self._router.admit(event, value, Attributes(event, id), known_ms)
+        headers = [("ce_type", event.encode())] + ([] if id is None else [("ce_id", id.encode())])
+        key = None if accepted.id is None else accepted.id.encode()
+        self._happen(self.project.events[event], key, value, headers, known_ms)
+
+    def receive(self, event: str, value: bytes | None, headers: Sequence[tuple[str, bytes]] = (), *, at: Moment | None = None) -> None:
+        """A record as it lies on an event's topic, whatever is in it: what cannot be used becomes a dead letter. Raises UnknownEvent."""
+        if event not in self.project.events:
+            raise UnknownEvent(event, list(self.project.events))
+        self._happen(self.project.events[event], None, value, headers, self.now_ms if at is None else parse_time_ms(at))
+
+    @property
+    def dead_letters(self) -> list[DeadLetterRecord]:
+        """What was not used, and why, in order."""
+        return [decoder(DeadLetterRecord).decode(record.value or b"") for record in self.kafka.partitions(self._letters)[0].records]
+
+    def features(self, view: str, entity: str | int | None, *, at: Moment | None = None) -> dict[str, FeatureValue]:
+        """The features of an entity, from all events so far, at a moment (by default `now_ms`), by name. Raises UnknownView.
+
+        Raises Rebuilding once the store lost the view (`world.redis.data.clear()`), where feature serving answers INVALID.
+        """
+        if view not in self.project.views:
+            raise UnknownView(view, list(self.project.views))
+        time_ms = self._moment(at)
+        declared = self.project.views[view]
+        (served,) = self._served([declared], [None if entity is None else entity_key(entity)], time_ms)
+        names = [feature.name for feature in declared.served]
+        return {name: shown(served, place, time_ms) for place, name in enumerate(names)}
+
+    def training_set(self, model: str, *, until: Moment | None = None) -> TrainingSet:
+        """The examples that `tidemill train` would see, from what was known before a moment (None: everything). Needs the extra `inference`.
+
+        Raises UnknownModel, and TidemillError without examples.
+        """
+        return self._models.training_set(model, self._until(until))
+
+    def train(self, model: str, *, until: Moment | None = None) -> Manifest:
+        """Trains the project's own pipeline as `tidemill train` does, and lets it predict. Needs the extra `training`.
+
+        Raises what `training_set` raises, and TidemillError when it cannot be fitted, or not converted exactly.
+        """
+        return self._models.train(model, self._until(until))
+
+    def deploy(self, artifact: Artifact) -> None:
+        """Lets a version made elsewhere predict (see `load_artifact`). Needs the extra `inference`. Raises ArtifactError, UnknownModel."""
+        self._models.deploy(artifact)
+
+    def predict(self, model: str, entities: Mapping[str, Any], *, at: Moment | None = None) -> Prediction:
+        """What `POST /predict/{model}` answers to these entities and request values at a moment. Raises UnknownModel, BadRequest."""
+        return self._models.predict(model, entities, self._moment(at))
+
+    @property
+    def _models(self) -> Models:
+        found: Models | None = self.__dict__.get("models")
+        if found is None:
+            from tidemill.testing.models import Models  # noqa: PLC0415 - needs extras that events and features do not
+
+            found = self.__dict__["models"] = Models(self.project, self._kernels, self.kafka, self._served)
+        return found
+
+    def _served(self, views: Sequence[FeatureView], keys: Sequence[bytes | None], time_ms: int) -> list[Served]:
+        """What is served of some views, each for its entity (None: none), from one read of the store. Raises Rebuilding."""
+        wanted = [(view.name, key) for view, key in zip(views, keys, strict=True) if key is not None]
+        found = at_once(self._reader.read(wanted))
+        if rebuilding := sorted({name for (name, _), item in zip(wanted, found, strict=True) if item.rebuilding}):
+            raise Rebuilding(rebuilding)
+        stored, served = iter(found), list[Served]()
+        for view, key in zip(views, keys, strict=True):
+            value = None if key is None else next(stored).value
+            served.append(serve(view, None if value is None else self._kernels[view.name].read(value, time_ms), time_ms))
+        return served
+
+    def _happen(self, event: Event, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]], known_ms: int) -> None:
+        """One record on an event's topic, and all that follows from it."""
+        partition = partition_of(key or value or b"", event.partitions)
+        source = self.kafka.append(event.topic, partition, key, value, known_ms, headers)
+        self.now_ms = max(self.now_ms, known_ms)
+        routed = self._router.route(event.name, event.topic, partition, source.offset, known_ms, key, value, list(headers))
+        for topic, number, record_key, record_value in routed:
+            record = self.kafka.append(topic, number, record_key, record_value, known_ms)
+            if topic in self._folders:
+                self._fold(record)
+
+    def _fold(self, record: TopicRecord) -> None:
+        for letter in at_once(self._folders[record.topic].fold(record.partition, [record])):
+            self.kafka.append(self._letters, 0, record.key, encode(letter), record.timestamp)
+
+    def _known(self, event: str, data: Mapping[str, Any]) -> int:
+        """An event's own time, or now when that is later or there is none that can be read: whatever is wrong with it is told later."""
+        declared = self.project.events.get(event)
+        own = None if declared is None else data.get(declared.time)
+        try:
+            return max(self.now_ms, moment(own, "time")) if isinstance(own, int | str) else self.now_ms
+        except Refused:
+            return self.now_ms
+
+    def _moment(self, at: Moment | None) -> int:
+        return self.now_ms if at is None else parse_time_ms(at)
+
+    def _until(self, until: Moment | None) -> int:
+        return self.now_ms + 1 if until is None else parse_time_ms(until)
+
+
+def shown(served: Served, place: int, time_ms: int) -> FeatureValue:
+    """One feature of what is served."""
+    value, age_ms = served.values[place], None if served.newest_ms is None else time_ms - served.newest_ms
+    return FeatureValue(None if math.isnan(value) else value, served.statuses[place], None if age_ms is None else age_ms / 1000)
