@@ -18,7 +18,7 @@ from tidemill.kafka.client import close_consumer, consumer
 from tidemill.kafka.topics import ensure_topics
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Manifest, check_manifest, load_artifact
-from tidemill.models.engine import Engine
+from tidemill.models.engine import Engine, load_engine
 from tidemill.models.inputs import ModelInputs
 from tidemill.records import DeploymentRecord, decoder
 from tidemill.runtime import metrics
@@ -40,13 +40,9 @@ class LoadedModel:
     """A model version in memory, checked and warm."""
 
     model: Model
+    manifest: Manifest
     engine: Engine
     inputs: ModelInputs
-
-    @property
-    def manifest(self) -> Manifest:
-        """What the version says of itself."""
-        return self.engine.manifest
 
 
 class NotDeployed(UnknownModel):
@@ -208,7 +204,7 @@ class Registry:
         if (manifest.model, manifest.version) != (record.model, record.version):
             raise ArtifactError(f"{record.artifact} holds {manifest.model} {manifest.version}", mend="deploy what training saved")
         check_manifest(manifest, model, self._kernels)
-        return LoadedModel(model, Engine(artifact), ModelInputs(model, manifest.categories))
+        return LoadedModel(model, manifest, load_engine(artifact), ModelInputs(model, manifest.categories))
 
 
 async def _next(reader: AIOKafkaConsumer) -> list[DeploymentRecord]:

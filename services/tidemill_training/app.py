@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 from aiokafka.errors import KafkaError
 
@@ -18,7 +17,7 @@ from tidemill.declarations.project import Project
 from tidemill.errors import KafkaUnavailable
 from tidemill.kafka.client import close_producer, producer
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import Artifact, GoldenRow, Manifest, Parity, save_artifact
+from tidemill.models.artifact import GoldenRow, Manifest, Output, Parity, save_artifact
 from tidemill.models.engine import Engine
 from tidemill.offline.store import OfflineStore
 from tidemill.records import DeploymentRecord, encode
@@ -54,9 +53,8 @@ def train(project: Project, spec: str, model: Model, offline_root: str, until_ms
     fitted = fit(model, examples)
     note("converting to ONNX and comparing")
     onnx = to_onnx(fitted.pipeline, len(examples.inputs), probability=fitted.probability)
-    draft = _manifest(model, examples, fitted, onnx)
-    engine = Engine(Artifact(draft, onnx))
-    manifest = msgspec.structs.replace(draft, parity=check_parity(fitted, engine), golden=_golden(engine, fitted))
+    engine = Engine.of_onnx(model.name, onnx, len(examples.inputs), _output(fitted))
+    manifest = _manifest(model, examples, fitted, onnx, check_parity(fitted, engine), _golden(engine, fitted))
     artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx, {"training.parquet": examples.to_parquet()})
     run_id = Tracker.for_store(offline_root).record(manifest, onnx, _params(fitted, until_ms))
     return Trained(manifest, artifact, manifest_sha256, run_id)
@@ -80,23 +78,29 @@ async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> No
         await close_producer(client)
 
 
-def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes) -> Manifest:
+def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes, parity: Parity, golden: list[GoldenRow]) -> Manifest:
+    """All that is known of a version, once everything is known. Its name is the moment."""
     created = _now_ms()
     return Manifest(
         model=model.name,
         version=time.strftime("%Y%m%dT%H%M%S", time.gmtime(created / 1000)) + f"{created % 1000:03d}",
         created=created,
         inputs=examples.inputs,
-        output="probability" if fitted.probability else "value",
+        output=_output(fitted),
         definitions={view.name: ViewKernel(view).definition for view in model.views},
         trained_from=int(examples.times_ms[0]),
         trained_until=int(examples.times_ms[-1]),
         rows=len(examples),
         metrics=fitted.metrics,
-        parity=Parity(0.0, 0, 0.0),
+        parity=parity,
         reference=_reference(examples, fitted),
         onnx_sha256=hashlib.sha256(onnx).hexdigest(),
+        golden=golden,
     )
+
+
+def _output(fitted: Fitted) -> Output:
+    return "probability" if fitted.probability else "value"
 
 
 def _reference(examples: TrainingSet, fitted: Fitted) -> dict[str, Histogram]:

@@ -20,7 +20,7 @@ from tidemill.errors import ArtifactError, TidemillError, UnknownModel
 from tidemill.kernel.keys import entity_key, partition_of
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import Reading
-from tidemill.models.engine import Engine
+from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.proof.replay import Replayed, logged, replay
 from tidemill.records import PredictionRecord, StampEntry
@@ -70,7 +70,7 @@ def predicted(world: World, i: int, share: float) -> PredictionRecord:
             reading = seen_at(world, view, key, fence, time_ms)
         served.append(serve(view, reading, time_ms))
     vector = vector_of(INPUTS.row(served, given))
-    output = Engine(ARTIFACT).predict(vector)
+    output = load_engine(ARTIFACT).predict(vector)
     return PredictionRecord(f"p{i}", MODEL.name, "v1", time_ms, time_ms, vector.tolist(), output, f"s{i}", given, stamp)
 
 
@@ -178,7 +178,7 @@ def test_a_prediction_without_any_entity_has_its_inputs_recomputed(world: World)
     """When a request says that none of its entities exists there is no stamp, but its own values are still compared."""
     given = {"zone": None, "driver_id": None, "distance": 1.5, "payment": "cash", "member": True}
     vector = vector_of(INPUTS.row([serve(view, None, NOW_MS) for view, _ in INPUTS.views], given))
-    record = PredictionRecord("q", MODEL.name, "v1", NOW_MS, NOW_MS, vector.tolist(), Engine(ARTIFACT).predict(vector), "s", given, [])
+    record = PredictionRecord("q", MODEL.name, "v1", NOW_MS, NOW_MS, vector.tolist(), load_engine(ARTIFACT).predict(vector), "s", given, [])
     (equal,) = replay(world.project, world.store, [record])
     assert equal.equal
     (altered,) = replay(world.project, world.store, [msgspec.structs.replace(record, entities=given | {"distance": 2.5})])
