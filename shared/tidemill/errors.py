@@ -25,6 +25,7 @@ TidemillError                 500  root: catch this to catch what is ours
 ├── WorkerEnded               500  a worker ended although its service should run
 ├── CorruptState              500  a stored value fails its checksum
 ├── ArtifactError             500  a model artifact is missing, damaged, or made for other declarations
+├── BadDeployment             500  a deployment states versions, roles or shares that cannot be together
 ├── TornTable                 500  a table of the offline store is damaged or of another shape
 │   └── DoubledRows           500  a table has more rows than the records it mirrors
 ├── RecordTooLarge            413  a record exceeds what a topic accepts
@@ -220,6 +221,13 @@ class CorruptState(TidemillError):
 
 class ArtifactError(TidemillError):
     """A model artifact is missing, damaged, or was made for other declarations than the project's."""
+
+
+class BadDeployment(TidemillError):
+    """A deployment states versions, roles or shares that cannot be together."""
+
+    def __init__(self, model: str, message: str) -> None:
+        super().__init__(f"deployment of model {model!r}: {message}", mend="state each version once, and shares that add up to 1 at most")
 
 
 class TornTable(TidemillError):
