@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tidemill.declarations import Model
-from tidemill.errors import Unavailable, UnknownModel
+from tidemill.errors import UnknownModel
 from tidemill.models.artifact import Manifest
 from tidemill.models.engine import Engine
 from tidemill.models.inputs import ModelInputs
@@ -24,7 +24,7 @@ class LoadedVersion:
 
 
 class LoadedModel:
-    """The versions of a model that serve at one moment, at least one. Another deployment makes another LoadedModel."""
+    """The versions of a model that serve at one moment, of which at least one has a share. Another deployment makes another LoadedModel."""
 
     def __init__(self, name: str, seats: Sequence[Seat], versions: Mapping[str, LoadedVersion]) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class LoadedModel:
         self.versions = [versions[seat.version] for seat in seats]
         """The champion first, or who stands in its place."""
         self._by_name = versions
-        self._traffic = Traffic(name, seats) if any(seat.share > 0 for seat in seats) else None
+        self._traffic = Traffic(name, seats)
 
     @property
     def first(self) -> LoadedVersion:
@@ -40,9 +40,7 @@ class LoadedModel:
         return self.versions[0]
 
     def choose(self, key: bytes) -> LoadedVersion:
-        """The version that answers a request of this key (`traffic_key`). Raises Unavailable while there are only shadows."""
-        if self._traffic is None:
-            raise Unavailable(f"model {self.name!r} has only shadows: its champion cannot be loaded", mend="see POST /v2/repository/index")
+        """The version that answers a request of this key (`traffic_key`)."""
         return self._by_name[self._traffic.version(key)]
 
     def version(self, name: str) -> LoadedVersion:

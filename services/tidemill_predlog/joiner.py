@@ -20,7 +20,8 @@ from aiokafka.errors import KafkaError
 
 from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError, UnknownTable
-from tidemill.kafka.dense_reader import DenseReader, recreated
+from tidemill.kafka.dense_reader import DenseReader
+from tidemill.kafka.reader import recreated
 from tidemill.offline.mirror import CHECK_SECONDS, RETRY_SECONDS
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable

@@ -12,8 +12,8 @@ import msgspec
 from aiokafka import TopicPartition
 
 from tidemill.errors import KafkaUnavailable, TopicRecreated
-from tidemill.kafka.client import close_producer, producer
-from tidemill.kafka.dense_reader import KAFKA_SECONDS, DenseReader
+from tidemill.kafka.client import KAFKA_SECONDS, close_producer, producer
+from tidemill.kafka.dense_reader import DenseReader
 from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.kafka.topics import ensure_topics, offset_ranges
 from tidemill.kafka.waves import Record, send_wave

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import math
 import time
@@ -10,20 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from aiokafka.errors import KafkaError
 
 from tidemill.declarations import Model
 from tidemill.declarations.project import Project
-from tidemill.errors import KafkaUnavailable
-from tidemill.kafka.client import close_producer, producer
+from tidemill.errors import KafkaRefused, KafkaUnavailable
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import GoldenRow, Manifest, Output, Parity, save_artifact
 from tidemill.models.engine import Engine
 from tidemill.offline.store import OfflineStore
-from tidemill.records import DeploymentRecord, encode
+from tidemill.records import DeploymentRecord
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.stats.histograms import Histogram, reference
-from tidemill.streams.topics import deployments_topic
+from tidemill.streams.deployments import append_deployment
 from tidemill_training.dataset import TrainingSet, build
 from tidemill_training.fitting import Fitted, check_parity, fit, to_onnx
 from tidemill_training.tracking import Tracker
@@ -64,18 +61,12 @@ async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> No
     """Announces the version; inference swaps to it when it has loaded and checked it. Raises KafkaUnavailable."""
     manifest = trained.manifest
     record = DeploymentRecord(manifest.model, manifest.version, trained.artifact, trained.sha256, _now_ms(), manifest.metrics)
-    client = producer(kafka)
     try:
-        async with asyncio.timeout(ANNOUNCE_SECONDS):
-            await client.start()
-            await client.send_and_wait(deployments_topic(project.name), encode(record), key=manifest.model.encode(), partition=0)
-    except (KafkaError, TimeoutError) as error:
+        await append_deployment(kafka, project.name, record, ANNOUNCE_SECONDS)
+    except (KafkaRefused, KafkaUnavailable) as error:
         raise KafkaUnavailable(
-            f"{manifest.model} {manifest.version} is stored but cannot be announced: {type(error).__name__} {error}".rstrip(),
-            mend="start Kafka, or correct KAFKA_BOOTSTRAP_SERVERS, and train again",
+            f"{manifest.model} {manifest.version} is stored but cannot be announced: {error.message}", mend=f"{error.mend}, and train again"
         ) from error
-    finally:
-        await close_producer(client)
 
 
 def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes, parity: Parity, golden: list[GoldenRow]) -> Manifest:

@@ -175,7 +175,9 @@ class DeploymentRecord(Record, frozen=True):
 
     def versions(self) -> list[DeployedVersion]:
         """All versions, the champion first. Raises BadDeployment: one stands twice, a shadow has a share, or the shares exceed 1."""
-        others = [DeployedVersion(other.version, other.role, other.share, other.artifact, other.sha256) for other in self.others]
+        others = [
+            DeployedVersion(self.model, other.version, other.role, other.share, other.artifact, other.sha256) for other in self.others
+        ]
         named = [self.version, *(other.version for other in others)]
         if twice := sorted({version for version in named if named.count(version) > 1}):
             raise BadDeployment(self.model, f"version {', '.join(twice)} stands twice")
@@ -184,12 +186,13 @@ class DeploymentRecord(Record, frozen=True):
         given = fsum(other.share for other in others)
         if given > 1 + _ROUNDING:
             raise BadDeployment(self.model, f"the shares of the challengers add up to {given:g}")
-        return [DeployedVersion(self.version, "champion", max(0.0, 1 - given), self.artifact, self.sha256), *others]
+        return [DeployedVersion(self.model, self.version, "champion", max(0.0, 1 - given), self.artifact, self.sha256), *others]
 
 
 class DeployedVersion(NamedTuple):
-    """One version of a deployment, its role and its share of the requests."""
+    """One version of a deployment, its role and its share of the model's requests."""
 
+    model: str
     version: str
     role: Role
     share: float

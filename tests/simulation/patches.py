@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from tidemill.kafka import dense_reader as reader
+from tidemill.kafka import reader
 from tidemill.offline import delta
 from tidemill_features import delivery, worker
 

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 
 from tidemill.errors import KafkaUnavailable
-from tidemill.kafka.client import REQUEST_TIMEOUT_MS, RETRY_SECONDS
+from tidemill.kafka.client import REQUEST_TIMEOUT_MS, RETRY_SECONDS, kafka_errors
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
 
@@ -22,13 +21,9 @@ async def admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started admin client. Raises KafkaUnavailable for whatever Kafka's client raises inside."""
     client = AIOKafkaAdminClient(**settings.client_options(), request_timeout_ms=REQUEST_TIMEOUT_MS)
     try:
-        await client.start()
-        yield client
-    except (KafkaError, TimeoutError) as error:
-        raise KafkaUnavailable(
-            f"Kafka at {settings.bootstrap_servers} failed: {type(error).__name__} {error}".rstrip(),
-            mend="start it, or correct KAFKA_BOOTSTRAP_SERVERS",
-        ) from error
+        with kafka_errors(settings):
+            await client.start()
+            yield client
     finally:
         await client.close()
 

@@ -18,10 +18,14 @@ A topic may still be compressed by its broker (`compression.type`).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
+from tidemill.errors import KafkaUnavailable
 from tidemill.kafka.patches import abandon, client_of, never_expire, pace_metadata
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
@@ -34,10 +38,29 @@ MAX_BATCH_BYTES = 1_048_588
 FETCH_BYTES = 2 * MAX_BATCH_BYTES
 REQUEST_TIMEOUT_MS = 10_000
 RETRY_SECONDS = 0.2
+KAFKA_SECONDS = 15.0
+"""For an answer that a person or a loop waits for: longer than any request of a broker that is well."""
+
+
+def kafka_away(settings: KafkaSettings, error: Exception) -> KafkaUnavailable:
+    """What Kafka's client raised, as an error of ours."""
+    return KafkaUnavailable(
+        f"Kafka at {settings.bootstrap_servers}: {type(error).__name__} {error}".rstrip(),
+        mend="start it, or correct KAFKA_BOOTSTRAP_SERVERS",
+    )
+
+
+@contextmanager
+def kafka_errors(settings: KafkaSettings) -> Iterator[None]:
+    """Raises KafkaUnavailable for what Kafka's client raises inside, and for a deadline that passes there."""
+    try:
+        yield
+    except (KafkaError, TimeoutError) as error:
+        raise kafka_away(settings, error) from error
 
 
 def producer(settings: KafkaSettings, **overrides: Any) -> AIOKafkaProducer:
-    """An idempotent producer that waits for all replicas, to be started by the caller and closed by `close_producer`.
+    """An idempotent producer that waits for all replicas, to be started by the caller and closed by `close_producer`; `started_producer` does both.
 
     A request is repeated after ten seconds without an answer, and for as long as it takes.
     """
@@ -55,6 +78,35 @@ def producer(settings: KafkaSettings, **overrides: Any) -> AIOKafkaProducer:
     never_expire(made)
     pace_metadata(made.client)
     return made
+
+
+async def start_producer(settings: KafkaSettings, start_seconds: float = KAFKA_SECONDS) -> AIOKafkaProducer:
+    """A producer that is connected, to be closed by `close_producer`. Raises KafkaUnavailable.
+
+    By itself aiokafka would wait for ever for the number that a broker gives an idempotent producer.
+    """
+    made = producer(settings)
+    try:
+        with kafka_errors(settings):
+            async with asyncio.timeout(start_seconds):
+                await made.start()
+    except BaseException:
+        await close_producer(made, RETRY_SECONDS)
+        raise
+    return made
+
+
+@asynccontextmanager
+async def started_producer(
+    settings: KafkaSettings, start_seconds: float = KAFKA_SECONDS, close_seconds: float = 10.0
+) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer that is connected, and closed at the end. Raises KafkaUnavailable, also for what Kafka's client raises inside."""
+    made = await start_producer(settings, start_seconds)
+    try:
+        with kafka_errors(settings):
+            yield made
+    finally:
+        await close_producer(made, close_seconds)
 
 
 async def close_producer(producer: AIOKafkaProducer, timeout_seconds: float = 10.0) -> None:

@@ -28,7 +28,7 @@ class Traffic:
     """Who answers a request: a pure function of the model, the shares and the request's key, the same in every process and after every restart.
 
     Each version draws a number from the key and its own name, and the smallest in proportion to its share wins (weighted rendezvous). So a
-    key stays with its version while the shares do, and when one share changes, keys move only to that version or away from it.
+    key stays with its version while the shares do, and moves only to a version whose share grew against that of the version it had.
     """
 
     def __init__(self, model: str, seats: Sequence[Seat]) -> None:
@@ -60,8 +60,8 @@ def traffic_key(entities: Sequence[bytes | None], prediction_id: str) -> bytes:
 class Lineup(Generic[V]):
     """One model's versions: those deployed last, which of them are loaded (as a `V`), and why others are not.
 
-    Call `deploy` for each record in order, then load what `to_load` names, one by one, and say how it went by `loaded` or `failed`.
-    For a champion that cannot be loaded the one stands in that acts already, or else the newest of the earlier champions that can be.
+    Give it the records by `deploy`, in order, then load what `to_load` names, one by one, and say how it went by `loaded` or `failed`.
+    For a champion that cannot be loaded the newest of the earlier champions that can be stands in; until that is known the one before acts on.
     """
 
     def __init__(self) -> None:
@@ -73,11 +73,13 @@ class Lineup(Generic[V]):
         self._held: dict[str, V] = {}
         self._acting: str | None = None  # the version that answers as the champion
 
-    def deploy(self, record: DeploymentRecord) -> None:
-        """The versions of a record are to serve from now on. Raises BadDeployment, and then nothing has changed."""
-        deployed, before = record.versions(), self._deployed[:1]
-        self._former = before + [item for item in self._former if item.version not in [other.version for other in before]]
-        self._deployed, self.failures, self._unusable = deployed, {}, set()
+    def deploy(self, records: Sequence[DeploymentRecord]) -> None:
+        """The versions of the last of some records, at least one, are to serve from now on. Raises BadDeployment for a record that cannot be."""
+        for record in records:
+            deployed, before = record.versions(), self._deployed[:1]
+            self._former = before + [item for item in self._former if item.version not in [other.version for other in before]]
+            self._deployed = deployed
+        self.failures, self._unusable = {}, set()
         self._settle()
 
     def retry(self) -> None:
@@ -89,7 +91,8 @@ class Lineup(Generic[V]):
         for item in self._deployed:
             if item.version not in self._held and item.version not in self.failures:
                 return item
-        return self._next_former() if self._acting is None else None
+        former = self._stand_in()
+        return former if former and former.version not in self._held else None
 
     def loaded(self, version: str, made: V) -> None:
         """A version that `to_load` named is loaded."""
@@ -105,24 +108,29 @@ class Lineup(Generic[V]):
         self._settle()
 
     def serving(self) -> tuple[list[Seat], Mapping[str, V]]:
-        """The versions that serve, the champion first, and what was loaded for each. The champion has the share that the challengers leave."""
+        """The versions that serve, the champion first, and what was loaded for each; none while only shadows could.
+
+        The champion has the share that the challengers leave. Without a champion the challengers answer everything, in proportion.
+        """
         others = [item for item in self._deployed[1:] if item.version in self._held and item.version != self._acting]
         seats = [Seat(item.version, item.role, item.share) for item in others]
         if self._acting is not None:
             seats.insert(0, Seat(self._acting, "champion", max(0.0, 1 - math.fsum(seat.share for seat in seats))))
+        if not any(seat.share > 0 for seat in seats):
+            return [], {}
         return seats, {seat.version: self._held[seat.version] for seat in seats}
 
-    def _next_former(self) -> DeployedVersion | None:
-        """The newest earlier champion that is loaded or has not been tried."""
+    def _stand_in(self) -> DeployedVersion | None:
+        """Who is to act while the champion cannot be loaded: the newest earlier champion that is not known to be unusable either."""
+        if self._deployed[0].version not in self.failures:
+            return None
         return next((item for item in self._former if item.version not in self._unusable and item.version not in self.failures), None)
 
     def _settle(self) -> None:
         """Who acts as the champion; what is neither deployed nor acting is released."""
-        champion = self._deployed[0].version
-        if champion in self._held:
-            self._acting = champion
-        elif self._acting is None and champion in self.failures:
-            former = self._next_former()
-            self._acting = former.version if former and former.version in self._held else None
+        for item in (self._deployed[0], self._stand_in()):
+            if item is not None and item.version in self._held:
+                self._acting = item.version
+                break
         kept = {item.version for item in self._deployed} | {self._acting}
         self._held = {version: made for version, made in self._held.items() if version in kept}

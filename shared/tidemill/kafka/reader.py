@@ -1,0 +1,89 @@
+"""Reading partitions of topics from positions of one's own: Kafka's client under a deadline, its errors as KafkaUnavailable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Self
+
+from aiokafka import TopicPartition
+
+from tidemill.errors import TopicRecreated
+from tidemill.kafka.client import KAFKA_SECONDS, close_consumer, consumer, kafka_errors
+from tidemill.runtime.settings import KafkaSettings
+
+
+class Reader:
+    """Reads all given partitions. `next`: the offset that comes after all that was read of a partition.
+
+    `positions`: where to begin; what a topic no longer holds there is passed over. Offsets that are no records (marks of transactions, what they
+    took back, what compaction removed) are passed over too: `next` goes past them. Every method raises KafkaUnavailable, and TopicRecreated when
+    a partition ends before what was read. As a context manager it starts and stops itself.
+    """
+
+    def __init__(self, kafka: KafkaSettings, positions: Mapping[TopicPartition, int]) -> None:
+        self.next: dict[TopicPartition, int] = dict(positions)
+        self._kafka = kafka
+        self._consumer = consumer(kafka)
+
+    async def start(self) -> dict[TopicPartition, int]:
+        """Connects and places itself; returns the end of each partition."""
+        with kafka_errors(self._kafka):
+            async with asyncio.timeout(KAFKA_SECONDS):
+                await self._consumer.start()
+                begins = await self._consumer.beginning_offsets(list(self.next))
+        ends = await self.ends()
+        self._consumer.assign(list(self.next))
+        for target in self.next:
+            self._consumer.seek(target, self._begin(target, begins[target]))
+        return ends
+
+    async def stop(self) -> None:
+        """Disconnects; never raises."""
+        await close_consumer(self._consumer, KAFKA_SECONDS)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def fetch(self, wait_seconds: float, most: int) -> dict[TopicPartition, list[Any]]:
+        """New records by partition, in offset order: at most about `most`, nothing when none came in time."""
+        with kafka_errors(self._kafka):
+            fetched: dict[TopicPartition, list[Any]] = await self._consumer.getmany(timeout_ms=int(wait_seconds * 1000), max_records=most)
+            return await self._taken(fetched)
+
+    async def ends(self) -> dict[TopicPartition, int]:
+        """The end of each partition now; it never lies before what was read."""
+        with kafka_errors(self._kafka):
+            async with asyncio.timeout(KAFKA_SECONDS):
+                ends: dict[TopicPartition, int] = await self._consumer.end_offsets(list(self.next))
+        for target, end in ends.items():
+            if end < self.next[target]:
+                raise recreated(target, self.next[target], f"Kafka ends at {end}")
+        return ends
+
+    def _begin(self, target: TopicPartition, begin: int) -> int:
+        """Where to begin in a partition that holds nothing below `begin`."""
+        position = self.next[target] = max(self.next[target], begin)
+        return position
+
+    async def _taken(self, fetched: dict[TopicPartition, list[Any]]) -> dict[TopicPartition, list[Any]]:
+        """Moves `next` past what was fetched; returns what is new of it."""
+        for target in self.next:
+            self.next[target] = await self._consumer.position(target)
+        return fetched
+
+
+def recreated(target: TopicPartition, position: int, found: str) -> TopicRecreated:
+    """The error of a topic that does not hold what was read."""
+    return TopicRecreated(
+        f"{target.topic}[{target.partition}] was read up to offset {position}, but {found}",
+        mend="the topic was truncated, compacted or made anew: restore it, or move its table away to begin again from what Kafka has",
+    )
