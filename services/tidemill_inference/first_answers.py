@@ -26,7 +26,6 @@ from tidemill.errors import CorruptState, IdReused
 from tidemill.records import DECODE_ERRORS, PredictionRecord, decoder
 from tidemill.redis.client import RedisClient
 from tidemill_inference.messages import FeatureShown, Instance, Prediction
-from tidemill_inference.prediction_log import Entry
 
 KEEP_SECONDS = 1800
 """How long an id is known: well below the hour for which prediction logging at least recognises one, so that a repetition never counts twice."""
@@ -44,11 +43,6 @@ class Made(NamedTuple):
     output_name: str
     features: dict[str, FeatureShown] | None
     repeated: bool = False
-
-    @property
-    def entry(self) -> Entry:
-        """What is logged."""
-        return self.record.id.encode(), self.value
 
     @property
     def prediction(self) -> Prediction:

@@ -10,7 +10,7 @@ from tidemill.errors import UnknownModel
 from tidemill.models.artifact import Manifest
 from tidemill.models.engine import Engine
 from tidemill.models.inputs import ModelInputs
-from tidemill.models.roles import Seat, Traffic
+from tidemill.models.roles import Seat, Traffic, traffic_key
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,19 @@ class LoadedModel:
         self.versions = [versions[seat.version] for seat in seats]
         """The champion first, or who stands in its place."""
         self._by_name = versions
-        self._traffic = Traffic(name, seats)
+        self._traffic = Traffic(name, seats) if sum(seat.share > 0 for seat in seats) > 1 else None
+        self._only = next(versions[seat.version] for seat in seats if seat.share > 0)
 
     @property
     def first(self) -> LoadedVersion:
         """The version that describes the model to whoever names none: its champion."""
         return self.versions[0]
 
-    def choose(self, key: bytes) -> LoadedVersion:
-        """The version that answers a request of this key (`traffic_key`)."""
-        return self._by_name[self._traffic.version(key)]
+    def choose(self, entities: Sequence[bytes | None], prediction_id: str) -> LoadedVersion:
+        """The version that answers a request: a function of the keys of its entities, or of the prediction's id where it has none."""
+        if self._traffic is None:
+            return self._only
+        return self._by_name[self._traffic.version(traffic_key(entities, prediction_id))]
 
     def version(self, name: str) -> LoadedVersion:
         """A version by its name. Raises UnknownModel."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +12,6 @@ from tidemill.errors import BadRequest, Rebuilding, TidemillError
 from tidemill.kernel.served import Served, serve
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.inputs import ModelInputs, Vector, vector_of
-from tidemill.models.roles import traffic_key
 from tidemill.online.reader import OnlineReader, Stored, stamp_of
 from tidemill.records import PredictionRecord, encode
 from tidemill.runtime import metrics
@@ -77,15 +75,17 @@ class Predictor:
         """The results, each the first of its id, once they are in the log."""
         made = [item for item in results if isinstance(item, Made)]
         if any(item.instance.own_id for item in made):
-            self._log.check([item.entry for item in made])  # what cannot be logged is not kept either
+            self._log.check([(item.instance.id.encode(), item.value) for item in made])  # what cannot be logged is not kept either
             settled = iter(await self._answers.settle(made))
             results = [next(settled) if isinstance(item, Made) else item for item in results]
             made = [item for item in results if isinstance(item, Made)]
         if made:
-            await self._log.append([item.entry for item in made])
-            for version, count in Counter(item.record.version for item in made if not item.repeated).items():
-                metrics.PREDICTIONS.labels(model, version).inc(count)
-            metrics.PREDICTIONS_REPEATED.labels(model).inc(sum(item.repeated for item in made))
+            await self._log.append([(item.instance.id.encode(), item.value) for item in made])
+            for item in made:
+                if item.repeated:
+                    metrics.PREDICTIONS_REPEATED.labels(model).inc()
+                else:
+                    metrics.PREDICTIONS.labels(model, item.record.version).inc()
         return results
 
     async def _read(self, inputs: ModelInputs, asked: Sequence[_Routed]) -> list[list[Stored | None]]:
@@ -117,7 +117,7 @@ def _route(model: LoadedModel, item: Instance | TidemillError) -> _Routed | Tide
         keys = model.first.inputs.keys(item.given)  # the views, and so the keys, are the same for all versions
     except BadRequest as error:
         return error
-    return _Routed(item, keys, model.choose(traffic_key(keys, item.id)))
+    return _Routed(item, keys, model.choose(keys, item.id))
 
 
 def _output(version: LoadedVersion, vector: Vector) -> float:

@@ -263,6 +263,21 @@ def test_a_former_champion_stands_in_until_the_new_one_can_be_loaded() -> None:
     assert lineup._held.keys() == {"v2", "v3"}
 
 
+def test_the_reason_stands_while_a_version_is_tried_again() -> None:
+    """Whoever asks in the meantime is told why it does not serve; it goes when the version is loaded, or is no longer deployed."""
+    lineup = loaded([record("v1")], {"v1"})
+    lineup.retry()
+    assert lineup.to_load() is not None
+    assert lineup.failures == {"v1": "broken"}
+    lineup.deploy([record("v1", other("v2"))])
+    assert lineup.failures == {"v1": "broken"}
+    assert load(lineup, set()) == ["v1", "v2"]
+    assert lineup.failures == {}
+    lineup = loaded([record("v1")], {"v1"})
+    lineup.deploy([record("v2")])
+    assert lineup.failures == {}
+
+
 def test_without_any_champion_the_challengers_answer() -> None:
     """They share all requests in proportion; shadows alone do not make a model that serves."""
     stated = record("v1", other("v2", share=0.1), other("v3", share=0.3), other("v4", "shadow"))

@@ -12,7 +12,6 @@ from fastapi.routing import APIRoute
 
 from tidemill.clock import now_ms
 from tidemill.errors import TidemillError, Unavailable
-from tidemill.models.roles import traffic_key
 from tidemill.runtime.asgi import Scope
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.routes import Answer, HotRoute, Observe, add_hot_route
@@ -123,7 +122,7 @@ class ProtocolRoutes:
     def _answering(self, name: str, version: str | None, prediction_id: str) -> LoadedVersion:
         """The version named, or, a tensor having no entity, the one that the prediction's id chooses."""
         model = self._registry.get(name)
-        return model.choose(traffic_key((), prediction_id)) if version is None else model.version(version)
+        return model.choose((), prediction_id) if version is None else model.version(version)
 
     def _spec(self, name: str, version: str | None) -> ModelSpec:
         model = self._registry.get(name)

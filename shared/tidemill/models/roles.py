@@ -33,14 +33,11 @@ class Traffic:
 
     def __init__(self, model: str, seats: Sequence[Seat]) -> None:
         asked = [seat for seat in seats if seat.share > 0]
-        self._first = asked[0].version
         self._draws = [(seat.version, seat.share, blake2b(f"{model}\0{seat.version}\0".encode(), digest_size=8)) for seat in asked]
 
     def version(self, key: bytes) -> str:
         """The version that answers a key."""
-        if len(self._draws) == 1:
-            return self._first
-        best, least = self._first, math.inf
+        best, least = self._draws[0][0], math.inf
         for version, share, hasher in self._draws:
             drawn = hasher.copy()
             drawn.update(key)
@@ -66,7 +63,8 @@ class Lineup(Generic[V]):
 
     def __init__(self) -> None:
         self.failures: dict[str, str] = {}
-        """Version -> why it cannot be loaded, of the versions deployed last."""
+        """Version -> why it could not be loaded, of the versions deployed last; it stands until the version is loaded."""
+        self._again: set[str] = set()  # those of them that are to be tried again
         self._deployed: list[DeployedVersion] = []
         self._former: list[DeployedVersion] = []  # champions of earlier records, the newest first, each once
         self._unusable: set[str] = set()  # those of them that cannot be loaded
@@ -79,17 +77,19 @@ class Lineup(Generic[V]):
             deployed, before = record.versions(), self._deployed[:1]
             self._former = before + [item for item in self._former if item.version not in [other.version for other in before]]
             self._deployed = deployed
-        self.failures, self._unusable = {}, set()
+        named = {item.version for item in self._deployed}
+        self.failures = {version: reason for version, reason in self.failures.items() if version in named}
+        self._again, self._unusable = set(self.failures), set()
         self._settle()
 
     def retry(self) -> None:
         """What was deployed last and could not be loaded is to be tried again."""
-        self.failures = {}
+        self._again = set(self.failures)
 
     def to_load(self) -> DeployedVersion | None:
         """The next version to load; None when nothing is left to try."""
         for item in self._deployed:
-            if item.version not in self._held and item.version not in self.failures:
+            if item.version not in self._held and (item.version not in self.failures or item.version in self._again):
                 return item
         former = self._stand_in()
         return former if former and former.version not in self._held else None
@@ -97,12 +97,14 @@ class Lineup(Generic[V]):
     def loaded(self, version: str, made: V) -> None:
         """A version that `to_load` named is loaded."""
         self._held[version] = made
+        self.failures.pop(version, None)
         self._settle()
 
     def failed(self, version: str, reason: str) -> None:
         """A version that `to_load` named cannot be loaded."""
         if any(item.version == version for item in self._deployed):
             self.failures[version] = reason
+            self._again.discard(version)
         else:
             self._unusable.add(version)
         self._settle()
