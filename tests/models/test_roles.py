@@ -184,7 +184,9 @@ def expected(records: Sequence[DeploymentRecord], broken: set[str]) -> dict[str,
     newest = records[-1]
     champions = [item.version for item in reversed(records) if item.version not in broken]
     acting = champions[0] if champions else None
-    serving = {item.version: (item.role, item.share) for item in newest.others if item.version not in broken and item.version != acting}
+    serving: dict[str, tuple[str, float]] = {
+        item.version: (item.role, item.share) for item in newest.others if item.version not in broken and item.version != acting
+    }
     if acting is not None:
         serving[acting] = ("champion", 1 - sum(share for _, share in serving.values()))
     return serving if any(share > 0 for _, share in serving.values()) else {}
