@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import redis
 from skl2onnx import to_onnx
@@ -22,7 +21,7 @@ from tidemill.kernel.fold import LogEntry, PartitionFold, empty_fence, entry_dec
 from tidemill.kernel.keys import entity_key
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import Artifact, GoldenRow, Manifest, ModelInput, Parity, input_of, save_artifact
+from tidemill.models.artifact import Artifact, GoldenRow, Manifest, ModelInput, Output, Parity, input_of, save_artifact
 from tidemill.models.engine import Engine
 from tidemill.online.keys import fence_key, state_key
 from tidemill.records import DeploymentRecord, ViewRecord, encode
@@ -113,12 +112,14 @@ def trained(model: Model, version: str = "v1", seed: int = 0) -> Artifact:
     options = {id(pipeline): {"zipmap": False}} if classifier else None
     converted = to_onnx(pipeline, initial_types=[("features", FloatTensorType([None, len(inputs)]))], options=options)
     onnx: bytes = converted.SerializeToString()
+    output: Output = "probability" if classifier else "value"
+    engine = Engine.of_onnx(model.name, onnx, len(inputs), output)
     manifest = Manifest(
         model=model.name,
         version=version,
         created=NOW_MS,
         inputs=inputs,
-        output="probability" if classifier else "value",
+        output=output,
         definitions={view.name: ViewKernel(view).definition for view in model.views},
         trained_from=NOW_MS - 1000,
         trained_until=NOW_MS,
@@ -127,10 +128,9 @@ def trained(model: Model, version: str = "v1", seed: int = 0) -> Artifact:
         parity=Parity(0.0, 0, 1e-4),
         reference={},
         onnx_sha256=hashlib.sha256(onnx).hexdigest(),
+        golden=[GoldenRow([None if np.isnan(x) else x for x in row.tolist()], engine.predict(row)) for row in rows[:5]],
     )
-    engine = Engine(Artifact(manifest, onnx))
-    golden = [GoldenRow([None if np.isnan(x) else x for x in row.tolist()], engine.predict(row)) for row in rows[:5]]
-    return Artifact(msgspec.structs.replace(manifest, golden=golden), onnx)
+    return Artifact(manifest, onnx)
 
 
 def _inputs(model: Model) -> list[ModelInput]:

@@ -20,11 +20,11 @@ from tidemill.runtime.service import Service, run_together
 from tidemill.streams.topics import predictions_topic, topic_specs
 from tidemill_inference.first_answers import FirstAnswers
 from tidemill_inference.messages import PredictBody, answer_body, parse_predict
+from tidemill_inference.oip.routes import ProtocolRoutes
 from tidemill_inference.prediction_log import PredictionLog
 from tidemill_inference.predictor import Predictor
 from tidemill_inference.registry import Registry
 from tidemill_inference.settings import InferenceSettings
-from tidemill_inference.v2 import ProtocolRoutes
 
 REDIS_TIMEOUT_SECONDS = 0.5
 CHECKS = ("redis", "kafka", "deployments")
@@ -68,9 +68,9 @@ class Inference:
 
     async def predict(self, scope: Scope, body: bytes) -> Answer:
         """POST /predict/{model}. Raises what the parser, the registry and the predictor raise."""
-        loaded = self._registry.get(scope["path_params"]["model"])
+        model = self._registry.get(scope["path_params"]["model"])
         request = parse_predict(body, now_ms())
-        return Answer(answer_body(request, await self._predictor.by_entity(loaded, request)))
+        return Answer(answer_body(request, await self._predictor.by_entity(model, request)))
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         """Counts an answer; names that are no model of the project share one label."""

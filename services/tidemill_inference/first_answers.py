@@ -14,14 +14,16 @@ remembers what it kept itself, and puts it back.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
+from cachetools import TLRUCache
 
 from tidemill.errors import CorruptState, IdReused
+from tidemill.records import DECODE_ERRORS, PredictionRecord, decoder
 from tidemill.redis.protocol import RedisClient
 from tidemill_inference.messages import FeatureShown, Instance, Prediction
 
@@ -33,12 +35,20 @@ REMEMBERED_BYTES = 32 << 20
 
 
 class Made(NamedTuple):
-    """A prediction to log (`value`: its encoded record) and to answer. `repeated`: it is that of an earlier request with the same id."""
+    """A prediction to log (`value`: its record, encoded) and to answer. `repeated`: it is that of an earlier request with the same id."""
 
     instance: Instance
-    prediction: Prediction
+    record: PredictionRecord
     value: bytes
+    output_name: str
+    features: dict[str, FeatureShown] | None
     repeated: bool = False
+
+    @property
+    def prediction(self) -> Prediction:
+        """What is answered."""
+        record = self.record
+        return Prediction(record.id, record.model, record.version, record.time, self.output_name, record.output, self.features)
 
 
 class _Kept(msgspec.Struct, array_like=True):
@@ -49,20 +59,16 @@ class _Kept(msgspec.Struct, array_like=True):
     features: dict[str, FeatureShown] | None
 
 
-class _Record(msgspec.Struct):
-    """What is needed of a PredictionRecord, with the given values as they are written."""
+class _Remembered(NamedTuple):
+    """What this process kept for an id, and until when (monotonic seconds) the id is known."""
 
-    model: str
-    version: str
-    time: int
-    output: float
-    subject: str | None = None
-    entities: dict[str, Any] = {}
+    kept: bytes
+    until: float
 
 
 _encode = msgspec.json.Encoder().encode
 _decode_kept = msgspec.json.Decoder(_Kept).decode
-_decode_record = msgspec.json.Decoder(_Record).decode
+_decode_record = decoder(PredictionRecord).decode
 
 
 class FirstAnswers:
@@ -71,8 +77,9 @@ class FirstAnswers:
     def __init__(self, link: RedisClient, project: str) -> None:
         self._link = link
         self._prefix = f"{project}.answer:".encode()
-        self._remembered: dict[str, tuple[bytes, float]] = {}
-        self._bytes = 0
+        self._remembered: TLRUCache[str, _Remembered] = TLRUCache(
+            REMEMBERED_BYTES, lambda _id, item, _now: item.until, timer=monotonic, getsizeof=lambda item: len(item.kept)
+        )
 
     async def settle(self, made: Sequence[Made]) -> list[Made | IdReused]:
         """What is to be logged and answered in the place of each prediction. All are asked for in one round trip; generated ids cost nothing.
@@ -80,40 +87,23 @@ class FirstAnswers:
         Raises StoreUnavailable, StoreError and CorruptState, after which none may be logged.
         """
         own = [item for item in made if item.instance.own_id]
-        known = [self._known(item.instance.id) for item in own]
+        known = [self._remembered.get(item.instance.id) for item in own]
         stored = await asyncio.gather(*map(self._keep, own, known)) if own else []
         for item, first, mine in zip(own, stored, known, strict=True):
-            if first is not None and first != mine:
-                self._forget(item.instance.id)  # another process kept it, whose it is to remember for how long
-        found = (first or mine for first, mine in zip(stored, known, strict=True))
+            if first is not None and (mine is None or first != mine.kept):
+                self._remembered.pop(item.instance.id, None)  # another process kept it, and knows for how long
+        found = (first or (mine and mine.kept) for first, mine in zip(stored, known, strict=True))
         return [_first(item, next(found)) if item.instance.own_id else item for item in made]
 
-    def _keep(self, item: Made, known: bytes | None) -> Awaitable[bytes | None]:
+    def _keep(self, item: Made, known: _Remembered | None) -> Awaitable[bytes | None]:
         """Keeps what this process knows of the id, else this prediction; gives what was there before, if there was anything."""
-        kept = known or _encode(_Kept(msgspec.Raw(item.value), item.prediction.output_name, item.prediction.features))
-        until = self._remember(item.instance.id, kept)
-        left_ms = int(1000 * (until - monotonic())) + 1
-        return self._link.call(b"SET", self._prefix + item.instance.id.encode(), kept, b"NX", b"GET", b"PX", left_ms)
-
-    def _known(self, name: str) -> bytes | None:
-        """What this process kept for an id; an old one is forgotten."""
-        kept, until = self._remembered.get(name, (b"", math.inf))
-        if monotonic() >= until:
-            self._forget(name)
-            return None
-        return kept or None
-
-    def _forget(self, name: str) -> None:
-        self._bytes -= len(self._remembered.pop(name, (b"", 0.0))[0])
-
-    def _remember(self, name: str, kept: bytes) -> float:
-        """Remembers it until KEEP_SECONDS after the id was first seen, which it returns; the oldest make way."""
-        before, until = self._remembered.pop(name, (b"", monotonic() + KEEP_SECONDS))
-        self._bytes += len(kept) - len(before)
-        self._remembered[name] = kept, until
-        while self._bytes > REMEMBERED_BYTES:
-            self._forget(next(iter(self._remembered)))
-        return until
+        if known is None:
+            kept = _encode(_Kept(msgspec.Raw(item.value), item.output_name, item.features))
+            known = _Remembered(kept, monotonic() + KEEP_SECONDS)
+            with suppress(ValueError):  # larger than all that may be remembered
+                self._remembered[item.instance.id] = known
+        left_ms = int(1000 * (known.until - monotonic())) + 1
+        return self._link.call(b"SET", self._prefix + item.instance.id.encode(), known.kept, b"NX", b"GET", b"PX", left_ms)
 
 
 def _first(item: Made, found: bytes | None) -> Made | IdReused:
@@ -123,16 +113,15 @@ def _first(item: Made, found: bytes | None) -> Made | IdReused:
     try:
         kept = _decode_kept(found)
         first = _decode_record(kept.record)
-    except msgspec.DecodeError as error:
+    except DECODE_ERRORS as error:
         raise CorruptState(f"what is kept for id {item.instance.id!r} cannot be read: {error}", mend="choose another id") from None
-    other = _differing(first, _decode_record(item.value), item.instance)
+    other = _differing(first, item.record, item.instance)
     if other:
         return IdReused(item.instance.id, other)
-    prediction = Prediction(item.instance.id, first.model, first.version, first.time, kept.output_name, first.output, kept.features)
-    return Made(item.instance, prediction, bytes(kept.record), repeated=True)
+    return Made(item.instance, first, bytes(kept.record), kept.output_name, kept.features, repeated=True)
 
 
-def _differing(first: _Record, now: _Record, asked: Instance) -> list[str]:
+def _differing(first: PredictionRecord, now: PredictionRecord, asked: Instance) -> list[str]:
     """In what a request is not the one that was answered first. The time counts only when it is given: else it is that of the first request."""
     given = sorted(name for name in first.entities.keys() & now.entities.keys() if first.entities[name] != now.entities[name])
     same = {

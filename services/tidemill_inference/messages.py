@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tidemill.errors import BadRequest, TidemillError
-from tidemill.runtime.http import error_answer
 from tidemill.runtime.routes import decode_body
 from tidemill.timestamps import parse_time_ms
 
@@ -133,9 +132,9 @@ def answer_body(request: PredictRequest, results: Sequence[Prediction | Tidemill
     return _encode(_shown(result))
 
 
-def _shown(result: Prediction | TidemillError) -> Mapping[str, Any] | msgspec.Raw:
+def _shown(result: Prediction | TidemillError) -> Mapping[str, Any]:
     if isinstance(result, TidemillError):
-        return msgspec.Raw(error_answer(result)[1])
+        return {"error": result.message, "mend": result.mend}
     shown: dict[str, Any] = {
         "prediction_id": result.id,
         "model": result.model,

@@ -16,18 +16,19 @@ from tidemill.online.reader import OnlineReader, Stored, stamp_of
 from tidemill.records import PredictionRecord, encode
 from tidemill.runtime import metrics
 from tidemill_inference.first_answers import FirstAnswers, Made
-from tidemill_inference.messages import FeatureShown, Instance, Prediction, PredictRequest, new_id
-from tidemill_inference.prediction_log import Entry, PredictionLog
-from tidemill_inference.registry import LoadedModel
+from tidemill_inference.loaded import LoadedModel, LoadedVersion
+from tidemill_inference.messages import FeatureShown, Instance, Prediction, PredictRequest
+from tidemill_inference.prediction_log import PredictionLog
 
 _BREATH = 20  # rows between two turns of the loop, so that a large request does not hold up small ones
 
 
-class _Asked(NamedTuple):
-    """An instance and the keys of its views' entities (None: it has none)."""
+class _Routed(NamedTuple):
+    """An instance, the keys of its views' entities (None: it has none), and the version that answers it."""
 
     instance: Instance
     keys: list[bytes | None]
+    version: LoadedVersion
 
 
 class Predictor:
@@ -39,55 +40,55 @@ class Predictor:
         self._answers = answers
         self._log = log
 
-    async def by_entity(self, loaded: LoadedModel, request: PredictRequest) -> list[Prediction | TidemillError]:
+    async def by_entity(self, model: LoadedModel, request: PredictRequest) -> list[Prediction | TidemillError]:
         """One result per instance, logged. Raises StoreUnavailable, KafkaUnavailable and RecordTooLarge for all of them."""
-        asked = [_ask(loaded.inputs, item) for item in request.instances]
-        stored = iter(await self._read(loaded.inputs, [item for item in asked if isinstance(item, _Asked)]))
+        routed = [_route(model, item) for item in request.instances]
+        stored = iter(await self._read(model.first.inputs, [item for item in routed if isinstance(item, _Routed)]))
         results: list[Made | TidemillError] = []
-        for count, item in enumerate(asked, 1):
+        for count, item in enumerate(routed, 1):
             if isinstance(item, TidemillError):
                 results.append(item)
                 continue
             try:
-                results.append(self._predict(loaded, item, next(stored), show_features=request.features))
+                results.append(self._predict(item, next(stored), show_features=request.features))
             except TidemillError as error:
                 results.append(error)
             if count % _BREATH == 0:
                 await asyncio.sleep(0)
-        return [item.prediction if isinstance(item, Made) else item for item in await self._logged(loaded, results)]
+        return [item.prediction if isinstance(item, Made) else item for item in await self._logged(model.name, results)]
 
-    async def by_tensor(self, loaded: LoadedModel, rows: Sequence[Vector]) -> tuple[str, list[float]]:
-        """The outputs of rows of inputs, and the id of the first's prediction; row i > 0 has `<id>-<i>`. Raises as `by_entity`."""
+    async def by_tensor(self, version: LoadedVersion, rows: Sequence[Vector], prediction_id: str) -> list[float]:
+        """The outputs of rows of inputs. The first row's prediction has the id given, row i > 0 has `<id>-<i>`. Raises as `by_entity`."""
         now = now_ms()
-        first = new_id(now)
         entries, outputs = [], []
         for i, vector in enumerate(rows):
-            instance = Instance(f"{first}-{i}" if i else first, None, now, {})
-            outputs.append(_output(loaded, vector))
-            entries.append((instance.id.encode(), encode(_record(loaded, instance, vector, outputs[-1], []))))
+            instance = Instance(f"{prediction_id}-{i}" if i else prediction_id, None, now, {})
+            outputs.append(_output(version, vector))
+            entries.append((instance.id.encode(), encode(_record(version, instance, vector, outputs[-1], []))))
             if i % _BREATH == _BREATH - 1:
                 await asyncio.sleep(0)
-        await self._append(loaded, entries)
-        return first, outputs
+        await self._log.append(entries)
+        metrics.PREDICTIONS.labels(version.manifest.model, version.manifest.version).inc(len(entries))
+        return outputs
 
-    async def _logged(self, loaded: LoadedModel, results: list[Made | TidemillError]) -> list[Made | TidemillError]:
+    async def _logged(self, model: str, results: list[Made | TidemillError]) -> list[Made | TidemillError]:
         """The results, each the first of its id, once they are in the log."""
         made = [item for item in results if isinstance(item, Made)]
         if any(item.instance.own_id for item in made):
-            self._log.check([_entry(item) for item in made])  # what cannot be logged is not kept either
+            self._log.check([(item.instance.id.encode(), item.value) for item in made])  # what cannot be logged is not kept either
             settled = iter(await self._answers.settle(made))
             results = [next(settled) if isinstance(item, Made) else item for item in results]
             made = [item for item in results if isinstance(item, Made)]
-        await self._append(loaded, [_entry(item) for item in made], repeated=sum(item.repeated for item in made))
+        if made:
+            await self._log.append([(item.instance.id.encode(), item.value) for item in made])
+            for item in made:
+                if item.repeated:
+                    metrics.PREDICTIONS_REPEATED.labels(model).inc()
+                else:
+                    metrics.PREDICTIONS.labels(model, item.record.version).inc()
         return results
 
-    async def _append(self, loaded: LoadedModel, entries: list[Entry], repeated: int = 0) -> None:
-        if entries:
-            await self._log.append(entries)
-            metrics.PREDICTIONS.labels(loaded.manifest.model, loaded.manifest.version).inc(len(entries) - repeated)
-            metrics.PREDICTIONS_REPEATED.labels(loaded.manifest.model).inc(repeated)
-
-    async def _read(self, inputs: ModelInputs, asked: Sequence[_Asked]) -> list[list[Stored | None]]:
+    async def _read(self, inputs: ModelInputs, asked: Sequence[_Routed]) -> list[list[Stored | None]]:
         """What is stored for each view of each instance, all of it in one read. Raises Rebuilding when one of them is not to be served."""
         names = [view.name for view, _ in inputs.views]
         pairs = [(name, key) for item in asked for name, key in zip(names, item.keys, strict=True) if key is not None]
@@ -97,49 +98,43 @@ class Predictor:
         found = iter(stored)
         return [[None if key is None else next(found) for key in item.keys] for item in asked]
 
-    def _predict(self, loaded: LoadedModel, asked: _Asked, stored: list[Stored | None], *, show_features: bool) -> Made:
-        instance, time_ms = asked.instance, asked.instance.time_ms
+    def _predict(self, routed: _Routed, stored: list[Stored | None], *, show_features: bool) -> Made:
+        instance, version, time_ms = routed.instance, routed.version, routed.instance.time_ms
         served = []
-        for (view, _), item in zip(loaded.inputs.views, stored, strict=True):
+        for (view, _), item in zip(version.inputs.views, stored, strict=True):
             reading = None
             if item is not None and item.value is not None:
                 reading = self._kernels[view.name].read(item.value, time_ms, item.since_ms)
             served.append(serve(view, reading, time_ms))
-        vector = vector_of(loaded.inputs.row(served, instance.given))
-        output = _output(loaded, vector)
-        manifest = loaded.manifest
-        record = _record(loaded, instance, vector, output, [item for item in stored if item is not None])
-        shown = _features_shown(loaded.inputs, served, instance) if show_features else None
-        prediction = Prediction(instance.id, manifest.model, manifest.version, time_ms, manifest.output, output, shown)
-        return Made(instance, prediction, encode(record))
+        vector = vector_of(version.inputs.row(served, instance.given))
+        record = _record(version, instance, vector, _output(version, vector), [item for item in stored if item is not None])
+        shown = _features_shown(version.inputs, served, instance) if show_features else None
+        return Made(instance, record, encode(record), version.manifest.output, shown)
 
 
-def _entry(item: Made) -> Entry:
-    return item.instance.id.encode(), item.value
-
-
-def _ask(inputs: ModelInputs, item: Instance | TidemillError) -> _Asked | TidemillError:
+def _route(model: LoadedModel, item: Instance | TidemillError) -> _Routed | TidemillError:
     if isinstance(item, TidemillError):
         return item
     try:
-        return _Asked(item, inputs.keys(item.given))
+        keys = model.first.inputs.keys(item.given)  # the views, and so the keys, are the same for all versions
     except BadRequest as error:
         return error
+    return _Routed(item, keys, model.choose(keys, item.id))
 
 
-def _output(loaded: LoadedModel, vector: Vector) -> float:
-    output = loaded.engine.predict(vector)
+def _output(version: LoadedVersion, vector: Vector) -> float:
+    output = version.engine.predict(vector)
     if not math.isfinite(output):
         raise BadRequest(
-            f"model {loaded.engine.label} gives no number for these inputs", mend="check the values that come with the request"
+            f"model {version.engine.label} gives no number for these inputs", mend="check the values that come with the request"
         )
     return output
 
 
-def _record(loaded: LoadedModel, instance: Instance, vector: Vector, output: float, stored: Sequence[Stored]) -> PredictionRecord:
+def _record(version: LoadedVersion, instance: Instance, vector: Vector, output: float, stored: Sequence[Stored]) -> PredictionRecord:
     """The log's record; NaN among the inputs is written as null."""
-    manifest = loaded.manifest
-    given: dict[str, Any] = {name: instance.given[name] for name in loaded.inputs.fields} if instance.given else {}
+    manifest = version.manifest
+    given: dict[str, Any] = {name: instance.given[name] for name in version.inputs.fields} if instance.given else {}
     return PredictionRecord(
         instance.id,
         manifest.model,

@@ -1,21 +1,20 @@
-"""Which version of each model serves: follows the deployments topic and swaps models without failing a request."""
+"""Which versions of each model serve: follows the deployments topic and swaps versions without failing a request."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
-from tidemill.declarations import Model
 from tidemill.declarations.project import Project
-from tidemill.errors import ArtifactError, OfflineUnavailable, TidemillError, Unavailable, UnknownModel
+from tidemill.errors import ArtifactError, BadDeployment, OfflineUnavailable, TidemillError, Unavailable, UnknownModel
 from tidemill.kafka.topics import ensure_topics
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import Manifest, check_manifest, load_artifact
-from tidemill.models.engine import Engine
+from tidemill.models.artifact import check_manifest, load_artifact
+from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs
-from tidemill.records import DeploymentRecord
+from tidemill.models.roles import Lineup
+from tidemill.records import DeployedVersion, DeploymentRecord
 from tidemill.runtime import metrics
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
@@ -23,25 +22,12 @@ from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.deployments import Deployments
 from tidemill.streams.topics import deployments_topic, topic_specs
+from tidemill_inference.loaded import LoadedModel, LoadedVersion
 
 log = get_logger(__name__)
 
 RELOAD_SECONDS = 30.0
 LOAD_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model version in memory, checked and warm."""
-
-    model: Model
-    engine: Engine
-    inputs: ModelInputs
-
-    @property
-    def manifest(self) -> Manifest:
-        """What the version says of itself."""
-        return self.engine.manifest
 
 
 class NotDeployed(UnknownModel):
@@ -55,7 +41,7 @@ class NotDeployed(UnknownModel):
 class Registry:
     """The models that serve. Run `run` as a task; `get` never waits.
 
-    A version that cannot be loaded changes nothing: the one before it goes on serving, and loading is tried again every 30 seconds.
+    A version that cannot be loaded leaves the others serving; for a champion the one before it stands in. Loading is tried again every 30 seconds.
     """
 
     def __init__(
@@ -72,37 +58,35 @@ class Registry:
         self._offline_root = offline_root
         self._on_change = on_change
         self._topic = deployments_topic(project.name)
-        self._loaded: dict[str, LoadedModel] = {}
-        self._failed: dict[str, tuple[DeploymentRecord, str]] = {}
+        self._lineups: dict[str, Lineup[LoadedVersion]] = {}
+        self._models: dict[str, LoadedModel] = {}
         self._read_whole = False
-        self._loading: asyncio.Future[LoadedModel] | None = None
+        self._loading: asyncio.Future[LoadedVersion] | None = None
         self.pulse = Pulse("deployments")
 
     @property
     def models(self) -> Mapping[str, LoadedModel]:
         """The models that serve now, by name."""
-        return self._loaded
+        return self._models
 
     @property
-    def failures(self) -> dict[str, tuple[str, str]]:
-        """Model -> version and reason, where the newest deployment could not be loaded."""
-        return {name: (record.version, reason) for name, (record, reason) in self._failed.items()}
+    def failures(self) -> list[tuple[str, str, str]]:
+        """Model, version and reason, for each version of the newest deployments that could not be loaded."""
+        return [(name, version, reason) for name, lineup in self._lineups.items() for version, reason in lineup.failures.items()]
 
-    def get(self, name: str, version: str | None = None) -> LoadedModel:
-        """The version that serves. Raises UnknownModel, NotDeployed, and Unavailable while models are still being loaded or broken."""
-        loaded = self._loaded.get(name)
-        if loaded is not None:
-            if version is not None and version != loaded.manifest.version:
-                raise UnknownModel(f"{name} version {version}", [f"{name} version {loaded.manifest.version}"])
-            return loaded
+    def get(self, name: str) -> LoadedModel:
+        """A model as it serves now. Raises UnknownModel, NotDeployed, and Unavailable while models are still being loaded or broken."""
+        model = self._models.get(name)
+        if model is not None:
+            return model
         if name not in self._project.models:
             raise UnknownModel(name, list(self._project.models))
         if not self._read_whole:
             raise Unavailable("deployments are still being read", mend="retry; see /health/ready")
-        if name in self._failed:
-            record, reason = self._failed[name]
-            raise Unavailable(f"model {name!r} version {record.version} cannot be loaded: {reason}")
-        raise NotDeployed(name)
+        if name not in self._lineups:
+            raise NotDeployed(name)
+        reasons = [f"version {version} cannot be loaded: {reason}" for version, reason in self._lineups[name].failures.items()]
+        raise Unavailable(f"model {name!r} {'; '.join(reasons) or 'is being loaded'}")
 
     async def run(self) -> None:
         """Follow the deployments, for ever. While Kafka is away the loaded models go on serving."""
@@ -120,80 +104,101 @@ class Registry:
             await self._follow_from_start(deployments)
 
     async def _follow_from_start(self, deployments: Deployments) -> None:
-        history: dict[str, list[DeploymentRecord]] = {}
+        """The whole history first, of which only what the newest deployments need is loaded; then each deployment as it comes."""
+        history: list[DeploymentRecord] = []
         async for records in deployments.so_far():
             self.pulse.beat()
-            for record in records:
-                history.setdefault(record.model, []).append(record)
-        for records in history.values():
-            await self._deploy_newest(records)
+            history += records
+        await self._deploy(history)
         self._read_whole = True
         self._on_change(None)
         tried = monotonic()
         while True:
             self.pulse.beat()
-            for record in await deployments.next():
-                await self._deploy(record)
-            if monotonic() - tried < RELOAD_SECONDS:
+            await self._deploy(await deployments.next())
+            if monotonic() - tried >= RELOAD_SECONDS:
+                tried = monotonic()
+                for name, lineup in self._lineups.items():
+                    if lineup.failures:
+                        lineup.retry()
+                        await self._load_all(name)
+
+    async def _deploy(self, records: Sequence[DeploymentRecord]) -> None:
+        """Bring each model to what the newest of these records states; one that states what cannot be is logged and left out."""
+        usable: dict[str, list[DeploymentRecord]] = {}
+        for record in records:
+            if record.model not in self._project.models:
+                log.warning("deployment of a model that the project does not declare", model=record.model, version=record.version)
                 continue
-            tried = monotonic()
-            for record, _ in list(self._failed.values()):
-                await self._deploy(record)
+            try:
+                record.versions()
+            except BadDeployment as error:
+                self._refused(record.model, record.version, str(error))
+            else:
+                usable.setdefault(record.model, []).append(record)
+        for name, found in usable.items():
+            self._lineups.setdefault(name, Lineup()).deploy(found)
+            await self._load_all(name)
 
-    async def _deploy_newest(self, records: list[DeploymentRecord]) -> None:
-        """The newest version; while it cannot be loaded, the newest of the others that can."""
-        await self._deploy(records[-1])
-        if records[-1].model in self._failed:
-            for older in reversed(records[:-1]):
-                if await self._try(older) is None:
-                    break
+    async def _load_all(self, name: str) -> None:
+        """Load what a model still needs, each version aside; whenever one is ready, switch to what can serve then."""
+        lineup = self._lineups[name]
+        self._switch(name)
+        while (wanted := lineup.to_load()) is not None:
+            try:
+                lineup.loaded(wanted.version, await self._load_in_time(wanted))
+            except Exception as error:  # whatever is wrong with an artifact must not stop those that serve
+                reason = str(error) if isinstance(error, TidemillError) else repr(error)
+                self._refused(name, wanted.version, reason)
+                lineup.failed(wanted.version, reason)
+            self._switch(name)
 
-    async def _deploy(self, record: DeploymentRecord) -> None:
-        if record.model not in self._project.models:
-            log.warning("deployment of a model that the project does not declare", model=record.model, version=record.version)
+    def _refused(self, name: str, version: str, reason: str) -> None:
+        serving = self._models.get(name)
+        log.error("deployment refused", model=name, version=version, reason=reason, serving=serving and serving.first.manifest.version)
+        metrics.DEPLOYMENT_FAILURES.labels(name).inc()
+
+    def _switch(self, name: str) -> None:
+        """Let the versions serve that can, by one assignment; what else was loaded is released."""
+        seats, versions = self._lineups[name].serving()
+        before = self._models.get(name)
+        if before is not None and before.seats == seats:
             return
-        reason = await self._try(record)
-        if reason is None:
-            self._failed.pop(record.model, None)
-        else:
-            self._failed[record.model] = (record, reason)
+        models = {other: model for other, model in self._models.items() if other != name}
+        if seats:
+            models[name] = LoadedModel(name, seats, versions)
+        self._models = models
+        for seat in before.seats if before else ():
+            if seat.version not in versions:
+                metrics.MODELS_LOADED.remove(name, seat.version)
+        for seat in seats:
+            metrics.MODELS_LOADED.labels(name, seat.version).set(1)
+            log.info(
+                "model deployed", model=name, version=seat.version, role=seat.role, share=seat.share,
+                before=before and before.first.manifest.version,
+            )  # fmt: skip
 
-    async def _try(self, record: DeploymentRecord) -> str | None:
-        """Load a version aside, then let it serve; or say why not."""
-        serving = self._loaded.get(record.model)
-        before = serving and serving.manifest.version
-        if before == record.version:
-            return None
-        try:
-            loaded = await self._load_in_time(record)
-        except Exception as error:  # whatever is wrong with an artifact must not stop those that serve
-            reason = str(error) if isinstance(error, TidemillError) else repr(error)
-            log.error("deployment refused", model=record.model, version=record.version, reason=reason, serving=before)
-            metrics.DEPLOYMENT_FAILURES.labels(record.model).inc()
-            return reason
-        self._loaded = {**self._loaded, record.model: loaded}
-        if before is not None:
-            metrics.MODELS_LOADED.remove(record.model, before)
-        metrics.MODELS_LOADED.labels(record.model, record.version).set(1)
-        log.info("model deployed", model=record.model, version=record.version, before=before)
-        return None
-
-    async def _load_in_time(self, record: DeploymentRecord) -> LoadedModel:
+    async def _load_in_time(self, wanted: DeployedVersion) -> LoadedVersion:
         """Load a version in a thread. Raises OfflineUnavailable when that takes too long: what serves goes on, and no other load begins before."""
-        if self._loading is None or self._loading.done():
-            self._loading = asyncio.ensure_future(asyncio.to_thread(self._load, record))
+        if self._loading is None:
+            loading = self._loading = asyncio.ensure_future(asyncio.to_thread(self._load, wanted))
+            loading.add_done_callback(self._load_ended)
             for _ in range(LOAD_SECONDS):
                 self.pulse.beat()
-                if (await asyncio.wait({self._loading}, timeout=1))[0]:
-                    return self._loading.result()
-            self._loading.add_done_callback(lambda late: late.cancelled() or late.exception())
+                if (await asyncio.wait({loading}, timeout=1))[0]:
+                    return loading.result()
         raise OfflineUnavailable(f"a model could not be loaded within {LOAD_SECONDS} s", mend="see that the offline store answers")
 
-    def _load(self, record: DeploymentRecord) -> LoadedModel:
-        model = self._project.models[record.model]
-        artifact = load_artifact(self._offline_root, record.artifact, record.sha256)
+    def _load_ended(self, ended: asyncio.Future[LoadedVersion]) -> None:
+        self._loading = None  # holds nothing of a version that is released later
+        if not ended.cancelled():
+            ended.exception()  # nobody else asks for it when it came too late
+
+    def _load(self, wanted: DeployedVersion) -> LoadedVersion:
+        model = self._project.models[wanted.model]
+        artifact = load_artifact(self._offline_root, wanted.artifact, wanted.sha256)
         manifest = artifact.manifest
-        if (manifest.model, manifest.version) != (record.model, record.version):
-            raise ArtifactError(f"{record.artifact} holds {manifest.model} {manifest.version}", mend="deploy what training saved")
+        if (manifest.model, manifest.version) != (wanted.model, wanted.version):
+            raise ArtifactError(f"{wanted.artifact} holds {manifest.model} {manifest.version}", mend="deploy what training saved")
         check_manifest(manifest, model, self._kernels)
-        return LoadedModel(model, Engine(artifact), ModelInputs(model, manifest.categories))
+        return LoadedVersion(model, manifest, load_engine(artifact), ModelInputs(model, manifest.categories))

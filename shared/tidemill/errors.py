@@ -27,6 +27,7 @@ TidemillError                 500  root: catch this to catch what is ours
 ├── CorruptState              500  a stored value fails its checksum
 ├── ArtifactError             500  a model artifact is missing, damaged, or made for other declarations
 ├── AbsentColumns             500  records of a view's log lack columns that the view folds now
+├── BadDeployment             500  a deployment states versions, roles or shares that cannot be together
 ├── TornTable                 500  a table of the offline store is damaged or of another shape
 │   └── DoubledRows           500  a table has more rows than the records it mirrors
 ├── RecordTooLarge            413  a record exceeds what a topic accepts
@@ -236,6 +237,13 @@ class AbsentColumns(TidemillError):
             f"view {view!r}: records of its log below offset {below} lack {', '.join(columns)}, which it did not fold when they were written",
             mend="give the changed view another name, under which it is fed from now on; or fold again only what it did",
         )
+
+
+class BadDeployment(TidemillError):
+    """A deployment states versions, roles or shares that cannot be together."""
+
+    def __init__(self, model: str, message: str) -> None:
+        super().__init__(f"deployment of model {model!r}: {message}", mend="state each version once, and shares that add up to 1 at most")
 
 
 class TornTable(TidemillError):

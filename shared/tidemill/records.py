@@ -5,19 +5,24 @@ All times are whole epoch milliseconds, UTC. A position is [topic, partition, of
 
 from __future__ import annotations
 
+from math import fsum
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 import msgspec
 
+from tidemill.errors import BadDeployment
 from tidemill.names import LogName
 
 # Bounds are checked when a message is decoded, so that no number can overflow a fold, a fence or a column of the offline store.
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 Scalar = str | Integer | float | bool | None
 Position = tuple[str, Natural, Natural]
+
+_ROUNDING = 1e-9  # shares are decimal fractions, whose sum is not exact
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -89,6 +94,7 @@ class StampEntry(Record, frozen=True, array_like=True):
 
 AlertSource = Literal["drift", "audit"]
 AlertKind = Literal["feature_drift", "prediction_drift", "performance", "data_quality"]
+Role = Literal["champion", "challenger", "shadow"]
 Status = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
 
 
@@ -162,10 +168,21 @@ class AlertRecord(Record, frozen=True):
     source: AlertSource | None = None
 
 
-class DeploymentRecord(Record, frozen=True):
-    """A model version to serve from now on (topic `<project>.deployments`, key = model; the newest wins).
+class OtherVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A version that a deployment states beside the champion. `share`: of the model's requests, from 0 to 1; a shadow answers none."""
 
-    `artifact`: folder below the offline store with manifest.json and model.onnx; `sha256` of manifest.json.
+    version: str
+    role: Literal["challenger", "shadow"]
+    artifact: str
+    sha256: str
+    share: Share = 0.0
+
+
+class DeploymentRecord(Record, frozen=True):
+    """What serves a model from now on (topic `<project>.deployments`, key = model): the newest record states all of it.
+
+    `version` is the champion; `others` stand beside it, and what their shares leave of the requests is the champion's.
+    `artifact`: folder below the offline store with manifest.json and model.onnx; `sha256` of manifest.json; `metrics`: the champion's.
     """
 
     model: str
@@ -174,6 +191,33 @@ class DeploymentRecord(Record, frozen=True):
     sha256: str
     deployed: Milliseconds
     metrics: dict[str, float] = {}
+    others: list[OtherVersion] = []
+
+    def versions(self) -> list[DeployedVersion]:
+        """All versions, the champion first. Raises BadDeployment: one stands twice, a shadow has a share, or the shares exceed 1."""
+        others = [
+            DeployedVersion(self.model, other.version, other.role, other.share, other.artifact, other.sha256) for other in self.others
+        ]
+        named = [self.version, *(other.version for other in others)]
+        if twice := sorted({version for version in named if named.count(version) > 1}):
+            raise BadDeployment(self.model, f"version {', '.join(twice)} stands twice")
+        if seen := [other.version for other in others if other.role == "shadow" and other.share]:
+            raise BadDeployment(self.model, f"{', '.join(seen)} is a shadow, which answers no requests, and has a share")
+        given = fsum(other.share for other in others)
+        if given > 1 + _ROUNDING:
+            raise BadDeployment(self.model, f"the shares of the challengers add up to {given:g}")
+        return [DeployedVersion(self.model, self.version, "champion", max(0.0, 1 - given), self.artifact, self.sha256), *others]
+
+
+class DeployedVersion(NamedTuple):
+    """One version of a deployment, its role and its share of the model's requests."""
+
+    model: str
+    version: str
+    role: Role
+    share: float
+    artifact: str
+    sha256: str
 
 
 class LogRecord(Record, frozen=True):

@@ -25,7 +25,7 @@ def of_type(kind: Any) -> st.SearchStrategy[Any]:
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         bounds = parts[1]
-        return st.integers(bounds.ge, bounds.le)
+        return st.floats(bounds.ge, bounds.le) if parts[0] is float else st.integers(bounds.ge, bounds.le)
     if origin is Literal:
         return st.sampled_from(parts)
     if origin in (Union, UnionType):

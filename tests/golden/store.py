@@ -24,7 +24,7 @@ from tidemill.kernel.fences import Fence
 from tidemill.kernel.keys import entity_key, partition_of
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import stored_artifact
-from tidemill.models.engine import Engine
+from tidemill.models.engine import load_engine
 from tidemill.offline.store import OfflineStore
 from tidemill.online.keys import fence_key, state_key
 from tidemill.proof.replay import logged
@@ -172,7 +172,7 @@ def outputs(root: Path) -> dict[str, list[float]]:
     found = {}
     for model, version in versions(root):
         artifact = stored_artifact(str(root), model, version)
-        engine, width = Engine(artifact), len(artifact.manifest.inputs)
+        engine, width = load_engine(artifact), len(artifact.manifest.inputs)
         rows = [np.full(width, np.nan, np.float32), *(np.arange(i, i + width, dtype=np.float32) * (i - 2) for i in range(6))]
         found[f"{model} {version}"] = [engine.predict(row) for row in rows]
     return found

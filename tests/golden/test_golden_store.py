@@ -32,7 +32,7 @@ from tests.serving.conftest import serving
 from tidemill.errors import ArtifactError
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import check_manifest, load_artifact, stored_artifact
-from tidemill.models.engine import Engine
+from tidemill.models.engine import load_engine
 from tidemill.offline.store import OfflineStore
 from tidemill.proof.audit import audit
 from tidemill.proof.partition_audit import AuditReport
@@ -40,7 +40,7 @@ from tidemill.proof.replay import logged, replay
 from tidemill.records import encode
 from tidemill.redis.link import RedisLink
 from tidemill_inference.first_answers import FirstAnswers, Made
-from tidemill_inference.messages import Instance, Prediction
+from tidemill_inference.messages import Instance
 
 VIEWS = golden().views
 
@@ -111,7 +111,7 @@ def test_models_fit_their_declarations(root: Path) -> None:
     for name, version in versions(root):
         model, artifact = golden().models[name], stored_artifact(str(root), name, version)
         check_manifest(artifact.manifest, model, {view.name: ViewKernel(view) for view in model.views})
-        engine = Engine(artifact)
+        engine = load_engine(artifact)
         assert artifact.manifest.golden
         for row in artifact.manifest.golden:
             vector = np.array([np.nan if value is None else value for value in row.inputs], np.float32)
@@ -155,8 +155,7 @@ async def test_a_repeated_request_gets_its_first_answer(loaded: str, root: Path)
             record = predictions[name]
             other = msgspec.structs.replace(record, output=record.output + 1, served=record.served + 1, version="later")
             instance = Instance(name, record.subject, record.time, record.entities, own_id=True, own_time=True)
-            prediction = Prediction(name, record.model, "later", record.time, "value", other.output, None)
-            (settled,) = await FirstAnswers(link, golden().name).settle([Made(instance, prediction, encode(other))])
+            (settled,) = await FirstAnswers(link, golden().name).settle([Made(instance, other, encode(other), "value", None)])
             assert isinstance(settled, Made)
             assert settled.repeated
             assert settled.value == encode(record)

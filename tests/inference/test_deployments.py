@@ -10,8 +10,9 @@ from tests.demo_state import NOW_MS, saved, trained
 from tests.inference.conftest import ENTITIES, Service, running
 
 from tidemill.models.artifact import Artifact
-from tidemill.records import DeploymentRecord, encode
-from tidemill_inference.registry import LoadedModel, Registry
+from tidemill.records import DeployedVersion, DeploymentRecord, encode
+from tidemill_inference.loaded import LoadedVersion
+from tidemill_inference.registry import Registry
 
 pytestmark = pytest.mark.integration
 
@@ -104,10 +105,10 @@ async def test_a_load_that_hangs_stops_nothing_else(service: Service, monkeypatc
     """Behind an offline store that says nothing, what serves goes on and the index says why the new version does not; it is loaded once that ends."""
     released, load, loads = threading.Event(), Registry._load, []
 
-    def hanging(self: Registry, record: DeploymentRecord) -> LoadedModel:
-        loads.append(record.version)
+    def hanging(self: Registry, wanted: DeployedVersion) -> LoadedVersion:
+        loads.append(wanted.version)
         assert released.wait(60)
-        return load(self, record)
+        return load(self, wanted)
 
     monkeypatch.setattr(Registry, "_load", hanging)
     monkeypatch.setattr("tidemill_inference.registry.LOAD_SECONDS", 1)

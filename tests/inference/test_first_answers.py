@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 from tests.demo_state import NOW_MS, trained, trip
-from tests.inference.conftest import ENTITIES, Service
+from tests.inference.conftest import ENTITIES, Service, running
 from tests.inference.crashing import POINTS
 from tests.inference.test_failures import environment_of, started
 
@@ -131,10 +131,12 @@ async def test_the_limit_what_nobody_remembers_is_answered_anew(
 ) -> None:
     """When Redis and the process have forgotten an id, a repetition is computed anew and the log has both records, in order: readers take the first."""
     monkeypatch.setattr(module, *limit)
-    first = (await service.predict(ASK)).json()
-    service.store.client.delete(f"{service.project.name}.answer:a")
-    more_trips(service)
-    again = (await service.predict(ASK)).json()
+    async with running(service):  # one that was made under this limit
+        await service.serving("big_tip", "v1")
+        first = (await service.predict(ASK)).json()
+        service.store.client.delete(f"{service.project.name}.answer:a")
+        more_trips(service)
+        again = (await service.predict(ASK)).json()
     assert first["probability"] != again["probability"]
     assert [record.output for record in (await service.logged())["a"]] == [first["probability"], again["probability"]]
 
@@ -174,14 +176,15 @@ async def test_a_crash_between_the_steps(service: Service, tmp_path: Path, point
 
 def test_what_is_kept_is_found_again_or_refused() -> None:
     """Numbers of any size and NaN features survive; bytes that are no kept prediction are named."""
-    given: dict[str, Any] = {"n": 10**30, "x": 0.1, "s": "ü\u0000", "b": True, "none": None}
+    given: dict[str, Any] = {"n": -(2**63), "x": 0.1, "s": "ü\u0000", "b": True, "none": None}
     record = PredictionRecord("i", "m", "v", 5, 6, [1.5, None], 0.25, "s", given)
     shown = {"f": FeatureShown(float("nan"), "NULL_VALUE", None)}
-    made = Made(Instance("i", "s", 5, given, own_id=True), Prediction("i", "m", "v", 5, "value", 0.25, shown), encode(record))
+    made = Made(Instance("i", "s", 5, given, own_id=True), record, encode(record), "value", shown)
+    assert made.prediction == Prediction("i", "m", "v", 5, "value", 0.25, shown)
     kept = msgspec.json.encode(_Kept(msgspec.Raw(made.value), "value", shown))
     found = _first(made, kept)
     assert isinstance(found, Made)
-    assert (found.value, found.repeated) == (made.value, True)
+    assert (found.value, found.record, found.repeated) == (made.value, record, True)
     assert found.prediction == made.prediction._replace(features={"f": FeatureShown(None, "NULL_VALUE", None)})
     for damaged in (b"", kept[:-9], b'["x","y",{}]'):
         with pytest.raises(CorruptState, match="id 'i' cannot be read"):

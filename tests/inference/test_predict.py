@@ -12,7 +12,7 @@ from tidemill.kernel.fences import Fence
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.engine import Engine
+from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.online.keys import fence_key
 
@@ -32,7 +32,7 @@ async def test_a_prediction_is_that_of_the_model_for_what_the_store_holds(servic
         }
         served.append(serve(view, kernel.read(kernel.encode(states[key or b""]), NOW_MS), NOW_MS))
     vector = vector_of(inputs.row(served, ENTITIES))
-    output = Engine(trained(model)).predict(vector)
+    output = load_engine(trained(model)).predict(vector)
     (record,) = (await service.logged())["p1"]
     assert answer["probability"] == record.output == output
     assert np.array_equal(vector_of(record.inputs), vector, equal_nan=True)

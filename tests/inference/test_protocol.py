@@ -13,7 +13,7 @@ import tritonclient.http.aio as triton_aio
 from tests.demo_state import trained
 from tests.inference.conftest import Service
 
-from tidemill.models.engine import Engine
+from tidemill.models.engine import load_engine
 
 pytestmark = pytest.mark.integration
 
@@ -28,7 +28,7 @@ def body(data: Any = None, **changes: Any) -> dict[str, Any]:
 
 def expected(service: Service) -> list[float]:
     """What the model gives for ROWS, one by one."""
-    engine = Engine(trained(service.project.models["big_tip"]))
+    engine = load_engine(trained(service.project.models["big_tip"]))
     return [engine.predict(row) for row in ROWS]
 
 

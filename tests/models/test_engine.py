@@ -15,7 +15,7 @@ from tests.demo_state import demo, trained
 
 from tidemill.errors import ArtifactError
 from tidemill.models.artifact import Artifact, ModelInput
-from tidemill.models.engine import Engine
+from tidemill.models.engine import load_engine
 
 CLASSIFIER, REGRESSOR = (trained(demo().models[name]) for name in ("big_tip", "fare"))
 ROWS = np.random.default_rng(3).normal(size=(200, 12)).astype(np.float32) * 20
@@ -25,8 +25,8 @@ ROWS = np.random.default_rng(3).normal(size=(200, 12)).astype(np.float32) * 20
 def test_a_row_gives_the_same_bits_in_any_order_and_session(artifact: Artifact) -> None:
     """Outputs do not depend on neighbours, order, repetition or the session."""
     rows = ROWS[:, : len(artifact.manifest.inputs)]
-    first = [Engine(artifact).predict(row) for row in rows]
-    engine = Engine(artifact)
+    first = [load_engine(artifact).predict(row) for row in rows]
+    engine = load_engine(artifact)
     order = np.random.default_rng(4).permutation(len(rows))
     again = {i: engine.predict(rows[i]) for i in order}
     assert [again[i] for i in range(len(rows))] == first
@@ -35,7 +35,7 @@ def test_a_row_gives_the_same_bits_in_any_order_and_session(artifact: Artifact) 
 
 def test_a_probability_is_that_of_the_true_class() -> None:
     """The second column, as scikit-learn orders the classes False and True: it grows with what the label was made of."""
-    engine = Engine(CLASSIFIER)
+    engine = load_engine(CLASSIFIER)
     low, high = (engine.predict(np.full(12, value, np.float32)) for value in (-30, 30))
     assert (0 <= low < 0.01, 0.99 < high <= 1) == (True, True)
 
@@ -47,7 +47,7 @@ def test_any_finite_row_with_gaps_gets_a_number(values: list[float]) -> None:
     assert 0 <= Engine_of_tests.predict(np.array(values, np.float32)) <= 1
 
 
-Engine_of_tests = Engine(CLASSIFIER)
+Engine_of_tests = load_engine(CLASSIFIER)
 
 
 def convert(columns: int, **options: Any) -> bytes:
@@ -61,7 +61,7 @@ def refused(onnx: bytes, match: str, **changes: Any) -> None:
     """Loading this must fail, saying so."""
     manifest = msgspec.structs.replace(CLASSIFIER.manifest, golden=[], onnx_sha256=hashlib.sha256(onnx).hexdigest(), **changes)
     with pytest.raises(ArtifactError, match=match):
-        Engine(Artifact(manifest, onnx))
+        load_engine(Artifact(manifest, onnx))
 
 
 def test_models_that_cannot_serve_are_refused_at_load() -> None:

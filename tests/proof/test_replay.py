@@ -22,7 +22,7 @@ from tidemill.errors import ArtifactError, TidemillError, UnknownModel
 from tidemill.kernel.keys import entity_key, partition_of
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import Reading
-from tidemill.models.engine import Engine
+from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.offline.store import OfflineStore
 from tidemill.proof.replay import Replayed, logged, replay
@@ -73,7 +73,7 @@ def predicted(world: World, i: int, share: float) -> PredictionRecord:
             reading = seen_at(world, view, key, fence, time_ms)
         served.append(serve(view, reading, time_ms))
     vector = vector_of(INPUTS.row(served, given))
-    output = Engine(ARTIFACT).predict(vector)
+    output = load_engine(ARTIFACT).predict(vector)
     return PredictionRecord(f"p{i}", MODEL.name, "v1", time_ms, time_ms, vector.tolist(), output, f"s{i}", given, stamp)
 
 
@@ -200,7 +200,7 @@ def test_a_prediction_without_any_entity_has_its_inputs_recomputed(world: World)
     """When a request says that none of its entities exists there is no stamp, but its own values are still compared."""
     given = {"zone": None, "driver_id": None, "distance": 1.5, "payment": "cash", "member": True}
     vector = vector_of(INPUTS.row([serve(view, None, NOW_MS) for view, _ in INPUTS.views], given))
-    record = PredictionRecord("q", MODEL.name, "v1", NOW_MS, NOW_MS, vector.tolist(), Engine(ARTIFACT).predict(vector), "s", given, [])
+    record = PredictionRecord("q", MODEL.name, "v1", NOW_MS, NOW_MS, vector.tolist(), load_engine(ARTIFACT).predict(vector), "s", given, [])
     (equal,) = replay(world.project, world.store, [record])
     assert equal.equal
     (altered,) = replay(world.project, world.store, [msgspec.structs.replace(record, entities=given | {"distance": 2.5})])
@@ -215,7 +215,7 @@ def test_a_model_without_views(tmp_path: Path, given: dict[str, Any]) -> None:
     artifact, world = trained(model), World(project, tmp_path)
     saved(str(tmp_path), artifact)
     vector = vector_of(ModelInputs(model, artifact.manifest.categories).row([], given))
-    output = Engine(artifact).predict(vector)
+    output = load_engine(artifact).predict(vector)
     world.predict([PredictionRecord("a", "plain", "v1", NOW_MS, NOW_MS, vector.tolist(), output, "s", given, [])])
     predictions = logged(world.write())
     assert differences(replay(project, world.store, predictions)) == {}
@@ -235,7 +235,7 @@ def test_models_with_and_without_views_together(world: World, tmp_path: Path) ->
     saved(str(tmp_path), ARTIFACT)
     artifact = trained(model)
     saved(str(tmp_path), artifact)
-    output = Engine(artifact).predict(vector_of([2.0]))
+    output = load_engine(artifact).predict(vector_of([2.0]))
     mixed.predict([PredictionRecord("plain1", "plain", "v1", NOW_MS, NOW_MS, [2.0], output, "s", {"distance": 2.0}, [])])
     first, second, third = logged(mixed.write(), ids=["p3", "p4", "plain1"])
     results = replay(project, mixed.store, [first, third, second])

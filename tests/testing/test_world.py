@@ -21,8 +21,9 @@ from tidemill.kernel.fold import PartitionFold, entry_decoder
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.engine import Engine
+from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs
+from tidemill.models.roles import Seat
 from tidemill.online.keys import fence_key, state_key
 from tidemill.online.reader import OnlineReader
 from tidemill.records import PredictionRecord, decoder
@@ -32,9 +33,9 @@ from tidemill.streams.topics import view_topic
 from tidemill.testing import Reason, Refused, UnknownEvent, World
 from tidemill.testing.running import at_once
 from tidemill_inference.first_answers import FirstAnswers
+from tidemill_inference.loaded import LoadedModel, LoadedVersion
 from tidemill_inference.messages import Prediction, parse_predict
 from tidemill_inference.predictor import Predictor
-from tidemill_inference.registry import LoadedModel
 from tidemill_ingestion.http_api import EventsEndpoint
 from tidemill_ingestion.publisher import Publisher
 from tidemill_serving.app import FeatureServing
@@ -129,7 +130,9 @@ def test_predictions_are_those_of_inference(trips: list[dict[str, Any]], ahead_m
         kernels, OnlineReader(world.redis, "demo", kernels), FirstAnswers(world.redis, "demo"), kept  # type: ignore[arg-type]
     )  # fmt: skip
     model = demo().models["big_tip"]
-    loaded = LoadedModel(model, Engine(artifact), ModelInputs(model, artifact.manifest.categories))
+    manifest = artifact.manifest
+    version = LoadedVersion(model, manifest, load_engine(artifact), ModelInputs(model, manifest.categories))
+    loaded = LoadedModel(model.name, [Seat(manifest.version, "champion", 1.0)], {manifest.version: version})
     request = parse_predict(msgspec.json.encode({"entities": given_, "time": time_ms}), NOW_MS)
     (theirs,) = at_once(predictor.by_entity(loaded, request))
     assert isinstance(theirs, Prediction)

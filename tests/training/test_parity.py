@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 
 from tidemill import Model
 from tidemill.errors import TidemillError
-from tidemill.models.artifact import Artifact, Manifest, ModelInput, Parity, input_of
+from tidemill.models.artifact import ModelInput, Parity, input_of
 from tidemill.models.engine import Engine
 from tidemill.training.dataset import TrainingSet
 from tidemill.training.fitting import Fitted, fit, outputs, to_onnx
@@ -70,11 +70,7 @@ def compared(pipeline: Callable[[], Any], data: TrainingSet) -> tuple[Parity, Fi
     fitted = fit(model, data)
     onnx = to_onnx(fitted.pipeline, len(INPUTS), probability=fitted.probability)
     expected = expected_answers(model, fitted)
-    manifest = Manifest(
-        model=model.name, version="v1", created=0, inputs=INPUTS, output="probability" if fitted.probability else "value",
-        definitions={}, trained_from=0, trained_until=1, rows=len(data), metrics={}, parity=Parity(0.0, 0, 0.0), reference={}, onnx_sha256="",
-    )  # fmt: skip
-    engine = Engine(Artifact(manifest, onnx))
+    engine = Engine.of_onnx(model.name, onnx, len(INPUTS), fitted.output)
     return check_parity(model, expected, engine), fitted, engine
 
 

@@ -28,7 +28,7 @@ from tidemill.kafka.client import consumer
 from tidemill.kafka.topics import ensure_topics
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import check_manifest, load_artifact
-from tidemill.models.engine import Engine
+from tidemill.models.engine import load_engine
 from tidemill.records import DeploymentRecord, decoder
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import deployments_topic, topic_specs
@@ -76,7 +76,7 @@ def test_the_artifact_can_be_served(world: World, trained: Trained) -> None:
     check_manifest(artifact.manifest, MODEL, {view.name: ViewKernel(view) for view in MODEL.views})
     assert artifact.manifest == trained.manifest
     assert len(artifact.manifest.golden) == 20
-    assert Engine(artifact).manifest.output == "probability"
+    assert load_engine(artifact).label == f"big_tip {trained.manifest.version}"
 
 
 def test_the_manifest_says_what_the_model_was_made_of(world: World, trained: Trained) -> None:
@@ -123,7 +123,7 @@ def test_a_regressor_is_trained(world: World) -> None:
 
 def test_a_twin_that_differs_is_refused(trained: Trained, world: World) -> None:
     """Beyond the tolerance there is no model; the error has the difference."""
-    engine = Engine(load_artifact(str(world.root), trained.artifact, trained.sha256))
+    engine = load_engine(load_artifact(str(world.root), trained.artifact, trained.sha256))
     draw = np.random.default_rng(0)
     matrix = draw.normal(size=(50, len(trained.manifest.inputs))).astype(np.float32)
     labels = (matrix[:, 0] > 0).astype(float)

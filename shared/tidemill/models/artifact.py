@@ -19,6 +19,9 @@ from tidemill.errors import ArtifactError
 from tidemill.kernel.view import ViewKernel
 from tidemill.stats.histograms import Histogram
 
+Output = Literal["probability", "value"]
+"""What a model gives: a classifier's probability of the true class, or a regressor's value."""
+
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FOLDER = re.compile(r"models/[A-Za-z0-9_]+/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -49,16 +52,15 @@ class GoldenRow(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a model version that is not in its ONNX file. Times are epoch ms.
 
-    `output`: a classifier's probability of the true class, or a regressor's value. `definitions`: fingerprint of each view the model
-    reads (ViewKernel.definition). `reference`: distribution of each input in training, and of "prediction". `golden`: rows that are run
-    again before the model serves.
+    `definitions`: fingerprint of each view the model reads (ViewKernel.definition). `reference`: distribution of each input in training, and
+    of "prediction". `golden`: rows that are run again before the model serves.
     """
 
     model: str
     version: str
     created: int
     inputs: list[ModelInput]
-    output: Literal["probability", "value"]
+    output: Output
     definitions: dict[str, str]
     trained_from: int
     trained_until: int

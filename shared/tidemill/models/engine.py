@@ -1,81 +1,89 @@
-"""Running a model: an ONNX session that takes one row per call, on one thread, so that a row's output never depends on its neighbours."""
+"""Running a model row by row: one float32 row in, one number out, so that a row's output never depends on its neighbours."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
-import onnxruntime as ort
 
 from tidemill.errors import ArtifactError
-from tidemill.models.artifact import Artifact, Manifest
+from tidemill.models.artifact import Artifact, GoldenRow, Output
 from tidemill.models.inputs import Vector, vector_of
+from tidemill.models.runner import OnnxRunner, Runner
 
 _WARM_UP_RUNS = 20
+_COLUMNS = {"probability": 2, "value": 1}
+_FLOAT32 = np.dtype(np.float32)
 
 
 class Engine:
-    """A model version that is ready to run: checked and warm. Raises ArtifactError when the model cannot be served.
+    """A model of one matrix and one number, checked and warm. `label` names it in errors; `columns`: how many inputs a row has.
 
-    The ONNX model has one float32 input of shape (rows, inputs). A classifier has an output of shape (rows, 2), the probabilities
-    (skl2onnx without zipmap); a regressor one of shape (rows, 1).
+    The runner takes one float32 matrix of shape (rows, columns). For a `probability` it gives a float32 matrix of two columns, the
+    probabilities of false and true; for a `value` one of one column. Raises ArtifactError when it cannot be served.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
-        self.manifest = artifact.manifest
-        self.label = f"{self.manifest.model} {self.manifest.version}"
-        self._session = _session(self.label, artifact.onnx)
-        self.input_name, self._output = self._signature(self.manifest)
-        self._outputs = [self._output]
-        self._column = 1 if self.manifest.output == "probability" else 0
-        self._warm_up()
-        self._check_golden()
+    def __init__(self, label: str, runner: Runner, columns: int, output: Output) -> None:
+        self.label = label
+        self._runner = runner
+        self.input_name = self._input(columns)
+        self._outputs = [self._output(output)]
+        self._column = _COLUMNS[output] - 1
+        self._warm_up(columns)
+
+    @classmethod
+    def of_onnx(cls, label: str, onnx: bytes, columns: int, output: Output) -> Self:
+        """The engine of an ONNX file. Raises ArtifactError."""
+        return cls(label, OnnxRunner(label, onnx), columns, output)
 
     def predict(self, vector: Vector) -> float:
         """The output for one float32 vector: probability of the true class or value; NaN if the model gives none."""
-        (output,) = self._session.run(self._outputs, {self.input_name: vector.reshape(1, -1)})
+        (output,) = self._runner.run({self.input_name: vector.reshape(1, -1)}, self._outputs)
         return float(output[0, self._column])
 
-    def _signature(self, manifest: Manifest) -> tuple[str, str]:
-        inputs, width = self._session.get_inputs(), len(manifest.inputs)
-        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or inputs[0].shape[1:] != [width]:
-            found = ", ".join(f"{item.name} {item.type} {item.shape}" for item in inputs)
+    def check_golden(self, rows: Sequence[GoldenRow], tolerance: float) -> None:
+        """Raises ArtifactError when a row's output differs by more than the tolerance from what it was when the model was made."""
+        for row in rows:
+            output = self.predict(vector_of(row.inputs))
+            if not abs(output - row.output) <= tolerance:
+                raise ArtifactError(
+                    f"{self.label} gives {output} where it gave {row.output} in training", mend="train it again on this kind of machine"
+                )
+
+    def _input(self, columns: int) -> str:
+        inputs = self._runner.inputs
+        if len(inputs) != 1 or inputs[0].dtype != _FLOAT32 or inputs[0].shape[1:] != (columns,):
             raise ArtifactError(
-                f"{self.label} takes {found}, not one float32 matrix of {width} columns", mend="convert it with one FloatTensorType input"
+                f"{self.label} takes {', '.join(map(str, inputs))}, not one float32 matrix of {columns} columns",
+                mend="convert it with one FloatTensorType input",
             )
-        columns = 2 if manifest.output == "probability" else 1
-        for output in self._session.get_outputs():
-            if output.type == "tensor(float)" and output.shape[1:] == [columns]:
-                return inputs[0].name, output.name
+        return inputs[0].name
+
+    def _output(self, output: Output) -> str:
+        columns = _COLUMNS[output]
+        for spec in self._runner.outputs:
+            if spec.dtype == _FLOAT32 and spec.shape[1:] == (columns,):
+                return spec.name
         raise ArtifactError(
-            f"{self.label} has no float32 output of {columns} columns for its {manifest.output}",
+            f"{self.label} has no float32 output of {columns} columns for its {output}",
             mend="convert a classifier of two classes with zipmap off, or a regressor of one target",
         )
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, columns: int) -> None:
         """A row that knows nothing is an ordinary request (new entities), so a model that cannot answer it is refused."""
-        unknown = np.full(len(self.manifest.inputs), np.nan, np.float32)
+        unknown = np.full(columns, np.nan, np.float32)
         for _ in range(_WARM_UP_RUNS):
             if not math.isfinite(self.predict(unknown)):
                 raise ArtifactError(
                     f"{self.label} gives no number when all inputs are missing", mend="put an imputer first in the pipeline"
                 )
 
-    def _check_golden(self) -> None:
-        for row in self.manifest.golden:
-            output = self.predict(vector_of(row.inputs))
-            if not abs(output - row.output) <= self.manifest.parity.tolerance:
-                raise ArtifactError(
-                    f"{self.label} gives {output} where it gave {row.output} in training", mend="train it again on this kind of machine"
-                )
 
-
-def _session(label: str, onnx: bytes) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own, without a common root
-        raise ArtifactError(f"{label} is not a model that onnxruntime can load: {error}", mend="train it again") from error
+def load_engine(artifact: Artifact) -> Engine:
+    """The engine of a stored version, which has repeated its golden rows. Raises ArtifactError."""
+    manifest = artifact.manifest
+    engine = Engine.of_onnx(f"{manifest.model} {manifest.version}", artifact.onnx, len(manifest.inputs), manifest.output)
+    engine.check_golden(manifest.golden, manifest.parity.tolerance)
+    return engine

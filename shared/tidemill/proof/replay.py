@@ -20,7 +20,7 @@ from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import Reading, ViewKernel
 from tidemill.models.artifact import check_manifest, stored_artifact
-from tidemill.models.engine import Engine
+from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.names import LogName, parse_log
 from tidemill.offline.asked import asked_log, partition_end
@@ -93,7 +93,7 @@ class Replayer:
         artifact = stored_artifact(store.url, model, version)
         self._kernels = {view.name: ViewKernel(view) for view in project.models[model].views}
         check_manifest(artifact.manifest, project.models[model], self._kernels)
-        self._engine = Engine(artifact)
+        self._engine = load_engine(artifact)
         self._inputs = ModelInputs(project.models[model], artifact.manifest.categories)
 
     def run(self, predictions: Sequence[PredictionRecord]) -> list[Replayed]:

@@ -24,7 +24,11 @@ _decode = decoder(DeploymentRecord).decode
 
 
 async def append_deployment(settings: KafkaSettings, project: str, record: DeploymentRecord, deadline_seconds: float) -> None:
-    """Announces a version; inference swaps to it when it has loaded and checked it. Raises KafkaUnavailable when that is not done in time, KafkaRefused."""
+    """Announces what is to serve a model; inference swaps to it when it has loaded and checked it.
+
+    Raises BadDeployment (nothing is written), KafkaUnavailable when it is not done in time, KafkaRefused.
+    """
+    record.versions()
     async with started_producer(settings, deadline_seconds) as made, asyncio.timeout(deadline_seconds):
         await send_wave(made, {(deployments_topic(project), 0): [(record.model.encode(), encode(record), [])]})
 

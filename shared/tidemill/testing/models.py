@@ -12,7 +12,7 @@ from tidemill.errors import BadRequest, UnknownModel
 from tidemill.kernel.served import Served
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Artifact, Manifest, check_manifest
-from tidemill.models.engine import Engine
+from tidemill.models.engine import Engine, load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.offline.tables import mirror_tables
 from tidemill.testing.lake import MemoryLake
@@ -84,7 +84,7 @@ class Models:
         manifest = artifact.manifest
         model = self._declared(manifest.model)
         check_manifest(manifest, model, self._kernels)
-        self._loaded[model.name] = Loaded(manifest, Engine(artifact), ModelInputs(model, manifest.categories))
+        self._loaded[model.name] = Loaded(manifest, load_engine(artifact), ModelInputs(model, manifest.categories))
 
     def predict(self, name: str, given: Mapping[str, Any], time_ms: int) -> Prediction:
         """See `World.predict`. The steps are those of inference: keys, one read, one row, one run."""

@@ -14,6 +14,7 @@ from sklearn.metrics import brier_score_loss, log_loss, mean_absolute_error, mea
 
 from tidemill.declarations import Model
 from tidemill.errors import TidemillError
+from tidemill.models.artifact import Output
 from tidemill.stats.roc import auc_with_error
 from tidemill.training.dataset import Floats, TrainingSet
 
@@ -30,6 +31,11 @@ class Fitted:
     metrics: dict[str, float]
     holdout: TrainingSet
     holdout_output: Floats
+
+    @property
+    def output(self) -> Output:
+        """What the model gives: a probability or a value."""
+        return "probability" if self.probability else "value"
 
 
 def fit(model: Model, examples: TrainingSet) -> Fitted:

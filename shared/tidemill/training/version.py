@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from tidemill.declarations import Model
@@ -40,27 +39,30 @@ def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Cal
     note("converting to ONNX and comparing")
     onnx = to_onnx(fitted.pipeline, len(examples.inputs), probability=fitted.probability)
     expected = expected_answers(model, fitted)
-    draft = _manifest(model, examples, fitted, onnx, created_ms)
-    engine = Engine(Artifact(draft, onnx))
-    manifest = msgspec.structs.replace(draft, parity=check_parity(model, expected, engine), golden=_golden(engine, fitted))
-    return Version(Artifact(manifest, onnx), fitted)
+    engine = Engine.of_onnx(model.name, onnx, len(examples.inputs), fitted.output)
+    parity, golden = check_parity(model, expected, engine), _golden(engine, fitted)
+    return Version(Artifact(_manifest(model, examples, fitted, onnx, parity, golden, created_ms), onnx), fitted)
 
 
-def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes, created_ms: int) -> Manifest:
+def _manifest(
+    model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes, parity: Parity, golden: list[GoldenRow], created_ms: int
+) -> Manifest:
+    """All that is known of a version, once everything is known. Its name is the moment."""
     return Manifest(
         model=model.name,
         version=time.strftime("%Y%m%dT%H%M%S", time.gmtime(created_ms / 1000)) + f"{created_ms % 1000:03d}",
         created=created_ms,
         inputs=examples.inputs,
-        output="probability" if fitted.probability else "value",
+        output=fitted.output,
         definitions={view.name: ViewKernel(view).definition for view in model.views},
         trained_from=int(examples.times_ms[0]),
         trained_until=int(examples.times_ms[-1]),
         rows=len(examples),
         metrics=fitted.metrics,
-        parity=Parity(0.0, 0, 0.0),
+        parity=parity,
         reference=_reference(examples, fitted),
         onnx_sha256=hashlib.sha256(onnx).hexdigest(),
+        golden=golden,
     )
 
 

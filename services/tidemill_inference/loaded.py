@@ -1,0 +1,54 @@
+"""Models in memory: a version that is ready to answer, and a model as the versions that serve it now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tidemill.declarations import Model
+from tidemill.errors import UnknownModel
+from tidemill.models.artifact import Manifest
+from tidemill.models.engine import Engine
+from tidemill.models.inputs import ModelInputs
+from tidemill.models.roles import Seat, Traffic, traffic_key
+
+
+@dataclass(frozen=True)
+class LoadedVersion:
+    """A model version in memory, checked and warm."""
+
+    model: Model
+    manifest: Manifest
+    engine: Engine
+    inputs: ModelInputs
+
+
+class LoadedModel:
+    """The versions of a model that serve at one moment, of which at least one has a share. Another deployment makes another LoadedModel."""
+
+    def __init__(self, name: str, seats: Sequence[Seat], versions: Mapping[str, LoadedVersion]) -> None:
+        self.name = name
+        self.seats = seats
+        self.versions = [versions[seat.version] for seat in seats]
+        """The champion first, or who stands in its place."""
+        self._by_name = versions
+        self._traffic = Traffic(name, seats) if sum(seat.share > 0 for seat in seats) > 1 else None
+        self._only = next(versions[seat.version] for seat in seats if seat.share > 0)
+
+    @property
+    def first(self) -> LoadedVersion:
+        """The version that describes the model to whoever names none: its champion."""
+        return self.versions[0]
+
+    def choose(self, entities: Sequence[bytes | None], prediction_id: str) -> LoadedVersion:
+        """The version that answers a request: a function of the keys of its entities, or of the prediction's id where it has none."""
+        if self._traffic is None:
+            return self._only
+        return self._by_name[self._traffic.version(traffic_key(entities, prediction_id))]
+
+    def version(self, name: str) -> LoadedVersion:
+        """A version by its name. Raises UnknownModel."""
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise UnknownModel(f"{self.name} version {name}", [f"{self.name} version {seat.version}" for seat in self.seats]) from None

@@ -1,0 +1,50 @@
+"""Numbers as bytes: the binary tensor extension, which Triton's clients use by default, and gRPC's raw contents alike. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tidemill.errors import BadRequest
+from tidemill_inference.oip.messages import MAX_ROWS, NUMBERS, ModelSpec, TensorHead
+
+
+def split(data: bytes, heads: Sequence[TensorHead]) -> list[bytes | None]:
+    """The bytes of each input, in order, from what follows the JSON; None for an input without `binary_data_size`. Raises BadRequest."""
+    sizes = [head.parameters.get("binary_data_size") for head in heads]
+    given = [size for size in sizes if size is not None]
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in given) or sum(given) != len(data):
+        names = ", ".join(repr(head.name) for head in heads)
+        raise BadRequest(f"the inputs {names} declare {given!r:.100} bytes of binary data (binary_data_size); {len(data)} follow the JSON")
+    parts: list[bytes | None] = []
+    for size in sizes:
+        parts.append(None if size is None else data[:size])
+        data = data[size or 0 :]
+    return parts
+
+
+def numbers_of(data: bytes, head: TensorHead) -> Any:
+    """The numbers of an input. Raises BadRequest when they are not as many as its shape has."""
+    dtype = np.dtype(NUMBERS[head.datatype])
+    if len(data) != math.prod(head.shape) * dtype.itemsize:
+        raise BadRequest(f"input {head.name!r}: {len(data)} bytes are not {head.datatype} of shape {list(head.shape)}")
+    return np.frombuffer(data, dtype)
+
+
+def raw_head(data: bytes, spec: ModelSpec) -> TensorHead:
+    """The input of a request that is nothing but float32 numbers. Raises BadRequest when the model has several, or they are no rows."""
+    if len(spec.inputs) != 1:
+        raise BadRequest(f"the model has {len(spec.inputs)} inputs", mend="send a request with a JSON part")
+    (item,) = spec.inputs
+    rows = len(data) // (4 * item.columns)
+    if not 0 < rows <= MAX_ROWS:
+        raise BadRequest(f"input {item.name!r}: {len(data)} bytes are not 1 to {MAX_ROWS} rows of {item.columns} FP32")
+    return TensorHead(item.name, "FP32", [rows, item.columns], {})
+
+
+def encode_numbers(values: Sequence[float]) -> bytes:
+    """Numbers as FP32."""
+    return np.array(values, "<f4").tobytes()

@@ -1,0 +1,142 @@
+"""What a client asks and what it is told, whatever carries it. Pure; HTTP and gRPC are two ways to bring the same messages.
+
+https://github.com/kserve/open-inference-protocol. A tensor of numbers becomes float32 here, which is what models take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tidemill.errors import BadRequest
+from tidemill.models.artifact import Manifest
+from tidemill.models.inputs import Vector
+
+MAX_ROWS = 5_000
+NUMBERS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"} | {
+    f"{name}{8 * size}": f"<{code}{size}" for name, code in (("INT", "i"), ("UINT", "u")) for size in (1, 2, 4, 8)
+}
+"""Numpy's code of each type of number, little-endian. BOOL and BYTES are no numbers."""
+
+
+class TensorSpec(NamedTuple):
+    """An input or output of a model: a float32 matrix of any number of rows."""
+
+    name: str
+    columns: int
+
+
+class ModelSpec(NamedTuple):
+    """What clients are told of a model version. `versions`: all that serve; `names`: what stands in the columns of the inputs."""
+
+    model: str
+    version: str
+    versions: Sequence[str]
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    names: Sequence[str]
+
+
+class TensorHead(NamedTuple):
+    """What a request says of an input before its numbers."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    parameters: Mapping[str, Any]
+
+
+class Asked(NamedTuple):
+    """An output that a request asks for."""
+
+    name: str
+    parameters: Mapping[str, Any]
+
+
+class InferRequest(NamedTuple):
+    """A checked request: float32 of shape (rows, columns) by input, the client's id, and for each output whether it is to be binary."""
+
+    inputs: Mapping[str, Vector]
+    id: str
+    binary: Mapping[str, bool]
+
+
+class InferAnswer(NamedTuple):
+    """Numbers of each output, one for each row. `prediction_id`: that of the first row in the prediction log."""
+
+    model: str
+    version: str
+    id: str
+    prediction_id: str
+    outputs: Mapping[str, Sequence[float]]
+
+
+def model_spec(manifest: Manifest, input_name: str, versions: Sequence[str]) -> ModelSpec:
+    """The model of a manifest: one matrix in, one number for each row out."""
+    columns = [item.name for item in manifest.inputs]
+    inputs, outputs = [TensorSpec(input_name, len(columns))], [TensorSpec(manifest.output, 1)]
+    return ModelSpec(manifest.model, manifest.version, versions, inputs, outputs, columns)
+
+
+def check_inputs(heads: Sequence[TensorHead], spec: ModelSpec) -> None:
+    """Raises BadRequest, naming what does not fit, unless each input of the model is there once, with numbers of its shape."""
+    wanted = {item.name: item.columns for item in spec.inputs}
+    names = [head.name for head in heads]
+    if sorted(names) != sorted(wanted):
+        raise BadRequest(f"the inputs are {names!r:.200}; the model has {', '.join(map(repr, wanted))}")
+    for head in heads:
+        _check_input(head, wanted[head.name])
+    if len({head.shape[0] for head in heads}) > 1:
+        raise BadRequest(f"the inputs {', '.join(names)} have not the same number of rows")
+
+
+def _check_input(head: TensorHead, columns: int) -> None:
+    name, shape = head.name, head.shape
+    if head.datatype not in NUMBERS:
+        raise BadRequest(f"input {name!r}: datatype {head.datatype!r:.50} is not a number's", mend=f"use one of {', '.join(NUMBERS)}")
+    if len(shape) != 2 or shape[1] != columns or not 0 < shape[0] <= MAX_ROWS:
+        raise BadRequest(f"input {name!r}: shape {list(shape)!r:.100} is not [1 to {MAX_ROWS}, {columns}]")
+    if any(key.startswith("shared_memory") for key in head.parameters):
+        raise BadRequest(f"input {name!r}: shared memory is not offered", mend="send the data")
+
+
+def matrix_of(name: str, values: Any, shape: Sequence[int]) -> Vector:
+    """The float32 matrix of an input's numbers. Raises BadRequest for one that float32 cannot hold; NaN is a value that is not known."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        matrix = np.asarray(values, np.float32).reshape(tuple(shape))
+    if np.isinf(matrix).any():
+        raise BadRequest(
+            f"input {name!r} has values that float32 cannot hold", mend="give null (JSON) or NaN (binary) for what is not known"
+        )
+    return matrix
+
+
+def wants_binary(asked: Iterable[Asked], parameters: Mapping[str, Any], spec: ModelSpec) -> dict[str, bool]:
+    """The outputs to give, and whether each is to be binary; all of the model's when none is named.
+
+    Raises BadRequest for an output that the model has not, or a form that is not offered.
+    """
+    names, default = [item.name for item in spec.outputs], parameters.get("binary_data_output", False)
+    wanted: dict[str, bool] = {}
+    for item in asked:
+        if item.name not in names:
+            raise BadRequest(f"the model has no output {item.name!r:.100}", mend=f"ask for {', '.join(map(repr, names))}")
+        offered = {key for key in item.parameters if key == "classification" or key.startswith("shared_memory")}
+        if offered:
+            raise BadRequest(f"output {item.name!r}: {', '.join(sorted(offered))} is not offered", mend="ask for the plain tensor")
+        wanted[item.name] = item.parameters.get("binary_data", default) is True
+    return wanted or dict.fromkeys(names, default is True)
+
+
+def metadata(spec: ModelSpec) -> dict[str, Any]:
+    """The metadata of a model; -1 is any number of rows."""
+    return {
+        "name": spec.model,
+        "versions": list(spec.versions),
+        "platform": "onnxruntime_onnx",
+        "inputs": [{"name": item.name, "datatype": "FP32", "shape": [-1, item.columns]} for item in spec.inputs],
+        "outputs": [{"name": item.name, "datatype": "FP32", "shape": [-1, item.columns]} for item in spec.outputs],
+        "properties": {"columns": ",".join(spec.names)},
+    }

@@ -1,0 +1,87 @@
+"""The protocol over HTTP: which part of a body is JSON and which is binary, compression, and the shape of errors. Knows no server."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+import msgspec
+
+from tidemill.errors import BadRequest, BodyTooLarge
+from tidemill.models.inputs import Vector
+from tidemill.runtime.http import error_answer
+from tidemill.runtime.routes import MAX_BODY_BYTES, Answer
+from tidemill_inference.oip import binary_codec, json_codec
+from tidemill_inference.oip.messages import InferAnswer, InferRequest, ModelSpec, check_inputs, matrix_of, wants_binary
+
+HEADER_LENGTH = b"inference-header-content-length"
+
+
+def parse_infer(body: bytes, headers: Mapping[bytes, bytes], spec: ModelSpec) -> InferRequest:
+    """A request's matrices. Raises BadRequest naming what does not fit, BodyTooLarge."""
+    body = _decompressed(body, headers.get(b"content-encoding", b"identity"))
+    if not body:
+        raise BadRequest("the body is empty", mend=json_codec.EXAMPLE)
+    length = _header_length(headers, body)
+    if length == 0:  # a raw request: nothing but the tensor
+        head = binary_codec.raw_head(body, spec)
+        matrix = matrix_of(head.name, binary_codec.numbers_of(body, head), head.shape)
+        return InferRequest({head.name: matrix}, "", {item.name: True for item in spec.outputs})
+    request = json_codec.decode_infer(body if length is None else body[:length])
+    heads = [tensor.head for tensor in request.inputs]
+    check_inputs(heads, spec)
+    parts = binary_codec.split(b"" if length is None else body[length:], heads)
+    inputs = {tensor.name: _matrix(tensor, part) for tensor, part in zip(request.inputs, parts, strict=True)}
+    return InferRequest(inputs, request.id, wants_binary(request.asked, request.parameters, spec))
+
+
+def infer_answer(request: InferRequest, answer: InferAnswer) -> Answer:
+    """The HTTP answer: the outputs that were asked for in binary follow the JSON, in its order."""
+    answer = answer._replace(outputs={name: answer.outputs[name] for name in request.binary})
+    raw = {name: binary_codec.encode_numbers(answer.outputs[name]) for name, binary in request.binary.items() if binary}
+    text = json_codec.encode_answer(answer, {name: len(data) for name, data in raw.items()})
+    if not raw:
+        return Answer(text)
+    headers = [(HEADER_LENGTH, b"%d" % len(text))]
+    return Answer(b"".join([text, *raw.values()]), content_type=b"application/octet-stream", headers=headers)
+
+
+def oip_error(error: Exception) -> tuple[int, bytes]:
+    """Status and body of an error, with cause and mend in the one text that the protocol's clients show."""
+    status, body = error_answer(error)
+    shown: dict[str, str] = msgspec.json.decode(body)
+    return status, msgspec.json.encode({"error": "; ".join(text for text in (shown["error"], shown["mend"]) if text)})
+
+
+def _matrix(tensor: json_codec.Tensor, part: bytes | None) -> Vector:
+    if part is None:
+        return matrix_of(tensor.name, json_codec.numbers_of(tensor), tensor.shape)
+    if isinstance(tensor.data, msgspec.Raw):
+        raise BadRequest(f"input {tensor.name!r} has both `data` and binary data")
+    return matrix_of(tensor.name, binary_codec.numbers_of(part, tensor.head), tensor.shape)
+
+
+def _decompressed(body: bytes, encoding: bytes) -> bytes:
+    if encoding == b"identity":
+        return body
+    if encoding not in (b"gzip", b"deflate"):
+        raise BadRequest(f"content-encoding {encoding.decode('latin-1')!r} is not known", mend="use gzip, deflate or none")
+    stream = zlib.decompressobj(wbits=47)  # 32 + 15: zlib or gzip, whichever it is
+    try:
+        plain = stream.decompress(body, MAX_BODY_BYTES)
+    except zlib.error as error:
+        raise BadRequest(f"the body cannot be decompressed: {error}") from None
+    if stream.unconsumed_tail:
+        raise BodyTooLarge(MAX_BODY_BYTES)
+    if not stream.eof:
+        raise BadRequest("the compressed body is cut short")
+    return plain
+
+
+def _header_length(headers: Mapping[bytes, bytes], body: bytes) -> int | None:
+    text = headers.get(HEADER_LENGTH)
+    if text is None:
+        return None
+    if not text.isdigit() or int(text) > len(body):
+        raise BadRequest(f"Inference-Header-Content-Length is {text.decode('latin-1')!r}, the body has {len(body)} bytes")
+    return int(text)
