@@ -17,6 +17,7 @@ from tests.event_time.world import HOUR_MS, MINUTE_MS, PROJECT, VIEWS, Cut, Logs
 from tests.offline.lake import numbered
 
 from tidemill.declarations import FeatureView
+from tidemill.declarations.aggregations import Value
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.fold import PartitionFold
 from tidemill.kernel.keys import partition_of
@@ -88,7 +89,7 @@ def identities(letters: Iterable[DeadLetterRecord]) -> set[Identity]:
     return {(letter.reason, letter.source, letter.view) for letter in letters}
 
 
-def same(served: Served, expected: Sequence[tuple[str, float]]) -> bool:
+def same(served: Served, expected: Sequence[tuple[str, Value]]) -> bool:
     """Whether statuses are equal and values equal up to rounding."""
     values = [value for _, value in expected]
     return served.statuses == [status for status, _ in expected] and served.values == pytest.approx(values, rel=1e-9, abs=1e-9, nan_ok=True)

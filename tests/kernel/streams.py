@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
+from tests.oracles import aggregation_kinds, expected, in_window
 
 from tidemill import Event, FeatureView
-from tidemill.declarations import Feature, aggregations
-from tidemill.declarations.aggregations import LIFETIME, Aggregation
+from tidemill.declarations import Feature
+from tidemill.declarations.aggregations import Aggregation, Value
+from tidemill.declarations.windows import LIFETIME
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import ViewKernel
 
@@ -44,18 +45,6 @@ class Happening:
     time_ms: int
     id: str | None
     values: Values
-
-
-def aggregation_kinds() -> list[type[Aggregation]]:
-    """Every concrete class of aggregation there is, found by walking the subclasses."""
-
-    def below(kind: type[Aggregation]) -> Iterable[type[Aggregation]]:
-        for child in kind.__subclasses__():
-            yield child
-            yield from below(child)
-
-    kinds = set(below(Aggregation))  # type: ignore[type-abstract]
-    return sorted({kind for kind in kinds if not inspect.isabstract(kind)}, key=lambda kind: kind.__name__)
 
 
 def features_of(kind: type[Aggregation]) -> list[Aggregation]:
@@ -114,18 +103,11 @@ class Reference:
         self.accepted.append(event)
         return "CORRECTED" if corrected else "FOLDED"
 
-    def value(self, feature: Feature, time_ms: int) -> float:
+    def value(self, feature: Feature, time_ms: int) -> Value:
         """A feature as its oracle says, over all accepted events in the tiles that the window covers."""
-        events = self.accepted
-        if feature.window_ms is not None:
-            tile_ms = feature.tile_ms
-            first, last = (time_ms - feature.window_ms) // tile_ms, time_ms // tile_ms
-            events = [event for event in events if first <= event.time_ms // tile_ms <= last]
         column = feature.aggregation.column
-        value = feature.aggregation.oracle([(event.time_ms, column_value(column, event.values)) for event in events])
-        if isinstance(feature.aggregation, aggregations.Age):
-            return (time_ms - value) / 1000 if events and value > float("-inf") else float("nan")
-        return value
+        events = [(event.time_ms, column_value(column, event.values)) for event in self.accepted]
+        return expected(feature.aggregation, in_window(feature, events, time_ms), time_ms)
 
     def scale(self) -> float:
         """How large sums of this stream can get; what a tolerance is relative to."""

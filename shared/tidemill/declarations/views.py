@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tidemill.declarations.aggregations import LIFETIME, Aggregation
+from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.checks import check_partitions, duration_ms, where_declared
 from tidemill.declarations.events import Event
 from tidemill.declarations.expressions import Column, parse_column
+from tidemill.declarations.windows import FOREVER, LIFETIME, Grid, Lifetime, Window, sliding
 from tidemill.durations import format_ms, parse_ms
 from tidemill.errors import DeclarationError
 from tidemill.names import LogName, check_name, log_name
@@ -35,12 +36,11 @@ class Entity:
 
 @dataclass(frozen=True)
 class Feature:
-    """One value a view serves: `name` within the view, the aggregation, and its window (None: the entity's whole life)."""
+    """One value a view serves: `name` within the view, the aggregation, and its window."""
 
     name: str
     aggregation: Aggregation
-    window_ms: int | None
-    tile_ms: int
+    window: Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,11 +152,12 @@ class FeatureView:
         if ahead_ms > self.source.future_ms:
             self._fail("ahead", f"{ahead} is further than {self.source.future}, beyond which no event passes", "raise future= of the event")
         for feature in self.served:
-            if feature.window_ms is None:
+            window = feature.window
+            if not window.bounded:
                 mend = "give the feature a window, or declare it in a view without ahead="
                 self._fail("ahead", f"{feature.name!r} is of the entity's whole life, in which no event can wait", mend)
-            if (feature.window_ms or 0) + ahead_ms > feature.tile_ms * _TILES_LIMIT:
-                tiles = f"{_TILES_LIMIT} tiles of {format_ms(feature.tile_ms)}"
+            if window.grid.tiles(window.reach_ms + ahead_ms) > _TILES_LIMIT:
+                tiles = f"{_TILES_LIMIT} tiles of {format_ms(window.grid.tile_ms)}"
                 self._fail("ahead", f"{ahead} and the window of {feature.name!r} have more than {tiles}", "choose longer tiles")
 
     def _parse_columns(self) -> dict[str, Column]:
@@ -173,7 +174,7 @@ class FeatureView:
                 column = parse_column(text, self.source.types)
             except ValueError as error:
                 self._fail("features", f"{aggregation.word}({text!r}): {error}", "name a field of the event, or a condition on its fields")
-            if column.text in self.source.fields and self.source.base_type(text) is str and aggregation.word not in ("count", "age"):
+            if column.text in self.source.fields and self.source.base_type(text) is str and not aggregation.takes_text:
                 self._fail(
                     "features",
                     f"{aggregation.word}({text!r}): {text!r} is text",
@@ -201,12 +202,12 @@ class FeatureView:
                 f"{aggregation.word}({aggregation.column!r}) needs a name",
                 f'write {aggregation.word}({aggregation.column!r}, name="...")',
             )
-        if window == LIFETIME:
-            return Feature(label, aggregation, None, 0)
-        window_ms, tile_ms = self._tile_of(window)
-        return Feature(f"{label}_{window}", aggregation, window_ms, tile_ms)
+        planned = self._window(window)
+        return Feature(label + planned.suffix, aggregation, planned)
 
-    def _tile_of(self, window: str) -> tuple[int, int]:
+    def _window(self, window: str) -> Window:
+        if window == LIFETIME:
+            return Lifetime(FOREVER, duration_ms(self, "tile", self.tile))
         window_ms = duration_ms(self, "windows", window)
         finest_ms = duration_ms(self, "tile", self.tile)
         chosen = self.tiles.get(window)
@@ -225,7 +226,7 @@ class FeatureView:
                 f"a window of {window} is not a whole number of {format_ms(tile_ms)} tiles",
                 f'set tile= or tiles={{"{window}": ...}} to a duration that divides it',
             )
-        return window_ms, tile_ms
+        return sliding(window, Grid(tile_ms))
 
     def _fail(self, name: str, message: str, mend: str) -> None:
         raise DeclarationError(f"FeatureView {self.name!r}: {message}", where=self.where, field=name, mend=mend)

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tidemill.declarations.windows import Grid
 from tidemill.errors import CorruptState
-from tidemill.kernel.tiles import Matrix
+from tidemill.kernel.tiles import Held, Matrix
 
 FORMAT = 3
 NEVER = -(2**62)
@@ -99,16 +100,12 @@ class _Length:
     """Tiles of one length: `kept` of them are in reach of a window. In a head the slots of the open one stand from `first` to `end`, at
     `count` how many rows are in use, and at `capacity` how many there are in all."""
 
-    def __init__(self, tile_ms: int, width: int, kept: int, first: int, count: int, capacity: int) -> None:
-        self.tile_ms, self.kept, self.first, self.end = tile_ms, kept, first, first + width
+    def __init__(self, grid: Grid, width: int, kept: int, first: int, count: int, capacity: int) -> None:
+        self.index, self.kept, self.first, self.end = grid.index, kept, first, first + width
         self.count, self.capacity = count, capacity
         row = struct.Struct(f"<I{width}d")
         self.size, self.pack_into, self.unpack_from = row.size, row.pack_into, row.unpack_from
         self.dtype = np.dtype([("low", "<u4"), ("slots", "<f8", (width,))])
-
-    def index(self, time_ms: int) -> int:
-        """The index of the tile that a time belongs to."""
-        return time_ms // self.tile_ms if self.tile_ms else 0
 
     def tiles(self, head: Sequence[Any], rows: npt.NDArray[Any]) -> TileRows:
         """The tiles of an entity: the open one in its head, and the closed ones."""
@@ -117,10 +114,10 @@ class _Length:
 
 
 class Packing:
-    """Packs the states of one view. `lengths`: of each length of tiles its milliseconds (0: one tile for ever), slots, and tiles kept.
+    """Packs the states of one view. `lengths`: of each length of tiles the grid, how many numbers a tile has, and tiles kept.
     `waits`: whether events may wait for their time."""
 
-    def __init__(self, view: str, lengths: Sequence[tuple[int, int, int]], waits: bool = False) -> None:
+    def __init__(self, view: str, lengths: Sequence[tuple[Grid, int, int]], waits: bool = False) -> None:
         self._view = view
         self._waits = waits
         n = len(lengths)
@@ -128,8 +125,8 @@ class Packing:
         self._capacity = self._count + n
         first = self._slots = self._capacity + n
         self._lengths: list[_Length] = []
-        for r, (tile_ms, width, kept) in enumerate(lengths):
-            self._lengths.append(_Length(tile_ms, width, kept, first, self._count + r, self._capacity + r))
+        for r, (grid, width, kept) in enumerate(lengths):
+            self._lengths.append(_Length(grid, width, kept, first, self._count + r, self._capacity + r))
             first += width
         self._head = struct.Struct(f"<qBB{'q' * waits}{2 * n}H{first - self._slots}d")
         self._sizes = [length.size for length in self._lengths]
@@ -169,7 +166,7 @@ class Packing:
         if state.changed is not None:
             state.changed.append((r, n))
 
-    def row(self, state: EntityState, r: int, index: int) -> tuple[int, list[float] | None]:
+    def row(self, state: EntityState, r: int, index: int) -> tuple[int, list[Held] | None]:
         """Where the closed tile `index` stands or would stand, and its slots."""
         length, newest = self._lengths[r], self._lengths[r].index(state.newest)
         ages, age = self._ages(state, r, newest), newest - index
@@ -178,7 +175,7 @@ class Packing:
             return n - 1 - j, list(length.unpack_from(state.rows[r], (n - 1 - j) * length.size)[1:])
         return n - j, None
 
-    def replace(self, state: EntityState, r: int, i: int, index: int, slots: list[float]) -> None:
+    def replace(self, state: EntityState, r: int, i: int, index: int, slots: Sequence[Held]) -> None:
         """Changes a closed tile."""
         length = self._lengths[r]
         length.pack_into(state.rows[r], i * length.size, index & _LOW, *slots)
@@ -186,7 +183,7 @@ class Packing:
         if state.changed is not None:
             state.changed.append((r, i))
 
-    def insert(self, state: EntityState, r: int, index: int, slots: list[float]) -> None:
+    def insert(self, state: EntityState, r: int, index: int, slots: Sequence[Held]) -> None:
         """Adds a closed tile among the others."""
         length, head = self._lengths[r], state.head
         n, size = head[length.count], length.size

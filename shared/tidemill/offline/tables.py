@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from types import SimpleNamespace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -19,21 +18,23 @@ from tidemill.checksums import proof_of
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
 from tidemill.offline.names import view_folder
-from tidemill.records import OutcomeRecord, PredictionRecord, RequestRecord, ResultRecord, Scalar, StampEntry, decoder, view_decoder
+from tidemill.records import (
+    KafkaRecord,
+    OutcomeRecord,
+    PredictionRecord,
+    RequestRecord,
+    ResultRecord,
+    Scalar,
+    StampEntry,
+    decoder,
+    view_decoder,
+)
 from tidemill.streams.topics import outcomes_topic, predictions_topic, requests_topic, results_topic, topic_specs, view_topic
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 _JSON = msgspec.json.Encoder()
 _ENTITIES = msgspec.json.Decoder(dict[str, Scalar])
 _STAMP = msgspec.json.Decoder(list[StampEntry])
-
-
-class KafkaRecord(Protocol):
-    """What a mirror needs of a consumed record."""
-
-    offset: int
-    key: bytes | None
-    value: bytes | None
 
 
 class Column(NamedTuple):
@@ -57,7 +58,6 @@ class MirrorTable:
     partitions: int
     decode: Callable[[bytes], Any]
     columns: tuple[Column, ...]
-    blank: Any
 
     @property
     def schema(self) -> pa.Schema:
@@ -75,13 +75,14 @@ class MirrorTable:
         values = [record.value for record in records]
         try:
             decoded = list(map(self.decode, values))  # type: ignore[arg-type]  # no value raises TypeError
-            return self._batch(partition, records, keys, values, decoded)
+            return self._batch(partition, records, keys, [list(map(column.get, decoded)) for column in self.columns])
         except (msgspec.DecodeError, UnicodeDecodeError, TypeError, OverflowError, RecursionError, pa.ArrowInvalid):
             decoded = [self._decode_one(key, value) for key, value in zip(keys, values, strict=True)]
-            return self._batch(partition, records, [_text(key) for key in keys], values, decoded)
+            cells = [[None if record is None else column.get(record) for record in decoded] for column in self.columns]
+            return self._batch(partition, records, [_text(key) for key in keys], cells)
 
     def _batch(
-        self, partition: int, records: Sequence[KafkaRecord], keys: Any, values: list[bytes | None], decoded: list[Any]
+        self, partition: int, records: Sequence[KafkaRecord], keys: Sequence[bytes | str | None], cells: list[list[Any]]
     ) -> pa.RecordBatch:
         if None in keys:
             raise TypeError("a record without a key")
@@ -90,21 +91,21 @@ class MirrorTable:
             pa.array([record.offset for record in records], pa.int64()),
             pa.array(keys, pa.string()),
             pa.array([proof_of(record.key, record.value) for record in records], pa.int64()),
-            *(pa.array(list(map(column.get, decoded)), column.type) for column in self.columns),
+            *(pa.array(column, kind.type) for column, kind in zip(cells, self.columns, strict=True)),
         ]
         return pa.record_batch(arrays, self.schema)
 
     def _decode_one(self, key: bytes | None, value: bytes | None) -> Any:
-        """A record that can be stored, or the blank one."""
+        """A record that can be stored, or None."""
         try:
             if key is None or value is None:
-                return self.blank
+                return None
             key.decode()
             record = self.decode(value)
             for column in self.columns:
                 pa.array([column.get(record)], column.type)
         except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError, pa.ArrowInvalid):
-            return self.blank
+            return None
         return record
 
 
@@ -124,10 +125,7 @@ def view_table(project: Project, view: FeatureView) -> MirrorTable:
         _column("id", pa.string()),
         *(_column(f"v_{name}", _ARROW[view.source.base_type(name)], f"values.{name}") for name in kinds),
     )
-    blank = SimpleNamespace(time=None, known=None, source=(None, None), id=None, values=SimpleNamespace(**dict.fromkeys(kinds)))
-    return MirrorTable(
-        view_folder(view.log), view_topic(project.name, view.log), view.partitions, view_decoder(kinds).decode, columns, blank
-    )
+    return MirrorTable(view_folder(view.log), view_topic(project.name, view.log), view.partitions, view_decoder(kinds).decode, columns)
 
 
 _SOURCE = (
@@ -137,12 +135,12 @@ _SOURCE = (
 )
 
 
-def _entities_json(record: Any) -> str | None:
-    return None if record.entities is None else _JSON.encode(record.entities).decode()
+def _entities_json(record: RequestRecord | PredictionRecord) -> str:
+    return _JSON.encode(record.entities).decode()
 
 
-def _stamp_json(record: Any) -> str | None:
-    return None if record.stamp is None else _JSON.encode(record.stamp).decode()
+def _stamp_json(record: PredictionRecord) -> str:
+    return _JSON.encode(record.stamp).decode()
 
 
 def requests_table(project: Project) -> MirrorTable:
@@ -192,10 +190,7 @@ def predictions_table(project: Project) -> MirrorTable:
 
 
 def _plain_table(project: Project, name: str, topic: str, kind: type[msgspec.Struct], columns: tuple[Column, ...]) -> MirrorTable:
-    blank = SimpleNamespace(**dict.fromkeys(kind.__struct_fields__))
-    if "source" in kind.__struct_fields__:
-        blank.source = (None, None, None)
-    return MirrorTable(name, topic, topic_specs(project)[topic].partitions, decoder(kind).decode, columns, blank)
+    return MirrorTable(name, topic, topic_specs(project)[topic].partitions, decoder(kind).decode, columns)
 
 
 def mirror_tables(project: Project) -> list[MirrorTable]:
