@@ -94,10 +94,6 @@ class Slot:
     kind: SlotKind
     column: str | None
 
-    def __repr__(self) -> str:
-        """Part of every view's fingerprint: another text would make all stored values unreadable."""
-        return f"Slot(kind={self.kind.name!r}, column={self.column!r})"
-
 
 @dataclass(frozen=True)
 class N(FloatKind):

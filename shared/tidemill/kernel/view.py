@@ -126,11 +126,19 @@ class ViewKernel:
             merged.reads.append(_Read(i, aggregation.read, places, aggregation.as_ages))
         return list(plan.values())
 
+    @property
+    def definition_text(self) -> str:
+        """What `definition` is the fingerprint of: all that stored tiles depend on, which is source, entity, tiles and their slots, what is kept.
+
+        It is stored beside every partition and every model, so its form is fixed, whatever the classes it speaks of are called here.
+        """
+        view = self.view
+        tiles = ", ".join(f"({res.grid.written_ms}, {res.kept_tiles}, {_slots_text(res.layout.slots + res.layout.sides)})" for res in self.resolutions)
+        return f"[{view.source.name!r}, {view.key.field!r}, [{tiles}], {view.dedupe}, {view.ahead_ms}, {FORMAT}]"
+
     def _fingerprint(self) -> str:
-        """Changes when stored tiles would mean something else: source, entity, tiles and their slots, what is kept."""
-        tiles = [(res.grid.written_ms, res.kept_tiles, res.layout.slots + res.layout.sides) for res in self.resolutions]
-        parts = [self.view.source.name, self.view.key.field, tiles, self.view.dedupe, self.view.ahead_ms, FORMAT]
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        """Changes when stored tiles would mean something else."""
+        return hashlib.sha256(self.definition_text.encode()).hexdigest()[:16]
 
     def apply(self, state: EntityState, time_ms: int, event_id: str | None, values: object) -> Applied:
         """Folds one event into an entity's state. `values` has one attribute per field of the view."""
@@ -233,6 +241,12 @@ def _shared_grid(grids: Sequence[Grid]) -> Grid:
     """A grid whose tiles each lie within one tile of every grid."""
     finest = min(grids, key=lambda grid: grid.tile_ms)
     return finest if all(finest.divides(grid) for grid in grids) else EACH_MS
+
+
+def _slots_text(slots: Sequence[Slot]) -> str:
+    """Slots as they stand in the text of a definition; a single one has a comma after it."""
+    texts = [f"Slot(kind={slot.kind.name!r}, column={slot.column!r})" for slot in slots]
+    return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
 
 
 def _holds(ids: bytes, digest: bytes) -> bool:
