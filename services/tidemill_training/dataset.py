@@ -23,7 +23,7 @@ from tidemill.errors import TidemillError, UnknownTable
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import Served, serve
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import ModelInput, input_of
+from tidemill.models.artifact import ModelInput, inputs_of
 from tidemill.models.inputs import ModelInputs
 from tidemill.offline.history import PartitionLog, Question, answer
 from tidemill.offline.names import view_folder
@@ -93,8 +93,7 @@ def build(project: Project, spec: str, model: Model, store: OfflineStore, until_
     jobs = [_Job(spec, store.url, view.name, list(column), spine.times_ms) for (view, _), column in zip(maker.views, keys, strict=True)]
     features = [matrix.tolist() for matrix in _run(project, jobs)]
     rows = [maker.row([Served(f[i], [], None) for f in features], given) for i, given in enumerate(spine.given)]
-    columns = [ModelInput(name, "feature") for name in model.input_names[: len(model.input_names) - len(model.requests)]]
-    columns += [input_of(request, categories.get(request.name, [])) for request in model.requests]
+    columns = inputs_of(model.plan, categories)
     return TrainingSet(np.array(rows, dtype=np.float32), spine.labels, spine.times_ms, spine.subjects, columns)
 
 

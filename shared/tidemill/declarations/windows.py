@@ -73,12 +73,8 @@ class Tile(NamedTuple):
         return LIFETIME if self.grid == FOREVER else f"{self.grid.text} from {rfc3339(self.grid.start_ms(self.number))}"
 
 
-class Covered(NamedTuple):
-    """The tiles a window covers at a time, from `first` to `last`; `whole`: whether an entity's state still tells what they held then."""
-
-    first: int
-    last: int
-    whole: bool
+Covered = tuple[int, int, bool]
+"""The tiles a window covers at a time: the first, the last, and whether an entity's state still tells what they held then."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +125,9 @@ class Sliding(Window):
 
     def at(self, time_ms: int, newest_ms: int, kept_from: int) -> Covered:
         """From the tile of the window's beginning to that of its end; whole when none of them has been dropped."""
-        first = self.grid.index(time_ms - self.length_ms)
-        return Covered(first, self.grid.index(time_ms), first >= kept_from)
+        tile_ms, since_ms = self.grid.tile_ms, time_ms - self.grid.origin_ms
+        first = (since_ms - self.length_ms) // tile_ms
+        return first, since_ms // tile_ms, first >= kept_from
 
     @property
     def reach_ms(self) -> int:
@@ -154,7 +151,7 @@ class Sliding(Window):
 
     def starts_ms(self, covered: Covered) -> tuple[int | None, int | None]:
         """Both have a beginning."""
-        return self.grid.start_ms(covered.first), self.grid.start_ms(covered.last)
+        return self.grid.start_ms(covered[0]), self.grid.start_ms(covered[1])
 
     def text(self, covered: Covered) -> str:
         """From where to where."""
@@ -171,7 +168,7 @@ class Lifetime(Window):
 
     def at(self, time_ms: int, newest_ms: int, kept_from: int) -> Covered:
         """The one tile; whole unless it holds an event after the time asked for."""
-        return Covered(0, 0, newest_ms <= time_ms + self.slack_ms)
+        return 0, 0, newest_ms <= time_ms + self.slack_ms
 
     @property
     def reach_ms(self) -> int:

@@ -73,19 +73,31 @@ class Patch(NamedTuple):
 
 class TileRows(NamedTuple):
     """The tiles of one length as they are read: index and slots of the open tile, and for each closed one, in order of time, its slots
-    and how many tiles it lies before the open one (`ages`: newest first)."""
+    and how many tiles it lies before the open one (`ages`: newest first); and the side values of each, where a view has some."""
 
     newest: int
     slots: Sequence[float]
     closed: Matrix
     ages: npt.NDArray[np.uint32]
+    open_sides: tuple[bytes, ...] = ()
+    closed_sides: Sequence[tuple[bytes, ...]] = ()
+
+    def select_sides(self, oldest: int, last: int) -> list[tuple[bytes, ...]]:
+        """The side values of the tiles with index `oldest` to `last`, in order of time."""
+        begin, end = self._closed(oldest, last)
+        return [*self.closed_sides[begin:end], *([self.open_sides] if oldest <= self.newest <= last else [])]
+
+    def _closed(self, oldest: int, last: int) -> tuple[int, int]:
+        """Where the closed tiles with index `oldest` to `last` begin and end."""
+        n = len(self.ages)
+        if not n or oldest >= self.newest:
+            return 0, 0
+        begin = n - int(self.ages.searchsorted(min(self.newest - oldest, _LOW), "right"))
+        return begin, n - int(self.ages.searchsorted(min(max(self.newest - last, 0), _LOW)))
 
     def select(self, oldest: int, last: int) -> Matrix:
         """The tiles with index `oldest` to `last`, in order of time."""
-        n, begin, end = len(self.ages), 0, 0
-        if n and oldest < self.newest:
-            begin = n - int(self.ages.searchsorted(min(self.newest - oldest, _LOW), "right"))
-            end = n - int(self.ages.searchsorted(min(max(self.newest - last, 0), _LOW)))
+        begin, end = self._closed(oldest, last)
         is_open = oldest <= self.newest <= last
         tiles = np.empty((max(end - begin, 0) + is_open, len(self.slots)))
         if is_open:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tidemill.declarations import Feature, FeatureView
 from tidemill.declarations.aggregations import Value
@@ -54,17 +54,19 @@ class _Read(NamedTuple):
     hold times that are handed over as ages."""
 
     feature: int
-    read: Callable[..., Value]
+    read: Callable[..., Any]
     places: list[int]
     as_ages: bool
 
 
 class _Merged(NamedTuple):
-    """One window and the features read from it. `resolution`: where its tiles stand among those of other lengths."""
+    """One window and the features read from it: `numbers` from the tile's numbers alone, `others` also from its side values, or lists.
+    `resolution`: where its tiles stand among those of other lengths."""
 
     resolution: int
     window: Window
-    reads: list[_Read]
+    numbers: list[_Read]
+    others: list[_Read]
 
 
 class _Resolution:
@@ -112,8 +114,8 @@ class ViewKernel:
         return self.packing.new()
 
     def _share(self, grid: Grid) -> None:
-        """Events in one tile of `grid` share the tiles of every length, so that they are folded into all of them at once."""
-        self._shared_ms, self._shared_origin_ms = grid.tile_ms, grid.origin_ms
+        """Events in one tile of `grid`, whose origin is 0, share the tiles of every length, so that they are folded into all of them at once."""
+        self._shared_ms = grid.tile_ms
 
     def _plan_reads(self, features: Sequence[Feature]) -> list[_Merged]:
         plan: dict[Window, _Merged] = {}
@@ -122,8 +124,9 @@ class ViewKernel:
             r, aggregation = grids.index(feature.window.grid), feature.aggregation
             layout = self.resolutions[r].layout
             places = [place for slot in aggregation.slots for place in layout.places(slot)]
-            merged = plan.setdefault(feature.window, _Merged(r, feature.window, []))
-            merged.reads.append(_Read(i, aggregation.read, places, aggregation.as_ages))
+            merged = plan.setdefault(feature.window, _Merged(r, feature.window, [], []))
+            plain = not aggregation.gives_list and max(places) < layout.width
+            (merged.numbers if plain else merged.others).append(_Read(i, aggregation.read, places, aggregation.as_ages))
         return list(plan.values())
 
     @property
@@ -133,7 +136,9 @@ class ViewKernel:
         It is stored beside every partition and every model, so its form is fixed, whatever the classes it speaks of are called here.
         """
         view = self.view
-        tiles = ", ".join(f"({res.grid.written_ms}, {res.kept_tiles}, {_slots_text(res.layout.slots + res.layout.sides)})" for res in self.resolutions)
+        tiles = ", ".join(
+            f"({res.grid.written_ms}, {res.kept_tiles}, {_slots_text(res.layout.slots + res.layout.sides)})" for res in self.resolutions
+        )
         return f"[{view.source.name!r}, {view.key.field!r}, [{tiles}], {view.dedupe}, {view.ahead_ms}, {FORMAT}]"
 
     def _fingerprint(self) -> str:
@@ -151,8 +156,8 @@ class ViewKernel:
             if _holds(ids, digest):
                 return Applied.DUPLICATE
             state.ids = (ids if len(ids) < ID_BYTES * self.view.dedupe else ids[ID_BYTES:]) + digest
-        origin_ms, shared_ms = self._shared_origin_ms, self._shared_ms
-        if (time_ms - origin_ms) // shared_ms == (newest - origin_ms) // shared_ms:  # every open tile is that of this event
+        shared_ms = self._shared_ms
+        if time_ms // shared_ms == newest // shared_ms:  # every open tile is that of this event
             self._fold_open(head, time_ms, values)
         else:
             self._fold_tiles(state, newest, time_ms, values)
@@ -213,21 +218,24 @@ class ViewKernel:
     def _merge(self, newest: int, passed: int, tiles: Sequence[TileRows], time_ms: int) -> Reading:
         values, complete, lists = [math.nan] * len(self.view.served), [True] * len(self.view.served), dict[int, list[float]]()
         least_age_ms = 0.0 if self._waits else -math.inf  # an event whose tile has begun but whose own time has not
-        for r, window, reads in self._plan:
+        for r, window, reads, others in self._plan:
             resolution, rows = self.resolutions[r], tiles[r]
             first, last, whole = window.at(time_ms, newest, rows.newest - resolution.kept_tiles)
-            numbers = resolution.layout.merge(rows.select(first, last))
-            held: Sequence[Held] = numbers
+            merged = resolution.layout.merge(rows.select(first, last))
             for i, read, places, as_ages in reads:
                 if as_ages:
-                    value = read(*[max(time_ms - numbers[place], least_age_ms) for place in places])
+                    values[i] = read(*[max(time_ms - merged[place], least_age_ms) for place in places])
                 else:
-                    value = read(*[held[place] for place in places])
-                if isinstance(value, list):
-                    lists[i] = value
-                else:
-                    values[i] = value
+                    values[i] = read(*[merged[place] for place in places])
                 complete[i] = whole
+            if others:
+                held = [*merged, *resolution.layout.merge_sides(rows.select_sides(first, last))]
+                for i, other, places, _ in others:
+                    complete[i], value = whole, other(*[held[place] for place in places])
+                    if isinstance(value, list):
+                        lists[i] = value
+                    else:
+                        values[i] = value
         seen = self._newest_by(time_ms, passed, tiles[0]) if self._waits and newest > time_ms else newest
         return Reading(values, seen, complete, lists)
 
@@ -238,9 +246,9 @@ class ViewKernel:
 
 
 def _shared_grid(grids: Sequence[Grid]) -> Grid:
-    """A grid whose tiles each lie within one tile of every grid."""
+    """A grid with origin 0 whose tiles each lie within one tile of every grid."""
     finest = min(grids, key=lambda grid: grid.tile_ms)
-    return finest if all(finest.divides(grid) for grid in grids) else EACH_MS
+    return finest if not finest.origin_ms and all(finest.divides(grid) for grid in grids) else EACH_MS
 
 
 def _slots_text(slots: Sequence[Slot]) -> str:

@@ -156,7 +156,7 @@ def _features(
     shown = []
     for i, feature in enumerate(view.served):
         covered = feature.window.at(time_ms, time_ms, 0)
-        used = sum(tile.grid == feature.window.grid and covered.first <= tile.number <= covered.last for tile in tiles)
+        used = sum(tile.grid == feature.window.grid and covered[0] <= tile.number <= covered[1] for tile in tiles)
         shown.append(FeatureShown(feature.name, *_value(here, i), *_value(there, i), feature.window, covered, used))
     return shown
 
