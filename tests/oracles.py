@@ -13,6 +13,9 @@ from typing import Any, TypeVar
 
 from tidemill.declarations import Feature
 from tidemill.declarations.aggregations import Age, Aggregation, Count, Last, Max, Mean, Min, Rate, Std, Sum, Value
+from tidemill.declarations.distinct import Distinct
+from tidemill.declarations.first import First
+from tidemill.declarations.last_k import LastK
 
 Events = Sequence[tuple[int, Any]]
 """(time_ms, column value or None) of each event, in order of arrival."""
@@ -107,3 +110,19 @@ def _last(_: Last, events: Events, __: int) -> float:
 def _age(aggregation: Age, events: Events, time_ms: int) -> float:
     times = [time for time, value in events if aggregation.column is None or value is not None]
     return (time_ms - max(times)) / 1000 if times else math.nan
+
+
+@_of(First)
+def _first(_: First, events: Events, __: int) -> float:
+    known = _by_time(events)
+    return float(known[0][1]) if known else math.nan
+
+
+@_of(LastK)
+def _last_k(aggregation: LastK, events: Events, _: int) -> Value:
+    return [float(value) for _, value in _by_time(events)[-aggregation.n :]] or math.nan
+
+
+@_of(Distinct)
+def _distinct(_: Distinct, events: Events, __: int) -> float:
+    return float(len(set(_present(events))))

@@ -41,6 +41,11 @@ class Aggregation(ABC):
         return tuple(Slot(kind, self.column) for kind in self.kinds)
 
     @property
+    def mistake(self) -> str:
+        """What is wrong with its own arguments ("": nothing)."""
+        return ""
+
+    @property
     def takes_text(self) -> bool:
         """Whether its column may be a text field."""
         return all("text" in slot.kind.reads or not slot.kind.sees_value for slot in self.slots)

@@ -10,6 +10,7 @@ from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.checks import check_partitions, duration_ms, where_declared
 from tidemill.declarations.events import Event
 from tidemill.declarations.expressions import Column, parse_column
+from tidemill.declarations.slots import SideKind
 from tidemill.declarations.windows import FOREVER, LIFETIME, Grid, Lifetime, Window, sliding
 from tidemill.durations import format_ms, parse_ms
 from tidemill.errors import DeclarationError
@@ -17,6 +18,7 @@ from tidemill.names import LogName, check_name, log_name
 
 _LADDER_MS = tuple(parse_ms(text) for text in ("5m", "15m", "1h", "6h", "1d"))
 _MOST_TILES = 168  # a window is cut into at most this many tiles unless told otherwise: 7 days of 1 h
+_SIDE_LIMIT = 8 << 20  # bytes of lists and sketches of one entity at worst: a value is written whole
 _TILES_LIMIT = 10_000  # and never into more than this: every one is stored for every entity, and merged in every request
 
 
@@ -104,6 +106,7 @@ class FeatureView:
         if self.ahead is not None:
             self._check_ahead(self.ahead)
         duration_ms(self, "tile", self.tile)
+        self._check_sides()
         self._check_case()
         for window in self.tiles:
             if window not in self.windows and not any(window in (aggregation.windows or ()) for aggregation in self.features):
@@ -142,6 +145,17 @@ class FeatureView:
         """Some of the view's features, as the input of a model."""
         return Selection(self, tuple(names), where=where_declared())
 
+    def _check_sides(self) -> None:
+        most = 0
+        for grid in {feature.window.grid for feature in self.served}:
+            features = [feature for feature in self.served if feature.window.grid == grid]
+            slots = {slot for feature in features for slot in feature.aggregation.slots}
+            tiles = 1 + grid.tiles(max(feature.window.reach_ms for feature in features) + (self.ahead_ms or 0))
+            most += tiles * sum(slot.kind.most_bytes for slot in slots if isinstance(slot.kind, SideKind))
+        if most > _SIDE_LIMIT:
+            message = f"lists and sketches of one entity could take {most / 2**20:.0f} MiB, more than {_SIDE_LIMIT >> 20}"
+            self._fail("features", message, "choose longer tiles, fewer windows or shorter lists")
+
     def _check_case(self) -> None:
         if len({name.casefold() for name in self.value_fields}) < len(self.value_fields):
             names = ", ".join(self.value_fields)
@@ -166,6 +180,8 @@ class FeatureView:
             if not isinstance(aggregation, Aggregation):
                 self._fail("features", f"{aggregation!r} is not an aggregate", 'write count(), mean("field"), ...')
             text = aggregation.column
+            if aggregation.mistake:
+                self._fail("features", f"{aggregation.word}({text!r}): {aggregation.mistake}", "correct the argument")
             if text is None:
                 if aggregation.needs_column:
                     self._fail("features", f"{aggregation.word}() needs a field", f'write {aggregation.word}("field")')

@@ -41,9 +41,10 @@ class EntityState:
 
     `changed`: rows changed since the value was last written, by length and place (None: the whole value has to be written);
     `length`: how long the written value is. `rows_crc`: of all rows (None: not known).
+    `sides`: the side values of the closed tiles of each length, where a view has some.
     """
 
-    __slots__ = ("changed", "head", "ids", "length", "rows", "rows_crc")
+    __slots__ = ("changed", "head", "ids", "length", "rows", "rows_crc", "sides")
 
     head: list[Any]
     ids: bytes
@@ -51,6 +52,7 @@ class EntityState:
     rows_crc: int | None
     changed: list[tuple[int, int]] | None
     length: int
+    sides: list[list[tuple[bytes, ...]]]
 
     @property
     def newest(self) -> int:
@@ -127,9 +129,10 @@ class _Length:
 
 class Packing:
     """Packs the states of one view. `lengths`: of each length of tiles the grid, how many numbers a tile has, and tiles kept.
-    `waits`: whether events may wait for their time."""
+    `waits`: whether events may wait for their time. `side_values`: how many places at the end of a head are for side values, which are
+    none of the value (side.py)."""
 
-    def __init__(self, view: str, lengths: Sequence[tuple[Grid, int, int]], waits: bool = False) -> None:
+    def __init__(self, view: str, lengths: Sequence[tuple[Grid, int, int]], waits: bool = False, side_values: int = 0) -> None:
         self._view = view
         self._waits = waits
         n = len(lengths)
@@ -140,10 +143,10 @@ class Packing:
         for r, (grid, width, kept) in enumerate(lengths):
             self._lengths.append(_Length(grid, width, kept, first, self._count + r, self._capacity + r))
             first += width
-        self._head = struct.Struct(f"<qBB{'q' * waits}{2 * n}H{first - self._slots}d")
+        self._head = struct.Struct(f"<qBB{'q' * waits}{2 * n}H{first - self._slots}d{'0s' * side_values}")
         self._sizes = [length.size for length in self._lengths]
         self._no_rows = [_NO_ROWS] * n
-        self._new = [NEVER, FORMAT, 0, *[NEVER] * waits, *[0] * 2 * n, *[0.0] * (first - self._slots)]
+        self._new = [NEVER, FORMAT, 0, *[NEVER] * waits, *[0] * 2 * n, *[0.0] * (first - self._slots), *[b""] * side_values]
 
     def new(self) -> EntityState:
         """The state of an entity that has seen nothing."""
@@ -159,6 +162,10 @@ class Packing:
     def first(self, r: int) -> int:
         """Where in a head the slots of the open tile of a length begin."""
         return self._lengths[r].first
+
+    def first_side(self, r: int) -> int:
+        """Where in a head the side values of the open tile of a length would begin."""
+        return len(self._new)
 
     def open(self, state: EntityState, r: int, closed: int, index: int, slots: list[float]) -> None:
         """Closes the open tile of a length, `closed`, and opens a newer one, with these slots; the time of its event is still to be noted."""

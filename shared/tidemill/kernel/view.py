@@ -17,6 +17,7 @@ from tidemill.declarations.aggregations import Value
 from tidemill.declarations.slots import NewestTime, Slot
 from tidemill.declarations.windows import EACH_MS, Grid, Window, horizon_ms
 from tidemill.kernel.packed import FORMAT, ID_BYTES, NEVER, NEWEST, PASSED, EntityState, Packing, TileRows
+from tidemill.kernel.side import SidePacking
 from tidemill.kernel.tiles import Held, Open, TileLayout, compile_fold
 
 
@@ -97,8 +98,10 @@ class ViewKernel:
             _Resolution(grid, by_grid[grid], view, [_ANY_TIME] if self._waits and not i else []) for i, grid in enumerate(grids)
         ]
         self.horizon_ms = horizon_ms((feature.window for feature in view.served), view.ahead_ms or 0)
-        self.packing = Packing(view.name, [(res.grid, res.layout.width, res.kept_tiles) for res in self.resolutions], self._waits)
-        tiles = [Open(res.layout, self.packing.first(r), 0) for r, res in enumerate(self.resolutions)]
+        lengths = [(res.grid, res.layout.width, res.kept_tiles) for res in self.resolutions]
+        sides = [len(res.layout.sides) for res in self.resolutions]
+        self.packing = SidePacking(view.name, lengths, sides, self._waits) if any(sides) else Packing(view.name, lengths, self._waits)
+        tiles = [Open(res.layout, self.packing.first(r), self.packing.first_side(r)) for r, res in enumerate(self.resolutions)]
         self._folds = [
             (r, res.grid.tile_ms, res.grid.origin_ms, compile_fold([tiles[r]], view.columns)) for r, res in enumerate(self.resolutions)
         ]

@@ -67,9 +67,9 @@ def tiles_of(kernel: ViewKernel, state: EntityState) -> dict[Tile, dict[str, flo
     found: dict[Tile, dict[str, float | str]] = {}
     for resolution, tiles in zip(kernel.resolutions, kernel.packing.view(state), strict=True):
         grid, show = resolution.grid, resolution.layout.show
-        for age, slots in zip(tiles.ages[::-1].tolist(), tiles.closed.tolist(), strict=True):
-            found[Tile(grid, tiles.newest - age)] = show(slots)
-        found[Tile(grid, tiles.newest)] = show(tiles.slots)
+        for i, (age, slots) in enumerate(zip(tiles.ages[::-1].tolist(), tiles.closed.tolist(), strict=True)):
+            found[Tile(grid, tiles.newest - age)] = show([*slots, *(tiles.closed_sides[i] if tiles.closed_sides else ())])
+        found[Tile(grid, tiles.newest)] = show([*tiles.slots, *tiles.open_sides])
     return found
 
 
