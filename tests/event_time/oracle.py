@@ -90,4 +90,4 @@ class Naive:
 
 
 def _column(feature: Feature, event: Told) -> Any:
-    return 1 if feature.aggregation.column is None else event.x
+    return 1 if feature.aggregation.column is None else getattr(event, feature.aggregation.column)

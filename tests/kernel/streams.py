@@ -13,6 +13,7 @@ from tidemill import Event, FeatureView
 from tidemill.declarations import Feature
 from tidemill.declarations.aggregations import Aggregation, Value
 from tidemill.declarations.last_k import LastK
+from tidemill.declarations.slots import SideKind
 from tidemill.declarations.windows import LIFETIME
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import ViewKernel
@@ -68,6 +69,12 @@ def view_of(features: Sequence[Aggregation], tiles: tuple[str, dict[str, str]] =
 def everything() -> ViewKernel:
     """The kernel of a view with every aggregation over every column."""
     return ViewKernel(view_of([feature for kind in aggregation_kinds() for feature in features_of(kind)]))
+
+
+def numbers() -> ViewKernel:
+    """The kernel of a view with every aggregation whose tiles are numbers alone, so that its values are patched."""
+    features = [feature for kind in aggregation_kinds() for feature in features_of(kind)]
+    return ViewKernel(view_of([f for f in features if not any(isinstance(slot.kind, SideKind) for slot in f.slots)]))
 
 
 def column_value(column: str | None, values: Values) -> float | str | None:

@@ -53,7 +53,7 @@ def logs(draw: st.DrawFn) -> list[Sent]:
 
 def sent(key: bytes, event: Happening, source: tuple[int, int]) -> Sent:
     """A record as ingestion makes it."""
-    values: dict[str, Any] = {"x": event.values.x, "y": event.values.y, "flag": event.values.flag}
+    values: dict[str, Any] = {"x": event.values.x, "y": event.values.y, "flag": event.values.flag, "word": event.values.word}
     record = ViewRecord(time=event.time_ms, known=event.time_ms + 5, source=source, values=values, id=event.id)
     return Sent(key, encode(record), event, source)
 

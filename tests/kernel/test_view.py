@@ -21,6 +21,7 @@ from tests.kernel.streams import (
     Values,
     everything,
     fold_all,
+    numbers,
     streams,
     view_of,
 )
@@ -34,6 +35,7 @@ from tidemill.kernel.packed import ID_BYTES, EntityState, Patch
 from tidemill.kernel.view import Applied, ViewKernel, _holds
 
 KERNEL = everything()
+NUMBERS = numbers()
 HORIZON_MS = 60 * MINUTE_MS
 SUMMED = ("sum", "m2")
 
@@ -43,9 +45,9 @@ def at(time_ms: int, x: float | None = 1.0, event_id: str | None = None) -> Happ
     return Happening(time_ms, event_id, Values(x, 1, True))
 
 
-def apply(state: EntityState, event: Happening) -> Applied:
-    """Folds one event with the kernel of everything."""
-    return KERNEL.apply(state, event.time_ms, event.id, event.values)
+def apply(state: EntityState, event: Happening, kernel: ViewKernel = KERNEL) -> Applied:
+    """Folds one event, with the kernel of everything unless told otherwise."""
+    return kernel.apply(state, event.time_ms, event.id, event.values)
 
 
 @given(streams(), st.data())
@@ -144,17 +146,17 @@ def stored_limit(kernel: ViewKernel) -> int:
 
 def in_reach(state: EntityState) -> list[int]:
     """How many closed tiles of each length a window can still reach."""
-    kept = [resolution.kept_tiles for resolution in KERNEL.resolutions]
-    return [int((tiles.ages <= most).sum()) for tiles, most in zip(KERNEL.packing.view(state), kept, strict=True)]
+    kept = [resolution.kept_tiles for resolution in NUMBERS.resolutions]
+    return [int((tiles.ages <= most).sum()) for tiles, most in zip(NUMBERS.packing.view(state), kept, strict=True)]
 
 
 @given(streams(max_size=40))
 def test_tiles_that_no_window_reaches_are_dropped(events: list[Happening]) -> None:
     """However long the stream, a value holds hardly more tiles than the windows at its newest event can reach."""
-    state, limit = KERNEL.new_state(), stored_limit(KERNEL)
+    state, limit = NUMBERS.new_state(), stored_limit(NUMBERS)
     for event in events:
-        apply(state, event)
-        assert len(KERNEL.encode(state)) <= limit
+        apply(state, event, NUMBERS)
+        assert len(NUMBERS.encode(state)) <= limit
 
 
 def test_a_steady_stream_keeps_exactly_what_windows_reach() -> None:
@@ -162,15 +164,15 @@ def test_a_steady_stream_keeps_exactly_what_windows_reach() -> None:
 
     An event in reach of the hour's tiles but not of the minutes' is folded where it counts and left out where it does not.
     """
-    state = fold_all(KERNEL, [at(START_MS + i * MINUTE_MS) for i in range(180)])
-    assert in_reach(state) == [resolution.kept_tiles for resolution in KERNEL.resolutions]
-    length = len(KERNEL.encode(state))
-    assert length <= stored_limit(KERNEL)
-    before = KERNEL.read(KERNEL.encode(state), state.newest)
-    assert apply(state, at(state.newest - 30 * MINUTE_MS)) is Applied.CORRECTED
-    assert len(KERNEL.encode(state)) == length
-    after = KERNEL.read(KERNEL.encode(state), state.newest)
-    changed = [i for i, feature in enumerate(KERNEL.view.served) if feature.name.startswith("count_0")]
+    state = fold_all(NUMBERS, [at(START_MS + i * MINUTE_MS) for i in range(180)])
+    assert in_reach(state) == [resolution.kept_tiles for resolution in NUMBERS.resolutions]
+    length = len(NUMBERS.encode(state))
+    assert length <= stored_limit(NUMBERS)
+    before = NUMBERS.read(NUMBERS.encode(state), state.newest)
+    assert apply(state, at(state.newest - 30 * MINUTE_MS), NUMBERS) is Applied.CORRECTED
+    assert len(NUMBERS.encode(state)) == length
+    after = NUMBERS.read(NUMBERS.encode(state), state.newest)
+    changed = [i for i, feature in enumerate(NUMBERS.view.served) if feature.name.startswith("count_0")]
     assert [after.values[i] - before.values[i] for i in changed] == [0.0, 0.0, 0.0, 1.0, 1.0]
 
 
@@ -179,15 +181,15 @@ def test_pieces_make_the_whole(events: list[Happening], data: st.DataObject) -> 
     """What is written after each batch, whole or in pieces, leaves the store with exactly the encoded state."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packed, "PATCH_BYTES", 0)
-        state, stored, pieces = KERNEL.new_state(), b"", 0
+        state, stored, pieces = NUMBERS.new_state(), b"", 0
         for event in events:
-            apply(state, event)
+            apply(state, event, NUMBERS)
             if data.draw(st.booleans()):
-                written = KERNEL.write(state)
+                written = NUMBERS.write(state)
                 stored, pieces = (patched(stored, written), pieces + 1) if isinstance(written, Patch) else (written, pieces)
-                assert stored == KERNEL.encode(state)
+                assert stored == NUMBERS.encode(state)
                 if data.draw(st.booleans()):
-                    state = KERNEL.decode(stored)
+                    state = NUMBERS.decode(stored)
 
 
 def patched(stored: bytes, patch: Patch) -> bytes:
@@ -219,12 +221,12 @@ def test_a_long_value_is_changed_in_short_pieces() -> None:
 
 def test_a_long_silence_leaves_one_tile() -> None:
     """After a gap longer than every window only the newest tile of each length is left, and the life's tile goes on."""
-    first = len(KERNEL.encode(fold_all(KERNEL, [at(START_MS)])))
+    first = len(NUMBERS.encode(fold_all(NUMBERS, [at(START_MS)])))
     events = [at(START_MS + i * MINUTE_MS) for i in range(60)]
-    assert len(KERNEL.encode(fold_all(KERNEL, events))) > 2 * first
-    stored = KERNEL.encode(fold_all(KERNEL, [*events, at(START_MS + 10**9, 5.0)]))
+    assert len(NUMBERS.encode(fold_all(NUMBERS, events))) > 2 * first
+    stored = NUMBERS.encode(fold_all(NUMBERS, [*events, at(START_MS + 10**9, 5.0)]))
     assert len(stored) == first
-    values = dict(zip((feature.name for feature in KERNEL.view.served), KERNEL.read(stored, START_MS + 10**9).values, strict=True))
+    values = dict(zip((feature.name for feature in NUMBERS.view.served), NUMBERS.read(stored, START_MS + 10**9).values, strict=True))
     assert (values["count_0_1h"], values["count_0"], values["max_1_1h"], values["min_0"]) == (1.0, 61.0, 1.0, 1.0)
 
 

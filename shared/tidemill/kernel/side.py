@@ -14,7 +14,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, islice, pairwise
+from operator import mul
 
 from tidemill.declarations.windows import Grid
 from tidemill.errors import CorruptState
@@ -128,17 +129,17 @@ class SidePacking(Packing):
 
     def _take_out(self, value: bytes, part: int, head: Sequence[int]) -> list[Taken]:
         """For each length the side values of the open tile, and those of the closed ones."""
-        counts = [n * (1 + head[self._count + r]) for r, n in enumerate(self._sides)]
-        sizes = struct.unpack_from(f"<{sum(counts)}H", value, _FRAME.size) if 2 * sum(counts) <= part else ()
+        tiles = [1 + head[self._count + r] for r in range(len(self._sides))]
+        values_in_all = sum(map(mul, self._sides, tiles))
+        sizes = struct.unpack_from(f"<{values_in_all}H", value, _FRAME.size) if 2 * values_in_all <= part else ()
         if 2 * len(sizes) + sum(sizes) != part:
             raise CorruptState(f"view {self._view!r}: a stored value has not the side values of its tiles")
         ends = accumulate(sizes, initial=_FRAME.size + 2 * len(sizes))
         values = iter([value[start:end] for start, end in pairwise(ends)])
         taken: list[Taken] = []
-        for n, count in zip(self._sides, counts, strict=True):
-            of_length = [next(values) for _ in range(count)]
-            tiles: list[tuple[bytes, ...]] = [tuple(of_length[i : i + n]) for i in range(0, count, n)]
-            taken.append((tiles[0], tiles[1:]) if n else ((), [()] * head[self._count + len(taken)]))
+        for n, count in zip(self._sides, tiles, strict=True):
+            opened, *closed = [tuple(islice(values, n)) for _ in range(count)]
+            taken.append((opened, closed))
         return taken
 
     def read(self, value: bytes) -> tuple[int, int, list[TileRows]]:
