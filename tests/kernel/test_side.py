@@ -19,6 +19,7 @@ from tidemill.kernel.packed import Packing
 from tidemill.kernel.served import serve
 from tidemill.kernel.side import SidePacking
 from tidemill.kernel.view import ViewKernel
+from tidemill.proof.counterexample import differences
 
 ONLY_SIDES = ViewKernel(FeatureView("sides", EVENT, "who", [distinct("word"), last_k("x", 2)], windows=["5m"], tile="1m", dedupe=2))
 MIXED = ViewKernel(
@@ -166,6 +167,15 @@ def test_a_sketch_errs_as_stated(many: int) -> None:
         errors.append(count_of(held) / many - 1.0)
     assert max(map(abs, errors)) < 4 * STANDARD_ERROR
     assert math.sqrt(sum(error**2 for error in errors) / len(errors)) < 1.5 * STANDARD_ERROR
+
+
+def test_the_audit_names_the_side_value_that_differs() -> None:
+    """Tile by tile, the values of a list and the digest of a count, in the open tile and in closed ones."""
+    one, other = ([at(0, 1.0, "a"), at(1, 2.0, word), at(2, x, "c")] for word, x in (("b", 3.0), ("B", 4.0)))
+    found = differences(ONLY_SIDES, *(ONLY_SIDES.encode(fold_all(ONLY_SIDES, events)) for events in (one, other)))
+    shown = [(item.tile.text if item.tile else "", item.slot, item.stored, item.expected) for item in found]
+    assert ("lifetime", "last_k 2(x)", "2.0, 3.0", "2.0, 4.0") in shown
+    assert [slot for place, slot, _, _ in shown if place.startswith("1 min")] == ["distinct(word)"]
 
 
 def test_hashes_are_the_same_for_ever() -> None:
