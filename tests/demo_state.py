@@ -21,7 +21,7 @@ from tidemill.kernel.fold import LogEntry, PartitionFold, empty_fence, entry_dec
 from tidemill.kernel.keys import entity_key
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import Artifact, GoldenRow, Manifest, ModelInput, Output, Parity, input_of, save_artifact
+from tidemill.models.artifact import Artifact, GoldenRow, Manifest, ModelInput, Output, Parity, inputs_of, save_artifact
 from tidemill.models.engine import Engine
 from tidemill.online.keys import fence_key, state_key
 from tidemill.records import DeploymentRecord, ViewRecord, encode
@@ -134,9 +134,7 @@ def trained(model: Model, version: str = "v1", seed: int = 0) -> Artifact:
 
 
 def _inputs(model: Model) -> list[ModelInput]:
-    requests = [input_of(request, PAYMENTS if request.type is str else []) for request in model.requests]
-    features = model.input_names[: len(model.input_names) - len(requests)]
-    return [ModelInput(name, "feature") for name in features] + requests
+    return inputs_of(model.plan, {request.name: PAYMENTS for request in model.requests if request.type is str})
 
 
 def saved(offline_root: str, artifact: Artifact) -> DeploymentRecord:

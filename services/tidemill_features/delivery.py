@@ -8,7 +8,7 @@ that is away only means that nothing is delivered meanwhile.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from aiokafka.errors import KafkaError
 from faust.types import TP
@@ -16,6 +16,7 @@ from faust.types import TP
 from tidemill.errors import StoreError, Unavailable
 from tidemill.runtime import metrics
 from tidemill.runtime.logs import get_logger
+from tidemill.streams.dead_letters import SourceRecord
 
 log = get_logger(__name__)
 
@@ -33,12 +34,24 @@ class Chain:
         self.broken = False
 
 
+class FetchedRecord(SourceRecord, Protocol):
+    """A record that says where it was read."""
+
+    @property
+    def topic(self) -> str:
+        """The topic."""
+
+    @property
+    def partition(self) -> int:
+        """Its partition."""
+
+
 class Slice(NamedTuple):
     """Consecutive records of one partition from offset `start` on, none missing; at least one."""
 
     chain: Chain
     start: int
-    records: Sequence[Any]
+    records: Sequence[SourceRecord]
 
 
 Held = Callable[[Collection[TP]], Awaitable[Mapping[TP, range]]]
@@ -58,7 +71,7 @@ class Log(Protocol):
     async def seek_all(self, positions: Mapping[TP, int]) -> None:
         """Go on with these offsets."""
 
-    async def fetch(self, partitions: set[TP], wait_seconds: float) -> Mapping[TP, Sequence[Any]]:
+    async def fetch(self, partitions: set[TP], wait_seconds: float) -> Mapping[TP, Sequence[FetchedRecord]]:
         """What has come for these partitions, in order of their offsets."""
 
 
@@ -126,7 +139,7 @@ class Delivery:
             self.done[tp] = piece.start + len(piece.records)
 
 
-def _slices(chain: Chain, records: Sequence[Any]) -> Iterator[Slice]:
+def _slices(chain: Chain, records: Sequence[FetchedRecord]) -> Iterator[Slice]:
     """Cut fetched records into slices that continue the chain; break it when they do not."""
     for i in range(0, len(records), SLICE_RECORDS):
         if chain.broken:

@@ -7,7 +7,7 @@ thrown away whole and another one starts from the store's fence. So a fold that 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,6 +16,7 @@ from tidemill.kernel.fences import Fence
 from tidemill.kernel.fold import LogEntry, PartitionFold, Progress, empty_fence, entities_of
 from tidemill.kernel.packed import EntityState, Patch
 from tidemill.kernel.view import ViewKernel
+from tidemill.records import KafkaRecord
 
 _STATE_BYTES, _ENTRY_BYTES = 1_000, 200  # what an entity takes beside its value, roughly: taken apart, and as it is stored
 
@@ -40,7 +41,14 @@ class Partition:
     Raises CorruptState, TopicMismatch, and Rebuilding while `tidemill rebuild` writes the partition.
     """
 
-    def __init__(self, kernel: ViewKernel, decode: Callable[..., LogEntry], number: int, stored: bytes | None, log_end: int = 0) -> None:
+    def __init__(
+        self,
+        kernel: ViewKernel,
+        decode: Callable[[int, bytes | None, bytes | None], LogEntry],
+        number: int,
+        stored: bytes | None,
+        log_end: int = 0,
+    ) -> None:
         self.where = f"view {kernel.view.name!r} partition {number}"
         self._kernel = kernel
         self._decode = decode
@@ -72,7 +80,7 @@ class Partition:
         self._from = max(self.next - 1, log.start)
         return self._from
 
-    def accept(self, start: int, records: Sequence[Any]) -> list[LogEntry]:
+    def accept(self, start: int, records: Sequence[KafkaRecord]) -> list[LogEntry]:
         """The entries of a slice that are still to be folded.
 
         Raises FenceConflict when it does not follow, TopicRecreated when the last record applied is another than the fence remembers.

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tidemill.clock import now_ms
+from tidemill.declarations.models import FeatureInput
 from tidemill.errors import BadRequest, Rebuilding, TidemillError
 from tidemill.kernel.served import Served, serve
 from tidemill.kernel.view import ViewKernel
@@ -151,11 +152,12 @@ def _record(version: LoadedVersion, instance: Instance, vector: Vector, output: 
 
 def _features_shown(inputs: ModelInputs, served: Sequence[Served], instance: Instance) -> dict[str, FeatureShown]:
     shown = {}
-    for name, (view, place) in zip(inputs.names, inputs.places, strict=False):  # features come first among the inputs
-        of_view = served[view]
-        age = None if of_view.newest_ms is None else (instance.time_ms - of_view.newest_ms) / 1000
-        shown[name] = FeatureShown(of_view.values[place], of_view.statuses[place], age)
-    for name in inputs.names[len(inputs.places) :]:
-        value = instance.given[name]
-        shown[name] = FeatureShown(value, "NULL_VALUE" if value is None else "PRESENT", None)
+    for column in inputs.plan:
+        if isinstance(column, FeatureInput):
+            of_view = served[column.view]
+            age = None if of_view.newest_ms is None else (instance.time_ms - of_view.newest_ms) / 1000
+            shown[column.name] = FeatureShown(of_view.values[column.feature], of_view.statuses[column.feature], age)
+        else:
+            value = instance.given[column.name]
+            shown[column.name] = FeatureShown(value, "NULL_VALUE" if value is None else "PRESENT", None)
     return shown

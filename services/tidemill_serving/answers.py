@@ -54,7 +54,7 @@ def answer_body(query: Query, served: Mapping[tuple[int, bytes | None], Served],
     times = [[_EPOCH if item.newest_ms is None else rfc3339(item.newest_ms) for item in items] for items in by_view]
     for _, view, feature in query.plan.columns:
         items = by_view[view]
-        results.append(Column([items[row].values[feature] for row in rows], [items[row].statuses[feature] for row in rows], times[view]))
+        results.append(Column([items[row].value(feature) for row in rows], [items[row].statuses[feature] for row in rows], times[view]))
     names = [*query.plan.join_keys, *(column.name for column in query.plan.columns)]
     return _encode(FeatureAnswer(results, Metadata(names, rebuilding)))
 

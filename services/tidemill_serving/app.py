@@ -85,10 +85,10 @@ def describe(project: Project) -> dict[str, Any]:
             "features": [
                 {
                     "name": feature.name,
-                    "type": "float",
+                    "type": "list" if feature.aggregation.gives_list else "float",
                     "aggregate": feature.aggregation.word,
                     "column": feature.aggregation.column,
-                    "window_ms": feature.window_ms,
+                    "window_ms": feature.window.written_ms,
                 }
                 for feature in view.served
             ],

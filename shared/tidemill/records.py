@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from math import fsum
 from types import NoneType
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import msgspec
 
@@ -57,6 +57,47 @@ def since_of(key: bytes) -> int | None:
     """The moment that a record without a usable value tells; None when it is any other."""
     digits = key.removeprefix(_SINCE)
     return int(digits) if key.startswith(_SINCE) and digits.isdigit() and len(digits) < 17 else None
+
+
+class ViewEvent(Protocol):
+    """A view record as the fold takes it, whoever made it: `values` has one attribute per field the view folds, null being None. The rest is as
+    in ViewRecord."""
+
+    @property
+    def time(self) -> int:
+        """When it happened, in ms."""
+
+    @property
+    def known(self) -> int:
+        """When it was published, in ms."""
+
+    @property
+    def source(self) -> tuple[int, int]:
+        """Partition and offset on the application's topic."""
+
+    @property
+    def values(self) -> object:
+        """The fields."""
+
+    @property
+    def id(self) -> str | None:
+        """What its publisher calls it."""
+
+
+class KafkaRecord(Protocol):
+    """A consumed record, as far as anyone looks who needs no more than its place and its bytes."""
+
+    @property
+    def offset(self) -> int:
+        """Where it stands in its partition."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Its key."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Its value."""
 
 
 class RequestRecord(Record, frozen=True):
@@ -278,7 +319,7 @@ def decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
 _ANY_VIEW = decoder(ViewRecord)
 
 
-def view_decoder(fields: dict[str, Any]) -> msgspec.json.Decoder[Any]:
+def view_decoder(fields: dict[str, Any]) -> msgspec.json.Decoder[ViewEvent]:
     """A decoder of view records whose `values` have one attribute per field of the view.
 
     `fields`: name -> type as declared (`float`, `str | None`, ...); one that may be null may be left out, the others must be there.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import tidemill
-from tidemill import Entity, Event, FeatureView, Model, Outcome, Recording, Request, count, last, max, mean, rate
+from tidemill import Entity, Event, FeatureView, Model, Outcome, Recording, Request, count, distinct, last, last_k, max, mean, rate
 from tidemill.declarations import Selection
 from tidemill.declarations.aggregations import Mean
 from tidemill.declarations.project import collect
@@ -25,6 +25,7 @@ GOOD = Event("good", FIELDS, time="at")
 BOTH = Event("both", {**FIELDS, "X": float}, time="at")
 ASKED = Event("asked", {**FIELDS, "when": str}, time="at")
 VIEW = FeatureView("view", GOOD, "who", [count(), mean("x")], windows=["1h"])
+LISTS = FeatureView("lists", GOOD, "who", [count(), last_k("x", 2)])
 OUTCOME = Outcome(GOOD, "x > 1", subject="who")
 
 
@@ -101,6 +102,14 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: FeatureView(**view(dedupe=256)), "dedupe", "256 is out of range", "between 0 and 255"),
     (lambda: FeatureView(**view(dedupe=-1)), "dedupe", "-1 is out of range", "between 0 and 255"),
     (lambda: FeatureView(**view(ttl="never")), "ttl", "'never' is not a duration", '"24h"'),
+    (lambda: FeatureView(**view(last_k("x", 0))), "features", "n is 0; keep between 1 and 100 values", "correct"),
+    (lambda: FeatureView(**view(last_k("word", 2))), "features", "'word' is text", "aggregate a number"),
+    (
+        lambda: FeatureView(**view(distinct("word"), windows=["60d"], tile="10m", tiles={"60d": "10m"})),
+        "features",
+        "17 MiB",
+        "longer tiles",
+    ),
     (lambda: FeatureView(**view(ahead="0s", windows=["1h"])), "ahead", "'0s' is not a duration", '"24h"'),
     (lambda: FeatureView(**view(ahead="61m", windows=["1h"])), "ahead", "61m is further than 1h", "raise future="),
     (lambda: FeatureView(**view(ahead="1h")), "ahead", "'count' is of the entity's whole life", "give the feature a window"),
@@ -143,6 +152,8 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Outcome(GOOD, "z > 1", "who"), "value", "no field 'z'", "a condition"),
     (lambda: Outcome(GOOD, "word", "who"), "value", "'word' is text", "a condition"),
     (lambda: Model(**model(name="my model")), "name", "'my model' is not a usable name", "underscores"),
+    (lambda: Model(**model(inputs=[LISTS])), "inputs", "last_2_x of view 'lists' is a list of numbers", "lists.select('count')"),
+    (lambda: Model(**model(inputs=[LISTS.select("last_2_x")])), "inputs", "last_2_x of view 'lists' is a list", "select numbers"),
     (lambda: Model(**model(on="asked")), "on", "'asked' is not an Event", "pass an Event"),
     (lambda: Model(**model(outcome="x > 1")), "outcome", "'x > 1' is not an Outcome", "pass an Outcome"),
     (lambda: Model(**model(at="then")), "at", "no field 'then'", "add it to the event"),

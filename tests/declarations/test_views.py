@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tidemill import Entity, Event, FeatureView, age, count, last, max, mean, min, rate, std, sum
+from tidemill.declarations.windows import Grid, Sliding
 from tidemill.durations import parse_ms
 from tidemill.errors import DeclarationError
 from tidemill.kernel.view import ViewKernel
@@ -45,13 +46,12 @@ def test_every_word_makes_its_aggregate() -> None:
 def test_a_longer_window_has_coarser_tiles(window: str, tile: str) -> None:
     """The finest tile that cuts a window into at most 168, and days beyond 42 days."""
     (feature,) = declared(count(), windows=[window]).served
-    assert feature.tile_ms == parse_ms(tile)
-    assert feature.window_ms == parse_ms(window)
+    assert feature.window == Sliding(Grid(parse_ms(tile)), parse_ms(window), window)
 
 
 def test_a_window_that_the_ladder_cannot_cut_says_so() -> None:
     """168 tiles of an hour are possible, 169 are not, and six hours do not divide them."""
-    assert declared(count(), windows=["168h"]).served[0].tile_ms == parse_ms("1h")
+    assert declared(count(), windows=["168h"]).served[0].window.grid.tile_ms == parse_ms("1h")
     with pytest.raises(DeclarationError, match="169h is not a whole number of 6h tiles"):
         declared(count(), windows=["169h"])
 
@@ -59,8 +59,8 @@ def test_a_window_that_the_ladder_cannot_cut_says_so() -> None:
 def test_tiles_can_be_chosen() -> None:
     """`tile` is the finest, `tiles` names one window's own; both may be finer or coarser than the ladder."""
     view = declared(count(), windows=["1m", "1h", "14d"], tile="10s", tiles={"14d": "7d"})
-    assert [feature.tile_ms for feature in view.served] == [10_000, 300_000, 604_800_000]
-    assert declared(count(), windows=["2d"], tile="2d").served[0].tile_ms == parse_ms("2d")
+    assert [feature.window.grid.tile_ms for feature in view.served] == [10_000, 300_000, 604_800_000]
+    assert declared(count(), windows=["2d"], tile="2d").served[0].window.grid.tile_ms == parse_ms("2d")
 
 
 def test_the_key_of_a_view_can_have_another_name_than_its_field() -> None:
@@ -79,7 +79,7 @@ def test_a_view_folds_only_the_fields_it_needs() -> None:
 def test_aggregates_of_one_column_share_their_slots() -> None:
     """Count, mean and deviation of a column need three numbers, not six."""
     kernel = ViewKernel(declared(count("price"), mean("price"), std("price"), sum("price"), windows=["1h"]))
-    assert [slot.kind for slot in kernel.resolutions[0].layout.slots] == ["n", "sum", "m2"]
+    assert [slot.kind.word for slot in kernel.resolutions[0].layout.slots] == ["n", "sum", "m2"]
 
 
 def test_an_event_keeps_a_copy_of_its_fields() -> None:

@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tests.oracles import expected, in_window
+
 from tidemill.declarations import Feature, FeatureView
-from tidemill.declarations.aggregations import Age
+from tidemill.declarations.aggregations import Age, Value
 
 
 class Told(NamedTuple):
@@ -36,7 +38,7 @@ class Naive:
 
     def offer(self, event: Told) -> bool:
         """Takes an event, or not; False: it is too late."""
-        horizon_ms = max(feature.window_ms or 0 for feature in self.view.served) + (self.view.ahead_ms or 0)
+        horizon_ms = max(feature.window.reach_ms for feature in self.view.served) + (self.view.ahead_ms or 0)
         behind_ms = self.newest_ms - event.time_ms if self.accepted else 0
         if behind_ms > horizon_ms:
             self.late_by_ms.append(behind_ms)
@@ -50,7 +52,7 @@ class Naive:
         self.accepted.append(event)
         return True
 
-    def serve(self, time_ms: int) -> list[tuple[str, float]]:
+    def serve(self, time_ms: int) -> list[tuple[str, Value]]:
         """Status and value of each feature at a time that no event known by then lies further behind than its view lets events wait."""
         newest_ms = self._seen_ms(time_ms)
         if newest_ms is None:
@@ -63,31 +65,29 @@ class Naive:
         """The newest event; where events wait, the newest one whose finest tile has begun."""
         if not self.accepted or self.view.ahead_ms is None or self.newest_ms <= time_ms:
             return self.newest_ms if self.accepted else None
-        finest_ms = min(feature.tile_ms for feature in self.view.served)
+        finest_ms = min(feature.window.grid.tile_ms for feature in self.view.served)
         begun = [event.time_ms for event in self.accepted if event.time_ms // finest_ms <= time_ms // finest_ms]
         return min(max(begun), time_ms) if begun else None
 
-    def _feature(self, feature: Feature, time_ms: int) -> tuple[str, float]:
-        events = self.accepted
-        if feature.window_ms is None:
-            whole = self.newest_ms <= time_ms + 60_000
-        else:
-            first, last = (time_ms - feature.window_ms) // feature.tile_ms, time_ms // feature.tile_ms
-            events = [event for event in events if first <= event.time_ms // feature.tile_ms <= last]
+    def _feature(self, feature: Feature, time_ms: int) -> tuple[str, Value]:
+        window, whole = feature.window, self.newest_ms <= time_ms + 60_000
+        if window.bounded:
+            first = (time_ms - window.reach_ms) // window.grid.tile_ms
             whole = self.view.ahead_ms is not None or first >= self._kept_from(feature)
-        value = feature.aggregation.oracle([(event.time_ms, _column(feature, event)) for event in events])
-        if isinstance(feature.aggregation, Age):
-            age_ms = time_ms - value
-            value = (age_ms if self.view.ahead_ms is None else max(age_ms, 0)) / 1000 if math.isfinite(value) else math.nan
+        events = in_window(feature, [(event.time_ms, _column(feature, event)) for event in self.accepted], time_ms)
+        value = expected(feature.aggregation, events, time_ms)
+        if isinstance(feature.aggregation, Age) and self.view.ahead_ms is not None and isinstance(value, float):
+            value = value if math.isnan(value) else max(value, 0.0)
         if not whole:
             return "INVALID", math.nan
-        return ("NULL_VALUE" if math.isnan(value) else "PRESENT"), value
+        return ("NULL_VALUE" if isinstance(value, float) and math.isnan(value) else "PRESENT"), value
 
     def _kept_from(self, feature: Feature) -> int:
         """The oldest tile of this length that is kept where events do not wait."""
-        longest_ms = max(other.window_ms or 0 for other in self.view.served if other.tile_ms == feature.tile_ms)
-        return self.newest_ms // feature.tile_ms - longest_ms // feature.tile_ms
+        grid = feature.window.grid
+        longest_ms = max(other.window.reach_ms for other in self.view.served if other.window.grid == grid)
+        return self.newest_ms // grid.tile_ms - longest_ms // grid.tile_ms
 
 
 def _column(feature: Feature, event: Told) -> Any:
-    return 1 if feature.aggregation.column is None else event.x
+    return 1 if feature.aggregation.column is None else getattr(event, feature.aggregation.column)

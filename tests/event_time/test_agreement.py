@@ -17,6 +17,7 @@ from tests.event_time.world import HOUR_MS, MINUTE_MS, PROJECT, VIEWS, Cut, Logs
 from tests.offline.lake import numbered
 
 from tidemill.declarations import FeatureView
+from tidemill.declarations.aggregations import Value
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.fold import PartitionFold
 from tidemill.kernel.keys import partition_of
@@ -88,10 +89,12 @@ def identities(letters: Iterable[DeadLetterRecord]) -> set[Identity]:
     return {(letter.reason, letter.source, letter.view) for letter in letters}
 
 
-def same(served: Served, expected: Sequence[tuple[str, float]]) -> bool:
+def same(served: Served, expected: Sequence[tuple[str, Value]]) -> bool:
     """Whether statuses are equal and values equal up to rounding."""
-    values = [value for _, value in expected]
-    return served.statuses == [status for status, _ in expected] and served.values == pytest.approx(values, rel=1e-9, abs=1e-9, nan_ok=True)
+    if served.statuses != [status for status, _ in expected]:
+        return False
+    pairs = [(served.value(i), value) for i, (_, value) in enumerate(expected)]
+    return all(one == (other if isinstance(other, list) else pytest.approx(other, rel=1e-9, abs=1e-9, nan_ok=True)) for one, other in pairs)
 
 
 def offline(view: FeatureView, logs: Logs) -> dict[int, PartitionLog]:
@@ -163,6 +166,7 @@ def test_a_training_set_holds_what_was_answered(stream: list[Sent], data: st.Dat
             for entity in "ab":
                 online, row = served_online(shelf, view, entity, time_ms), served_in_training(rows, view, entity, known_ms, time_ms)
                 assert (row.statuses, np.array(row.values).tobytes()) == (online.statuses, np.array(online.values).tobytes())
+                assert row.lists == online.lists
 
 
 @given(streams(in_order=False), st.data())

@@ -12,6 +12,7 @@ from tests.event_time import test_agreement
 from tests.event_time.test_agreement import DIVISIONS, agree
 from tests.event_time.world import VIEWS, streams
 
+from tidemill.declarations.windows import Grid
 from tidemill.kernel.fold import PartitionFold
 from tidemill.kernel.packed import ID_BYTES, NEVER, EntityState, TileRows
 from tidemill.kernel.view import Applied, ViewKernel, _Resolution
@@ -44,7 +45,7 @@ def horizon(patch: pytest.MonkeyPatch) -> None:
 
     def init(self: ViewKernel, view: Any) -> None:
         made(self, view)
-        self.horizon_ms = (self.horizon_ms or 0) - (view.ahead_ms or 0)
+        self.horizon_ms -= view.ahead_ms or 0
 
     patch.setattr(ViewKernel, "__init__", init)
 
@@ -53,9 +54,9 @@ def kept(patch: pytest.MonkeyPatch) -> None:
     """A waiting event drops tiles that the present needs."""
     made = _Resolution.__init__
 
-    def init(self: _Resolution, tile_ms: int, *given: Any) -> None:
-        made(self, tile_ms, *given)
-        self.kept_tiles = self.longest_ms // tile_ms if tile_ms else 0
+    def init(self: _Resolution, grid: Grid, features: Any, view: Any, extra: Any) -> None:
+        made(self, grid, features, view, extra)
+        self.kept_tiles = grid.tiles(max(feature.window.reach_ms for feature in features))
 
     patch.setattr(_Resolution, "__init__", init)
 
@@ -103,7 +104,7 @@ def unsent(patch: pytest.MonkeyPatch) -> None:
 def misplaced(patch: pytest.MonkeyPatch) -> None:
     """A letter names the place of the slice's first record."""
 
-    def letter(view: Any, topic: str, partition: int, refused: Any, horizon_ms: int | None, raw: Any) -> Any:
+    def letter(view: Any, topic: str, partition: int, refused: Any, horizon_ms: int, raw: Any) -> Any:
         return letter_of_refused(view, topic, partition, refused, horizon_ms, raw._replace(offset=0))
 
     patch.setattr("tidemill_features.worker.letter_of_refused", letter)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.event_time.oracle import Told
 from tests.features.letters import KeptLetters
 
-from tidemill import Event, FeatureView, age, count, last, max, mean, min, std, sum
+from tidemill import Event, FeatureView, age, count, distinct, first, last, last_k, max, mean, min, std, sum
 from tidemill.declarations.project import Project
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.keys import partition_of
@@ -34,8 +34,9 @@ START_MS = 1_700_000_000_000 // HOUR_MS * HOUR_MS
 HAPPENED = Event("happened", {"who": str, "at": int, "id": str | None, "x": int | None}, time="at", id="id", future="3h")
 FEATURES = [count(), count("x", name="known"), sum("x"), mean("x"), min("x"), max("x"), std("x")]
 NEWEST = [last("x", windows=["20m", "2h"]), age(windows=["20m", "2h"]), age("x", windows=["2h"], name="age_x")]
+KEPT = [first("x", windows=["20m", "2h"]), last_k("x", 2, windows=["20m", "5h"]), distinct("x"), distinct("id", windows=["2h"])]
 TILES: dict[str, Any] = {"windows": ["20m", "2h", "5h"], "tile": "1m", "tiles": {"20m": "5m", "2h": "5m", "5h": "20m"}}
-WAITING = FeatureView("waiting", HAPPENED, "who", [*FEATURES, *NEWEST], ahead="90m", ttl="6h", dedupe=2, partitions=1, **TILES)
+WAITING = FeatureView("waiting", HAPPENED, "who", [*FEATURES, *NEWEST, *KEPT], ahead="90m", ttl="6h", dedupe=2, partitions=1, **TILES)
 AT_ONCE = FeatureView(
     "at_once", HAPPENED, "who", [*FEATURES, last("x"), age(), sum("x", windows=["lifetime"], name="all")], dedupe=2, partitions=2, **TILES
 )

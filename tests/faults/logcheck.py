@@ -57,8 +57,8 @@ class PartitionCheck:
         for entry in entries:
             self.proofs.append(entry.proof)
             outcome = self.naive.apply(entry)
-            if outcome in ("folded", "late"):
-                self._count(entry.record.id, folded=outcome == "folded")
+            if outcome in ("folded", "late") and entry.record is not None:
+                self._count(entry.record.id or "", folded=outcome == "folded")
         self._fold.advance(entries, self._states)
 
     def _count(self, event: str, *, folded: bool) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from tests.oracles import expected
 
 from tidemill.declarations import FeatureView
 from tidemill.kernel.fold import LogEntry
@@ -57,8 +58,8 @@ class Naive:
         self.entities: dict[bytes, _Entity] = {}
         self.counts = dict.fromkeys(("folded", "duplicates", "resent", "late", "poison"), 0)
         self._sources: dict[int, int] = {}
-        self._longest_ms = max(feature.window_ms or 0 for feature in view.served)
-        self._coarsest_ms = max(feature.tile_ms for feature in view.served)
+        self._longest_ms = max(feature.window.reach_ms for feature in view.served)
+        self._coarsest_ms = max(feature.window.grid.tile_ms for feature in view.served if feature.window.bounded)
 
     def apply(self, entry: LogEntry) -> str:
         """Takes the next record of the log; returns under what it was counted."""
@@ -79,14 +80,14 @@ class Naive:
             entity = self.entities[entry.key] = _Entity(self.view.dedupe)
         if record.time < entity.newest - self._longest_ms:
             return "late"
-        if entity.holds(record.id):
+        if entity.holds(record.id or ""):
             return "duplicates"
         entity.newest = max(entity.newest, record.time)
         entity.times.append(record.time)
         for name, get in _COLUMNS.items():
             value = get(record.values)
             entity.columns[name].append(math.nan if value is None else value)
-        self._live(entity.life, record.values.units)
+        self._live(entity.life, getattr(record.values, "units"))  # noqa: B009 - fields are known by name only
         if len(entity.times) > 64 and entity.times[0] < entity.newest - 2 * self._longest_ms:
             entity.forget(entity.newest - self._longest_ms - 2 * self._coarsest_ms)
         return "folded"
@@ -103,16 +104,17 @@ class Naive:
         entity = self.entities[key]
         times, found = np.array(entity.times), dict[str, float]()
         for feature in self.view.served:
-            column = feature.aggregation.column
-            if feature.window_ms is None:
+            column, window = feature.aggregation.column, feature.window
+            if not window.bounded:
                 if feature.name in entity.life:
                     found[feature.name] = entity.life[feature.name]
             elif column in _COLUMNS:
-                first, last = (time_ms - feature.window_ms) // feature.tile_ms, time_ms // feature.tile_ms
-                values, tiles = np.array(entity.columns[column]), times // feature.tile_ms
+                first, last = window.grid.index(time_ms - window.reach_ms), window.grid.index(time_ms)
+                values, tiles = np.array(entity.columns[column]), times // window.grid.tile_ms
                 inside = (first <= tiles) & (tiles <= last)
                 pairs = zip(times[inside].tolist(), values[inside].tolist(), strict=True)
-                found[feature.name] = feature.aggregation.oracle([(t, None if math.isnan(value) else value) for t, value in pairs])
+                events = [(t, None if math.isnan(value) else value) for t, value in pairs]
+                found[feature.name] = float(expected(feature.aggregation, events, time_ms))  # type: ignore[arg-type]
         return found
 
 

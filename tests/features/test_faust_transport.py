@@ -92,7 +92,7 @@ class Reader:
         if piece.chain.broken or (self.on_slice and not await self.on_slice(tp, piece)):
             return
         assert piece.start == self.at[tp.partition]
-        self.got[tp.partition] += [record.value for record in piece.records]
+        self.got[tp.partition] += [record.value or b"" for record in piece.records]
         self.at[tp.partition] = piece.start + len(piece.records)
 
     async def write(self, count: int, first: int = 0) -> None:

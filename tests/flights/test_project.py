@@ -152,7 +152,7 @@ def test_means_are_those_of_the_tables(project: Project, asked: list[Asked], vie
     for flight, features in asked:
         for feature in project.views[view].served:
             if feature.aggregation.word == "mean":
-                expected = _known(table, key, flight, feature.window_ms or 0)[column].mean()
+                expected = _known(table, key, flight, feature.window.reach_ms)[column].mean()
                 assert features[view, feature.name] == pytest.approx(math.nan if expected is None else expected, nan_ok=True)
                 compared += 1
     assert compared >= len(asked)

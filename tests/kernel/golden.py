@@ -95,7 +95,8 @@ def readings(kernel: ViewKernel, value: bytes) -> list[list[Any]]:
 
 def reading_of(time_ms: int, reading: Reading) -> list[Any]:
     """A reading as plain data; NaN is null."""
-    values = [None if math.isnan(value) else value for value in reading.values]
+    found = map(reading.value, range(len(reading.values)))
+    values = [None if isinstance(value, float) and math.isnan(value) else value for value in found]
     return [time_ms, values, reading.newest_ms, "".join(str(int(whole)) for whole in reading.complete)]
 
 

@@ -25,8 +25,8 @@ FLOATS = [0.1, -0.1, 1e9, -2.5e-7, 3.0, -0.0, 1 / 3]
 def draw_records(view: FeatureView, seed: int) -> list[list[str | None]]:
     """Records of one partition: in order, late, much too late, published twice, routed twice, with long pauses, undecodable."""
     draw = random.Random(seed)
-    longest = max((feature.window_ms or 0 for feature in view.served), default=0) or 120 * MINUTE_MS
-    step_ms = min((feature.tile_ms for feature in view.served if feature.tile_ms), default=MINUTE_MS)
+    longest = max((feature.window.reach_ms for feature in view.served), default=0) or 120 * MINUTE_MS
+    step_ms = min((feature.window.grid.tile_ms for feature in view.served if feature.window.bounded), default=MINUTE_MS)
     ahead_ms = 100 * MINUTE_MS if view.ahead else step_ms
     made: list[list[str | None]] = []
     now_ms, sent = START_MS, 0

@@ -98,5 +98,21 @@ CONDITIONS = FeatureView(
     dedupe=1,
 )
 SINGLE = FeatureView("single", HAPPENED, "number", [count()], windows=["1h"], tile="10m", dedupe=0, partitions=1)
+SIDED = FeatureView(
+    "sided",
+    HAPPENED,
+    "who",
+    [
+        count(),
+        tm.first("x"),
+        tm.last_k("x", 3, windows=["30m"]),
+        tm.last_k("y", 2, windows=["3h", "lifetime"]),
+        tm.distinct("y"),
+        tm.distinct("note", windows=["30m", "lifetime"]),
+    ],
+    windows=["30m", "3h"],
+    tile="10m",
+    dedupe=2,
+)
 
-VIEWS = {view.name: view for view in (EVERY, LIFETIME, AHEAD, ASKEW, LADDER, CONDITIONS, SINGLE)}
+VIEWS = {view.name: view for view in (EVERY, LIFETIME, AHEAD, ASKEW, LADDER, CONDITIONS, SINGLE, SIDED)}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import strategies as st
+from tests.oracles import aggregation_kinds, expected, in_window
 
 from tidemill import Event, FeatureView
-from tidemill.declarations import Feature, aggregations
-from tidemill.declarations.aggregations import LIFETIME, Aggregation
+from tidemill.declarations import Feature
+from tidemill.declarations.aggregations import Aggregation, Value
+from tidemill.declarations.last_k import LastK
+from tidemill.declarations.slots import SideKind
+from tidemill.declarations.windows import LIFETIME
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import ViewKernel
 
@@ -22,9 +26,11 @@ TILES = ("1m", {"10m": "5m", "1h": "15m"})
 ASKEW = ("2m", {"5m": "5m", "10m": "5m", "1h": "15m"})
 """The tile of a view and those of longer windows; of the second kind some do not begin where shorter ones do."""
 DEDUPE = 3
+FEW: dict[type[Aggregation], dict[str, Any]] = {LastK: {"n": 3}}
+"""Arguments with which a short stream reaches the bounds of an aggregation."""
 
 EVENT = Event(
-    "test.happened", fields={"who": str, "at": int, "x": float | None, "y": int, "flag": bool}, time="at", topic="test.happened"
+    "test.happened", fields={"who": str, "at": int, "x": float | None, "y": int, "flag": bool, "word": str | None}, time="at", topic="test.happened"
 )  # fmt: skip
 
 
@@ -35,6 +41,7 @@ class Values:
     x: float | None
     y: int
     flag: bool
+    word: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,22 +53,12 @@ class Happening:
     values: Values
 
 
-def aggregation_kinds() -> list[type[Aggregation]]:
-    """Every concrete class of aggregation there is, found by walking the subclasses."""
-
-    def below(kind: type[Aggregation]) -> Iterable[type[Aggregation]]:
-        for child in kind.__subclasses__():
-            yield child
-            yield from below(child)
-
-    kinds = set(below(Aggregation))  # type: ignore[type-abstract]
-    return sorted({kind for kind in kinds if not inspect.isabstract(kind)}, key=lambda kind: kind.__name__)
-
-
 def features_of(kind: type[Aggregation]) -> list[Aggregation]:
     """One kind of aggregation over every column it can take."""
     columns: tuple[str | None, ...] = COLUMNS if kind.needs_column else (None, *COLUMNS)
-    return [kind(column=column, name=f"{kind.__name__.lower()}_{i}") for i, column in enumerate(columns)]
+    if kind(column="word").takes_text:
+        columns = (*columns, "word")
+    return [kind(column=column, name=f"{kind.__name__.lower()}_{i}", **FEW.get(kind, {})) for i, column in enumerate(columns)]
 
 
 def view_of(features: Sequence[Aggregation], tiles: tuple[str, dict[str, str]] = TILES) -> FeatureView:
@@ -74,7 +71,13 @@ def everything() -> ViewKernel:
     return ViewKernel(view_of([feature for kind in aggregation_kinds() for feature in features_of(kind)]))
 
 
-def column_value(column: str | None, values: Values) -> float | None:
+def numbers() -> ViewKernel:
+    """The kernel of a view with every aggregation whose tiles are numbers alone, so that its values are patched."""
+    features = [feature for kind in aggregation_kinds() for feature in features_of(kind)]
+    return ViewKernel(view_of([f for f in features if not any(isinstance(slot.kind, SideKind) for slot in f.slots)]))
+
+
+def column_value(column: str | None, values: Values) -> float | str | None:
     """What a column is for one event, said again in plain Python."""
     x, y, flag = values.x, values.y, values.flag
     match column:
@@ -82,6 +85,8 @@ def column_value(column: str | None, values: Values) -> float | None:
             return float(y)
         case "x":
             return x
+        case "word":
+            return values.word
         case "x > 0":
             return None if x is None else float(x > 0)
         case "y * 2 < 10 or not flag":
@@ -114,18 +119,11 @@ class Reference:
         self.accepted.append(event)
         return "CORRECTED" if corrected else "FOLDED"
 
-    def value(self, feature: Feature, time_ms: int) -> float:
+    def value(self, feature: Feature, time_ms: int) -> Value:
         """A feature as its oracle says, over all accepted events in the tiles that the window covers."""
-        events = self.accepted
-        if feature.window_ms is not None:
-            tile_ms = feature.tile_ms
-            first, last = (time_ms - feature.window_ms) // tile_ms, time_ms // tile_ms
-            events = [event for event in events if first <= event.time_ms // tile_ms <= last]
         column = feature.aggregation.column
-        value = feature.aggregation.oracle([(event.time_ms, column_value(column, event.values)) for event in events])
-        if isinstance(feature.aggregation, aggregations.Age):
-            return (time_ms - value) / 1000 if events and value > float("-inf") else float("nan")
-        return value
+        events = [(event.time_ms, column_value(column, event.values)) for event in self.accepted]
+        return expected(feature.aggregation, in_window(feature, events, time_ms), time_ms)
 
     def scale(self) -> float:
         """How large sums of this stream can get; what a tolerance is relative to."""
@@ -133,7 +131,9 @@ class Reference:
 
 
 _FLOATS = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e9, 1e9, allow_subnormal=False))
-_VALUES = st.builds(Values, st.none() | _FLOATS, st.integers(-(2**40), 2**40) | st.integers(-9, 9), st.booleans())
+_VALUES = st.builds(
+    Values, st.none() | _FLOATS, st.integers(-(2**40), 2**40) | st.integers(-9, 9), st.booleans(), st.none() | st.sampled_from("aéz")
+)
 _IDS = st.none() | st.sampled_from("abcdef")
 _EDGES_MS = st.sampled_from([0, 0, 1, -1, 17_331])
 _STEPS = st.one_of(st.integers(0, 4), st.integers(-6, 6), st.integers(-150, 150))  # half minutes

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.kernel.golden import FOLDER, outcome, patched, pinned, readings
 from tests.kernel.golden_views import EVERY, SINGLE, VIEWS
-from tests.kernel.streams import aggregation_kinds
+from tests.oracles import aggregation_kinds
 
 from tidemill import FeatureView
 from tidemill.kernel.fences import Fence

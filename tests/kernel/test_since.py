@@ -66,7 +66,8 @@ def test_a_view_that_was_declared_later(minutes: list[int], since: int, asked: i
     for feature, value, status, value_of_old, status_of_old in zip(
         VIEW.served, found.values, found.statuses, wanted.values, wanted.statuses, strict=True
     ):
-        covered = feature.window_ms is not None and (time_ms - feature.window_ms) // feature.tile_ms * feature.tile_ms >= since_ms
+        length, tile = feature.window.written_ms, feature.window.grid.tile_ms
+        covered = length is not None and (time_ms - length) // tile * tile >= since_ms
         assert (status != "INVALID") is covered
         if covered:
             assert (status, np.float64(value).tobytes()) == (status_of_old, np.float64(value_of_old).tobytes())

@@ -31,7 +31,7 @@ def test_features_come_in_the_order_of_the_model(values: list[float]) -> None:
     row = INPUTS.row(served(values), GIVEN)
     names = [f"zones__{feature.name}" for feature in demo().views["zones"].served] + ["", "drivers__max_fare"]
     by_name = dict(zip(names, values, strict=True))
-    for name, value in zip(INPUTS.names[:9], row, strict=False):
+    for name, value in zip(MODEL.input_names[:9], row, strict=False):
         expected = by_name[name] if abs(by_name[name]) <= FLOAT32_MAX else math.nan
         assert value == expected or (math.isnan(value) and math.isnan(expected))
     assert row[9:] == [2.0, 1.0, 1.0]
@@ -55,7 +55,7 @@ def test_features_come_in_the_order_of_the_model(values: list[float]) -> None:
 )
 def test_request_values_become_numbers(name: str, value: Any, number: float) -> None:
     """Categories by their place, booleans as 0 and 1, unknown and null as NaN."""
-    found = INPUTS.row(served([0.0] * 10), GIVEN | {name: value})[INPUTS.names.index(name)]
+    found = INPUTS.row(served([0.0] * 10), GIVEN | {name: value})[MODEL.input_names.index(name)]
     assert found == number or (math.isnan(found) and math.isnan(number))
 
 

@@ -98,6 +98,7 @@ def known_by(sent: Sequence[Sent], entity: bytes, time_ms: int) -> Reading | Non
     for item in sorted(known, key=lambda item: item.record.known if item.record else 0):
         if item.key == entity:
             typed = DECODE(0, item.key, item.value).record
+            assert typed is not None
             KERNEL.apply(state, typed.time, typed.id, typed.values)
     return KERNEL.read(KERNEL.encode(state), time_ms) if any(item.key == entity for item in known) else None
 
@@ -109,7 +110,8 @@ def test_fields_of_any_name() -> None:
     record = ViewRecord(NOW_MS, NOW_MS, (0, 1), {"_x": 1.0, "count": 2.0, "f0": 4.0})
     rows = view_table(Project("p", {"e": event}, {"v": view}), view).rows(0, numbered([(b"a", encode(record))]))
     (entry,) = PartitionLog(view, pa.Table.from_batches([rows])).entries()
-    assert (entry.record.values._x, entry.record.values.count, entry.record.values.f0) == (1.0, 2.0, 4.0)
+    assert entry.record is not None
+    assert [getattr(entry.record.values, name) for name in ("_x", "count", "f0")] == [1.0, 2.0, 4.0]
     states = dict[bytes, Any]()
     PartitionFold.start(ViewKernel(view)).advance([entry], states)
     assert ViewKernel(view).read_state(states[b"a"], NOW_MS).values == [1.0, 2.0, 4.0]
@@ -147,8 +149,10 @@ def test_entries_are_those_of_the_worker(sent: list[Sent]) -> None:
         assert (entry.record is None) == (expected.record is None)
         if expected.record is not None:
             seen, wanted = entry.record, expected.record
+            assert seen is not None
             assert (seen.time, seen.known, seen.source, seen.id) == (wanted.time, wanted.known, wanted.source, wanted.id)
-            assert (seen.values.fare, seen.values.tip) == (wanted.values.fare, wanted.values.tip)
+            for name in ("fare", "tip"):
+                assert getattr(seen.values, name) == getattr(wanted.values, name)
 
 
 @given(logs(), st.integers(-40, 40))

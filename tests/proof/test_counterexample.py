@@ -11,6 +11,7 @@ from tests.kernel.streams import everything, streams
 from tests.proof.conftest import ZONES
 
 from tidemill.cli.showing import moment, number, place, print_counterexample
+from tidemill.declarations.windows import FOREVER, Grid, Tile
 from tidemill.kernel.fold import LogEntry, entry_decoder
 from tidemill.kernel.packed import ID_BYTES, NEWEST
 from tidemill.kernel.view import ViewKernel
@@ -35,6 +36,7 @@ def folded(rows: list[LogEntry]) -> bytes:
     """The value after rows."""
     state = KERNEL.new_state()
     for row in rows:
+        assert row.record is not None
         KERNEL.apply(state, row.record.time, row.record.id, row.record.values)
     return KERNEL.encode(state)
 
@@ -65,9 +67,9 @@ def test_an_altered_slot_is_the_only_difference() -> None:
     names = list(next(iter(tiles_of(KERNEL, state).values())))
     state.head[KERNEL.packing.first(0)] += 1.0
     (found,) = differences(KERNEL, KERNEL.encode(state), folded(rows))
-    length = KERNEL.resolutions[0].tile_ms
-    start = (1_700_000_000_000 + 60_000 * 200) // length * length if length else 0
-    assert (found.tile_ms, found.start_ms, found.slot) == (length, start, names[0])
+    grid = KERNEL.resolutions[0].grid
+    assert (found.tile, found.slot) == (Tile(grid, grid.index(1_700_000_000_000 + 60_000 * 200)), names[0])
+    assert found.plain()["start_ms"] == Tile(grid, grid.index(1_700_000_000_000 + 60_000 * 200)).written[1]
     assert found.stored == found.expected + 1.0
 
 
@@ -75,7 +77,7 @@ def test_what_is_no_slot() -> None:
     """A missing value, a damaged one, other ids, another newest time: each is told in its own way."""
     value = folded(entries([0, 1]))
     assert differences(KERNEL, value, value) == []
-    assert differences(KERNEL, None, value) == [Difference(None, None, "value", None, f"{len(value)} bytes")]
+    assert differences(KERNEL, None, value) == [Difference(None, "value", None, f"{len(value)} bytes")]
     assert differences(KERNEL, value, None)[0].expected is None
     assert "checksum" in differences(KERNEL, value[:-1] + bytes([value[-1] ^ 1]), value)[0].stored
     state = KERNEL.decode(value)
@@ -107,9 +109,11 @@ def test_tiles_hold_every_event_once(events: list[object]) -> None:
     for event in events:
         kernel.apply(state, event.time_ms, event.id, event.values)  # type: ignore[attr-defined]
     tiles = tiles_of(kernel, state) if events else {}
-    assert list(tiles) == sorted(tiles, key=lambda tile: (list(dict.fromkeys(length for length, _ in tiles)).index(tile[0]), tile[1]))
-    for length, start in tiles:
-        assert length == 0 or start % length == 0
+    grids = list(dict.fromkeys(tile.grid for tile in tiles))
+    assert list(tiles) == sorted(tiles, key=lambda tile: (grids.index(tile.grid), tile.number))
+    for tile in tiles:
+        length, start = tile.written
+        assert (length, start) == (0, 0) or start % length == 0
 
 
 def test_it_can_be_written_and_printed() -> None:
@@ -132,4 +136,8 @@ def test_words_for_odd_values() -> None:
     """Nothing, NaN, times no calendar has, and tiles without a beginning."""
     assert [number(None), number(float("nan")), number(1.5), number("x")] == ["-", "null", "1.5", "x"]
     assert [moment(None), moment(0)] == ["-", "1970-01-01T00:00:00Z"]
-    assert [place(None, None), place(0, 0), place(300_000, 0)] == ["entity", "lifetime", "5 min from 1970-01-01T00:00:00Z"]
+    assert [place(None), place(Tile(FOREVER, 0)), place(Tile(Grid(300_000), 0))] == [
+        "entity",
+        "lifetime",
+        "5 min from 1970-01-01T00:00:00Z",
+    ]

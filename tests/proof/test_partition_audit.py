@@ -67,7 +67,7 @@ async def test_what_was_done_by_hand(auditor: PartitionAudit, online: Online, fa
     if fate == "altered":
         (difference,) = example.differences
         assert difference.stored == difference.expected + 1.0
-        assert difference.tile_ms is not None
+        assert difference.tile is not None
     else:
         assert example.differences[0].stored is None
 

@@ -146,7 +146,7 @@ def test_a_changed_input_and_a_changed_output_are_named(world: World) -> None:
     """A log that says something else than what was computed is found, with both numbers."""
     first, second, *_ = logged(world.store, ids=["p4", "p5"])
     inputs = list(first.inputs)
-    place = INPUTS.names.index("distance")
+    place = MODEL.input_names.index("distance")
     inputs[place] = 99.0
     (altered,) = replay(world.project, world.store, [msgspec.structs.replace(first, inputs=inputs)])
     (found,) = altered.differences
@@ -160,7 +160,7 @@ def test_a_null_where_a_number_was_computed_is_a_difference(world: World) -> Non
     (prediction,) = logged(world.store, ids=["p19"])
     inputs = [0.0 if value is None else None for value in prediction.inputs]
     (altered,) = replay(world.project, world.store, [msgspec.structs.replace(prediction, inputs=inputs)])
-    assert [d.name for d in altered.differences] == list(INPUTS.names)
+    assert [d.name for d in altered.differences] == MODEL.input_names
 
 
 def test_a_stamp_of_another_moment_gives_other_features(world: World) -> None:

@@ -45,6 +45,7 @@ def test_records_are_read_by_the_fold() -> None:
     for topic, _, key, value in route(departed(dep_delay=None)):
         view = project().views[topic.split(".")[2]]
         record = entry_decoder(view)(0, key, value).record
+        assert record is not None
         assert (record.time, record.source, record.id) == (NOW_MS, (1, 5), "UA1")
         assert [getattr(record.values, name) for name in view.value_fields] in ([None], [], [False, 150])
         assert b"null" not in value

@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 
 from tidemill import Model
 from tidemill.errors import TidemillError
-from tidemill.models.artifact import ModelInput, Parity, input_of
+from tidemill.models.artifact import Parity, inputs_of
 from tidemill.models.engine import Engine
 from tidemill.training.dataset import TrainingSet
 from tidemill.training.fitting import Fitted, fit, outputs, to_onnx
@@ -40,9 +40,8 @@ from tidemill_training.app import train
 
 MODEL = demo().models["big_tip"]
 CATEGORIES = ["card", "cash", "coin"]
-FEATURES = MODEL.input_names[: len(MODEL.input_names) - len(MODEL.requests)]
-INPUTS = [ModelInput(name, "feature") for name in FEATURES] + [input_of(r, CATEGORIES if r.type is str else []) for r in MODEL.requests]
-DISTANCE, PAYMENT, MEMBER = range(len(FEATURES), len(INPUTS))
+INPUTS = inputs_of(MODEL.plan, {r.name: CATEGORIES for r in MODEL.requests if r.type is str})
+DISTANCE, PAYMENT, MEMBER = (MODEL.input_names.index(name) for name in ("distance", "payment", "member"))
 IMPUTED = SimpleImputer(strategy="constant", fill_value=-1.0)
 
 
@@ -178,7 +177,7 @@ def test_the_rows_of_ours() -> None:
         assert (np.isnan(rows).sum(axis=0) == [100 if j == i else 0 for j in range(len(INPUTS))]).all()
     unknown = made["of an entity that view 'zones' does not know"]
     assert [INPUTS[i].name.split("__")[0] for i in np.flatnonzero(np.isnan(unknown[0]))] == ["zones"] * sum(
-        name.startswith("zones__") for name in FEATURES
+        name.startswith("zones__") for name in MODEL.input_names
     )
     assert np.isnan(made["with all inputs missing"]).all()
     assert set(made["with input 'member' from 0 to 1"][:, MEMBER]) == {0.0, 1.0}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tidemill.cli.showing import moment, number, place
+from tidemill.cli.showing import moment, number
 from tidemill.cli.target import need, target
 from tidemill.cli.times import to_ms
 from tidemill.clock import now_ms
@@ -66,10 +65,10 @@ def as_json(found: Explanation) -> bytes:
     """For machines: every part an object with names; NaN and infinities are null."""
     parts = {
         "newest": None if found.newest is None else found.newest._asdict(),
-        "online": None if found.online is None else found.online._asdict(),
-        "offline": None if found.offline is None else found.offline._asdict(),
-        "features": [feature._asdict() for feature in found.features],
-        "differences": [difference._asdict() for difference in found.differences],
+        "online": None if found.online is None else found.online.plain(),
+        "offline": None if found.offline is None else found.offline.plain(),
+        "features": [feature.plain() for feature in found.features],
+        "differences": [difference.plain() for difference in found.differences],
     }
     return msgspec.json.encode(found._asdict() | parts)
 
@@ -116,15 +115,13 @@ def _features(found: Explanation) -> Table:
     table = Table("feature", "online", "status", "offline", "status", "comes from", title="features")
     for item in found.features:
         same = (item.online_status, number(item.online)) == (item.offline_status, number(item.offline))
-        window = "all tiles" if item.start_ms is None else f"tiles from {moment(item.start_ms)} to {moment(item.last_ms)}"
-        length = "lifetime" if item.tile_ms == 0 else f"{item.tile_ms / 60_000:g} min"
         cells = (
             item.name,
             number(item.online),
             item.online_status,
             number(item.offline),
             item.offline_status,
-            f"{item.tiles} {length} {window}",
+            f"{item.tiles} {item.window.grid.text} {item.window.text(item.covered)}",
         )
         table.add_row(*(Text(cell) for cell in cells), style="" if same else OTHER)
     return table
@@ -132,24 +129,17 @@ def _features(found: Explanation) -> Table:
 
 def _tiles(found: Explanation) -> Table:
     """One row per tile: each slot once where both sides agree, else as online | offline."""
-    sides = [
-        {} if side is None else {(length, start): slots for length, start, slots in side.tiles} for side in (found.online, found.offline)
-    ]
+    sides = [{} if side is None else side.tiles for side in (found.online, found.offline)]
     table = Table("tile", "slots (online | offline where they differ)", title="tiles")
-    for tile in sorted(sides[0].keys() | sides[1].keys()):
+    for tile in sorted(sides[0].keys() | sides[1].keys(), key=lambda tile: tile.written):
         online, offline = (side.get(tile, {}) for side in sides)
         cells = []
         for name in online or offline:
             one, other = number(online.get(name)), number(offline.get(name))
             cells.append(f"{name} {one}" if one == other else f"{name} {one} | {other}")
-        table.add_row(
-            Text(place(*tile)), Text(", ".join(cells)), style="" if online.keys() == offline.keys() and _equal(online, offline) else OTHER
-        )
+        same = online.keys() == offline.keys() and all(number(online[name]) == number(offline[name]) for name in online)
+        table.add_row(Text(tile.text), Text(", ".join(cells)), style="" if same else OTHER)
     return table
-
-
-def _equal(one: dict[str, float], other: dict[str, float]) -> bool:
-    return all(one[name] == other[name] or (math.isnan(one[name]) and math.isnan(other[name])) for name in one)
 
 
 def register(app: typer.Typer) -> None:

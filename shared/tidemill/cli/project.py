@@ -41,7 +41,7 @@ def check(
 
 def _kept(view: FeatureView) -> str:
     """How long its tiles are, and how long a value counts."""
-    tiles = sorted({feature.tile_ms for feature in view.served if feature.tile_ms})
+    tiles = sorted({feature.window.grid.tile_ms for feature in view.served if feature.window.bounded})
     kept = f"tiles of {', '.join(map(format_ms, tiles))}" if tiles else "no windows"
     return kept if view.ttl is None else f"{kept}; expires after {view.ttl}"
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tidemill.declarations.windows import Tile
 from tidemill.proof.counterexample import Counterexample, Step
 from tidemill.timestamps import rfc3339
 
@@ -38,9 +39,7 @@ def print_counterexample(console: Console, example: Counterexample) -> None:
     console.print(steps)
     differing = Table("where", "what", "stored", "expected", title=Text("where the online store differs"))
     for item in example.differences:
-        differing.add_row(
-            *(Text(text) for text in (place(item.tile_ms, item.start_ms), item.slot, number(item.stored), number(item.expected)))
-        )
+        differing.add_row(*(Text(text) for text in (place(item.tile), item.slot, number(item.stored), number(item.expected))))
     console.print(differing)
     if not any(step.stored for step in example.steps):
         console.print("after none of these rows the value was the one that is stored")
@@ -52,8 +51,6 @@ def _cells(step: Step) -> tuple[str, ...]:
     return str(step.offset), moment(step.time_ms), step.id or "-", values, step.fate, after + ("  <- what is stored" if step.stored else "")
 
 
-def place(tile_ms: int | None, start_ms: int | None) -> str:
+def place(tile: Tile | None) -> str:
     """Which tile, in words."""
-    if tile_ms is None:
-        return "entity"
-    return "lifetime" if tile_ms == 0 else f"{tile_ms / 60_000:g} min from {moment(start_ms)}"
+    return "entity" if tile is None else tile.text

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from tidemill.declarations.aggregations import LIFETIME, Age, Aggregation, Count, Last, Max, Mean, Min, Rate, Std, Sum
+from tidemill.declarations.aggregations import Age, Aggregation, Count, Last, Max, Mean, Min, Rate, Std, Sum
+from tidemill.declarations.windows import LIFETIME
 
 A = TypeVar("A", bound=Aggregation)
 

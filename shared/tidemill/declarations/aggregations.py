@@ -1,25 +1,29 @@
-"""The aggregations: which slots of a tile each needs, how its value is read from them, and the batch oracle that says what it should be.
+"""The aggregations: which slots of a tile each needs, and how its value is read from them.
 
-Folding and merging belong to the slots (kernel/tiles.py): two aggregations that need the same slot (count and mean of one column) share it.
+Folding and merging belong to the slots (slots.py): two aggregations that need the same slot (count and mean of one column) share it. An
+aggregation with slots of its own stands in a file of its own, with its kinds and the function that a project calls (first.py).
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from tidemill.declarations.slots import Kind, Slot
+from tidemill.declarations.slots import M2, Largest, N, NewestTime, NewestValue, Slot, SlotKind, Smallest, Total
 
-LIFETIME = "lifetime"
+Value = float | list[float]
+"""What a feature can be: a number, NaN where there is none, or a list of numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregation(ABC):
-    """One aggregate of a view. `column`: field or condition; `windows`: fewer windows than the view's; `name`: instead of the default."""
+    """One aggregate of a view. `column`: field or condition; `windows`: fewer windows than the view's; `name`: instead of the default.
+
+    `word`: what a project calls it; `kinds`: its slots of that column, in the order in which `read` takes them; `as_ages`: the slots hold times, and
+    `read` takes how many ms before the time asked for they lie; `gives_list`: its value is a list of numbers, which no model takes.
+    """
 
     column: str | None = None
     windows: tuple[str, ...] | None = None
@@ -27,7 +31,9 @@ class Aggregation(ABC):
 
     word: ClassVar[str]
     needs_column: ClassVar[bool] = True
-    kinds: ClassVar[tuple[Kind, ...]]
+    as_ages: ClassVar[bool] = False
+    gives_list: ClassVar[bool] = False
+    kinds: ClassVar[tuple[SlotKind, ...]]
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -35,65 +41,54 @@ class Aggregation(ABC):
         return tuple(Slot(kind, self.column) for kind in self.kinds)
 
     @property
+    def mistake(self) -> str:
+        """What is wrong with its own arguments ("": nothing)."""
+        return ""
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether its column may be a text field."""
+        return all("text" in slot.kind.reads or not slot.kind.sees_value for slot in self.slots)
+
+    @property
     def label(self) -> str:
         """The feature's name without its window: "mean_price", or the name given."""
         return self.name or (f"{self.word}_{self.column}" if self.column else self.word)
 
     @abstractmethod
-    def read(self, *slots: float) -> float:
-        """The value of a merged tile; NaN where there is none."""
-
-    @abstractmethod
-    def oracle(self, events: Sequence[tuple[int, float | None]]) -> float:
-        """The same value from all (time_ms, column value) in the window, in order of arrival, computed the naive way."""
-
-
-def _present(events: Sequence[tuple[int, float | None]]) -> list[float]:
-    return [value for _, value in events if value is not None]
+    def read(self, *slots: Any) -> Value:
+        """The value of a merged tile; NaN where there is none. `slots`: the numbers of each slot, or the bytes of one that is kept beside them."""
 
 
 class Count(Aggregation):
     """How many events; with a column, how many in which it is not null."""
 
-    word, needs_column, kinds = "count", False, ("n",)
+    word, needs_column, kinds = "count", False, (N(),)
 
     def read(self, *slots: float) -> float:
         """The count."""
         return slots[0]
 
-    def oracle(self, events: Sequence[tuple[int, float | None]]) -> float:
-        """Length of the list."""
-        return float(len(events) if self.column is None else len(_present(events)))
-
 
 class Sum(Aggregation):
     """Sum of a column; 0 over no events."""
 
-    word, kinds = "sum", ("sum",)
+    word, kinds = "sum", (Total(),)
 
     def read(self, *slots: float) -> float:
         """The sum."""
         return slots[0]
 
-    def oracle(self, events: Sequence[tuple[int, float | None]]) -> float:
-        """Exact sum, rounded once."""
-        return math.fsum(_present(events))
-
 
 class Mean(Aggregation):
     """Arithmetic mean of a column."""
 
-    word, kinds = "mean", ("n", "sum")
+    word, kinds = "mean", (N(), Total())
 
     def read(self, *slots: float) -> float:
         """Sum over count; NaN over no events."""
         n, total = slots
         return total / n if n else math.nan
-
-    def oracle(self, events: Sequence[tuple[int, float | None]]) -> float:
-        """Exact mean, rounded once."""
-        values = _present(events)
-        return math.fsum(values) / len(values) if values else math.nan
 
 
 class Rate(Mean):
@@ -105,72 +100,49 @@ class Rate(Mean):
 class Min(Aggregation):
     """Smallest value of a column."""
 
-    word, kinds = "min", ("min",)
+    word, kinds = "min", (Smallest(),)
 
     def read(self, *slots: float) -> float:
         """The minimum; NaN over no events."""
         return slots[0] if slots[0] != math.inf else math.nan
 
-    def oracle(self, events: Sequence[tuple[int, float | None]]) -> float:
-        """The builtin."""
-        return min(_present(events), default=math.nan)
-
 
 class Max(Aggregation):
     """Largest value of a column."""
 
-    word, kinds = "max", ("max",)
+    word, kinds = "max", (Largest(),)
 
     def read(self, *slots: float) -> float:
         """The maximum; NaN over no events."""
         return slots[0] if slots[0] != -math.inf else math.nan
 
-    def oracle(self, events: Sequence[tuple[int, float | None]]) -> float:
-        """The builtin."""
-        return max(_present(events), default=math.nan)
-
 
 class Std(Aggregation):
     """Sample standard deviation of a column (n - 1 in the denominator)."""
 
-    word, kinds = "std", ("n", "sum", "m2")
+    word, kinds = "std", (N(), Total(), M2())
 
     def read(self, *slots: float) -> float:
         """sqrt(M2 / (n - 1)); NaN below two events."""
         n, _, m2 = slots
         return math.sqrt(max(m2, 0.0) / (n - 1)) if n > 1 else math.nan
 
-    def oracle(self, events: Sequence[tuple[int, float | None]]) -> float:
-        """Two passes over the values."""
-        values = _present(events)
-        return statistics.stdev(values) if len(values) > 1 else math.nan
-
 
 class Last(Aggregation):
     """The value of the newest event (by event time; of two at one time, the one that arrived later)."""
 
-    word, kinds = "last", ("last_time", "last")
+    word, kinds = "last", (NewestTime(), NewestValue())
 
     def read(self, *slots: float) -> float:
         """The value; NaN over no events."""
         return slots[1]
 
-    def oracle(self, events: Sequence[tuple[int, float | None]]) -> float:
-        """Walk from the end of a stable sort by time."""
-        known = [(time, value) for time, value in events if value is not None]
-        return sorted(known, key=lambda pair: pair[0])[-1][1] if known else math.nan
-
 
 class Age(Aggregation):
     """Seconds since the newest event in which the column was not null (any event, without a column)."""
 
-    word, needs_column, kinds = "age", False, ("last_time",)
+    word, needs_column, as_ages, kinds = "age", False, True, (NewestTime(),)
 
     def read(self, *slots: float) -> float:
-        """Seconds before the request; the caller passes request time minus the newest time, in ms."""
+        """Of ms, seconds."""
         return slots[0] / 1000.0 if math.isfinite(slots[0]) else math.nan
-
-    def oracle(self, events: Sequence[tuple[int, float | None]]) -> float:
-        """Newest time in ms; the request's time is not known here."""
-        times = [time for time, value in events if self.column is None or value is not None]
-        return float(max(times, default=-math.inf))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from tidemill.declarations.checks import FIELD_TYPES, Declaration, duration_ms
 from tidemill.declarations.events import Event
@@ -29,6 +29,35 @@ class Request(Declaration):
             raise DeclarationError(
                 f"Request {self.name!r}: {self.type!r} is not a type", where=self.where, field="type", mend="write float, int, bool or str"
             )
+
+
+class FeatureInput(NamedTuple):
+    """An input that is a feature: `view`, the place of its view among the model's views; `feature`, its place in the view."""
+
+    name: str
+    view: int
+    feature: int
+
+    @property
+    def kind(self) -> Literal["feature"]:
+        """As a manifest calls it."""
+        return "feature"
+
+
+class RequestInput(NamedTuple):
+    """An input that comes with the request."""
+
+    name: str
+    request: Request
+
+    @property
+    def kind(self) -> Literal["number", "category"]:
+        """As a manifest calls it."""
+        return "category" if self.request.type is str else "number"
+
+
+InputPlan = tuple[FeatureInput | RequestInput, ...]
+"""The columns of a model's matrix, in order. Only `Model.plan` decides the order; whoever makes, checks or shows inputs goes through it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +144,7 @@ class Model(Declaration):
             elif isinstance(item, FeatureView | Selection):
                 view = item if isinstance(item, FeatureView) else item.view
                 self._need_field("inputs", view.key.name)
+                self._need_numbers(view, None if isinstance(item, FeatureView) else item.names)
             else:
                 self._fail("inputs", f"{item!r} is not an input", "pass a FeatureView, view.select(...) or Request(...)")
         names = self.input_names
@@ -138,15 +168,31 @@ class Model(Declaration):
         return tuple(dict.fromkeys(selection.view for selection in self.selections))
 
     @cached_property
+    def plan(self) -> InputPlan:
+        """The columns of the model's matrix: `<view>__<feature>` of the selections in order, then the Request values."""
+        plan: list[FeatureInput | RequestInput] = []
+        for selection in self.selections:
+            view, features = selection.view, [feature.name for feature in selection.view.served]
+            plan += [FeatureInput(f"{view.name}__{name}", self.views.index(view), features.index(name)) for name in selection.names]
+        return (*plan, *(RequestInput(request.name, request) for request in self.requests))
+
+    @property
     def input_names(self) -> list[str]:
-        """Columns of the model's matrix: `<view>__<feature>` of the selections in order, then the Request names."""
-        names = [f"{selection.view.name}__{name}" for selection in self.selections for name in selection.names]
-        return names + [request.name for request in self.requests]
+        """The names of the columns of the model's matrix, in order."""
+        return [column.name for column in self.plan]
 
     @cached_property
     def request_fields(self) -> list[str]:
         """What a request must give: the entities of the views, then the Request values, each once."""
         return list(dict.fromkeys([view.key.name for view in self.views] + [request.name for request in self.requests]))
+
+    def _need_numbers(self, view: FeatureView, names: Collection[str] | None) -> None:
+        chosen = [feature for feature in view.served if names is None or feature.name in names]
+        lists = [feature.name for feature in chosen if feature.aggregation.gives_list]
+        if lists:
+            rest = [feature.name for feature in view.served if not feature.aggregation.gives_list]
+            mend = f"select numbers: {view.name}.select({', '.join(map(repr, rest)) or '...'})"
+            self._fail("inputs", f"{', '.join(lists)} of view {view.name!r} is a list of numbers, a model takes single ones", mend)
 
     def _need_field(self, label: str, name: str) -> None:
         if name not in self.on.fields:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
-from tidemill.declarations.aggregations import LIFETIME, Aggregation
+from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.checks import Declaration, check_partitions, duration_ms
 from tidemill.declarations.events import Event
 from tidemill.declarations.expressions import Column, parse_column
+from tidemill.declarations.slots import SideKind
+from tidemill.declarations.windows import FOREVER, LIFETIME, Grid, Lifetime, Window, sliding
 from tidemill.durations import format_ms, parse_ms
 from tidemill.errors import DeclarationError
 from tidemill.names import LogName, check_name, log_name
 
 _LADDER_MS = tuple(parse_ms(text) for text in ("5m", "15m", "1h", "6h", "1d"))
 _MOST_TILES = 168  # a window is cut into at most this many tiles unless told otherwise: 7 days of 1 h
+_SIDE_LIMIT = 8 << 20  # bytes of lists and sketches of one entity at worst: a value is written whole
 _TILES_LIMIT = 10_000  # and never into more than this: every one is stored for every entity, and merged in every request
 
 
@@ -36,12 +39,11 @@ class Entity(Declaration):
 
 @dataclass(frozen=True)
 class Feature:
-    """One value a view serves: `name` within the view, the aggregation, and its window (None: the entity's whole life)."""
+    """One value a view serves: `name` within the view, the aggregation, and its window."""
 
     name: str
     aggregation: Aggregation
-    window_ms: int | None
-    tile_ms: int
+    window: Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,7 @@ class FeatureView(Declaration):
         if self.ahead is not None:
             self._check_ahead(self.ahead)
         duration_ms(self, "tile", self.tile)
+        self._check_sides()
         self._check_case()
         for window in self.tiles:
             if window not in self.windows and not any(window in (aggregation.windows or ()) for aggregation in self.features):
@@ -145,6 +148,17 @@ class FeatureView(Declaration):
         """Some of the view's features, as the input of a model."""
         return Selection(self, tuple(names))
 
+    def _check_sides(self) -> None:
+        most = 0
+        for grid in {feature.window.grid for feature in self.served}:
+            features = [feature for feature in self.served if feature.window.grid == grid]
+            slots = {slot for feature in features for slot in feature.aggregation.slots}
+            tiles = 1 + grid.tiles(max(feature.window.reach_ms for feature in features) + (self.ahead_ms or 0))
+            most += tiles * sum(slot.kind.most_bytes for slot in slots if isinstance(slot.kind, SideKind))
+        if most > _SIDE_LIMIT:
+            message = f"lists and sketches of one entity could take {most / 2**20:.0f} MiB, more than {_SIDE_LIMIT >> 20}"
+            self._fail("features", message, "choose longer tiles, fewer windows or shorter lists")
+
     def _check_case(self) -> None:
         if len({name.casefold() for name in self.value_fields}) < len(self.value_fields):
             names = ", ".join(self.value_fields)
@@ -155,11 +169,12 @@ class FeatureView(Declaration):
         if ahead_ms > self.source.future_ms:
             self._fail("ahead", f"{ahead} is further than {self.source.future}, beyond which no event passes", "raise future= of the event")
         for feature in self.served:
-            if feature.window_ms is None:
+            window = feature.window
+            if not window.bounded:
                 mend = "give the feature a window, or declare it in a view without ahead="
                 self._fail("ahead", f"{feature.name!r} is of the entity's whole life, in which no event can wait", mend)
-            if (feature.window_ms or 0) + ahead_ms > feature.tile_ms * _TILES_LIMIT:
-                tiles = f"{_TILES_LIMIT} tiles of {format_ms(feature.tile_ms)}"
+            if window.grid.tiles(window.reach_ms + ahead_ms) > _TILES_LIMIT:
+                tiles = f"{_TILES_LIMIT} tiles of {format_ms(window.grid.tile_ms)}"
                 self._fail("ahead", f"{ahead} and the window of {feature.name!r} have more than {tiles}", "choose longer tiles")
 
     def _parse_columns(self) -> dict[str, Column]:
@@ -168,6 +183,8 @@ class FeatureView(Declaration):
             if not isinstance(aggregation, Aggregation):
                 self._fail("features", f"{aggregation!r} is not an aggregate", 'write count(), mean("field"), ...')
             text = aggregation.column
+            if aggregation.mistake:
+                self._fail("features", f"{aggregation.word}({text!r}): {aggregation.mistake}", "correct the argument")
             if text is None:
                 if aggregation.needs_column:
                     self._fail("features", f"{aggregation.word}() needs a field", f'write {aggregation.word}("field")')
@@ -176,7 +193,7 @@ class FeatureView(Declaration):
                 column = parse_column(text, self.source.types)
             except ValueError as error:
                 self._fail("features", f"{aggregation.word}({text!r}): {error}", "name a field of the event, or a condition on its fields")
-            if column.text in self.source.fields and self.source.base_type(text) is str and aggregation.word not in ("count", "age"):
+            if column.text in self.source.fields and self.source.base_type(text) is str and not aggregation.takes_text:
                 self._fail(
                     "features",
                     f"{aggregation.word}({text!r}): {text!r} is text",
@@ -204,12 +221,12 @@ class FeatureView(Declaration):
                 f"{aggregation.word}({aggregation.column!r}) needs a name",
                 f'write {aggregation.word}({aggregation.column!r}, name="...")',
             )
-        if window == LIFETIME:
-            return Feature(label, aggregation, None, 0)
-        window_ms, tile_ms = self._tile_of(window)
-        return Feature(f"{label}_{window}", aggregation, window_ms, tile_ms)
+        planned = self._window(window)
+        return Feature(label + planned.suffix, aggregation, planned)
 
-    def _tile_of(self, window: str) -> tuple[int, int]:
+    def _window(self, window: str) -> Window:
+        if window == LIFETIME:
+            return Lifetime(FOREVER, duration_ms(self, "tile", self.tile))
         window_ms = duration_ms(self, "windows", window)
         finest_ms = duration_ms(self, "tile", self.tile)
         chosen = self.tiles.get(window)
@@ -228,7 +245,7 @@ class FeatureView(Declaration):
                 f"a window of {window} is not a whole number of {format_ms(tile_ms)} tiles",
                 f'set tile= or tiles={{"{window}": ...}} to a duration that divides it',
             )
-        return window_ms, tile_ms
+        return sliding(window, Grid(tile_ms))
 
     def _fail(self, name: str, message: str, mend: str) -> None:
         raise DeclarationError(f"FeatureView {self.name!r}: {message}", where=self.where, field=name, mend=mend)

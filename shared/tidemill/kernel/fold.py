@@ -21,11 +21,11 @@ from tidemill.errors import AbsentColumns
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import Applied, ViewKernel
-from tidemill.records import DECODE_ERRORS, absent_fields, since_of, view_decoder
+from tidemill.records import DECODE_ERRORS, ViewEvent, absent_fields, since_of, view_decoder
 
 
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
-    """A record of a view topic, decoded: `record` has time, known, source, values and id, or is None when it cannot be used.
+    """A record of a view topic, decoded: `record` is None when it cannot be used.
 
     `proof` is the CRC-32 of key and value (fences.proof_of).
     """
@@ -33,11 +33,11 @@ class LogEntry(msgspec.Struct, frozen=True, gc=False):
     offset: int
     key: bytes
     proof: int
-    record: Any
+    record: ViewEvent | None
 
 
 @cache
-def typed_decoder(view: FeatureView) -> msgspec.json.Decoder[Any]:
+def typed_decoder(view: FeatureView) -> msgspec.json.Decoder[ViewEvent]:
     """The decoder of a view's records (see records.view_decoder)."""
     return view_decoder(_fields(view))
 
@@ -165,6 +165,7 @@ class PartitionFold:
         if outcome is Applied.DUPLICATE:
             self._counts[0] += 1
             return False
+        assert entry.record is not None  # one without is refused before it comes here
         progress.late_by_ms.append(newest_ms - entry.record.time)
         if outcome is Applied.LATE:
             self._counts[2] += 1

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tidemill.declarations.windows import Grid
 from tidemill.errors import CorruptState
-from tidemill.kernel.tiles import Matrix
+from tidemill.kernel.tiles import Held, Matrix
 
 FORMAT = 3
 NEVER = -(2**62)
@@ -40,9 +41,10 @@ class EntityState:
 
     `changed`: rows changed since the value was last written, by length and place (None: the whole value has to be written);
     `length`: how long the written value is. `rows_crc`: of all rows (None: not known).
+    `sides`: the side values of the closed tiles of each length, where a view has some.
     """
 
-    __slots__ = ("changed", "head", "ids", "length", "rows", "rows_crc")
+    __slots__ = ("changed", "head", "ids", "length", "rows", "rows_crc", "sides")
 
     head: list[Any]
     ids: bytes
@@ -50,6 +52,7 @@ class EntityState:
     rows_crc: int | None
     changed: list[tuple[int, int]] | None
     length: int
+    sides: list[list[tuple[bytes, ...]]]
 
     @property
     def newest(self) -> int:
@@ -72,19 +75,31 @@ class Patch(NamedTuple):
 
 class TileRows(NamedTuple):
     """The tiles of one length as they are read: index and slots of the open tile, and for each closed one, in order of time, its slots
-    and how many tiles it lies before the open one (`ages`: newest first)."""
+    and how many tiles it lies before the open one (`ages`: newest first); and the side values of each, where a view has some."""
 
     newest: int
     slots: Sequence[float]
     closed: Matrix
     ages: npt.NDArray[np.uint32]
+    open_sides: tuple[bytes, ...] = ()
+    closed_sides: Sequence[tuple[bytes, ...]] = ()
+
+    def select_sides(self, oldest: int, last: int) -> list[tuple[bytes, ...]]:
+        """The side values of the tiles with index `oldest` to `last`, in order of time."""
+        begin, end = self._closed(oldest, last)
+        return [*self.closed_sides[begin:end], *([self.open_sides] if oldest <= self.newest <= last else [])]
+
+    def _closed(self, oldest: int, last: int) -> tuple[int, int]:
+        """Where the closed tiles with index `oldest` to `last` begin and end."""
+        n = len(self.ages)
+        if not n or oldest >= self.newest:
+            return 0, 0
+        begin = n - int(self.ages.searchsorted(min(self.newest - oldest, _LOW), "right"))
+        return begin, n - int(self.ages.searchsorted(min(max(self.newest - last, 0), _LOW)))
 
     def select(self, oldest: int, last: int) -> Matrix:
         """The tiles with index `oldest` to `last`, in order of time."""
-        n, begin, end = len(self.ages), 0, 0
-        if n and oldest < self.newest:
-            begin = n - int(self.ages.searchsorted(min(self.newest - oldest, _LOW), "right"))
-            end = n - int(self.ages.searchsorted(min(max(self.newest - last, 0), _LOW)))
+        begin, end = self._closed(oldest, last)
         is_open = oldest <= self.newest <= last
         tiles = np.empty((max(end - begin, 0) + is_open, len(self.slots)))
         if is_open:
@@ -99,16 +114,12 @@ class _Length:
     """Tiles of one length: `kept` of them are in reach of a window. In a head the slots of the open one stand from `first` to `end`, at
     `count` how many rows are in use, and at `capacity` how many there are in all."""
 
-    def __init__(self, tile_ms: int, width: int, kept: int, first: int, count: int, capacity: int) -> None:
-        self.tile_ms, self.kept, self.first, self.end = tile_ms, kept, first, first + width
+    def __init__(self, grid: Grid, width: int, kept: int, first: int, count: int, capacity: int) -> None:
+        self.index, self.kept, self.first, self.end = grid.index, kept, first, first + width
         self.count, self.capacity = count, capacity
         row = struct.Struct(f"<I{width}d")
         self.size, self.pack_into, self.unpack_from = row.size, row.pack_into, row.unpack_from
         self.dtype = np.dtype([("low", "<u4"), ("slots", "<f8", (width,))])
-
-    def index(self, time_ms: int) -> int:
-        """The index of the tile that a time belongs to."""
-        return time_ms // self.tile_ms if self.tile_ms else 0
 
     def tiles(self, head: Sequence[Any], rows: npt.NDArray[Any]) -> TileRows:
         """The tiles of an entity: the open one in its head, and the closed ones."""
@@ -117,10 +128,11 @@ class _Length:
 
 
 class Packing:
-    """Packs the states of one view. `lengths`: of each length of tiles its milliseconds (0: one tile for ever), slots, and tiles kept.
-    `waits`: whether events may wait for their time."""
+    """Packs the states of one view. `lengths`: of each length of tiles the grid, how many numbers a tile has, and tiles kept.
+    `waits`: whether events may wait for their time. `side_values`: how many places at the end of a head are for side values, which are
+    none of the value (side.py)."""
 
-    def __init__(self, view: str, lengths: Sequence[tuple[int, int, int]], waits: bool = False) -> None:
+    def __init__(self, view: str, lengths: Sequence[tuple[Grid, int, int]], waits: bool = False, side_values: int = 0) -> None:
         self._view = view
         self._waits = waits
         n = len(lengths)
@@ -128,13 +140,13 @@ class Packing:
         self._capacity = self._count + n
         first = self._slots = self._capacity + n
         self._lengths: list[_Length] = []
-        for r, (tile_ms, width, kept) in enumerate(lengths):
-            self._lengths.append(_Length(tile_ms, width, kept, first, self._count + r, self._capacity + r))
+        for r, (grid, width, kept) in enumerate(lengths):
+            self._lengths.append(_Length(grid, width, kept, first, self._count + r, self._capacity + r))
             first += width
-        self._head = struct.Struct(f"<qBB{'q' * waits}{2 * n}H{first - self._slots}d")
+        self._head = struct.Struct(f"<qBB{'q' * waits}{2 * n}H{first - self._slots}d{'0s' * side_values}")
         self._sizes = [length.size for length in self._lengths]
         self._no_rows = [_NO_ROWS] * n
-        self._new = [NEVER, FORMAT, 0, *[NEVER] * waits, *[0] * 2 * n, *[0.0] * (first - self._slots)]
+        self._new = [NEVER, FORMAT, 0, *[NEVER] * waits, *[0] * 2 * n, *[0.0] * (first - self._slots), *[b""] * side_values]
 
     def new(self) -> EntityState:
         """The state of an entity that has seen nothing."""
@@ -150,6 +162,10 @@ class Packing:
     def first(self, r: int) -> int:
         """Where in a head the slots of the open tile of a length begin."""
         return self._lengths[r].first
+
+    def first_side(self, r: int) -> int:
+        """Where in a head the side values of the open tile of a length would begin."""
+        return len(self._new)
 
     def open(self, state: EntityState, r: int, closed: int, index: int, slots: list[float]) -> None:
         """Closes the open tile of a length, `closed`, and opens a newer one, with these slots; the time of its event is still to be noted."""
@@ -169,7 +185,7 @@ class Packing:
         if state.changed is not None:
             state.changed.append((r, n))
 
-    def row(self, state: EntityState, r: int, index: int) -> tuple[int, list[float] | None]:
+    def row(self, state: EntityState, r: int, index: int) -> tuple[int, list[Held] | None]:
         """Where the closed tile `index` stands or would stand, and its slots."""
         length, newest = self._lengths[r], self._lengths[r].index(state.newest)
         ages, age = self._ages(state, r, newest), newest - index
@@ -178,7 +194,7 @@ class Packing:
             return n - 1 - j, list(length.unpack_from(state.rows[r], (n - 1 - j) * length.size)[1:])
         return n - j, None
 
-    def replace(self, state: EntityState, r: int, i: int, index: int, slots: list[float]) -> None:
+    def replace(self, state: EntityState, r: int, i: int, index: int, slots: Sequence[Held]) -> None:
         """Changes a closed tile."""
         length = self._lengths[r]
         length.pack_into(state.rows[r], i * length.size, index & _LOW, *slots)
@@ -186,7 +202,7 @@ class Packing:
         if state.changed is not None:
             state.changed.append((r, i))
 
-    def insert(self, state: EntityState, r: int, index: int, slots: list[float]) -> None:
+    def insert(self, state: EntityState, r: int, index: int, slots: Sequence[Held]) -> None:
         """Adds a closed tile among the others."""
         length, head = self._lengths[r], state.head
         n, size = head[length.count], length.size

@@ -1,128 +1,147 @@
-"""Tiles: the partial aggregate of one entity over one short stretch of event time, as a row of float64 slots.
+"""Tiles: the partial aggregate of one entity over one short stretch of event time.
 
-A `Slot` is one number of a tile. How a slot is folded and how it is merged stands here, once; streaming, audit, training sets
-and request-time reads all come through this module, so that they agree to the bit.
+A tile is a list: the float64 numbers of its slots, then the side values. What becomes of them stands in the kinds (declarations/slots.py);
+here they get their places, and the fold of a whole tile, or of several, is compiled.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tidemill.declarations.expressions import Column
-from tidemill.declarations.slots import Kind, Slot
+from tidemill.declarations.slots import FloatKind, SideKind, Slot
 
 Matrix = npt.NDArray[np.float64]
-Fold = Callable[[list[float], int, Any], None]
+Held = float | bytes
+Fold = Callable[[list[Any], int, object], None]
+"""What one event does to a tile: `fold(tile, time_ms, values)`, `values` having one attribute per field of the view."""
 
 
-_EMPTY: dict[Kind, float] = {
-    "n": 0.0, "sum": 0.0, "m2": 0.0, "min": math.inf, "max": -math.inf, "last_time": -math.inf, "last": math.nan,
-}  # fmt: skip
+class Open(NamedTuple):
+    """Where a tile lies in a list that holds several: its numbers from `first` on, its side values from `first_side` on."""
 
-# What one event does to a tile `s`, as Python source. {i} is the slot's place, and s{i} its value where a later line wants it; {n} and {sum}
-# the places of its column's count and sum, already updated; x the column's value; t the event time in ms. The lines are compiled into
-# one function: calling a method per slot would cost several times as much on the hottest path of the system.
-_FOLD: dict[Kind, str] = {
-    "n": "s[{i}] = s{i} = s[{i}] + 1.0",
-    "sum": "s[{i}] = s{i} = s[{i}] + x",
-    # Welford's update written with the running sum: M2 += (x - mean before) * (x - mean after).
-    "m2": "if s{n} > 1.0: s[{i}] += (x - (s{sum} - x) / (s{n} - 1.0)) * (x - s{sum} / s{n})",
-    "min": "if x < s[{i}]: s[{i}] = x",
-    "max": "if x > s[{i}]: s[{i}] = x",
-    "last_time": "if t >= s[{i}]: s[{i}] = t",
-    "last": "if t >= s[{time}]: s[{i}] = x",
-}
-
-# Slots that add come first, so that one reduction sums them all; `last` comes before `last_time`, which it reads.
-_ORDER: tuple[Kind, ...] = ("n", "sum", "m2", "min", "max", "last", "last_time")
+    layout: TileLayout
+    first: int
+    first_side: int
 
 
 class TileLayout:
-    """The slots of a view's tiles, their places, and the fold and merge made for them.
+    """The slots of a view's tiles and their places: those of numbers first, `width` in all, then `sides`, those of side values.
 
-    `fold` folds one event into a tile. `columns` are the parsed columns by their text; a column that is never null shares its count with the count of all events.
+    `fold` folds one event into a tile. `columns` are the parsed columns by their text; a column that is never null shares what does not look
+    at its value with all events.
     """
 
     def __init__(self, slots: Sequence[Slot], columns: dict[str, Column], nullable: set[str]) -> None:
         self._always = {None} | {text for text, column in columns.items() if not nullable.intersection(column.fields)}
-        distinct = {self._shared(slot) for slot in slots}
-        self.slots = tuple(sorted(distinct, key=lambda slot: (_ORDER.index(slot.kind), slot.column or "")))
-        self._places = {slot: i for i, slot in enumerate(self.slots)}
-        self.width = len(self.slots)
-        self.empty = [_EMPTY[slot.kind] for slot in self.slots]
-        self.fold = compile_fold([(self, 0)], columns)
-        self._repairs = [(i, slot) for i, slot in enumerate(self.slots) if slot.kind not in ("n", "sum")]
+        self.slots: tuple[Slot, ...] = ()
+        self.sides: tuple[Slot, ...] = ()
+        self._kinds: list[tuple[FloatKind, Slot]] = []
+        self._side_kinds: list[SideKind] = []
+        self._places: dict[Slot, range] = {}
+        self.empty: list[float] = []
+        for slot in sorted(self._needed(slots), key=lambda slot: (slot.kind.rank, slot.kind.name, slot.column or "")):
+            self._add(slot)
+        self.width = len(self.empty)
+        for i, slot in enumerate(self.sides, self.width):
+            self._places[slot] = range(i, i + 1)
+        self.blank: list[Held] = [*self.empty, *[b""] * len(self.sides)]
+        self.names = self._name_numbers()
+        self._reduced = [
+            (i, getattr(np, kind.ufunc)) for kind, slot in self._kinds for i in self.places(slot) if kind.ufunc not in (None, "add")
+        ]
+        self._merged = [(_slice(self.places(slot)), kind.merge, self._around(slot)) for kind, slot in self._kinds if kind.ufunc is None]
+        self.fold = compile_fold([Open(self, 0, self.width)], columns)
 
-    def place(self, slot: Slot) -> int:
-        """Where a slot stands in a tile."""
+    def _needed(self, slots: Sequence[Slot]) -> set[Slot]:
+        """The slots asked for and those that they need, each once."""
+        found, new = set[Slot](), {self._shared(slot) for slot in slots}
+        while new:
+            found |= new
+            new = {self._shared(Slot(kind, slot.column)) for slot in new for kind in slot.kind.needs} - found
+        return found
+
+    def _add(self, slot: Slot) -> None:
+        kind = slot.kind
+        if isinstance(kind, FloatKind):
+            self._places[slot] = range(len(self.empty), len(self.empty) + len(kind.empty))
+            self.slots, self.empty = (*self.slots, slot), [*self.empty, *kind.empty]
+            self._kinds.append((kind, slot))
+        elif isinstance(kind, SideKind):
+            self.sides = (*self.sides, slot)
+            self._side_kinds.append(kind)
+
+    def _name_numbers(self) -> list[str]:
+        """For each number of a tile, and each side value, what a person calls it."""
+        names = []
+        for slot in self.slots + self.sides:
+            name, many = f"{slot.kind.name}({slot.column or ''})", len(self.places(slot))
+            names += [name] if many == 1 else [f"{name}[{i}]" for i in range(many)]
+        return names
+
+    def places(self, slot: Slot) -> range:
+        """The places of a slot in a tile."""
         return self._places[self._shared(slot)]
 
     def _shared(self, slot: Slot) -> Slot:
-        return Slot(slot.kind, None) if slot.kind in ("n", "last_time") and slot.column in self._always else slot
+        return Slot(slot.kind, None) if not slot.kind.sees_value and slot.column in self._always else slot
+
+    def _around(self, slot: Slot) -> Mapping[str, int]:
+        """The places that a slot's source and merge refer to."""
+        places = {kind.word: self.places(Slot(kind, slot.column))[0] for kind in slot.kind.needs}
+        return places | {"i": self.places(slot)[0]}
 
     def merge(self, tiles: Matrix) -> list[float]:
-        """Merges tiles in order of time into one row of slots. `tiles`: float64 of shape (tiles, width); none give the empty tile."""
+        """Merges the numbers of tiles in order of time. `tiles`: float64 of shape (tiles, width); none give the empty tile."""
         if len(tiles) <= 1:
             return tiles[0].tolist() if len(tiles) else list(self.empty)
         merged: list[float] = np.add.reduce(tiles, axis=0).tolist()
-        for i, slot in self._repairs:
-            if slot.kind == "min":
-                merged[i] = float(np.minimum.reduce(tiles[:, i]))
-            elif slot.kind in ("max", "last_time"):
-                merged[i] = float(np.maximum.reduce(tiles[:, i]))
-            elif slot.kind == "last":
-                merged[i] = float(tiles[_newest(tiles[:, self.place(Slot("last_time", slot.column))]), i])
-            else:
-                n, total = self.place(Slot("n", slot.column)), self.place(Slot("sum", slot.column))
-                merged[i] += _m2_between(tiles[:, n], tiles[:, total], merged[n], merged[total])
+        for i, ufunc in self._reduced:
+            merged[i] = float(ufunc.reduce(tiles[:, i]))
+        for place, merge, places in self._merged:
+            merged[place] = merge(tiles, places, merged)
         return merged
 
-    def lines(self, column: str | None, first: int) -> list[str]:
-        """What one event does to the slots of a column in a tile that begins at place `first` of a list, as Python source."""
-        return [self._line(i, slot, first) for i, slot in enumerate(self.slots) if slot.column == column]
+    def merge_sides(self, tiles: Sequence[Sequence[bytes]]) -> list[bytes]:
+        """Merges the side values of tiles in order of time."""
+        return [kind.merge([tile[i] for tile in tiles if tile[i]]) for i, kind in enumerate(self._side_kinds)]
 
-    def _line(self, i: int, slot: Slot, first: int) -> str:
-        others: dict[str, int] = {}
-        if slot.kind == "m2":
-            others = {"n": self.place(Slot("n", slot.column)), "sum": self.place(Slot("sum", slot.column))}
-        elif slot.kind == "last":
-            others = {"time": self.place(Slot("last_time", slot.column))}
-        return _FOLD[slot.kind].format(i=first + i, **{name: first + place for name, place in others.items()})
+    def show(self, tile: Sequence[Held]) -> dict[str, float | str]:
+        """A tile's numbers and side values by name, for a person."""
+        sides = [kind.show(held) for kind, held in zip(self._side_kinds, tile[self.width :], strict=True) if isinstance(held, bytes)]
+        return dict(zip(self.names, [*(number for number in tile[: self.width] if not isinstance(number, bytes)), *sides], strict=True))
+
+    def lines(self, column: str | None, at: Open, scope: dict[str, object]) -> list[str]:
+        """What one event does to the slots of a column in a tile that lies there, as Python source. What it calls is added to `scope`."""
+        lines = []
+        for kind, slot in self._kinds:
+            if slot.column == column:
+                places = {word: at.first + place for word, place in self._around(slot).items()}
+                lines.append(kind.fold.format(**places, **{f"i{k}": places["i"] + k for k in range(1, len(kind.empty))}))
+        for i, (side, slot) in enumerate(zip(self._side_kinds, self.sides, strict=True), at.first_side):
+            if slot.column == column:
+                scope[f"add{i}"] = side.add
+                lines.append(f"s[{i}] = add{i}(s[{i}], t, {'None' if column is None else 'x'})")
+        return lines
 
 
-def compile_fold(tiles: Sequence[tuple[TileLayout, int]], columns: dict[str, Column]) -> Fold:
-    """The fold of one event into several tiles that stand in one list, each from a place of its own on."""
+def compile_fold(tiles: Sequence[Open], columns: dict[str, Column]) -> Fold:
+    """The fold of one event into several tiles that lie in one list."""
     lines = ["def fold(s, t, v):"]
-    for text in sorted({slot.column for layout, _ in tiles for slot in layout.slots}, key=lambda text: text or ""):
-        body = [line for layout, first in tiles for line in layout.lines(text, first)]
+    scope: dict[str, Any] = {"float": float}
+    for text in sorted({slot.column for at in tiles for slot in at.layout.slots + at.layout.sides}, key=lambda text: text or ""):
+        body = [line for at in tiles for line in at.layout.lines(text, at, scope)]
         if text is None:
             lines += [f"    {line}" for line in body]
         else:
             lines += [f"    x = {columns[text].source}", "    if x is not None:", *(f"        {line}" for line in body)]
-    scope: dict[str, Any] = {}
-    exec("\n".join(lines), {"float": float}, scope)  # noqa: S102 - made of parsed columns and the lines above, nothing else
+    exec("\n".join(lines), scope)  # noqa: S102 - made of parsed columns and the kinds' lines, nothing else
     return scope["fold"]  # type: ignore[no-any-return]
 
 
-def _newest(times: Matrix) -> int:
-    """Index of the newest tile; of equals the later one, as in the fold."""
-    return len(times) - 1 - int(times[::-1].argmax())
-
-
-def _m2_between(n: Matrix, total: Matrix, n_all: float, total_all: float) -> float:
-    """What merging adds to the sum of all M2: sum n_i (mean_i - mean)^2. Chan, Golub and LeVeque (1979)."""
-    seen = n > 0
-    if not seen.all():
-        n, total = n[seen], total[seen]
-    if not n_all:
-        return 0.0
-    spread = total / n
-    spread -= total_all / n_all
-    spread *= spread
-    spread *= n
-    return float(np.add.reduce(spread))
+def _slice(places: range) -> slice:
+    return slice(places.start, places.stop)

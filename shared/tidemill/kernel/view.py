@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tidemill.declarations import Feature, FeatureView
-from tidemill.declarations.aggregations import Age
-from tidemill.declarations.slots import Slot
-from tidemill.durations import parse_ms
+from tidemill.declarations.aggregations import Value
+from tidemill.declarations.slots import NewestTime, Slot
+from tidemill.declarations.windows import EACH_MS, Grid, Window, horizon_ms
 from tidemill.kernel.packed import FORMAT, ID_BYTES, NEVER, NEWEST, PASSED, EntityState, Packing, TileRows
-from tidemill.kernel.tiles import Matrix, TileLayout, compile_fold
+from tidemill.kernel.side import SidePacking
+from tidemill.kernel.tiles import Held, Open, TileLayout, compile_fold
 
 
 class Applied(IntEnum):
@@ -29,40 +31,58 @@ class Applied(IntEnum):
 
 
 _FOLDED, _CORRECTED = Applied.FOLDED, Applied.CORRECTED  # looking them up in the enum costs as much as folding a slot
-_ANY_TIME = Slot("last_time", None)
+NO_LISTS: Mapping[int, list[float]] = MappingProxyType({})
+_ANY_TIME = Slot(NewestTime(), None)
 
 
 class Reading(NamedTuple):
     """Features of one entity at one time: values in the order of the view (NaN: none), the newest event's time in ms (None: all of its
     events still wait for their time), and whether each value is complete (False: tiles it needs were dropped, since the time asked for
-    lies too far back, or hold less than they should, since the view was fed later)."""
+    lies too far back, or hold less than they should, since the view was fed later). `lists`: by place, the values of features that are
+    lists; among `values` they are NaN."""
 
     values: list[float]
     newest_ms: int | None
     complete: list[bool]
+    lists: Mapping[int, list[float]] = NO_LISTS
+
+    def value(self, i: int) -> Value:
+        """The value of the feature at a place, be it a number or a list."""
+        return self.lists[i] if i in self.lists else self.values[i]
 
 
-class _Window(NamedTuple):
-    """One window and the features read from it: place among the view's features, read, places of its slots, whether it is an age."""
+class _Read(NamedTuple):
+    """How a feature is read from a merged tile: its place among the view's features, the function, the places of its slots, and whether those
+    hold times that are handed over as ages."""
+
+    feature: int
+    read: Callable[..., Any]
+    places: list[int]
+    as_ages: bool
+
+
+class _Merged(NamedTuple):
+    """One window and the features read from it: `numbers` from the tile's numbers alone, `others` also from its side values, or lists.
+    `resolution`: where its tiles stand among those of other lengths."""
 
     resolution: int
-    window_ms: int
-    features: list[tuple[int, Callable[..., float], list[int], bool]]
+    window: Window
+    numbers: list[_Read]
+    others: list[_Read]
 
 
 class _Resolution:
-    """The tiles of one length: their layout and how long they are kept. `tile_ms` 0: one tile for the entity's whole life.
+    """The tiles of one grid: their layout and how many are kept before the newest.
 
     The newest tile may lie `ahead_ms` in the future, and what the present reads must be kept nevertheless.
     """
 
-    def __init__(self, tile_ms: int, features: Sequence[Feature], view: FeatureView, extra: Sequence[Slot]) -> None:
-        self.tile_ms = tile_ms
+    def __init__(self, grid: Grid, features: Sequence[Feature], view: FeatureView, extra: Sequence[Slot]) -> None:
+        self.grid = grid
         nullable = {name for name in view.value_fields if view.source.nullable(name)}
         slots = [slot for feature in features for slot in feature.aggregation.slots]
         self.layout = TileLayout([*slots, *extra], view.columns, nullable)
-        self.longest_ms = max(feature.window_ms or 0 for feature in features)
-        self.kept_tiles = -(-(self.longest_ms + (view.ahead_ms or 0)) // tile_ms) if tile_ms else 0
+        self.kept_tiles = grid.tiles(max(feature.window.reach_ms for feature in features) + (view.ahead_ms or 0))
 
 
 class ViewKernel:
@@ -70,46 +90,48 @@ class ViewKernel:
 
     def __init__(self, view: FeatureView) -> None:
         self.view = view
-        by_tile: dict[int, list[Feature]] = {}
+        by_grid: dict[Grid, list[Feature]] = {}
         for feature in view.served:
-            by_tile.setdefault(feature.tile_ms, []).append(feature)
+            by_grid.setdefault(feature.window.grid, []).append(feature)
+        grids = sorted(by_grid, key=lambda grid: grid.written_ms)
         self._waits = view.ahead_ms is not None
         self.resolutions = [
-            _Resolution(tile_ms, by_tile[tile_ms], view, [_ANY_TIME] if self._waits and not i else [])
-            for i, tile_ms in enumerate(sorted(by_tile))
+            _Resolution(grid, by_grid[grid], view, [_ANY_TIME] if self._waits and not i else []) for i, grid in enumerate(grids)
         ]
-        longest_ms = max(resolution.longest_ms for resolution in self.resolutions)
-        self.horizon_ms = longest_ms + (view.ahead_ms or 0) if longest_ms else None
-        self.packing = Packing(view.name, [(res.tile_ms, res.layout.width, res.kept_tiles) for res in self.resolutions], self._waits)
-        tiles = [(res.layout, self.packing.first(r)) for r, res in enumerate(self.resolutions)]
-        self._folds = [(r, res.tile_ms, compile_fold([tiles[r]], view.columns)) for r, res in enumerate(self.resolutions)]
+        self.horizon_ms = horizon_ms((feature.window for feature in view.served), view.ahead_ms or 0)
+        lengths = [(res.grid, res.layout.width, res.kept_tiles) for res in self.resolutions]
+        sides = [len(res.layout.sides) for res in self.resolutions]
+        self.packing = SidePacking(view.name, lengths, sides, self._waits) if any(sides) else Packing(view.name, lengths, self._waits)
+        tiles = [Open(res.layout, self.packing.first(r), self.packing.first_side(r)) for r, res in enumerate(self.resolutions)]
+        self._folds = [
+            (r, res.grid.tile_ms, res.grid.origin_ms, compile_fold([tiles[r]], view.columns)) for r, res in enumerate(self.resolutions)
+        ]
         self._fold_open = compile_fold(tiles, view.columns)
-        self._nested_ms = self._shortest_if_nested()
+        self._share(_shared_grid(grids))
         self.encode, self.write = self.packing.encode, self.packing.write
         self.decode, self.reopen = self.packing.decode, self.packing.reopen
-        self._windows = self._plan_windows(view.served)
-        self._finest_ms = parse_ms(view.tile)
+        self._plan = self._plan_reads(view.served)
         self.definition = self._fingerprint()
 
     def new_state(self) -> EntityState:
         """The state of an entity that has seen nothing."""
         return self.packing.new()
 
-    def _shortest_if_nested(self) -> int:
-        """The shortest length of tiles when each longer one is a multiple of it, so that events in one such tile share those of every length;
-        else 0."""
-        lengths = [resolution.tile_ms for resolution in self.resolutions if resolution.tile_ms]
-        return lengths[0] if lengths and not any(length % lengths[0] for length in lengths) else 0
+    def _share(self, grid: Grid) -> None:
+        """Events in one tile of `grid`, whose origin is 0, share the tiles of every length, so that they are folded into all of them at once."""
+        self._shared_ms = grid.tile_ms
 
-    def _plan_windows(self, features: Sequence[Feature]) -> list[_Window]:
-        windows: dict[tuple[int, int], _Window] = {}
-        tiles = [resolution.tile_ms for resolution in self.resolutions]
+    def _plan_reads(self, features: Sequence[Feature]) -> list[_Merged]:
+        plan: dict[Window, _Merged] = {}
+        grids = [resolution.grid for resolution in self.resolutions]
         for i, feature in enumerate(features):
-            r, window_ms = tiles.index(feature.tile_ms), feature.window_ms or 0
-            window = windows.setdefault((r, window_ms), _Window(r, window_ms, []))
-            places = [self.resolutions[r].layout.place(slot) for slot in feature.aggregation.slots]
-            window.features.append((i, feature.aggregation.read, places, isinstance(feature.aggregation, Age)))
-        return list(windows.values())
+            r, aggregation = grids.index(feature.window.grid), feature.aggregation
+            layout = self.resolutions[r].layout
+            places = [place for slot in aggregation.slots for place in layout.places(slot)]
+            merged = plan.setdefault(feature.window, _Merged(r, feature.window, [], []))
+            plain = not aggregation.gives_list and max(places) < layout.width
+            (merged.numbers if plain else merged.others).append(_Read(i, aggregation.read, places, aggregation.as_ages))
+        return list(plan.values())
 
     @property
     def definition_text(self) -> str:
@@ -118,26 +140,28 @@ class ViewKernel:
         It is stored beside every partition and every model, so its form is fixed, whatever the classes it speaks of are called here.
         """
         view = self.view
-        tiles = ", ".join(f"({res.tile_ms}, {res.kept_tiles}, {_slots_text(res.layout.slots)})" for res in self.resolutions)
+        tiles = ", ".join(
+            f"({res.grid.written_ms}, {res.kept_tiles}, {_slots_text(res.layout.slots + res.layout.sides)})" for res in self.resolutions
+        )
         return f"[{view.source.name!r}, {view.key.field!r}, [{tiles}], {view.dedupe}, {view.ahead_ms}, {FORMAT}]"
 
     def _fingerprint(self) -> str:
         """Changes when stored tiles would mean something else."""
         return hashlib.sha256(self.definition_text.encode()).hexdigest()[:16]
 
-    def apply(self, state: EntityState, time_ms: int, event_id: str | None, values: Any) -> Applied:
+    def apply(self, state: EntityState, time_ms: int, event_id: str | None, values: object) -> Applied:
         """Folds one event into an entity's state. `values` has one attribute per field of the view."""
         head = state.head
         newest = head[NEWEST]
-        if self.horizon_ms is not None and time_ms < newest - self.horizon_ms:
+        if time_ms < newest - self.horizon_ms:
             return Applied.LATE
         if event_id is not None and self.view.dedupe:
             digest, ids = hashlib.blake2b(event_id.encode(), digest_size=ID_BYTES).digest(), state.ids
             if _holds(ids, digest):
                 return Applied.DUPLICATE
             state.ids = (ids if len(ids) < ID_BYTES * self.view.dedupe else ids[ID_BYTES:]) + digest
-        nested_ms = self._nested_ms
-        if nested_ms and time_ms // nested_ms == newest // nested_ms:  # every open tile is that of this event
+        shared_ms = self._shared_ms
+        if time_ms // shared_ms == newest // shared_ms:  # every open tile is that of this event
             self._fold_open(head, time_ms, values)
         else:
             self._fold_tiles(state, newest, time_ms, values)
@@ -146,10 +170,10 @@ class ViewKernel:
         head[NEWEST] = time_ms
         return _FOLDED
 
-    def _fold_tiles(self, state: EntityState, newest: int, time_ms: int, values: Any) -> None:
+    def _fold_tiles(self, state: EntityState, newest: int, time_ms: int, values: object) -> None:
         """Folds an event whose tiles are not all open, those of the event at `newest`: newer ones are opened, older ones corrected."""
-        for r, tile_ms, fold in self._folds:
-            index, last = (time_ms // tile_ms, newest // tile_ms) if tile_ms else (0, 0 if newest != NEVER else -1)
+        for r, tile_ms, origin_ms, fold in self._folds:
+            index, last = (time_ms - origin_ms) // tile_ms, (newest - origin_ms) // tile_ms
             if index < last:
                 self._fold_late(state, r, last, index, time_ms, values)
                 continue
@@ -159,7 +183,7 @@ class ViewKernel:
                 self.packing.open(state, r, last, index, self.resolutions[r].layout.empty)
             fold(state.head, time_ms, values)
 
-    def _fold_late(self, state: EntityState, r: int, last: int, index: int, time_ms: int, values: Any) -> None:
+    def _fold_late(self, state: EntityState, r: int, last: int, index: int, time_ms: int, values: object) -> None:
         """Corrects a tile older than the open one, `last`; a tile that no window reads from here on is left out."""
         resolution = self.resolutions[r]
         if index < last - resolution.kept_tiles:
@@ -167,7 +191,7 @@ class ViewKernel:
                 state.head[PASSED] = max(state.head[PASSED], time_ms)
             return
         place, found = self.packing.row(state, r, index)
-        tile = list(resolution.layout.empty) if found is None else found
+        tile: list[Held] = list(resolution.layout.blank) if found is None else found
         resolution.layout.fold(tile, time_ms, values)
         if found is None:
             self.packing.insert(state, r, index, tile)
@@ -182,7 +206,7 @@ class ViewKernel:
     def _newest_until(self, tiles: TileRows, index: int) -> int:
         """Time of the newest event in the finest tiles up to `index`."""
         begun = tiles.select(NEVER, index)
-        return int(begun[-1, self.resolutions[0].layout.place(_ANY_TIME)]) if len(begun) else NEVER
+        return int(begun[-1, self.resolutions[0].layout.places(_ANY_TIME)[0]]) if len(begun) else NEVER
 
     def read(self, value: bytes, time_ms: int, since_ms: int = 0) -> Reading:
         """The view's features from a stored value, as of `time_ms`: windows are merged here, and empty as time passes.
@@ -198,42 +222,47 @@ class ViewKernel:
         return self._merge(state.newest, self.packing.passed(state.head), list(self.packing.view(state)), time_ms, since_ms)
 
     def _merge(self, newest: int, passed: int, tiles: Sequence[TileRows], time_ms: int, since_ms: int) -> Reading:
-        values, complete = [math.nan] * len(self.view.served), [True] * len(self.view.served)
+        values, complete, lists = [math.nan] * len(self.view.served), [True] * len(self.view.served), dict[int, list[float]]()
         least_age_ms = 0.0 if self._waits else -math.inf  # an event whose tile has begun but whose own time has not
-        for r, window_ms, features in self._windows:
-            selected, whole = self._select(self.resolutions[r], tiles[r], window_ms, time_ms)
-            whole = whole if window_ms else newest <= time_ms + self._finest_ms
+        for r, window, reads, others in self._plan:
+            resolution, rows = self.resolutions[r], tiles[r]
+            first, last, whole = window.at(time_ms, newest, rows.newest - resolution.kept_tiles)
             if since_ms:
-                whole = whole and window_ms > 0 and _begin_ms(self.resolutions[r], window_ms, time_ms) >= since_ms
-            merged = self.resolutions[r].layout.merge(selected)
-            for i, read, places, is_age in features:
-                values[i] = read(max(time_ms - merged[places[0]], least_age_ms)) if is_age else read(*[merged[place] for place in places])
+                whole = whole and window.bounded and window.grid.start_ms(first) >= since_ms
+            merged = resolution.layout.merge(rows.select(first, last))
+            for i, read, places, as_ages in reads:
+                if as_ages:
+                    values[i] = read(*[max(time_ms - merged[place], least_age_ms) for place in places])
+                else:
+                    values[i] = read(*[merged[place] for place in places])
                 complete[i] = whole
-        return Reading(values, self._newest_by(time_ms, passed, tiles[0]) if self._waits and newest > time_ms else newest, complete)
+            if others:
+                held = [*merged, *resolution.layout.merge_sides(rows.select_sides(first, last))]
+                for i, other, places, _ in others:
+                    complete[i], value = whole, other(*[held[place] for place in places])
+                    if isinstance(value, list):
+                        lists[i] = value
+                    else:
+                        values[i] = value
+        seen = self._newest_by(time_ms, passed, tiles[0]) if self._waits and newest > time_ms else newest
+        return Reading(values, seen, complete, lists)
 
     def _newest_by(self, time_ms: int, passed: int, tiles: TileRows) -> int | None:
         """Time of the newest event that a reading sees: of those in the finest tiles up to its time, else of those out of reach."""
-        newest = max(passed, self._newest_until(tiles, time_ms // self.resolutions[0].tile_ms))
+        newest = max(passed, self._newest_until(tiles, self.resolutions[0].grid.index(time_ms)))
         return min(newest, time_ms) if newest != NEVER else None
 
-    @staticmethod
-    def _select(resolution: _Resolution, tiles: TileRows, window_ms: int, time_ms: int) -> tuple[Matrix, bool]:
-        """The tiles a window covers at `time_ms`, and whether none that it needs has been dropped."""
-        if not resolution.tile_ms:
-            return tiles.select(0, 0), True
-        oldest = (time_ms - window_ms) // resolution.tile_ms
-        return tiles.select(oldest, time_ms // resolution.tile_ms), oldest >= tiles.newest - resolution.kept_tiles
+
+def _shared_grid(grids: Sequence[Grid]) -> Grid:
+    """A grid with origin 0 whose tiles each lie within one tile of every grid."""
+    finest = min(grids, key=lambda grid: grid.tile_ms)
+    return finest if not finest.origin_ms and all(finest.divides(grid) for grid in grids) else EACH_MS
 
 
 def _slots_text(slots: Sequence[Slot]) -> str:
     """Slots as they stand in the text of a definition; a single one has a comma after it."""
-    texts = [f"Slot(kind={slot.kind!r}, column={slot.column!r})" for slot in slots]
+    texts = [f"Slot(kind={slot.kind.name!r}, column={slot.column!r})" for slot in slots]
     return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
-
-
-def _begin_ms(resolution: _Resolution, window_ms: int, time_ms: int) -> int:
-    """When the oldest tile of a window begins."""
-    return (time_ms - window_ms) // resolution.tile_ms * resolution.tile_ms
 
 
 def _holds(ids: bytes, digest: bytes) -> bool:

@@ -14,7 +14,8 @@ import msgspec
 import pyarrow as pa
 from pyarrow import fs
 
-from tidemill.declarations import Model, Request
+from tidemill.declarations import Model
+from tidemill.declarations.models import InputPlan
 from tidemill.errors import ArtifactError
 from tidemill.kernel.view import ViewKernel
 from tidemill.stats.histograms import Histogram
@@ -85,9 +86,9 @@ class Artifact(NamedTuple):
     onnx: bytes
 
 
-def input_of(request: Request, categories: list[str]) -> ModelInput:
-    """The manifest's entry for a Request value."""
-    return ModelInput(request.name, "category", categories) if request.type is str else ModelInput(request.name, "number")
+def inputs_of(plan: InputPlan, categories: Mapping[str, list[str]]) -> list[ModelInput]:
+    """The manifest's entries for the inputs of a model. `categories`: the known values of each category, by its name."""
+    return [ModelInput(column.name, column.kind, categories.get(column.name, [])) for column in plan]
 
 
 def save_artifact(offline_root: str, manifest: Manifest, onnx: bytes, beside: Mapping[str, bytes] | None = None) -> tuple[str, str]:
@@ -158,9 +159,7 @@ def check_manifest(manifest: Manifest, model: Model, kernels: Mapping[str, ViewK
     changed = [name for name, definition in declared.items() if manifest.definitions.get(name) != definition]
     if changed:
         raise ArtifactError(f"{model.name} {manifest.version} was trained on another definition of view {', '.join(changed)}", mend=mend)
-    kinds = {request.name: input_of(request, []).kind for request in model.requests}
-    wanted = [(name, kinds.get(name, "feature")) for name in model.input_names]
-    if [(item.name, item.kind) for item in manifest.inputs] != wanted:
+    if [(item.name, item.kind) for item in manifest.inputs] != [(column.name, column.kind) for column in model.plan]:
         raise ArtifactError(f"{model.name} {manifest.version} was trained on other inputs than are declared", mend=mend)
 
 

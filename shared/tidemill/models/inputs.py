@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tidemill.declarations import FeatureView, Model, Request
+from tidemill.declarations.models import FeatureInput, RequestInput
 from tidemill.errors import BadRequest
 from tidemill.kernel.keys import entity_key
 from tidemill.kernel.served import Served
@@ -24,23 +25,22 @@ _INT64 = range(-(1 << 63), 1 << 63)  # a larger number could be written to the l
 
 
 class ModelInputs:
-    """How a model's vector is made. `categories`: for each Request of type str its known values; a value's number is its place there.
+    """How a model's vector is made, after the plan of its inputs. `categories`: for each Request of type str its known values; a value's number is its place there.
 
     `given` is what a request gives by name: the entity of each view (None: no such entity) and the Request values (None: missing).
     """
 
     def __init__(self, model: Model, categories: Mapping[str, Sequence[str]]) -> None:
-        self.names = model.input_names
+        self.plan = model.plan
         self.fields = model.request_fields
         self.views: list[tuple[FeatureView, str]] = [(view, view.key.name) for view in model.views]
         self._model = model.name
-        order = {view.name: i for i, view in enumerate(model.views)}
-        self.places: list[tuple[int, int]] = []
-        """For each feature among the inputs, in order: the place of its view among `views`, and its place in the view."""
-        for selection in model.selections:
-            features = [feature.name for feature in selection.view.served]
-            self.places += [(order[selection.view.name], features.index(name)) for name in selection.names]
-        self._requests = [(request.name, _converter(request, categories.get(request.name, ()))) for request in model.requests]
+        self._features = [(i, column.view, column.feature) for i, column in enumerate(model.plan) if isinstance(column, FeatureInput)]
+        self._requests = [
+            (i, column.name, _converter(column.request, categories.get(column.name, ())))
+            for i, column in enumerate(model.plan)
+            if isinstance(column, RequestInput)
+        ]
 
     def keys(self, given: Mapping[str, Any]) -> list[bytes | None]:
         """The entity key of each of `views`, None where the request says there is none. Raises BadRequest naming the field."""
@@ -56,15 +56,19 @@ class ModelInputs:
         return keys
 
     def row(self, served: Sequence[Served], given: Mapping[str, Any]) -> list[float]:
-        """The inputs in order, NaN where there is none: `served` has the features of each of `views`.
+        """The inputs in the order of the plan, NaN where there is none: `served` has the features of each of `views`.
 
         A feature beyond the range of float32 counts as missing. Raises BadRequest naming a Request value of a wrong type or size.
         """
-        row = [served[view].values[feature] for view, feature in self.places]
-        row = [value if -FLOAT32_MAX <= value <= FLOAT32_MAX else math.nan for value in row]
-        for name, convert in self._requests:
-            value = self._get(given, name)
-            row.append(math.nan if value is None else convert(value))
+        row = [math.nan] * len(self.plan)
+        for i, view, feature in self._features:
+            value = served[view].values[feature]
+            if -FLOAT32_MAX <= value <= FLOAT32_MAX:
+                row[i] = value
+        for i, name, convert in self._requests:
+            given_value = self._get(given, name)
+            if given_value is not None:
+                row[i] = convert(given_value)
         return row
 
     def _get(self, given: Mapping[str, Any], name: str) -> Any:

@@ -134,7 +134,7 @@ class _Record(NamedTuple):
     time: int
     known: int
     source: tuple[int, int]
-    values: Any
+    values: object
     id: str | None
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from types import SimpleNamespace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -20,6 +19,7 @@ from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
 from tidemill.offline.names import view_folder
 from tidemill.records import (
+    KafkaRecord,
     OutcomeRecord,
     PredictionRecord,
     RequestRecord,
@@ -36,22 +36,6 @@ _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_
 _JSON = msgspec.json.Encoder()
 _ENTITIES = msgspec.json.Decoder(dict[str, Scalar])
 _STAMP = msgspec.json.Decoder(list[StampEntry])
-
-
-class KafkaRecord(Protocol):
-    """What a mirror needs of a consumed record."""
-
-    @property
-    def offset(self) -> int:
-        """Its place in the partition."""
-
-    @property
-    def key(self) -> bytes | None:
-        """Its key."""
-
-    @property
-    def value(self) -> bytes | None:
-        """Its value."""
 
 
 class Column(NamedTuple):
@@ -78,7 +62,6 @@ class MirrorTable:
     partitions: int
     decode: Callable[[bytes], Any]
     columns: tuple[Column, ...]
-    blank: Any
     decode_older: Callable[[bytes], Any] | None = None
 
     @property
@@ -97,13 +80,14 @@ class MirrorTable:
         values = [record.value for record in records]
         try:
             decoded = list(map(self.decode, values))  # type: ignore[arg-type]  # no value raises TypeError
-            return self._batch(partition, records, keys, values, decoded)
+            return self._batch(partition, records, keys, [list(map(column.get, decoded)) for column in self.columns])
         except (msgspec.DecodeError, UnicodeDecodeError, TypeError, OverflowError, RecursionError, pa.ArrowInvalid):
             decoded = [self._decode_one(key, value) for key, value in zip(keys, values, strict=True)]
-            return self._batch(partition, records, [_text(key) for key in keys], values, decoded)
+            cells = [[None if record is None else column.get(record) for record in decoded] for column in self.columns]
+            return self._batch(partition, records, [_text(key) for key in keys], cells)
 
     def _batch(
-        self, partition: int, records: Sequence[KafkaRecord], keys: Any, values: list[bytes | None], decoded: list[Any]
+        self, partition: int, records: Sequence[KafkaRecord], keys: Sequence[bytes | str | None], cells: list[list[Any]]
     ) -> pa.RecordBatch:
         if None in keys:
             raise TypeError("a record without a key")
@@ -112,21 +96,21 @@ class MirrorTable:
             pa.array([record.offset for record in records], pa.int64()),
             pa.array(keys, pa.string()),
             pa.array([proof_of(record.key, record.value) for record in records], pa.int64()),
-            *(pa.array(list(map(column.get, decoded)), column.type) for column in self.columns),
+            *(pa.array(column, kind.type) for column, kind in zip(cells, self.columns, strict=True)),
         ]
         return pa.record_batch(arrays, self.schema)
 
     def _decode_one(self, key: bytes | None, value: bytes | None) -> Any:
-        """A record that can be stored, or the blank one."""
+        """A record that can be stored, or None."""
         try:
             if key is None or value is None:
-                return self.blank
+                return None
             key.decode()
             record = self._decode_any(value)
             for column in self.columns:
                 pa.array([column.get(record)], column.type)
         except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError, pa.ArrowInvalid):
-            return self.blank
+            return None
         return record
 
     def _decode_any(self, value: bytes) -> Any:
@@ -157,7 +141,6 @@ def view_table(project: Project, view: FeatureView) -> MirrorTable:
         _column("id", pa.string()),
         *(_column(f"v_{name}", _ARROW[view.source.base_type(name)], f"values.{name}") for name in kinds),
     )
-    blank = SimpleNamespace(time=None, known=None, source=(None, None), id=None, values=SimpleNamespace(**dict.fromkeys(kinds)))
     older = view_decoder({name: kind | None for name, kind in kinds.items()})
 
     def decode_older(value: bytes) -> Any:
@@ -166,7 +149,7 @@ def view_table(project: Project, view: FeatureView) -> MirrorTable:
         return older.decode(value)
 
     return MirrorTable(
-        view_folder(view.log), view_topic(project.name, view.log), view.partitions, view_decoder(kinds).decode, columns, blank, decode_older
+        view_folder(view.log), view_topic(project.name, view.log), view.partitions, view_decoder(kinds).decode, columns, decode_older
     )
 
 
@@ -177,12 +160,12 @@ _SOURCE = (
 )
 
 
-def _entities_json(record: Any) -> str | None:
-    return None if record.entities is None else _JSON.encode(record.entities).decode()
+def _entities_json(record: RequestRecord | PredictionRecord) -> str:
+    return _JSON.encode(record.entities).decode()
 
 
-def _stamp_json(record: Any) -> str | None:
-    return None if record.stamp is None else _JSON.encode(record.stamp).decode()
+def _stamp_json(record: PredictionRecord) -> str:
+    return _JSON.encode(record.stamp).decode()
 
 
 def requests_table(project: Project) -> MirrorTable:
@@ -232,10 +215,7 @@ def predictions_table(project: Project) -> MirrorTable:
 
 
 def _plain_table(project: Project, name: str, topic: str, kind: type[msgspec.Struct], columns: tuple[Column, ...]) -> MirrorTable:
-    blank = SimpleNamespace(**dict.fromkeys(kind.__struct_fields__))
-    if "source" in kind.__struct_fields__:
-        blank.source = (None, None, None)
-    return MirrorTable(name, topic, topic_specs(project)[topic].partitions, decoder(kind).decode, columns, blank)
+    return MirrorTable(name, topic, topic_specs(project)[topic].partitions, decoder(kind).decode, columns)
 
 
 def mirror_tables(project: Project) -> list[MirrorTable]:

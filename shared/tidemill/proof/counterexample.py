@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tidemill.declarations.aggregations import Value
+from tidemill.declarations.windows import Tile
 from tidemill.errors import CorruptState
+from tidemill.kernel.fences import Fence
 from tidemill.kernel.fold import LogEntry, PartitionFold
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import ViewKernel
@@ -28,18 +31,22 @@ class Step(NamedTuple):
     id: str | None
     values: dict[str, Any]
     fate: str
-    features: dict[str, float]
+    features: dict[str, Value]
     stored: bool
 
 
 class Difference(NamedTuple):
-    """One number that differs. `tile_ms`, `start_ms`: of the tile (None: not in a tile); `slot`: which number of it; None: not there."""
+    """One number that differs. `tile`: where it stands (None: not in a tile); `slot`: which number of it; None: not there."""
 
-    tile_ms: int | None
-    start_ms: int | None
+    tile: Tile | None
     slot: str
     stored: Any
     expected: Any
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, for logs and machines: the tile as its length and its start in ms."""
+        tile_ms, start_ms = (None, None) if self.tile is None else self.tile.written
+        return {"tile_ms": tile_ms, "start_ms": start_ms, "slot": self.slot, "stored": self.stored, "expected": self.expected}
 
 
 class Counterexample(NamedTuple):
@@ -55,15 +62,14 @@ class Counterexample(NamedTuple):
     differences: list[Difference]
 
 
-def tiles_of(kernel: ViewKernel, state: EntityState) -> dict[tuple[int, int], dict[str, float]]:
-    """The tiles of a state by (length, start) in ms, in order of time: each slot's number by its name. A tile for ever has the length 0."""
-    found: dict[tuple[int, int], dict[str, float]] = {}
+def tiles_of(kernel: ViewKernel, state: EntityState) -> dict[Tile, dict[str, float | str]]:
+    """The tiles of a state by grid and in order of time: what each slot keeps, by its name."""
+    found: dict[Tile, dict[str, float | str]] = {}
     for resolution, tiles in zip(kernel.resolutions, kernel.packing.view(state), strict=True):
-        names = [f"{slot.kind}({slot.column or ''})" for slot in resolution.layout.slots]
-        length = resolution.tile_ms
-        for age, slots in zip(tiles.ages[::-1].tolist(), tiles.closed.tolist(), strict=True):
-            found[length, (tiles.newest - age) * length] = dict(zip(names, slots, strict=True))
-        found[length, tiles.newest * length] = dict(zip(names, tiles.slots, strict=True))
+        grid, show = resolution.grid, resolution.layout.show
+        for i, (age, slots) in enumerate(zip(tiles.ages[::-1].tolist(), tiles.closed.tolist(), strict=True)):
+            found[Tile(grid, tiles.newest - age)] = show([*slots, *(tiles.closed_sides[i] if tiles.closed_sides else ())])
+        found[Tile(grid, tiles.newest)] = show([*tiles.slots, *tiles.open_sides])
     return found
 
 
@@ -72,33 +78,33 @@ def differences(kernel: ViewKernel, stored: bytes | None, expected: bytes | None
     if stored == expected:
         return []
     if stored is None or expected is None:
-        return [Difference(None, None, "value", _size(stored), _size(expected))]
+        return [Difference(None, "value", _size(stored), _size(expected))]
     try:
         one, other = kernel.decode(stored), kernel.decode(expected)
     except CorruptState as error:
-        return [Difference(None, None, "value", error.message, _size(expected))]
-    found = [Difference(*tile, slot, a, b) for tile, slot, a, b in _slots(tiles_of(kernel, one), tiles_of(kernel, other))]
+        return [Difference(None, "value", error.message, _size(expected))]
+    found = [Difference(tile, slot, a, b) for tile, slot, a, b in _slots(tiles_of(kernel, one), tiles_of(kernel, other))]
     if one.newest != other.newest:
-        found.append(Difference(None, None, "newest event (ms)", one.newest, other.newest))
+        found.append(Difference(None, "newest event (ms)", one.newest, other.newest))
     if one.ids != other.ids:
-        found.append(Difference(None, None, "recent ids", one.recent_ids, other.recent_ids))
-    return found or [Difference(None, None, "layout of the bytes", _size(stored), _size(expected))]
+        found.append(Difference(None, "recent ids", one.recent_ids, other.recent_ids))
+    return found or [Difference(None, "layout of the bytes", _size(stored), _size(expected))]
 
 
 def _slots(
-    one: dict[tuple[int, int], dict[str, float]], other: dict[tuple[int, int], dict[str, float]]
-) -> Iterator[tuple[tuple[int, int], str, float | None, float | None]]:
-    for tile in sorted(one.keys() | other.keys()):
+    one: dict[Tile, dict[str, float | str]], other: dict[Tile, dict[str, float | str]]
+) -> Iterator[tuple[Tile, str, float | str | None, float | str | None]]:
+    for tile in sorted(one.keys() | other.keys(), key=lambda tile: tile.written):
         a, b = one.get(tile, {}), other.get(tile, {})
         for slot in a or b:
             if not _same(a.get(slot), b.get(slot)):
                 yield tile, slot, a.get(slot), b.get(slot)
 
 
-def _same(a: float | None, b: float | None) -> bool:
+def _same(a: float | str | None, b: float | str | None) -> bool:
     """Bit for bit, as the store compares."""
-    if a is None or b is None:
-        return a is b
+    if not isinstance(a, int | float) or not isinstance(b, int | float):
+        return a == b
     return struct.pack("<d", a) == struct.pack("<d", b)
 
 
@@ -121,16 +127,16 @@ def steps_of(kernel: ViewKernel, entries: Sequence[LogEntry], resent: set[int], 
     return steps
 
 
-def _fate(before: Any, after: Any) -> str:
+def _fate(before: Fence, after: Fence) -> str:
     return next((fate for name, fate in _COUNTED.items() if getattr(after, name) > getattr(before, name)), "folded")
 
 
 def _step(kernel: ViewKernel, entry: LogEntry, fate: str, state: EntityState | None, stored: bytes | None) -> Step:
     record = entry.record
-    features: dict[str, float] = {}
+    features: dict[str, Value] = {}
     if state is not None and record is not None and fate == "folded":
-        values = kernel.read_state(state, record.time).values
-        features = {feature.name: value for feature, value in zip(kernel.view.served, values, strict=True)}
+        reading = kernel.read_state(state, record.time)
+        features = {feature.name: reading.value(i) for i, feature in enumerate(kernel.view.served)}
     as_stored = state is not None and fate == "folded" and kernel.encode(state) == stored
     if record is None:
         return Step(entry.offset, None, None, {}, fate, features, as_stored)
@@ -144,7 +150,7 @@ def shown(example: Counterexample) -> dict[str, Any]:
         {
             **example._asdict(),
             "steps": [step._asdict() for step in example.steps],
-            "differences": [difference._asdict() for difference in example.differences],
+            "differences": [difference.plain() for difference in example.differences],
         }
     )
     return plain

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tidemill.declarations import FeatureView
+from tidemill.declarations.aggregations import Value
+from tidemill.declarations.windows import Covered, Tile, Window
 from tidemill.errors import CorruptState
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.fold import LogEntry
@@ -24,26 +26,35 @@ from tidemill.records import Status
 
 
 class FeatureShown(NamedTuple):
-    """One feature on both sides, and where it comes from: tiles of `tile_ms` that begin from `start_ms` up to and with `last_ms` (None: all there
-    are), `tiles` of which hold events. A value is None unless its status is PRESENT."""
+    """One feature on both sides, and where it comes from: the tiles that its window covers, `tiles` of which hold events. A value is None unless
+    its status is PRESENT."""
 
     name: str
-    online: float | None
+    online: Value | None
     online_status: Status
-    offline: float | None
+    offline: Value | None
     offline_status: Status
-    tile_ms: int
-    start_ms: int | None
-    last_ms: int | None
+    window: Window
+    covered: Covered
     tiles: int
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, for machines: the window as the length of its tiles and where the first and the last begin, in ms."""
+        start_ms, last_ms = self.window.starts_ms(self.covered)
+        plain = self._asdict() | {"tile_ms": self.window.grid.written_ms, "start_ms": start_ms, "last_ms": last_ms}
+        return {name: value for name, value in plain.items() if name not in ("window", "covered")}
 
 
 class Side(NamedTuple):
-    """An entity as one store has it: newest event in ms, recent ids, and each tile's slots by (length, start) in ms."""
+    """An entity as one store has it: newest event in ms, recent ids, and what the slots of each tile keep."""
 
     newest_ms: int
     ids: list[str]
-    tiles: list[tuple[int, int, dict[str, float]]]
+    tiles: dict[Tile, dict[str, float | str]]
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, for machines: each tile as its length and start in ms, and its slots."""
+        return self._asdict() | {"tiles": [(*tile.written, slots) for tile, slots in self.tiles.items()]}
 
 
 class Row(NamedTuple):
@@ -133,8 +144,7 @@ def _row(entry: LogEntry) -> Row:
 def _side(kernel: ViewKernel, state: EntityState | None) -> Side | None:
     if state is None:
         return None
-    tiles = [(length, start, slots) for (length, start), slots in tiles_of(kernel, state).items()]
-    return Side(state.newest, state.recent_ids, tiles)
+    return Side(state.newest, state.recent_ids, tiles_of(kernel, state))
 
 
 def _features(
@@ -145,11 +155,9 @@ def _features(
     there, tiles = _served(kernel, offline, time_ms, since_ms), {} if offline is None else tiles_of(kernel, offline)
     shown = []
     for i, feature in enumerate(view.served):
-        length, window = feature.tile_ms, feature.window_ms
-        start = None if not window else (time_ms - window) // length * length
-        last = None if not window else time_ms // length * length
-        used = sum(1 for of, at in tiles if of == length and (start is None or last is None or start <= at <= last))
-        shown.append(FeatureShown(feature.name, *_value(here, i), *_value(there, i), length, start, last, used))
+        covered = feature.window.at(time_ms, time_ms, 0)
+        used = sum(tile.grid == feature.window.grid and covered[0] <= tile.number <= covered[1] for tile in tiles)
+        shown.append(FeatureShown(feature.name, *_value(here, i), *_value(there, i), feature.window, covered, used))
     return shown
 
 
@@ -157,6 +165,6 @@ def _served(kernel: ViewKernel, state: EntityState | None, time_ms: int, since_m
     return serve(kernel.view, None if state is None else kernel.read_state(state, time_ms, since_ms), time_ms)
 
 
-def _value(served: Served, i: int) -> tuple[float | None, Status]:
+def _value(served: Served, i: int) -> tuple[Value | None, Status]:
     status = served.statuses[i]
-    return (served.values[i] if status == "PRESENT" else None), status
+    return (served.value(i) if status == "PRESENT" else None), status

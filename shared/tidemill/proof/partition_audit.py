@@ -213,8 +213,9 @@ class PartitionAudit:
         except CorruptState as error:
             return str(error)
         newest = max(state.newest, self._kernel.decode(offline).newest)
-        pairs = zip(self.view.served, self._kernel.read(online, newest).values, self._kernel.read(offline, newest).values, strict=True)
-        differing = [f"{feature.name} is {a!r} online, {b!r} offline" for feature, a, b in pairs if repr(a) != repr(b)]
+        here, there = self._kernel.read(online, newest), self._kernel.read(offline, newest)
+        pairs = [(feature.name, here.value(i), there.value(i)) for i, feature in enumerate(self.view.served)]
+        differing = [f"{name} is {a!r} online, {b!r} offline" for name, a, b in pairs if repr(a) != repr(b)]
         return "; ".join(differing[:5]) or "the same features from different tiles"
 
 

@@ -139,7 +139,7 @@ class Replayer:
             vector = vector_of(self._inputs.row(served, prediction.entities))
             for i in np.flatnonzero(vector.view(np.uint32) != logged.view(np.uint32)):
                 if not (np.isnan(vector[i]) and np.isnan(logged[i])):
-                    differences.append(Difference(self._inputs.names[i], prediction.inputs[i], float(vector[i])))
+                    differences.append(Difference(self._inputs.plan[i].name, prediction.inputs[i], float(vector[i])))
         output = self._engine.predict(vector)
         if output != prediction.output:
             differences.append(Difference("output", prediction.output, output))

@@ -14,30 +14,18 @@ from tidemill.declarations import FeatureView
 from tidemill.durations import format_ms
 from tidemill.kernel.fold import RefusedEntry, typed_decoder
 from tidemill.limits import CUT_BYTES, KEY_BYTES
-from tidemill.records import DECODE_ERRORS, DeadLetterRecord, Position
+from tidemill.records import DECODE_ERRORS, DeadLetterRecord, KafkaRecord, Position
 from tidemill.timestamps import LAST_MS
 
 _DETAIL_CHARACTERS = 500
 
 
-class SourceRecord(Protocol):
+class SourceRecord(KafkaRecord, Protocol):
     """A record as Kafka's client gives it."""
-
-    @property
-    def offset(self) -> int:
-        """Its place in the partition."""
 
     @property
     def timestamp(self) -> int:
         """When it was produced, epoch ms."""
-
-    @property
-    def key(self) -> bytes | None:
-        """Its key."""
-
-    @property
-    def value(self) -> bytes | None:
-        """Its value."""
 
 
 def dead_letter(
@@ -60,14 +48,14 @@ def dead_letter(
 
 
 def letter_of_refused(
-    view: FeatureView, topic: str, partition: int, refused: RefusedEntry, horizon_ms: int | None, raw: SourceRecord
+    view: FeatureView, topic: str, partition: int, refused: RefusedEntry, horizon_ms: int, raw: SourceRecord
 ) -> DeadLetterRecord:
     """The dead letter of a record that a view's fold refused. `raw`: the same record as it lies on the topic."""
     source, record = (topic, partition, raw.offset), refused.entry.record
     if record is None:
         return dead_letter(refused.reason, _why_poison(view, raw.key, raw.value), source, raw.timestamp, raw.key, raw.value, view.name)
     behind_ms = refused.newest_ms - record.time
-    detail = f"its time {record.time} lies {behind_ms} ms before the entity's newest event, view {view.name!r} reaches back {format_ms(horizon_ms or 0)}"
+    detail = f"its time {record.time} lies {behind_ms} ms before the entity's newest event, view {view.name!r} reaches back {format_ms(horizon_ms)}"
     origin = (view.source.topic, *record.source)
     return dead_letter(refused.reason, detail, source, record.known, raw.key, raw.value, view.name, origin)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tidemill.declarations import FeatureView, Model
+from tidemill.declarations.models import FeatureInput, RequestInput
 from tidemill.declarations.project import Project
 from tidemill.errors import BadRequest, UnknownModel
 from tidemill.kernel.served import Served
@@ -96,13 +97,17 @@ class Models:
         output = engine.predict(vector_of(inputs.row(served, given)))
         if not math.isfinite(output):
             raise BadRequest(f"model {engine.label} gives no number for these inputs", mend="check the values that come with the request")
-        values = [shown(served[view], place, time_ms) for view, place in inputs.places]  # features come first among the inputs
-        values += [
-            FeatureValue(given[item], "NULL_VALUE" if given[item] is None else "PRESENT", None) for item in inputs.names[len(values) :]
-        ]
-        return Prediction(manifest.model, manifest.version, time_ms, manifest.output, output, dict(zip(inputs.names, values, strict=True)))
+        values = {column.name: _shown(column, served, given, time_ms) for column in inputs.plan}
+        return Prediction(manifest.model, manifest.version, time_ms, manifest.output, output, values)
 
     def _declared(self, name: str) -> Model:
         if name not in self._project.models:
             raise UnknownModel(name, list(self._project.models))
         return self._project.models[name]
+
+
+def _shown(column: FeatureInput | RequestInput, served: Sequence[Served], given: Mapping[str, Any], time_ms: int) -> FeatureValue:
+    if isinstance(column, FeatureInput):
+        return shown(served[column.view], column.feature, time_ms)
+    value = given[column.name]
+    return FeatureValue(value, "NULL_VALUE" if value is None else "PRESENT", None)

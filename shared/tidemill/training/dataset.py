@@ -23,7 +23,7 @@ from tidemill.errors import TidemillError, UnknownTable
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import Served, serve
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import ModelInput, input_of
+from tidemill.models.artifact import ModelInput, inputs_of
 from tidemill.models.inputs import ModelInputs
 from tidemill.offline.asked import asked_log
 from tidemill.offline.history import Question, answer
@@ -96,8 +96,7 @@ def build(project: Project, spec: str | None, model: Model, store: OfflineStore,
     ]
     features = [matrix.tolist() for matrix in _run(project, store, jobs)]
     rows = [maker.row([Served(f[i], [], None) for f in features], given) for i, given in enumerate(spine.given)]
-    columns = [ModelInput(name, "feature") for name in model.input_names[: len(model.input_names) - len(model.requests)]]
-    columns += [input_of(request, categories.get(request.name, [])) for request in model.requests]
+    columns = inputs_of(model.plan, categories)
     return TrainingSet(np.array(rows, dtype=np.float32), spine.labels, spine.times_ms, spine.subjects, columns)
 
 

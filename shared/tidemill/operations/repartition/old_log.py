@@ -114,7 +114,9 @@ class OldLog:
 
     def _value(self, entry: LogEntry, moved: int | None) -> bytes:
         record = entry.record
-        values = {name: value for name, value in zip(self.view.value_fields, record.values, strict=True) if value is not None}
+        assert record is not None  # what cannot be decoded is left out
+        fields = {name: getattr(record.values, name) for name in self.view.value_fields}
+        values = {name: value for name, value in fields.items() if value is not None}
         source = record.source if moved is None else (moved, entry.offset)
         return encode(ViewRecord(record.time, record.known, source, values, record.id))
 

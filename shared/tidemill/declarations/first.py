@@ -1,0 +1,44 @@
+"""first("x"): the value of the oldest event."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tidemill.declarations.aggregations import Aggregation
+from tidemill.declarations.slots import FloatKind
+from tidemill.declarations.windows import LIFETIME
+
+if TYPE_CHECKING:
+    from tidemill.declarations.slots import Matrix
+
+
+@dataclass(frozen=True)
+class Oldest(FloatKind):
+    """Time and value of the oldest event; of two at one time, of the one that arrived first."""
+
+    word, reads = "first", frozenset({"number", "time"})
+    empty, fold = (math.inf, math.nan), "if t < s[{i}]: s[{i}] = t; s[{i1}] = x"
+
+    def merge(self, tiles: Matrix, places: Mapping[str, int], merged: Sequence[float]) -> list[float]:
+        """Those of the tile with the oldest event; of equals the earlier one, as in the fold."""
+        i = places["i"]
+        oldest: list[float] = tiles[int(tiles[:, i].argmin()), i : i + 2].tolist()
+        return oldest
+
+
+class First(Aggregation):
+    """The value of the oldest event in the window, by event time."""
+
+    word, kinds = "first", (Oldest(),)
+
+    def read(self, *slots: float) -> float:
+        """The value; NaN over no events."""
+        return slots[1]
+
+
+def first(column: str, *, windows: Sequence[str] | None = None, name: str | None = None) -> First:
+    """Value of the oldest event; over the whole life of the entity unless windows are given."""
+    return First(column=column, windows=tuple(windows or (LIFETIME,)), name=name)
