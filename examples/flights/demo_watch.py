@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from aiokafka import AIOKafkaConsumer
 
-from tidemill.kafka import consumer
+from tidemill.kafka import GATHERING, consumer
 from tidemill.project import Project
 from tidemill.records import AlertRecord, ResultRecord, decoder
 from tidemill.settings import KafkaSettings
@@ -32,7 +32,7 @@ class Watcher:
         self.results = 0
 
     async def __aenter__(self) -> Self:
-        self._consumer: AIOKafkaConsumer = consumer(self._settings, *self._topics, auto_offset_reset="earliest")
+        self._consumer: AIOKafkaConsumer = consumer(self._settings, *self._topics, auto_offset_reset="earliest", **GATHERING)
         await self._consumer.start()
         self._task = asyncio.create_task(self._watch())
         return self

@@ -22,7 +22,7 @@ from tidemill.alert_log import read_alerts
 from tidemill.durations import parse_ms
 from tidemill.errors import ArtifactError, TidemillError
 from tidemill.health import HealthBoard
-from tidemill.kafka import admin, close_consumer, close_producer, consumer, producer
+from tidemill.kafka import GATHERING, admin, close_consumer, close_producer, consumer, producer
 from tidemill.kafka_topics import ensure_topics
 from tidemill.logs import get_logger
 from tidemill.models import Manifest, stored_artifact
@@ -70,7 +70,7 @@ class Detector:
         """Follow both topics; whatever fails is told and tried again from the kept position."""
         while True:
             self.pulse.beat()
-            reader, writer = consumer(self._kafka, group=self._group, auto_offset_reset="earliest"), producer(self._kafka)
+            reader, writer = consumer(self._kafka, group=self._group, auto_offset_reset="earliest", **GATHERING), producer(self._kafka)
             try:
                 await ensure_topics(self._kafka, {t: topic_specs(self._project)[t] for t in (*self._topics, self._alerts)})
                 await reader.start()

@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaError
 from tidemill import metrics
 from tidemill.errors import TidemillError, UnknownTable
 from tidemill.health import HealthBoard
+from tidemill.kafka import GATHERING
 from tidemill.offline.mirror import CHECK_SECONDS, RETRY_SECONDS
 from tidemill.offline.reader import DenseReader, recreated
 from tidemill.offline.tables import MirrorTable
@@ -138,7 +139,7 @@ class Joiner:
 
     async def _go_on(self, outbox: Outbox, join: Join, progress: Progress) -> None:
         """Joins what comes, and commits and publishes about once a second."""
-        reader = DenseReader(self._kafka, progress.positions, {})
+        reader = DenseReader(self._kafka, progress.positions, {}, **GATHERING)
         try:
             await reader.start()
             clock = Clock(progress.now)

@@ -16,6 +16,7 @@ from pydantic import Field
 from tidemill import metrics
 from tidemill.errors import KafkaUnavailable, TidemillError, TopicMismatch
 from tidemill.health import HealthBoard
+from tidemill.kafka import GATHERING
 from tidemill.offline.reader import DenseReader
 from tidemill.offline.tables import MirrorTable
 from tidemill.offline_store import OfflineStore
@@ -79,7 +80,7 @@ class Mirror:
     async def _follow(self) -> None:
         proofs = await asyncio.to_thread(self._read_positions)
         self.pulse.beat()
-        reader = DenseReader(self._kafka, self._targets(self.positions), self._targets(proofs))
+        reader = DenseReader(self._kafka, self._targets(self.positions), self._targets(proofs), **GATHERING)
         try:
             self._note_ends(await reader.start())
             self.pulse.beat()

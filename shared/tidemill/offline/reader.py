@@ -25,14 +25,17 @@ KAFKA_SECONDS = 15.0
 class DenseReader:
     """Reads all given partitions. `next`: the offset after the last record given out, by partition.
 
-    `positions`: where to begin; `proofs`: fences.proof_of the record before, where it is known. Every method raises KafkaUnavailable, and
+    `positions`: where to begin; `proofs`: fences.proof_of the record before, where it is known; `overrides`: options
+    of the consumer. Every method raises KafkaUnavailable, and
     TopicRecreated when Kafka does not hold the records between what was read and what comes next.
     """
 
-    def __init__(self, kafka: KafkaSettings, positions: Mapping[TopicPartition, int], proofs: Mapping[TopicPartition, int]) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, positions: Mapping[TopicPartition, int], proofs: Mapping[TopicPartition, int], **overrides: Any
+    ) -> None:
         self.next = dict(positions)
         self._kafka = kafka
-        self._consumer = consumer(kafka)
+        self._consumer = consumer(kafka, **overrides)
         self._proofs = dict(proofs)
 
     async def start(self) -> dict[TopicPartition, int]:
