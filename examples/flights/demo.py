@@ -42,7 +42,8 @@ FIRST = 6
 REPLAYED = 1_000
 SETTINGS = {
     "TIDEMILL_FLUSH_SECONDS": "4",  # fewer commits to Delta: at this pace four seconds are a week of flights
-    "TIDEMILL_DRIFT_WINDOW": "30d",  # weeks differ from the whole of winter even within winter; months do not
+    "TIDEMILL_DRIFT_WINDOW": "30d",
+    "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1",  # weeks differ from the whole of winter even within winter; months do not
 }
 
 
