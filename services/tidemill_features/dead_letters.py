@@ -32,10 +32,15 @@ class DeadLetterTopic:
         self._settings = settings
         self._topic = topic
         self._producer: AIOKafkaProducer | None = None
+        self._one_at_a_time = asyncio.Lock()  # as `send_wave` wants it; the partitions of a load are folded side by side
 
     async def send(self, letters: Sequence[DeadLetterRecord]) -> None:
         """Writes the letters and waits for all replicas. Raises KafkaUnavailable after a few seconds, perhaps with some of them written."""
         wave: list[Record] = [(None if letter.key is None else letter.key.encode(), encode(letter), []) for letter in letters]
+        async with self._one_at_a_time:
+            await self._send(wave)
+
+    async def _send(self, wave: list[Record]) -> None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 if self._producer is None:
@@ -45,7 +50,7 @@ class DeadLetterTopic:
         except (KafkaError, KafkaRefused, TimeoutError) as error:
             await self._close()
             raise KafkaUnavailable(
-                f"{len(letters)} dead letters cannot be written: {error or type(error).__name__}",
+                f"{len(wave)} dead letters cannot be written: {error or type(error).__name__}",
                 mend="start Kafka, or look at the rights on the dead-letter topic",
             ) from error
 
