@@ -78,6 +78,23 @@ def cut(sent: Sequence[Sent], rows: int, entity: bytes, time_ms: int) -> Reading
     return KERNEL.read(KERNEL.encode(states[entity]), time_ms) if entity in states else None
 
 
+@given(logs(), st.data())
+def test_some_entities_show_what_they_show_among_all(sent: list[Sent], data: st.DataObject) -> None:
+    """The records of the entities asked for, alone, answer as the whole log does, with records sent twice and poison in it."""
+    asked = data.draw(st.sets(st.sampled_from(ZONES), min_size=1))
+    whole = log_of(sent)
+    alone = whole.of({zone.encode() for zone in asked})
+    fences = data.draw(st.lists(st.tuples(st.integers(0, len(sent)), st.sampled_from(sorted(asked))), max_size=9))
+    times = [NOW_MS + HOUR_MS for _ in fences]
+    questions = [
+        [Question(log.rows_below(fence), zone.encode(), time) for (fence, zone), time in zip(fences, times, strict=True)]
+        for log in (whole, alone)
+    ]
+    first, second = answer(KERNEL, whole, questions[0]), answer(KERNEL, alone, questions[1])
+    assert list(map(bits, first)) == list(map(bits, second))
+    assert {entry.key.decode() for entry in alone.entries()} <= asked
+
+
 def usable(sent: Sequence[Sent]) -> list[Sent]:
     """The records that count: not poison, and routed for the first time."""
     kept: list[Sent] = []

@@ -6,7 +6,7 @@ Training sets ask by knowledge (all records known at the request), replay asks b
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,14 +54,22 @@ class PartitionLog:
 
     def by_knowledge(self) -> KnownLog:
         """The usable records in the order in which they became known, each once."""
-        table = self._table.filter(pc.field("time").is_valid())
-        table = table.filter(pa.array(~resent(table["source_partition"].to_numpy(), table["source_offset"].to_numpy())))
+        table = self._usable()
         table = table.take(pc.sort_indices(table, [("known", "ascending"), ("offset", "ascending")]))
         positions = pa.array(np.arange(len(table)), pa.int64())
         table = table.set_column(
             table.schema.get_field_index("source_partition"), "source_partition", pa.array(np.zeros(len(table), np.int32))
         )
         return KnownLog(self.view, table.set_column(table.schema.get_field_index("source_offset"), "source_offset", positions))
+
+    def of(self, entities: Collection[bytes]) -> PartitionLog:
+        """The usable records of some entities, each once: what an entity shows depends on no other one's, once it is known what was sent twice."""
+        table, keys = self._usable(), pa.array([entity.decode() for entity in entities], pa.string())
+        return PartitionLog(self.view, table.filter(pc.is_in(table["key"], value_set=keys)))
+
+    def _usable(self) -> pa.Table:
+        table = self._table.filter(pc.field("time").is_valid())
+        return table.filter(pa.array(~resent(table["source_partition"].to_numpy(), table["source_offset"].to_numpy())))
 
     def entries(self, start: int = 0, end: int | None = None) -> Iterator[LogEntry]:
         """The records of rows start to end, as a worker decodes them; one that could not be decoded has no `record`."""

@@ -93,7 +93,7 @@ class Replayer:
         self._inputs = ModelInputs(project.models[model], artifact.manifest.categories)
 
     def run(self, predictions: Sequence[PredictionRecord]) -> list[Replayed]:
-        """One sweep over each partition of each view answers for all predictions."""
+        """One sweep over each partition of each view, over the records of the entities that were asked for, answers for all predictions."""
         by_entity = [prediction for prediction in predictions if prediction.entities]
         readings = [self._readings(view, i, by_entity) for i, (view, _) in enumerate(self._inputs.views)]
         served = iter(zip(*readings, strict=True))
@@ -115,6 +115,7 @@ class Replayer:
                     f"log {name!r}, partition {partition}: the offline store ends at {log.end}, below what was served",
                     mend="wait for the offline writer, then replay again",
                 )
+            log = log.of({key for _, key, _ in wanted})
             questions = [Question(log.rows_below(fence), key, predictions[i].time) for i, key, fence in wanted]
             for (i, _, _), reading in zip(wanted, answer(self._kernels[view.name], log, questions), strict=True):
                 found[i] = reading
