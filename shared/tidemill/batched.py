@@ -140,7 +140,7 @@ class Transport(driver.Transport):
         self.positions = positions
 
 
-def _carrier(load: list[tuple[TP, Slice]], generation: int) -> ConsumerMessage:
+def _carrier(load: Any, generation: int) -> ConsumerMessage:
     """The message that takes slices through Faust; its offset is the last of the first slice."""
     tp, last = load[0][0], load[0][1].records[-1]
     return ConsumerMessage(

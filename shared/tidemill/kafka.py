@@ -48,7 +48,7 @@ REQUEST_TIMEOUT_MS = 10_000
 RETRY_SECONDS = 0.2
 METADATA_SECONDS = 0.1
 
-GATHERING = {"fetch_min_bytes": MAX_BATCH_BYTES, "fetch_max_wait_ms": 500}
+GATHERING: Mapping[str, Any] = {"fetch_min_bytes": MAX_BATCH_BYTES, "fetch_max_wait_ms": 500}
 """Options of a consumer that may be half a second late: the broker answers with much, or with what has come in that time.
 
 By default it answers every record as soon as it comes, which costs the broker and the consumer more than what they do with the record.
