@@ -9,10 +9,11 @@ import asyncio
 
 import uvloop
 
-from tidemill.health import HealthBoard, Receive, Scope, Send, respond
-from tidemill.hot import read_body
-from tidemill.settings import HttpSettings
-from tidemill.worker import run_workers
+from tidemill.runtime.asgi import Receive, Scope, Send, respond
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.routes import read_body
+from tidemill.runtime.service import run_workers
+from tidemill.runtime.settings import HttpSettings
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tidemill.histograms import count, reference
-from tidemill.models import Histogram
+from tidemill.stats.histograms import Histogram, count, reference
 from tidemill_drift.compare import Finding, compare_distribution, compare_missing
 
 COLUMNS, WINDOWS = 40, 100

@@ -28,16 +28,18 @@ import psutil
 from benchmarks.figures import Figure
 
 from tidemill.clock import now_ms
-from tidemill.fences import position
-from tidemill.kafka import Record, close_producer, producer, send_wave
-from tidemill.kafka_topics import ensure_topics
+from tidemill.declarations.project import load_project
+from tidemill.kafka.client import close_producer, producer
+from tidemill.kafka.topics import ensure_topics
+from tidemill.kafka.waves import Record, send_wave
+from tidemill.kernel.fences import position
+from tidemill.kernel.keys import partition_of
 from tidemill.local.services import SERVICES, Service
 from tidemill.local.stack import Stack
-from tidemill.online_store import OnlineWriter
-from tidemill.project import load_project
-from tidemill.redis_link import RedisLink
-from tidemill.settings import KafkaSettings
-from tidemill.topics import partition_of, topic_specs, view_topic
+from tidemill.online.writer import OnlineWriter
+from tidemill.redis.link import RedisLink
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import topic_specs, view_topic
 
 PROJECT_FILE = Path(__file__).with_name("features_project.py")
 PROJECT = load_project(PROJECT_FILE)

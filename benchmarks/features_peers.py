@@ -16,8 +16,8 @@ import faust
 import msgspec
 from aiokafka import TopicPartition
 
-from tidemill.kafka import consumer
-from tidemill.settings import KafkaSettings
+from tidemill.kafka.client import consumer
+from tidemill.runtime.settings import KafkaSettings
 
 
 class Values(msgspec.Struct):

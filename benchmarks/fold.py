@@ -16,9 +16,9 @@ from benchmarks.features import MINUTE_MS, VIEW, Source
 from benchmarks.figures import Figure
 
 from tidemill.clock import now_ms
-from tidemill.delivery import SLICE_RECORDS
-from tidemill.fold import entry_decoder
-from tidemill.kernel import ViewKernel
+from tidemill.kernel.fold import entry_decoder
+from tidemill.kernel.view import ViewKernel
+from tidemill_features.delivery import SLICE_RECORDS
 from tidemill_features.partition import Partition
 
 ALL_IN_MEMORY, ROUND_SLICES = 1 << 40, 5

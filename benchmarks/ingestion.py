@@ -19,13 +19,14 @@ import psutil
 from aiokafka import TopicPartition
 from benchmarks.figures import Figure
 
-from tidemill.kafka import close_producer, consumer, producer, send_wave
-from tidemill.kafka_topics import committed, ensure_topics
+from tidemill.declarations.project import load_project
+from tidemill.kafka.client import close_producer, consumer, producer
+from tidemill.kafka.topics import committed, ensure_topics
+from tidemill.kafka.waves import send_wave
 from tidemill.local.services import SERVICES
 from tidemill.local.stack import Stack
-from tidemill.project import load_project
-from tidemill.settings import KafkaSettings
-from tidemill.topics import ingestion_group, topic_specs, view_topic
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import ingestion_group, topic_specs, view_topic
 from tidemill_ingestion.routing import Router
 
 PROJECT = Path(__file__).with_name("departures.py")

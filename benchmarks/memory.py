@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 from benchmarks.figures import Figure
 
 from tidemill import Event, FeatureView, count, mean
-from tidemill.fold import empty_fence
-from tidemill.kernel import ViewKernel
+from tidemill.kernel.fold import empty_fence
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.view import ViewKernel
 from tidemill.local.services import choose
 from tidemill.local.stack import Stack
-from tidemill.online_store import OnlineWriter
-from tidemill.packed import EntityState
-from tidemill.redis_link import RedisLink
+from tidemill.online.writer import OnlineWriter
+from tidemill.redis.link import RedisLink
 
 PAID = Event("bench.paid", fields={"card": str, "at": int, "amount": float}, time="at")
 VIEW = FeatureView("amounts", PAID, entity="card", features=[count(), mean("amount")], windows=["1h", "24h", "7d"], dedupe=0, partitions=1)

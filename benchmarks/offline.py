@@ -16,8 +16,8 @@ from benchmarks.figures import Figure
 from tidemill.errors import UnknownTable
 from tidemill.local.services import choose
 from tidemill.local.stack import Stack
-from tidemill.offline_store import OfflineStore
-from tidemill.topics import view_folder
+from tidemill.offline.names import view_folder
+from tidemill.offline.store import OfflineStore
 
 
 def mirrored(stack: Stack) -> int:

@@ -21,20 +21,21 @@ from benchmarks.figures import Figure
 from benchmarks.load import Load, run_load
 from benchmarks.requests_project import ENTITIES
 
-from tidemill.fold import LogEntry, PartitionFold, entry_decoder
-from tidemill.kafka import producer
-from tidemill.kafka_topics import ensure_topics
-from tidemill.kernel import ViewKernel
+from tidemill.declarations.project import Project, load_project
+from tidemill.kafka.client import producer
+from tidemill.kafka.topics import ensure_topics
+from tidemill.kernel.fold import LogEntry, PartitionFold, entry_decoder
+from tidemill.kernel.keys import partition_of
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.view import ViewKernel
 from tidemill.local.services import SERVICES, Service
 from tidemill.local.stack import Stack
-from tidemill.models import Manifest, ModelInput, Parity, save_artifact
-from tidemill.online_store import OnlineWriter
-from tidemill.packed import EntityState
-from tidemill.project import Project, load_project
+from tidemill.models.artifact import Manifest, ModelInput, Parity, save_artifact
+from tidemill.online.writer import OnlineWriter
 from tidemill.records import DeploymentRecord, ViewRecord, encode
-from tidemill.redis_link import RedisLink
-from tidemill.settings import KafkaSettings
-from tidemill.topics import deployments_topic, partition_of, topic_specs
+from tidemill.redis.link import RedisLink
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import deployments_topic, topic_specs
 from tidemill_training.fitting import to_onnx
 
 PROJECT = Path(__file__).with_name("requests_project.py")

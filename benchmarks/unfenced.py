@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tidemill import fold
-from tidemill.entry import service_main
+from tidemill.kernel import fold
+from tidemill.kernel.packed import Patch
 from tidemill.names import LogName
-from tidemill.online_store import OnlineWriter
-from tidemill.packed import Patch
-from tidemill.topics import fence_key, state_key
+from tidemill.online.keys import fence_key, state_key
+from tidemill.online.writer import OnlineWriter
+from tidemill.runtime.entry import service_main
 from tidemill_features.__main__ import main
 
 

@@ -10,11 +10,11 @@ import hypothesis
 import pytest
 import redis
 
-from tidemill.kafka_topics import ensure_topics
+from tidemill.declarations.project import load_project
+from tidemill.kafka.topics import ensure_topics
 from tidemill.local.stack import Stack
-from tidemill.project import load_project
-from tidemill.settings import KafkaSettings
-from tidemill.topics import topic_specs
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import topic_specs
 
 # Few examples while one works, many where time is no matter: HYPOTHESIS_PROFILE=ci. No deadline: tests never assert times.
 _CALM = [hypothesis.HealthCheck.too_slow]

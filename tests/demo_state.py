@@ -17,14 +17,15 @@ from skl2onnx.common.data_types import FloatTensorType
 from sklearn.base import is_classifier
 
 from tidemill.declarations import FeatureView, Model
-from tidemill.engine import Engine
-from tidemill.fold import LogEntry, PartitionFold, empty_fence, entry_decoder
-from tidemill.kernel import ViewKernel
-from tidemill.models import Artifact, GoldenRow, Manifest, ModelInput, Parity, input_of, save_artifact
-from tidemill.packed import EntityState
-from tidemill.project import Project, load_project
+from tidemill.declarations.project import Project, load_project
+from tidemill.kernel.fold import LogEntry, PartitionFold, empty_fence, entry_decoder
+from tidemill.kernel.keys import entity_key
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.view import ViewKernel
+from tidemill.models.artifact import Artifact, GoldenRow, Manifest, ModelInput, Parity, input_of, save_artifact
+from tidemill.models.engine import Engine
+from tidemill.online.keys import fence_key, state_key
 from tidemill.records import DeploymentRecord, ViewRecord, encode
-from tidemill.topics import entity_key, fence_key, state_key
 
 NOW_MS = 1_700_000_000_000
 HOUR_MS = 3_600_000

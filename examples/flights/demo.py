@@ -24,19 +24,19 @@ from demo_view import Screen
 from demo_watch import Watcher
 from steps import MODEL, history, month_ms, offline_reached, served, train
 
-from tidemill.dead_letter_topic import read_dead_letters
+from tidemill.declarations.project import Project, load_project
 from tidemill.errors import TidemillError
 from tidemill.local.addresses import home_folder
 from tidemill.local.stack import External, Stack
-from tidemill.logs import configure
-from tidemill.offline_store import OfflineStore
-from tidemill.playback import Agenda, open_playback
-from tidemill.project import Project, load_project
+from tidemill.offline.store import OfflineStore
+from tidemill.operations.playback import Agenda, open_playback
 from tidemill.proof.audit import audit
 from tidemill.proof.partition_audit import AuditReport
 from tidemill.proof.replay import logged, replay
-from tidemill.redis_client import redis_client
-from tidemill.settings import KafkaSettings
+from tidemill.redis.client import redis_client
+from tidemill.runtime.logs import configure
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.dead_letter_log import read_dead_letters
 
 HERE = Path(__file__).parent
 FIRST = 6

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from tidemill.offline_store import OfflineStore
+from tidemill.offline.store import OfflineStore
 from tidemill.records import AlertRecord
 from tidemill_training.fitting import outputs
 

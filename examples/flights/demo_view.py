@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tidemill.playback import Step
+from tidemill.operations.playback import Step
 
 _ALERT_LINES = 8
 _RATE_SECONDS = 5.0

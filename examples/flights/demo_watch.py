@@ -10,11 +10,11 @@ from typing import Self
 import numpy as np
 from aiokafka import AIOKafkaConsumer
 
-from tidemill.kafka import GATHERING, consumer
-from tidemill.project import Project
+from tidemill.declarations.project import Project
+from tidemill.kafka.client import GATHERING, consumer
 from tidemill.records import AlertRecord, ResultRecord, decoder
-from tidemill.settings import KafkaSettings
-from tidemill.topics import alerts_topic, results_topic
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import alerts_topic, results_topic
 
 _BINS = 10_000
 _QUIET_SECONDS = 3.0

@@ -13,8 +13,8 @@ from steps import MODEL, history, month_ms, served, train
 
 from tidemill.cli.target import Target, target
 from tidemill.errors import TidemillError
-from tidemill.logs import configure
-from tidemill.playback import Agenda, Step, open_playback
+from tidemill.operations.playback import Agenda, Step, open_playback
+from tidemill.runtime.logs import configure
 
 UNTIL = 3
 QUESTION = (

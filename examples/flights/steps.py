@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 import httpx
 
-from tidemill.playback import Agenda, Playback, Step
-from tidemill.project import Project
+from tidemill.declarations.project import Project
+from tidemill.operations.playback import Agenda, Playback, Step
 
 MODEL = "flight_late"
 DAY_MS = 86_400_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tidemill.entry import service_main
+from tidemill.runtime.entry import service_main
 from tidemill_audit.app import run
 from tidemill_audit.settings import AuditSettings
 

@@ -11,18 +11,18 @@ import hashlib
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from tidemill.alert_log import read_alerts
 from tidemill.clock import now_ms
+from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
-from tidemill.health import HealthBoard
-from tidemill.kafka import close_producer, producer
-from tidemill.kafka_topics import ensure_topics
-from tidemill.project import Project
+from tidemill.kafka.client import close_producer, producer
+from tidemill.kafka.topics import ensure_topics
 from tidemill.proof.partition_audit import AuditReport
 from tidemill.records import AlertRecord, encode
-from tidemill.settings import KafkaSettings
-from tidemill.topics import alerts_topic, topic_specs
-from tidemill.watchdog import Pulse
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.alerts import read_alerts
+from tidemill.streams.topics import alerts_topic, topic_specs
 
 Place = tuple[str, int]
 TEST = "audit"

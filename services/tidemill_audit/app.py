@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from tidemill.health import HealthBoard, OpsApp
-from tidemill.offline_store import OfflineStore
-from tidemill.project import load_project
-from tidemill.redis_client import keep_asking, redis_client
-from tidemill.worker import run_together, run_workers
+from tidemill.declarations.project import load_project
+from tidemill.offline.store import OfflineStore
+from tidemill.redis.client import keep_asking, redis_client
+from tidemill.runtime.asgi import OpsApp
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.service import run_together, run_workers
 from tidemill_audit.alerts import Alerts
 from tidemill_audit.rounds import Rounds
 from tidemill_audit.settings import AuditSettings

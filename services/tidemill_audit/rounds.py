@@ -6,16 +6,16 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from tidemill import metrics
+from tidemill.declarations.project import Project
 from tidemill.errors import OfflineUnavailable, StoreError, StoreUnavailable, TornTable
-from tidemill.health import HealthBoard
-from tidemill.logs import get_logger
-from tidemill.offline_store import OfflineStore
-from tidemill.project import Project
+from tidemill.offline.store import OfflineStore
 from tidemill.proof.counterexample import shown
 from tidemill.proof.partition_audit import AuditReport, Mismatch, PartitionAudit
-from tidemill.redis_client import RedisClient
-from tidemill.watchdog import Pulse
+from tidemill.redis.client import RedisClient
+from tidemill.runtime import metrics
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.logs import get_logger
+from tidemill.runtime.watchdog import Pulse
 from tidemill_audit.alerts import Alerts, Place
 from tidemill_audit.pace import Pace
 from tidemill_audit.settings import PaceSettings

@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 from pydantic import Field, field_validator
 
 from tidemill.durations import parse_ms
-from tidemill.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings, Settings
+from tidemill.runtime.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings, Settings
 
 
 class PaceSettings(Settings):

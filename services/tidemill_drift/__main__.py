@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tidemill.entry import service_main
+from tidemill.runtime.entry import service_main
 from tidemill_drift.app import run
 from tidemill_drift.settings import DriftSettings
 

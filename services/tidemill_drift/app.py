@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tidemill.health import HealthBoard, OpsApp
-from tidemill.project import load_project
-from tidemill.worker import run_workers
+from tidemill.declarations.project import load_project
+from tidemill.runtime.asgi import OpsApp
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.service import run_workers
 from tidemill_drift.detector import Detector
 from tidemill_drift.settings import DriftSettings
 

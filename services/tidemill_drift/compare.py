@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import chdtri, ndtri
 
-from tidemill.models import Histogram
-from tidemill.roc import auc_with_error
+from tidemill.stats.histograms import Histogram
+from tidemill.stats.roc import auc_with_error
 
 Kind = Literal["feature_drift", "prediction_drift", "performance", "data_quality"]
 Floats = npt.NDArray[np.float64]

@@ -17,20 +17,21 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from tidemill import metrics
-from tidemill.alert_log import read_alerts
+from tidemill.declarations.project import Project
 from tidemill.durations import parse_ms
 from tidemill.errors import ArtifactError, TidemillError
-from tidemill.health import HealthBoard
-from tidemill.kafka import GATHERING, admin, close_consumer, close_producer, consumer, producer
-from tidemill.kafka_topics import ensure_topics
-from tidemill.logs import get_logger
-from tidemill.models import Manifest, stored_artifact
-from tidemill.project import Project
+from tidemill.kafka.admin import admin
+from tidemill.kafka.client import GATHERING, close_consumer, close_producer, consumer, producer
+from tidemill.kafka.topics import ensure_topics
+from tidemill.models.artifact import Manifest, stored_artifact
 from tidemill.records import DECODE_ERRORS, AlertKind, PredictionRecord, ResultRecord, decoder, encode
-from tidemill.settings import KafkaSettings
-from tidemill.topics import alerts_topic, predictions_topic, results_topic, topic_specs
-from tidemill.watchdog import Pulse
+from tidemill.runtime import metrics
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.logs import get_logger
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.alerts import read_alerts
+from tidemill.streams.topics import alerts_topic, predictions_topic, results_topic, topic_specs
 from tidemill_drift.compare import Finding
 from tidemill_drift.episodes import Episodes, Window
 from tidemill_drift.monitor import PredictionRow, ResultRow, compare_predictions, compare_results

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tidemill.histograms import count
-from tidemill.models import Manifest
+from tidemill.models.artifact import Manifest
+from tidemill.stats.histograms import count
 from tidemill_drift.compare import (
     Finding,
     compare_auc,

@@ -9,9 +9,9 @@ import sys
 
 import uvloop
 
-from tidemill.entry import service_main
-from tidemill.project import load_project
-from tidemill.settings import HttpSettings, KafkaSettings, ProjectSettings, RedisSettings
+from tidemill.declarations.project import load_project
+from tidemill.runtime.entry import service_main
+from tidemill.runtime.settings import HttpSettings, KafkaSettings, ProjectSettings, RedisSettings
 from tidemill_features.app import serve
 from tidemill_features.settings import FeaturesSettings
 

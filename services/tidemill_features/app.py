@@ -8,18 +8,19 @@ from functools import partial
 
 import faust
 
-from tidemill.batched import batched_app
+from tidemill.declarations.project import Project
 from tidemill.errors import KafkaUnavailable, TopicMismatch
-from tidemill.health import HealthBoard, OpsApp
-from tidemill.online_store import OnlineWriter
-from tidemill.project import Project
-from tidemill.redis_client import keep_asking, redis_client
-from tidemill.settings import HttpSettings, KafkaSettings, RedisSettings
-from tidemill.topics import dead_letters_topic
-from tidemill.view_logs import ensure_logs
-from tidemill.watchdog import Pulse
-from tidemill.worker import run_together, run_workers
+from tidemill.online.writer import OnlineWriter
+from tidemill.redis.client import keep_asking, redis_client
+from tidemill.runtime.asgi import OpsApp
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.service import run_together, run_workers
+from tidemill.runtime.settings import HttpSettings, KafkaSettings, RedisSettings
+from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.topics import dead_letters_topic
+from tidemill.streams.view_logs import ensure_logs
 from tidemill_features.dead_letters import DeadLetterTopic
+from tidemill_features.faust_transport import batched_app
 from tidemill_features.settings import FeaturesSettings
 from tidemill_features.watch import Watch
 from tidemill_features.worker import Worker

@@ -10,9 +10,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from tidemill.errors import KafkaRefused, KafkaUnavailable
-from tidemill.kafka import Record, close_producer, producer, send_wave
+from tidemill.kafka.client import close_producer, producer
+from tidemill.kafka.waves import Record, send_wave
 from tidemill.records import DeadLetterRecord, encode
-from tidemill.settings import KafkaSettings
+from tidemill.runtime.settings import KafkaSettings
 
 ANSWER_SECONDS = 5.0
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tidemill.errors import CorruptState, FenceConflict, Rebuilding, TopicMismatch, TopicRecreated
-from tidemill.fences import Fence
-from tidemill.fold import LogEntry, PartitionFold, Progress, empty_fence, entities_of
-from tidemill.kernel import ViewKernel
-from tidemill.packed import EntityState, Patch
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.fold import LogEntry, PartitionFold, Progress, empty_fence, entities_of
+from tidemill.kernel.packed import EntityState, Patch
+from tidemill.kernel.view import ViewKernel
 
 _STATE_BYTES, _ENTRY_BYTES = 1_000, 200  # what an entity takes beside its value, roughly: taken apart, and as it is stored
 

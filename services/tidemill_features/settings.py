@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tidemill.settings import Settings
+from tidemill.runtime.settings import Settings
 
 
 class FeaturesSettings(Settings):

@@ -10,14 +10,14 @@ from aiokafka.errors import KafkaError
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
-from tidemill import metrics
-from tidemill.batched import Consumer
 from tidemill.errors import StoreError, StoreUnavailable
-from tidemill.health import HealthBoard
-from tidemill.kafka_watch import unanswered
-from tidemill.logs import get_logger
-from tidemill.settings import KafkaSettings
-from tidemill.watchdog import Pulse
+from tidemill.kafka.watch import unanswered
+from tidemill.runtime import metrics
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.logs import get_logger
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.watchdog import Pulse
+from tidemill_features.faust_transport import Consumer
 from tidemill_features.worker import Worker
 
 log = get_logger(__name__)

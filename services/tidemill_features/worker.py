@@ -13,10 +13,8 @@ from typing import TypeVar
 
 from faust.types import TP
 
-from tidemill import metrics
 from tidemill.clock import now_ms
-from tidemill.dead_letters import letter_of_refused
-from tidemill.delivery import Chain, Held, Slice
+from tidemill.declarations.project import Project
 from tidemill.errors import (
     CorruptState,
     FenceConflict,
@@ -28,14 +26,16 @@ from tidemill.errors import (
     TopicRecreated,
     Unavailable,
 )
-from tidemill.fold import entry_decoder
-from tidemill.kernel import ViewKernel
-from tidemill.logs import get_logger
+from tidemill.kernel.fold import entry_decoder
+from tidemill.kernel.view import ViewKernel
 from tidemill.names import LogName
-from tidemill.online_store import OnlineWriter
-from tidemill.project import Project
-from tidemill.topics import view_topic
+from tidemill.online.writer import OnlineWriter
+from tidemill.runtime import metrics
+from tidemill.runtime.logs import get_logger
+from tidemill.streams.dead_letters import letter_of_refused
+from tidemill.streams.topics import view_topic
 from tidemill_features.dead_letters import DeadLetters
+from tidemill_features.delivery import Chain, Held, Slice
 from tidemill_features.partition import Batch, Partition
 
 log = get_logger(__name__)

@@ -6,9 +6,9 @@ import sys
 
 import uvloop
 
-from tidemill.entry import service_main
-from tidemill.project import load_project
-from tidemill.worker import run_workers
+from tidemill.declarations.project import load_project
+from tidemill.runtime.entry import service_main
+from tidemill.runtime.service import run_workers
 from tidemill_inference.app import Inference
 from tidemill_inference.settings import InferenceSettings
 

@@ -6,17 +6,18 @@ from functools import partial
 
 from fastapi import FastAPI
 
-from tidemill import metrics
 from tidemill.clock import now_ms
-from tidemill.health import HealthBoard, Scope
-from tidemill.hot import Answer, HotRoute, add_hot_route
-from tidemill.http import add_ops_routes, fastapi_app
-from tidemill.kernel import ViewKernel
-from tidemill.online_reader import OnlineReader
-from tidemill.project import Project
-from tidemill.redis_client import keep_asking, redis_client
-from tidemill.topics import predictions_topic, topic_specs
-from tidemill.worker import run_together
+from tidemill.declarations.project import Project
+from tidemill.kernel.view import ViewKernel
+from tidemill.online.reader import OnlineReader
+from tidemill.redis.client import keep_asking, redis_client
+from tidemill.runtime import metrics
+from tidemill.runtime.asgi import Scope
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.http import add_ops_routes, fastapi_app
+from tidemill.runtime.routes import Answer, HotRoute, add_hot_route
+from tidemill.runtime.service import run_together
+from tidemill.streams.topics import predictions_topic, topic_specs
 from tidemill_inference.first_answers import FirstAnswers
 from tidemill_inference.messages import PredictBody, answer_body, parse_predict
 from tidemill_inference.prediction_log import PredictionLog

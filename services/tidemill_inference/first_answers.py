@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tidemill.errors import CorruptState, IdReused
-from tidemill.redis_client import RedisClient
+from tidemill.redis.client import RedisClient
 from tidemill_inference.messages import FeatureShown, Instance, Prediction
 
 KEEP_SECONDS = 1800

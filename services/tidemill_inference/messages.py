@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tidemill.errors import BadRequest, TidemillError
-from tidemill.hot import decode_body
-from tidemill.http import error_answer
+from tidemill.runtime.http import error_answer
+from tidemill.runtime.routes import decode_body
 from tidemill.timestamps import parse_time_ms
 
 MAX_INSTANCES = 1_000

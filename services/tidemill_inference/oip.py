@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 
 from tidemill.errors import BadRequest, BodyTooLarge
-from tidemill.hot import MAX_BODY_BYTES, Answer, decode_body
-from tidemill.http import error_answer
-from tidemill.models import Manifest
-from tidemill.vectors import Vector
+from tidemill.models.artifact import Manifest
+from tidemill.models.inputs import Vector
+from tidemill.runtime.http import error_answer
+from tidemill.runtime.routes import MAX_BODY_BYTES, Answer, decode_body
 
 HEADER_LENGTH = b"inference-header-content-length"
 MAX_ROWS = 5_000

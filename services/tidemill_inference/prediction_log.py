@@ -15,13 +15,15 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge, TidemillError
-from tidemill.kafka import MAX_BATCH_BYTES, Record, close_producer, producer, send_wave
-from tidemill.kafka_topics import ensure_topics
-from tidemill.kafka_watch import unanswered
-from tidemill.logs import get_logger
-from tidemill.settings import KafkaSettings
-from tidemill.topics import TopicSpec, partition_of
-from tidemill.watchdog import Pulse
+from tidemill.kafka.client import MAX_BATCH_BYTES, close_producer, producer
+from tidemill.kafka.topic_spec import TopicSpec
+from tidemill.kafka.topics import ensure_topics
+from tidemill.kafka.watch import unanswered
+from tidemill.kafka.waves import Record, send_wave
+from tidemill.kernel.keys import partition_of
+from tidemill.runtime.logs import get_logger
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.watchdog import Pulse
 
 log = get_logger(__name__)
 

@@ -7,14 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tidemill import metrics
 from tidemill.clock import now_ms
 from tidemill.errors import BadRequest, Rebuilding, TidemillError
-from tidemill.kernel import ViewKernel
-from tidemill.online_reader import OnlineReader, Stored, stamp_of
+from tidemill.kernel.served import Served, serve
+from tidemill.kernel.view import ViewKernel
+from tidemill.models.inputs import ModelInputs, Vector, vector_of
+from tidemill.online.reader import OnlineReader, Stored, stamp_of
 from tidemill.records import PredictionRecord, encode
-from tidemill.values import Served, serve
-from tidemill.vectors import ModelInputs, Vector, vector_of
+from tidemill.runtime import metrics
 from tidemill_inference.first_answers import FirstAnswers, Made
 from tidemill_inference.messages import FeatureShown, Instance, Prediction, PredictRequest, new_id
 from tidemill_inference.prediction_log import Entry, PredictionLog

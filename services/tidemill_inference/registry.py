@@ -11,21 +11,21 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from tidemill import metrics
 from tidemill.declarations import Model
-from tidemill.engine import Engine
+from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, OfflineUnavailable, TidemillError, Unavailable, UnknownModel
-from tidemill.kafka import close_consumer, consumer
-from tidemill.kafka_topics import ensure_topics
-from tidemill.kernel import ViewKernel
-from tidemill.logs import get_logger
-from tidemill.models import Manifest, check_manifest, load_artifact
-from tidemill.project import Project
+from tidemill.kafka.client import close_consumer, consumer
+from tidemill.kafka.topics import ensure_topics
+from tidemill.kernel.view import ViewKernel
+from tidemill.models.artifact import Manifest, check_manifest, load_artifact
+from tidemill.models.engine import Engine
+from tidemill.models.inputs import ModelInputs
 from tidemill.records import DeploymentRecord, decoder
-from tidemill.settings import KafkaSettings
-from tidemill.topics import deployments_topic, topic_specs
-from tidemill.vectors import ModelInputs
-from tidemill.watchdog import Pulse
+from tidemill.runtime import metrics
+from tidemill.runtime.logs import get_logger
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.topics import deployments_topic, topic_specs
 
 log = get_logger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Self
 
-from tidemill.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings
+from tidemill.runtime.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings
 
 
 class InferenceSettings(NamedTuple):

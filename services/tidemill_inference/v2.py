@@ -9,8 +9,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from tidemill.errors import TidemillError, Unavailable
-from tidemill.health import HealthBoard, Scope
-from tidemill.hot import Answer, HotRoute, Observe, add_hot_route
+from tidemill.runtime.asgi import Scope
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.routes import Answer, HotRoute, Observe, add_hot_route
 from tidemill_inference.oip import InferBody, infer_answer, metadata, oip_error, parse_infer
 from tidemill_inference.predictor import Predictor
 from tidemill_inference.registry import Registry

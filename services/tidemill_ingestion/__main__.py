@@ -6,8 +6,8 @@ import sys
 
 import uvloop
 
-from tidemill.entry import service_main
-from tidemill.project import load_project
+from tidemill.declarations.project import load_project
+from tidemill.runtime.entry import service_main
 from tidemill_ingestion.app import Ingestion
 from tidemill_ingestion.settings import IngestionSettings
 

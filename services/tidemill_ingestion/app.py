@@ -8,17 +8,18 @@ from typing import cast
 
 from fastapi import FastAPI
 
-from tidemill import metrics
+from tidemill.declarations.project import Project
 from tidemill.errors import KafkaUnavailable, UnfilledLog
-from tidemill.health import HealthBoard, Scope
-from tidemill.hot import HotRoute, add_hot_route
-from tidemill.http import add_ops_routes, fastapi_app
-from tidemill.kafka import wait_for_kafka
-from tidemill.logs import get_logger
-from tidemill.project import Project
-from tidemill.view_logs import ensure_logs
-from tidemill.watchdog import Pulse
-from tidemill.worker import run_together, run_workers
+from tidemill.kafka.admin import wait_for_kafka
+from tidemill.runtime import metrics
+from tidemill.runtime.asgi import Scope
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.http import add_ops_routes, fastapi_app
+from tidemill.runtime.logs import get_logger
+from tidemill.runtime.routes import HotRoute, add_hot_route
+from tidemill.runtime.service import run_together, run_workers
+from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.view_logs import ensure_logs
 from tidemill_ingestion.consumer import EventConsumer
 from tidemill_ingestion.events import Envelope
 from tidemill_ingestion.http_api import MAX_BODY_BYTES, EventsEndpoint

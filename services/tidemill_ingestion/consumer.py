@@ -16,13 +16,14 @@ from typing import Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from tidemill import metrics
+from tidemill.declarations.project import Project
 from tidemill.errors import KafkaRefused, KafkaUnavailable, TidemillError, TopicRecreated
-from tidemill.kafka import FETCH_BYTES, RETRY_SECONDS, Record, close_consumer, close_producer, consumer, producer, send_wave
-from tidemill.logs import get_logger
-from tidemill.project import Project
-from tidemill.settings import KafkaSettings
-from tidemill.topics import ingestion_group
+from tidemill.kafka.client import FETCH_BYTES, RETRY_SECONDS, close_consumer, close_producer, consumer, producer
+from tidemill.kafka.waves import Record, send_wave
+from tidemill.runtime import metrics
+from tidemill.runtime.logs import get_logger
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import ingestion_group
 from tidemill_ingestion.refusals import Reason
 from tidemill_ingestion.routing import Router
 

@@ -12,12 +12,11 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from tidemill.dead_letters import KEY_BYTES
 from tidemill.declarations import Event
 from tidemill.errors import DeclarationError
+from tidemill.limits import KEY_BYTES, MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS
 from tidemill.timestamps import LAST_MS
-from tidemill.topics import MESSAGE_BYTES
 from tidemill_ingestion.refusals import Reason, Refused, bad_key, explain_data, explain_envelope
 
 

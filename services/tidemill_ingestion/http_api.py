@@ -9,14 +9,16 @@ from typing import Any
 
 import msgspec
 
-from tidemill import metrics
 from tidemill.clock import now_ms
+from tidemill.declarations.project import Project
 from tidemill.errors import BadRequest, KafkaUnavailable
-from tidemill.health import HealthBoard, Scope
-from tidemill.hot import Answer
-from tidemill.project import Project
+from tidemill.kernel.keys import partition_of
+from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS, Position
-from tidemill.topics import MESSAGE_BYTES, partition_of
+from tidemill.runtime import metrics
+from tidemill.runtime.asgi import Scope
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.routes import Answer
 from tidemill_ingestion.events import Envelope, open_envelope
 from tidemill_ingestion.publisher import Message, Publisher
 from tidemill_ingestion.refusals import Reason, Refused

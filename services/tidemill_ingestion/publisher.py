@@ -11,10 +11,11 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import RecordMetadata
 
 from tidemill.errors import KafkaUnavailable
-from tidemill.kafka import Headers, close_producer, producer
-from tidemill.logs import get_logger
+from tidemill.kafka.client import close_producer, producer
+from tidemill.kafka.waves import Headers
 from tidemill.records import Position
-from tidemill.settings import KafkaSettings
+from tidemill.runtime.logs import get_logger
+from tidemill.runtime.settings import KafkaSettings
 
 log = get_logger(__name__)
 

@@ -9,8 +9,8 @@ from enum import StrEnum
 
 import msgspec
 
-from tidemill.dead_letters import KEY_BYTES
 from tidemill.errors import InvalidEvent
+from tidemill.limits import KEY_BYTES
 
 _PATH = re.compile(r" - at `\$\.(.*)`$", re.DOTALL)
 _FIELD = re.compile(r"^Object (missing required|contains unknown) field `(.*?)`(?: - at .*)?$", re.DOTALL)

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tidemill.dead_letters import KEY_BYTES, dead_letter
 from tidemill.declarations import Event, FeatureView, Model
-from tidemill.expressions import Column
-from tidemill.project import Project
+from tidemill.declarations.expressions import Column
+from tidemill.declarations.project import Project
+from tidemill.kernel.keys import entity_key, partition_of
+from tidemill.limits import KEY_BYTES
 from tidemill.records import OutcomeRecord, RequestRecord, ViewRecord, encode
-from tidemill.topics import dead_letters_topic, entity_key, outcomes_topic, partition_of, requests_topic, topic_specs, view_topic
+from tidemill.streams.dead_letters import dead_letter
+from tidemill.streams.topics import dead_letters_topic, outcomes_topic, requests_topic, topic_specs, view_topic
 from tidemill_ingestion.events import Accepted, EventReader, Headers, moment
 from tidemill_ingestion.refusals import Reason, Refused
 

@@ -9,11 +9,11 @@ from time import monotonic
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from tidemill import metrics
-from tidemill.health import HealthBoard
-from tidemill.kafka_watch import unanswered
-from tidemill.settings import KafkaSettings
-from tidemill.watchdog import Pulse
+from tidemill.kafka.watch import unanswered
+from tidemill.runtime import metrics
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.watchdog import Pulse
 from tidemill_ingestion.consumer import EventConsumer
 
 LOOK_SECONDS = 1.0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tidemill.health import HealthBoard
+from tidemill.declarations.project import Project, load_project
 from tidemill.offline.mirror import Mirror, need_topics
 from tidemill.offline.positions import PositionsApp
+from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable, outcomes_table, requests_table, view_table
-from tidemill.offline_store import OfflineStore
-from tidemill.project import Project, load_project
-from tidemill.worker import run_together, run_workers
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.service import run_together, run_workers
 from tidemill_offline.settings import OfflineWriterSettings
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tidemill.health import HealthBoard
+from tidemill.declarations.project import load_project
 from tidemill.offline.mirror import Mirror, need_topics
 from tidemill.offline.positions import PositionsApp
+from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import outcomes_table, predictions_table
-from tidemill.offline_store import OfflineStore
-from tidemill.project import load_project
-from tidemill.topics import results_topic
-from tidemill.worker import run_together, run_workers
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.service import run_together, run_workers
+from tidemill.streams.topics import results_topic
 from tidemill_predlog.joiner import Joiner
 from tidemill_predlog.settings import PredictionLogSettings
 

@@ -18,19 +18,19 @@ import pyarrow.compute as pc
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from tidemill import metrics
+from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError, UnknownTable
-from tidemill.health import HealthBoard
-from tidemill.kafka import GATHERING
+from tidemill.kafka.client import GATHERING
+from tidemill.kafka.dense_reader import DenseReader, recreated
 from tidemill.offline.mirror import CHECK_SECONDS, RETRY_SECONDS
-from tidemill.offline.reader import DenseReader, recreated
+from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable
-from tidemill.offline_store import OfflineStore
-from tidemill.project import Project
 from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, decoder
-from tidemill.settings import KafkaSettings
-from tidemill.topics import results_topic, topic_specs
-from tidemill.watchdog import Pulse
+from tidemill.runtime import metrics
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.topics import results_topic, topic_specs
 from tidemill_predlog.join import Join, Outcome, Prediction
 from tidemill_predlog.outbox import Outbox
 from tidemill_predlog.results import Progress, ResultsTable

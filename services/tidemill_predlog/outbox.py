@@ -12,13 +12,14 @@ import msgspec
 from aiokafka import TopicPartition
 
 from tidemill.errors import KafkaUnavailable, TopicRecreated
-from tidemill.kafka import Record, close_producer, producer, send_wave
-from tidemill.kafka_topics import ensure_topics, offset_ranges
-from tidemill.offline.reader import KAFKA_SECONDS, DenseReader
+from tidemill.kafka.client import close_producer, producer
+from tidemill.kafka.dense_reader import KAFKA_SECONDS, DenseReader
+from tidemill.kafka.topic_spec import TopicSpec
+from tidemill.kafka.topics import ensure_topics, offset_ranges
+from tidemill.kafka.waves import Record, send_wave
 from tidemill.records import ResultRecord, decoder, encode
-from tidemill.settings import KafkaSettings
-from tidemill.topics import TopicSpec
-from tidemill.watchdog import Pulse
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.watchdog import Pulse
 from tidemill_predlog.results import ResultsTable
 
 PUBLISH_SECONDS = 30.0

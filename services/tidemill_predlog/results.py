@@ -13,8 +13,8 @@ import msgspec
 import pyarrow.compute as pc
 from aiokafka import TopicPartition
 
+from tidemill.offline.store import OfflineStore, counter_name
 from tidemill.offline.tables import RESULTS_SCHEMA, results_rows
-from tidemill.offline_store import OfflineStore, counter_name
 from tidemill.records import ResultRecord
 
 NAME = "results"

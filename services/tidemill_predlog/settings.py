@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Self
 
 from tidemill.offline.mirror import FlushSettings
-from tidemill.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings
+from tidemill.runtime.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings
 
 
 class PredictionLogSettings(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from tidemill.errors import NotFound, TidemillError, UnknownView
-from tidemill.http import error_answer
+from tidemill.kernel.served import Served
 from tidemill.records import Status
+from tidemill.runtime.http import error_answer
 from tidemill.timestamps import rfc3339
-from tidemill.values import Served
 from tidemill_serving.query import Query, UnknownService
 
 _EPOCH = rfc3339(0)

@@ -8,17 +8,18 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from tidemill import metrics
 from tidemill.clock import now_ms
-from tidemill.health import HealthBoard, Scope
-from tidemill.hot import Answer, HotRoute, add_hot_route
-from tidemill.http import add_ops_routes, fastapi_app
-from tidemill.kernel import ViewKernel
-from tidemill.online_reader import OnlineReader, Stored
-from tidemill.project import Project
-from tidemill.redis_client import RedisClient, keep_asking, redis_client
-from tidemill.settings import RedisSettings
-from tidemill.values import Served, serve, withheld
+from tidemill.declarations.project import Project
+from tidemill.kernel.served import Served, serve, withheld
+from tidemill.kernel.view import ViewKernel
+from tidemill.online.reader import OnlineReader, Stored
+from tidemill.redis.client import RedisClient, keep_asking, redis_client
+from tidemill.runtime import metrics
+from tidemill.runtime.asgi import Scope
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.http import add_ops_routes, fastapi_app
+from tidemill.runtime.routes import Answer, HotRoute, add_hot_route
+from tidemill.runtime.settings import RedisSettings
 from tidemill_serving.answers import answer_body, feast_error
 from tidemill_serving.query import FeatureRequest, Query, QueryParser
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tidemill.declarations import FeatureView, Model
+from tidemill.declarations.project import Project
 from tidemill.errors import BadRequest, NotFound, UnknownFeature, UnknownView
-from tidemill.hot import decode_body
-from tidemill.project import Project
+from tidemill.kernel.keys import entity_key
+from tidemill.runtime.routes import decode_body
 from tidemill.timestamps import parse_time_ms
-from tidemill.topics import entity_key
 
 MAX_ROWS = 5_000
 """The most rows of entities times views in one request."""

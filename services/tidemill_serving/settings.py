@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Self
 
-from tidemill.settings import HttpSettings, ProjectSettings, RedisSettings
+from tidemill.runtime.settings import HttpSettings, ProjectSettings, RedisSettings
 
 
 class ServingSettings(NamedTuple):

@@ -14,17 +14,17 @@ import numpy as np
 from aiokafka.errors import KafkaError
 
 from tidemill.declarations import Model
-from tidemill.engine import Engine
+from tidemill.declarations.project import Project
 from tidemill.errors import KafkaUnavailable
-from tidemill.histograms import reference
-from tidemill.kafka import close_producer, producer
-from tidemill.kernel import ViewKernel
-from tidemill.models import Artifact, GoldenRow, Histogram, Manifest, Parity, save_artifact
-from tidemill.offline_store import OfflineStore
-from tidemill.project import Project
+from tidemill.kafka.client import close_producer, producer
+from tidemill.kernel.view import ViewKernel
+from tidemill.models.artifact import Artifact, GoldenRow, Manifest, Parity, save_artifact
+from tidemill.models.engine import Engine
+from tidemill.offline.store import OfflineStore
 from tidemill.records import DeploymentRecord, encode
-from tidemill.settings import KafkaSettings
-from tidemill.topics import deployments_topic
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.stats.histograms import Histogram, reference
+from tidemill.streams.topics import deployments_topic
 from tidemill_training.dataset import TrainingSet, build
 from tidemill_training.fitting import Fitted, check_parity, fit, to_onnx
 from tidemill_training.tracking import Tracker

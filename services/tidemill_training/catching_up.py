@@ -6,13 +6,14 @@ import asyncio
 import time
 
 from tidemill.declarations import Model
+from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError, UnknownTable
-from tidemill.kafka_topics import offset_ranges
-from tidemill.offline_store import OfflineStore
-from tidemill.project import Project
-from tidemill.settings import KafkaSettings
-from tidemill.topics import outcomes_topic, requests_topic, view_folder, view_topic
-from tidemill.view_logs import check_logs
+from tidemill.kafka.topics import offset_ranges
+from tidemill.offline.names import view_folder
+from tidemill.offline.store import OfflineStore
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import outcomes_topic, requests_topic, view_topic
+from tidemill.streams.view_logs import check_logs
 
 _RETRY_SECONDS = 0.2
 

@@ -8,9 +8,9 @@ import sys
 import time
 from datetime import UTC, datetime
 
+from tidemill.declarations.project import load_project
 from tidemill.errors import TidemillError, UnknownModel
-from tidemill.offline_store import OfflineStore
-from tidemill.project import load_project
+from tidemill.offline.store import OfflineStore
 from tidemill_training.app import deploy, train
 from tidemill_training.catching_up import wait_written
 from tidemill_training.settings import TrainingSettings

@@ -18,15 +18,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tidemill.declarations import FeatureView, Model, Request
+from tidemill.declarations.project import Project, load_project
 from tidemill.errors import TidemillError, UnknownTable
-from tidemill.kernel import ViewKernel
-from tidemill.models import ModelInput, input_of
-from tidemill.offline_store import OfflineStore
-from tidemill.project import Project, load_project
-from tidemill.proof.history import PartitionLog, Question, answer
-from tidemill.topics import partition_of, view_folder
-from tidemill.values import Served, serve
-from tidemill.vectors import ModelInputs
+from tidemill.kernel.keys import partition_of
+from tidemill.kernel.served import Served, serve
+from tidemill.kernel.view import ViewKernel
+from tidemill.models.artifact import ModelInput, input_of
+from tidemill.models.inputs import ModelInputs
+from tidemill.offline.history import PartitionLog, Question, answer
+from tidemill.offline.names import view_folder
+from tidemill.offline.store import OfflineStore
 
 _ROWS_WORTH_A_PROCESS = 20_000
 Floats = npt.NDArray[np.float32]

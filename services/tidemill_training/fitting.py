@@ -11,10 +11,10 @@ from sklearn.base import is_classifier
 from sklearn.metrics import brier_score_loss, log_loss, mean_absolute_error, mean_squared_error
 
 from tidemill.declarations import Model
-from tidemill.engine import Engine
 from tidemill.errors import TidemillError
-from tidemill.models import Parity
-from tidemill.roc import auc_with_error
+from tidemill.models.artifact import Parity
+from tidemill.models.engine import Engine
+from tidemill.stats.roc import auc_with_error
 from tidemill_training.dataset import Floats, TrainingSet
 
 HOLDOUT = 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from tidemill.settings import KafkaSettings, OfflineSettings, ProjectSettings
+from tidemill.runtime.settings import KafkaSettings, OfflineSettings, ProjectSettings
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from tidemill.errors import TidemillError
-from tidemill.models import Manifest
+from tidemill.models.artifact import Manifest
 
 
 @dataclass(frozen=True)

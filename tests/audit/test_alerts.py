@@ -11,12 +11,12 @@ import pytest
 from aiokafka import TopicPartition
 from tests.demo_state import NOW_MS, demo
 
-from tidemill.health import HealthBoard
-from tidemill.kafka import close_producer, consumer, producer
+from tidemill.kafka.client import close_producer, consumer, producer
 from tidemill.proof.partition_audit import AuditReport, Mismatch
 from tidemill.records import AlertRecord, decoder, encode
-from tidemill.settings import KafkaSettings
-from tidemill.topics import alerts_topic
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import alerts_topic
 from tidemill_audit.alerts import Alerts, alert_of, place_of
 
 WRONG = AuditReport(50, 2, [Mismatch("zones", 3, "north", 120, "count_1h is 5.0 online, 4.0 offline")])

@@ -6,13 +6,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.audit.conftest import Online, events
 from tests.demo_state import demo
+from tests.proof.conftest import Online, events
 from tests.proof.world import World
 
-from tidemill.health import HealthBoard
-from tidemill.redis_link import RedisLink
-from tidemill.settings import KafkaSettings
+from tidemill.redis.link import RedisLink
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.settings import KafkaSettings
 from tidemill_audit.alerts import Alerts
 from tidemill_audit.rounds import Rounds
 from tidemill_audit.settings import PaceSettings

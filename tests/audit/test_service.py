@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from tests.features.rig import Worker, until
-from tests.rebuild.conftest import Mirrored
+from tests.operations.conftest import Mirrored
 
-from tidemill.alert_log import read_alerts
-from tidemill.kernel import ViewKernel
-from tidemill.topics import state_key
+from tidemill.kernel.view import ViewKernel
+from tidemill.online.keys import state_key
+from tidemill.streams.alerts import read_alerts
 
 pytestmark = pytest.mark.integration
 

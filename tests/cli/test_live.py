@@ -18,9 +18,9 @@ from tests.offline.lake import ROOT
 
 from tidemill.local.stack import Stack
 from tidemill.names import log_name
-from tidemill.offline_store import OfflineStore
+from tidemill.offline.store import OfflineStore
+from tidemill.online.keys import hash_tag
 from tidemill.proof.replay import logged
-from tidemill.topics import hash_tag
 
 pytestmark = pytest.mark.integration
 TIDEMILL = [sys.executable, "-c", "from tidemill.cli import main; main()"]

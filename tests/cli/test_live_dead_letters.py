@@ -13,14 +13,15 @@ import msgspec
 import pytest
 from tests.cli.test_live import Shell
 
-from tidemill.dead_letter_topic import event_of, place_of
-from tidemill.dead_letters import dead_letter
+from tidemill.declarations.project import Project, load_project
 from tidemill.errors import BadRequest
-from tidemill.kafka import close_producer, producer, send_wave
+from tidemill.kafka.client import close_producer, producer
+from tidemill.kafka.waves import send_wave
 from tidemill.local.stack import Stack
-from tidemill.project import Project, load_project
 from tidemill.records import DeadLetterRecord, encode
-from tidemill.settings import KafkaSettings
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.dead_letter_log import event_of, place_of
+from tidemill.streams.dead_letters import dead_letter
 
 LIVE = Path(__file__).parents[1] / "live_project"
 AT_MS = 1_767_225_600_000

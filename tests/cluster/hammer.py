@@ -11,16 +11,17 @@ from itertools import count
 from tests.demo_state import NOW_MS, demo
 
 from tidemill.errors import SlotUnavailable, StoreUnavailable
-from tidemill.fences import position
-from tidemill.fold import PartitionFold, entry_decoder
-from tidemill.kernel import ViewKernel
-from tidemill.online_reader import OnlineReader
-from tidemill.online_store import OnlineWriter
-from tidemill.packed import EntityState
+from tidemill.kernel.fences import position
+from tidemill.kernel.fold import PartitionFold, entry_decoder
+from tidemill.kernel.keys import partition_of
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.view import ViewKernel
+from tidemill.online.keys import fence_key, state_key
+from tidemill.online.reader import OnlineReader
+from tidemill.online.writer import OnlineWriter
 from tidemill.records import ViewRecord, encode
-from tidemill.redis_client import RedisClient
-from tidemill.redis_cluster import slot_of
-from tidemill.topics import fence_key, partition_of, state_key
+from tidemill.redis.client import RedisClient
+from tidemill.redis.cluster import slot_of
 
 VIEW = demo().views["zones"]
 KERNEL = ViewKernel(VIEW)

@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from tidemill.local import valkey
 from tidemill.local.processes import HOST
-from tidemill.redis_cluster import SLOTS, layout_of
+from tidemill.redis.cluster import SLOTS, layout_of
 
 # Fail-over happens when a test says so. A node that is away takes nothing with it but its own slots.
 _OPTIONS = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", "5000",

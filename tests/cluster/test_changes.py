@@ -10,8 +10,8 @@ from tests.cluster.hammer import Hammer, Log, hammering
 from tests.cluster.nodes import Cluster, wait_until
 
 from tidemill.errors import SlotUnavailable
-from tidemill.online_store import OnlineWriter
-from tidemill.redis_client import RedisClient, redis_client
+from tidemill.online.writer import OnlineWriter
+from tidemill.redis.client import RedisClient, redis_client
 
 pytestmark = pytest.mark.integration
 

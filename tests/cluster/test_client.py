@@ -8,15 +8,15 @@ import pytest
 from tests.cluster.nodes import Cluster, Node
 
 from tidemill.errors import SlotUnavailable, StoreError, StoreUnavailable
-from tidemill.fences import Fence
+from tidemill.kernel.fences import Fence
 from tidemill.local import valkey
 from tidemill.names import log_name
-from tidemill.online_store import OnlineWriter
-from tidemill.redis_client import redis_client
-from tidemill.redis_cluster import RedisCluster, slot_of
-from tidemill.redis_link import RedisLink
-from tidemill.redis_url import RedisAddress
-from tidemill.topics import fence_key, state_key
+from tidemill.online.keys import fence_key, state_key
+from tidemill.online.writer import OnlineWriter
+from tidemill.redis.address import RedisAddress
+from tidemill.redis.client import redis_client
+from tidemill.redis.cluster import RedisCluster, slot_of
+from tidemill.redis.link import RedisLink
 
 pytestmark = pytest.mark.integration
 LOG = log_name("v", 12)

@@ -9,11 +9,13 @@ from tests.proof.test_replay import trips
 from tests.proof.world import World
 from tests.serving.conftest import serving
 
-from tidemill.online_store import OnlineWriter
+from tidemill.kernel.keys import partition_of
+from tidemill.online.keys import fence_key, state_key
+from tidemill.online.writer import OnlineWriter
 from tidemill.proof.audit import audit
-from tidemill.redis_client import RedisClient, redis_client
-from tidemill.redis_cluster import slot_of
-from tidemill.topics import fence_key, partition_of, state_key, view_topic
+from tidemill.redis.client import RedisClient, redis_client
+from tidemill.redis.cluster import slot_of
+from tidemill.streams.topics import view_topic
 
 pytestmark = pytest.mark.integration
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.names import log_name
-from tidemill.redis_cluster import SLOTS, layout_of, slot_of
-from tidemill.topics import fence_key, state_key
+from tidemill.online.keys import fence_key, state_key
+from tidemill.redis.cluster import SLOTS, layout_of, slot_of
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from tests.cluster.nodes import Cluster
 from tests.features.rig import Rig, until
 
-from tidemill.redis_cluster import slot_of
-from tidemill.topics import fence_key
+from tidemill.online.keys import fence_key
+from tidemill.redis.cluster import slot_of
 
 pytestmark = pytest.mark.integration
 

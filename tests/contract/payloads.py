@@ -12,10 +12,10 @@ import jsonschema
 import msgspec
 
 from tidemill import Entity, Event, FeatureView, Model, Outcome, Request, count, last, mean, records
+from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
-from tidemill.fences import Fence
-from tidemill.models import Manifest
-from tidemill.project import Project
+from tidemill.kernel.fences import Fence
+from tidemill.models.artifact import Manifest
 from tidemill_inference.messages import parse_predict
 from tidemill_ingestion.events import EventReader
 from tidemill_serving.query import QueryParser

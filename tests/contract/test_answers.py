@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tests.contract.payloads import NOW_MS, PROJECT, SHOPS, validator
 
 from tidemill.errors import BadRequest, Rebuilding, StoreUnavailable, TidemillError, UnknownFeature, UnknownModel, UnknownView
-from tidemill.http import error_answer
-from tidemill.kernel import ViewKernel
+from tidemill.kernel.served import Served, serve, withheld
+from tidemill.kernel.view import ViewKernel
 from tidemill.records import view_decoder
-from tidemill.values import Served, serve, withheld
+from tidemill.runtime.http import error_answer
 from tidemill_inference.messages import FeatureShown, Prediction, answer_body, parse_predict
 from tidemill_ingestion.http_api import EventResult, EventsAnswer
 from tidemill_serving import answers

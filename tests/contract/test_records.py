@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.contract.payloads import READERS, RECORDS, examples, reads, validator
 
 from tidemill import records
-from tidemill.fences import Fence
+from tidemill.kernel.fences import Fence
 
 STRICT = [*sorted(RECORDS), "fence", "predict_request"]
 """Payloads whose schema says everything that the code checks before it looks at names."""

@@ -12,8 +12,10 @@ import msgspec
 import pytest
 from tests.contract.payloads import NAMES, PROJECT, READERS, RECORDS, SCHEMAS, TEXT_REFUSED, examples, label, schema, validator
 
-from tidemill import records, topics
+from tidemill import records
 from tidemill.names import log_name
+from tidemill.online.keys import fence_key
+from tidemill.streams import topics
 
 README = (SCHEMAS / "README.md").read_text()
 
@@ -101,11 +103,11 @@ def test_a_schema_and_its_record_have_the_same_fields(name: str) -> None:
 
 
 def test_the_table_lists_every_payload_and_topic() -> None:
-    """The README has one row per schema, and the topics and keys are those that topics.py makes."""
+    """The README has one row per schema, and the topics and keys are those that the code makes."""
     rows = {match[1]: match[2] for match in re.finditer(r"^\| `(\w+)` \| ([^|]+) \|", README, re.MULTILINE)}
     assert sorted(rows) == NAMES
     written = {topic for row in rows.values() for topic in re.findall(r"topic `([^`]+)`", row)}
     made = {name.replace("shop.", "<project>.", 1) for name in topics.topic_specs(PROJECT) if name not in PROJECT.events}
     assert {re.sub(r"(?<=\.view\.)\w+\.p\d+", "<view>.p<partitions>", name) for name in made} == written
     assert "fence{<48-bit hash of project, log and partition>}" in rows["fence"]
-    assert re.fullmatch(rb"fence\{[\w-]{8}\}", topics.fence_key("<project>", log_name("<view>", 4), 0))
+    assert re.fullmatch(rb"fence\{[\w-]{8}\}", fence_key("<project>", log_name("<view>", 4), 0))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.expressions import parse_column
+from tidemill.declarations.expressions import parse_column
 
 TYPES: dict[str, type] = {"a": float, "b": int, "c": bool, "s": str}
 _numbers = st.sampled_from(["a", "b", "c", "0", "1", "2.5", "15", "True"])

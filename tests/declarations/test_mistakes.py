@@ -13,10 +13,10 @@ import pytest
 
 import tidemill
 from tidemill import Entity, Event, FeatureView, Model, Outcome, Request, count, last, max, mean, rate
-from tidemill.aggregations import Mean
+from tidemill.declarations.aggregations import Mean
+from tidemill.declarations.project import collect
 from tidemill.errors import DeclarationError
-from tidemill.project import collect
-from tidemill.topics import topic_specs
+from tidemill.streams.topics import topic_specs
 
 FIELDS: dict[str, Any] = {"who": str, "at": int, "x": float | None, "n": int, "flag": bool, "word": str, "maybe": int | None}
 GOOD = Event("good", FIELDS, time="at")
@@ -170,7 +170,7 @@ def refusals() -> set[tuple[str, int, int]]:
     """Every place in the sources that refuses a declaration: file, first and last line."""
     home = Path(tidemill.__file__).parent
     places = set()
-    for path in [*sorted((home / "declarations").glob("*.py")), home / "names.py", home / "project.py", home / "topics.py"]:
+    for path in [*sorted((home / "declarations").glob("*.py")), home / "names.py", home / "streams" / "topics.py"]:
         for node in ast.walk(ast.parse(path.read_text())):
             fails = isinstance(node, ast.Call) and ast.unparse(node.func) == "self._fail"
             raises = isinstance(node, ast.Raise) and "DeclarationError(" in ast.unparse(node)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tidemill.declarations.project import Project, load_project
 from tidemill.errors import DeclarationError, ProjectError, TidemillError
-from tidemill.project import Project, load_project
 
 DECLARATIONS = """
 from tidemill import Event, FeatureView, Model, Outcome, Recording, Request, count

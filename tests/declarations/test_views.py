@@ -9,7 +9,7 @@ import pytest
 from tidemill import Entity, Event, FeatureView, age, count, last, max, mean, min, rate, std, sum
 from tidemill.durations import parse_ms
 from tidemill.errors import DeclarationError
-from tidemill.kernel import ViewKernel
+from tidemill.kernel.view import ViewKernel
 
 SOLD = Event("shop.sold", {"shop": str, "till": int, "at": str, "price": float | None, "kind": str, "n": int}, time="at")
 

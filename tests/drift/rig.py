@@ -19,13 +19,15 @@ import numpy as np
 from aiokafka import TopicPartition
 from tests.drift.samples import manifest
 
-from tidemill.kafka import close_producer, consumer, producer, send_wave
-from tidemill.kafka_topics import ensure_topics
-from tidemill.models import save_artifact
-from tidemill.project import load_project
+from tidemill.declarations.project import load_project
+from tidemill.kafka.client import close_producer, consumer, producer
+from tidemill.kafka.topics import ensure_topics
+from tidemill.kafka.waves import send_wave
+from tidemill.kernel.keys import partition_of
+from tidemill.models.artifact import save_artifact
 from tidemill.records import AlertRecord, PredictionRecord, ResultRecord, decoder, encode
-from tidemill.settings import KafkaSettings
-from tidemill.topics import alerts_topic, partition_of, predictions_topic, results_topic, topic_specs
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import alerts_topic, predictions_topic, results_topic, topic_specs
 
 ROOT = Path(__file__).parents[2]
 DAY_MS = 86_400_000

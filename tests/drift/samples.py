@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tidemill.histograms import reference
-from tidemill.models import Manifest, ModelInput, Parity
+from tidemill.models.artifact import Manifest, ModelInput, Parity
+from tidemill.stats.histograms import reference
 from tidemill_drift.compare import Finding
 from tidemill_drift.monitor import PredictionRow
 

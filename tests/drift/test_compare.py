@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, norm
 from tests.drift.samples import zipf
 
-from tidemill.histograms import count, reference
-from tidemill.models import Histogram
+from tidemill.stats.histograms import Histogram, count, reference
 from tidemill_drift.compare import (
     LEAST_EXPECTED,
     Finding,

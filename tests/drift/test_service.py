@@ -12,7 +12,7 @@ from tests.drift.rig import DAY_MS, ROOT, START_MS, Rig, told
 
 from tidemill.local.stack import Stack
 from tidemill.records import PredictionRecord, encode
-from tidemill.topics import predictions_topic
+from tidemill.streams.topics import predictions_topic
 
 pytestmark = pytest.mark.integration
 

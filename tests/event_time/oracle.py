@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tidemill.aggregations import Age
 from tidemill.declarations import Feature, FeatureView
+from tidemill.declarations.aggregations import Age
 
 
 class Told(NamedTuple):

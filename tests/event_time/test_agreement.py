@@ -17,15 +17,16 @@ from tests.event_time.world import HOUR_MS, MINUTE_MS, PROJECT, VIEWS, Cut, Logs
 from tests.offline.lake import numbered
 
 from tidemill.declarations import FeatureView
-from tidemill.fences import Fence
-from tidemill.fold import PartitionFold
-from tidemill.kernel import ViewKernel
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.fold import PartitionFold
+from tidemill.kernel.keys import partition_of
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.served import Served, serve
+from tidemill.kernel.view import ViewKernel
+from tidemill.offline.history import PartitionLog, Question, answer
 from tidemill.offline.tables import view_table
-from tidemill.packed import EntityState
-from tidemill.proof.history import PartitionLog, Question, answer
 from tidemill.records import DeadLetterRecord, Position
-from tidemill.topics import partition_of, view_topic
-from tidemill.values import Served, serve
+from tidemill.streams.topics import view_topic
 
 KERNELS = {view.name: ViewKernel(view) for view in VIEWS}
 Identity = tuple[str, Position, str | None]

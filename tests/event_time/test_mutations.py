@@ -12,10 +12,10 @@ from tests.event_time import test_agreement
 from tests.event_time.test_agreement import DIVISIONS, agree
 from tests.event_time.world import VIEWS, streams
 
-from tidemill.dead_letters import letter_of_refused
-from tidemill.fold import PartitionFold
-from tidemill.kernel import Applied, ViewKernel, _Resolution
-from tidemill.packed import ID_BYTES, NEVER, EntityState, TileRows
+from tidemill.kernel.fold import PartitionFold
+from tidemill.kernel.packed import ID_BYTES, NEVER, EntityState, TileRows
+from tidemill.kernel.view import Applied, ViewKernel, _Resolution
+from tidemill.streams.dead_letters import letter_of_refused
 from tidemill_features.worker import Worker
 from tidemill_ingestion.routing import _Route
 

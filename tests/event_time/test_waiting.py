@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tests.event_time.world import AT_ONCE, HAPPENED, HOUR_MS, MINUTE_MS, PROJECT, START_MS, WAITING
 
 from tidemill import FeatureView, count
-from tidemill.kernel import Applied, Reading, ViewKernel
-from tidemill.packed import EntityState
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.served import serve
+from tidemill.kernel.view import Applied, Reading, ViewKernel
 from tidemill.records import DeadLetterRecord, decoder
-from tidemill.values import serve
 from tidemill_ingestion.routing import Router
 
 KERNEL = ViewKernel(WAITING)

@@ -16,15 +16,16 @@ from tests.event_time.oracle import Told
 from tests.features.letters import KeptLetters
 
 from tidemill import Event, FeatureView, age, count, last, max, mean, min, std, sum
-from tidemill.delivery import Chain, Slice
-from tidemill.fences import Fence
+from tidemill.declarations.project import Project
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.keys import partition_of
+from tidemill.kernel.packed import Patch
 from tidemill.names import LogName
-from tidemill.online_store import OnlineWriter
-from tidemill.packed import Patch
-from tidemill.project import Project
+from tidemill.online.writer import OnlineWriter
 from tidemill.records import DeadLetterRecord, decoder
-from tidemill.topics import dead_letters_topic, partition_of, view_topic
+from tidemill.streams.topics import dead_letters_topic, view_topic
 from tidemill_features import worker as worker_module
+from tidemill_features.delivery import Chain, Slice
 from tidemill_features.worker import Worker
 from tidemill_ingestion.routing import Router
 

@@ -29,9 +29,9 @@ from tests.faults.injections.injection import Injection
 from tests.faults.report import Report
 from tests.faults.run import PROJECT, Plan, Run, write
 
-from tidemill import logs
 from tidemill.local.addresses import home_folder
 from tidemill.local.services import SERVICES, choose
+from tidemill.runtime import logs
 
 DEFAULT_SEED = 20_240_101
 SECOND_WORKER = replace(choose(["features"])[0], name="features2")

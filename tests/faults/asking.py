@@ -20,8 +20,9 @@ from tests.faults.served import connection
 from tests.faults.traffic import ENTITIES, PLACES, connected
 
 from tidemill.errors import KafkaRefused
-from tidemill.kafka import Record, close_producer, send_wave
-from tidemill.settings import KafkaSettings
+from tidemill.kafka.client import close_producer
+from tidemill.kafka.waves import Record, send_wave
+from tidemill.runtime.settings import KafkaSettings
 
 MODEL = "ends_well"
 OPENED, CLOSED = "fault.opened", "fault.closed"

@@ -31,13 +31,13 @@ from tests.faults.served import Answer, ask_insistently, compare, connection
 from tests.faults.tables import TableCheck
 from tests.faults.tally import Tally
 
-from tidemill.kafka import consumer
-from tidemill.kernel import ViewKernel
-from tidemill.offline_store import OfflineStore
-from tidemill.project import load_project
-from tidemill.redis_link import RedisLink
-from tidemill.settings import KafkaSettings
-from tidemill.topics import view_topic
+from tidemill.declarations.project import load_project
+from tidemill.kafka.client import consumer
+from tidemill.kernel.view import ViewKernel
+from tidemill.offline.store import OfflineStore
+from tidemill.redis.link import RedisLink
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import view_topic
 
 HOLD_SECONDS, TABLES_SECONDS = 8.0, 10.0
 _PORTION, _FOLD_AT_ONCE = 400, 2_000

@@ -13,15 +13,15 @@ from tests.faults.oracle import joined
 from tests.faults.tally import Tally
 from tests.faults.traffic import SHOWN_BYTES, TOPIC, Traffic
 
-from tidemill.kafka import consumer
-from tidemill.kafka_topics import offset_ranges
-from tidemill.offline_store import OfflineStore
-from tidemill.project import Project
+from tidemill.declarations.project import Project
+from tidemill.kafka.client import consumer
+from tidemill.kafka.topics import offset_ranges
+from tidemill.offline.store import OfflineStore
 from tidemill.proof.audit import audit
 from tidemill.records import DeadLetterRecord, OutcomeRecord, ResultRecord, decoder
-from tidemill.redis_link import RedisLink
-from tidemill.settings import KafkaSettings
-from tidemill.topics import dead_letters_topic, outcomes_topic, predictions_topic, requests_topic, results_topic
+from tidemill.redis.link import RedisLink
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import dead_letters_topic, outcomes_topic, predictions_topic, requests_topic, results_topic
 
 
 class Closing:

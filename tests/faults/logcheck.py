@@ -14,10 +14,10 @@ from tests.faults.tally import Tally
 
 from tidemill.declarations import FeatureView
 from tidemill.errors import CorruptState
-from tidemill.fences import Fence
-from tidemill.fold import PartitionFold, entry_decoder
-from tidemill.kernel import Reading, ViewKernel
-from tidemill.packed import EntityState
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.fold import PartitionFold, entry_decoder
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.view import Reading, ViewKernel
 
 Ints = npt.NDArray[Any]
 _OWN = ("until", "builder", "built")  # of a store that is being rebuilt, or was: nothing that the log could say

@@ -13,9 +13,9 @@ from tests.offline.lake import Sent, numbered
 from tests.proof.world import World
 
 from tidemill.declarations import FeatureView
-from tidemill.kernel import ViewKernel
-from tidemill.project import load_project
-from tidemill.topics import view_topic
+from tidemill.declarations.project import load_project
+from tidemill.kernel.view import ViewKernel
+from tidemill.streams.topics import view_topic
 
 PROJECT = Path(__file__).parent / "fault_project"
 NOW_MS = 1_790_000_000_000

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tidemill.declarations import FeatureView
-from tidemill.fold import LogEntry
+from tidemill.kernel.fold import LogEntry
 
 # Sums of `value` depend on the order of addition; those are for the comparison byte by byte.
 _COLUMNS: dict[str | None, Callable[[Any], float | None]] = {

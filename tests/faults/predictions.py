@@ -10,16 +10,18 @@ import pyarrow.compute as pc
 from aiokafka import TopicPartition
 from tests.faults.tally import Tally
 
+from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
-from tidemill.kernel import Reading, ViewKernel
+from tidemill.kernel.keys import partition_of
+from tidemill.kernel.view import Reading, ViewKernel
 from tidemill.names import LogName, parse_log
-from tidemill.offline_store import OfflineStore
-from tidemill.project import Project
-from tidemill.proof import history
-from tidemill.proof.history import PartitionLog
+from tidemill.offline import history
+from tidemill.offline.history import PartitionLog
+from tidemill.offline.names import view_folder
+from tidemill.offline.store import OfflineStore
 from tidemill.proof.replay import Replayer, logged
 from tidemill.records import PredictionRecord, decoder
-from tidemill.topics import partition_of, predictions_topic, topic_specs, view_folder
+from tidemill.streams.topics import predictions_topic, topic_specs
 
 _decode = decoder(PredictionRecord).decode
 

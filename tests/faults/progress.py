@@ -15,13 +15,14 @@ from aiokafka import TopicPartition
 from tests.faults.asking import Clients
 from tests.faults.injections.ground import Ground
 
+from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
-from tidemill.fences import position
-from tidemill.kafka_topics import committed, offset_ranges
-from tidemill.project import Project
-from tidemill.redis_link import RedisLink
-from tidemill.settings import KafkaSettings
-from tidemill.topics import fence_key, ingestion_group, outcomes_topic, requests_topic, view_topic
+from tidemill.kafka.topics import committed, offset_ranges
+from tidemill.kernel.fences import position
+from tidemill.online.keys import fence_key
+from tidemill.redis.link import RedisLink
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import ingestion_group, outcomes_topic, requests_topic, view_topic
 
 PATIENCE_SECONDS = 120.0
 SILENCE_SECONDS = 30.0

@@ -29,10 +29,10 @@ from tests.faults.tally import Tally
 from tests.faults.traffic import Traffic
 from tests.faults.watching import CheckerProcess
 
-from tidemill.offline_store import OfflineStore
-from tidemill.project import load_project
-from tidemill.redis_link import RedisLink
-from tidemill.settings import KafkaSettings
+from tidemill.declarations.project import load_project
+from tidemill.offline.store import OfflineStore
+from tidemill.redis.link import RedisLink
+from tidemill.runtime.settings import KafkaSettings
 
 PROJECT = Path(__file__).parent / "fault_project"
 WARM_SECONDS = 20.0

@@ -16,9 +16,9 @@ from tests.faults.messages import Rewind, Status
 from tests.faults.served import Answer, ask, connection
 
 from tidemill.errors import TidemillError, Unavailable
-from tidemill.fences import Fence, position
-from tidemill.redis_link import RedisLink
-from tidemill.topics import fence_key, state_key
+from tidemill.kernel.fences import Fence, position
+from tidemill.online.keys import fence_key, state_key
+from tidemill.redis.link import RedisLink
 
 ENTITIES, ASKED_ENTITIES = 20, 5
 HAMMERED = 20

@@ -14,7 +14,7 @@ from tests.faults.logcheck import PartitionCheck
 from tests.faults.oracle import differing
 
 from tidemill.declarations import FeatureView
-from tidemill.values import serve
+from tidemill.kernel.served import serve
 
 
 class Answer(NamedTuple):

@@ -9,8 +9,8 @@ from tests.faults.logcheck import Ints, PartitionCheck
 
 from tidemill.declarations import FeatureView
 from tidemill.errors import DoubledRows, OfflineUnavailable, TornTable, UnknownTable
-from tidemill.offline_store import OfflineStore
-from tidemill.topics import view_folder
+from tidemill.offline.names import view_folder
+from tidemill.offline.store import OfflineStore
 
 
 class TableCheck:

@@ -17,9 +17,10 @@ from tests.faults.tables import TableCheck
 from tests.faults.tally import Tally
 from tests.proof.world import World
 
-from tidemill.fences import Fence
+from tidemill.kernel.fences import Fence
+from tidemill.offline.names import view_folder
 from tidemill.records import view_decoder
-from tidemill.topics import view_folder, view_topic
+from tidemill.streams.topics import view_topic
 
 VIEWS = ("entities", "places")
 Value = Callable[[World, PartitionCheck], dict[bytes, bytes | None]]

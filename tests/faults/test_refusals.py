@@ -22,10 +22,12 @@ from tests.features.rig import PROJECT, Rig
 from tidemill.declarations import FeatureView
 from tidemill.errors import OfflineUnavailable, UnknownTable
 from tidemill.local.services import choose
-from tidemill.offline_store import OfflineStore
+from tidemill.offline.names import view_folder
+from tidemill.offline.store import OfflineStore
+from tidemill.online.keys import fence_key, state_key
 from tidemill.proof.audit import audit
-from tidemill.redis_link import RedisLink
-from tidemill.topics import fence_key, state_key, topic_specs, view_folder, view_topic
+from tidemill.redis.link import RedisLink
+from tidemill.streams.topics import topic_specs, view_topic
 
 pytestmark = pytest.mark.integration
 

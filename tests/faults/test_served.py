@@ -12,7 +12,7 @@ from aiohttp.test_utils import BaseTestServer, TestServer
 from tests.faults.logs import PROJECT
 from tests.faults.served import ask_insistently, connection
 
-from tidemill.project import load_project
+from tidemill.declarations.project import load_project
 
 VIEW = load_project(PROJECT).views["places"]
 NAMES = [feature.name for feature in VIEW.served]

@@ -9,7 +9,7 @@ from collections import Counter
 from tests.faults.logs import NOW_MS, PROJECT
 from tests.faults.traffic import SHOWN_BYTES, Sender
 
-from tidemill.project import load_project
+from tidemill.declarations.project import load_project
 from tidemill_ingestion.events import EventReader
 from tidemill_ingestion.refusals import Refused
 

@@ -18,9 +18,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from tidemill.errors import KafkaRefused
-from tidemill.kafka import Record, close_producer, producer, send_wave
-from tidemill.settings import KafkaSettings
-from tidemill.topics import MESSAGE_BYTES
+from tidemill.kafka.client import close_producer, producer
+from tidemill.kafka.waves import Record, send_wave
+from tidemill.limits import MESSAGE_BYTES
+from tidemill.runtime.settings import KafkaSettings
 
 TOPIC, PARTITIONS = "fault.measured", 4
 PRODUCERS, ENTITIES, PLACES = 3, 2_000, 400

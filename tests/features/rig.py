@@ -19,23 +19,26 @@ import msgspec
 import redis
 from aiokafka import TopicPartition
 
-from tidemill.fences import Fence, position
-from tidemill.fold import PartitionFold, entry_decoder
-from tidemill.kafka import Record, close_producer, consumer, producer, send_wave
-from tidemill.kafka_topics import ensure_topics
-from tidemill.kernel import ViewKernel
+from tidemill.declarations.project import Project, load_project
+from tidemill.kafka.client import close_producer, consumer, producer
+from tidemill.kafka.topics import ensure_topics
+from tidemill.kafka.waves import Record, send_wave
+from tidemill.kernel.fences import Fence, position
+from tidemill.kernel.fold import PartitionFold, entry_decoder
+from tidemill.kernel.keys import partition_of
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.view import ViewKernel
 from tidemill.local.processes import HOST
 from tidemill.names import LogName
-from tidemill.packed import EntityState
-from tidemill.project import Project, load_project
+from tidemill.online.keys import fence_key, state_key
 from tidemill.records import ViewRecord, encode
-from tidemill.settings import KafkaSettings
-from tidemill.topics import fence_key, partition_of, state_key, topic_specs, view_topic
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import topic_specs, view_topic
 
 ROOT = Path(__file__).parents[2]
 START_MS = 1_790_000_000_000
 PROJECT = """
-from tidemill.aggregates import age, count, last, max, mean, min, rate, std, sum
+from tidemill.declarations.aggregates import age, count, last, max, mean, min, rate, std, sum
 from tidemill.declarations import Event, FeatureView
 
 PROJECT = {name!r}

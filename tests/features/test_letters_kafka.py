@@ -9,13 +9,14 @@ from collections import Counter
 import pytest
 from tests.features.rig import Rig
 
-from tidemill.dead_letter_topic import read_dead_letters
-from tidemill.dead_letters import dead_letter
 from tidemill.errors import KafkaUnavailable
-from tidemill.fences import Fence
-from tidemill.kafka_topics import ensure_topics
-from tidemill.settings import KafkaSettings
-from tidemill.topics import dead_letters_topic, fence_key, topic_specs
+from tidemill.kafka.topics import ensure_topics
+from tidemill.kernel.fences import Fence
+from tidemill.online.keys import fence_key
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.dead_letter_log import read_dead_letters
+from tidemill.streams.dead_letters import dead_letter
+from tidemill.streams.topics import dead_letters_topic, topic_specs
 from tidemill_features.dead_letters import DeadLetterTopic
 
 pytestmark = pytest.mark.integration

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.aggregates import count, mean, sum
 from tidemill.declarations import Event, FeatureView
+from tidemill.declarations.aggregates import count, mean, sum
 from tidemill.errors import CorruptState, FenceConflict, Rebuilding, TopicMismatch, TopicRecreated
-from tidemill.fences import Fence
-from tidemill.fold import PartitionFold, entry_decoder
-from tidemill.kernel import ViewKernel
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.fold import PartitionFold, entry_decoder
+from tidemill.kernel.view import ViewKernel
 from tidemill.records import ViewRecord, encode
 from tidemill_features.partition import Partition, StateCache, _size
 

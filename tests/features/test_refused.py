@@ -13,13 +13,13 @@ from prometheus_client import REGISTRY
 from tests.event_time.world import HOUR_MS, PROJECT, START_MS, WAITING, Row, Shelf
 from tests.features.letters import KeptLetters
 
-from tidemill.delivery import Chain, Slice
 from tidemill.errors import StoreUnavailable
+from tidemill.kernel.packed import Patch
 from tidemill.names import LogName
-from tidemill.packed import Patch
 from tidemill.records import ViewRecord, encode
-from tidemill.topics import view_topic
+from tidemill.streams.topics import view_topic
 from tidemill_features import worker as worker_module
+from tidemill_features.delivery import Chain, Slice
 from tidemill_features.worker import Worker
 
 TOPIC = TP(view_topic("world", WAITING.log), 0)

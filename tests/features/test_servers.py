@@ -9,9 +9,9 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from tests.features.rig import Rig
 
-from tidemill.kafka import admin
+from tidemill.kafka.admin import admin
 from tidemill.local.stack import Stack
-from tidemill.topics import fence_key, state_key
+from tidemill.online.keys import fence_key, state_key
 
 pytestmark = pytest.mark.integration
 

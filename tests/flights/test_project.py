@@ -15,9 +15,9 @@ import onnxruntime
 import polars as pl
 import pytest
 
-from tidemill.kernel import ViewKernel
-from tidemill.project import Project, load_project
-from tidemill.topics import view_topic
+from tidemill.declarations.project import Project, load_project
+from tidemill.kernel.view import ViewKernel
+from tidemill.streams.topics import view_topic
 from tidemill_ingestion.routing import Router
 from tidemill_training.fitting import to_onnx
 

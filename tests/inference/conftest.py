@@ -15,13 +15,13 @@ from aiokafka import TopicPartition
 from tests.beside import beside
 from tests.demo_state import NOW_MS, Store, demo, saved, trained, trip
 
-from tidemill.http import HttpServer
-from tidemill.kafka import consumer, producer
-from tidemill.models import Artifact
-from tidemill.project import Project
+from tidemill.declarations.project import Project
+from tidemill.kafka.client import consumer, producer
+from tidemill.models.artifact import Artifact
 from tidemill.records import DeploymentRecord, PredictionRecord, decoder, encode
-from tidemill.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings
-from tidemill.topics import deployments_topic, predictions_topic
+from tidemill.runtime.http import HttpServer
+from tidemill.runtime.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings
+from tidemill.streams.topics import deployments_topic, predictions_topic
 from tidemill_inference.app import Inference
 from tidemill_inference.settings import InferenceSettings
 

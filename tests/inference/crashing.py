@@ -11,7 +11,7 @@ import os
 import signal
 from typing import Any
 
-from tidemill.entry import service_main
+from tidemill.runtime.entry import service_main
 from tidemill_inference.__main__ import main
 from tidemill_inference.first_answers import FirstAnswers
 from tidemill_inference.prediction_log import PredictionLog

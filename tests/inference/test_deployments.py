@@ -9,7 +9,7 @@ import pytest
 from tests.demo_state import NOW_MS, saved, trained
 from tests.inference.conftest import ENTITIES, Service, running
 
-from tidemill.models import Artifact
+from tidemill.models.artifact import Artifact
 from tidemill.records import DeploymentRecord, encode
 from tidemill_inference.registry import LoadedModel, Registry
 

@@ -22,7 +22,7 @@ from tests.inference.test_messages import JSON, NEARLY
 from tests.inference.test_oip import BODIES
 
 from tidemill.local.stack import Stack
-from tidemill.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings
+from tidemill.runtime.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings
 from tidemill_inference.settings import InferenceSettings
 
 pytestmark = pytest.mark.integration

@@ -8,12 +8,13 @@ import pytest
 from tests.demo_state import HOUR_MS, NOW_MS, demo, trained, trip
 from tests.inference.conftest import ENTITIES, Service
 
-from tidemill.engine import Engine
-from tidemill.fences import Fence
-from tidemill.kernel import ViewKernel
-from tidemill.topics import fence_key, partition_of
-from tidemill.values import serve
-from tidemill.vectors import ModelInputs, vector_of
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.keys import partition_of
+from tidemill.kernel.served import serve
+from tidemill.kernel.view import ViewKernel
+from tidemill.models.engine import Engine
+from tidemill.models.inputs import ModelInputs, vector_of
+from tidemill.online.keys import fence_key
 
 pytestmark = pytest.mark.integration
 

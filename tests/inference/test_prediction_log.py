@@ -9,10 +9,12 @@ from aiokafka import TopicPartition
 from tests.demo_state import NOW_MS
 
 from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge
-from tidemill.kafka import consumer, send_wave
+from tidemill.kafka.client import consumer
+from tidemill.kafka.topic_spec import TopicSpec
+from tidemill.kafka.waves import send_wave
+from tidemill.kernel.keys import partition_of
 from tidemill.records import PredictionRecord, decoder, encode
-from tidemill.settings import KafkaSettings
-from tidemill.topics import TopicSpec, partition_of
+from tidemill.runtime.settings import KafkaSettings
 from tidemill_inference import prediction_log
 from tidemill_inference.prediction_log import Entry, PredictionLog
 

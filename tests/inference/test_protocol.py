@@ -13,7 +13,7 @@ import tritonclient.http.aio as triton_aio
 from tests.demo_state import trained
 from tests.inference.conftest import Service
 
-from tidemill.engine import Engine
+from tidemill.models.engine import Engine
 
 pytestmark = pytest.mark.integration
 

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import pytest
 from tests.infra.files import IMAGES, NAMES, ROOT, compose, container, dockerfile, mounts
 
-from tidemill import settings as shared_settings
-from tidemill.health import OpsApp
 from tidemill.local import kafka, valkey
 from tidemill.local.services import SERVICES
-from tidemill.settings import HttpSettings, KafkaSettings, RedisSettings
+from tidemill.runtime import settings as shared_settings
+from tidemill.runtime.asgi import OpsApp
+from tidemill.runtime.settings import HttpSettings, KafkaSettings, RedisSettings
 
 SERVERS = {"kafka", "valkey", "prometheus", "grafana"}
 

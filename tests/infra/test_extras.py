@@ -54,7 +54,7 @@ def test_the_guard_can_fail(tmp_path: Path) -> None:
 
 def test_the_example_needs_base_dependencies_alone(tmp_path: Path) -> None:
     """A service loads the project that compose mounts, in an image that has no model or table library."""
-    code = f"{guard()}\nfrom tidemill.project import load_project; print(len(load_project({str(ROOT / 'examples/flights')!r}).views))"
+    code = f"{guard()}\nfrom tidemill.declarations.project import load_project; print(len(load_project({str(ROOT / 'examples/flights')!r}).views))"
     assert int(run(code, tmp_path, ROOT / "shared")) > 0
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from tests.infra.files import NAMES, ROOT, alert_rules, board, container, expressions, mounts, prometheus, provisioned
 
-from tidemill.metrics import Metric, catalogue
+from tidemill.runtime.metrics import Metric, catalogue
 
 SUFFIXES = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 SERIES: dict[str, Metric] = {metric.name + suffix: metric for metric in catalogue() for suffix in SUFFIXES[metric.kind]}

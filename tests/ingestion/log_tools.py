@@ -11,11 +11,12 @@ from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from tidemill.kafka import Record, close_producer, consumer, producer, send_wave
-from tidemill.kafka_topics import committed, ensure_topics, offset_ranges
-from tidemill.project import Project
-from tidemill.settings import KafkaSettings
-from tidemill.topics import dead_letters_topic, ingestion_group, topic_specs
+from tidemill.declarations.project import Project
+from tidemill.kafka.client import close_producer, consumer, producer
+from tidemill.kafka.topics import committed, ensure_topics, offset_ranges
+from tidemill.kafka.waves import Record, send_wave
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import dead_letters_topic, ingestion_group, topic_specs
 from tidemill_ingestion.routing import Router
 
 Log = dict[TopicPartition, list[ConsumerRecord]]

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from tidemill.project import Project, load_project
+from tidemill.declarations.project import Project, load_project
 from tidemill.records import DeadLetterRecord
 from tidemill_ingestion.events import Headers
 from tidemill_ingestion.routing import Routed, Router

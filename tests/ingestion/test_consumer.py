@@ -15,13 +15,14 @@ from aiokafka.record.util import calc_crc32c
 from tests.ingestion.log_tools import dead_letters, expected, make_topics, publish, read_log, told, wait_routed
 from tests.ingestion.samples import airline, arrived, departed, scheduled
 
-from tidemill import metrics
+from tidemill.declarations.project import Project
 from tidemill.errors import KafkaUnavailable, TidemillError, TopicRecreated
-from tidemill.kafka import admin, consumer, producer
-from tidemill.kafka_topics import committed
-from tidemill.project import Project
-from tidemill.settings import KafkaSettings
-from tidemill.topics import ingestion_group, view_topic
+from tidemill.kafka.admin import admin
+from tidemill.kafka.client import consumer, producer
+from tidemill.kafka.topics import committed
+from tidemill.runtime import metrics
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import ingestion_group, view_topic
 from tidemill_ingestion.consumer import EventConsumer
 
 pytestmark = pytest.mark.integration

@@ -11,9 +11,9 @@ import pytest
 from tests.ingestion.samples import departed, project
 
 from tidemill.errors import BadRequest
-from tidemill.health import HealthBoard
-from tidemill.settings import KafkaSettings
-from tidemill.topics import MESSAGE_BYTES
+from tidemill.limits import MESSAGE_BYTES
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.settings import KafkaSettings
 from tidemill_ingestion.app import create_app
 from tidemill_ingestion.http_api import MAX_BODY_BYTES, MAX_EVENTS, split_body
 from tidemill_ingestion.publisher import Publisher

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 from tests.ingestion.samples import NOW_MS, arrived, departed, project, refusal, route, scheduled
 
-from tidemill.aggregates import count
-from tidemill.dead_letters import CUT_BYTES
 from tidemill.declarations import Entity, Event, FeatureView, Model, Outcome
+from tidemill.declarations.aggregates import count
+from tidemill.declarations.project import Project
 from tidemill.errors import DeclarationError
-from tidemill.project import Project
-from tidemill.topics import MESSAGE_BYTES
+from tidemill.limits import CUT_BYTES, MESSAGE_BYTES
 from tidemill_ingestion.events import EventReader
 from tidemill_ingestion.refusals import Reason
 from tidemill_ingestion.routing import Router

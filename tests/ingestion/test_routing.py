@@ -8,9 +8,10 @@ import msgspec
 import pytest
 from tests.ingestion.samples import NOW_MS, NOW_TEXT, arrived, departed, project, refusal, route, scheduled
 
-from tidemill.fold import entry_decoder
+from tidemill.kernel.fold import entry_decoder
+from tidemill.kernel.keys import partition_of
+from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import OutcomeRecord, RequestRecord, ViewRecord
-from tidemill.topics import MESSAGE_BYTES, partition_of
 from tidemill_ingestion.routing import Router
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.ingestion.samples import NOW_MS, arrived, departed, project, route, scheduled
 
+from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import DeadLetterRecord, OutcomeRecord, RequestRecord, ViewRecord
-from tidemill.topics import MESSAGE_BYTES
 from tidemill_ingestion.refusals import Reason
 
 SAMPLES = {"departed": departed(), "scheduled": scheduled(), "arrived": arrived()}

@@ -18,13 +18,14 @@ import pytest
 from tests.ingestion.log_tools import expected, publish, read_log, told, wait_routed
 from tests.ingestion.samples import AIRLINE, NOW_MS, airline, arrived, departed, scheduled
 
-from tidemill.kafka_topics import committed, ensure_topics
+from tidemill.declarations.project import Project
+from tidemill.kafka.topic_spec import TopicSpec
+from tidemill.kafka.topics import committed, ensure_topics
 from tidemill.local.services import SERVICES
 from tidemill.local.stack import External, Stack
 from tidemill.names import log_name
-from tidemill.project import Project
-from tidemill.settings import KafkaSettings
-from tidemill.topics import TopicSpec, ingestion_group, view_topic
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import ingestion_group, view_topic
 
 pytestmark = pytest.mark.integration
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from tidemill import Event, FeatureView, aggregations
-from tidemill.aggregations import LIFETIME, Aggregation
-from tidemill.declarations import Feature
-from tidemill.kernel import ViewKernel
-from tidemill.packed import EntityState
+from tidemill import Event, FeatureView
+from tidemill.declarations import Feature, aggregations
+from tidemill.declarations.aggregations import LIFETIME, Aggregation
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.view import ViewKernel
 
 START_MS = 1_700_000_000_000
 MINUTE_MS = 60_000

@@ -26,9 +26,10 @@ from tests.kernel.streams import (
     view_of,
 )
 
-from tidemill import aggregates, count
-from tidemill.aggregations import Aggregation, Mean, Std, Sum
-from tidemill.kernel import ViewKernel
+from tidemill import count
+from tidemill.declarations import aggregates
+from tidemill.declarations.aggregations import Aggregation, Mean, Std, Sum
+from tidemill.kernel.view import ViewKernel
 
 KINDS = aggregation_kinds()
 SUMMED = (Mean, Std, Sum)  # their last digits depend on the order of addition; every other kind is exact

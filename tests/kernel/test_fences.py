@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.fences import Fence, position, proof_of
+from tidemill.checksums import proof_of
+from tidemill.kernel.fences import Fence, position
 
 NATURALS = st.integers(0, 2**63 - 1)
 FENCES = st.builds(

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.kernel.streams import MINUTE_MS, Happening, Reference, everything, fold_all, streams
 
-from tidemill.fences import Fence, proof_of
-from tidemill.fold import LogEntry, PartitionFold, empty_fence, entities_of, entry_decoder
-from tidemill.packed import EntityState
+from tidemill.checksums import proof_of
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.fold import LogEntry, PartitionFold, empty_fence, entities_of, entry_decoder
+from tidemill.kernel.packed import EntityState
 from tidemill.records import ViewRecord, encode
 
 KERNEL = everything()

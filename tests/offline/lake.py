@@ -19,14 +19,15 @@ import pyarrow as pa
 from aiokafka import TopicPartition
 from deltalake import DeltaTable
 
-from tidemill.kafka import close_producer, producer, send_wave
-from tidemill.kafka_topics import ensure_topics, offset_ranges
+from tidemill.declarations.project import Project, load_project
+from tidemill.kafka.client import close_producer, producer
+from tidemill.kafka.dense_reader import DenseReader
+from tidemill.kafka.topics import ensure_topics, offset_ranges
+from tidemill.kafka.waves import send_wave
 from tidemill.offline.delta import DeltaLog
-from tidemill.offline.reader import DenseReader
-from tidemill.project import Project, load_project
 from tidemill.records import ViewRecord, encode
-from tidemill.settings import KafkaSettings
-from tidemill.topics import topic_specs
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import topic_specs
 
 FOLDER = Path(__file__).parent / "lake_project"
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.offline.lake import NOW_MS, lake, numbered, shop_value
 
-from tidemill.fences import proof_of
-from tidemill.fold import entry_decoder
+from tidemill.checksums import proof_of
+from tidemill.kernel.fold import entry_decoder
 from tidemill.names import log_name
 from tidemill.offline.tables import (
     RESULTS_SCHEMA,

@@ -12,14 +12,14 @@ import pytest
 from aiokafka.admin import NewTopic
 from tests.offline.lake import NOW_MS, Pair, Service, lake, make_topics, read_topic, running, send, shop_value, until
 
-from tidemill.fences import proof_of
-from tidemill.kafka import admin
+from tidemill.checksums import proof_of
+from tidemill.declarations.project import Project
+from tidemill.kafka.admin import admin
+from tidemill.kernel.keys import partition_of
+from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable
-from tidemill.offline_store import OfflineStore
-from tidemill.project import Project
 from tidemill.records import OutcomeRecord, RequestRecord, encode
-from tidemill.settings import KafkaSettings
-from tidemill.topics import partition_of
+from tidemill.runtime.settings import KafkaSettings
 from tidemill_offline.app import tables_of
 
 pytestmark = pytest.mark.integration

@@ -11,15 +11,16 @@ import pytest
 from aiokafka.admin import NewTopic
 from tests.offline.lake import NOW_MS, Pair, Service, lake, make_topics, read_topic, running, send, until
 
+from tidemill.checksums import proof_of
+from tidemill.declarations.project import Project
 from tidemill.errors import UnknownTable
-from tidemill.fences import proof_of
-from tidemill.kafka import admin
-from tidemill.offline_store import OfflineStore
-from tidemill.project import Project
+from tidemill.kafka.admin import admin
+from tidemill.kernel.keys import partition_of
+from tidemill.offline.store import OfflineStore
 from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, decoder, encode
-from tidemill.settings import KafkaSettings
-from tidemill.topics import partition_of, topic_specs
-from tidemill.watchdog import Pulse
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.topics import topic_specs
 from tidemill_predlog.outbox import Outbox
 from tidemill_predlog.results import ResultsTable
 

@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 from deltalake import DeltaTable
 
 from tidemill.errors import FenceConflict
-from tidemill.offline_store import OfflineStore
+from tidemill.offline.store import OfflineStore
 from tidemill.records import ResultRecord
 from tidemill_predlog import results as results_module
 from tidemill_predlog.results import Progress, ResultsTable

@@ -15,14 +15,16 @@ from tests.proof.test_replay import trips
 from tests.proof.world import World
 
 from tidemill.errors import TidemillError, UnknownView
-from tidemill.fences import Fence
-from tidemill.kernel import ViewKernel
-from tidemill.packed import ID_BYTES
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.keys import partition_of
+from tidemill.kernel.packed import ID_BYTES
+from tidemill.kernel.view import ViewKernel
+from tidemill.online.keys import fence_key, state_key
 from tidemill.proof import partition_audit as module
 from tidemill.proof.audit import audit
 from tidemill.proof.partition_audit import AuditReport, Mismatch
-from tidemill.redis_link import RedisLink
-from tidemill.topics import fence_key, partition_of, state_key, view_topic
+from tidemill.redis.link import RedisLink
+from tidemill.streams.topics import view_topic
 
 pytestmark = pytest.mark.integration
 NAME = demo().name

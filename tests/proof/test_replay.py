@@ -15,15 +15,16 @@ from tests.proof.world import World
 
 from tidemill import FeatureView, Model
 from tidemill.declarations import Selection
-from tidemill.engine import Engine
+from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, TidemillError, UnknownModel
-from tidemill.kernel import Reading
-from tidemill.project import Project
+from tidemill.kernel.keys import entity_key, partition_of
+from tidemill.kernel.served import serve
+from tidemill.kernel.view import Reading
+from tidemill.models.engine import Engine
+from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.proof.replay import Replayed, logged, replay
 from tidemill.records import PredictionRecord, StampEntry
-from tidemill.topics import entity_key, partition_of, view_topic
-from tidemill.values import serve
-from tidemill.vectors import ModelInputs, vector_of
+from tidemill.streams.topics import view_topic
 
 MODEL = demo().models["big_tip"]
 ARTIFACT = trained(MODEL)

@@ -12,14 +12,15 @@ import msgspec
 from tests.offline.lake import numbered
 
 from tidemill.declarations import FeatureView
-from tidemill.fold import PartitionFold, entry_decoder
-from tidemill.kernel import ViewKernel
+from tidemill.declarations.project import Project
+from tidemill.kernel.fold import PartitionFold, entry_decoder
+from tidemill.kernel.keys import partition_of
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.view import ViewKernel
+from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import mirror_tables
-from tidemill.offline_store import OfflineStore
-from tidemill.packed import EntityState
-from tidemill.project import Project
 from tidemill.records import PredictionRecord, encode
-from tidemill.topics import partition_of, predictions_topic, view_topic
+from tidemill.streams.topics import predictions_topic, view_topic
 from tidemill_ingestion.routing import Router
 
 Place = tuple[str, int]

@@ -9,9 +9,9 @@ import pytest
 from tests.beside import beside
 from tests.demo_state import Store, demo
 
-from tidemill.http import HttpServer
-from tidemill.project import Project
-from tidemill.settings import HttpSettings, RedisSettings
+from tidemill.declarations.project import Project
+from tidemill.runtime.http import HttpServer
+from tidemill.runtime.settings import HttpSettings, RedisSettings
 from tidemill_serving.app import Service
 
 

@@ -13,9 +13,10 @@ import pytest
 from tests.demo_state import HOUR_MS, NOW_MS, Store, demo, trip
 from tests.serving.conftest import serving
 
-from tidemill.fences import Fence
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.keys import partition_of
 from tidemill.local.stack import Stack
-from tidemill.topics import fence_key, partition_of, state_key
+from tidemill.online.keys import fence_key, state_key
 
 pytestmark = pytest.mark.integration
 PATH = "/get-online-features"

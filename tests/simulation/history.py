@@ -10,8 +10,9 @@ from tests.simulation.network import Process
 from tests.simulation.project import ENTITIES, TOPIC
 from tests.simulation.world import Step, World
 
-from tidemill.fences import Fence, proof_of
-from tidemill.offline_store import counter_name
+from tidemill.checksums import proof_of
+from tidemill.kernel.fences import Fence
+from tidemill.offline.store import counter_name
 
 FAULTY_SECONDS = 10.0
 CALM_SECONDS = 30.0

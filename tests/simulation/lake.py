@@ -18,12 +18,12 @@ from tests.simulation.broker import Broker, Client, Row
 from tests.simulation.loop import SimLoop
 from tests.simulation.network import Process
 
+from tidemill.checksums import proof_of
 from tidemill.errors import TidemillError, TopicRecreated, TornTable
-from tidemill.fences import proof_of
+from tidemill.kafka.dense_reader import DenseReader
 from tidemill.offline.delta import DeltaLog
 from tidemill.offline.mirror import Flush, Mirror
-from tidemill.offline.reader import DenseReader
-from tidemill.offline_store import LogTable, counter_name
+from tidemill.offline.store import LogTable, counter_name
 
 Rows = dict[int, Sequence[Row]]
 FLUSH = Flush(0.5, 40)

@@ -18,15 +18,15 @@ from tests.simulation.store import Server, SimWriter, Values
 from tests.simulation.workers import Member
 from tests.simulation.world import World
 
-from tidemill import delivery
-from tidemill.delivery import Chain, Delivery, Held, Slice
 from tidemill.errors import FenceConflict, StoreError, Unavailable
+from tidemill.kafka.dense_reader import DenseReader
+from tidemill.kernel.packed import Patch
 from tidemill.names import LogName
 from tidemill.offline import delta
 from tidemill.offline.delta import DeltaLog
 from tidemill.offline.mirror import Mirror
-from tidemill.offline.reader import DenseReader
-from tidemill.packed import Patch
+from tidemill_features import delivery
+from tidemill_features.delivery import Chain, Delivery, Held, Slice
 from tidemill_features.partition import Batch, Partition, StateCache
 from tidemill_features.worker import Worker
 

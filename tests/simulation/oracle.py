@@ -10,9 +10,9 @@ from faust.types import TP
 from tests.simulation.broker import Log, Row
 from tests.simulation.project import DECODE, KERNEL
 
-from tidemill.fences import Fence
-from tidemill.fold import PartitionFold
-from tidemill.packed import EntityState
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.fold import PartitionFold
+from tidemill.kernel.packed import EntityState
 
 Values = dict[bytes, bytes]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import structlog
 
-from tidemill import delivery
-from tidemill.offline import delta, reader
-from tidemill_features import worker
+from tidemill.kafka import dense_reader as reader
+from tidemill.offline import delta
+from tidemill_features import delivery, worker
 
 from tests.simulation.lake import SimConsumer, Table  # isort: skip
 from tests.simulation.project import DECODE, KERNEL  # isort: skip

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 
-from tidemill.aggregates import count, sum
 from tidemill.declarations import Event, FeatureView
-from tidemill.fold import entry_decoder
-from tidemill.kernel import ViewKernel
-from tidemill.project import Project
+from tidemill.declarations.aggregates import count, sum
+from tidemill.declarations.project import Project
+from tidemill.kernel.fold import entry_decoder
+from tidemill.kernel.view import ViewKernel
 from tidemill.records import ViewRecord, encode
-from tidemill.topics import view_topic
+from tidemill.streams.topics import view_topic
 
 PARTITIONS = 2
 PAID = Event("paid", {"at": int, "card": str, "amount": float}, time="at")

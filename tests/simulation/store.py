@@ -10,10 +10,10 @@ from tests.simulation.loop import SimLoop
 from tests.simulation.network import Link, Process
 
 from tidemill.errors import CorruptState, StoreUnavailable
+from tidemill.kernel.packed import Patch
 from tidemill.names import LogName
-from tidemill.online_store import _STEP, OnlineWriter
-from tidemill.packed import Patch
-from tidemill.topics import fence_key, state_key
+from tidemill.online.keys import fence_key, state_key
+from tidemill.online.writer import _STEP, OnlineWriter
 
 Values = dict[bytes, bytes]
 CLAIM_SECONDS = 2.0

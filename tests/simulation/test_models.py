@@ -20,12 +20,12 @@ from tests.simulation.network import Process
 from tests.simulation.store import Server, SimWriter
 
 from tidemill.errors import CorruptState
-from tidemill.fences import Fence
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.packed import Patch
 from tidemill.names import log_name
-from tidemill.online_store import OnlineWriter
-from tidemill.packed import Patch
-from tidemill.redis_link import RedisLink
-from tidemill.topics import fence_key
+from tidemill.online.keys import fence_key
+from tidemill.online.writer import OnlineWriter
+from tidemill.redis.link import RedisLink
 
 LOG = log_name("v", 2)
 FENCES = [Fence(number, "d", 2).encode() for number in range(3)]

@@ -15,9 +15,9 @@ from tests.simulation.network import Process
 from tests.simulation.project import PROJECT
 from tests.simulation.store import Server, SimWriter
 
-from tidemill.delivery import Delivery, Held, Slice
 from tidemill.errors import KafkaUnavailable, StoreError, StoreUnavailable
 from tidemill.records import DeadLetterRecord
+from tidemill_features.delivery import Delivery, Held, Slice
 from tidemill_features.worker import Worker
 
 SESSION_SECONDS = 2.0

@@ -15,7 +15,7 @@ from tests.simulation.project import PARTITIONS, PROJECT, TOPIC, VIEW, record
 from tests.simulation.store import Server
 from tests.simulation.workers import Group, Member
 
-from tidemill.fences import position
+from tidemill.kernel.fences import position
 
 
 class Step(NamedTuple):

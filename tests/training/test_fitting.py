@@ -17,7 +17,7 @@ from tests.demo_state import demo
 
 from tidemill import Model
 from tidemill.errors import TidemillError
-from tidemill.models import ModelInput
+from tidemill.models.artifact import ModelInput
 from tidemill_training.dataset import TrainingSet
 from tidemill_training.fitting import fit, outputs, to_onnx
 

@@ -23,15 +23,15 @@ from tests.offline.lake import ROOT, make_topics, send
 from tests.proof.world import World
 from tests.training.town import FOLDER, happened, town
 
-from tidemill.engine import Engine
 from tidemill.errors import KafkaUnavailable, TidemillError
-from tidemill.kafka import consumer
-from tidemill.kafka_topics import ensure_topics
-from tidemill.kernel import ViewKernel
-from tidemill.models import check_manifest, load_artifact
+from tidemill.kafka.client import consumer
+from tidemill.kafka.topics import ensure_topics
+from tidemill.kernel.view import ViewKernel
+from tidemill.models.artifact import check_manifest, load_artifact
+from tidemill.models.engine import Engine
 from tidemill.records import DeploymentRecord, decoder
-from tidemill.settings import KafkaSettings
-from tidemill.topics import deployments_topic, topic_specs
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import deployments_topic, topic_specs
 from tidemill_training.app import Trained, deploy, train
 from tidemill_training.catching_up import wait_written
 from tidemill_training.fitting import Fitted, check_parity

@@ -11,9 +11,9 @@ from tests.demo_state import HOUR_MS, NOW_MS, demo, trip
 from tests.proof.world import Happened, World
 
 from tidemill.declarations import Model
-from tidemill.topics import partition_of
-from tidemill.values import serve
-from tidemill.vectors import ModelInputs
+from tidemill.kernel.keys import partition_of
+from tidemill.kernel.served import serve
+from tidemill.models.inputs import ModelInputs
 
 MINUTE_MS = 60_000
 FOLDER = Path(__file__).parents[1] / "demo_project"

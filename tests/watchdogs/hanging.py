@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tidemill.watchdog import Pulse, Watchdog
+from tidemill.runtime.watchdog import Pulse, Watchdog
 
 FOREVER_SECONDS = 3600.0
 
@@ -63,7 +63,7 @@ def _note_the_loop(loops: list[Any]) -> None:
 
 
 def _note_fausts_loop(loops: list[Any]) -> None:
-    from tidemill import batched
+    from tidemill_features import faust_transport as batched
 
     create = batched._Thread._create_worker_consumer
 

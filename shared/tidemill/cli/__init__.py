@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tidemill.cli import dead_letters, explain, models, playback, project, proof, rebuild, repartition, stack
 from tidemill.errors import TidemillError
-from tidemill.logs import configure
+from tidemill.runtime.logs import configure
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Real-time machine learning in Python.")
 

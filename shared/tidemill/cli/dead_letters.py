@@ -39,8 +39,8 @@ def dead_letters(
 
     A letter keeps an event's data, not its headers: time and id have to be in the data.
     """
-    from tidemill.dead_letter_topic import read_dead_letters
-    from tidemill.settings import KafkaSettings
+    from tidemill.runtime.settings import KafkaSettings
+    from tidemill.streams.dead_letter_log import read_dead_letters
 
     at = target()
     letters = asyncio.run(read_dead_letters(KafkaSettings(bootstrap_servers=at.kafka), at.project.name))
@@ -63,7 +63,7 @@ def dead_letters(
 
 
 def _shown(letter: DeadLetterRecord) -> Text:
-    from tidemill.dead_letter_topic import place_of
+    from tidemill.streams.dead_letter_log import place_of
     from tidemill.timestamps import rfc3339
 
     lines = f" {letter.reason}" + (f", view {letter.view}" if letter.view else "") + f", known {rfc3339(letter.known)}\n  {letter.detail}\n"
@@ -73,7 +73,7 @@ def _shown(letter: DeadLetterRecord) -> Text:
 
 
 def _replay(letters: list[DeadLetterRecord], places: list[str], value: Path | None) -> None:
-    from tidemill.dead_letter_topic import UnknownLetter, event_of, place_of, publish_again
+    from tidemill.streams.dead_letter_log import UnknownLetter, event_of, place_of, publish_again
 
     if value is not None and len(places) > 1:
         raise BadRequest("one file cannot hold several events", mend="send them one by one")

@@ -37,11 +37,11 @@ def explain(
     """
     need("deltalake", "lake")
     need("hiredis", "store")
-    from tidemill.online_store import OnlineWriter
+    from tidemill.kernel.keys import partition_of
+    from tidemill.online.writer import OnlineWriter
     from tidemill.proof.explain import explain as find
     from tidemill.proof.partition_audit import PartitionAudit
-    from tidemill.redis_client import redis_client
-    from tidemill.topics import partition_of
+    from tidemill.redis.client import redis_client
 
     at = target()
     if view not in at.project.views:

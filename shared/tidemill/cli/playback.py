@@ -38,7 +38,7 @@ def replay_stream(
 
 
 async def _play(at: Target, recording: Recording, start_ms: int, end_ms: int, speed: float | None, step_ms: int, predict: bool) -> None:
-    from tidemill.playback import Agenda, open_playback
+    from tidemill.operations.playback import Agenda, open_playback
 
     url, events, predictions = at.url("inference") if predict else "", 0, 0
     models = [model for model in at.project.models.values() if predict]

@@ -11,9 +11,9 @@ from rich.padding import Padding
 from rich.table import Table
 
 from tidemill.declarations import FeatureView
+from tidemill.declarations.project import load_project
 from tidemill.durations import format_ms
-from tidemill.project import load_project
-from tidemill.topics import topic_specs
+from tidemill.streams.topics import topic_specs
 
 console = Console()
 

@@ -38,7 +38,7 @@ def audit(
     from tidemill.proof.audit import audit as compare
     from tidemill.proof.audit import counterexample
     from tidemill.proof.partition_audit import AuditReport
-    from tidemill.redis_client import redis_client
+    from tidemill.redis.client import redis_client
 
     at = target()
 

@@ -12,7 +12,7 @@ from tidemill.cli.target import need, target
 from tidemill.errors import UnknownView
 
 if TYPE_CHECKING:
-    from tidemill.rebuild import Rebuilt
+    from tidemill.operations.rebuild import Rebuilt
 
 console = Console()
 
@@ -29,9 +29,9 @@ def rebuild(
     need("hiredis", "store")
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from tidemill.rebuild import Rebuild
-    from tidemill.redis_client import redis_client
-    from tidemill.settings import KafkaSettings
+    from tidemill.operations.rebuild import Rebuild
+    from tidemill.redis.client import redis_client
+    from tidemill.runtime.settings import KafkaSettings
 
     at = target()
     if view not in at.project.views:

@@ -16,7 +16,7 @@ from tidemill.errors import UnknownView
 from tidemill.local.addresses import find
 
 if TYPE_CHECKING:
-    from tidemill.repartition.job import Phase, Repartitioned
+    from tidemill.operations.repartition.job import Phase, Repartitioned
 
 console = Console()
 _PHASES = {"read": "reading the old log", "copy": "copying", "check": "folding both, comparing"}
@@ -31,8 +31,8 @@ def repartition(view: Annotated[str, typer.Argument(help="The view whose partiti
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    from tidemill.repartition.job import Repartition
-    from tidemill.settings import KafkaSettings
+    from tidemill.operations.repartition.job import Repartition
+    from tidemill.runtime.settings import KafkaSettings
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("records"), TimeRemainingColumn()
     with _servers() as at, Bars(*columns, console=console) as bars:

@@ -17,12 +17,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tidemill.declarations.project import Project, load_project
 from tidemill.errors import MissingExtra, ProjectError, TidemillError
 from tidemill.local.addresses import Addresses, find, home_folder
 from tidemill.local.services import choose, not_ready
-from tidemill.project import Project, load_project
-from tidemill.settings import KafkaSettings
-from tidemill.view_logs import ensure_logs
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.view_logs import ensure_logs
 
 console = Console()
 Home = Annotated[Path | None, typer.Option(help="Folder of the stack's data.", envvar="TIDEMILL_HOME", show_default=".tidemill")]

@@ -7,12 +7,12 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tidemill.declarations.project import Project, load_project
 from tidemill.errors import MissingExtra, ProjectError, TidemillError
 from tidemill.local.addresses import find
-from tidemill.project import Project, load_project
 
 if TYPE_CHECKING:
-    from tidemill.offline_store import OfflineStore
+    from tidemill.offline.store import OfflineStore
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Target:
     def store(self) -> OfflineStore:
         """The offline store. Raises MissingExtra."""
         need("deltalake", "lake")
-        from tidemill.offline_store import OfflineStore
+        from tidemill.offline.store import OfflineStore
 
         return OfflineStore(self.offline)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from tidemill.declarations.checks import FIELD_TYPES, duration_ms, where_declared
 from tidemill.declarations.events import Event
+from tidemill.declarations.expressions import Column, parse_column
 from tidemill.declarations.views import FeatureView, Selection
 from tidemill.durations import parse_ms
 from tidemill.errors import DeclarationError
-from tidemill.expressions import Column, parse_column
 from tidemill.names import check_name
 
 

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tidemill.aggregations import LIFETIME, Aggregation
+from tidemill.declarations.aggregations import LIFETIME, Aggregation
 from tidemill.declarations.checks import check_partitions, duration_ms, where_declared
 from tidemill.declarations.events import Event
+from tidemill.declarations.expressions import Column, parse_column
 from tidemill.durations import format_ms, parse_ms
 from tidemill.errors import DeclarationError
-from tidemill.expressions import Column, parse_column
 from tidemill.names import LogName, check_name, log_name
 
 _LADDER_MS = tuple(parse_ms(text) for text in ("5m", "15m", "1h", "6h", "1d"))

@@ -19,7 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from tidemill.local.processes import HOST, StackError
-from tidemill.settings import KafkaSettings
+from tidemill.runtime.settings import KafkaSettings
 
 VERSION = "4.3.1"
 NICE = 5  # see `services.Service`

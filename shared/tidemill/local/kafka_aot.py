@@ -14,7 +14,7 @@ from pathlib import Path
 from tidemill.local import kafka, processes
 from tidemill.local.processes import HOST, StackError
 from tidemill.local.supervisor import child_command
-from tidemill.logs import get_logger
+from tidemill.runtime.logs import get_logger
 
 log = get_logger(__name__)
 

@@ -8,7 +8,7 @@ import shutil
 import redis
 
 from tidemill.local.processes import HOST, StackError
-from tidemill.redis_url import node_urls
+from tidemill.redis.address import node_urls
 
 
 def binary() -> str:

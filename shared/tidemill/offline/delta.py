@@ -21,8 +21,8 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterP
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from tidemill.errors import FenceConflict, OfflineUnavailable, TornTable
-from tidemill.logs import get_logger
 from tidemill.offline.torn import TRANSACTIONS, drop_torn_commit, explain_torn, local_log
+from tidemill.runtime.logs import get_logger
 
 log = get_logger(__name__)
 

@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 from pydantic import Field
 
-from tidemill import metrics
+from tidemill.declarations.project import Project
 from tidemill.errors import KafkaUnavailable, TidemillError, TopicMismatch
-from tidemill.health import HealthBoard
-from tidemill.kafka import GATHERING
-from tidemill.offline.reader import DenseReader
+from tidemill.kafka.client import GATHERING
+from tidemill.kafka.dense_reader import DenseReader
+from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable
-from tidemill.offline_store import OfflineStore
-from tidemill.project import Project
-from tidemill.settings import KafkaSettings, Settings
-from tidemill.view_logs import ensure_logs
-from tidemill.watchdog import Pulse
+from tidemill.runtime import metrics
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.settings import KafkaSettings, Settings
+from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.view_logs import ensure_logs
 
 RETRY_SECONDS = 1.0
 CHECK_SECONDS = 5.0

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tidemill.health import HealthBoard, OpsApp, Receive, Scope, Send, respond
 from tidemill.offline.mirror import Mirror
+from tidemill.runtime.asgi import OpsApp, Receive, Scope, Send, respond
+from tidemill.runtime.health import HealthBoard
 
 
 class PositionsApp:

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import pyarrow as pa
 
+from tidemill.checksums import proof_of
 from tidemill.declarations import FeatureView
-from tidemill.fences import proof_of
-from tidemill.project import Project
+from tidemill.declarations.project import Project
+from tidemill.offline.names import view_folder
 from tidemill.records import OutcomeRecord, PredictionRecord, RequestRecord, ResultRecord, Scalar, StampEntry, decoder, view_decoder
-from tidemill.topics import outcomes_topic, predictions_topic, requests_topic, results_topic, topic_specs, view_folder, view_topic
+from tidemill.streams.topics import outcomes_topic, predictions_topic, requests_topic, results_topic, topic_specs, view_topic
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 _JSON = msgspec.json.Encoder()

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from tidemill.errors import TornTable
-from tidemill.logs import get_logger
+from tidemill.runtime.logs import get_logger
 
 log = get_logger(__name__)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tidemill.declarations.project import Project
 from tidemill.errors import UnknownView
-from tidemill.offline_store import OfflineStore
-from tidemill.project import Project
+from tidemill.offline.store import OfflineStore
+from tidemill.online.keys import state_key
 from tidemill.proof.counterexample import Counterexample
 from tidemill.proof.partition_audit import AuditReport, Mismatch, PartitionAudit
-from tidemill.redis_client import RedisClient
-from tidemill.topics import state_key
+from tidemill.redis.client import RedisClient
 
 
 async def audit(

@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 
 from tidemill.declarations import FeatureView
 from tidemill.errors import OfflineUnavailable, UnknownTable
-from tidemill.fences import Fence
-from tidemill.fold import LogEntry
-from tidemill.offline_store import OfflineStore, Snapshot
-from tidemill.proof.history import PartitionLog
-from tidemill.topics import view_folder
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.fold import LogEntry
+from tidemill.offline.history import PartitionLog
+from tidemill.offline.names import view_folder
+from tidemill.offline.store import OfflineStore, Snapshot
 
 SLICE_ROWS = 200_000
 _RETRY_SECONDS = 0.5

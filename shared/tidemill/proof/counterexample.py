@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tidemill.errors import CorruptState
-from tidemill.fold import LogEntry, PartitionFold
-from tidemill.kernel import ViewKernel
-from tidemill.packed import EntityState
+from tidemill.kernel.fold import LogEntry, PartitionFold
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.view import ViewKernel
 
 _COUNTED = {"duplicates": "duplicate", "resent": "resent", "late": "late", "poison": "poison"}
 

@@ -12,15 +12,15 @@ import msgspec
 
 from tidemill.declarations import FeatureView
 from tidemill.errors import CorruptState
-from tidemill.fences import Fence
-from tidemill.fold import LogEntry
-from tidemill.kernel import ViewKernel
-from tidemill.online_store import OnlineWriter
-from tidemill.packed import EntityState
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.fold import LogEntry
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.served import Served, serve, withheld
+from tidemill.kernel.view import ViewKernel
+from tidemill.online.writer import OnlineWriter
 from tidemill.proof.counterexample import Difference, differences, tiles_of
 from tidemill.proof.partition_audit import PartitionAudit
 from tidemill.records import Status
-from tidemill.values import Served, serve, withheld
 
 
 class FeatureShown(NamedTuple):

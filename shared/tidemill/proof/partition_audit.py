@@ -15,16 +15,16 @@ import msgspec
 
 from tidemill.declarations import FeatureView
 from tidemill.errors import CorruptState
-from tidemill.fences import Fence
-from tidemill.fold import LogEntry, PartitionFold, empty_fence
-from tidemill.kernel import ViewKernel
-from tidemill.offline_store import OfflineStore, Snapshot
-from tidemill.online_store import OnlineWriter
-from tidemill.packed import EntityState
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.fold import LogEntry, PartitionFold, empty_fence
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.view import ViewKernel
+from tidemill.offline.history import PartitionLog
+from tidemill.offline.store import OfflineStore, Snapshot
+from tidemill.online.writer import OnlineWriter
 from tidemill.proof.book import Breathe, PartitionBook, between, snapshot_reaching
 from tidemill.proof.counterexample import Counterexample, differences, steps_of
-from tidemill.proof.history import PartitionLog
-from tidemill.redis_client import RedisClient
+from tidemill.redis.client import RedisClient
 
 _PORTION = 500
 _EXAMPLES = 20

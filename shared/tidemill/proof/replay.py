@@ -14,19 +14,20 @@ import numpy as np
 import pyarrow.compute as pc
 
 from tidemill.declarations import FeatureView
-from tidemill.engine import Engine
+from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError, UnknownModel
-from tidemill.kernel import Reading, ViewKernel
-from tidemill.models import check_manifest, stored_artifact
+from tidemill.kernel.keys import partition_of
+from tidemill.kernel.served import serve
+from tidemill.kernel.view import Reading, ViewKernel
+from tidemill.models.artifact import check_manifest, stored_artifact
+from tidemill.models.engine import Engine
+from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.names import LogName, parse_log
+from tidemill.offline.history import PartitionLog, Question, answer
+from tidemill.offline.names import view_folder
+from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import entities_of_row, stamp_of_row
-from tidemill.offline_store import OfflineStore
-from tidemill.project import Project
-from tidemill.proof.history import PartitionLog, Question, answer
 from tidemill.records import PredictionRecord, StampEntry
-from tidemill.topics import partition_of, view_folder
-from tidemill.values import serve
-from tidemill.vectors import ModelInputs, vector_of
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from redis import Redis
 from tests.faults.injections.disks import small_disk
 from tests.faults.injections.proxy import HOST, Proxy
 
-from tidemill.kafka_topics import ensure_topics
+from tidemill.declarations.project import load_project
+from tidemill.kafka.topics import ensure_topics
 from tidemill.local.processes import assign_ports
 from tidemill.local.services import SERVICES, Service
 from tidemill.local.stack import External, Stack
-from tidemill.project import load_project
-from tidemill.settings import KafkaSettings
-from tidemill.topics import topic_specs
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import topic_specs
 
 ROOT = Path(__file__).parents[3]
 HOOKED = "tests.faults.injections.hooked"

@@ -22,7 +22,7 @@ from typing import Any
 
 from tests.faults.injections.orders import Obedience
 
-_STORE = "tidemill.online_store:OnlineWriter"
+_STORE = "tidemill.online.writer:OnlineWriter"
 _DELTA = (
     ("write", "tidemill.offline.delta:DeltaLog._write"),
     ("compact", "tidemill.offline.delta:DeltaLog._maintain"),

@@ -16,11 +16,11 @@ from redis import Redis
 from tests.faults.injections.injection import until
 
 from tidemill.errors import StoreError, Unavailable
+from tidemill.kernel.packed import Patch
 from tidemill.names import LogName
-from tidemill.online_store import OnlineWriter
-from tidemill.packed import Patch
-from tidemill.redis_link import RedisLink
-from tidemill.topics import fence_key, state_key
+from tidemill.online.keys import fence_key, state_key
+from tidemill.online.writer import OnlineWriter
+from tidemill.redis.link import RedisLink
 
 PROJECT, LOG = "ledger", LogName("book.p1")
 WHOLE, IN_PLACE = [b"w%d" % i for i in range(3)], [b"p%d" % i for i in range(3)]

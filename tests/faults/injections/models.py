@@ -13,13 +13,13 @@ from tests.faults.injections.injection import Injection, Missed, Rig
 from tests.faults.injections.orders import Order
 from tests.faults.injections.workers import obeyed
 
-from tidemill.kafka import close_producer, consumer, producer
-from tidemill.kafka_topics import offset_ranges
-from tidemill.models import load_artifact, save_artifact
-from tidemill.project import load_project
+from tidemill.declarations.project import load_project
+from tidemill.kafka.client import close_producer, consumer, producer
+from tidemill.kafka.topics import offset_ranges
+from tidemill.models.artifact import load_artifact, save_artifact
 from tidemill.records import DeploymentRecord, decoder, encode
-from tidemill.settings import KafkaSettings
-from tidemill.topics import deployments_topic
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import deployments_topic
 
 NAME = "inference"
 _DAMAGES = ("cut short", "garbage", "another model's", "missing")

@@ -16,10 +16,10 @@ from redis import Redis
 from tests.faults.injections.injection import Missed, Rig
 from tests.faults.injections.valkey import client, rewrite_log
 
-from tidemill.kafka import admin
-from tidemill.kafka_topics import ensure_topics, offset_ranges
-from tidemill.settings import KafkaSettings
-from tidemill.topics import TopicSpec
+from tidemill.kafka.admin import admin
+from tidemill.kafka.topic_spec import TopicSpec
+from tidemill.kafka.topics import ensure_topics, offset_ranges
+from tidemill.runtime.settings import KafkaSettings
 
 
 def recreate_topic(kafka: KafkaSettings, topic: str, spec: TopicSpec) -> None:

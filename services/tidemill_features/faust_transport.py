@@ -1,0 +1,200 @@
+"""Faust with batched delivery: an agent gets slices of consecutive records, and a store, not Kafka, says where each partition goes on.
+
+Stock Faust spends four tasks on every message. Here its aiokafka transport hands over one carrier message per load of slices, which
+are handled side by side, so that their commands go to the store together; the rest of Faust (group membership, flow control, streams, agents) is
+used as it is. What follows from faust-streaming 0.15 and aiokafka 0.14:
+
+- What is delivered, and from where, is decided in `delivery`: Faust drops slices during a rebalance, and aiokafka may skip an oversized batch
+  or reset a position.
+- Placing happens inside `getmany`, never in `perform_seek`: when that takes longer than `broker_request_timeout` Faust's recovery task ends
+  without a word and nothing is ever fetched again. So a store that is away only means that nothing is delivered meanwhile.
+- Faust acknowledges a message also when its agent raised, counts what it skips as done, and lets a failed commit crash the worker.
+  So its acknowledgements are off, Kafka's committed offset is written for lag monitors only, and an exception in the handler ends the
+  process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+import faust
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+from faust.app.base import BootStrategy
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage, Message
+
+from tidemill.kafka.client import consumer
+from tidemill.runtime import exits
+from tidemill.runtime.logs import get_logger
+from tidemill.runtime.settings import KafkaSettings
+from tidemill_features.delivery import Delivery, Positions, Slice, loads
+
+log = get_logger(__name__)
+
+PAUSE_SECONDS = 0.5
+SESSION_MS = 6_000  # the least a broker accepts by default: how soon another worker takes over from one that was killed
+EXIT_SOFTWARE = 70
+
+
+Handler = Callable[[TP, Slice], Awaitable[None]]
+"""Takes slices: of one partition one after the other, of several side by side. To go back, it sets `slice.chain.broken`. It must not raise."""
+
+
+class _Thread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread with the consumer that every service of ours has."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
+        assert isinstance(transport, Transport)
+        return consumer(transport.kafka, group=self.app.conf.id, session_timeout_ms=SESSION_MS, heartbeat_interval_ms=SESSION_MS // 4)
+
+
+class Consumer(driver.Consumer):
+    """Delivers slices, from where the store says."""
+
+    transport: Transport
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.delivery = Delivery(self.transport.positions)
+        self._committed: dict[TP, int] = {}
+
+    def _new_consumer_thread(self) -> _Thread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+    async def perform_seek(self) -> None:
+        """After a rebalance (Faust's moment to seek): `getmany` will place what is assigned."""
+        self.delivery.break_all()
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """A slice in work may finish, which its store judges, but is not retried any longer."""
+        self.delivery.break_all()
+        await super().on_partitions_revoked(revoked)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - Faust's signature
+        """Yield what one fetch brought, cut into slices, partitions taking turns; small ones travel together, under the name of the first."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow.wait())
+            return
+        pieces = await self.delivery.slices(self.assignment(), self, monotonic(), timeout)
+        if pieces is None:
+            await self.sleep(PAUSE_SECONDS)
+            return
+        generation = self.app.consumer_generation_id
+        for load in loads(pieces):
+            if not self.flow_active or self.should_stop or generation != self.app.consumer_generation_id:
+                return
+            yield load[0][0], _carrier(load, generation)
+
+    async def held(self, partitions: Collection[TP]) -> dict[TP, range]:
+        """See `delivery.Log`."""
+        begins, ends = await self.earliest_offsets(*partitions), await self.highwaters(*partitions)
+        return {tp: range(begins[tp], ends[tp]) for tp in partitions}
+
+    async def seek_all(self, positions: Mapping[TP, int]) -> None:
+        """See `delivery.Log`."""
+        await self.seek_wait(positions)
+
+    async def fetch(self, partitions: set[TP], wait_seconds: float) -> Mapping[TP, Sequence[Any]]:
+        """See `delivery.Log`."""
+        fetched: Mapping[TP, Sequence[Any]] = await self._getmany(partitions, wait_seconds)
+        return fetched
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """A full queue holds the fetcher back by itself; Faust would also stop fetching the partition, for a second."""
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """See `on_buffer_full`."""
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """To Faust a carrier stands for one record, and what it carries is a gap."""
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Tell Kafka how far we are, for those who watch the lag. Nobody goes on from there, so a failure does no harm."""
+        news = {tp: offset for tp, offset in self.delivery.done.items() if self._committed.get(tp) != offset}
+        if not news:
+            return False
+        try:
+            await self._thread.call_thread(
+                self._thread._ensure_consumer().commit, {driver.ensure_aiokafka_TP(tp): n for tp, n in news.items()}
+            )
+        except KafkaError as error:
+            log.info("lag not reported to Kafka", reason=repr(error))
+            return False
+        self._committed |= news
+        return True
+
+
+class Transport(driver.Transport):
+    """Faust's transport with the consumer above."""
+
+    Consumer = Consumer
+
+    def __init__(self, app: faust.App, settings: KafkaSettings, positions: Positions) -> None:
+        super().__init__(app.conf.broker_consumer, app)
+        self.kafka = settings
+        self.positions = positions
+
+
+def _carrier(load: Any, generation: int) -> ConsumerMessage:
+    """The message that takes slices through Faust; its offset is the last of the first slice."""
+    tp, last = load[0][0], load[0][1].records[-1]
+    return ConsumerMessage(
+        tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, [], None, load, None, 0, 0, tp,
+        generation_id=generation,
+    )  # fmt: skip
+
+
+class _Boot(BootStrategy):
+    enable_kafka_producer = False
+    enable_web = False
+
+
+class _App(faust.App):
+    BootStrategy = _Boot
+
+    def _create_directories(self) -> None:
+        """There are no tables, so nothing is kept on disk."""
+
+
+def batched_app(group: str, settings: KafkaSettings, topics: Sequence[str], positions: Positions, handle: Handler) -> faust.App:
+    """A Faust app whose one agent hands slices of all the topics to `handle`. `group` is the consumer group.
+
+    Start it with `await app.start()` inside a running loop, once Kafka answers and the topics exist.
+    """
+    app = _App(
+        group,
+        broker=f"kafka://{settings.bootstrap_servers.split(',')[0]}",
+        loop=asyncio.get_running_loop(),
+        stream_wait_empty=False,    # a handler that retries would hold up the whole group's rebalance
+        stream_buffer_maxsize=2,    # messages, each of which is a load of slices
+        stream_recovery_delay=0.0,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+    )  # fmt: skip
+    app.transport = Transport(app, settings, positions)
+
+    @app.agent(app.topic(*topics, key_serializer="raw", value_serializer="raw"), concurrency=1)
+    async def deliver(stream: Any) -> None:
+        consumer = app.consumer
+        assert isinstance(consumer, Consumer)
+        async for event in stream.noack().events():
+            await asyncio.gather(*(_handled(consumer, handle, tp, piece) for tp, piece in event.value))
+
+    return app
+
+
+async def _handled(consumer: Consumer, handle: Handler, tp: TP, piece: Slice) -> None:
+    try:
+        await handle(tp, piece)
+    except Exception as error:
+        log.exception("a slice could not be handled", exc_info=error)
+        exits.end("failed")
+        os._exit(EXIT_SOFTWARE)  # Faust would go on with the next slice
+    consumer.delivery.handled(tp, piece)

@@ -1,0 +1,1 @@
+"""Kafka by aiokafka: clients, ordered waves of records, topics."""

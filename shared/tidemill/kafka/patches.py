@@ -1,0 +1,109 @@
+"""Every private part of aiokafka that tidemill uses: what 0.14 does wrong or has no setting for, and how it is mended.
+
+| what aiokafka does | mended by |
+|---|---|
+| uvloop raises RuntimeError when something is written to a connection that was just reset; aiokafka expects OSError (aiokafka #1038), and the routine that fetches, or keeps a consumer in its group, ends without a word | `Connection`, for every client |
+| a batch fails when its partition has no leader for `request_timeout_ms`, which leaves a hole in the numbers of an idempotent producer | `never_expire` |
+| `stop` of a producer waits for ever while Kafka is away | `abandon` |
+| while a broker is away a client asks for metadata a thousand times a second, a core of CPU, just when the broker wants to start | `pace_metadata` |
+| `BatchBuilder.append` costs more than twice as much a record as the C builder inside it | `fill_batch` |
+
+The version of aiokafka is bounded in pyproject.toml because of this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import aiokafka.conn
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerClosed
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+METADATA_SECONDS = 0.1
+
+
+class Connection(AIOKafkaConnection):  # type: ignore[misc]  # aiokafka has no types
+    """aiokafka's connection. What is written to a closed one raises KafkaConnectionError, after which another one is made."""
+
+    def send(self, *args: Any, **options: Any) -> Any:
+        """A request of Kafka's protocol."""
+        return self._or_closed(super().send, *args, **options)
+
+    def _send_sasl_token(self, *args: Any, **options: Any) -> Any:
+        return self._or_closed(super()._send_sasl_token, *args, **options)
+
+    def _or_closed(self, send: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        try:
+            return send(*args, **options)
+        except KafkaError:  # it is a RuntimeError too
+            raise
+        except RuntimeError as error:
+            self.close(reason=CloseReason.CONNECTION_BROKEN)
+            raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
+
+
+aiokafka.conn.AIOKafkaConnection = Connection  # of every client: aiokafka has no setting for it
+
+
+def never_expire(producer: AIOKafkaProducer) -> None:
+    """Let the producer repeat a batch for as long as its partition has no leader."""
+    producer._message_accumulator._batch_ttl = math.inf
+
+
+async def abandon(producer: AIOKafkaProducer) -> None:
+    """End a producer's sender whatever it waits for, and fail all that is queued. aiokafka offers no way, hence its private parts."""
+    sender, queue = producer._sender.sender_task, producer._message_accumulator
+    while not sender.done():  # a cancelled sender waits for its requests, which a second cancel ends
+        sender.cancel()
+        await asyncio.wait({sender}, timeout=0.2)
+    unsent = [batch for batches in queue._batches.values() for batch in batches]
+    queue._pending_batches.update(unsent)  # where a failed one looks for itself
+    queue.fail_all(ProducerClosed())
+    for batch in unsent:
+        batch._drain_waiter.exception()  # seen: asyncio need not complain that nobody looked
+
+
+def pace_metadata(client: AIOKafkaClient) -> None:
+    """Make a client wait before it asks for the metadata of the same topics again ."""
+    ask = client._metadata_update
+    asked, again_at = frozenset[str](), -math.inf
+
+    async def ask_at_a_pace(cluster: ClusterMetadata, topics: Collection[str]) -> bool:
+        nonlocal asked, again_at
+        now = asyncio.get_running_loop().time
+        if now() < again_at and asked == frozenset(topics):
+            await asyncio.sleep(again_at - now())
+        asked, again_at = frozenset(topics), now() + METADATA_SECONDS
+        return bool(await ask(cluster, topics))
+
+    client._metadata_update = ask_at_a_pace
+
+
+def client_of(consumer: AIOKafkaConsumer) -> AIOKafkaClient:
+    """The client of a consumer; a producer shows its own."""
+    return consumer._client
+
+
+def fill_batch(
+    batch: BatchBuilder, records: Sequence[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]], start: int, time_ms: int
+) -> int:
+    """Add records from `start` until the batch is full and return how many it took.
+
+    Speaks to the C builder inside the batch: `BatchBuilder.append` costs more than twice as much per record.
+    """
+    append = batch._builder.append
+    count = 0
+    for key, value, headers in records[start:] if start else records:
+        if append(count, time_ms, key, value, headers) is None:
+            break
+        count += 1
+    batch._relative_offset = count
+    batch.close()
+    return count

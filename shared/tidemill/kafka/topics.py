@@ -1,0 +1,159 @@
+"""Topics of a cluster: made as needed, checked before use, looked at by tools. Every call opens and closes its own connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import GroupCoordinatorNotAvailableError, InvalidReplicationFactorError, TopicAlreadyExistsError, for_code
+
+from tidemill.clock import Deadline
+from tidemill.errors import KafkaUnavailable, TopicMismatch
+from tidemill.kafka.admin import admin
+from tidemill.kafka.client import close_consumer, consumer
+from tidemill.kafka.topic_spec import TopicSpec
+from tidemill.runtime.logs import get_logger
+from tidemill.runtime.settings import KafkaSettings
+
+log = get_logger(__name__)
+
+
+class OffsetRange(NamedTuple):
+    """The records a partition holds: from `begin` up to and without `end`."""
+
+    begin: int
+    end: int
+
+
+async def ensure_topics(settings: KafkaSettings, specs: Mapping[str, TopicSpec], deadline_seconds: float = 30.0) -> None:
+    """Create the topics that are missing and return once all have leaders. Safe to call again, and from several processes at once.
+
+    A topic that exists must have the partition count, the `cleanup.policy` and at least the `max.message.bytes` of its spec; other settings
+    belong to whoever runs the cluster. Raises TopicMismatch naming all that do not fit (after creating the missing), KafkaUnavailable.
+    """
+    deadline = Deadline(deadline_seconds)
+    async with admin(settings) as client:
+        found = await _partition_counts(client)
+        await _create(client, {name: spec for name, spec in specs.items() if name not in found})
+        while missing := [name for name in specs if found.get(name) is None]:
+            if deadline.expired:
+                raise _leaderless(missing)
+            await asyncio.sleep(0.05)
+            found = await _partition_counts(client)
+        existing = {name: count for name, count in found.items() if count is not None}
+        wrong = [*_wrong_counts(specs, existing), *_wrong_configs(specs, await _configs(client, list(specs)))]
+    if wrong:
+        raise TopicMismatch("; ".join(text for text, _ in wrong), mend="; ".join(dict.fromkeys(mend for _, mend in wrong)))
+
+
+async def _partition_counts(client: AIOKafkaAdminClient) -> dict[str, int | None]:
+    """Topic -> partitions; None when one of them has no leader now. Asks for all topics: asking for one by name may create it."""
+    return {
+        topic["topic"]: None if topic["error_code"] or any(part["leader"] < 0 for part in topic["partitions"]) else len(topic["partitions"])
+        for topic in await client.describe_topics()
+    }
+
+
+def _leaderless(topics: Iterable[str]) -> KafkaUnavailable:
+    return KafkaUnavailable(f"topics without a leader: {', '.join(sorted(topics))}", mend="look at the brokers' logs")
+
+
+async def _create(client: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec]) -> None:
+    if not specs:
+        return
+    new = [NewTopic(name, spec.partitions, -1, replica_assignments={}, topic_configs=spec.config) for name, spec in specs.items()]
+    for name, code, *text in (await client.create_topics(new)).topic_errors:
+        error = for_code(code)
+        if error is InvalidReplicationFactorError:  # brokers that start, or that are away, do not count
+            raise KafkaUnavailable(f"topic {name} cannot be created: too few brokers", mend="start them, or look at their logs")
+        if code and error is not TopicAlreadyExistsError:
+            raise TopicMismatch(
+                f"topic {name} cannot be created: {error.__name__} {text[0] if text and text[0] else ''}".rstrip(),
+                mend="correct its partitions or configuration, or create it by hand",
+            )
+        log.info("topic created" if not code else "topic exists", topic=name, partitions=specs[name].partitions)
+
+
+def _wrong_counts(specs: Mapping[str, TopicSpec], existing: Mapping[str, int]) -> list[tuple[str, str]]:
+    mend = "declare the partitions the topic has, or begin anew under another name: where an entity lives depends on the count"
+    return [
+        (f"topic {name} has {existing[name]} partitions, {spec.partitions} are declared", mend)
+        for name, spec in specs.items()
+        if existing[name] != spec.partitions
+    ]
+
+
+def _wrong_configs(specs: Mapping[str, TopicSpec], configs: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
+    wrong = []
+    for name, spec in specs.items():
+        for setting in ("cleanup.policy", "max.message.bytes"):
+            wanted, found = spec.config.get(setting), configs[name].get(setting)
+            if wanted is None or found is None or found == wanted:
+                continue
+            if setting == "cleanup.policy" or int(found) < int(wanted):
+                wrong.append((f"topic {name} has {setting}={found}, {wanted} is needed", f"set {setting} with kafka-configs"))
+    return wrong
+
+
+async def _configs(client: AIOKafkaAdminClient, topics: list[str]) -> dict[str, dict[str, str]]:
+    answers = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics])
+    return {name: {entry[0]: entry[1] for entry in entries} for answer in answers for _, _, _, name, entries in answer.resources}
+
+
+async def offset_ranges(settings: KafkaSettings, *topics: str) -> dict[TopicPartition, OffsetRange]:
+    """What each partition of the topics holds now. A topic that does not exist is left out. Raises KafkaUnavailable.
+
+    A topic that exists and has no leader, as for a moment after its broker was away, is no empty one: that is KafkaUnavailable too.
+    """
+    async with admin(settings) as client:
+        found = await _partition_counts(client)
+        counts = {topic: found[topic] for topic in topics if topic in found}
+        if missing := [topic for topic, count in counts.items() if count is None]:
+            raise _leaderless(missing)
+        partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count or 0)]
+        if not partitions:
+            return {}
+        reader = consumer(settings)
+        try:
+            await reader.start()
+            begins, ends = await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)
+        finally:
+            await close_consumer(reader)
+    return {partition: OffsetRange(begins[partition], ends[partition]) for partition in partitions}
+
+
+async def group_members(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> int:
+    """How many members a consumer group has now; 0 when there is none of that name. Raises KafkaUnavailable."""
+    deadline = Deadline(deadline_seconds)
+    async with admin(settings) as client:
+        while True:
+            try:
+                (answer,) = await client.describe_consumer_groups([group])
+            except GroupCoordinatorNotAvailableError:  # as in `committed`
+                if deadline.expired:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                ((code, _, _, _, _, members, *_),) = answer.groups
+                if code:
+                    raise for_code(code)
+                return len(members)
+
+
+async def committed(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> dict[TopicPartition, int]:
+    """The next offset a consumer group has committed for each partition; empty when it never did. Raises KafkaUnavailable."""
+    deadline = Deadline(deadline_seconds)
+    async with admin(settings) as client:
+        while True:
+            try:
+                offsets: dict[TopicPartition, Any] = await client.list_consumer_group_offsets(group)
+            except GroupCoordinatorNotAvailableError:  # a new cluster makes its offsets topic when first asked
+                if deadline.expired:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                return {partition: int(position.offset) for partition, position in offsets.items() if position.offset >= 0}

@@ -1,0 +1,1 @@
+"""The fold and the read of features: pure, without Kafka, Redis or a clock."""

@@ -1,0 +1,10 @@
+"""The largest sizes of what applications send, in bytes."""
+
+MESSAGE_BYTES = 1_000_000
+"""The largest value an event may have; a larger one is refused or becomes a dead letter."""
+
+CUT_BYTES = 64 * 1024
+"""How much of a refused value a dead letter keeps."""
+
+KEY_BYTES = 1024
+"""The longest entity, subject or id, in bytes of UTF-8; and how much of its key a dead letter keeps."""

@@ -1,0 +1,183 @@
+"""Model artifacts: a folder `models/<model>/<version>/` of the offline store with `manifest.json` and `model.onnx`.
+
+The manifest is written last and vouched for by its SHA-256 in the deployment; it vouches for the model in turn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import msgspec
+import pyarrow as pa
+from pyarrow import fs
+
+from tidemill.declarations import Model, Request
+from tidemill.errors import ArtifactError
+from tidemill.kernel.view import ViewKernel
+from tidemill.stats.histograms import Histogram
+
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_FOLDER = re.compile(r"models/[A-Za-z0-9_]+/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class ModelInput(msgspec.Struct, frozen=True):
+    """One column of the model's matrix. `categories`: the values known in training; a value's number is its place here."""
+
+    name: str
+    kind: Literal["feature", "number", "category"]
+    categories: list[str] = []
+
+
+class Parity(msgspec.Struct, frozen=True):
+    """How far the ONNX model and the scikit-learn pipeline differ, over so many rows, and how far they may."""
+
+    max_abs_diff: float
+    rows: int
+    tolerance: float
+
+
+class GoldenRow(msgspec.Struct, frozen=True):
+    """Inputs (None: NaN) and the output that the ONNX model gave for them when it was made."""
+
+    inputs: list[float | None]
+    output: float
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about a model version that is not in its ONNX file. Times are epoch ms.
+
+    `output`: a classifier's probability of the true class, or a regressor's value. `definitions`: fingerprint of each view the model
+    reads (ViewKernel.definition). `reference`: distribution of each input in training, and of "prediction". `golden`: rows that are run
+    again before the model serves.
+    """
+
+    model: str
+    version: str
+    created: int
+    inputs: list[ModelInput]
+    output: Literal["probability", "value"]
+    definitions: dict[str, str]
+    trained_from: int
+    trained_until: int
+    rows: int
+    metrics: dict[str, float]
+    parity: Parity
+    reference: dict[str, Histogram]
+    onnx_sha256: str
+    golden: list[GoldenRow] = []
+    feature_importance: dict[str, float] = {}
+
+    @property
+    def categories(self) -> dict[str, list[str]]:
+        """The known values of each category, by input name."""
+        return {item.name: item.categories for item in self.inputs if item.kind == "category"}
+
+
+class Artifact(NamedTuple):
+    """A model version as it was saved."""
+
+    manifest: Manifest
+    onnx: bytes
+
+
+def input_of(request: Request, categories: list[str]) -> ModelInput:
+    """The manifest's entry for a Request value."""
+    return ModelInput(request.name, "category", categories) if request.type is str else ModelInput(request.name, "number")
+
+
+def save_artifact(offline_root: str, manifest: Manifest, onnx: bytes, beside: Mapping[str, bytes] | None = None) -> tuple[str, str]:
+    """Writes a model version and returns its folder below the offline store and the SHA-256 of manifest.json.
+
+    `offline_root`: a folder or an object-store URL; `beside`: further files, by name. Raises ArtifactError when the version exists with another content.
+    """
+    if not _VERSION.fullmatch(manifest.version):
+        raise ArtifactError(f"{manifest.version!r} is not a usable version", mend="use letters, digits, dots, dashes and underscores")
+    if hashlib.sha256(onnx).hexdigest() != manifest.onnx_sha256:
+        raise ArtifactError(
+            f"the manifest of {manifest.model} {manifest.version} is for another ONNX file", mend="set onnx_sha256 to its digest"
+        )
+    folder = f"models/{manifest.model}/{manifest.version}"
+    content = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
+    digest = hashlib.sha256(content).hexdigest()
+    store = _store(offline_root)
+    found = _read(store, f"{folder}/manifest.json") if _exists(store, f"{folder}/manifest.json") else content
+    if found != content:
+        raise ArtifactError(f"{folder} exists with another content", mend="give each version a name of its own")
+    store.create_dir(folder, recursive=True)
+    for name, data in {"model.onnx": onnx, **(beside or {})}.items():
+        _write(store, f"{folder}/{name}", data)
+    _write(store, f"{folder}/manifest.json", content)
+    return folder, digest
+
+
+def load_artifact(offline_root: str, artifact: str, sha256: str) -> Artifact:
+    """Reads a model version. Raises ArtifactError when it is missing, damaged or not what the digest promises."""
+    if not _FOLDER.fullmatch(artifact):
+        raise ArtifactError(f"{artifact!r} is not a folder of a model", mend="deploy what save_artifact returned")
+    try:
+        store = _store(offline_root)
+        content, onnx = _read(store, f"{artifact}/manifest.json"), _read(store, f"{artifact}/model.onnx")
+    except OSError as error:
+        raise ArtifactError(
+            f"{artifact} cannot be read: {error}", mend="check TIDEMILL_OFFLINE, or train and deploy the model again"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ArtifactError(
+            f"{artifact}/manifest.json is not the one that was deployed", mend="restore the file, or deploy the model again"
+        )
+    try:
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise ArtifactError(f"{artifact}/manifest.json: {error}", mend="train the model again with this version of tidemill") from error
+    if hashlib.sha256(onnx).hexdigest() != manifest.onnx_sha256:
+        raise ArtifactError(f"{artifact}/model.onnx is not the one that was trained", mend="restore the file, or deploy the model again")
+    return Artifact(manifest, onnx)
+
+
+def stored_artifact(offline_root: str, model: str, version: str) -> Artifact:
+    """Reads a model version by its name, as a logged prediction gives it. Raises ArtifactError when it is missing or damaged."""
+    artifact = f"models/{model}/{version}"
+    try:
+        content = _read(_store(offline_root), f"{artifact}/manifest.json")
+    except OSError as error:
+        raise ArtifactError(
+            f"{artifact} cannot be read: {error}", mend="check TIDEMILL_OFFLINE: predictions can be replayed while their model is kept"
+        ) from error
+    return load_artifact(offline_root, artifact, hashlib.sha256(content).hexdigest())
+
+
+def check_manifest(manifest: Manifest, model: Model, kernels: Mapping[str, ViewKernel]) -> None:
+    """Raises ArtifactError, naming what differs, unless a model version was made for the declarations at hand."""
+    mend = f"run: tidemill train {model.name}"
+    declared = {view.name: kernels[view.name].definition for view in model.views}
+    changed = [name for name, definition in declared.items() if manifest.definitions.get(name) != definition]
+    if changed:
+        raise ArtifactError(f"{model.name} {manifest.version} was trained on another definition of view {', '.join(changed)}", mend=mend)
+    kinds = {request.name: input_of(request, []).kind for request in model.requests}
+    wanted = [(name, kinds.get(name, "feature")) for name in model.input_names]
+    if [(item.name, item.kind) for item in manifest.inputs] != wanted:
+        raise ArtifactError(f"{model.name} {manifest.version} was trained on other inputs than are declared", mend=mend)
+
+
+def _store(root: str) -> fs.FileSystem:
+    store, path = fs.FileSystem.from_uri(root) if "://" in root else (fs.LocalFileSystem(), root)
+    return fs.SubTreeFileSystem(path, store)
+
+
+def _exists(store: fs.FileSystem, path: str) -> bool:
+    return bool(store.get_file_info(path).type == fs.FileType.File)
+
+
+def _read(store: fs.FileSystem, path: str) -> bytes:
+    with store.open_input_stream(path) as stream:
+        return bytes(stream.read())
+
+
+def _write(store: fs.FileSystem, path: str, content: bytes) -> None:
+    """Whole or not at all: under another name first, then moved."""
+    with store.open_output_stream(f"{path}.part") as stream:
+        stream.write(pa.py_buffer(content))
+    store.move(f"{path}.part", path)

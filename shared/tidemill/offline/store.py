@@ -1,0 +1,195 @@
+"""The offline store: Delta tables below one folder or object-store URL, written exactly once, read as consistent snapshots.
+
+    store = OfflineStore("/data/offline")                # or OfflineStore.load() from TIDEMILL_OFFLINE
+    snapshot = store.snapshot("views/origin_delays.p4")
+    snapshot.positions                                   # {0: 1204, 1: 998, ...}: next offset per partition at this version
+    table = snapshot.scan(["partition", "offset", "time"], pc.field("partition") == 0)
+
+    log = store.log_table(view_table(project, view))     # the one writer of this table
+    log.append(rows, {(topic, 0): (1204, 1300)})
+
+Below the root: `views/<view>.p<partitions>`, `requests`, `outcomes`, `predictions`, `results` (tables), `models/` (files).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property, reduce
+from operator import or_
+from typing import NoReturn, Self
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from tidemill.errors import DoubledRows, OfflineUnavailable, UnknownTable
+from tidemill.offline.delta import DeltaLog
+from tidemill.offline.tables import MirrorTable
+from tidemill.offline.torn import explain_torn
+from tidemill.runtime.settings import OfflineSettings
+
+_CLOUD_VARIABLES = ("AWS_", "AZURE_", "GOOGLE_")
+
+
+class OfflineStore:
+    """The tables below `url`. For an object store, `storage_options` default to the environment's AWS_, AZURE_ and GOOGLE_ variables."""
+
+    def __init__(self, url: str | os.PathLike[str], storage_options: Mapping[str, str] | None = None) -> None:
+        self.url = os.fspath(url).rstrip("/")
+        remote = "://" in self.url and not self.url.startswith("file://")
+        found = {name: value for name, value in os.environ.items() if name.startswith(_CLOUD_VARIABLES)} if remote else {}
+        self.storage_options: dict[str, str] | None = dict(storage_options or found) or None
+
+    @classmethod
+    def load(cls) -> Self:
+        """The store that the environment names (TIDEMILL_OFFLINE). Raises SettingsError."""
+        return cls(OfflineSettings.load().root)
+
+    def uri(self, name: str) -> str:
+        """Where a table lies."""
+        return f"{self.url}/{name}"
+
+    def log_table(self, table: MirrorTable) -> LogTable:
+        """A table to append to. It is created when it is first opened."""
+        about = msgspec.json.encode(_About(table.topic, table.partitions)).decode()
+        return LogTable(table, self.delta_log(table.name, table.schema, about))
+
+    def delta_log(self, name: str, schema: pa.Schema, description: str = "") -> DeltaLog:
+        """A table of one's own with counters. It is created when it is first opened."""
+        return DeltaLog(self.uri(name), schema, description=description, storage_options=self.storage_options)
+
+    def snapshot(self, name: str) -> Snapshot:
+        """The newest state of a table. Raises UnknownTable, TornTable, OfflineUnavailable."""
+        uri = self.uri(name)
+        try:
+            return Snapshot(name, DeltaTable(uri, storage_options=self.storage_options))
+        except TableNotFoundError:
+            raise UnknownTable(name) from None
+        except (DeltaError, OSError) as error:
+            _fail(f"cannot open {uri}", uri, error)
+
+    def scan(self, name: str, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
+        """`snapshot(name).scan(columns, filters)`."""
+        return self.snapshot(name).scan(columns, filters)
+
+    def predictions(self, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
+        """Predictions, each once: of several records with one id the first counts (lowest partition, then offset).
+
+        A client that repeats a request with the same id adds a record to the log, not a prediction.
+        """
+        wanted = None if columns is None else list(dict.fromkeys(["id", *columns]))
+        readable = pc.field("time").is_valid()
+        table = self.snapshot("predictions").scan(wanted, readable if filters is None else readable & filters)
+        ids = pa.table({"id": table["id"], "row": np.arange(len(table))})
+        first = ids.group_by("id").aggregate([("row", "min")])["row_min"].to_numpy()
+        return table.take(np.sort(first)).select(columns or table.column_names)
+
+
+class _About(msgspec.Struct, frozen=True):
+    """Kept as a table's description: what it mirrors."""
+
+    topic: str
+    partitions: int
+
+
+def counter_name(topic: str, partition: int) -> str:
+    """The app transaction that holds the next offset of a partition."""
+    return f"{topic}-{partition}"
+
+
+class Snapshot:
+    """One version of a table; later commits do not change what it gives."""
+
+    def __init__(self, name: str, table: DeltaTable) -> None:
+        self.name = name
+        self.version: int = table.version()
+        self._table = table
+
+    @cached_property
+    def positions(self) -> dict[int, int]:
+        """Next offset of each partition of the mirrored topic: all records below are in this snapshot, once. Only for mirrors of topics.
+
+        Raises DoubledRows when there are more rows than such records, TornTable, OfflineUnavailable.
+        """
+        about = msgspec.json.decode(self._table.metadata().description or "", type=_About)
+        positions = {p: self.counter(counter_name(about.topic, p)) for p in range(about.partitions)}
+        held, records = self._table.count(), sum(positions.values())
+        if held > records:
+            raise DoubledRows(self.name, held, records)
+        return positions
+
+    def counter(self, name: str) -> int:
+        """A counter of the table at this version (0: never set). Raises TornTable, OfflineUnavailable."""
+        try:
+            return self._table.transaction_version(name) or 0
+        except (DeltaError, OSError) as error:  # each time it reads the table's log, which may have been torn since it was opened
+            _fail(f"cannot read the log of table {self.name!r} at version {self.version}", self._table.table_uri, error)
+
+    def proofs_before(self, positions: Mapping[int, int]) -> dict[int, int]:
+        """The checksum of the last row below each position (partition -> next offset); partitions without rows are left out."""
+        last = [(pc.field("partition") == p) & (pc.field("offset") == position - 1) for p, position in positions.items() if position]
+        if not last:
+            return {}
+        rows = self.scan(["partition", "proof"], reduce(or_, last))
+        return dict(zip(rows["partition"].to_pylist(), rows["proof"].to_pylist(), strict=True))
+
+    def scan(self, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
+        """Rows in order of (partition, offset), or of `seq` for results. Files that the filter excludes by their bounds are not read.
+
+        `columns` None: all. Raises OfflineUnavailable when data files are missing or damaged.
+        """
+        try:
+            dataset = self._table.to_pyarrow_dataset()
+            order = ["partition", "offset"] if "offset" in dataset.schema.names else ["seq"]
+            wanted = list(columns if columns is not None else dataset.schema.names)
+            table = dataset.to_table(columns=list(dict.fromkeys([*wanted, *order])), filter=filters)
+        except (DeltaError, OSError, pa.ArrowException) as error:
+            raise OfflineUnavailable(
+                f"cannot read table {self.name!r} at version {self.version}: {error}",
+                mend="if data files are gone, move the table away: its writer makes it again from Kafka",
+            ) from error
+        return _sorted(table, order).select(wanted)
+
+
+def _fail(what: str, uri: str, error: Exception) -> NoReturn:
+    """Raises TornTable when a half-written commit is why a table's log cannot be read, else OfflineUnavailable."""
+    explain_torn(uri)
+    raise OfflineUnavailable(f"{what}: {error}", mend="check TIDEMILL_OFFLINE, rights and reachability") from error
+
+
+def _sorted(table: pa.Table, order: list[str]) -> pa.Table:
+    """Rows in order of one or two whole-number columns; an order that is there already costs one pass."""
+    columns = [table[name].to_numpy() for name in order]
+    if len(table) < 2:
+        return table
+    steps = [np.diff(column) for column in columns]
+    falls = steps[0] < 0 if len(order) == 1 else (steps[0] < 0) | ((steps[0] == 0) & (steps[1] < 0))
+    return table.take(np.lexsort(columns[::-1])) if falls.any() else table
+
+
+class LogTable:
+    """The mirror of a topic, for its one writer. Positions are Kafka's next offsets."""
+
+    def __init__(self, spec: MirrorTable, log: DeltaLog) -> None:
+        self.spec = spec
+        self._log = log
+
+    def open(self) -> None:
+        """Create or read the table, and take out a commit that a power cut left half written. Raises OfflineUnavailable, TornTable."""
+        self._log.open()
+
+    def append(self, rows: pa.Table | pa.RecordBatch, moves: Mapping[tuple[str, int], tuple[int, int]]) -> None:
+        """Add rows in one commit. `moves`: (topic, partition) -> (first offset, next offset) of the rows.
+
+        Raises FenceConflict (nothing was written) when a batch does not start at the table's position, OfflineUnavailable when the store
+        fails (it may have been written: open and read the positions).
+        """
+        self._log.append(rows, {counter_name(*target): move for target, move in moves.items()})
+
+    def compact(self) -> None:
+        """Merge small files. Done by itself every hundred commits."""
+        self._log.compact()

@@ -1,0 +1,1 @@
+"""The online store: entities and fences of a view in Redis."""

@@ -1,0 +1,26 @@
+"""Redis keys of a view: one fence for each partition, one value for each entity, all of a partition in one cluster slot."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+
+from tidemill.names import LogName
+
+
+@cache
+def hash_tag(project: str, log: LogName, partition: int) -> bytes:
+    """What all Redis keys of one partition of a log have in common, hence their cluster slot: ten bytes, since every entity repeats them."""
+    digest = hashlib.blake2b(f"{project}.{log}:{partition}".encode(), digest_size=6).digest()
+    return b"{%s}" % base64.urlsafe_b64encode(digest)
+
+
+def fence_key(project: str, log: LogName, partition: int) -> bytes:
+    """Redis key of a fence."""
+    return b"fence" + hash_tag(project, log, partition)
+
+
+def state_key(project: str, log: LogName, partition: int, entity: bytes) -> bytes:
+    """Redis key of an entity's tiles."""
+    return hash_tag(project, log, partition) + entity

@@ -1,0 +1,190 @@
+"""The online store as its writer sees it: one packed value per entity, one fence per partition of a view's log, changed together or not at all.
+
+    writer = OnlineWriter(link, project.name)
+    fence, values = await writer.load(shop_sales.log, 3, [b"north", b"south"])
+    applied = await writer.apply(origin_delays.log, 3, expected=fence, fence=new_fence, values=new_values)
+
+All keys of a partition share one cluster slot. What is written is absolute, whole values or pieces at their places, so applying the same
+batch twice is harmless.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import count
+
+import msgspec
+
+from tidemill.errors import CorruptState, SlotUnavailable
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.packed import Patch
+from tidemill.names import LogName
+from tidemill.online.keys import fence_key, state_key
+from tidemill.redis.client import RedisClient
+from tidemill.redis.link import Arg
+
+# A script is isolated but not rolled back. So: the first line lets Redis refuse the whole script when it is out of memory, cannot write
+# its disk or is a replica; the lengths of all values that are changed in place are looked at before anything is written; after that SET of
+# a whole value and SETRANGE within a value cannot fail; the fence comes last. Lua unpacks at most 8,000 values at once.
+# ARGV: expected fence, new fence, number of whole values, these values; then for each other key its length, its number of pieces, and each
+# piece's offset and bytes.
+_APPLY = """#!lua
+local found = redis.call('GET', KEYS[1]) or ''
+if found ~= ARGV[1] then return found end
+local wholes = tonumber(ARGV[3])
+local at = wholes + 4
+for k = wholes + 2, #KEYS do
+  if redis.call('STRLEN', KEYS[k]) ~= tonumber(ARGV[at]) then return {KEYS[k]} end
+  at = at + 2 + 2 * tonumber(ARGV[at + 1])
+end
+for first = 2, wholes + 1, 1000 do
+  local pairs = {}
+  for i = first, math.min(first + 999, wholes + 1) do
+    pairs[#pairs + 1] = KEYS[i]
+    pairs[#pairs + 1] = ARGV[i + 2]
+  end
+  redis.call('MSET', unpack(pairs))
+end
+at = wholes + 4
+for k = wholes + 2, #KEYS do
+  local last = at + 1 + 2 * tonumber(ARGV[at + 1])
+  for p = at + 2, last, 2 do redis.call('SETRANGE', KEYS[k], ARGV[p], ARGV[p + 1]) end
+  at = last + 1
+end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+# One step of writing a partition anew, from one claim to the next: with values the entities are set, without they are deleted. A claim is
+# different at every step, so a step is only taken on top of all those before it, whatever the store has forgotten in between; it expires,
+# since its owner may be gone.
+_STEP = """#!lua
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+for i = 2, #KEYS do
+  if #ARGV > 3 then redis.call('SET', KEYS[i], ARGV[i + 2]) else redis.call('UNLINK', KEYS[i]) end
+end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+
+CLAIM_MS = 5_000
+
+
+class OnlineWriter:
+    """Reads and changes the state of partitions. Every method raises what `RedisLink.call` raises."""
+
+    def __init__(self, link: RedisClient, project: str) -> None:
+        self._link = link
+        self._project = project
+        self._token = secrets.token_hex(8)
+        self._claims = count()
+
+    async def fences(self, partitions: Sequence[tuple[LogName, int]]) -> Sequence[bytes | SlotUnavailable | None]:
+        """The fences of (log, partition)s as they are stored; None where nothing has been applied.
+
+        In a cluster, a fence that cannot be read now has the error in its place.
+        """
+        keys = [fence_key(self._project, *partition) for partition in partitions]
+        with contextlib.suppress(SlotUnavailable):
+            return await self._link.mget(keys)
+        return [await self._fence(key) for key in keys]
+
+    async def _fence(self, key: bytes) -> bytes | SlotUnavailable | None:
+        try:
+            fence: bytes | None = await self._link.call(b"GET", key)
+        except SlotUnavailable as error:
+            return error
+        return fence
+
+    async def load(self, log: LogName, partition: int, entities: Sequence[bytes]) -> tuple[bytes | None, dict[bytes, bytes]]:
+        """The fence and the stored values of entities, read in one command; an entity that is not stored is left out."""
+        fence, *values = await self._link.mget([fence_key(self._project, log, partition), *self._state_keys(log, partition, entities)])
+        return fence, {entity: value for entity, value in zip(entities, values, strict=True) if value is not None}
+
+    async def apply(
+        self, log: LogName, partition: int, expected: bytes | None, fence: bytes, values: Mapping[bytes, bytes | Patch]
+    ) -> bool:
+        """Writes entities and the new fence if the stored fence is `expected` (None: absent); else changes nothing and returns False.
+
+        True also when the new fence is there already: an earlier attempt whose reply was lost. After an error it is unknown whether
+        the batch was applied: ask again with the same arguments. Raises CorruptState, and changes nothing, when a value that is to be
+        changed in place is not as long as it was left.
+        """
+        prefix, keys, wholes, patches = state_key(self._project, log, partition, b""), list[bytes](), list[Arg](), list[Arg]()
+        patched = list[bytes]()
+        for entity, value in values.items():
+            if isinstance(value, bytes):
+                keys.append(prefix + entity)
+                wholes.append(value)
+            else:
+                patched.append(prefix + entity)
+                patches += value.length, len(value.pieces)
+                for piece in value.pieces:
+                    patches += piece
+        args: list[Arg] = [expected or b"", fence, len(wholes), *wholes, *patches]
+        found = await self._link.script(_APPLY, [fence_key(self._project, log, partition), *keys, *patched], args)
+        if isinstance(found, list):
+            what = f"log {log!r} partition {partition}, entity {found[0].removeprefix(prefix)!r}"
+            raise CorruptState(
+                f"{what}: the stored value was deleted or altered by hand", mend=f"run: tidemill rebuild {log.rpartition('.')[0]}"
+            )
+        return bool(found in (1, fence))
+
+    async def begin(self, log: LogName, partition: int, fence: bytes) -> None:
+        """Makes a partition without a fence ready to be folded from the beginning: deletes what old entities it has, then sets the fence.
+
+        Nothing happens when another worker was faster; the next `apply` will tell. Until the fence is there, claims stand in its place.
+        """
+        claim = await self._claim(log, partition, fence, b"", [])
+        async for entities in self.entities(log, partition):
+            claim = claim and await self._claim(log, partition, fence, claim, entities)
+        if claim:
+            await self.apply(log, partition, claim, fence, {})
+
+    async def _claim(self, log: LogName, partition: int, fence: bytes, claim: bytes, entities: Sequence[bytes]) -> bytes | None:
+        """Deletes entities and goes from one claim (empty: no fence) to the next, which it returns; None when something else stands there."""
+        following = msgspec.structs.replace(Fence.decode(fence), builder=f"{self._token}.{next(self._claims)}").encode()
+        return following if await self.step(log, partition, claim, following, CLAIM_MS, entities) else None
+
+    async def step(
+        self,
+        log: LogName,
+        partition: int,
+        claim: bytes,
+        following: bytes,
+        lease_ms: int,
+        entities: Sequence[bytes],
+        values: Sequence[Arg] = (),
+    ) -> bool:
+        """Writes whole values of entities, or without values deletes them, and goes from one claim to the next, which lasts `lease_ms`.
+
+        False, and nothing changed, when something else than `claim` stands there.
+        """
+        keys = [fence_key(self._project, log, partition), *self._state_keys(log, partition, entities)]
+        return bool(await self._link.script(_STEP, keys, [claim, following, lease_ms, *values]))
+
+    async def entities(self, log: LogName, partition: int) -> AsyncIterator[list[bytes]]:
+        """The entities that are stored of a partition, some at a time. One may come twice, one that is being added may not come."""
+        prefix = state_key(self._project, log, partition, b"")
+        async for keys in self._link.scan(prefix + b"*"):
+            if keys:
+                yield [key.removeprefix(prefix) for key in keys]
+
+    async def eviction_policy(self) -> str:
+        """The server's `maxmemory-policy`; in a cluster the first that is not noeviction, of the primaries that answer."""
+        infos = [
+            dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
+            for info in await self._link.everywhere(b"INFO", b"memory")
+        ]
+        policies = [info.get(b"maxmemory_policy", b"unknown").decode() for info in infos]
+        return next((policy for policy in policies if policy != "noeviction"), "noeviction")
+
+    def keys(self, log: LogName, partition: int, entity: bytes) -> tuple[bytes, bytes]:
+        """The Redis keys of a partition's fence and of an entity."""
+        return fence_key(self._project, log, partition), state_key(self._project, log, partition, entity)
+
+    def _state_keys(self, log: LogName, partition: int, entities: Sequence[bytes] | Mapping[bytes, bytes]) -> list[bytes]:
+        prefix = state_key(self._project, log, partition, b"")
+        return [prefix + entity for entity in entities]

@@ -1,0 +1,321 @@
+"""Playing a recording back through the running system, honest about time however fast it runs.
+
+The recording is cut into steps of event time. At each step the events that became known in it are published; a barrier waits until the
+fences have passed all of them (they name the last event seen of each source); only then are the predictions due at that moment asked for, and the next step published only after their
+answers. So a request made at time t is answered when every event known up to t has been applied, and none after t.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import httpx
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from tidemill.declarations import Model, Recording
+from tidemill.declarations.project import Project
+from tidemill.errors import TidemillError
+from tidemill.kafka.admin import admin
+from tidemill.kafka.client import close_producer, consumer, producer
+from tidemill.kafka.waves import Record, send_wave
+from tidemill.kernel.fences import position
+from tidemill.online.keys import fence_key
+from tidemill.operations.expected import Expectations, Expected, Placed, lacking
+from tidemill.redis.client import RedisClient, redis_client
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import ingestion_group, outcomes_topic, requests_topic, topic_specs, view_topic
+from tidemill.timestamps import parse_time_ms
+
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.004  # polled for nothing, the services wait for the processor
+_PATIENCE_SECONDS = 0.1  # for the fences alone; beyond it the positions of Kafka are asked for, which also tell what is behind
+_MOST_INSTANCES = 200
+Moment = tuple[int, str, dict[str, Any]]
+
+
+class Due(NamedTuple):
+    """A prediction to ask for at `at_ms`."""
+
+    at_ms: int
+    order: int
+    model: str
+    instance: dict[str, Any]
+
+
+class Step(NamedTuple):
+    """What happened in one step that ends at `time_ms`: events published, and the answers of inference as it gave them."""
+
+    time_ms: int
+    events: int
+    answers: list[tuple[Due, dict[str, Any]]]
+    barrier_seconds: float
+
+
+@dataclass
+class Agenda:
+    """Predictions announced and not yet asked for. A request is made at the last step at or before its time, once it is announced."""
+
+    models: list[Model]
+    step_ms: int
+
+    def __post_init__(self) -> None:
+        self._waiting: list[Due] = []
+        self._order = 0
+
+    def announce(self, name: str, data: dict[str, Any]) -> None:
+        """Notes the requests that an event announces."""
+        for model in self.models:
+            if model.on.name == name:
+                at_ms = parse_time_ms(data[model.at]) // self.step_ms * self.step_ms
+                entities = {field: data.get(field) for field in model.request_fields}
+                self._order += 1
+                instance = {"subject": str(data[model.subject]), "entities": entities}
+                heapq.heappush(self._waiting, Due(at_ms, self._order, model.name, instance))
+
+    def due(self, time_ms: int) -> Iterator[Due]:
+        """Takes out what is to be asked at or before a time."""
+        while self._waiting and self._waiting[0].at_ms <= time_ms:
+            yield heapq.heappop(self._waiting)
+
+
+class Playback:
+    """Publishes a recording's events and asks for its predictions. Made by `open_playback`."""
+
+    def __init__(
+        self, project: Project, link: RedisClient, client: AIOKafkaProducer, reader: AIOKafkaConsumer, groups: AIOKafkaAdminClient
+    ) -> None:
+        self.project = project
+        self._link, self._producer, self._reader, self._admin = link, client, reader, groups
+        self._group = ingestion_group(project.name)
+        self._coordinator: int | None = None
+        self._fences = {
+            TopicPartition(view_topic(project.name, view.log), p): fence_key(project.name, view.log, p)
+            for view in project.views.values()
+            for p in range(view.partitions)
+        }
+        self._expectations = Expectations(project)
+
+    async def publish(self, moments: Iterable[Moment]) -> dict[TopicPartition, int]:
+        """Publishes events as an application would, each with its time of becoming known; returns the next offset of each partition written."""
+        positions, _ = await self._publish(moments)
+        return positions
+
+    async def _publish(self, moments: Iterable[Moment]) -> tuple[dict[TopicPartition, int], list[Placed] | None]:
+        """As `publish`; also where each event lies, unless somebody else wrote to the same partition meanwhile."""
+        wave: dict[tuple[str, int], list[Record]] = defaultdict(list)
+        sent: dict[tuple[str, int], list[tuple[str, dict[str, Any]]]] = defaultdict(list)
+        for known_ms, name, data in moments:
+            event = self.project.events.get(name)
+            if event is None:
+                raise TidemillError(
+                    f"the recording has an event {name!r} that project {self.project.name!r} does not declare",
+                    mend=f"yield one of {', '.join(self.project.events)}",
+                )
+            value = msgspec.json.encode(data)
+            partition = zlib.crc32(value) % event.partitions
+            wave[event.topic, partition].append((None, value, [("ce_type", name.encode()), ("ce_recordedtime", b"%d" % known_ms)]))
+            sent[event.topic, partition].append((name, data))
+        offsets = await send_wave(self._producer, wave)
+        positions = {TopicPartition(*target): last + 1 for target, (_, last) in offsets.items()}
+        if any(last - first + 1 != len(sent[target]) for target, (first, last) in offsets.items()):
+            return positions, None
+        first_of = {target: first for target, (first, _) in offsets.items()}
+        return positions, [
+            (name, target[1], first_of[target] + i, data) for target, events in sent.items() for i, (name, data) in enumerate(events)
+        ]
+
+    async def barrier(self, moments: Iterable[Moment]) -> None:
+        """Publishes events and returns once all of them are applied. Raises TidemillError naming what is behind."""
+        positions, placed = await self._publish(moments)
+        if placed is None or not await self._seen(placed):
+            await self.routed(positions)
+            await self.applied()
+
+    async def _seen(self, placed: list[Placed]) -> bool:
+        """Whether the fences tell soon that these events are applied; of one that was refused they will not."""
+        try:
+            waiting: Expected = self._expectations.of(placed)
+        except TypeError:
+            return False
+        deadline, pause = time.monotonic() + _PATIENCE_SECONDS, _FIRST_PAUSE_SECONDS
+        while waiting and time.monotonic() < deadline:
+            await asyncio.sleep(pause)
+            waiting = lacking(waiting, await self._link.mget(list(waiting)))
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        return not waiting
+
+    async def routed(self, positions: dict[TopicPartition, int], timeout_seconds: float = 60) -> None:
+        """Waits until ingestion has routed everything below the positions. Raises TidemillError naming what is behind."""
+
+        async def behind() -> str | None:
+            committed = await self._committed(list(positions))
+            for tp, offset in positions.items():
+                if committed[tp] < offset:
+                    return f"ingestion has not routed {tp.topic}[{tp.partition}] to {offset}"
+            return None
+
+        if positions:
+            await _poll(behind, timeout_seconds, mend="run: tidemill logs ingestion")
+
+    async def _committed(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """How far ingestion's group is (-1: not at all). The coordinator is remembered, since finding it costs as much as asking it."""
+        try:
+            if self._coordinator is None:
+                self._coordinator = await self._admin.find_coordinator(self._group)
+            found = await self._admin.list_consumer_group_offsets(self._group, self._coordinator, partitions)
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            self._coordinator = None
+            return dict.fromkeys(partitions, -1)
+        return {tp: found[tp].offset for tp in partitions}
+
+    async def applied(self, timeout_seconds: float = 60) -> None:
+        """Waits until the online store's fences have reached the ends of all view topics. Raises TidemillError naming what is behind."""
+        ends = await self._ends(list(self._fences))
+        waiting = {tp: end for tp, end in ends.items() if end}
+
+        async def behind() -> str | None:
+            fences = await self._link.mget([self._fences[tp] for tp in waiting])
+            for (tp, end), fence in zip(list(waiting.items()), fences, strict=True):
+                if position(fence) < end:
+                    return f"feature computation has not applied {tp.topic}[{tp.partition}] up to {end}"
+                del waiting[tp]
+            return None
+
+        if waiting:
+            await _poll(behind, timeout_seconds, mend="run: tidemill logs features")
+
+    async def ends(self) -> dict[TopicPartition, int]:
+        """The next offset of every topic that the offline writer mirrors."""
+        names = [requests_topic(self.project.name), outcomes_topic(self.project.name)]
+        partitions = [TopicPartition(name, p) for name in names for p in range(topic_specs(self.project)[name].partitions)]
+        return await self._ends([*self._fences, *partitions])
+
+    async def _ends(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        found: dict[TopicPartition, int] = await self._reader.end_offsets(partitions)
+        return found
+
+    async def load(self, recording: Recording, start_ms: int, end_ms: int, step_ms: int, agenda: Agenda) -> AsyncIterator[Step]:
+        """History without predictions. The steps keep events of different partitions from overtaking each other by more than one step.
+
+        Requests announced for a time after `end_ms` stay on the agenda.
+        """
+        for step_end, moments in steps(recording, start_ms, end_ms, step_ms):
+            for _, name, data in moments:
+                agenda.announce(name, data)
+            await self.routed(await self.publish(moments))
+            yield Step(step_end, len(moments), [], 0.0)
+        await self.applied()
+        for _ in agenda.due(end_ms):
+            continue
+
+    async def play(
+        self, recording: Recording, start_ms: int, end_ms: int, step_ms: int, agenda: Agenda, inference_url: str, speed: float | None = None
+    ) -> AsyncIterator[Step]:
+        """Plays from start to end; `speed` is event time over wall time (None: as fast as it goes)."""
+        began, http = time.monotonic(), httpx.AsyncClient(base_url=inference_url, timeout=60, trust_env=False)
+        async with http:
+            for step_end, moments in steps(recording, start_ms, end_ms, step_ms):
+                if speed is not None:
+                    await asyncio.sleep(began + (step_end - start_ms) / 1000 / speed - time.monotonic())
+                for _, name, data in moments:
+                    agenda.announce(name, data)
+                published = time.monotonic()
+                if moments:
+                    await self.barrier(moments)
+                barrier_seconds = time.monotonic() - published
+                yield Step(step_end, len(moments), await _ask(http, list(agenda.due(step_end)), step_end), barrier_seconds)
+
+
+async def _poll(behind: Callable[[], Awaitable[str | None]], timeout_seconds: float, mend: str) -> None:
+    """Asks what is behind until nothing is. Raises TidemillError with the last answer."""
+    deadline, pause = time.monotonic() + timeout_seconds, _FIRST_PAUSE_SECONDS
+    while (message := await behind()) is not None:
+        if time.monotonic() > deadline:
+            raise TidemillError(message, mend=mend)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+async def _ask(http: httpx.AsyncClient, due: list[Due], time_ms: int) -> list[tuple[Due, dict[str, Any]]]:
+    answers: list[tuple[Due, dict[str, Any]]] = []
+    by_model: dict[str, list[Due]] = defaultdict(list)
+    for item in due:
+        by_model[item.model].append(item)
+    for model, items in by_model.items():
+        for i in range(0, len(items), _MOST_INSTANCES):
+            part = items[i : i + _MOST_INSTANCES]
+            instances = [{**item.instance, "time": time_ms, "id": f"{model}-{item.instance['subject']}-{time_ms}"} for item in part]
+            body = msgspec.json.encode({"instances": instances, "features": False})
+            found = await _post(http, f"/predict/{model}", body)
+            for instance, answer in zip(instances, found, strict=True):
+                if "error" in answer:
+                    raise TidemillError(
+                        f"inference refused prediction {instance['id']}: {answer['error']}", mend=answer.get("mend") or "mend the recording"
+                    )
+            answers += zip(part, found, strict=True)
+    return answers
+
+
+async def _post(http: httpx.AsyncClient, path: str, body: bytes, timeout_seconds: float = 60) -> list[dict[str, Any]]:
+    """Asks inference, again while it is away: the ids stay the same, so a prediction that was made already is not made twice."""
+    answer: httpx.Response | None = None
+
+    async def unanswered() -> str | None:
+        nonlocal answer
+        try:
+            answer = await http.post(path, content=body)
+        except httpx.TransportError as error:
+            return f"inference at {http.base_url} does not answer: {type(error).__name__} {error}".rstrip()
+        return f"inference answered 503: {answer.text[:500]}" if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else None
+
+    await _poll(unanswered, timeout_seconds, mend="run: tidemill logs inference")
+    assert answer is not None
+    if answer.is_error:
+        mend = "train and deploy the model first" if answer.status_code == httpx.codes.NOT_FOUND else "run: tidemill logs inference"
+        raise TidemillError(f"inference answered {answer.status_code}: {answer.text[:500]}", mend=mend)
+    predictions: list[dict[str, Any]] = msgspec.json.decode(answer.content)["predictions"]
+    return predictions
+
+
+def steps(recording: Recording, start_ms: int, end_ms: int, step_ms: int) -> Iterator[tuple[int, list[Moment]]]:
+    """Cuts a recording into steps: (end of the step, events known in (end - step, end]), in order, empty steps included."""
+    events = recording.events(start_ms, end_ms)
+    waiting = next(events, None)
+    for step_end in range(start_ms + step_ms, end_ms + step_ms, step_ms):
+        moments: list[Moment] = []
+        while waiting is not None and waiting[0] <= step_end:
+            if moments and waiting[0] < moments[-1][0]:
+                raise TidemillError(
+                    f"recording {recording.name!r} is not in order of time: {waiting[1]} at {waiting[0]} comes after {moments[-1][0]}",
+                    mend="yield events in order of the time they became known",
+                )
+            moments.append(waiting)
+            waiting = next(events, None)
+        yield min(step_end, end_ms), moments
+
+
+@asynccontextmanager
+async def open_playback(project: Project, bootstrap_servers: str, redis_url: str) -> AsyncIterator[Playback]:
+    """Connects to a running stack."""
+    kafka = KafkaSettings(bootstrap_servers=bootstrap_servers)
+    async with redis_client(redis_url, timeout_seconds=5) as link, admin(kafka) as groups:
+        client, reader = producer(kafka), consumer(kafka)
+        try:
+            await client.start()
+            await reader.start()
+            yield Playback(project, link, client, reader, groups)
+        finally:
+            await reader.stop()
+            await close_producer(client)

@@ -1,0 +1,200 @@
+"""Making partitions of the online store anew from the offline store, while services go on.
+
+The offline rows are folded up to where they end, or to where feature computation had come, and the fence that is set then is that of the last one: feature
+computation goes on from there, from the topic, which need not hold anything older. Until it has passed the end that the topic had at the claim, services say "rebuilding".
+
+Memory is bounded: rows are read in slices, and entities beyond a limit are written and forgotten, to be read again when a later row touches them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import msgspec
+import pyarrow.compute as pc
+from aiokafka import TopicPartition
+
+from tidemill.clock import Deadline
+from tidemill.declarations import FeatureView
+from tidemill.declarations.project import Project
+from tidemill.errors import StoreError, TidemillError, TornTable, Unavailable, UnknownTable
+from tidemill.kafka.topics import OffsetRange, offset_ranges
+from tidemill.kernel.fences import Fence
+from tidemill.kernel.fold import LogEntry, PartitionFold, empty_fence
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.view import ViewKernel
+from tidemill.offline.history import PartitionLog
+from tidemill.offline.names import view_folder
+from tidemill.offline.store import OfflineStore, Snapshot
+from tidemill.online.claim import LEASE_MS, Claim
+from tidemill.online.writer import OnlineWriter
+from tidemill.redis.client import RedisClient
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import view_topic
+
+SLICE_ROWS = 50_000
+MOST_ENTITIES = 100_000
+_CHUNK = 500  # values in one script
+_FIRST_PAUSE_SECONDS = 0.2
+
+
+class Rebuilt(NamedTuple):
+    """What became of a partition: rows folded, values written (one may be written more than once), and how far the topic went on."""
+
+    partition: int
+    rows: int
+    values: int
+    topic_end: int
+
+
+Progress = Callable[[int, int, int], None]
+"""Hears of partition, rows folded, rows in all."""
+
+
+class Rebuild:
+    """Makes partitions of one view anew."""
+
+    def __init__(self, project: Project, view: FeatureView, store: OfflineStore, link: RedisClient, kafka: KafkaSettings) -> None:
+        self._view, self._store, self._kafka = view, store, kafka
+        self._topic = view_topic(project.name, view.log)
+        self._kernel = ViewKernel(view)
+        self._link, self._project = link, project.name
+
+    async def run(self, partitions: Sequence[int], progress: Progress = lambda *_: None) -> list[Rebuilt]:
+        """Rebuilds one partition after the other; the others are served meanwhile.
+
+        Raises TidemillError, before it has changed anything of a partition, when offline store and topic together lack records of it or
+        when somebody else rebuilds it. Whatever interrupts it, it can be run again.
+        """
+        unknown = [partition for partition in partitions if not 0 <= partition < self._view.partitions]
+        if unknown:
+            raise TidemillError(
+                f"view {self._view.name!r} has no partition {unknown[0]}", mend=f"its partitions are 0 to {self._view.partitions - 1}"
+            )
+        return [await self._partition(partition, progress) for partition in partitions]
+
+    async def _partition(self, partition: int, progress: Progress) -> Rebuilt:
+        snapshot = await asyncio.to_thread(self._snapshot)
+        written, topic = 0 if snapshot is None else snapshot.positions.get(partition, 0), await self._topic_holds(partition)
+        self._check(partition, written, topic)
+        applied = await self._applied(partition)
+        rows = written if applied is None else min(written, max(applied, topic.begin))
+        claim = Claim(self._link, self._project, self._view.log, partition, empty_fence(self._kernel, until=rows))
+        async with self._claimed(partition, claim):
+            end = (await self._topic_holds(partition)).end  # nothing newer can have been served before the claim
+            await claim.empty()
+            fold, values = await self._fold(partition, claim, snapshot, rows, progress)
+            await claim.finish(msgspec.structs.replace(fold.fence, until=end if end > rows else 0))
+        return Rebuilt(partition, rows, values, end)
+
+    async def _applied(self, partition: int) -> int | None:
+        """How far feature computation had come before, None when nothing tells. It goes on from there where it can: what it has not folded
+        yet it may have to refuse, and only it writes dead letters."""
+        stored, _ = await OnlineWriter(self._link, self._project).load(self._view.log, partition, [])
+        try:
+            fence = None if stored is None else Fence.decode(stored)
+        except msgspec.DecodeError:
+            return None
+        return None if fence is None or fence.builder else max(fence.next, fence.until)
+
+    def _snapshot(self) -> Snapshot | None:
+        try:
+            return self._store.snapshot(view_folder(self._view.log))
+        except UnknownTable:
+            return None
+
+    async def _topic_holds(self, partition: int) -> OffsetRange:
+        found = await offset_ranges(self._kafka, self._topic)
+        return found.get(TopicPartition(self._topic, partition), OffsetRange(0, 0))
+
+    def _check(self, partition: int, rows: int, topic: OffsetRange) -> None:
+        where = f"view {self._view.name!r} partition {partition}"
+        if topic.begin > rows:
+            raise TidemillError(
+                f"{where}: the offline store ends at {rows} and the topic begins at {topic.begin}: what lies between is in neither",
+                mend="let the offline writer catch up if it is behind; restore the topic's records, or the offline store from a backup",
+            )
+        if topic.end < rows:
+            raise TidemillError(
+                f"{where}: the topic ends at {topic.end}, but the offline store has records up to {rows}",
+                mend="the topic was truncated or made anew: restore it, or move the view's table away and rebuild from what the topic has",
+            )
+
+    @contextlib.asynccontextmanager
+    async def _claimed(self, partition: int, claim: Claim) -> AsyncIterator[None]:
+        """Holds the claim; given up when something fails, left to expire when the process is killed."""
+        deadline = Deadline(LEASE_MS / 1000 + 1)
+        while not await claim.take():
+            if deadline.expired:
+                raise TidemillError(
+                    f"view {self._view.name!r} partition {partition} is being rebuilt by somebody else", mend="wait until that is done"
+                )
+            await asyncio.sleep(_FIRST_PAUSE_SECONDS)
+        renewing = asyncio.create_task(_renew(claim))
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(Unavailable, StoreError):
+                await claim.release()
+            raise
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)  # what failed there fails the next step too
+
+    async def _fold(
+        self, partition: int, claim: Claim, snapshot: Snapshot | None, rows: int, progress: Progress
+    ) -> tuple[PartitionFold, int]:
+        """The fold of all rows, with every entity's value written."""
+        fold, states = PartitionFold.start(self._kernel), dict[bytes, EntityState]()
+        written = 0
+        for start in range(0, rows, SLICE_ROWS):
+            assert snapshot is not None
+            progress(partition, start, rows)
+            entries = await asyncio.to_thread(self._slice, snapshot, partition, start, min(start + SLICE_ROWS, rows))
+            if written:
+                touched = {entry.key for entry in entries if entry.record is not None}
+                await self._load(claim, touched - states.keys(), states)
+            await asyncio.to_thread(fold.advance, entries, states)
+            if len(states) > MOST_ENTITIES:
+                written += await self._write(claim, states)
+                states.clear()
+        written += await self._write(claim, states)
+        progress(partition, rows, rows)
+        return fold, written
+
+    def _slice(self, snapshot: Snapshot, partition: int, start: int, end: int) -> list[LogEntry]:
+        """The rows from offset `start` to `end`. Raises TornTable when some are missing."""
+        offset = pc.field("offset")
+        table = snapshot.scan(filters=(pc.field("partition") == partition) & (offset >= start) & (offset < end))
+        entries = list(PartitionLog(self._view, table).entries())
+        if [entry.offset for entry in entries] != list(range(start, end)):
+            raise TornTable(
+                f"table {snapshot.name!r} has {len(entries)} rows of partition {partition} from offset {start} to {end}",
+                mend="move the table away: the offline writer makes it again from Kafka",
+            )
+        return entries
+
+    async def _load(self, claim: Claim, entities: Iterable[bytes], states: dict[bytes, EntityState]) -> None:
+        for chunk in _chunks(sorted(entities)):
+            states |= {entity: self._kernel.decode(value) for entity, value in (await claim.load(chunk)).items()}
+
+    async def _write(self, claim: Claim, states: dict[bytes, EntityState]) -> int:
+        for chunk in _chunks(states):
+            await claim.write({entity: self._kernel.encode(states[entity]) for entity in chunk})
+        return len(states)
+
+
+async def _renew(claim: Claim) -> None:
+    while True:
+        await asyncio.sleep(LEASE_MS / 4000)
+        await claim.renew()
+
+
+def _chunks(entities: Iterable[bytes]) -> Iterable[list[bytes]]:
+    rest = iter(entities)
+    while chunk := list(islice(rest, _CHUNK)):
+        yield chunk

@@ -1,0 +1,108 @@
+"""Whether a process is alive and ready, and why not: `/health/live`, `/health/ready` and `/metrics`.
+
+board = HealthBoard("kafka", "redis")         # both count as missing until they are reported
+board.up("kafka"); board.down("redis", "connection refused")
+ops = OpsApp(board)                           # plain ASGI; a worker serves it alone, a FastAPI app includes it
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Final
+
+import msgspec
+
+from tidemill.runtime import metrics
+from tidemill.runtime.logs import get_logger
+
+log = get_logger(__name__)
+
+UNCHECKED: Final = "not checked yet"
+
+
+class HealthBoard:
+    """Named checks of one process. Any thread may report; a change is logged and shown in the gauge `tidemill_dependency_up`.
+
+    Ready means every check is up and the process is alive. Alive is true until `dead` is called: the supervisor should then restart it.
+    """
+
+    def __init__(self, *checks: str) -> None:
+        self._lock = threading.Lock()
+        self._reasons: dict[str, str | None] = {}
+        self._since: dict[str, float] = {}  # check -> since when it fails, monotonic seconds
+        self._dead: str | None = None
+        for check in checks:
+            self.require(check)
+
+    def require(self, check: str) -> None:
+        """Add a check that has to be reported up before the process is ready."""
+        with self._lock:
+            self._reasons.setdefault(check, UNCHECKED)
+            self._since.setdefault(check, time.monotonic())
+        metrics.DEPENDENCY_UP.labels(check).set(0)
+
+    def up(self, check: str) -> None:
+        """Report that a check holds."""
+        self.report(check, None)
+
+    def down(self, check: str, reason: str) -> None:
+        """Report that a check fails, with the reason a person should read."""
+        self.report(check, reason)
+
+    def report(self, check: str, reason: str | None) -> None:
+        """Report a check: None when it holds, else the reason. Fits callbacks such as `RedisLink(on_change=...)` with a partial."""
+        with self._lock:
+            before = self._reasons.get(check, UNCHECKED)
+            self._reasons[check] = reason
+            if before is None or check not in self._since:
+                self._since[check] = time.monotonic()
+        if (before is None) != (reason is None) or before == UNCHECKED:
+            metrics.DEPENDENCY_UP.labels(check).set(reason is None)
+            if reason is None:
+                log.info("check is up", check=check)
+            else:
+                log.warning("check is down", check=check, reason=reason)
+
+    def dead(self, reason: str) -> None:
+        """Report that this process cannot recover by itself."""
+        with self._lock:
+            self._dead = reason
+            self._since["process"] = time.monotonic()
+        log.error("process cannot go on", reason=reason)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process should keep running."""
+        return self._dead is None
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """The failing checks with their reasons; empty when ready."""
+        with self._lock:
+            missing = {check: reason for check, reason in self._reasons.items() if reason is not None}
+            return missing | ({"process": self._dead} if self._dead else {})
+
+    @property
+    def ready(self) -> bool:
+        """Whether every check holds."""
+        return not self.missing
+
+    def live_answer(self) -> tuple[int, bytes]:
+        """HTTP status and JSON body of `/health/live`."""
+        if self._dead is None:
+            return 200, b'{"status":"alive"}'
+        return 503, msgspec.json.encode({"status": "dead", "reason": self._dead})
+
+    def ready_answer(self) -> tuple[int, bytes]:
+        """HTTP status and JSON body of `/health/ready`: every check, and of those that fail the reason and for how many seconds they do."""
+        missing = self.missing
+        now = time.monotonic()
+        with self._lock:
+            names, since = sorted(self._reasons.keys() | missing.keys()), dict(self._since)
+        checks = {name: _failing(missing[name], now - since.get(name, now)) if name in missing else {"ok": True} for name in names}
+        return (503 if missing else 200), msgspec.json.encode({"status": "unready" if missing else "ready", "checks": checks})
+
+
+def _failing(reason: str, seconds: float) -> dict[str, Any]:
+    return {"ok": False, "reason": reason, "for_seconds": round(seconds, 1)}

@@ -1,0 +1,1 @@
+"""Pure statistics: histograms with a fixed ruler, areas under the ROC curve."""

@@ -1,0 +1,83 @@
+"""Dead letters: what a message that cannot be used becomes, whoever refuses it.
+
+Ingestion refuses an event as a whole, or for one view when it lies further ahead than the view lets it wait; feature computation refuses
+a record of a view that cannot be decoded or is too late. A letter is known by its source and its view: whoever wrote it may write it
+again after a crash, and whoever reads it counts it once.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Protocol
+
+from tidemill.declarations import FeatureView
+from tidemill.durations import format_ms
+from tidemill.kernel.fold import RefusedEntry, typed_decoder
+from tidemill.limits import CUT_BYTES, KEY_BYTES
+from tidemill.records import DECODE_ERRORS, DeadLetterRecord, Position
+from tidemill.timestamps import LAST_MS
+
+_DETAIL_CHARACTERS = 500
+
+
+class SourceRecord(Protocol):
+    """A record as Kafka's client gives it."""
+
+    @property
+    def offset(self) -> int:
+        """Its place in the partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """When it was produced, epoch ms."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Its key."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Its value."""
+
+
+def dead_letter(
+    reason: str, detail: str, source: Position, known_ms: int, key: bytes | None, value: bytes | None,
+    view: str | None = None, origin: Position | None = None,
+) -> DeadLetterRecord:  # fmt: skip
+    """A dead letter; key and value are cut to what it may hold."""
+    value = value or b""
+    return DeadLetterRecord(
+        reason=reason,
+        detail=detail[:_DETAIL_CHARACTERS],
+        source=source,
+        known=min(max(known_ms, 0), LAST_MS),
+        size=len(value),
+        value=base64.b64encode(value[:CUT_BYTES]).decode(),
+        key=None if key is None else key[:KEY_BYTES].decode(errors="replace"),
+        view=view,
+        origin=origin,
+    )
+
+
+def letter_of_refused(
+    view: FeatureView, topic: str, partition: int, refused: RefusedEntry, horizon_ms: int | None, raw: SourceRecord
+) -> DeadLetterRecord:
+    """The dead letter of a record that a view's fold refused. `raw`: the same record as it lies on the topic."""
+    source, record = (topic, partition, raw.offset), refused.entry.record
+    if record is None:
+        return dead_letter(refused.reason, _why_poison(view, raw.key, raw.value), source, raw.timestamp, raw.key, raw.value, view.name)
+    behind_ms = refused.newest_ms - record.time
+    detail = f"its time {record.time} lies {behind_ms} ms before the entity's newest event, view {view.name!r} reaches back {format_ms(horizon_ms or 0)}"
+    origin = (view.source.topic, *record.source)
+    return dead_letter(refused.reason, detail, source, record.known, raw.key, raw.value, view.name, origin)
+
+
+def _why_poison(view: FeatureView, key: bytes | None, value: bytes | None) -> str:
+    if key is None:
+        return "the record has no key"
+    try:
+        key.decode()
+        typed_decoder(view).decode(value or b"")
+    except DECODE_ERRORS as error:
+        return f"{type(error).__name__}: {error}"
+    raise AssertionError(f"{value!r} can be decoded")

@@ -1,0 +1,77 @@
+"""Names, partitions and settings of a project's topics: the only place where they are written."""
+
+from __future__ import annotations
+
+from tidemill.declarations.project import Project
+from tidemill.durations import parse_ms
+from tidemill.errors import DeclarationError
+from tidemill.kafka.topic_spec import TopicSpec
+from tidemill.names import LogName
+
+
+def view_topic(project: str, log: LogName) -> str:
+    """Topic of a view's records."""
+    return f"{project}.view.{log}"
+
+
+def requests_topic(project: str) -> str:
+    """Topic of announced subjects."""
+    return f"{project}.requests"
+
+
+def outcomes_topic(project: str) -> str:
+    """Topic of outcomes."""
+    return f"{project}.outcomes"
+
+
+def predictions_topic(project: str) -> str:
+    """Topic of predictions."""
+    return f"{project}.predictions"
+
+
+def results_topic(project: str) -> str:
+    """Topic of predictions joined with outcomes; one partition, in order of `seq`."""
+    return f"{project}.results"
+
+
+def alerts_topic(project: str) -> str:
+    """Topic of alerts."""
+    return f"{project}.alerts"
+
+
+def deployments_topic(project: str) -> str:
+    """Topic of model deployments; one partition, kept for ever."""
+    return f"{project}.deployments"
+
+
+def logs_topic(project: str) -> str:
+    """Topic of what repartition told: which log a view lives in; one partition, kept for ever."""
+    return f"{project}.logs"
+
+
+def dead_letters_topic(project: str) -> str:
+    """Topic of events that were not used."""
+    return f"{project}.dead-letters"
+
+
+def ingestion_group(project: str) -> str:
+    """Consumer group of ingestion: what it has committed is routed."""
+    return f"{project}.ingestion"
+
+
+def topic_specs(project: Project) -> dict[str, TopicSpec]:
+    """Every topic of a project. The log is the source of truth, so nothing of ours expires; events, which the log repeats, are kept for 7 days unless their topic says otherwise. Raises DeclarationError."""
+    keep = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "1048588"}
+    specs = {view_topic(project.name, view.log): TopicSpec(view.partitions, keep) for view in project.views.values()}
+    for name, partitions in (
+        (requests_topic(project.name), 4), (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4), (results_topic(project.name), 1),
+        (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (logs_topic(project.name), 1), (dead_letters_topic(project.name), 1),
+    ):  # fmt: skip
+        specs[name] = TopicSpec(partitions, keep)
+    for event in project.events.values():
+        if event.topic in specs:
+            raise DeclarationError(
+                f"topic {event.topic!r} is one of the project's own", where=event.where, field="topic", mend="give the event another topic"
+            )
+        specs[event.topic] = TopicSpec(event.partitions, {**keep, "retention.ms": str(parse_ms("7d"))})
+    return specs

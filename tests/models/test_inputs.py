@@ -1,0 +1,101 @@
+"""Input vectors: which value stands where, and what is refused."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.demo_state import demo
+
+from tidemill import Request
+from tidemill.errors import BadRequest
+from tidemill.kernel.served import Served
+from tidemill.models.inputs import FLOAT32_MAX, ModelInputs, vector_of
+
+MODEL = demo().models["big_tip"]
+INPUTS = ModelInputs(MODEL, {"payment": ["card", "cash"]})
+GIVEN: dict[str, Any] = {"zone": "a", "driver_id": 1, "distance": 2.0, "payment": "cash", "member": True}
+
+
+def served(values: list[float]) -> list[Served]:
+    """Features of both views: zones has eight, drivers two, of which the model takes the second."""
+    return [Served(values[:8], [], 0), Served(values[8:10], [], 0)]
+
+
+@given(st.lists(st.floats(), min_size=10, max_size=10))
+def test_features_come_in_the_order_of_the_model(values: list[float]) -> None:
+    """Each input has the value of the feature it is named after; what float32 cannot hold is missing; the vector never overflows."""
+    row = INPUTS.row(served(values), GIVEN)
+    names = [f"zones__{feature.name}" for feature in demo().views["zones"].served] + ["", "drivers__max_fare"]
+    by_name = dict(zip(names, values, strict=True))
+    for name, value in zip(INPUTS.names[:9], row, strict=False):
+        expected = by_name[name] if abs(by_name[name]) <= FLOAT32_MAX else math.nan
+        assert value == expected or (math.isnan(value) and math.isnan(expected))
+    assert row[9:] == [2.0, 1.0, 1.0]
+    vector = vector_of(row)
+    assert vector.dtype == np.float32
+    assert not np.isinf(vector).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "number"),
+    [
+        ("payment", "card", 0.0),
+        ("payment", "gold", math.nan),
+        ("payment", None, math.nan),
+        ("distance", None, math.nan),
+        ("distance", 3, 3.0),
+        ("distance", -1.5, -1.5),
+        ("member", False, 0.0),
+        ("member", None, math.nan),
+    ],
+)
+def test_request_values_become_numbers(name: str, value: Any, number: float) -> None:
+    """Categories by their place, booleans as 0 and 1, unknown and null as NaN."""
+    found = INPUTS.row(served([0.0] * 10), GIVEN | {name: value})[INPUTS.names.index(name)]
+    assert found == number or (math.isnan(found) and math.isnan(number))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("payment", 1), ("payment", True), ("distance", "2"), ("distance", True), ("distance", 1e39), ("distance", 10**40), ("distance", 1 << 63),
+        ("distance", [1.0]), ("member", 1), ("member", "yes"), ("payment", {}),
+    ],
+)  # fmt: skip
+def test_values_of_a_wrong_type_are_named(name: str, value: Any) -> None:
+    """A request value that is not what was declared is refused by its name."""
+    with pytest.raises(BadRequest, match=f"entities.{name}"):
+        INPUTS.row(served([0.0] * 10), GIVEN | {name: value})
+
+
+def test_whole_numbers_are_checked_where_declared() -> None:
+    """A Request of type int takes 3 and 3.0, not 3.5."""
+    model = dataclasses.replace(MODEL, inputs=[demo().views["zones"], Request("distance", int)])
+    inputs = ModelInputs(model, {})
+    assert [inputs.row(served([0.0] * 10), GIVEN | {"distance": value})[-1] for value in (3, 3.0)] == [3.0, 3.0]
+    with pytest.raises(BadRequest, match="whole number"):
+        inputs.row(served([0.0] * 10), GIVEN | {"distance": 3.5})
+
+
+def test_keys_of_entities() -> None:
+    """One key per view, in the views' order; null is no entity; what is missing or of a wrong type is named, with the mend."""
+    assert INPUTS.keys(GIVEN) == [b"a", b"1"]
+    assert INPUTS.keys(GIVEN | {"zone": None}) == [None, b"1"]
+    wrong: Any
+    for wrong in (1.5, True, [], {}, 1 << 63):
+        with pytest.raises(BadRequest, match=r"entities\.driver_id"):
+            INPUTS.keys(GIVEN | {"driver_id": wrong})
+    with pytest.raises(BadRequest, match=r"entities\.zone is missing; model big_tip needs zone, driver_id, distance, payment, member"):
+        INPUTS.keys({})
+
+
+@given(st.lists(st.floats(width=32, allow_infinity=False), min_size=1))
+def test_logged_inputs_are_the_same_vector(values: list[float]) -> None:
+    """What is written to the log (null for NaN) gives back the same bits."""
+    vector = vector_of(values)
+    logged = [None if math.isnan(value) else value for value in vector.tolist()]
+    assert np.array_equal(vector_of(logged), vector, equal_nan=True)
