@@ -11,7 +11,7 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer
 
 from tidemill.declarations.project import Project
-from tidemill.kafka.client import consumer
+from tidemill.kafka.client import GATHERING, consumer
 from tidemill.records import AlertRecord, ResultRecord, decoder
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import alerts_topic, results_topic
@@ -32,7 +32,7 @@ class Watcher:
         self.results = 0
 
     async def __aenter__(self) -> Self:
-        self._consumer: AIOKafkaConsumer = consumer(self._settings, *self._topics, auto_offset_reset="earliest")
+        self._consumer: AIOKafkaConsumer = consumer(self._settings, *self._topics, auto_offset_reset="earliest", **GATHERING)
         await self._consumer.start()
         self._task = asyncio.create_task(self._watch())
         return self

@@ -21,7 +21,7 @@ from tidemill.declarations.project import Project
 from tidemill.durations import parse_ms
 from tidemill.errors import ArtifactError
 from tidemill.kafka.admin import admin
-from tidemill.kafka.client import KAFKA_SECONDS, started_consumer, started_producer
+from tidemill.kafka.client import GATHERING, KAFKA_SECONDS, started_consumer, started_producer
 from tidemill.kafka.topics import ensure_topics
 from tidemill.models.artifact import Manifest, stored_artifact
 from tidemill.records import DECODE_ERRORS, AlertKind, PredictionRecord, ResultRecord, decoder
@@ -74,7 +74,7 @@ class Detector:
         self.pulse.beat()
         await ensure_topics(self._kafka, {t: topic_specs(self._project)[t] for t in (*self._topics, self._alerts)})
         async with (
-            started_consumer(self._kafka, group=self._group, auto_offset_reset="earliest") as reader,
+            started_consumer(self._kafka, group=self._group, auto_offset_reset="earliest", **GATHERING) as reader,
             started_producer(self._kafka) as writer,
         ):
             await self._follow(reader, writer)

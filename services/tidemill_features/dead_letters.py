@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 
 from tidemill.errors import KafkaRefused, KafkaUnavailable
 from tidemill.kafka.client import close_producer, kafka_errors, start_producer
-from tidemill.kafka.waves import send_wave
+from tidemill.kafka.waves import Record, send_wave
 from tidemill.records import DeadLetterRecord
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.dead_letter_log import letter_record
@@ -33,10 +33,15 @@ class DeadLetterTopic:
         self._settings = settings
         self._topic = topic
         self._producer: AIOKafkaProducer | None = None
+        self._one_at_a_time = asyncio.Lock()  # as `send_wave` wants it; the partitions of a load are folded side by side
 
     async def send(self, letters: Sequence[DeadLetterRecord]) -> None:
         """Writes the letters and waits for all replicas. Raises KafkaUnavailable after a few seconds, perhaps with some of them written."""
         wave = [letter_record(letter, None if letter.key is None else letter.key.encode()) for letter in letters]
+        async with self._one_at_a_time:
+            await self._send(wave)
+
+    async def _send(self, wave: list[Record]) -> None:
         try:
             with kafka_errors(self._settings):
                 async with asyncio.timeout(ANSWER_SECONDS):
@@ -45,7 +50,7 @@ class DeadLetterTopic:
         except (KafkaRefused, KafkaUnavailable) as error:
             await self._close()
             raise KafkaUnavailable(
-                f"{len(letters)} dead letters cannot be written: {error.message}",
+                f"{len(wave)} dead letters cannot be written: {error.message}",
                 mend="start Kafka, or look at the rights on the dead-letter topic",
             ) from error
 

@@ -156,6 +156,22 @@ def _slices(chain: Chain, records: Sequence[FetchedRecord]) -> Iterator[Slice]:
         yield Slice(chain, start, part)
 
 
+def loads(pieces: Iterator[tuple[TP, Slice]]) -> Iterator[list[tuple[TP, Slice]]]:
+    """Puts slices together as long as they have no more records than one may have: handing over costs as much as folding some fifty records.
+
+    Of one partition a load has at most one slice, since a slice that another one follows is full.
+    """
+    load, count = list[tuple[TP, Slice]](), 0
+    for tp, piece in pieces:
+        if load and count + len(piece.records) > SLICE_RECORDS:
+            yield load
+            load, count = [], 0
+        load.append((tp, piece))
+        count += len(piece.records)
+    if load:
+        yield load
+
+
 def _take_turns(sources: dict[TP, Iterator[Slice]]) -> Iterator[tuple[TP, Slice]]:
     while sources:
         for tp, source in list(sources.items()):

@@ -1,7 +1,8 @@
 """Faust with batched delivery: an agent gets slices of consecutive records, and a store, not Kafka, says where each partition goes on.
 
-Stock Faust spends four tasks on every message. Here its aiokafka transport hands over one carrier message per slice of a partition; the
-rest of Faust (group membership, flow control, streams, agents) is used as it is. What follows from faust-streaming 0.15 and aiokafka 0.14:
+Stock Faust spends four tasks on every message. Here its aiokafka transport hands over one carrier message per load of slices, which
+are handled side by side, so that their commands go to the store together; the rest of Faust (group membership, flow control, streams, agents) is
+used as it is. What follows from faust-streaming 0.15 and aiokafka 0.14:
 
 - What is delivered, and from where, is decided in `delivery`: Faust drops slices during a rebalance, and aiokafka may skip an oversized batch
   or reset a position.
@@ -32,7 +33,7 @@ from tidemill.kafka.client import consumer
 from tidemill.runtime import exits
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
-from tidemill_features.delivery import Delivery, Positions, Slice
+from tidemill_features.delivery import Delivery, Positions, Slice, loads
 
 log = get_logger(__name__)
 
@@ -42,7 +43,7 @@ EXIT_SOFTWARE = 70
 
 
 Handler = Callable[[TP, Slice], Awaitable[None]]
-"""Takes one slice after the other, of all partitions. To go back, it sets `slice.chain.broken`. It must not raise."""
+"""Takes slices: of one partition one after the other, of several side by side. To go back, it sets `slice.chain.broken`. It must not raise."""
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
@@ -76,7 +77,7 @@ class Consumer(driver.Consumer):
         await super().on_partitions_revoked(revoked)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - Faust's signature
-        """Yield what one fetch brought, cut into slices, partitions taking turns."""
+        """Yield what one fetch brought, cut into slices, partitions taking turns; small ones travel together, under the name of the first."""
         if not self.flow_active:
             await self.wait(self.can_resume_flow.wait())
             return
@@ -85,10 +86,10 @@ class Consumer(driver.Consumer):
             await self.sleep(PAUSE_SECONDS)
             return
         generation = self.app.consumer_generation_id
-        for tp, piece in pieces:
+        for load in loads(pieces):
             if not self.flow_active or self.should_stop or generation != self.app.consumer_generation_id:
                 return
-            yield tp, _carrier(tp, piece, generation)
+            yield load[0][0], _carrier(load, generation)
 
     async def held(self, partitions: Collection[TP]) -> dict[TP, range]:
         """See `delivery.Log`."""
@@ -140,11 +141,11 @@ class Transport(driver.Transport):
         self.positions = positions
 
 
-def _carrier(tp: TP, piece: Any, generation: int) -> ConsumerMessage:
-    """The message that takes a slice through Faust; its offset is the slice's last."""
-    last = piece.records[-1]
+def _carrier(load: Any, generation: int) -> ConsumerMessage:
+    """The message that takes slices through Faust; its offset is the last of the first slice."""
+    tp, last = load[0][0], load[0][1].records[-1]
     return ConsumerMessage(
-        tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, [], None, piece, None, 0, 0, tp,
+        tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, [], None, load, None, 0, 0, tp,
         generation_id=generation,
     )  # fmt: skip
 
@@ -171,7 +172,7 @@ def batched_app(group: str, settings: KafkaSettings, topics: Sequence[str], posi
         broker=f"kafka://{settings.bootstrap_servers.split(',')[0]}",
         loop=asyncio.get_running_loop(),
         stream_wait_empty=False,    # a handler that retries would hold up the whole group's rebalance
-        stream_buffer_maxsize=2,    # messages, each of which is a slice
+        stream_buffer_maxsize=2,    # messages, each of which is a load of slices
         stream_recovery_delay=0.0,
         topic_allow_declare=False,
         topic_disable_leader=True,
@@ -184,13 +185,16 @@ def batched_app(group: str, settings: KafkaSettings, topics: Sequence[str], posi
         consumer = app.consumer
         assert isinstance(consumer, Consumer)
         async for event in stream.noack().events():
-            tp, piece = event.message.tp, event.value
-            try:
-                await handle(tp, piece)
-            except Exception as error:
-                log.exception("a slice could not be handled", exc_info=error)
-                exits.end("failed")
-                os._exit(EXIT_SOFTWARE)  # Faust would go on with the next slice
-            consumer.delivery.handled(tp, piece)
+            await asyncio.gather(*(_handled(consumer, handle, tp, piece) for tp, piece in event.value))
 
     return app
+
+
+async def _handled(consumer: Consumer, handle: Handler, tp: TP, piece: Slice) -> None:
+    try:
+        await handle(tp, piece)
+    except Exception as error:
+        log.exception("a slice could not be handled", exc_info=error)
+        exits.end("failed")
+        os._exit(EXIT_SOFTWARE)  # Faust would go on with the next slice
+    consumer.delivery.handled(tp, piece)

@@ -54,7 +54,7 @@ class Superseded(Exception):
 class Worker:
     """Folds slices of all views of a project. `cache_bytes`: of entities kept in memory, shared evenly by the partitions.
 
-    `refused`: why a partition is not folded, for a person; `held_up`: why the batch in work is not taken.
+    `refused`: why a partition is not folded, for a person; `held_up`: why a batch in work is not taken.
     """
 
     def __init__(self, project: Project, writer: OnlineWriter, cache_bytes: int, dead_letters: DeadLetters) -> None:
@@ -69,8 +69,13 @@ class Worker:
         self._partitions: dict[TP, Partition] = {}
         self._stopped: dict[TP, tuple[bytes | None, TidemillError]] = {}
         self.refused: dict[TP, str] = {}
-        self.held_up: str | None = None
-        self._at_work: TP | None = None
+        self._held_up: dict[Chain, str] = {}
+        self._at_work: set[TP] = set()
+
+    @property
+    def held_up(self) -> str | None:
+        """See the class."""
+        return next(iter(self._held_up.values()), None)
 
     @property
     def topics(self) -> list[str]:
@@ -139,14 +144,14 @@ class Worker:
         known = {tp: self._partitions[tp].stored for tp in partitions}
         found = dict(zip(known, await self._writer.fences([self._place(tp) for tp in known]), strict=True)) if known else {}
         answered = {tp for tp in known if not isinstance(found[tp], SlotUnavailable)}
-        return {tp for tp in answered if found[tp] != known[tp] == self._partitions[tp].stored and tp != self._at_work}
+        return {tp for tp in answered if found[tp] != known[tp] == self._partitions[tp].stored and tp not in self._at_work}
 
     async def handle(self, tp: TP, piece: Slice) -> None:
         """Applies a slice, or breaks its chain."""
         chain, partition = piece.chain, self._partitions[tp]
         if chain.broken:
             return
-        self._at_work = tp
+        self._at_work.add(tp)
         try:
             await self._apply(tp, partition, piece)
         except Superseded:
@@ -165,7 +170,7 @@ class Worker:
             self._metrics[tp.topic].stopped.inc()
             chain.broken = True
         finally:
-            self._at_work = None
+            self._at_work.discard(tp)
 
     async def _apply(self, tp: TP, partition: Partition, piece: Slice) -> None:
         began = perf_counter()
@@ -198,21 +203,19 @@ class Worker:
     async def _insist(self, chain: Chain, ask: Callable[[], Awaitable[T]]) -> T:
         """Asks the store, or Kafka, until it answers. Raises Superseded when the chain was broken meanwhile."""
         pause = FIRST_PAUSE_SECONDS
-        while not chain.broken:
-            try:
-                answer = await ask()
-            except (Unavailable, StoreError) as error:
-                log.warning("a batch is not taken, trying again", reason=error.message, mend=error.mend)
-                self.held_up = str(error)
-                if isinstance(error, SlotUnavailable) and pause > SLOT_PAUSE_SECONDS:
-                    self.held_up = None
-                    raise
-            else:
-                self.held_up = None
-                return answer
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        self.held_up = None
+        try:
+            while not chain.broken:
+                try:
+                    return await ask()
+                except (Unavailable, StoreError) as error:
+                    log.warning("a batch is not taken, trying again", reason=error.message, mend=error.mend)
+                    if isinstance(error, SlotUnavailable) and pause > SLOT_PAUSE_SECONDS:
+                        raise
+                    self._held_up[chain] = str(error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        finally:
+            self._held_up.pop(chain, None)
         raise Superseded
 
 

@@ -20,7 +20,7 @@ from aiokafka import TopicPartition
 
 from tidemill.declarations.project import Project
 from tidemill.errors import UnknownTable
-from tidemill.kafka.client import started_producer
+from tidemill.kafka.client import GATHERING, started_producer
 from tidemill.kafka.dense_reader import DenseReader
 from tidemill.kafka.read_to_end import read_to_end
 from tidemill.kafka.reader import recreated
@@ -127,7 +127,7 @@ class Joiner:
 
     async def _go_on(self, outbox: Outbox, join: Join, progress: Progress) -> None:
         """Joins what comes, and commits and publishes about once a second."""
-        async with DenseReader(self._kafka, progress.positions, {}) as reader:
+        async with DenseReader(self._kafka, progress.positions, {}, **GATHERING) as reader:
             clock = Clock(progress.now)
             results: list[ResultRecord] = []
             committed = time.monotonic()

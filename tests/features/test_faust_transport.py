@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from faust.types import TP
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tidemill.errors import StoreUnavailable
 from tidemill.kafka.client import close_producer, producer
@@ -19,7 +21,7 @@ from tidemill.kafka.topics import committed, ensure_topics
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.local.stack import Stack
 from tidemill.runtime.settings import KafkaSettings
-from tidemill_features.delivery import SLICE_RECORDS, Chain, Held, Slice, _slices, _take_turns
+from tidemill_features.delivery import SLICE_RECORDS, Chain, Held, Slice, _slices, _take_turns, loads
 from tidemill_features.faust_transport import Consumer, batched_app
 
 PARTITIONS = 2
@@ -62,6 +64,19 @@ def test_partitions_take_turns() -> None:
     long, short = Chain(0), Chain(0)
     sources = {TP("t", 0): _slices(long, records(*range(3 * SLICE_RECORDS))), TP("t", 1): _slices(short, records(0, 1))}
     assert [tp.partition for tp, _ in _take_turns(sources)] == [0, 1, 0, 0]
+
+
+@given(st.lists(st.integers(1, 3 * SLICE_RECORDS), max_size=8))
+def test_small_slices_travel_together(lengths: list[int]) -> None:
+    """Every slice is in one load, in order; a load has no more records than a slice may have, one slice of a partition, and could take no more."""
+    chains = [Chain(0) for _ in lengths]
+    sent = list(_take_turns({TP("t", i): _slices(chains[i], records(*range(length))) for i, length in enumerate(lengths)}))
+    made = list(loads(iter(sent)))
+    assert [piece for load in made for piece in load] == sent
+    sizes = [sum(len(piece.records) for _, piece in load) for load in made]
+    assert all(size <= SLICE_RECORDS for size in sizes)
+    assert all(size + len(load[0][1].records) > SLICE_RECORDS for size, load in zip(sizes, made[1:], strict=False))
+    assert all(len({tp for tp, _ in load}) == len(load) for load in made)
 
 
 class Reader:

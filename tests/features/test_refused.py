@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Mapping
+from functools import partial
 
 import pytest
 from faust.types import TP
@@ -12,6 +13,7 @@ from prometheus_client import REGISTRY
 from tests.event_time.world import HOUR_MS, PROJECT, START_MS, WAITING, Row, Shelf
 from tests.features.letters import KeptLetters
 
+from tidemill.errors import StoreUnavailable
 from tidemill.kernel.packed import Patch
 from tidemill.names import LogName
 from tidemill.records import ViewRecord, encode
@@ -113,6 +115,29 @@ def test_a_worker_that_lost_its_partition_stops_insisting() -> None:
     letters.away = 0
     asyncio.run(_handle(store, letters))
     assert (len(letters.kept), store.noted) == (3, [3])
+
+
+def test_what_is_held_up_is_told_as_long_as_it_is() -> None:
+    """Of batches that wait side by side each has its reason; one that goes on says nothing of the others."""
+
+    async def waiting() -> None:
+        worker, _ = await _placed(Watched(KeptLetters()), KeptLetters())
+        away = [True, True]
+
+        async def ask(i: int) -> int:
+            if away[i]:
+                raise StoreUnavailable(f"away {i}")
+            return i
+
+        asked = [asyncio.ensure_future(worker._insist(Chain(0), partial(ask, i))) for i in range(2)]
+        for i, reason in enumerate(("away 0", "away 1")):
+            while worker.held_up is None or reason not in worker.held_up:
+                await asyncio.sleep(0)
+            away[i] = False
+            assert await asked[i] == i
+        assert worker.held_up is None
+
+    asyncio.run(waiting())
 
 
 def test_a_batch_folded_again_sends_the_same_letters() -> None:

@@ -18,7 +18,7 @@ A topic may still be compressed by its broker (`compression.type`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -57,6 +57,13 @@ def kafka_errors(settings: KafkaSettings) -> Iterator[None]:
         yield
     except (KafkaError, TimeoutError) as error:
         raise kafka_away(settings, error) from error
+
+
+GATHERING: Mapping[str, Any] = {"fetch_min_bytes": MAX_BATCH_BYTES, "fetch_max_wait_ms": 500}
+"""Options of a consumer that may be half a second late: the broker answers with much, or with what has come in that time.
+
+By default it answers every record as soon as it comes, which costs the broker and the consumer more than what they do with the record.
+"""
 
 
 def producer(settings: KafkaSettings, **overrides: Any) -> AIOKafkaProducer:

@@ -25,8 +25,10 @@ class DenseReader(Reader):
     records between what was read and what comes next.
     """
 
-    def __init__(self, kafka: KafkaSettings, positions: Mapping[TopicPartition, int], proofs: Mapping[TopicPartition, int]) -> None:
-        super().__init__(kafka, positions)
+    def __init__(
+        self, kafka: KafkaSettings, positions: Mapping[TopicPartition, int], proofs: Mapping[TopicPartition, int], **overrides: Any
+    ) -> None:
+        super().__init__(kafka, positions, **overrides)
         self._proofs = dict(proofs)
 
     def _begin(self, target: TopicPartition, begin: int) -> int:

@@ -18,13 +18,13 @@ class Reader:
 
     `positions`: where to begin; what a topic no longer holds there is passed over. Offsets that are no records (marks of transactions, what they
     took back, what compaction removed) are passed over too: `next` goes past them. Every method raises KafkaUnavailable, and TopicRecreated when
-    a partition ends before what was read. As a context manager it starts and stops itself.
+    a partition ends before what was read. As a context manager it starts and stops itself. `overrides`: options of the consumer.
     """
 
-    def __init__(self, kafka: KafkaSettings, positions: Mapping[TopicPartition, int]) -> None:
+    def __init__(self, kafka: KafkaSettings, positions: Mapping[TopicPartition, int], **overrides: Any) -> None:
         self.next: dict[TopicPartition, int] = dict(positions)
         self._kafka = kafka
-        self._consumer = consumer(kafka)
+        self._consumer = consumer(kafka, **overrides)
 
     async def start(self) -> dict[TopicPartition, int]:
         """Connects and places itself; returns the end of each partition."""

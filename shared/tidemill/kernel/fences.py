@@ -58,11 +58,23 @@ class FencePosition(msgspec.Struct, frozen=True):
     next: Natural
 
 
+class FenceSources(msgspec.Struct, frozen=True):
+    """Just the sources: what of the application's topic is applied."""
+
+    sources: dict[Natural, Natural] = {}
+
+
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Fence)
 _POSITION = msgspec.json.Decoder(FencePosition)
+_SOURCES = msgspec.json.Decoder(FenceSources)
 
 
 def position(data: bytes | None) -> int:
     """The next offset of an encoded fence; 0 where the store has none."""
     return 0 if data is None else _POSITION.decode(data).next
+
+
+def sources(data: bytes | None) -> dict[int, int]:
+    """The sources of an encoded fence; none where the store has no fence."""
+    return {} if data is None else _SOURCES.decode(data).sources

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 from pydantic import Field
 
+from tidemill.kafka.client import GATHERING
 from tidemill.kafka.dense_reader import DenseReader
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable
@@ -72,7 +73,7 @@ class Mirror:
     async def _follow(self) -> None:
         proofs = await asyncio.to_thread(self._read_positions)
         self.pulse.beat()
-        reader = DenseReader(self._kafka, self._targets(self.positions), self._targets(proofs))
+        reader = DenseReader(self._kafka, self._targets(self.positions), self._targets(proofs), **GATHERING)
         try:
             self._note_ends(await reader.start())
             self.pulse.beat()

@@ -1,7 +1,7 @@
 """Playing a recording back through the running system, honest about time however fast it runs.
 
 The recording is cut into steps of event time. At each step the events that became known in it are published; a barrier waits until the
-fences have passed all of them; only then are the predictions due at that moment asked for, and the next step published only after their
+fences have passed all of them (they name the last event seen of each source); only then are the predictions due at that moment asked for, and the next step published only after their
 answers. So a request made at time t is answered when every event known up to t has been applied, and none after t.
 """
 
@@ -32,6 +32,7 @@ from tidemill.kafka.client import started_consumer, started_producer
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.kernel.fences import position
 from tidemill.online.keys import fence_key
+from tidemill.operations.expected import Expectations, Expected, Placed, lacking
 from tidemill.redis.client import redis_client
 from tidemill.redis.protocol import RedisClient
 from tidemill.runtime.settings import KafkaSettings
@@ -39,6 +40,7 @@ from tidemill.streams.topics import ingestion_group, outcomes_topic, requests_to
 from tidemill.timestamps import parse_time_ms
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.004  # polled for nothing, the services wait for the processor
+_PATIENCE_SECONDS = 0.1  # for the fences alone; beyond it the positions of Kafka are asked for, which also tell what is behind
 _MOST_INSTANCES = 200
 Moment = tuple[int, str, dict[str, Any]]
 
@@ -103,10 +105,17 @@ class Playback:
             for view in project.views.values()
             for p in range(view.partitions)
         }
+        self._expectations = Expectations(project)
 
     async def publish(self, moments: Iterable[Moment]) -> dict[TopicPartition, int]:
         """Publishes events as an application would, each with its time of becoming known; returns the next offset of each partition written."""
+        positions, _ = await self._publish(moments)
+        return positions
+
+    async def _publish(self, moments: Iterable[Moment]) -> tuple[dict[TopicPartition, int], list[Placed] | None]:
+        """As `publish`; also where each event lies, unless somebody else wrote to the same partition meanwhile."""
         wave: dict[tuple[str, int], list[Record]] = defaultdict(list)
+        sent: dict[tuple[str, int], list[tuple[str, dict[str, Any]]]] = defaultdict(list)
         for known_ms, name, data in moments:
             event = self.project.events.get(name)
             if event is None:
@@ -117,8 +126,35 @@ class Playback:
             value = msgspec.json.encode(data)
             partition = zlib.crc32(value) % event.partitions
             wave[event.topic, partition].append((None, value, [("ce_type", name.encode()), ("ce_recordedtime", b"%d" % known_ms)]))
+            sent[event.topic, partition].append((name, data))
         offsets = await send_wave(self._producer, wave)
-        return {TopicPartition(*target): last + 1 for target, (_, last) in offsets.items()}
+        positions = {TopicPartition(*target): last + 1 for target, (_, last) in offsets.items()}
+        if any(last - first + 1 != len(sent[target]) for target, (first, last) in offsets.items()):
+            return positions, None
+        first_of = {target: first for target, (first, _) in offsets.items()}
+        return positions, [
+            (name, target[1], first_of[target] + i, data) for target, events in sent.items() for i, (name, data) in enumerate(events)
+        ]
+
+    async def barrier(self, moments: Iterable[Moment]) -> None:
+        """Publishes events and returns once all of them are applied. Raises TidemillError naming what is behind."""
+        positions, placed = await self._publish(moments)
+        if placed is None or not await self._seen(placed):
+            await self.routed(positions)
+            await self.applied()
+
+    async def _seen(self, placed: list[Placed]) -> bool:
+        """Whether the fences tell soon that these events are applied; of one that was refused they will not."""
+        try:
+            waiting: Expected = self._expectations.of(placed)
+        except TypeError:
+            return False
+        deadline, pause = time.monotonic() + _PATIENCE_SECONDS, _FIRST_PAUSE_SECONDS
+        while waiting and time.monotonic() < deadline:
+            await asyncio.sleep(pause)
+            waiting = lacking(waiting, await self._link.mget(list(waiting)))
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        return not waiting
 
     async def routed(self, positions: dict[TopicPartition, int], timeout_seconds: float = 60) -> None:
         """Waits until ingestion has routed everything below the positions. Raises TidemillError naming what is behind."""
@@ -199,8 +235,7 @@ class Playback:
                     agenda.announce(name, data)
                 published = time.monotonic()
                 if moments:
-                    await self.routed(await self.publish(moments))
-                    await self.applied()
+                    await self.barrier(moments)
                 barrier_seconds = time.monotonic() - published
                 yield Step(step_end, len(moments), await _ask(http, list(agenda.due(step_end)), step_end), barrier_seconds)
 

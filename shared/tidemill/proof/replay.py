@@ -97,7 +97,7 @@ class Replayer:
         self._inputs = ModelInputs(project.models[model], artifact.manifest.categories)
 
     def run(self, predictions: Sequence[PredictionRecord]) -> list[Replayed]:
-        """One sweep over each partition of each view answers for all predictions."""
+        """One sweep over each partition of each view, over the records of the entities that were asked for, answers for all predictions."""
         by_entity = [prediction for prediction in predictions if prediction.entities]
         shown: list[list[Reading | None]] = [[] for _ in by_entity]  # one of each view; a model may have no view
         for place, (view, _) in enumerate(self._inputs.views):
