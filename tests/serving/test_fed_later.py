@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ from tidemill.local.stack import Stack
 from tidemill.offline.history import PartitionLog, Question, answer
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore
+from tidemill.operations.rebuild import Rebuild
+from tidemill.proof.audit import audit
+from tidemill.redis.link import RedisLink
+from tidemill.runtime.settings import KafkaSettings
 
 pytestmark = pytest.mark.integration
 
@@ -106,6 +111,8 @@ def test_a_view_is_added(town: Town) -> None:
     assert [new[name] for name in FEATURES[:2]] == [old[name] for name in FEATURES[:2]]
     assert [new[name][1] for name in FEATURES[2:]] == ["INVALID"] * 2
     _rows_say_the_same(town, new, at)
+    assert asyncio.run(_rebuilt_and_audited(town)) == 0
+    until(lambda: town.served("new", at) == new, lambda: f"{town.served('new', at)}, not {new}")
 
 
 def _count(town: Town, at_ms: int) -> int:
@@ -129,3 +136,13 @@ def _rows_say_the_same(town: Town, served: dict[str, tuple[Any, str]], at_ms: in
     assert [value for value, whole in zip(reading.values, reading.complete, strict=True) if whole] == [
         served[feature.name][0] for feature in view.served if served[feature.name][1] == "PRESENT"
     ]
+
+
+async def _rebuilt_and_audited(town: Town) -> int:
+    """The new view made anew from its rows; how many values then differ from the rows."""
+    project, store = load_project(town.folder), OfflineStore(town.stack.offline)
+    async with RedisLink(town.stack.redis_url, timeout_seconds=10) as link:
+        await Rebuild(project, project.views["new"], store, link, KafkaSettings(bootstrap_servers=town.stack.kafka)).run(range(2))
+        report = await audit(project, store, link)
+    assert report.checked > 10
+    return report.mismatched
