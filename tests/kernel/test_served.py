@@ -7,8 +7,8 @@ import math
 from tidemill import Event, FeatureView, count, mean, sum
 from tidemill.kernel.fold import PartitionFold, entry_decoder
 from tidemill.kernel.packed import EntityState
-from tidemill.kernel.served import serve
-from tidemill.kernel.view import ViewKernel
+from tidemill.kernel.served import serve, withheld
+from tidemill.kernel.view import Reading, ViewKernel
 from tidemill.records import ViewRecord, encode
 
 EVENT = Event("e", {"who": str, "at": int, "x": float | None}, time="at")
@@ -44,3 +44,36 @@ def test_a_sum_beyond_a_double() -> None:
     assert (values[0], statuses[0]) == (2.0, "PRESENT")
     assert [math.isnan(value) for value in values[1:]] == [True, True]
     assert statuses[1:] == ["NULL_VALUE"] * 2
+
+
+def test_an_entity_that_nobody_knows() -> None:
+    """Every feature says so and has no value, whatever the moment."""
+    for reading in (None, Reading([1.0] * 3, None, [True] * 3)):  # unknown, or without an event
+        values, statuses, newest_ms = serve(VIEW, reading, 100)
+        assert (statuses, newest_ms) == (["NOT_FOUND"] * 3, None)
+        assert all(map(math.isnan, values))
+        assert len(values) == 3
+
+
+def test_a_partition_that_is_being_rebuilt() -> None:
+    """Every feature of the view is withheld."""
+    values, statuses, newest_ms = withheld(VIEW)
+    assert (len(values), statuses, newest_ms) == (3, ["INVALID"] * 3, None)
+    assert all(map(math.isnan, values))
+
+
+def test_values_past_their_time() -> None:
+    """With a ttl a value is served to the last millisecond of it; then it is expired, and its newest event still told."""
+    short = FeatureView("v", EVENT, "who", [count(), sum("x"), mean("x")], windows=["1h"], ttl="1h")
+    fresh = serve(short, Reading([1.0, 2.0, 3.0], 500, [True] * 3), 500 + 3_600_000)
+    assert (fresh.values, fresh.statuses, fresh.newest_ms) == ([1.0, 2.0, 3.0], ["PRESENT"] * 3, 500)
+    values, statuses, newest_ms = serve(short, Reading([1.0, 2.0, 3.0], 500, [True] * 3), 501 + 3_600_000)
+    assert (len(values), statuses, newest_ms) == (3, ["OUTSIDE_MAX_AGE"] * 3, 500)
+    assert all(map(math.isnan, values))
+
+
+def test_a_window_that_is_not_whole() -> None:
+    """The feature whose window cannot be told is invalid; its neighbours stay."""
+    values, statuses, _ = serve(VIEW, Reading([1.0, 2.0, 3.0], 500, [True, False, True]), 600)
+    assert statuses == ["PRESENT", "INVALID", "PRESENT"]
+    assert (values[0], math.isnan(values[1]), values[2]) == (1.0, True, 3.0)
