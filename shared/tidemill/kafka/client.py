@@ -44,10 +44,10 @@ KAFKA_SECONDS = 15.0
 
 def kafka_away(settings: KafkaSettings, error: Exception) -> KafkaUnavailable:
     """What Kafka's client raised, as an error of ours."""
-    return KafkaUnavailable(
-        f"Kafka at {settings.bootstrap_servers}: {type(error).__name__} {error}".rstrip(),
-        mend="start it, or correct KAFKA_BOOTSTRAP_SERVERS",
-    )
+    reason = (
+        str(error) if isinstance(error, KafkaError) else f"{type(error).__name__} {error}".rstrip()
+    )  # a KafkaError names its kind itself
+    return KafkaUnavailable(f"Kafka at {settings.bootstrap_servers}: {reason}", mend="start it, or correct KAFKA_BOOTSTRAP_SERVERS")
 
 
 @contextmanager
