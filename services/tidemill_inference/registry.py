@@ -83,10 +83,10 @@ class Registry:
             raise UnknownModel(name, list(self._project.models))
         if not self._read_whole:
             raise Unavailable("deployments are still being read", mend="retry; see /health/ready")
-        if name not in self._lineups:
+        reasons = [f"version {version} cannot be loaded: {reason}" for failed, version, reason in self.failures if failed == name]
+        if not reasons:
             raise NotDeployed(name)
-        reasons = [f"version {version} cannot be loaded: {reason}" for version, reason in self._lineups[name].failures.items()]
-        raise Unavailable(f"model {name!r} {'; '.join(reasons) or 'is being loaded'}")
+        raise Unavailable(f"model {name!r} {'; '.join(reasons)}")
 
     async def run(self) -> None:
         """Follow the deployments, for ever. While Kafka is away the loaded models go on serving."""

@@ -141,6 +141,19 @@ async def test_the_limit_what_nobody_remembers_is_answered_anew(
     assert [record.output for record in (await service.logged())["a"]] == [first["probability"], again["probability"]]
 
 
+async def test_the_newest_are_remembered(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When memory is short the oldest make way: of ten ids that Redis lost, the last has its first answer and the first has not."""
+    monkeypatch.setattr(module, "REMEMBERED_BYTES", 3_000)
+    async with running(service):
+        await service.serving("big_tip", "v1")
+        first = {i: (await service.predict(ASK | {"id": f"n{i}", "features": False})).json() for i in range(10)}
+        service.store.client.delete(*(f"{service.project.name}.answer:n{i}" for i in first))
+        more_trips(service)
+        again = {i: (await service.predict(ASK | {"id": f"n{i}", "features": False})).json() for i in (9, 0)}
+    assert again[9] == first[9]
+    assert again[0]["probability"] != first[0]["probability"]
+
+
 @asynccontextmanager
 async def crashing(service: Service, folder: Path, point: str) -> AsyncIterator[httpx.AsyncClient]:
     """A second inference, as a process of its own on the same servers, project and models, which a request kills at the point."""
