@@ -94,7 +94,7 @@ class ViewKernel:
         for feature in view.served:
             by_grid.setdefault(feature.window.grid, []).append(feature)
         grids = sorted(by_grid, key=lambda grid: grid.written_ms)
-        self._waits = view.ahead_ms is not None
+        self._waits, self._ids_bytes = view.ahead_ms is not None, ID_BYTES * view.dedupe
         self.resolutions = [
             _Resolution(grid, by_grid[grid], view, [_ANY_TIME] if self._waits and not i else []) for i, grid in enumerate(grids)
         ]
@@ -104,7 +104,8 @@ class ViewKernel:
         self.packing = SidePacking(view.name, lengths, sides, self._waits) if any(sides) else Packing(view.name, lengths, self._waits)
         tiles = [Open(res.layout, self.packing.first(r), self.packing.first_side(r)) for r, res in enumerate(self.resolutions)]
         self._folds = [
-            (r, res.grid.tile_ms, res.grid.origin_ms, compile_fold([tiles[r]], view.columns)) for r, res in enumerate(self.resolutions)
+            (r, res.grid.tile_ms, res.grid.origin_ms, res.layout.empty, compile_fold([tiles[r]], view.columns))
+            for r, res in enumerate(self.resolutions)
         ]
         self._fold_open = compile_fold(tiles, view.columns)
         self._share(_shared_grid(grids))
@@ -155,11 +156,12 @@ class ViewKernel:
         newest = head[NEWEST]
         if time_ms < newest - self.horizon_ms:
             return Applied.LATE
-        if event_id is not None and self.view.dedupe:
+        ids_bytes = self._ids_bytes
+        if event_id is not None and ids_bytes:
             digest, ids = hashlib.blake2b(event_id.encode(), digest_size=ID_BYTES).digest(), state.ids
             if _holds(ids, digest):
                 return Applied.DUPLICATE
-            state.ids = (ids if len(ids) < ID_BYTES * self.view.dedupe else ids[ID_BYTES:]) + digest
+            state.ids = (ids if len(ids) < ids_bytes else ids[ID_BYTES:]) + digest
         shared_ms = self._shared_ms
         if time_ms // shared_ms == newest // shared_ms:  # every open tile is that of this event
             self._fold_open(head, time_ms, values)
@@ -172,7 +174,7 @@ class ViewKernel:
 
     def _fold_tiles(self, state: EntityState, newest: int, time_ms: int, values: object) -> None:
         """Folds an event whose tiles are not all open, those of the event at `newest`: newer ones are opened, older ones corrected."""
-        for r, tile_ms, origin_ms, fold in self._folds:
+        for r, tile_ms, origin_ms, empty, fold in self._folds:
             index, last = (time_ms - origin_ms) // tile_ms, (newest - origin_ms) // tile_ms
             if index < last:
                 self._fold_late(state, r, last, index, time_ms, values)
@@ -180,7 +182,7 @@ class ViewKernel:
             if index > last:
                 if self._waits and not r and newest != NEVER:
                     self._let_pass(state, index)
-                self.packing.open(state, r, last, index, self.resolutions[r].layout.empty)
+                self.packing.open(state, r, last, index, empty)
             fold(state.head, time_ms, values)
 
     def _fold_late(self, state: EntityState, r: int, last: int, index: int, time_ms: int, values: object) -> None:
