@@ -13,7 +13,7 @@ from tidemill.kafka.client import close_producer, kafka_errors, start_producer
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.records import DeadLetterRecord
 from tidemill.runtime.settings import KafkaSettings
-from tidemill.streams.dead_letter_log import letter_record
+from tidemill.streams.dead_letters import letter_record
 
 ANSWER_SECONDS = 5.0
 
@@ -41,7 +41,7 @@ class DeadLetterTopic:
         async with self._one_at_a_time:
             await self._send(wave)
 
-    async def _send(self, wave: list[Record]) -> None:
+    async def _send(self, wave: Sequence[Record]) -> None:
         try:
             with kafka_errors(self._settings):
                 async with asyncio.timeout(ANSWER_SECONDS):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
-from types import ModuleType
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,9 +12,8 @@ from tests.infra.files import IMAGES, NAMES, ROOT, compose, container, dockerfil
 
 from tidemill.local import kafka, valkey
 from tidemill.local.services import SERVICES
-from tidemill.runtime import settings as shared_settings
 from tidemill.runtime.asgi import OpsApp
-from tidemill.runtime.settings import HttpSettings, KafkaSettings, RedisSettings
+from tidemill.runtime.settings import HttpSettings, KafkaSettings, RedisSettings, SettingsGroup
 
 SERVERS = {"kafka", "valkey", "prometheus", "grafana"}
 
@@ -34,26 +32,25 @@ def test_an_image_is_built_from_its_package(name: str) -> None:
     assert (ROOT / "services" / f"tidemill_{name}" / "__main__.py").is_file()
 
 
-def settings_of(name: str) -> list[type[shared_settings.Settings]]:
-    """The settings classes a service loads, as its source says."""
-    folder = ROOT / "services" / f"tidemill_{name}"
-    text = "\n".join(path.read_text() for path in folder.glob("*.py"))
-    own: list[ModuleType] = [importlib.import_module(f"tidemill_{name}.settings"), shared_settings]
-    words = sorted(set(re.findall(r"\b(\w+Settings)\.load\(\)", text)))
-    return [next(getattr(module, word) for module in own if hasattr(module, word)) for word in words]
+def settings_of(name: str) -> type[SettingsGroup]:
+    """The settings of a service: the one group that its module defines."""
+    module = importlib.import_module(f"tidemill_{name}.settings")
+    (group,) = [
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type) and kind.__module__ == module.__name__ and issubclass(kind, SettingsGroup)
+    ]
+    return group
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_environment_satisfies_the_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every settings class a service loads can be loaded from the environment that compose gives it, and from nothing else."""
+    """The settings of a service can be loaded from the environment that compose gives it, and from nothing else."""
     for variable in {**dict.fromkeys(("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL")), **container(name)["environment"]}:
         monkeypatch.delenv(variable, raising=False)
     for variable, value in container(name)["environment"].items():
         monkeypatch.setenv(variable, value)
-    classes = settings_of(name)
-    assert classes
-    for kind in classes:
-        kind.load()
+    settings_of(name).load()
     kafka_host, _, port = KafkaSettings.load().bootstrap_servers.partition(":")
     assert f"PLAINTEXT://{kafka_host}:{port}" == container(kafka_host)["environment"]["KAFKA_ADVERTISED_LISTENERS"]
     assert urlsplit(RedisSettings.load().url).hostname == "valkey"

@@ -49,7 +49,7 @@ def test_a_sum_beyond_a_double() -> None:
 def test_an_entity_that_nobody_knows() -> None:
     """Every feature says so and has no value, whatever the moment."""
     for reading in (None, Reading([1.0] * 3, None, [True] * 3)):  # unknown, or without an event
-        values, statuses, newest_ms = serve(VIEW, reading, 100)
+        values, statuses, newest_ms, _ = serve(VIEW, reading, 100)
         assert (statuses, newest_ms) == (["NOT_FOUND"] * 3, None)
         assert all(map(math.isnan, values))
         assert len(values) == 3
@@ -57,7 +57,7 @@ def test_an_entity_that_nobody_knows() -> None:
 
 def test_a_partition_that_is_being_rebuilt() -> None:
     """Every feature of the view is withheld."""
-    values, statuses, newest_ms = withheld(VIEW)
+    values, statuses, newest_ms, _ = withheld(VIEW)
     assert (len(values), statuses, newest_ms) == (3, ["INVALID"] * 3, None)
     assert all(map(math.isnan, values))
 
@@ -67,13 +67,13 @@ def test_values_past_their_time() -> None:
     short = FeatureView("v", EVENT, "who", [count(), sum("x"), mean("x")], windows=["1h"], ttl="1h")
     fresh = serve(short, Reading([1.0, 2.0, 3.0], 500, [True] * 3), 500 + 3_600_000)
     assert (fresh.values, fresh.statuses, fresh.newest_ms) == ([1.0, 2.0, 3.0], ["PRESENT"] * 3, 500)
-    values, statuses, newest_ms = serve(short, Reading([1.0, 2.0, 3.0], 500, [True] * 3), 501 + 3_600_000)
+    values, statuses, newest_ms, _ = serve(short, Reading([1.0, 2.0, 3.0], 500, [True] * 3), 501 + 3_600_000)
     assert (len(values), statuses, newest_ms) == (3, ["OUTSIDE_MAX_AGE"] * 3, 500)
     assert all(map(math.isnan, values))
 
 
 def test_a_window_that_is_not_whole() -> None:
     """The feature whose window cannot be told is invalid; its neighbours stay."""
-    values, statuses, _ = serve(VIEW, Reading([1.0, 2.0, 3.0], 500, [True, False, True]), 600)
+    values, statuses, *_ = serve(VIEW, Reading([1.0, 2.0, 3.0], 500, [True, False, True]), 600)
     assert statuses == ["PRESENT", "INVALID", "PRESENT"]
     assert (values[0], math.isnan(values[1]), values[2]) == (1.0, True, 3.0)

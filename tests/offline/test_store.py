@@ -222,5 +222,5 @@ def test_predictions_give_each_once(tmp_path: Path) -> None:
         log.append(table.rows(partition, numbered(pairs)), {(table.topic, partition): (0, len(pairs))})
     once = store.predictions()
     assert [(row["id"], row["output"]) for row in once.to_pylist()] == [("a", 3.0), ("b", 1.0), ("c", 2.0)]
-    assert store.predictions(["output"], pc.field("id") == "b").to_pylist() == [{"output": 1.0}]
+    assert store.predictions(["output"], ["b"]).to_pylist() == [{"output": 1.0}]
     assert len(store.scan("predictions")) == 6

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from tests.demo_state import HOUR_MS, NOW_MS, demo, saved, trained, trip
 from tests.proof.world import World
@@ -128,9 +127,9 @@ class Counting(OfflineStore):
 
     given: ClassVar[list[tuple[int, Sequence[str] | None]]] = []
 
-    def predictions(self, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
+    def predictions(self, columns: Sequence[str] | None = None, ids: Collection[str] | None = None) -> pa.Table:
         """As ever."""
-        table = super().predictions(columns, filters)
+        table = super().predictions(columns, ids)
         self.given.append((len(table), columns))
         return table
 

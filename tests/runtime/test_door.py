@@ -64,10 +64,19 @@ def built(name: str) -> Service:
     return service
 
 
+def routes_of(router: Any) -> Iterator[Any]:
+    """Every route of a router, those of the routers it includes among them."""
+    for route in getattr(router, "routes", ()):
+        if included := getattr(route, "original_router", None):
+            yield from routes_of(included)
+        else:
+            yield route
+
+
 def requests(app: Any) -> Iterator[tuple[str, str]]:
     """Method and path of every route an application has, and of one that it has not."""
     yield from (("GET", path) for path in (*OpsApp.PATHS, "/positions", "/nowhere"))
-    for route in getattr(app, "routes", ()):
+    for route in routes_of(app):
         path = re.sub(r"{\w+(:\w+)?}", "x", route.path)
         yield from ((method, path) for method in route.methods or ("GET",))
 

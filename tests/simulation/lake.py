@@ -191,7 +191,7 @@ class Spec(NamedTuple):
 class SimConsumer:
     """As much of an AIOKafkaConsumer as `DenseReader` uses."""
 
-    def __init__(self, process: MirrorProcess) -> None:
+    def __init__(self, process: MirrorProcess, **_how_it_fetches: object) -> None:
         self._process = process
         self._client = Client(process, process.broker)
         self._assigned: list[TP] = []

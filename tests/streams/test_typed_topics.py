@@ -16,8 +16,8 @@ from tidemill.limits import KEY_BYTES
 from tidemill.records import AlertRecord, DeploymentRecord, encode
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.alerts import _with_source, append_alert, read_alerts
-from tidemill.streams.dead_letter_log import letter_record, read_dead_letters
-from tidemill.streams.dead_letters import dead_letter
+from tidemill.streams.dead_letter_log import read_dead_letters
+from tidemill.streams.dead_letters import dead_letter, letter_record
 from tidemill.streams.deployments import Deployments, append_deployment
 from tidemill.streams.topics import alerts_topic, dead_letters_topic, deployments_topic
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.declarations import FeatureView
-from tidemill.offline.history import PartitionLog, resent
+from tidemill.offline.history import PartitionLog, resent, told_since
 from tidemill.offline.store import Snapshot
 
 
@@ -34,7 +34,7 @@ def asked_log(
     places = snapshot.scan(["offset", "source_partition", "source_offset"], where & pc.field("time").is_valid())
     twice = resent(places["source_partition"].to_numpy(), places["source_offset"].to_numpy())
     again = places["offset"].to_numpy()[twice]
-    keys = pa.array(sorted({entity.decode() for entity in entities}), pa.string())
-    rows = snapshot.scan(filters=where & pc.field("key").isin(keys))
+    rows = snapshot.scan(filters=where, among=("key", {entity.decode() for entity in entities}))
     rows = rows.filter(pa.array(~np.isin(rows["offset"].to_numpy(), again)))
-    return PartitionLog(view, rows)
+    untimed = snapshot.scan(["key", "time"], where & pc.field("time").is_null())  # among them the one that says since when the view is fed
+    return PartitionLog(view, rows, told_since(untimed))

@@ -14,7 +14,7 @@ Below the root: `views/<view>.p<partitions>`, `requests`, `outcomes`, `predictio
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, reduce
 from operator import or_
 from typing import NoReturn, Self
@@ -76,17 +76,20 @@ class OfflineStore:
         """`snapshot(name).scan(columns, filters)`."""
         return self.snapshot(name).scan(columns, filters)
 
-    def predictions(self, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
-        """Predictions, each once: of several records with one id the first counts (lowest partition, then offset).
+    def predictions(self, columns: Sequence[str] | None = None, ids: Collection[str] | None = None) -> pa.Table:
+        """Predictions (`ids`: these alone), each once: of several records with one id the first counts (lowest partition, then offset).
 
         A client that repeats a request with the same id adds a record to the log, not a prediction.
         """
         wanted = None if columns is None else list(dict.fromkeys(["id", *columns]))
-        readable = pc.field("time").is_valid()
-        table = self.snapshot("predictions").scan(wanted, readable if filters is None else readable & filters)
-        ids = pa.table({"id": table["id"], "row": np.arange(len(table))})
-        first = ids.group_by("id").aggregate([("row", "min")])["row_min"].to_numpy()
+        among = None if ids is None else ("id", ids)
+        table = self.snapshot("predictions").scan(wanted, pc.field("time").is_valid(), among=among)
+        places = pa.table({"id": table["id"], "row": np.arange(len(table))})
+        first = places.group_by("id").aggregate([("row", "min")])["row_min"].to_numpy()
         return table.take(np.sort(first)).select(columns or table.column_names)
+
+
+Among = tuple[str, Collection[str]]
 
 
 class _About(msgspec.Struct, frozen=True):
@@ -142,16 +145,25 @@ class Snapshot:
         rows = self.scan(["partition", "proof"], reduce(or_, last))
         return dict(zip(rows["partition"].to_pylist(), rows["proof"].to_pylist(), strict=True))
 
-    def scan(self, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
+    def scan(self, columns: Sequence[str] | None = None, filters: pc.Expression | None = None, *, among: Among | None = None) -> pa.Table:
         """Rows in order of (partition, offset), or of `seq` for results. Files that the filter excludes by their bounds are not read.
 
-        `columns` None: all. Raises OfflineUnavailable when data files are missing or damaged.
+        `columns` None: all; `among`: a text column and the values it may have, by which rows are picked batch by batch. Raises
+        OfflineUnavailable when data files are missing or damaged.
         """
         try:
             dataset = self._table.to_pyarrow_dataset()
             order = ["partition", "offset"] if "offset" in dataset.schema.names else ["seq"]
             wanted = list(columns if columns is not None else dataset.schema.names)
-            table = dataset.to_table(columns=list(dict.fromkeys([*wanted, *order])), filter=filters)
+            column, values = among or ("", ())
+            read = list(dict.fromkeys([*wanted, *order, *([column] if among else [])]))
+            if among is None:
+                table = dataset.to_table(columns=read, filter=filters)
+            else:  # not as a filter of the dataset: the bounds of files that delta-rs rewrote are of a text type that pyarrow cannot compare
+                allowed = pa.array(sorted(values), pa.string())
+                batches = dataset.scanner(columns=read, filter=filters).to_batches()
+                picked = [batch.filter(pc.is_in(batch[column], value_set=allowed)) for batch in batches]
+                table = pa.Table.from_batches(picked, pa.schema([dataset.schema.field(name) for name in read]))
         except (DeltaError, OSError, pa.ArrowException) as error:
             raise OfflineUnavailable(
                 f"cannot read table {self.name!r} at version {self.version}: {error}",

@@ -116,8 +116,8 @@ class PartitionBook:
 
     def entries(self, snapshot: Snapshot, entities: Collection[str], end: int) -> list[LogEntry]:
         """The rows of entities below `end`, those sent twice included. Only these rows are read whole."""
-        keys = pc.field("key").isin(pa.array(list(entities), pa.string()))
-        return list(PartitionLog(self._view, snapshot.scan(filters=between(self._partition, 0, end) & keys)).entries())
+        rows = snapshot.scan(filters=between(self._partition, 0, end), among=("key", entities))
+        return list(PartitionLog(self._view, rows).entries())
 
     def draw(self, after: str, most_rows: int) -> list[str]:
         """Entities in order of their names, from the one behind `after` on and round, that have up to `most_rows` rows together; at least one."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.compute as pc
 
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
@@ -74,7 +73,7 @@ def logged(store: OfflineStore, ids: Sequence[str] | None = None, sample: int | 
         known = store.predictions(["id"])["id"]  # of what is not in the sample the id is all that is read
         if sample < len(known):
             ids = known.take(np.linspace(0, len(known) - 1, sample).astype(np.int64)).to_pylist()
-    table = store.predictions(filters=None if ids is None else pc.field("id").isin(list(ids)))
+    table = store.predictions(ids=ids)
     fields = [f for f in PredictionRecord.__struct_fields__ if f not in ("entities", "stamp")]
     rows = table.to_pylist()
     return [

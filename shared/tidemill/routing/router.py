@@ -17,8 +17,7 @@ from tidemill.kernel.keys import entity_key, partition_of
 from tidemill.records import OutcomeRecord, RequestRecord, ViewRecord, encode
 from tidemill.routing.events import Accepted, Attributes, EventReader, Headers, moment
 from tidemill.routing.refusals import Reason, Refused
-from tidemill.streams.dead_letter_log import letter_record
-from tidemill.streams.dead_letters import dead_letter
+from tidemill.streams.dead_letters import dead_letter, letter_record
 from tidemill.streams.topics import dead_letters_topic, outcomes_topic, requests_topic, topic_specs, view_topic
 
 Routed = tuple[str, int, bytes | None, bytes]

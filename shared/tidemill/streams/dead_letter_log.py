@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from tidemill.kafka.read_to_end import logged, read_topic
-from tidemill.kafka.waves import Headers
-from tidemill.limits import KEY_BYTES
-from tidemill.records import DeadLetterRecord, decoder, encode
+from tidemill.records import DeadLetterRecord, decoder
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import dead_letters_topic
 
 _decode = decoder(DeadLetterRecord).decode
-
-
-def letter_record(letter: DeadLetterRecord, key: bytes | None) -> tuple[bytes | None, bytes, Headers]:
-    """A letter as it is written to its topic. `key`: of the message that was refused; what a letter may hold of it is kept."""
-    return None if key is None else key[:KEY_BYTES], encode(letter), []
 
 
 async def read_dead_letters(settings: KafkaSettings, project: str) -> list[DeadLetterRecord]:

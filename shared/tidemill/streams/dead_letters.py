@@ -14,7 +14,7 @@ from tidemill.declarations import FeatureView
 from tidemill.durations import format_ms
 from tidemill.kernel.fold import RefusedEntry, typed_decoder
 from tidemill.limits import CUT_BYTES, KEY_BYTES
-from tidemill.records import DECODE_ERRORS, DeadLetterRecord, KafkaRecord, Position
+from tidemill.records import DECODE_ERRORS, DeadLetterRecord, KafkaRecord, Position, encode
 from tidemill.timestamps import LAST_MS
 
 _DETAIL_CHARACTERS = 500
@@ -69,3 +69,8 @@ def _why_poison(view: FeatureView, key: bytes | None, value: bytes | None) -> st
     except DECODE_ERRORS as error:
         return f"{type(error).__name__}: {error}"
     raise AssertionError(f"{value!r} can be decoded")
+
+
+def letter_record(letter: DeadLetterRecord, key: bytes | None) -> tuple[bytes | None, bytes, list[tuple[str, bytes]]]:
+    """A letter as it is written to its topic. `key`: of the message that was refused; what a letter may hold of it is kept."""
+    return None if key is None else key[:KEY_BYTES], encode(letter), []
