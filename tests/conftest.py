@@ -16,6 +16,8 @@ from tidemill.local.stack import Stack
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import topic_specs
 
+pytest_plugins = ["tests.times"]
+
 # Few examples while one works, many where time is no matter: HYPOTHESIS_PROFILE=ci. No deadline: tests never assert times.
 _CALM = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile("dev", max_examples=30, deadline=None, suppress_health_check=_CALM)
