@@ -25,6 +25,29 @@ hypothesis.settings.register_profile("ci", max_examples=150, deadline=None, supp
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
+# Dealt out before all others, the longest first: a long file that begins last is waited for alone. What one of three workers gets beside the
+# histories waits for them, hence the short one.
+LONGEST = (
+    "simulation/test_histories.py", "readme/test_commands.py", "watchdogs/test_supervised.py", "streams/test_view_logs.py",
+    "features/test_crashes.py", "operations/repartition/test_journey.py", "faults/test_refusals.py", "faults/injections/test_store_faults.py",
+    "operations/test_rebuild.py", "features/test_servers.py",
+)  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup` the tests of a file stay together, as do all tests of the running system, which is started once."""
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.relative_to(Path(__file__).parent).as_posix() if item.path.is_relative_to(Path(__file__).parent) else ""
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    for item in items:
+        shared = "live" if "live" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(shared))
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the bootstrap servers of a real broker; share it by using a `topic_prefix`."""

@@ -72,8 +72,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Take part where it is wanted."""
-    file = config.getoption("times")
+    file: Path | None = config.getoption("times")
     if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
         config.pluginmanager.register(Times(None if hasattr(config, "workerinput") else file))
 
 

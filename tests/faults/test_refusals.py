@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.ask import get as ask
 from tests.faults.injections import refusals
 from tests.faults.injections.ground import Ground, ground
 from tests.faults.injections.injection import until
@@ -66,7 +67,7 @@ class System:
     def ready(self, service: str) -> tuple[int, str]:
         """What a service says about its readiness."""
         try:
-            answer = httpx.get(f"{self.ground.stack.urls[service]}/health/ready", timeout=5, trust_env=False)
+            answer = ask(f"{self.ground.stack.urls[service]}/health/ready")
         except httpx.HTTPError as error:
             return 0, str(error)
         return answer.status_code, answer.text

@@ -48,16 +48,23 @@ def test_every_command_is_known_here() -> None:
 
 
 def test_make_test_is_what_ci_runs() -> None:
-    """The project's own check calls the README's test command, and that runs every test: without servers, with them, and alone."""
+    """The project's own check calls the README's test command, and that runs every test: without servers, with them, and alone.
+
+    What proves again what another test proves is left to the soak.
+    """
     assert "make test" in (ROOT / ".ci/run").read_text()
-    recipe = subprocess.run(["make", "-n", "-o", "install", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert chosen("test") == ["not integration", "integration and not alone and not soak", "integration and alone"]
+    assert chosen("soak") == ["soak"]
+
+
+def chosen(target: str) -> list[str]:
+    """Which tests a target of the Makefile runs, by their marks."""
+    recipe = subprocess.run(["make", "-n", "-o", "install", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     words = [shlex.split(line) for line in recipe.splitlines() if "pytest" in line]
-    chosen = [line[line.index("-m", line.index("pytest")) + 1] for line in words]
-    assert chosen == ["not integration", "integration and not alone", "integration and alone"]
+    return [line[line.index("-m", line.index("pytest")) + 1] for line in words]
 
 
 @pytest.mark.integration
-@pytest.mark.alone
 def test_demo(tmp_path: Path) -> None:
     """The demo ends by itself, proves what it served, writes the facts that the README promises, and has a model worth having."""
     output = make("demo", "MONTHS=1", home=tmp_path / "home")
@@ -106,7 +113,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Stack]:
 
 
 @pytest.mark.integration
-@pytest.mark.alone
 def test_up_and_ask(stack: _Stack) -> None:
     """`make up` prints where to ask, and the README's question gets the README's answer."""
     (curl,) = [block for block in blocks("sh") if block.startswith("curl")]
@@ -126,7 +132,6 @@ def test_up_and_ask(stack: _Stack) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.alone
 def test_up_again_keeps_what_is_there(stack: _Stack) -> None:
     """A second `make up` after `make down` finds its data and its model, and loads nothing again."""
     make("down", home=stack.home)
@@ -137,7 +142,6 @@ def test_up_again_keeps_what_is_there(stack: _Stack) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.alone
 def test_prove(stack: _Stack) -> None:
     """`make prove` compares every value and recomputes the prediction that was asked for."""
     stack.shell(next(line for block in blocks("sh") for line in block.split("\n") if "/predict/" in line))
