@@ -23,10 +23,10 @@ def anchor_of(heading: str) -> str:
 
 
 def missing_paths(document: Path, text: str) -> list[str]:
-    """Paths in back ticks, from the root or from the document's folder, that do not exist. `tests/cli` is one, `<view>/x` is not."""
+    """Paths in back ticks that do not exist: from the root, the document's folder or the staircase; a bare file name may be of any file."""
     homes = (ROOT, document.parent, ROOT / "shared" / "tidemill")
     named = {match for match in PATHS.findall(text) if ("/" in match and match.split("/")[0] in TOPS) or match.endswith(".py")}
-    return sorted(path for path in named if not any((home / path).exists() for home in homes))
+    return sorted(path for path in named - {path.name for path in tracked()} if not any((home / path).exists() for home in homes))
 
 
 def missing_modules(text: str) -> list[str]:
