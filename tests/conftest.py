@@ -28,9 +28,8 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 # Dealt out before all others, the longest first: a long file that begins last is waited for alone. What one of three workers gets beside the
 # histories waits for them, hence the short one.
 LONGEST = (
-    "simulation/test_histories.py", "readme/test_commands.py", "watchdogs/test_supervised.py", "streams/test_view_logs.py",
-    "features/test_crashes.py", "operations/repartition/test_journey.py", "faults/test_refusals.py", "faults/injections/test_store_faults.py",
-    "operations/test_rebuild.py", "features/test_servers.py",
+    "simulation/test_histories.py", "watchdogs/test_supervised.py", "features/test_crashes.py", "streams/test_view_logs.py",
+    "operations/repartition/test_journey.py", "faults/test_refusals.py", "operations/test_rebuild.py", "features/test_servers.py",
 )  # fmt: skip
 
 
@@ -62,6 +61,22 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield stack.redis_url
 
 
+@pytest.fixture(scope="session")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Return a Kafka and a Valkey beside those of the other tests; tests want `servers`."""
+    with Stack(tmp_path_factory.mktemp("mortal"), services=(), servers=("kafka", "valkey")) as stack:
+        yield stack
+
+
+@pytest.fixture
+def servers(mortal: Stack) -> Iterator[Stack]:
+    """Return a stack of Kafka and Valkey that a test may kill and halt; they come back with their data. Share it by using a `topic_prefix`."""
+    yield mortal
+    for name in ("kafka", "valkey"):
+        if mortal.supervisor.processes()[name].statename == "STOPPED":
+            mortal.resume(name)
+
+
 @pytest.fixture
 def redis_url(valkey: str) -> str:
     """Return the URL of a real Valkey that holds nothing."""
@@ -78,7 +93,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     def make_topics(stack: Stack) -> None:
         asyncio.run(ensure_topics(KafkaSettings(bootstrap_servers=stack.kafka), topic_specs(load_project(project))))
 
-    with Stack(tmp_path_factory.mktemp("live") / "home", str(project), prepare=make_topics, timeout_seconds=120) as stack:
+    with Stack(tmp_path_factory.mktemp("live") / "home", str(project), prepare=make_topics, timeout_seconds=300) as stack:
         yield stack
 
 
