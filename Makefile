@@ -4,8 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 MONTHS ?= 7
 MINUTES ?= 65
+TIMES  := .tidemill/times.jsonl
+unexport PYTHONDONTWRITEBYTECODE  # set in many images: without compiled files each process of a test run compiles the tests again
 
-.PHONY: help install check test demo up prove down bench peers faults soak clean
+.PHONY: help install check types quick test demo up prove down bench peers faults soak clean
 help:           ## what can be made
 	@grep -E '^[a-z]+: ' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/'
 
@@ -20,12 +22,18 @@ install: $(VENV)/.installed   ## make the virtual environment
 check: install                ## the fast part: format, lint, types, tests without servers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n auto -m "not integration"
+	rm -f $(TIMES)
+	$(MAKE) --no-print-directory -j2 types quick
 
-test: check                   ## everything, the real Kafka and Valkey included
-	$(BIN)/python -m pytest -q -m "integration and not alone" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -q -m "integration and alone"
+types:
+	$(BIN)/mypy
+quick:
+	$(BIN)/python -m pytest -q -n auto -m "not integration" --times $(TIMES)
+
+test: check                   ## everything, the real Kafka and Valkey included; then the slowest tests, and folders beside their budgets
+	$(BIN)/python -m pytest -q -m "integration and not alone and not soak" -n 3 --dist loadgroup --no-loadscope-reorder --times $(TIMES)
+	$(BIN)/python -m pytest -q -m "integration and alone" --times $(TIMES)
+	$(BIN)/python -m tests.times $(TIMES)
 
 demo: install                 ## seven months of real flights through the whole system; MONTHS=2 for a shorter one
 	$(BIN)/python examples/flights/demo.py --months $(MONTHS)
@@ -52,6 +60,7 @@ faults: install               ## the whole system under every kind of fault, som
 	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED))
 
 soak: install                 ## the same for an hour or more at full traffic; MINUTES=3 for a short one, SEED=7 to repeat one
+	$(BIN)/python -m pytest -q -m soak
 	$(BIN)/python -m tests.faults --soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 clean:                        ## remove the environment and all local data

@@ -16,11 +16,35 @@ from tidemill.local.stack import Stack
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import topic_specs
 
+pytest_plugins = ["tests.times"]
+
 # Few examples while one works, many where time is no matter: HYPOTHESIS_PROFILE=ci. No deadline: tests never assert times.
 _CALM = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile("dev", max_examples=30, deadline=None, suppress_health_check=_CALM)
 hypothesis.settings.register_profile("ci", max_examples=150, deadline=None, suppress_health_check=_CALM)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+# Dealt out before all others, the longest first: a long file that begins last is waited for alone. What one of three workers gets beside the
+# histories waits for them, hence the short one.
+LONGEST = (
+    "simulation/test_histories.py", "watchdogs/test_supervised.py", "features/test_crashes.py", "streams/test_view_logs.py",
+    "operations/repartition/test_journey.py", "faults/test_refusals.py", "operations/test_rebuild.py", "features/test_servers.py",
+)  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup` the tests of a file stay together, as do all tests of the running system, which is started once."""
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.relative_to(Path(__file__).parent).as_posix() if item.path.is_relative_to(Path(__file__).parent) else ""
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    for item in items:
+        shared = "live" if "live" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(shared))
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +59,22 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the URL of a real Valkey; most tests want `redis_url`, which is empty."""
     with Stack(tmp_path_factory.mktemp("valkey"), services=(), servers=("valkey",)) as stack:
         yield stack.redis_url
+
+
+@pytest.fixture(scope="session")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Return a Kafka and a Valkey beside those of the other tests; tests want `servers`."""
+    with Stack(tmp_path_factory.mktemp("mortal"), services=(), servers=("kafka", "valkey")) as stack:
+        yield stack
+
+
+@pytest.fixture
+def servers(mortal: Stack) -> Iterator[Stack]:
+    """Return a stack of Kafka and Valkey that a test may kill and halt; they come back with their data. Share it by using a `topic_prefix`."""
+    yield mortal
+    for name in ("kafka", "valkey"):
+        if mortal.supervisor.processes()[name].statename == "STOPPED":
+            mortal.resume(name)
 
 
 @pytest.fixture
@@ -53,7 +93,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     def make_topics(stack: Stack) -> None:
         asyncio.run(ensure_topics(KafkaSettings(bootstrap_servers=stack.kafka), topic_specs(load_project(project))))
 
-    with Stack(tmp_path_factory.mktemp("live") / "home", str(project), prepare=make_topics, timeout_seconds=120) as stack:
+    with Stack(tmp_path_factory.mktemp("live") / "home", str(project), prepare=make_topics, timeout_seconds=300) as stack:
         yield stack
 
 

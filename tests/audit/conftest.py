@@ -1,5 +1,4 @@
 """The world and the online store that the proof is tested on."""
 
-from tests.features.conftest import servers  # noqa: F401 - a fixture that `rig` uses
 from tests.operations.conftest import rig  # noqa: F401 - a fixture of the tests here
 from tests.proof.conftest import folder, online, world  # noqa: F401 - fixtures of the tests here

@@ -10,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 import redis
+from tests.ask import get as ask
 from tests.offline.lake import ROOT
 
 from tidemill.local.stack import Stack
@@ -53,7 +53,7 @@ def shell(live: Stack) -> Shell:
     assert "2026-01-01 12:00" in history
     assert "\ndeployed\n" in made.run("train", "big_tip", "--until", "2026-01-01T12:00")
     deadline = time.monotonic() + 60
-    while httpx.get(f"{live.urls['inference']}/v2/models/big_tip/ready", trust_env=False).is_error:
+    while ask(f"{live.urls['inference']}/v2/models/big_tip/ready").is_error:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return made

@@ -17,6 +17,7 @@ import httpx
 import msgspec
 import numpy as np
 from aiokafka import TopicPartition
+from tests.ask import get as ask
 from tests.drift.samples import manifest
 
 from tidemill.declarations.project import load_project
@@ -123,7 +124,7 @@ class Rig:
         """Ask the newest process; empty while it does not answer."""
         ports = re.findall(r'"message":"listening".*"port":(\d+)', self.said())
         try:
-            return httpx.get(f"http://127.0.0.1:{ports[-1]}{path}", timeout=2, trust_env=False).text if ports else ""
+            return ask(f"http://127.0.0.1:{ports[-1]}{path}", timeout=2).text if ports else ""
         except httpx.HTTPError:
             return ""
 

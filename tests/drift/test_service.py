@@ -83,25 +83,24 @@ def test_stationary_days_and_bad_messages_tell_nothing(rig: Rig) -> None:
     assert rig.processes[-1].poll() is None
 
 
-def test_kafka_away_is_said_and_survived(topic_prefix: str, tmp_path: Path) -> None:
+def test_kafka_away_is_said_and_survived(servers: Stack, topic_prefix: str, tmp_path: Path) -> None:
     """Without the broker the service says so, ends neither itself nor its episodes, and goes on when the broker is back."""
     folder = tmp_path / "project"
     folder.mkdir()
-    with Stack(tmp_path / "home", services=(), servers=("kafka",)) as stack:
-        rig = Rig(topic_prefix, folder, stack.kafka)
-        try:
-            rig.produce(rig.day(0), rig.day(1, shift=1.5), rig.day(2, shift=1.5))
-            rig.start()
-            rig.until(lambda: "has moved" in rig.said())
-            stack.halt("kafka")
-            rig.until(lambda: '"unready"' in rig.get("/health/ready"))
-            assert "Kafka at" in rig.get("/health/ready")
-            stack.resume("kafka")
-            rig.until(lambda: '"ready"' in rig.get("/health/ready"))
-            rig.produce(rig.day(3), rig.day(4))
-            rig.until(lambda: "is back" in rig.said())
-            assert told(rig.alerts()) == [("feature_drift", "size", "closed", 3), ("feature_drift", "size", "opened", 1)]
-            assert len(rig.processes) == 1
-            assert rig.processes[0].poll() is None
-        finally:
-            rig.stop()
+    rig = Rig(topic_prefix, folder, servers.kafka)
+    try:
+        rig.produce(rig.day(0), rig.day(1, shift=1.5), rig.day(2, shift=1.5))
+        rig.start()
+        rig.until(lambda: "has moved" in rig.said())
+        servers.halt("kafka")
+        rig.until(lambda: '"unready"' in rig.get("/health/ready"))
+        assert "Kafka at" in rig.get("/health/ready")
+        servers.resume("kafka")
+        rig.until(lambda: '"ready"' in rig.get("/health/ready"))
+        rig.produce(rig.day(3), rig.day(4))
+        rig.until(lambda: "is back" in rig.said())
+        assert told(rig.alerts()) == [("feature_drift", "size", "closed", 3), ("feature_drift", "size", "opened", 1)]
+        assert len(rig.processes) == 1
+        assert rig.processes[0].poll() is None
+    finally:
+        rig.stop()

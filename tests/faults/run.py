@@ -30,15 +30,18 @@ from tests.faults.traffic import Traffic
 from tests.faults.watching import CheckerProcess
 
 from tidemill.declarations.project import load_project
+from tidemill.kafka.topics import offset_ranges
 from tidemill.offline.store import OfflineStore
 from tidemill.redis.link import RedisLink
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import results_topic
 
 PROJECT = Path(__file__).parent / "fault_project"
 WARM_SECONDS = 20.0
 AUDITED_EVENTS = 2_000_000
 _STRIKE_SECONDS = 180.0
 _EXPLAINED_SECONDS = 5.0
+_TWICE_SECONDS = 5.0  # in which a result that is published twice would come
 
 
 @dataclass(frozen=True)
@@ -198,10 +201,15 @@ class Run:
         self.checker.finish(Finish({sender.number: (sender.next, sender.spoiled_numbers) for sender in self.traffic.senders}))
         within_seconds = self.project.models[MODEL].outcome.within_ms / 1000
         end = time.monotonic() + within_seconds + 25
-        while time.monotonic() < end:  # outcomes that nobody waits for let the join's time pass
-            self.clients.tick()
-            await asyncio.sleep(2)
+        while time.monotonic() < end and not await self._all_have_results():
+            self.clients.tick()  # outcomes that nobody waits for let the join's time pass
+            await asyncio.sleep(1)
+        await asyncio.sleep(_TWICE_SECONDS)
         self.clients.stop()
+
+    async def _all_have_results(self) -> bool:
+        published = await offset_ranges(self.kafka, results_topic(self.project.name))
+        return sum(span.end for span in published.values()) >= len(self.clients.cases)
 
     async def _compare(self) -> None:
         self._display.state("comparing the rest")

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import httpx
 import pytest
+from tests.ask import get as ask
 
 from tidemill.local.processes import is_free
 from tidemill.local.services import SERVICES, Service
@@ -41,7 +42,7 @@ class Started:
         """An answer, None while nobody listens. Raises AssertionError when the process has ended."""
         assert self.process.poll() is None, f"it ended with {self.process.poll()}:\n{self.log.read_text()[-3000:]}"
         try:
-            return httpx.get(f"{self.url}{path}", timeout=5, trust_env=False)
+            return ask(f"{self.url}{path}")
         except httpx.TransportError:
             return None
 

@@ -50,7 +50,7 @@ def test_a_seed_is_a_schedule(seed: int) -> None:
 
 
 def test_what_may_strike_at_once() -> None:
-    """Different targets may; the same may not, nor what has none, nor long ones, nor inference with a store that loses writes."""
+    """Different targets may; the same may not, nor what has none, nor long ones with a server's, nor inference with a store that loses writes."""
 
     def kind(target: str, *, seconds: float = 1, rewinds: bool = False) -> Injection:
         return Injection(target, lambda _rig, _rng: target, (target,) if target else (), (), (), seconds=seconds, rewinds=rewinds)
@@ -61,7 +61,9 @@ def test_what_may_strike_at_once() -> None:
     assert not disjoint(kind("valkey", rewinds=True), kind("inference"))
     assert not disjoint(kind("features"), kind("features"))
     assert not disjoint(kind("features"), kind(""))
-    assert not disjoint(kind("features", seconds=6), kind("valkey", seconds=6))
+    assert not disjoint(kind("features", seconds=5), kind("valkey", seconds=7))
+    assert not disjoint(kind("features", seconds=7), kind("valkey", seconds=5))
+    assert disjoint(kind("features", seconds=13), kind("ingestion", seconds=10))
 
 
 def test_what_must_not_strike_now_is_left_out() -> None:

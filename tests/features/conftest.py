@@ -1,4 +1,4 @@
-"""A broker and a store of our own, since these tests kill them, and a project for each test."""
+"""A project for each test, on servers that the tests here kill."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,13 +7,6 @@ import pytest
 from tests.features.rig import Rig
 
 from tidemill.local.stack import Stack
-
-
-@pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Return a stack of Kafka and Valkey whose processes may be killed; they come back with their data."""
-    with Stack(tmp_path_factory.mktemp("features"), services=(), servers=("kafka", "valkey")) as stack:
-        yield stack
 
 
 @pytest.fixture

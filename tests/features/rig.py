@@ -18,6 +18,7 @@ import httpx
 import msgspec
 import redis
 from aiokafka import TopicPartition
+from tests.ask import get as ask
 
 from tidemill.declarations.project import Project, load_project
 from tidemill.kafka.client import close_producer, consumer, producer
@@ -181,7 +182,7 @@ class Worker:
     def get(self, path: str) -> tuple[int, str]:
         """Ask its HTTP port; 0 while it does not answer."""
         try:
-            answer = httpx.get(self._base() + path, timeout=2, trust_env=False)
+            answer = ask(self._base() + path, timeout=2)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return 0, repr(error)
         return answer.status_code, answer.text

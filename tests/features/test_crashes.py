@@ -10,6 +10,7 @@ from tests.faults.injections.orders import Order, give
 from tests.features.rig import Rig
 
 pytestmark = pytest.mark.integration
+NEAREST = ("before_apply", "after_apply")  # to what is stored; the fault matrix strikes at every point
 
 
 def test_one_worker_folds_everything(rig: Rig) -> None:
@@ -27,7 +28,7 @@ def test_one_worker_folds_everything(rig: Rig) -> None:
     assert worker.wait_ended() == 0
 
 
-@pytest.mark.parametrize("point", points("features"))
+@pytest.mark.parametrize("point", [pytest.param(point, marks=() if point in NEAREST else pytest.mark.soak) for point in points("features")])
 def test_killed_at_a_point(rig: Rig, point: str) -> None:
     """Killed around each call to the store and in between, the next worker goes on without a loss or a double."""
     rig.produce(6_000)
@@ -56,6 +57,7 @@ def test_committed_offsets_are_not_believed(rig: Rig) -> None:
     rig.check()
 
 
+@pytest.mark.soak
 def test_zombie(rig: Rig) -> None:
     """A worker that is stopped until another has taken its partitions, and then goes on, changes nothing it should not."""
     rig.produce(3_000)
@@ -77,6 +79,7 @@ def test_zombie(rig: Rig) -> None:
     assert second.process.poll() is None
 
 
+@pytest.mark.soak
 def test_random_kills(rig: Rig) -> None:
     """Two workers, killed, stopped and started at random while events flow."""
     draw = random.Random(7)

@@ -16,6 +16,7 @@ from tidemill.online.keys import fence_key, state_key
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.soak
 def test_valkey_is_killed(rig: Rig, servers: Stack) -> None:
     """Valkey killed three times while events are folded: it comes back with its log, the worker goes on from its fence."""
     rig.produce(5_000)
@@ -29,6 +30,7 @@ def test_valkey_is_killed(rig: Rig, servers: Stack) -> None:
     worker.wait_ready()
 
 
+@pytest.mark.soak
 def test_everything_is_flushed(rig: Rig) -> None:
     """FLUSHALL while events flow, and again when all is quiet: the worker rebuilds everything from the topics."""
     rig.produce(5_000)
@@ -119,6 +121,7 @@ def test_eviction_is_refused(rig: Rig) -> None:
     rig.check()
 
 
+@pytest.mark.soak
 def test_topic_is_created_anew(rig: Rig) -> None:
     """A topic with other records than were folded is refused by name, alone; deleting the fence has it rebuilt."""
     rig.produce(3_000)
@@ -140,6 +143,7 @@ def test_topic_is_created_anew(rig: Rig) -> None:
     other.stop()
 
 
+@pytest.mark.soak
 def test_topic_lost_its_tail(rig: Rig) -> None:
     """A topic that ends before the fence is refused."""
     rig.produce(1_000)

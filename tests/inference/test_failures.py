@@ -29,20 +29,19 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-async def own(tmp_path: Path) -> AsyncIterator[tuple[Service, Stack]]:
-    """Run a service on servers of its own, which a test may stop."""
-    with Stack(tmp_path, services=(), servers=("kafka", "valkey")) as stack:
-        parts = InferenceSettings(
-            project=ProjectSettings(project="unused"),
-            kafka=KafkaSettings(bootstrap_servers=stack.kafka),
-            redis=RedisSettings(url=stack.redis_url),
-            offline=OfflineSettings(root=stack.offline),
-            http=HttpSettings(port=0),
-        )
-        service = Service(dataclasses.replace(demo(), name="own"), parts)
-        async with running(service):
-            await service.deploy(trained(service.project.models["big_tip"]))
-            yield service, stack
+async def own(servers: Stack, topic_prefix: str, tmp_path: Path) -> AsyncIterator[tuple[Service, Stack]]:
+    """Run a service on servers that a test may stop."""
+    parts = InferenceSettings(
+        project=ProjectSettings(project="unused"),
+        kafka=KafkaSettings(bootstrap_servers=servers.kafka),
+        redis=RedisSettings(url=servers.redis_url),
+        offline=OfflineSettings(root=str(tmp_path / "offline")),
+        http=HttpSettings(port=0),
+    )
+    service = Service(dataclasses.replace(demo(), name=topic_prefix), parts)
+    async with running(service):
+        await service.deploy(trained(service.project.models["big_tip"]))
+        yield service, servers
 
 
 async def test_no_answer_without_the_log(own: tuple[Service, Stack]) -> None:

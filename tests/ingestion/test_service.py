@@ -62,6 +62,7 @@ async def client_of(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.mark.soak
 async def test_killed_in_mid_stream(stack: Stack, settings: KafkaSettings, project: Project) -> None:
     """Killed again and again in the middle of a stream, it repeats some records but loses none, in order: the fold sees each once."""
     events = [departed(flight=f"F{n}", origin=f"O{n % 11}", carrier=f"C{n % 3}", seats=n) for n in range(60_000)]

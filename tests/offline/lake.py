@@ -18,6 +18,7 @@ import msgspec
 import pyarrow as pa
 from aiokafka import TopicPartition
 from deltalake import DeltaTable
+from tests.ask import get as ask
 
 from tidemill.declarations.project import Project, load_project
 from tidemill.kafka.client import close_producer, producer
@@ -117,7 +118,7 @@ class Service:
         ports = [line["port"] for line in self.lines() if line["message"] == "listening"]
         assert ports, "not listening yet"
         try:
-            return httpx.get(f"http://127.0.0.1:{ports[-1]}{path}", trust_env=False)
+            return ask(f"http://127.0.0.1:{ports[-1]}{path}")
         except httpx.TransportError as error:
             raise AssertionError(str(error)) from error
 

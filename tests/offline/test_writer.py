@@ -91,6 +91,7 @@ async def test_mirrors_every_topic_and_stops_in_order(kafka: str, project: Proje
     await assert_mirrored(kafka, project, tmp_path / "offline", 1000)
 
 
+@pytest.mark.soak
 async def test_killed_again_and_again(kafka: str, project: Project, writer: Service, tmp_path: Path) -> None:
     """Seven kill -9 while records flow: nothing is missing, nothing twice."""
     await make_topics(kafka, project)
@@ -113,6 +114,7 @@ async def _trickle(kafka: str, project: Project, count: int) -> None:
         await asyncio.sleep(0.1)
 
 
+@pytest.mark.soak
 async def test_two_writers_at_once(kafka: str, project: Project, writer: Service, tmp_path: Path) -> None:
     """Two processes that should not run together still write each record once."""
     await make_topics(kafka, project)

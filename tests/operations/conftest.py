@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.features.conftest import servers  # noqa: F401 - a fixture that `mirrored` uses
 from tests.features.rig import ROOT, Rig, until
 
 from tidemill.errors import UnknownTable
@@ -90,7 +89,7 @@ class Mirrored(Rig):
 
 
 @pytest.fixture
-def rig(servers: Stack, topic_prefix: str, tmp_path: Path) -> Iterator[Mirrored]:  # noqa: F811 - that is how fixtures are asked for
+def rig(servers: Stack, topic_prefix: str, tmp_path: Path) -> Iterator[Mirrored]:
     """Return a project of two views with its own topics, keys and tables; its processes end with the test."""
     made = Mirrored(topic_prefix, tmp_path / "project", servers.kafka, servers.redis_url)
     yield made

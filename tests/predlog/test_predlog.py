@@ -151,6 +151,7 @@ async def test_joins_a_backlog_exactly(kafka: str, project: Project, predlog: Se
     assert counted == joined
 
 
+@pytest.mark.soak
 async def test_killed_again_and_again(kafka: str, project: Project, predlog: Service, tmp_path: Path) -> None:
     """Eight kill -9 while predictions and outcomes flow: each is logged and answered once, in table and topic."""
     await make_topics(kafka, project)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import redis
 from tests.demo_state import HOUR_MS, NOW_MS, demo, trip
-from tests.features.conftest import servers  # noqa: F401 - a fixture that `rig` uses
 from tests.operations.conftest import rig  # noqa: F401 - a fixture of the tests here
 from tests.proof.world import Happened, World
 

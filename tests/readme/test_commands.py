@@ -48,12 +48,20 @@ def test_every_command_is_known_here() -> None:
 
 
 def test_make_test_is_what_ci_runs() -> None:
-    """The project's own check calls the README's test command, and that runs every test: without servers, with them, and alone."""
+    """The project's own check calls the README's test command, and that runs every test: without servers, with them, and alone.
+
+    What proves again what another test proves is left to the soak.
+    """
     assert "make test" in (ROOT / ".ci/run").read_text()
-    recipe = subprocess.run(["make", "-n", "-o", "install", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert chosen("test") == ["not integration", "integration and not alone and not soak", "integration and alone"]
+    assert chosen("soak") == ["soak"]
+
+
+def chosen(target: str) -> list[str]:
+    """Which tests a target of the Makefile runs, by their marks."""
+    recipe = subprocess.run(["make", "-n", "-o", "install", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     words = [shlex.split(line) for line in recipe.splitlines() if "pytest" in line]
-    chosen = [line[line.index("-m", line.index("pytest")) + 1] for line in words]
-    assert chosen == ["not integration", "integration and not alone", "integration and alone"]
+    return [line[line.index("-m", line.index("pytest")) + 1] for line in words]
 
 
 @pytest.mark.integration

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from tests.ask import get as ask
 
 from tidemill.local.services import SERVICES
 from tidemill.local.stack import Stack
@@ -56,13 +56,13 @@ def pids(stack: Stack, names: Sequence[str] = NAMES) -> dict[str, int]:
 
 def failing(stack: Stack, name: str) -> dict[str, dict[str, Any]]:
     """What a service is not ready for."""
-    checks = httpx.get(f"{stack.urls[name]}/health/ready", timeout=5, trust_env=False).json()["checks"]
+    checks = ask(f"{stack.urls[name]}/health/ready").json()["checks"]
     return {check: found for check, found in checks.items() if not found["ok"]}
 
 
 def ends(stack: Stack, name: str, reason: str) -> int:
     """How often a service ended for a reason, as its metric says."""
-    text = httpx.get(f"{stack.urls[name]}/metrics", timeout=5, trust_env=False).text
+    text = ask(f"{stack.urls[name]}/metrics").text
     found = re.search(rf'^tidemill_process_exits_total{{reason="{reason}"}} (\d+)', text, re.MULTILINE)
     assert found
     return int(found[1])

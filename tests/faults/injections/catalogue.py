@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.faults.injections import clocks, kafka, links, models, offline, valkey, workers
 from tests.faults.injections.failover import FAILED_OVER
+from tests.faults.injections.hooked import SESSION_SECONDS
 from tests.faults.injections.injection import Injection
 
 STATEFUL = ("ingestion", "features", "offline", "predlog", "inference", "drift")
@@ -20,8 +21,8 @@ WORKERS = (
     workers.raising(),
     workers.raising("ingestion", "before_send"),
     workers.raising("offline", "after_write"),
-    workers.blocked("features", "before_apply", 18.0),
-    workers.blocked("ingestion", "before_send", 9.0),
+    workers.blocked("features", "before_apply", 3.0 * SESSION_SECONDS),
+    workers.blocked("ingestion", "before_send", 3.0 * SESSION_SECONDS),
     workers.slowed("features", "before_apply"),
     workers.slowed("ingestion", "before_send"),
     workers.join_storm(),

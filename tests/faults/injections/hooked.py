@@ -4,7 +4,8 @@
 
 Which service it is says `HOOKED_PROCESS` or else the local stack (`TIDEMILL_PROCESS`): `features`, and `features2` too. Orders come from the folder
 `HOOKED_ORDERS`. The service's own code knows nothing of it. `HOOKED_GROUP` puts a features worker into a consumer group of its own, `HOOKED_COMMITS_PER_COMPACTION`
-makes tables be compacted more often than every hundred commits.
+makes tables be compacted more often than every hundred commits. Members of consumer groups are given up after half of production's time, so that less
+of a run is spent on waiting for it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 
 from tests.faults.injections.orders import Obedience
 
+SESSION_SECONDS = 3  # after which a consumer group gives up a member that died or sleeps
+_MEMBERS = {"ingestion": "tidemill_ingestion.consumer", "features": "tidemill_features.faust_transport"}
 _STORE = "tidemill.online.writer:OnlineWriter"
 _DELTA = (
     ("write", "tidemill.offline.delta:DeltaLog._write"),
@@ -72,6 +75,10 @@ def main() -> None:
     obedience = Obedience(folder, process)
     for step, place in WORK.get(service, ()):
         _hook(place, step, obedience.reach)
+    if service in _MEMBERS:
+        member: Any = import_module(_MEMBERS[service])
+        assert member.SESSION_MS == 2_000 * SESSION_SECONDS
+        member.SESSION_MS = 1_000 * SESSION_SECONDS
     if service == "features" and (group := os.environ.get("HOOKED_GROUP")):
         _own_everything(group)
     if often := os.environ.get("HOOKED_COMMITS_PER_COMPACTION"):

@@ -39,6 +39,7 @@ def fresh(rig: Ground) -> Ground:
     return rig
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_writers_go_on_from_the_fence(fresh: Ground, fault: Injection) -> None:
     """Writing goes on by itself after every fault; the store goes back only by those that say so, and is never torn."""

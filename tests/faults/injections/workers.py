@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from tests.faults.injections import orders
-from tests.faults.injections.hooked import points
+from tests.faults.injections.hooked import SESSION_SECONDS, points
 from tests.faults.injections.injection import Injection, Missed, Rig, until
 from tests.faults.injections.orders import Order
 
 from tidemill.local.processes import HOST
 from tidemill.local.supervisor import child_command
 
-SESSION_SECONDS = 6.0  # after which a consumer group gives a member up
 STEP_INVARIANTS = {
     "features": ("I1", "I2", "I3"),
     "offline": ("I2", "I4"),
@@ -39,14 +38,14 @@ def pid_of(rig: Rig, name: str) -> int:
 
 
 def kill_now(rig: Rig, name: str) -> None:
-    """Kill -9, and return when it is dead; the supervisor starts it again, within the session time-out."""
+    """Kill -9, and return when it is dead; the supervisor starts it again at once."""
     pid = pid_of(rig, name)
     os.kill(pid, signal.SIGKILL)
     until(lambda: rig.stack.pid(name) != pid, f"{name} is dead")
 
 
 def killed(name: str) -> Injection:
-    """Kill -9 at any moment; back within a second or two, well inside the session time-out."""
+    """Kill -9 at any moment; back within a second or two, before its group has given it up."""
 
     def strike(rig: Rig, rng: random.Random) -> str:
         time.sleep(rng.uniform(0, 0.5))
@@ -80,7 +79,7 @@ def restarted(name: str) -> Injection:
     return Injection(f"{name}: clean restart", strike, (name,), ("6",), STEP_INVARIANTS[name], seconds=4)
 
 
-def paused(name: str, seconds: tuple[float, float] = (1.0, 11.0)) -> Injection:
+def paused(name: str, seconds: tuple[float, float] = (1.0, 2.0 * SESSION_SECONDS)) -> Injection:
     """SIGSTOP for a time around the session time-out, then SIGCONT: it goes on as a zombie whose partitions are somebody else's."""
 
     def strike(rig: Rig, rng: random.Random) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.ask import get as ask
 from tests.offline.lake import ROOT
 
 from tidemill.kafka.topics import offset_ranges
@@ -80,7 +81,7 @@ class Journey:
         while text not in said:
             assert time.monotonic() < deadline, f"{service} said {said!r}"
             try:
-                said = httpx.get(f"{self.stack.urls[service]}/health/ready", trust_env=False, timeout=10).text
+                said = ask(f"{self.stack.urls[service]}/health/ready", timeout=10).text
             except httpx.HTTPError as error:
                 said = repr(error)
             time.sleep(0.2)
@@ -102,7 +103,7 @@ def journey(tmp_path: Path) -> Iterator[Journey]:
         made.run("replay-stream", "--end", "2026-01-01T12:00", "--speed", "max", "--step", "3h", "--no-predict")
         made.run("train", "big_tip", "--until", "2026-01-01T12:00")
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while httpx.get(f"{stack.urls['inference']}/v2/models/big_tip/ready", trust_env=False).is_error:
+        while ask(f"{stack.urls['inference']}/v2/models/big_tip/ready").is_error:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         yield made
