@@ -31,7 +31,7 @@ quick:
 	$(BIN)/python -m pytest -q -n auto -m "not integration" --times $(TIMES)
 
 test: check                   ## everything, the real Kafka and Valkey included; then the slowest tests, and folders beside their budgets
-	$(BIN)/python -m pytest -q -m "integration and not alone and not soak" -n 3 --dist loadgroup --no-loadscope-reorder --times $(TIMES)
+	$(BIN)/python -m pytest -q -m "integration and not alone and not soak" -n 3 --dist loadfile --no-loadscope-reorder --times $(TIMES)
 	$(BIN)/python -m pytest -q -m "integration and alone" --times $(TIMES)
 	$(BIN)/python -m tests.times $(TIMES)
 

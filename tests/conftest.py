@@ -33,17 +33,14 @@ LONGEST = (
 )  # fmt: skip
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` the tests of a file stay together, as do all tests of the running system, which is started once."""
+    """Put the longest first."""
+    folder = Path(__file__).parent
 
     def rank(item: pytest.Item) -> int:
-        name = item.path.relative_to(Path(__file__).parent).as_posix() if item.path.is_relative_to(Path(__file__).parent) else ""
+        name = item.path.relative_to(folder).as_posix() if item.path.is_relative_to(folder) else ""
         return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
-    for item in items:
-        shared = "live" if "live" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(shared))
     items.sort(key=rank)
 
 
