@@ -34,7 +34,7 @@ from tidemill.kafka.topics import ensure_topics
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.kernel.fences import position
 from tidemill.kernel.keys import partition_of
-from tidemill.local.services import SERVICES, Service
+from tidemill.local.services import SERVICES, LocalService
 from tidemill.local.stack import Stack
 from tidemill.online.writer import OnlineWriter
 from tidemill.redis.link import RedisLink
@@ -203,13 +203,13 @@ def peers(stack: Stack, events: int) -> dict[str, float]:
 
 
 @contextmanager
-def running(services: Sequence[Service] = (FEATURES,)) -> Iterator[Stack]:
+def running(services: Sequence[LocalService] = (FEATURES,)) -> Iterator[Stack]:
     """A stack of its own with the benchmark's project."""
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), project=str(PROJECT_FILE), services=services) as stack:
         yield stack
 
 
-def by_keys(keys: int, events: int, services: Sequence[Service] = (FEATURES,)) -> Speed:
+def by_keys(keys: int, events: int, services: Sequence[LocalService] = (FEATURES,)) -> Speed:
     """Speed with so many keys, all of which are in the store already."""
     with running(services) as stack:
         source = Source(keys)

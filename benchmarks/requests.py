@@ -28,7 +28,7 @@ from tidemill.kernel.fold import LogEntry, PartitionFold, entry_decoder
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import ViewKernel
-from tidemill.local.services import SERVICES, Service
+from tidemill.local.services import SERVICES, LocalService
 from tidemill.local.stack import Stack
 from tidemill.models.artifact import Manifest, ModelInput, Parity, save_artifact
 from tidemill.online.writer import OnlineWriter
@@ -39,7 +39,7 @@ from tidemill.streams.topics import deployments_topic, topic_specs
 from tidemill.training.fitting import to_onnx
 
 PROJECT = Path(__file__).with_name("requests_project.py")
-BARE = Service("bare", "benchmarks.bare", ())
+BARE = LocalService("bare", "benchmarks.bare", ())
 STARTED = (*(service for service in SERVICES if service.name in ("serving", "inference")), BARE)
 KEYS = {"origin": 3, "carrier": 16, "tailnum": 1_000}
 HOURS = 24

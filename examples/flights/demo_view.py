@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tidemill.operations.playback import Step
+from tidemill.operations.playback import PlayedStep
 
 _ALERT_LINES = 8
 _RATE_SECONDS = 5.0
@@ -32,7 +32,7 @@ class Screen:
         self._title = self._month = ""
         self._watcher: Watcher | None = None
         self._recent: deque[tuple[float, int, int]] = deque()
-        self._last: Step | None = None
+        self._last: PlayedStep | None = None
         self._picture: RenderableType = ""
         self.events = self.predictions = 0
         self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._render, transient=True)
@@ -59,7 +59,7 @@ class Screen:
         """One line of detail."""
         self._console.print(f"          {text}", style="dim", highlight=False, markup=False)
 
-    def step(self, step: Step) -> None:
+    def step(self, step: PlayedStep) -> None:
         """Counts what a step did."""
         self.events += step.events
         self.predictions += len(step.answers)

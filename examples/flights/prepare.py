@@ -13,7 +13,7 @@ from steps import MODEL, history, month_ms, served, train
 
 from tidemill.cli.target import Target, target
 from tidemill.errors import TidemillError
-from tidemill.operations.playback import Agenda, Step, open_playback
+from tidemill.operations.playback import Agenda, PlayedStep, open_playback
 from tidemill.runtime.logs import configure
 
 UNTIL = 3
@@ -29,7 +29,7 @@ async def prepare(at: Target) -> None:
     if not await _has_model(at.url("inference")):
         with console.status("loading January and February 2013") as status:
 
-            def seen(step: Step) -> None:
+            def seen(step: PlayedStep) -> None:
                 status.update(f"loading history: {step.events:,} events of one day")
 
             async with open_playback(at.project, at.kafka, at.redis_url) as playback:

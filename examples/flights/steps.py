@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import httpx
 
 from tidemill.declarations.project import Project
-from tidemill.operations.playback import Agenda, Playback, Step
+from tidemill.operations.playback import Agenda, Playback, PlayedStep
 
 MODEL = "flight_late"
 DAY_MS = 86_400_000
@@ -24,7 +24,7 @@ def month_ms(month: int) -> int:
 
 
 async def history(
-    project: Project, playback: Playback, offline_url: str, until_ms: int, agenda: Agenda, seen: Callable[[Step], None]
+    project: Project, playback: Playback, offline_url: str, until_ms: int, agenda: Agenda, seen: Callable[[PlayedStep], None]
 ) -> None:
     """Publishes everything known before a moment, and waits until the online and the offline store have it."""
     (recording,) = project.recordings.values()

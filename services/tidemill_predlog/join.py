@@ -29,7 +29,7 @@ Subject = tuple[str, str]
 """Model and subject."""
 
 
-class Prediction(NamedTuple):
+class LoggedPrediction(NamedTuple):
     """What the join needs of a prediction."""
 
     id: str
@@ -40,7 +40,7 @@ class Prediction(NamedTuple):
     output: float
 
 
-class Outcome(NamedTuple):
+class KnownOutcome(NamedTuple):
     """What the join needs of an outcome."""
 
     model: str
@@ -63,8 +63,8 @@ class Join:
         self.pending: Counter[str] = Counter()
         self._within_ms = dict(within_ms)
         self._results: list[ResultRecord] = []
-        self._waiting: dict[Subject, list[Prediction]] = {}
-        self._answers: dict[Subject, list[Outcome]] = {}
+        self._waiting: dict[Subject, list[LoggedPrediction]] = {}
+        self._answers: dict[Subject, list[KnownOutcome]] = {}
         self._seen: set[str] = set()
         self._given_up: set[Subject] = set()
         self._deadlines: list[tuple[int, Subject]] = []
@@ -77,7 +77,7 @@ class Join:
         """How long before the clock records still matter: the longest of all models."""
         return max(map(_memory_ms, self._within_ms.values()), default=0)
 
-    def predict(self, prediction: Prediction) -> None:
+    def predict(self, prediction: LoggedPrediction) -> None:
         """Takes a prediction: it is answered at once, waits, or is a repetition."""
         within_ms = self._within_ms.get(prediction.model)
         if within_ms is None or prediction.subject is None or prediction.id in self._seen:
@@ -99,7 +99,7 @@ class Join:
         self.pending[prediction.model] += 1
         heappush(self._deadlines, (prediction.time + within_ms, subject))
 
-    def outcome(self, outcome: Outcome) -> None:
+    def outcome(self, outcome: KnownOutcome) -> None:
         """Takes an outcome: it answers the predictions that wait for it, and is kept for those still to come."""
         within_ms = self._within_ms.get(outcome.model)
         if within_ms is None:
@@ -160,10 +160,10 @@ class Join:
         while heap and heap[0][0] < self.clock:
             yield heappop(heap)[1]
 
-    def _resolve(self, prediction: Prediction, outcome: Outcome) -> None:
+    def _resolve(self, prediction: LoggedPrediction, outcome: KnownOutcome) -> None:
         self._results.append(_result(prediction, "joined", outcome.known, outcome.value))
 
-    def _give_up(self, prediction: Prediction, subject: Subject) -> None:
+    def _give_up(self, prediction: LoggedPrediction, subject: Subject) -> None:
         within_ms = self._within_ms[prediction.model]
         self._results.append(_result(prediction, "never", prediction.time + within_ms, None))
         self._given_up.add(subject)
@@ -175,7 +175,7 @@ def _memory_ms(within_ms: int) -> int:
     return max(2 * within_ms, _HOUR_MS)
 
 
-def _result(prediction: Prediction, status: Literal["joined", "never"], known: int, value: float | None) -> ResultRecord:
+def _result(prediction: LoggedPrediction, status: Literal["joined", "never"], known: int, value: float | None) -> ResultRecord:
     assert prediction.subject is not None
     return ResultRecord(
         seq=0,

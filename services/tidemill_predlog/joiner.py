@@ -34,9 +34,9 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.topics import results_topic, topic_specs
-from tidemill_predlog.join import Join, Outcome, Prediction
+from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction
 from tidemill_predlog.outbox import Outbox
-from tidemill_predlog.results import Progress, ResultsTable
+from tidemill_predlog.results import JoinProgress, ResultsTable
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ class Joiner:
             join.late.clear()
             await self._go_on(outbox, join, progress)
 
-    def _feed_tables(self, join: Join, progress: Progress) -> dict[TopicPartition, int]:
+    def _feed_tables(self, join: Join, progress: JoinProgress) -> dict[TopicPartition, int]:
         """Feeds the join from the tables, below the positions covered. Returns from where on Kafka has to be read."""
         begin: dict[TopicPartition, int] = {}
         feeds: list[tuple[MirrorTable, str, list[str], Callable[[pa.Table], None]]] = [
@@ -110,7 +110,7 @@ class Joiner:
                     feed(snapshot.scan(columns, below & (pc.field(clock_column) >= join.clock - join.memory_ms)))
         return begin
 
-    async def _feed_rest(self, join: Join, stored: dict[TopicPartition, int], progress: Progress) -> None:
+    async def _feed_rest(self, join: Join, stored: dict[TopicPartition, int], progress: JoinProgress) -> None:
         """Feeds the join with the records between what the tables have and the positions covered."""
         lacking = {target: position for target, position in stored.items() if position < progress.positions[target]}
         if not lacking:
@@ -125,7 +125,7 @@ class Joiner:
                 for target, records in fetched.items():
                     self._feed(join, target, [record for record in records if record.offset < progress.positions[target]])
 
-    async def _go_on(self, outbox: Outbox, join: Join, progress: Progress) -> None:
+    async def _go_on(self, outbox: Outbox, join: Join, progress: JoinProgress) -> None:
         """Joins what comes, and commits and publishes about once a second."""
         async with DenseReader(self._kafka, progress.positions, {}, **GATHERING) as reader:
             clock = Clock(progress.now)
@@ -139,7 +139,7 @@ class Joiner:
                 waited_seconds = time.monotonic() - committed
                 moved = clock.now != progress.now or reader.next != progress.positions
                 if (results and waited_seconds > COMMIT_SECONDS) or (moved and waited_seconds > IDLE_COMMIT_SECONDS):
-                    after = Progress(dict(reader.next), join.clock, clock.now, progress.seq + len(results), progress.commit + 1)
+                    after = JoinProgress(dict(reader.next), join.clock, clock.now, progress.seq + len(results), progress.commit + 1)
                     await self._commit(outbox, results, progress, after)
                     self._count(join, results)
                     progress, results, committed = after, [], time.monotonic()
@@ -147,7 +147,7 @@ class Joiner:
                     self._board.up("join")  # not before: a full disk shows at the first commit
                 self.pulse.beat()
 
-    async def _commit(self, outbox: Outbox, results: Sequence[ResultRecord], before: Progress, after: Progress) -> None:
+    async def _commit(self, outbox: Outbox, results: Sequence[ResultRecord], before: JoinProgress, after: JoinProgress) -> None:
         numbered = [msgspec.structs.replace(result, seq=before.seq + i) for i, result in enumerate(results)]
         await asyncio.to_thread(self._table.append, numbered, before, after)
         await outbox.publish(numbered)
@@ -158,11 +158,11 @@ class Joiner:
             outcomes = [(record, _decoded(_OUTCOME, record.value)) for record in records]
             for _, outcome in outcomes:
                 if outcome is not None:
-                    join.outcome(Outcome(outcome.model, outcome.subject, outcome.value, outcome.known))
+                    join.outcome(KnownOutcome(outcome.model, outcome.subject, outcome.value, outcome.known))
             return max((min(outcome.known, record.timestamp) for record, outcome in outcomes if outcome is not None), default=0)
         predictions = [p for record in records if record.key is not None and (p := _decoded(_PREDICTION, record.value)) is not None]
         for p in predictions:
-            join.predict(Prediction(p.id, p.model, p.version, p.subject, p.time, p.output))
+            join.predict(LoggedPrediction(p.id, p.model, p.version, p.subject, p.time, p.output))
         return max((min(p.time, p.served) for p in predictions), default=0)
 
     def _count(self, join: Join, results: Sequence[ResultRecord]) -> None:
@@ -223,9 +223,9 @@ def _decoded(decoder: msgspec.json.Decoder[T], value: bytes | None) -> T | None:
 
 def _feed_predictions(join: Join, rows: pa.Table) -> None:
     for row in zip(*(rows[name].to_pylist() for name in _PREDICTION_COLUMNS[2:]), strict=True):
-        join.predict(Prediction(*row))
+        join.predict(LoggedPrediction(*row))
 
 
 def _feed_outcomes(join: Join, rows: pa.Table) -> None:
     for row in zip(*(rows[name].to_pylist() for name in _OUTCOME_COLUMNS[2:]), strict=True):
-        join.outcome(Outcome(*row))
+        join.outcome(KnownOutcome(*row))

@@ -21,7 +21,7 @@ NAME = "results"
 _ROWS_AT_ONCE = 10_000
 
 
-class Progress(NamedTuple):
+class JoinProgress(NamedTuple):
     """Up to where the results go: positions read, the join's clock, the latest time seen, the next result's number, the number of commits."""
 
     positions: dict[TopicPartition, int]
@@ -49,14 +49,14 @@ class ResultsTable:
         self._inputs = inputs
         self._log = store.delta_log(NAME, RESULTS_SCHEMA)
 
-    def open(self) -> Progress:
+    def open(self) -> JoinProgress:
         """Create or read the table. Raises OfflineUnavailable, TornTable."""
         self._log.open()
         counter = self._log.counter
         positions = {target: counter(counter_name(target.topic, target.partition)) for target in self._inputs}
-        return Progress(positions, counter("clock"), counter("now"), counter("seq"), counter("commit"))
+        return JoinProgress(positions, counter("clock"), counter("now"), counter("seq"), counter("commit"))
 
-    def append(self, results: Sequence[ResultRecord], before: Progress, after: Progress) -> None:
+    def append(self, results: Sequence[ResultRecord], before: JoinProgress, after: JoinProgress) -> None:
         """Add results, numbered from `before.seq`, and move on. Raises FenceConflict when the table is not at `before`, OfflineUnavailable."""
         end = after.counters()
         moves: Mapping[str, tuple[int, int]] = {name: (start, end[name]) for name, start in before.counters().items()}

@@ -17,7 +17,7 @@ import pytest
 from tests.ask import get as ask
 
 from tidemill.local.processes import is_free
-from tidemill.local.services import SERVICES, Service
+from tidemill.local.services import SERVICES, LocalService
 from tidemill.local.stack import External, Stack
 
 pytestmark = pytest.mark.integration
@@ -97,7 +97,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Sta
                 one.process.wait()
 
 
-def start(service: Service, servers: Stack, home: Path) -> Started:
+def start(service: LocalService, servers: Stack, home: Path) -> Started:
     """A service as a process of its own, with no one to restart it."""
     port = next(port for port in range(32_000, 15_000, -7) if is_free(port))
     settings = {
@@ -113,7 +113,7 @@ def start(service: Service, servers: Stack, home: Path) -> Started:
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
-def test_a_service_waits_for_its_servers(service: Service, services: dict[str, Started]) -> None:
+def test_a_service_waits_for_its_servers(service: LocalService, services: dict[str, Started]) -> None:
     """Without Kafka and Redis it is alive, not ready, and names what it lacks; with them the same process becomes ready."""
     started = services[service.name]
     assert (started.live, started.ready) == (200, 503), started.told

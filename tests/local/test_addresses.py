@@ -11,7 +11,7 @@ import pytest
 
 from tidemill.local import services
 from tidemill.local.addresses import Addresses, find, home_folder
-from tidemill.local.services import SERVICES, UnknownService, choose
+from tidemill.local.services import SERVICES, UnknownLocalService, choose
 
 ADDRESSES = Addresses(
     "localhost:9092", "redis://:secret@localhost", "/data", None, {"serving": "http://localhost:1"}, {"serving": 5}, 7, "http://x"
@@ -48,7 +48,7 @@ def test_choose_keeps_the_order_of_the_table_and_refuses_strangers() -> None:
     """No name means all services; an unknown one is answered with those there are."""
     assert choose([]) == SERVICES
     assert [service.name for service in choose(["serving", "features"])] == ["features", "serving"]
-    with pytest.raises(UnknownService, match=r"unknown service 'servng'.*serving"):
+    with pytest.raises(UnknownLocalService, match=r"unknown service 'servng'.*serving"):
         choose(["servng"])
 
 

@@ -22,12 +22,12 @@ from tests.local.observe import STANDINS, alive, left_after
 from tidemill.local import processes
 from tidemill.local.addresses import find
 from tidemill.local.processes import StackError
-from tidemill.local.services import Service
+from tidemill.local.services import LocalService
 from tidemill.local.stack import External, Stack
 
 pytestmark = pytest.mark.integration
-ONE = Service("one", "standin_ready", ("valkey",))
-TWO = Service("two", "standin_ready", ())
+ONE = LocalService("one", "standin_ready", ("valkey",))
+TWO = LocalService("two", "standin_ready", ())
 
 
 def test_services_get_addresses_and_are_found(home: Path) -> None:
@@ -50,7 +50,7 @@ def test_services_get_addresses_and_are_found(home: Path) -> None:
 
 def test_who_works_on_streams_lets_others_go_first(home: Path) -> None:
     """A service runs behind others by what its entry says; the supervisor and servers without one do not."""
-    with Stack(home, services=(replace(TWO, nice=7), Service("front", "standin_ready", ()))) as stack:
+    with Stack(home, services=(replace(TWO, nice=7), LocalService("front", "standin_ready", ()))) as stack:
         found = {name: psutil.Process(stack.pid(name)).nice() for name in ("two", "front")}
     assert found["two"] == found["front"] + 7 == os.getpriority(os.PRIO_PROCESS, 0) + 7
 
@@ -77,7 +77,7 @@ def test_a_killed_service_is_restarted(home: Path) -> None:
 def test_a_service_that_fails_is_named_with_its_last_lines(home: Path, module: str, says: str) -> None:
     """The error names the one service that failed and shows why; everything else is stopped."""
     with pytest.raises(StackError, match=f"(?s){says}"):
-        Stack(home, services=(TWO, Service("bad", module, ())), timeout_seconds=10).start()
+        Stack(home, services=(TWO, LocalService("bad", module, ())), timeout_seconds=10).start()
     assert alive(home) == []
     assert find(home) is None
 

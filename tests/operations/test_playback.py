@@ -22,7 +22,7 @@ from tidemill import Event, FeatureView, Model, Outcome, Recording, count
 from tidemill.declarations.project import load_project
 from tidemill.errors import TidemillError
 from tidemill.local.stack import Stack
-from tidemill.operations.playback import Agenda, Due, Playback, Step, open_playback, steps
+from tidemill.operations.playback import Agenda, Due, Playback, PlayedStep, open_playback, steps
 from tidemill.records import PredictionRecord, ViewRecord, decoder
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.dead_letter_log import read_dead_letters
@@ -157,7 +157,7 @@ async def prepare(live: Stack) -> None:
             await asyncio.sleep(0.05)
 
 
-async def played(live: Stack, start_ms: int, end_ms: int) -> list[Step]:
+async def played(live: Stack, start_ms: int, end_ms: int) -> list[PlayedStep]:
     """Plays a part with predictions."""
     async with playing(live) as playback:
         agenda = Agenda([BIG_TIP], STEP_MS)
@@ -276,7 +276,7 @@ async def test_what_cannot_be_played_is_refused(served: Stack) -> None:
         assert await read_dead_letters(KafkaSettings(bootstrap_servers=served.kafka), "rides") == before
 
 
-async def collect(playback: Playback, what: Recording, agenda: Agenda, url: str) -> list[Step]:
+async def collect(playback: Playback, what: Recording, agenda: Agenda, url: str) -> list[PlayedStep]:
     """One step."""
     return [step async for step in playback.play(what, START_MS, START_MS + STEP_MS, STEP_MS, agenda, url)]
 

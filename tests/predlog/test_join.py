@@ -5,27 +5,27 @@ from __future__ import annotations
 import pytest
 
 from tidemill.records import ResultRecord
-from tidemill_predlog.join import Join, Outcome, Prediction
+from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction
 
 WITHIN_MS = {"m": 100, "n": 10_000}
 HOUR_MS = 3_600_000
-Item = Prediction | Outcome
+Item = LoggedPrediction | KnownOutcome
 Answer = tuple[str, str, int, float | None]
 
 
-def prediction(name: str, time: int = 0, subject: str | None = "s", model: str = "m") -> Prediction:
+def prediction(name: str, time: int = 0, subject: str | None = "s", model: str = "m") -> LoggedPrediction:
     """A prediction."""
-    return Prediction(name, model, "1", subject, time, 0.5)
+    return LoggedPrediction(name, model, "1", subject, time, 0.5)
 
 
-def outcome(known: int, value: float = 1.0, subject: str = "s", model: str = "m") -> Outcome:
+def outcome(known: int, value: float = 1.0, subject: str = "s", model: str = "m") -> KnownOutcome:
     """An outcome."""
-    return Outcome(model, subject, value, known)
+    return KnownOutcome(model, subject, value, known)
 
 
 def feed(join: Join, item: Item) -> None:
     """One record."""
-    if isinstance(item, Prediction):
+    if isinstance(item, LoggedPrediction):
         join.predict(item)
     else:
         join.outcome(item)
@@ -50,7 +50,7 @@ def test_outcome_after_and_before() -> None:
 def test_result_carries_the_prediction() -> None:
     """A result repeats what a reader needs of its prediction."""
     join = Join(WITHIN_MS)
-    join.predict(Prediction("a", "m", "7", "s", 5, 0.25))
+    join.predict(LoggedPrediction("a", "m", "7", "s", 5, 0.25))
     join.outcome(outcome(9, 0.0))
     assert join.take() == [ResultRecord(0, "a", "m", "7", "s", 5, 0.25, "joined", 9, 0.0)]
 

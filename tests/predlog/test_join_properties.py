@@ -10,22 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.records import ResultRecord
-from tidemill_predlog.join import Join, Outcome, Prediction
+from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction
 
 WITHIN_MS = {"m": 100, "n": 10_000}
-Item = Prediction | Outcome
+Item = LoggedPrediction | KnownOutcome
 
 _subjects = st.sampled_from(["s", "t", "u"])
 _models = st.sampled_from(["m", "m", "n", "gone"])
 _predictions = st.builds(
-    lambda i, time, subject, model: Prediction(f"{model}{i}", model, "1", subject, time, 0.5),
+    lambda i, time, subject, model: LoggedPrediction(f"{model}{i}", model, "1", subject, time, 0.5),
     st.integers(0, 12), st.integers(0, 600), st.one_of(_subjects, st.none()), _models,
 )  # fmt: skip
-_outcomes = st.builds(Outcome, _models, _subjects, st.floats(0, 1), st.integers(0, 800))
+_outcomes = st.builds(KnownOutcome, _models, _subjects, st.floats(0, 1), st.integers(0, 800))
 _streams = st.tuples(st.lists(_predictions, max_size=15), st.lists(_outcomes, max_size=15))
 
 
-def naive(predictions: Sequence[Prediction], outcomes: Sequence[Outcome], clock: int) -> dict[str, tuple[str, float | None]]:
+def naive(predictions: Sequence[LoggedPrediction], outcomes: Sequence[KnownOutcome], clock: int) -> dict[str, tuple[str, float | None]]:
     """What each prediction should get, by searching everything."""
     found: dict[str, tuple[str, float | None]] = {}
     seen = set()
@@ -44,13 +44,13 @@ def naive(predictions: Sequence[Prediction], outcomes: Sequence[Outcome], clock:
 
 def feed(join: Join, item: Item) -> None:
     """One record."""
-    if isinstance(item, Prediction):
+    if isinstance(item, LoggedPrediction):
         join.predict(item)
     else:
         join.outcome(item)
 
 
-def interleaved(chance: random.Random, predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> list[Item]:
+def interleaved(chance: random.Random, predictions: Sequence[LoggedPrediction], outcomes: Sequence[KnownOutcome]) -> list[Item]:
     """Both streams as one, each in its own order."""
     picks = [0] * len(predictions) + [1] * len(outcomes)
     chance.shuffle(picks)
@@ -67,7 +67,7 @@ def as_dict(results: Sequence[ResultRecord]) -> dict[str, tuple[str, float | Non
 
 @given(_streams, st.randoms(use_true_random=False), st.integers(0, 1000))
 def test_any_interleaving_equals_the_naive_search(
-    streams: tuple[list[Prediction], list[Outcome]], chance: random.Random, clock: int
+    streams: tuple[list[LoggedPrediction], list[KnownOutcome]], chance: random.Random, clock: int
 ) -> None:
     """With the clock moved once all is read, the results do not depend on how the streams were interleaved."""
     join = Join(WITHIN_MS)
@@ -90,12 +90,12 @@ def run(join: Join, steps: Sequence[Item | int]) -> list[ResultRecord]:
 
 def known_of(item: Item) -> int:
     """The time by which a record is remembered."""
-    return item.known if isinstance(item, Outcome) else item.time
+    return item.known if isinstance(item, KnownOutcome) else item.time
 
 
 @given(_streams, st.randoms(use_true_random=False), st.lists(st.integers(0, 1000), max_size=6), st.integers(0, 30), st.booleans())
 def test_restart_at_any_point_changes_nothing(
-    streams: tuple[list[Prediction], list[Outcome]], chance: random.Random, clocks: list[int], restart: int, short: bool
+    streams: tuple[list[LoggedPrediction], list[KnownOutcome]], chance: random.Random, clocks: list[int], restart: int, short: bool
 ) -> None:
     """A join made again from the records its memory reaches, and the clock, goes on as the one that never stopped."""
     steps: list[Item | int] = list(interleaved(chance, *streams))
@@ -110,7 +110,7 @@ def test_restart_at_any_point_changes_nothing(
         before = run(whole, steps[:restart])
         again = Join(within_ms, whole.clock)
         old = [item for item in steps[:restart] if not isinstance(item, int) and known_of(item) >= whole.clock - again.memory_ms]
-        found = run(again, [*sorted(old, key=lambda item: isinstance(item, Prediction)), whole.clock])
+        found = run(again, [*sorted(old, key=lambda item: isinstance(item, LoggedPrediction)), whole.clock])
         assert {result.prediction for result in found} <= {result.prediction for result in before}
         assert +again.pending == +whole.pending
         assert sorted(run(again, steps[restart:]), key=repr) == sorted(run(whole, steps[restart:]), key=repr)
@@ -118,7 +118,7 @@ def test_restart_at_any_point_changes_nothing(
 
 @given(_streams, st.randoms(use_true_random=False))
 def test_clock_driven_by_what_was_read_gives_up_none_too_early(
-    streams: tuple[list[Prediction], list[Outcome]], chance: random.Random
+    streams: tuple[list[LoggedPrediction], list[KnownOutcome]], chance: random.Random
 ) -> None:
     """Sorted by time and with a clock that follows, nobody whose outcome came in time is given up."""
     both: list[Item] = [*streams[0], *streams[1]]
@@ -127,6 +127,6 @@ def test_clock_driven_by_what_was_read_gives_up_none_too_early(
     for item in items:
         feed(join, item)
         join.advance(known_of(item))
-    predictions = [item for item in items if isinstance(item, Prediction)]
-    outcomes = [item for item in items if isinstance(item, Outcome)]
+    predictions = [item for item in items if isinstance(item, LoggedPrediction)]
+    outcomes = [item for item in items if isinstance(item, KnownOutcome)]
     assert as_dict(join.take()) == naive(predictions, outcomes, join.clock)

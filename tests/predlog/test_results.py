@@ -12,7 +12,7 @@ from tidemill.errors import FenceConflict
 from tidemill.offline.store import OfflineStore
 from tidemill.records import ResultRecord
 from tidemill_predlog import results as results_module
-from tidemill_predlog.results import Progress, ResultsTable
+from tidemill_predlog.results import JoinProgress, ResultsTable
 
 INPUTS = [TopicPartition("x.predictions", 0), TopicPartition("x.outcomes", 0)]
 
@@ -22,9 +22,9 @@ def result(seq: int, name: str = "p") -> ResultRecord:
     return ResultRecord(seq, name, "m", "1", "s", 5, 0.25, "joined", 9, 1.0)
 
 
-def moved(before: Progress, results: int, *positions: int, clock: int = 0) -> Progress:
-    """Progress after some results."""
-    return Progress(dict(zip(INPUTS, positions, strict=True)), clock, clock + 1, before.seq + results, before.commit + 1)
+def moved(before: JoinProgress, results: int, *positions: int, clock: int = 0) -> JoinProgress:
+    """The progress after some results."""
+    return JoinProgress(dict(zip(INPUTS, positions, strict=True)), clock, clock + 1, before.seq + results, before.commit + 1)
 
 
 def test_progress_is_kept_with_the_results(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_progress_is_kept_with_the_results(tmp_path: Path) -> None:
     store = OfflineStore(tmp_path)
     table = ResultsTable(store, INPUTS)
     start = table.open()
-    assert start == Progress(dict.fromkeys(INPUTS, 0), 0, 0, 0, 0)
+    assert start == JoinProgress(dict.fromkeys(INPUTS, 0), 0, 0, 0, 0)
     after = moved(start, 2, 7, 3, clock=99)
     table.append([result(0), result(1, "q")], start, after)
     idle = moved(after, 0, 8, 3, clock=120)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tidemill.declarations.windows import Tile
-from tidemill.proof.counterexample import Counterexample, Step
+from tidemill.proof.counterexample import Counterexample, ShownStep
 from tidemill.timestamps import rfc3339
 
 
@@ -45,7 +45,7 @@ def print_counterexample(console: Console, example: Counterexample) -> None:
         console.print("after none of these rows the value was the one that is stored")
 
 
-def _cells(step: Step) -> tuple[str, ...]:
+def _cells(step: ShownStep) -> tuple[str, ...]:
     values = ", ".join(f"{name} {number(value)}" for name, value in step.values.items())
     after = ", ".join(f"{name} {number(value)}" for name, value in step.features.items())
     return str(step.offset), moment(step.time_ms), step.id or "-", values, step.fate, after + ("  <- what is stored" if step.stored else "")

@@ -22,7 +22,7 @@ from tidemill.local.processes import HOST, StackError
 from tidemill.runtime.settings import KafkaSettings
 
 VERSION = "4.3.1"
-NICE = 5  # see `services.Service`
+NICE = 5  # see `services.LocalService`
 _MINIMUM_JAVA = 17
 # Another slf4j binding pulls in older clients; without one the broker logs nothing.
 _ENDPOINT = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"

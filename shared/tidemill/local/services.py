@@ -8,14 +8,14 @@ import httpx
 from tidemill.errors import NotFound
 
 
-class UnknownService(NotFound):
+class UnknownLocalService(NotFound):
     """No such service is in the table."""
 
     kind = "service"
 
 
 @dataclass(frozen=True)
-class Service:
+class LocalService:
     """One service: started as ``python -m MODULE``, ready when ``/health/ready`` answers 200.
 
     `nice`: on one machine, whoever answers requests goes first, then what answers are made of, then what keeps it, and the audit last.
@@ -28,23 +28,23 @@ class Service:
 
 
 SERVICES = (
-    Service("ingestion", "tidemill_ingestion", ("kafka",)),
-    Service("features", "tidemill_features", ("kafka", "valkey"), nice=5),
-    Service("offline", "tidemill_offline", ("kafka",), nice=10),
-    Service("serving", "tidemill_serving", ("valkey",)),
-    Service("inference", "tidemill_inference", ("kafka", "valkey")),
-    Service("predlog", "tidemill_predlog", ("kafka",), nice=10),
-    Service("drift", "tidemill_drift", ("kafka",), nice=10),
-    Service("audit", "tidemill_audit", ("kafka", "valkey"), nice=15),
+    LocalService("ingestion", "tidemill_ingestion", ("kafka",)),
+    LocalService("features", "tidemill_features", ("kafka", "valkey"), nice=5),
+    LocalService("offline", "tidemill_offline", ("kafka",), nice=10),
+    LocalService("serving", "tidemill_serving", ("valkey",)),
+    LocalService("inference", "tidemill_inference", ("kafka", "valkey")),
+    LocalService("predlog", "tidemill_predlog", ("kafka",), nice=10),
+    LocalService("drift", "tidemill_drift", ("kafka",), nice=10),
+    LocalService("audit", "tidemill_audit", ("kafka", "valkey"), nice=15),
 )
 
 
-def choose(names: Sequence[str]) -> tuple[Service, ...]:
-    """Return the services of these names, all of them when none is given. Raises `UnknownService` for a name that is none."""
+def choose(names: Sequence[str]) -> tuple[LocalService, ...]:
+    """Return the services of these names, all of them when none is given. Raises `UnknownLocalService` for a name that is none."""
     known = [service.name for service in SERVICES]
     for name in names:
         if name not in known:
-            raise UnknownService(name, known)
+            raise UnknownLocalService(name, known)
     return tuple(service for service in SERVICES if service.name in (names or known))
 
 

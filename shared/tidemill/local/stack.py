@@ -17,7 +17,7 @@ from typing import Self
 from tidemill.local import kafka, kafka_aot, processes, services, supervisor, valkey
 from tidemill.local.addresses import Addresses, find, home_folder
 from tidemill.local.processes import HOST, StackError
-from tidemill.local.services import SERVICES, Service
+from tidemill.local.services import SERVICES, LocalService
 from tidemill.local.supervisor import Program, Supervisor
 
 _POLL_SECONDS = 0.05
@@ -52,7 +52,7 @@ class Stack:
 
     home: Path | None = None  # None: TIDEMILL_HOME, else .tidemill
     project: str | None = None  # TIDEMILL_PROJECT: a path or a module
-    services: Sequence[Service] = SERVICES
+    services: Sequence[LocalService] = SERVICES
     servers: Sequence[str] | None = None  # kafka, valkey; None: what the services need
     external: External = field(default_factory=External)
     ports: Mapping[str, int] = field(default_factory=dict)  # by process name; others are chosen once and kept

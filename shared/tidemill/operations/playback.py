@@ -54,7 +54,7 @@ class Due(NamedTuple):
     instance: dict[str, Any]
 
 
-class Step(NamedTuple):
+class PlayedStep(NamedTuple):
     """What happened in one step that ends at `time_ms`: events published, and the answers of inference as it gave them."""
 
     time_ms: int
@@ -208,7 +208,7 @@ class Playback:
         found: dict[TopicPartition, int] = await self._reader.end_offsets(partitions)
         return found
 
-    async def load(self, recording: Recording, start_ms: int, end_ms: int, step_ms: int, agenda: Agenda) -> AsyncIterator[Step]:
+    async def load(self, recording: Recording, start_ms: int, end_ms: int, step_ms: int, agenda: Agenda) -> AsyncIterator[PlayedStep]:
         """History without predictions. The steps keep events of different partitions from overtaking each other by more than one step.
 
         Requests announced for a time after `end_ms` stay on the agenda.
@@ -217,14 +217,14 @@ class Playback:
             for _, name, data in moments:
                 agenda.announce(name, data)
             await self.routed(await self.publish(moments))
-            yield Step(step_end, len(moments), [], 0.0)
+            yield PlayedStep(step_end, len(moments), [], 0.0)
         await self.applied()
         for _ in agenda.due(end_ms):
             continue
 
     async def play(
         self, recording: Recording, start_ms: int, end_ms: int, step_ms: int, agenda: Agenda, inference_url: str, speed: float | None = None
-    ) -> AsyncIterator[Step]:
+    ) -> AsyncIterator[PlayedStep]:
         """Plays from start to end; `speed` is event time over wall time (None: as fast as it goes)."""
         began, http = time.monotonic(), httpx.AsyncClient(base_url=inference_url, timeout=60, trust_env=False)
         async with http:
@@ -237,7 +237,7 @@ class Playback:
                 if moments:
                     await self.barrier(moments)
                 barrier_seconds = time.monotonic() - published
-                yield Step(step_end, len(moments), await _ask(http, list(agenda.due(step_end)), step_end), barrier_seconds)
+                yield PlayedStep(step_end, len(moments), await _ask(http, list(agenda.due(step_end)), step_end), barrier_seconds)
 
 
 async def _poll(behind: Callable[[], Awaitable[str | None]], timeout_seconds: float, mend: str) -> None:

@@ -22,7 +22,7 @@ from tidemill.kernel.view import ViewKernel
 _COUNTED = {"duplicates": "duplicate", "resent": "resent", "late": "late", "poison": "poison"}
 
 
-class Step(NamedTuple):
+class ShownStep(NamedTuple):
     """One row of the entity. `fate`: folded, or why not; `features`: the view's values after it, at its own time; `stored`: after this row the value
     is the one that the online store has."""
 
@@ -58,7 +58,7 @@ class Counterexample(NamedTuple):
     entity: str
     fence: int
     rows: int
-    steps: list[Step]
+    steps: list[ShownStep]
     differences: list[Difference]
 
 
@@ -112,7 +112,7 @@ def _size(value: bytes | None) -> str | None:
     return None if value is None else f"{len(value)} bytes"
 
 
-def steps_of(kernel: ViewKernel, entries: Sequence[LogEntry], resent: set[int], stored: bytes | None, last: int | None) -> list[Step]:
+def steps_of(kernel: ViewKernel, entries: Sequence[LogEntry], resent: set[int], stored: bytes | None, last: int | None) -> list[ShownStep]:
     """The last rows of one entity (None: all), each with what became of it. `resent`: offsets of records that were sent twice."""
     fold, states = PartitionFold.start(kernel), dict[bytes, EntityState]()
     shown = 0 if last is None else max(0, len(entries) - last)
@@ -131,7 +131,7 @@ def _fate(before: Fence, after: Fence) -> str:
     return next((fate for name, fate in _COUNTED.items() if getattr(after, name) > getattr(before, name)), "folded")
 
 
-def _step(kernel: ViewKernel, entry: LogEntry, fate: str, state: EntityState | None, stored: bytes | None) -> Step:
+def _step(kernel: ViewKernel, entry: LogEntry, fate: str, state: EntityState | None, stored: bytes | None) -> ShownStep:
     record = entry.record
     features: dict[str, Value] = {}
     if state is not None and record is not None and fate == "folded":
@@ -139,9 +139,9 @@ def _step(kernel: ViewKernel, entry: LogEntry, fate: str, state: EntityState | N
         features = {feature.name: reading.value(i) for i, feature in enumerate(kernel.view.served)}
     as_stored = state is not None and fate == "folded" and kernel.encode(state) == stored
     if record is None:
-        return Step(entry.offset, None, None, {}, fate, features, as_stored)
+        return ShownStep(entry.offset, None, None, {}, fate, features, as_stored)
     given = {name: getattr(record.values, name) for name in kernel.view.value_fields}
-    return Step(entry.offset, record.time, record.id, given, fate, features, as_stored)
+    return ShownStep(entry.offset, record.time, record.id, given, fate, features, as_stored)
 
 
 def shown(example: Counterexample) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from tidemill.proof.partition_audit import PartitionAudit
 from tidemill.records import Status
 
 
-class FeatureShown(NamedTuple):
+class ExplainedFeature(NamedTuple):
     """One feature on both sides, and where it comes from: the tiles that its window covers, `tiles` of which hold events. A value is None unless
     its status is PRESENT."""
 
@@ -86,7 +86,7 @@ class Explanation(NamedTuple):
     online: Side | None
     offline: Side | None
     damaged: str | None
-    features: list[FeatureShown]
+    features: list[ExplainedFeature]
     differences: list[Difference]
 
 
@@ -149,7 +149,7 @@ def _side(kernel: ViewKernel, state: EntityState | None) -> Side | None:
 
 def _features(
     kernel: ViewKernel, online: EntityState | None, offline: EntityState | None, time_ms: int, since_ms: int, *, rebuilding: bool
-) -> list[FeatureShown]:
+) -> list[ExplainedFeature]:
     view = kernel.view
     here = withheld(view) if rebuilding else _served(kernel, online, time_ms, since_ms)
     there, tiles = _served(kernel, offline, time_ms, since_ms), {} if offline is None else tiles_of(kernel, offline)
@@ -157,7 +157,7 @@ def _features(
     for i, feature in enumerate(view.served):
         covered = feature.window.at(time_ms, time_ms, 0)
         used = sum(tile.grid == feature.window.grid and covered[0] <= tile.number <= covered[1] for tile in tiles)
-        shown.append(FeatureShown(feature.name, *_value(here, i), *_value(there, i), feature.window, covered, used))
+        shown.append(ExplainedFeature(feature.name, *_value(here, i), *_value(there, i), feature.window, covered, used))
     return shown
 
 

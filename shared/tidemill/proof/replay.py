@@ -31,7 +31,7 @@ from tidemill.records import PredictionRecord, StampEntry
 
 
 @dataclass(frozen=True)
-class Difference:
+class ReplayDifference:
     """One number that came out otherwise: an input's name, or "output"."""
 
     name: str
@@ -44,7 +44,7 @@ class Replayed:
     """A prediction and what differs when it is recomputed; nothing when it is equal bit for bit."""
 
     prediction: PredictionRecord
-    differences: list[Difference]
+    differences: list[ReplayDifference]
 
     @property
     def equal(self) -> bool:
@@ -138,10 +138,10 @@ class Replayer:
             vector = vector_of(self._inputs.row(served, prediction.entities))
             for i in np.flatnonzero(vector.view(np.uint32) != logged.view(np.uint32)):
                 if not (np.isnan(vector[i]) and np.isnan(logged[i])):
-                    differences.append(Difference(self._inputs.plan[i].name, prediction.inputs[i], float(vector[i])))
+                    differences.append(ReplayDifference(self._inputs.plan[i].name, prediction.inputs[i], float(vector[i])))
         output = self._engine.predict(vector)
         if output != prediction.output:
-            differences.append(Difference("output", prediction.output, output))
+            differences.append(ReplayDifference("output", prediction.output, output))
         return Replayed(prediction, differences)
 
 

@@ -20,7 +20,7 @@ from tests.faults.injections.proxy import HOST, Proxy
 from tidemill.declarations.project import load_project
 from tidemill.kafka.topics import ensure_topics
 from tidemill.local.processes import assign_ports
-from tidemill.local.services import SERVICES, Service
+from tidemill.local.services import SERVICES, LocalService
 from tidemill.local.stack import External, Stack
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import topic_specs
@@ -54,7 +54,7 @@ class Ground:
         return Redis.from_url(self.redis_url)
 
 
-def hooked(services: Sequence[Service]) -> tuple[Service, ...]:
+def hooked(services: Sequence[LocalService]) -> tuple[LocalService, ...]:
     """The same services, under our orders."""
     return tuple(replace(service, module=HOOKED) for service in services)
 
@@ -64,7 +64,7 @@ def ground(
     home: Path,
     project: Path,
     *,
-    services: Sequence[Service] = SERVICES,
+    services: Sequence[LocalService] = SERVICES,
     servers: Sequence[str] | None = None,
     environment: Mapping[str, str] = {},
     megabytes: Mapping[str, int] = {},

@@ -4,12 +4,12 @@ import signal
 import sys
 from pathlib import Path
 
-from tidemill.local.services import Service
+from tidemill.local.services import LocalService
 from tidemill.local.stack import Stack
 
 if __name__ == "__main__":
     home, servers, *pairs = sys.argv[1:]
-    services = [Service(name, module, ()) for name, module in (pair.split("=") for pair in pairs)]
+    services = [LocalService(name, module, ()) for name, module in (pair.split("=") for pair in pairs)]
     with Stack(Path(home), services=services, servers=[name for name in servers.split(",") if name]):
         print("ready", flush=True)
         signal.pause()

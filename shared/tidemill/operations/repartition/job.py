@@ -44,7 +44,7 @@ _AGAIN = "delete the topic {0} and run this again"
 Phase = Literal["read", "copy", "check"]
 
 
-class Progress(Protocol):
+class CopyProgress(Protocol):
     """Hears how far a phase is."""
 
     def __call__(self, phase: Phase, done: int, total: int) -> None:
@@ -61,7 +61,7 @@ class Repartitioned(NamedTuple):
 class Repartition:
     """Brings a view's records into the log that the project declares."""
 
-    def __init__(self, project: Project, view: FeatureView, store: OfflineStore, kafka: KafkaSettings, progress: Progress) -> None:
+    def __init__(self, project: Project, view: FeatureView, store: OfflineStore, kafka: KafkaSettings, progress: CopyProgress) -> None:
         self._project, self._view, self._store, self._kafka, self._progress = project, view, store, kafka, progress
         self._topic = view_topic(project.name, view.log)
         self._kernel = ViewKernel(view)

@@ -15,19 +15,19 @@ Source = tuple[int, int]
 """Partition and offset of an event on the application's topic."""
 
 
-class Step(NamedTuple):
+class MergeStep(NamedTuple):
     """The next record of a queue. `behind`: a later record of the same source partition has gone before it."""
 
     queue: int
     behind: bool
 
 
-def merge(queues: Sequence[Sequence[Source]]) -> Iterator[Step]:
+def merge(queues: Sequence[Sequence[Source]]) -> Iterator[MergeStep]:
     """Which queue gives the next record, until all are empty. In each queue the offsets of every source partition ascend.
 
     No record is behind unless the orders contradict each other; the same queues always give the same steps.
     """
-    waiting = _Waiting(queues)
+    waiting = _SourceOrder(queues)
     places, left, turn = [0] * len(queues), sum(map(len, queues)), 0
     last: dict[int, int] = {}
     chased: set[int] = set()
@@ -47,10 +47,10 @@ def merge(queues: Sequence[Sequence[Source]]) -> Iterator[Step]:
         chased.clear()
         places[turn] += 1
         left -= 1
-        yield Step(turn, behind)
+        yield MergeStep(turn, behind)
 
 
-class _Waiting:
+class _SourceOrder:
     """The records of each source partition in order of their offsets, with the queue that has them."""
 
     def __init__(self, queues: Sequence[Sequence[Source]]) -> None:
