@@ -1,1 +1,1 @@
-"""The continuous audit: compares the online store with the offline rows, round after round, and tells what differs."""
+"""The continuous audit: compares the online store with the offline rows, round after round, and reports differences."""

@@ -1,6 +1,6 @@
-"""Alerts of the audit: one when a partition is first found wrong, one when it is right again; not one per round.
+"""Alerts of the audit: one when a partition first differs, one when it is right again; not one per round.
 
-What is open follows from the alerts told so far, which are read from their topic, so a restart neither repeats nor forgets one.
+Which alerts are open follows from the alerts sent so far. They are read from their topic, so a restart neither repeats nor forgets one.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from tidemill.streams.topics import alerts_topic, topic_specs
 
 Place = tuple[str, int]
 TEST = "audit"
-NEWS_SECONDS = 1.0  # between two signs of life while there is nothing to tell
+NEWS_SECONDS = 1.0  # between two signs of life while there is nothing to send
 
 
 class Alerts:
-    """Tells what `found` was told of. Reports on the board as "kafka"; while Kafka is away the newest findings wait."""
+    """Sends alerts about the reports that `found` gets. Shows on the board as "kafka"; while Kafka is away the newest reports wait."""
 
     def __init__(self, project: Project, kafka: KafkaSettings, board: HealthBoard) -> None:
         self._project, self._topic = project.name, alerts_topic(project.name)
@@ -41,12 +41,12 @@ class Alerts:
         self.pulse = Pulse("alerts")
 
     def found(self, place: Place, report: AuditReport) -> None:
-        """Takes the outcome of comparing a partition."""
+        """Takes the report on a partition."""
         self._found[place] = report
         self._news.set()
 
     async def run(self) -> None:
-        """Tell until cancelled; whatever fails is reported and tried again."""
+        """Send alerts until cancelled. A failure is shown on the board, and sending is tried again."""
         await supervise(self._tell, partial(self._board.down, "kafka"), [self.pulse])
 
     async def _tell(self) -> None:
@@ -77,7 +77,7 @@ class Alerts:
 
 
 def alert_of(place: Place, report: AuditReport, told: AlertRecord | None, time_ms: int) -> AlertRecord | None:
-    """What to tell after a comparison, given what was told last: opened, closed, or nothing."""
+    """The alert after a comparison, given the last alert on the partition: opened, closed, or none."""
     was_open = told is not None and told.state == "opened"
     if bool(report.mismatched) == was_open:
         return None

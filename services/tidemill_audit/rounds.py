@@ -1,4 +1,4 @@
-"""Going round: every partition of every view once in a period, whole or by a sample, and telling what differs."""
+"""The rounds: once in a period every partition of every view is compared, whole or by a sample, and differences are reported."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tidemill_audit.settings import PaceSettings
 log = get_logger(__name__)
 
 WAIT_SECONDS = 30.0  # for the offline writer to reach the online fence
-SHOWN_ROWS = 20  # of a counter-example in the log
-RETRY_SECONDS = 5.0  # after which the next partition is looked at while the offline store is not there: that it is back is soon known
+SHOWN_ROWS = 20  # of a counter-example in a log message
+RETRY_SECONDS = 5.0  # to the next partition while the offline store is away, so that its return is soon noticed
 _TICK_SECONDS, _LEAST_SECONDS = 1.0, 0.01
 
 
 class Rounds:
-    """Compares round after round until cancelled; reports on the board as "offline"."""
+    """Compares round after round until cancelled. Shows on the board as "offline"."""
 
     def __init__(
         self, project: Project, store: OfflineStore, link: RedisClient, settings: PaceSettings, alerts: Alerts, board: HealthBoard
@@ -51,7 +51,7 @@ class Rounds:
         self._pace.rest()
 
     async def run(self) -> None:
-        """Go round. A partition that cannot be compared now is passed over, and the reason is on the board."""
+        """Go round. A partition that cannot be compared now is skipped, and the board or a warning says why."""
         while True:
             began = time.monotonic()
             for number, place in enumerate(self._audits, 1):
@@ -91,7 +91,8 @@ class Rounds:
             await self._tell(place, report)
 
     async def _tell(self, place: Place, report: AuditReport) -> None:
-        """What differs: as a metric, an alert, and in the log the counter-example of what did not differ before."""
+        """Reports differences: as a metric, as an alert, and, for entities that did not differ before, as log messages with a
+        counter-example."""
         known = self._differing.get(place, [])
         self._differing[place] = [found.entity for found in report.examples if found.entity is not None]
         metrics.AUDIT_DIFFERING.labels(*place).set(report.mismatched)

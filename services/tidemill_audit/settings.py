@@ -11,13 +11,13 @@ from tidemill.runtime.settings import KafkaSettings, OfflineSettings, RedisSetti
 
 
 class PaceSettings(Settings):
-    """How often it goes round, and how much of a processor it may take."""
+    """How long a round takes, and how much of a processor it may use."""
 
     period: str = Field(
-        "5m", validation_alias="TIDEMILL_AUDIT_PERIOD", description='a duration such as "5m": once in it every partition is looked at'
+        "5m", validation_alias="TIDEMILL_AUDIT_PERIOD", description='a duration such as "5m": every partition is compared once in it'
     )
     cpu: float = Field(
-        0.1, validation_alias="TIDEMILL_AUDIT_CPU", gt=0, le=1, description="the share of one processor that it may take on average"
+        0.1, validation_alias="TIDEMILL_AUDIT_CPU", gt=0, le=1, description="the share of one processor that it may use on average"
     )
 
     @field_validator("period")

@@ -134,7 +134,7 @@ def compare_auc(labels: Floats, scores: Floats, reference: float, reference_erro
 def compare_calibration(labels: Floats, scores: Floats, level: float) -> Finding:
     """Whether outcomes are as frequent as predicted: z = |sum(y - p)| / sqrt(sum p (1 - p)), two-sided.
 
-    The spread is at least one outcome, so that a model which is always certain is still held to it.
+    The spread is at least one outcome, so that a model that is always certain is still judged.
     """
     spread = math.sqrt(max(float((scores * (1 - scores)).sum()), 1.0))
     difference = abs(float((labels - scores).sum()))

@@ -1,7 +1,8 @@
-"""Reading predictions and results, closing windows, telling alerts.
+"""Reads predictions and results, closes windows and sends alerts.
 
-The position kept in Kafka is the first record of any open window, with the end of the last closed one beside it: after a restart the open
-windows are read again whole, and closed ones are not judged twice. Alerts that an earlier run told are read from their topic and not repeated.
+The position committed to Kafka is the first record of any open window; the end of the last closed window is stored with it. So after a
+restart the open windows are read again whole, and closed windows are not judged twice. Alerts of an earlier run are read from their topic
+and not repeated.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _POLL_MS = 500
 
 
 class Detector:
-    """Watches one project until cancelled; reports on the board as "kafka"."""
+    """Watches one project until cancelled. Shows on the board as "kafka"."""
 
     def __init__(self, project: Project, kafka: KafkaSettings, offline_root: str, windows: WindowSettings, board: HealthBoard) -> None:
         self._project, self._kafka, self._offline_root, self._settings, self._board = project, kafka, offline_root, windows, board
@@ -67,7 +68,7 @@ class Detector:
         self._partitions = [TopicPartition(topic, p) for topic in self._topics for p in range(specs[topic].partitions)]
 
     async def run(self) -> None:
-        """Follow both topics; whatever fails is told and tried again from the kept position."""
+        """Follow both topics. A failure is shown on the board, and reading starts again from the committed position."""
         await supervise(self._watch, partial(self._board.down, "kafka"), [self.pulse])
 
     async def _watch(self) -> None:
@@ -100,11 +101,11 @@ class Detector:
     async def _close(
         self, reader: AIOKafkaConsumer, writer: AIOKafkaProducer, windows: dict[str, Windows[Any]], episodes: Episodes, told: set[str]
     ) -> bool:
-        """Judges the windows that are complete and tells what they show. False: there were none."""
+        """Judges the windows that are complete and sends their alerts. False: there were none."""
         closed = False
         for topic, open_windows in windows.items():
-            behind = {tp.partition for tp in self._partitions if tp.topic == topic and await _is_behind(reader, tp)}
-            for key, rows in open_windows.complete(behind):
+            lagging = {tp.partition for tp in self._partitions if tp.topic == topic and await _lags(reader, tp)}
+            for key, rows in open_windows.complete(lagging):
                 closed = True
                 self.pulse.beat()
                 findings = await asyncio.to_thread(self._judge, topic, key, rows)
@@ -112,7 +113,7 @@ class Detector:
         return closed
 
     async def _resume(self, reader: AIOKafkaConsumer) -> dict[str, Windows[Any]]:
-        """Windows as of the kept position, and the consumer set to it."""
+        """Sets the consumer to the committed position, and returns windows that begin there."""
         length, grace = parse_ms(self._settings.window), parse_ms(self._settings.grace)
         windows: dict[str, Windows[Any]] = {self._topics[0]: Windows(length, grace), self._topics[1]: Windows(length, self._wait_ms())}
         async with admin(self._kafka) as client:
@@ -128,7 +129,8 @@ class Detector:
         return windows
 
     async def _told(self, windows: dict[str, Windows[Any]]) -> tuple[Episodes, set[str]]:
-        """The episodes that the closed windows left open, and the ids of all alerts, those of windows that will be judged again included."""
+        """The episodes that the closed windows left open, and the ids of all alerts, including those of windows that will be judged
+        again."""
         episodes, told = Episodes(), set[str]()
         for alert in await read_alerts(self._kafka, self._project.name):
             if alert.source != "drift":
@@ -161,7 +163,7 @@ class Detector:
         return windows.add((prediction.model, prediction.version), prediction.time, prediction.id, row, place)
 
     def _judge(self, topic: str, key: Key, rows: Sequence[Any]) -> list[tuple[Window, Finding]]:
-        """All comparisons of one window. One that cannot be judged is logged and passed over: judging it again would fail again."""
+        """All comparisons of one window. A window that cannot be judged is logged and skipped: judging it again would fail again."""
         model, version, start = key
         window = Window(model, version, start, start + parse_ms(self._settings.window), len(rows))
         metrics.DRIFT_WINDOWS.labels(model).inc()
@@ -205,7 +207,7 @@ def _add_result(windows: Windows[ResultRow], result: ResultRecord, place: tuple[
     return windows.add((result.model, result.version), result.time, result.prediction, ResultRow(result.output, result.outcome), place)
 
 
-async def _is_behind(reader: AIOKafkaConsumer, tp: TopicPartition) -> bool:
+async def _lags(reader: AIOKafkaConsumer, tp: TopicPartition) -> bool:
     highwater = reader.highwater(tp)
     return highwater is None or await reader.position(tp) < highwater
 

@@ -1,6 +1,7 @@
 """Episodes: an operator hears when something begins, when it gets clearly worse, and when it is over; not every window.
 
-What is open follows from the alerts told so far and from nothing else, so that it is found again in their topic after any restart.
+Which episodes are open follows from the alerts sent so far and from nothing else. So after any restart they are read from the topic of
+alerts.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ class Window(NamedTuple):
 
 
 class Episodes:
-    """Open episodes by model, version, kind and subject, with the size that was told last."""
+    """Open episodes by model, version, kind and subject, with the size in their last alert."""
 
     def __init__(self) -> None:
         self._told: dict[tuple[str, str, str, str], float] = {}
 
     def restore(self, alert: AlertRecord) -> None:
-        """Takes up what an earlier run told, in the order it was told."""
+        """Takes an alert of an earlier run. Alerts must come in the order in which they were sent."""
         key = (alert.model, alert.version, alert.kind, alert.subject)
         if alert.state == "closed":
             self._told.pop(key, None)
@@ -40,7 +41,7 @@ class Episodes:
             self._told[key] = alert.effect
 
     def observe(self, window: Window, finding: Finding) -> AlertRecord | None:
-        """What to tell about a comparison: opened, worsened (by half again), closed (calm), or nothing."""
+        """The alert about a comparison: opened, worsened (by half again), closed (calm), or none."""
         told = self._told.get((window.model, window.version, finding.kind, finding.subject))
         if told is None:
             state: State | None = "opened" if finding.drifted else None

@@ -1,4 +1,4 @@
-"""A bounded sample that depends on what was added alone, not on the order or on how often."""
+"""A bounded sample that depends only on the ids added, not on their order or on how often they were added."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Sample(Generic[T]):
-    """The rows of the `most` ids with the smallest digests: a random choice to whoever does not look at digests, and the same after any restart.
+    """The rows of the `most` ids with the smallest digests: a random choice, which is the same after any restart.
 
     An id counts once, with the row that came first: a client or a restart may have logged it again.
     """

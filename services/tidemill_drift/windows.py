@@ -19,8 +19,8 @@ MOST_ROWS = 50_000
 class Windows(Generic[T]):
     """Rows by model version and window. A window is closed once the stream's time has passed its end by `grace_ms`; what comes later is late.
 
-    The partitions of the source move the stream's time: it is the slowest of those that are still behind, so that a partition read later does
-    not lose its windows to one that was read first. `closed_ms`: end of the last window that was closed.
+    The partitions of the source move the stream's time: it is the slowest of those that still lag, so that a partition that is read later
+    does not lose its windows to one that was read first. `closed_ms`: end of the last window that was closed.
     """
 
     length_ms: int
@@ -31,7 +31,7 @@ class Windows(Generic[T]):
     _times: dict[int, int] = field(default_factory=dict)  # partition -> newest time
 
     def tick(self, partition: int, now_ms: int) -> None:
-        """What a record of a partition says of the stream's time."""
+        """Moves the stream's time by the time of a record of a partition."""
         self._times[partition] = max(self._times.get(partition, now_ms), now_ms)
 
     def add(self, version: tuple[str, str], time_ms: int, id: str, row: T, place: tuple[int, int]) -> bool:
@@ -43,11 +43,11 @@ class Windows(Generic[T]):
         self._first.setdefault(start, {}).setdefault(*place)
         return True
 
-    def complete(self, behind: set[int]) -> list[tuple[Key, list[T]]]:
-        """Takes out the windows that are complete, in order of time. `behind`: partitions with records not yet read."""
-        if not self._times or behind - self._times.keys():
+    def complete(self, lagging: set[int]) -> list[tuple[Key, list[T]]]:
+        """Takes out the windows that are complete, in order of time. `lagging`: partitions with records not yet read."""
+        if not self._times or lagging - self._times.keys():
             return []
-        time_ms = min((self._times[p] for p in behind), default=max(self._times.values()))
+        time_ms = min((self._times[p] for p in lagging), default=max(self._times.values()))
         done = sorted((key for key in self._rows if key[2] + self.length_ms + self.grace_ms <= time_ms), key=lambda key: (key[2], key))
         for key in done:
             self.closed_ms = max(self.closed_ms, key[2] + self.length_ms)

@@ -68,7 +68,7 @@ class Joiner:
         board.require("join")
 
     async def run(self) -> None:
-        """Join; whatever fails is told and tried again from the table of results."""
+        """Join. A failure is shown on the board, and the join starts again from the table of results."""
         await supervise(self._follow, partial(self._board.down, "join"), [self.pulse])
 
     async def _follow(self) -> None:
@@ -89,7 +89,7 @@ class Joiner:
             await self._go_on(outbox, join, progress)
 
     def _feed_tables(self, join: Join, progress: JoinProgress) -> dict[TopicPartition, int]:
-        """Feeds the join from the tables, below the positions covered. Returns from where on Kafka has to be read."""
+        """Feeds the join from the tables, below the positions covered. Returns the offsets from which Kafka must be read."""
         begin: dict[TopicPartition, int] = {}
         feeds: list[tuple[MirrorTable, str, list[str], Callable[[pa.Table], None]]] = [
             (self._outcomes, "known", _OUTCOME_COLUMNS, lambda rows: _feed_outcomes(join, rows)),
@@ -153,7 +153,8 @@ class Joiner:
         await outbox.publish(numbered)
 
     def _feed(self, join: Join, target: TopicPartition, records: Sequence[Any]) -> int:
-        """Feeds the join; returns the latest time that has certainly passed: no record is taken at its word beyond the clock of who wrote it."""
+        """Feeds the join. Returns the latest time that has certainly passed: no time of a record counts beyond the clock of the process
+        that wrote it."""
         if target.topic == self._outcomes.topic:
             outcomes = [(record, _decoded(_OUTCOME, record.value)) for record in records]
             for _, outcome in outcomes:
@@ -188,8 +189,8 @@ class _Ends(Protocol):
 class Clock:
     """Lets the join's clock pass a time once everything has been read that was in the log when that time was first seen.
 
-    Partitions are read at different speeds, above all after a pause: without this, an outcome could be waited for too briefly only because its
-    partition is read later than others.
+    Partitions are read at different speeds, above all after a pause. Without this, a prediction could be given up too early, only because
+    the partition of its outcome is read later than others.
     """
 
     def __init__(self, now: int) -> None:
@@ -214,7 +215,7 @@ class Clock:
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], value: bytes | None) -> T | None:
-    """A record as the tables have it: None where they have a blank row."""
+    """A record, or None where the tables have a blank row."""
     try:
         return None if value is None else decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,6 +1,6 @@
 """Publishing results: the table is the truth, the topic follows it.
 
-A result is in the table before it is published. At start, and after anything went wrong, the topic's last record says what is missing.
+A result is in the table before it is published. At start, and after any failure, the topic's last record shows which results it lacks.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ _DECODER = decoder(ResultRecord)
 
 
 class Outbox:
-    """Publishes the results of a table to a topic of one partition, in order of `seq`, each once as long as one process does it.
+    """Publishes the results of a table to a topic of one partition, in order of `seq`. Each is published once as long as one process does
+    it.
 
-    `producer`: started, and closed by whoever made it.
+    `producer` is started already; its maker closes it.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Outbox:
 
     async def start(self, next_seq: int) -> None:
         """Publish what the topic lacks below `next_seq`. Raises KafkaUnavailable, TopicMismatch, TopicRecreated."""
-        await ensure_topics(self._kafka, {self._topic: self._spec})  # deleted, it is made anew and filled
+        await ensure_topics(self._kafka, {self._topic: self._spec})  # a deleted topic is made again and filled
         self._pulse.beat()
         published = await self._published()
         if published > next_seq:

@@ -1,4 +1,4 @@
-"""The table of results: new results and the positions of what they cover, in one commit.
+"""The table of results: new results, and the positions of the records that they cover, in one commit.
 
 Counters: the next offset of each partition read, `seq` (the next result's), `clock` and `now` of the join, and `commit`, which every commit
 moves, so that of two joiners that work at the same time one is always refused.
@@ -22,7 +22,7 @@ _ROWS_AT_ONCE = 10_000
 
 
 class JoinProgress(NamedTuple):
-    """Up to where the results go: positions read, the join's clock, the latest time seen, the next result's number, the number of commits."""
+    """How far the results go: positions read, the join's clock, the latest time seen, the next result's number, the number of commits."""
 
     positions: dict[TopicPartition, int]
     clock: int
@@ -31,7 +31,7 @@ class JoinProgress(NamedTuple):
     commit: int
 
     def counters(self) -> dict[str, int]:
-        """As they are kept with a commit."""
+        """The counters that are stored with a commit."""
         return {
             **{counter_name(target.topic, target.partition): position for target, position in self.positions.items()},
             "clock": self.clock,

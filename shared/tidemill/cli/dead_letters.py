@@ -1,4 +1,4 @@
-"""`tidemill dead-letters`: what was refused, and events sent again once they are mended."""
+"""`tidemill dead-letters`: lists refused events, and sends events again."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _SHOWN_CHARACTERS = 200
 
 
 def dead_letters(
-    reason: Annotated[str | None, typer.Option(help="Only those of this reason.")] = None,
-    view: Annotated[str | None, typer.Option(help="Only those of this view.")] = None,
-    last: Annotated[int, typer.Option(min=1, help="So many of the newest.")] = 20,
+    reason: Annotated[str | None, typer.Option(help="Only letters with this reason.")] = None,
+    view: Annotated[str | None, typer.Option(help="Only letters of this view.")] = None,
+    last: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 20,
     replay: Annotated[
         list[str] | None, typer.Option(metavar="TOPIC/PARTITION/OFFSET", help="Send this event again; may be repeated.")
     ] = None,
     value: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="A file with the mended data of the one event sent again.")
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A file with the corrected data of the one event to send again.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object a line.")] = False,
 ) -> None:
-    """List the dead letters, each once: why, what, where it stands. Or send events again through ingestion, mended or as they came.
+    """List the dead letters, each once, with reason, data and position. Or send events again through ingestion, corrected or as they came.
 
-    A letter keeps an event's data, not its headers: time and id have to be in the data.
+    A letter keeps an event's data, not its headers, so time and id must be in the data.
     """
     from tidemill.runtime.settings import KafkaSettings
     from tidemill.streams.dead_letter_log import read_dead_letters

@@ -1,4 +1,4 @@
-"""`tidemill explain`: what stands behind the values of one entity, online and offline side by side."""
+"""`tidemill explain`: what the values of one entity are made of, online and offline side by side."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def explain(
     as_of: Annotated[str | None, typer.Option(metavar="TIME", help="Values at this moment.", show_default="now")] = None,
     json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
 ) -> None:
-    """Show tiles, fence, windows and newest event behind an entity's values, online and offline side by side; what differs is marked.
+    """Show the tiles, fence, windows and newest event that an entity's values are made of, online and offline side by side. Differences are
+    marked.
 
     Exit code 1 when the two differ.
     """

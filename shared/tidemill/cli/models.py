@@ -15,12 +15,13 @@ from tidemill.cli.times import to_ms
 def train(
     model: Annotated[str, typer.Argument(help="A model of the project.")],
     until: Annotated[str | None, typer.Option(help="Use what was known before this time (ISO 8601, UTC).", show_default="now")] = None,
-    deploy: Annotated[bool, typer.Option(help="Put the new version in charge.")] = True,
+    deploy: Annotated[bool, typer.Option(help="Let the new version serve.")] = True,
 ) -> None:
-    """Train a model from the offline store, prove its ONNX twin equal, track it in MLflow, and deploy it by an event."""
+    """Train a model from the offline store, prove that its ONNX form gives the same answers, track it in MLflow, and deploy it by an
+    event."""
     need("skl2onnx", "training")
     if until is not None:
-        to_ms(until)  # a mistake in it is better known before anything starts
+        to_ms(until)  # a mistake in it is reported before anything starts
     command = [
         sys.executable,
         "-m",

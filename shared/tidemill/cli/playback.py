@@ -25,7 +25,10 @@ def replay_stream(
     recording: Annotated[str | None, typer.Option(help="Which recording, when the project has several.")] = None,
     predict: Annotated[bool, typer.Option(help="Ask for the predictions that events announce.")] = True,
 ) -> None:
-    """Play recorded events in order of event time, and ask for the predictions they announce, honest about time at any speed."""
+    """Play recorded events in order of event time, and ask for the predictions that they announce.
+
+    At any speed a request is answered from the events that were known at its time.
+    """
     at = target()
     chosen = _choose(at, recording)
     start_ms, end_ms = to_ms(start or chosen.start), to_ms(end or chosen.end)

@@ -23,14 +23,12 @@ class UnknownPrediction(NotFound):
 
 def audit(
     view: Annotated[list[str] | None, typer.Argument(help="Views to compare.", show_default="all")] = None,
-    rows: Annotated[
-        int, typer.Option(min=1, help="So many of the last events of the first entity that differs are shown one by one.")
-    ] = 20,
-    all_rows: Annotated[bool, typer.Option("--all-rows", help="All its events.")] = False,
+    rows: Annotated[int, typer.Option(min=1, help="How many of the last events of the first differing entity to show.")] = 20,
+    all_rows: Annotated[bool, typer.Option("--all-rows", help="Show all its events.")] = False,
 ) -> None:
     """Compare the online store with the offline rows, byte for byte, beside live traffic. Exit code 1 when a value differs.
 
-    Of the first entity that differs the events are shown one by one, with the value after each and where the store is another.
+    For the first entity that differs it shows the events one by one, with the value after each, and where the store differs.
     """
     need("deltalake", "lake")
     need("hiredis", "store")
@@ -62,7 +60,7 @@ def audit(
 
 def replay(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Predictions by id.")] = None,
-    sample: Annotated[int, typer.Option(min=1, help="Without ids: so many, spread evenly over the log.")] = 100,
+    sample: Annotated[int, typer.Option(min=1, help="Without ids: how many, spread evenly over the log.")] = 100,
 ) -> None:
     """Recompute logged predictions from Parquet and compare every bit. Exit code 1 when one differs."""
     need("deltalake", "lake")

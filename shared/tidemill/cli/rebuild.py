@@ -1,4 +1,4 @@
-"""`tidemill rebuild`: the online store anew from the offline store."""
+"""`tidemill rebuild`: makes values of the online store anew from the offline store."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def rebuild(
     view: Annotated[str, typer.Argument(help="The view to make anew.")],
     partition: Annotated[list[int] | None, typer.Option(min=0, help="This partition only; may be repeated.", show_default="all")] = None,
 ) -> None:
-    """Make a view's values in Redis anew from Parquet, while services go on; feature computation continues from there.
+    """Make a view's values in Redis anew from Parquet, while services run. Feature computation continues from there.
 
-    One partition at a time; until it has caught up its values are not served (status INVALID; inference answers 503 `rebuilding`).
+    It rebuilds one partition at a time. Until that has caught up, its values are not served (status INVALID; inference answers 503
+    `rebuilding`).
     """
     need("deltalake", "lake")
     need("hiredis", "store")
@@ -51,10 +52,10 @@ def rebuild(
         tasks = {number: bar.add_task(f"{view}[{number}]", total=None) for number in partitions}
         done = asyncio.run(run())
     for item in done:
-        behind = item.topic_end - item.rows
+        left = item.topic_end - item.rows
         console.print(
             f"{view}[{item.partition}]: {item.rows:,} rows folded, {item.values:,} values written; "
-            + (f"feature computation goes on with the {behind:,} records after them" if behind > 0 else "nothing is left to be folded"),
+            + (f"feature computation goes on with the {left:,} records after them" if left > 0 else "nothing is left to be folded"),
             markup=False,
             highlight=False,
         )

@@ -1,4 +1,4 @@
-"""`tidemill repartition`: a view's records into the log of another partition count."""
+"""`tidemill repartition`: copies a view's records into the log of another partition count."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _PHASES = {"read": "reading the old log", "copy": "copying", "check": "folding b
 
 
 def repartition(view: Annotated[str, typer.Argument(help="The view whose partitions= was changed.")]) -> None:
-    """Copy a view's records into the log that its new partition count needs, and compare every value both give.
+    """Copy a view's records into the log that its new partition count needs, and compare every value that the two logs give.
 
-    Ingestion must be stopped. Where no servers run here or are named, the local stack's are started meanwhile. Can be killed and run again.
+    Ingestion must be stopped. If no servers run here and none are named, it starts those of the local stack meanwhile. It can be killed and
+    run again.
     """
     need("deltalake", "lake")
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn

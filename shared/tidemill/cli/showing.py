@@ -1,4 +1,4 @@
-"""Entities on the terminal: counter-examples of the audit, and what `tidemill explain` found."""
+"""Entities on the terminal: counter-examples of the audit, and numbers and times as `tidemill explain` shows them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def print_counterexample(console: Console, example: Counterexample) -> None:
         differing.add_row(*(Text(text) for text in (place(item.tile), item.slot, number(item.stored), number(item.expected))))
     console.print(differing)
     if not any(step.stored for step in example.steps):
-        console.print("after none of these rows the value was the one that is stored")
+        console.print("the stored value is not the value after any of these rows")
 
 
 def _cells(step: ShownStep) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def up(
     spec = os.environ.get("TIDEMILL_PROJECT")
     if not spec:
         raise ProjectError("no project is named", mend="pass `tidemill --project PROJECT up`, or set TIDEMILL_PROJECT")
-    project = load_project(spec)  # a mistake in it is better known before anything starts
+    project = load_project(spec)  # a mistake in it is reported before anything starts
     ports = {"kafka": kafka_port, "valkey": valkey_port, **_service_ports(port or [])}
     stack = Stack(
         home, spec, choose(service or []), external=External.from_environment(), detach=detach, timeout_seconds=timeout_seconds,
@@ -111,7 +111,7 @@ def logs(
     file = log_file(home_folder(home), name)
     if not file.is_file():
         known = ", ".join(sorted(path.stem for path in file.parent.glob("*.log")))
-        raise TidemillError(f"there is no log {file}", mend=f"logs are there of: {known or 'nothing yet'}")
+        raise TidemillError(f"there is no log {file}", mend=f"there are logs of: {known or 'nothing yet'}")
     with file.open(errors="replace") as log:
         log.seek(0, 2)
         typer.echo(last_lines(file, lines))
@@ -142,7 +142,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _make_topics(project: Project, bootstrap: str) -> None:
-    if bootstrap:  # not when only services without Kafka were chosen
+    if bootstrap:  # empty when the chosen services need no Kafka
         asyncio.run(ensure_logs(KafkaSettings(bootstrap_servers=bootstrap), project))
 
 

@@ -1,4 +1,4 @@
-"""What a command works on: the project, and the running stack's addresses or those the environment gives."""
+"""What a command works on: the project, and the addresses of the running stack or of the environment."""
 
 from __future__ import annotations
 
@@ -80,6 +80,6 @@ def _address(variable: str, found: str | None) -> str:
 
 
 def need(package: str, extra: str) -> None:
-    """Raises MissingExtra unless a package that only an extra installs is there."""
+    """Raises MissingExtra when a package is not installed that only an extra installs."""
     if importlib.util.find_spec(package) is None:
         raise MissingExtra(package, extra)

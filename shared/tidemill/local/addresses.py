@@ -1,4 +1,4 @@
-"""Where a running local stack is found: ``stack.json`` in its data folder, written once everything is ready."""
+"""The addresses of a running local stack: ``stack.json`` in its data folder, written once everything is ready."""
 
 import os
 from pathlib import Path
@@ -38,6 +38,6 @@ def find(home: Path | None = None) -> Addresses | None:
         content = (folder / "stack.json").read_bytes()
     except FileNotFoundError:
         return None
-    from tidemill.local.processes import running  # noqa: PLC0415 - needs the extra `local`, which whoever wrote the file has
+    from tidemill.local.processes import running  # noqa: PLC0415 - needs the extra `local`, which the process that wrote the file has
 
     return msgspec.json.decode(content, type=Addresses) if running(folder, "supervisor") else None

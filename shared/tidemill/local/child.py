@@ -3,8 +3,8 @@
     python child.py NAME TIE NICE COMMAND...
 
 It writes its pid to ``$TIDEMILL_HOME/run/NAME.pid``, sets ``TIDEMILL_PROCESS`` to ``HOME:NAME`` (by which `processes.running`
-knows the process again), ties itself to its parent, lets others go first by NICE and then *becomes* COMMAND. TIE is ``none``, ``supervisor`` (the
-process whose pid is in ``TIDEMILL_SUPERVISOR_PID``; a single thread there starts all children) or a pid to be watched.
+knows the process again), ties itself to its parent, adds NICE to its niceness and then *becomes* COMMAND. TIE is ``none``, ``supervisor``
+(the process whose pid is in ``TIDEMILL_SUPERVISOR_PID``; a single thread there starts all children) or a pid to be watched.
 Only the standard library is used and it is run by path, because it must start in a few milliseconds.
 """
 
@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.2
 
 
 def main(name: str, tie: str, nice: str, *command: str) -> None:
-    """Write the pid file, tie this process to its parent, take its place in the queue for a processor, and exec the command."""
+    """Write the pid file, tie this process to its parent, set its niceness, and exec the command."""
     home = os.environ["TIDEMILL_HOME"]
     with open(os.path.join(home, "run", f"{name}.pid"), "w") as file:
         file.write(str(os.getpid()))
@@ -42,7 +42,7 @@ def tie_to_supervisor(parent: int) -> None:
     """Ask the kernel for SIGTERM when the parent ends; where there is no such call, leave a watcher.
 
     The kernel sends it when the *thread* that started us ends, so this is right only for a single-threaded parent.
-    A parent that ended before the call sends nothing any more: hence the check afterwards.
+    If the parent ended before the call, no signal comes: hence the check after it.
     """
     if not sys.platform.startswith("linux"):
         watch(parent, os.getpid())
@@ -53,7 +53,7 @@ def tie_to_supervisor(parent: int) -> None:
 
 
 def watch(parent: int, target: int) -> None:
-    """Leave a process behind, no child of ours, that sends SIGTERM to the target once the parent is gone."""
+    """Start a watcher, no child of ours, that sends SIGTERM to the target once the parent is gone."""
     middle = os.fork()
     if middle:
         os.waitpid(middle, 0)

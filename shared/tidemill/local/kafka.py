@@ -28,8 +28,9 @@ _MINIMUM_JAVA = 17
 _ENDPOINT = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
 _LOGGING = ["-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX"]
 # Paths are relative to the broker's folder: a comma in an absolute one would name two folders.
-# The last five lines are for a fast restart: the node need not wait for its own old session to expire. Small segments of committed offsets
-# are for one too: only closed ones are compacted, and all are read before a group is led (4.3 may be stuck for ever when it is fenced meanwhile).
+# The last five lines make a restart fast: the node need not wait for its own old session to expire. Small segments of committed offsets do
+# so too: only closed segments are compacted, and the broker reads all before it leads a group (4.3 may be stuck for ever when it is fenced
+# meanwhile).
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -85,7 +86,8 @@ def class_path() -> str:
 
 
 def aot_cache(runtime: str, jars: str) -> Path:
-    """Return where Java's ahead-of-time cache of the broker lies once `kafka_aot` made it: beside the jars, one for each Java and class path."""
+    """Return the path of Java's ahead-of-time cache of the broker, which `kafka_aot` makes: beside the jars, one for each Java and class
+    path."""
     digest = hashlib.sha256(f"{runtime}{Path(runtime).stat().st_mtime_ns}{jars}".encode()).hexdigest()
     return Path(jars.split(os.pathsep, maxsplit=1)[0]).parent.parent / f"tidemill-{digest[:16]}.aot"
 
@@ -109,7 +111,7 @@ def prepare(folder: Path, port: int, controller_port: int) -> None:
     (folder / "server.properties").write_text(_PROPERTIES.format(log_dirs="data", **ports))
     if (folder / "data").exists():
         return
-    # Formatted beside and then renamed: a format that was cut short is never taken for a whole one.
+    # Format beside the folder, then rename: an interrupted format is never taken for a complete one.
     shutil.rmtree(folder / "data.new", ignore_errors=True)
     (folder / "format.properties").write_text(_PROPERTIES.format(log_dirs="data.new", **ports))
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
@@ -122,7 +124,7 @@ def prepare(folder: Path, port: int, controller_port: int) -> None:
 
 
 def not_ready(bootstrap: str) -> str | None:
-    """Return why the cluster does not list its topics yet, or None when it does: a port that answers is no broker yet."""
+    """Return why the cluster does not list its topics yet, or None when it does. An open port alone is no proof."""
     host, _, port = bootstrap.split(",", maxsplit=1)[0].rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
@@ -135,7 +137,7 @@ def not_ready(bootstrap: str) -> str | None:
 async def _list_topics(bootstrap: str) -> str | None:
     logger = logging.getLogger("aiokafka")
     level = logger.level
-    logger.setLevel(logging.CRITICAL)  # what it would say is returned
+    logger.setLevel(logging.CRITICAL)  # the error is returned instead
     admin = AIOKafkaAdminClient(**KafkaSettings(bootstrap_servers=bootstrap).client_options(), request_timeout_ms=2000)
     try:
         await admin.start()

@@ -1,6 +1,7 @@
 """Java's ahead-of-time cache of the broker (JEP 483, 514): with it Kafka starts in half the time.
 
-A broker in a folder of its own is started and ended once for each Java and set of jars; Java then writes down which classes it loaded and how.
+For each Java and set of jars a broker in a folder of its own is started and stopped once. Java then writes down which classes it loaded and
+how.
 """
 
 import contextlib
@@ -24,14 +25,15 @@ _LAST_LINES = 5
 
 
 def make() -> None:
-    """Make the cache unless it is there, some ten seconds. Kafka starts without one too, so a failure is a warning, once: it leaves an empty file."""
+    """Make the cache unless it exists; it takes some ten seconds. Kafka also starts without it. So a failure is a warning, only once: it
+    leaves an empty file."""
     cache = kafka.aot_cache(kafka.java(), kafka.class_path())
     if cache.exists():
         return
     try:
         with cache.with_suffix(".lock").open("w") as lock, tempfile.TemporaryDirectory() as folder:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not cache.exists():  # somebody else may have made it meanwhile
+            if not cache.exists():  # another process may have made it meanwhile
                 log.info("preparing quick starts of Kafka, once", cache=str(cache))
                 _record(Path(folder), cache)
     except (OSError, StackError, subprocess.SubprocessError) as error:

@@ -1,4 +1,4 @@
-"""Pid files and ports of a data folder: what an earlier run left behind, and how this one finds the same addresses."""
+"""Pid files and ports of a data folder: they show the processes that an earlier run left, and give each run the same addresses."""
 
 import json
 import random
@@ -19,7 +19,7 @@ class StackError(TidemillError):
 
 
 def running(home: Path, name: str) -> psutil.Process | None:
-    """Return the live process NAME of this data folder, or None when its pid file is absent, stale or names a stranger."""
+    """Return the live process NAME of this data folder, or None when its pid file is absent, stale or names another process."""
     try:
         process = psutil.Process(int((home / "run" / f"{name}.pid").read_text()))
         ours = process.environ().get("TIDEMILL_PROCESS") == f"{home}:{name}"
@@ -51,7 +51,7 @@ def stop(home: Path, name: str, timeout_seconds: float) -> bool:
 
 
 def stop_leftovers(home: Path) -> list[str]:
-    """End every process that an earlier run of this data folder left behind and return their names."""
+    """End every process that an earlier run of this data folder left running, and return their names."""
     names = [path.stem for path in sorted((home / "run").glob("*.pid")) if path.stem != "supervisor"]
     return [name for name in names if stop(home, name, timeout_seconds=10)]
 
@@ -70,7 +70,7 @@ def is_free(port: int) -> bool:
 def assign_ports(home: Path, names: Sequence[str], given: Mapping[str, int]) -> dict[str, int]:
     """Return a port for each name: the one given, else the one this data folder had before, else a free one.
 
-    The result is kept in ``ports.json``. Raises `StackError` for a port that somebody else listens on.
+    The result is stored in ``ports.json``. Raises `StackError` for a port that somebody else listens on.
     """
     file = home / "ports.json"
     kept: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}

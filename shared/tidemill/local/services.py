@@ -18,7 +18,8 @@ class UnknownLocalService(NotFound):
 class LocalService:
     """One service: started as ``python -m MODULE``, ready when ``/health/ready`` answers 200.
 
-    `nice`: on one machine, whoever answers requests goes first, then what answers are made of, then what keeps it, and the audit last.
+    `nice`: on one machine, services that answer requests go first, then feature computation, then services that store and watch, and the
+    audit last.
     """
 
     name: str
@@ -40,7 +41,7 @@ SERVICES = (
 
 
 def choose(names: Sequence[str]) -> tuple[LocalService, ...]:
-    """Return the services of these names, all of them when none is given. Raises `UnknownLocalService` for a name that is none."""
+    """Return the services of these names, all of them when none is given. Raises `UnknownLocalService` for any other name."""
     known = [service.name for service in SERVICES]
     for name in names:
         if name not in known:

@@ -21,7 +21,7 @@ from tidemill.local.services import SERVICES, LocalService
 from tidemill.local.supervisor import Program, Supervisor
 
 _POLL_SECONDS = 0.05
-_STOP_SECONDS = 45.0  # of the supervisor: ten for the services, ten for the servers, and some air
+_STOP_SECONDS = 45.0  # of the supervisor: ten for the services, ten for the servers, and a margin
 _LAST_LINES = 25
 _PORTS = {"kafka": ("kafka", "kafka-controller"), "valkey": ("valkey",)}
 
@@ -192,11 +192,11 @@ class Stack:
             self._launched.kill()
             self._launched.wait()
         self._launched = None
-        if not processes.running(self._home, "supervisor"):  # by now it could be the one of somebody else's stack
+        if not processes.running(self._home, "supervisor"):  # by now it could belong to another stack
             stop(self._home)
 
     def wait(self) -> int:
-        """Return the supervisor's exit code once the stack was stopped from elsewhere: 0 when in good order."""
+        """Wait until the stack is stopped from elsewhere, and return the supervisor's exit code: 0 when in good order."""
         assert self._launched, "the stack was not started here"
         return self._launched.wait()
 
@@ -234,7 +234,7 @@ class Stack:
         self._wait(names or (*self._servers, *self.urls), failing={"FATAL"})
 
     def _wait(self, names: Sequence[str], failing: set[str]) -> None:
-        """Poll until all are ready; one that the supervisor finds in a failing state, or the timeout, ends the wait."""
+        """Poll until all are ready. A process in a failing state, or the timeout, ends the wait."""
         deadline = time.monotonic() + self.timeout_seconds
         waiting = list(names)
         while waiting:
@@ -269,7 +269,7 @@ def log_file(home: Path, name: str) -> Path:
 
 
 def clear(home: Path) -> None:
-    """End what earlier runs left behind in this data folder. Raises `StackError` when a stack serves there."""
+    """End the processes that earlier runs left in this data folder. Raises `StackError` when a stack runs there."""
     addresses = find(home)
     if addresses and (addresses.owner == 0 or processes.alive(addresses.owner)):  # else it is about to stop
         with contextlib.suppress(OSError):

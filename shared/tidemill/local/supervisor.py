@@ -33,12 +33,12 @@ _PROGRAM = {
 
 @dataclass(frozen=True)
 class Program:
-    """One process to be kept alive."""
+    """One process that the supervisor keeps alive."""
 
     name: str
     group: str  # servers or services
     command: Sequence[str]
-    nice: int = 0  # the higher, the more it lets others have the processor first
+    nice: int = 0  # the higher, the later it gets the processor
     folder: str | None = None  # below the data folder; None: where the stack was started
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,10 +62,11 @@ def child_command(name: str, tie: str, command: Sequence[str], nice: int = 0) ->
 def write_config(home: Path, port: int, password: str, programs: Sequence[Program]) -> Path:
     """Write the supervisor's configuration, readable by the owner alone, and return its path.
 
-    The data folder appears in it only as ``%(here)s``, so that its name may hold what the file's syntax could not.
+    The data folder appears in it only as ``%(here)s``, so that its name may hold any character, also those that the file's syntax does not
+    allow.
     """
     config = configparser.RawConfigParser()
-    root = {"user": "root"} if os.geteuid() == 0 else {}  # said aloud, or it warns at every start
+    root = {"user": "root"} if os.geteuid() == 0 else {}  # without it supervisord warns at every start
     config["supervisord"] = {"logfile": os.devnull, "logfile_maxbytes": "0", "pidfile": "%(here)s/supervisord.pid", **root}
     config["inet_http_server"] = {"port": f"{HOST}:{port}", "username": "tidemill", "password": password}
     config["rpcinterface:supervisor"] = {"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"}
@@ -96,7 +97,7 @@ def command(config: Path) -> list[str]:
 
 
 class Supervisor:
-    """The calls to a running supervisor. Each raises OSError when it is not there, or about to go, and `StackError` when it refuses."""
+    """The calls to a running supervisor. Each raises OSError when it does not run or is stopping, and `StackError` when it refuses."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -111,7 +112,7 @@ class Supervisor:
             raise StackError(f"the supervisor refuses {method}{arguments}: {fault.faultString}") from None
 
     def ping(self) -> None:
-        """Return if the supervisor is there to stay."""
+        """Return if the supervisor runs and is not stopping."""
         self._call("getState")
 
     def processes(self) -> dict[str, Process]:

@@ -28,14 +28,15 @@ def binary() -> str:
 def command(port: int) -> list[str]:
     """Return the server's command, to be run in its data folder: every write is logged, and nothing is ever evicted.
 
-    A title of its own would overwrite the mark in its environment by which a leftover is known.
+    A process title would overwrite the variable in its environment by which `processes.running` knows it.
     """
     return [binary(), "--bind", HOST, "--port", str(port), "--dir", ".", "--set-proc-title", "no", "--daemonize", "no",
             "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]  # fmt: skip
 
 
 def not_ready(url: str) -> str | None:
-    """Return why the server does not answer yet (it may be loading its data), or None when it does; of a cluster's nodes one is enough."""
+    """Return why the server does not answer yet (it may be loading its data), or None when it does. For a cluster one node that answers is
+    enough."""
     reasons = [_not_ready(node) for node in node_urls(url)]
     return None if None in reasons else reasons[0]
 

@@ -1,7 +1,7 @@
-"""Which fences tell that published events are applied, from the project alone: pure logic.
+"""Which fences show that published events are applied. Pure logic; it needs the project alone.
 
-A fence names the last position of each partition of the application's topic that it has seen. So who publishes events, and knows where they lie,
-knows what each fence will say once they are applied, and need ask neither Kafka nor ingestion.
+A fence names, for each partition of the application's topic, the last position that it has seen. A publisher knows the positions of its
+events. So it knows what each fence will name once they are applied, and need not ask Kafka or ingestion.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Placed = tuple[str, int, int, dict[str, Any]]
 """An event as it was published: name, partition, offset, data."""
 
 Expected = dict[bytes, dict[int, int]]
-"""Key of a fence -> partition of the application's topic -> the position that it has to have seen."""
+"""Key of a fence -> partition of the application's topic -> the position that the fence must have seen."""
 
 
 class Expectations:
-    """What the fences of a project's views will say."""
+    """What the fences of a project's views will name."""
 
     def __init__(self, project: Project) -> None:
         self._fences = {
@@ -34,9 +34,10 @@ class Expectations:
         }
 
     def of(self, events: Iterable[Placed]) -> Expected:
-        """What tells that all of these are applied. An event that is refused, or left out for a view, is expected too, so this may never come.
+        """The positions that the fences must have seen once all these events are applied. An event that is refused, or left out for a view,
+        counts too: then the fences may never get there.
 
-        Raises TypeError for an event whose key is neither text nor a whole number: where it goes is not known.
+        Raises TypeError for an event whose key is neither text nor a whole number: its partition is not known.
         """
         expected: Expected = defaultdict(dict)
         for name, partition, offset, data in events:
@@ -49,7 +50,7 @@ class Expectations:
 
 
 def lacking(expected: Mapping[bytes, dict[int, int]], stored: Iterable[bytes | None]) -> Expected:
-    """What is not there yet, given the stored fences in the same order."""
+    """The part of `expected` that the stored fences, in the same order, have not reached yet."""
     return {key: wanted for (key, wanted), fence in zip(expected.items(), stored, strict=True) if not _reached(fence, wanted)}
 
 

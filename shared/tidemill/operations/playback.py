@@ -1,8 +1,12 @@
-"""Playing a recording back through the running system, honest about time however fast it runs.
+"""Plays a recording back through the running system. At any speed a request is answered from the events that were known at its time.
 
-The recording is cut into steps of event time. At each step the events that became known in it are published; a barrier waits until the
-fences have passed all of them (they name the last event seen of each source); only then are the predictions due at that moment asked for, and the next step published only after their
-answers. So a request made at time t is answered when every event known up to t has been applied, and none after t.
+The recording is cut into steps of event time. In each step:
+
+1. The events that became known in it are published.
+2. A barrier waits until the fences have passed all of them. A fence names the last event that it has seen of each source.
+3. The predictions due at that moment are asked for. The next step begins after their answers.
+
+So a request made at time t is answered when every event known up to t has been applied, and none after t.
 """
 
 from __future__ import annotations
@@ -39,8 +43,8 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import ingestion_group, outcomes_topic, requests_topic, topic_specs, view_topic
 from tidemill.timestamps import parse_time_ms
 
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.004  # polled for nothing, the services wait for the processor
-_PATIENCE_SECONDS = 0.1  # for the fences alone; beyond it the positions of Kafka are asked for, which also tell what is behind
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.004  # every poll takes the processor from the services
+_PATIENCE_SECONDS = 0.1  # for the fences alone; after it Kafka is asked for positions, which also show what lags
 _MOST_INSTANCES = 200
 Moment = tuple[int, str, dict[str, Any]]
 
@@ -55,7 +59,7 @@ class Due(NamedTuple):
 
 
 class PlayedStep(NamedTuple):
-    """What happened in one step that ends at `time_ms`: events published, and the answers of inference as it gave them."""
+    """A step that ends at `time_ms`: the number of events published, the answers of inference, and how long the barrier took."""
 
     time_ms: int
     events: int
@@ -65,7 +69,8 @@ class PlayedStep(NamedTuple):
 
 @dataclass
 class Agenda:
-    """Predictions announced and not yet asked for. A request is made at the last step at or before its time, once it is announced."""
+    """Predictions that are announced and not yet asked for. A request is made at the last step at or before its time, or later when it is
+    announced later."""
 
     models: list[Model]
     step_ms: int
@@ -85,7 +90,7 @@ class Agenda:
                 heapq.heappush(self._waiting, Due(at_ms, self._order, model.name, instance))
 
     def due(self, time_ms: int) -> Iterator[Due]:
-        """Takes out what is to be asked at or before a time."""
+        """Takes out the predictions to ask for at or before a time."""
         while self._waiting and self._waiting[0].at_ms <= time_ms:
             yield heapq.heappop(self._waiting)
 
@@ -108,12 +113,13 @@ class Playback:
         self._expectations = Expectations(project)
 
     async def publish(self, moments: Iterable[Moment]) -> dict[TopicPartition, int]:
-        """Publishes events as an application would, each with its time of becoming known; returns the next offset of each partition written."""
+        """Publishes events as an application would, each with the time when it became known. Returns the next offset of each partition
+        written."""
         positions, _ = await self._publish(moments)
         return positions
 
     async def _publish(self, moments: Iterable[Moment]) -> tuple[dict[TopicPartition, int], list[Placed] | None]:
-        """As `publish`; also where each event lies, unless somebody else wrote to the same partition meanwhile."""
+        """As `publish`; also the position of each event. None: somebody else wrote to the same partition meanwhile."""
         wave: dict[tuple[str, int], list[Record]] = defaultdict(list)
         sent: dict[tuple[str, int], list[tuple[str, dict[str, Any]]]] = defaultdict(list)
         for known_ms, name, data in moments:
@@ -137,14 +143,14 @@ class Playback:
         ]
 
     async def barrier(self, moments: Iterable[Moment]) -> None:
-        """Publishes events and returns once all of them are applied. Raises TidemillError naming what is behind."""
+        """Publishes events and returns once all of them are applied. Raises TidemillError that names what lags."""
         positions, placed = await self._publish(moments)
         if placed is None or not await self._seen(placed):
             await self.routed(positions)
             await self.applied()
 
     async def _seen(self, placed: list[Placed]) -> bool:
-        """Whether the fences tell soon that these events are applied; of one that was refused they will not."""
+        """Whether the fences soon show that these events are applied. They never show it of an event that was refused."""
         try:
             waiting: Expected = self._expectations.of(placed)
         except TypeError:
@@ -157,9 +163,9 @@ class Playback:
         return not waiting
 
     async def routed(self, positions: dict[TopicPartition, int], timeout_seconds: float = 60) -> None:
-        """Waits until ingestion has routed everything below the positions. Raises TidemillError naming what is behind."""
+        """Waits until ingestion has routed everything below the positions. Raises TidemillError that names what lags."""
 
-        async def behind() -> str | None:
+        async def lagging() -> str | None:
             committed = await self._committed(list(positions))
             for tp, offset in positions.items():
                 if committed[tp] < offset:
@@ -167,10 +173,11 @@ class Playback:
             return None
 
         if positions:
-            await _poll(behind, timeout_seconds, mend="run: tidemill logs ingestion")
+            await _poll(lagging, timeout_seconds, mend="run: tidemill logs ingestion")
 
     async def _committed(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """How far ingestion's group is (-1: not at all). The coordinator is remembered, since finding it costs as much as asking it."""
+        """The committed offsets of ingestion's group (-1: none). The coordinator is remembered, since finding it costs as much as asking
+        it."""
         try:
             if self._coordinator is None:
                 self._coordinator = await self._admin.find_coordinator(self._group)
@@ -183,11 +190,11 @@ class Playback:
         return {tp: found[tp].offset for tp in partitions}
 
     async def applied(self, timeout_seconds: float = 60) -> None:
-        """Waits until the online store's fences have reached the ends of all view topics. Raises TidemillError naming what is behind."""
+        """Waits until the online store's fences have reached the ends of all view topics. Raises TidemillError that names what lags."""
         ends = await self._ends(list(self._fences))
         waiting = {tp: end for tp, end in ends.items() if end}
 
-        async def behind() -> str | None:
+        async def lagging() -> str | None:
             fences = await self._link.mget([self._fences[tp] for tp in waiting])
             for (tp, end), fence in zip(list(waiting.items()), fences, strict=True):
                 if position(fence) < end:
@@ -196,7 +203,7 @@ class Playback:
             return None
 
         if waiting:
-            await _poll(behind, timeout_seconds, mend="run: tidemill logs features")
+            await _poll(lagging, timeout_seconds, mend="run: tidemill logs features")
 
     async def ends(self) -> dict[TopicPartition, int]:
         """The next offset of every topic that the offline writer mirrors."""
@@ -209,7 +216,7 @@ class Playback:
         return found
 
     async def load(self, recording: Recording, start_ms: int, end_ms: int, step_ms: int, agenda: Agenda) -> AsyncIterator[PlayedStep]:
-        """History without predictions. The steps keep events of different partitions from overtaking each other by more than one step.
+        """Publishes history without predictions. Events of different partitions overtake each other by one step at most.
 
         Requests announced for a time after `end_ms` stay on the agenda.
         """
@@ -240,10 +247,10 @@ class Playback:
                 yield PlayedStep(step_end, len(moments), await _ask(http, list(agenda.due(step_end)), step_end), barrier_seconds)
 
 
-async def _poll(behind: Callable[[], Awaitable[str | None]], timeout_seconds: float, mend: str) -> None:
-    """Asks what is behind until nothing is. Raises TidemillError with the last answer."""
+async def _poll(lagging: Callable[[], Awaitable[str | None]], timeout_seconds: float, mend: str) -> None:
+    """Asks what lags until nothing does. Raises TidemillError with the last answer."""
     deadline, pause = Deadline(timeout_seconds), _FIRST_PAUSE_SECONDS
-    while (message := await behind()) is not None:
+    while (message := await lagging()) is not None:
         if deadline.expired:
             raise TidemillError(message, mend=mend)
         await asyncio.sleep(pause)
@@ -271,7 +278,7 @@ async def _ask(http: httpx.AsyncClient, due: list[Due], time_ms: int) -> list[tu
 
 
 async def _post(http: httpx.AsyncClient, path: str, body: bytes, timeout_seconds: float = 60) -> list[dict[str, Any]]:
-    """Asks inference, again while it is away: the ids stay the same, so a prediction that was made already is not made twice."""
+    """Asks inference, and again while it is away. The ids stay the same, so no prediction is made twice."""
     answer: httpx.Response | None = None
 
     async def unanswered() -> str | None:
@@ -310,7 +317,7 @@ def steps(recording: Recording, start_ms: int, end_ms: int, step_ms: int) -> Ite
 
 @asynccontextmanager
 async def open_playback(project: Project, bootstrap_servers: str, redis_url: str) -> AsyncIterator[Playback]:
-    """Connects to a running stack. Raises KafkaUnavailable, also for what Kafka's client raises inside."""
+    """Connects to a running stack. Raises KafkaUnavailable, also for errors that Kafka's client raises inside the block."""
     kafka = KafkaSettings(bootstrap_servers=bootstrap_servers)
     async with (
         redis_client(redis_url, timeout_seconds=5) as link,

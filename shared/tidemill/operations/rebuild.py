@@ -1,9 +1,11 @@
-"""Making partitions of the online store anew from the offline store, while services go on.
+"""Makes partitions of the online store anew from the offline store, while services run.
 
-The offline rows are folded up to where they end, or to where feature computation had come, and the fence that is set then is that of the last one: feature
-computation goes on from there, from the topic, which need not hold anything older. Until it has passed the end that the topic had at the claim, services say "rebuilding".
+1. It claims the partition.
+2. It folds the offline rows up to their end, or up to the offset that feature computation had reached, and writes the values.
+3. It sets the fence of the last row. Feature computation goes on from there with the topic, which need not hold older records.
+4. Until feature computation has passed the end that the topic had at the claim, services say "rebuilding".
 
-Memory is bounded: rows are read in slices, and entities beyond a limit are written and forgotten, to be read again when a later row touches them.
+Memory is bounded. Rows are read in slices. Above a limit, entities are written and forgotten, and read again when a later row needs them.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ _FIRST_PAUSE_SECONDS = 0.2
 
 
 class Rebuilt(NamedTuple):
-    """What became of a partition: rows folded, values written (one may be written more than once), and how far the topic went on."""
+    """The result of a partition: rows folded, values written (a value may be written more than once), and the end of the topic."""
 
     partition: int
     rows: int
@@ -52,7 +54,7 @@ class Rebuilt(NamedTuple):
 
 
 Progress = Callable[[int, int, int], None]
-"""Hears of partition, rows folded, rows in all."""
+"""Called with the partition, the rows folded so far, and all rows."""
 
 
 class Rebuild:
@@ -67,8 +69,8 @@ class Rebuild:
     async def run(self, partitions: Sequence[int], progress: Progress = lambda *_: None) -> list[Rebuilt]:
         """Rebuilds one partition after the other; the others are served meanwhile.
 
-        Raises TidemillError, before it has changed anything of a partition, when offline store and topic together lack records of it or
-        when somebody else rebuilds it. Whatever interrupts it, it can be run again.
+        Raises TidemillError when offline store and topic together lack records of a partition, or when somebody else rebuilds it; that
+        partition is not changed then. After any interruption it can be run again.
         """
         unknown = [partition for partition in partitions if not 0 <= partition < self._view.partitions]
         if unknown:
@@ -94,8 +96,8 @@ class Rebuild:
         return Rebuilt(partition, rows, values, end)
 
     async def _applied(self, partition: int) -> int | None:
-        """How far feature computation had come before, None when nothing tells. It goes on from there where it can: what it has not folded
-        yet it may have to refuse, and only it writes dead letters."""
+        """The offset that feature computation had reached; None: not known. If possible it goes on from there: it may have to refuse
+        records that it has not folded yet, and nobody else writes dead letters."""
         stored, _ = await OnlineWriter(self._link, self._project).load(self._view.log, partition, [])
         try:
             fence = None if stored is None else Fence.decode(stored)
@@ -117,8 +119,8 @@ class Rebuild:
         where = f"view {self._view.name!r} partition {partition}"
         if topic.begin > rows:
             raise TidemillError(
-                f"{where}: the offline store ends at {rows} and the topic begins at {topic.begin}: what lies between is in neither",
-                mend="let the offline writer catch up if it is behind; restore the topic's records, or the offline store from a backup",
+                f"{where}: the offline store ends at {rows} and the topic begins at {topic.begin}: neither has the records between",
+                mend="if the offline writer lags, let it catch up; else restore the topic's records, or the offline store from a backup",
             )
         if topic.end < rows:
             raise TidemillError(
@@ -127,13 +129,13 @@ class Rebuild:
             )
 
     def _check_columns(self, snapshot: Snapshot, partition: int) -> None:
-        """Raises AbsentColumns when rows lack what the view folds now: before anything is changed."""
+        """Raises AbsentColumns, before anything is changed, when the rows lack a column that the view folds now."""
         wanted = {"offset", "time", *(f"v_{name}" for name in self._view.value_fields)}
         PartitionLog(self._view, snapshot.scan([name for name in snapshot.columns if name in wanted], pc.field("partition") == partition))
 
     @contextlib.asynccontextmanager
     async def _claimed(self, partition: int, claim: Claim) -> AsyncIterator[None]:
-        """Holds the claim; given up when something fails, left to expire when the process is killed."""
+        """Holds the claim. An error releases it; when the process is killed, it expires."""
         deadline = Deadline(LEASE_MS / 1000 + 1)
         while not await claim.take():
             if deadline.expired:
@@ -150,12 +152,12 @@ class Rebuild:
             raise
         finally:
             renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)  # what failed there fails the next step too
+            await asyncio.gather(renewing, return_exceptions=True)  # an error there makes the next step fail too
 
     async def _fold(
         self, partition: int, claim: Claim, snapshot: Snapshot | None, rows: int, progress: Progress
     ) -> tuple[PartitionFold, int]:
-        """The fold of all rows, with every entity's value written."""
+        """Folds all rows and writes every entity's value. Returns the fold, and how many values were written."""
         fold, states = PartitionFold.start(self._kernel), dict[bytes, EntityState]()
         written = 0
         for start in range(0, rows, SLICE_ROWS):

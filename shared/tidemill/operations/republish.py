@@ -1,4 +1,4 @@
-"""Publishing an event again that became a dead letter, once it was mended."""
+"""Publishes an event again that became a dead letter, corrected or as it came."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ def place_of(letter: DeadLetterRecord) -> str:
 
 
 def event_of(project: Project, letter: DeadLetterRecord, mended: bytes | None) -> bytes:
-    """The body of `POST /events` that publishes the event of a letter again. `mended`: its data, when they are not sent as they came.
+    """The body of `POST /events` that publishes the event of a letter again. `mended`: the corrected data; None: as they came.
 
-    Its id, where the event has none of its own, is the letter's place: sent twice, it is folded once. Raises BadRequest with the mend.
+    An event without an id of its own gets the letter's place as id: if it is sent twice, it is folded once. Raises BadRequest with the
+    mend.
     """
     place, names = place_of(letter), {event.topic: event.name for event in project.events.values()}
     if letter.source[0] not in names:
         origin = "" if letter.origin is None else f", event {'/'.join(map(str, letter.origin))},"
         raise BadRequest(
-            f"{place} is a record of view {letter.view!r}", mend=f"publish the event it was made from{origin} with what is wrong corrected"
+            f"{place} is a record of view {letter.view!r}", mend=f"correct the event it was made from{origin} and publish it again"
         )
     if letter.view is not None:
         raise BadRequest(
@@ -41,12 +42,12 @@ def event_of(project: Project, letter: DeadLetterRecord, mended: bytes | None) -
         )
     data = base64.b64decode(letter.value) if mended is None else mended
     if mended is None and letter.size > len(data):
-        raise BadRequest(f"of the {letter.size} bytes of {place} the letter has {len(data)}", mend="give the whole with --value")
+        raise BadRequest(f"the letter has only {len(data)} of the {letter.size} bytes of {place}", mend="give all of them with --value")
     try:
         msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(
-            f"the data of {place} are not JSON: {error}", mend="write them mended to a file and name it with --value"
+            f"the data of {place} are not JSON: {error}", mend="write the corrected data to a file and name it with --value"
         ) from None
     return msgspec.json.encode({"type": names[letter.source[0]], "id": place, "data": msgspec.Raw(data)})
 
@@ -61,7 +62,7 @@ def publish_again(url: str, body: bytes) -> Mapping[str, object]:
     if answer.is_error:
         told = (found.get("results") or [found])[0]
         raise TidemillError(
-            f"ingestion answered {answer.status_code}: {told.get('detail') or told}", mend="mend the event and give it with --value"
+            f"ingestion answered {answer.status_code}: {told.get('detail') or told}", mend="correct the event and give it with --value"
         )
     result: Mapping[str, object] = found["results"][0]
     return result

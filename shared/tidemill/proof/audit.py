@@ -21,7 +21,7 @@ async def audit(
     note: Callable[[str], None] = lambda _: None,
     wait_seconds: float = 60,
 ) -> AuditReport:
-    """Compares every entity of the views (all, when none is named). `note` hears of progress.
+    """Compares every entity of the views (of all views when none is named). Calls `note` with lines of progress.
 
     Raises UnknownView, and OfflineUnavailable when the offline store does not reach the online fence within `wait_seconds`.
     """
@@ -39,7 +39,7 @@ async def audit(
 
 
 async def _keys_by_partition(link: RedisClient, project: Project) -> dict[tuple[str, int], set[bytes]]:
-    """Entities in the online store by view and partition, found by one walk over its keys."""
+    """The entities of the online store by view and partition, from one scan of its keys."""
     found: dict[tuple[str, int], set[bytes]] = {}
     places = {
         state_key(project.name, view.log, partition, b""): (view.name, partition)

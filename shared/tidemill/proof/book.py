@@ -1,7 +1,9 @@
-"""What a whole partition says about any of its entities, in little memory: read once, then only what is new.
+"""Facts about a whole partition that the check of any entity needs, in little memory. They are read once; after that only new rows are
+read.
 
-Which records ingestion sent twice depends on the source positions of all records of a partition. With those known, an entity's history can be
-read alone. The book also counts each entity's rows, so that a sample of known size can be drawn, also of entities that the store lost.
+Which records ingestion sent twice depends on the source positions of all records of a partition. Once these are known, the rows of one
+entity can be read alone. The book also counts the rows of each entity. So the audit draws samples of a known size, and entities that the
+store lost too.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ _RETRY_SECONDS = 0.5
 _COLUMNS = ["offset", "key", "proof", "time", "source_partition", "source_offset"]
 
 Breathe = Callable[[], None]
-"""Called between pieces of work, to let others have the processor."""
+"""Called between pieces of work, so that other processes get the processor."""
 
 
 def snapshot_reaching(store: OfflineStore, view: FeatureView, partition: int, offset: int, wait_seconds: float) -> Snapshot | None:
-    """The offline rows of a view once they reach an offset of a partition; None: there are none, and none are needed.
+    """Waits until the offline rows of a view reach an offset of a partition, and returns them. None: there are no rows, and `offset` is 0.
 
-    Raises OfflineUnavailable when they do not within `wait_seconds`.
+    Raises OfflineUnavailable when they do not reach it within `wait_seconds`.
     """
     deadline = Deadline(wait_seconds)
     while True:
@@ -59,7 +61,8 @@ def between(partition: int, start: int, end: int) -> pc.Expression:
 
 
 class PartitionBook:
-    """The rows of one partition below `next`, and since when they are fed. `resent`: offsets of records that were sent twice; `rows_of`: rows by entity."""
+    """Facts about the rows of one partition below `next`. `since_ms`: since when the view is fed; `resent`: offsets of records that
+    ingestion sent twice; `rows_of`: the number of rows by entity."""
 
     def __init__(self, view: FeatureView, partition: int) -> None:
         self._view, self._partition = view, partition
@@ -72,7 +75,7 @@ class PartitionBook:
         self.rows_of: dict[str, int] = {}
 
     def advance(self, snapshot: Snapshot, end: int, breathe: Breathe = lambda: None) -> None:
-        """Takes in the rows below `end`; when that lies behind, it begins anew."""
+        """Reads the rows from `next` to `end`. When `end` lies before `next`, it starts again from the first row."""
         if end < self.next:
             self._restart()
         while self.next < end:
@@ -86,13 +89,13 @@ class PartitionBook:
         for counted in pc.value_counts(rows["key"]).to_pylist():
             self.rows_of[counted["values"]] = self.rows_of.get(counted["values"], 0) + counted["counts"]
         usable = rows.filter(pc.field("time").is_valid())
-        told = [
+        starts_ms = [
             since_ms
             for key in rows.filter(pc.field("time").is_null())["key"].to_pylist()
             if (since_ms := since_of(key.encode())) is not None
         ]
-        self.since_ms = max([self.since_ms, *told])
-        self.poison += len(rows) - len(usable) - len(told)
+        self.since_ms = max([self.since_ms, *starts_ms])
+        self.poison += len(rows) - len(usable) - len(starts_ms)
         partitions, offsets = usable["source_partition"].to_numpy(), usable["source_offset"].to_numpy()
         places = usable["offset"].to_numpy()
         for source in map(int, np.unique(partitions)):
@@ -102,7 +105,7 @@ class PartitionBook:
             self.sources[source] = int(highest[-1])
 
     def differing(self, fence: Fence) -> str:
-        """What a fence at `next` says otherwise than the rows, as far as that can be told without folding them; empty: nothing."""
+        """Where a fence at `next` differs from the rows, as far as this is known without folding them. Empty: nowhere."""
         expected = {
             "next": self.next,
             "proof": self.proof,
@@ -115,12 +118,13 @@ class PartitionBook:
         return "; ".join(f"{name} is {found!r}, the rows give {wanted!r}" for name, found, wanted in pairs if found != wanted)
 
     def entries(self, snapshot: Snapshot, entities: Collection[str], end: int) -> list[LogEntry]:
-        """The rows of entities below `end`, those sent twice included. Only these rows are read whole."""
+        """The rows of some entities below `end`, including records that were sent twice. Only these rows are read whole."""
         rows = snapshot.scan(filters=between(self._partition, 0, end), among=("key", entities))
         return list(PartitionLog(self._view, rows).entries())
 
     def draw(self, after: str, most_rows: int) -> list[str]:
-        """Entities in order of their names, from the one behind `after` on and round, that have up to `most_rows` rows together; at least one."""
+        """At least one entity, and more while all of them together have at most `most_rows` rows. They come in order of their names: first
+        those after `after`, then from the first name again."""
         names = sorted(self.rows_of)
         begin = next((i for i, name in enumerate(names) if name > after), 0)
         drawn: list[str] = []

@@ -1,6 +1,6 @@
 """Why a stored value is wrong: the entity's rows one by one with the value after each, and every slot in which the store differs.
 
-All that an operator needs to see whether an event was lost, folded twice, or a value altered.
+An operator sees in it whether an event was lost, an event was folded twice, or a value was altered.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _COUNTED = {"duplicates": "duplicate", "resent": "resent", "late": "late", "pois
 
 
 class ShownStep(NamedTuple):
-    """One row of the entity. `fate`: folded, or why not; `features`: the view's values after it, at its own time; `stored`: after this row the value
-    is the one that the online store has."""
+    """One row of the entity. `fate`: "folded", or why it was not; `features`: the view's values after this row, at the row's time;
+    `stored`: whether the value after this row is the one in the online store."""
 
     offset: int
     time_ms: int | None
@@ -36,7 +36,8 @@ class ShownStep(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """One number that differs. `tile`: where it stands (None: not in a tile); `slot`: which number of it; None: not there."""
+    """One number that differs. `tile`: its tile (None: it is in no tile); `slot`: its name; `stored`, `expected`: None where there is no
+    such number."""
 
     tile: Tile | None
     slot: str
@@ -50,8 +51,8 @@ class Difference(NamedTuple):
 
 
 class Counterexample(NamedTuple):
-    """An entity whose stored value is not the fold of its rows below `fence`. `rows`: how many it has; `steps`: the last of them, in order;
-    `differences`: where it is wrong."""
+    """An entity whose stored value is not the fold of its rows below `fence`. `rows`: the number of these rows; `steps`: the last of them,
+    in order; `differences`: every number that is wrong."""
 
     view: str
     partition: int
@@ -63,7 +64,7 @@ class Counterexample(NamedTuple):
 
 
 def tiles_of(kernel: ViewKernel, state: EntityState) -> dict[Tile, dict[str, float | str]]:
-    """The tiles of a state by grid and in order of time: what each slot keeps, by its name."""
+    """The tiles of a state by grid and in order of time, each with the value of every slot by name."""
     found: dict[Tile, dict[str, float | str]] = {}
     for resolution, tiles in zip(kernel.resolutions, kernel.packing.view(state), strict=True):
         grid, show = resolution.grid, resolution.layout.show
@@ -102,7 +103,7 @@ def _slots(
 
 
 def _same(a: float | str | None, b: float | str | None) -> bool:
-    """Bit for bit, as the store compares."""
+    """Whether two values have the same bits."""
     if not isinstance(a, int | float) or not isinstance(b, int | float):
         return a == b
     return struct.pack("<d", a) == struct.pack("<d", b)
@@ -113,7 +114,7 @@ def _size(value: bytes | None) -> str | None:
 
 
 def steps_of(kernel: ViewKernel, entries: Sequence[LogEntry], resent: set[int], stored: bytes | None, last: int | None) -> list[ShownStep]:
-    """The last rows of one entity (None: all), each with what became of it. `resent`: offsets of records that were sent twice."""
+    """The last rows of one entity (None: all), each with its fate. `resent`: offsets of records that ingestion sent twice."""
     fold, states = PartitionFold.start(kernel), dict[bytes, EntityState]()
     shown = 0 if last is None else max(0, len(entries) - last)
     steps = []

@@ -1,6 +1,6 @@
-"""Everything that stands behind an entity's values: fence, tiles, windows and rows, as the online store has it and as the offline rows give it.
+"""What an entity's values are made of: fence, tiles, windows and rows, as the online store has them and as the offline rows give them.
 
-Both sides are of one moment: the rows are folded up to the fence that was read together with the value.
+Both sides show the same moment: the rows are folded up to the fence that was read together with the value.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tidemill.records import Status
 
 
 class ExplainedFeature(NamedTuple):
-    """One feature on both sides, and where it comes from: the tiles that its window covers, `tiles` of which hold events. A value is None unless
-    its status is PRESENT."""
+    """One feature on both sides, and the tiles that its window covers. `tiles`: how many of them hold events. A value is None unless its
+    status is PRESENT."""
 
     name: str
     online: Value | None
@@ -46,7 +46,7 @@ class ExplainedFeature(NamedTuple):
 
 
 class Side(NamedTuple):
-    """An entity as one store has it: newest event in ms, recent ids, and what the slots of each tile keep."""
+    """An entity as one store has it: newest event in ms, recent ids, and the slots of each tile."""
 
     newest_ms: int
     ids: list[str]
@@ -68,8 +68,9 @@ class Row(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """An entity of a view. `online`, `offline`: None where that store has nothing; `rebuilding`: its values are not served now; `damaged`: why the
-    online value cannot be read; `offline_end`: how far the rows went that were folded; `rows`: how many are the entity's."""
+    """An entity of a view. `online`, `offline`: None where that store has no value; `rebuilding`: its values are not served now; `damaged`:
+    why the online value cannot be read; `offline_end`: the rows below this offset were folded; `rows`: how many of them are the
+    entity's."""
 
     view: str
     log: str
@@ -91,7 +92,7 @@ class Explanation(NamedTuple):
 
 
 async def explain(view: FeatureView, entity: str, audit: PartitionAudit, online: OnlineWriter, time_ms: int) -> Explanation:
-    """What stands behind an entity at a time. `audit`: of the entity's partition.
+    """Explains the values of an entity at a time. `audit`: the audit of the entity's partition.
 
     Raises StoreUnavailable, and OfflineUnavailable when the offline store does not reach the online fence in time.
     """

@@ -1,7 +1,7 @@
-"""Comparing one partition of the online store with the offline rows, whole or by a sample, beside live traffic.
+"""Compares one partition of the online store with the offline rows, whole or by a sample, under live traffic.
 
-Entities are read in portions, each together with the fence in one command, and the fold follows the fence. A partition that is being rebuilt is
-not served, and left out.
+Entities are read in portions. One command reads a portion together with the fence, and the rows are folded up to that fence. A partition
+that is being rebuilt is not served, so it is left out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _CHUNK_ROWS = 50_000
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One value that is not what the offline rows give. `entity` None: the fence itself. `stored`: the value as it was compared."""
+    """One value that differs from the fold of the offline rows. `entity`: None for the fence itself; `stored`: the value that was
+    compared."""
 
     view: str
     partition: int
@@ -45,7 +46,7 @@ class Mismatch:
 
 @dataclass
 class AuditReport:
-    """How many values were compared (an entity of a view, or a fence), how many differ, the first of those, and how many partitions were
+    """How many values were compared (an entity of a view, or a fence), how many differ, the first that differ, and how many partitions were
     left out because they are being rebuilt."""
 
     checked: int = 0
@@ -63,7 +64,7 @@ class AuditReport:
 
 
 class PartitionAudit:
-    """Compares one partition, again and again if need be; between times it keeps what the rows say of the whole partition, and no states."""
+    """Compares one partition, as often as it is asked. Between two comparisons it keeps the partition's book, and no states."""
 
     def __init__(
         self,
@@ -84,12 +85,12 @@ class PartitionAudit:
 
     @property
     def kernel(self) -> ViewKernel:
-        """Of the view."""
+        """The kernel of the view."""
         return self._kernel
 
     @property
     def since_ms(self) -> int:
-        """Since when the view is fed, as the rows read so far tell (see `Fence.since`)."""
+        """Since when the view is fed, from the rows read so far (see `Fence.since`)."""
         return self._book.since_ms
 
     def rows(self) -> int:
@@ -102,7 +103,7 @@ class PartitionAudit:
         return snapshot_reaching(self._store, self.view, self.partition, end, self._wait_seconds)
 
     async def whole(self, report: AuditReport, entities: Collection[bytes] = ()) -> int:
-        """Compares the fence, the entities given and those the rows have besides, by folding every row; returns how many rows these were."""
+        """Folds every row, and compares the fence, the given entities and all other entities of the rows. Returns the number of rows."""
         follower = _Follower(self, self._breathe)
         seen: set[bytes] = set()
         waiting = sorted(entities)
@@ -126,8 +127,8 @@ class PartitionAudit:
                     return follower.rows
 
     async def sample(self, report: AuditReport, most_rows: int, also: Collection[str] = ()) -> int:
-        """Compares the fence as far as that goes, and entities that have about `most_rows` rows together: those in `also`, and the next ones
-        in order of their names, so that each has its turn. Returns how many rows were folded."""
+        """Compares the entities in `also`, and the next ones in order of their names that have about `most_rows` rows together; so each
+        entity has its turn. Compares the fence as far as this needs no fold of all rows. Returns the number of rows folded."""
         rows = 0
         read = await self._read([], report)
         if read is None:
@@ -155,7 +156,7 @@ class PartitionAudit:
         return drawn
 
     def alone(self, names: Collection[str], end: int) -> tuple[list[LogEntry], dict[bytes, EntityState]]:
-        """The rows of some entities below `end`, and what they alone fold to."""
+        """The rows of some entities below `end`, and the states that these rows fold to."""
         snapshot = self._store_at(end)
         if snapshot is None:
             return [], {}
@@ -164,14 +165,14 @@ class PartitionAudit:
         return entries, states
 
     def _store_at(self, end: int) -> Snapshot | None:
-        """The offline rows, and the book brought to `end`."""
+        """Brings the book to `end`, and returns the offline rows."""
         snapshot = self.snapshot(end)
         if snapshot is not None:
             self._book.advance(snapshot, end, self._breathe)
         return snapshot
 
     def counterexample(self, found: Mismatch, last: int | None = None) -> Counterexample:
-        """The last rows (None: all) of a mismatch's entity one by one, and what differs. `found.entity` must be one."""
+        """The last rows (None: all) of a mismatch's entity one by one, and what differs. `found` must name an entity."""
         assert found.entity is not None
         key = found.entity.encode()
         entries, states = self.alone([found.entity], found.fence)
@@ -182,7 +183,7 @@ class PartitionAudit:
         )
 
     async def _read(self, entities: list[bytes], report: AuditReport) -> tuple[Fence, dict[bytes, bytes]] | None:
-        """A portion with its fence; None when there is nothing to compare it with, which is counted."""
+        """Reads a portion with its fence. None: it cannot be compared, and the report says why."""
         stored, values = await self._online.load(self.view.log, self.partition, entities)
         try:
             fence = None if stored is None else Fence.decode(stored)
@@ -220,8 +221,8 @@ class PartitionAudit:
 
 
 class _Follower:
-    """The fold of all rows of a partition, which follows the fence. `values`: what the store should have of each entity, which takes a
-    fraction of the memory of states taken apart. `compared`: the fence that was compared last."""
+    """The fold of all rows of a partition up to the fence. `values`: the packed value that the store should have of each entity; it takes a
+    fraction of the memory of a state. `compared`: the fence that was compared last."""
 
     def __init__(self, audit: PartitionAudit, breathe: Breathe) -> None:
         self._audit, self._breathe = audit, breathe
@@ -257,7 +258,7 @@ class _Follower:
 
 
 def _differing(fence: Fence, expected: Fence) -> str:
-    """What a fence says otherwise than the rows; what it says of rebuilds is no matter of theirs."""
+    """Where a fence differs from the rows. Its fields about rebuilds are left out: the rows do not determine them."""
     names = [name for name in fence.__struct_fields__ if name not in ("until", "built")]
     pairs = [(name, getattr(fence, name), getattr(expected, name)) for name in names]
     return "; ".join(f"{name} is {found!r}, the rows give {wanted!r}" for name, found, wanted in pairs if found != wanted)

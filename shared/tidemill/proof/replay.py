@@ -1,7 +1,7 @@
-"""Replay: recompute a logged prediction from Parquet and compare it bit for bit with what was answered.
+"""Replay: recompute a logged prediction from Parquet and compare it bit for bit with the answer.
 
-The stamp says which records each view had applied; folding exactly those and reading at the request's time gives the inputs, and the
-model version that was in charge gives the output.
+The stamp says which records each view had applied. Folding exactly these records, and reading at the time of the request, gives the inputs.
+The model version that answered gives the output.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tidemill.records import PredictionRecord, StampEntry
 
 @dataclass(frozen=True)
 class ReplayDifference:
-    """One number that came out otherwise: an input's name, or "output"."""
+    """One number that differs. `name`: the name of an input, or "output"."""
 
     name: str
     logged: float | None
@@ -41,7 +41,7 @@ class ReplayDifference:
 
 @dataclass(frozen=True)
 class Replayed:
-    """A prediction and what differs when it is recomputed; nothing when it is equal bit for bit."""
+    """A prediction, and every number that differs when it is recomputed."""
 
     prediction: PredictionRecord
     differences: list[ReplayDifference]
@@ -70,7 +70,7 @@ def replay(
 def logged(store: OfflineStore, ids: Sequence[str] | None = None, sample: int | None = None) -> list[PredictionRecord]:
     """Logged predictions: those of the ids, or a sample spread evenly over the log, or all."""
     if sample is not None and ids is None:
-        known = store.predictions(["id"])["id"]  # of what is not in the sample the id is all that is read
+        known = store.predictions(["id"])["id"]  # of predictions outside the sample only the id is read
         if sample < len(known):
             ids = known.take(np.linspace(0, len(known) - 1, sample).astype(np.int64)).to_pylist()
     table = store.predictions(ids=ids)
@@ -96,9 +96,9 @@ class Replayer:
         self._inputs = ModelInputs(project.models[model], artifact.manifest.categories)
 
     def run(self, predictions: Sequence[PredictionRecord]) -> list[Replayed]:
-        """One sweep over each partition of each view, over the records of the entities that were asked for, answers for all predictions."""
+        """Recomputes all predictions in one pass over each partition of each view. It reads the records of their entities only."""
         by_entity = [prediction for prediction in predictions if prediction.entities]
-        shown: list[list[Reading | None]] = [[] for _ in by_entity]  # one of each view; a model may have no view
+        shown: list[list[Reading | None]] = [[] for _ in by_entity]  # one reading of each view; a model may have no view
         for place, (view, _) in enumerate(self._inputs.views):
             for readings, reading in zip(shown, self._readings(view, place, by_entity), strict=True):
                 readings.append(reading)
@@ -106,7 +106,7 @@ class Replayer:
         return [self.compare(prediction, next(served) if prediction.entities else None) for prediction in predictions]
 
     def _readings(self, view: FeatureView, place: int, predictions: Sequence[PredictionRecord]) -> list[Reading | None]:
-        """What a view showed to each prediction."""
+        """The reading of a view that each prediction saw."""
         found: list[Reading | None] = [None] * len(predictions)
         asked: dict[tuple[LogName, int], list[tuple[int, bytes, int]]] = defaultdict(list)
         for i, prediction in enumerate(predictions):
@@ -129,7 +129,7 @@ class Replayer:
         return found
 
     def compare(self, prediction: PredictionRecord, readings: Sequence[Reading | None] | None) -> Replayed:
-        """Recomputes one prediction from what its views showed, in the order of the model's (None: it came by tensor)."""
+        """Recomputes one prediction from the readings of the model's views, in their order. None: its inputs came as a tensor."""
         vector = logged = vector_of(prediction.inputs)
         differences = []
         if readings is not None:
@@ -146,7 +146,7 @@ class Replayer:
 
 
 def _stamped(prediction: PredictionRecord, view: FeatureView, key: bytes) -> StampEntry:
-    """The fence up to which a view had been applied when an entity of it was read; the log may have had another partition count than the view has now."""
+    """The fence of a view that a prediction saw for an entity. The log may have had another number of partitions than the view has now."""
     for entry in prediction.stamp:
         name, partitions = parse_log(entry.view) or ("", 1)
         if name == view.name and entry.partition == partition_of(key, partitions):

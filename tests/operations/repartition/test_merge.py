@@ -17,7 +17,7 @@ Queues = list[list[Source]]
 def sent(queues: Queues) -> list[tuple[Source, bool]]:
     """The records in the order of the merge, with what it says of each."""
     places = [iter(queue) for queue in queues]
-    return [(next(places[step.queue]), step.behind) for step in merge(queues)]
+    return [(next(places[step.queue]), step.moved) for step in merge(queues)]
 
 
 def ascends(order: list[Source]) -> bool:

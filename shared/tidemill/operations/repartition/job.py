@@ -1,7 +1,9 @@
-"""The copy of a view's log, from the check that nobody writes to the mark that says it is in use.
+"""Copies a view's log into one with another number of partitions. It begins once nobody writes, and ends with the mark that puts the copy
+into use.
 
-It can be killed at any moment and run again: the order of the copy is a function of the old log, so what the new topic holds must be its
-beginning, and the copy goes on behind it. The mark comes last, after both logs were folded and every entity was compared.
+It can be killed at any moment and run again. The order of the copy is a function of the old log. So the records that the new topic holds
+must be the beginning of the copy, and the copy goes on after them. The mark comes last, after both logs were folded and every entity was
+compared.
 """
 
 from __future__ import annotations
@@ -45,14 +47,14 @@ Phase = Literal["read", "copy", "check"]
 
 
 class CopyProgress(Protocol):
-    """Hears how far a phase is."""
+    """Called with the progress of a phase."""
 
     def __call__(self, phase: Phase, done: int, total: int) -> None:
         """`done` of `total` records."""
 
 
 class Repartitioned(NamedTuple):
-    """What was told with the mark, and how many entities were compared."""
+    """The mark that was written, and how many entities were compared."""
 
     mark: LogRecord
     entities: int
@@ -67,10 +69,10 @@ class Repartition:
         self._kernel = ViewKernel(view)
 
     async def run(self) -> Repartitioned | None:
-        """Copies, compares and marks; None when the declared log is in use already, or no other holds records.
+        """Copies, compares and marks. None: the declared log is in use already, or no other log holds records.
 
-        Raises TidemillError, and leaves the old log in use, when ingestion runs or stopped within a wave, when the new topic holds something
-        else than the copy, or when the two logs fold to different values.
+        Raises TidemillError, and leaves the old log in use, when ingestion runs or stopped within a wave, when the new topic holds other
+        records than the copy, or when the two logs fold to different values.
         """
         used = (await logs_in_use(self._kafka, self._project)).get(self._view.name)
         if used in (None, self._view.log):
@@ -91,7 +93,7 @@ class Repartition:
         return Repartitioned(mark, entities)
 
     async def _quiet(self) -> None:
-        """Returns once ingestion's group has no members; a process that just ended counts as one for some seconds."""
+        """Returns once ingestion's group has no members; a process that just ended counts as a member for some seconds."""
         group, deadline = ingestion_group(self._project.name), Deadline(QUIET_SECONDS)
         while members := await group_members(self._kafka, group):
             if deadline.expired:
@@ -108,7 +110,10 @@ class Repartition:
         return old, read
 
     async def _routed(self, view: FeatureView, sources: Mapping[int, int]) -> None:
-        """Raises TidemillError when ingestion would write again what the old log has: a new partition may have skipped past it."""
+        """Raises TidemillError when ingestion has not committed all events that the old log has records of.
+
+        It would send these events again. A new partition that has seen later events would skip their records, also those the old log lacks.
+        """
         done = await committed(self._kafka, ingestion_group(self._project.name))
         for partition, offset in sorted(sources.items()):
             position = done.get(TopicPartition(view.source.topic, partition), 0)
@@ -125,47 +130,47 @@ class Repartition:
         await append_mark(self._kafka, self._project.name, mark)
 
     async def _copy(self, old: OldLog) -> int:
-        """Brings every new partition to its end; returns how many records have a source of their own."""
+        """Completes every new partition. Returns how many records have a source of their own."""
         done, moved, total = 0, 0, old.count()
         async with started_producer(self._kafka) as made:
             for partition in range(self._view.partitions):
                 copies = old.copies(partition)
-                at, behind = await self._resume(partition, copies)
-                done, moved = done + at, moved + behind
+                at, moved_before = await self._resume(partition, copies)
+                done, moved = done + at, moved + moved_before
                 for wave in chunks(copies, WAVE_RECORDS):
                     await self._send(made, partition, at, [(key, value, []) for key, value, _ in wave])
-                    at, done, moved = at + len(wave), done + len(wave), moved + sum(behind for _, _, behind in wave)
+                    at, done, moved = at + len(wave), done + len(wave), moved + sum(copy.moved for copy in wave)
                     self._progress("copy", done, total)
         self._progress("copy", done, total)
         return moved
 
     async def _resume(self, partition: int, copies: Iterator[Copy]) -> tuple[int, int]:
-        """Goes past the copies that the new topic holds; returns how many, and how many of them have a source of their own.
+        """Skips the copies that the new topic holds. Returns how many there are, and how many of them have a source of their own.
 
-        Raises TidemillError when it holds anything else.
+        Raises TidemillError when the topic holds anything else.
         """
         held = moved = 0
         async for records in self._records(partition):
             for record in records:
-                key, value, behind = next(copies, (None, None, False))
+                key, value, is_moved = next(copies, (None, None, False))
                 if key is None or proof_of(key, value) != proof_of(record.key, record.value):
                     raise TidemillError(
                         f"{self._topic}[{partition}] has at {record.offset} another record than the copy would have",
                         mend=f"a log cannot be filled twice: {_AGAIN.format(self._topic)}, or declare a partition count the view never had",
                     )
-                held, moved = held + 1, moved + behind
+                held, moved = held + 1, moved + is_moved
         return held, moved
 
     async def _send(self, made: AIOKafkaProducer, partition: int, at: int, records: list[Record]) -> None:
         target = self._topic, partition
         first, _ = (await send_wave(made, {target: records}))[target]
-        if first != at:  # what a killed run had sent arrived after we had looked, or somebody else writes
+        if first != at:  # records that a killed run had sent arrived after `_resume`, or somebody else writes
             raise TidemillError(
                 f"{self._topic}[{partition}] was written by somebody else meanwhile, at {at}", mend=_AGAIN.format(self._topic)
             )
 
     async def _records(self, partition: int) -> AsyncIterator[list[ConsumerRecord]]:
-        """All that a new partition holds now."""
+        """All records that a new partition holds now."""
         place = TopicPartition(self._topic, partition)
         async with DenseReader(self._kafka, {place: 0}, {}) as reader:
             async for fetched in read_to_end(reader):
@@ -202,11 +207,11 @@ class Repartition:
         return states
 
     async def _unchanged(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Raises TidemillError when the old log went on since it was read."""
+        """Raises TidemillError when the old log has grown since it was read."""
         found = await offset_ranges(self._kafka, *{tp.topic for tp in ends})
         for tp, end in ends.items():
             if found[tp].end != end:
                 raise TidemillError(
                     f"{tp.topic}[{tp.partition}] went on from {end} to {found[tp].end} meanwhile",
-                    mend=f"stop who writes it; then {_AGAIN.format(self._topic)}",
+                    mend=f"stop the process that writes to it; then {_AGAIN.format(self._topic)}",
                 )

@@ -3,7 +3,7 @@
 Two orders must hold. An entity's records keep theirs, so each old partition is read in its own order. And a fold skips a record whose source
 offset is not above the last one seen of that source partition, so source offsets must ascend. Ingestion writes to partitions side by side, and two
 of its processes in no common order, so the two can contradict each other: a1 before b2 in one partition, b1 before a2 in another, with a2 before
-a1 and b2 before b1 at the source. Then one record has to come behind its source's order; it is marked, and the copy gives it a source of its own.
+a1 and b2 before b1 at the source. Then one record has to leave its source's order; it is marked, and the copy gives it a source of its own.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ Source = tuple[int, int]
 
 
 class MergeStep(NamedTuple):
-    """The next record of a queue. `behind`: a later record of the same source partition has gone before it."""
+    """The next record of a queue. `moved`: it had to leave its source's order, since a later record of its source partition has gone before
+    it."""
 
     queue: int
-    behind: bool
+    moved: bool
 
 
 def merge(queues: Sequence[Sequence[Source]]) -> Iterator[MergeStep]:
     """Which queue gives the next record, until all are empty. In each queue the offsets of every source partition ascend.
 
-    No record is behind unless the orders contradict each other; the same queues always give the same steps.
+    No record is moved unless the orders contradict each other. The same queues always give the same steps.
     """
     waiting = _SourceOrder(queues)
     places, left, turn = [0] * len(queues), sum(map(len, queues)), 0
@@ -36,18 +37,18 @@ def merge(queues: Sequence[Sequence[Source]]) -> Iterator[MergeStep]:
             turn = (turn + 1) % len(queues)
             continue
         partition, offset = queues[turn][places[turn]]
-        behind = offset <= last.get(partition, -1)
-        if not behind:
+        moved = offset <= last.get(partition, -1)
+        if not moved:
             earlier = waiting.first(partition, last.get(partition, -1))
             if earlier[0] < offset and turn not in chased:
-                chased.add(turn)  # whoever has the earlier record goes first, unless that leads back here
+                chased.add(turn)  # the queue that has the earlier record goes first, unless that leads back here
                 turn = earlier[1]
                 continue
             last[partition] = offset
         chased.clear()
         places[turn] += 1
         left -= 1
-        yield MergeStep(turn, behind)
+        yield MergeStep(turn, moved)
 
 
 class _SourceOrder:

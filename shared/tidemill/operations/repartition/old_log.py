@@ -1,4 +1,4 @@
-"""A whole log as it is: its offline rows, and from Kafka what is not there yet."""
+"""A whole log: its offline rows, and the records that only Kafka has."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FETCH_RECORDS = 50_000
 _MOVED = 32  # bits: above them stands the old log's partition count, below them the old partition
 
 Note = Callable[[int, int], None]
-"""Hears how much is done, of how much."""
+"""Called with the number of records read so far, and of all."""
 
 
 def moved_source(partitions: int, partition: int) -> int:
@@ -38,7 +38,7 @@ def moved_source(partitions: int, partition: int) -> int:
 
 
 def is_moved(source_partition: int) -> bool:
-    """Whether a source partition is one of those, and none of the application's topic."""
+    """Whether a source partition is from `moved_source`, not one of the application's topic."""
     return source_partition >> _MOVED > 0
 
 
@@ -80,7 +80,8 @@ class OldLog:
         return Part(table, destinations)
 
     def count(self, partition: int | None = None) -> int:
-        """How many records go to a new partition, or to all. Where the view was fed later, each new partition begins with a record that says so."""
+        """How many records go to a new partition, or to all. If the log says since when it is fed, each new partition begins with a record
+        that says so."""
         told = 0 if not self.since_ms else self._partitions if partition is None else 1
         return told + int(sum(((p.destinations >= 0) if partition is None else p.destinations == partition).sum() for p in self._parts))
 
@@ -95,7 +96,7 @@ class OldLog:
         return found
 
     def shares(self, partition: int) -> list[PartitionLog]:
-        """What goes to a new partition, by old partition, each in its order."""
+        """The rows that go to a new partition, by old partition, each in its order."""
         return [PartitionLog(self.view, rows) for rows in self._shares(partition)]
 
     def _shares(self, partition: int) -> list[pa.Table]:
@@ -108,13 +109,13 @@ class OldLog:
         shares = self._shares(partition)
         entries = [PartitionLog(self.view, share).entries() for share in shares]
         sources = [list(zip(*(share[name].to_pylist() for name in ("source_partition", "source_offset")), strict=True)) for share in shares]
-        for queue, behind in merge(sources):
+        for queue, moved in merge(sources):
             entry = next(entries[queue])
-            yield Copy(entry.key, self._value(entry, moved_source(self.view.partitions, queue) if behind else None), behind)
+            yield Copy(entry.key, self._value(entry, moved_source(self.view.partitions, queue) if moved else None), moved)
 
     def _value(self, entry: LogEntry, moved: int | None) -> bytes:
         record = entry.record
-        assert record is not None  # what cannot be decoded is left out
+        assert record is not None  # records that cannot be decoded are left out
         fields = {name: getattr(record.values, name) for name in self.view.value_fields}
         values = {name: value for name, value in fields.items() if value is not None}
         source = record.source if moved is None else (moved, entry.offset)
