@@ -61,7 +61,7 @@ def events(start_ms: int, end_ms: int) -> Iterator[tuple[int, str, dict[str, Any
 
 @cache
 def event_tables() -> dict[str, pl.DataFrame]:
-    """All events by name: their fields and `known_at`, the moment from which they are known, in whose order the rows stand."""
+    """All events by name: their fields and `known_at`, the moment from which they are known. Rows are in the order of `known_at`."""
     flown = flights()
     tables = {
         "planes.registered": _registered(),
@@ -114,7 +114,7 @@ def _scheduled_arrival(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _scheduled(flown: pl.DataFrame) -> pl.DataFrame:
-    """What is known of a flight beforehand, and all that a request for it says."""
+    """The fields of a flight that are known beforehand; a request for it has no others."""
     published_at = pl.max_horizontal(pl.col("scheduled_at") - PUBLISHED_MS, pl.lit(START_MS, pl.Int64))
     return flown.select(
         _event_id("scheduled"),

@@ -44,7 +44,7 @@ REPLAYED = 1_000
 SETTINGS = {
     "TIDEMILL_FLUSH_SECONDS": "4",  # fewer commits to Delta: at this pace four seconds are a week of flights
     "TIDEMILL_DRIFT_WINDOW": "30d",  # weeks differ from the whole of winter even within winter; months do not
-    "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1",  # a Kafka that lives for minutes is gone before its best code has paid for its compilation
+    "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1",  # for a Kafka that lives for minutes full compilation costs more than it saves
 }
 
 

@@ -1,4 +1,4 @@
-"""What the demo closes with: a table by month, the proofs, and report.json."""
+"""The report at the end of the demo: a table by month, the proofs, and report.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the running stack worth asking: two months of history and a first model, unless it has a model already. `make up` runs this."""
+"""Gives the running stack two months of history and a first model, unless it has a model already. `make up` runs this."""
 
 from __future__ import annotations
 

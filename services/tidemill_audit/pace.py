@@ -45,7 +45,6 @@ class Pace:
         self._debt_seconds = max(0.0, self._debt_seconds - seconds)
 
     def learn(self, rows: int, cpu_seconds: float) -> None:
-        """Takes a measurement: the estimate moves half of the way to it. A measurement of few rows is left out, since it shows only the
-        overhead."""
+        """Takes a measurement: the estimate moves half of the way to it. One of few rows is left out: it shows only the overhead."""
         if rows >= LEAST_ROWS and cpu_seconds > 0:
             self._rows_per_second += 0.5 * (rows / cpu_seconds - self._rows_per_second)

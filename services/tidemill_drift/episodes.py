@@ -1,7 +1,6 @@
 """Episodes: an operator hears when something begins, when it gets clearly worse, and when it is over; not every window.
 
-Which episodes are open follows from the alerts sent so far and from nothing else. So after any restart they are read from the topic of
-alerts.
+Which episodes are open follows from the alerts sent so far and from nothing else. So a restart reads them from the topic of alerts.
 """
 
 from __future__ import annotations

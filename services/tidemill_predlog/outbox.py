@@ -28,8 +28,7 @@ _DECODER = decoder(ResultRecord)
 
 
 class Outbox:
-    """Publishes the results of a table to a topic of one partition, in order of `seq`. Each is published once as long as one process does
-    it.
+    """Publishes the results of a table to a topic of one partition, in order of `seq`, each once as long as one process does it.
 
     `producer` is started already; its maker closes it.
     """

@@ -34,7 +34,7 @@ async def said(board: HealthBoard, reason: str | None) -> None:
 
 
 async def test_an_offline_store_that_caught_up_is_soon_known(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offline rows that lag behind the fences make the audit unready; once they are there it is ready again, long before the next round."""
+    """Offline rows that lag make the audit unready; once they are there it is ready again, long before the next round."""
     monkeypatch.setenv("TIDEMILL_AUDIT_PERIOD", "10h")
     monkeypatch.setenv("TIDEMILL_AUDIT_CPU", "1")
     monkeypatch.setattr("tidemill_audit.rounds.WAIT_SECONDS", 0.1)

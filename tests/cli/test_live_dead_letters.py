@@ -54,7 +54,7 @@ def test_an_event_is_sent_again_as_it_came_or_mended(project: Project) -> None:
             letter(b"{}", topic="rides.view.zones.p2", view="zones"),
             None,
             "is a record of view 'zones'",
-            "publish the event it was made from",
+            "correct the event it was made from",
         ),
         (letter(b"{}", view="zones"), None, "was refused by view 'zones' alone", "raise ahead="),
         (letter(b"{}", size=70_000), None, "of the 70000 bytes", "--value"),

@@ -47,8 +47,8 @@ class Run:
                 self.windows.tick(p, time)
                 self.windows.add(("m", "v"), time, name, name, (p, self.at[p]))
                 self.at[p] += 1
-        behind = {p for p in (0, 1) if self.at[p] < len(self.partitions[p])}
-        for key, rows in self.windows.complete(behind):
+        lagging = {p for p in (0, 1) if self.at[p] < len(self.partitions[p])}
+        for key, rows in self.windows.complete(lagging):
             assert self.found.setdefault(key, sorted(rows)) == sorted(rows)
         if crash:
             self.start()
@@ -86,7 +86,7 @@ def test_late_rows_are_refused_and_say_so() -> None:
 
 
 def test_a_partition_not_yet_read_holds_all_windows() -> None:
-    """While one partition is behind, its time counts; when it has said nothing yet, nothing is closed."""
+    """While one partition lags, its time counts; when it has said nothing yet, nothing is closed."""
     windows = Windows[int](LENGTH, GRACE)
     windows.tick(0, 1000)
     windows.add(("m", "v"), 50, "a", 1, (0, 0))

@@ -1,4 +1,4 @@
-"""A data folder that may leave no process behind."""
+"""A data folder after which no process may be left."""
 
 from collections.abc import Iterator
 from pathlib import Path

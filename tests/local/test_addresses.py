@@ -29,7 +29,7 @@ def test_home_is_the_given_folder_else_the_variable_else_the_default(tmp_path: P
 
 
 def test_addresses_of_a_dead_stack_are_not_found(home: Path) -> None:
-    """A file that a killed stack left behind is not mistaken for a running one; it is readable by its owner alone."""
+    """A file that a killed stack left is not mistaken for a running one; it is readable by its owner alone."""
     assert find(home) is None
     ADDRESSES.write(home)
     assert stat.S_IMODE((home / "stack.json").stat().st_mode) == 0o600

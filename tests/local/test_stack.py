@@ -49,7 +49,7 @@ def test_services_get_addresses_and_are_found(home: Path) -> None:
 
 
 def test_who_works_on_streams_lets_others_go_first(home: Path) -> None:
-    """A service runs behind others by what its entry says; the supervisor and servers without one do not."""
+    """A service gets the niceness that its entry says; the supervisor and servers without one get none."""
     with Stack(home, services=(replace(TWO, nice=7), LocalService("front", "standin_ready", ()))) as stack:
         found = {name: psutil.Process(stack.pid(name)).nice() for name in ("two", "front")}
     assert found["two"] == found["front"] + 7 == os.getpriority(os.PRIO_PROCESS, 0) + 7

@@ -183,7 +183,7 @@ async def test_a_claim_that_is_gone(rig: Mirrored, monkeypatch: pytest.MonkeyPat
 
 
 async def test_what_fails_gives_the_partition_up(rig: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error in the middle leaves no claim behind, so that feature computation begins the partition at once."""
+    """An error in the middle leaves no claim, so that feature computation begins the partition at once."""
     await asyncio.to_thread(rig.settle, 500)
 
     async def failing(*_: object) -> None:

@@ -211,7 +211,7 @@ async def meanwhile(online: Online, steps: list[float]) -> AsyncIterator[None]:
 
 
 async def test_writes_go_on(online: Online, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Portions that are read behind different fences are each compared with the rows below their own."""
+    """Portions that are read at different fences are each compared with the rows below their own."""
     monkeypatch.setattr(module, "_PORTION", 1)
     online.client.flushall()
     online.apply(0.1)

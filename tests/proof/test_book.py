@@ -60,7 +60,7 @@ def test_a_fence_that_says_otherwise(world: World) -> None:
 
 
 def test_it_begins_anew_when_the_store_fell_back(world: World) -> None:
-    """An end behind what was read is answered from the beginning."""
+    """An end before the rows already read is answered from the beginning."""
     book = PartitionBook(ZONES, 0)
     book.advance(snapshot_of(world), end_of(world, 0))
     book.advance(snapshot_of(world), 20)

@@ -129,7 +129,7 @@ def test_it_can_be_written_and_printed() -> None:
     assert "1 rows before" in text
     assert "<- what is stored" in text
     print_counterexample(console, example._replace(steps=[]))
-    assert "after none of these rows" in console.export_text()
+    assert "not the value after any of these rows" in console.export_text()
 
 
 def test_words_for_odd_values() -> None:

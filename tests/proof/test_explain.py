@@ -1,4 +1,4 @@
-"""What stands behind an entity, online and offline side by side."""
+"""What the values of an entity are made of, online and offline side by side."""
 
 from __future__ import annotations
 

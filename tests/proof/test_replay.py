@@ -47,7 +47,7 @@ def trips(count: int, seed: int = 1) -> list[tuple[int, str, dict[str, Any]]]:
 
 
 def seen_at(world: World, view: FeatureView, key: bytes, fence: int, time_ms: int) -> Reading | None:
-    """What a reader of the online store sees behind a fence."""
+    """What a reader of the online store sees at a fence."""
     fold, states = world.fold(view, partition_of(key, view.partitions), fence)
     return fold.kernel.read(fold.kernel.encode(states[key]), time_ms) if key in states else None
 
@@ -284,7 +284,7 @@ def test_a_changed_view_definition_is_refused(world: World) -> None:
 
 
 def test_rows_that_are_not_there_yet(world: World, tmp_path: Path) -> None:
-    """An offline store behind what was served is not compared: the error says where it ends."""
+    """An offline store that ends before the served fence is not compared: the error says where it ends."""
     behind = World(world.project, tmp_path)
     behind.logs |= world.logs
     saved(str(tmp_path), ARTIFACT)

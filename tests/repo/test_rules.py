@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ MACHINES = re.compile(r"(?<![\w.}])/(home|root|Users|work|mnt|workspace)/\w|[A-Z
 REGISTRIES = re.compile(
     r"\b(pypi|pythonhosted|npmjs|yarnpkg|maven|mvnrepository|docker|gcr|ghcr|quay|crates|rubygems|anaconda|conda)" + r"\.(org|io|com)\b"
 )
+# "Behind" is read as "before" by one and as "after" by the next, once in an instruction to operators.
+MISLEADING = re.compile(r"\bbehind\b", re.IGNORECASE)
 TEXT = [path for path in tracked() if b"\0" not in path.read_bytes()[:1000]]
 
 
@@ -42,6 +45,45 @@ def test_the_product_knows_nothing_of_the_example() -> None:
 def test_the_words_of_the_example_are_told_apart(text: str, found: int) -> None:
     """What is in flight is no flight."""
     assert len(FLYING.findall(text)) == found
+
+
+def test_no_text_misleads_about_order() -> None:
+    """Product and documents say "before" and "after", "lags" and "late by": never "behind", which readers take for either."""
+    places = ("shared", "services", "docs", "README.md", "CONTRIBUTING.md")
+    paths = [path for path in TEXT if path.relative_to(ROOT).parts[0] in places]
+    assert len(paths) > 100
+    assert findings(MISLEADING, paths) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("it is behind", 1), ("Behind it", 1), ("complete(behind)", 1), ("FeaturesBehind", 0), ("before, after", 0)]
+)
+def test_misleading_words_are_recognised(text: str, found: int) -> None:
+    """The word is found in sentences and as a name; the names of alerts, which other tools know, stay."""
+    assert len(MISLEADING.findall(text)) == found
+
+
+def classes_of(modules: Mapping[str, str]) -> dict[str, list[str]]:
+    """Where each class name is defined, inner classes included. `modules`: text by name."""
+    places: dict[str, list[str]] = {}
+    for module, text in modules.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{module}:{node.lineno}")
+    return places
+
+
+def test_each_class_name_has_one_meaning() -> None:
+    """No two classes of shared/ and services/ have one name."""
+    places = classes_of({name_of(path): path.read_text() for path in python_files("shared", "services")})
+    assert len(places) > 200
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_a_class_name_used_twice_is_recognised() -> None:
+    """A second class of one name is seen in another module and inside another class."""
+    modules = {"a.py": "class One: ...", "b.py": "class Two:\n    class One: ..."}
+    assert classes_of(modules) == {"One": ["a.py:1", "b.py:2"], "Two": ["b.py:1"]}
 
 
 def test_no_file_names_a_machine_or_a_registry() -> None:

@@ -30,8 +30,7 @@ def explain(
     as_of: Annotated[str | None, typer.Option(metavar="TIME", help="Values at this moment.", show_default="now")] = None,
     json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
 ) -> None:
-    """Show the tiles, fence, windows and newest event that an entity's values are made of, online and offline side by side. Differences are
-    marked.
+    """Show tiles, fence, windows and newest event of an entity, online and offline side by side. Differences are marked.
 
     Exit code 1 when the two differ.
     """

@@ -17,8 +17,7 @@ def train(
     until: Annotated[str | None, typer.Option(help="Use what was known before this time (ISO 8601, UTC).", show_default="now")] = None,
     deploy: Annotated[bool, typer.Option(help="Let the new version serve.")] = True,
 ) -> None:
-    """Train a model from the offline store, prove that its ONNX form gives the same answers, track it in MLflow, and deploy it by an
-    event."""
+    """Train a model from the offline store, prove that its ONNX form is equal, track it in MLflow, and deploy it by an event."""
     need("skl2onnx", "training")
     if until is not None:
         to_ms(until)  # a mistake in it is reported before anything starts

@@ -1,7 +1,6 @@
 """Java's ahead-of-time cache of the broker (JEP 483, 514): with it Kafka starts in half the time.
 
-For each Java and set of jars a broker in a folder of its own is started and stopped once. Java then writes down which classes it loaded and
-how.
+For each Java and set of jars a broker in a folder of its own is started and stopped once; Java then writes which classes it loaded and how.
 """
 
 import contextlib

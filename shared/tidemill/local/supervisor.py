@@ -62,8 +62,7 @@ def child_command(name: str, tie: str, command: Sequence[str], nice: int = 0) ->
 def write_config(home: Path, port: int, password: str, programs: Sequence[Program]) -> Path:
     """Write the supervisor's configuration, readable by the owner alone, and return its path.
 
-    The data folder appears in it only as ``%(here)s``, so that its name may hold any character, also those that the file's syntax does not
-    allow.
+    The data folder appears in it only as ``%(here)s``, so that its name may hold characters that the file's syntax does not allow.
     """
     config = configparser.RawConfigParser()
     root = {"user": "root"} if os.geteuid() == 0 else {}  # without it supervisord warns at every start

@@ -1,5 +1,4 @@
-"""Facts about a whole partition that the check of any entity needs, in little memory. They are read once; after that only new rows are
-read.
+"""Facts about a whole partition that the check of any entity needs, in little memory. They are read once, later only from new rows.
 
 Which records ingestion sent twice depends on the source positions of all records of a partition. Once these are known, the rows of one
 entity can be read alone. The book also counts the rows of each entity. So the audit draws samples of a known size, and entities that the

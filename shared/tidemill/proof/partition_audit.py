@@ -33,8 +33,7 @@ _CHUNK_ROWS = 50_000
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One value that differs from the fold of the offline rows. `entity`: None for the fence itself; `stored`: the value that was
-    compared."""
+    """One value that differs from the fold of the offline rows. `entity`: None for the fence itself; `stored`: the compared value."""
 
     view: str
     partition: int

@@ -1,4 +1,4 @@
-"""The order of a copy: both orders hold, and a record comes behind its source only where they contradict each other."""
+"""The order of a copy: both orders hold, and a record leaves its source's order only where they contradict each other."""
 
 from __future__ import annotations
 
@@ -77,22 +77,22 @@ def shuffled_together(one: list[Source], two: list[Source], chance: random.Rando
 @settings(max_examples=500)
 @given(logs())
 def test_both_orders_hold(queues: Queues) -> None:
-    """Every record comes once and each queue keeps its order; what is not behind ascends, and what is behind really is."""
+    """Every record comes once and each queue keeps its order; records that are not moved ascend, and a moved one comes after a later one."""
     order = sent(queues)
     assert sorted(source for source, _ in order) == sorted(source for queue in queues for source in queue)
     for queue in queues:
         assert [source for source, _ in order if source in queue] == queue
-    assert ascends([source for source, behind in order if not behind])
-    for i, (source, behind) in enumerate(order):
+    assert ascends([source for source, moved in order if not moved])
+    for i, (source, moved) in enumerate(order):
         later = any(s[0] == source[0] and s[1] > source[1] for s, other in order[:i] if not other)
-        assert behind == later
+        assert moved == later
 
 
 @settings(max_examples=500)
 @given(logs())
-def test_behind_only_where_it_must_be(queues: Queues) -> None:
-    """A record is behind exactly when the oracle finds that no order fits."""
-    assert any(behind for _, behind in sent(queues)) == contradictory(queues)
+def test_moved_only_where_it_must_be(queues: Queues) -> None:
+    """A record is moved exactly when the oracle finds that no order fits."""
+    assert any(moved for _, moved in sent(queues)) == contradictory(queues)
 
 
 @settings(max_examples=100)
@@ -115,10 +115,10 @@ def test_the_same_queues_give_the_same_order(queues: Queues) -> None:
 
 
 def test_two_writers_in_opposite_orders() -> None:
-    """Two processes of ingestion whose waves reached two partitions in opposite orders: one record of four comes behind."""
+    """Two processes of ingestion whose waves reached two partitions in opposite orders: one record of four is moved."""
     queues = [[(0, 5), (1, 3)], [(1, 4), (0, 4)]]
     order = sent(queues)
-    assert [source for source, behind in order if behind] in ([(0, 4)], [(1, 3)])
+    assert [source for source, moved in order if moved] in ([(0, 4)], [(1, 3)])
 
 
 @pytest.mark.parametrize("queues", [[], [[]], [[], [(0, 1)], []], [[(0, 1), (0, 2), (7, 0)]]])
@@ -137,4 +137,4 @@ def test_a_long_log_takes_time_in_proportion() -> None:
                 chance.choice(queues).append((partition, wave * 25 + i))
     order = sent(queues)
     assert len(order) == 100_000
-    assert not any(behind for _, behind in order)
+    assert not any(moved for _, moved in order)

@@ -1,5 +1,4 @@
-"""Copies a view's log into one with another number of partitions. It begins once nobody writes, and ends with the mark that puts the copy
-into use.
+"""Copies a view's log into one with another number of partitions, once nobody writes, and marks the copy as the log in use.
 
 It can be killed at any moment and run again. The order of the copy is a function of the old log. So the records that the new topic holds
 must be the beginning of the copy, and the copy goes on after them. The mark comes last, after both logs were folded and every entity was

@@ -16,8 +16,7 @@ Source = tuple[int, int]
 
 
 class MergeStep(NamedTuple):
-    """The next record of a queue. `moved`: it had to leave its source's order, since a later record of its source partition has gone before
-    it."""
+    """The next record of a queue. `moved`: a later record of the same source partition has gone before it."""
 
     queue: int
     moved: bool
