@@ -6,7 +6,7 @@ answered `never`. Of several predictions with one id only the first counts; one 
 
 Which outcome answers which prediction depends on the records alone: not on how the topics were interleaved, cut into batches or read again.
 Only `never` depends on the clock: an outcome that arrives when the clock is past its prediction's deadline comes too late, and is counted.
-Whoever drives the clock lets it pass a time only when all that was in the log when that time was first seen has been read.
+The caller lets the clock pass a time only when it has read everything that was in the log when that time was first seen.
 
 The state is a function of the records below the positions read and of the clock. So it can be made again: feed the records of the last `memory_ms`
 before the clock, move the clock, drop the results.

@@ -279,7 +279,7 @@ def clear(home: Path) -> None:
 
 
 def stop(home: Path) -> bool:
-    """Stop the stack of this data folder, whoever started it. Return whether there was anything to stop."""
+    """Stop the stack of this data folder, also one that another process started. Return whether there was anything to stop."""
     (home / "stack.json").unlink(missing_ok=True)
     found = processes.stop(home, "supervisor", _STOP_SECONDS)
     return bool(processes.stop_leftovers(home)) or found
