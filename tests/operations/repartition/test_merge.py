@@ -77,7 +77,7 @@ def shuffled_together(one: list[Source], two: list[Source], chance: random.Rando
 @settings(max_examples=500)
 @given(logs())
 def test_both_orders_hold(queues: Queues) -> None:
-    """Every record comes once and each queue keeps its order; records that are not moved ascend, and a moved one comes after a later one."""
+    """Every record comes once and each queue keeps its order; records not moved ascend, and a moved one comes after a later one."""
     order = sent(queues)
     assert sorted(source for source, _ in order) == sorted(source for queue in queues for source in queue)
     for queue in queues:
