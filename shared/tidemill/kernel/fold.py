@@ -83,7 +83,7 @@ class RefusedEntry(NamedTuple):
 
 @dataclass
 class Progress:
-    """What one call of `advance` did. `touched`: the changed entities; `folded`: how many events were folded; `oldest_known_ms`: the earliest
+    """What one call of `advance` did. `touched`: the changed entities; `folded`: how many events it folded; `oldest_known_ms`: the oldest
     of their publishing times. `refused`: the refused records, in order. `late_by_ms`: for each late event, folded or refused, how many ms
     it lay before its entity's newest event."""
 

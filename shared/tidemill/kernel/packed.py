@@ -89,7 +89,7 @@ class Patch(NamedTuple):
 
 
 class TileRows(NamedTuple):
-    """The tiles of one length, for reading. `newest`, `slots`: index and numbers of the open tile; `closed`: numbers of the closed tiles, in
+    """The tiles of one length, for reading. `newest`, `slots`: index and numbers of the open tile; `closed`: those of the closed tiles, in
     order of time; `ages`: how many tiles each lies before the open tile, newest first; `open_sides`, `closed_sides`: the side values."""
 
     newest: int
