@@ -57,8 +57,8 @@ class SlotKind(ABC):
 
 @dataclass(frozen=True)
 class FloatKind(SlotKind):
-    """`empty`: its numbers in a tile without events. `fold`: the source line for one event. `ufunc`: the reduction of numpy that merges
-    its numbers, if there is one; "add" is computed once for all columns."""
+    """`empty`: its numbers in a tile without events. `fold`: the source line for an event. `ufunc`: the numpy reduction that merges
+    tiles, if there is one; "add" is computed once for all columns."""
 
     empty: ClassVar[tuple[float, ...]]
     fold: ClassVar[str]
@@ -72,7 +72,7 @@ class FloatKind(SlotKind):
 
 @dataclass(frozen=True)
 class SideKind(SlotKind):
-    """A value of varying length beside the tile's numbers; b"" in a tile without events. It may depend only on the events in their order."""
+    """A value of varying length beside the tile's numbers; b"" in a tile without events. It depends only on the events in their order."""
 
     @property
     @abstractmethod
