@@ -287,9 +287,10 @@ class LogRecord(Record, frozen=True):
 class DeadLetterRecord(Record, frozen=True):
     """A message that was not used, and why (topic `<project>.dead-letters`, with the message's key).
 
-    `value`: its value in base64, cut at 64 KiB; `size`: the whole length of the value in bytes; `detail`: the cause, for a person; `reason`: one of a fixed set of codes; `source`: its
-    position. `view`: the only view that lacks the message; without it, the message is lost for all. `origin`: for a view's record, the
-    position of the event from which it was made, if known. A letter may be written twice: the same letter has the same `source` and `view`.
+    `value`: its value in base64, cut at 64 KiB; `size`: the whole length of the value in bytes; `reason`: one of a fixed set of codes;
+    `detail`: the cause, for a person; `source`: its position. `view`: the only view that lacks the message; without it, the message is lost
+    for all. `origin`: for a view's record, the position of the event from which it was made, if known. A letter may be written twice: the
+    same letter has the same `source` and `view`.
     """
 
     reason: str

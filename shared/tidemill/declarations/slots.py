@@ -57,16 +57,16 @@ class SlotKind(ABC):
 
 @dataclass(frozen=True)
 class FloatKind(SlotKind):
-    """`empty`: its numbers in a tile without events. `fold`: the source line for an event. `ufunc`: the numpy reduction that merges
-    tiles, if there is one; "add" is computed once for all columns."""
+    """`empty`: its numbers in a tile without events. `fold`: the source line for an event. `ufunc`: numpy's reduction for a
+    merge, if there is one; "add" is computed once for all columns."""
 
     empty: ClassVar[tuple[float, ...]]
     fold: ClassVar[str]
     ufunc: ClassVar[Literal["add", "minimum", "maximum"] | None] = None
 
     def merge(self, tiles: Matrix, places: Mapping[str, int], merged: Sequence[float]) -> list[float]:
-        """Its numbers, merged from two or more tiles in order of time. `tiles`: float64 of shape (tiles, width); `places`: its first place as
-        "i", and the places of `needs` by word; `merged`: the sum of each column of `tiles`."""
+        """Its numbers, merged from two or more tiles in order of time. `tiles`: float64 of shape (tiles, width); `places`: its own first
+        place as "i", and the places of `needs` by word; `merged`: the sum of each column of `tiles`."""
         raise NotImplementedError(f"{type(self).__name__} has neither ufunc nor merge")
 
 

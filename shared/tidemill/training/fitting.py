@@ -24,7 +24,7 @@ FEWEST_ROWS = 10
 
 @dataclass(frozen=True)
 class Fitted:
-    """A pipeline fitted on all examples; whether it gives probabilities; the holdout, with metrics and outputs of a pipeline that was fitted
+    """A pipeline fitted on all examples; whether it gives probabilities; the holdout, with metrics and outputs of a pipeline fitted
     without it."""
 
     pipeline: Any
@@ -95,7 +95,7 @@ def _fitted(model: Model, examples: TrainingSet) -> Any:
         if empty:
             raise TidemillError(
                 f"{reason} (no row has a value of {', '.join(empty)})",
-                mend="see that their events arrive, remove these inputs, or put SimpleImputer(keep_empty_features=True) first in the pipeline",
+                mend="see that their events arrive, remove these inputs, or begin with SimpleImputer(keep_empty_features=True)",
             ) from error
         raise TidemillError(reason, mend="see that the pipeline takes one float32 matrix with NaN where there is no value") from error
 
