@@ -235,7 +235,7 @@ class AbsentColumns(TidemillError):
     def __init__(self, view: str, columns: Sequence[str], below: int) -> None:
         super().__init__(
             f"view {view!r}: records of its log below offset {below} lack {', '.join(columns)}: the view did not fold it at that time",
-            mend="give the changed view a new name, under which it is fed from now on; or remove the new columns from it",
+            mend="give the changed view another name, under which it is fed from now on; or remove the new columns from it",
         )
 
 

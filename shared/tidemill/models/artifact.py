@@ -109,7 +109,7 @@ def save_artifact(offline_root: str, manifest: Manifest, onnx: bytes, beside: Ma
     store = _store(offline_root)
     found = _read(store, f"{folder}/manifest.json") if _exists(store, f"{folder}/manifest.json") else content
     if found != content:
-        raise ArtifactError(f"{folder} exists with other content", mend="give each version its own name")
+        raise ArtifactError(f"{folder} exists with another content", mend="give each version its own name")
     store.create_dir(folder, recursive=True)
     for name, data in {"model.onnx": onnx, **(beside or {})}.items():
         _write(store, f"{folder}/{name}", data)
@@ -161,7 +161,7 @@ def check_manifest(manifest: Manifest, model: Model, kernels: Mapping[str, ViewK
     if changed:
         raise ArtifactError(f"{model.name} {manifest.version} was trained on another definition of view {', '.join(changed)}", mend=mend)
     if [(item.name, item.kind) for item in manifest.inputs] != [(column.name, column.kind) for column in model.plan]:
-        raise ArtifactError(f"{model.name} {manifest.version} was not trained on the declared inputs", mend=mend)
+        raise ArtifactError(f"{model.name} {manifest.version} was trained on other inputs than those declared", mend=mend)
 
 
 def _store(root: str) -> fs.FileSystem:

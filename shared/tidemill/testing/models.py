@@ -65,11 +65,11 @@ class Models:
         """An offline store that mirrors all topics up to their ends."""
         lake = MemoryLake()
         for table in mirror_tables(self._project):
-            log = lake.log_table(table)
-            log.open()
+            mirror = lake.log_table(table)
+            mirror.open()
             read = {number: partition.records for number, partition in enumerate(self._kafka.partitions(table.topic))}
             moves = {(table.topic, number): (0, len(records)) for number, records in read.items()}
-            log.append(table.rows_of(read), moves)
+            mirror.append(table.rows_of(read), moves)
         return lake
 
     def training_set(self, name: str, until_ms: int) -> TrainingSet:
