@@ -17,6 +17,8 @@ closed; they stand in the rows. All numbers are little-endian, without padding:
            4 + width x 8     a closed tile: the lower 32 bits of its index, its numbers     - (`EntityState.rows`)
            ...               the other closed tiles, in order of time; then free rows
 
+The CRC-32 begins with the rows, so a change of the head alone does not read them again (`rows_crc`).
+
 How a value changes:
 
 1. An event changes the open tiles, so it changes the head.
@@ -126,8 +128,8 @@ class TileRows(NamedTuple):
 
 
 class _Length:
-    """Tiles of one length; windows reach the newest `kept` of them. The rest are places in a head: the numbers of the open tile stand from
-    `first` to `end`, the number of rows in use at `count`, the number of all rows at `capacity`."""
+    """Tiles of one length; windows reach back to the `kept`th tile before the open one. The rest are places in a head: the numbers of the
+    open tile stand from `first` to `end`, the number of rows in use at `count`, the number of all rows at `capacity`."""
 
     def __init__(self, grid: Grid, width: int, kept: int, first: int, count: int, capacity: int) -> None:
         self.index, self.kept, self.first, self.end = grid.index, kept, first, first + width
