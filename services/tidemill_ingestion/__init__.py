@@ -1,1 +1,1 @@
-"""Ingestion: application events in, records of views, requests and outcomes out."""
+"""Ingestion: reads application events, and writes the records of views, requests and outcomes."""

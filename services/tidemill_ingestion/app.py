@@ -41,7 +41,7 @@ def build(settings: IngestionSettings) -> Service:
 
 
 class Ingestion:
-    """The parts of the service, wired: `app` answers while `run` routes."""
+    """The connected parts of the service: `app` answers while `run` routes."""
 
     def __init__(self, settings: IngestionSettings, project: Project) -> None:
         self._settings = settings
@@ -54,7 +54,7 @@ class Ingestion:
         self.app = create_app(project, self.board, self._publisher)
 
     async def run(self) -> None:
-        """Wait for Kafka and for logs that are filled, create the topics, connect the publisher; then route, for ever.
+        """Wait for Kafka and until all logs are filled, create the topics, connect the publisher; then route for ever.
 
         Raises TopicMismatch and TopicRecreated.
         """
@@ -76,7 +76,7 @@ class Ingestion:
                 await run_together(_routing(consumer), Watch(consumer, self.board, self._settings.kafka, self._pulse).run())
             except UnreadPartitions as error:
                 log.error("joining the group as another member", reason=error.message, mend=error.mend)
-                self._member = None  # one that the group does not know makes it share the partitions out again
+                self._member = None  # a new member makes the group assign the partitions again
                 raise
 
     def _waits(self, error: Exception) -> None:
@@ -86,12 +86,12 @@ class Ingestion:
 
 
 def _member_of(settings: IngestionSettings) -> str | None:
-    """The name that this process keeps over restarts; without a port of its own it has none."""
+    """The name under which this process joins the group again after a restart; None without a fixed port."""
     return f"{socket.gethostname()}-{settings.http.port}" if settings.http.port else None
 
 
 async def _routing(consumer: EventConsumer) -> None:
-    """Route; when that is cancelled the wave in progress may finish, for a while."""
+    """Route. On cancellation, the wave in progress has STOP_SECONDS to finish."""
     routing = asyncio.create_task(consumer.run(), name="waves")
     try:
         await asyncio.shield(routing)

@@ -1,7 +1,11 @@
-"""The way from the application topics to ours: fetch, route, wait for every acknowledgement, commit; one wave after the other.
+"""From the application topics to our topics, one wave after the other. A wave is the result of one fetch:
 
-A wave is what one fetch gave. All that it becomes is acknowledged before its positions are committed, and the next wave starts after that, so
-after a crash the same events are routed again from the committed position: twice perhaps, never out of order, never with a hole.
+1. Fetch events.
+2. Route them: each becomes its records (`Router`).
+3. Send the records, and wait until Kafka has acknowledged all of them.
+4. Commit the positions of the events. Only then the next wave starts.
+
+So after a crash the same events are routed again from the committed positions: perhaps twice, never out of order, never with a gap.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ from tidemill.streams.topics import ingestion_group
 log = get_logger(__name__)
 
 WAVE_EVENTS = 2_000
-"""The most events of one wave: it bounds memory and how long the loop is busy without a turn for others (some 20 ms)."""
+"""The most events of one wave. It limits memory, and how long the event loop runs nothing else (some 20 ms)."""
 
 POLL_MS = 200
 SESSION_MS = 6_000
@@ -47,10 +51,12 @@ Fetched = dict[TopicPartition, list[ConsumerRecord]]
 class EventConsumer:
     """Routes the events of a project's topics. Use it as a context manager: `run` inside, until `stop`.
 
-    `positions`: up to where each of our partitions is routed and committed; `declared`: all partitions that members of `group` should read.
+    `positions`: the offset up to which each of our partitions is routed and committed; `declared`: all partitions that members of
+    `group` should read.
 
-    `member` is a name that an instance keeps over restarts, so that it takes its partitions back at once instead of waiting for its own death to
-    be noticed. A group gives a member that it knows by its name what it had, whatever it declares now; so the name tells the topics too.
+    `member`: a name that an instance has again after a restart. So it gets its partitions back at once, and does not wait until the group
+    notices that its predecessor died. A group gives a known member its old partitions, even if it subscribes to other topics now; so
+    the name has a digest of the topics.
     """
 
     def __init__(self, settings: KafkaSettings, project: Project, member: str | None = None) -> None:
@@ -59,7 +65,7 @@ class EventConsumer:
         self._events = {event.topic: event.name for event in project.events.values()}
         for topic in self._events:
             for reason in Reason:
-                metrics.DEAD_LETTERS.labels(topic, reason)  # at 0, so that the first one is an increase
+                metrics.DEAD_LETTERS.labels(topic, reason)  # starts at 0, so that the first letter is an increase
         self.group = ingestion_group(project.name)
         self.declared = frozenset(TopicPartition(event.topic, n) for event in project.events.values() for n in range(event.partitions))
         self._instance = None if member is None else f"{member}-{_digest(self._events)}"
@@ -111,10 +117,10 @@ class EventConsumer:
                 log.warning("going back to the committed positions", reason=f"{type(error).__name__} {error}")
                 self._placed = frozenset()
                 await asyncio.sleep(RETRY_SECONDS)
-            except UnicodeDecodeError as error:  # aiokafka cannot read past a header whose name is not UTF-8
+            except UnicodeDecodeError as error:  # aiokafka cannot decode a header whose name is not UTF-8, nor skip the record
                 raise TidemillError(
                     f"a record at or after {_shown(self.positions)} has a header whose name is not UTF-8: {error}",
-                    mend=f"stop ingestion, find the record's offset, and leave it out: kafka-consumer-groups --group {self.group} "
+                    mend=f"stop ingestion, find the record's offset, and skip the record: kafka-consumer-groups --group {self.group} "
                     "--topic TOPIC:PARTITION --reset-offsets --to-offset OFFSET+1 --execute --bootstrap-server SERVER",
                 ) from error
             else:
@@ -124,7 +130,7 @@ class EventConsumer:
                     await self._pass_markers()
 
     async def _pass_markers(self) -> None:
-        """With nothing left to fetch we are past the marks that transactions leave in a log, and past what they took back."""
+        """Moves our positions past markers of transactions and past aborted records, which the client skips without a fetch result."""
         with contextlib.suppress(KafkaError):
             if self.kafka.assignment() == self._placed:
                 self.positions.update({partition: await self.kafka.position(partition) for partition in self._placed})
@@ -149,7 +155,7 @@ class EventConsumer:
         return wave
 
     async def _send(self, wave: Wave) -> None:
-        """Write a wave; a producer that was refused cannot go on (see KafkaRefused), so another writes the whole wave again."""
+        """Write a wave. A producer whose batch was refused cannot go on (see KafkaRefused), so a new one writes the whole wave again."""
         while True:
             if self._producer is None:
                 self._producer = await supervise(partial(start_producer, self._settings), _waiting_to_write, pause_seconds=RETRY_SECONDS)
@@ -162,7 +168,7 @@ class EventConsumer:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _commit(self, positions: dict[TopicPartition, int]) -> None:
-        """Commit, for as long as it takes. A partition that went to another member meanwhile is that one's to commit."""
+        """Commit; retry until it succeeds. A partition that moved to another member meanwhile is left to that member."""
         while True:
             ours = self.kafka.assignment()
             mine = {partition: position for partition, position in positions.items() if partition in ours}
@@ -180,7 +186,7 @@ class EventConsumer:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _place(self) -> None:
-        """Go to the committed positions of all our partitions, or to the beginning where there are none. Raises TopicRecreated."""
+        """Go to the committed positions of all our partitions, or to the beginning of those without one. Raises TopicRecreated."""
         placed, positions = self.kafka.assignment(), {}
         try:
             begins, ends = await self.kafka.beginning_offsets(placed), await self.kafka.end_offsets(placed)
@@ -221,13 +227,13 @@ def _shown(positions: dict[TopicPartition, int]) -> dict[str, int]:
 
 
 def _position(partition: TopicPartition, committed: int | None, begin: int, end: int) -> int:
-    """Where to go on. Raises TopicRecreated when the log ends before the committed position."""
+    """The offset to go on from. Raises TopicRecreated when the topic ends before the committed position."""
     if committed is None:
         return begin
     if committed > end:
         raise TopicRecreated(
-            f"{partition.topic}[{partition.partition}] ends at {end}, but was routed up to {committed}: it was made anew or has lost its end",
-            mend="the views hold its old positions and would skip its new records: give the event a new topic, or begin a new project name",
+            f"{partition.topic}[{partition.partition}] ends at {end}, but was routed up to {committed}: it was made again or lost records",
+            mend="the views know its old positions and would skip its new records: give the event a new topic, or the project a new name",
         )
     if committed < begin:
         log.error(

@@ -1,4 +1,4 @@
-"""`POST /events`: events over HTTP, checked by the same code as those from Kafka, answered once Kafka has them."""
+"""`POST /events`: events over HTTP. The code that checks events from Kafka checks them too; the answer follows once Kafka has them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tidemill_ingestion.publisher import Message, Publisher
 
 MAX_EVENTS = 10_000
 MAX_BODY_BYTES = 8 * MESSAGE_BYTES
-_BREATH = 200  # events between two turns of the loop, so that a large request does not hold up small ones
+_BREATH = 200  # after this many events, other requests get a turn, so that a large one does not delay small ones
 
 
 class EventResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one event, by its place in the request: its position on Kafka and its id, or why it was refused."""
+    """The result for one event. `index`: its place in the request; then its position on Kafka and its id, or why it was refused."""
 
     index: int
     position: Position | None = None
@@ -41,7 +41,7 @@ class EventResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class EventsAnswer(msgspec.Struct, frozen=True):
-    """How many events were accepted and refused, and each of them in order."""
+    """How many events were accepted and refused, and the result of each, in order."""
 
     accepted: int
     refused: int
@@ -68,7 +68,7 @@ class EventsEndpoint:
         self._board = board
 
     async def handle(self, scope: Scope, body: bytes) -> Answer:
-        """One request. Raises BadRequest for a body that is no request, and KafkaUnavailable."""
+        """Answers one request. Raises BadRequest for a body that is not a request, and KafkaUnavailable."""
         events = split_body(body, _content_type(scope))
         results: list[EventResult | None] = []
         messages: list[Message] = []
@@ -94,7 +94,7 @@ class EventsEndpoint:
         return await self._publisher.publish(messages)
 
     def _message(self, raw: bytes) -> Message:
-        """Check one event and make the record of its topic. Raises Refused."""
+        """Check one event and make the record for its topic. Raises Refused."""
         envelope = open_envelope(raw)
         data = envelope.value
         accepted = self._router.admit(envelope.type, data, envelope.attributes, now_ms())

@@ -34,7 +34,7 @@ class Message(NamedTuple):
 
 
 class Publisher:
-    """A producer shared by all requests: what arrives together leaves together. Call `start` before, `close` after."""
+    """One producer for all requests, so events that arrive together share batches. Call `start` before use, `close` after."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -45,15 +45,15 @@ class Publisher:
         self._producer = await start_producer(self._settings)
 
     async def close(self) -> None:
-        """Send what is queued and disconnect."""
+        """Send the queued messages and disconnect."""
         made, self._producer = self._producer, None
         if made is not None:
             await close_producer(made)
 
     async def publish(self, messages: Sequence[Message]) -> list[Position]:
-        """Write messages and return where each one lies, once all are acknowledged.
+        """Write messages, and return the position of each once all are acknowledged.
 
-        Raises KafkaUnavailable: some may have been written, or will be when Kafka returns.
+        Raises KafkaUnavailable: some may be written already, or will be when Kafka returns.
         """
         made = self._producer
         if made is None:
@@ -75,7 +75,7 @@ class Publisher:
             raise KafkaUnavailable(f"Kafka refused: {type(error).__name__}; some events may be written", mend=_MEND) from error
 
     async def _replace(self, made: AIOKafkaProducer, error: KafkaError) -> None:
-        """An idempotent producer that failed once cannot go on (see KafkaRefused); a new one takes over."""
+        """Start a new producer: an idempotent producer cannot go on after a failure (see KafkaRefused)."""
         if error.retriable or self._producer is not made:
             return
         log.error("starting a new producer", reason=repr(error))
@@ -85,6 +85,6 @@ class Publisher:
 
 
 def _forget(sent: asyncio.Future[RecordMetadata]) -> None:
-    """Take note of what became of a record nobody waits for any more."""
+    """Retrieve the error of a record that no code waits for any more, so that asyncio does not report it."""
     if not sent.cancelled():
         sent.exception()

@@ -1,4 +1,4 @@
-"""What ingestion reads from the environment."""
+"""The settings of ingestion, from the environment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from tidemill.runtime.settings import KafkaSettings, ServiceSettings
 
 @dataclass(frozen=True, kw_only=True)
 class IngestionSettings(ServiceSettings):
-    """What every service needs, and Kafka."""
+    """The settings of every service, and Kafka."""
 
     kafka: KafkaSettings

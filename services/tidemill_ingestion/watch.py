@@ -1,4 +1,4 @@
-"""Looking at the routing from outside its own path: lag, readiness, and whether it is stuck."""
+"""Watching the routing from a task of its own: its lag, whether it is ready, and whether it is stuck."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from tidemill_ingestion.consumer import EventConsumer
 LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 3.0
 SLOW_SECONDS = 5.0
-"""Without progress for this long, while events wait, the service is not ready; the watchdog's patience is longer."""
+"""Without progress for this long while events wait, the service is not ready. The watchdog waits longer before it ends the process."""
 
 
 class Watch:
-    """Reports lag and readiness every second, and beats as long as all is well or the reason why not lies elsewhere.
+    """Reports lag and readiness every second. It beats the pulse unless this process is stuck: unless events wait and none is routed,
+    although Kafka answers.
 
-    All that is declared counts, not what is assigned: see `Coverage`.
+    All declared partitions count, and not only the assigned ones: see `Coverage`.
     """
 
     def __init__(self, consumer: EventConsumer, board: HealthBoard, kafka: KafkaSettings, pulse: Pulse) -> None:
@@ -41,7 +42,10 @@ class Watch:
         self._shown: set[TopicPartition] = set()
 
     async def run(self) -> None:
-        """Look until cancelled. Raises UnreadPartitions when some are read by nobody for so long that the group should be joined anew."""
+        """Watch until cancelled. Raises UnreadPartitions when no member reads some partitions for REJOIN_SECONDS.
+
+        The group must be joined again then.
+        """
         while True:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
@@ -68,9 +72,7 @@ class Watch:
         slow = f"{lag} events wait, and none has been routed for {stuck_seconds:.0f} s" if stuck_seconds > SLOW_SECONDS else None
         self._board.report("routing", self._coverage.reason or slow)
         if self._coverage.seconds > REJOIN_SECONDS:
-            raise UnreadPartitions(
-                self._coverage.reason or "", mend="stop whoever else is in the group, if it does not declare these events"
-            )
+            raise UnreadPartitions(self._coverage.reason or "", mend="stop other members of the group that do not declare these events")
 
     def _show(self, lags: dict[TopicPartition, int]) -> None:
         for topic, partition in self._shown - lags.keys():

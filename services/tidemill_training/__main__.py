@@ -1,4 +1,4 @@
-"""`python -m tidemill_training MODEL`: train one model and deploy it. `tidemill train MODEL` runs this with the running stack's addresses."""
+"""`python -m tidemill_training MODEL`: train one model and deploy it. `tidemill train MODEL` runs this with the addresses of the stack."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 
 if __name__ == "__main__":
-    # Threads of scikit-learn that wait by spinning take the processor from whatever else runs here; read once, when OpenMP is loaded.
+    # Waiting threads of scikit-learn would spin and slow other processes. OpenMP reads this once, when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from tidemill_training.command import main
 

@@ -19,12 +19,12 @@ from tidemill.training.fitting import Fitted
 from tidemill.training.version import make_version
 from tidemill_training.tracking import track
 
-ANNOUNCE_SECONDS = 30.0  # nobody watches a command's health, so it waits for nothing without limit
+ANNOUNCE_SECONDS = 30.0  # a command has no health check that shows a wait, so every wait of it has a limit
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained version, not yet deployed. `run_id`: its run in MLflow; None while MLflow could not be reached."""
+    """A trained version, not yet deployed. `run_id`: its run in MLflow (None: MLflow could not be reached)."""
 
     manifest: Manifest
     artifact: str
@@ -33,8 +33,8 @@ class Trained:
 
 
 def train(project: Project, spec: str, model: Model, offline_root: str, until_ms: int, note: Callable[[str], None]) -> Trained:
-    """Builds the training set, fits, converts, proves parity, stores the artifact and tracks the run. `note` hears of progress, and of an
-    MLflow that could not be reached.
+    """Builds the training set, fits, converts, proves parity, stores the artifact and tracks the run. `note` gets messages about progress,
+    and one if MLflow cannot be reached.
 
     Raises TidemillError when there are no examples, or ONNX and scikit-learn disagree.
     """
@@ -48,7 +48,7 @@ def train(project: Project, spec: str, model: Model, offline_root: str, until_ms
 
 
 async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> None:
-    """Announces the version; inference swaps to it when it has loaded and checked it. Raises KafkaUnavailable."""
+    """Announces the version. Inference loads and checks it, then serves it. Raises KafkaUnavailable."""
     manifest = trained.manifest
     record = DeploymentRecord(manifest.model, manifest.version, trained.artifact, trained.sha256, now_ms(), manifest.metrics)
     try:

@@ -1,4 +1,4 @@
-"""Waiting for the offline writer: an example must not lack what its request had seen, only because it is not written yet."""
+"""Waiting for the offline writer: no example may lack events only because they are not written yet."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ _RETRY_SECONDS = 0.2
 
 
 async def wait_written(project: Project, model: Model, store: OfflineStore, kafka: KafkaSettings, timeout_seconds: float = 60) -> None:
-    """Returns once the offline store has all that the topics a model learns from hold now. Raises TidemillError naming what is behind.
+    """Waits until the offline store has all records that the topics of a model hold now. Raises TidemillError when a table still lags after
+    `timeout_seconds`.
 
-    Raises UnfilledLog for a view whose records live in another log than the one declared.
+    Raises UnfilledLog for a view whose records are in another log than the declared one.
     """
     await check_logs(kafka, project, model.views)
     tables = {requests_topic(project.name): "requests", outcomes_topic(project.name): "outcomes"}
@@ -30,9 +31,9 @@ async def wait_written(project: Project, model: Model, store: OfflineStore, kafk
     deadline = Deadline(timeout_seconds)
     for topic, table in tables.items():
         ends = {tp.partition: found.end for tp, found in held.items() if tp.topic == topic and found.end}
-        while behind := _behind(store, table, ends):
+        while lagging := _lagging(store, table, ends):
             if deadline.expired:
-                partition, position = behind
+                partition, position = lagging
                 raise TidemillError(
                     f"the offline store has {table} up to {position}, but {topic}[{partition}] goes up to {ends[partition]}",
                     mend="see that the offline writer runs (tidemill status) and train again",
@@ -40,8 +41,8 @@ async def wait_written(project: Project, model: Model, store: OfflineStore, kafk
             await asyncio.sleep(_RETRY_SECONDS)
 
 
-def _behind(store: OfflineStore, table: str, ends: dict[int, int]) -> tuple[int, int] | None:
-    """A partition whose rows are not all written, and how far they are."""
+def _lagging(store: OfflineStore, table: str, ends: dict[int, int]) -> tuple[int, int] | None:
+    """A partition whose rows are not all written, and the offset up to which they are; None when all are."""
     try:
         positions = store.snapshot(table).positions if ends else {}
     except UnknownTable:

@@ -17,13 +17,13 @@ from tidemill_training.settings import TrainingSettings
 
 
 def main() -> int:
-    """Trains and deploys; 0 when a version was made."""
+    """Trains and deploys. Returns 0 when a version was made, else 1."""
     parser = argparse.ArgumentParser(prog="tidemill train", description="Train a model from the offline store and deploy it.")
     parser.add_argument("model", help="a model of the project")
     parser.add_argument(
         "--until", type=datetime.fromisoformat, help="use requests and outcomes known before this time (ISO 8601, UTC); default: now"
     )
-    parser.add_argument("--no-deploy", action="store_true", help="train, store and track, but do not put it in charge")
+    parser.add_argument("--no-deploy", action="store_true", help="train, store and track, but do not deploy")
     options = parser.parse_args()
     try:
         settings = TrainingSettings.load()

@@ -1,4 +1,4 @@
-"""What training needs from the environment."""
+"""The settings of training, from the environment."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""MLflow: a run for every training, a registered version for every model. Local by default, a server by MLFLOW_TRACKING_URI.
+"""MLflow: a run and a registered version for every training. It is local by default; MLFLOW_TRACKING_URI names a server.
 
-MLflow is a record of what happened and decides nothing: when it is away a version is deployed all the same, and recorded by the next
-training that finds it.
+MLflow only records, and decides nothing. When it is away, the version is deployed all the same, and the next training that reaches MLflow
+records it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from tidemill.errors import ArtifactError, TidemillError
 from tidemill.models.artifact import Manifest, stored_artifact
 from tidemill_training.untracked import Notes, Untracked
 
-# MLflow's own are 120 seconds and 7 attempts, four minutes of silence. Both can be set in the environment.
+# The defaults of MLflow are 120 seconds and 7 attempts: four minutes of silence. The environment can set both.
 _SECONDS, _REPEATS = "20", "2"
 
 
 def track(offline_root: str, manifest: Manifest, onnx: bytes, params: dict[str, Any], note: Callable[[str], None]) -> str | None:
-    """Records a stored version in MLflow, after those that earlier trainings could not record. Returns the id of its run.
+    """Records a stored version in MLflow, after the versions that earlier trainings could not record. Returns the id of its run.
 
-    None when MLflow fails: `note` hears why, and the next training records the version.
+    Returns None when MLflow fails: `note` gets the reason, and the next training records the version.
     """
     notes = Notes(offline_root)
     try:
@@ -56,14 +56,14 @@ def _record_late(tracker: Tracker, offline_root: str, earlier: Untracked, note: 
 
 @dataclass(frozen=True)
 class Tracker:
-    """Where runs and model versions are kept."""
+    """An MLflow. `uri`: where it stores runs and versions; `artifacts`: the folder for files of new experiments (None: MLflow's choice)."""
 
     uri: str
     artifacts: str | None
 
     @classmethod
     def for_store(cls, offline_root: str) -> Tracker:
-        """MLFLOW_TRACKING_URI if set, else a database beside a local offline store (or in .tidemill/ beside a remote one)."""
+        """MLFLOW_TRACKING_URI if it is set, else a database in a local offline store (in .tidemill/ if the store is remote)."""
         given = os.environ.get("MLFLOW_TRACKING_URI")
         if given:
             return cls(given, None)
@@ -72,12 +72,12 @@ class Tracker:
         return cls(f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri())
 
     def record(self, manifest: Manifest, onnx: bytes, params: dict[str, Any]) -> str:
-        """Logs a run with parameters, metrics and artifact, registers the version, and names it champion. Returns the run's id.
+        """Records a run with parameters, metrics and artifact, registers the version, and names it champion. Returns the run's id.
 
         Raises TidemillError when MLflow fails.
         """
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its own dependencies' deprecations, none of them ours
+            warnings.simplefilter("ignore")  # deprecations in the dependencies of MLflow
             client_class, mlflow_error, sql_error = _mlflow()
             try:
                 return self._record(client_class(tracking_uri=self.uri, registry_uri=self.uri), manifest, onnx, params)
@@ -115,7 +115,7 @@ class Tracker:
 
 
 def _mlflow() -> tuple[Any, type[Exception], type[Exception]]:
-    """MLflow's client and the roots of what it raises. Importing it takes seconds."""
+    """MLflow's client, and the root classes of its errors. The import takes seconds, so it is done here."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", _SECONDS)
@@ -124,5 +124,5 @@ def _mlflow() -> tuple[Any, type[Exception], type[Exception]]:
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table of its database
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # at INFO it reports every table of its database
     return MlflowClient, MlflowException, SQLAlchemyError

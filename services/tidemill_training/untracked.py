@@ -1,4 +1,4 @@
-"""Versions that were stored and deployed while MLflow was away: a note for each below the offline store, until MLflow has it."""
+"""Versions that were stored while MLflow was away. Each has a note below the offline store until MLflow has the version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Untracked(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """Its note."""
+        """The path of its note below the offline store."""
         return f"{FOLDER}/{self.model}.{self.version}.json"
 
 
@@ -37,20 +37,20 @@ class Notes:
         self._store = fs.SubTreeFileSystem(path, store)
 
     def add(self, untracked: Untracked) -> None:
-        """Keeps a version in mind."""
+        """Writes the note of a version."""
         self._store.create_dir(FOLDER, recursive=True)
         with self._store.open_output_stream(f"{untracked.path}.part") as stream:
             stream.write(pa.py_buffer(msgspec.json.encode(untracked)))
         self._store.move(f"{untracked.path}.part", untracked.path)
 
     def all(self) -> list[Untracked]:
-        """The versions that MLflow still lacks, the oldest first. Raises TidemillError naming a damaged note."""
+        """The versions that MLflow still lacks, the oldest first. Raises TidemillError, which names a damaged note."""
         files = self._store.get_file_info(fs.FileSelector(FOLDER, allow_not_found=True))
         found = [self._read(file.path) for file in files if file.path.endswith(".json")]
         return sorted(found, key=lambda untracked: untracked.version)
 
     def remove(self, untracked: Untracked) -> None:
-        """Forgets a version that MLflow has."""
+        """Deletes the note of a version that MLflow has now."""
         self._store.delete_file(untracked.path)
 
     def _read(self, path: str) -> Untracked:

@@ -1,4 +1,4 @@
-"""tidemill: events on Kafka in, predictions that can be trusted out. A project declares events, feature views and models with these names."""
+"""tidemill: from events on Kafka to predictions that can be trusted. A project declares events, views and models with these names."""
 
 from tidemill.declarations import Entity, Event, FeatureView, Model, Outcome, Recording, Request
 from tidemill.declarations.aggregates import age, count, last, max, mean, min, rate, std, sum

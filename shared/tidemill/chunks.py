@@ -1,4 +1,4 @@
-"""Cutting what comes into pieces."""
+"""Cutting a sequence into lists of limited size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The items in order, in lists of `size`; the last may be shorter, none is empty. An iterator is read only as far as is asked."""
+    """The items in order, in lists of `size`. The last list may be shorter; none is empty. Reads an iterator only one list ahead."""
     rest = iter(items)
     while chunk := list(islice(rest, size)):
         yield chunk

@@ -1,4 +1,4 @@
-"""Time: wall clock in epoch milliseconds for data, a monotonic deadline for waiting."""
+"""Time: the wall clock in epoch milliseconds for data, and a monotonic deadline for waiting."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ class Deadline:
 
     @property
     def expired(self) -> bool:
-        """Whether nothing is left."""
+        """Whether the time is over."""
         return self._at is not None and time.monotonic() >= self._at

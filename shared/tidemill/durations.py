@@ -1,4 +1,4 @@
-"""Durations as people write them ("5m", "1h", "7d"), in milliseconds."""
+"""Durations as text ("5m", "1h", "7d") and in milliseconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def parse_ms(text: str) -> int:
 
 
 def format_ms(duration_ms: int) -> str:
-    """The shortest exact way to write a duration: 3_600_000 is "1h"."""
+    """The shortest exact text of a duration: "1h" for 3_600_000."""
     for unit in ("d", "h", "m", "s"):
         if duration_ms % UNITS_MS[unit] == 0 and duration_ms:
             return f"{duration_ms // UNITS_MS[unit]}{unit}"

@@ -1,41 +1,41 @@
-"""Every error tidemill raises on purpose, with the HTTP status it becomes.
+"""Every error that tidemill raises on purpose, with its HTTP status.
 
-TidemillError                 500  root: catch this to catch what is ours
+TidemillError                 500  root: catch this to catch all of them
 ├── SettingsError             500  an environment variable is missing or wrong
-├── MissingExtra              500  a part was not installed
+├── MissingExtra              500  a package of an extra is not installed
 ├── DeclarationError          500  a project's declaration is wrong
 ├── ProjectError              500  a project cannot be loaded
 ├── BadRequest                400  a caller sent something unusable
-│   ├── InvalidEvent          422  an event fails its schema (carries a reason code)
-│   ├── IdReused              409  an id stands for another request already
+│   ├── InvalidEvent          422  an event cannot be used (carries a reason code)
+│   ├── IdReused              409  another request already has this id
 │   └── BodyTooLarge          413  a request's body exceeds the limit
 ├── NotFound                  404
 │   ├── UnknownModel          404
 │   ├── UnknownView           404
 │   ├── UnknownFeature        404
 │   └── UnknownTable          404
-├── Unavailable               503  a dependency is away: retry later, nothing was decided
+├── Unavailable               503  a dependency is away: retry later
 │   ├── StoreUnavailable      503  Redis
-│   │   └── SlotUnavailable   503  one slot of a Redis Cluster; others may be well
+│   │   └── SlotUnavailable   503  one slot of a Redis Cluster; other slots may work
 │   ├── KafkaUnavailable      503  Kafka
 │   │   └── UnreadPartitions  503  declared partitions that no member of a consumer group reads
 │   ├── OfflineUnavailable    503  the offline store
-│   └── Rebuilding            503  values in the online store that have not caught up with what was served before
+│   └── Rebuilding            503  values in the online store are older than those served before
 ├── StoreError                500  Redis answered a command with an error
 │   └── NoScript              500  Redis does not hold the script (nothing ran)
 ├── WorkerEnded               500  a worker ended although its service should run
 ├── CorruptState              500  a stored value fails its checksum
 ├── ArtifactError             500  a model artifact is missing, damaged, or made for other declarations
 ├── AbsentColumns             500  records of a view's log lack columns that the view folds now
-├── BadDeployment             500  a deployment states versions, roles or shares that cannot be together
-├── TornTable                 500  a table of the offline store is damaged or of another shape
-│   └── DoubledRows           500  a table has more rows than the records it mirrors
-├── RecordTooLarge            413  a record exceeds what a topic accepts
+├── BadDeployment             500  a deployment states versions, roles or shares that contradict each other
+├── TornTable                 500  a table of the offline store is damaged or has other columns
+│   └── DoubledRows           500  a table has more rows than the records that it mirrors
+├── RecordTooLarge            413  a record exceeds the limit of its topic
 ├── KafkaRefused              500  a broker refused a batch for good
-├── TopicMismatch             500  a topic exists in another shape than needed
-│   └── UnfilledLog           500  a view's records live in another log than the one declared
-├── TopicRecreated            500  a topic no longer holds what a fence says was read
-└── FenceConflict             409  a store is not at the position a batch starts from
+├── TopicMismatch             500  a topic exists with other partitions or another configuration
+│   └── UnfilledLog           500  a view's records are in another log than the declared one
+├── TopicRecreated            500  a topic no longer holds the records that a fence counts as applied
+└── FenceConflict             409  a store is not at the position where a batch starts
 
 A message says what is wrong; `mend` says what the reader can do about it.
 """
@@ -68,7 +68,7 @@ class SettingsError(TidemillError):
 
 
 class MissingExtra(TidemillError, ImportError):
-    """A module needs packages that only an extra of tidemill installs; an ImportError too."""
+    """A module needs packages that only an extra of tidemill installs. It is an ImportError too."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"the package {package} is not installed", mend=f"run: pip install 'tidemill[{extra}]'")
@@ -77,7 +77,7 @@ class MissingExtra(TidemillError, ImportError):
 class DeclarationError(TidemillError):
     """A project's declaration is wrong.
 
-    `where` is `file:line` of the declaration, `field` the argument at fault (None: the declaration as a whole).
+    `where` is `file:line` of the declaration; `field` is the argument at fault (None: the declaration as a whole).
     """
 
     def __init__(self, message: str, *, where: str, field: str | None, mend: str) -> None:
@@ -92,13 +92,13 @@ class ProjectError(TidemillError):
 
 
 class BadRequest(TidemillError):
-    """A caller sent something that cannot be used as it is."""
+    """A caller sent something that cannot be used."""
 
     http_status = 400
 
 
 class InvalidEvent(BadRequest):
-    """An event cannot be used. `reason` is a short stable code (a metric label and dead-letter field), `message` the detail."""
+    """An event cannot be used. `reason` is a short stable code (a metric label and a field of the dead letter), `message` the detail."""
 
     http_status = 422
 
@@ -108,20 +108,20 @@ class InvalidEvent(BadRequest):
 
 
 class IdReused(BadRequest):
-    """A request carries the id of another request. `differing`: what of it is not as it was there."""
+    """A request has the id of another request. `differing`: the fields in which the two differ."""
 
     http_status = 409
 
     def __init__(self, id: str, differing: list[str]) -> None:
         super().__init__(
-            f"id {id!r} stands for another request already: {', '.join(differing)} differ",
-            mend="repeat the request as it was, or choose another id",
+            f"another request already has the id {id!r}: {', '.join(differing)} differ",
+            mend="repeat the first request unchanged, or choose another id",
         )
         self.differing = differing
 
 
 class BodyTooLarge(BadRequest):
-    """A request's body exceeds what a service accepts."""
+    """A request's body exceeds the limit of a service."""
 
     http_status = 413
 
@@ -166,7 +166,7 @@ class UnknownTable(NotFound):
 
 
 class Unavailable(TidemillError):
-    """A dependency is away. What was asked may or may not have happened; asking again later is right."""
+    """A dependency is away. The request may or may not have had an effect; repeat it later."""
 
     http_status = 503
 
@@ -176,7 +176,7 @@ class StoreUnavailable(Unavailable):
 
 
 class SlotUnavailable(StoreUnavailable):
-    """The node that has a slot of a Redis Cluster cannot be reached, or the slot is on its way to another. Other slots may be well."""
+    """The node that has a slot of a Redis Cluster cannot be reached, or the slot is moving to another node. Other slots may work."""
 
 
 class KafkaUnavailable(Unavailable):
@@ -184,7 +184,7 @@ class KafkaUnavailable(Unavailable):
 
 
 class UnreadPartitions(KafkaUnavailable):
-    """Partitions that a project declares are read by no member of the consumer group that should."""
+    """A project declares partitions that no member of the consumer group reads."""
 
 
 class OfflineUnavailable(Unavailable):
@@ -192,12 +192,12 @@ class OfflineUnavailable(Unavailable):
 
 
 class Rebuilding(Unavailable):
-    """Values of some views are not served, since the online store is being made anew. `views`: their names."""
+    """Values of some views are not served, since the online store is being rebuilt. `views`: their names."""
 
     def __init__(self, views: Sequence[str]) -> None:
         super().__init__(
             f"rebuilding: the online store has not caught up yet for {', '.join(views)}",
-            mend=f"retry; if it stays so, see that feature computation runs (tidemill status), or run: tidemill rebuild {views[0]}",
+            mend=f"retry later; if this lasts, see that feature computation runs (tidemill status), or run: tidemill rebuild {views[0]}",
         )
         self.views = list(views)
 
@@ -211,43 +211,43 @@ class StoreError(TidemillError):
 
 
 class NoScript(StoreError):
-    """Redis does not hold the script that was named by its digest; nothing ran."""
+    """Redis does not have the script with the given digest; nothing ran."""
 
 
 class WorkerEnded(TidemillError):
-    """A worker that is there to run for ever has ended without an error."""
+    """A worker that should run for ever has ended without an error."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} ended by itself", mend="the supervisor starts the process anew; the log before this line says more")
+        super().__init__(f"{name} ended by itself", mend="the supervisor starts the process again; the lines before this one say more")
 
 
 class CorruptState(TidemillError):
-    """A value in the online store is not what was written: cut short, altered, or of another format."""
+    """A value in the online store is not the one that was written: cut short, altered, or in another format."""
 
 
 class ArtifactError(TidemillError):
-    """A model artifact is missing, damaged, or was made for other declarations than the project's."""
+    """A model artifact is missing or damaged, or was not made for the declarations of this project."""
 
 
 class AbsentColumns(TidemillError):
-    """Records of a view's log were written before the view folded some of its columns; what was not recorded must not be folded as nothing."""
+    """Records of a view's log were written before the view folded some of its columns. An absent column must not be folded as null."""
 
     def __init__(self, view: str, columns: Sequence[str], below: int) -> None:
         super().__init__(
-            f"view {view!r}: records of its log below offset {below} lack {', '.join(columns)}, which it did not fold when they were written",
-            mend="give the changed view another name, under which it is fed from now on; or fold again only what it did",
+            f"view {view!r}: records of its log below offset {below} lack {', '.join(columns)}: the view did not fold it at that time",
+            mend="give the changed view another name, under which it is fed from now on; or remove the new columns from it",
         )
 
 
 class BadDeployment(TidemillError):
-    """A deployment states versions, roles or shares that cannot be together."""
+    """A deployment states versions, roles or shares that contradict each other."""
 
     def __init__(self, model: str, message: str) -> None:
-        super().__init__(f"deployment of model {model!r}: {message}", mend="state each version once, and shares that add up to 1 at most")
+        super().__init__(f"deployment of model {model!r}: {message}", mend="state each version once, and shares whose sum is at most 1")
 
 
 class TornTable(TidemillError):
-    """A table of the offline store is damaged, or its columns are not those that are written now."""
+    """A table of the offline store is damaged, or does not have the columns that are written now."""
 
 
 class DoubledRows(TornTable):
@@ -255,13 +255,13 @@ class DoubledRows(TornTable):
 
     def __init__(self, table: str, rows: int, records: int) -> None:
         super().__init__(
-            f"table {table!r} has {rows:,} rows of {records:,} records at most: a program merged its files while its writer did",
-            mend="let only tidemill compact its tables; move this one away, and its writer makes it again from Kafka",
+            f"table {table!r} has {rows:,} rows, but mirrors at most {records:,} records: a program merged its files while its writer did",
+            mend="let only tidemill compact its tables; move this table away, and its writer makes it again from Kafka",
         )
 
 
 class RecordTooLarge(TidemillError):
-    """A record is larger than a topic accepts; nothing was sent. `size_bytes` is its size as a batch of its own."""
+    """A record is larger than its topic accepts; nothing was sent. `size_bytes`: the size of a batch with this record alone."""
 
     http_status = 413
 
@@ -276,16 +276,16 @@ class RecordTooLarge(TidemillError):
 class KafkaRefused(TidemillError):
     """A broker refused a batch for good; it was not written.
 
-    The producer that sent it can no longer write to that partition (its sequence has a hole): stop it and start a new one.
+    Its producer can no longer write to that partition, since its sequence numbers have a gap: stop it and start a new one.
     """
 
 
 class TopicMismatch(TidemillError):
-    """A topic exists with another partition count or configuration than the system needs."""
+    """A topic exists, but not with the partition count or configuration that the system needs."""
 
 
 class UnfilledLog(TopicMismatch):
-    """Views whose records live in another log than the one declared. `views`: view -> (the log in use, the log declared)."""
+    """The records of some views are in another log than the declared one. `views`: view -> (the log in use, the declared log)."""
 
     def __init__(self, views: Mapping[str, tuple[str, str]]) -> None:
         told = [f"view {view!r} is declared as {declared}, but its records are in {used}" for view, (used, declared) in views.items()]
@@ -296,11 +296,11 @@ class UnfilledLog(TopicMismatch):
 
 
 class TopicRecreated(TidemillError):
-    """A topic does not hold the records that a fence says were applied: truncated, re-created, or older than its retention."""
+    """A topic does not hold the records that a fence counts as applied: it was truncated or created again, or retention removed them."""
 
 
 class FenceConflict(TidemillError):
-    """A store expects another position than a batch starts from. `expected` is the batch's, `found` the store's (None: none)."""
+    """A batch does not start at the position that the store expects. `expected`: the batch's start; `found`: the store's (None: none)."""
 
     http_status = 409
 

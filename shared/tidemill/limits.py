@@ -1,7 +1,7 @@
-"""The largest sizes of what applications send, in bytes."""
+"""The size limits for data from applications, in bytes."""
 
 MESSAGE_BYTES = 1_000_000
-"""The largest value an event may have; a larger one is refused or becomes a dead letter."""
+"""The largest value of an event. A larger one is refused over HTTP; on Kafka it becomes a dead letter."""
 
 CUT_BYTES = 64 * 1024
 """How much of a refused value a dead letter keeps."""

@@ -1,4 +1,4 @@
-"""Typed records of every message that crosses a process; `schemas/` says the same as JSON Schema, and contract tests hold them together.
+"""Typed records of every message between processes. `schemas/` says the same as JSON Schema; contract tests compare the two.
 
 All times are whole epoch milliseconds, UTC. A position is [topic, partition, offset].
 """
@@ -14,7 +14,7 @@ import msgspec
 from tidemill.errors import BadDeployment
 from tidemill.names import LogName
 
-# Bounds are checked when a message is decoded, so that no number can overflow a fold, a fence or a column of the offline store.
+# The decoder checks these bounds, so that no number can overflow a fold, a fence or a column of the offline store.
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -22,7 +22,7 @@ Milliseconds = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 Scalar = str | Integer | float | bool | None
 Position = tuple[str, Natural, Natural]
 
-_ROUNDING = 1e-9  # shares are decimal fractions, whose sum is not exact
+_ROUNDING = 1e-9  # shares are decimal fractions, whose sum as floats is not exact
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -30,10 +30,10 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class ViewRecord(Record, frozen=True):
-    """One event as one view sees it (topic `<project>.view.<view>.p<partitions>`, key = entity). Ingestion's answer to "which view needs what".
+    """The part of one event that one view folds (topic `<project>.view.<view>.p<partitions>`, key = entity).
 
     `known`: when the event was published; `source`: partition and offset on the application's topic (a partition from 2^32 on is one that
-    `tidemill repartition` made); `values`: the fields the view folds. `view_decoder` makes a faster decoder with typed values for one view.
+    `tidemill repartition` made); `values`: the fields that the view folds. `view_decoder` makes a faster decoder with typed values.
     """
 
     time: Milliseconds
@@ -47,29 +47,31 @@ _SINCE = b"tidemill:since:"
 
 
 def since_record(since_ms: int) -> tuple[bytes, bytes]:
-    """Key and value of the record with which each partition of a view's log begins when its event had been routed before the view was declared:
-    what was routed before this moment is not in the log. It stands in the key, so that a row of the offline store has it too.
+    """Key and value of the record that says: events routed before this moment are not in the log.
+
+    Each partition of a view's log begins with it if events had been routed before the view was declared. The moment stands in the key, so
+    that a row of the offline store has it too.
     """
     return _SINCE + str(since_ms).encode(), b""
 
 
 def since_of(key: bytes) -> int | None:
-    """The moment that a record without a usable value tells; None when it is any other."""
+    """The moment in the key of a record that `since_record` made; None for any other key. Only for records without a usable value."""
     digits = key.removeprefix(_SINCE)
     return int(digits) if key.startswith(_SINCE) and digits.isdigit() and len(digits) < 17 else None
 
 
 class ViewEvent(Protocol):
-    """A view record as the fold takes it, whoever made it: `values` has one attribute per field the view folds, null being None. The rest is as
-    in ViewRecord."""
+    """A view record as the fold takes it. `values` has one attribute per field that the view folds, None for null. The rest is as in
+    ViewRecord."""
 
     @property
     def time(self) -> int:
-        """When it happened, in ms."""
+        """When the event happened, in ms."""
 
     @property
     def known(self) -> int:
-        """When it was published, in ms."""
+        """When the event was published, in ms."""
 
     @property
     def source(self) -> tuple[int, int]:
@@ -77,15 +79,15 @@ class ViewEvent(Protocol):
 
     @property
     def values(self) -> object:
-        """The fields."""
+        """The fields that the view folds."""
 
     @property
     def id(self) -> str | None:
-        """What its publisher calls it."""
+        """The publisher's id of the event."""
 
 
 class KafkaRecord(Protocol):
-    """A consumed record, as far as anyone looks who needs no more than its place and its bytes."""
+    """A consumed record, for code that needs only its offset and its bytes."""
 
     @property
     def offset(self) -> int:
@@ -101,9 +103,9 @@ class KafkaRecord(Protocol):
 
 
 class RequestRecord(Record, frozen=True):
-    """A subject announced for a model (topic `<project>.requests`, key = subject): the spine of training sets.
+    """An announced subject of a model (topic `<project>.requests`, key = subject). Training sets start from these records.
 
-    `time`: the moment of the request; `entities`: keys of the views and request values by name.
+    `time`: the moment of the request; `entities`: keys of the views and request values, by name.
     """
 
     model: str
@@ -126,7 +128,7 @@ class OutcomeRecord(Record, frozen=True):
 
 
 class StampEntry(Record, frozen=True, array_like=True):
-    """One fence a prediction saw: the view's log, partition, next offset."""
+    """One fence that a prediction saw: the view's log, the partition, the next offset."""
 
     view: LogName
     partition: Natural
@@ -140,11 +142,11 @@ Status = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVAL
 
 
 class PredictionRecord(Record, frozen=True):
-    """A prediction as it was answered (topic `<project>.predictions`, key = id).
+    """A prediction with its inputs and answer (topic `<project>.predictions`, key = id).
 
-    `time`: the request's time; `served`: wall clock; `inputs`: the model's float32 columns in order (null: NaN);
-    `entities`: what the request gave; `stamp`: the fences seen; `output`: float32 probability or value.
-    A request by tensor has no entities and no stamp.
+    `time`: the request's time; `served`: the wall clock at the answer; `inputs`: the model's float32 columns in order (null: NaN);
+    `entities`: the values of the request; `stamp`: the fences that it saw; `output`: a float32 probability or value. A request by tensor
+    has no entities and no stamp.
     """
 
     id: str
@@ -162,8 +164,8 @@ class PredictionRecord(Record, frozen=True):
 class ResultRecord(Record, frozen=True):
     """A prediction joined with its outcome, or marked as never answered (topic `<project>.results`, key = prediction).
 
-    `seq` counts the results of a project without gaps, from 0: whoever reads a result twice knows it. `time`: the request's
-    time; `known`: when the outcome was published, or the end of the wait.
+    `seq` numbers the results of a project from 0, without gaps, so a reader sees when it reads a result twice. `time`: the request's time;
+    `known`: when the outcome was published, or the end of the wait.
     """
 
     seq: Natural
@@ -179,13 +181,15 @@ class ResultRecord(Record, frozen=True):
 
 
 class AlertRecord(Record, frozen=True):
-    """Something an operator should know (topic `<project>.alerts`, key = model, or view where it is about one).
+    """A message to an operator (topic `<project>.alerts`, key = model, or view if the alert is about a view).
 
-    `id` is the same whenever the same alert is computed again. `subject`: the feature, "prediction", the performance metric, or, for a person,
-    the `partition` of `view` that the audit (`source`) found to differ: then `model` is empty, `start` and `end` are when it was compared, `rows`
-    the values compared. Old alerts have neither `source` nor `partition`; `streams.alerts` fills them in.
-    `start`, `end`: the window, event time. `statistic` is compared with `threshold`; `effect` is the size of the change in the
-    unit named by `test`; `reference` and `current` are the values a person compares; `rows` is the window's size.
+    `id`: the same whenever the same alert is computed again. `subject`: the feature, "prediction", or the performance metric. `start`,
+    `end`: the window, in event time; `rows`: its size. `statistic` is compared with `threshold`; `effect`: the size of the change, in the
+    unit that `test` names; `reference`, `current`: the values that a person compares.
+
+    An alert of the audit (`source`) is about a `partition` of `view` whose stores differ: `subject` names the partition for a person,
+    `model` is empty, `start` and `end` say when it was compared, and `rows` counts the compared values. Old alerts have neither `source`
+    nor `partition`; `streams.alerts` fills them in.
     """
 
     id: str
@@ -210,7 +214,7 @@ class AlertRecord(Record, frozen=True):
 
 
 class OtherVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A version that a deployment states beside the champion. `share`: of the model's requests, from 0 to 1; a shadow answers none."""
+    """A version beside the champion of a deployment. `share`: its share of the model's requests, from 0 to 1; a shadow answers none."""
 
     version: str
     role: Literal["challenger", "shadow"]
@@ -220,10 +224,10 @@ class OtherVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
 
 class DeploymentRecord(Record, frozen=True):
-    """What serves a model from now on (topic `<project>.deployments`, key = model): the newest record states all of it.
+    """All versions of a model that serve from now on (topic `<project>.deployments`, key = model). Only the newest record counts.
 
-    `version` is the champion; `others` stand beside it, and what their shares leave of the requests is the champion's.
-    `artifact`: folder below the offline store with manifest.json and model.onnx; `sha256` of manifest.json; `metrics`: the champion's.
+    `version`: the champion; `others`: the versions beside it. The champion answers the requests that their shares leave. `artifact`: folder
+    below the offline store with manifest.json and model.onnx; `sha256`: of manifest.json; `metrics`: the champion's.
     """
 
     model: str
@@ -262,10 +266,11 @@ class DeployedVersion(NamedTuple):
 
 
 class LogRecord(Record, frozen=True):
-    """What `tidemill repartition` told of a view's logs (topic `<project>.logs`, key = view): `log` is being filled with the records of `source`,
-    or, once `filled`, is the one in use.
+    """The state of a view's logs, from `tidemill repartition` (topic `<project>.logs`, key = view): `log` is being filled with the records
+    of `source`; once `filled`, it is the log in use.
 
-    `records`: copied; `undecodable`, `sent_twice`: left out; `moved`: of those copied, the ones that have a source of their own.
+    `records`: how many were copied; `undecodable`, `sent_twice`: how many were left out; `moved`: how many of the copied records got a
+    source partition of their own.
     """
 
     view: str
@@ -280,11 +285,12 @@ class LogRecord(Record, frozen=True):
 
 
 class DeadLetterRecord(Record, frozen=True):
-    """A message that was not used, and why (topic `<project>.dead-letters`, key as it came). `value`: what came, base64, cut at 64 KiB.
+    """A message that was not used, and why (topic `<project>.dead-letters`, with the message's key).
 
-    `size`: its whole length in bytes; `detail`: for a person; `reason`: one of a fixed set of codes; `source`: where it stands. `view`: the
-    only view it is lost for; without it, it is lost as a whole. `origin`: of a view's record, the event on the application's topic it
-    was made from, where that is known. A letter may be written twice: it is known by `source` and `view`.
+    `value`: its value in base64, cut at 64 KiB; `size`: the whole length of the value in bytes; `reason`: one of a fixed set of codes;
+    `detail`: the cause, for a person; `source`: its position. `view`: the only view that lacks the message; without it, the message is lost
+    for all. `origin`: for a view's record, the position of the event from which it was made, if known. A letter may be written twice: the
+    same letter has the same `source` and `view`.
     """
 
     reason: str
@@ -308,11 +314,11 @@ def encode(record: Record) -> bytes:
 
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What a decoder raises for one bad record or another."""
+"""The exceptions of a decoder for bad records."""
 
 
 def decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
-    """A decoder of one kind of record; its `decode` raises msgspec.DecodeError (ValidationError for a wrong type)."""
+    """A decoder for one kind of record. Its `decode` raises DECODE_ERRORS (msgspec.ValidationError for a wrong type)."""
     return msgspec.json.Decoder(kind)
 
 
@@ -320,9 +326,9 @@ _ANY_VIEW = decoder(ViewRecord)
 
 
 def view_decoder(fields: dict[str, Any]) -> msgspec.json.Decoder[ViewEvent]:
-    """A decoder of view records whose `values` have one attribute per field of the view.
+    """A decoder for view records whose `values` have one attribute per field of the view.
 
-    `fields`: name -> type as declared (`float`, `str | None`, ...); one that may be null may be left out, the others must be there.
+    `fields`: name -> declared type (`float`, `str | None`, ...). A record may leave out a field that may be null; it must have the others.
     """
     values = msgspec.defstruct("Values", [_value_field(name, kind) for name, kind in fields.items()], frozen=True, gc=False, kw_only=True)
     record = msgspec.defstruct(
@@ -341,7 +347,7 @@ def view_decoder(fields: dict[str, Any]) -> msgspec.json.Decoder[ViewEvent]:
 
 
 def absent_fields(value: bytes, fields: dict[str, Any]) -> list[str]:
-    """Those of a view's fields that may not be null, and that a record lacks which is whole otherwise: they were not folded when it was written."""
+    """The fields that a valid record lacks although they may not be null: the view did not fold them when the record was written."""
     try:
         record = _ANY_VIEW.decode(value)
     except DECODE_ERRORS:

@@ -1,4 +1,4 @@
-"""Moments as people and APIs write them: whole epoch milliseconds, or RFC 3339 with an offset."""
+"""Moments in requests and output: whole epoch milliseconds, or RFC 3339 with an offset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 _EPOCH, _NAIVE_EPOCH = datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 1)
 LAST_MS = 253_402_300_799_999
-"""The end of the year 9999, the last that RFC 3339 can write. The first time is 1970: tiles are counted from there."""
+"""The end of the year 9999, the last year of RFC 3339. The first moment is the beginning of 1970, from which tiles are counted."""
 
 
 def parse_time_ms(value: int | str) -> int:
@@ -29,6 +29,6 @@ def parse_time_ms(value: int | str) -> int:
 
 
 def rfc3339(time_ms: int) -> str:
-    """The moment as RFC 3339 in UTC, with milliseconds only where there are some. Beyond the years 1970 to 9999: the nearest end."""
+    """The moment as RFC 3339 in UTC; with milliseconds unless they are 0. Outside the years 1970 to 9999: the nearest of their two ends."""
     clamped = min(max(time_ms, 0), LAST_MS)
     return (_NAIVE_EPOCH + timedelta(milliseconds=clamped)).isoformat(timespec="milliseconds" if clamped % 1000 else "seconds") + "Z"

@@ -80,7 +80,7 @@ def test_side_values_of_another_state_are_refused() -> None:
     one = ONLY_SIDES.encode(fold_all(ONLY_SIDES, [at(0)]))
     many = ONLY_SIDES.encode(fold_all(ONLY_SIDES, [at(i) for i in range(4)]))
     part, inner = int.from_bytes(one[4:8], "little") + 8, int.from_bytes(many[4:8], "little") + 8
-    with pytest.raises(CorruptState, match="has not the side values of its tiles"):
+    with pytest.raises(CorruptState, match="do not match its tiles"):
         ONLY_SIDES.decode(one[:part] + many[inner:])
 
 

@@ -106,7 +106,7 @@ def test_doubled_rows_are_refused(tmp_path: Path) -> None:
     first.optimize.compact()
     assert store.snapshot("views/shops.p3").positions == {0: 6, 1: 0, 2: 0}
     second.optimize.compact()
-    with pytest.raises(DoubledRows, match="has 12 rows of 6 records at most"):
+    with pytest.raises(DoubledRows, match="has 12 rows, but mirrors at most 6 records"):
         _ = store.snapshot("views/shops.p3").positions
 
 

@@ -1,6 +1,6 @@
-"""What a project declares: events, feature views, models. Everything is checked when it is written down.
+"""The declarations of a project: events, feature views, models. Each is checked when it is made.
 
-A mistake raises DeclarationError, which names the file and line, the field and the mend.
+A mistake raises DeclarationError, which names file and line, the field, and what to do.
 """
 
 from tidemill.declarations.events import Event, Recording

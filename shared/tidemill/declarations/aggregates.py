@@ -1,4 +1,4 @@
-"""What a project writes for an aggregate: count(), mean("delay"), rate("delay > 15", name="late"), last("temp")."""
+"""The functions with which a project declares aggregates: count(), mean("delay"), rate("delay > 15", name="late"), last("temp")."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _make(kind: type[A], column: str | None, windows: Sequence[str] | None, name
 
 
 def count(column: str | None = None, *, windows: Sequence[str] | None = None, name: str | None = None) -> Count:
-    """How many events (with a column: how many in which it is not null)."""
+    """How many events; with a column, how many events in which it is not null."""
     return _make(Count, column, windows, name)
 
 
@@ -31,7 +31,7 @@ def mean(column: str, *, windows: Sequence[str] | None = None, name: str | None 
 
 
 def rate(condition: str, *, windows: Sequence[str] | None = None, name: str | None = None) -> Rate:
-    """Share of events for which a condition holds; give it a name."""
+    """Share of events for which a condition holds. A rate needs a name."""
     return _make(Rate, condition, windows, name)
 
 
@@ -51,10 +51,10 @@ def std(column: str, *, windows: Sequence[str] | None = None, name: str | None =
 
 
 def last(column: str, *, windows: Sequence[str] | None = None, name: str | None = None) -> Last:
-    """Value of the newest event; over the whole life of the entity unless windows are given."""
+    """Value of the newest event. Without windows, over the whole life of the entity."""
     return _make(Last, column, windows or (LIFETIME,), name)
 
 
 def age(column: str | None = None, *, windows: Sequence[str] | None = None, name: str | None = None) -> Age:
-    """Seconds since the newest event; over the whole life of the entity unless windows are given."""
+    """Seconds since the newest event. Without windows, over the whole life of the entity."""
     return _make(Age, column, windows or (LIFETIME,), name)

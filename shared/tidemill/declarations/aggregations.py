@@ -1,7 +1,7 @@
-"""The aggregations: which slots of a tile each needs, and how its value is read from them.
+"""The aggregations: which slots of a tile each one needs, and how it reads its value from them.
 
-Folding and merging belong to the slots (slots.py): two aggregations that need the same slot (count and mean of one column) share it. An
-aggregation with slots of its own stands in a file of its own, with its kinds and the function that a project calls (first.py).
+Folding and merging belong to the slots (slots.py). Two aggregations that need the same slot share it: count and mean of one column, say. An
+aggregation that needs a new kind of slot has its own file, with the kind and the function that a project calls (first.py).
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, ClassVar
 from tidemill.declarations.slots import M2, Largest, N, NewestTime, NewestValue, Slot, SlotKind, Smallest, Total
 
 Value = float | list[float]
-"""What a feature can be: a number, NaN where there is none, or a list of numbers."""
+"""The value of a feature: a number (NaN: none) or a list of numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregation(ABC):
-    """One aggregate of a view. `column`: field or condition; `windows`: fewer windows than the view's; `name`: instead of the default.
+    """One aggregate of a view. `column`: a field or a condition; `windows`: in place of the view's; `name`: in place of the default name.
 
-    `word`: what a project calls it; `kinds`: its slots of that column, in the order in which `read` takes them; `as_ages`: the slots hold times, and
-    `read` takes how many ms before the time asked for they lie; `gives_list`: its value is a list of numbers, which no model takes.
+    `word`: its function's name in a project; `kinds`: its kinds of slots, in the order in which `read` takes them; `as_ages`: slots hold
+    times, and `read` takes their ages in ms at the time asked for; `gives_list`: the value is a list of numbers, which no model takes.
     """
 
     column: str | None = None
@@ -37,12 +37,12 @@ class Aggregation(ABC):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """The slots this aggregation reads, in the order in which `read` takes them."""
+        """The slots that this aggregation reads, in the order in which `read` takes them."""
         return tuple(Slot(kind, self.column) for kind in self.kinds)
 
     @property
     def mistake(self) -> str:
-        """What is wrong with its own arguments ("": nothing)."""
+        """What is wrong with its arguments ("": nothing)."""
         return ""
 
     @property
@@ -52,16 +52,16 @@ class Aggregation(ABC):
 
     @property
     def label(self) -> str:
-        """The feature's name without its window: "mean_price", or the name given."""
+        """The feature's name without its window: the declared name, or one such as "mean_price"."""
         return self.name or (f"{self.word}_{self.column}" if self.column else self.word)
 
     @abstractmethod
     def read(self, *slots: Any) -> Value:
-        """The value of a merged tile; NaN where there is none. `slots`: the numbers of each slot, or the bytes of one that is kept beside them."""
+        """The value of a merged tile; NaN if there is none. `slots`: the numbers of each slot, or the bytes of a side value."""
 
 
 class Count(Aggregation):
-    """How many events; with a column, how many in which it is not null."""
+    """How many events; with a column, how many events in which it is not null."""
 
     word, needs_column, kinds = "count", False, (N(),)
 
@@ -92,7 +92,7 @@ class Mean(Aggregation):
 
 
 class Rate(Mean):
-    """Share of events for which a condition holds, among those where it is not null."""
+    """Share of events for which a condition holds, among the events for which it is not null."""
 
     word = "rate"
 
@@ -129,7 +129,7 @@ class Std(Aggregation):
 
 
 class Last(Aggregation):
-    """The value of the newest event (by event time; of two at one time, the one that arrived later)."""
+    """The value of the newest event by event time. Of two events at one time, the one that arrived later is the newer."""
 
     word, kinds = "last", (NewestTime(), NewestValue())
 
@@ -144,5 +144,5 @@ class Age(Aggregation):
     word, needs_column, as_ages, kinds = "age", False, True, (NewestTime(),)
 
     def read(self, *slots: float) -> float:
-        """Of ms, seconds."""
+        """The age in seconds; NaN over no events."""
         return slots[0] / 1000.0 if math.isfinite(slots[0]) else math.nan

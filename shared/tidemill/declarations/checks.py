@@ -1,4 +1,4 @@
-"""What the declarations share: where they stand, and checks of their arguments."""
+"""Code that all declarations share: their file and line, and checks of their arguments."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def where_declared() -> str:
 
 
 class Declaration:
-    """Root of the declarations. `where`: file and line at which one stands, found out and never given.
+    """Root of the declarations. `where`: file and line of the declaration, taken from the call stack.
 
-    An argument that is not one, is missing, or stands without its name where it needs one is a DeclarationError like any other mistake.
+    An unknown argument, a missing one, or one without its name where the name is needed raises DeclarationError like any other mistake.
     """
 
     where: str
     refused: ClassVar[str] = ""
-    """What to write for which arguments a person may look in vain; it is added to the mend."""
+    """What to write in place of arguments that a person may expect here but that do not exist; it is added to the mend."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """A declaration that knows its place. Raises DeclarationError unless the arguments are those of the kind."""
+        """Makes the declaration and sets `where`. Raises DeclarationError unless the arguments fit."""
         where, takes = where_declared(), inspect.signature(cls.__init__)
         try:
             takes.bind(None, *args, **kwargs)
@@ -69,7 +69,7 @@ def check_partitions(owner: Any) -> None:
 
 
 def duration_ms(owner: Any, name: str, text: str) -> int:
-    """Milliseconds of a duration given as the argument `name`. Raises DeclarationError."""
+    """Milliseconds of the duration in the argument `name`. Raises DeclarationError."""
     try:
         return parse_ms(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""distinct("driver"): how many different values a column had, exactly up to a bound and by a sketch beyond it."""
+"""distinct("driver"): how many different values a column had. The count is exact up to a bound; above it, a sketch estimates."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tidemill.declarations.hyperloglog import EMPTY, REGISTERS, estimate, place_
 from tidemill.declarations.slots import SideKind
 
 EXACT = 255
-"""So many different values are counted exactly: their hashes are shorter than a sketch."""
+"""Up to this many different values are counted exactly: their hashes together are shorter than a sketch."""
 _BYTES = 8
 
 
 def hash_of(value: float | str) -> bytes:
-    """64 bits of BLAKE2b, the same on every machine and in every version: of the text, or of the number, 1 and 1.0 being one."""
+    """64 bits of BLAKE2b of a text or a number, the same on every machine and in every version. 1 and 1.0 have the same hash."""
     if isinstance(value, str):
         return blake2b(value.encode("utf-8", "surrogatepass"), digest_size=_BYTES, person=b"text").digest()
     whole = value == value // 1 and abs(value) < 2**63
@@ -27,18 +27,18 @@ def hash_of(value: float | str) -> bytes:
 
 @dataclass(frozen=True)
 class DifferentValues(SideKind):
-    """The hashes of the values, sorted, each once; once there are more than EXACT, the registers of a HyperLogLog. Neither depends on the order
+    """The sorted hashes of the different values; with more than EXACT values, the registers of a HyperLogLog. Neither depends on the order
     of the events."""
 
     word, reads = "distinct", frozenset({"number", "text"})
 
     @property
     def most_bytes(self) -> int:
-        """A sketch."""
+        """The length of a sketch."""
         return REGISTERS
 
     def add(self, held: bytes, time_ms: int, value: float | str) -> bytes:
-        """Adds a value, unless it is there."""
+        """Adds a value, unless it is there already."""
         hashed = hash_of(value)
         if len(held) == REGISTERS:
             return _noted(held, (hashed,))
@@ -56,7 +56,7 @@ class DifferentValues(SideKind):
         return _noted(bytes(map(max, *sketches)) if len(sketches) > 1 else sketches[0], hashes)
 
     def show(self, held: bytes) -> str:
-        """How many, and their digest, since what differs may be which."""
+        """The count and a digest, since two sets of values may differ and have the same count."""
         about = "about " if len(held) == REGISTERS else ""
         return f"{about}{count_of(held):g} ({blake2b(held, digest_size=4).hexdigest()})"
 
@@ -66,7 +66,7 @@ def _hashes(held: bytes) -> list[bytes]:
 
 
 def _bounded(held: bytes) -> bytes:
-    """Sorted hashes, or their sketch where there are too many."""
+    """The sorted hashes, or their sketch if there are more than EXACT."""
     return held if len(held) <= EXACT * _BYTES else _noted(EMPTY, _hashes(held))
 
 
@@ -81,12 +81,12 @@ def _noted(registers: bytes, hashes: Iterable[bytes]) -> bytes:
 
 
 def count_of(held: bytes) -> float:
-    """How many different values; an estimate is rounded to a whole number."""
+    """How many different values a side value holds; an estimate is rounded to a whole number."""
     return float(round(estimate(held))) if len(held) == REGISTERS else float(len(held) // _BYTES)
 
 
 class Distinct(Aggregation):
-    """How many different values a column had: exactly up to 255 in a window, beyond that with a standard error of 2.3 %."""
+    """How many different values a column had: exact up to 255 in a window, above that with a standard error of 2.3 %."""
 
     word, kinds = "distinct", (DifferentValues(),)
 
@@ -96,5 +96,5 @@ class Distinct(Aggregation):
 
 
 def distinct(column: str, *, windows: Sequence[str] | None = None, name: str | None = None) -> Distinct:
-    """How many different values, of a number or a text: exactly up to 255, beyond that with a standard error of 2.3 %."""
+    """How many different values, of a number or a text: exact up to 255, above that with a standard error of 2.3 %."""
     return Distinct(column=column, windows=None if windows is None else tuple(windows), name=name)

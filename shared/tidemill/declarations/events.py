@@ -16,12 +16,12 @@ from tidemill.names import check_name
 
 @dataclass(frozen=True, eq=False)
 class Event(Declaration):
-    """What an application publishes on a topic.
+    """An event that an application publishes on a topic.
 
-    `fields`: name -> str, int, float or bool, or one of them `| None` where null (or absence) is allowed. `time`: the field
-    with the event's time, a whole number of epoch milliseconds or an RFC 3339 string. `id`: the field (or the CloudEvents
-    header `ce_id`) that tells two publications of one event apart. `future`: how far the time may lie ahead of the moment of
-    publishing; beyond it the event is a dead letter. `topic`: the topic's name, by default the event's.
+    `fields`: name -> str, int, float or bool; or one of these `| None`, if the field may be null or absent. `time`: the field with the
+    event's time, a whole number of epoch milliseconds or an RFC 3339 string. `id`: the field by which a second publication of the same
+    event is known; the CloudEvents header `ce_id` can take its place. `future`: how far the time may lie ahead of the moment of
+    publishing; an event further ahead becomes a dead letter. `topic`: the topic's name, by default the event's name.
     """
 
     name: str
@@ -86,9 +86,9 @@ class Event(Declaration):
 
 @dataclass(frozen=True, eq=False)
 class Recording(Declaration):
-    """Recorded events that can be replayed. `events(start_ms, end_ms)` yields (known_ms, event name, data) in order of known_ms.
+    """Recorded events that can be played again. `events(start_ms, end_ms)` yields (known_ms, event name, data) in order of known_ms.
 
-    known_ms is when the event became known to the outside; `start`/`end` (ISO dates) bound the whole recording.
+    `known_ms` is when the event became known to the outside. `start` and `end` (ISO dates) bound the whole recording.
     """
 
     name: str

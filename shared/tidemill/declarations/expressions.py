@@ -1,7 +1,7 @@
-"""Columns a view folds: a field of the event ("price") or a condition on its fields ("price > 15 and not refunded").
+"""The columns that a view folds: a field of the event ("price") or a condition on its fields ("price > 15 and not refunded").
 
-A condition is parsed once, when the project is loaded, into Python source over the event's values. It is null when any field
-it names is null, so that a missing price counts neither as high nor as low.
+A condition is parsed once, when the project is loaded, into Python source over the event's values. It is null when any of its fields is
+null, so a missing price counts neither as high nor as low.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Column:
-    """One input of a fold: `text` as written, the `fields` it reads, and `source`, Python over `v.<field>` giving a float or None."""
+    """One input of a fold. `text`: as declared; `fields`: those it reads; `source`: Python over `v.<field>` that gives a float or None."""
 
     text: str
     fields: tuple[str, ...]
@@ -23,7 +23,7 @@ class Column:
 def parse_column(text: str, types: Mapping[str, type]) -> Column:
     """Parses a field name or a condition. `types`: the event's fields with str, int, float or bool.
 
-    Raises ValueError that says what is wrong and what may be written.
+    Raises ValueError, which says what is wrong and what is allowed.
     """
     if text in types:
         return Column(text, (text,), f"v.{text}")
@@ -65,7 +65,7 @@ def _render(node: ast.expr, types: Mapping[str, type], fields: dict[str, None]) 
         case ast.UnaryOp(op=op, operand=operand) if type(op) in _SIGNS:
             return f"({_SIGNS[type(op)]}{parts(operand)[0]})", False
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-            # The first operand made a float keeps whole numbers from growing without bound.
+            # The first operand becomes a float, since whole numbers of Python grow without bound.
             return f"(float({f') {_ARITHMETIC[type(op)]} ('.join(parts(left, right))}))", False
     raise ValueError(f"{ast.unparse(node)!r} may not stand in a condition; use fields, numbers, strings, + - *, comparisons, and, or, not")
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Oldest(FloatKind):
-    """Time and value of the oldest event; of two at one time, of the one that arrived first."""
+    """Time and value of the oldest event. Of two events at one time, the one that arrived first is the older."""
 
     word, reads = "first", frozenset({"number", "time"})
     empty, fold = (math.inf, math.nan), "if t < s[{i}]: s[{i}] = t; s[{i1}] = x"
 
     def merge(self, tiles: Matrix, places: Mapping[str, int], merged: Sequence[float]) -> list[float]:
-        """Those of the tile with the oldest event; of equals the earlier one, as in the fold."""
+        """The numbers of the tile with the oldest event; of equal times the earlier tile wins, as in the fold."""
         i = places["i"]
         oldest: list[float] = tiles[int(tiles[:, i].argmin()), i : i + 2].tolist()
         return oldest
@@ -40,5 +40,5 @@ class First(Aggregation):
 
 
 def first(column: str, *, windows: Sequence[str] | None = None, name: str | None = None) -> First:
-    """Value of the oldest event; over the whole life of the entity unless windows are given."""
+    """Value of the oldest event. Without windows, over the whole life of the entity."""
     return First(column=column, windows=tuple(windows or (LIFETIME,)), name=name)

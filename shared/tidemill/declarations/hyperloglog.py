@@ -1,8 +1,8 @@
-"""HyperLogLog with fixed hashing: how many different things were seen, from 2 KiB, with a standard error of 2.3 %.
+"""HyperLogLog with fixed hashing: an estimate of how many different hashes were added, in 2 KiB, with a standard error of 2.3 %.
 
-The registers are a maximum of what was seen, so that they do not depend on order, and merging is exact. Sketches of Apache DataSketches were
-tried first: between a handful and some hundred values their bytes depend on whether a sketch was stored in between, so that an entity
-that was spilled and loaded would differ from one that stayed in memory.
+A register is a maximum, so the order of the hashes does not matter, and merging is exact. The HLL of Apache DataSketches was tried first:
+between a handful and some hundred values, its bytes depend on whether the sketch was stored in between. So an entity that was written and
+loaded again would differ from one that stayed in memory.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ EMPTY = bytes(REGISTERS)
 
 
 def place_of(hashed: int) -> tuple[int, int]:
-    """Register and rank of a 64-bit hash: its leading bits choose, the zeros that follow are counted."""
+    """Register and rank of a 64-bit hash: the leading bits choose the register; the rank is the number of zeros after them, plus 1."""
     return hashed >> _REST, _REST - (hashed & _MASK).bit_length() + 1
 
 
 def estimate(registers: bytes) -> float:
-    """How many different hashes were seen. Ertl (2017), "New cardinality estimation algorithms for HyperLogLog sketches", algorithm 6."""
+    """How many different hashes were added. Ertl (2017), "New cardinality estimation algorithms for HyperLogLog sketches", algorithm 6."""
     counts = [0] * (_REST + 2)
     for rank in registers:
         counts[rank] += 1
@@ -35,7 +35,7 @@ def estimate(registers: bytes) -> float:
 
 
 def _sigma(share: float) -> float:
-    """What the registers that are still empty add."""
+    """The term of the empty registers in the estimate."""
     if share == 1.0:
         return math.inf
     power, found, before = 1.0, share, -1.0
@@ -48,7 +48,7 @@ def _sigma(share: float) -> float:
 
 
 def _tau(share: float) -> float:
-    """What the registers that are full add."""
+    """The term of the full registers in the estimate."""
     if share in (0.0, 1.0):
         return 0.0
     power, found, before = 1.0, 1.0 - share, -1.0

@@ -18,7 +18,7 @@ _EVENT = struct.Struct("<qd")
 
 @dataclass(frozen=True)
 class NewestValues(SideKind):
-    """Time and value of the `n` newest events, in order of time; of two at one time, the one that arrived later comes later."""
+    """Time and value of the `n` newest events, in order of time. Events at one time stand in order of arrival."""
 
     n: int
 
@@ -26,16 +26,16 @@ class NewestValues(SideKind):
 
     @property
     def name(self) -> str:
-        """The word and how many."""
+        """The word and `n`."""
         return f"last_k {self.n}"
 
     @property
     def most_bytes(self) -> int:
-        """All of them."""
+        """The length of `n` events."""
         return self.n * _EVENT.size
 
     def add(self, held: bytes, time_ms: int, value: float | str) -> bytes:
-        """Puts the event where its time belongs; the oldest falls out when there are more than n."""
+        """Inserts the event by its time; with more than n events, drops the oldest."""
         size = _EVENT.size
         place = len(held) // size
         if place and time_ms < _EVENT.unpack_from(held, len(held) - size)[0]:
@@ -67,17 +67,17 @@ class LastK(Aggregation):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """One, for so many values."""
+        """One slot, which holds n values."""
         return (Slot(NewestValues(self.n), self.column),)
 
     @property
     def label(self) -> str:
-        """With the number of values in its name: "last_5_price"."""
+        """The declared name, or one with the number of values, such as "last_5_price"."""
         return self.name or f"last_{self.n}_{self.column}"
 
     @property
     def mistake(self) -> str:
-        """That n is out of range."""
+        """Whether n is out of range."""
         return "" if isinstance(self.n, int) and 1 <= self.n <= MOST else f"n is {self.n!r}; keep between 1 and {MOST} values"
 
     def read(self, *slots: bytes) -> float | list[float]:
@@ -86,5 +86,5 @@ class LastK(Aggregation):
 
 
 def last_k(column: str, n: int, *, windows: Sequence[str] | None = None, name: str | None = None) -> LastK:
-    """Values of the newest n events, oldest first, as a list; over the whole life of the entity unless windows are given."""
+    """Values of the newest n events, oldest first, as a list. Without windows, over the whole life of the entity."""
     return LastK(column=column, n=n, windows=tuple(windows or (LIFETIME,)), name=name)

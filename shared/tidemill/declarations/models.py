@@ -1,4 +1,4 @@
-"""Models: their inputs, their outcome, and what makes their pipeline."""
+"""Models: their inputs, their outcome, and the function that makes their pipeline."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Request(Declaration):
 
 
 class FeatureInput(NamedTuple):
-    """An input that is a feature: `view`, the place of its view among the model's views; `feature`, its place in the view."""
+    """An input that is a feature. `view`: the place of its view among the model's views; `feature`: its place in the view."""
 
     name: str
     view: int
@@ -57,12 +57,13 @@ class RequestInput(NamedTuple):
 
 
 InputPlan = tuple[FeatureInput | RequestInput, ...]
-"""The columns of a model's matrix, in order. Only `Model.plan` decides the order; whoever makes, checks or shows inputs goes through it."""
+"""The columns of a model's matrix, in order. Only `Model.plan` decides the order; all code that makes, checks or shows inputs uses it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome(Declaration):
-    """The true label, arriving later: an event, the field that names the subject, and a field or condition that gives the value.
+    """The true label, which arrives later. `source`: the event that brings it; `value`: the field or condition that gives it; `subject`:
+    the field that names the subject.
 
     `within`: how long after the prediction an outcome may arrive; after that the prediction is marked as never answered.
     """
@@ -94,7 +95,7 @@ class Outcome(Declaration):
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Its name in messages."""
         return f"of {self.source.name}"
 
     @property
@@ -108,11 +109,11 @@ class Outcome(Declaration):
 
 @dataclass(frozen=True, eq=False)
 class Model(Declaration):
-    """A model: its inputs, where its training examples come from, and what makes its scikit-learn pipeline.
+    """A model: its inputs, the source of its training examples, and the function that makes its scikit-learn pipeline.
 
-    `on`: the event that announces a subject to predict for; its fields give the subject, the entities of the views and the
-    Request values. `at`: its field with the moment of the request (epoch ms or RFC 3339). `pipeline`: a callable without
-    arguments that returns a scikit-learn classifier or regressor of one float32 matrix with one column per input.
+    `on`: the event that announces a subject for a prediction; its fields give the subject, the entities of the views and the Request
+    values. `at`: its field with the moment of the request (epoch ms or RFC 3339). `pipeline`: a function without arguments that returns
+    a scikit-learn classifier or regressor, for a float32 matrix with one column per input.
     """
 
     name: str
@@ -153,7 +154,7 @@ class Model(Declaration):
 
     @cached_property
     def selections(self) -> tuple[Selection, ...]:
-        """The views the model reads and which of their features, in the order of the inputs."""
+        """The views that the model reads, each with the selected features, in the order of the inputs."""
         whole = [item.select(*(f.name for f in item.served)) if isinstance(item, FeatureView) else item for item in self.inputs]
         return tuple(item for item in whole if isinstance(item, Selection))
 
@@ -164,7 +165,7 @@ class Model(Declaration):
 
     @cached_property
     def views(self) -> tuple[FeatureView, ...]:
-        """The views read, each once."""
+        """The views that the model reads, each once."""
         return tuple(dict.fromkeys(selection.view for selection in self.selections))
 
     @cached_property
@@ -183,7 +184,7 @@ class Model(Declaration):
 
     @cached_property
     def request_fields(self) -> list[str]:
-        """What a request must give: the entities of the views, then the Request values, each once."""
+        """The names that a request must give: the entities of the views, then the Request values, each once."""
         return list(dict.fromkeys([view.key.name for view in self.views] + [request.name for request in self.requests]))
 
     def _need_numbers(self, view: FeatureView, names: Collection[str] | None) -> None:

@@ -1,4 +1,4 @@
-"""Loading a project: one Python module of declarations, wherever it lies."""
+"""Loading a project: one Python module of declarations, in a folder, a file or an installed package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T", Event, FeatureView, Model, Recording)
 
 @dataclass(frozen=True)
 class Project:
-    """All declarations of a project by name. `root`: the folder it lies in, None for an installed module."""
+    """All declarations of a project by name. `root`: its folder (None: an installed module)."""
 
     name: str
     events: dict[str, Event] = field(default_factory=dict)
@@ -34,9 +34,9 @@ class Project:
 
 
 def load_project(spec: str | Path) -> Project:
-    """Loads a project by its folder (with project.py in it), its file, or the dotted name of an installed module.
+    """Loads a project from its folder (which holds project.py), its file, or the dotted name of an installed module.
 
-    The project's name is the module's PROJECT, or the name of the folder. Raises ProjectError or DeclarationError.
+    The project's name is the module's PROJECT, or else the name of the folder. Raises ProjectError or DeclarationError.
     """
     path = Path(spec)
     if path.is_dir():
@@ -62,7 +62,7 @@ def load_project(spec: str | Path) -> Project:
 
 
 def _import_file(path: Path) -> ModuleType:
-    """Imports a file with its folder on the path, so that it may import its neighbours."""
+    """Imports a file, with its folder on the path so that it can import the files beside it."""
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     name = f"tidemill_project_{path.parent.name}_{path.stem}".replace("-", "_")
@@ -85,7 +85,7 @@ def _unimportable(what: str, error: Exception) -> TidemillError:
 
 
 def collect(module: ModuleType, path: Path | None) -> Project:
-    """Gathers a module's declarations, and those they refer to, and checks them against each other."""
+    """Collects the declarations of a module, and those that they refer to, and checks them against each other."""
     found = list(vars(module).values())
     models = [item for item in found if isinstance(item, Model)]
     views = [item for item in found if isinstance(item, FeatureView)] + [item.view for item in found if isinstance(item, Selection)]

@@ -1,12 +1,17 @@
-"""Slots: what a tile keeps of a column, and the kinds there are.
+"""The kinds of slots. A slot is what a tile stores of one column.
 
-A kind says everything about itself in one class: how it begins, what one event does to it, and how tiles are merged. Streaming, audit, training
-sets and request-time reads all run what stands here, so that they agree to the bit. `FloatKind`s are one or more float64 in the row of a tile;
-`SideKind`s are bytes of varying, bounded length beside it.
+One class says all about a kind: its empty value, what one event does to it, and how tiles are merged. Streaming, audit, training sets
+and request-time reads all run this code, so they agree to the bit. A `FloatKind` is one or more float64 in the row of a tile; a `SideKind`
+is bytes of varying, bounded length beside the row.
 
-What an event does is Python source, which the kernel compiles into one function for all slots of a view: calling a method per slot would
-cost several times as much on the hottest path of the system. In it `s` is the tile; `t` the event's time in ms; `x` the column's value, never
-null; `{i}` the place of the kind in the tile and `{i1}` the one after it; a word in braces the place of another kind that is needed.
+The effect of an event on a `FloatKind` is a line of Python source. The kernel compiles the lines of all slots of a view into one function:
+a method call per slot would cost several times as much, on the hottest path of the system. In a line,
+
+    s       is the tile
+    t       is the event's time in ms
+    x       is the column's value, never null
+    {i}     is the place of the kind in the tile; {i1} is the next place
+    {word}  is the place of another kind, which `needs` names
 """
 
 from __future__ import annotations
@@ -25,14 +30,14 @@ if TYPE_CHECKING:
 
 Input = Literal["number", "text", "time"]
 SIDE_BYTES = 65_535
-"""The most that one side value of one tile may take."""
+"""The largest length of one side value of one tile, in bytes."""
 
 
 @dataclass(frozen=True)
 class SlotKind(ABC):
-    """`word`: its name in fingerprints and tools, never to be changed. `reads`: what of an event it looks at; a kind that reads neither
-    number nor text counts a column of any type. `needs`: kinds of the same column that its source or its merge refers to by word.
-    `rank`: among the slots of a tile it stands, and is folded, after those of lower rank."""
+    """`word`: its name in fingerprints and tools, which must never change. `reads`: the parts of an event that it uses; a kind that reads
+    neither number nor text takes columns of any type. `needs`: kinds of the same column that its source or its merge refers to by word.
+    `rank`: in a tile, slots of lower rank stand before it and are folded before it."""
 
     word: ClassVar[str]
     reads: ClassVar[frozenset[Input]]
@@ -41,55 +46,55 @@ class SlotKind(ABC):
 
     @property
     def name(self) -> str:
-        """The word, with what tells this kind from others of its class."""
+        """The word, and the parameters of the kind if its class has some."""
         return self.word
 
     @property
     def sees_value(self) -> bool:
-        """Whether it looks at more of a column than whether it is null."""
+        """Whether it uses the value of a column, and not only whether it is null."""
         return not self.reads.isdisjoint(("number", "text"))
 
 
 @dataclass(frozen=True)
 class FloatKind(SlotKind):
-    """`empty`: its numbers in a tile without events. `fold`: what an event does to them. `ufunc`: the reduction of numpy that merges them, where
-    there is one; "add" is done for all columns at once."""
+    """`empty`: its numbers in a tile without events. `fold`: the source line for an event. `ufunc`: numpy's reduction for a
+    merge, if there is one; "add" is computed once for all columns."""
 
     empty: ClassVar[tuple[float, ...]]
     fold: ClassVar[str]
     ufunc: ClassVar[Literal["add", "minimum", "maximum"] | None] = None
 
     def merge(self, tiles: Matrix, places: Mapping[str, int], merged: Sequence[float]) -> list[float]:
-        """Its numbers merged from two or more tiles in order of time. `tiles`: float64 of shape (tiles, width); `places`: its own first place
-        as "i", and by word those of the kinds needed; `merged`: the sum of each column."""
+        """Its numbers, merged from two or more tiles in order of time. `tiles`: float64 of shape (tiles, width); `places`: its own first
+        place as "i", and the places of `needs` by word; `merged`: the sum of each column of `tiles`."""
         raise NotImplementedError(f"{type(self).__name__} has neither ufunc nor merge")
 
 
 @dataclass(frozen=True)
 class SideKind(SlotKind):
-    """A value of varying length beside the tile's numbers, b"" in a tile without events. All of it must follow from the order of the log alone."""
+    """A value of varying length beside the tile's numbers; b"" in a tile without events. It depends only on the events in their order."""
 
     @property
     @abstractmethod
     def most_bytes(self) -> int:
-        """The longest it gets, at most SIDE_BYTES."""
+        """Its largest length, at most SIDE_BYTES."""
 
     @abstractmethod
     def add(self, held: bytes, time_ms: int, value: float | str) -> bytes:
-        """What an event makes of it."""
+        """The value after one event."""
 
     @abstractmethod
     def merge(self, held: Sequence[bytes]) -> bytes:
-        """Those of several tiles in order of time, as one; of none, b""."""
+        """The merged value of several tiles in order of time; b"" for no tiles."""
 
     @abstractmethod
     def show(self, held: bytes) -> str:
-        """What it says, for a person."""
+        """Its content, as text for a person."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What a tile keeps: a kind and the column it belongs to (None: every event, null or not)."""
+    """A part of a tile: a kind, and the column that it stores something of (None: every event, null or not)."""
 
     kind: SlotKind
     column: str | None
@@ -121,7 +126,7 @@ class M2(FloatKind):
     fold = "if s{n} > 1.0: s[{i}] += (x - (s{sum} - x) / (s{n} - 1.0)) * (x - s{sum} / s{n})"
 
     def merge(self, tiles: Matrix, places: Mapping[str, int], merged: Sequence[float]) -> list[float]:
-        """The sum of all, and of n_i (mean_i - mean)^2. Chan, Golub and LeVeque (1979)."""
+        """The sum of all M2 and of all n_i (mean_i - mean)^2. Chan, Golub and LeVeque (1979)."""
         i, n, total = places["i"], places["n"], places["sum"]
         return [merged[i] + _m2_between(tiles[:, n], tiles[:, total], merged[n], merged[total])]
 
@@ -165,13 +170,14 @@ class NewestTime(FloatKind):
 
 @dataclass(frozen=True)
 class NewestValue(FloatKind):
-    """Value of the newest event; of two at one time, of the one that arrived later. It is folded before the time that it reads."""
+    """Value of the newest event. Of two events at one time, the one that arrived later is the newer. It is folded before `NewestTime`,
+    since it reads the old time."""
 
     word, reads, rank = "last", frozenset({"number", "time"}), 5
     needs = (NewestTime(),)
     empty, fold = (math.nan,), "if t >= s[{last_time}]: s[{i}] = x"
 
     def merge(self, tiles: Matrix, places: Mapping[str, int], merged: Sequence[float]) -> list[float]:
-        """That of the tile with the newest event; of equals the later one, as in the fold."""
+        """The value of the tile with the newest event; of equal times the later tile wins, as in the fold."""
         times = tiles[:, places["last_time"]]
         return [float(tiles[len(times) - 1 - int(times[::-1].argmax()), places["i"]])]

@@ -1,4 +1,4 @@
-"""Feature views: what is computed from an event, for which entity, over which windows."""
+"""Feature views: which aggregates of an event, for which entity, over which windows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tidemill.errors import DeclarationError
 from tidemill.names import LogName, check_name, log_name
 
 _LADDER_MS = tuple(parse_ms(text) for text in ("5m", "15m", "1h", "6h", "1d"))
-_MOST_TILES = 168  # a window is cut into at most this many tiles unless told otherwise: 7 days of 1 h
-_SIDE_LIMIT = 8 << 20  # bytes of lists and sketches of one entity at worst: a value is written whole
-_TILES_LIMIT = 10_000  # and never into more than this: every one is stored for every entity, and merged in every request
+_MOST_TILES = 168  # a window has at most this many tiles, unless `tiles` says otherwise: 7 days of 1 h
+_SIDE_LIMIT = 8 << 20  # bytes that the lists and sketches of one entity may take: such a value is written whole
+_TILES_LIMIT = 10_000  # a window never has more tiles: each is stored for every entity and merged in every request
 
 
 @dataclass(frozen=True, eq=False)
 class Entity(Declaration):
-    """What a view is keyed by: a field of the event, under the name by which requests give it."""
+    """The key of a view: a field of the event. `name`: its name in requests; `field`: its name in the event, by default the same."""
 
     refused = "an entity is one field of the event: for a key of several, publish a field that joins them"
 
@@ -39,7 +39,7 @@ class Entity(Declaration):
 
 @dataclass(frozen=True)
 class Feature:
-    """One value a view serves: `name` within the view, the aggregation, and its window."""
+    """One value that a view serves: its name within the view, its aggregation and its window."""
 
     name: str
     aggregation: Aggregation
@@ -50,17 +50,19 @@ class Feature:
 class FeatureView(Declaration):
     """One event source, one entity, some windowed aggregates.
 
-    `windows` such as ["1h", "24h", "7d"] or "lifetime". A window is merged from tiles when it is read; it covers all tiles
-    that touch (t - window, t], so at least the window and less than one tile more. `tile` is the finest tile; a longer window
-    has a coarser one, so that none up to half a year needs more than 168: 5 min to 14 h, 15 min to 42 h, 1 h to 7 d, 6 h to 42 d, then 1 d.
-    `tiles` names others: {"7d": "6h"}. `ttl`: a value whose newest event is older is served as expired.
+    `windows`: such as ["1h", "24h", "7d"] or "lifetime". A window is merged from tiles when it is read. It covers all tiles that touch
+    (t - window, t], so at least the window, and less than one tile more. `tile`: the finest tile. A longer window has coarser tiles, so no
+    window up to half a year needs more than 168: 5 min up to 14 h, 15 min up to 42 h, 1 h up to 7 d, 6 h up to 42 d, then 1 d. `tiles`
+    sets others: {"7d": "6h"}. `ttl`: the values of an entity whose newest event is older are served as expired.
 
-    `dedupe`: how many ids are kept for each entity, those of its events folded last, in the order of the log; an event with one of
-    them is a publisher's duplicate and skipped. A late event corrects its tile as long as it lies within the longest window before
-    the entity's newest event; an older one becomes a dead letter. Without `ahead`, an event may lie as far ahead of the moment it became known as its source's
-    `future` allows, and counts at once. With `ahead` ("2h"), an event that far ahead waits for its time: no window sees it before
-    its tile begins, nothing that the present needs is dropped for it (tiles and horizon reach that much further back), and one
-    further ahead becomes a dead letter of this view.
+    `dedupe`: how many ids each entity remembers: those of its last events in the order of the log. An event with one of these ids is a
+    publisher's duplicate and skipped. A late event corrects its tile if it lies within the longest window before the entity's newest
+    event; an older event becomes a dead letter.
+
+    `ahead`: how far the time of an event may lie ahead of the moment when the event became known. Without `ahead`, the event's `future` is
+    the limit, and the event counts at once. With `ahead` ("2h"), the event waits for its time: no window sees it before its tile begins,
+    and tiles and horizon reach that much further back, so that it drops nothing that the present needs. An event further ahead becomes a
+    dead letter of this view.
     """
 
     refused = "a view folds every event of its source: for some of them, fold a condition, or publish them as an event of their own"
@@ -126,7 +128,7 @@ class FeatureView(Declaration):
 
     @property
     def log(self) -> LogName:
-        """Under which name the view's topic, keys, table and stamps live: another partition count is another log, never a mixture."""
+        """The name of the view's log, for its topic, keys, table and stamps. Another partition count is another log; the two never mix."""
         return log_name(self.name, self.partitions)
 
     @property
@@ -141,7 +143,7 @@ class FeatureView(Declaration):
 
     @property
     def value_fields(self) -> tuple[str, ...]:
-        """The event's fields that the view folds, in a fixed order."""
+        """The fields of the event that the view folds, in a fixed order."""
         return tuple(sorted({name for column in self.columns.values() for name in column.fields}))
 
     def select(self, *names: str) -> Selection:

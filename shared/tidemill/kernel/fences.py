@@ -1,6 +1,6 @@
-"""The fence: the next Kafka offset a store expects from one partition of a view topic, and what proves it.
+"""The fence: the next Kafka offset that a store expects from one partition of a view topic, and the proof of the record before it.
 
-It is stored beside the entities it vouches for, and compared whole, byte by byte, on every write.
+It is stored beside the entities of the partition. Every write compares it whole, byte by byte.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from tidemill.records import Natural
 class Fence(msgspec.Struct, frozen=True):
     """All records below `next` are applied, nothing above.
 
-    `definition`: fingerprint of the view's definition; `partitions`: of the view topic, since an entity's place depends on it.
-    `proof`: CRC-32 of key and value of the record before `next`, so that a truncated or re-created topic is noticed.
-    `sources`: last offset seen of each partition of the application's topic; a record not above it was sent twice.
-    The counters say what was skipped, and why: a publisher's duplicate, a record sent twice, too late, not decodable.
-    `until`: while `next` lies below it the partition is being rebuilt, and its values are older than what was served before (0: it is not).
-    `builder`: who is writing the partition from the offline store, so that no worker touches it ("": nobody).
-    `since`: the log lacks what was routed before this moment, in ms, since the view was declared then (unset: it has everything).
-    `built`: which of them wrote it last ("": it was folded from its topic), so that no worker takes a rebuilt partition for the one it knew.
+    `definition`: fingerprint of the view's definition; `partitions`: partition count of the view topic; it decides where an entity lives.
+    `proof`: CRC-32 of key and value of the record before `next`; it shows when a topic was truncated or created again.
+    `sources`: last offset seen from each partition of the application's topic; a record not above it was sent twice.
+    Counters of skipped records: `duplicates` by their publisher, `resent` by ingestion, `late` (too late), `poison` (not decodable).
+    `until`: while `next` is below it, the partition is being rebuilt: its values are older than those served before (0: no rebuild).
+    `builder`: the rebuild that writes the partition from the offline store now; no worker touches the partition ("": no rebuild does).
+    `built`: the rebuild that wrote the partition last; so no worker takes it for the partition that it knew ("": folded from its topic).
+    `since`: the log lacks all events routed before this moment, in ms, because the view was declared then (unset: it has everything).
     """
 
     next: Natural
@@ -43,23 +43,23 @@ class Fence(msgspec.Struct, frozen=True):
         return 0 if self.since is msgspec.UNSET else self.since
 
     def encode(self) -> bytes:
-        """The bytes kept in the store; equal fences give equal bytes."""
+        """The bytes for the store. Equal fences give equal bytes."""
         return _ENCODER.encode(msgspec.structs.replace(self, sources=dict(sorted(self.sources.items()))))
 
     @classmethod
     def decode(cls, data: bytes) -> Fence:
-        """Raises msgspec.DecodeError for anything else than `encode` gave."""
+        """The fence of some bytes. Raises msgspec.DecodeError for bytes that are no fence."""
         return _DECODER.decode(data)
 
 
 class FencePosition(msgspec.Struct, frozen=True):
-    """Just the position: what a reader stamps on its answer."""
+    """Only the position, which a reader puts into the stamp of its answer."""
 
     next: Natural
 
 
 class FenceSources(msgspec.Struct, frozen=True):
-    """Just the sources: what of the application's topic is applied."""
+    """Only the sources: the last offset applied from each partition of the application's topic."""
 
     sources: dict[Natural, Natural] = {}
 

@@ -1,9 +1,16 @@
 """Folding one partition of a view topic, record by record, in offset order.
 
-Feature computation, audit, training sets and replay all fold through `PartitionFold`, so what is skipped online is skipped offline.
-The rules depend on the log alone: a record that says since when the view is fed goes into the fence; a record that cannot be decoded is poison and refused; one whose source position is not above the last
-one seen from that source partition was sent twice by ingestion and is skipped; the entity's own state refuses an event that is too late
-and skips a publisher's duplicate. What is refused becomes a dead letter; all of it is counted in the fence.
+Feature computation, audit, training sets and replay all fold through `PartitionFold`, so they all skip the same records. The rules depend
+on the log alone. Each record takes these steps, up to the first that applies:
+
+1. Its key says since when the view is fed (`since_of`), and it has no usable value: the fence keeps that moment.
+2. It cannot be decoded: it is poison, and refused.
+3. Its source position is not above the last position seen from that source partition: ingestion sent it twice, and it is skipped.
+4. Its time lies beyond the horizon of its entity: it is too late, and refused.
+5. Its id is one of the entity's recent ids: it is a publisher's duplicate, and skipped.
+6. It is folded.
+
+Every refused record becomes a dead letter. The fence counts the records of steps 2 to 5.
 """
 
 from __future__ import annotations
@@ -25,10 +32,7 @@ from tidemill.records import DECODE_ERRORS, ViewEvent, absent_fields, since_of, 
 
 
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
-    """A record of a view topic, decoded: `record` is None when it cannot be used.
-
-    `proof` is the CRC-32 of key and value (fences.proof_of).
-    """
+    """A record of a view topic, decoded. `record`: None when it cannot be used; `proof`: CRC-32 of key and value (`checksums.proof_of`)."""
 
     offset: int
     key: bytes
@@ -49,7 +53,7 @@ def _fields(view: FeatureView) -> dict[str, Any]:
 def entry_decoder(view: FeatureView) -> Callable[[int, bytes | None, bytes | None], LogEntry]:
     """A function that decodes (offset, key, value) of a view's topic. Keys are UTF-8.
 
-    It raises AbsentColumns for a record that was written before the view folded what it folds now, and nothing else.
+    The function raises AbsentColumns for a record that was written before the view folded its present columns. It raises nothing else.
     """
     decode = typed_decoder(view).decode
 
@@ -70,7 +74,7 @@ _NEVER_MS = 2**63
 
 
 class RefusedEntry(NamedTuple):
-    """A record that no state will ever hold. `newest_ms`: the entity's newest event, for one that is too late."""
+    """A record that is never folded. `newest_ms`: time of the entity's newest event, for a record that is too late."""
 
     reason: Literal["late", "poison"]
     entry: LogEntry
@@ -79,8 +83,9 @@ class RefusedEntry(NamedTuple):
 
 @dataclass
 class Progress:
-    """What one call of `advance` did: entities changed, events folded, and the oldest of their publishing times in ms; the records
-    refused, in order; and for each late event, corrected or refused, how far it lay behind its entity's newest."""
+    """What one call of `advance` did. `touched`: the changed entities; `folded`: how many events it folded; `oldest_known_ms`: the oldest
+    of their publishing times. `refused`: the refused records, in order. `late_by_ms`: for each late event, folded or refused, how many ms
+    it lay before its entity's newest event."""
 
     touched: set[bytes] = field(default_factory=set)
     folded: int = 0
@@ -90,8 +95,8 @@ class Progress:
 
 
 class PartitionFold:
-    """The fold of one partition from a fence on. `find` gives the state of an entity that is met for the first time in a call of `advance`
-    and not among its states (None: it is a new one)."""
+    """The fold of one partition, from a fence on. `find(entity)` gives the state of an entity that is not among the states passed to
+    `advance` (None: the entity is new)."""
 
     def __init__(self, kernel: ViewKernel, fence: Fence, find: Callable[[bytes], EntityState | None] = lambda _key: None) -> None:
         self.kernel = kernel
@@ -105,12 +110,12 @@ class PartitionFold:
 
     @classmethod
     def start(cls, kernel: ViewKernel) -> PartitionFold:
-        """A fold of a partition from its very beginning."""
+        """A fold of a partition from offset 0."""
         return cls(kernel, empty_fence(kernel))
 
     @property
     def fence(self) -> Fence:
-        """The fence after everything folded so far."""
+        """The fence after all entries so far."""
         duplicates, resent, late, poison = self._counts
         return msgspec.structs.replace(
             self._fence,
@@ -126,7 +131,7 @@ class PartitionFold:
         )
 
     def advance(self, entries: Sequence[LogEntry], states: dict[bytes, EntityState]) -> Progress:
-        """Folds entries that start at the fence, in order, into `states` by entity, to which it adds those that are missing."""
+        """Folds entries into `states`, by entity, and adds the missing states. The entries start at the fence, in order of offset."""
         progress, folded, oldest_known_ms = Progress(), 0, _NEVER_MS
         apply, find, new_state, sources, counts = self.kernel.apply, self._find, self.kernel.new_state, self._sources, self._counts
         touch, in_order = progress.touched.add, Applied.FOLDED
@@ -161,11 +166,11 @@ class PartitionFold:
         return progress
 
     def _late(self, outcome: Applied, entry: LogEntry, newest_ms: int, progress: Progress) -> bool:
-        """Notes an event that came late or a second time; whether it was folded nevertheless."""
+        """Notes an event that is late or a duplicate. Returns whether it was folded."""
         if outcome is Applied.DUPLICATE:
             self._counts[0] += 1
             return False
-        assert entry.record is not None  # one without is refused before it comes here
+        assert entry.record is not None  # `advance` refuses an entry without a record
         progress.late_by_ms.append(newest_ms - entry.record.time)
         if outcome is Applied.LATE:
             self._counts[2] += 1
@@ -174,7 +179,7 @@ class PartitionFold:
 
 
 def empty_fence(kernel: ViewKernel, until: int = 0) -> Fence:
-    """The fence of a partition of which nothing has been applied. `until`: the position from which its values may be served."""
+    """The fence of a partition before its first record. `until`: the offset from which its values may be served."""
     return Fence(0, kernel.definition, kernel.view.partitions, until=until)
 
 

@@ -6,12 +6,12 @@ import zlib
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Where a key lives: CRC-32 modulo the number of partitions."""
+    """The partition where a key lives: its CRC-32 modulo the number of partitions."""
     return zlib.crc32(key) % partitions
 
 
 def entity_key(value: object) -> bytes:
-    """An entity's key: text as it is, whole numbers in decimal. Raises TypeError for anything else."""
+    """An entity's key in bytes: text as UTF-8, a whole number in decimal. Raises TypeError for anything else."""
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, int) and not isinstance(value, bool):

@@ -1,13 +1,30 @@
-"""An entity's state, and how it is packed into the one value that the online store keeps of it.
+"""An entity's state, and the one value in which the online store keeps it.
 
-    head: CRC-32, newest event time, format, number of recent ids; if events may wait, the time of the newest one whose tile is out of reach;
-          for each tile length the rows in use, for each the rows in all, for each the slots of the open tile, that of the newest event;
-          then the recent ids
-    rows: for each tile length the closed tiles in order of time, each with the lower half of its index; then rows not yet in use
+A view has tiles of n lengths. The open tile of each length is the tile of the newest event; it stands in the head. The tiles before it are
+closed; they stand in the rows. All numbers are little-endian, without padding:
 
-An event changes the open tiles, hence the head; a tile that closes becomes the next free row. So a long value is changed in place, in two
-or three short pieces. Only when no row is free is the value laid out anew: tiles that no window reaches are dropped, and a sixth of
-what is left is added as free rows. When that happens depends on the entity's events alone, so equal histories give equal bytes.
+    bytes                                                                                   place in `EntityState.head`
+    head   4                 CRC-32 of all rows and then of the rest of the head            -
+           8                 time of the newest event, ms                                   NEWEST
+           1                 FORMAT                                                         1
+           1                 number of recent ids                                           IDS
+           8                 only if events may wait: `Packing.passed`, ms                  PASSED
+           n x 2             for each length: rows in use                                   _Length.count
+           n x 2             for each length: rows in all                                   _Length.capacity
+           n x (width x 8)   for each length: the numbers of its open tile                  _Length.first to .end
+           ids x 8           the recent ids, oldest first                                   - (`EntityState.ids`)
+    rows, for each length:
+           4 + width x 8     a closed tile: the lower 32 bits of its index, its numbers     - (`EntityState.rows`)
+           ...               the other closed tiles, in order of time; then free rows
+
+The CRC-32 begins with the rows, so a change of the head alone does not read them again (`rows_crc`).
+
+How a value changes:
+
+1. An event changes the open tiles, so it changes the head.
+2. A tile that closes becomes the next free row. So a long value is changed in place, in two or three short pieces (`Patch`).
+3. When no row is free, the value is written whole, in a new layout: tiles that no window reaches are dropped, and a sixth of the rest is
+   added as free rows. When this happens depends on the entity's events alone, so equal histories give equal bytes.
 """
 
 from __future__ import annotations
@@ -27,21 +44,21 @@ from tidemill.kernel.tiles import Held, Matrix
 
 FORMAT = 3
 NEVER = -(2**62)
-PATCH_BYTES = 1024  # a shorter value is written whole: that costs the store less than looking at its length and changing pieces
-NEWEST, IDS, PASSED = 0, 2, 3  # places in a head, the format being at 1; the last one is there only if events may wait
+PATCH_BYTES = 1024  # a shorter value is written whole: this costs the store less than comparing its length and changing pieces
+NEWEST, IDS, PASSED = 0, 2, 3  # places in a head; FORMAT is at 1, and PASSED exists only if events may wait
 ID_BYTES = 8
 _CRC_BYTES = 4
 _LOW = 0xFFFF_FFFF
-_NO_ROWS = bytearray()  # never changed: rows that grow become another object
+_NO_ROWS = bytearray()  # shared and never changed: rows that grow become a new object
 
 
 class EntityState:
-    """The tiles of one entity. `head`: the numbers of its value's head but the checksum, hence the slots of the open tiles; `ids`: the
-    recent ones, oldest first, each of ID_BYTES; `rows`: the closed tiles of each length, packed.
+    """The tiles of one entity. `head`: all numbers of the value's head except its checksum, so also the open tiles; `ids`: the recent ids,
+    oldest first, ID_BYTES each; `rows`: the closed tiles of each length, packed.
 
-    `changed`: rows changed since the value was last written, by length and place (None: the whole value has to be written);
-    `length`: how long the written value is. `rows_crc`: of all rows (None: not known).
-    `sides`: the side values of the closed tiles of each length, where a view has some.
+    `changed`: the rows that changed since the value was last written, as (length, place) (None: the whole value must be written);
+    `length`: the length of the written value in bytes. `rows_crc`: the CRC-32 of all rows (None: not known).
+    `sides`: the side values of the closed tiles of each length; set only where a view has side values (side.py).
     """
 
     __slots__ = ("changed", "head", "ids", "length", "rows", "rows_crc", "sides")
@@ -67,15 +84,15 @@ class EntityState:
 
 
 class Patch(NamedTuple):
-    """A change of a stored value that is `length` bytes long: the bytes from each offset on."""
+    """A change of a stored value of `length` bytes. `pieces`: (offset, bytes to write there)."""
 
     length: int
     pieces: list[tuple[int, bytes]]
 
 
 class TileRows(NamedTuple):
-    """The tiles of one length as they are read: index and slots of the open tile, and for each closed one, in order of time, its slots
-    and how many tiles it lies before the open one (`ages`: newest first); and the side values of each, where a view has some."""
+    """The tiles of one length, for reading. `newest`, `slots`: index and numbers of the open tile; `closed`: those of the closed tiles, in
+    order of time; `ages`: how many tiles each lies before the open tile, newest first; `open_sides`, `closed_sides`: the side values."""
 
     newest: int
     slots: Sequence[float]
@@ -111,8 +128,8 @@ class TileRows(NamedTuple):
 
 
 class _Length:
-    """Tiles of one length: `kept` of them are in reach of a window. In a head the slots of the open one stand from `first` to `end`, at
-    `count` how many rows are in use, and at `capacity` how many there are in all."""
+    """Tiles of one length; windows reach back to the `kept`th tile before the open one. The rest are places in a head: the numbers of the
+    open tile stand from `first` to `end`, the number of rows in use at `count`, the number of all rows at `capacity`."""
 
     def __init__(self, grid: Grid, width: int, kept: int, first: int, count: int, capacity: int) -> None:
         self.index, self.kept, self.first, self.end = grid.index, kept, first, first + width
@@ -122,21 +139,21 @@ class _Length:
         self.dtype = np.dtype([("low", "<u4"), ("slots", "<f8", (width,))])
 
     def tiles(self, head: Sequence[Any], rows: npt.NDArray[Any]) -> TileRows:
-        """The tiles of an entity: the open one in its head, and the closed ones."""
+        """The tiles of an entity: the open tile from its head, the closed tiles from its rows."""
         index = self.index(head[NEWEST])
         return TileRows(index, head[self.first : self.end], rows["slots"], _ages(rows, index))
 
 
 class Packing:
-    """Packs the states of one view. `lengths`: of each length of tiles the grid, how many numbers a tile has, and tiles kept.
-    `waits`: whether events may wait for their time. `side_values`: how many places at the end of a head are for side values, which are
-    none of the value (side.py)."""
+    """Packs the states of one view. `lengths`: for each length of tiles, its grid, the numbers of a tile, and how many tiles are kept.
+    `waits`: whether events may wait for their time. `side_values`: how many places at the end of a head hold side values; `_head` packs
+    them as "0s", so they add nothing to the value (side.py)."""
 
     def __init__(self, view: str, lengths: Sequence[tuple[Grid, int, int]], waits: bool = False, side_values: int = 0) -> None:
         self._view = view
         self._waits = waits
         n = len(lengths)
-        self._count = PASSED + waits  # where rows in use, rows in all, and slots stand in a head
+        self._count = PASSED + waits  # in a head, the first place of the rows in use; `_capacity`: of all rows; `_slots`: of the numbers
         self._capacity = self._count + n
         first = self._slots = self._capacity + n
         self._lengths: list[_Length] = []
@@ -149,7 +166,7 @@ class Packing:
         self._new = [NEVER, FORMAT, 0, *[NEVER] * waits, *[0] * 2 * n, *[0.0] * (first - self._slots), *[b""] * side_values]
 
     def new(self) -> EntityState:
-        """The state of an entity that has seen nothing."""
+        """The state of an entity without events."""
         return self._state([*self._new], b"", 0)
 
     def _state(self, head: list[Any], ids: bytes, length: int) -> EntityState:
@@ -160,20 +177,35 @@ class Packing:
         return state
 
     def first(self, r: int) -> int:
-        """Where in a head the slots of the open tile of a length begin."""
+        """The place in a head where the numbers of the open tile of a length begin."""
         return self._lengths[r].first
 
     def first_side(self, r: int) -> int:
-        """Where in a head the side values of the open tile of a length would begin."""
+        """The place in a head where the side values of the open tile of a length would begin."""
         return len(self._new)
 
+    def in_use(self, head: Sequence[Any], r: int) -> int:
+        """How many closed tiles of a length a head counts."""
+        return int(head[self._count + r])
+
+    def passed(self, head: Sequence[Any]) -> int:
+        """Time of the newest event whose tile of the first length is out of reach. NEVER if there is none, or if events do not wait."""
+        return int(head[PASSED]) if self._waits else NEVER
+
+    def note_passed(self, state: EntityState, time_ms: int) -> None:
+        """Raises `passed` to the time of an event whose tile is out of reach. Only for views whose events may wait."""
+        state.head[PASSED] = max(state.head[PASSED], time_ms)
+
     def open(self, state: EntityState, r: int, closed: int, index: int, slots: list[float]) -> None:
-        """Closes the open tile of a length, `closed`, and opens a newer one, with these slots; the time of its event is still to be noted."""
+        """Closes the open tile of a length, whose index is `closed`, and opens the tile `index` with these numbers.
+
+        The caller sets the time of the newest event afterwards.
+        """
         length, head = self._lengths[r], state.head
         first, end, count = length.first, length.end, length.count
         closed_slots, head[first:end] = head[first:end], slots
         n = head[count]
-        if closed < index - length.kept:  # and so is every tile before it
+        if closed < index - length.kept:  # no window reaches it, nor any tile before it
             if n:
                 state.rows[r], head[count], head[length.capacity] = _NO_ROWS, 0, 0
                 state.changed = state.rows_crc = None
@@ -186,7 +218,7 @@ class Packing:
             state.changed.append((r, n))
 
     def row(self, state: EntityState, r: int, index: int) -> tuple[int, list[Held] | None]:
-        """Where the closed tile `index` stands or would stand, and its slots."""
+        """The row where the closed tile `index` stands, or belongs, and its numbers (None: there is no such tile)."""
         length, newest = self._lengths[r], self._lengths[r].index(state.newest)
         ages, age = self._ages(state, r, newest), newest - index
         j, n = int(ages.searchsorted(age)), len(ages)
@@ -217,7 +249,10 @@ class Packing:
         return _ages(np.frombuffer(state.rows[r], self._lengths[r].dtype, state.head[self._lengths[r].count]), index)
 
     def _make_room(self, state: EntityState, r: int, index: int) -> int:
-        """Drops the closed tiles of a length that no window reaches from `index` on and adds free rows; returns how many are in use."""
+        """Drops the closed tiles of a length that no window reaches once the tile `index` is open, and adds free rows.
+
+        Returns how many rows are in use.
+        """
         length, head, rows = self._lengths[r], state.head, state.rows[r]
         n: int = head[length.count]
         if n and (index - int.from_bytes(rows[:4], "little")) & _LOW > length.kept:
@@ -229,11 +264,11 @@ class Packing:
         return n
 
     def encode(self, state: EntityState) -> bytes:
-        """The value, whole."""
+        """The whole value."""
         return b"".join((self._encode_head(state), *state.rows))
 
     def write(self, state: EntityState) -> bytes | Patch:
-        """What has to be written for the stored value to become `encode(state)`; it then counts as written."""
+        """The whole value or the patch that turns the stored value into `encode(state)`. The state counts as written from then on."""
         head, before, changed = self._encode_head(state), state.length, state.changed
         length = state.length = len(head) + sum(map(len, state.rows)) if any(state.rows) else len(head)
         patched = length >= PATCH_BYTES
@@ -264,11 +299,11 @@ class Packing:
         return zlib.crc32(body, state.rows_crc).to_bytes(_CRC_BYTES, "little") + body
 
     def decode(self, value: bytes) -> EntityState:
-        """The state of a stored value. Raises CorruptState when its checksum or length does not fit."""
+        """The state of a stored value. Raises CorruptState when its checksum, length or format is wrong."""
         return self._take_apart(value, *self._open(value))
 
     def reopen(self, value: bytes) -> EntityState:
-        """The state of a value that `encode` or `write` gave and that nobody else could touch: `decode` without looking for damage."""
+        """`decode` without checks, for a value that `encode` or `write` returned and that never left this process."""
         head = self._head.unpack_from(value, _CRC_BYTES)
         return self._take_apart(value, head, self._rows_start(head))
 
@@ -283,12 +318,8 @@ class Packing:
             state.changed = []
         return state
 
-    def passed(self, head: Sequence[Any]) -> int:
-        """Time of the newest event whose tile of the first length is out of reach, kept where events may wait; NEVER where there is none."""
-        return int(head[PASSED]) if self._waits else NEVER
-
     def _open(self, value: bytes) -> tuple[tuple[Any, ...], int]:
-        """The numbers of the head, and where the rows begin."""
+        """The numbers of the head, and the offset where the rows begin. Raises CorruptState."""
         try:
             head = self._head.unpack_from(value, _CRC_BYTES)
         except struct.error:
@@ -304,14 +335,14 @@ class Packing:
         return _CRC_BYTES + self._head.size + ID_BYTES * int(head[IDS])
 
     def _rows_end(self, head: tuple[Any, ...], start: int) -> int:
-        """Where the rows end; -1 when more are said to be in use than there are."""
-        if not any(head[self._count : self._slots]):  # most entities of most views have none
+        """The offset where the rows end; -1 when a head counts more rows in use than rows in all."""
+        if not any(head[self._count : self._slots]):  # most entities of most views have no rows
             return start
         counts, capacities = head[self._count : self._capacity], head[self._capacity : self._slots]
         return -1 if any(map(gt, counts, capacities)) else start + sum(map(mul, self._sizes, capacities))
 
     def read(self, value: bytes) -> tuple[int, int, list[TileRows]]:
-        """Newest event time, `passed`, and tiles of a stored value, by length. Raises CorruptState."""
+        """Of a stored value: the time of the newest event, `passed`, and the tiles of each length. Raises CorruptState."""
         head, start = self._open(value)
         tiles = []
         for length in self._lengths:
@@ -321,7 +352,7 @@ class Packing:
         return head[NEWEST], self.passed(head), tiles
 
     def view(self, state: EntityState) -> Iterator[TileRows]:
-        """The tiles of a state, by length."""
+        """The tiles of a state, for each length."""
         for r, length in enumerate(self._lengths):
             yield length.tiles(state.head, np.frombuffer(state.rows[r], length.dtype, state.head[length.count]))
 

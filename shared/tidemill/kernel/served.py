@@ -1,4 +1,4 @@
-"""What a reading is worth at a request: the value of each feature and its truthful status. Serving, inference and training share it."""
+"""From a reading to an answer: the value and the status of each feature at a request. Serving, inference and training share it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from tidemill.records import Status
 
 
 class Served(NamedTuple):
-    """The features of one view for one entity: values (NaN: none), a status for each, and the newest event's time in ms (None: no entity).
-
-    `lists`: by place, the values of features that are lists and PRESENT; among `values` they are NaN.
+    """The features of one view for one entity. `values`: NaN where there is no value; `statuses`: one for each; `newest_ms`: time of the
+    newest event (None: no such entity). `lists`: by place, the values of PRESENT features that are lists; `values` has NaN for them.
     """
 
     values: list[float]
@@ -23,12 +22,12 @@ class Served(NamedTuple):
     lists: Mapping[int, list[float]] = NO_LISTS
 
     def value(self, i: int) -> float | list[float]:
-        """The value of the feature at a place, be it a number or a list."""
+        """The value of the feature at a place: a number or a list."""
         return self.lists[i] if i in self.lists else self.values[i]
 
 
 def withheld(view: FeatureView) -> Served:
-    """What is served of a view while its partition is being rebuilt: nothing."""
+    """The answer of a view whose partition is being rebuilt: no values."""
     return Served(_none(view), ["INVALID"] * len(view.served), None)
 
 
@@ -45,7 +44,7 @@ def serve(view: FeatureView, reading: Reading | None, time_ms: int) -> Served:
             statuses.append("INVALID")
         else:
             statuses.append("PRESENT")
-            if not math.isfinite(values[i]) and not reading.lists.get(i):  # none, or beyond what a double holds
+            if not math.isfinite(values[i]) and not reading.lists.get(i):  # no value, or one beyond the range of a double
                 values[i], statuses[i] = math.nan, "NULL_VALUE"
     present = {i: value for i, value in reading.lists.items() if statuses[i] == "PRESENT"}
     return Served(values, statuses, reading.newest_ms, present)

@@ -1,7 +1,7 @@
 """Tiles: the partial aggregate of one entity over one short stretch of event time.
 
-A tile is a list: the float64 numbers of its slots, then the side values. What becomes of them stands in the kinds (declarations/slots.py);
-here they get their places, and the fold of a whole tile, or of several, is compiled.
+A tile is a list: the float64 numbers of its slots, then the side values. The kinds of slots (declarations/slots.py) say how an event
+changes them and how tiles are merged. This module gives each slot its place, and compiles the fold of one tile, or of several.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Fold = Callable[[list[Any], int, object], None]
 
 
 class Open(NamedTuple):
-    """Where a tile lies in a list that holds several: its numbers from `first` on, its side values from `first_side` on."""
+    """The place of a tile in a list of several: its numbers start at `first`, its side values at `first_side`."""
 
     layout: TileLayout
     first: int
@@ -30,10 +30,10 @@ class Open(NamedTuple):
 
 
 class TileLayout:
-    """The slots of a view's tiles and their places: those of numbers first, `width` in all, then `sides`, those of side values.
+    """The slots of a view's tiles and their places: first `slots`, whose numbers take `width` places, then `sides`, the side values.
 
-    `fold` folds one event into a tile. `columns` are the parsed columns by their text; a column that is never null shares what does not look
-    at its value with all events.
+    `fold` folds one event into a tile. `columns`: the parsed columns, by their text. A kind that does not look at values, such as a count,
+    needs one slot for all columns that are never null (`_shared`).
     """
 
     def __init__(self, slots: Sequence[Slot], columns: dict[str, Column], nullable: set[str]) -> None:
@@ -58,7 +58,7 @@ class TileLayout:
         self.fold = compile_fold([Open(self, 0, self.width)], columns)
 
     def _needed(self, slots: Sequence[Slot]) -> set[Slot]:
-        """The slots asked for and those that they need, each once."""
+        """These slots and the slots that they need, each once."""
         found, new = set[Slot](), {self._shared(slot) for slot in slots}
         while new:
             found |= new
@@ -76,7 +76,7 @@ class TileLayout:
             self._side_kinds.append(kind)
 
     def _name_numbers(self) -> list[str]:
-        """For each number of a tile, and each side value, what a person calls it."""
+        """A readable name for each number and each side value of a tile."""
         names = []
         for slot in self.slots + self.sides:
             name, many = f"{slot.kind.name}({slot.column or ''})", len(self.places(slot))
@@ -91,12 +91,12 @@ class TileLayout:
         return Slot(slot.kind, None) if not slot.kind.sees_value and slot.column in self._always else slot
 
     def _around(self, slot: Slot) -> Mapping[str, int]:
-        """The places that a slot's source and merge refer to."""
+        """The places that the source and the merge of a slot refer to, by name."""
         places = {kind.word: self.places(Slot(kind, slot.column))[0] for kind in slot.kind.needs}
         return places | {"i": self.places(slot)[0]}
 
     def merge(self, tiles: Matrix) -> list[float]:
-        """Merges the numbers of tiles in order of time. `tiles`: float64 of shape (tiles, width); none give the empty tile."""
+        """Merges the numbers of tiles in order of time. `tiles`: float64 of shape (tiles, width); no tiles give the empty tile."""
         if len(tiles) <= 1:
             return tiles[0].tolist() if len(tiles) else list(self.empty)
         merged: list[float] = np.add.reduce(tiles, axis=0).tolist()
@@ -116,7 +116,7 @@ class TileLayout:
         return dict(zip(self.names, [*(number for number in tile[: self.width] if not isinstance(number, bytes)), *sides], strict=True))
 
     def lines(self, column: str | None, at: Open, scope: dict[str, object]) -> list[str]:
-        """What one event does to the slots of a column in a tile that lies there, as Python source. What it calls is added to `scope`."""
+        """Python source of what one event does to the slots of a column in a tile. Adds to `scope` the functions that it calls."""
         lines = []
         for kind, slot in self._kinds:
             if slot.column == column:
@@ -130,7 +130,7 @@ class TileLayout:
 
 
 def compile_fold(tiles: Sequence[Open], columns: dict[str, Column]) -> Fold:
-    """The fold of one event into several tiles that lie in one list."""
+    """Compiles the fold of one event into several tiles of one list."""
     lines = ["def fold(s, t, v):"]
     scope: dict[str, Any] = {"float": float}
     for text in sorted({slot.column for at in tiles for slot in at.layout.slots + at.layout.sides}, key=lambda text: text or ""):

@@ -16,7 +16,7 @@ from tidemill.declarations import Feature, FeatureView
 from tidemill.declarations.aggregations import Value
 from tidemill.declarations.slots import NewestTime, Slot
 from tidemill.declarations.windows import EACH_MS, Grid, Window, horizon_ms
-from tidemill.kernel.packed import FORMAT, ID_BYTES, NEVER, NEWEST, PASSED, EntityState, Packing, TileRows
+from tidemill.kernel.packed import FORMAT, ID_BYTES, NEVER, NEWEST, EntityState, Packing, TileRows
 from tidemill.kernel.side import SidePacking
 from tidemill.kernel.tiles import Held, Open, TileLayout, compile_fold
 
@@ -25,21 +25,21 @@ class Applied(IntEnum):
     """What became of an event."""
 
     FOLDED = 0
-    CORRECTED = 1  # folded too, but older than the entity's newest event
+    CORRECTED = 1  # folded, although older than the entity's newest event
     DUPLICATE = 2
     LATE = 3  # beyond the horizon: not folded
 
 
-_FOLDED, _CORRECTED = Applied.FOLDED, Applied.CORRECTED  # looking them up in the enum costs as much as folding a slot
+_FOLDED, _CORRECTED = Applied.FOLDED, Applied.CORRECTED  # to look one up in the enum costs as much as to fold a slot
 NO_LISTS: Mapping[int, list[float]] = MappingProxyType({})
 _ANY_TIME = Slot(NewestTime(), None)
 
 
 class Reading(NamedTuple):
-    """Features of one entity at one time: values in the order of the view (NaN: none), the newest event's time in ms (None: all of its
-    events still wait for their time), and whether each value is complete (False: tiles it needs were dropped, since the time asked for
-    lies too far back, or hold less than they should, since the view was fed later). `lists`: by place, the values of features that are
-    lists; among `values` they are NaN."""
+    """Features of one entity at one time. `values`: in the order of the view, NaN where there is no value; `newest_ms`: time of the newest
+    event (None: all events of the entity still wait for their time); `lists`: by place, the values of features that are lists, which are
+    NaN in `values`. `complete`: for each feature, False if the state no longer has all tiles of its window, because the time asked for
+    lies too far back, or if the view was not yet fed when the window began."""
 
     values: list[float]
     newest_ms: int | None
@@ -47,13 +47,13 @@ class Reading(NamedTuple):
     lists: Mapping[int, list[float]] = NO_LISTS
 
     def value(self, i: int) -> Value:
-        """The value of the feature at a place, be it a number or a list."""
+        """The value of the feature at a place: a number or a list."""
         return self.lists[i] if i in self.lists else self.values[i]
 
 
 class _Read(NamedTuple):
-    """How a feature is read from a merged tile: its place among the view's features, the function, the places of its slots, and whether those
-    hold times that are handed over as ages."""
+    """How a feature is read from a merged tile. `feature`: its place among the view's features; `places`: the places of its slots, whose
+    values `read` takes; `as_ages`: the slots hold times, and `read` takes their ages in ms instead."""
 
     feature: int
     read: Callable[..., Any]
@@ -62,8 +62,8 @@ class _Read(NamedTuple):
 
 
 class _Merged(NamedTuple):
-    """One window and the features read from it: `numbers` from the tile's numbers alone, `others` also from its side values, or lists.
-    `resolution`: where its tiles stand among those of other lengths."""
+    """One window and the features that are read from it. `others`: features that are lists or need side values; `numbers`: all others.
+    `resolution`: which length of tiles the window has."""
 
     resolution: int
     window: Window
@@ -72,9 +72,9 @@ class _Merged(NamedTuple):
 
 
 class _Resolution:
-    """The tiles of one grid: their layout and how many are kept before the newest.
+    """The tiles of one grid: their layout, and how many are kept before the newest tile.
 
-    The newest tile may lie `ahead_ms` in the future, and what the present reads must be kept nevertheless.
+    The newest tile may lie `ahead_ms` in the future, and the tiles that the present reads must still be kept. So that many more are kept.
     """
 
     def __init__(self, grid: Grid, features: Sequence[Feature], view: FeatureView, extra: Sequence[Slot]) -> None:
@@ -86,7 +86,7 @@ class _Resolution:
 
 
 class ViewKernel:
-    """Everything about a view that the fold and the read need, made once."""
+    """All that the fold and the read need to know of a view, computed once."""
 
     def __init__(self, view: FeatureView) -> None:
         self.view = view
@@ -115,11 +115,11 @@ class ViewKernel:
         self.definition = self._fingerprint()
 
     def new_state(self) -> EntityState:
-        """The state of an entity that has seen nothing."""
+        """The state of an entity without events."""
         return self.packing.new()
 
     def _share(self, grid: Grid) -> None:
-        """Events in one tile of `grid`, whose origin is 0, share the tiles of every length, so that they are folded into all of them at once."""
+        """Remembers a grid with origin 0. Events in one tile of it share the tiles of every length, so one function folds into all."""
         self._shared_ms = grid.tile_ms
 
     def _plan_reads(self, features: Sequence[Feature]) -> list[_Merged]:
@@ -136,9 +136,9 @@ class ViewKernel:
 
     @property
     def definition_text(self) -> str:
-        """What `definition` is the fingerprint of: all that stored tiles depend on, which is source, entity, tiles and their slots, what is kept.
+        """The text whose fingerprint is `definition`. It has all that stored tiles depend on: source, entity, tiles, slots, what is kept.
 
-        It is stored beside every partition and every model, so its form is fixed, whatever the classes it speaks of are called here.
+        Every partition and every model has the fingerprint, so the form of this text is fixed: a renamed class must not change it.
         """
         view = self.view
         tiles = ", ".join(
@@ -147,7 +147,7 @@ class ViewKernel:
         return f"[{view.source.name!r}, {view.key.field!r}, [{tiles}], {view.dedupe}, {view.ahead_ms}, {FORMAT}]"
 
     def _fingerprint(self) -> str:
-        """Changes when stored tiles would mean something else."""
+        """A fingerprint that changes when stored tiles would get another meaning."""
         return hashlib.sha256(self.definition_text.encode()).hexdigest()[:16]
 
     def apply(self, state: EntityState, time_ms: int, event_id: str | None, values: object) -> Applied:
@@ -163,7 +163,7 @@ class ViewKernel:
                 return Applied.DUPLICATE
             state.ids = (ids if len(ids) < ids_bytes else ids[ID_BYTES:]) + digest
         shared_ms = self._shared_ms
-        if time_ms // shared_ms == newest // shared_ms:  # every open tile is that of this event
+        if time_ms // shared_ms == newest // shared_ms:  # the event belongs to the open tile of every length
             self._fold_open(head, time_ms, values)
         else:
             self._fold_tiles(state, newest, time_ms, values)
@@ -173,7 +173,10 @@ class ViewKernel:
         return _FOLDED
 
     def _fold_tiles(self, state: EntityState, newest: int, time_ms: int, values: object) -> None:
-        """Folds an event whose tiles are not all open, those of the event at `newest`: newer ones are opened, older ones corrected."""
+        """Folds an event of which some tiles are not open. `newest`: time of the newest event, whose tiles are open.
+
+        For each length: a newer tile is opened, an older tile is corrected.
+        """
         for r, tile_ms, origin_ms, empty, fold in self._folds:
             index, last = (time_ms - origin_ms) // tile_ms, (newest - origin_ms) // tile_ms
             if index < last:
@@ -186,11 +189,11 @@ class ViewKernel:
             fold(state.head, time_ms, values)
 
     def _fold_late(self, state: EntityState, r: int, last: int, index: int, time_ms: int, values: object) -> None:
-        """Corrects a tile older than the open one, `last`; a tile that no window reads from here on is left out."""
+        """Corrects the tile `index`, which is older than the open tile `last`. A tile that no window reads from now on is left out."""
         resolution = self.resolutions[r]
         if index < last - resolution.kept_tiles:
             if self._waits and not r:
-                state.head[PASSED] = max(state.head[PASSED], time_ms)
+                self.packing.note_passed(state, time_ms)
             return
         place, found = self.packing.row(state, r, index)
         tile: list[Held] = list(resolution.layout.blank) if found is None else found
@@ -201,31 +204,32 @@ class ViewKernel:
             self.packing.replace(state, r, place, index, tile)
 
     def _let_pass(self, state: EntityState, index: int) -> None:
-        """Notes the newest event among the tiles that get out of reach when the tile `index` opens."""
-        begun = self._newest_until(next(self.packing.view(state)), index - self.resolutions[0].kept_tiles - 1)
-        state.head[PASSED] = max(state.head[PASSED], begun)
+        """Notes the newest event of the tiles that windows no longer reach once the tile `index` is open."""
+        tiles = next(self.packing.view(state))
+        self.packing.note_passed(state, self._newest_until(tiles, index - self.resolutions[0].kept_tiles - 1))
 
     def _newest_until(self, tiles: TileRows, index: int) -> int:
-        """Time of the newest event in the finest tiles up to `index`."""
+        """Time of the newest event in the finest tiles up to `index`, in ms; NEVER if there is none."""
         begun = tiles.select(NEVER, index)
         return int(begun[-1, self.resolutions[0].layout.places(_ANY_TIME)[0]]) if len(begun) else NEVER
 
     def read(self, value: bytes, time_ms: int, since_ms: int = 0) -> Reading:
-        """The view's features from a stored value, as of `time_ms`: windows are merged here, and empty as time passes.
-
-        `since_ms`: since when the view is fed (see `Fence.since`); a window is complete once all its tiles began after that, a whole life never.
+        """The view's features from a stored value, as of `time_ms`. Windows are merged here, so they empty as time passes.
 
         A window w with tile r covers the tiles floor((t - w) / r) to floor(t / r). Raises CorruptState.
+
+        `since_ms`: since when the view is fed (see `Fence.since`). A window is complete once all its tiles begin at that moment or after
+        it; a whole life never is.
         """
         return self._merge(*self.packing.read(value), time_ms, since_ms)
 
     def read_state(self, state: EntityState, time_ms: int, since_ms: int = 0) -> Reading:
-        """`read(encode(state), time_ms)`, without the checksum and the copy of everything: training reads every state many times."""
+        """`read(encode(state), time_ms)` without checksum and copy: training reads every state many times."""
         return self._merge(state.newest, self.packing.passed(state.head), list(self.packing.view(state)), time_ms, since_ms)
 
     def _merge(self, newest: int, passed: int, tiles: Sequence[TileRows], time_ms: int, since_ms: int) -> Reading:
         values, complete, lists = [math.nan] * len(self.view.served), [True] * len(self.view.served), dict[int, list[float]]()
-        least_age_ms = 0.0 if self._waits else -math.inf  # an event whose tile has begun but whose own time has not
+        least_age_ms = 0.0 if self._waits else -math.inf  # a window sees a waiting event when its tile begins, so before its own time
         for r, window, reads, others in self._plan:
             resolution, rows = self.resolutions[r], tiles[r]
             first, last, whole = window.at(time_ms, newest, rows.newest - resolution.kept_tiles)
@@ -250,25 +254,25 @@ class ViewKernel:
         return Reading(values, seen, complete, lists)
 
     def _newest_by(self, time_ms: int, passed: int, tiles: TileRows) -> int | None:
-        """Time of the newest event that a reading sees: of those in the finest tiles up to its time, else of those out of reach."""
+        """Time of the newest event that a reading at `time_ms` sees: from the finest tiles up to then, or else from those out of reach."""
         newest = max(passed, self._newest_until(tiles, self.resolutions[0].grid.index(time_ms)))
         return min(newest, time_ms) if newest != NEVER else None
 
 
 def _shared_grid(grids: Sequence[Grid]) -> Grid:
-    """A grid with origin 0 whose tiles each lie within one tile of every grid."""
+    """A grid with origin 0, each tile of which lies within one tile of every grid."""
     finest = min(grids, key=lambda grid: grid.tile_ms)
     return finest if not finest.origin_ms and all(finest.divides(grid) for grid in grids) else EACH_MS
 
 
 def _slots_text(slots: Sequence[Slot]) -> str:
-    """Slots as they stand in the text of a definition; a single one has a comma after it."""
+    """The slots in the form of a definition's text: that of a Python tuple, so a comma follows a single slot."""
     texts = [f"Slot(kind={slot.kind.name!r}, column={slot.column!r})" for slot in slots]
     return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
 
 
 def _holds(ids: bytes, digest: bytes) -> bool:
-    """Whether one of the ids is this one; what is found across two ids does not count."""
+    """Whether this id is among the ids. A match that spans two ids does not count."""
     place = ids.find(digest)
     while place > 0 and place % ID_BYTES:
         place = ids.find(digest, place + 1)

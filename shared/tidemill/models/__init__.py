@@ -1,1 +1,1 @@
-"""Models as they are stored and run: the artifact with its manifest, the order of the inputs, the ONNX engine."""
+"""How models are stored and run: the artifact with its manifest, the order of the inputs, the ONNX engine."""

@@ -1,6 +1,6 @@
 """Model artifacts: a folder `models/<model>/<version>/` of the offline store with `manifest.json` and `model.onnx`.
 
-The manifest is written last and vouched for by its SHA-256 in the deployment; it vouches for the model in turn.
+The manifest is written last. The deployment has the SHA-256 of the manifest, and the manifest has that of the model.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from tidemill.kernel.view import ViewKernel
 from tidemill.stats.histograms import Histogram
 
 Output = Literal["probability", "value"]
-"""What a model gives: a classifier's probability of the true class, or a regressor's value."""
+"""The output of a model: a classifier's probability of the true class, or a regressor's value."""
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FOLDER = re.compile(r"models/[A-Za-z0-9_]+/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class ModelInput(msgspec.Struct, frozen=True):
-    """One column of the model's matrix. `categories`: the values known in training; a value's number is its place here."""
+    """One column of the model's matrix. `categories`: the values seen in training; the number of a value is its place in this list."""
 
     name: str
     kind: Literal["feature", "number", "category"]
@@ -36,7 +36,7 @@ class ModelInput(msgspec.Struct, frozen=True):
 
 
 class Parity(msgspec.Struct, frozen=True):
-    """How far the ONNX model and the scikit-learn pipeline differ, over so many rows, and how far they may."""
+    """The largest difference between the ONNX model and the scikit-learn pipeline, the number of compared rows, and the tolerance."""
 
     max_abs_diff: float
     rows: int
@@ -44,7 +44,7 @@ class Parity(msgspec.Struct, frozen=True):
 
 
 class GoldenRow(msgspec.Struct, frozen=True):
-    """Inputs (None: NaN) and the output that the ONNX model gave for them when it was made."""
+    """The inputs of a row (None: NaN), and the output of the ONNX model for it when the model was made."""
 
     inputs: list[float | None]
     output: float
@@ -53,8 +53,8 @@ class GoldenRow(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a model version that is not in its ONNX file. Times are epoch ms.
 
-    `definitions`: fingerprint of each view the model reads (ViewKernel.definition). `reference`: distribution of each input in training, and
-    of "prediction". `golden`: rows that are run again before the model serves.
+    `definitions`: fingerprint of each view that the model reads (`ViewKernel.definition`). `reference`: distribution of each input in
+    training, and of "prediction". `golden`: rows that are run again before the model serves.
     """
 
     model: str
@@ -75,26 +75,27 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def categories(self) -> dict[str, list[str]]:
-        """The known values of each category, by input name."""
+        """The known values of each category, by the name of its input."""
         return {item.name: item.categories for item in self.inputs if item.kind == "category"}
 
 
 class Artifact(NamedTuple):
-    """A model version as it was saved."""
+    """A stored model version."""
 
     manifest: Manifest
     onnx: bytes
 
 
 def inputs_of(plan: InputPlan, categories: Mapping[str, list[str]]) -> list[ModelInput]:
-    """The manifest's entries for the inputs of a model. `categories`: the known values of each category, by its name."""
+    """The manifest's entries for the inputs of a model. `categories`: the known values of each category, by the name of its input."""
     return [ModelInput(column.name, column.kind, categories.get(column.name, [])) for column in plan]
 
 
 def save_artifact(offline_root: str, manifest: Manifest, onnx: bytes, beside: Mapping[str, bytes] | None = None) -> tuple[str, str]:
     """Writes a model version and returns its folder below the offline store and the SHA-256 of manifest.json.
 
-    `offline_root`: a folder or an object-store URL; `beside`: further files, by name. Raises ArtifactError when the version exists with another content.
+    `offline_root`: a folder or an object-store URL; `beside`: further files, by name. Raises ArtifactError when the version exists with
+    other content.
     """
     if not _VERSION.fullmatch(manifest.version):
         raise ArtifactError(f"{manifest.version!r} is not a usable version", mend="use letters, digits, dots, dashes and underscores")
@@ -108,7 +109,7 @@ def save_artifact(offline_root: str, manifest: Manifest, onnx: bytes, beside: Ma
     store = _store(offline_root)
     found = _read(store, f"{folder}/manifest.json") if _exists(store, f"{folder}/manifest.json") else content
     if found != content:
-        raise ArtifactError(f"{folder} exists with another content", mend="give each version a name of its own")
+        raise ArtifactError(f"{folder} exists with another content", mend="give each version its own name")
     store.create_dir(folder, recursive=True)
     for name, data in {"model.onnx": onnx, **(beside or {})}.items():
         _write(store, f"{folder}/{name}", data)
@@ -117,7 +118,7 @@ def save_artifact(offline_root: str, manifest: Manifest, onnx: bytes, beside: Ma
 
 
 def load_artifact(offline_root: str, artifact: str, sha256: str) -> Artifact:
-    """Reads a model version. Raises ArtifactError when it is missing, damaged or not what the digest promises."""
+    """Reads a model version. Raises ArtifactError when it is missing or damaged, or does not match the digest."""
     if not _FOLDER.fullmatch(artifact):
         raise ArtifactError(f"{artifact!r} is not a folder of a model", mend="deploy what save_artifact returned")
     try:
@@ -141,7 +142,7 @@ def load_artifact(offline_root: str, artifact: str, sha256: str) -> Artifact:
 
 
 def stored_artifact(offline_root: str, model: str, version: str) -> Artifact:
-    """Reads a model version by its name, as a logged prediction gives it. Raises ArtifactError when it is missing or damaged."""
+    """Reads a model version by the names in a logged prediction. Raises ArtifactError when it is missing or damaged."""
     artifact = f"models/{model}/{version}"
     try:
         content = _read(_store(offline_root), f"{artifact}/manifest.json")
@@ -153,14 +154,14 @@ def stored_artifact(offline_root: str, model: str, version: str) -> Artifact:
 
 
 def check_manifest(manifest: Manifest, model: Model, kernels: Mapping[str, ViewKernel]) -> None:
-    """Raises ArtifactError, naming what differs, unless a model version was made for the declarations at hand."""
+    """Raises ArtifactError unless a model version was made for the present declarations. The error names the difference."""
     mend = f"run: tidemill train {model.name}"
     declared = {view.name: kernels[view.name].definition for view in model.views}
     changed = [name for name, definition in declared.items() if manifest.definitions.get(name) != definition]
     if changed:
         raise ArtifactError(f"{model.name} {manifest.version} was trained on another definition of view {', '.join(changed)}", mend=mend)
     if [(item.name, item.kind) for item in manifest.inputs] != [(column.name, column.kind) for column in model.plan]:
-        raise ArtifactError(f"{model.name} {manifest.version} was trained on other inputs than are declared", mend=mend)
+        raise ArtifactError(f"{model.name} {manifest.version} was trained on other inputs than those declared", mend=mend)
 
 
 def _store(root: str) -> fs.FileSystem:
@@ -178,7 +179,7 @@ def _read(store: fs.FileSystem, path: str) -> bytes:
 
 
 def _write(store: fs.FileSystem, path: str, content: bytes) -> None:
-    """Whole or not at all: under another name first, then moved."""
+    """Writes a file whole or not at all: under another name first, then moved."""
     with store.open_output_stream(f"{path}.part") as stream:
         stream.write(pa.py_buffer(content))
     store.move(f"{path}.part", path)

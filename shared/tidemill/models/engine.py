@@ -1,4 +1,4 @@
-"""Running a model row by row: one float32 row in, one number out, so that a row's output never depends on its neighbours."""
+"""Running a model row by row: one float32 row in, one number out. So the output of a row never depends on other rows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _FLOAT32 = np.dtype(np.float32)
 
 
 class Engine:
-    """A model of one matrix and one number, checked and warm. `label` names it in errors; `columns`: how many inputs a row has.
+    """A model that turns one matrix into one number per row, checked and warm. `label`: its name in errors; `columns`: the inputs of a row.
 
-    The runner takes one float32 matrix of shape (rows, columns). For a `probability` it gives a float32 matrix of two columns, the
-    probabilities of false and true; for a `value` one of one column. Raises ArtifactError when it cannot be served.
+    The runner takes one float32 matrix of shape (rows, columns). It returns a float32 matrix: for a `probability` of two columns, the
+    probabilities of false and true; for a `value` of one column. Raises ArtifactError when the model cannot serve.
     """
 
     def __init__(self, label: str, runner: Runner, columns: int, output: Output) -> None:
@@ -39,12 +39,12 @@ class Engine:
         return cls(label, OnnxRunner(label, onnx), columns, output)
 
     def predict(self, vector: Vector) -> float:
-        """The output for one float32 vector: probability of the true class or value; NaN if the model gives none."""
+        """The output for one float32 vector: the probability of the true class, or the value. NaN when the model gives NaN."""
         (output,) = self._runner.run({self.input_name: vector.reshape(1, -1)}, self._outputs)
         return float(output[0, self._column])
 
     def check_golden(self, rows: Sequence[GoldenRow], tolerance: float) -> None:
-        """Raises ArtifactError when a row's output differs by more than the tolerance from what it was when the model was made."""
+        """Raises ArtifactError when the output of a row differs by more than the tolerance from the output when the model was made."""
         for row in rows:
             output = self.predict(vector_of(row.inputs))
             if not abs(output - row.output) <= tolerance:
@@ -72,7 +72,7 @@ class Engine:
         )
 
     def _warm_up(self, columns: int) -> None:
-        """A row that knows nothing is an ordinary request (new entities), so a model that cannot answer it is refused."""
+        """Runs the model on rows without any value. Requests for new entities look like this, so a model that cannot answer is refused."""
         unknown = np.full(columns, np.nan, np.float32)
         for _ in range(_WARM_UP_RUNS):
             if not math.isfinite(self.predict(unknown)):
@@ -82,7 +82,7 @@ class Engine:
 
 
 def load_engine(artifact: Artifact) -> Engine:
-    """The engine of a stored version, which has repeated its golden rows. Raises ArtifactError."""
+    """The engine of a stored version, after a check of its golden rows. Raises ArtifactError."""
     manifest = artifact.manifest
     engine = Engine.of_onnx(f"{manifest.model} {manifest.version}", artifact.onnx, len(manifest.inputs), manifest.output)
     engine.check_golden(manifest.golden, manifest.parity.tolerance)

@@ -1,6 +1,6 @@
-"""The input vector of a model: one float32 per input, from the features of its views and the values that come with a request.
+"""The input vector of a model: one float32 per input, from the features of its views and the values of a request.
 
-Inference, training and replay all build vectors here, so that a model meets in production what it was trained on.
+Inference, training and replay all build vectors here, so a model gets the same inputs in production as in training.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from tidemill.kernel.served import Served
 Vector = npt.NDArray[np.float32]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-_INT64 = range(-(1 << 63), 1 << 63)  # a larger number could be written to the log, but no reader would take it
+_INT64 = range(-(1 << 63), 1 << 63)  # a larger number could be written to the predictions topic, but no reader accepts it
 
 
 class ModelInputs:
-    """How a model's vector is made, after the plan of its inputs. `categories`: for each Request of type str its known values; a value's number is its place there.
+    """Makes a model's vector, in the order of its plan. `categories`: the known values of each Request of type str; the number of a value
+    is its place in that list.
 
-    `given` is what a request gives by name: the entity of each view (None: no such entity) and the Request values (None: missing).
+    `given`: the values of a request by name: the entity of each view (None: no such entity) and the Request values (None: missing).
     """
 
     def __init__(self, model: Model, categories: Mapping[str, Sequence[str]]) -> None:
@@ -43,7 +44,7 @@ class ModelInputs:
         ]
 
     def keys(self, given: Mapping[str, Any]) -> list[bytes | None]:
-        """The entity key of each of `views`, None where the request says there is none. Raises BadRequest naming the field."""
+        """The entity key for each of `views`; None where the request has null. Raises BadRequest, which names the field."""
         keys: list[bytes | None] = []
         for _, name in self.views:
             value = self._get(given, name)
@@ -56,9 +57,9 @@ class ModelInputs:
         return keys
 
     def row(self, served: Sequence[Served], given: Mapping[str, Any]) -> list[float]:
-        """The inputs in the order of the plan, NaN where there is none: `served` has the features of each of `views`.
+        """The inputs in the order of the plan, NaN where there is no value. `served`: the features of each of `views`.
 
-        A feature beyond the range of float32 counts as missing. Raises BadRequest naming a Request value of a wrong type or size.
+        A feature beyond the range of float32 counts as missing. Raises BadRequest for a Request value of a wrong type or size.
         """
         row = [math.nan] * len(self.plan)
         for i, view, feature in self._features:
@@ -79,12 +80,12 @@ class ModelInputs:
 
 
 def vector_of(row: Sequence[float | None]) -> Vector:
-    """The float32 vector of inputs as built by `row` or as logged (None: NaN)."""
+    """The float32 vector of the inputs that `row` made or that a prediction record has (None: NaN)."""
     return np.array([math.nan if value is None else value for value in row], np.float32)
 
 
 def _converter(request: Request, categories: Sequence[str]) -> Callable[[Any], float]:
-    """What turns a value of a Request into its number. It raises BadRequest for a wrong type."""
+    """A function that turns a value of a Request into its number. It raises BadRequest for a wrong type."""
     numbers = {category: float(i) for i, category in enumerate(categories)}
 
     def wrong(value: object, wanted: str) -> BadRequest:

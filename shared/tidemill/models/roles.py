@@ -1,7 +1,8 @@
 """Which versions of a model serve, in which role, and which of them answers a request. Pure.
 
-A deployment states a model as a whole: one champion, and beside it challengers, which answer a share of the requests, and shadows, which answer
-none. `Lineup` follows the deployments of one model and says what is to be loaded and what serves; `Traffic` chooses who answers.
+A deployment states all versions of a model that serve: one champion; challengers, which answer a share of the requests; and shadows, which
+answer none. `Lineup` follows the deployments of one model and says which versions to load and which serve. `Traffic` chooses the version
+that answers.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ class Seat(NamedTuple):
 
 
 class Traffic:
-    """Who answers a request: a pure function of the model, the shares and the request's key, the same in every process and after every restart.
+    """Which version answers a request: a pure function of the model, the shares and the request's key, so the same in every process.
 
-    Each version draws a number from the key and its own name, and the smallest in proportion to its share wins (weighted rendezvous). So a
-    key stays with its version while the shares do, and moves only to a version whose share grew against that of the version it had.
+    Each version draws a number from the key and its own name; the smallest number in proportion to the share wins (weighted rendezvous). So
+    a key stays with its version while the shares stay, and moves only to a version whose share grew relative to that of its old version.
     """
 
     def __init__(self, model: str, seats: Sequence[Seat]) -> None:
@@ -48,31 +49,35 @@ class Traffic:
 
 
 def traffic_key(entities: Sequence[bytes | None], prediction_id: str) -> bytes:
-    """What the choice of a version depends on: the keys of all the request's entities, or the prediction's id where it has none."""
+    """The key for the choice of a version: the keys of all entities of the request, or the prediction's id if it has no entity."""
     if all(entity is None for entity in entities):
         return prediction_id.encode()
     return b"".join(b"-" if entity is None else b"%d:%s" % (len(entity), entity) for entity in entities)
 
 
 class Lineup(Generic[V]):
-    """One model's versions: those deployed last, which of them are loaded (as a `V`), and why others are not.
+    """The versions of one model: those deployed last, which of them are loaded (each as a `V`), and why the others are not.
 
-    Give it the records by `deploy`, in order, then load what `to_load` names, one by one, and say how it went by `loaded` or `failed`.
-    For a champion that cannot be loaded the newest of the earlier champions that can be stands in; until that is known the one before acts on.
+    1. Pass the deployment records to `deploy`, in order.
+    2. Load the version that `to_load` names, and report the result with `loaded` or `failed`; repeat until `to_load` gives None.
+    3. `serving` says which versions serve.
+
+    If the champion cannot be loaded, the newest earlier champion that can be loaded stands in. Until one is loaded, the version that acted
+    as champion so far goes on.
     """
 
     def __init__(self) -> None:
         self.failures: dict[str, str] = {}
-        """Version -> why it could not be loaded, of the versions deployed last; it stands until the version is loaded."""
-        self._again: set[str] = set()  # those of them that are to be tried again
+        """Of the versions deployed last: version -> why it could not be loaded. The entry stays until the version is loaded."""
+        self._again: set[str] = set()  # versions in `failures` to try again
         self._deployed: list[DeployedVersion] = []
         self._former: list[DeployedVersion] = []  # champions of earlier records, the newest first, each once
-        self._unusable: set[str] = set()  # those of them that cannot be loaded
+        self._unusable: set[str] = set()  # versions in `_former` that cannot be loaded
         self._held: dict[str, V] = {}
         self._acting: str | None = None  # the version that answers as the champion
 
     def deploy(self, records: Sequence[DeploymentRecord]) -> None:
-        """The versions of the last of some records, at least one, are to serve from now on. Raises BadDeployment for a record that cannot be."""
+        """Takes one or more records. The versions of the last one are to serve from now on. Raises BadDeployment (see `records`)."""
         for record in records:
             deployed, before = record.versions(), self._deployed[:1]
             self._former = before + [item for item in self._former if item.version not in [other.version for other in before]]
@@ -83,7 +88,7 @@ class Lineup(Generic[V]):
         self._settle()
 
     def retry(self) -> None:
-        """What was deployed last and could not be loaded is to be tried again."""
+        """Makes `to_load` name again the versions that were deployed last and could not be loaded."""
         self._again = set(self.failures)
 
     def to_load(self) -> DeployedVersion | None:
@@ -95,13 +100,13 @@ class Lineup(Generic[V]):
         return former if former and former.version not in self._held else None
 
     def loaded(self, version: str, made: V) -> None:
-        """A version that `to_load` named is loaded."""
+        """Notes that a version that `to_load` named is loaded."""
         self._held[version] = made
         self.failures.pop(version, None)
         self._settle()
 
     def failed(self, version: str, reason: str) -> None:
-        """A version that `to_load` named cannot be loaded."""
+        """Notes that a version that `to_load` named cannot be loaded."""
         if any(item.version == version for item in self._deployed):
             self.failures[version] = reason
             self._again.discard(version)
@@ -110,9 +115,9 @@ class Lineup(Generic[V]):
         self._settle()
 
     def serving(self) -> tuple[list[Seat], Mapping[str, V]]:
-        """The versions that serve, the champion first, and what was loaded for each; none while only shadows could.
+        """The versions that serve, the champion first, and the loaded `V` of each. None serve while only shadows are loaded.
 
-        The champion has the share that the challengers leave. Without a champion the challengers answer everything, in proportion.
+        The champion has the share that the challengers leave. Without a champion, the challengers answer everything, in proportion.
         """
         others = [item for item in self._deployed[1:] if item.version in self._held and item.version != self._acting]
         seats = [Seat(item.version, item.role, item.share) for item in others]
@@ -123,13 +128,13 @@ class Lineup(Generic[V]):
         return seats, {seat.version: self._held[seat.version] for seat in seats}
 
     def _stand_in(self) -> DeployedVersion | None:
-        """Who is to act while the champion cannot be loaded: the newest earlier champion that is not known to be unusable either."""
+        """The version to act while the champion cannot be loaded: the newest earlier champion that has not failed to load."""
         if self._deployed[0].version not in self.failures:
             return None
         return next((item for item in self._former if item.version not in self._unusable and item.version not in self.failures), None)
 
     def _settle(self) -> None:
-        """Who acts as the champion; what is neither deployed nor acting is released."""
+        """Chooses the version that acts as champion, and releases every version that is neither deployed nor acting."""
         for item in (self._deployed[0], self._stand_in()):
             if item is not None and item.version in self._held:
                 self._acting = item.version

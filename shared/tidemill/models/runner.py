@@ -1,7 +1,7 @@
-"""What computes a model: named arrays in, named arrays out.
+"""Runners compute a model: named arrays in, named arrays out.
 
-A `Runner` has one or several inputs and one or several outputs and says what they are. `OnnxRunner` is made from the bytes of an ONNX file alone;
-anything else that computes arrays from arrays can stand in its place.
+A `Runner` has one or more inputs and outputs and describes them. `OnnxRunner` is made from the bytes of an ONNX file alone; any other code
+that computes arrays from arrays can take its place.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ class TensorSpec(NamedTuple):
 
 
 class Runner(Protocol):
-    """A model that can be run. It keeps no state between two calls."""
+    """A model that can be run. It has no state between two calls."""
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
-        """What `run` needs, in the model's order."""
+        """The inputs that `run` needs, in the model's order."""
 
     @property
     def outputs(self) -> Sequence[TensorSpec]:
-        """What `run` can give, in the model's order."""
+        """The outputs that `run` can give, in the model's order."""
 
     def run(self, inputs: Mapping[str, Array], wanted: Sequence[str] | None = None) -> list[Array]:
         """The outputs named in `wanted`, in that order; by default all of `outputs`. `inputs`: an array for each input, by name."""
 
 
 class OnnxRunner:
-    """An ONNX model on one thread of the processor, so that a run's output never depends on other runs.
+    """An ONNX model on one thread, so that the output of a run never depends on other runs.
 
-    `label` names the model in errors. Raises ArtifactError when the bytes are no model that onnxruntime can load.
+    `label` names the model in errors. Raises ArtifactError when onnxruntime cannot load the bytes.
     """
 
     def __init__(self, label: str, onnx: bytes) -> None:
@@ -67,7 +67,7 @@ class OnnxRunner:
 
 
 def _specs(found: Sequence[Any]) -> list[TensorSpec]:
-    """The tensors among the inputs or outputs of a session; maps and sequences, which are no arrays, are left out."""
+    """The tensors among the inputs or outputs of a session. Maps and sequences are not arrays, so they are left out."""
     return [
         TensorSpec(item.name, _dtype(item.type), tuple(length if isinstance(length, int) else None for length in item.shape))
         for item in found
@@ -79,7 +79,7 @@ def _dtype(onnx_type: str) -> np.dtype[Any]:
     name = onnx_type.removeprefix(_TENSOR).removesuffix(")")
     try:
         return np.dtype(_NUMPY_TYPES.get(name, name))
-    except TypeError:  # such as bfloat16, which numpy does not have
+    except TypeError:  # a type that numpy does not have, such as bfloat16
         return np.dtype(object)
 
 
@@ -90,5 +90,5 @@ def _session(label: str, onnx: bytes) -> ort.InferenceSession:
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own, without a common root
+    except Exception as error:  # the exceptions of onnxruntime have no common root
         raise ArtifactError(f"{label} is not a model that onnxruntime can load: {error}", mend="train it again") from error

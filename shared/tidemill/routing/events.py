@@ -1,7 +1,7 @@
-"""One event, decoded and checked: the same code judges what comes by Kafka and what comes by HTTP.
+"""One event, decoded and checked: the same code for events from Kafka and from HTTP.
 
-The declared fields become one msgspec Struct, so a good event is decoded and validated in one go; only a refused one is looked at again, to
-say why. An event is used whole or not at all.
+The declared fields become one msgspec Struct, so one pass decodes and validates a good event. Only a refused event is read again, to find
+the reason. An event is used whole or not at all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tidemill.timestamps import LAST_MS
 
 
 class Attributes(NamedTuple):
-    """What CloudEvents say beside the data; None where they do not."""
+    """The CloudEvents attributes beside the data; None where one is absent."""
 
     type: str | None = None
     id: str | None = None
@@ -45,18 +45,18 @@ class Envelope(msgspec.Struct, frozen=True):
 
     @property
     def value(self) -> bytes:
-        """The data alone, as they were written."""
+        """The bytes of the data, as the publisher wrote them."""
         assert isinstance(self.data, msgspec.Raw)
         return bytes(self.data)
 
     @property
     def attributes(self) -> Attributes:
-        """The attributes alone."""
+        """The attributes that the checks use."""
         return Attributes(self.type, self.id, self.time, self.recordedtime)
 
 
 class Accepted(NamedTuple):
-    """A good event: `data` has one attribute per declared field; times in epoch ms."""
+    """A good event. `data` has one attribute per declared field; times are in epoch ms."""
 
     data: Any
     time_ms: int
@@ -90,7 +90,7 @@ class EventReader:
         self._time, self._time_is_text, self._future_ms = event.time, event.base_type(event.time) is str, event.future_ms
 
     def read(self, value: bytes | None, headers: Headers, published_ms: int) -> Accepted:
-        """Decode a Kafka record: bare JSON, CloudEvents in binary or in structured mode. `published_ms`: Kafka's timestamp. Raises Refused."""
+        """Decode a Kafka record: bare JSON, or a CloudEvent in binary or structured mode. `published_ms`: its timestamp. Raises Refused."""
         if not value:
             raise Refused(Reason.EMPTY, "the record has no value")
         if not headers:
@@ -117,7 +117,7 @@ class EventReader:
         return Accepted(data, self._time_of(data, attributes.time, known_ms), known_ms, self._id_of(data, attributes.id))
 
     def _check_keys(self, data: Any) -> None:
-        """The decoder counts characters; in a small event no key can have too many bytes either."""
+        """Checks bytes, since the decoder counts characters. `check` skips this for an event too small to hold a key that is too long."""
         for name in self._text_keys:
             size = len((getattr(data, name) or "").encode())
             if size > KEY_BYTES:
@@ -228,7 +228,7 @@ def _text(headers: dict[str, bytes | None], name: str) -> str | None:
 
 
 def _data_type(event: Event, keys: Collection[str]) -> Any:
-    """The Struct of an event's data. A key may be 1 to KEY_BYTES long; time and id may be left out, since attributes can give them."""
+    """The Struct of an event's data. A key has 1 to KEY_BYTES characters. Time and id may be absent, since attributes can give them."""
     fields: list[tuple[str, Any, Any]] = []
     for name in event.fields:
         base = event.base_type(name)

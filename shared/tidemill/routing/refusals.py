@@ -1,4 +1,4 @@
-"""Why an event cannot be used: the fixed codes, and how they are found from what the decoder says."""
+"""Why an event cannot be used: the fixed codes, and how an error of the decoder becomes one of them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _FIELD = re.compile(r"^Object (missing required|contains unknown) field `(.*?)`(
 
 
 class Reason(StrEnum):
-    """Why an event cannot be used: label of the metric, field of the dead letter and of the HTTP answer."""
+    """Why an event cannot be used: a label of the metric, and a field of the dead letter and of the HTTP answer."""
 
-    EMPTY = "empty"  # no value at all: a tombstone
+    EMPTY = "empty"  # no value: a tombstone
     OVERSIZED = "oversized"  # larger than MESSAGE_BYTES
-    NOT_JSON = "not_json"  # bytes that are no JSON
-    NOT_OBJECT = "not_object"  # JSON, but no object
-    BAD_ENVELOPE = "bad_envelope"  # CloudEvents attributes that cannot be understood
-    WRONG_EVENT = "wrong_event"  # its type names another event than its topic
-    UNKNOWN_EVENT = "unknown_event"  # its type names no event of the project
+    NOT_JSON = "not_json"  # bytes that are not JSON
+    NOT_OBJECT = "not_object"  # JSON, but not an object
+    BAD_ENVELOPE = "bad_envelope"  # a CloudEvents attribute of a wrong type or encoding
+    WRONG_EVENT = "wrong_event"  # its type is not the event of this topic
+    UNKNOWN_EVENT = "unknown_event"  # its type is not an event of the project
     MISSING_FIELD = "missing_field"
     UNKNOWN_FIELD = "unknown_field"
-    WRONG_TYPE = "wrong_type"  # null where null is not allowed is one too
+    WRONG_TYPE = "wrong_type"  # includes null where null is not allowed
     NOT_FINITE = "not_finite"  # NaN or Infinity
-    OUT_OF_RANGE = "out_of_range"  # beyond a double or 64 bits
+    OUT_OF_RANGE = "out_of_range"  # beyond the range of a double or of 64 bits
     BAD_KEY = "bad_key"  # an entity or subject that is empty or longer than KEY_BYTES
     BAD_ID = "bad_id"  # an id that is empty or longer than KEY_BYTES
     BAD_TIME = "bad_time"  # not a time, without a zone, or outside 1970 to 9999
-    FUTURE_TIME = "future_time"  # further ahead of the moment it became known than the event, or the view named, allows
+    FUTURE_TIME = "future_time"  # further ahead of the moment it became known than the event (or the named view) allows
 
 
 class Refused(InvalidEvent):
-    """An event that cannot be used. `field`: the one at fault, as the publisher calls it; None: the event as a whole."""
+    """An event that cannot be used. `field`: the field at fault, as the publisher calls it (None: the event as a whole)."""
 
     def __init__(self, reason: Reason, detail: str, field: str | None = None) -> None:
         super().__init__(reason, _utf8(detail)[:500])
@@ -46,17 +46,17 @@ class Refused(InvalidEvent):
 
 
 def _utf8(text: str) -> str:
-    """The text, with what JSON can name but UTF-8 cannot write (half of a surrogate pair) escaped."""
+    """The text, with lone halves of surrogate pairs escaped: JSON can name them, UTF-8 cannot encode them."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def bad_key(name: str, is_id: bool, detail: str) -> Refused:
-    """A key or an id that is empty or too long."""
+    """The refusal of a key or an id that is empty or too long."""
     return Refused(Reason.BAD_ID if is_id else Reason.BAD_KEY, f"{name} may have 1 to {KEY_BYTES} bytes: {detail}", name)
 
 
 def explain_data(value: bytes, error: Exception, fields: Collection[str], id_field: str | None) -> Refused:
-    """Why the decoder refused the data of an event; its messages name field and type."""
+    """Why the decoder refused the data of an event: its messages name the field and the type."""
     message = str(error)
     if not isinstance(error, msgspec.ValidationError):
         return _explain_malformed(value, message)
@@ -75,7 +75,7 @@ def explain_data(value: bytes, error: Exception, fields: Collection[str], id_fie
 
 
 def explain_envelope(value: bytes, error: Exception) -> Refused:
-    """Why an event in one JSON object was refused."""
+    """Why the decoder refused an event in one JSON object."""
     message = str(error)
     if not isinstance(error, msgspec.ValidationError):
         return _explain_malformed(value, message)
@@ -88,7 +88,7 @@ def explain_envelope(value: bytes, error: Exception) -> Refused:
 
 
 def _explain_malformed(value: bytes, message: str) -> Refused:
-    """NaN and Infinity are no JSON, but common; everything else that does not parse is one case."""
+    """NaN and Infinity are not JSON, but common, so they have a reason of their own; anything else that does not parse is NOT_JSON."""
     try:
         found = json.loads(value, parse_constant=_Constant, parse_int=str)
     except (ValueError, RecursionError):
@@ -102,6 +102,6 @@ def _explain_malformed(value: bytes, message: str) -> Refused:
 
 
 class _Constant(str):
-    """A number JSON does not know."""
+    """A number that JSON does not have."""
 
     __slots__ = ()

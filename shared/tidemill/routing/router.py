@@ -1,4 +1,4 @@
-"""Routing: which records one event becomes. A pure function of the project and the record read; it knows no Kafka and no clock."""
+"""Routing: the records that one event becomes. A pure function of the project and the record read; it knows no Kafka and no clock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Routed = tuple[str, int, bytes | None, bytes]
 
 
 class Source(NamedTuple):
-    """Where an event was read."""
+    """The position of an event on its application's topic."""
 
     topic: str
     partition: int
@@ -33,8 +33,8 @@ class Source(NamedTuple):
 
 
 class Router:
-    """Routes the events of a project. `refused` counts dead letters by (topic, reason), `unkeyed` the records that were not made
-    because a nullable key was null, by the topic they would have gone to.
+    """Routes the events of a project. `refused` counts dead letters by (topic, reason). `unkeyed` counts, by the topic of the record, the
+    records that were not made because a nullable key was null.
     """
 
     def __init__(self, project: Project) -> None:
@@ -48,9 +48,9 @@ class Router:
         self, event_name: str, topic: str, partition: int, offset: int, kafka_timestamp_ms: int,
         key: bytes | None, value: bytes | None, headers: Headers,
     ) -> list[Routed]:  # fmt: skip
-        """The records of one event: one per view, request and outcome it feeds, or one dead letter. Never raises.
+        """The records of one event: one for each view, request and outcome that it feeds, or one dead letter. Never raises.
 
-        A view for which the event lies too far ahead gets a dead letter of its own in place of its record.
+        If the event lies too far ahead for a view, a dead letter for this view takes the place of its record.
         """
         route, source = self._routes[event_name], Source(topic, partition, offset)
         try:
@@ -59,13 +59,12 @@ class Router:
         except Refused as refused:
             return [self._dead_letter(refused, source, kafka_timestamp_ms, key, value)]
         if event.time_ms > event.known_ms:
-            routed += [
-                self._dead_letter(_ahead(event, view), source, event.known_ms, key, value, view.name) for view in route.behind(event)
-            ]
+            too_far = route.too_far_ahead(event)
+            routed += [self._dead_letter(_ahead(event, view), source, event.known_ms, key, value, view.name) for view in too_far]
         return routed
 
     def admit(self, event_name: str, value: bytes, attributes: Attributes, published_ms: int) -> Accepted:
-        """Check an event before it is written to its topic: its data and attributes, and all that would be made of it. Raises Refused."""
+        """Check an event before it is written to its topic: its data, its attributes, and the records it would become. Raises Refused."""
         route = self._routes.get(event_name)
         if route is None:
             raise Refused(Reason.UNKNOWN_EVENT, f"no event {event_name!r}; there are {', '.join(self._routes)}", "type")
@@ -83,7 +82,7 @@ class Router:
 
 
 class _Target(NamedTuple):
-    """A topic of ours and what gives its keys."""
+    """One of our topics. `get` takes the key of its records from the data of an event."""
 
     get: Callable[[Any], Any]
     topic: str
@@ -91,7 +90,7 @@ class _Target(NamedTuple):
 
 
 class _ViewTarget(NamedTuple):
-    """A view, and how far ahead of the moment it became known an event for it may lie."""
+    """A view. `ahead_ms`: how far the time of an event may lie ahead of the moment when it became known."""
 
     view: FeatureView
     target: _Target
@@ -99,14 +98,14 @@ class _ViewTarget(NamedTuple):
 
 
 class _Fold(NamedTuple):
-    """Views that fold the same fields: their records differ in the key alone, so one value is encoded for all of them."""
+    """Views that fold the same fields: their records differ only in the key, so the value is encoded once for all of them."""
 
     values: Callable[[Any], Any]
     targets: list[_ViewTarget]
 
 
 class _Route:
-    """What one event becomes."""
+    """The records that the events of one declaration become."""
 
     def __init__(self, project: Project, event: Event, unkeyed: Counter[str]) -> None:
         views = project.views_of(event)
@@ -132,7 +131,7 @@ class _Route:
         self._unkeyed = unkeyed
 
     def records(self, event: Accepted, source: Source) -> list[Routed]:
-        """The records of a good event, in a fixed order. Raises Refused when a key or a number made from it is out of bounds."""
+        """The records of a good event, in a fixed order. Raises Refused when one of their keys or numbers is out of bounds."""
         data, time_ms, known_ms, event_id = event
         routed: list[Routed] = []
         ahead_ms = time_ms - known_ms
@@ -148,8 +147,8 @@ class _Route:
             self._add_outcome(routed, model, number, target, event, source)
         return routed
 
-    def behind(self, event: Accepted) -> list[FeatureView]:
-        """The views that would get a record of the event, did it not lie too far ahead for them."""
+    def too_far_ahead(self, event: Accepted) -> list[FeatureView]:
+        """The views that get no record of the event only because its time lies too far ahead for them."""
         ahead_ms = event.time_ms - event.known_ms
         targets = [of_view for fold in self._folds for of_view in fold.targets]
         return [view for view, target, most_ms in targets if ahead_ms > most_ms and target.get(event.data) is not None]
@@ -209,7 +208,7 @@ def _keys(event: Event, views: list[FeatureView], project: Project) -> set[str]:
 
 
 def _values_of(fields: tuple[str, ...]) -> Callable[[Any], Any]:
-    """A function that takes the values of a view record from the data of an event; a null is left out."""
+    """A function that takes the values of a view record from the data of an event, without the nulls."""
     values = msgspec.defstruct("Values", [(name, Any, None) for name in fields], omit_defaults=True, gc=False)
     if not fields:
         return lambda _data: values()

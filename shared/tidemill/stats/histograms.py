@@ -1,4 +1,4 @@
-"""Histograms with a fixed ruler: made once from the training rows, kept in the manifest, and counted again on live traffic."""
+"""Histograms with a fixed ruler: made once from the training rows, stored in the manifest, and counted again on live traffic."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _MOST_VALUES = 25
 
 
 class Histogram(msgspec.Struct, frozen=True):
-    """A distribution in training: `counts[i]` values in [edges[i-1], edges[i]), open at both ends, so one count more than edges.
+    """A distribution. `counts[i]`: values in [edges[i-1], edges[i]). The first and the last bin are open: one count more than edges.
 
-    A category is binned by its number. `missing` counts NaN; `rows` all.
+    A category is counted by its number. `missing`: how many values are NaN; `rows`: how many there are in all.
     """
 
     edges: list[float]
@@ -27,8 +27,9 @@ class Histogram(msgspec.Struct, frozen=True):
 def reference(values: npt.NDArray[np.floating], *, category: bool = False) -> Histogram:
     """A histogram with a ruler that fits the values.
 
-    A category, and what has at most 25 distinct values: one bin a value, and one on either side for what training never saw. Else tenths by
-    quantile, where a value that holds a tenth or more (the zero of rain) has a bin of its own. Infinite values make no edge.
+    A category, or a number with at most 25 distinct values, has one bin per value, and one on either side for values not seen in training.
+    Any other number has tenths by quantile; a value that makes up a tenth or more of the rows (rain that is 0) has its own bin. Infinite
+    values make no edge.
     """
     present = np.asarray(values, dtype=np.float64)
     distinct, counts = np.unique(present[np.isfinite(present)], return_counts=True)
@@ -44,7 +45,7 @@ def reference(values: npt.NDArray[np.floating], *, category: bool = False) -> Hi
 
 
 def count(edges: Sequence[float], values: npt.NDArray[np.floating]) -> Histogram:
-    """Counts values with a given ruler: bin i holds values in [edges[i-1], edges[i]). NaN is missing."""
+    """Counts values with a given ruler: bin i has the values in [edges[i-1], edges[i]). NaN is missing."""
     values = np.asarray(values, dtype=np.float64)
     present = values[~np.isnan(values)]
     counts = np.bincount(np.searchsorted(np.asarray(edges, dtype=np.float64), present, side="right"), minlength=len(edges) + 1)

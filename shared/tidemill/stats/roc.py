@@ -11,7 +11,8 @@ import numpy.typing as npt
 def auc_with_error(labels: npt.NDArray[np.floating], scores: npt.NDArray[np.floating]) -> tuple[float, float]:
     """AUC (ties count half) and its standard error; NaN for both unless each class occurs twice.
 
-    The placements of positives among negatives, and the other way round, give the variance: var(V10) / m + var(V01) / n.
+    V10 are the placements of the m positives among the negatives, V01 those of the n negatives among the positives. The variance is
+    var(V10) / m + var(V01) / n.
     """
     positives, negatives = np.sort(scores[labels > 0.5]), np.sort(scores[labels <= 0.5])
     if len(positives) < 2 or len(negatives) < 2:
@@ -23,5 +24,5 @@ def auc_with_error(labels: npt.NDArray[np.floating], scores: npt.NDArray[np.floa
 
 
 def _placements(values: npt.NDArray[np.floating], others: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Share of sorted `others` below each value, ties half."""
+    """For each value, the share of the sorted `others` below it; ties count half."""
     return (np.searchsorted(others, values, "left") + np.searchsorted(others, values, "right")) / (2.0 * len(others))

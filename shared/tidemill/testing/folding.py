@@ -1,4 +1,4 @@
-"""Feature computation over the twins: the kernel's fold, written to the store from the fence that stands there, dead letters first."""
+"""Feature computation over the twins: it reads the fence in the store, folds the records after it, and writes values and the new fence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tidemill.testing.log import TopicRecord
 
 
 class Folder:
-    """Folds the records of one view's topic into the online store. It keeps nothing: all it knows stands in the store."""
+    """Folds the records of one view's topic into the online store. It has no state: the store has all of it."""
 
     def __init__(self, view: FeatureView, kernel: ViewKernel, writer: OnlineWriter) -> None:
         self._view = view
@@ -25,11 +25,11 @@ class Folder:
         self._decode = entry_decoder(view)
 
     async def begin(self, partition: int) -> None:
-        """Makes a partition ready, as a worker does with one that has no fence."""
+        """Writes the first fence of a partition, as a worker does."""
         await self._writer.begin(self._view.log, partition, empty_fence(self._kernel).encode())
 
     async def fold(self, partition: int, records: Sequence[TopicRecord]) -> list[DeadLetterRecord]:
-        """Applies records that start at the fence, and gives the letters of those that are refused. Raises FenceConflict for others."""
+        """Applies records and returns the dead letters of the refused ones. Raises FenceConflict unless the records start at the fence."""
         entries = [self._decode(record.offset, record.key, record.value) for record in records]
         before, values = await self._writer.load(self._view.log, partition, list(entities_of(entries)))
         fence = empty_fence(self._kernel) if before is None else Fence.decode(before)

@@ -1,7 +1,7 @@
-"""The twin of the offline store: Delta tables in memory, as delta-rs treats them, beneath the very append, snapshot and scan of production.
+"""The twin of the offline store: Delta tables in memory that behave like delta-rs, under the append, snapshot and scan of production.
 
-What was found of delta-rs 1.6: an app transaction is not deduplicated, and even a lower one is accepted; a commit conflicts only when one
-that landed after the handle's version carries an app id of its own; an accepted commit refreshes the handle. Needs the extra `lake`.
+Experiments with delta-rs 1.6 showed: it does not deduplicate app transactions, and accepts even a lower version of one; a commit conflicts
+only when a commit after the handle's version has one of the same app ids; an accepted commit refreshes the handle. Needs the extra `lake`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tidemill.offline.store import OfflineStore, Snapshot
 
 @dataclass(frozen=True)
 class Commit:
-    """One version: the rows it added (None: none), the counters it moved, and all counters after it."""
+    """One version of a table: the rows that it added (None: none), the counters that it moved, and all counters after it."""
 
     rows: Any
     moves: Mapping[str, int]
@@ -29,7 +29,7 @@ class Commit:
 
 
 class MemoryTable:
-    """The commits of a table, and the names and types of its columns."""
+    """The commits of a table, its columns and its description."""
 
     def __init__(self, schema: pa.Schema, description: str = "") -> None:
         self.schema = schema
@@ -42,18 +42,18 @@ class MemoryTable:
         return len(self.commits) - 1
 
     def commit(self, base: int, rows: Any, moves: Mapping[str, int]) -> None:
-        """Add a version on top of the newest. Raises CommitFailedError when one after `base` moved a counter of these."""
+        """Add a version after the newest. Raises CommitFailedError when a version after `base` moved one of the same counters."""
         self.look(base, moves)
         self.commits.append(Commit(rows, moves, {**self.commits[-1].counters, **moves}))
 
     def look(self, base: int, moves: Mapping[str, int]) -> None:
-        """Raise CommitFailedError when a version after `base` moved a counter of these."""
+        """Raise CommitFailedError when a version after `base` moved one of the same counters."""
         if any(moves.keys() & commit.moves.keys() for commit in self.commits[base + 1 :]):
             raise CommitFailedError("Concurrent transaction failed")
 
 
 class Metadata(NamedTuple):
-    """What is known of a table beside its rows."""
+    """The metadata of a table, as a `DeltaTable` shows it."""
 
     description: str
 
@@ -65,7 +65,7 @@ class Columns(NamedTuple):
 
 
 class Handle:
-    """A `DeltaTable`: a table at the version that was the newest when the handle was made, or that it wrote itself."""
+    """The twin of a `DeltaTable`: a table at one version, the newest when the handle was made, or the one that the handle wrote last."""
 
     def __init__(self, table: MemoryTable) -> None:
         self.table = table
@@ -78,7 +78,7 @@ class Handle:
         return self.base
 
     def transaction_version(self, name: str) -> int | None:
-        """A counter as of the handle's version."""
+        """A counter at the handle's version."""
         return self.table.commits[self.base].counters.get(name)
 
     def metadata(self) -> Metadata:
@@ -86,31 +86,31 @@ class Handle:
         return Metadata(self.table.description)
 
     def schema(self) -> Columns:
-        """The columns it has now."""
+        """The columns that the table has now."""
         return Columns(list(self.table.schema))
 
     def count(self) -> int:
-        """How many rows there are."""
+        """How many rows the handle's version has."""
         return len(self._rows())
 
     def to_pyarrow_dataset(self) -> dataset.Dataset:
-        """All rows."""
+        """All rows of the handle's version."""
         return dataset.dataset(self._rows())
 
     def commit(self, rows: Any, moves: Mapping[str, int]) -> None:
-        """Add a version, and stand at it."""
+        """Add a version, and move the handle to it."""
         self.table.commit(self.base, rows, moves)
         self.base = self.table.version
 
     def set_table_properties(self, properties: dict[str, str], **options: Any) -> None:
-        """Nothing that an append conflicts with."""
+        """Does nothing: properties never conflict with an append."""
 
     def compact(self, **options: Any) -> None:
-        """A commit without rows or counters."""
+        """Add a version without rows or counters."""
         self.table.commits.append(replace(self.table.commits[-1], rows=None, moves={}))
 
     def vacuum(self, **options: Any) -> None:
-        """Nothing that anybody needs."""
+        """Does nothing: memory has no files to remove."""
 
     def _rows(self) -> pa.Table:
         added: Sequence[Any] = [commit.rows for commit in self.table.commits[: self.base + 1] if commit.rows is not None]
@@ -118,7 +118,7 @@ class Handle:
 
 
 class MemoryDeltaLog(DeltaLog):
-    """The append of production, and its checks, on a table of a lake in memory."""
+    """The append of production with its checks, on a table in memory."""
 
     def __init__(self, tables: dict[str, MemoryTable], name: str, schema: pa.Schema, description: str) -> None:
         super().__init__(f"memory://{name}", schema, description=description)
@@ -138,18 +138,18 @@ class MemoryDeltaLog(DeltaLog):
 
 
 class MemoryLake(OfflineStore):
-    """An offline store whose tables are in memory: one process reads what the same process wrote."""
+    """An offline store whose tables are in memory: only the process that wrote them can read them."""
 
     def __init__(self) -> None:
         super().__init__("memory://lake")
         self.tables: dict[str, MemoryTable] = {}
 
     def delta_log(self, name: str, schema: pa.Schema, description: str = "") -> DeltaLog:
-        """A table of one's own with counters. It is created when it is first opened."""
+        """A table with its own counters. The first `open` creates it."""
         return MemoryDeltaLog(self.tables, name, schema, description)
 
     def snapshot(self, name: str) -> Snapshot:
         """The newest state of a table. Raises UnknownTable."""
         if name not in self.tables:
             raise UnknownTable(name)
-        return Snapshot(name, Handle(self.tables[name]))  # type: ignore[arg-type]  # a DeltaTable as far as a snapshot asks
+        return Snapshot(name, Handle(self.tables[name]))  # type: ignore[arg-type]  # a snapshot uses only what a Handle has

@@ -1,4 +1,4 @@
-"""The twin of Kafka: topics of partitions, each a list of records that grows at its end and may lose its beginning."""
+"""The twin of Kafka: topics with partitions. A partition is a list of records that grows at its end and may lose its beginning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 
 class TopicRecord(NamedTuple):
-    """A record as Kafka's client gives it; `timestamp`: when it was published, epoch ms."""
+    """A record, with the attributes of Kafka's client. `timestamp`: when it was published, epoch ms."""
 
     topic: str
     partition: int
@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 class PartitionRecords(Generic[R]):
-    """One partition. `records`: all from offset 0 on; `start`: the first one still held."""
+    """One partition. `records`: all records from offset 0 on; `start`: the first offset that can still be read."""
 
     def __init__(self) -> None:
         self.records: list[R] = []
@@ -34,14 +34,14 @@ class PartitionRecords(Generic[R]):
         return len(self.records)
 
     def read(self, offset: int, limit: int | None = None) -> list[R]:
-        """The records from an offset on. Raises IndexError when the log does not hold it, nor ends there."""
+        """The records from an offset on. Raises IndexError unless the log has this offset or ends there."""
         if not self.start <= offset <= self.end:
             raise IndexError(f"offset {offset} is not among {self.start} to {self.end}")
         return self.records[offset : None if limit is None else offset + limit]
 
 
 class MemoryKafka:
-    """All topics by name; a topic has the partitions it was given at first."""
+    """All topics by name. `partitions`: how many partitions each topic has, for good."""
 
     def __init__(self, partitions: Mapping[str, int]) -> None:
         self._topics = {topic: [PartitionRecords[TopicRecord]() for _ in range(count)] for topic, count in partitions.items()}
@@ -59,7 +59,7 @@ class MemoryKafka:
         timestamp_ms: int = 0,
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> TopicRecord:
-        """Write a record. Raises KeyError and IndexError for a topic or partition that is not there."""
+        """Write a record. Raises KeyError for an unknown topic and IndexError for an unknown partition."""
         log = self._topics[topic][partition]
         record = TopicRecord(topic, partition, log.end, key, value, timestamp_ms, headers)
         log.records.append(record)

@@ -1,4 +1,7 @@
-"""The models of a world: training sets from its topics, versions from the project's pipelines, and what they predict. Needs the extra `inference`, to train `training`."""
+"""The models of a world: training sets from its topics, versions from the project's pipelines, and predictions.
+
+Needs the extra `inference`; training needs `training`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ from tidemill.training.dataset import TrainingSet, build
 
 
 class Prediction(NamedTuple):
-    """An answer of inference. `output_name`: "probability" or "value"; `features`: the inputs it was made from, by name; time in epoch ms."""
+    """An answer of inference. `time_ms`: the request's time, epoch ms; `output_name`: "probability" or "value"; `features`: the inputs, by
+    name."""
 
     model: str
     version: str
@@ -34,7 +38,7 @@ class Prediction(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A version that predicts."""
+    """A loaded version."""
 
     manifest: Manifest
     engine: Engine
@@ -42,7 +46,7 @@ class Loaded(NamedTuple):
 
 
 class Models:
-    """Trains and predicts. `served`: what the store serves of views for entities at a moment."""
+    """Trains and predicts. `served(views, entities, time_ms)` gives the features from the store."""
 
     def __init__(
         self,
@@ -58,14 +62,14 @@ class Models:
         self._loaded: dict[str, Loaded] = {}
 
     def lake(self) -> MemoryLake:
-        """An offline store that mirrors all topics as far as they are written."""
+        """An offline store that mirrors all topics up to their ends."""
         lake = MemoryLake()
         for table in mirror_tables(self._project):
-            log = lake.log_table(table)
-            log.open()
+            mirror = lake.log_table(table)
+            mirror.open()
             read = {number: partition.records for number, partition in enumerate(self._kafka.partitions(table.topic))}
             moves = {(table.topic, number): (0, len(records)) for number, records in read.items()}
-            log.append(table.rows_of(read), moves)
+            mirror.append(table.rows_of(read), moves)
         return lake
 
     def training_set(self, name: str, until_ms: int) -> TrainingSet:

@@ -1,4 +1,4 @@
-"""Running the product's coroutines over the twins: they answer at once, so that nothing is waited for and no event loop is needed."""
+"""Running coroutines of the product over the twins. The twins answer at once, so nothing waits, and no event loop is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never waits; raises what it raises. Works inside a running event loop too."""
+    """The result of a coroutine that never waits. Raises the coroutine's exceptions. Works inside a running event loop too."""
     try:
         work.send(None)
     except StopIteration as done:

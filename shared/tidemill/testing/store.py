@@ -1,9 +1,9 @@
-"""The twin of Redis: the keys in a dict, and what the scripts of `tidemill.online` do to them, in Python.
+"""The twin of Redis: the keys in a dict, and the scripts of `tidemill.online` in Python.
 
     link = MemoryRedis()
-    await OnlineWriter(link, project.name).apply(view.log, 0, None, fence, values)   # the very writer, reader and claim of production
+    await OnlineWriter(link, project.name).apply(view.log, 0, None, fence, values)   # writer, reader and claim are those of production
 
-One request happens after the other, as in Redis. `tests/testing` runs one suite over this and over a real server.
+Requests run one after the other, as in Redis. `tests/testing` runs one suite over this twin and over a real server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tidemill.redis.protocol import Arg
 
 
 class Kept(NamedTuple):
-    """A value, and until when it is kept in seconds of the store's clock (None: for good)."""
+    """A value, and when it expires, in seconds of the store's clock (None: never)."""
 
     value: bytes
     until: float | None = None
@@ -28,7 +28,7 @@ Script = Callable[[Sequence[bytes], Sequence[bytes]], Any]
 
 
 class MemoryRedis:
-    """A `RedisClient` and its server. `data`: what is kept by key; `clock`: seconds, by which claims expire."""
+    """A `RedisClient` and its server. `data`: the values by key; `clock`: gives seconds, by which claims expire."""
 
     connected = True
 
@@ -65,7 +65,7 @@ class MemoryRedis:
         return self.run(lua, keys, args)
 
     async def mget(self, keys: Iterable[Arg]) -> list[bytes | None]:
-        """The values of keys, at one moment."""
+        """The values of some keys, all at the same moment."""
         return self.get_all(keys)
 
     async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
@@ -79,41 +79,41 @@ class MemoryRedis:
     # What the server does, one request after the other
 
     def get(self, key: bytes) -> bytes | None:
-        """A value that has not expired."""
+        """The value of a key; None when there is none or it has expired."""
         found = self.data.get(key)
         if found is None or (found.until is not None and found.until <= self._clock()):
             return None
         return found.value
 
     def get_all(self, keys: Iterable[Arg]) -> list[bytes | None]:
-        """Values, at one moment."""
+        """The values of some keys, all at the same moment."""
         return [self.get(raw(key)) for key in keys]
 
     def put(self, key: bytes, value: bytes, lease_ms: int | None = None) -> None:
-        """Set a value, for good or for a while."""
+        """Set a value, for ever or for `lease_ms`."""
         self.data[key] = Kept(value, None if lease_ms is None else self._clock() + lease_ms / 1000)
 
     def drop(self, keys: Iterable[bytes]) -> int:
-        """Delete keys; gives how many there were."""
+        """Delete keys. Returns how many existed."""
         return sum(self.data.pop(key, None) is not None for key in keys)
 
     def matching(self, pattern: bytes) -> list[bytes]:
-        """The keys that begin as the pattern does, whose only `*` stands at its end."""
+        """The keys that match a pattern. Its only `*` stands at its end."""
         prefix = pattern.removesuffix(b"*")
         return [key for key in self.data if key.startswith(prefix) and self.get(key) is not None]
 
     def run(self, lua: str, keys: Sequence[Arg], args: Sequence[Arg]) -> Any:
-        """What a script does. Raises StoreError for one that is not of `tidemill.online`."""
+        """Run a script. Raises StoreError for a script that is not in `tidemill.online`."""
         if lua not in self._scripts:
             raise StoreError("the store's twin does not know this script", mend="use a real server for it")
         return self._scripts[lua]([raw(key) for key in keys], [raw(arg) for arg in args])
 
     def fits(self, key: bytes, expected: bytes) -> bool:
-        """Whether the fence, or the claim in its place, is the one that is expected (empty: none)."""
+        """Whether the fence, or the claim in its place, is the expected one (empty: none)."""
         return (self.get(key) or b"") == expected
 
     def advance(self, key: bytes, fence: bytes) -> None:
-        """The fence moves, last of all."""
+        """Write the new fence, after all values."""
         self.put(key, fence)
 
     def _apply(self, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:
@@ -167,12 +167,12 @@ class MemoryRedis:
 
 
 def raw(arg: Arg) -> bytes:
-    """An argument as it is sent."""
+    """The bytes of an argument on the wire."""
     return arg if isinstance(arg, bytes) else str(arg).encode()
 
 
 def _changed(value: bytes, places: Sequence[bytes]) -> bytes:
-    """A value with pieces put in at their offsets."""
+    """The value, with pieces written at their offsets."""
     whole = bytearray(value)
     for offset, piece in zip(places[::2], places[1::2], strict=True):
         whole[int(offset) : int(offset) + len(piece)] = piece

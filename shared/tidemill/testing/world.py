@@ -1,4 +1,4 @@
-"""A project that runs in memory: events in, features and predictions out, at any moment, without a server and without waiting."""
+"""A project that runs in memory: events in, features and predictions out, at any moment, without servers and without waiting."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ Moment = int | str
 
 
 class FeatureValue(NamedTuple):
-    """A feature as feature serving and inference show it, or a value that came with the request. `age_seconds`: since the entity's newest event (None: there is none)."""
+    """A feature in an answer of feature serving or inference, or a value of the request. `age_seconds`: since the entity's newest event
+    (None: no event)."""
 
     value: Any
     status: Status
@@ -51,10 +52,10 @@ class UnknownEvent(NotFound):
 
 
 class World:
-    """A project, and twins of the servers it runs on: `kafka` has its topics, `redis` its online store.
+    """A project, and the twins of the servers that it runs on: `kafka` has its topics, `redis` its online store.
 
-    What happens to an event is what happens in production: the router judges it, its records lie on topics, the kernel folds them, and the
-    store takes them from the fence only. `now_ms`: the latest moment at which something became known, epoch ms.
+    An event takes the same way as in production: the router checks it and writes its records to topics, the kernel folds the records, and
+    the store applies them only at its fence. `now_ms`: the latest moment when an event became known, epoch ms.
     """
 
     def __init__(self, project: Project) -> None:
@@ -76,13 +77,13 @@ class World:
 
     @classmethod
     def load(cls, spec: str | Path) -> Self:
-        """The world of a project: its folder, its file, or the name of a module. Raises ProjectError, DeclarationError."""
+        """The world of a project, from its folder, its file, or the name of a module. Raises ProjectError, DeclarationError."""
         return cls(load_project(spec))
 
     def publish(self, event: str, data: Mapping[str, Any], *, at: Moment | None = None, id: str | None = None) -> None:
-        """An event, checked as `POST /events` checks it, and applied. Raises Refused (an InvalidEvent), with `reason` and `field`.
+        """Checks an event as `POST /events` does, and applies it. Raises Refused (an InvalidEvent), with `reason` and `field`.
 
-        `at`: when it became known; by default at its own time, but never before `now_ms`. `id`: the CloudEvents id.
+        `at`: when the event became known; by default its own time, but never before `now_ms`. `id`: the CloudEvents id.
         """
         value = json.dumps(data).encode()
         known_ms = self._known(event, data) if at is None else parse_time_ms(at)
@@ -92,20 +93,20 @@ class World:
         self._happen(self.project.events[event], key, value, headers, known_ms)
 
     def receive(self, event: str, value: bytes | None, headers: Sequence[tuple[str, bytes]] = (), *, at: Moment | None = None) -> None:
-        """A record as it lies on an event's topic, whatever is in it: what cannot be used becomes a dead letter. Raises UnknownEvent."""
+        """Applies any record of an event's topic. A record that cannot be used becomes a dead letter. Raises UnknownEvent."""
         if event not in self.project.events:
             raise UnknownEvent(event, list(self.project.events))
         self._happen(self.project.events[event], None, value, headers, self.now_ms if at is None else parse_time_ms(at))
 
     @property
     def dead_letters(self) -> list[DeadLetterRecord]:
-        """What was not used, and why, in order."""
+        """The dead letters, in order: messages that were not used, and why."""
         return [decoder(DeadLetterRecord).decode(record.value or b"") for record in self.kafka.partitions(self._letters)[0].records]
 
     def features(self, view: str, entity: str | int | None, *, at: Moment | None = None) -> dict[str, FeatureValue]:
-        """The features of an entity, from all events so far, at a moment (by default `now_ms`), by name. Raises UnknownView.
+        """The features of an entity by name, at a moment (by default `now_ms`), from all events so far. Raises UnknownView.
 
-        Raises Rebuilding once the store lost the view (`world.redis.data.clear()`), where feature serving answers INVALID.
+        Raises Rebuilding when the store has lost the view (`world.redis.data.clear()`); feature serving answers INVALID then.
         """
         if view not in self.project.views:
             raise UnknownView(view, list(self.project.views))
@@ -116,25 +117,25 @@ class World:
         return {name: shown(served, place, time_ms) for place, name in enumerate(names)}
 
     def training_set(self, model: str, *, until: Moment | None = None) -> TrainingSet:
-        """The examples that `tidemill train` would see, from what was known before a moment (None: everything). Needs the extra `inference`.
+        """The examples of `tidemill train`, from all that was known before a moment (None: everything). Needs the extra `inference`.
 
-        Raises UnknownModel, and TidemillError without examples.
+        Raises UnknownModel, and TidemillError when there are no examples.
         """
         return self._models.training_set(model, self._until(until))
 
     def train(self, model: str, *, until: Moment | None = None) -> Manifest:
-        """Trains the project's own pipeline as `tidemill train` does, and lets it predict. Needs the extra `training`.
+        """Trains the model as `tidemill train` does; the new version predicts from then on. Needs the extra `training`.
 
-        Raises what `training_set` raises, and TidemillError when it cannot be fitted, or not converted exactly.
+        Raises the errors of `training_set`, and TidemillError when the pipeline cannot be fitted, or not converted exactly.
         """
         return self._models.train(model, self._until(until))
 
     def deploy(self, artifact: Artifact) -> None:
-        """Lets a version made elsewhere predict (see `load_artifact`). Needs the extra `inference`. Raises ArtifactError, UnknownModel."""
+        """Makes a stored version predict (see `load_artifact`). Needs the extra `inference`. Raises ArtifactError, UnknownModel."""
         self._models.deploy(artifact)
 
     def predict(self, model: str, entities: Mapping[str, Any], *, at: Moment | None = None) -> Prediction:
-        """What `POST /predict/{model}` answers to these entities and request values at a moment. Raises UnknownModel, BadRequest."""
+        """The answer of `POST /predict/{model}` for these entities and request values at a moment. Raises UnknownModel, BadRequest."""
         return self._models.predict(model, entities, self._moment(at))
 
     @property
@@ -147,7 +148,7 @@ class World:
         return found
 
     def _served(self, views: Sequence[FeatureView], keys: Sequence[bytes | None], time_ms: int) -> list[Served]:
-        """What is served of some views, each for its entity (None: none), from one read of the store. Raises Rebuilding."""
+        """The served features of some views, each for its entity (None: no entity), from one read of the store. Raises Rebuilding."""
         wanted = [(view.name, key) for view, key in zip(views, keys, strict=True) if key is not None]
         found = at_once(self._reader.read(wanted))
         if rebuilding := sorted({name for (name, _), item in zip(wanted, found, strict=True) if item.rebuilding}):
@@ -159,7 +160,7 @@ class World:
         return served
 
     def _happen(self, event: Event, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]], known_ms: int) -> None:
-        """One record on an event's topic, and all that follows from it."""
+        """Writes one record to an event's topic, routes it, and folds the records that it becomes."""
         partition = partition_of(key or value or b"", event.partitions)
         source = self.kafka.append(event.topic, partition, key, value, known_ms, headers)
         self.now_ms = max(self.now_ms, known_ms)
@@ -174,7 +175,7 @@ class World:
             self.kafka.append(self._letters, 0, record.key, encode(letter), record.timestamp)
 
     def _known(self, event: str, data: Mapping[str, Any]) -> int:
-        """An event's own time, or now when that is later or there is none that can be read: whatever is wrong with it is told later."""
+        """An event's own time, or `now_ms` if that is later or the time cannot be read; `admit` says later what is wrong with it."""
         declared = self.project.events.get(event)
         own = None if declared is None else data.get(declared.time)
         try:
@@ -190,6 +191,6 @@ class World:
 
 
 def shown(served: Served, place: int, time_ms: int) -> FeatureValue:
-    """One feature of what is served."""
+    """The feature at a place among the served ones."""
     value, age_ms = served.values[place], None if served.newest_ms is None else time_ms - served.newest_ms
     return FeatureValue(None if math.isnan(value) else value, served.statuses[place], None if age_ms is None else age_ms / 1000)

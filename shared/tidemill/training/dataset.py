@@ -1,4 +1,4 @@
-"""Point-in-time training sets: every row holds exactly what a request at that moment would have been answered."""
+"""Point-in-time training sets: every row has exactly the inputs that a request at that moment would have had."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ Times = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """`matrix`: float32 of shape (rows, inputs), NaN where a request would see no value; `labels`: 1 or 0, or a number;
-    `times_ms`: the requests' times, ascending; `subjects`: whom they were about; `inputs`: the columns."""
+    """`matrix`: float32 of shape (rows, inputs), NaN where a request would see no value; `labels`: 1 or 0, or a number; `times_ms`: the
+    requests' times, ascending; `subjects`: the subject of each request; `inputs`: the columns."""
 
     matrix: Floats
     labels: npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ class TrainingSet:
         return len(self.labels)
 
     def to_parquet(self) -> bytes:
-        """The set as a file, kept beside the model: subject, time, label, then the inputs by name."""
+        """The set as a Parquet file, which is stored beside the model: subject, time, label, then the inputs by name."""
         columns: dict[str, Any] = {"subject": self.subjects, "time": self.times_ms, "label": self.labels}
         columns |= {spec.name: self.matrix[:, i] for i, spec in enumerate(self.inputs)}
         sink = pa.BufferOutputStream()
@@ -60,7 +60,7 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class _Spine:
-    """The examples before their features: who, when, what the request would give, and what came of it."""
+    """The examples without their features: subject, time, the values that the request would give, and the outcome."""
 
     subjects: list[str]
     times_ms: Times
@@ -70,7 +70,7 @@ class _Spine:
 
 @dataclass(frozen=True)
 class _Job:
-    """One view's features for all examples. `project` and `store` are named, since the work may be done in another process ("": not)."""
+    """One view's features for all examples. `project`, `store`: names, for work in another process (project "": in this process)."""
 
     project: str
     store: str
@@ -80,9 +80,10 @@ class _Job:
 
 
 def build(project: Project, spec: str | None, model: Model, store: OfflineStore, until_ms: int, note: Callable[[str], None]) -> TrainingSet:
-    """All announced subjects of a model with a request before `until_ms` whose outcome was known by then.
+    """The announced subjects of a model with a request before `until_ms` and an outcome that was known by then.
 
-    `spec` is what the project was loaded from, so that other processes can help; None: this one does it all. `note` hears of progress. Raises TidemillError when there is nothing to learn from.
+    `spec`: the project's folder, file or module, so that other processes can load it and help (None: this process does all). `note` gets
+    messages about progress. Raises TidemillError when there are no examples.
     """
     spine = _read_spine(model, store, until_ms)
     if not spine.subjects:
@@ -101,7 +102,7 @@ def build(project: Project, spec: str | None, model: Model, store: OfflineStore,
 
 
 def _read_spine(model: Model, store: OfflineStore, until_ms: int) -> _Spine:
-    """Announcements joined with outcomes, by time: the last announcement and the first outcome of each subject."""
+    """Announcements joined with outcomes, in order of time. Of each subject, the last announcement and the first outcome count."""
     ours = (pc.field("model") == model.name) & (pc.field("known") < until_ms)
     try:
         asked = store.scan("requests", ["subject", "time", "entities"], ours & (pc.field("time") < until_ms))
@@ -140,7 +141,7 @@ def _in_process(job: _Job) -> npt.NDArray[np.float64]:
 
 
 def _view_features(view: FeatureView, store: OfflineStore, job: _Job) -> npt.NDArray[np.float64]:
-    """All features of a view for each (key, time): shape (rows, features), NaN where a request would see none."""
+    """All features of a view for each (key, time): shape (rows, features), NaN where a request would see no value."""
     kernel = ViewKernel(view)
     result = np.full((len(job.keys), len(view.served)), math.nan)
     partitions = np.array([-1 if key is None else partition_of(key, view.partitions) for key in job.keys])

@@ -1,4 +1,4 @@
-"""From a training set to a model: holdout by time, fit, and conversion to ONNX."""
+"""From a training set to a model: holdout by time, fitting, conversion to ONNX."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ FEWEST_ROWS = 10
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted pipeline, whether it gives probabilities, its metrics on the holdout, and what it predicted there."""
+    """A pipeline fitted on all examples; whether it gives probabilities; the holdout, with metrics and outputs of a pipeline fitted
+    without it."""
 
     pipeline: Any
     probability: bool
@@ -34,12 +35,15 @@ class Fitted:
 
     @property
     def output(self) -> Output:
-        """What the model gives: a probability or a value."""
+        """The kind of output: a probability or a value."""
         return "probability" if self.probability else "value"
 
 
 def fit(model: Model, examples: TrainingSet) -> Fitted:
-    """Fits on the first 80 % of time for the metrics, then on everything for the model. Raises TidemillError for unusable labels or columns."""
+    """Fits on the first 80 % of the rows in time for the metrics, then on all for the model.
+
+    Raises TidemillError for unusable labels or columns.
+    """
     cut = int(len(examples) * (1 - HOLDOUT))
     before, after = _rows(examples, slice(None, cut)), _rows(examples, slice(cut, None))
     probability = _is_classifier(model)
@@ -82,28 +86,28 @@ def _check_labels(model: Model, before: TrainingSet, after: TrainingSet, *, prob
 
 
 def _fitted(model: Model, examples: TrainingSet) -> Any:
-    """A new pipeline, fitted. Columns without any value are named when it fails: few estimators say that they cannot take them."""
+    """A new pipeline, fitted. An error names the columns without any value: few estimators say that these are the cause."""
     try:
         return model.pipeline().fit(examples.matrix, examples.labels)
-    except Exception as error:  # the project's own code, and whatever scikit-learn raises for its data
+    except Exception as error:  # raised by the project's own code, or by scikit-learn for its data
         empty = [spec.name for i, spec in enumerate(examples.inputs) if np.isnan(examples.matrix[:, i]).all()]
         reason = f"model {model.name!r}: fitting its pipeline to {len(examples)} rows failed: {type(error).__name__}: {error}"
         if empty:
             raise TidemillError(
                 f"{reason} (no row has a value of {', '.join(empty)})",
-                mend="see that their events arrive, leave these inputs out, or begin the pipeline with SimpleImputer(keep_empty_features=True)",
+                mend="see that their events arrive, remove these inputs, or begin with SimpleImputer(keep_empty_features=True)",
             ) from error
         raise TidemillError(reason, mend="see that the pipeline takes one float32 matrix with NaN where there is no value") from error
 
 
 def outputs(pipeline: Any, matrix: Floats, *, probability: bool) -> Floats:
-    """What the model answers for each row: probability of the outcome, or its value."""
+    """The model's output for each row: the probability of the outcome, or its value."""
     raw = pipeline.predict_proba(matrix)[:, 1] if probability else pipeline.predict(matrix)
     return np.asarray(raw, dtype=np.float32)
 
 
 def score(labels: Any, output: Floats, *, probability: bool) -> dict[str, float]:
-    """Quality on held-out rows: auc, log_loss and brier for a probability, mae with its standard error and rmse for a value."""
+    """Quality on held-out rows. For a probability: auc with its error, log_loss, brier. For a value: mae with its standard error, rmse."""
     if probability:
         auc, error = auc_with_error(np.asarray(labels), output)
         clipped = np.clip(output.astype(np.float64), 1e-7, 1 - 1e-7)
@@ -123,12 +127,12 @@ def to_onnx(pipeline: Any, columns: int, *, probability: bool) -> bytes:
     options = {id(pipeline): {"zipmap": False}} if probability else None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of onnx and protobuf: nothing a project could mend
+            warnings.simplefilter("ignore", DeprecationWarning)  # of onnx and protobuf: a project cannot mend them
             converted = skl2onnx.to_onnx(pipeline, initial_types=[("features", FloatTensorType([None, columns]))], options=options)
-    except Exception as error:  # skl2onnx raises classes of its own without a common root, and those of what it calls
+    except Exception as error:  # the exceptions of skl2onnx have no common root, and it lets those of other libraries through
         raise TidemillError(
             f"skl2onnx cannot convert {type(pipeline).__name__}: {type(error).__name__}: {str(error).strip()[:500]}",
-            mend="use estimators that skl2onnx supports; functions of one's own have no ONNX twin",
+            mend="use estimators that skl2onnx supports; it cannot convert functions of your own",
         ) from error
     return bytes(converted.SerializeToString())
 

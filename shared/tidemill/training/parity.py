@@ -1,7 +1,7 @@
-"""The proof that ONNX answers what scikit-learn answers: on held-out rows, and on the rows that tidemill itself makes.
+"""The proof that ONNX and scikit-learn give the same answers: on held-out rows, and on rows that tidemill itself makes.
 
-A training set may hold no row of an unknown entity, a category that was never seen or a value beyond those seen, but requests will.
-Converters are wrong exactly there: skl2onnx 1.20 sends every missing value of a tree or a forest one way, whatever scikit-learn learnt.
+A training set may have no row with an unknown entity, a new category or a value beyond its range, but requests will. Converters are wrong
+exactly there: in trees and forests, skl2onnx 1.20 sends every missing value the same way, whatever scikit-learn learnt.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ _OTHER_MEND = "use a pipeline whose steps skl2onnx converts exactly; inputs are 
 
 
 class Probe(NamedTuple):
-    """Rows to compare, and what they are: "with input 'x' missing"."""
+    """Rows to compare, and a text that describes them: "with input 'x' missing"."""
 
     what: str
     rows: Floats
 
 
 class Expected(NamedTuple):
-    """A probe and what scikit-learn answers for each of its rows."""
+    """A probe, and the answer of scikit-learn for each of its rows."""
 
     probe: Probe
     answers: Floats
 
 
 def expected_answers(model: Model, fitted: Fitted) -> list[Expected]:
-    """What the pipeline answers on up to 2,000 held-out rows, which come first, and on every row that tidemill makes (`probes`).
+    """The answers of the pipeline: first on up to 2,000 held-out rows, then on every row that tidemill makes (`probes`).
 
-    Raises TidemillError naming the rows on which the pipeline fails.
+    Raises TidemillError, which names the rows on which the pipeline fails.
     """
     matrix = fitted.holdout.matrix
     asked = [Probe("held out", _spread(matrix, HELD_OUT_ROWS)), *probes(model, fitted.holdout.inputs, matrix)]
@@ -58,15 +58,15 @@ def expected_answers(model: Model, fitted: Fitted) -> list[Expected]:
     try:
         answers = _answers(model, fitted, everything)
     except TidemillError:
-        answers = np.concatenate([_answers(model, fitted, probe) for probe in asked])  # raises again, naming the first probe that fails
+        answers = np.concatenate([_answers(model, fitted, probe) for probe in asked])  # raises again, and names the first failing probe
     ends = np.cumsum([len(probe.rows) for probe in asked])
     return [Expected(probe, part) for probe, part in zip(asked, np.split(answers, ends[:-1]), strict=True)]
 
 
 def check_parity(model: Model, expected: Sequence[Expected], engine: Engine) -> Parity:
-    """Largest difference between scikit-learn and ONNX on the held-out rows.
+    """The largest difference between scikit-learn and ONNX on the held-out rows.
 
-    Raises TidemillError when a difference on any row is beyond the tolerance: 1e-4, for answers beyond 1 that part of the answer.
+    Raises TidemillError when a difference on any row exceeds the tolerance: 1e-4, or 1e-4 of the answer if it is above 1.
     """
     for probe, answers in expected:
         _compare(model, probe, answers, engine)
@@ -75,10 +75,12 @@ def check_parity(model: Model, expected: Sequence[Expected], engine: Engine) -> 
 
 
 def probes(model: Model, inputs: Sequence[ModelInput], matrix: Floats) -> Iterator[Probe]:
-    """Rows that requests will bring whether or not `matrix` has them: each is one of `matrix` with something changed.
+    """Rows that requests will bring, whether or not `matrix` has such rows. Each is a row of `matrix` with a change:
 
-    Each input missing alone, which is also how a category that was never seen arrives; all features of a view missing, as for an
-    entity that nobody knows; all inputs missing; each number at its smallest and largest, and ten times beyond.
+    - one input missing (a new category looks the same);
+    - all features of a view missing, as for an unknown entity;
+    - all inputs missing;
+    - a number at its smallest or largest value, or ten times its range beyond.
     """
     base = _spread(matrix, MISSING_ROWS)
     for i, spec in enumerate(inputs):
@@ -97,7 +99,7 @@ def probes(model: Model, inputs: Sequence[ModelInput], matrix: Floats) -> Iterat
 
 
 def _ends(column: Floats) -> list[float]:
-    """The smallest and largest value of a number, and values as far beyond as ten times their distance; signs stay as they are."""
+    """The smallest and largest value of a number, and values ten times their distance beyond; a number that is never negative stays so."""
     seen = column[~np.isnan(column)].astype(np.float64)
     least, most = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
     away = BEYOND * max(most - least, 1.0)
@@ -109,7 +111,7 @@ def _ends(column: Floats) -> list[float]:
 def _answers(model: Model, fitted: Fitted, probe: Probe) -> Floats:
     try:
         return outputs(fitted.pipeline, probe.rows, probability=fitted.probability)
-    except Exception as error:  # the project's own code, and whatever scikit-learn raises for a row
+    except Exception as error:  # raised by the project's own code, or by scikit-learn for a row
         raise TidemillError(
             f"model {model.name!r}: its pipeline fails on rows {probe.what}, which requests will bring: "
             f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}",
@@ -135,7 +137,7 @@ def _compare(model: Model, probe: Probe, answers: Floats, engine: Engine) -> Non
 
 
 def _spread(matrix: Floats, count: int) -> Floats:
-    """Up to `count` rows, spread evenly."""
+    """Up to `count` rows, evenly spread over the matrix."""
     return matrix[:: max(1, len(matrix) // count)][:count]
 
 

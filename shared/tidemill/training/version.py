@@ -1,4 +1,4 @@
-"""From a training set to a version of a model: fitted, converted, compared, and described by its manifest."""
+"""From a training set to a version of a model: fit, convert, compare, and describe it in a manifest."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ GOLDEN_ROWS = 20
 
 
 class Version(NamedTuple):
-    """A version as it is stored, and the pipeline it was made from."""
+    """A version in its stored form, and the pipeline from which it was made."""
 
     artifact: Artifact
     fitted: Fitted
 
 
 def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Callable[[str], None]) -> Version:
-    """Fits, converts, and proves that both compute the same. Its name is the moment `created_ms`; `note` hears of progress.
+    """Fits, converts, and proves that ONNX and scikit-learn compute the same. The version is named after the moment `created_ms`; `note`
+    gets messages about progress.
 
     Raises TidemillError for unusable labels or columns, and when ONNX and scikit-learn disagree.
     """
@@ -47,7 +48,7 @@ def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Cal
 def _manifest(
     model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes, parity: Parity, golden: list[GoldenRow], created_ms: int
 ) -> Manifest:
-    """All that is known of a version, once everything is known. Its name is the moment."""
+    """The manifest of a version, made once all its parts are known."""
     return Manifest(
         model=model.name,
         version=time.strftime("%Y%m%dT%H%M%S", time.gmtime(created_ms / 1000)) + f"{created_ms % 1000:03d}",
@@ -67,12 +68,12 @@ def _manifest(
 
 
 def _reference(examples: TrainingSet, fitted: Fitted) -> dict[str, Histogram]:
-    """What drift is measured against: the inputs of all examples, and what a model that had not seen them predicted for the holdout."""
+    """The distributions for drift detection: the inputs of all examples, and the holdout's outputs from a pipeline fitted without it."""
     histograms = {spec.name: reference(examples.matrix[:, i], category=spec.kind == "category") for i, spec in enumerate(examples.inputs)}
     return histograms | {"prediction": reference(np.asarray(fitted.holdout_output))}
 
 
 def _golden(engine: Engine, fitted: Fitted) -> list[GoldenRow]:
-    """Some held-out rows and what the model answered: run again wherever it is loaded."""
+    """Some held-out rows with the model's outputs; every process that loads the model runs them again."""
     rows = fitted.holdout.matrix[:: max(1, len(fitted.holdout) // GOLDEN_ROWS)][:GOLDEN_ROWS]
     return [GoldenRow([None if math.isnan(value) else value for value in row.tolist()], engine.predict(row)) for row in rows]
