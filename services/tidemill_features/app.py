@@ -20,7 +20,7 @@ from tidemill.streams.view_logs import need_topics
 from tidemill_features.dead_letters import DeadLetterTopic
 from tidemill_features.faust_transport import batched_app
 from tidemill_features.settings import FeaturesSettings
-from tidemill_features.watch import Watch
+from tidemill_features.watch import FoldWatch
 from tidemill_features.worker import Worker
 
 REDIS_TIMEOUT_SECONDS = 3.0
@@ -42,7 +42,7 @@ def build(settings: FeaturesSettings) -> Service:
             needed = [*worker.topics, dead_letters_topic(project.name)]
             await need_topics(kafka, project, partial(board.down, "kafka"), [pulse], needed)
             app = batched_app(f"{project.name}.features", kafka, worker.topics, worker.positions, worker.handle)
-            await run_together(Watch(app, worker, board, kafka, pulse).run(), _fold(app), keep_asking(link))
+            await run_together(FoldWatch(app, worker, board, kafka, pulse).run(), _fold(app), keep_asking(link))
 
     return Service(settings, board, OpsApp(board), work, [pulse])
 

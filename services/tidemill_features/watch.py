@@ -27,7 +27,7 @@ LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 5.0
 
 
-class Watch:
+class FoldWatch:
     """Reports lag and readiness every second, and beats as long as all is well or the reason why not lies elsewhere.
 
     All that is declared counts, not what is assigned: see `Coverage`.

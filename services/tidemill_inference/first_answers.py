@@ -51,7 +51,7 @@ class Made(NamedTuple):
         return Prediction(record.id, record.model, record.version, record.time, self.output_name, record.output, self.features)
 
 
-class _Kept(msgspec.Struct, array_like=True):
+class _FirstAnswer(msgspec.Struct, array_like=True):
     """What Redis holds for an id: the record as it is logged, and what the answer shows beside it (features: if they were asked for)."""
 
     record: msgspec.Raw
@@ -67,7 +67,7 @@ class _Remembered(NamedTuple):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_kept = msgspec.json.Decoder(_Kept).decode
+_decode_first_answer = msgspec.json.Decoder(_FirstAnswer).decode
 _decode_record = decoder(PredictionRecord).decode
 
 
@@ -98,7 +98,7 @@ class FirstAnswers:
     def _keep(self, item: Made, known: _Remembered | None) -> Awaitable[bytes | None]:
         """Keeps what this process knows of the id, else this prediction; gives what was there before, if there was anything."""
         if known is None:
-            kept = _encode(_Kept(msgspec.Raw(item.value), item.output_name, item.features))
+            kept = _encode(_FirstAnswer(msgspec.Raw(item.value), item.output_name, item.features))
             known = _Remembered(kept, monotonic() + KEEP_SECONDS)
             with suppress(ValueError):  # larger than all that may be remembered
                 self._remembered[item.instance.id] = known
@@ -111,7 +111,7 @@ def _first(item: Made, found: bytes | None) -> Made | IdReused:
     if found is None:
         return item
     try:
-        kept = _decode_kept(found)
+        kept = _decode_first_answer(found)
         first = _decode_record(kept.record)
     except DECODE_ERRORS as error:
         raise CorruptState(f"what is kept for id {item.instance.id!r} cannot be read: {error}", mend="choose another id") from None

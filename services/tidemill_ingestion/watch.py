@@ -24,7 +24,7 @@ SLOW_SECONDS = 5.0
 """Without progress for this long, while events wait, the service is not ready; the watchdog's patience is longer."""
 
 
-class Watch:
+class IngestionWatch:
     """Reports lag and readiness every second, and beats as long as all is well or the reason why not lies elsewhere.
 
     All that is declared counts, not what is assigned: see `Coverage`.

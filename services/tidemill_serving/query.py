@@ -33,7 +33,7 @@ class FeatureRequest(msgspec.Struct):
     as_of: int | str | None = None
 
 
-class UnknownService(NotFound):
+class UnknownFeatureService(NotFound):
     """No model of that name is declared."""
 
     kind = "feature service"
@@ -81,7 +81,7 @@ class QueryParser:
         request = decode_body(_decode, body, 'send {"entities": {"name": [...]}, "features": ["view:feature", ...]}')
         if request.feature_service is not None:
             if request.feature_service not in self._services:
-                raise UnknownService(request.feature_service, list(self._services))
+                raise UnknownFeatureService(request.feature_service, list(self._services))
             references = self._services[request.feature_service]
         elif request.features:
             references = tuple(request.features)

@@ -19,14 +19,14 @@ from tidemill.runtime.http import error_answer
 from tidemill_inference.messages import FeatureShown, Prediction, answer_body, parse_predict
 from tidemill_ingestion.http_api import EventResult, EventsAnswer
 from tidemill_serving import answers
-from tidemill_serving.query import QueryParser, UnknownService
+from tidemill_serving.query import QueryParser, UnknownFeatureService
 
 ERRORS = [
     BadRequest("wrong", mend="mend"),
     UnknownModel("m", ["n"]),
     UnknownView("v", []),
     UnknownFeature("f"),
-    UnknownService("s", ["t"]),
+    UnknownFeatureService("s", ["t"]),
     StoreUnavailable("away"),
     Rebuilding(["v", "w"]),
     TidemillError("odd"),

@@ -29,7 +29,7 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.topics import ingestion_group
 from tidemill_ingestion.consumer import EventConsumer
-from tidemill_ingestion.watch import Watch
+from tidemill_ingestion.watch import IngestionWatch
 
 pytestmark = pytest.mark.integration
 
@@ -186,7 +186,7 @@ async def test_partitions_that_nobody_reads(declared: Declared, settings: KafkaS
     board = HealthBoard("kafka", "routing")
     async with running(settings, project, "one") as routing:
         with pytest.raises(UnreadPartitions, match=r"has read \S+\[0\], \S+\[1\] for \d+ s"):
-            await Watch(routing, board, settings, Pulse("routing")).run()
+            await IngestionWatch(routing, board, settings, Pulse("routing")).run()
         assert "no member of the group" in board.missing["routing"]
         shown = re.findall(
             rf'tidemill_ingestion_lag_records{{partition="(.)",topic="{event.topic}"}} (.+)', metrics.exposition()[1].decode()

@@ -38,7 +38,7 @@ _ENTITIES = msgspec.json.Decoder(dict[str, Scalar])
 _STAMP = msgspec.json.Decoder(list[StampEntry])
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A column and where its value lies in a decoded record."""
 
     name: str
@@ -46,8 +46,8 @@ class Column(NamedTuple):
     get: Callable[[Any], Any]
 
 
-def _column(name: str, kind: pa.DataType, path: str = "") -> Column:
-    return Column(name, kind, attrgetter(path or name))
+def _column(name: str, kind: pa.DataType, path: str = "") -> TableColumn:
+    return TableColumn(name, kind, attrgetter(path or name))
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class MirrorTable:
     topic: str
     partitions: int
     decode: Callable[[bytes], Any]
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     decode_older: Callable[[bytes], Any] | None = None
 
     @property
@@ -136,8 +136,8 @@ def view_table(project: Project, view: FeatureView) -> MirrorTable:
     columns = (
         _column("time", pa.int64()),
         _column("known", pa.int64()),
-        Column("source_partition", pa.int64(), lambda record: record.source[0]),
-        Column("source_offset", pa.int64(), lambda record: record.source[1]),
+        TableColumn("source_partition", pa.int64(), lambda record: record.source[0]),
+        TableColumn("source_offset", pa.int64(), lambda record: record.source[1]),
         _column("id", pa.string()),
         *(_column(f"v_{name}", _ARROW[view.source.base_type(name)], f"values.{name}") for name in kinds),
     )
@@ -154,9 +154,9 @@ def view_table(project: Project, view: FeatureView) -> MirrorTable:
 
 
 _SOURCE = (
-    Column("source_topic", pa.string(), lambda record: record.source[0]),
-    Column("source_partition", pa.int64(), lambda record: record.source[1]),
-    Column("source_offset", pa.int64(), lambda record: record.source[2]),
+    TableColumn("source_topic", pa.string(), lambda record: record.source[0]),
+    TableColumn("source_partition", pa.int64(), lambda record: record.source[1]),
+    TableColumn("source_offset", pa.int64(), lambda record: record.source[2]),
 )
 
 
@@ -176,7 +176,7 @@ def requests_table(project: Project) -> MirrorTable:
         _column("time", pa.int64()),
         _column("known", pa.int64()),
         *_SOURCE,
-        Column("entities", pa.string(), _entities_json),
+        TableColumn("entities", pa.string(), _entities_json),
     )
     return _plain_table(project, "requests", requests_topic(project.name), RequestRecord, columns)
 
@@ -208,13 +208,13 @@ def predictions_table(project: Project) -> MirrorTable:
         _column("inputs", pa.list_(pa.float32())),
         _column("output", pa.float64()),
         _column("subject", pa.string()),
-        Column("entities", pa.string(), _entities_json),
-        Column("stamp", pa.string(), _stamp_json),
+        TableColumn("entities", pa.string(), _entities_json),
+        TableColumn("stamp", pa.string(), _stamp_json),
     )
     return _plain_table(project, "predictions", predictions_topic(project.name), PredictionRecord, columns)
 
 
-def _plain_table(project: Project, name: str, topic: str, kind: type[msgspec.Struct], columns: tuple[Column, ...]) -> MirrorTable:
+def _plain_table(project: Project, name: str, topic: str, kind: type[msgspec.Struct], columns: tuple[TableColumn, ...]) -> MirrorTable:
     return MirrorTable(name, topic, topic_specs(project)[topic].partitions, decoder(kind).decode, columns)
 
 

@@ -33,7 +33,7 @@ class ExitSettings(Settings):
     )
 
 
-class _Kept(msgspec.Struct):
+class _Ends(msgspec.Struct):
     """The file's content. `running`: whether a run has begun and not ended."""
 
     running: bool
@@ -45,10 +45,10 @@ class _Ledger:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self.kept = _Kept(running=False)
+        self.kept = _Ends(running=False)
         try:
             if path is not None and path.exists():
-                self.kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
+                self.kept = msgspec.json.decode(path.read_bytes(), type=_Ends)
         except (OSError, msgspec.DecodeError) as error:
             log.warning("the count of earlier ends is lost", path=str(path), reason=str(error))
 
