@@ -21,7 +21,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterP
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from tidemill.errors import FenceConflict, OfflineUnavailable, TornTable
-from tidemill.offline.torn import TRANSACTIONS, drop_torn_commit, explain_torn, local_log
+from tidemill.offline.torn import TRANSACTIONS, commits_folder, drop_torn_commit, explain_torn
 from tidemill.runtime.logs import get_logger
 
 log = get_logger(__name__)
@@ -35,7 +35,7 @@ _CONFIGURATION = {"delta.logRetentionDuration": "interval 1 days", "delta.delete
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
 
-class DeltaLog:
+class CountedTable:
     """A table that only grows. Its counters (app transactions) are 0 until they are set, and no append lowers one. Safe for threads.
 
     `schema`: columns that must be there; missing ones are added. `description` is kept with a new table, for readers.
@@ -141,7 +141,7 @@ class DeltaLog:
             return DeltaTable(self.uri, storage_options=self._options)
         except TableNotFoundError:
             log.info("creating table", table=self.uri)
-            if (folder := local_log(self.uri)) is not None:
+            if (folder := commits_folder(self.uri)) is not None:
                 folder.parent.mkdir(parents=True, exist_ok=True)
             return DeltaTable.create(
                 self.uri,

@@ -56,7 +56,7 @@ class Mirror:
         self.positions: dict[int, int] = {}
         self.pulse = Pulse(f"mirror of {table.name}")
         self._store = store
-        self._log = store.log_table(table)
+        self._writer = store.topic_table(table)
         self._kafka = kafka
         self._board = board
         self._flush = flush
@@ -97,7 +97,7 @@ class Mirror:
 
     def _read_positions(self) -> dict[int, int]:
         """Takes positions from the table and returns the checksum of each partition's last row."""
-        self._log.open()
+        self._writer.open()
         snapshot = self._store.snapshot(self.table.name)
         self.positions = snapshot.positions
         return snapshot.proofs_before(self.positions)
@@ -122,7 +122,7 @@ class Mirror:
     def _commit(self, read: dict[int, list[Any]]) -> None:
         start = time.perf_counter()
         ends = {p: records[-1].offset + 1 for p, records in read.items()}
-        self._log.append(self.table.rows_of(read), {(self.table.topic, p): (self.positions[p], end) for p, end in ends.items()})
+        self._writer.append(self.table.rows_of(read), {(self.table.topic, p): (self.positions[p], end) for p, end in ends.items()})
         self.positions = self.positions | ends
         self._rows.inc(sum(map(len, read.values())))
         self._seconds.observe(time.perf_counter() - start)

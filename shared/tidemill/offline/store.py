@@ -5,8 +5,8 @@
     snapshot.positions                                   # {0: 1204, 1: 998, ...}: next offset per partition at this version
     table = snapshot.scan(["partition", "offset", "time"], pc.field("partition") == 0)
 
-    log = store.log_table(view_table(project, view))     # the one writer of this table
-    log.append(rows, {(topic, 0): (1204, 1300)})
+    shops = store.topic_table(view_table(project, view))    # the one writer of this table
+    shops.append(rows, {(topic, 0): (1204, 1300)})
 
 Below the root: `views/<view>.p<partitions>`, `requests`, `outcomes`, `predictions`, `results` (tables), `models/` and `untracked/` (files).
 """
@@ -27,7 +27,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from tidemill.errors import DoubledRows, OfflineUnavailable, UnknownTable
-from tidemill.offline.delta import DeltaLog
+from tidemill.offline.delta import CountedTable
 from tidemill.offline.tables import MirrorTable
 from tidemill.offline.torn import explain_torn
 from tidemill.runtime.settings import OfflineSettings
@@ -53,14 +53,14 @@ class OfflineStore:
         """Where a table lies."""
         return f"{self.url}/{name}"
 
-    def log_table(self, table: MirrorTable) -> LogTable:
+    def topic_table(self, table: MirrorTable) -> TopicTable:
         """A table to append to. It is created when it is first opened."""
         about = msgspec.json.encode(_About(table.topic, table.partitions)).decode()
-        return LogTable(table, self.delta_log(table.name, table.schema, about))
+        return TopicTable(table, self.counted_table(table.name, table.schema, about))
 
-    def delta_log(self, name: str, schema: pa.Schema, description: str = "") -> DeltaLog:
+    def counted_table(self, name: str, schema: pa.Schema, description: str = "") -> CountedTable:
         """A table of one's own with counters. It is created when it is first opened."""
-        return DeltaLog(self.uri(name), schema, description=description, storage_options=self.storage_options)
+        return CountedTable(self.uri(name), schema, description=description, storage_options=self.storage_options)
 
     def snapshot(self, name: str) -> Snapshot:
         """The newest state of a table. Raises UnknownTable, TornTable, OfflineUnavailable."""
@@ -188,16 +188,16 @@ def _sorted(table: pa.Table, order: list[str]) -> pa.Table:
     return table.take(np.lexsort(columns[::-1])) if falls.any() else table
 
 
-class LogTable:
+class TopicTable:
     """The mirror of a topic, for its one writer. Positions are Kafka's next offsets."""
 
-    def __init__(self, spec: MirrorTable, log: DeltaLog) -> None:
+    def __init__(self, spec: MirrorTable, table: CountedTable) -> None:
         self.spec = spec
-        self._log = log
+        self._table = table
 
     def open(self) -> None:
         """Create or read the table, and take out a commit that a power cut left half written. Raises OfflineUnavailable, TornTable."""
-        self._log.open()
+        self._table.open()
 
     def append(self, rows: pa.Table | pa.RecordBatch, moves: Mapping[tuple[str, int], tuple[int, int]]) -> None:
         """Add rows in one commit. `moves`: (topic, partition) -> (first offset, next offset) of the rows.
@@ -205,8 +205,8 @@ class LogTable:
         Raises FenceConflict (nothing was written) when a batch does not start at the table's position, OfflineUnavailable when the store
         fails (it may have been written: open and read the positions).
         """
-        self._log.append(rows, {counter_name(*target): move for target, move in moves.items()})
+        self._table.append(rows, {counter_name(*target): move for target, move in moves.items()})
 
     def compact(self) -> None:
         """Merge small files. Done by itself every hundred commits."""
-        self._log.compact()
+        self._table.compact()

@@ -25,7 +25,7 @@ _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*parquet")
 
 
-def local_log(uri: str) -> Path | None:
+def commits_folder(uri: str) -> Path | None:
     """The folder of a table's commits, None when it lies in an object store."""
     path = uri.removeprefix("file://")
     return None if "://" in path else Path(path) / "_delta_log"
@@ -63,7 +63,7 @@ def _announced(info: dict[str, Any]) -> dict[str, int]:
 
 def torn_commit(uri: str) -> tuple[Path, str] | None:
     """The newest commit of a table and its flaw, when it is half written and no checkpoint covers it. None when all is well."""
-    folder = local_log(uri)
+    folder = commits_folder(uri)
     if folder is None or not folder.is_dir():
         return None
     names = [path.name for path in folder.iterdir()]

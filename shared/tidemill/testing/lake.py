@@ -15,7 +15,7 @@ from deltalake.exceptions import CommitFailedError
 from pyarrow import dataset
 
 from tidemill.errors import UnknownTable
-from tidemill.offline.delta import DeltaLog
+from tidemill.offline.delta import CountedTable
 from tidemill.offline.store import OfflineStore, Snapshot
 
 
@@ -117,7 +117,7 @@ class Handle:
         return pa.concat_tables([self.table.schema.empty_table(), *added], promote_options="default")
 
 
-class MemoryDeltaLog(DeltaLog):
+class MemoryCountedTable(CountedTable):
     """The append of production, and its checks, on a table of a lake in memory."""
 
     def __init__(self, tables: dict[str, MemoryTable], name: str, schema: pa.Schema, description: str) -> None:
@@ -144,9 +144,9 @@ class MemoryLake(OfflineStore):
         super().__init__("memory://lake")
         self.tables: dict[str, MemoryTable] = {}
 
-    def delta_log(self, name: str, schema: pa.Schema, description: str = "") -> DeltaLog:
+    def counted_table(self, name: str, schema: pa.Schema, description: str = "") -> CountedTable:
         """A table of one's own with counters. It is created when it is first opened."""
-        return MemoryDeltaLog(self.tables, name, schema, description)
+        return MemoryCountedTable(self.tables, name, schema, description)
 
     def snapshot(self, name: str) -> Snapshot:
         """The newest state of a table. Raises UnknownTable."""

@@ -61,7 +61,7 @@ class Models:
         """An offline store that mirrors all topics as far as they are written."""
         lake = MemoryLake()
         for table in mirror_tables(self._project):
-            log = lake.log_table(table)
+            log = lake.topic_table(table)
             log.open()
             read = {number: partition.records for number, partition in enumerate(self._kafka.partitions(table.topic))}
             moves = {(table.topic, number): (0, len(records)) for number, records in read.items()}
