@@ -1,4 +1,4 @@
-"""Wiring: health and metrics over HTTP, the link to Redis, the Faust app, and the watch over its progress."""
+"""Wiring: health and metrics over HTTP, the link to Redis, the Faust app, and the watch over it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STOP_SECONDS = 8.0  # Faust may wait for a Kafka that is away
 
 
 def build(settings: FeaturesSettings) -> Service:
-    """The service, not yet running; its work raises what ended the Faust app. Raises ProjectError and DeclarationError."""
+    """The service, not yet running. Its work raises the error that ends the Faust app. Raises ProjectError and DeclarationError."""
     project, kafka = load_project(settings.project.project), settings.kafka
     board, pulse = HealthBoard("kafka", "redis", "partitions"), Pulse("fold")
 
@@ -48,7 +48,7 @@ def build(settings: FeaturesSettings) -> Service:
 
 
 async def _fold(app: faust.App) -> None:
-    """Run the Faust app until cancelled. Raises what ended it."""
+    """Run the Faust app until cancelled. Raises the error that ended it."""
     try:
         await app.start()
         await app.wait_until_stopped()

@@ -1,4 +1,4 @@
-"""Looking at a worker from outside its own path: lag, readiness, and whether it is stuck."""
+"""Watching a worker from a separate task: its lag, whether it is ready, and whether it is stuck."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ ANSWER_SECONDS = 5.0
 
 
 class FoldWatch:
-    """Reports lag and readiness every second, and beats as long as all is well or the reason why not lies elsewhere.
+    """Reports lag and readiness every second. The pulse beats while all is well, or while the worker waits for Kafka or Redis.
 
-    All that is declared counts, not what is assigned: see `Coverage`.
+    It looks at all declared partitions, not only at the assigned ones: see `Coverage`.
     """
 
     def __init__(self, app: faust.App, worker: Worker, board: HealthBoard, kafka: KafkaSettings, pulse: Pulse) -> None:
@@ -44,7 +44,7 @@ class FoldWatch:
         self._shown: set[TP] = set()
 
     async def run(self) -> None:
-        """Look until cancelled. Raises UnreadPartitions when some are folded by nobody for so long that the group should be joined anew."""
+        """Look until cancelled. Raises UnreadPartitions when a partition has been unread for so long that the worker should join the group again."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
@@ -79,7 +79,7 @@ class FoldWatch:
         self._shown = set(lags)
 
     async def _compare(self, lags: dict[TP, int]) -> None:
-        """Place partitions anew where the store was changed behind our back."""
+        """Place partitions anew whose stored fence somebody else has changed."""
         try:
             displaced = await self._worker.displaced(lags.keys())
         except (StoreUnavailable, StoreError):

@@ -1,4 +1,4 @@
-"""From stored values to Feast's columnar answer, and to the error objects its clients understand."""
+"""Feast's answer in columns from served features, and Feast's error objects."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class AnswerColumn(msgspec.Struct):
 
 
 class Metadata(msgspec.Struct, omit_defaults=True):
-    """The names of the columns, and of the views whose values are withheld in some row because they are being rebuilt."""
+    """The names of the columns, and of the views being rebuilt, whose values are withheld in some row."""
 
     feature_names: list[str]
     rebuilding: list[str] = []
@@ -47,7 +47,7 @@ _encode = msgspec.json.Encoder().encode  # NaN and infinities become null
 
 
 def answer_body(query: Query, served: Mapping[tuple[int, bytes | None], Served], rebuilding: list[str]) -> bytes:
-    """JSON of the answer. `served`: features by (view's place in the plan, entity key)."""
+    """JSON of the answer. `served`: features by (index of the view in the plan, entity key)."""
     rows = range(query.rows)
     results = [AnswerColumn(query.entities[name], ["PRESENT"] * query.rows, [_EPOCH] * query.rows) for name in query.plan.join_keys]
     by_view = [[served[(view, key)] for key in keys] for view, keys in enumerate(query.keys)]
@@ -62,7 +62,7 @@ def answer_body(query: Query, served: Mapping[tuple[int, bytes | None], Served],
 
 
 def feast_error(error: Exception) -> tuple[int, bytes]:
-    """Status and body of an error: `error` and `mend` as everywhere, and `module`, `class`, `message` for Feast's clients."""
+    """Status and body of an error: `error` and `mend` as in every service, and `module`, `class`, `message` for Feast's clients."""
     status, body = error_answer(error)
     shown: dict[str, Any] = msgspec.json.decode(body)
     known = _FEAST_CLASSES.get(type(error)) if isinstance(error, NotFound) else None
