@@ -27,7 +27,7 @@ class DeadLetters(Protocol):
 
 
 class DeadLetterTopic:
-    """The dead-letter topic of a project. It has one partition, so letters are in the order of refusal. The first letter opens the connection."""
+    """The dead-letter topic of a project. Its one partition keeps the order of refusal. The first letter opens the connection."""
 
     def __init__(self, settings: KafkaSettings, topic: str) -> None:
         self._settings = settings

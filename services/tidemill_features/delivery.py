@@ -1,8 +1,8 @@
-"""Which records reach a handler: unbroken chains of slices, from the positions that a store gives. This module decides; a `Log` talks to Kafka.
+"""Which records reach a handler: unbroken chains of slices, from the positions of a store. It decides; a `Log` talks to Kafka.
 
-A `Chain` is our own count of delivered records. A rebalance may lose slices, and a consumer may skip an oversized batch or reset a position.
-Then the next slice does not follow: the chain breaks, and the partition is placed again from the store's position. While the store is away
-nothing is delivered.
+A `Chain` is our own count of delivered records. A rebalance may lose slices, and a consumer may skip an oversized batch or reset a
+position. Then the next slice does not follow: the chain breaks, and the partition is placed again from the store's position. While the
+store is away nothing is delivered.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ Held = Callable[[Collection[TP]], Awaitable[Mapping[TP, range]]]
 """The offsets that the log holds now, for each partition."""
 
 Positions = Callable[[Collection[TP], Held], Awaitable[Mapping[TP, int]]]
-"""The next offset of each partition. A partition left out is asked for again soon. Ask the store first and then what the log holds: both grow,
-and the store must never seem to be ahead of the log."""
+"""The next offset of each partition. A partition left out is asked for again soon. Ask the store first, then the log: both grow, and the
+store must not seem to be ahead of the log."""
 
 
 class Log(Protocol):

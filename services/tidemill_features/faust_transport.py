@@ -1,11 +1,11 @@
 """Faust with batched delivery: an agent gets slices of consecutive records, and a store, not Kafka, gives the position of each partition.
 
-Stock Faust creates four tasks for every message. Here its aiokafka transport hands over one carrier message for each load of slices. The slices
-of a load are handled concurrently, so their commands go to the store together. All other parts of Faust (group membership, flow control, streams,
-agents) are used unchanged. Facts about faust-streaming 0.15 and aiokafka 0.14, and what follows:
+Stock Faust creates four tasks for every message. Here its aiokafka transport hands over one carrier message for each load of slices. The
+slices of a load are handled concurrently, so their commands go to the store together. All other parts of Faust (group membership, flow
+control, streams, agents) are used unchanged. Facts about faust-streaming 0.15 and aiokafka 0.14, and what follows:
 
-- Faust drops slices during a rebalance, and aiokafka may skip an oversized batch or reset a position. So `delivery` decides which records are
-  delivered, and from where.
+- Faust drops slices during a rebalance, and aiokafka may skip an oversized batch or reset a position. So `delivery` decides which records
+  are delivered, and from where.
 - If `perform_seek` takes longer than `broker_request_timeout`, Faust's recovery task ends silently and nothing is ever fetched again. So
   partitions are placed inside `getmany`; while the store is away nothing is delivered.
 - Faust acknowledges a message also when its agent raised, counts skipped messages as done, and a failed commit crashes the worker. So its
@@ -42,7 +42,7 @@ EXIT_SOFTWARE = 70
 
 
 Handler = Callable[[TP, Slice], Awaitable[None]]
-"""Takes slices: those of one partition in sequence, those of several concurrently. To go back it sets `slice.chain.broken`. It must not raise."""
+"""Takes slices: of one partition in sequence, of several concurrently. To go back it sets `slice.chain.broken`. It must not raise."""
 
 
 class _Thread(driver.AIOKafkaConsumerThread):

@@ -1,7 +1,7 @@
 """One partition of a view in a worker: the fold, the fence that the store must have, and the cached entities.
 
-Pure logic. A `Partition` lives as long as its chain of slices. When the store has another fence, or a record is missing, the worker drops it
-and makes another one from the store's fence. So a fold whose write was refused is never used again.
+Pure logic. A `Partition` lives as long as its chain of slices. When the store has another fence, or a record is missing, the worker drops
+it and makes another one from the store's fence. So a fold whose write was refused is never used again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
 
 class Partition:
-    """Folds slices that follow each other, beginning at the stored fence (None: there is none yet). `stored`: the fence that the store must have.
+    """Folds slices that follow each other, from the stored fence (None: no fence yet) on. `stored`: the fence that the store must have.
 
     `log_end`: where the topic ended when the partition began. Without a fence, its values are not served before the fold reaches it.
     Raises CorruptState, TopicMismatch, and Rebuilding while `tidemill rebuild` writes the partition.

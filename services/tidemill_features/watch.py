@@ -44,7 +44,7 @@ class FoldWatch:
         self._shown: set[TP] = set()
 
     async def run(self) -> None:
-        """Look until cancelled. Raises UnreadPartitions when a partition has been unread for so long that the worker should join the group again."""
+        """Look until cancelled. Raises UnreadPartitions when a partition has been unread for REJOIN_SECONDS: join the group again."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:

@@ -1,7 +1,7 @@
 """What a worker does with a slice of records, in six steps (`Worker._apply`), and where a partition begins (`Worker.positions`).
 
-One rule covers every fault: the store's fence says which records are applied. When something does not fit the fence, the chain breaks, and the
-partition begins again from the fence. A fault that this cannot repair stops that partition only, until a person has changed something.
+One rule covers every fault: the store's fence says which records are applied. When something does not fit the fence, the chain breaks, and
+the partition begins again from the fence. A fault that this cannot repair stops that partition only, until a person has changed something.
 """
 
 from __future__ import annotations

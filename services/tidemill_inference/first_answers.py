@@ -14,8 +14,8 @@ So all records of an id are the same bytes, from every process and after every c
     killed before 4      the repetition finds the first record at 2, logs it and answers it
     killed before 5      the repetition logs the same bytes again; readers count an id once
 
-Redis may lose its newest writes (an older copy, or a replica that lags), and these are the ids that clients repeat. So each process also remembers
-the records that it stored itself, and at step 2 stores the remembered one again.
+Redis may lose its newest writes (an older copy, or a replica that lags), and these are the ids that clients repeat. So each process also
+remembers the records that it stored itself, and at step 2 stores the remembered one again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tidemill.redis.protocol import RedisClient
 from tidemill_inference.messages import FeatureShown, Instance, Prediction
 
 KEEP_SECONDS = 1800
-"""How long an id is known. Prediction logging recognises an id for an hour at least, so a repetition within this time never counts twice."""
+"""How long an id is known: less than the hour for which prediction logging recognises it, so a repetition never counts twice."""
 
 REMEMBERED_BYTES = 32 << 20
 """How much a process remembers itself: the newest ten thousand predictions or so, more than are lost and repeated at once."""
@@ -89,7 +89,7 @@ class FirstAnswers:
         )
 
     async def settle(self, made: Sequence[Made]) -> list[Made | IdReused]:
-        """Steps 2 and 3 for several predictions: the ones to log and answer, in one round trip. Predictions with generated ids stay unchanged.
+        """Steps 2 and 3 for several predictions: the ones to log and answer, in one round trip. Those with generated ids stay unchanged.
 
         Raises StoreUnavailable, StoreError and CorruptState; then none of them may be logged.
         """
@@ -103,7 +103,7 @@ class FirstAnswers:
         return [_first(item, next(found)) if item.instance.own_id else item for item in made]
 
     def _keep(self, item: Made, known: _Remembered | None) -> Awaitable[bytes | None]:
-        """Step 2: stores the remembered value of the id, else this prediction, unless Redis has one; gives the value that Redis had, or None."""
+        """Step 2: stores the remembered value of the id, else this prediction, unless Redis has one. Gives what Redis had, or None."""
         if known is None:
             kept = _encode(_FirstAnswer(msgspec.Raw(item.value), item.output_name, item.features))
             known = _Remembered(kept, monotonic() + KEEP_SECONDS)

@@ -41,7 +41,8 @@ class NotDeployed(UnknownModel):
 class Registry:
     """The models that serve. Run `run` as a task; `get` never waits.
 
-    When a version cannot be loaded, the others go on serving, and an earlier champion replaces a champion. Loading is tried again every 30 seconds.
+    When a version cannot be loaded, the others go on serving, and an earlier champion replaces a champion. Loading is tried again every 30
+    seconds.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class Registry:
             await self._load_all(name)
 
     async def _load_all(self, name: str) -> None:
-        """Load the missing versions of a model one by one, while the others serve; after each one, switch to the versions that can serve."""
+        """Load the missing versions of a model one by one while the others serve. After each, switch to the versions that can serve."""
         lineup = self._lineups[name]
         self._switch(name)
         while (wanted := lineup.to_load()) is not None:
@@ -179,7 +180,7 @@ class Registry:
             )  # fmt: skip
 
     async def _load_in_time(self, wanted: DeployedVersion) -> LoadedVersion:
-        """Load a version in a thread. Raises OfflineUnavailable when that takes too long: serving goes on, and the next load begins after it ends."""
+        """Load a version in a thread. Raises OfflineUnavailable when that takes too long; the next load begins after it ends."""
         if self._loading is None:
             loading = self._loading = asyncio.ensure_future(asyncio.to_thread(self._load, wanted))
             loading.add_done_callback(self._load_ended)

@@ -13,7 +13,7 @@ from tidemill_inference.oip.messages import MAX_ROWS, NUMBERS, ModelSpec, Tensor
 
 
 def split(data: bytes, heads: Sequence[TensorHead]) -> list[bytes | None]:
-    """The bytes of each input, in order. `data`: the bytes after the JSON; None for an input without `binary_data_size`. Raises BadRequest."""
+    """The bytes of each input, in order. `data`: all bytes after the JSON. None: no `binary_data_size`. Raises BadRequest."""
     sizes = [head.parameters.get("binary_data_size") for head in heads]
     given = [size for size in sizes if size is not None]
     if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in given) or sum(given) != len(data):

@@ -56,7 +56,7 @@ class Asked(NamedTuple):
 
 
 class InferRequest(NamedTuple):
-    """A checked request: float32 of shape (rows, columns) by input, the client's id, and for each output whether the answer gives it in binary."""
+    """A checked request: float32 of shape (rows, columns) by input, the client's id, and whether the answer has each output in binary."""
 
     inputs: Mapping[str, Vector]
     id: str

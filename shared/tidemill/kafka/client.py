@@ -6,10 +6,11 @@ Producers and consumers must be made inside a running loop (a rule of aiokafka).
   same numbers, so no record is doubled or reordered. But a batch that *fails* leaves a hole in the numbers, and Kafka refuses every later
   batch to that partition (OutOfOrderSequenceNumber). So we refuse too large records before sending, and `KafkaRefused` means: new producer.
 - A batch also fails when its partition has no leader for `request_timeout_ms`; `producer` lifts that limit.
-- A consumer may silently skip a batch larger than `max_partition_fetch_bytes` (aiokafka #1173), and silently resets a position out of range.
-  `consumer` fetches twice the largest batch and raises when a position is out of range.
-- While a broker is away or a partition has no leader, a client asks for metadata again as soon as it gets an error: a thousand times a second,
-  a core of CPU for each producer that has records, just when the broker needs CPU to start. Ours ask ten times a second, like Java clients.
+- A consumer may silently skip a batch larger than `max_partition_fetch_bytes` (aiokafka #1173), and silently resets a position out of
+  range. `consumer` fetches twice the largest batch and raises when a position is out of range.
+- While a broker is away or a partition has no leader, a client asks for metadata again as soon as it gets an error: a thousand times a
+  second, a core of CPU for each producer that has records, just when the broker needs CPU to start. Ours ask ten times a second, as
+  Kafka's own do.
 
 We do not compress: aiokafka has only gzip built in, and gzip costs more per record than all other work together.
 A broker may still compress a topic (`compression.type`).
@@ -167,7 +168,7 @@ async def started_consumer(
 
 
 async def close_consumer(consumer: AIOKafkaConsumer, timeout_seconds: float = 10.0) -> None:
-    """Leave the group and disconnect, within the time-out; never raises. aiokafka's own `stop` may wait for ever, or end in CancelledError."""
+    """Leave the group and disconnect before the time-out; never raises. aiokafka's own `stop` may wait for ever or raise CancelledError."""
     stopping = asyncio.ensure_future(consumer.stop())
     await asyncio.wait({stopping}, timeout=timeout_seconds)
     if not stopping.done():

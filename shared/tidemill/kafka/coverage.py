@@ -1,7 +1,7 @@
 """Is every declared partition read by some member of a consumer group?
 
-The assignment of one member cannot tell: a member that comes back gets its old assignment, the leader of a group assigns only the topics that it
-knew, and members of different versions want different topics. A partition that no member reads shows no lag and no error by itself.
+The assignment of one member cannot tell: a member that comes back gets its old assignment, the leader of a group assigns only the topics
+that it knew, and members of different versions want different topics. A partition that no member reads shows no lag and no error by itself.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reading topics from positions that a store holds, and never past a hole.
 
-aiokafka resets, skips and re-reads in several cases. Here each slice of records must start where the last one ended, by our own count, and Kafka
-must hold every position. If the store knows the checksum of its last record, this reads that record again and compares: so it refuses a topic that
-was truncated or created again.
+aiokafka resets, skips and re-reads in several cases. Here each slice of records must start where the last one ended, by our own count, and
+Kafka must hold every position. If the store knows the checksum of its last record, this reads that record again and compares: so it refuses
+a topic that was truncated or created again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tidemill.runtime.settings import KafkaSettings
 class DenseReader(Reader):
     """A reader of topics in which every offset is a record.
 
-    `proofs`: `checksums.proof_of` the record before a position, if it is known. Every method raises TopicRecreated when Kafka no longer holds
-    the records that follow the last one read.
+    `proofs`: `checksums.proof_of` the record before a position, if it is known. Every method raises TopicRecreated when Kafka no longer
+    holds the records that follow the last one read.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ FETCH_SECONDS, FETCH_RECORDS = 0.5, 50_000
 async def read_to_end(
     reader: Reader, ends: Mapping[TopicPartition, int] | None = None, silent_seconds: float = KAFKA_SECONDS
 ) -> AsyncIterator[dict[TopicPartition, list[Any]]]:
-    """Yields, by partition, the records below `ends` (default: the ends now) that a started reader has not read, and perhaps some later ones.
+    """Yields, by partition, the records below `ends` (default: the ends now) that the reader has not read, and perhaps some later ones.
 
     A slice may be empty. Raises KafkaUnavailable when records are missing and none has come for `silent_seconds` (Kafka's client would wait
     for ever), and the errors of the reader.

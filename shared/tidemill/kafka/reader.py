@@ -16,9 +16,9 @@ from tidemill.runtime.settings import KafkaSettings
 class Reader:
     """Reads all given partitions. `next`: for each partition, the offset after the last one read.
 
-    `positions`: where to begin; a position before the topic's first record moves up to it. `next` also skips offsets without a record (marks of
-    transactions, aborted records, compacted records). Every method raises KafkaUnavailable, and TopicRecreated when a partition ends before
-    `next`. As a context manager it starts and stops itself. `overrides`: options of the consumer.
+    `positions`: where to begin; a position before the topic's first record moves up to it. `next` also skips offsets without a record
+    (marks of transactions, aborted records, compacted records). Every method raises KafkaUnavailable, and TopicRecreated when a partition
+    ends before `next`. As a context manager it starts and stops itself. `overrides`: options of the consumer.
     """
 
     def __init__(self, kafka: KafkaSettings, positions: Mapping[TopicPartition, int], **overrides: Any) -> None:

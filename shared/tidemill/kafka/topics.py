@@ -1,4 +1,4 @@
-"""The topics of a cluster: creating and checking them, their offsets, and consumer groups. Every call opens and closes its own connection."""
+"""The topics of a cluster: creating and checking them, offsets, consumer groups. Every call opens and closes its own connection."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ class OffsetRange(NamedTuple):
 async def ensure_topics(settings: KafkaSettings, specs: Mapping[str, TopicSpec], deadline_seconds: float = 30.0) -> None:
     """Create the missing topics and return once all have leaders. Safe to call again, and from several processes at once.
 
-    A topic that exists must have the partition count and `cleanup.policy` of its spec, and at least its `max.message.bytes`; the operator of
-    the cluster may change other settings. Raises TopicMismatch with all topics that do not fit (after creating the missing), KafkaUnavailable.
+    A topic that exists must have the partition count and `cleanup.policy` of its spec, and at least its `max.message.bytes`; the operator
+    of the cluster may change other settings. Raises TopicMismatch with all topics that do not fit (after creating the missing),
+    KafkaUnavailable.
     """
     deadline = Deadline(deadline_seconds)
     async with admin(settings) as client:
@@ -59,7 +60,7 @@ async def ensure_topics(settings: KafkaSettings, specs: Mapping[str, TopicSpec],
 
 
 async def _partition_counts(client: AIOKafkaAdminClient) -> dict[str, int | None]:
-    """Topic -> partitions; None when one of them has no leader now. It asks for all topics, because asking for one by name may create it."""
+    """Topic -> partitions; None when one of them has no leader now. It asks for all topics: asking for one by name may create it."""
     return {
         topic["topic"]: None if topic["error_code"] or any(part["leader"] < 0 for part in topic["partitions"]) else len(topic["partitions"])
         for topic in await client.describe_topics()
@@ -115,7 +116,8 @@ async def _configs(client: AIOKafkaAdminClient, topics: list[str]) -> dict[str, 
 async def offset_ranges(settings: KafkaSettings, *topics: str) -> dict[TopicPartition, OffsetRange]:
     """The offsets that each partition of the topics holds now. A topic that does not exist is left out. Raises KafkaUnavailable.
 
-    It raises KafkaUnavailable too when a topic exists without a leader, as for a moment after its broker was away: such a topic is not empty.
+    It raises KafkaUnavailable too when a topic exists without a leader, as for a moment after its broker was away: such a topic is not
+    empty.
     """
     async with admin(settings) as client:
         found = await _partition_counts(client)
@@ -165,7 +167,7 @@ async def _members(settings: KafkaSettings, group: str, deadline_seconds: float)
 
 
 async def committed(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> dict[TopicPartition, int]:
-    """The next offset that a consumer group has committed for each partition; empty if it has not committed yet. Raises KafkaUnavailable."""
+    """The next offset that a consumer group has committed for each partition; empty without commits. Raises KafkaUnavailable."""
     deadline = Deadline(deadline_seconds)
     async with admin(settings) as client:
         while True:

@@ -1,15 +1,16 @@
 """A Delta table whose commits carry named counters, and an append that is a compare-and-swap on them.
 
-How an append stays exactly once. delta-rs does not deduplicate: it accepts an app transaction that was written before, and even a lower one. It
-refuses a commit only when another commit with the same app id came *after the version that this handle has read*. So:
+How an append stays exactly once. delta-rs does not deduplicate: it accepts an app transaction that was written before, and even a lower
+one. It refuses a commit only when another commit with the same app id came *after the version that this handle has read*. So:
 
 1. Read the counters from the handle that will write. Never write by path: that would open a newer version than the one that was checked.
 2. Compare each counter with its expected value; if one differs, raise FenceConflict and write nothing.
 3. Commit the rows together with the new counters. If delta-rs refuses, another writer was faster: open the table again and go to 1.
 
-How a merge stays exactly once. Commits become slower as the number of files grows, so every hundred commits the writer merges small files. Of two
-merges of the same files delta-rs 1.6 accepts both, and then the table has every row twice. A merge can carry no app transaction and no limit of
-retries, but delta-rs refuses it when the table's metadata changed after the version it read. So a merge begins with such a change, the claim:
+How a merge stays exactly once. Commits become slower as the number of files grows, so every hundred commits the writer merges small files.
+Of two merges of the same files delta-rs 1.6 accepts both, and then the table has every row twice. A merge can carry no app transaction and
+no limit of retries, but delta-rs refuses it when the table's metadata changed after the version it read. So a merge begins with such a
+change, the claim:
 
     writer A   claims (v8) . . . . . . . . . . . . . merges from v8: refused, the metadata changed in v9
     writer B                 reads v8, claims (v9) . merges from v9: done
@@ -60,7 +61,7 @@ class CountedTable:
         self._lock = threading.Lock()
         self._table: DeltaTable | None = None
         self._columns: list[str] = []
-        self._moved: dict[str, int] = {}  # counters that our last commit moved: if another writer had moved them, that commit would have failed
+        self._moved: dict[str, int] = {}  # counters that our last commit moved; had another writer moved them, it would have failed
 
     def open(self) -> None:
         """Read the newest version. Create a missing table; move a half-written commit away. Raises OfflineUnavailable, TornTable."""
@@ -93,7 +94,7 @@ class CountedTable:
                     self._table = None
                     self._fail("write to", error)
                 self._moved = {name: end for name, (start, end) in moves.items() if end != start}
-                if table.version() % COMMITS_PER_COMPACTION == 0:  # the version counts for all writers, so one that restarts often compacts too
+                if table.version() % COMMITS_PER_COMPACTION == 0:  # counts for all writers: one that restarts often compacts too
                     self._maintain(table)
                 return
             raise OfflineUnavailable(f"{self.uri}: others were faster {_ATTEMPTS} times in a row", mend="run one writer per table")
@@ -192,7 +193,7 @@ class CountedTable:
         self._table = None
 
     def _claim(self, table: DeltaTable) -> None:
-        """From now on delta-rs refuses merges that began from an older version. This handle is then at the claim, so a later claim refuses our merge."""
+        """From now on delta-rs refuses merges from older versions. This handle is then at the claim, so a later claim refuses our merge."""
         table.alter.set_table_properties({_MERGE_CLAIM: str(table.version())}, raise_if_not_exists=False)
 
     def _fail(self, what: str, error: Exception) -> NoReturn:

@@ -36,8 +36,8 @@ class Question(NamedTuple):
 class PartitionLog:
     """The offline rows of one partition of a view, in offset order.
 
-    `since_ms`: since when events feed the view (see `Fence.since`). Raises AbsentColumns when some rows are older than a column that the view
-    folds now.
+    `since_ms`: since when events feed the view (see `Fence.since`). Raises AbsentColumns when some rows are older than a column that the
+    view folds now.
     """
 
     def __init__(self, view: FeatureView, table: pa.Table, since_ms: int | None = None) -> None:

@@ -49,7 +49,7 @@ class FlushSettings(Settings):
 
 
 class Mirror:
-    """Mirrors one topic until cancelled. Its check on the board has the table's name. `positions`: the next offset of each partition in the table."""
+    """Mirrors one topic until cancelled. Its check on the board has the table's name. `positions`: next offset of each partition."""
 
     def __init__(self, store: OfflineStore, table: MirrorTable, kafka: KafkaSettings, board: HealthBoard, flush: Flush) -> None:
         self.table = table
@@ -103,7 +103,7 @@ class Mirror:
         return snapshot.proofs_before(self.positions)
 
     async def _collect(self, reader: DenseReader, due: float) -> dict[int, list[Any]]:
-        """Reads until a commit is due (seconds of the loop's clock) or enough for one has come. By partition; empty after a second without records."""
+        """Reads, by partition, until a commit is `due` (seconds of the loop's clock) or large enough; empty after an idle second."""
         read: dict[int, list[Any]] = {}
         rows = size_bytes = 0
         while rows < self._flush.rows and size_bytes < self._flush.size_bytes:

@@ -1,7 +1,7 @@
 """The tables of the offline store: which topic each mirrors, its columns, and how records become rows.
 
-Every mirror has the columns partition, offset, key and proof (`checksums.proof_of`), then those of its record. A record that cannot be decoded
-becomes a row whose `time` and other columns are null, so offsets stay dense. A record without a key has the key "".
+Every mirror has the columns partition, offset, key and proof (`checksums.proof_of`), then those of its record. A record that cannot be
+decoded becomes a row whose `time` and other columns are null, so offsets stay dense. A record without a key has the key "".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A power cut can leave the newest commit of a Delta table on a local disk half written; then the whole table cannot be read.
 
-No data is lost: the records of that commit are still in Kafka. The table's writer moves the commit out of `_delta_log` and writes the records
-again. Object stores store a file whole or not at all.
+No data is lost: the records of that commit are still in Kafka. The table's writer moves the commit out of `_delta_log` and writes the
+records again. Object stores store a file whole or not at all.
 """
 
 from __future__ import annotations

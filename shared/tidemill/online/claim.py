@@ -15,9 +15,10 @@ What the fence's key holds, step by step (`token` is drawn once for each Claim):
       | finish                              | release, or LEASE_MS without a step
     final fence, `built` = token          nothing: feature computation begins the partition from its topic
 
-A claim is a fence whose `builder` names the writer; while it is there no worker folds the partition and no reader serves it. Each step needs the
-claim of the step before. So if the store loses writes (an older copy, a replica that lags), the next step finds another claim than its own and
-fails with ClaimLost: a partition is never finished with a step missing. A claim expires, so a builder that was killed blocks nobody for long.
+A claim is a fence whose `builder` names the writer; while it is there no worker folds the partition and no reader serves it. Each step
+needs the claim of the step before. So if the store loses writes (an older copy, a replica that lags), the next step finds another claim
+than its own and fails with ClaimLost: a partition is never finished with a step missing. A claim expires, so a builder that was killed
+blocks nobody for long.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from tidemill.redis.protocol import Arg, RedisClient
 
 LEASE_MS = 10_000
 
-# Replaces a fence or nothing, but not the claim of another builder. A fence is JSON as kernel/fences.py writes it; only a claim has a `builder`.
+# Replaces a fence or nothing, but not the claim of another builder. A fence is JSON as kernel/fences.py writes it; only a claim has a
+# `builder`.
 TAKE = """#!lua
 local found = redis.call('GET', KEYS[1]) or ''
 if string.find(found, '"builder":"[^"]') and found ~= ARGV[1] then return 0 end

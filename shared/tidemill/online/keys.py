@@ -15,7 +15,7 @@ STATE_KEYS = b"{" + b"?" * len(base64.urlsafe_b64encode(bytes(_TAG_BYTES))) + b"
 
 @cache
 def hash_tag(project: str, log: LogName, partition: int) -> bytes:
-    """The hash tag of one partition of a log: all its Redis keys carry it, so they share a cluster slot. It is short (ten bytes), because every entity's key repeats it."""
+    """The hash tag in all Redis keys of one partition of a log, so they share a cluster slot. Ten bytes, since every key repeats it."""
     digest = hashlib.blake2b(f"{project}.{log}:{partition}".encode(), digest_size=_TAG_BYTES).digest()
     return b"{%s}" % base64.urlsafe_b64encode(digest)
 

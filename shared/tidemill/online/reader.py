@@ -1,7 +1,7 @@
 """Reading the online store: entities and the fences that vouch for them, in one command (in a cluster: one for each slot).
 
-One MGET is atomic in Redis, and so is the script that writes. So a reader gets exactly the values at the fence, never a part of a batch. All
-keys of a partition share a slot. Fences of different slots come from different moments; no code compares them with each other.
+One MGET is atomic in Redis, and so is the script that writes. So a reader gets exactly the values at the fence, never a part of a batch.
+All keys of a partition share a slot. Fences of different slots come from different moments; no code compares them with each other.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Writing the online store: one packed value per entity and one fence per partition of a view's log; a script changes them together or not at all.
+"""Writing the online store: one packed value per entity, one fence per partition of a view's log, changed together or not at all.
 
     writer = OnlineWriter(link, project.name)
     fence, values = await writer.load(shop_sales.log, 3, [b"north", b"south"])
     applied = await writer.apply(origin_delays.log, 3, expected=fence, fence=new_fence, values=new_values)
 
-All keys of a partition share one cluster slot. A write sets whole values, or bytes at fixed places, and never adds to a number: so applying the
-same batch twice is harmless.
+All keys of a partition share one cluster slot. A write sets whole values, or bytes at fixed places, and never adds to a number: so applying
+the same batch twice is harmless.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from tidemill.redis.protocol import Arg, RedisClient
 # 3. Check the length of every value that changes in place; if one differs, return its key and write nothing.
 # 4. Write whole values (MSET), then pieces (SETRANGE). After steps 1 and 3 these cannot fail. Lua unpacks at most 8,000 values at once.
 # 5. Write the new fence last.
-# KEYS: the fence, the keys of whole values, the keys of values that change in place. ARGV: expected fence, new fence, number of whole values,
-# these values; then for each key that changes in place its length, its number of pieces, and the offset and bytes of each piece.
+# KEYS: the fence, the keys of whole values, the keys of values that change in place.
+# ARGV: expected fence, new fence, number of whole values, these values; then for each key that changes in place its length, its number of
+# pieces, and the offset and bytes of each piece.
 APPLY = """#!lua
 local found = redis.call('GET', KEYS[1]) or ''
 if found ~= ARGV[1] then return found end
@@ -59,9 +60,9 @@ redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """
 
-# One step of writing a partition anew, from one claim to the next: with values it sets the entities, without values it deletes them. Each step
-# has another claim, so a step succeeds only on top of all steps before it, even if the store has lost writes in between. A claim expires,
-# because its owner may be dead.
+# One step of writing a partition anew, from one claim to the next: with values it sets the entities, without values it deletes them. Each
+# step has another claim, so a step succeeds only on top of all steps before it, even if the store has lost writes in between. A claim
+# expires, because its owner may be dead.
 STEP = """#!lua
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 for i = 2, #KEYS do
@@ -110,9 +111,9 @@ class OnlineWriter:
     ) -> bool:
         """Writes entities and the new fence if the stored fence is `expected` (None: absent); else changes nothing and returns False.
 
-        Returns True also when the new fence is stored already: the reply to an earlier attempt was lost. After an error it is unknown whether
-        the batch was applied: call again with the same arguments. Raises CorruptState, and changes nothing, when a value to change in
-        place has not the length that it had.
+        Returns True also when the new fence is stored already: the reply to an earlier attempt was lost. After an error it is unknown
+        whether the batch was applied: call again with the same arguments. Raises CorruptState, and changes nothing, when a value to change
+        in place has not the length that it had.
         """
         prefix, keys, wholes, patches = state_key(self._project, log, partition, b""), list[bytes](), list[Arg](), list[Arg]()
         patched = list[bytes]()
@@ -145,7 +146,7 @@ class OnlineWriter:
             await self.apply(log, partition, claim, fence, {})
 
     async def _claim(self, log: LogName, partition: int, fence: bytes, claim: bytes, entities: Sequence[bytes]) -> bytes | None:
-        """Deletes entities and replaces a claim (empty: no fence) by the next one, which it returns. None: another claim or fence is there."""
+        """Deletes entities and replaces a claim (empty: no fence) by the next one, and returns that. None: another fence is there."""
         following = msgspec.structs.replace(Fence.decode(fence), builder=f"{self._token}.{next(self._claims)}").encode()
         return following if await self.step(log, partition, claim, following, CLAIM_MS, entities) else None
 

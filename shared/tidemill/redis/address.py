@@ -1,9 +1,8 @@
 """The parts of a Redis URL: where to connect, how, and as which user.
 
-redis://[user:password@]host[:port][/db]     TCP
-rediss://...[?ssl_ca_certs=path][&ssl_cert_reqs=none]   TLS
-unix://[user:password@]/path/to/socket[?db=n]
-redis+cluster://[user:password@]host[:port][,host[:port]...]   a Redis Cluster: any of its nodes; these name the others; rediss+cluster:// for TLS
+redis://[user:password@]host[:port][/db]     TCP rediss://...[?ssl_ca_certs=path][&ssl_cert_reqs=none]   TLS
+unix://[user:password@]/path/to/socket[?db=n] redis+cluster://[user:password@]host[:port][,host[:port]...]   a Redis Cluster: any of its
+nodes; these name the others; rediss+cluster:// for TLS
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     async with redis_client(settings.url, timeout_seconds=0.25) as link:
         values = await link.mget([fence_key, entity_key])
 
-`tidemill.redis.link` describes one server, `tidemill.redis.cluster` the differences of a cluster: no command reads or writes keys of different
-slots at one moment. All keys of one partition of a view share a slot.
+`tidemill.redis.link` describes one server, `tidemill.redis.cluster` the differences of a cluster: no command reads or writes keys of
+different slots at one moment. All keys of one partition of a view share a slot.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     async with RedisCluster(RedisAddress.of_cluster(url), timeout_seconds=0.25) as cluster:
         values = await cluster.mget([fence_key, entity_key])
 
-A key's slot is CRC-16 of its hash tag (https://valkey.io/topics/cluster-spec). When a slot has moved, the node that was asked
-names the new one, and the command is sent there; after a fail-over the link finds the new primary. A command that cannot be done now fails
-with SlotUnavailable; other slots go on. Fail-over loses writes that were not replicated yet, so a writer may find an older fence than it wrote.
+A key's slot is CRC-16 of its hash tag (https://valkey.io/topics/cluster-spec). When a slot has moved, the node that was asked names the new
+one, and the command is sent there; after a fail-over the link finds the new primary. A command that cannot be done now fails with
+SlotUnavailable; other slots go on. Fail-over loses writes that were not replicated yet, so a writer may find an older fence than it wrote.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class RedisCluster:
         return found
 
     async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
-        """The keys that match, in portions. A key that exists all the time comes at least once, also when its slot migrates during the scan.
+        """The keys that match, in portions. A key that exists all the time comes at least once, also when its slot migrates.
 
         A key may move from a node not yet scanned to one already scanned; the second walk finds it there. Raises as `call` does.
         """
@@ -147,7 +147,7 @@ class RedisCluster:
             raise SlotUnavailable(f"a walk over the keys of the Redis Cluster: {error.message}", mend=error.mend) from error
 
     async def everywhere(self, *args: Arg) -> list[Any]:
-        """Send a command without a key to all primaries that can be reached, and give their replies. Raises StoreUnavailable when there is none."""
+        """The replies of all reachable primaries to a command without a key. Raises StoreUnavailable when there is none."""
         replies = await asyncio.gather(*(_call(link, args) for link in self._primaries), return_exceptions=True)
         for reply in replies:
             if isinstance(reply, BaseException) and not isinstance(reply, StoreUnavailable):

@@ -2,8 +2,9 @@
 
     app = door(app, check)      # `check` gets the request's scope, and raises a TidemillError to refuse it
 
-Without a check the door is the application itself and costs nothing. The health of a process stays open, because a supervisor has no key; its
-metrics do not. A refusal has the shape of every error: `{"error": ..., "mend": ...}`, with the HTTP status of the error that the check raised.
+Without a check the door is the application itself and costs nothing. The health of a process stays open, because a supervisor has no key;
+its metrics do not. A refusal has the shape of every error: `{"error": ..., "mend": ...}`, with the HTTP status of the error that the check
+raised.
 """
 
 from __future__ import annotations

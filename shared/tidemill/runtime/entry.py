@@ -31,7 +31,7 @@ def run_service(name: str, settings: type[S], build: Callable[[S], Service], loo
 
 
 def service_main(name: str, run: Callable[[], None]) -> int:
-    """Runs a service until it ends. Returns its exit code: 0 after SIGTERM; 1 when it cannot start or go on, after logging cause and mend."""
+    """Runs a service until it ends. Returns the exit code: 0 after SIGTERM; 1, after logging cause and mend, when it cannot go on."""
     configure(name)
     metrics.begin(name)
     exits.begin(name)

@@ -2,7 +2,8 @@
 
 A name ends in its unit; a counter in `_total`. Durations are seconds, sizes bytes, positions Kafka offsets. Labels stay few and bounded:
 names from declarations, partitions and short reason codes, never an entity or an id. `catalogue()` lists them all for documents and tests.
-The word after `tidemill_` names the service. A service exposes only its own metrics (`shown_by`), so a counter at 0 belongs to a service that counts.
+The word after `tidemill_` names the service. A service exposes only its own metrics (`shown_by`), so a counter at 0 belongs to a service
+that counts.
 
     EVENTS_IN.labels(topic).inc()       # on a hot path keep the child: events_in = EVENTS_IN.labels(topic)
 """

@@ -24,7 +24,8 @@ Work = Coroutine[Any, Any, Any]
 class Service:
     """The parts of a service, wired and not yet running. Each service's `app.build` makes one from its settings.
 
-    `app`: the ASGI application that answers; `work`: runs the workers, for ever; `pulses`: their signs of life; `check`: see `runtime.door`.
+    `app`: the ASGI application that answers; `work`: runs the workers, for ever; `pulses`: their signs of life; `check`: see
+    `runtime.door`.
     """
 
     settings: ServiceSettings
@@ -35,7 +36,7 @@ class Service:
     check: Check | None = None
 
     async def run(self) -> None:
-        """Answer and work until SIGINT or SIGTERM. Raises the error that ends the work, and SettingsError when it cannot listen on its address."""
+        """Answer and work until SIGINT or SIGTERM. Raises the error that ends the work, and SettingsError when it cannot listen."""
         app = door(self.app, self.check)
         await run_workers(app, self.settings.http, self.work(), self.pulses, self.board, self.settings.watchdog)
 

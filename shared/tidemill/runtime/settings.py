@@ -2,7 +2,7 @@
 
     kafka = KafkaSettings.load()          # raises SettingsError naming the variable and the mend
     KafkaSettings(bootstrap_servers=...)  # tests and tools pass values instead
-    AuditSettings.load()                  # a group: raises one SettingsError that names all variables missing or wrong in any of its classes
+    AuditSettings.load()                  # a group: raises one SettingsError that names all missing or wrong variables
 
 Importing this module reads nothing.
 """
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         return alias if isinstance(alias, str) else name
 
     def masked(self) -> dict[str, Any]:
-        """Variable name -> value, safe to log: secrets, and credentials inside URLs, are hidden; variables that are not set are left out."""
+        """Variable name -> value, safe to log: secrets and credentials inside URLs are hidden; unset variables are left out."""
         shown = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
@@ -86,7 +86,7 @@ class KafkaSettings(Settings):
     )
 
     def client_options(self) -> dict[str, Any]:
-        """Keyword arguments with which any aiokafka client reaches this cluster. Raises SettingsError when the authority file cannot be read."""
+        """Keyword arguments for any aiokafka client of this cluster. Raises SettingsError when the authority file cannot be read."""
         options: dict[str, Any] = {"bootstrap_servers": self.bootstrap_servers, "security_protocol": self.security_protocol}
         if self.security_protocol.endswith("SSL"):
             try:

@@ -5,8 +5,8 @@
         ...
         pulse.beat()                          # one turn of a loop has ended, well or with an error that was reported
 
-Its supervisor starts the process again. A worker beats when it has made progress, when there is nothing to do, or when the health board says
-what it waits for. The event loop has a pulse too, so a service without workers is watched in the same way.
+Its supervisor starts the process again. A worker beats when it has made progress, when there is nothing to do, or when the health board
+says what it waits for. The event loop has a pulse too, so a service without workers is watched in the same way.
 """
 
 from __future__ import annotations

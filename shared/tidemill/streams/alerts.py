@@ -19,7 +19,7 @@ _decode = decoder(AlertRecord).decode
 
 
 async def read_alerts(settings: KafkaSettings, project: str) -> list[AlertRecord]:
-    """All alerts of a project so far, oldest first, each with its source. A record that is no alert is logged and left out. Raises KafkaUnavailable."""
+    """All alerts of a project so far, oldest first, each with its source. Others are logged and left out. Raises KafkaUnavailable."""
     return [_with_source(alert) for alert in await read_topic(settings, alerts_topic(project), _decode, logged)]
 
 

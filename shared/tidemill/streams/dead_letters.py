@@ -1,8 +1,8 @@
 """Dead letters: the record that is written for a message that a service refuses.
 
-Ingestion refuses a whole event, or refuses it for one view when its time is further ahead than the view accepts. Feature computation refuses
-a record of a view that cannot be decoded or is too late. Source and view identify a letter: after a crash a service may write it again, and
-readers count it once.
+Ingestion refuses a whole event, or refuses it for one view when its time is further ahead than the view accepts. Feature computation
+refuses a record of a view that cannot be decoded or is too late. Source and view identify a letter: after a crash a service may write it
+again, and readers count it once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The topic of marks, `<project>.logs`: repartition writes there which logs of views it fills and has filled. One way to write a mark, one to read all."""
+"""The topic of marks, `<project>.logs`: which logs of views repartition fills and has filled. One way to write, one way to read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _decode = decoder(LogRecord).decode
 
 
 async def read_marks(settings: KafkaSettings, project: str) -> list[LogRecord]:
-    """All marks in order. Raises KafkaUnavailable, and TopicMismatch for a record that is no mark: which log is in use must not be guessed."""
+    """All marks in order. Raises KafkaUnavailable, and TopicMismatch for any other record: nobody may guess which log is in use."""
     return await read_topic(settings, logs_topic(project), _decode, _refuse)
 
 

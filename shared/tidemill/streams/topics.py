@@ -62,14 +62,15 @@ def ingestion_group(project: str) -> str:
 def topic_specs(project: Project) -> dict[str, TopicSpec]:
     """Every topic of a project. Raises DeclarationError.
 
-    A view's log is the source of truth, so our topics never expire. Events, which the log repeats, are kept for 7 days unless their topic has
-    another setting.
+    A view's log is the source of truth, so our topics never expire. Events, which the log repeats, are kept for 7 days unless their topic
+    has another setting.
     """
     keep = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "1048588"}
     specs = {view_topic(project.name, view.log): TopicSpec(view.partitions, keep) for view in project.views.values()}
     for name, partitions in (
-        (requests_topic(project.name), 4), (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4), (results_topic(project.name), 1),
-        (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (logs_topic(project.name), 1), (dead_letters_topic(project.name), 1),
+        (requests_topic(project.name), 4), (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4),
+        (results_topic(project.name), 1), (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (logs_topic(project.name),
+        1), (dead_letters_topic(project.name), 1),
     ):  # fmt: skip
         specs[name] = TopicSpec(partitions, keep)
     for event in project.events.values():

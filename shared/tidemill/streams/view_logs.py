@@ -1,8 +1,9 @@
 """Which log holds the records of a view.
 
-A view declared with another partition count has another log, new and empty. Before `tidemill repartition` has filled it no service may route to it,
-fold it or mirror it: the view would silently begin again from nothing. So every service that needs the topics of views calls `ensure_logs`. It reads
-the names of all topics; only if a view has other topics than the declared one does it read their ends, and the marks of repartition.
+A view declared with another partition count has another log, new and empty. Before `tidemill repartition` has filled it no service may
+route to it, fold it or mirror it: the view would silently begin again from nothing. So every service that needs the topics of views calls
+`ensure_logs`. It reads the names of all topics; only if a view has other topics than the declared one does it read their ends, and the
+marks of repartition.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from tidemill.streams.topics import topic_specs, view_topic
 def log_in_use(view: str, holding: AbstractSet[LogName], marks: Sequence[LogRecord]) -> LogName | None:
     """The log that holds the records of a view; None while it has no records.
 
-    `holding`: the logs of the view that hold records; `marks`: its marks of repartition, in order. The log filled last is in use. Without one it is
-    the log that holds records and that repartition did not begin to fill. Raises TopicMismatch when several logs qualify.
+    `holding`: the logs of the view that hold records; `marks`: its marks of repartition, in order. The log filled last is in use. Without
+    one it is the log that holds records and that repartition did not begin to fill. Raises TopicMismatch when several logs qualify.
     """
     filled = [mark.log for mark in marks if mark.filled]
     if filled:
@@ -44,7 +45,7 @@ def log_in_use(view: str, holding: AbstractSet[LogName], marks: Sequence[LogReco
 
 
 async def logs_in_use(settings: KafkaSettings, project: Project) -> dict[str, LogName | None]:
-    """View -> the log that holds its records, for the views that have another topic than the declared one. Raises KafkaUnavailable, TopicMismatch."""
+    """View -> the log that holds its records, for views that also have other topics. Raises KafkaUnavailable, TopicMismatch."""
     existing = _existing(project, await _topics(settings))
     several = {view: logs for view, logs in existing.items() if logs - {project.views[view].log}}
     if not several:
@@ -61,7 +62,7 @@ async def logs_in_use(settings: KafkaSettings, project: Project) -> dict[str, Lo
 
 
 async def check_logs(settings: KafkaSettings, project: Project, views: Iterable[FeatureView]) -> None:
-    """Raises UnfilledLog when another log than the declared one holds the records of one of these views; KafkaUnavailable, TopicMismatch."""
+    """Raises UnfilledLog when another log than the declared one holds a view's records; KafkaUnavailable, TopicMismatch."""
     used = await logs_in_use(settings, project)
     wrong = {view.name: (str(log), str(view.log)) for view in views if (log := used.get(view.name)) not in (None, view.log)}
     if wrong:
