@@ -91,11 +91,11 @@ class Delivery:
         return {tp for tp, chain in self._chains.items() if not chain.broken}
 
     def break_chain(self, tp: TP) -> None:
-        """Place a partition anew."""
+        """Place a partition again, from the store's position."""
         self._chains[tp].broken = True
 
     def break_all(self) -> None:
-        """Place every partition anew: after a rebalance, or when the position of the consumer is unknown."""
+        """Place every partition again: after a rebalance, or when the position of the consumer is unknown."""
         for tp in self._chains:
             self.break_chain(tp)
         self._chains.clear()

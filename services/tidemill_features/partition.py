@@ -24,7 +24,7 @@ _STATE_BYTES, _ENTRY_BYTES = 1_000, 200  # memory of an entity besides its value
 class Batch(NamedTuple):
     """The result of folding a slice: the new fence, and for every changed entity its new value, or the changed pieces of it.
 
-    `progress`: what was folded, what was refused, and how late events came.
+    `progress`: the numbers of folded records, the refused ones, and how late events came.
     """
 
     before: Fence
@@ -75,7 +75,7 @@ class Partition:
         if self.next < log.start:
             raise TopicRecreated(
                 f"{self.where}: the topic begins at offset {log.start}, but the store needs the records from {self.next} on",
-                mend=f"if the offline store has them, {self._rebuild}; else bring the topic's records back",
+                mend=f"if the offline store has them, {self._rebuild}; else restore the topic's records",
             )
         self._from = max(self.next - 1, log.start)
         return self._from
@@ -178,7 +178,7 @@ def _checked(kernel: ViewKernel, number: int, stored: bytes | None, where: str, 
     if number >= view.partitions:
         raise TopicMismatch(
             f"{where}: the topic has more than the {view.partitions} partitions that are declared",
-            mend="declare what the topic has under a new view name: where an entity lives depends on the count",
+            mend="declare the topic's count under a new view name: an entity's partition depends on the count",
         )
     if stored is None:
         return empty_fence(kernel, until=log_end)
@@ -189,12 +189,12 @@ def _checked(kernel: ViewKernel, number: int, stored: bytes | None, where: str, 
     if fence.partitions != view.partitions:
         raise TopicMismatch(
             f"{where}: the store was filled with {fence.partitions} partitions, {view.partitions} are declared",
-            mend="declare the old count, or give the view a new name: where an entity lives depends on the count",
+            mend="declare the old count, or give the view a new name: an entity's partition depends on the count",
         )
     if fence.definition != kernel.definition:
         raise TopicMismatch(
             f"{where}: the store was filled by another definition of this view ({fence.definition}, now {kernel.definition})",
-            mend=f"restore the old definition, give the view a new name, or have it made anew: {_rebuild(kernel, number)}",
+            mend=f"restore the old definition, give the view a new name, or compute its values again: {_rebuild(kernel, number)}",
         )
     if fence.builder:
         raise Rebuilding([view.name])
@@ -208,7 +208,7 @@ def _rebuild(kernel: ViewKernel, number: int) -> str:
 def _recreated(where: str, what: str) -> TopicRecreated:
     return TopicRecreated(
         f"{where}: {what}: the topic was truncated, expired or created anew",
-        mend=f"bring the topic's records back, or delete the fence of {where} to have it folded anew from what the topic holds now",
+        mend=f"restore the topic's records, or delete the fence of {where}: then the worker folds all records that the topic holds now",
     )
 
 

@@ -79,7 +79,7 @@ class FoldWatch:
         self._shown = set(lags)
 
     async def _compare(self, lags: dict[TP, int]) -> None:
-        """Place partitions anew whose stored fence somebody else has changed."""
+        """Place partitions again whose stored fence has changed without this worker."""
         try:
             displaced = await self._worker.displaced(lags.keys())
         except (StoreUnavailable, StoreError):
@@ -104,6 +104,4 @@ class FoldWatch:
             self._pulse.beat()
         self._positions = positions
         if self._coverage.seconds > REJOIN_SECONDS:
-            raise UnreadPartitions(
-                self._coverage.reason or "", mend="started anew, this worker makes the group share its partitions out again"
-            )
+            raise UnreadPartitions(self._coverage.reason or "", mend="restart this worker: the group then assigns its partitions again")

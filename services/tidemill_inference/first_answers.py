@@ -121,7 +121,7 @@ def _first(item: Made, found: bytes | None) -> Made | IdReused:
         kept = _decode_first_answer(found)
         first = _decode_record(kept.record)
     except DECODE_ERRORS as error:
-        raise CorruptState(f"what is kept for id {item.instance.id!r} cannot be read: {error}", mend="choose another id") from None
+        raise CorruptState(f"the first answer for id {item.instance.id!r} cannot be read: {error}", mend="choose another id") from None
     other = _differing(first, item.record, item.instance)
     if other:
         return IdReused(item.instance.id, other)

@@ -108,7 +108,7 @@ def matrix_of(name: str, values: Any, shape: Sequence[int]) -> Vector:
         matrix = np.asarray(values, np.float32).reshape(tuple(shape))
     if np.isinf(matrix).any():
         raise BadRequest(
-            f"input {name!r} has values that float32 cannot hold", mend="give null (JSON) or NaN (binary) for what is not known"
+            f"input {name!r} has values that float32 cannot hold", mend="give null (JSON) or NaN (binary) for an unknown value"
         )
     return matrix
 

@@ -36,7 +36,7 @@ class DenseReader(Reader):
         if position < begin:
             raise TopicRecreated(
                 f"{target.topic}[{target.partition}] was read up to offset {position}, but Kafka begins at {begin}",
-                mend="records expired, or were deleted, before they were read: restore them, or begin the view anew under another name",
+                mend="records expired, or were deleted, before they were read: restore them, or give the view another name",
             )
         if position == begin:
             self._proofs.pop(target, None)  # Kafka no longer holds the record before, so there is nothing to compare

@@ -2,7 +2,7 @@
 
 | what aiokafka does | mended by |
 |---|---|
-| a write to a connection that was just reset raises RuntimeError in uvloop; aiokafka expects OSError (aiokafka #1038), and its task that fetches, or keeps a consumer in its group, ends silently | `Connection`, for every client |
+| a write to a connection that was just reset raises RuntimeError in uvloop; aiokafka expects OSError (aiokafka #1038), and its task ends silently | `Connection`, for every client |
 | a batch fails when its partition has no leader for `request_timeout_ms`, which leaves a hole in the numbers of an idempotent producer | `never_expire` |
 | `stop` of a producer waits for ever while Kafka is away | `abandon` |
 | while a broker is away a client asks for metadata a thousand times a second, a core of CPU, just when the broker needs CPU to start | `pace_metadata` |

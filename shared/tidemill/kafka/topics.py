@@ -88,7 +88,7 @@ async def _create(client: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec]) -
 
 
 def _wrong_counts(specs: Mapping[str, TopicSpec], existing: Mapping[str, int]) -> list[tuple[str, str]]:
-    mend = "declare the partitions the topic has, or begin anew under another name: where an entity lives depends on the count"
+    mend = "declare the partition count of the topic, or use another name: an entity's partition depends on the count"
     return [
         (f"topic {name} has {existing[name]} partitions, {spec.partitions} are declared", mend)
         for name, spec in specs.items()

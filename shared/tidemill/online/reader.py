@@ -110,6 +110,6 @@ def _stamp(kernel: ViewKernel, partition: int, data: bytes | None) -> tuple[Stam
         raise StoreUnavailable(
             f"view {view.name!r} is stored under definition {fence.definition} with {fence.partitions} partitions, but this service's project "
             f"declares {kernel.definition} with {view.partitions}",
-            mend=f"run feature computation and this service on the same project; to have the view made anew: tidemill rebuild {view.name}",
+            mend=f"run feature computation and this service on the same project; to compute the view again: tidemill rebuild {view.name}",
         )
     return StampEntry(view.log, partition, fence.next), bool(fence.builder) or fence.next < fence.until, fence.since

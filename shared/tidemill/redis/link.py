@@ -92,7 +92,7 @@ class _Connection(asyncio.Protocol):
                     else:
                         future.set_result(reply)
         except (hiredis.ProtocolError, IndexError) as error:
-            self.drop(f"Redis sent what is not its protocol: {error}")
+            self.drop(f"Redis sent an invalid reply: {error}")
         self._received += before - len(waiting)
 
     def _fail(self, future: asyncio.Future[Any], error: Exception) -> None:

@@ -65,12 +65,12 @@ DEPENDENCY_UP = _gauge(
 )
 
 # Workers with batched delivery
-DELIVERY_GAPS = _counter("delivery_gaps_total", "Times Kafka's client left out records and the partition was placed anew", "topic")
+DELIVERY_GAPS = _counter("delivery_gaps_total", "Times Kafka's client left out records and the partition was placed again", "topic")
 
 # Ingestion
 EVENTS_IN = _counter("ingestion_events_in_total", "Events read from an application topic", "topic")
 EVENTS_OUT = _counter(
-    "ingestion_records_out_total", "Records acknowledged on a topic of ours, one per view or model an event feeds", "topic"
+    "ingestion_records_out_total", "Records acknowledged on a topic of the project, one per view or model that an event feeds", "topic"
 )
 DEAD_LETTERS = _counter("ingestion_dead_letters_total", "Events written to the dead letters, by reason code", "topic", "reason")
 INGESTION_WAVE_SECONDS = _histogram(
