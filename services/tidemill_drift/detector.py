@@ -35,7 +35,7 @@ from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.alerts import append_alert, read_alerts
 from tidemill.streams.topics import alerts_topic, predictions_topic, results_topic, topic_specs
 from tidemill_drift.compare import Finding
-from tidemill_drift.episodes import Episodes, Window
+from tidemill_drift.episodes import Episodes, JudgedWindow
 from tidemill_drift.monitor import PredictionRow, ResultRow, compare_predictions, compare_results
 from tidemill_drift.settings import WindowSettings
 from tidemill_drift.windows import Key, Windows
@@ -162,10 +162,10 @@ class Detector:
         row = PredictionRow(np.array(prediction.inputs, dtype=np.float32), prediction.output)
         return windows.add((prediction.model, prediction.version), prediction.time, prediction.id, row, place)
 
-    def _judge(self, topic: str, key: Key, rows: Sequence[Any]) -> list[tuple[Window, Finding]]:
+    def _judge(self, topic: str, key: Key, rows: Sequence[Any]) -> list[tuple[JudgedWindow, Finding]]:
         """All comparisons of one window. A window that cannot be judged is logged and skipped: judging it again would fail again."""
         model, version, start = key
-        window = Window(model, version, start, start + parse_ms(self._settings.window), len(rows))
+        window = JudgedWindow(model, version, start, start + parse_ms(self._settings.window), len(rows))
         metrics.DRIFT_WINDOWS.labels(model).inc()
         compare: Any = compare_predictions if topic == self._topics[0] else compare_results
         try:
@@ -181,7 +181,9 @@ class Detector:
             self._manifests[model, version] = stored_artifact(self._offline_root, model, version).manifest
         return self._manifests[model, version]
 
-    async def _tell(self, writer: AIOKafkaProducer, findings: list[tuple[Window, Finding]], episodes: Episodes, told: set[str]) -> None:
+    async def _tell(
+        self, writer: AIOKafkaProducer, findings: list[tuple[JudgedWindow, Finding]], episodes: Episodes, told: set[str]
+    ) -> None:
         for window, finding in findings:
             alert = episodes.observe(window, finding)
             if alert is not None and alert.id not in told:

@@ -15,7 +15,7 @@ WORSE = 1.5
 State = Literal["opened", "worsened", "closed"]
 
 
-class Window(NamedTuple):
+class JudgedWindow(NamedTuple):
     """Which stretch of event time of which model version was compared, and how many rows it had."""
 
     model: str
@@ -39,7 +39,7 @@ class Episodes:
         else:
             self._told[key] = alert.effect
 
-    def observe(self, window: Window, finding: Finding) -> AlertRecord | None:
+    def observe(self, window: JudgedWindow, finding: Finding) -> AlertRecord | None:
         """The alert about a comparison: opened, worsened (by half again), closed (calm), or none."""
         told = self._told.get((window.model, window.version, finding.kind, finding.subject))
         if told is None:
@@ -55,7 +55,7 @@ class Episodes:
         return alert
 
 
-def alert_of(window: Window, finding: Finding, state: State) -> AlertRecord:
+def alert_of(window: JudgedWindow, finding: Finding, state: State) -> AlertRecord:
     """The alert; its id is the same whenever it is computed again."""
     identity = "|".join([window.model, window.version, finding.kind, finding.subject, state, str(window.end)])
     return AlertRecord(
@@ -79,7 +79,7 @@ def alert_of(window: Window, finding: Finding, state: State) -> AlertRecord:
     )
 
 
-def _message(window: Window, finding: Finding, state: State) -> str:
+def _message(window: JudgedWindow, finding: Finding, state: State) -> str:
     happened = {"opened": "has moved", "worsened": "has moved further", "closed": "is back"}[state]
     values = f"{finding.what} {finding.reference:.3g} in training, {finding.current:.3g} now"
     measured = f"{finding.test}, size {finding.effect:.3g}, {window.rows} rows"

@@ -1,4 +1,4 @@
-"""Wiring: health and metrics over HTTP, the link to Redis, the Faust app, and the watch over its progress."""
+"""Wiring: health and metrics over HTTP, the link to Redis, the Faust app, and the watch over it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tidemill.streams.view_logs import need_topics
 from tidemill_features.dead_letters import DeadLetterTopic
 from tidemill_features.faust_transport import batched_app
 from tidemill_features.settings import FeaturesSettings
-from tidemill_features.watch import Watch
+from tidemill_features.watch import FoldWatch
 from tidemill_features.worker import Worker
 
 REDIS_TIMEOUT_SECONDS = 3.0
@@ -28,7 +28,7 @@ STOP_SECONDS = 8.0  # Faust may wait for a Kafka that is away
 
 
 def build(settings: FeaturesSettings) -> Service:
-    """The service, not yet running; its work raises what ended the Faust app. Raises ProjectError and DeclarationError."""
+    """The service, not yet running. Its work raises the error that ends the Faust app. Raises ProjectError and DeclarationError."""
     project, kafka = load_project(settings.project.project), settings.kafka
     board, pulse = HealthBoard("kafka", "redis", "partitions"), Pulse("fold")
 
@@ -42,13 +42,13 @@ def build(settings: FeaturesSettings) -> Service:
             needed = [*worker.topics, dead_letters_topic(project.name)]
             await need_topics(kafka, project, partial(board.down, "kafka"), [pulse], needed)
             app = batched_app(f"{project.name}.features", kafka, worker.topics, worker.positions, worker.handle)
-            await run_together(Watch(app, worker, board, kafka, pulse).run(), _fold(app), keep_asking(link))
+            await run_together(FoldWatch(app, worker, board, kafka, pulse).run(), _fold(app), keep_asking(link))
 
     return Service(settings, board, OpsApp(board), work, [pulse])
 
 
 async def _fold(app: faust.App) -> None:
-    """Run the Faust app until cancelled. Raises what ended it."""
+    """Run the Faust app until cancelled. Raises the error that ended it."""
     try:
         await app.start()
         await app.wait_until_stopped()

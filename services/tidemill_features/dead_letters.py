@@ -1,4 +1,4 @@
-"""Sending what the fold refused to the dead-letter topic, before the batch is applied that refused it."""
+"""Writing refused records to the dead-letter topic, before their batch is applied."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ ANSWER_SECONDS = 5.0
 
 
 class DeadLetters(Protocol):
-    """Where a worker leaves what its fold refused."""
+    """The place for records that the fold refuses."""
 
     async def send(self, letters: Sequence[DeadLetterRecord]) -> None:
-        """Returns once they are kept. Raises Unavailable when it is unknown whether they are: ask again with the same letters."""
+        """Returns once the letters are written. After Unavailable that is unknown: call again with the same letters."""
         ...
 
 
 class DeadLetterTopic:
-    """The dead-letter topic of a project (its only partition, so that letters stand in the order of refusal). It connects with its first letter."""
+    """The dead-letter topic of a project. Its one partition keeps the order of refusal. The first letter opens the connection."""
 
     def __init__(self, settings: KafkaSettings, topic: str) -> None:
         self._settings = settings
         self._topic = topic
         self._producer: AIOKafkaProducer | None = None
-        self._one_at_a_time = asyncio.Lock()  # as `send_wave` wants it; the partitions of a load are folded side by side
+        self._one_at_a_time = asyncio.Lock()  # `send_wave` requires it; the partitions of a load are folded concurrently
 
     async def send(self, letters: Sequence[DeadLetterRecord]) -> None:
         """Writes the letters and waits for all replicas. Raises KafkaUnavailable after a few seconds, perhaps with some of them written."""
@@ -61,7 +61,7 @@ class DeadLetterTopic:
         await self._close()
 
     async def _close(self) -> None:
-        """Disconnect; what is not acknowledged is given up, since whoever sent it sends it again."""
+        """Disconnect. Letters not acknowledged are given up: the worker sends them again."""
         made, self._producer = self._producer, None
         if made is not None:
             await close_producer(made, timeout_seconds=0.1)

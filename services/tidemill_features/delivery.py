@@ -1,8 +1,8 @@
-"""Which records reach a handler: unbroken chains of slices, from where a store says. It decides; a `Log` does the talking to Kafka.
+"""Which records reach a handler: unbroken chains of slices, from the positions of a store. It decides; a `Log` talks to Kafka.
 
-A `Chain` is our own book of what was delivered. Slices get lost during a rebalance, and a consumer may skip an oversized batch or reset a
-position; whatever is lost, the next slice does not fit, the chain is broken, and the partition is placed anew from the store. A store
-that is away only means that nothing is delivered meanwhile.
+A `Chain` is our own count of delivered records. A rebalance may lose slices, and a consumer may skip an oversized batch or reset a
+position. Then the next slice does not follow: the chain breaks, and the partition is placed again from the store's position. While the
+store is away nothing is delivered.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tidemill.streams.dead_letters import SourceRecord
 
 log = get_logger(__name__)
 
-SLICE_RECORDS = 2_000  # a fifth faster than 1,000; more would block readers of the store for longer
+SLICE_RECORDS = 2_000  # a fifth faster than 1,000; longer scripts would block readers of the store for longer
 ASK_AGAIN_SECONDS = 1.0
 
 
 class Chain:
-    """An unbroken run of one partition's records. `next` is the offset it goes on with; once `broken` it delivers nothing more."""
+    """An unbroken run of one partition's records. `next`: the offset of its next record; once `broken` it delivers no more."""
 
     __slots__ = ("broken", "next")
 
@@ -35,7 +35,7 @@ class Chain:
 
 
 class FetchedRecord(SourceRecord, Protocol):
-    """A record that says where it was read."""
+    """A record with its topic and partition."""
 
     @property
     def topic(self) -> str:
@@ -47,7 +47,7 @@ class FetchedRecord(SourceRecord, Protocol):
 
 
 class Slice(NamedTuple):
-    """Consecutive records of one partition from offset `start` on, none missing; at least one."""
+    """Consecutive records of one partition from offset `start` on, without a gap; at least one."""
 
     chain: Chain
     start: int
@@ -55,11 +55,11 @@ class Slice(NamedTuple):
 
 
 Held = Callable[[Collection[TP]], Awaitable[Mapping[TP, range]]]
-"""The offsets that each partition's log holds now."""
+"""The offsets that the log holds now, for each partition."""
 
 Positions = Callable[[Collection[TP], Held], Awaitable[Mapping[TP, int]]]
-"""Where partitions go on: the next offset wanted. One left out is asked for again soon. What the log holds is to be asked after the
-store, since both grow."""
+"""The next offset of each partition. A partition left out is asked for again soon. Ask the store first, then the log: both grow, and the
+store must not seem to be ahead of the log."""
 
 
 class Log(Protocol):
@@ -72,30 +72,30 @@ class Log(Protocol):
         """Go on with these offsets."""
 
     async def fetch(self, partitions: set[TP], wait_seconds: float) -> Mapping[TP, Sequence[FetchedRecord]]:
-        """What has come for these partitions, in order of their offsets."""
+        """New records of these partitions, in order of their offsets."""
 
 
 class Delivery:
-    """Where the delivery of every partition stands. `done`: the offset after the last record handled, for those who watch the lag."""
+    """The chains of all partitions. `done`: the offset after the last handled record, for lag monitors."""
 
     def __init__(self, positions: Positions) -> None:
         self.done: dict[TP, int] = {}
         self._positions = positions
         self._chains: dict[TP, Chain] = {}
-        self._left_out: dict[TP, float] = {}  # until when not to ask for its position again
+        self._left_out: dict[TP, float] = {}  # partition -> when to ask for its position again
         self._breaks = 0
 
     @property
     def placed(self) -> set[TP]:
-        """The partitions that are being delivered."""
+        """The partitions with an unbroken chain."""
         return {tp for tp, chain in self._chains.items() if not chain.broken}
 
     def break_chain(self, tp: TP) -> None:
-        """Place a partition anew."""
+        """Place a partition again, from the store's position."""
         self._chains[tp].broken = True
 
     def break_all(self) -> None:
-        """Place every partition anew: after a rebalance, or when it is unknown what a consumer stands at."""
+        """Place every partition again: after a rebalance, or when the position of the consumer is unknown."""
         for tp in self._chains:
             self.break_chain(tp)
         self._chains.clear()
@@ -104,9 +104,9 @@ class Delivery:
         self._breaks += 1
 
     async def slices(self, assigned: set[TP], source: Log, now: float, wait_seconds: float) -> Iterator[tuple[TP, Slice]] | None:
-        """What one fetch brought, cut into slices, partitions taking turns; None when nothing can be delivered just now.
+        """The records of one fetch, cut into slices, partitions taking turns; None when nothing can be delivered now.
 
-        `now`: monotonic seconds. To be taken from only as long as the assignment stands.
+        `now`: monotonic seconds. Use the iterator only while the assignment stays the same.
         """
         try:
             await self._place(assigned, source, now)
@@ -134,7 +134,7 @@ class Delivery:
             self._left_out |= {tp: now + ASK_AGAIN_SECONDS for tp in missing if tp not in positions}
 
     def handled(self, tp: TP, piece: Slice) -> None:
-        """Note how far the handler is."""
+        """Note that the handler has finished a slice."""
         if not piece.chain.broken:
             self.done[tp] = piece.start + len(piece.records)
 
@@ -157,9 +157,9 @@ def _slices(chain: Chain, records: Sequence[FetchedRecord]) -> Iterator[Slice]:
 
 
 def loads(pieces: Iterator[tuple[TP, Slice]]) -> Iterator[list[tuple[TP, Slice]]]:
-    """Puts slices together as long as they have no more records than one may have: handing over costs as much as folding some fifty records.
+    """Groups slices into loads of at most SLICE_RECORDS records: handing over one load costs as much as folding some fifty records.
 
-    Of one partition a load has at most one slice, since a slice that another one follows is full.
+    A load has at most one slice of each partition, because of each partition only the last slice of a fetch may be smaller.
     """
     load, count = list[tuple[TP, Slice]](), 0
     for tp, piece in pieces:

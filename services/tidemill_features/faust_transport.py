@@ -1,16 +1,15 @@
-"""Faust with batched delivery: an agent gets slices of consecutive records, and a store, not Kafka, says where each partition goes on.
+"""Faust with batched delivery: an agent gets slices of consecutive records, and a store, not Kafka, gives the position of each partition.
 
-Stock Faust spends four tasks on every message. Here its aiokafka transport hands over one carrier message per load of slices, which
-are handled side by side, so that their commands go to the store together; the rest of Faust (group membership, flow control, streams, agents) is
-used as it is. What follows from faust-streaming 0.15 and aiokafka 0.14:
+Stock Faust creates four tasks for every message. Here its aiokafka transport hands over one carrier message for each load of slices. The
+slices of a load are handled concurrently, so their commands go to the store together. All other parts of Faust (group membership, flow
+control, streams, agents) are used unchanged. Facts about faust-streaming 0.15 and aiokafka 0.14, and what follows:
 
-- What is delivered, and from where, is decided in `delivery`: Faust drops slices during a rebalance, and aiokafka may skip an oversized batch
-  or reset a position.
-- Placing happens inside `getmany`, never in `perform_seek`: when that takes longer than `broker_request_timeout` Faust's recovery task ends
-  without a word and nothing is ever fetched again. So a store that is away only means that nothing is delivered meanwhile.
-- Faust acknowledges a message also when its agent raised, counts what it skips as done, and lets a failed commit crash the worker.
-  So its acknowledgements are off, Kafka's committed offset is written for lag monitors only, and an exception in the handler ends the
-  process.
+- Faust drops slices during a rebalance, and aiokafka may skip an oversized batch or reset a position. So `delivery` decides which records
+  are delivered, and from where.
+- If `perform_seek` takes longer than `broker_request_timeout`, Faust's recovery task ends silently and nothing is ever fetched again. So
+  partitions are placed inside `getmany`; while the store is away nothing is delivered.
+- Faust acknowledges a message also when its agent raised, counts skipped messages as done, and a failed commit crashes the worker. So its
+  acknowledgements are off, Kafka's committed offset is written for lag monitors only, and an exception in the handler ends the process.
 """
 
 from __future__ import annotations
@@ -38,16 +37,16 @@ from tidemill_features.delivery import Delivery, Positions, Slice, loads
 log = get_logger(__name__)
 
 PAUSE_SECONDS = 0.5
-SESSION_MS = 6_000  # the least a broker accepts by default: how soon another worker takes over from one that was killed
+SESSION_MS = 6_000  # the minimum of a broker by default; after this time another worker takes over from a killed one
 EXIT_SOFTWARE = 70
 
 
 Handler = Callable[[TP, Slice], Awaitable[None]]
-"""Takes slices: of one partition one after the other, of several side by side. To go back, it sets `slice.chain.broken`. It must not raise."""
+"""Takes slices: of one partition in sequence, of several concurrently. To go back it sets `slice.chain.broken`. It must not raise."""
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread with the consumer that every service of ours has."""
+    """Faust's consumer thread with the consumer of `kafka.client`."""
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         assert isinstance(transport, Transport)
@@ -55,7 +54,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
 
 
 class Consumer(driver.Consumer):
-    """Delivers slices, from where the store says."""
+    """Delivers slices from the positions of the store."""
 
     transport: Transport
 
@@ -68,16 +67,16 @@ class Consumer(driver.Consumer):
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def perform_seek(self) -> None:
-        """After a rebalance (Faust's moment to seek): `getmany` will place what is assigned."""
+        """Faust calls this after a rebalance; `getmany` will place the assigned partitions."""
         self.delivery.break_all()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """A slice in work may finish, which its store judges, but is not retried any longer."""
+        """A slice being applied may finish, as the store's fence decides, but is not retried any more."""
         self.delivery.break_all()
         await super().on_partitions_revoked(revoked)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - Faust's signature
-        """Yield what one fetch brought, cut into slices, partitions taking turns; small ones travel together, under the name of the first."""
+        """Yield the records of one fetch as loads of slices, partitions taking turns; a load carries the partition of its first slice."""
         if not self.flow_active:
             await self.wait(self.can_resume_flow.wait())
             return
@@ -106,16 +105,16 @@ class Consumer(driver.Consumer):
         return fetched
 
     def on_buffer_full(self, tp: TP) -> None:
-        """A full queue holds the fetcher back by itself; Faust would also stop fetching the partition, for a second."""
+        """A full queue slows the fetcher by itself; Faust would also stop fetching the partition for a second."""
 
     def on_buffer_drop(self, tp: TP) -> None:
         """See `on_buffer_full`."""
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """To Faust a carrier stands for one record, and what it carries is a gap."""
+        """Faust counts a carrier as one record, and the other records of its slices as a gap: nothing to do."""
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
-        """Tell Kafka how far we are, for those who watch the lag. Nobody goes on from there, so a failure does no harm."""
+        """Commit to Kafka how far we are, for lag monitors. No worker starts from there, so a failure does no harm."""
         news = {tp: offset for tp, offset in self.delivery.done.items() if self._committed.get(tp) != offset}
         if not news:
             return False
@@ -142,7 +141,7 @@ class Transport(driver.Transport):
 
 
 def _carrier(load: Any, generation: int) -> ConsumerMessage:
-    """The message that takes slices through Faust; its offset is the last of the first slice."""
+    """The message that carries a load through Faust; its offset is the last one of the first slice."""
     tp, last = load[0][0], load[0][1].records[-1]
     return ConsumerMessage(
         tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, [], None, load, None, 0, 0, tp,
@@ -159,7 +158,7 @@ class _App(faust.App):
     BootStrategy = _Boot
 
     def _create_directories(self) -> None:
-        """There are no tables, so nothing is kept on disk."""
+        """We use no tables of Faust, so nothing is stored on disk."""
 
 
 def batched_app(group: str, settings: KafkaSettings, topics: Sequence[str], positions: Positions, handle: Handler) -> faust.App:

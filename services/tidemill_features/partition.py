@@ -1,7 +1,7 @@
-"""One partition of a view as a worker holds it: the fold, the fence the store must have, and the entities it has read.
+"""One partition of a view in a worker: the fold, the fence that the store must have, and the cached entities.
 
-Pure logic. A `Partition` lives as long as its chain of slices: whenever the store turns out to be elsewhere, or a record is missing, it is
-thrown away whole and another one starts from the store's fence. So a fold that ran ahead of a refused write is never used again.
+Pure logic. A `Partition` lives as long as its chain of slices. When the store has another fence, or a record is missing, the worker drops
+it and makes another one from the store's fence. So a fold whose write was refused is never used again.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tidemill.kernel.packed import EntityState, Patch
 from tidemill.kernel.view import ViewKernel
 from tidemill.records import KafkaRecord
 
-_STATE_BYTES, _ENTRY_BYTES = 1_000, 200  # what an entity takes beside its value, roughly: taken apart, and as it is stored
+_STATE_BYTES, _ENTRY_BYTES = 1_000, 200  # memory of an entity besides its value, roughly: as an EntityState, and as bytes
 
 
 class Batch(NamedTuple):
-    """The outcome of folding a slice: the new fence, and for every entity that changed its new value or what changed in it.
+    """The result of folding a slice: the new fence, and for every changed entity its new value, or the changed pieces of it.
 
-    `progress`: what was folded, what was refused, and how late events came.
+    `progress`: the numbers of folded records, the refused ones, and how late events came.
     """
 
     before: Fence
@@ -35,9 +35,9 @@ class Batch(NamedTuple):
 
 
 class Partition:
-    """Folds slices that follow each other, beginning at the stored fence (None: there is none yet). `stored`: what the store must have.
+    """Folds slices that follow each other, from the stored fence (None: no fence yet) on. `stored`: the fence that the store must have.
 
-    `log_end`: where the topic ended when the partition began; without a fence its values are not served before that is reached.
+    `log_end`: where the topic ended when the partition began. Without a fence, its values are not served before the fold reaches it.
     Raises CorruptState, TopicMismatch, and Rebuilding while `tidemill rebuild` writes the partition.
     """
 
@@ -66,26 +66,27 @@ class Partition:
         return self._fence.next
 
     def start(self, log: range) -> int:
-        """Where to begin reading, given the offsets the topic holds: one record early, so that the last one applied proves the topic.
+        """Where to begin reading, given the offsets that the topic holds: at the last applied record, to compare it with the fence's proof.
 
-        Raises TopicRecreated when the topic does not hold what the fence says.
+        Raises TopicRecreated when the topic does not hold the offsets that the fence needs.
         """
         if self.next > log.stop:
             raise _recreated(self.where, f"the topic ends at offset {log.stop}, but the store has applied everything below {self.next}")
         if self.next < log.start:
             raise TopicRecreated(
                 f"{self.where}: the topic begins at offset {log.start}, but the store needs the records from {self.next} on",
-                mend=f"if the offline store has them, {self._rebuild}; else bring the topic's records back",
+                mend=f"if the offline store has them, {self._rebuild}; else restore the topic's records",
             )
         self._from = max(self.next - 1, log.start)
         return self._from
 
     def accept(self, start: int, records: Sequence[KafkaRecord]) -> list[LogEntry]:
-        """The entries of a slice that are still to be folded.
+        """The entries of a slice that are not folded yet.
 
-        Raises FenceConflict when it does not follow, TopicRecreated when the last record applied is another than the fence remembers.
+        Raises FenceConflict when the slice does not follow the one before, TopicRecreated when the last applied record has not the
+        checksum in the fence.
         """
-        if start != self._from:  # also when the slice that proves the topic was lost on its way
+        if start != self._from:  # also when the first slice, with the record to compare, was lost
             raise FenceConflict(self.where, expected=start, found=self._from)
         decode = self._decode
         entries = [decode(record.offset, record.key, record.value) for record in records]
@@ -97,12 +98,12 @@ class Partition:
         return entries[1:]
 
     def missing(self, entries: Sequence[LogEntry]) -> list[bytes]:
-        """The entities that these entries touch and whose state has to be loaded."""
+        """The entities of these entries that are not cached."""
         kept = self._cache.kept
         return [entity for entity in entities_of(entries) if entity not in kept]
 
     def admit(self, fence: bytes | None, values: Mapping[bytes, bytes]) -> None:
-        """Takes loaded entities in. Raises FenceConflict when they belong to another fence, CorruptState when one is damaged."""
+        """Takes loaded entities. Raises FenceConflict when they came with another fence, CorruptState when one is damaged."""
         if fence != self.stored:
             raise FenceConflict(self.where, expected=self.next, found=_position(fence))
         for entity, value in values.items():
@@ -112,7 +113,7 @@ class Partition:
                 raise CorruptState(f"{self.where}, entity {entity!r}: {error.message}", mend=self._rebuild) from error
 
     def advance(self, entries: Sequence[LogEntry]) -> Batch:
-        """Folds entries whose entities are all here. Until `applied` says so the store does not have the outcome."""
+        """Folds entries whose entities are all loaded. The store has the result only once `applied` is called."""
         states, self._loaded = self._loaded, {}
         progress = self._fold.advance(entries, states)
         after, write, values = self._fold.fence, self._kernel.write, {}
@@ -124,7 +125,7 @@ class Partition:
         return Batch(self._fence, after, after.encode(), values, progress)
 
     def applied(self, batch: Batch, cache_bytes: int) -> None:
-        """The store has the batch. Of the entities some `cache_bytes` are kept, those used last."""
+        """Notes that the store has the batch. The cache keeps about `cache_bytes` of the most recently used entities."""
         self._fence, self.stored = batch.after, batch.fence
         self._cache.trim(cache_bytes)
 
@@ -132,8 +133,8 @@ class Partition:
 class StateCache:
     """The entities of a partition.
 
-    A value without closed tiles is kept as it is stored, in one piece of memory: taking it apart once more costs less than visiting some
-    fifty objects that lie anywhere. One with closed tiles is kept taken apart. `kept` has the least recently used first.
+    A value without closed tiles is cached as its stored bytes: decoding them again costs less than visiting some fifty objects scattered in
+    memory. A value with closed tiles is cached as an EntityState. `kept`: the least recently used entity first.
     """
 
     def __init__(self, kernel: ViewKernel) -> None:
@@ -142,7 +143,7 @@ class StateCache:
         self._bytes = 0
 
     def take(self, entity: bytes) -> EntityState | None:
-        """The state of an entity, which is not here any longer."""
+        """Removes and returns the state of an entity."""
         found = self.kept.pop(entity, None)
         if found is None:
             return None
@@ -150,13 +151,13 @@ class StateCache:
         return self._reopen(found) if isinstance(found, bytes) else found
 
     def put(self, entity: bytes, state: EntityState, written: bytes | Patch) -> None:
-        """Keeps an entity that is not here, once `written` is what its value became."""
+        """Adds an entity that is not in the cache. `written`: its new value, or the changed pieces."""
         kept = state if isinstance(written, Patch) or any(state.rows) else written
         self.kept[entity] = kept
         self._bytes += _size(kept)
 
     def trim(self, limit_bytes: int) -> None:
-        """Drops what is beyond the limit, the least recently used first."""
+        """Drops entities above the limit, the least recently used first."""
         dropped, beyond = [], self._bytes - limit_bytes
         for entity, kept in self.kept.items():
             if beyond <= 0:
@@ -172,12 +173,12 @@ def _size(kept: bytes | EntityState) -> int:
 
 
 def _checked(kernel: ViewKernel, number: int, stored: bytes | None, where: str, log_end: int) -> Fence:
-    """The fence to begin from. Raises CorruptState, TopicMismatch when stored values were made by another definition, Rebuilding."""
+    """The fence to begin from. Raises CorruptState, TopicMismatch when another definition made the stored values, Rebuilding."""
     view = kernel.view
     if number >= view.partitions:
         raise TopicMismatch(
             f"{where}: the topic has more than the {view.partitions} partitions that are declared",
-            mend="declare what the topic has under a new view name: where an entity lives depends on the count",
+            mend="declare the topic's count under a new view name: an entity's partition depends on the count",
         )
     if stored is None:
         return empty_fence(kernel, until=log_end)
@@ -188,12 +189,12 @@ def _checked(kernel: ViewKernel, number: int, stored: bytes | None, where: str, 
     if fence.partitions != view.partitions:
         raise TopicMismatch(
             f"{where}: the store was filled with {fence.partitions} partitions, {view.partitions} are declared",
-            mend="declare the old count, or give the view a new name: where an entity lives depends on the count",
+            mend="declare the old count, or give the view a new name: an entity's partition depends on the count",
         )
     if fence.definition != kernel.definition:
         raise TopicMismatch(
             f"{where}: the store was filled by another definition of this view ({fence.definition}, now {kernel.definition})",
-            mend=f"restore the old definition, give the view a new name, or have it made anew: {_rebuild(kernel, number)}",
+            mend=f"restore the old definition, give the view a new name, or compute its values again: {_rebuild(kernel, number)}",
         )
     if fence.builder:
         raise Rebuilding([view.name])
@@ -207,7 +208,7 @@ def _rebuild(kernel: ViewKernel, number: int) -> str:
 def _recreated(where: str, what: str) -> TopicRecreated:
     return TopicRecreated(
         f"{where}: {what}: the topic was truncated, expired or created anew",
-        mend=f"bring the topic's records back, or delete the fence of {where} to have it folded anew from what the topic holds now",
+        mend=f"restore the topic's records, or delete the fence of {where}: then the worker folds all records that the topic holds now",
     )
 
 

@@ -1,4 +1,4 @@
-"""What feature computation reads from the environment."""
+"""The settings of feature computation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking at a worker from outside its own path: lag, readiness, and whether it is stuck."""
+"""Watching a worker from a separate task: its lag, whether it is ready, and whether it is stuck."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 5.0
 
 
-class Watch:
-    """Reports lag and readiness every second, and beats as long as all is well or the reason why not lies elsewhere.
+class FoldWatch:
+    """Reports lag and readiness every second. The pulse beats while all is well, or while the worker waits for Kafka or Redis.
 
-    All that is declared counts, not what is assigned: see `Coverage`.
+    It looks at all declared partitions, not only at the assigned ones: see `Coverage`.
     """
 
     def __init__(self, app: faust.App, worker: Worker, board: HealthBoard, kafka: KafkaSettings, pulse: Pulse) -> None:
@@ -44,7 +44,7 @@ class Watch:
         self._shown: set[TP] = set()
 
     async def run(self) -> None:
-        """Look until cancelled. Raises UnreadPartitions when some are folded by nobody for so long that the group should be joined anew."""
+        """Look until cancelled. Raises UnreadPartitions when a partition has been unread for REJOIN_SECONDS: join the group again."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
@@ -79,7 +79,7 @@ class Watch:
         self._shown = set(lags)
 
     async def _compare(self, lags: dict[TP, int]) -> None:
-        """Place partitions anew where the store was changed behind our back."""
+        """Place partitions again whose stored fence has changed without this worker."""
         try:
             displaced = await self._worker.displaced(lags.keys())
         except (StoreUnavailable, StoreError):
@@ -104,6 +104,4 @@ class Watch:
             self._pulse.beat()
         self._positions = positions
         if self._coverage.seconds > REJOIN_SECONDS:
-            raise UnreadPartitions(
-                self._coverage.reason or "", mend="started anew, this worker makes the group share its partitions out again"
-            )
+            raise UnreadPartitions(self._coverage.reason or "", mend="restart this worker: the group then assigns its partitions again")

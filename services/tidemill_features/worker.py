@@ -1,7 +1,7 @@
-"""What a worker does with a slice: read what is missing, fold, send what was refused, write with the fence; and where it begins.
+"""What a worker does with a slice of records, in six steps (`Worker._apply`), and where a partition begins (`Worker.positions`).
 
-One rule covers every fault: the store's fence says what was applied. Whatever does not fit it breaks the chain, and the partition begins
-anew from the fence. What cannot be mended that way stops the partition, and only that one, until a person has changed something.
+One rule covers every fault: the store's fence says which records are applied. When something does not fit the fence, the chain breaks, and
+the partition begins again from the fence. A fault that this cannot repair stops that partition only, until a person has changed something.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ T = TypeVar("T")
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
-SLOT_PAUSE_SECONDS = 0.5  # a slot that needs longer pauses than this waits apart, so that other partitions go on
+SLOT_PAUSE_SECONDS = 0.5  # with a longer pause the partition of that slot is set aside, so that the others go on
 
 
 class Superseded(Exception):
-    """The chain was broken while a slice of it was in work."""
+    """The chain was broken while the worker applied a slice of it."""
 
 
 class Worker:
-    """Folds slices of all views of a project. `cache_bytes`: of entities kept in memory, shared evenly by the partitions.
+    """Folds slices of all views of a project. `cache_bytes`: the memory for cached entities, shared evenly by the partitions.
 
-    `refused`: why a partition is not folded, for a person; `held_up`: why a batch in work is not taken.
+    `refused`: why a partition is not folded, for a person; `held_up`: why the store or Kafka does not take a batch now.
     """
 
     def __init__(self, project: Project, writer: OnlineWriter, cache_bytes: int, dead_letters: DeadLetters) -> None:
@@ -88,7 +88,7 @@ class Worker:
         return {TP(topic, number) for topic, kernel in self._kernels.items() for number in range(kernel.view.partitions)}
 
     def next(self, tp: TP) -> int:
-        """The store's fence of a partition, as far as known here."""
+        """The next offset of a partition's fence, as far as this worker knows."""
         return self._partitions[tp].next
 
     def view(self, tp: TP) -> str:
@@ -96,7 +96,7 @@ class Worker:
         return self._kernels[tp.topic].view.name
 
     async def positions(self, partitions: Collection[TP], held: Held) -> dict[TP, int]:
-        """Where each partition begins; one that must not be folded is left out, and asked for again later."""
+        """Where each partition begins. A partition that must not be folded is left out; the transport asks for it again later."""
         policy = await self._writer.eviction_policy()
         if policy != "noeviction":
             error = StoreError(f"maxmemory-policy is {policy}", mend="set maxmemory-policy to noeviction: an evicted value would be lost")
@@ -140,7 +140,7 @@ class Worker:
         return self._kernels[tp.topic].view.log, tp.partition
 
     async def displaced(self, partitions: Collection[TP]) -> set[TP]:
-        """Partitions whose fence in the store is not the one we left there: nobody else would notice while no record comes."""
+        """Partitions whose stored fence is not the one that we wrote. While no record comes, only this look notices that."""
         known = {tp: self._partitions[tp].stored for tp in partitions}
         found = dict(zip(known, await self._writer.fences([self._place(tp) for tp in known]), strict=True)) if known else {}
         answered = {tp for tp in known if not isinstance(found[tp], SlotUnavailable)}
@@ -173,24 +173,31 @@ class Worker:
             self._at_work.discard(tp)
 
     async def _apply(self, tp: TP, partition: Partition, piece: Slice) -> None:
+        """The protocol. A crash between any two steps is harmless: only step 5 changes the store, as a whole or not at all."""
         began = perf_counter()
+        # 1. Accept: the slice must follow the one before. The first slice begins one record early: its checksum must be the fence's proof.
         entries = partition.accept(piece.start, piece.records)
         if not entries:
             return
+        # 2. Load the entities that are not cached, together with the fence; the fence must be the one this worker knows.
         missing = partition.missing(entries)
         if missing:
             partition.admit(*await self._insist(piece.chain, lambda: self._writer.load(*self._place(tp), missing)))
+        # 3. Fold in memory: new values, and the new fence.
         batch = partition.advance(entries)
+        # 4. Write dead letters. Before step 5, so that none is lost; after a crash the same letters are written again.
         if batch.progress.refused:
             await self._send_refused(tp, piece, batch)
+        # 5. Write values and new fence by one script, if the store still has the old fence. Repeated until it answers: that is harmless.
         written = await self._insist(piece.chain, lambda: self._writer.apply(*self._place(tp), partition.stored, batch.fence, batch.values))
         if not written:
             raise FenceConflict(partition.where, expected=batch.before.next, found=None)
+        # 6. Now the store has the batch: remember its fence, trim the cache, count.
         partition.applied(batch, self._cache_bytes // len(self._partitions))
         self._metrics[tp.topic].applied(batch, tp.partition, perf_counter() - began)
 
     async def _send_refused(self, tp: TP, piece: Slice, batch: Batch) -> None:
-        """Before the batch is applied, so that none is lost; whoever folds the slice again sends the same letters again."""
+        """Writes the dead letters of a batch. A worker that folds the slice again writes the same letters again."""
         kernel = self._kernels[tp.topic]
         letters = [
             letter_of_refused(
@@ -201,7 +208,7 @@ class Worker:
         await self._insist(piece.chain, lambda: self._dead_letters.send(letters))
 
     async def _insist(self, chain: Chain, ask: Callable[[], Awaitable[T]]) -> T:
-        """Asks the store, or Kafka, until it answers. Raises Superseded when the chain was broken meanwhile."""
+        """Asks the store or Kafka until it answers, with growing pauses. Raises Superseded when the chain was broken meanwhile."""
         pause = FIRST_PAUSE_SECONDS
         try:
             while not chain.broken:
@@ -235,7 +242,7 @@ class _ViewMetrics:
         self.view = view
 
     def applied(self, batch: Batch, partition: int, seconds: float) -> None:
-        """Counts what a batch did."""
+        """Counts the records of a batch."""
         before, after, progress = batch.before, batch.after, batch.progress
         self.folded.inc(progress.folded)
         self.duplicate.inc(after.duplicates - before.duplicates)

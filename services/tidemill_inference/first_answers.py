@@ -1,14 +1,21 @@
-"""One answer per id: whoever repeats a request with its id is answered from the first record, whatever became of the features since.
+"""One answer per id: a client that repeats a request with the same id gets the first answer again, even if the features have changed.
 
-A prediction whose id the client gave is kept in Redis between computing and logging, unless one of that id is there already: then that one is
-logged and answered instead. So all records of an id are the same bytes, from whichever process and after whatever crash:
+The steps of a prediction whose id the client gave:
 
-- killed before it is kept: nothing has happened;
-- kept but not logged: the repetition logs and answers what was kept;
-- logged but not answered: the repetition logs the same bytes again, and readers count them once.
+1. Compute the prediction and encode its record.
+2. `SET NX GET` in Redis under the id, one command: it stores this record if the id is new, else it returns the first record.
+3. With a first record: if it answers the same question, take its bytes in the place of ours; else refuse the request (IdReused).
+4. Append the record to the prediction log and wait for the acknowledgement.
+5. Answer.
 
-A Redis that falls back (to an older copy, or to a replica that lags) forgets the newest, which are those that are repeated. So a process also
-remembers what it kept itself, and puts it back.
+So all records of an id are the same bytes, from every process and after every crash:
+
+    killed before 2      no trace is left; the repetition is a new request
+    killed before 4      the repetition finds the first record at 2, logs it and answers it
+    killed before 5      the repetition logs the same bytes again; readers count an id once
+
+Redis may lose its newest writes (an older copy, or a replica that lags), and these are the ids that clients repeat. So each process also
+remembers the records that it stored itself, and at step 2 stores the remembered one again.
 """
 
 from __future__ import annotations
@@ -25,17 +32,17 @@ from cachetools import TLRUCache
 from tidemill.errors import CorruptState, IdReused
 from tidemill.records import DECODE_ERRORS, PredictionRecord, decoder
 from tidemill.redis.protocol import RedisClient
-from tidemill_inference.messages import FeatureShown, Instance, Prediction
+from tidemill_inference.messages import FeatureShown, Instance, PredictionAnswer
 
 KEEP_SECONDS = 1800
-"""How long an id is known: well below the hour for which prediction logging at least recognises one, so that a repetition never counts twice."""
+"""How long an id is known: less than the hour for which prediction logging recognises it, so a repetition never counts twice."""
 
 REMEMBERED_BYTES = 32 << 20
-"""What a process remembers itself, the newest first: some ten thousand predictions, more than are lost and repeated at once."""
+"""How much a process remembers itself: the newest ten thousand predictions or so, more than are lost and repeated at once."""
 
 
 class Made(NamedTuple):
-    """A prediction to log (`value`: its record, encoded) and to answer. `repeated`: it is that of an earlier request with the same id."""
+    """A prediction to log (`value`: its encoded record) and to answer. `repeated`: an earlier request with the same id made it."""
 
     instance: Instance
     record: PredictionRecord
@@ -45,14 +52,14 @@ class Made(NamedTuple):
     repeated: bool = False
 
     @property
-    def prediction(self) -> Prediction:
-        """What is answered."""
+    def prediction(self) -> PredictionAnswer:
+        """The prediction for the answer."""
         record = self.record
-        return Prediction(record.id, record.model, record.version, record.time, self.output_name, record.output, self.features)
+        return PredictionAnswer(record.id, record.model, record.version, record.time, self.output_name, record.output, self.features)
 
 
-class _Kept(msgspec.Struct, array_like=True):
-    """What Redis holds for an id: the record as it is logged, and what the answer shows beside it (features: if they were asked for)."""
+class _FirstAnswer(msgspec.Struct, array_like=True):
+    """The value in Redis for an id: the record as it is logged, the name of the output, and the features if the request asked for them."""
 
     record: msgspec.Raw
     output_name: str
@@ -60,19 +67,19 @@ class _Kept(msgspec.Struct, array_like=True):
 
 
 class _Remembered(NamedTuple):
-    """What this process kept for an id, and until when (monotonic seconds) the id is known."""
+    """The value that this process stored for an id, and until when (monotonic seconds) the id is known."""
 
     kept: bytes
     until: float
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_kept = msgspec.json.Decoder(_Kept).decode
+_decode_first_answer = msgspec.json.Decoder(_FirstAnswer).decode
 _decode_record = decoder(PredictionRecord).decode
 
 
 class FirstAnswers:
-    """The predictions kept for a project, by id."""
+    """The first predictions of a project, by id."""
 
     def __init__(self, link: RedisClient, project: str) -> None:
         self._link = link
@@ -82,39 +89,39 @@ class FirstAnswers:
         )
 
     async def settle(self, made: Sequence[Made]) -> list[Made | IdReused]:
-        """What is to be logged and answered in the place of each prediction. All are asked for in one round trip; generated ids cost nothing.
+        """Steps 2 and 3 for several predictions: the ones to log and answer, in one round trip. Those with generated ids stay unchanged.
 
-        Raises StoreUnavailable, StoreError and CorruptState, after which none may be logged.
+        Raises StoreUnavailable, StoreError and CorruptState; then none of them may be logged.
         """
         own = [item for item in made if item.instance.own_id]
         known = [self._remembered.get(item.instance.id) for item in own]
         stored = await asyncio.gather(*map(self._keep, own, known)) if own else []
         for item, first, mine in zip(own, stored, known, strict=True):
             if first is not None and (mine is None or first != mine.kept):
-                self._remembered.pop(item.instance.id, None)  # another process kept it, and knows for how long
+                self._remembered.pop(item.instance.id, None)  # another process stored it, and knows until when
         found = (first or (mine and mine.kept) for first, mine in zip(stored, known, strict=True))
         return [_first(item, next(found)) if item.instance.own_id else item for item in made]
 
     def _keep(self, item: Made, known: _Remembered | None) -> Awaitable[bytes | None]:
-        """Keeps what this process knows of the id, else this prediction; gives what was there before, if there was anything."""
+        """Step 2: stores the remembered value of the id, else this prediction, unless Redis has one. Gives what Redis had, or None."""
         if known is None:
-            kept = _encode(_Kept(msgspec.Raw(item.value), item.output_name, item.features))
+            kept = _encode(_FirstAnswer(msgspec.Raw(item.value), item.output_name, item.features))
             known = _Remembered(kept, monotonic() + KEEP_SECONDS)
-            with suppress(ValueError):  # larger than all that may be remembered
+            with suppress(ValueError):  # larger than REMEMBERED_BYTES
                 self._remembered[item.instance.id] = known
         left_ms = int(1000 * (known.until - monotonic())) + 1
         return self._link.call(b"SET", self._prefix + item.instance.id.encode(), known.kept, b"NX", b"GET", b"PX", left_ms)
 
 
 def _first(item: Made, found: bytes | None) -> Made | IdReused:
-    """The prediction that was kept before this one, if there was one and it answers the same question."""
+    """Step 3: the first prediction of this id instead of this one, if there is one and it answers the same question."""
     if found is None:
         return item
     try:
-        kept = _decode_kept(found)
+        kept = _decode_first_answer(found)
         first = _decode_record(kept.record)
     except DECODE_ERRORS as error:
-        raise CorruptState(f"what is kept for id {item.instance.id!r} cannot be read: {error}", mend="choose another id") from None
+        raise CorruptState(f"the first answer for id {item.instance.id!r} cannot be read: {error}", mend="choose another id") from None
     other = _differing(first, item.record, item.instance)
     if other:
         return IdReused(item.instance.id, other)
@@ -122,7 +129,7 @@ def _first(item: Made, found: bytes | None) -> Made | IdReused:
 
 
 def _differing(first: PredictionRecord, now: PredictionRecord, asked: Instance) -> list[str]:
-    """In what a request is not the one that was answered first. The time counts only when it is given: else it is that of the first request."""
+    """The fields in which a request differs from the first one. The time counts only if the client gave it."""
     given = sorted(name for name in first.entities.keys() & now.entities.keys() if first.entities[name] != now.entities[name])
     same = {
         "model": first.model == now.model,

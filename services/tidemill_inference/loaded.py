@@ -1,4 +1,4 @@
-"""Models in memory: a version that is ready to answer, and a model as the versions that serve it now."""
+"""Models in memory: a version that is ready to answer, and the versions of a model that serve now."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ class LoadedVersion:
 
 
 class LoadedModel:
-    """The versions of a model that serve at one moment, of which at least one has a share. Another deployment makes another LoadedModel."""
+    """The versions of a model that serve at one moment; at least one has a share. Each deployment makes a new LoadedModel."""
 
     def __init__(self, name: str, seats: Sequence[Seat], versions: Mapping[str, LoadedVersion]) -> None:
         self.name = name
         self.seats = seats
         self.versions = [versions[seat.version] for seat in seats]
-        """The champion first, or who stands in its place."""
+        """First the champion, or the version in its place."""
         self._by_name = versions
         self._traffic = Traffic(name, seats) if sum(seat.share > 0 for seat in seats) > 1 else None
         self._only = next(versions[seat.version] for seat in seats if seat.share > 0)
 
     @property
     def first(self) -> LoadedVersion:
-        """The version that describes the model to whoever names none: its champion."""
+        """The version that describes the model when a request names no version: its champion."""
         return self.versions[0]
 
     def choose(self, entities: Sequence[bytes | None], prediction_id: str) -> LoadedVersion:
-        """The version that answers a request: a function of the keys of its entities, or of the prediction's id where it has none."""
+        """The version that answers a request: a function of the keys of its entities, or of the prediction's id if it has no entity."""
         if self._traffic is None:
             return self._only
         return self._by_name[self._traffic.version(traffic_key(entities, prediction_id))]

@@ -20,7 +20,7 @@ _EXAMPLE = 'send {"entities": {...}} or {"instances": [{"entities": {...}}, ...]
 class InstanceBody(msgspec.Struct, forbid_unknown_fields=True):
     """One thing to predict. `entities`: the views' entities and the Request values by name; `subject`: whom an outcome will be about.
 
-    `id`: the prediction's, for requests that may be repeated; `time`: the moment asked for (epoch ms or RFC 3339), by default now.
+    `id`: the id of the prediction, for requests that may be repeated; `time`: the moment asked for (epoch ms or RFC 3339), by default now.
     """
 
     entities: dict[str, Any]
@@ -52,7 +52,7 @@ class Instance(NamedTuple):
 
 
 class PredictRequest(NamedTuple):
-    """What a body asks for: an error stands in the place of an instance that cannot be used."""
+    """A checked body: an error stands in the place of an instance that is wrong."""
 
     instances: list[Instance | TidemillError]
     batch: bool
@@ -60,15 +60,15 @@ class PredictRequest(NamedTuple):
 
 
 class FeatureShown(msgspec.Struct):
-    """One input as the client sees it."""
+    """One input as the answer shows it."""
 
     value: Any
     status: str
     age_seconds: float | None
 
 
-class Prediction(NamedTuple):
-    """One prediction to answer. `features`: None when they are not to be shown."""
+class PredictionAnswer(NamedTuple):
+    """One prediction to answer. `features`: None when the answer does not show them."""
 
     id: str
     model: str
@@ -85,7 +85,7 @@ _encode = msgspec.json.Encoder().encode  # NaN becomes null
 
 
 def parse_predict(body: bytes, now_ms: int) -> PredictRequest:
-    """A body's request. Raises BadRequest when it cannot be used as a whole, or when its only instance cannot."""
+    """The request in a body. Raises BadRequest when the whole body or its only instance is wrong."""
     parsed = decode_body(_decode, body, _EXAMPLE)
     if isinstance(parsed.instances, msgspec.UnsetType):
         if isinstance(parsed.entities, msgspec.UnsetType):
@@ -118,12 +118,12 @@ def _checked(body: InstanceBody, now_ms: int) -> Instance:
 
 
 def new_id(now_ms: int) -> str:
-    """32 hexadecimal digits that nobody else has: the time in ms, then 80 random bits, so that ids sort by time."""
+    """A unique id of 32 hexadecimal digits: the time in ms, then 80 random bits, so that ids sort by time."""
     return f"{now_ms:012x}{os.urandom(10).hex()}"
 
 
-def answer_body(request: PredictRequest, results: Sequence[Prediction | TidemillError]) -> bytes:
-    """JSON of the answer; an error stands in the place of its instance in a batch, and is raised otherwise."""
+def answer_body(request: PredictRequest, results: Sequence[PredictionAnswer | TidemillError]) -> bytes:
+    """JSON of the answer; in a batch an error stands in the place of its instance, otherwise it is raised."""
     if request.batch:
         return _encode({"predictions": [_shown(result) for result in results]})
     (result,) = results
@@ -132,7 +132,7 @@ def answer_body(request: PredictRequest, results: Sequence[Prediction | Tidemill
     return _encode(_shown(result))
 
 
-def _shown(result: Prediction | TidemillError) -> Mapping[str, Any]:
+def _shown(result: PredictionAnswer | TidemillError) -> Mapping[str, Any]:
     if isinstance(result, TidemillError):
         return {"error": result.message, "mend": result.mend}
     shown: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""The promise behind every answer: a prediction is in Kafka before its client hears of it.
+"""The promise of every answer: a prediction is in Kafka before its client gets it.
 
-Requests of one moment share a wave: while a wave is on its way the next one gathers, so under load many predictions cost one
-round trip, and a lone one waits for nothing.
+Concurrent requests share a wave: while one wave is being written the next one gathers. So under load many predictions cost one round trip,
+and a single prediction waits for no other.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ log = get_logger(__name__)
 TIMEOUT_SECONDS = 2.0
 RETRY_SECONDS = 0.5
 MAX_QUEUED_BYTES = 16 << 20
-_RECORD_OVERHEAD_BYTES = 200  # of a batch with one record, generously
+_RECORD_OVERHEAD_BYTES = 200  # of a batch with one record, rounded up
 
 Entry = tuple[bytes, bytes]
 """Id and encoded record of a prediction."""
 
 
 class _Waiting:
-    """The records of one request, and who waits for them."""
+    """The records of one request, and the future that its caller awaits."""
 
     __slots__ = ("done", "records", "since", "size_bytes")
 
@@ -49,9 +49,9 @@ class _Waiting:
 
 
 class PredictionLog:
-    """Writes predictions to a topic; run `run` as a task beside the callers of `append`.
+    """Writes predictions to a topic; run `run` as a task while others call `append`.
 
-    `on_change` is told None when Kafka takes predictions and the reason when it does not.
+    `on_change` gets None when Kafka accepts predictions, and the reason when it does not.
     """
 
     def __init__(self, settings: KafkaSettings, topic: str, spec: TopicSpec, on_change: Callable[[str | None], None]) -> None:
@@ -67,7 +67,7 @@ class PredictionLog:
         self.pulse = Pulse("prediction log")
 
     def check(self, entries: Sequence[Entry]) -> int:
-        """The size of some entries in bytes. Raises RecordTooLarge, and KafkaUnavailable when they would be refused at once."""
+        """The size of some entries in bytes. Raises RecordTooLarge, and KafkaUnavailable when `append` would refuse them at once."""
         size_bytes = 0
         for key, value in entries:
             if (size := len(key) + len(value) + _RECORD_OVERHEAD_BYTES) > MAX_BATCH_BYTES:
@@ -92,7 +92,7 @@ class PredictionLog:
         await waiting.done
 
     async def run(self) -> None:
-        """Write what is appended, for ever; a producer that Kafka refuses is replaced."""
+        """Write the appended entries, for ever. After KafkaRefused it starts a new producer."""
         watch = asyncio.create_task(self._watch(), name="prediction-log-watch")
         try:
             await supervise(self._write, lambda error: self._report(str(error)), [self.pulse], (Exception,), RETRY_SECONDS)
@@ -108,7 +108,7 @@ class PredictionLog:
             probe = asyncio.create_task(self._probe(made), name="prediction-log-probe")
             try:
                 await self._pump(made)
-            except Exception as error:  # KafkaRefused, or what nobody thought of: who waits hears of it before the producer is closed
+            except Exception as error:  # KafkaRefused, or unexpected: the callers get it before the producer is closed
                 log.error("a new producer is needed", reason=str(error))
                 self._report(str(error))
                 self._fail(self._in_flight, str(error))
@@ -124,7 +124,7 @@ class PredictionLog:
             self._in_flight, self._queue, self._queued_bytes = self._queue, [], 0
             wave: dict[tuple[str, int], list[Record]] = {}
             for waiting in self._in_flight:
-                if not waiting.done.done():  # a client that was told no is not written after all
+                if not waiting.done.done():  # the caller of the others has got an error already: do not write them
                     for key, value in waiting.records:
                         wave.setdefault((self._topic, partition_of(key, self._spec.partitions)), []).append((key, value, []))
             await send_wave(made, wave)
@@ -135,7 +135,7 @@ class PredictionLog:
             self._in_flight = []
 
     async def _watch(self) -> None:
-        """Tell those who waited too long, and refuse new ones for as long as a wave is stuck."""
+        """Fail calls that waited too long, and refuse new ones while a wave is stuck."""
         while True:
             await asyncio.sleep(TIMEOUT_SECONDS / 8)
             overdue = monotonic() - TIMEOUT_SECONDS
@@ -148,7 +148,7 @@ class PredictionLog:
                 self._fail(late, reason)
 
     async def _probe(self, made: AIOKafkaProducer) -> None:
-        """Notice that Kafka went away, or came back, while nothing is asked."""
+        """Notice that Kafka went away or came back while no request comes."""
         while True:
             await asyncio.sleep(TIMEOUT_SECONDS)
             if self._in_flight:

@@ -18,14 +18,14 @@ from tidemill.records import PredictionRecord, encode
 from tidemill.runtime import metrics
 from tidemill_inference.first_answers import FirstAnswers, Made
 from tidemill_inference.loaded import LoadedModel, LoadedVersion
-from tidemill_inference.messages import FeatureShown, Instance, Prediction, PredictRequest
+from tidemill_inference.messages import FeatureShown, Instance, PredictionAnswer, PredictRequest
 from tidemill_inference.prediction_log import PredictionLog
 
-_BREATH = 20  # rows between two turns of the loop, so that a large request does not hold up small ones
+_BREATH = 20  # rows between two turns of the loop, so that a large request does not delay small ones
 
 
 class _Routed(NamedTuple):
-    """An instance, the keys of its views' entities (None: it has none), and the version that answers it."""
+    """An instance, the key of its entity for each view (None: no entity), and the version that answers it."""
 
     instance: Instance
     keys: list[bytes | None]
@@ -41,8 +41,8 @@ class Predictor:
         self._answers = answers
         self._log = log
 
-    async def by_entity(self, model: LoadedModel, request: PredictRequest) -> list[Prediction | TidemillError]:
-        """One result per instance, logged. Raises StoreUnavailable, KafkaUnavailable and RecordTooLarge for all of them."""
+    async def by_entity(self, model: LoadedModel, request: PredictRequest) -> list[PredictionAnswer | TidemillError]:
+        """One result per instance, logged. Raises StoreUnavailable, KafkaUnavailable and RecordTooLarge for the whole request."""
         routed = [_route(model, item) for item in request.instances]
         stored = iter(await self._read(model.first.inputs, [item for item in routed if isinstance(item, _Routed)]))
         results: list[Made | TidemillError] = []
@@ -73,10 +73,10 @@ class Predictor:
         return outputs
 
     async def _logged(self, model: str, results: list[Made | TidemillError]) -> list[Made | TidemillError]:
-        """The results, each the first of its id, once they are in the log."""
+        """The results once they are in the log, each replaced by the first prediction of its id."""
         made = [item for item in results if isinstance(item, Made)]
         if any(item.instance.own_id for item in made):
-            self._log.check([(item.instance.id.encode(), item.value) for item in made])  # what cannot be logged is not kept either
+            self._log.check([(item.instance.id.encode(), item.value) for item in made])  # do not store first answers that cannot be logged
             settled = iter(await self._answers.settle(made))
             results = [next(settled) if isinstance(item, Made) else item for item in results]
             made = [item for item in results if isinstance(item, Made)]
@@ -90,7 +90,7 @@ class Predictor:
         return results
 
     async def _read(self, inputs: ModelInputs, asked: Sequence[_Routed]) -> list[list[Stored | None]]:
-        """What is stored for each view of each instance, all of it in one read. Raises Rebuilding when one of them is not to be served."""
+        """The stored value of each view for each instance, in one read. Raises Rebuilding when a view must not be served."""
         names = [view.name for view, _ in inputs.views]
         pairs = [(name, key) for item in asked for name, key in zip(names, item.keys, strict=True) if key is not None]
         stored = await self._reader.read(pairs)
@@ -117,7 +117,7 @@ def _route(model: LoadedModel, item: Instance | TidemillError) -> _Routed | Tide
     if isinstance(item, TidemillError):
         return item
     try:
-        keys = model.first.inputs.keys(item.given)  # the views, and so the keys, are the same for all versions
+        keys = model.first.inputs.keys(item.given)  # all versions have the same views, hence the same keys
     except BadRequest as error:
         return error
     return _Routed(item, keys, model.choose(keys, item.id))
@@ -133,7 +133,7 @@ def _output(version: LoadedVersion, vector: Vector) -> float:
 
 
 def _record(version: LoadedVersion, instance: Instance, vector: Vector, output: float, stored: Sequence[Stored]) -> PredictionRecord:
-    """The log's record; NaN among the inputs is written as null."""
+    """The record for the log; a NaN input is written as null."""
     manifest = version.manifest
     given: dict[str, Any] = {name: instance.given[name] for name in version.inputs.fields} if instance.given else {}
     return PredictionRecord(

@@ -41,7 +41,8 @@ class NotDeployed(UnknownModel):
 class Registry:
     """The models that serve. Run `run` as a task; `get` never waits.
 
-    A version that cannot be loaded leaves the others serving; for a champion the one before it stands in. Loading is tried again every 30 seconds.
+    When a version cannot be loaded, the others go on serving, and an earlier champion replaces a champion. Loading is tried again every 30
+    seconds.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Registry:
         return [(name, version, reason) for name, lineup in self._lineups.items() for version, reason in lineup.failures.items()]
 
     def get(self, name: str) -> LoadedModel:
-        """A model as it serves now. Raises UnknownModel, NotDeployed, and Unavailable while models are still being loaded or broken."""
+        """A model as it serves now. Raises UnknownModel, NotDeployed, and Unavailable while models are being loaded or cannot be loaded."""
         model = self._models.get(name)
         if model is not None:
             return model
@@ -104,7 +105,7 @@ class Registry:
             await self._follow_from_start(deployments)
 
     async def _follow_from_start(self, deployments: Deployments) -> None:
-        """The whole history first, of which only what the newest deployments need is loaded; then each deployment as it comes."""
+        """Read the whole history and load only the versions that the newest deployments need; then follow each new deployment."""
         history: list[DeploymentRecord] = []
         async for records in deployments.so_far():
             self.pulse.beat()
@@ -124,7 +125,7 @@ class Registry:
                         await self._load_all(name)
 
     async def _deploy(self, records: Sequence[DeploymentRecord]) -> None:
-        """Bring each model to what the newest of these records states; one that states what cannot be is logged and left out."""
+        """Bring each model to the newest of its records. A record with impossible versions or shares is logged and left out."""
         usable: dict[str, list[DeploymentRecord]] = {}
         for record in records:
             if record.model not in self._project.models:
@@ -141,13 +142,13 @@ class Registry:
             await self._load_all(name)
 
     async def _load_all(self, name: str) -> None:
-        """Load what a model still needs, each version aside; whenever one is ready, switch to what can serve then."""
+        """Load the missing versions of a model one by one while the others serve. After each, switch to the versions that can serve."""
         lineup = self._lineups[name]
         self._switch(name)
         while (wanted := lineup.to_load()) is not None:
             try:
                 lineup.loaded(wanted.version, await self._load_in_time(wanted))
-            except Exception as error:  # whatever is wrong with an artifact must not stop those that serve
+            except Exception as error:  # a wrong artifact must not stop the versions that serve
                 reason = str(error) if isinstance(error, TidemillError) else repr(error)
                 self._refused(name, wanted.version, reason)
                 lineup.failed(wanted.version, reason)
@@ -159,7 +160,7 @@ class Registry:
         metrics.DEPLOYMENT_FAILURES.labels(name).inc()
 
     def _switch(self, name: str) -> None:
-        """Let the versions serve that can, by one assignment; what else was loaded is released."""
+        """Let the loaded versions serve, by one assignment; release the others."""
         seats, versions = self._lineups[name].serving()
         before = self._models.get(name)
         if before is not None and before.seats == seats:
@@ -179,7 +180,7 @@ class Registry:
             )  # fmt: skip
 
     async def _load_in_time(self, wanted: DeployedVersion) -> LoadedVersion:
-        """Load a version in a thread. Raises OfflineUnavailable when that takes too long: what serves goes on, and no other load begins before."""
+        """Load a version in a thread. Raises OfflineUnavailable when that takes too long; the next load begins after it ends."""
         if self._loading is None:
             loading = self._loading = asyncio.ensure_future(asyncio.to_thread(self._load, wanted))
             loading.add_done_callback(self._load_ended)
@@ -190,9 +191,9 @@ class Registry:
         raise OfflineUnavailable(f"a model could not be loaded within {LOAD_SECONDS} s", mend="see that the offline store answers")
 
     def _load_ended(self, ended: asyncio.Future[LoadedVersion]) -> None:
-        self._loading = None  # holds nothing of a version that is released later
+        self._loading = None  # so that no reference stays to a version that is released later
         if not ended.cancelled():
-            ended.exception()  # nobody else asks for it when it came too late
+            ended.exception()  # take the error of a load that ended too late
 
     def _load(self, wanted: DeployedVersion) -> LoadedVersion:
         model = self._project.models[wanted.model]

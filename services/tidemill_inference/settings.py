@@ -1,4 +1,4 @@
-"""What inference reads from the environment."""
+"""The settings of inference."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from tidemill_ingestion.consumer import EventConsumer
 from tidemill_ingestion.http_api import MAX_BODY_BYTES, EventsEndpoint
 from tidemill_ingestion.publisher import Publisher
 from tidemill_ingestion.settings import IngestionSettings
-from tidemill_ingestion.watch import Watch
+from tidemill_ingestion.watch import IngestionWatch
 
 log = get_logger(__name__)
 
@@ -73,7 +73,7 @@ class Ingestion:
     async def _follow(self) -> None:
         async with EventConsumer(self._settings.kafka, self._project, self._member) as consumer:
             try:
-                await run_together(_routing(consumer), Watch(consumer, self.board, self._settings.kafka, self._pulse).run())
+                await run_together(_routing(consumer), IngestionWatch(consumer, self.board, self._settings.kafka, self._pulse).run())
             except UnreadPartitions as error:
                 log.error("joining the group as another member", reason=error.message, mend=error.mend)
                 self._member = None  # a new member makes the group assign the partitions again

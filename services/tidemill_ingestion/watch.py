@@ -24,7 +24,7 @@ SLOW_SECONDS = 5.0
 """Without progress for this long while events wait, the service is not ready. The watchdog waits longer before it ends the process."""
 
 
-class Watch:
+class IngestionWatch:
     """Reports lag and readiness every second. It beats the pulse unless this process is stuck: unless events wait and none is routed,
     although Kafka answers.
 

@@ -1,4 +1,4 @@
-"""Wiring of the offline writer: one mirror per topic, and the HTTP answers beside them."""
+"""Wiring of the offline writer: one mirror per topic, and the HTTP application."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tidemill_offline.settings import OfflineWriterSettings
 
 
 def tables_of(project: Project) -> list[MirrorTable]:
-    """What this service writes; the table of predictions belongs to prediction logging."""
+    """The tables that this service writes; the table of predictions belongs to prediction logging."""
     return [*(view_table(project, view) for view in project.views.values()), requests_table(project), outcomes_table(project)]
 
 

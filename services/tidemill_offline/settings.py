@@ -1,4 +1,4 @@
-"""What the offline writer reads from the environment."""
+"""The settings of the offline writer."""
 
 from __future__ import annotations
 

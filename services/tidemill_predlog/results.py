@@ -47,7 +47,7 @@ class ResultsTable:
     def __init__(self, store: OfflineStore, inputs: Sequence[TopicPartition]) -> None:
         self._store = store
         self._inputs = inputs
-        self._log = store.delta_log(NAME, RESULTS_SCHEMA)
+        self._log = store.counted_table(NAME, RESULTS_SCHEMA)
 
     def open(self) -> JoinProgress:
         """Create or read the table. Raises OfflineUnavailable, TornTable."""

@@ -1,4 +1,4 @@
-"""From stored values to Feast's columnar answer, and to the error objects its clients understand."""
+"""Feast's answer in columns from served features, and Feast's error objects."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tidemill.kernel.served import Served
 from tidemill.records import Status
 from tidemill.runtime.http import error_answer
 from tidemill.timestamps import rfc3339
-from tidemill_serving.query import Query, UnknownService
+from tidemill_serving.query import Query, UnknownFeatureService
 
 _EPOCH = rfc3339(0)
 _FEAST_CLASSES: dict[type[TidemillError], str] = {
     UnknownView: "FeatureViewNotFoundException",
-    UnknownService: "FeatureServiceNotFoundException",
+    UnknownFeatureService: "FeatureServiceNotFoundException",
 }
 
 
-class Column(msgspec.Struct):
+class AnswerColumn(msgspec.Struct):
     """One column of an answer, one entry per row."""
 
     values: list[Any]
@@ -30,7 +30,7 @@ class Column(msgspec.Struct):
 
 
 class Metadata(msgspec.Struct, omit_defaults=True):
-    """The names of the columns, and of the views whose values are withheld in some row because they are being rebuilt."""
+    """The names of the columns, and of the views being rebuilt, whose values are withheld in some row."""
 
     feature_names: list[str]
     rebuilding: list[str] = []
@@ -39,7 +39,7 @@ class Metadata(msgspec.Struct, omit_defaults=True):
 class FeatureAnswer(msgspec.Struct):
     """Feast's answer: `results[i]` belongs to `metadata.feature_names[i]`."""
 
-    results: list[Column]
+    results: list[AnswerColumn]
     metadata: Metadata
 
 
@@ -47,20 +47,22 @@ _encode = msgspec.json.Encoder().encode  # NaN and infinities become null
 
 
 def answer_body(query: Query, served: Mapping[tuple[int, bytes | None], Served], rebuilding: list[str]) -> bytes:
-    """JSON of the answer. `served`: features by (view's place in the plan, entity key)."""
+    """JSON of the answer. `served`: features by (index of the view in the plan, entity key)."""
     rows = range(query.rows)
-    results = [Column(query.entities[name], ["PRESENT"] * query.rows, [_EPOCH] * query.rows) for name in query.plan.join_keys]
+    results = [AnswerColumn(query.entities[name], ["PRESENT"] * query.rows, [_EPOCH] * query.rows) for name in query.plan.join_keys]
     by_view = [[served[(view, key)] for key in keys] for view, keys in enumerate(query.keys)]
     times = [[_EPOCH if item.newest_ms is None else rfc3339(item.newest_ms) for item in items] for items in by_view]
     for _, view, feature in query.plan.columns:
         items = by_view[view]
-        results.append(Column([items[row].value(feature) for row in rows], [items[row].statuses[feature] for row in rows], times[view]))
+        results.append(
+            AnswerColumn([items[row].value(feature) for row in rows], [items[row].statuses[feature] for row in rows], times[view])
+        )
     names = [*query.plan.join_keys, *(column.name for column in query.plan.columns)]
     return _encode(FeatureAnswer(results, Metadata(names, rebuilding)))
 
 
 def feast_error(error: Exception) -> tuple[int, bytes]:
-    """Status and body of an error: `error` and `mend` as everywhere, and `module`, `class`, `message` for Feast's clients."""
+    """Status and body of an error: `error` and `mend` as in every service, and `module`, `class`, `message` for Feast's clients."""
     status, body = error_answer(error)
     shown: dict[str, Any] = msgspec.json.decode(body)
     known = _FEAST_CLASSES.get(type(error)) if isinstance(error, NotFound) else None

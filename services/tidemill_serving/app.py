@@ -27,7 +27,7 @@ from tidemill_serving.settings import ServingSettings
 
 REDIS_TIMEOUT_SECONDS = 0.5
 ROUTE = "/get-online-features"
-_BREATH = 200  # readings between two turns of the loop, so that a large request does not hold up small ones
+_BREATH = 200  # readings between two turns of the loop, so that a large request does not delay small ones
 
 
 class FeatureServing:
@@ -73,7 +73,7 @@ def _observe(_scope: Scope, status: int, seconds: float) -> None:
 
 
 def describe(project: Project) -> dict[str, Any]:
-    """What can be asked for: views with their features, and models as feature services."""
+    """Everything a client can ask for: views with their features, and models as feature services."""
     views = [
         {
             "name": view.name,
@@ -107,7 +107,7 @@ def describe(project: Project) -> dict[str, Any]:
 
 
 def build(settings: ServingSettings, project: Project | None = None) -> Service:
-    """The service, not yet running; ready when Redis answers. `project`: default, the one that the settings name.
+    """The service, not yet running; ready when Redis answers. `project`: by default the one that the settings name.
 
     Raises ProjectError and DeclarationError.
     """

@@ -1,4 +1,4 @@
-"""What a feature request asks for: parsing, checking and resolving names. Pure: no store, no clock."""
+"""Parsing and checking a feature request, and resolving its names. Pure: no store, no clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_ROWS = 5_000
 
 
 class FeatureRequest(msgspec.Struct):
-    """The body of POST /get-online-features. `entities`: lists of equal length by name, one row per place.
+    """The body of POST /get-online-features. `entities`: lists of equal length by name; the i-th values are row i.
 
     Either `features`, a list of "view:feature", or `feature_service`, a model's name. `as_of`: the moment at which windows are merged
     (RFC 3339 or epoch ms), by default now.
@@ -33,14 +33,14 @@ class FeatureRequest(msgspec.Struct):
     as_of: int | str | None = None
 
 
-class UnknownService(NotFound):
+class UnknownFeatureService(NotFound):
     """No model of that name is declared."""
 
     kind = "feature service"
 
 
 class FeatureColumn(NamedTuple):
-    """One column of an answer: its name, its view's place in the plan, and its place in the view."""
+    """One column of an answer: its name, the index of its view in the plan, and its index in the view."""
 
     name: str
     view: int
@@ -74,14 +74,14 @@ class QueryParser:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._services = {name: _references(model) for name, model in project.models.items()}
-        self._plan_of_features = lru_cache(maxsize=256)(self._plan)  # only what can be resolved is kept, so its size is bounded
+        self._plan_of_features = lru_cache(maxsize=256)(self._plan)  # names that cannot be resolved raise and are not cached
 
     def parse(self, body: bytes, now_ms: int) -> Query:
         """A body's query. Raises BadRequest and NotFound, naming the field."""
         request = decode_body(_decode, body, 'send {"entities": {"name": [...]}, "features": ["view:feature", ...]}')
         if request.feature_service is not None:
             if request.feature_service not in self._services:
-                raise UnknownService(request.feature_service, list(self._services))
+                raise UnknownFeatureService(request.feature_service, list(self._services))
             references = self._services[request.feature_service]
         elif request.features:
             references = tuple(request.features)

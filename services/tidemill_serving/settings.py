@@ -1,4 +1,4 @@
-"""What feature serving reads from the environment."""
+"""The settings of feature serving."""
 
 from __future__ import annotations
 

@@ -16,17 +16,17 @@ from tidemill.kernel.served import Served, serve, withheld
 from tidemill.kernel.view import ViewKernel
 from tidemill.records import view_decoder
 from tidemill.runtime.http import error_answer
-from tidemill_inference.messages import FeatureShown, Prediction, answer_body, parse_predict
+from tidemill_inference.messages import FeatureShown, PredictionAnswer, answer_body, parse_predict
 from tidemill_ingestion.http_api import EventResult, EventsAnswer
 from tidemill_serving import answers
-from tidemill_serving.query import QueryParser, UnknownService
+from tidemill_serving.query import QueryParser, UnknownFeatureService
 
 ERRORS = [
     BadRequest("wrong", mend="mend"),
     UnknownModel("m", ["n"]),
     UnknownView("v", []),
     UnknownFeature("f"),
-    UnknownService("s", ["t"]),
+    UnknownFeatureService("s", ["t"]),
     StoreUnavailable("away"),
     Rebuilding(["v", "w"]),
     TidemillError("odd"),
@@ -87,7 +87,7 @@ def test_a_prediction_answer_fits_its_schema(output: str, features: bool) -> Non
         "c": FeatureShown("debit", "PRESENT", None),
         "d": FeatureShown(None, "NULL_VALUE", -0.5),
     }
-    prediction = Prediction("id", "m", "1", NOW_MS, output, 0.25, shown if features else None)
+    prediction = PredictionAnswer("id", "m", "1", NOW_MS, output, 0.25, shown if features else None)
     one = parse_predict(msgspec.json.encode({"entities": {}, "features": features}), NOW_MS)
     answer = valid("predict_response", answer_body(one, [prediction]))
     assert answer[output] == 0.25

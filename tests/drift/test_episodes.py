@@ -14,15 +14,15 @@ from tests.drift.samples import finding
 
 from tidemill.records import AlertRecord, encode
 from tidemill_drift.compare import Finding
-from tidemill_drift.episodes import Episodes, Window
+from tidemill_drift.episodes import Episodes, JudgedWindow
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "alert.v1.schema.json").read_text())
 STEPS = st.lists(st.tuples(st.sampled_from([-0.1, 0.05, 0.15, 0.25, 0.3, 0.5, 2.0]), st.booleans()), max_size=12)
 
 
-def window(i: int) -> Window:
+def window(i: int) -> JudgedWindow:
     """The i-th window."""
-    return Window("m", "v", i * 10, (i + 1) * 10, 500)
+    return JudgedWindow("m", "v", i * 10, (i + 1) * 10, 500)
 
 
 def told(effects: list[float]) -> list[str | None]:

@@ -21,8 +21,8 @@ from tests.inference.test_failures import environment_of, started
 from tidemill.errors import CorruptState
 from tidemill.records import PredictionRecord, encode
 from tidemill_inference import first_answers as module
-from tidemill_inference.first_answers import Made, _first, _Kept
-from tidemill_inference.messages import FeatureShown, Instance, Prediction
+from tidemill_inference.first_answers import Made, _first, _FirstAnswer
+from tidemill_inference.messages import FeatureShown, Instance, PredictionAnswer
 
 pytestmark = pytest.mark.integration
 ASK = {"entities": ENTITIES, "subject": "trip-1", "time": NOW_MS, "id": "a"}
@@ -193,8 +193,8 @@ def test_what_is_kept_is_found_again_or_refused() -> None:
     record = PredictionRecord("i", "m", "v", 5, 6, [1.5, None], 0.25, "s", given)
     shown = {"f": FeatureShown(float("nan"), "NULL_VALUE", None)}
     made = Made(Instance("i", "s", 5, given, own_id=True), record, encode(record), "value", shown)
-    assert made.prediction == Prediction("i", "m", "v", 5, "value", 0.25, shown)
-    kept = msgspec.json.encode(_Kept(msgspec.Raw(made.value), "value", shown))
+    assert made.prediction == PredictionAnswer("i", "m", "v", 5, "value", 0.25, shown)
+    kept = msgspec.json.encode(_FirstAnswer(msgspec.Raw(made.value), "value", shown))
     found = _first(made, kept)
     assert isinstance(found, Made)
     assert (found.value, found.record, found.repeated) == (made.value, record, True)

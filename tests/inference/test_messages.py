@@ -10,7 +10,7 @@ from tests.demo_state import NOW_MS
 
 from tidemill.errors import BadRequest, NotFound
 from tidemill.timestamps import parse_time_ms, rfc3339
-from tidemill_inference.messages import Instance, Prediction, answer_body, new_id, parse_predict
+from tidemill_inference.messages import Instance, PredictionAnswer, answer_body, new_id, parse_predict
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12)
@@ -54,7 +54,7 @@ def test_an_answer_has_errors_in_their_places_and_no_nan() -> None:
     """NaN is null in JSON; an error in a batch has the common shape; alone it is raised."""
     from tidemill_inference.messages import FeatureShown, PredictRequest
 
-    good = Prediction("p", "m", "v", 5, "value", 1.5, {"f": FeatureShown(float("nan"), "NULL_VALUE", None)})
+    good = PredictionAnswer("p", "m", "v", 5, "value", 1.5, {"f": FeatureShown(float("nan"), "NULL_VALUE", None)})
     bad = NotFound("zone")
     shown = json.loads(answer_body(PredictRequest([], batch=True, features=True), [good, bad]))["predictions"]
     assert shown[0]["features"] == {"f": {"value": None, "status": "NULL_VALUE", "age_seconds": None}}

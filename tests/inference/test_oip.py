@@ -13,7 +13,7 @@ from tests.demo_state import demo, trained
 from tests.inference.test_messages import JSON
 
 from tidemill.errors import BadRequest, BodyTooLarge
-from tidemill_inference.oip.messages import InferAnswer, InferRequest, ModelSpec, TensorSpec, metadata, model_spec
+from tidemill_inference.oip.messages import InferAnswer, InferRequest, ModelSpec, TensorMetadata, metadata, model_spec
 from tidemill_inference.oip.rest import HEADER_LENGTH, infer_answer, oip_error, parse_infer
 
 SPEC = model_spec(trained(demo().models["fare"]).manifest, "x", ["v1"])
@@ -109,7 +109,12 @@ def test_compressed_bodies_are_bounded() -> None:
 
 
 TWO = ModelSpec(
-    "two", "v1", ["v1", "v2"], [TensorSpec("a", 1), TensorSpec("b", 2)], [TensorSpec("high", 1), TensorSpec("low", 1)], ["p", "q", "r"]
+    "two",
+    "v1",
+    ["v1", "v2"],
+    [TensorMetadata("a", 1), TensorMetadata("b", 2)],
+    [TensorMetadata("high", 1), TensorMetadata("low", 1)],
+    ["p", "q", "r"],
 )
 
 

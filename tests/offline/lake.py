@@ -25,7 +25,7 @@ from tidemill.kafka.client import close_producer, producer
 from tidemill.kafka.dense_reader import DenseReader
 from tidemill.kafka.topics import ensure_topics, offset_ranges
 from tidemill.kafka.waves import send_wave
-from tidemill.offline.delta import DeltaLog
+from tidemill.offline.delta import CountedTable
 from tidemill.records import ViewRecord, encode
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import topic_specs
@@ -189,9 +189,9 @@ def rows(source: int, start: int, end: int) -> pa.RecordBatch:
     return pa.record_batch([pa.array([source] * count, pa.int32()), pa.array(range(start, end), pa.int64())], SCHEMA)
 
 
-def opened(path: Path) -> DeltaLog:
+def opened(path: Path) -> CountedTable:
     """A handle on the table at a path."""
-    log = DeltaLog(str(path), SCHEMA, description="offsets by source")
+    log = CountedTable(str(path), SCHEMA, description="offsets by source")
     log.open()
     return log
 

@@ -47,7 +47,7 @@ class Counting(Snapshot):
 
 def stored(root: Path, sent: Sequence[Sent], pieces: int = 1) -> Snapshot:
     """The records as partition 0 of the view's table, in several commits; partition 1 holds the same, which nobody asks for."""
-    log = OfflineStore(root).log_table(TABLE)
+    log = OfflineStore(root).topic_table(TABLE)
     log.open()
     pairs: list[Any] = [(item.key, item.value) for item in sent]
     size = max(1, -(-len(pairs) // pieces))
@@ -94,7 +94,7 @@ def test_no_more_is_read_than_is_asked_for(tmp_path: Path) -> None:
 
 def test_a_partition_without_rows(tmp_path: Path) -> None:
     """Nothing was written: the log is empty, and so is every answer."""
-    OfflineStore(tmp_path).log_table(TABLE).open()
+    OfflineStore(tmp_path).topic_table(TABLE).open()
     snapshot = OfflineStore(tmp_path).snapshot(TABLE.name)
     log = asked_log(snapshot, VIEW, 2, [b"north"])
     assert (len(log), log.end, partition_end(snapshot, 2)) == (0, 0, 0)

@@ -16,7 +16,7 @@ from tests.offline.lake import SCHEMA, content, opened, rows
 
 from tidemill.errors import FenceConflict, OfflineUnavailable, TornTable
 from tidemill.offline import delta
-from tidemill.offline.delta import DeltaLog
+from tidemill.offline.delta import CountedTable
 
 
 def test_append_moves_counters_and_adds_rows(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_two_writers_agree_with_a_plain_counter(
     assert content(path) == {source: list(range(end)) for source, end in enumerate(counters) if end}
 
 
-def two_files(path: Path) -> DeltaLog:
+def two_files(path: Path) -> CountedTable:
     """A table of two files of three rows; returns a handle that has seen both."""
     log = opened(path)
     for i in range(2):
@@ -159,9 +159,9 @@ def test_merge_from_an_older_state_is_refused(tmp_path: Path) -> None:
 def test_merge_that_another_claimed_after_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: bool) -> None:
     """Between a claim and its merge another writer claims and merges, or appends too: the first merge is refused, every row is there once."""
     first, second = two_files(tmp_path / "t"), opened(tmp_path / "t")
-    claim = DeltaLog._claim
+    claim = CountedTable._claim
 
-    def slow(log: DeltaLog, table: DeltaTable) -> None:
+    def slow(log: CountedTable, table: DeltaTable) -> None:
         claim(log, table)
         if log is first:
             second.open()
@@ -169,7 +169,7 @@ def test_merge_that_another_claimed_after_is_refused(tmp_path: Path, monkeypatch
                 second.append(rows(0, 6, 8), {"a": (6, 8)})
             second.compact()
 
-    monkeypatch.setattr(DeltaLog, "_claim", slow)
+    monkeypatch.setattr(CountedTable, "_claim", slow)
     first.compact()
     first.append(rows(1, 0, 1), {"b": (0, 1)})
     assert content(tmp_path / "t") == {0: list(range(8 if behind else 6)), 1: [0]}
@@ -235,7 +235,7 @@ def test_counters_survive_checkpoint_and_log_cleanup(tmp_path: Path) -> None:
 def test_new_columns_are_added(tmp_path: Path) -> None:
     """A table gains the columns of a schema that has grown; older rows are null there."""
     opened(tmp_path / "t").append(rows(0, 0, 1), {"a": (0, 1)})
-    grown = DeltaLog(str(tmp_path / "t"), pa.schema([("v", pa.float64()), *SCHEMA]), description="")
+    grown = CountedTable(str(tmp_path / "t"), pa.schema([("v", pa.float64()), *SCHEMA]), description="")
     grown.open()
     more = pa.record_batch([pa.array([1.5]), pa.array([0], pa.int32()), pa.array([1], pa.int64())], grown.schema)
     grown.append(more, {"a": (1, 2)})
@@ -245,7 +245,7 @@ def test_new_columns_are_added(tmp_path: Path) -> None:
 def test_dropped_columns_stay_and_are_null(tmp_path: Path) -> None:
     """A schema that has shrunk still writes: the table's other columns are null in new rows."""
     opened(tmp_path / "t").append(rows(7, 0, 1), {"a": (0, 1)})
-    small = DeltaLog(str(tmp_path / "t"), pa.schema([("offset", pa.int64())]), description="")
+    small = CountedTable(str(tmp_path / "t"), pa.schema([("offset", pa.int64())]), description="")
     small.open()
     small.append(pa.record_batch([pa.array([1], pa.int64())], small.schema), {"a": (1, 2)})
     assert DeltaTable(tmp_path / "t").to_pyarrow_dataset().to_table().sort_by("offset")["source"].to_pylist() == [7, None]
@@ -255,13 +255,13 @@ def test_changed_type_is_refused(tmp_path: Path) -> None:
     """A column of another type is an error that names it."""
     opened(tmp_path / "t")
     with pytest.raises(TornTable, match=r"offset \(int64 there, string now\)"):
-        DeltaLog(str(tmp_path / "t"), pa.schema([("offset", pa.string())]), description="").open()
+        CountedTable(str(tmp_path / "t"), pa.schema([("offset", pa.string())]), description="").open()
 
 
 def test_store_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
     """A file where the folder should be: the error says so, and the same handle works once it is gone."""
     (tmp_path / "t").write_text("in the way")
-    log = DeltaLog(str(tmp_path / "t" / "table"), SCHEMA, description="")
+    log = CountedTable(str(tmp_path / "t" / "table"), SCHEMA, description="")
     with pytest.raises(OfflineUnavailable, match="cannot open"):
         log.open()
     (tmp_path / "t").unlink()

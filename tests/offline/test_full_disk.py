@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable
 
 from tidemill.errors import OfflineUnavailable
-from tidemill.offline.delta import DeltaLog
+from tidemill.offline.delta import CountedTable
 
 SCHEMA = pa.schema([("offset", pa.int64()), ("noise", pa.binary())])
 ROWS = 2000
@@ -38,7 +38,7 @@ def rows(first: int) -> pa.RecordBatch:
 @pytest.mark.integration
 def test_goes_on_when_there_is_room(small_disk: Path) -> None:
     """The commit that finds no room is refused as a whole; with more room the same handle writes it."""
-    log = DeltaLog(str(small_disk / "t"), SCHEMA, description="")
+    log = CountedTable(str(small_disk / "t"), SCHEMA, description="")
 
     def fill() -> None:
         for first in range(0, 100 * ROWS, ROWS):
@@ -46,7 +46,7 @@ def test_goes_on_when_there_is_room(small_disk: Path) -> None:
 
     with pytest.raises(OfflineUnavailable, match="free space"):
         fill()
-    first = DeltaLog(str(small_disk / "t"), SCHEMA, description="").counter("a")
+    first = CountedTable(str(small_disk / "t"), SCHEMA, description="").counter("a")
     assert first % ROWS == 0
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
     log.append(rows(first), {"a": (first, first + ROWS)})

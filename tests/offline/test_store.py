@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.offline.lake import lake, numbered, shop_value
 
 from tidemill.errors import DoubledRows, FenceConflict, OfflineUnavailable, TornTable, UnknownTable
-from tidemill.offline.store import LogTable, OfflineStore
+from tidemill.offline.store import OfflineStore, TopicTable
 from tidemill.offline.tables import predictions_table, view_table
 from tidemill.records import PredictionRecord, encode
 
@@ -24,14 +24,14 @@ SHOPS = view_table(PROJECT, PROJECT.views["shops"])
 TOPIC = SHOPS.topic
 
 
-def shops(store: OfflineStore) -> LogTable:
+def shops(store: OfflineStore) -> TopicTable:
     """The table of the view `shops`, opened."""
-    log = store.log_table(SHOPS)
+    log = store.topic_table(SHOPS)
     log.open()
     return log
 
 
-def add(log: LogTable, partition: int, first: int, end: int) -> None:
+def add(log: TopicTable, partition: int, first: int, end: int) -> None:
     """Append records first to end (without) of one partition."""
     records = numbered([(b"k%d" % i, shop_value(i)) for i in range(first, end)], first)
     log.append(SHOPS.rows(partition, records), {(TOPIC, partition): (first, end)})
@@ -211,7 +211,7 @@ def test_missing_data_file_is_told(tmp_path: Path) -> None:
 def test_predictions_give_each_once(tmp_path: Path) -> None:
     """Of several records with one id the first in the log counts; undecodable ones are left out."""
     store, table = OfflineStore(tmp_path), predictions_table(PROJECT)
-    log = store.log_table(table)
+    log = store.topic_table(table)
     log.open()
     assert len(store.predictions()) == 0
 

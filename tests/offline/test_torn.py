@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.offline.lake import SCHEMA, content, opened, rows
 
 from tidemill.errors import OfflineUnavailable, TornTable
-from tidemill.offline.delta import DeltaLog
+from tidemill.offline.delta import CountedTable
 from tidemill.offline.torn import flaw_of, torn_commit
 
 
@@ -84,7 +84,7 @@ def test_cut_creation_is_done_again(tmp_path: Path) -> None:
     commit = tmp_path / "t" / "_delta_log" / f"{0:020}.json"
     commit.write_bytes(b"\n".join(commit.read_bytes().split(b"\n")[:2]))
     opened(tmp_path / "t").append(rows(0, 0, 1), {"a": (0, 1)})
-    wider = DeltaLog(str(tmp_path / "t"), pa.schema([("v", pa.float64()), *SCHEMA]), description="")
+    wider = CountedTable(str(tmp_path / "t"), pa.schema([("v", pa.float64()), *SCHEMA]), description="")
     wider.open()
     commit = tmp_path / "t" / "_delta_log" / f"{2:020}.json"
     commit.write_bytes(commit.read_bytes().split(b"\n")[0])

@@ -66,7 +66,7 @@ class World:
     def write(self, ends: Mapping[Place, int] | None = None) -> OfflineStore:
         """Brings the offline store up to the ends of the logs, or to those given."""
         for table in mirror_tables(self.project):
-            log = self.store.log_table(table)
+            log = self.store.topic_table(table)
             log.open()
             for partition in range(table.partitions):
                 place = table.topic, partition

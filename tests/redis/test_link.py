@@ -275,7 +275,7 @@ async def test_garbage_drops_the_connection() -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" if command[0] == b"ECHO" else b"+OK\r\n")
 
     async with linked(garbage) as link:
-        with pytest.raises(StoreUnavailable, match="not its protocol"):
+        with pytest.raises(StoreUnavailable, match="invalid reply"):
             await link.call(b"ECHO", b"x")
 
 

@@ -109,3 +109,34 @@ def test_nothing_in_shared_imports_faust() -> None:
         for m in modules_of(node)
         if m.startswith("faust")
     ] == []
+
+
+def walks_of(text: str) -> dict[str, list[str]]:
+    """Walk -> the files of its numbered steps, in order, from the section "Walks" of a document."""
+    section = text.partition("\n## Walks\n")[2].partition("\n## ")[0]
+    return {part.partition("\n")[0]: re.findall(r"^\d+\. `([\w./]+)`: ", part, re.MULTILINE) for part in section.split("\n### ")[1:]}
+
+
+def slips(walks: dict[str, list[str]]) -> list[str]:
+    """Files of a walk that do not exist, from the root or the staircase, or that it names twice."""
+    missing = [
+        f"{walk}: no {file}" for walk, files in walks.items() for file in files if not ((HOUSE / file).is_file() or (ROOT / file).is_file())
+    ]
+    twice = [f"{walk}: {file} twice" for walk, files in walks.items() for file in dict.fromkeys(files) if files.count(file) > 1]
+    return missing + twice
+
+
+def test_walks_name_each_file_once() -> None:
+    """The walks of an event, a prediction and a training run: every file exists, and none comes twice in one walk."""
+    walks = walks_of(README)
+    assert list(walks) == ["One event", "One prediction", "One training run"]
+    assert all(12 <= len(files) <= 20 for files in walks.values())
+    assert slips(walks) == []
+
+
+def test_a_walk_can_be_wrong() -> None:
+    """A file that does not exist and one that comes again are found."""
+    text = (
+        "x\n## Walks\n\n### W\n\n1. `errors.py`: a\n2. `kernel/nowhere.py`: b\n3. `errors.py`: c\n\n## Next\n\n### V\n\n1. `names.py`: d\n"
+    )
+    assert slips(walks_of(text)) == ["W: no kernel/nowhere.py", "W: errors.py twice"]

@@ -1,4 +1,4 @@
-"""The twin of a Delta table on a disk that fails, and mirrors of topics that write it: the real `Mirror`, `DenseReader`, `LogTable` and `DeltaLog`."""
+"""The twin of a Delta table on a disk that fails, and mirrors of topics that write it: the real `Mirror`, `DenseReader`, `TopicTable` and `CountedTable`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.simulation.network import Process
 from tidemill.checksums import proof_of
 from tidemill.errors import TidemillError, TopicRecreated, TornTable
 from tidemill.kafka.dense_reader import DenseReader
-from tidemill.offline.delta import DeltaLog
+from tidemill.offline.delta import CountedTable
 from tidemill.offline.mirror import Flush, Mirror
-from tidemill.offline.store import LogTable, counter_name
+from tidemill.offline.store import TopicTable, counter_name
 from tidemill.testing import lake as twin
 
 Rows = dict[int, Sequence[Row]]
@@ -107,7 +107,7 @@ class Handle(twin.Handle):
         super().compact(**options)
 
 
-class SimDeltaLog(DeltaLog):
+class SimCountedTable(CountedTable):
     """The real append and its checks, on a simulated table; `troubled()` says what goes wrong with a commit."""
 
     def __init__(self, table: Table, process: MirrorProcess) -> None:
@@ -144,10 +144,10 @@ class SimStore:
         self.table = table
         self.process = process
 
-    def log_table(self, spec: Any) -> LogTable:
+    def topic_table(self, spec: Any) -> TopicTable:
         """The table, to append to."""
         self.spec = spec
-        return LogTable(spec, SimDeltaLog(self.table, self.process))
+        return TopicTable(spec, SimCountedTable(self.table, self.process))
 
     def snapshot(self, name: str) -> Any:
         """The table, to read."""

@@ -12,7 +12,7 @@ import msgspec
 from deltalake.exceptions import CommitFailedError
 from faust.types import TP
 from tests.simulation import history
-from tests.simulation.lake import Handle, SimDeltaLog
+from tests.simulation.lake import Handle, SimCountedTable
 from tests.simulation.network import LATE_SECONDS, Process
 from tests.simulation.patches import patched
 from tests.simulation.store import Server, SimLink, SimWriter, Values
@@ -24,7 +24,7 @@ from tidemill.kafka.dense_reader import DenseReader
 from tidemill.kernel.packed import Patch
 from tidemill.names import LogName
 from tidemill.offline import delta
-from tidemill.offline.delta import DeltaLog
+from tidemill.offline.delta import CountedTable
 from tidemill.offline.mirror import Mirror
 from tidemill.online.writer import APPLY
 from tidemill_features import delivery
@@ -194,7 +194,7 @@ async def _read_apart(world: World, client: Process, partition: int) -> tuple[by
 # The offline store
 
 
-def _conflict_at_once(self: SimDeltaLog, table: Handle, rows: Any, moves: Any, write: Any = SimDeltaLog._write) -> None:
+def _conflict_at_once(self: SimCountedTable, table: Handle, rows: Any, moves: Any, write: Any = SimCountedTable._write) -> None:
     try:
         write(self, table, rows, moves)
     except CommitFailedError:
@@ -202,7 +202,7 @@ def _conflict_at_once(self: SimDeltaLog, table: Handle, rows: Any, moves: Any, w
         raise FenceConflict("another writer", expected=0, found=0) from None
 
 
-def _write_by_path(self: SimDeltaLog, table: Handle, rows: Any, moves: Any, write: Any = SimDeltaLog._write) -> None:
+def _write_by_path(self: SimCountedTable, table: Handle, rows: Any, moves: Any, write: Any = SimCountedTable._write) -> None:
     self.process.busy(self.process.commit_seconds * self.process.draw.random())
     write(self, Handle(self.files), rows, moves)
 
@@ -276,12 +276,12 @@ MUTATIONS: dict[str, Mutation] = {
         [(Delivery, "break_all", _forget)],
         safe="the comparison judges it, whoever owns the partition by then",
     ),
-    "unchecked-commit": Mutation("B6: a commit does not look at the counters", [(DeltaLog, "_compare", _nothing)]),
+    "unchecked-commit": Mutation("B6: a commit does not look at the counters", [(CountedTable, "_compare", _nothing)]),
     "unchecked-refreshed": Mutation(
         "B6: a commit trusts delta-rs to find conflicts, which a handle refreshed by another counter's commit does not",
-        [(DeltaLog, "_compare", _nothing), (SimDeltaLog, "_write", _conflict_at_once)],
+        [(CountedTable, "_compare", _nothing), (SimCountedTable, "_write", _conflict_at_once)],
     ),
-    "write-by-path": Mutation("B6: what was checked is not what the commit is based on", [(SimDeltaLog, "_write", _write_by_path)]),
+    "write-by-path": Mutation("B6: what was checked is not what the commit is based on", [(SimCountedTable, "_write", _write_by_path)]),
     "commit-each": Mutation("B7: one commit per partition", [(Mirror, "_commit", _commit_each)]),
     "offline-no-proof": Mutation("a mirror does not compare the last record it has", [(DenseReader, "_dense", _dense_unproven)]),
     "offline-holes": Mutation("a mirror takes what comes", [(DenseReader, "_dense", _dense_anyhow)]),

@@ -127,7 +127,7 @@ class Member(Process):
         await self.worker.handle(tp, piece)
 
     async def _watch(self) -> None:
-        """Looks for a store that was changed behind our back, as `Watch` does."""
+        """Looks for a store that somebody else has changed, as `FoldWatch` does."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:

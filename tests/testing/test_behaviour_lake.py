@@ -14,7 +14,7 @@ from tests.offline.lake import lake, numbered, shop_value
 
 from tidemill.errors import FenceConflict, UnknownTable
 from tidemill.offline import delta
-from tidemill.offline.store import LogTable, OfflineStore
+from tidemill.offline.store import OfflineStore, TopicTable
 from tidemill.offline.tables import view_table
 from tidemill.testing.lake import Handle, MemoryLake, MemoryTable
 
@@ -28,14 +28,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> OfflineStore:
     return MemoryLake() if request.param == "twin" else OfflineStore(tmp_path)
 
 
-def opened(store: OfflineStore) -> LogTable:
+def opened(store: OfflineStore) -> TopicTable:
     """The table of the view `shops`, opened."""
-    log = store.log_table(SHOPS)
+    log = store.topic_table(SHOPS)
     log.open()
     return log
 
 
-def add(log: LogTable, *moves: tuple[int, int, int]) -> None:
+def add(log: TopicTable, *moves: tuple[int, int, int]) -> None:
     """Append records (partition, first, end), in one commit."""
     records = {partition: numbered([(b"k%d" % i, shop_value(i)) for i in range(first, end)], first) for partition, first, end in moves}
     log.append(SHOPS.rows_of(records), {(SHOPS.topic, partition): (first, end) for partition, first, end in moves})
@@ -99,9 +99,9 @@ def test_rows_are_read_as_they_were_written(store: OfflineStore) -> None:
 
 def test_a_column_that_is_added(store: OfflineStore) -> None:
     """A table that is opened with one column more has nulls in the rows from before."""
-    old = store.delta_log("t", pa.schema([("seq", pa.int64())]))
+    old = store.counted_table("t", pa.schema([("seq", pa.int64())]))
     old.append(pa.table({"seq": [0]}), {"n": (0, 1)})
-    new = store.delta_log("t", pa.schema([("seq", pa.int64()), ("more", pa.string())]))
+    new = store.counted_table("t", pa.schema([("seq", pa.int64()), ("more", pa.string())]))
     new.append(pa.table({"seq": [1], "more": ["x"]}), {"n": (1, 2)})
     assert store.scan("t").to_pylist() == [{"seq": 0, "more": None}, {"seq": 1, "more": "x"}]
     assert store.snapshot("t").counter("n") == 2

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.demo_state import HOUR_MS, NOW_MS, demo, trained, trip
 from tests.training.town import happened
 
-from tidemill import Event, FeatureView, count
+from tidemill import Event, FeatureView, count, distinct, last_k
 from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, BadRequest, KafkaUnavailable, Rebuilding, TidemillError, UnknownModel, UnknownView
 from tidemill.kernel.fold import PartitionFold, entry_decoder
@@ -34,7 +34,7 @@ from tidemill.testing import Reason, Refused, UnknownEvent, World
 from tidemill.testing.running import at_once
 from tidemill_inference.first_answers import FirstAnswers
 from tidemill_inference.loaded import LoadedModel, LoadedVersion
-from tidemill_inference.messages import Prediction, parse_predict
+from tidemill_inference.messages import PredictionAnswer, parse_predict
 from tidemill_inference.predictor import Predictor
 from tidemill_ingestion.http_api import EventsEndpoint
 from tidemill_ingestion.publisher import Publisher
@@ -135,7 +135,7 @@ def test_predictions_are_those_of_inference(trips: list[dict[str, Any]], ahead_m
     loaded = LoadedModel(model.name, [Seat(manifest.version, "champion", 1.0)], {manifest.version: version})
     request = parse_predict(msgspec.json.encode({"entities": given_, "time": time_ms}), NOW_MS)
     (theirs,) = at_once(predictor.by_entity(loaded, request))
-    assert isinstance(theirs, Prediction)
+    assert isinstance(theirs, PredictionAnswer)
     assert (mine.output, mine.output_name, mine.version, mine.time_ms) == (
         theirs.output,
         theirs.output_name,
@@ -327,3 +327,14 @@ def test_what_waits_is_told() -> None:
 
     with pytest.raises(RuntimeError, match="answers at once"):
         at_once(waits())
+
+
+def test_lists_are_served_as_lists() -> None:
+    """A feature that is a list is one in a world too."""
+    sold = Event("sold", {"at": int, "shop": str, "price": float}, time="at")
+    shops = FeatureView("shops", sold, "shop", [last_k("price", 2), distinct("price")])
+    world = World(Project("corner", {"sold": sold}, {"shops": shops}))
+    for i, price in enumerate((1.0, 2.0, 3.0)):
+        world.publish("sold", {"at": NOW_MS + i, "shop": "north", "price": price})
+    found = {name: value.value for name, value in world.features("shops", "north").items()}
+    assert found == {"last_2_price": [2.0, 3.0], "distinct_price": 3.0}

@@ -1,4 +1,4 @@
-"""Numbers as bytes: the binary tensor extension, which Triton's clients use by default, and gRPC's raw contents alike. Pure."""
+"""Numbers as bytes: the binary tensor extension, which Triton's clients use by default, and the raw contents of gRPC. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tidemill_inference.oip.messages import MAX_ROWS, NUMBERS, ModelSpec, Tensor
 
 
 def split(data: bytes, heads: Sequence[TensorHead]) -> list[bytes | None]:
-    """The bytes of each input, in order, from what follows the JSON; None for an input without `binary_data_size`. Raises BadRequest."""
+    """The bytes of each input, in order. `data`: all bytes after the JSON. None: no `binary_data_size`. Raises BadRequest."""
     sizes = [head.parameters.get("binary_data_size") for head in heads]
     given = [size for size in sizes if size is not None]
     if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in given) or sum(given) != len(data):
@@ -27,7 +27,7 @@ def split(data: bytes, heads: Sequence[TensorHead]) -> list[bytes | None]:
 
 
 def numbers_of(data: bytes, head: TensorHead) -> Any:
-    """The numbers of an input. Raises BadRequest when they are not as many as its shape has."""
+    """The numbers of an input. Raises BadRequest when their count does not fit its shape."""
     dtype = np.dtype(NUMBERS[head.datatype])
     if len(data) != math.prod(head.shape) * dtype.itemsize:
         raise BadRequest(f"input {head.name!r}: {len(data)} bytes are not {head.datatype} of shape {list(head.shape)}")
@@ -35,7 +35,7 @@ def numbers_of(data: bytes, head: TensorHead) -> Any:
 
 
 def raw_head(data: bytes, spec: ModelSpec) -> TensorHead:
-    """The input of a request that is nothing but float32 numbers. Raises BadRequest when the model has several, or they are no rows."""
+    """The input of a request that has only float32 numbers. Raises BadRequest when the model has several inputs, or they are no rows."""
     if len(spec.inputs) != 1:
         raise BadRequest(f"the model has {len(spec.inputs)} inputs", mend="send a request with a JSON part")
     (item,) = spec.inputs

@@ -27,7 +27,7 @@ class Tensor(msgspec.Struct):
 
     @property
     def head(self) -> TensorHead:
-        """All but the numbers."""
+        """The input without its numbers."""
         return TensorHead(self.name, self.datatype, self.shape, self.parameters)
 
 
@@ -39,7 +39,7 @@ class RequestedOutput(msgspec.Struct):
 
 
 class InferBody(msgspec.Struct):
-    """The JSON part of POST /v2/models/{model}/infer. Keys that are not known are ignored, as the protocol wants."""
+    """The JSON part of POST /v2/models/{model}/infer. Unknown keys are ignored, as the protocol requires."""
 
     inputs: list[Tensor]
     id: str = ""
@@ -64,7 +64,7 @@ def decode_infer(text: bytes) -> InferBody:
 
 
 def numbers_of(tensor: Tensor) -> Any:
-    """The numbers of an input as float64, null being NaN: `data` in one list, or in one for each row. Raises BadRequest."""
+    """The numbers of an input as float64, NaN for null. `data` is one list, or one list for each row. Raises BadRequest."""
     if not isinstance(tensor.data, msgspec.Raw):
         raise BadRequest(f"input {tensor.name!r} has no data", mend=EXAMPLE)
     rows, columns = tensor.shape

@@ -1,6 +1,6 @@
-"""What a client asks and what it is told, whatever carries it. Pure; HTTP and gRPC are two ways to bring the same messages.
+"""Requests and answers of the protocol, independent of their transport: HTTP or gRPC. Pure.
 
-https://github.com/kserve/open-inference-protocol. A tensor of numbers becomes float32 here, which is what models take.
+https://github.com/kserve/open-inference-protocol. Tensors of numbers become float32 here, the type that models take.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ MAX_ROWS = 5_000
 NUMBERS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"} | {
     f"{name}{8 * size}": f"<{code}{size}" for name, code in (("INT", "i"), ("UINT", "u")) for size in (1, 2, 4, 8)
 }
-"""Numpy's code of each type of number, little-endian. BOOL and BYTES are no numbers."""
+"""Numpy's code of each type of number, little-endian. BOOL and BYTES are not numbers."""
 
 
-class TensorSpec(NamedTuple):
+class TensorMetadata(NamedTuple):
     """An input or output of a model: a float32 matrix of any number of rows."""
 
     name: str
@@ -29,18 +29,18 @@ class TensorSpec(NamedTuple):
 
 
 class ModelSpec(NamedTuple):
-    """What clients are told of a model version. `versions`: all that serve; `names`: what stands in the columns of the inputs."""
+    """A model version as clients see it. `versions`: all that serve; `names`: the names of the input columns."""
 
     model: str
     version: str
     versions: Sequence[str]
-    inputs: Sequence[TensorSpec]
-    outputs: Sequence[TensorSpec]
+    inputs: Sequence[TensorMetadata]
+    outputs: Sequence[TensorMetadata]
     names: Sequence[str]
 
 
 class TensorHead(NamedTuple):
-    """What a request says of an input before its numbers."""
+    """The description of an input in a request, without its numbers."""
 
     name: str
     datatype: str
@@ -56,7 +56,7 @@ class Asked(NamedTuple):
 
 
 class InferRequest(NamedTuple):
-    """A checked request: float32 of shape (rows, columns) by input, the client's id, and for each output whether it is to be binary."""
+    """A checked request: float32 of shape (rows, columns) by input, the client's id, and whether the answer has each output in binary."""
 
     inputs: Mapping[str, Vector]
     id: str
@@ -64,7 +64,7 @@ class InferRequest(NamedTuple):
 
 
 class InferAnswer(NamedTuple):
-    """Numbers of each output, one for each row. `prediction_id`: that of the first row in the prediction log."""
+    """The numbers of each output, one for each row. `prediction_id`: the id of the first row in the prediction log."""
 
     model: str
     version: str
@@ -76,12 +76,12 @@ class InferAnswer(NamedTuple):
 def model_spec(manifest: Manifest, input_name: str, versions: Sequence[str]) -> ModelSpec:
     """The model of a manifest: one matrix in, one number for each row out."""
     columns = [item.name for item in manifest.inputs]
-    inputs, outputs = [TensorSpec(input_name, len(columns))], [TensorSpec(manifest.output, 1)]
+    inputs, outputs = [TensorMetadata(input_name, len(columns))], [TensorMetadata(manifest.output, 1)]
     return ModelSpec(manifest.model, manifest.version, versions, inputs, outputs, columns)
 
 
 def check_inputs(heads: Sequence[TensorHead], spec: ModelSpec) -> None:
-    """Raises BadRequest, naming what does not fit, unless each input of the model is there once, with numbers of its shape."""
+    """Raises BadRequest with the reason, unless the request has each input of the model once, with numbers of its shape."""
     wanted = {item.name: item.columns for item in spec.inputs}
     names = [head.name for head in heads]
     if sorted(names) != sorted(wanted):
@@ -103,20 +103,20 @@ def _check_input(head: TensorHead, columns: int) -> None:
 
 
 def matrix_of(name: str, values: Any, shape: Sequence[int]) -> Vector:
-    """The float32 matrix of an input's numbers. Raises BadRequest for one that float32 cannot hold; NaN is a value that is not known."""
+    """The float32 matrix of an input's numbers; NaN is an unknown value. Raises BadRequest for a number that float32 cannot hold."""
     with np.errstate(over="ignore", invalid="ignore"):
         matrix = np.asarray(values, np.float32).reshape(tuple(shape))
     if np.isinf(matrix).any():
         raise BadRequest(
-            f"input {name!r} has values that float32 cannot hold", mend="give null (JSON) or NaN (binary) for what is not known"
+            f"input {name!r} has values that float32 cannot hold", mend="give null (JSON) or NaN (binary) for an unknown value"
         )
     return matrix
 
 
 def wants_binary(asked: Iterable[Asked], parameters: Mapping[str, Any], spec: ModelSpec) -> dict[str, bool]:
-    """The outputs to give, and whether each is to be binary; all of the model's when none is named.
+    """The outputs to give, and whether each is binary; all outputs of the model when the request names none.
 
-    Raises BadRequest for an output that the model has not, or a form that is not offered.
+    Raises BadRequest for an output that the model does not have, or a form that is not offered.
     """
     names, default = [item.name for item in spec.outputs], parameters.get("binary_data_output", False)
     wanted: dict[str, bool] = {}

@@ -1,4 +1,4 @@
-"""The protocol over HTTP: which part of a body is JSON and which is binary, compression, and the shape of errors. Knows no server."""
+"""The protocol over HTTP: the JSON part and the binary part of a body, compression, and the shape of errors. Independent of the server."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ HEADER_LENGTH = b"inference-header-content-length"
 
 
 def parse_infer(body: bytes, headers: Mapping[bytes, bytes], spec: ModelSpec) -> InferRequest:
-    """A request's matrices. Raises BadRequest naming what does not fit, BodyTooLarge."""
+    """The checked request in a body. Raises BadRequest with the reason, BodyTooLarge."""
     body = _decompressed(body, headers.get(b"content-encoding", b"identity"))
     if not body:
         raise BadRequest("the body is empty", mend=json_codec.EXAMPLE)
     length = _header_length(headers, body)
-    if length == 0:  # a raw request: nothing but the tensor
+    if length == 0:  # a raw request: the tensor only
         head = binary_codec.raw_head(body, spec)
         matrix = matrix_of(head.name, binary_codec.numbers_of(body, head), head.shape)
         return InferRequest({head.name: matrix}, "", {item.name: True for item in spec.outputs})
@@ -36,7 +36,7 @@ def parse_infer(body: bytes, headers: Mapping[bytes, bytes], spec: ModelSpec) ->
 
 
 def infer_answer(request: InferRequest, answer: InferAnswer) -> Answer:
-    """The HTTP answer: the outputs that were asked for in binary follow the JSON, in its order."""
+    """The HTTP answer: the JSON, then the binary outputs in the same order."""
     answer = answer._replace(outputs={name: answer.outputs[name] for name in request.binary})
     raw = {name: binary_codec.encode_numbers(answer.outputs[name]) for name, binary in request.binary.items() if binary}
     text = json_codec.encode_answer(answer, {name: len(data) for name, data in raw.items()})
@@ -47,7 +47,7 @@ def infer_answer(request: InferRequest, answer: InferAnswer) -> Answer:
 
 
 def oip_error(error: Exception) -> tuple[int, bytes]:
-    """Status and body of an error, with cause and mend in the one text that the protocol's clients show."""
+    """Status and body of an error, with cause and mend in one text, the one that the protocol's clients show."""
     status, body = error_answer(error)
     shown: dict[str, str] = msgspec.json.decode(body)
     return status, msgspec.json.encode({"error": "; ".join(text for text in (shown["error"], shown["mend"]) if text)})

@@ -28,10 +28,10 @@ _VERSION = _MODEL + "/versions/{version}"
 
 
 class _ProtocolRoute(APIRoute):
-    """A route whose errors are the protocol's."""
+    """A route whose errors have the protocol's shape."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What answers a request."""
+        """The function that answers a request."""
         plain = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
@@ -86,7 +86,7 @@ class ProtocolRoutes:
         return {"name": "tidemill", "version": _own_version(), "extensions": ["binary_tensor_data", "model_repository"]}
 
     async def live(self) -> dict[str, bool]:
-        """Whether the process is alive: one that cannot go on ends, so whoever is answered has the answer."""
+        """Whether the process is alive. A process that cannot go on ends itself, so every answer is yes."""
         return {"live": True}
 
     async def ready(self) -> dict[str, bool]:

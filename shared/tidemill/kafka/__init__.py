@@ -1,1 +1,1 @@
-"""Kafka by aiokafka: clients, ordered waves of records, topics."""
+"""Kafka through aiokafka: clients, ordered waves of records, topics."""

@@ -1,4 +1,4 @@
-"""The admin client, and waiting for a Kafka that starts."""
+"""The admin client, and waiting until Kafka answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 @asynccontextmanager
 async def admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A started admin client. Raises KafkaUnavailable for whatever Kafka's client raises inside."""
+    """A started admin client. Raises KafkaUnavailable for errors of Kafka's client inside."""
     client = AIOKafkaAdminClient(**settings.client_options(), request_timeout_ms=REQUEST_TIMEOUT_MS)
     try:
         with kafka_errors(settings):

@@ -1,18 +1,19 @@
-"""Kafka by aiokafka: producers, consumers, waves of records in order, topics as a project needs them.
+"""Kafka through aiokafka: producers and consumers, with options that lose no record.
 
-Producers and consumers must be made inside a running loop (aiokafka's rule). What aiokafka 0.14 does, and what follows:
+Producers and consumers must be made inside a running loop (a rule of aiokafka). Facts about aiokafka 0.14, and what follows:
 
-- An idempotent producer numbers the records of a partition when a batch first leaves. It repeats what may still succeed without limit, with
-  the same number, so nothing is doubled or reordered. But a batch that *fails* leaves a hole: every later batch to that partition is then
-  refused (OutOfOrderSequenceNumber). So records too large are refused before anything is sent, and `KafkaRefused` means: new producer.
-- It gives up (and makes such a hole) when a partition has no leader for `request_timeout_ms`; `producer` lifts that limit.
-- A batch larger than `max_partition_fetch_bytes` may be skipped by a consumer without a word (aiokafka #1173); a position out of range resets
-  silently. `consumer` fetches twice the largest batch and raises when a position is out of range.
-- While a broker is away or a partition has no leader it asks for metadata again as soon as it was refused: a thousand times a second, a core
-  of CPU for each producer with something to send, just when the broker wants to start. Ours ask ten times a second, as Kafka's own do.
+- An idempotent producer numbers the records of a partition when it first sends a batch. It repeats retriable errors without limit, with the
+  same numbers, so no record is doubled or reordered. But a batch that *fails* leaves a hole in the numbers, and Kafka refuses every later
+  batch to that partition (OutOfOrderSequenceNumber). So we refuse too large records before sending, and `KafkaRefused` means: new producer.
+- A batch also fails when its partition has no leader for `request_timeout_ms`; `producer` lifts that limit.
+- A consumer may silently skip a batch larger than `max_partition_fetch_bytes` (aiokafka #1173), and silently resets a position out of
+  range. `consumer` fetches twice the largest batch and raises when a position is out of range.
+- While a broker is away or a partition has no leader, a client asks for metadata again as soon as it gets an error: a thousand times a
+  second, a core of CPU for each producer that has records, just when the broker needs CPU to start. Ours ask ten times a second, as
+  Kafka's own do.
 
-Nothing is compressed: the codecs built into aiokafka are gzip or none, and gzip costs more per record than everything else together.
-A topic may still be compressed by its broker (`compression.type`).
+We do not compress: aiokafka has only gzip built in, and gzip costs more per record than all other work together.
+A broker may still compress a topic (`compression.type`).
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ FETCH_BYTES = 2 * MAX_BATCH_BYTES
 REQUEST_TIMEOUT_MS = 10_000
 RETRY_SECONDS = 0.2
 KAFKA_SECONDS = 15.0
-"""For an answer that a person or a loop waits for: longer than any request of a broker that is well."""
+"""The longest wait for an answer of Kafka: longer than any request to a healthy broker takes."""
 
 
 def kafka_away(settings: KafkaSettings, error: Exception) -> KafkaUnavailable:
-    """What Kafka's client raised, as an error of ours."""
+    """An error of Kafka's client as a KafkaUnavailable."""
     reason = (
         str(error) if isinstance(error, KafkaError) else f"{type(error).__name__} {error}".rstrip()
     )  # a KafkaError names its kind itself
@@ -52,7 +53,7 @@ def kafka_away(settings: KafkaSettings, error: Exception) -> KafkaUnavailable:
 
 @contextmanager
 def kafka_errors(settings: KafkaSettings) -> Iterator[None]:
-    """Raises KafkaUnavailable for what Kafka's client raises inside, and for a deadline that passes there."""
+    """Raises KafkaUnavailable for errors of Kafka's client inside, and for a deadline that passes inside."""
     try:
         yield
     except (KafkaError, TimeoutError) as error:
@@ -60,16 +61,16 @@ def kafka_errors(settings: KafkaSettings) -> Iterator[None]:
 
 
 GATHERING: Mapping[str, Any] = {"fetch_min_bytes": MAX_BATCH_BYTES, "fetch_max_wait_ms": 500}
-"""Options of a consumer that may be half a second late: the broker answers with much, or with what has come in that time.
+"""Options of a consumer that may be half a second late: the broker answers when it has a full batch, or after that time.
 
-By default it answers every record as soon as it comes, which costs the broker and the consumer more than what they do with the record.
+By default it answers as soon as one record comes, which costs broker and consumer more than their work on the record.
 """
 
 
 def producer(settings: KafkaSettings, **overrides: Any) -> AIOKafkaProducer:
-    """An idempotent producer that waits for all replicas, to be started by the caller and closed by `close_producer`; `started_producer` does both.
+    """An idempotent producer that waits for all replicas. The caller starts it and calls `close_producer`; `started_producer` does both.
 
-    A request is repeated after ten seconds without an answer, and for as long as it takes.
+    It repeats a request after ten seconds without an answer, without limit.
     """
     options = {
         **settings.client_options(),
@@ -88,9 +89,9 @@ def producer(settings: KafkaSettings, **overrides: Any) -> AIOKafkaProducer:
 
 
 async def start_producer(settings: KafkaSettings, start_seconds: float = KAFKA_SECONDS) -> AIOKafkaProducer:
-    """A producer that is connected, to be closed by `close_producer`. Raises KafkaUnavailable.
+    """A connected producer; close it by `close_producer`. Raises KafkaUnavailable.
 
-    By itself aiokafka would wait for ever for the number that a broker gives an idempotent producer.
+    Without the deadline aiokafka would wait for ever for the number that a broker gives to an idempotent producer.
     """
     made = producer(settings)
     try:
@@ -107,7 +108,7 @@ async def start_producer(settings: KafkaSettings, start_seconds: float = KAFKA_S
 async def started_producer(
     settings: KafkaSettings, start_seconds: float = KAFKA_SECONDS, close_seconds: float = 10.0
 ) -> AsyncIterator[AIOKafkaProducer]:
-    """A producer that is connected, and closed at the end. Raises KafkaUnavailable, also for what Kafka's client raises inside."""
+    """A connected producer, closed at the end. Raises KafkaUnavailable, also for errors of Kafka's client inside."""
     made = await start_producer(settings, start_seconds)
     try:
         with kafka_errors(settings):
@@ -117,7 +118,7 @@ async def started_producer(
 
 
 async def close_producer(producer: AIOKafkaProducer, timeout_seconds: float = 10.0) -> None:
-    """Send what is queued, then close. When the brokers do not answer in time the rest is given up: its senders get ProducerClosed.
+    """Send all queued records, then close. Records not acknowledged in time are given up: their senders get ProducerClosed.
 
     aiokafka's own `stop` would wait for ever while Kafka is away.
     """
@@ -131,11 +132,10 @@ async def close_producer(producer: AIOKafkaProducer, timeout_seconds: float = 10
 
 
 def consumer(settings: KafkaSettings, *topics: str, group: str | None = None, **overrides: Any) -> AIOKafkaConsumer:
-    """A consumer that never commits by itself and never resets its position silently, to be started and stopped by the caller; `started_consumer` does both.
+    """A consumer that never commits by itself and never resets its position silently. `started_consumer` also starts and stops it.
 
-    A partition without a committed offset raises NoOffsetForPartitionError and a position the log no longer holds raises
-    OffsetOutOfRangeError from `getmany`: seek every assigned partition, or pass `auto_offset_reset`.
-    Records of aborted transactions are left out.
+    `getmany` raises NoOffsetForPartitionError for a partition without a committed offset, and OffsetOutOfRangeError for a position that
+    the topic no longer holds: seek every assigned partition, or pass `auto_offset_reset`. Records of aborted transactions are left out.
     """
     options = {
         **settings.client_options(),
@@ -156,7 +156,7 @@ def consumer(settings: KafkaSettings, *topics: str, group: str | None = None, **
 async def started_consumer(
     settings: KafkaSettings, *topics: str, group: str | None = None, **overrides: Any
 ) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer that is connected, and closed at the end. Raises KafkaUnavailable, also for what Kafka's client raises inside."""
+    """A connected consumer, closed at the end. Raises KafkaUnavailable, also for errors of Kafka's client inside."""
     made = consumer(settings, *topics, group=group, **overrides)
     try:
         with kafka_errors(settings):
@@ -168,11 +168,11 @@ async def started_consumer(
 
 
 async def close_consumer(consumer: AIOKafkaConsumer, timeout_seconds: float = 10.0) -> None:
-    """Leave the group and disconnect, for a while at most; never raises. aiokafka's own `stop` may wait for ever, or end in CancelledError."""
+    """Leave the group and disconnect before the time-out; never raises. aiokafka's own `stop` may wait for ever or raise CancelledError."""
     stopping = asyncio.ensure_future(consumer.stop())
     await asyncio.wait({stopping}, timeout=timeout_seconds)
     if not stopping.done():
         log.warning("closing a consumer that does not end", timeout_seconds=timeout_seconds)
         stopping.cancel()
         await asyncio.wait({stopping}, timeout=RETRY_SECONDS)
-    stopping.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, whatever it was
+    stopping.add_done_callback(lambda task: task.cancelled() or task.exception())  # take the error, so that asyncio does not complain

@@ -1,7 +1,7 @@
 """Is every declared partition read by some member of a consumer group?
 
-What a member is assigned says nothing about that: a member that returns is given what it had, an assignment is made of the topics that its maker
-knew of, and members of different versions want different topics. A partition that nobody reads has no lag and no error of its own.
+The assignment of one member cannot tell: a member that comes back gets its old assignment, the leader of a group assigns only the topics
+that it knew, and members of different versions want different topics. A partition that no member reads shows no lag and no error by itself.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from tidemill.kafka.topics import assigned_to_group, committed, offset_ranges
 from tidemill.runtime.settings import KafkaSettings
 
 PATIENCE_SECONDS = 10.0
-"""For how long a partition may be between two members before it counts as read by nobody: a rebalance waits 6 s for a member that is gone."""
+"""A partition counts as unread when no member has had it for this long: a rebalance waits 6 s for a dead member."""
 
 REJOIN_SECONDS = 20.0
-"""When a partition has been read by nobody for this long, whoever declares it should join the group anew."""
+"""When a partition has been unread for this long, a member that declares it should join the group again."""
 
 
 class Coverage:
-    """The declared partitions that no member of a group reads. `unread`: the records that wait in each of them."""
+    """The declared partitions that no member of a group reads. `unread`: how many records wait in each of them."""
 
     def __init__(
         self, settings: KafkaSettings, group: str, declared: Iterable[TopicPartition], clock: Callable[[], float] = monotonic
@@ -37,19 +37,19 @@ class Coverage:
 
     @property
     def seconds(self) -> float:
-        """For how long some declared partition has been read by nobody."""
+        """For how long some declared partition has been unread."""
         return 0.0 if self._since is None else self._clock() - self._since
 
     @property
     def reason(self) -> str | None:
-        """What is wrong, for a person; None while nothing is, or not for long."""
+        """What is wrong, for a person; None while all is well, or within PATIENCE_SECONDS."""
         if self.seconds < PATIENCE_SECONDS:
             return None
         named = ", ".join(f"{topic}[{partition}]" for topic, partition in sorted(self.unread))
         return f"no member of the group {self._group} has read {named} for {self.seconds:.0f} s"
 
     async def look(self, ours: AbstractSet[TopicPartition]) -> None:
-        """Look again. Costs nothing for a member to which all is assigned. Raises KafkaUnavailable."""
+        """Look again. This asks Kafka nothing when all partitions are `ours`. Raises KafkaUnavailable."""
         unread = self._declared - ours
         if unread:
             unread -= await assigned_to_group(self._settings, self._group)

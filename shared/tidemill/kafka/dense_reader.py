@@ -1,8 +1,8 @@
-"""Reading topics from positions that a store keeps, and never past a hole.
+"""Reading topics from positions that a store holds, and never past a hole.
 
-aiokafka resets, skips and re-reads in more cases than one would like; here each slice of records must start where the last one ended, by our own
-book-keeping, and positions must lie in what Kafka holds. With the checksum of the last record a store has, that record is read once more and
-compared, so that a topic which was truncated or made anew is refused.
+aiokafka resets, skips and re-reads in several cases. Here each slice of records must start where the last one ended, by our own count, and
+Kafka must hold every position. If the store knows the checksum of its last record, this reads that record again and compares: so it refuses
+a topic that was truncated or created again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tidemill.runtime.settings import KafkaSettings
 class DenseReader(Reader):
     """A reader of topics in which every offset is a record.
 
-    `proofs`: checksums.proof_of the record before a position, where it is known. Every method raises TopicRecreated when Kafka does not hold the
-    records between what was read and what comes next.
+    `proofs`: `checksums.proof_of` the record before a position, if it is known. Every method raises TopicRecreated when Kafka no longer
+    holds the records that follow the last one read.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class DenseReader(Reader):
         if position < begin:
             raise TopicRecreated(
                 f"{target.topic}[{target.partition}] was read up to offset {position}, but Kafka begins at {begin}",
-                mend="records expired, or were deleted, before they were read: restore them, or begin the view anew under another name",
+                mend="records expired, or were deleted, before they were read: restore them, or give the view another name",
             )
         if position == begin:
-            self._proofs.pop(target, None)  # the record before is no longer there to compare
+            self._proofs.pop(target, None)  # Kafka no longer holds the record before, so there is nothing to compare
         return position - (target in self._proofs)
 
     async def _taken(self, fetched: dict[TopicPartition, list[Any]]) -> dict[TopicPartition, list[Any]]:

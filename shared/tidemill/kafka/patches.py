@@ -1,11 +1,11 @@
-"""Every private part of aiokafka that tidemill uses: what 0.14 does wrong or has no setting for, and how it is mended.
+"""Every private part of aiokafka that tidemill uses: the faults and missing settings of 0.14, and our patches.
 
 | what aiokafka does | mended by |
 |---|---|
-| uvloop raises RuntimeError when something is written to a connection that was just reset; aiokafka expects OSError (aiokafka #1038), and the routine that fetches, or keeps a consumer in its group, ends without a word | `Connection`, for every client |
+| a write to a connection that was just reset raises RuntimeError in uvloop; aiokafka expects OSError (aiokafka #1038), and its task ends silently | `Connection`, for every client |
 | a batch fails when its partition has no leader for `request_timeout_ms`, which leaves a hole in the numbers of an idempotent producer | `never_expire` |
 | `stop` of a producer waits for ever while Kafka is away | `abandon` |
-| while a broker is away a client asks for metadata a thousand times a second, a core of CPU, just when the broker wants to start | `pace_metadata` |
+| while a broker is away a client asks for metadata a thousand times a second, a core of CPU, just when the broker needs CPU to start | `pace_metadata` |
 | `BatchBuilder.append` costs more than twice as much a record as the C builder inside it | `fill_batch` |
 
 The version of aiokafka is bounded in pyproject.toml because of this module.
@@ -30,7 +30,7 @@ METADATA_SECONDS = 0.1
 
 
 class Connection(AIOKafkaConnection):  # type: ignore[misc]  # aiokafka has no types
-    """aiokafka's connection. What is written to a closed one raises KafkaConnectionError, after which another one is made."""
+    """aiokafka's connection. A write to a closed one raises KafkaConnectionError; aiokafka then opens another."""
 
     def send(self, *args: Any, **options: Any) -> Any:
         """A request of Kafka's protocol."""
@@ -49,7 +49,7 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc]  # aiokafka has no t
             raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
 
 
-aiokafka.conn.AIOKafkaConnection = Connection  # of every client: aiokafka has no setting for it
+aiokafka.conn.AIOKafkaConnection = Connection  # for every client: aiokafka has no setting for it
 
 
 def never_expire(producer: AIOKafkaProducer) -> None:
@@ -58,20 +58,20 @@ def never_expire(producer: AIOKafkaProducer) -> None:
 
 
 async def abandon(producer: AIOKafkaProducer) -> None:
-    """End a producer's sender whatever it waits for, and fail all that is queued. aiokafka offers no way, hence its private parts."""
+    """End the sender of a producer, whatever it waits for, and fail all queued batches. aiokafka has no public way to do that."""
     sender, queue = producer._sender.sender_task, producer._message_accumulator
-    while not sender.done():  # a cancelled sender waits for its requests, which a second cancel ends
+    while not sender.done():  # a cancelled sender waits for its requests; a second cancel ends them
         sender.cancel()
         await asyncio.wait({sender}, timeout=0.2)
     unsent = [batch for batches in queue._batches.values() for batch in batches]
-    queue._pending_batches.update(unsent)  # where a failed one looks for itself
+    queue._pending_batches.update(unsent)  # a batch that fails removes itself from there
     queue.fail_all(ProducerClosed())
     for batch in unsent:
-        batch._drain_waiter.exception()  # seen: asyncio need not complain that nobody looked
+        batch._drain_waiter.exception()  # take the error, so that asyncio does not complain
 
 
 def pace_metadata(client: AIOKafkaClient) -> None:
-    """Make a client wait before it asks for the metadata of the same topics again ."""
+    """Make a client wait before it asks for the metadata of the same topics again."""
     ask = client._metadata_update
     asked, again_at = frozenset[str](), -math.inf
 
@@ -87,7 +87,7 @@ def pace_metadata(client: AIOKafkaClient) -> None:
 
 
 def client_of(consumer: AIOKafkaConsumer) -> AIOKafkaClient:
-    """The client of a consumer; a producer shows its own."""
+    """The client of a consumer; that of a producer is public."""
     return consumer._client
 
 
@@ -96,7 +96,7 @@ def fill_batch(
 ) -> int:
     """Add records from `start` until the batch is full and return how many it took.
 
-    Speaks to the C builder inside the batch: `BatchBuilder.append` costs more than twice as much per record.
+    It calls the C builder inside the batch: `BatchBuilder.append` costs more than twice as much per record.
     """
     append = batch._builder.append
     count = 0

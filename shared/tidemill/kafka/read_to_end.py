@@ -1,9 +1,9 @@
-"""Reading topics to their end: what they held when reading began, once, under a deadline, and past records that cannot be decoded.
+"""Reading topics to the end that they had when reading began: under a deadline, and past records that cannot be decoded.
 
 async with Reader(kafka, {partition: 0}) as reader:
-    async for fetched in read_to_end(reader):       # all that is there
+    async for fetched in read_to_end(reader):       # all records there are now
         ...
-    await reader.fetch(1.0, 1000)                   # and, for who wants it, what comes
+    await reader.fetch(1.0, 1000)                   # then, if needed, later records
 
 letters = await read_topic(kafka, topic, decoder(DeadLetterRecord).decode, bad)     # a whole topic at once
 """
@@ -26,7 +26,7 @@ from tidemill.runtime.settings import KafkaSettings
 
 T = TypeVar("T")
 Bad = Callable[[Any, Exception], None]
-"""Hears of a record that cannot be decoded, and why."""
+"""Gets a record that cannot be decoded, and the reason."""
 
 log = get_logger(__name__)
 
@@ -36,10 +36,10 @@ FETCH_SECONDS, FETCH_RECORDS = 0.5, 50_000
 async def read_to_end(
     reader: Reader, ends: Mapping[TopicPartition, int] | None = None, silent_seconds: float = KAFKA_SECONDS
 ) -> AsyncIterator[dict[TopicPartition, list[Any]]]:
-    """Gives out what a started reader has not read below `ends` (default: the ends now), by partition, and perhaps some records that came after.
+    """Yields, by partition, the records below `ends` (default: the ends now) that the reader has not read, and perhaps some later ones.
 
-    A slice may be empty: nothing came for a moment. Raises KafkaUnavailable when nothing has come for `silent_seconds` although something is
-    missing: Kafka's client alone would wait for ever; and what the reader raises.
+    A slice may be empty. Raises KafkaUnavailable when records are missing and none has come for `silent_seconds` (Kafka's client would wait
+    for ever), and the errors of the reader.
     """
     ends = await reader.ends() if ends is None else ends
     moved = time.monotonic()
@@ -60,9 +60,9 @@ async def read_to_end(
 async def read_topic(
     kafka: KafkaSettings, topic: str, decode: Callable[[Any], T], bad: Bad, silent_seconds: float = KAFKA_SECONDS
 ) -> list[T]:
-    """All that a topic holds now, in the order of each partition; a topic that is not there holds nothing. Raises KafkaUnavailable.
+    """All records that a topic holds now, in the order of each partition; none if there is no such topic. Raises KafkaUnavailable.
 
-    `bad` is told of each record that cannot be decoded, which is passed over; it may raise instead.
+    `bad` gets each record that cannot be decoded. The record is skipped, unless `bad` raises.
     """
     held = {target: found for target, found in (await offset_ranges(kafka, topic)).items() if found.begin < found.end}
     decoded: list[T] = []
@@ -74,7 +74,7 @@ async def read_topic(
 
 
 def decoded_of(fetched: Mapping[TopicPartition, Iterable[Any]], decode: Callable[[Any], T], bad: Bad) -> Iterator[T]:
-    """The decoded records of a slice; `bad` is told of those that cannot be decoded."""
+    """The decoded records of a slice; `bad` gets those that cannot be decoded."""
     for records in fetched.values():
         for record in records:
             try:

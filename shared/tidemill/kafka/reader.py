@@ -1,4 +1,4 @@
-"""Reading partitions of topics from positions of one's own: Kafka's client under a deadline, its errors as KafkaUnavailable."""
+"""Reading partitions from given positions, without a consumer group: under deadlines, with errors as KafkaUnavailable."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tidemill.runtime.settings import KafkaSettings
 
 
 class Reader:
-    """Reads all given partitions. `next`: the offset that comes after all that was read of a partition.
+    """Reads all given partitions. `next`: for each partition, the offset after the last one read.
 
-    `positions`: where to begin; what a topic no longer holds there is passed over. Offsets that are no records (marks of transactions, what they
-    took back, what compaction removed) are passed over too: `next` goes past them. Every method raises KafkaUnavailable, and TopicRecreated when
-    a partition ends before what was read. As a context manager it starts and stops itself. `overrides`: options of the consumer.
+    `positions`: where to begin; a position before the topic's first record moves up to it. `next` also skips offsets without a record
+    (marks of transactions, aborted records, compacted records). Every method raises KafkaUnavailable, and TopicRecreated when a partition
+    ends before `next`. As a context manager it starts and stops itself. `overrides`: options of the consumer.
     """
 
     def __init__(self, kafka: KafkaSettings, positions: Mapping[TopicPartition, int], **overrides: Any) -> None:
@@ -27,7 +27,7 @@ class Reader:
         self._consumer = consumer(kafka, **overrides)
 
     async def start(self) -> dict[TopicPartition, int]:
-        """Connects and places itself; returns the end of each partition."""
+        """Connects and seeks the positions; returns the end of each partition."""
         with kafka_errors(self._kafka):
             async with asyncio.timeout(KAFKA_SECONDS):
                 await self._consumer.start()
@@ -54,13 +54,13 @@ class Reader:
         await self.stop()
 
     async def fetch(self, wait_seconds: float, most: int) -> dict[TopicPartition, list[Any]]:
-        """New records by partition, in offset order: at most about `most`, nothing when none came in time."""
+        """New records by partition, in offset order: at most about `most`; empty when none came within `wait_seconds`."""
         with kafka_errors(self._kafka):
             fetched: dict[TopicPartition, list[Any]] = await self._consumer.getmany(timeout_ms=int(wait_seconds * 1000), max_records=most)
             return await self._taken(fetched)
 
     async def ends(self) -> dict[TopicPartition, int]:
-        """The end of each partition now; it never lies before what was read."""
+        """The end of each partition now, never below `next`."""
         with kafka_errors(self._kafka):
             async with asyncio.timeout(KAFKA_SECONDS):
                 ends: dict[TopicPartition, int] = await self._consumer.end_offsets(list(self.next))
@@ -70,19 +70,19 @@ class Reader:
         return ends
 
     def _begin(self, target: TopicPartition, begin: int) -> int:
-        """Where to begin in a partition that holds nothing below `begin`."""
+        """Where to begin in a partition whose first offset is `begin`."""
         position = self.next[target] = max(self.next[target], begin)
         return position
 
     async def _taken(self, fetched: dict[TopicPartition, list[Any]]) -> dict[TopicPartition, list[Any]]:
-        """Moves `next` past what was fetched; returns what is new of it."""
+        """Moves `next` past the fetched records; returns the new ones."""
         for target in self.next:
             self.next[target] = await self._consumer.position(target)
         return fetched
 
 
 def recreated(target: TopicPartition, position: int, found: str) -> TopicRecreated:
-    """The error of a topic that does not hold what was read."""
+    """The error for a topic that no longer holds records that were read."""
     return TopicRecreated(
         f"{target.topic}[{target.partition}] was read up to offset {position}, but {found}",
         mend="the topic was truncated, compacted or made anew: restore it, or move its table away to begin again from what Kafka has",

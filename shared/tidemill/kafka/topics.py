@@ -1,4 +1,4 @@
-"""Topics of a cluster: made as needed, checked before use, looked at by tools. Every call opens and closes its own connection."""
+"""The topics of a cluster: creating and checking them, offsets, consumer groups. Every call opens and closes its own connection."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ log = get_logger(__name__)
 
 
 class OffsetRange(NamedTuple):
-    """The records a partition holds: from `begin` up to and without `end`."""
+    """The offsets that a partition holds: from `begin` to `end`, `end` not included."""
 
     begin: int
     end: int
 
 
 async def ensure_topics(settings: KafkaSettings, specs: Mapping[str, TopicSpec], deadline_seconds: float = 30.0) -> None:
-    """Create the topics that are missing and return once all have leaders. Safe to call again, and from several processes at once.
+    """Create the missing topics and return once all have leaders. Safe to call again, and from several processes at once.
 
-    A topic that exists must have the partition count, the `cleanup.policy` and at least the `max.message.bytes` of its spec; other settings
-    belong to whoever runs the cluster. Raises TopicMismatch naming all that do not fit (after creating the missing), KafkaUnavailable.
+    A topic that exists must have the partition count and `cleanup.policy` of its spec, and at least its `max.message.bytes`; the operator
+    of the cluster may change other settings. Raises TopicMismatch with all topics that do not fit (after creating the missing),
+    KafkaUnavailable.
     """
     deadline = Deadline(deadline_seconds)
     async with admin(settings) as client:
@@ -59,7 +60,7 @@ async def ensure_topics(settings: KafkaSettings, specs: Mapping[str, TopicSpec],
 
 
 async def _partition_counts(client: AIOKafkaAdminClient) -> dict[str, int | None]:
-    """Topic -> partitions; None when one of them has no leader now. Asks for all topics: asking for one by name may create it."""
+    """Topic -> partitions; None when one of them has no leader now. It asks for all topics: asking for one by name may create it."""
     return {
         topic["topic"]: None if topic["error_code"] or any(part["leader"] < 0 for part in topic["partitions"]) else len(topic["partitions"])
         for topic in await client.describe_topics()
@@ -76,7 +77,7 @@ async def _create(client: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec]) -
     new = [NewTopic(name, spec.partitions, -1, replica_assignments={}, topic_configs=spec.config) for name, spec in specs.items()]
     for name, code, *text in (await client.create_topics(new)).topic_errors:
         error = for_code(code)
-        if error is InvalidReplicationFactorError:  # brokers that start, or that are away, do not count
+        if error is InvalidReplicationFactorError:  # brokers that are starting or away do not count
             raise KafkaUnavailable(f"topic {name} cannot be created: too few brokers", mend="start them, or look at their logs")
         if code and error is not TopicAlreadyExistsError:
             raise TopicMismatch(
@@ -87,7 +88,7 @@ async def _create(client: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec]) -
 
 
 def _wrong_counts(specs: Mapping[str, TopicSpec], existing: Mapping[str, int]) -> list[tuple[str, str]]:
-    mend = "declare the partitions the topic has, or begin anew under another name: where an entity lives depends on the count"
+    mend = "declare the partition count of the topic, or use another name: an entity's partition depends on the count"
     return [
         (f"topic {name} has {existing[name]} partitions, {spec.partitions} are declared", mend)
         for name, spec in specs.items()
@@ -113,9 +114,10 @@ async def _configs(client: AIOKafkaAdminClient, topics: list[str]) -> dict[str, 
 
 
 async def offset_ranges(settings: KafkaSettings, *topics: str) -> dict[TopicPartition, OffsetRange]:
-    """What each partition of the topics holds now. A topic that does not exist is left out. Raises KafkaUnavailable.
+    """The offsets that each partition of the topics holds now. A topic that does not exist is left out. Raises KafkaUnavailable.
 
-    A topic that exists and has no leader, as for a moment after its broker was away, is no empty one: that is KafkaUnavailable too.
+    It raises KafkaUnavailable too when a topic exists without a leader, as for a moment after its broker was away: such a topic is not
+    empty.
     """
     async with admin(settings) as client:
         found = await _partition_counts(client)
@@ -135,12 +137,12 @@ async def offset_ranges(settings: KafkaSettings, *topics: str) -> dict[TopicPart
 
 
 async def group_members(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> int:
-    """How many members a consumer group has now; 0 when there is none of that name. Raises KafkaUnavailable."""
+    """How many members a consumer group has now; 0 when there is no group of that name. Raises KafkaUnavailable."""
     return len(await _members(settings, group, deadline_seconds))
 
 
 async def assigned_to_group(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> set[TopicPartition]:
-    """What the members of a consumer group are assigned, all together; nothing while the group is being rearranged. Raises KafkaUnavailable."""
+    """The partitions assigned to all members of a consumer group; none during a rebalance. Raises KafkaUnavailable."""
     found = set[TopicPartition]()
     for *_, assignment in await _members(settings, group, deadline_seconds):
         if assignment:
@@ -165,13 +167,13 @@ async def _members(settings: KafkaSettings, group: str, deadline_seconds: float)
 
 
 async def committed(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> dict[TopicPartition, int]:
-    """The next offset a consumer group has committed for each partition; empty when it never did. Raises KafkaUnavailable."""
+    """The next offset that a consumer group has committed for each partition; empty without commits. Raises KafkaUnavailable."""
     deadline = Deadline(deadline_seconds)
     async with admin(settings) as client:
         while True:
             try:
                 offsets: dict[TopicPartition, Any] = await client.list_consumer_group_offsets(group)
-            except GroupCoordinatorNotAvailableError:  # a new cluster makes its offsets topic when first asked
+            except GroupCoordinatorNotAvailableError:  # a new cluster creates its offsets topic at the first request
                 if deadline.expired:
                     raise
                 await asyncio.sleep(0.1)

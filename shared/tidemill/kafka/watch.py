@@ -1,4 +1,4 @@
-"""When a client of Kafka gets no answer: is Kafka away, which is to be waited for, or is the client stuck, which is to be ended?"""
+"""A client of Kafka gets no answer: is Kafka away (wait), or is the client stuck (end the process)?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tidemill.runtime.watchdog import Pulse
 
 
 async def unanswered(kafka: KafkaSettings, report: Callable[[str], None], pulse: Pulse, deadline_seconds: float) -> None:
-    """Reports why a client got no answer. Only when a new connection gets none either is waiting a sign of life."""
+    """Reports why a client got no answer. The pulse beats only if a new connection gets no answer either: then waiting is right."""
     try:
         await wait_for_kafka(kafka, deadline_seconds)
     except KafkaUnavailable as error:

@@ -1,4 +1,4 @@
-"""Waves: records written to many partitions at once, in order within each, acknowledged before the call returns."""
+"""A wave: records for many partitions, in order within each partition, acknowledged before the call returns."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ Record = tuple[bytes | None, bytes | None, Headers]
 
 
 async def send_wave(producer: AIOKafkaProducer, wave: Mapping[tuple[str, int], Sequence[Record]]) -> dict[tuple[str, int], tuple[int, int]]:
-    """Write records to (topic, partition)s and return the offsets (first, last) each partition gave them, once all are acknowledged.
+    """Write records to (topic, partition)s. Returns, once all are acknowledged, the first and the last offset in each partition.
 
-    The records of a partition keep their order: a batch leaves only after the one before it was acknowledged. Partitions go side by side.
-    Waits and repeats for as long as Kafka is away. Do not run two waves to the same partition at once.
+    The records of a partition keep their order: a batch leaves only after the batch before it was acknowledged. Different partitions are
+    written concurrently. While Kafka is away it waits and repeats. Do not run two waves to the same partition at once.
 
-    Raises RecordTooLarge (nothing was sent), KafkaRefused (see there), KafkaUnavailable (the producer was closed meanwhile). When cancelled, what was handed over may still be written: close
-    the producer before another writes the same records. Empty partitions are left out of the result.
+    Raises RecordTooLarge (nothing was sent), KafkaRefused (see there), KafkaUnavailable (the producer was closed meanwhile). After a
+    cancellation records may still be written: close the producer before another one writes the same records. Partitions without records
+    are left out of the result.
     """
     batches = {target: _batches(producer, target, records) for target, records in wave.items() if records}
     if len(batches) == 1:  # the common case of a lone record, without the cost of tasks
@@ -47,7 +48,7 @@ async def send_wave(producer: AIOKafkaProducer, wave: Mapping[tuple[str, int], S
 
 
 def _batches(producer: AIOKafkaProducer, target: tuple[str, int], records: Sequence[Record]) -> list[BatchBuilder]:
-    """Fill as few batches as hold the records, in order."""
+    """The records in as few batches as possible, in order."""
     batches, done, time_ms = [], 0, now_ms()
     while done < len(records):
         batch = producer.create_batch()
@@ -74,12 +75,12 @@ async def _acknowledged(producer: AIOKafkaProducer, target: tuple[str, int], bat
         try:
             handed_over = await producer.send_batch(batch, topic, partition=partition)
             break
-        except KafkaError as error:  # nothing was handed over: no metadata yet
+        except KafkaError as error:  # nothing was sent: no metadata yet
             if not error.retriable:
                 raise _refused(target, error) from error
             log.warning("waiting to write", topic=topic, partition=partition, reason=repr(error))
             await asyncio.sleep(RETRY_SECONDS)
-        except AssertionError as error:  # aiokafka's way to say that there is no such partition
+        except AssertionError as error:  # so aiokafka says that there is no such partition
             raise _refused(target, error) from error
     try:
         return int((await handed_over).offset)

@@ -1,1 +1,1 @@
-"""The offline store's parts: Delta tables whose commits carry positions, tables that mirror topics, and the worker that fills them."""
+"""The offline store: Delta tables whose commits carry positions, tables that mirror topics, and the worker that fills them."""

@@ -1,6 +1,6 @@
-"""The part of a view's partition that some questions need: the rows of the entities they ask about, and no more of the rest than two numbers a row.
+"""The part of a view's partition that some questions need: the rows of their entities, and two numbers for each other row.
 
-What is read is bounded by the questions, not by the table; the answers are those of the whole partition.
+So memory depends on the questions, not on the table. The answers are the same as from the whole partition.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def partition_end(snapshot: Snapshot, partition: int) -> int:
 def asked_log(
     snapshot: Snapshot, view: FeatureView, partition: int, entities: Iterable[bytes], *, below: int | None = None
 ) -> PartitionLog:
-    """The rows of these entities in a partition (`below`: and below an offset), as a log of its own.
+    """The rows of these entities in a partition (with `below`: only below that offset), as a PartitionLog.
 
-    Whether ingestion sent a record again is judged by all records of the partition, and such rows are left out. Raises OfflineUnavailable.
+    Rows that ingestion sent again are left out; all records of the partition are needed to find them. Raises OfflineUnavailable.
     """
     where = pc.field("partition") == partition
     if below is not None:
@@ -36,5 +36,5 @@ def asked_log(
     again = places["offset"].to_numpy()[twice]
     rows = snapshot.scan(filters=where, among=("key", {entity.decode() for entity in entities}))
     rows = rows.filter(pa.array(~np.isin(rows["offset"].to_numpy(), again)))
-    untimed = snapshot.scan(["key", "time"], where & pc.field("time").is_null())  # among them the one that says since when the view is fed
+    untimed = snapshot.scan(["key", "time"], where & pc.field("time").is_null())  # one of them may say since when events feed the view
     return PartitionLog(view, rows, told_since(untimed))

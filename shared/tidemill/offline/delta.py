@@ -1,13 +1,25 @@
 """A Delta table whose commits carry named counters, and an append that is a compare-and-swap on them.
 
-delta-rs does not deduplicate: an app transaction that was written before is accepted again, and even a lower one. It refuses a commit
-only when another commit with the same app id landed *after the state this handle has read*. So the counters are read from the very handle that
-then writes: what was checked is what the commit is based on. Never write by path.
+How an append stays exactly once. delta-rs does not deduplicate: it accepts an app transaction that was written before, and even a lower
+one. It refuses a commit only when another commit with the same app id came *after the version that this handle has read*. So:
 
-The handle and the list of live files make commits slower as they grow: every hundred commits small files are merged and the handle is
-opened anew. Of two merges of the same files delta-rs 1.6 accepts both, and every row is there twice; it takes neither an app transaction nor a
-limit of retries with a merge, but refuses it when the table's metadata changed since it was read. So each merge is preceded by such a change.
-Nothing is synced to disk: a killed process loses nothing, a power cut may (see `torn`).
+1. Read the counters from the handle that will write. Never write by path: that would open a newer version than the one that was checked.
+2. Compare each counter with its expected value; if one differs, raise FenceConflict and write nothing.
+3. Commit the rows together with the new counters. If delta-rs refuses, another writer was faster: open the table again and go to 1.
+
+How a merge stays exactly once. Commits become slower as the number of files grows, so every hundred commits the writer merges small files.
+Of two merges of the same files delta-rs 1.6 accepts both, and then the table has every row twice. A merge can carry no app transaction and
+no limit of retries, but delta-rs refuses it when the table's metadata changed after the version it read. So a merge begins with such a
+change, the claim:
+
+    writer A   claims (v8) . . . . . . . . . . . . . merges from v8: refused, the metadata changed in v9
+    writer B                 reads v8, claims (v9) . merges from v9: done
+
+1. Change the table property `tidemill.merge` (the claim). The handle is then at the version of the claim.
+2. Merge. delta-rs refuses a merge, by us or by another program, that began from a version before the newest claim.
+3. Open the table again, whatever happened. A failed merge only leaves more files; the writer tries again a hundred commits later.
+
+Commits are not synced to disk: a killed process loses nothing, a power cut may lose the newest (see `torn`).
 """
 
 from __future__ import annotations
@@ -21,7 +33,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterP
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from tidemill.errors import FenceConflict, OfflineUnavailable, TornTable
-from tidemill.offline.torn import TRANSACTIONS, drop_torn_commit, explain_torn, local_log
+from tidemill.offline.torn import TRANSACTIONS, commits_folder, drop_torn_commit, explain_torn
 from tidemill.runtime.logs import get_logger
 
 log = get_logger(__name__)
@@ -30,15 +42,15 @@ COMMITS_PER_COMPACTION = 100
 COMPACTIONS_PER_VACUUM = 20
 TARGET_FILE_BYTES = 32 << 20
 _ATTEMPTS = 10
-_MERGE_CLAIM = "tidemill.merge"  # a table property that nobody reads: what counts is that it changes
+_MERGE_CLAIM = "tidemill.merge"  # a table property that no reader uses: only its change matters
 _CONFIGURATION = {"delta.logRetentionDuration": "interval 1 days", "delta.deletedFileRetentionDuration": "interval 1 days"}
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
 
-class DeltaLog:
-    """A table that only grows. Its counters (app transactions) are 0 until they are set, and no append lowers one. Safe for threads.
+class CountedTable:
+    """A table that only grows. Its counters (app transactions) begin at 0, and no append lowers one. Safe for threads.
 
-    `schema`: columns that must be there; missing ones are added. `description` is kept with a new table, for readers.
+    `schema`: the required columns; missing ones are added. `description` is stored in a new table, for readers.
     """
 
     def __init__(self, uri: str, schema: pa.Schema, *, description: str, storage_options: dict[str, str] | None = None) -> None:
@@ -49,24 +61,24 @@ class DeltaLog:
         self._lock = threading.Lock()
         self._table: DeltaTable | None = None
         self._columns: list[str] = []
-        self._moved: dict[str, int] = {}  # counters that the last commit moved: another writer's would have refused it
+        self._moved: dict[str, int] = {}  # counters that our last commit moved; had another writer moved them, it would have failed
 
     def open(self) -> None:
-        """Read the newest state; create the table when there is none, take out a half-written commit. Raises OfflineUnavailable, TornTable."""
+        """Read the newest version. Create a missing table; move a half-written commit away. Raises OfflineUnavailable, TornTable."""
         with self._lock:
             self._table = None
             self._handle()
 
     def counter(self, name: str) -> int:
-        """A counter as of the state last read or written by this handle."""
+        """A counter at the version that this handle last read or wrote."""
         with self._lock:
             return self._counter(self._handle(), name)
 
     def append(self, rows: pa.Table | pa.RecordBatch, moves: Mapping[str, tuple[int, int]]) -> None:
         """Add rows and move counters (name -> from, to) in one commit; a counter that does not move is only compared.
 
-        Raises FenceConflict when a counter is not at `from`: nothing was written, or this very append was written before. Raises
-        OfflineUnavailable when the store fails: it may have been written; open and look at the counters.
+        Raises FenceConflict when a counter is not at `from`: nothing was written, or an earlier call wrote this append. Raises
+        OfflineUnavailable when the store fails: the rows may have been written; open the table and look at the counters.
         """
         with self._lock:
             for _ in range(_ATTEMPTS):
@@ -74,7 +86,7 @@ class DeltaLog:
                 self._compare(table, moves)
                 try:
                     self._write(table, rows, moves)
-                except CommitFailedError as error:  # another writer was faster: read its commit and decide anew
+                except CommitFailedError as error:  # another writer was faster: read its commit and decide again
                     log.warning("another writer commits to this table", table=self.uri, reason=str(error))
                     self._table = None
                     continue
@@ -82,13 +94,13 @@ class DeltaLog:
                     self._table = None
                     self._fail("write to", error)
                 self._moved = {name: end for name, (start, end) in moves.items() if end != start}
-                if table.version() % COMMITS_PER_COMPACTION == 0:  # the table's own count: writers that never live long compact too
+                if table.version() % COMMITS_PER_COMPACTION == 0:  # counts for all writers: one that restarts often compacts too
                     self._maintain(table)
                 return
             raise OfflineUnavailable(f"{self.uri}: others were faster {_ATTEMPTS} times in a row", mend="run one writer per table")
 
     def compact(self) -> None:
-        """Merge small files now, and drop files that no reader of the last day can need."""
+        """Merge small files now; from time to time also delete files that no reader of the last day needs."""
         with self._lock:
             table = self._handle()
             self._maintain(table)
@@ -102,7 +114,7 @@ class DeltaLog:
                 raise ValueError(f"{name} would move back from {start} to {end}")
 
     def _counter(self, table: DeltaTable, name: str) -> int:
-        """Asking the handle reads all of its log: a sixth of the writer's time."""
+        """From our last commit if it moved the counter: the handle would read its whole transaction log, a sixth of the writer's time."""
         moved = self._moved.get(name)
         if moved is not None:
             return moved
@@ -115,7 +127,7 @@ class DeltaLog:
     def _write(self, table: DeltaTable, rows: pa.Table | pa.RecordBatch, moves: Mapping[str, tuple[int, int]]) -> None:
         transactions = [Transaction(name, end) for name, (start, end) in moves.items() if end != start]
         properties = CommitProperties(app_transactions=transactions, custom_metadata={TRANSACTIONS: str(len(transactions))})
-        whole = set(rows.schema.names) == set(self._columns)  # a table keeps the columns of features that were dropped since
+        whole = set(rows.schema.names) == set(self._columns)  # a table keeps the columns of features that were removed later
         write_deltalake(
             table,
             rows.select(self._columns) if whole else rows,
@@ -141,7 +153,7 @@ class DeltaLog:
             return DeltaTable(self.uri, storage_options=self._options)
         except TableNotFoundError:
             log.info("creating table", table=self.uri)
-            if (folder := local_log(self.uri)) is not None:
+            if (folder := commits_folder(self.uri)) is not None:
                 folder.parent.mkdir(parents=True, exist_ok=True)
             return DeltaTable.create(
                 self.uri,
@@ -153,7 +165,7 @@ class DeltaLog:
             )
 
     def _fit(self, table: DeltaTable) -> list[str]:
-        """Add the columns that the table lacks and return all names. Raises TornTable when one has another type."""
+        """Add the columns that the table lacks; return the names of all. Raises TornTable when a column has another type."""
         found = pa.schema(table.schema().to_arrow())
         wrong = [field for field in self.schema if field.name in found.names and not _same_type(found.field(field.name).type, field.type)]
         if wrong:
@@ -169,7 +181,7 @@ class DeltaLog:
         return [*found.names, *(field.name for field in missing)]
 
     def _maintain(self, table: DeltaTable) -> None:
-        """Merge small files and open anew. A failure only leaves more files: it is told and tried again in a hundred commits."""
+        """Merge small files: the three steps of the module's text."""
         version = table.version()
         try:
             self._claim(table)
@@ -181,7 +193,7 @@ class DeltaLog:
         self._table = None
 
     def _claim(self, table: DeltaTable) -> None:
-        """Refuse whatever merges this table from an older state. The handle is at the claim then, so that a later claim refuses its own merge."""
+        """From now on delta-rs refuses merges from older versions. This handle is then at the claim, so a later claim refuses our merge."""
         table.alter.set_table_properties({_MERGE_CLAIM: str(table.version())}, raise_if_not_exists=False)
 
     def _fail(self, what: str, error: Exception) -> NoReturn:
@@ -193,7 +205,7 @@ class DeltaLog:
 
 
 def _same_type(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether two Arrow types are stored alike; Delta does not keep the names of list elements."""
+    """Whether Delta stores two Arrow types alike; it does not store the names of list elements."""
     if pa.types.is_list(found) and pa.types.is_list(wanted):
         return bool(found.value_type == wanted.value_type)
     return bool(found == wanted)

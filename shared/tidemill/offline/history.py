@@ -1,6 +1,6 @@
-"""Reading a view as it was: one sweep over the offline rows answers many questions of the form "entity e, at time t, after these records".
+"""Reading a view as it was: one pass over the offline rows answers many questions "entity e, at time t, after the first n records".
 
-Training sets ask by knowledge (all records known at the request), replay asks by the stamp (all records below a fence).
+Training sets count the records known at the request; replay counts the records below a fence of the stamp.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class Question(NamedTuple):
-    """What did `entity` show at `time_ms`, after the first `rows` records of its partition?"""
+    """Which values had `entity` at `time_ms`, after the first `rows` records of its partition?"""
 
     rows: int
     entity: bytes
@@ -34,10 +34,10 @@ class Question(NamedTuple):
 
 
 class PartitionLog:
-    """The rows of one partition of a view, in offset order, as the offline store has them.
+    """The offline rows of one partition of a view, in offset order.
 
-    `since_ms`: since when the view is fed (see `Fence.since`). Raises AbsentColumns when some rows were written before the view folded what it
-    folds now.
+    `since_ms`: since when events feed the view (see `Fence.since`). Raises AbsentColumns when some rows are older than a column that the
+    view folds now.
     """
 
     def __init__(self, view: FeatureView, table: pa.Table, since_ms: int | None = None) -> None:
@@ -49,7 +49,7 @@ class PartitionLog:
         self.since_ms = told_since(table) if since_ms is None else since_ms
 
     def _check_columns(self) -> None:
-        """A field that may not be null is null in undecodable rows, and else only where its record lacks it."""
+        """A field that may not be null is null in two cases only: the record cannot be decoded, or it lacks the field."""
         absent, below = [], 0
         usable = self._table["time"].is_valid()
         for name in self.view.value_fields:
@@ -78,7 +78,7 @@ class PartitionLog:
         return int(self._offsets.searchsorted(offset))
 
     def by_knowledge(self) -> KnownLog:
-        """The usable records in the order in which they became known, each once."""
+        """The decodable records, each once, in the order in which they became known."""
         table = self._table.filter(pc.field("time").is_valid())
         table = table.filter(pa.array(~resent(table["source_partition"].to_numpy(), table["source_offset"].to_numpy())))
         table = table.take(pc.sort_indices(table, [("known", "ascending"), ("offset", "ascending")]))
@@ -90,7 +90,7 @@ class PartitionLog:
         return KnownLog(self.view, table, self.since_ms)
 
     def entries(self, start: int = 0, end: int | None = None) -> Iterator[LogEntry]:
-        """The records of rows start to end, as a worker decodes them; one that could not be decoded has no `record`."""
+        """The records of rows `start` to `end`, as a worker decodes them; a record that could not be decoded is None."""
         fields = [f"v_{name}" for name in self.view.value_fields]
         columns = ["offset", "key", "proof", "time", "known", "source_partition", "source_offset", "id", *fields]
         make, record = self._values, _Record
@@ -104,7 +104,7 @@ class PartitionLog:
 
 
 class KnownLog(PartitionLog):
-    """The records of a partition in order of knowledge. A log that was loaded in bulk says nothing about when its records became known; this does."""
+    """The records of a partition in the order in which they became known; after a bulk load that is not the order of offsets."""
 
     def rows_known_at(self, times_ms: Ints) -> Ints:
         """How many records were known at each time."""
@@ -113,7 +113,7 @@ class KnownLog(PartitionLog):
 
 
 def told_since(rows: pa.Table) -> int:
-    """Since when the view is fed, as rows of its log tell; 0 when they do not."""
+    """Since when events feed the view, from the rows of its log; 0 when no row says so."""
     if "key" not in rows.schema.names or not rows["time"].null_count:
         return 0
     told = [since_of(key.encode()) for key in rows.filter(pc.field("time").is_null())["key"].to_pylist()]
@@ -139,7 +139,7 @@ class _Record(NamedTuple):
 
 
 def _values_class(view: FeatureView) -> Callable[..., Any]:
-    """A named tuple of the view's fields, whose names may also begin with an underscore."""
+    """A named tuple of the view's fields. Unlike in a plain named tuple, their names may begin with an underscore."""
     places = [f"f{i}" for i in range(len(view.value_fields))]
     made = namedtuple("Values", places)  # type: ignore[misc]
     getters = [getattr(made, place) for place in places]
@@ -149,7 +149,7 @@ def _values_class(view: FeatureView) -> Callable[..., Any]:
 
 
 def answer(kernel: ViewKernel, log: PartitionLog, questions: Sequence[Question]) -> list[Reading | None]:
-    """Answers in the order of the questions (None: the entity was not known), in one pass over the log."""
+    """Answers in the order of the questions (None: no record of the entity), in one pass over the log."""
     order = sorted(range(len(questions)), key=lambda i: questions[i].rows)
     answers: list[Reading | None] = [None] * len(questions)
     states: dict[bytes, EntityState] = {}

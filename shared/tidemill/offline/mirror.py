@@ -23,12 +23,12 @@ from tidemill.runtime.settings import KafkaSettings, Settings
 from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
 
-IDLE_SECONDS = 1.0  # without a record: then there is nothing to commit, which is a turn too
+IDLE_SECONDS = 1.0  # without a record a turn ends after this time, with nothing to commit
 CHECK_SECONDS = 5.0
 
 
 class Flush(NamedTuple):
-    """When a commit is due: `seconds` after the last one, or as soon as this much has been read."""
+    """When a commit is due: `seconds` after the last one, or earlier, after reading this many rows or bytes."""
 
     seconds: float = 1.0
     rows: int = 100_000
@@ -44,19 +44,19 @@ class FlushSettings(Settings):
     rows: int = Field(100_000, validation_alias="TIDEMILL_FLUSH_ROWS", ge=1, description="the most rows of a commit")
 
     def flush(self) -> Flush:
-        """As the mirror takes it."""
+        """The same as a Flush."""
         return Flush(self.seconds, self.rows)
 
 
 class Mirror:
-    """Mirrors one topic until cancelled; reports on the board under the table's name. `positions`: next offset of each partition in the table."""
+    """Mirrors one topic until cancelled. Its check on the board has the table's name. `positions`: next offset of each partition."""
 
     def __init__(self, store: OfflineStore, table: MirrorTable, kafka: KafkaSettings, board: HealthBoard, flush: Flush) -> None:
         self.table = table
         self.positions: dict[int, int] = {}
         self.pulse = Pulse(f"mirror of {table.name}")
         self._store = store
-        self._log = store.log_table(table)
+        self._writer = store.topic_table(table)
         self._kafka = kafka
         self._board = board
         self._flush = flush
@@ -66,8 +66,8 @@ class Mirror:
         board.require(table.name)
 
     async def run(self) -> None:
-        """Follow the topic; whatever fails is told and tried again from the table's positions."""
-        # FenceConflict is waited for too: another writer was there, and the table knows how far.
+        """Follow the topic. After an error it reports the reason and begins again from the positions in the table."""
+        # Also after a FenceConflict: another writer has appended, and the table has the new positions.
         await supervise(self._follow, partial(self._board.down, self.table.name), [self.pulse])
 
     async def _follow(self) -> None:
@@ -84,7 +84,7 @@ class Mirror:
                 flushed = now()
                 if records:
                     await asyncio.to_thread(self._commit, records)
-                self._board.up(self.table.name)  # not before: a full disk shows at the first commit
+                self._board.up(self.table.name)  # not earlier: the first commit shows whether the disk is full
                 self.pulse.beat()
                 if flushed - checked > CHECK_SECONDS:
                     self._note_ends(await reader.ends())
@@ -96,14 +96,14 @@ class Mirror:
         return {TopicPartition(self.table.topic, p): value for p, value in by_partition.items()}
 
     def _read_positions(self) -> dict[int, int]:
-        """Takes positions from the table and returns the checksum of each partition's last row."""
-        self._log.open()
+        """Reads the positions from the table; returns the checksum of each partition's last row."""
+        self._writer.open()
         snapshot = self._store.snapshot(self.table.name)
         self.positions = snapshot.positions
         return snapshot.proofs_before(self.positions)
 
     async def _collect(self, reader: DenseReader, due: float) -> dict[int, list[Any]]:
-        """Records by partition, read until a commit is due (seconds of the loop's clock) or much has come; nothing for a second: empty."""
+        """Reads, by partition, until a commit is `due` (seconds of the loop's clock) or large enough; empty after an idle second."""
         read: dict[int, list[Any]] = {}
         rows = size_bytes = 0
         while rows < self._flush.rows and size_bytes < self._flush.size_bytes:
@@ -122,7 +122,7 @@ class Mirror:
     def _commit(self, read: dict[int, list[Any]]) -> None:
         start = time.perf_counter()
         ends = {p: records[-1].offset + 1 for p, records in read.items()}
-        self._log.append(self.table.rows_of(read), {(self.table.topic, p): (self.positions[p], end) for p, end in ends.items()})
+        self._writer.append(self.table.rows_of(read), {(self.table.topic, p): (self.positions[p], end) for p, end in ends.items()})
         self.positions = self.positions | ends
         self._rows.inc(sum(map(len, read.values())))
         self._seconds.observe(time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""`/positions`: how far tables mirror their topics, for tools that wait for it."""
+"""`/positions`: how far tables mirror their topics, for tools that wait until a record is there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tidemill.runtime.health import HealthBoard
 
 
 class PositionsApp:
-    """The ASGI application of a writer: `/positions` (topic -> partition -> next offset, committed), `/metrics` and `/health/*`."""
+    """The ASGI application of a writer: `/positions` (topic -> partition -> next offset of the table), `/metrics` and `/health/*`."""
 
     def __init__(self, board: HealthBoard, mirrors: Sequence[Mirror]) -> None:
         self._ops = OpsApp(board)

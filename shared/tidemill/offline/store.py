@@ -5,8 +5,8 @@
     snapshot.positions                                   # {0: 1204, 1: 998, ...}: next offset per partition at this version
     table = snapshot.scan(["partition", "offset", "time"], pc.field("partition") == 0)
 
-    log = store.log_table(view_table(project, view))     # the one writer of this table
-    log.append(rows, {(topic, 0): (1204, 1300)})
+    shops = store.topic_table(view_table(project, view))    # the one writer of this table
+    shops.append(rows, {(topic, 0): (1204, 1300)})
 
 Below the root: `views/<view>.p<partitions>`, `requests`, `outcomes`, `predictions`, `results` (tables), `models/` and `untracked/` (files).
 """
@@ -27,7 +27,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from tidemill.errors import DoubledRows, OfflineUnavailable, UnknownTable
-from tidemill.offline.delta import DeltaLog
+from tidemill.offline.delta import CountedTable
 from tidemill.offline.tables import MirrorTable
 from tidemill.offline.torn import explain_torn
 from tidemill.runtime.settings import OfflineSettings
@@ -50,17 +50,17 @@ class OfflineStore:
         return cls(OfflineSettings.load().root)
 
     def uri(self, name: str) -> str:
-        """Where a table lies."""
+        """The location of a table."""
         return f"{self.url}/{name}"
 
-    def log_table(self, table: MirrorTable) -> LogTable:
-        """A table to append to. It is created when it is first opened."""
+    def topic_table(self, table: MirrorTable) -> TopicTable:
+        """The mirror of a topic, to append to. Opening it creates the table if it is missing."""
         about = msgspec.json.encode(_About(table.topic, table.partitions)).decode()
-        return LogTable(table, self.delta_log(table.name, table.schema, about))
+        return TopicTable(table, self.counted_table(table.name, table.schema, about))
 
-    def delta_log(self, name: str, schema: pa.Schema, description: str = "") -> DeltaLog:
-        """A table of one's own with counters. It is created when it is first opened."""
-        return DeltaLog(self.uri(name), schema, description=description, storage_options=self.storage_options)
+    def counted_table(self, name: str, schema: pa.Schema, description: str = "") -> CountedTable:
+        """A table with counters that is no mirror, to append to. Opening it creates the table if it is missing."""
+        return CountedTable(self.uri(name), schema, description=description, storage_options=self.storage_options)
 
     def snapshot(self, name: str) -> Snapshot:
         """The newest state of a table. Raises UnknownTable, TornTable, OfflineUnavailable."""
@@ -77,9 +77,9 @@ class OfflineStore:
         return self.snapshot(name).scan(columns, filters)
 
     def predictions(self, columns: Sequence[str] | None = None, ids: Collection[str] | None = None) -> pa.Table:
-        """Predictions (`ids`: these alone), each once: of several records with one id the first counts (lowest partition, then offset).
+        """Predictions (`ids`: only these), each once: of several records with one id the first counts (lowest partition, then offset).
 
-        A client that repeats a request with the same id adds a record to the log, not a prediction.
+        A client that repeats a request with the same id adds a record to the topic, but no prediction.
         """
         wanted = None if columns is None else list(dict.fromkeys(["id", *columns]))
         among = None if ids is None else ("id", ids)
@@ -93,7 +93,7 @@ Among = tuple[str, Collection[str]]
 
 
 class _About(msgspec.Struct, frozen=True):
-    """Kept as a table's description: what it mirrors."""
+    """The description stored in a table: the topic that it mirrors."""
 
     topic: str
     partitions: int
@@ -105,7 +105,7 @@ def counter_name(topic: str, partition: int) -> str:
 
 
 class Snapshot:
-    """One version of a table; later commits do not change what it gives."""
+    """One version of a table; later commits do not change its answers."""
 
     def __init__(self, name: str, table: DeltaTable) -> None:
         self.name = name
@@ -114,9 +114,9 @@ class Snapshot:
 
     @cached_property
     def positions(self) -> dict[int, int]:
-        """Next offset of each partition of the mirrored topic: all records below are in this snapshot, once. Only for mirrors of topics.
+        """Next offset of each partition of the mirrored topic: this snapshot has all records below it, once. Only for mirrors of topics.
 
-        Raises DoubledRows when there are more rows than such records, TornTable, OfflineUnavailable.
+        Raises DoubledRows when there are more rows than records below these offsets, TornTable, OfflineUnavailable.
         """
         about = msgspec.json.decode(self._table.metadata().description or "", type=_About)
         positions = {p: self.counter(counter_name(about.topic, p)) for p in range(about.partitions)}
@@ -127,14 +127,14 @@ class Snapshot:
 
     @property
     def columns(self) -> list[str]:
-        """Its columns; a table has those that its writer has seen declared."""
+        """Its columns: those of all declarations that its writer has seen."""
         return [field.name for field in self._table.schema().fields]
 
     def counter(self, name: str) -> int:
         """A counter of the table at this version (0: never set). Raises TornTable, OfflineUnavailable."""
         try:
             return self._table.transaction_version(name) or 0
-        except (DeltaError, OSError) as error:  # each time it reads the table's log, which may have been torn since it was opened
+        except (DeltaError, OSError) as error:  # each call reads the newest commits, and one may be torn since the table was opened
             _fail(f"cannot read the log of table {self.name!r} at version {self.version}", self._table.table_uri, error)
 
     def proofs_before(self, positions: Mapping[int, int]) -> dict[int, int]:
@@ -146,10 +146,10 @@ class Snapshot:
         return dict(zip(rows["partition"].to_pylist(), rows["proof"].to_pylist(), strict=True))
 
     def scan(self, columns: Sequence[str] | None = None, filters: pc.Expression | None = None, *, among: Among | None = None) -> pa.Table:
-        """Rows in order of (partition, offset), or of `seq` for results. Files that the filter excludes by their bounds are not read.
+        """Rows in order of (partition, offset), or of `seq` for results. Files whose bounds the filter excludes are not read.
 
-        `columns` None: all; `among`: a text column and the values it may have, by which rows are picked batch by batch. Raises
-        OfflineUnavailable when data files are missing or damaged.
+        `columns` None: all; `among`: a text column and its allowed values, applied batch by batch. Raises OfflineUnavailable when data
+        files are missing or damaged.
         """
         try:
             dataset = self._table.to_pyarrow_dataset()
@@ -159,7 +159,7 @@ class Snapshot:
             read = list(dict.fromkeys([*wanted, *order, *([column] if among else [])]))
             if among is None:
                 table = dataset.to_table(columns=read, filter=filters)
-            else:  # not as a filter of the dataset: the bounds of files that delta-rs rewrote are of a text type that pyarrow cannot compare
+            else:  # not in the dataset's filter: pyarrow cannot compare the text type of the bounds in files that delta-rs rewrote
                 allowed = pa.array(sorted(values), pa.string())
                 batches = dataset.scanner(columns=read, filter=filters).to_batches()
                 picked = [batch.filter(pc.is_in(batch[column], value_set=allowed)) for batch in batches]
@@ -173,13 +173,13 @@ class Snapshot:
 
 
 def _fail(what: str, uri: str, error: Exception) -> NoReturn:
-    """Raises TornTable when a half-written commit is why a table's log cannot be read, else OfflineUnavailable."""
+    """Raises TornTable when the reason is a half-written commit, else OfflineUnavailable."""
     explain_torn(uri)
     raise OfflineUnavailable(f"{what}: {error}", mend="check TIDEMILL_OFFLINE, rights and reachability") from error
 
 
 def _sorted(table: pa.Table, order: list[str]) -> pa.Table:
-    """Rows in order of one or two whole-number columns; an order that is there already costs one pass."""
+    """Rows sorted by one or two whole-number columns; sorted rows cost one pass."""
     columns = [table[name].to_numpy() for name in order]
     if len(table) < 2:
         return table
@@ -188,25 +188,25 @@ def _sorted(table: pa.Table, order: list[str]) -> pa.Table:
     return table.take(np.lexsort(columns[::-1])) if falls.any() else table
 
 
-class LogTable:
+class TopicTable:
     """The mirror of a topic, for its one writer. Positions are Kafka's next offsets."""
 
-    def __init__(self, spec: MirrorTable, log: DeltaLog) -> None:
+    def __init__(self, spec: MirrorTable, table: CountedTable) -> None:
         self.spec = spec
-        self._log = log
+        self._table = table
 
     def open(self) -> None:
-        """Create or read the table, and take out a commit that a power cut left half written. Raises OfflineUnavailable, TornTable."""
-        self._log.open()
+        """Create or read the table; move away a commit that a power cut left half written. Raises OfflineUnavailable, TornTable."""
+        self._table.open()
 
     def append(self, rows: pa.Table | pa.RecordBatch, moves: Mapping[tuple[str, int], tuple[int, int]]) -> None:
         """Add rows in one commit. `moves`: (topic, partition) -> (first offset, next offset) of the rows.
 
-        Raises FenceConflict (nothing was written) when a batch does not start at the table's position, OfflineUnavailable when the store
-        fails (it may have been written: open and read the positions).
+        Raises FenceConflict (nothing was written) when the rows do not start at the table's position, OfflineUnavailable when the store
+        fails (they may have been written: open the table and read the positions).
         """
-        self._log.append(rows, {counter_name(*target): move for target, move in moves.items()})
+        self._table.append(rows, {counter_name(*target): move for target, move in moves.items()})
 
     def compact(self) -> None:
-        """Merge small files. Done by itself every hundred commits."""
-        self._log.compact()
+        """Merge small files. `append` does so every hundred commits."""
+        self._table.compact()

@@ -1,7 +1,7 @@
 """The tables of the offline store: which topic each mirrors, its columns, and how records become rows.
 
-Every mirror has the columns partition, offset, key and proof (fences.proof_of), then those of its record. A record that cannot be decoded is a
-row whose `time` and other columns are null, so that offsets stay dense. A record without a key has the key "".
+Every mirror has the columns partition, offset, key and proof (`checksums.proof_of`), then those of its record. A record that cannot be
+decoded becomes a row whose `time` and other columns are null, so offsets stay dense. A record without a key has the key "".
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ _ENTITIES = msgspec.json.Decoder(dict[str, Scalar])
 _STAMP = msgspec.json.Decoder(list[StampEntry])
 
 
-class Column(NamedTuple):
-    """A column and where its value lies in a decoded record."""
+class TableColumn(NamedTuple):
+    """A column, and how to get its value from a decoded record."""
 
     name: str
     type: pa.DataType
     get: Callable[[Any], Any]
 
 
-def _column(name: str, kind: pa.DataType, path: str = "") -> Column:
-    return Column(name, kind, attrgetter(path or name))
+def _column(name: str, kind: pa.DataType, path: str = "") -> TableColumn:
+    return TableColumn(name, kind, attrgetter(path or name))
 
 
 @dataclass(frozen=True)
 class MirrorTable:
     """A table that holds every record of a topic, once. `name`: its folder below the root of the offline store.
 
-    `decode_older`: for a record that `decode` refuses, one written before a column was declared; what it lacks is null.
+    `decode_older`: for a record that `decode` refuses because it is older than a column; missing fields become null.
     """
 
     name: str
     topic: str
     partitions: int
     decode: Callable[[bytes], Any]
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     decode_older: Callable[[bytes], Any] | None = None
 
     @property
@@ -75,7 +75,7 @@ class MirrorTable:
         return pa.Table.from_batches([self.rows(partition, records) for partition, records in sorted(read.items())])
 
     def rows(self, partition: int, records: Sequence[KafkaRecord]) -> pa.RecordBatch:
-        """The rows of consecutive records of one partition; whatever they contain, it does not raise."""
+        """The rows of consecutive records of one partition. It does not raise, whatever they contain."""
         keys = [record.key for record in records]
         values = [record.value for record in records]
         try:
@@ -101,7 +101,7 @@ class MirrorTable:
         return pa.record_batch(arrays, self.schema)
 
     def _decode_one(self, key: bytes | None, value: bytes | None) -> Any:
-        """A record that can be stored, or None."""
+        """The decoded record; None when it cannot be decoded or stored."""
         try:
             if key is None or value is None:
                 return None
@@ -123,21 +123,21 @@ class MirrorTable:
 
 
 def _text(key: bytes | None) -> str:
-    """A key as text; bytes that are not UTF-8 are shown escaped, on a row that is blank anyway."""
+    """A key as text; bytes that are not UTF-8 are escaped (such a row has no other values)."""
     return (key or b"").decode(errors="backslashreplace")
 
 
 def view_table(project: Project, view: FeatureView) -> MirrorTable:
     """Rows of a view's topic: time, known, source_partition, source_offset, id, and `v_<field>` per field the view folds.
 
-    A row whose record lacks a field, since the view did not fold it then, has null for it; `PartitionLog` refuses to fold such rows.
+    A record may be older than a field of the view; then the row has null for it, and `PartitionLog` refuses to fold such rows.
     """
     kinds = {name: view.source.fields[name] for name in view.value_fields}
     columns = (
         _column("time", pa.int64()),
         _column("known", pa.int64()),
-        Column("source_partition", pa.int64(), lambda record: record.source[0]),
-        Column("source_offset", pa.int64(), lambda record: record.source[1]),
+        TableColumn("source_partition", pa.int64(), lambda record: record.source[0]),
+        TableColumn("source_offset", pa.int64(), lambda record: record.source[1]),
         _column("id", pa.string()),
         *(_column(f"v_{name}", _ARROW[view.source.base_type(name)], f"values.{name}") for name in kinds),
     )
@@ -154,9 +154,9 @@ def view_table(project: Project, view: FeatureView) -> MirrorTable:
 
 
 _SOURCE = (
-    Column("source_topic", pa.string(), lambda record: record.source[0]),
-    Column("source_partition", pa.int64(), lambda record: record.source[1]),
-    Column("source_offset", pa.int64(), lambda record: record.source[2]),
+    TableColumn("source_topic", pa.string(), lambda record: record.source[0]),
+    TableColumn("source_partition", pa.int64(), lambda record: record.source[1]),
+    TableColumn("source_offset", pa.int64(), lambda record: record.source[2]),
 )
 
 
@@ -176,7 +176,7 @@ def requests_table(project: Project) -> MirrorTable:
         _column("time", pa.int64()),
         _column("known", pa.int64()),
         *_SOURCE,
-        Column("entities", pa.string(), _entities_json),
+        TableColumn("entities", pa.string(), _entities_json),
     )
     return _plain_table(project, "requests", requests_topic(project.name), RequestRecord, columns)
 
@@ -197,7 +197,7 @@ def outcomes_table(project: Project) -> MirrorTable:
 def predictions_table(project: Project) -> MirrorTable:
     """Rows of predictions: id, model, version, time, served, inputs (float32 list), output, subject, entities and stamp (JSON).
 
-    Every record is kept, also a repeated one with the same id: `OfflineStore.predictions` gives each prediction once.
+    Every record is a row, also a repeated one with the same id; `OfflineStore.predictions` gives each prediction once.
     """
     columns = (
         _column("id", pa.string()),
@@ -208,13 +208,13 @@ def predictions_table(project: Project) -> MirrorTable:
         _column("inputs", pa.list_(pa.float32())),
         _column("output", pa.float64()),
         _column("subject", pa.string()),
-        Column("entities", pa.string(), _entities_json),
-        Column("stamp", pa.string(), _stamp_json),
+        TableColumn("entities", pa.string(), _entities_json),
+        TableColumn("stamp", pa.string(), _stamp_json),
     )
     return _plain_table(project, "predictions", predictions_topic(project.name), PredictionRecord, columns)
 
 
-def _plain_table(project: Project, name: str, topic: str, kind: type[msgspec.Struct], columns: tuple[Column, ...]) -> MirrorTable:
+def _plain_table(project: Project, name: str, topic: str, kind: type[msgspec.Struct], columns: tuple[TableColumn, ...]) -> MirrorTable:
     return MirrorTable(name, topic, topic_specs(project)[topic].partitions, decoder(kind).decode, columns)
 
 
@@ -248,10 +248,10 @@ def results_rows(results: Sequence[ResultRecord]) -> pa.RecordBatch:
 
 
 def entities_of_row(entities: str) -> dict[str, Scalar]:
-    """What a request or prediction gave, from its column `entities`."""
+    """The entities and Request values of a request or prediction, from its column `entities`."""
     return _ENTITIES.decode(entities)
 
 
 def stamp_of_row(stamp: str) -> list[StampEntry]:
-    """The fences a prediction saw, from its column `stamp`."""
+    """The fences that a prediction saw, from its column `stamp`."""
     return _STAMP.decode(stamp)

@@ -1,7 +1,7 @@
 """A power cut can leave the newest commit of a Delta table on a local disk half written; then the whole table cannot be read.
 
-Such a commit was never acknowledged to anyone who waited for the disk, and its records are still in Kafka: a writer moves it out of the log
-and writes them again. Object stores take a file whole or not at all.
+No data is lost: the records of that commit are still in Kafka. The table's writer moves the commit out of `_delta_log` and writes the
+records again. Object stores store a file whole or not at all.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*parquet")
 
 
-def local_log(uri: str) -> Path | None:
-    """The folder of a table's commits, None when it lies in an object store."""
+def commits_folder(uri: str) -> Path | None:
+    """The folder of a table's commits; None for a table in an object store."""
     path = uri.removeprefix("file://")
     return None if "://" in path else Path(path) / "_delta_log"
 
 
 def flaw_of(content: bytes) -> str | None:
-    """Why a commit cannot have been written whole, or None when nothing speaks against it.
+    """The reason why a commit is incomplete, or None when it seems complete.
 
-    A commit is JSON lines; the first one says how many app transactions, added and removed files follow, and which operation it is.
+    A commit is JSON lines; the first one has the number of app transactions, added and removed files that follow, and the operation.
     """
     if not content.strip(b"\0\n "):
         return "it is empty"
@@ -50,7 +50,7 @@ def flaw_of(content: bytes) -> str | None:
 
 
 def _announced(info: dict[str, Any]) -> dict[str, int]:
-    """How many actions of each kind a commit should have, as far as its information tells."""
+    """How many actions of each kind a commit should have, as far as its first line says."""
     told = info.get("operationMetrics", {})
     counts = {
         "txn": info.get(TRANSACTIONS),
@@ -62,8 +62,8 @@ def _announced(info: dict[str, Any]) -> dict[str, int]:
 
 
 def torn_commit(uri: str) -> tuple[Path, str] | None:
-    """The newest commit of a table and its flaw, when it is half written and no checkpoint covers it. None when all is well."""
-    folder = local_log(uri)
+    """The newest commit of a table and its flaw, if it is half written and no checkpoint covers it; else None."""
+    folder = commits_folder(uri)
     if folder is None or not folder.is_dir():
         return None
     names = [path.name for path in folder.iterdir()]
@@ -79,9 +79,9 @@ def torn_commit(uri: str) -> tuple[Path, str] | None:
 
 
 def drop_torn_commit(uri: str) -> bool:
-    """Move a half-written newest commit out of the log, into the folder `_torn` beside it. Returns whether there was one.
+    """Move a half-written newest commit from `_delta_log` into the folder `_torn` beside it. Returns whether there was one.
 
-    Only for the table's writer, before it writes. The data files it names stay as unreferenced files.
+    Only the table's writer may call this, before it writes. The data files of that commit stay, unreferenced.
     """
     found = torn_commit(uri)
     if found is None:
@@ -96,11 +96,11 @@ def drop_torn_commit(uri: str) -> bool:
 
 
 def explain_torn(uri: str) -> None:
-    """Raises TornTable when the newest commit is half written: for whoever could not open a table, and changes nothing."""
+    """Raises TornTable when the newest commit is half written. For readers that could not open a table: it changes nothing."""
     try:
         found = torn_commit(uri)
     except OSError:
-        return  # what made it unreadable is told by the error at hand
+        return  # the caller's own error says why the table cannot be read
     if found is not None:
         raise TornTable(
             f"{found[0]} is half written ({found[1]})",

@@ -5,9 +5,20 @@
         await claim.write(values)
         await claim.finish(fence)
 
-The claim stands in the fence's place: a fence whose `builder` says who writes. Every step compares it and puts the next one there, so a step is only
-taken on top of all those before it, whatever a store that falls back may have forgotten. It expires unless it is renewed, so a builder that was
-killed blocks nobody for long: without a fence feature computation begins the partition from its topic.
+What the fence's key holds, step by step (`token` is drawn once for each Claim):
+
+    old fence, or nothing
+      | take      unless another builder's claim is there
+    claim token.0
+      | write, empty, renew: compare with claim n; change entities; put claim n+1; all in one script
+    claim token.1, token.2, ...
+      | finish                              | release, or LEASE_MS without a step
+    final fence, `built` = token          nothing: feature computation begins the partition from its topic
+
+A claim is a fence whose `builder` names the writer; while it is there no worker folds the partition and no reader serves it. Each step
+needs the claim of the step before. So if the store loses writes (an older copy, a replica that lags), the next step finds another claim
+than its own and fails with ClaimLost: a partition is never finished with a step missing. A claim expires, so a builder that was killed
+blocks nobody for long.
 """
 
 from __future__ import annotations
@@ -27,7 +38,8 @@ from tidemill.redis.protocol import Arg, RedisClient
 
 LEASE_MS = 10_000
 
-# Whatever stands there makes way, but not another builder. A fence is JSON as kernel/fences.py writes it: `builder` has a value only in a claim.
+# Replaces a fence or nothing, but not the claim of another builder. A fence is JSON as kernel/fences.py writes it; only a claim has a
+# `builder`.
 TAKE = """#!lua
 local found = redis.call('GET', KEYS[1]) or ''
 if string.find(found, '"builder":"[^"]') and found ~= ARGV[1] then return 0 end
@@ -42,11 +54,11 @@ return redis.call('DEL', KEYS[1])
 
 
 class ClaimLost(TidemillError):
-    """A builder's claim is gone: it came too late to renew it, or the store lost it."""
+    """The claim of a builder is gone: it was renewed too late, or the store lost it."""
 
 
 class Claim:
-    """A partition that is being written, once `take` has succeeded; it expires after LEASE_MS without a step. `fence`: an empty one.
+    """The claim on one partition, once `take` has succeeded. It expires after LEASE_MS without a step. `fence`: an empty one.
 
     Every method raises what `RedisClient.call` raises, and ClaimLost when the claim is gone.
     """
@@ -63,11 +75,11 @@ class Claim:
         return msgspec.structs.replace(self._fence, builder=f"{self._token}.{self._steps}").encode()
 
     async def take(self) -> bool:
-        """Takes the partition; False while another builder has it."""
+        """Puts the first claim; False while another builder has one."""
         return bool(await self._link.script(TAKE, [self._fence_key], [self._stands, LEASE_MS]))
 
     async def renew(self) -> None:
-        """Keeps it for another LEASE_MS."""
+        """Keeps the claim for another LEASE_MS."""
         await self._step([], [])
 
     async def empty(self) -> None:
@@ -80,20 +92,20 @@ class Claim:
         await self._step(list(values), list(values.values()))
 
     async def load(self, entities: Sequence[bytes]) -> dict[bytes, bytes]:
-        """What was written of some entities."""
+        """The values written so far of some entities."""
         async with self._turn:
             fence, values = await self._writer.load(self._log, self._partition, entities)
             self._held(fence == self._stands)
         return values
 
     async def finish(self, fence: Fence) -> None:
-        """Puts the fence that vouches for what was written in the place of the claim; it carries this claim's token for good."""
+        """Replaces the claim by the final fence, from which readers serve the values. Its `built` keeps the token of this claim."""
         final = msgspec.structs.replace(fence, built=self._token).encode()
         async with self._turn:
             self._held(await self._writer.apply(self._log, self._partition, self._stands, final, {}))
 
     async def release(self) -> None:
-        """Gives an unfinished partition up: it has no fence then, and feature computation begins it from its topic."""
+        """Gives an unfinished partition up: no fence is left, and feature computation begins the partition from its topic."""
         async with self._turn:
             await self._link.script(RELEASE, [self._fence_key], [self._stands])
 

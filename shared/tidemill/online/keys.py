@@ -10,12 +10,12 @@ from tidemill.names import LogName
 
 _TAG_BYTES = 6
 STATE_KEYS = b"{" + b"?" * len(base64.urlsafe_b64encode(bytes(_TAG_BYTES))) + b"}*"
-"""A pattern of SCAN and KEYS that every `state_key` matches, of whatever project, and no fence."""
+"""A pattern for SCAN and KEYS. Every `state_key` of every project matches it, and no fence does."""
 
 
 @cache
 def hash_tag(project: str, log: LogName, partition: int) -> bytes:
-    """What all Redis keys of one partition of a log have in common, hence their cluster slot: ten bytes, since every entity repeats them."""
+    """The hash tag in all Redis keys of one partition of a log, so they share a cluster slot. Ten bytes, since every key repeats it."""
     digest = hashlib.blake2b(f"{project}.{log}:{partition}".encode(), digest_size=_TAG_BYTES).digest()
     return b"{%s}" % base64.urlsafe_b64encode(digest)
 

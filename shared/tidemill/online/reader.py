@@ -1,7 +1,7 @@
 """Reading the online store: entities and the fences that vouch for them, in one command (in a cluster: one for each slot).
 
-One MGET is atomic in Redis, as is the script that writes, so what is read is what the log said at the fence: never a part of a batch. All
-keys of a partition share a slot. Fences of different slots are of different moments; nothing compares them with each other.
+One MGET is atomic in Redis, and so is the script that writes. So a reader gets exactly the values at the fence, never a part of a batch.
+All keys of a partition share a slot. Fences of different slots come from different moments; no code compares them with each other.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from tidemill.redis.protocol import RedisClient
 
 
 class Stored(NamedTuple):
-    """What the store holds for one entity of one view (None: nothing), and the fence of its partition.
+    """The stored value of one entity of one view (None: there is none), and the fence of its partition.
 
-    `rebuilding`: the partition has not caught up with what was served before, so its values are not given. `since_ms`: see `Fence.since`.
+    `rebuilding`: the partition's values are older than what was served before, so they are withheld. `since_ms`: see `Fence.since`.
     """
 
     value: bytes | None
@@ -32,7 +32,7 @@ class Stored(NamedTuple):
 
 
 class _Fence(msgspec.Struct, frozen=True):
-    """What a reader needs of a fence."""
+    """The fields of a fence that a reader needs."""
 
     next: int
     definition: str
@@ -43,7 +43,7 @@ class _Fence(msgspec.Struct, frozen=True):
 
 
 class _Keys(NamedTuple):
-    """Redis keys of one view, made once: for each partition the fence's and the beginning of the entities'."""
+    """Redis keys of one view, made once: for each partition the key of its fence, and the prefix of its entities' keys."""
 
     kernel: ViewKernel
     fences: list[bytes]
@@ -54,7 +54,7 @@ _decode_fence = msgspec.json.Decoder(_Fence).decode
 
 
 class OnlineReader:
-    """Reads entities of the given views of a project through a link that the caller starts and closes."""
+    """Reads entities of the given views of a project. The caller starts and closes the link."""
 
     def __init__(self, link: RedisClient, project: str, kernels: Mapping[str, ViewKernel]) -> None:
         self._link = link
@@ -65,10 +65,10 @@ class OnlineReader:
             self._views[name] = _Keys(kernel, fences, [state_key(project, kernel.view.log, partition, b"") for partition in partitions])
 
     async def read(self, pairs: Sequence[tuple[str, bytes]]) -> list[Stored]:
-        """What is stored for each (view, entity key), a partition at one moment: one MGET (in a cluster: one for each slot), each key once.
+        """The stored value and the fence for each (view, entity key): one MGET (in a cluster: one for each slot) with each key once.
 
-        Without a fence feature computation has not begun: position 0, rebuilding. Raises StoreUnavailable when Redis is away or holds a
-        view under another definition, StoreError, CorruptState.
+        All values of a partition are of one moment. Without a fence feature computation has not begun: position 0, rebuilding. Raises
+        StoreUnavailable when Redis is away or holds a view under another definition, StoreError, CorruptState.
         """
         keys: dict[bytes, int] = {}
         places = []
@@ -96,7 +96,7 @@ def stamp_of(stored: Iterable[Stored]) -> list[StampEntry]:
 
 
 def _stamp(kernel: ViewKernel, partition: int, data: bytes | None) -> tuple[StampEntry, bool, int]:
-    """A partition's position, whether it is being rebuilt, and since when it is fed."""
+    """The position of a partition, whether it is being rebuilt, and since when events feed it."""
     view = kernel.view
     if data is None:
         return StampEntry(view.log, partition, 0), True, 0
@@ -110,6 +110,6 @@ def _stamp(kernel: ViewKernel, partition: int, data: bytes | None) -> tuple[Stam
         raise StoreUnavailable(
             f"view {view.name!r} is stored under definition {fence.definition} with {fence.partitions} partitions, but this service's project "
             f"declares {kernel.definition} with {view.partitions}",
-            mend=f"run feature computation and this service on the same project; to have the view made anew: tidemill rebuild {view.name}",
+            mend=f"run feature computation and this service on the same project; to compute the view again: tidemill rebuild {view.name}",
         )
     return StampEntry(view.log, partition, fence.next), bool(fence.builder) or fence.next < fence.until, fence.since

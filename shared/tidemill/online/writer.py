@@ -1,11 +1,11 @@
-"""The online store as its writer sees it: one packed value per entity, one fence per partition of a view's log, changed together or not at all.
+"""Writing the online store: one packed value per entity, one fence per partition of a view's log, changed together or not at all.
 
     writer = OnlineWriter(link, project.name)
     fence, values = await writer.load(shop_sales.log, 3, [b"north", b"south"])
     applied = await writer.apply(origin_delays.log, 3, expected=fence, fence=new_fence, values=new_values)
 
-All keys of a partition share one cluster slot. What is written is absolute, whole values or pieces at their places, so applying the same
-batch twice is harmless.
+All keys of a partition share one cluster slot. A write sets whole values, or bytes at fixed places, and never adds to a number: so applying
+the same batch twice is harmless.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ from tidemill.names import LogName, parse_log
 from tidemill.online.keys import fence_key, state_key
 from tidemill.redis.protocol import Arg, RedisClient
 
-# A script is isolated but not rolled back. So: the first line lets Redis refuse the whole script when it is out of memory, cannot write
-# its disk or is a replica; the lengths of all values that are changed in place are looked at before anything is written; after that SET of
-# a whole value and SETRANGE within a value cannot fail; the fence comes last. Lua unpacks at most 8,000 values at once.
-# ARGV: expected fence, new fence, number of whole values, these values; then for each other key its length, its number of pieces, and each
-# piece's offset and bytes.
+# Redis runs a script alone but does not roll it back. So its steps are:
+# 1. The line `#!lua`: Redis refuses the whole script when it is out of memory, cannot write its disk, or is a replica.
+# 2. Compare the fence with the expected one; if it differs, return it and write nothing.
+# 3. Check the length of every value that changes in place; if one differs, return its key and write nothing.
+# 4. Write whole values (MSET), then pieces (SETRANGE). After steps 1 and 3 these cannot fail. Lua unpacks at most 8,000 values at once.
+# 5. Write the new fence last.
+# KEYS: the fence, the keys of whole values, the keys of values that change in place.
+# ARGV: expected fence, new fence, number of whole values, these values; then for each key that changes in place its length, its number of
+# pieces, and the offset and bytes of each piece.
 APPLY = """#!lua
 local found = redis.call('GET', KEYS[1]) or ''
 if found ~= ARGV[1] then return found end
@@ -56,9 +60,9 @@ redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """
 
-# One step of writing a partition anew, from one claim to the next: with values the entities are set, without they are deleted. A claim is
-# different at every step, so a step is only taken on top of all those before it, whatever the store has forgotten in between; it expires,
-# since its owner may be gone.
+# One step of writing a partition anew, from one claim to the next: with values it sets the entities, without values it deletes them. Each
+# step has another claim, so a step succeeds only on top of all steps before it, even if the store has lost writes in between. A claim
+# expires, because its owner may be dead.
 STEP = """#!lua
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 for i = 2, #KEYS do
@@ -83,7 +87,7 @@ class OnlineWriter:
     async def fences(self, partitions: Sequence[tuple[LogName, int]]) -> Sequence[bytes | SlotUnavailable | None]:
         """The fences of (log, partition)s as they are stored; None where nothing has been applied.
 
-        In a cluster, a fence that cannot be read now has the error in its place.
+        In a cluster, a fence that cannot be read now is replaced by the error.
         """
         keys = [fence_key(self._project, *partition) for partition in partitions]
         with contextlib.suppress(SlotUnavailable):
@@ -98,7 +102,7 @@ class OnlineWriter:
         return fence
 
     async def load(self, log: LogName, partition: int, entities: Sequence[bytes]) -> tuple[bytes | None, dict[bytes, bytes]]:
-        """The fence and the stored values of entities, read in one command; an entity that is not stored is left out."""
+        """The fence and the stored values of entities, read by one command; an entity that is not stored is left out."""
         fence, *values = await self._link.mget([fence_key(self._project, log, partition), *self._state_keys(log, partition, entities)])
         return fence, {entity: value for entity, value in zip(entities, values, strict=True) if value is not None}
 
@@ -107,9 +111,9 @@ class OnlineWriter:
     ) -> bool:
         """Writes entities and the new fence if the stored fence is `expected` (None: absent); else changes nothing and returns False.
 
-        True also when the new fence is there already: an earlier attempt whose reply was lost. After an error it is unknown whether
-        the batch was applied: ask again with the same arguments. Raises CorruptState, and changes nothing, when a value that is to be
-        changed in place is not as long as it was left.
+        Returns True also when the new fence is stored already: the reply to an earlier attempt was lost. After an error it is unknown
+        whether the batch was applied: call again with the same arguments. Raises CorruptState, and changes nothing, when a value to change
+        in place has not the length that it had.
         """
         prefix, keys, wholes, patches = state_key(self._project, log, partition, b""), list[bytes](), list[Arg](), list[Arg]()
         patched = list[bytes]()
@@ -131,9 +135,9 @@ class OnlineWriter:
         return bool(found in (1, fence))
 
     async def begin(self, log: LogName, partition: int, fence: bytes) -> None:
-        """Makes a partition without a fence ready to be folded from the beginning: deletes what old entities it has, then sets the fence.
+        """Prepares a partition without a fence for folding from the beginning: deletes its old entities, then sets the fence.
 
-        Nothing happens when another worker was faster; the next `apply` will tell. Until the fence is there, claims stand in its place.
+        Until then claims stand in the place of the fence. When another worker was faster it stops, and the next `apply` gives False.
         """
         claim = await self._claim(log, partition, fence, b"", [])
         async for entities in self.entities(log, partition):
@@ -142,7 +146,7 @@ class OnlineWriter:
             await self.apply(log, partition, claim, fence, {})
 
     async def _claim(self, log: LogName, partition: int, fence: bytes, claim: bytes, entities: Sequence[bytes]) -> bytes | None:
-        """Deletes entities and goes from one claim (empty: no fence) to the next, which it returns; None when something else stands there."""
+        """Deletes entities and replaces a claim (empty: no fence) by the next one, and returns that. None: another fence is there."""
         following = msgspec.structs.replace(Fence.decode(fence), builder=f"{self._token}.{next(self._claims)}").encode()
         return following if await self.step(log, partition, claim, following, CLAIM_MS, entities) else None
 
@@ -156,22 +160,22 @@ class OnlineWriter:
         entities: Sequence[bytes],
         values: Sequence[Arg] = (),
     ) -> bool:
-        """Writes whole values of entities, or without values deletes them, and goes from one claim to the next, which lasts `lease_ms`.
+        """Writes whole values of entities, or without values deletes them, and replaces `claim` by `following`, which lasts `lease_ms`.
 
-        False, and nothing changed, when something else than `claim` stands there.
+        Returns False, and changes nothing, when the store does not hold `claim`.
         """
         keys = [fence_key(self._project, log, partition), *self._state_keys(log, partition, entities)]
         return bool(await self._link.script(STEP, keys, [claim, following, lease_ms, *values]))
 
     async def entities(self, log: LogName, partition: int) -> AsyncIterator[list[bytes]]:
-        """The entities that are stored of a partition, some at a time. One may come twice, one that is being added may not come."""
+        """The stored entities of a partition, in portions. An entity may come twice; one added during the scan may be missing."""
         prefix = state_key(self._project, log, partition, b"")
         async for keys in self._link.scan(prefix + b"*"):
             if keys:
                 yield [key.removeprefix(prefix) for key in keys]
 
     async def eviction_policy(self) -> str:
-        """The server's `maxmemory-policy`; in a cluster the first that is not noeviction, of the primaries that answer."""
+        """The server's `maxmemory-policy`; in a cluster the first policy other than noeviction among the primaries that answer."""
         infos = [
             dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
             for info in await self._link.everywhere(b"INFO", b"memory")

@@ -1,9 +1,8 @@
-"""What a Redis URL says: where to connect, how, and as whom.
+"""The parts of a Redis URL: where to connect, how, and as which user.
 
-redis://[user:password@]host[:port][/db]     TCP
-rediss://...[?ssl_ca_certs=path][&ssl_cert_reqs=none]   TLS
-unix://[user:password@]/path/to/socket[?db=n]
-redis+cluster://[user:password@]host[:port][,host[:port]...]   a Redis Cluster, of which these nodes tell the others; rediss+cluster:// for TLS
+redis://[user:password@]host[:port][/db]     TCP rediss://...[?ssl_ca_certs=path][&ssl_cert_reqs=none]   TLS
+unix://[user:password@]/path/to/socket[?db=n] redis+cluster://[user:password@]host[:port][,host[:port]...]   a Redis Cluster: any of its
+nodes; these name the others; rediss+cluster:// for TLS
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class RedisAddress:
 
     @classmethod
     def of_cluster(cls, url: str) -> list[RedisAddress]:
-        """The nodes that a cluster's URL names; none when it is the URL of one server. Raises SettingsError."""
+        """The nodes that the URL of a cluster names; none for the URL of one server. Raises SettingsError."""
         if _CLUSTER not in url:
             return []
         nodes = [cls.parse(node) for node in node_urls(url)]
@@ -75,7 +74,7 @@ class RedisAddress:
         return nodes
 
     def at(self, host: str, port: int) -> RedisAddress:
-        """The same way of connecting to another node."""
+        """The address of another node, with the same user and options."""
         return replace(self, host=host, port=port)
 
     def __str__(self) -> str:
@@ -91,7 +90,7 @@ class RedisAddress:
         return commands
 
     async def connect(self, protocol: Callable[[], P]) -> P:
-        """Open a connection with such a protocol. Raises OSError."""
+        """Open a connection with a protocol of this factory. Raises OSError."""
         loop = asyncio.get_running_loop()
         if self.path is not None:
             return (await loop.create_unix_connection(protocol, self.path))[1]
@@ -107,7 +106,7 @@ class RedisAddress:
 
 
 def node_urls(url: str) -> list[str]:
-    """A URL of its own for each node that a cluster's URL names; the URL of one server as it is."""
+    """One URL for each node that the URL of a cluster names; the URL of one server unchanged."""
     scheme, mark, rest = url.partition(_CLUSTER)
     if not mark:
         return [url]

@@ -1,10 +1,10 @@
-"""The store's client that REDIS_URL asks for: one server or a cluster, behind the same few methods.
+"""The client of the online store for REDIS_URL: one server or a cluster, with the same few methods.
 
     async with redis_client(settings.url, timeout_seconds=0.25) as link:
         values = await link.mget([fence_key, entity_key])
 
-`tidemill.redis.link` describes one server, `tidemill.redis.cluster` what is different in a cluster: keys of different slots are never read
-or written at one moment. All keys of one partition of a view share a slot.
+`tidemill.redis.link` describes one server, `tidemill.redis.cluster` the differences of a cluster: no command reads or writes keys of
+different slots at one moment. All keys of one partition of a view share a slot.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tidemill.redis.protocol import RedisClient
 
 
 def redis_client(url: str, timeout_seconds: float = 1.0, on_change: Callable[[str | None], None] | None = None) -> RedisClient:
-    """The client for a URL as `tidemill.redis.address` describes it; it connects when it is entered. Raises SettingsError.
+    """The client for a URL as `tidemill.redis.address` describes it. It connects at `async with`. Raises SettingsError.
 
     `on_change` is called with None when the store can be reached and with the reason when it cannot, for a health board.
     """
@@ -30,7 +30,7 @@ def redis_client(url: str, timeout_seconds: float = 1.0, on_change: Callable[[st
 
 
 async def keep_asking(link: RedisClient) -> None:
-    """Ask the store for a sign of life every second, for ever: one that takes connections and says nothing is noticed before a caller waits."""
+    """Send a PING every second, for ever: this notices a store that accepts connections and never answers, before a caller waits for it."""
     while True:
         with contextlib.suppress(StoreUnavailable, StoreError):  # the link tells the board
             await link.everywhere(b"PING")

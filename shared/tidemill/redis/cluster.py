@@ -1,11 +1,11 @@
-"""A Redis Cluster behind the same few methods as one server: a map of its slots, and one pipelined link to each primary.
+"""A Redis Cluster with the same few methods as one server: a map of its slots, and one pipelined link to each primary.
 
     async with RedisCluster(RedisAddress.of_cluster(url), timeout_seconds=0.25) as cluster:
         values = await cluster.mget([fence_key, entity_key])
 
-A key's slot is CRC-16 of its hash tag (https://valkey.io/topics/cluster-spec). Where a slot has moved, the node asked says so and the
-command follows; after a fail-over the link finds the new primary. What cannot be done now fails with SlotUnavailable, for that slot alone.
-Fail-over loses what was not replicated yet, so a writer may find an older fence than it left.
+A key's slot is CRC-16 of its hash tag (https://valkey.io/topics/cluster-spec). When a slot has moved, the node that was asked names the new
+one, and the command is sent there; after a fail-over the link finds the new primary. A command that cannot be done now fails with
+SlotUnavailable; other slots go on. Fail-over loses writes that were not replicated yet, so a writer may find an older fence than it wrote.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ log = get_logger(__name__)
 
 SLOTS = 16_384
 _REDIRECTIONS = 5
-_REFRESH_SECONDS = 0.1  # between two looks at the map while something is amiss
+_REFRESH_SECONDS = 0.1  # between two readings of the map while something is wrong
 
 Layout = list[tuple[int, int, str, int]]
 """Which primary has which slots: first slot, last slot, host, port."""
 
 
 def slot_of(key: Arg) -> int:
-    """The slot of a key: CRC-16 (XMODEM) of what stands between its first braces, or of all of it when nothing does."""
+    """The slot of a key: CRC-16 (XMODEM) of the text between its first braces, or of the whole key without such text."""
     data = key if isinstance(key, bytes) else str(key).encode()
     begin = data.find(b"{") + 1
     end = data.find(b"}", begin) if begin else -1
@@ -43,7 +43,7 @@ def slot_of(key: Arg) -> int:
 
 
 def layout_of(reply: list[Any], asked: str) -> Layout:
-    """What a node's reply to CLUSTER SLOTS says; `asked` is that node's host, for nodes that are not told theirs."""
+    """The map in a reply to CLUSTER SLOTS. `asked`: the host of the node that replied, for nodes whose host the reply leaves out."""
     return sorted((first, last, known_host(_text(node[0])) or asked, node[1]) for first, last, node, *_ in reply)
 
 
@@ -52,9 +52,9 @@ def _text(name: bytes | None) -> str | None:
 
 
 class RedisCluster:
-    """Links to all primaries of a cluster, found from a few of its nodes. `timeout_seconds` holds as for a RedisLink, for each node.
+    """Links to all primaries of a cluster; a few of its nodes name the others. `timeout_seconds` holds for each node, as for a RedisLink.
 
-    `on_change` is called with None while a primary can be reached at all, and with a reason when none can, for a health board.
+    `on_change` is called with None while at least one primary can be reached, and with a reason when none can, for a health board.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RedisCluster:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Connect in the background, waiting one time-out at most for all primaries. Never raises because the cluster is away."""
+        """Connect in the background and wait for all primaries, one time-out at most. Does not raise when the cluster is away."""
         if self._task is None:
             for place in self._seeds:
                 self._link(*place)
@@ -101,14 +101,14 @@ class RedisCluster:
         return any(link.connected for link in self._primaries)
 
     async def call(self, *args: Arg) -> Any:
-        """Send one command, the second word of which is a key; other keys must share its slot.
+        """Send one command whose second word is a key; other keys must share its slot.
 
-        Raises SlotUnavailable when it cannot be done now, or nobody knows whether it was, and StoreError as RedisLink does.
+        Raises SlotUnavailable when it cannot be done now or it is unknown whether it was done, and StoreError as RedisLink does.
         """
         return await self._send(slot_of(args[1]), args)
 
     async def script(self, lua: str, keys: Sequence[Arg], args: Sequence[Arg]) -> Any:
-        """Run a Lua script where its keys are, all of one slot. Raises as `call` does."""
+        """Run a Lua script on the node of its keys, which share a slot. Raises as `call` does."""
         slot = slot_of(keys[0])
         try:
             return await self._send(slot, (b"EVALSHA", script_digest(lua), len(keys), *keys, *args))
@@ -116,12 +116,12 @@ class RedisCluster:
             return await self._send(slot, (b"EVAL", lua, len(keys), *keys, *args))
 
     async def mget(self, keys: Iterable[Arg]) -> list[bytes | None]:
-        """The values of keys: those of one slot at one moment, those of different slots at moments of their own. Raises as `call` does."""
+        """The values of keys. Keys of one slot are read at one moment, different slots at different moments. Raises as `call` does."""
         wanted = list(keys)
         slots: dict[int, list[int]] = {}
         for place, key in enumerate(wanted):
             slots.setdefault(slot_of(key), []).append(place)
-        if len(slots) == 1:  # as for a worker's batch: tasks would cost more than the command
+        if len(slots) == 1:  # a worker's batch, for example: tasks would cost more than the command
             values: list[bytes | None] = await self._send(next(iter(slots)), (b"MGET", *wanted))
             return values
         found: list[bytes | None] = [None] * len(wanted)
@@ -132,9 +132,9 @@ class RedisCluster:
         return found
 
     async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
-        """The keys that match, some at a time: each that is there all the while at least once, also when its slot migrates meanwhile.
+        """The keys that match, in portions. A key that exists all the time comes at least once, also when its slot migrates.
 
-        A key may go from a node not looked at yet to one already done; then the second walk finds it there. Raises as `call` does.
+        A key may move from a node not yet scanned to one already scanned; the second walk finds it there. Raises as `call` does.
         """
         try:
             before = await self._refresh()
@@ -147,7 +147,7 @@ class RedisCluster:
             raise SlotUnavailable(f"a walk over the keys of the Redis Cluster: {error.message}", mend=error.mend) from error
 
     async def everywhere(self, *args: Arg) -> list[Any]:
-        """The replies of all primaries that can be reached to a command without a key. Raises StoreUnavailable when there is none."""
+        """The replies of all reachable primaries to a command without a key. Raises StoreUnavailable when there is none."""
         replies = await asyncio.gather(*(_call(link, args) for link in self._primaries), return_exceptions=True)
         for reply in replies:
             if isinstance(reply, BaseException) and not isinstance(reply, StoreUnavailable):
@@ -158,7 +158,7 @@ class RedisCluster:
         return good
 
     async def _send(self, slot: int, args: Sequence[Arg]) -> Any:
-        """Send a command to the node that has the slot, and after it where that node says."""
+        """Send a command to the node that has the slot; when that node names another one, send it there."""
         link, ask = self._owners[slot], False
         try:
             for _ in range(_REDIRECTIONS):
@@ -180,7 +180,7 @@ class RedisCluster:
             raise SlotUnavailable(f"slot {slot} of the Redis Cluster: {error.message}", mend=error.mend) from error
 
     def _link(self, host: str, port: int) -> RedisLink:
-        """The link to a node, opened when it is new."""
+        """The link to a node; a new one is opened."""
         link = self._links.get((host, port))
         if link is None:
             address = next(iter(self._seeds.values())).at(host, port)
@@ -200,7 +200,7 @@ class RedisCluster:
         self._on_change(None if self.connected else self._reason)
 
     async def _follow(self) -> None:
-        """Read the map whenever something does not fit it, and until every primary can be reached."""
+        """Read the map whenever an answer does not fit it, and until every primary can be reached."""
         while True:
             await self._stale.wait()
             self._stale.clear()
@@ -213,7 +213,7 @@ class RedisCluster:
             await asyncio.sleep(_REFRESH_SECONDS)
 
     async def _refresh(self) -> Layout:
-        """Read the map from any node that answers; close links to nodes that are neither in it nor there."""
+        """Read the map from any node that answers; close the links to nodes that are not in it and cannot be reached."""
         connected = [link for link in self._links.values() if link.connected]
         if not connected:
             raise StoreUnavailable(self._reason, mend="start the cluster, or correct REDIS_URL")
@@ -244,5 +244,5 @@ async def _call(link: RedisLink, args: Sequence[Arg]) -> Any:
 
 
 async def _call_asking(link: RedisLink, args: Sequence[Arg]) -> Any:
-    """Both leave in one turn of the loop on one connection, so nothing comes between them."""
+    """Both commands leave in one turn of the loop on one connection, so no other command comes between them."""
     return (await asyncio.gather(link.call(b"ASKING"), link.call(*args)))[1]

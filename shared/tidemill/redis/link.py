@@ -1,15 +1,15 @@
-"""The request path's Redis client: one shared connection that pipelines its callers by itself.
+"""The Redis client of the request path: one connection that all callers share; it pipelines their commands by itself.
 
     async with RedisLink(settings.url, timeout_seconds=0.25) as link:
         values = await link.call(b"MGET", fence_key, entity_key)
         applied = await link.script(LUA, [fence_key, entity_key], [expected, value])
 
-Any number of tasks call at once; replies come back in order, so each caller is a future in a queue. What is called within one turn of the
-loop leaves in one write. Needs the extra `store` (hiredis). One link belongs to one event loop. It speaks to one node (or a proxy);
-`redis_cluster` speaks to a cluster with one link to each of its nodes.
+Any number of tasks may call at once. Replies come back in order, so each caller is a future in a queue. All calls within one turn of the
+loop leave in one write. Needs the extra `store` (hiredis). One link belongs to one event loop. It speaks to one node (or a proxy);
+`tidemill.redis.cluster` speaks to a cluster, with one link to each node.
 
-When Redis is away every call fails at once with StoreUnavailable while the link reconnects behind the scenes; nothing ever waits without
-limit. A call that fails that way may or may not have been applied.
+While Redis is away every call fails at once with StoreUnavailable, and the link reconnects in the background; no call waits without limit.
+A call that fails in this way may or may not have been applied.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _SCAN_COUNT = b"2000"
 
 
 class _Connection(asyncio.Protocol):
-    """One TCP, TLS or Unix connection. Futures wait in the order their commands were sent; one that is done (timed out or cancelled by its
-    caller) keeps its place until its reply has come and is dropped, so replies never shift."""
+    """One TCP, TLS or Unix connection. Futures wait in the order of their commands. A future that is done early (timed out, or cancelled by
+    its caller) keeps its place until its reply has come and is dropped: so every reply goes to its own command."""
 
     def __init__(self, timeout_seconds: float, on_drop: Callable[[_Connection, StoreUnavailable], None]) -> None:
         self._on_drop = on_drop
@@ -62,7 +62,7 @@ class _Connection(asyncio.Protocol):
         self.lost: asyncio.Future[StoreUnavailable] = self._loop.create_future()
 
     def call(self, args: tuple[Arg, ...]) -> asyncio.Future[Any]:
-        packed = hiredis.pack_command(args)  # type: ignore[arg-type]  # its stub knows one argument only
+        packed = hiredis.pack_command(args)  # type: ignore[arg-type]  # its type stub has one argument only
         future = self._loop.create_future()
         if not self._out:
             self._loop.call_soon(self._flush)
@@ -92,7 +92,7 @@ class _Connection(asyncio.Protocol):
                     else:
                         future.set_result(reply)
         except (hiredis.ProtocolError, IndexError) as error:
-            self.drop(f"Redis sent what is not its protocol: {error}")
+            self.drop(f"Redis sent an invalid reply: {error}")
         self._received += before - len(waiting)
 
     def _fail(self, future: asyncio.Future[Any], error: Exception) -> None:
@@ -101,9 +101,9 @@ class _Connection(asyncio.Protocol):
             self.drop(error.message)
 
     def _tick(self) -> None:
-        """Look at the clock TICKS times per time-out: what was sent before the oldest mark and has no reply is overdue.
+        """Look at the clock TICKS times per time-out: a command sent before the oldest mark and without a reply is overdue.
 
-        When nothing at all came back since that mark the connection itself is given up.
+        When no reply at all has come since that mark, the connection is dropped.
         """
         self._marks.append((self._received + len(self._waiting), self._received))
         self._timer = self._loop.call_later(self._tick_seconds, self._tick)
@@ -122,7 +122,7 @@ class _Connection(asyncio.Protocol):
         self.drop(f"the connection to Redis was lost{f': {error}' if error else ''}")
 
     def drop(self, reason: str) -> None:
-        """Close, and fail everything that waits."""
+        """Close the connection, and fail every call that waits."""
         if self.lost.done():
             return
         lost = StoreUnavailable(reason, mend="the link reconnects by itself; retry")
@@ -159,7 +159,7 @@ class RedisLink:
         self._task = self._task or asyncio.create_task(self._stay_connected(), name="redis-link")
 
     async def start(self) -> None:
-        """Connect in the background, waiting one time-out at most for the first success. Never raises because Redis is away."""
+        """Connect in the background and wait for the connection, one time-out at most. Does not raise when Redis is away."""
         self.open()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._up.wait(), self._timeout_seconds)
@@ -185,10 +185,10 @@ class RedisLink:
         return self._connection is not None
 
     def call(self, *args: Arg) -> asyncio.Future[Any]:
-        """Send one command; await the result for its reply (bytes, int, None or lists of them).
+        """Send one command; awaiting the result gives its reply (bytes, int, None or lists of them).
 
-        Raises StoreUnavailable when Redis is away or late (at once when it is known to be), StoreError when it answers with an error.
-        Nested errors, as in a transaction's reply, are returned inside the list. Do not use commands that block or subscribe.
+        Raises StoreUnavailable when Redis is away or late (at once when the link knows that it is away), StoreError when it answers with an
+        error. Errors inside a list, as in the reply of a transaction, stay in the list. Do not use commands that block or subscribe.
         """
         connection = self._connection
         if connection is None:
@@ -207,7 +207,7 @@ class RedisLink:
         return self.call(b"MGET", *keys)
 
     async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
-        """The keys that match, some at a time: each that is there all the while at least once. Raises as `call` does."""
+        """The keys that match, in portions. A key that exists all the time comes at least once. Raises as `call` does."""
         cursor = b"0"
         while True:
             cursor, keys = await self.call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN_COUNT)
@@ -216,11 +216,11 @@ class RedisLink:
                 return
 
     async def everywhere(self, *args: Arg) -> list[Any]:
-        """The reply of every server to a command without a key: here of the only one. Raises as `call` does."""
+        """The replies of all servers to a command without a key; here there is one server. Raises as `call` does."""
         return [await self.call(*args)]
 
     def _forget(self, connection: _Connection, lost: StoreUnavailable) -> None:
-        """No call goes to a dropped connection, not even within the same turn of the loop."""
+        """From now on no call uses a dropped connection, not even within the same turn of the loop."""
         if self._connection is connection:
             self._connection, self._down = None, lost
 
@@ -260,14 +260,14 @@ class RedisLink:
         self._on_change(error.message)
 
     async def _connect(self) -> _Connection:
-        """Open a connection and make sure it serves: user, database, and a PING that a loading server refuses."""
+        """Open a connection and check that it serves: log in, choose the database, and send a PING, which a loading server refuses."""
         connection: _Connection | None = None
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 connection = await self.address.connect(lambda: _Connection(self._timeout_seconds, self._forget))
                 for command in (*self.address.greeting(), (b"PING",)):
                     await connection.call(command)
-        except (OSError, TimeoutError, ValueError) as error:  # ValueError: a host name that cannot be one
+        except (OSError, TimeoutError, ValueError) as error:  # ValueError: not a valid host name
             reason = f"no answer within {self._timeout_seconds:g} s" if isinstance(error, TimeoutError) else str(error)
             failure = StoreUnavailable(f"cannot reach Redis at {self.address}: {reason}", mend="start it, or correct REDIS_URL")
             if connection is not None:
@@ -282,5 +282,5 @@ class RedisLink:
 
 @lru_cache(maxsize=256)
 def script_digest(lua: str) -> bytes:
-    """What a script is called by once a server holds it."""
+    """The digest by which a server knows a script that it holds."""
     return hashlib.sha1(lua.encode(), usedforsecurity=False).hexdigest().encode()

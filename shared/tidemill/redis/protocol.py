@@ -1,4 +1,4 @@
-"""What users of the online store ask of its client. It needs no library: one server, a cluster and the twin of `tidemill.testing` answer alike."""
+"""The methods that the online store needs from its client. RedisLink, RedisCluster and the twin in `tidemill.testing` have them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Arg = bytes | str | int | float
 
 
 class RedisClient(Protocol):
-    """What RedisLink and RedisCluster have in common."""
+    """A client of one server or of a cluster."""
 
     @property
     def connected(self) -> bool:
@@ -20,16 +20,16 @@ class RedisClient(Protocol):
     async def __aexit__(self, *_: object) -> None: ...
 
     def call(self, *args: Arg) -> Awaitable[Any]:
-        """Send one command, the second word of which is a key."""
+        """Send one command whose second word is a key."""
 
     async def script(self, lua: str, keys: Sequence[Arg], args: Sequence[Arg]) -> Any:
         """Run a Lua script whose keys share a slot."""
 
     def mget(self, keys: Iterable[Arg]) -> Awaitable[list[bytes | None]]:
-        """The values of keys; those of one slot at one moment."""
+        """The values of keys. Keys of one slot are read at one moment."""
 
     def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
-        """The keys that match, some at a time: each that is there all the while at least once."""
+        """The keys that match, in portions. A key that exists all the time comes at least once."""
 
     async def everywhere(self, *args: Arg) -> list[Any]:
         """The replies of all primaries to a command without a key."""

@@ -1,4 +1,4 @@
-"""What an error reply of Redis means: not now, not here, or wrong."""
+"""What an error reply of Redis means: retry later, ask another node, or the command is wrong."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 
 from tidemill.errors import NoScript, StoreError, StoreUnavailable
 
-# Codes that say "not now" rather than "wrong": the same command is right once the server is well.
+# Codes that ask for a retry: the same command succeeds once the server is well again.
 _AWAY = {"LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MISCONF", "NOREPLICAS", "UNBLOCKED"}
 _REDIRECTION = re.compile(r"(MOVED|ASK) \d+ (.*):(\d+)")
 
 
 class Demoted(StoreUnavailable):
-    """The server has become a replica, so a fail-over happened: connect again, the address may lead elsewhere by now."""
+    """The server has become a replica, so a fail-over happened: connect again; the address may lead to another server by now."""
 
 
 class Redirected(StoreUnavailable):
-    """Another node of the cluster has the slot: for good, or (`asking`) for this command alone, after ASKING. Nothing was done here.
+    """Another node of the cluster has the slot: for good, or (`asking`) for this command only, after ASKING. This node did nothing.
 
-    `host` is None when it is the one that was asked.
+    `host` is None when it is the host that was asked.
     """
 
     def __init__(self, text: str, host: str | None, port: int, *, asking: bool) -> None:
@@ -43,5 +43,5 @@ def reply_error(text: str) -> StoreUnavailable | StoreError:
 
 
 def known_host(name: str | None) -> str | None:
-    """A node's host as the cluster tells it; None when that is the host that was asked."""
+    """The host of a node as the cluster names it; None stands for the host that was asked."""
     return name if name not in (None, "", "?") else None

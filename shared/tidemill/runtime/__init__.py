@@ -1,1 +1,1 @@
-"""What every process needs to run: settings, logs, metrics, health, HTTP, the watchdog, and a way to start and end."""
+"""What every process needs to run: settings, logs, metrics, health, HTTP, the watchdog, and how a process starts and ends."""

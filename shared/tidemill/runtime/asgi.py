@@ -1,4 +1,4 @@
-"""Plain ASGI: the types, one way to answer, and the application of `/metrics`, `/health/live` and `/health/ready`."""
+"""Plain ASGI: the types, one way to answer, and the application that serves `/metrics`, `/health/live` and `/health/ready`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""The one door to every application of every service: who asks is checked here, whatever the route, before the application hears of it.
+"""The one door to every application of every service: it checks the caller of each request, on every route, before the application sees it.
 
     app = door(app, check)      # `check` gets the request's scope, and raises a TidemillError to refuse it
 
-Without a check the door is the application itself: it costs nothing. The health of a process stays open, since whoever starts and stops processes
-has no key; its metrics do not. A refusal has the shape of every error: `{"error": ..., "mend": ...}` with the status of what was raised.
+Without a check the door is the application itself and costs nothing. The health of a process stays open, because a supervisor has no key;
+its metrics do not. A refusal has the shape of every error: `{"error": ..., "mend": ...}`, with the HTTP status of the error that the check
+raised.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _POLICY_VIOLATION = 1008  # of the WebSocket protocol
 
 
 def door(app: Any, check: Check | None = None) -> Any:
-    """An ASGI application that lets in whom `check` does not refuse."""
+    """An ASGI application that passes on the requests that `check` does not refuse."""
     if check is None:
         return app
 
@@ -44,7 +45,7 @@ def door(app: Any, check: Check | None = None) -> Any:
 
 
 async def _refuse(scope: Scope, send: Send, error: Exception) -> None:
-    """A check that fails in a way nobody thought of lets nobody in either."""
+    """Any exception of the check refuses the request, also one that the check did not mean to raise."""
     status, body = error_answer(error)
     if scope["type"] == "http":
         await respond(send, status, body)

@@ -17,9 +17,9 @@ Loop = Callable[[Coroutine[Any, Any, None]], Any]
 
 
 def run_service(name: str, settings: type[S], build: Callable[[S], Service], loop: Loop = asyncio.run) -> int:
-    """How every service runs: its settings are read and logged, its parts built, and run until SIGTERM. Returns the exit code.
+    """Reads and logs the settings of a service, builds its parts, and runs them until SIGTERM. Returns the exit code.
 
-    `loop`: asyncio.run, or uvloop's.
+    `loop`: `asyncio.run` or `uvloop.run`.
     """
 
     def run() -> None:
@@ -31,7 +31,7 @@ def run_service(name: str, settings: type[S], build: Callable[[S], Service], loo
 
 
 def service_main(name: str, run: Callable[[], None]) -> int:
-    """Runs a service until it ends and returns its exit code: 0 after SIGTERM, 1 when it cannot start or go on, with cause and mend in its log."""
+    """Runs a service until it ends. Returns the exit code: 0 after SIGTERM; 1, after logging cause and mend, when it cannot go on."""
     configure(name)
     metrics.begin(name)
     exits.begin(name)
@@ -47,7 +47,7 @@ def _code(name: str, run: Callable[[], None]) -> int:
     except TidemillError as error:
         log.error("service ends", reason=error.message, mend=error.mend)
         return 1
-    except Exception as error:  # nobody thought of it: the log says where, the supervisor starts the process again
+    except Exception as error:  # unexpected: the trace says where it arose; the supervisor starts the process again
         log.error("service ends", exc_info=error)
         return 1
     return 0

@@ -1,9 +1,9 @@
-"""How often a service's process ended other than on request, counted over its restarts: a small file of its own, shown as a metric.
+"""How often the process of a service ended without a request to end. A small file counts over restarts; a metric shows the counts.
 
-    exits.begin("offline")     # at the start: a run before that never said goodbye was killed
-    exits.end(None)            # at the end: on request; or "failed", or "stuck"
+    exits.begin("offline")     # at the start: if the previous run noted no end, it was killed
+    exits.end(None)            # at the end: None on request, else "failed" or "stuck"
 
-`TIDEMILL_RUN_FOLDER` is where the file lies: a folder that outlives the process and belongs to it alone. Without it each process counts from 0.
+The file lies in `TIDEMILL_RUN_FOLDER`: a folder that outlives the process and belongs to it alone. Without it each process counts from 0.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ REASONS: tuple[Reason, ...] = ("stuck", "failed", "killed")
 
 
 class ExitSettings(Settings):
-    """Where ends are counted."""
+    """Where the file of the counts lies."""
 
     folder: str | None = Field(
         None, validation_alias="TIDEMILL_RUN_FOLDER", description="a folder that outlives the process, for one process of each service"
     )
 
 
-class _Kept(msgspec.Struct):
-    """The file's content. `running`: whether a run has begun and not ended."""
+class _EndCounts(msgspec.Struct):
+    """The content of the file. `running`: whether a run has begun and has not ended."""
 
     running: bool
     counts: dict[Reason, int] = {}
 
 
 class _Ledger:
-    """The file of a service, and what it said when this process began."""
+    """The file of a service, read when this process begins."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self.kept = _Kept(running=False)
+        self.kept = _EndCounts(running=False)
         try:
             if path is not None and path.exists():
-                self.kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
+                self.kept = msgspec.json.decode(path.read_bytes(), type=_EndCounts)
         except (OSError, msgspec.DecodeError) as error:
             log.warning("the count of earlier ends is lost", path=str(path), reason=str(error))
 
     def note(self, reason: Reason | None, *, running: bool) -> None:
-        """Count an end, and write down how it is now. A file that cannot be written is told, no more: nothing depends on it."""
+        """Counts an end and writes the file. If that fails, a warning is logged and the process goes on: nothing depends on the file."""
         self.kept.running = running
         if reason is not None:
             self.kept.counts[reason] = self.kept.counts.get(reason, 0) + 1
@@ -72,7 +72,7 @@ _current: _Ledger | None = None  # a process begins once and ends once
 
 
 def begin(service: str) -> None:
-    """Note that the process of a service begins, and show how its predecessors ended."""
+    """Notes that the process of a service begins; the metric then shows how earlier processes ended."""
     global _current  # noqa: PLW0603
     folder = ExitSettings.load().folder
     _current = _Ledger(Path(folder) / f"{service}.exits.json" if folder else None)
@@ -82,6 +82,6 @@ def begin(service: str) -> None:
 
 
 def end(reason: Reason | None) -> None:
-    """Note that the process ends: by itself for a reason, or on request (None)."""
+    """Notes that the process ends, and why; None: on request."""
     if _current is not None:
         _current.note(reason, running=False)

@@ -1,6 +1,6 @@
 """Whether a process is alive and ready, and why not: `/health/live`, `/health/ready` and `/metrics`.
 
-board = HealthBoard("kafka", "redis")         # both count as missing until they are reported
+board = HealthBoard("kafka", "redis")         # both count as missing until a report says they are up
 board.up("kafka"); board.down("redis", "connection refused")
 ops = OpsApp(board)                           # plain ASGI; a worker serves it alone, a FastAPI app includes it
 """
@@ -22,9 +22,9 @@ UNCHECKED: Final = "not checked yet"
 
 
 class HealthBoard:
-    """Named checks of one process. Any thread may report; a change is logged and shown in the gauge `tidemill_dependency_up`.
+    """Named checks of one process. Any thread may report. A change is logged and sets the gauge `tidemill_dependency_up`.
 
-    Ready means every check is up. A process that answers at all is alive: one that is stuck is ended by its watchdog.
+    Ready means that every check is up. A process that answers is alive: its watchdog ends a process that is stuck.
     """
 
     def __init__(self, *checks: str) -> None:
@@ -35,7 +35,7 @@ class HealthBoard:
             self.require(check)
 
     def require(self, check: str) -> None:
-        """Add a check that has to be reported up before the process is ready."""
+        """Add a check. The process is not ready before a report says that the check is up."""
         with self._lock:
             self._reasons.setdefault(check, UNCHECKED)
             self._since.setdefault(check, time.monotonic())
@@ -46,11 +46,11 @@ class HealthBoard:
         self.report(check, None)
 
     def down(self, check: str, reason: str | Exception) -> None:
-        """Report that a check fails, with the reason a person should read; fits `supervise` with a partial."""
+        """Report that a check fails, with a reason for a person to read. As a partial it fits `supervise`."""
         self.report(check, str(reason) or type(reason).__name__)
 
     def report(self, check: str, reason: str | None) -> None:
-        """Report a check: None when it holds, else the reason. Fits callbacks such as `RedisLink(on_change=...)` with a partial."""
+        """Report a check: None when it holds, else the reason. As a partial it fits callbacks such as `RedisLink(on_change=...)`."""
         with self._lock:
             before = self._reasons.get(check, UNCHECKED)
             self._reasons[check] = reason
@@ -79,7 +79,7 @@ class HealthBoard:
         return 200, b'{"status":"alive"}'
 
     def ready_answer(self) -> tuple[int, bytes]:
-        """HTTP status and JSON body of `/health/ready`: every check, and of those that fail the reason and for how many seconds they do."""
+        """HTTP status and JSON body of `/health/ready`: every check; for a failing one also the reason and the seconds since it fails."""
         missing = self.missing
         now = time.monotonic()
         with self._lock:

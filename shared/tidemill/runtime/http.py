@@ -3,7 +3,7 @@
     async with HttpServer(app, settings) as server:     # inside a running loop; tidemill.runtime.service makes a whole service of it
         ...
 
-Every error a client sees is `{"error": what is wrong, "mend": what to do}` with the status of the TidemillError.
+Every error that a client sees is `{"error": cause, "mend": remedy}`, with the HTTP status of the TidemillError.
 `fastapi_app` needs the extra `http`; the rest does not.
 """
 
@@ -36,7 +36,7 @@ GRACE_SECONDS = 10  # for requests in progress when a server stops
 
 
 def error_answer(error: Exception) -> tuple[int, bytes]:
-    """HTTP status and JSON body for an error. One that is not ours is logged and shown without its details."""
+    """HTTP status and JSON body for an error. An error that is no TidemillError is logged, and the client gets no details of it."""
     if isinstance(error, TidemillError):
         return error.http_status, error_body(error.message, error.mend)
     log.error("unexpected error", exc_info=error)
@@ -69,7 +69,7 @@ def _config(app: Any) -> uvicorn.Config:
 
 
 class _GuestServer(uvicorn.Server):
-    """A server that leaves signals to whoever owns the loop. `settled` is set once it accepts requests, or has ended without."""
+    """A server that leaves signals to the owner of the loop. `settled` is set once it accepts requests, or has ended without doing so."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -84,10 +84,10 @@ class _GuestServer(uvicorn.Server):
 
 
 class HttpServer:
-    """An ASGI application served inside a running loop. `port` is the real one, also when 0 was asked for.
+    """An ASGI application served inside a running loop. `port` is the port it listens on, also when the settings say 0.
 
-    `start` returns once requests are accepted and raises SettingsError when the address cannot be had; `stop` lets requests in
-    progress finish for ten seconds.
+    `start` returns once requests are accepted; it raises SettingsError when it cannot listen on the address. `stop` gives requests in
+    progress ten seconds to finish.
     """
 
     def __init__(self, app: Any, settings: HttpSettings) -> None:
@@ -128,7 +128,7 @@ class HttpServer:
 
 
 def fastapi_app(board: HealthBoard, **options: Any) -> FastAPI:
-    """A FastAPI application with the error shape and, by `add_ops_routes`, the health and metrics routes.
+    """A FastAPI application whose errors have our shape. `add_ops_routes` adds the routes of health and metrics.
 
     Routes are tried in order: add hot routes to the application first, then call `add_ops_routes`. `options` go to FastAPI.
     Raises MissingExtra when the extra `http` is not installed.
@@ -144,7 +144,7 @@ def fastapi_app(board: HealthBoard, **options: Any) -> FastAPI:
 
 
 def add_ops_routes(app: FastAPI) -> None:
-    """Add `/metrics`, `/health/live` and `/health/ready` behind the routes an application has so far."""
+    """Add `/metrics`, `/health/live` and `/health/ready` after the routes that an application has already."""
     from starlette.routing import Route  # noqa: PLC0415
 
     ops = OpsApp(app.state.board)
@@ -163,7 +163,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         return answer(*error_answer(error))
 
     async def unexpected(_request: Request, _error: Exception) -> Response:
-        return answer(500, _INTERNAL)  # the server logs it: Starlette raises it again after this answer
+        return answer(500, _INTERNAL)  # Starlette raises the error again after this answer, and the server logs it
 
     async def http(request: Request, error: HTTPException) -> Response:
         mend = {404: "see /docs for the paths", 405: "see /docs for the methods"}.get(error.status_code, "")

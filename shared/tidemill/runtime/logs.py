@@ -1,4 +1,4 @@
-"""Logs: one JSON object per line on stderr (coloured text on a terminal), for our own lines and for those of libraries.
+"""Log lines of a process: one JSON object per line on stderr (coloured text on a terminal), from our code and from libraries.
 
     configure("ingestion")
     log = get_logger(__name__)
@@ -6,8 +6,8 @@
     with bound(request_id="r-1"):       # every line inside carries it, in this task and its children
         ...
 
-Written to the process's real stderr, so it also works where a framework (Faust) puts its own objects in place of
-`sys.stdout` and `sys.stderr`. There, start the worker with `redirect_stdouts=False, override_logging=False`.
+They go to the real stderr of the process, so it also works where a framework (Faust) replaces `sys.stdout` and `sys.stderr`.
+There, start the worker with `redirect_stdouts=False, override_logging=False`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REPEAT_SECONDS = 10.0
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """A logger whose lines carry `module=name`. May be made at import; it follows whatever `configure` sets later."""
+    """A logger whose lines carry `module=name`. It may be made at import: a later `configure` applies to it."""
     logger: FilteringBoundLogger = structlog.get_logger(module=name)
     return logger
 
@@ -73,15 +73,15 @@ def _for_people() -> list[Processor]:
 
 
 def _json(event: Any, **_: Any) -> str:
-    """JSON of one line; a value JSON does not know is shown by its repr rather than losing the line."""
+    """JSON of one line; a value that JSON does not know is written as its repr."""
     return msgspec.json.encode(event, enc_hook=repr).decode()
 
 
 class _ToStructlog(logging.Handler):
     """Hands a standard-library record to structlog, so that all lines have one form.
 
-    A library repeats itself while a server is away (aiokafka: 40 lines a second), so of the lines that one statement logs only the first
-    in REPEAT_SECONDS is kept; the next that is kept says in `left_out` how many were not.
+    A library repeats itself while a server is away (aiokafka: 40 lines a second). So each statement logs one line in REPEAT_SECONDS at
+    most; the next line of that statement says in `left_out` how many were left out.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,9 @@
-"""Every metric of tidemill: the only place where one is named.
+"""Every metric of tidemill. No other module defines a metric.
 
 A name ends in its unit; a counter in `_total`. Durations are seconds, sizes bytes, positions Kafka offsets. Labels stay few and bounded:
 names from declarations, partitions and short reason codes, never an entity or an id. `catalogue()` lists them all for documents and tests.
-The word after `tidemill_` says whose a metric is; a service exposes its own only (`shown_by`), so that a counter at 0 is that of a service that counts.
+The word after `tidemill_` names the service. A service exposes only its own metrics (`shown_by`), so a counter at 0 belongs to a service
+that counts.
 
     EVENTS_IN.labels(topic).inc()       # on a hot path keep the child: events_in = EVENTS_IN.labels(topic)
 """
@@ -56,7 +57,7 @@ def _histogram(name: str, meaning: str, *labels: str, buckets: tuple[float, ...]
 # Every process
 PROCESS_EXITS = _counter(
     "process_exits_total",
-    "Times the process ended other than on request, its earlier runs included: stuck (ended by its watchdog), failed (by an error), killed",
+    "Times the process ended without a request to end, earlier runs included: stuck (ended by its watchdog), failed (by an error), killed",
     "reason",
 )
 DEPENDENCY_UP = _gauge(
@@ -64,14 +65,14 @@ DEPENDENCY_UP = _gauge(
 )
 
 # Workers with batched delivery
-DELIVERY_GAPS = _counter("delivery_gaps_total", "Times Kafka's client left out records and the partition was placed anew", "topic")
+DELIVERY_GAPS = _counter("delivery_gaps_total", "Times Kafka's client left out records and the partition was placed again", "topic")
 
 # Ingestion
 EVENTS_IN = _counter("ingestion_events_in_total", "Events read from an application topic", "topic")
 EVENTS_OUT = _counter(
-    "ingestion_records_out_total", "Records acknowledged on a topic of ours, one per view or model an event feeds", "topic"
+    "ingestion_records_out_total", "Records acknowledged on a topic of the project, one per view or model that an event feeds", "topic"
 )
-DEAD_LETTERS = _counter("ingestion_dead_letters_total", "Events written to the dead letters instead, by reason code", "topic", "reason")
+DEAD_LETTERS = _counter("ingestion_dead_letters_total", "Events written to the dead letters, by reason code", "topic", "reason")
 INGESTION_WAVE_SECONDS = _histogram(
     "ingestion_wave_seconds", "Time from the first record of a wave to the acknowledgement of its last", buckets=BATCH_BUCKETS
 )
@@ -92,13 +93,13 @@ EVENTS_DUPLICATE = _counter("features_events_duplicate_total", "Events skipped b
 EVENTS_RESENT = _counter("features_events_resent_total", "Records skipped because ingestion had sent them before", "view")
 EVENTS_LATE = _counter(
     "features_events_late_total",
-    "Events refused because they lie too far behind the newest event of their entity; each is a dead letter",
+    "Events refused because they are too much older than the newest event of their entity; each is a dead letter",
     "view",
 )
 EVENTS_POISON = _counter("features_events_poison_total", "Records refused because they cannot be decoded; each is a dead letter", "view")
 LATENESS_SECONDS = _histogram(
     "features_lateness_seconds",
-    "How far events that came late, corrected or refused, lay behind the newest event of their entity",
+    "How much older late events, corrected or refused, were than the newest event of their entity",
     "view",
     buckets=LATENESS_BUCKETS,
 )
@@ -111,7 +112,7 @@ FEATURES_LAG = _gauge("features_lag_records", "Records of a view topic not yet f
 FENCE_POSITION = _gauge("features_fence_offset", "Next offset the online store expects", "view", "partition")
 FRESHNESS_SECONDS = _histogram(
     "features_freshness_seconds",
-    "Time from an event becoming known to its being readable in the online store, sampled once per batch (its oldest event)",
+    "Time from the moment an event became known until it can be read in the online store, sampled once per batch (its oldest event)",
     "view",
     buckets=FRESHNESS_BUCKETS,
 )
@@ -184,13 +185,13 @@ def shown_by(name: str) -> tuple[str, ...] | None:
 
 
 def begin(service: str | None) -> None:
-    """From here on `exposition` has the metrics of this service alone (None: of all)."""
+    """From now on `exposition` has the metrics of this service only (None: of all services)."""
     global _service  # noqa: PLW0603
     _service = service
 
 
 class _Shown:
-    """What this process exposes of all that is registered."""
+    """The registered metrics that this process exposes."""
 
     def collect(self) -> Iterator[Family]:
         """The families, as the registry gives them."""
@@ -202,4 +203,4 @@ class _Shown:
 
 def exposition() -> tuple[str, bytes]:
     """The content type and body of a `/metrics` answer."""
-    return CONTENT_TYPE_LATEST, generate_latest(_Shown())  # of a registry it needs `collect` alone
+    return CONTENT_TYPE_LATEST, generate_latest(_Shown())  # all that it needs from a registry is `collect`

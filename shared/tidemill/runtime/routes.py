@@ -2,7 +2,7 @@
 
     add_hot_route(app, "/predict/{model}", HotRoute(handle, observe), summary="...", request=Body)
 
-A framework that binds the body costs several times as much as the work itself. `handle` gets the scope (path parameters in
+A framework that parses the body for us costs several times as much as the work itself. `handle` gets the scope (path parameters in
 `scope["path_params"]`) and the whole body, and returns an Answer or raises.
 """
 
@@ -30,7 +30,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Answer(NamedTuple):
-    """What is sent back."""
+    """The answer to a request."""
 
     body: bytes
     status: int = 200
@@ -48,7 +48,7 @@ class Disconnected(Exception):
 
 
 class HotRoute:
-    """One endpoint. `observe` is told status and seconds of each answer; `explain` makes status and body of an error.
+    """One endpoint. `observe` gets the status and the seconds of each answer; `explain` turns an error into status and body.
 
     An answer 503 carries Retry-After. A body above `limit_bytes` is refused with 413.
     """
@@ -105,8 +105,8 @@ def decode_body(decode: Callable[[Any], T], body: bytes | msgspec.Raw, mend: str
 
 
 def add_hot_route(app: FastAPI, path: str, route: HotRoute, *, summary: str, request: type, methods: Sequence[str] = ("POST",)) -> None:
-    """Adds a route behind those an application has so far, and its description to the application's OpenAPI document."""
-    from starlette.routing import Route  # noqa: PLC0415 - of the extra `http`, as FastAPI itself
+    """Adds a route after those that an application has already, and describes it in the application's OpenAPI document."""
+    from starlette.routing import Route  # noqa: PLC0415 - from the extra `http`, like FastAPI
 
     app.router.routes.append(Route(path, route, methods=list(methods)))
     plain_openapi = app.openapi

@@ -22,9 +22,10 @@ Work = Coroutine[Any, Any, Any]
 
 @dataclass(frozen=True)
 class Service:
-    """A service's parts, wired and not yet running: what each `app.build` makes of settings.
+    """The parts of a service, wired and not yet running. Each service's `app.build` makes one from its settings.
 
-    `app`: the ASGI application that answers; `work`: what its workers do, for ever; `pulses`: their signs of life; `check`: see `runtime.door`.
+    `app`: the ASGI application that answers; `work`: runs the workers, for ever; `pulses`: their signs of life; `check`: see
+    `runtime.door`.
     """
 
     settings: ServiceSettings
@@ -35,7 +36,7 @@ class Service:
     check: Check | None = None
 
     async def run(self) -> None:
-        """Answer and work until SIGINT or SIGTERM. Raises what ends the work, and SettingsError when the address cannot be had."""
+        """Answer and work until SIGINT or SIGTERM. Raises the error that ends the work, and SettingsError when it cannot listen."""
         app = door(self.app, self.check)
         await run_workers(app, self.settings.http, self.work(), self.pulses, self.board, self.settings.watchdog)
 
@@ -45,8 +46,8 @@ async def run_workers(
 ) -> None:
     """Serve `app` and do the work until SIGINT or SIGTERM; then finish requests in progress, and cancel the work.
 
-    Work that ends before that, however it ends, ends the service: what it raised is raised, or WorkerEnded. When a pulse, or the loop's own,
-    stays away for too long the process ends with its stacks in the log: its supervisor starts it anew.
+    Work that ends earlier ends the service: this raises the error of the work, or WorkerEnded. When a pulse, or that of the loop, stays
+    away for too long, the process logs its stacks and ends; its supervisor starts it again.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -67,9 +68,9 @@ async def run_workers(
 
 
 async def run_together(*workers: Work) -> None:
-    """Run workers that are there to run for ever. The first that ends ends all: what it raised is raised, or WorkerEnded with its name.
+    """Run workers that should run for ever. When one ends, all are cancelled; then this raises its error, or WorkerEnded with its name.
 
-    Also one that was cancelled from within: Kafka's client may end a call in CancelledError, which a TaskGroup would pass over.
+    A worker that ends in CancelledError counts too: Kafka's client may raise it within a call, and a TaskGroup would ignore it.
     """
     tasks = [asyncio.create_task(worker, name=getattr(worker, "__qualname__", "worker")) for worker in workers]
     try:

@@ -1,8 +1,8 @@
-"""What the environment says: one frozen class per dependency, and one group of them per service.
+"""Settings from the environment: one frozen class per dependency, and one group of classes per service.
 
     kafka = KafkaSettings.load()          # raises SettingsError naming the variable and the mend
     KafkaSettings(bootstrap_servers=...)  # tests and tools pass values instead
-    AuditSettings.load()                  # a group: raises one SettingsError naming all that is missing or wrong in any of its classes
+    AuditSettings.load()                  # a group: raises one SettingsError that names all missing or wrong variables
 
 Importing this module reads nothing.
 """
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         return alias if isinstance(alias, str) else name
 
     def masked(self) -> dict[str, Any]:
-        """Variable name -> value, fit for a log: secrets and credentials inside URLs are hidden, unset ones left out."""
+        """Variable name -> value, safe to log: secrets and credentials inside URLs are hidden; unset variables are left out."""
         shown = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
@@ -68,7 +68,7 @@ class Settings(BaseSettings):
 
 
 class KafkaSettings(Settings):
-    """How to reach Kafka. The last five are for clusters with encryption or passwords."""
+    """How to reach Kafka. The last five settings are for clusters with encryption or passwords."""
 
     bootstrap_servers: str = Field(
         validation_alias="KAFKA_BOOTSTRAP_SERVERS", min_length=1, description="the brokers, for example localhost:9092"
@@ -86,7 +86,7 @@ class KafkaSettings(Settings):
     )
 
     def client_options(self) -> dict[str, Any]:
-        """Keyword arguments that any aiokafka client takes to reach this cluster. Raises SettingsError for an unusable authority file."""
+        """Keyword arguments for any aiokafka client of this cluster. Raises SettingsError when the authority file cannot be read."""
         options: dict[str, Any] = {"bootstrap_servers": self.bootstrap_servers, "security_protocol": self.security_protocol}
         if self.security_protocol.endswith("SSL"):
             try:
@@ -124,7 +124,7 @@ class OfflineSettings(Settings):
 
 
 class HttpSettings(Settings):
-    """Where a service listens. Port 0 takes a free one."""
+    """Where a service listens. Port 0: any free port."""
 
     host: str = Field(default="127.0.0.1", validation_alias="TIDEMILL_HOST", description="an address to listen on; 0.0.0.0 for all")
     port: int = Field(
@@ -141,7 +141,7 @@ class ProjectSettings(Settings):
 
 
 class WatchdogSettings(Settings):
-    """When a process is taken for stuck."""
+    """When a process counts as stuck."""
 
     patience_seconds: int = Field(
         120,
@@ -153,11 +153,11 @@ class WatchdogSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsGroup:
-    """Root of groups: every field is a class of settings."""
+    """Base of groups: every field is a class of settings."""
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment. Raises one SettingsError naming every variable, of any class, that is missing or wrong, each with its mend."""
+        """Read the environment. Raises one SettingsError that names every missing or wrong variable of all classes, each with its mend."""
         kinds, loaded, errors = get_type_hints(cls), dict[str, Any](), list[SettingsError]()
         for each in dataclasses.fields(cls):
             try:
@@ -171,13 +171,13 @@ class SettingsGroup:
         return cls(**loaded)
 
     def masked(self) -> dict[str, Any]:
-        """Variable name -> value, fit for a log: see `Settings.masked`."""
+        """Variable name -> value, safe to log: see `Settings.masked`."""
         return {variable: value for each in dataclasses.fields(self) for variable, value in getattr(self, each.name).masked().items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSettings(SettingsGroup):
-    """What every service needs; a service adds what it depends on."""
+    """What every service needs; each service adds the settings of its dependencies."""
 
     project: ProjectSettings
     http: HttpSettings

@@ -1,4 +1,4 @@
-"""The loop of every worker: try, tell why not, give a sign of life, pause, try again.
+"""The loop of every worker: try; on an error report it, give a sign of life, pause, and try again.
 
 await supervise(self._follow, partial(board.down, "kafka"), [self.pulse])       # a body that never returns: for ever
 made = await supervise(self._prepare, partial(board.down, "topics"), pulses)    # one that returns: until it succeeds
@@ -27,10 +27,10 @@ async def supervise(
     waited_for: tuple[type[Exception], ...] = (TidemillError,),
     pause_seconds: float = RETRY_SECONDS,
 ) -> T:
-    """Runs `body` until it returns, and returns what it returned. Raises what it raises, unless that is `waited_for`.
+    """Runs `body` until it returns, and gives its result. Errors of the kinds `waited_for` start it again; all others are raised.
 
-    Such an error is told, the pulses beat, and after a pause the body begins anew. One that is not ours, which only a worker waits
-    for that must never fall silent, is logged with its trace too.
+    After such an error `tell` gets it, the pulses beat, and after a pause the body starts again. An error that is no TidemillError is
+    also logged with its trace: only a worker that must never stop waits for those.
     """
     pulses = list(pulses)
     while True:

@@ -1,12 +1,12 @@
-"""A dead man's switch for a process: whoever gives no sign of life for too long is stuck, shows where, and is restarted by its supervisor.
+"""A dead man's switch: a process one of whose workers gives no sign of life for too long shows where it is stuck and ends itself.
 
     pulse = Pulse("mirror of requests")
     async with Watchdog([pulse], board):      # one per process, see tidemill.runtime.service
         ...
-        pulse.beat()                          # a turn of a loop that ended, well or with an error that was told
+        pulse.beat()                          # one turn of a loop has ended, well or with an error that was reported
 
-A worker beats when it has made progress, when there is nothing to do, or when it has said on the health board what it waits for. The event
-loop itself has a pulse too, so that a service of HTTP answers alone is watched the same way.
+Its supervisor starts the process again. A worker beats when it has made progress, when there is nothing to do, or when the health board
+says what it waits for. The event loop has a pulse too, so a service without workers is watched in the same way.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from tidemill.runtime.settings import WatchdogSettings
 log = get_logger(__name__)
 
 EXIT_STUCK = 70
-DUMP_SECONDS = 10.0  # to write the stacks down: a disk or a pipe that takes nothing must not hold up the end
+DUMP_SECONDS = 10.0  # to write the stacks: a disk or a pipe that hangs must not delay the end
 
 
 class Pulse:
-    """The signs of life of one worker, given from any thread."""
+    """The signs of life of one worker. Any thread may give them."""
 
     def __init__(self, name: str = "worker") -> None:
         self.name = name
@@ -49,10 +49,10 @@ class Pulse:
 
 
 class Watchdog:
-    """Ends the process with the stacks of all threads and tasks in its log when one of the pulses stays away.
+    """When a pulse stays away for too long, logs the stacks of all threads and tasks and ends the process.
 
-    It counts in a thread of its own, so that a blocked event loop is noticed, and only while the process runs: one that was stopped and
-    continued is not taken for stuck. After a quarter of the patience the board's check `progress` says who is silent.
+    It counts in a thread of its own, so it notices a blocked event loop. It counts only while the process runs: a process that was stopped
+    and continued does not count as stuck. After a quarter of the patience the check `progress` of the board names the silent workers.
     """
 
     def __init__(self, pulses: Sequence[Pulse], board: HealthBoard, settings: WatchdogSettings | None = None) -> None:

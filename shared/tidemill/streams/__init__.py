@@ -1,1 +1,1 @@
-"""The topics of a project: their names and settings, and what is read from and written to them."""
+"""The topics of a project: their names and settings, and how their records are read and written."""

@@ -1,4 +1,4 @@
-"""The alerts topic: one way to tell an alert, one way to read them all. Who tells alerts looks first at what was told before."""
+"""The alerts topic: one way to write an alert, one way to read all. A service that writes alerts reads the earlier ones first."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _decode = decoder(AlertRecord).decode
 
 
 async def read_alerts(settings: KafkaSettings, project: str) -> list[AlertRecord]:
-    """All alerts of a project so far, oldest first, each with its source; a record that is no alert is logged and left out. Raises KafkaUnavailable."""
+    """All alerts of a project so far, oldest first, each with its source. Others are logged and left out. Raises KafkaUnavailable."""
     return [_with_source(alert) for alert in await read_topic(settings, alerts_topic(project), _decode, logged)]
 
 
 async def append_alert(producer: AIOKafkaProducer, project: str, alert: AlertRecord) -> None:
-    """Tells an alert and returns once it is kept. Raises KafkaUnavailable, KafkaRefused and TimeoutError: close the producer then."""
+    """Writes an alert and returns once it is acknowledged. After KafkaUnavailable, KafkaRefused or TimeoutError close the producer."""
     async with asyncio.timeout(KAFKA_SECONDS):
         await send_wave(producer, {(alerts_topic(project), 0): [((alert.model or alert.view).encode(), encode(alert), [])]})
 
 
 def _with_source(alert: AlertRecord) -> AlertRecord:
-    """Alerts told before they had a source are known by `test`, and their partition by what a person reads."""
+    """Old alerts have no source: `test` tells it, and the text in `subject` tells the partition."""
     if alert.source is not None:
         return alert
     if alert.test != "audit":

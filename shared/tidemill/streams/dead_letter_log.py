@@ -1,4 +1,4 @@
-"""The dead-letter topic: a letter as it is written, and all letters read."""
+"""The dead-letter topic: reading all letters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _decode = decoder(DeadLetterRecord).decode
 
 
 async def read_dead_letters(settings: KafkaSettings, project: str) -> list[DeadLetterRecord]:
-    """The dead letters of a project, oldest first, each once however often it was written. Raises KafkaUnavailable.
+    """The dead letters of a project, oldest first, each once even if it was written several times. Raises KafkaUnavailable.
 
     A record that is no letter is logged and left out.
     """

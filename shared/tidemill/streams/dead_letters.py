@@ -1,8 +1,8 @@
-"""Dead letters: what a message that cannot be used becomes, whoever refuses it.
+"""Dead letters: the record that is written for a message that a service refuses.
 
-Ingestion refuses an event as a whole, or for one view when it lies further ahead than the view lets it wait; feature computation refuses
-a record of a view that cannot be decoded or is too late. A letter is known by its source and its view: whoever wrote it may write it
-again after a crash, and whoever reads it counts it once.
+Ingestion refuses a whole event, or refuses it for one view when its time is further ahead than the view accepts. Feature computation
+refuses a record of a view that cannot be decoded or is too late. Source and view identify a letter: after a crash a service may write it
+again, and readers count it once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def dead_letter(
     reason: str, detail: str, source: Position, known_ms: int, key: bytes | None, value: bytes | None,
     view: str | None = None, origin: Position | None = None,
 ) -> DeadLetterRecord:  # fmt: skip
-    """A dead letter; key and value are cut to what it may hold."""
+    """A dead letter; its key and value are cut to their limits."""
     value = value or b""
     return DeadLetterRecord(
         reason=reason,
@@ -50,12 +50,12 @@ def dead_letter(
 def letter_of_refused(
     view: FeatureView, topic: str, partition: int, refused: RefusedEntry, horizon_ms: int, raw: SourceRecord
 ) -> DeadLetterRecord:
-    """The dead letter of a record that a view's fold refused. `raw`: the same record as it lies on the topic."""
+    """The dead letter of a record that a view's fold refused. `raw`: the same record as it is on the topic."""
     source, record = (topic, partition, raw.offset), refused.entry.record
     if record is None:
         return dead_letter(refused.reason, _why_poison(view, raw.key, raw.value), source, raw.timestamp, raw.key, raw.value, view.name)
-    behind_ms = refused.newest_ms - record.time
-    detail = f"its time {record.time} lies {behind_ms} ms before the entity's newest event, view {view.name!r} reaches back {format_ms(horizon_ms)}"
+    late_by_ms = refused.newest_ms - record.time
+    detail = f"its time {record.time} lies {late_by_ms} ms before the entity's newest event, view {view.name!r} reaches back {format_ms(horizon_ms)}"
     origin = (view.source.topic, *record.source)
     return dead_letter(refused.reason, detail, source, record.known, raw.key, raw.value, view.name, origin)
 
@@ -72,5 +72,5 @@ def _why_poison(view: FeatureView, key: bytes | None, value: bytes | None) -> st
 
 
 def letter_record(letter: DeadLetterRecord, key: bytes | None) -> tuple[bytes | None, bytes, list[tuple[str, bytes]]]:
-    """A letter as it is written to its topic. `key`: of the message that was refused; what a letter may hold of it is kept."""
+    """Key, value and headers of a letter for its topic. `key`: that of the refused message, cut to its limit."""
     return None if key is None else key[:KEY_BYTES], encode(letter), []

@@ -24,9 +24,9 @@ _decode = decoder(DeploymentRecord).decode
 
 
 async def append_deployment(settings: KafkaSettings, project: str, record: DeploymentRecord, deadline_seconds: float) -> None:
-    """Announces what is to serve a model; inference swaps to it when it has loaded and checked it.
+    """Announces the versions that should serve a model. Inference loads and checks them, then swaps to them.
 
-    Raises BadDeployment (nothing is written), KafkaUnavailable when it is not done in time, KafkaRefused.
+    Raises BadDeployment (nothing is written), KafkaUnavailable when it is not acknowledged in time, KafkaRefused.
     """
     record.versions()
     async with started_producer(settings, deadline_seconds) as made, asyncio.timeout(deadline_seconds):
@@ -36,7 +36,7 @@ async def append_deployment(settings: KafkaSettings, project: str, record: Deplo
 class Deployments:
     """Follows the deployments of a project, inside `async with`. A record that cannot be decoded is logged and left out.
 
-    Every method raises KafkaUnavailable, and TopicRecreated when the topic lost what was read.
+    Every method raises KafkaUnavailable, and TopicRecreated when the topic lost records that were read.
     """
 
     def __init__(self, settings: KafkaSettings, project: str) -> None:
@@ -50,12 +50,12 @@ class Deployments:
         await self._reader.stop()
 
     async def so_far(self) -> AsyncIterator[list[DeploymentRecord]]:
-        """Those there are now, in slices, oldest first; a slice may be empty."""
+        """The deployments there are now, in slices, oldest first; a slice may be empty."""
         async for fetched in read_to_end(self._reader):
             yield list(decoded_of(fetched, _decode, _unreadable))
 
     async def next(self) -> list[DeploymentRecord]:
-        """Those that came after; none when none came within a second."""
+        """Later deployments; empty when none came within a second."""
         return list(decoded_of(await self._reader.fetch(WAIT_SECONDS, MOST), _decode, _unreadable))
 
 

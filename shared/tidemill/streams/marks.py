@@ -1,4 +1,4 @@
-"""The topic of logs: what repartition told of the logs of views. One way to tell a mark, one way to read them all."""
+"""The topic of marks, `<project>.logs`: which logs of views repartition fills and has filled. One way to write, one way to read."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _decode = decoder(LogRecord).decode
 
 
 async def read_marks(settings: KafkaSettings, project: str) -> list[LogRecord]:
-    """All that repartition told, in order. Raises KafkaUnavailable, and TopicMismatch for a record that is no mark: which log is in use is not guessed."""
+    """All marks in order. Raises KafkaUnavailable, and TopicMismatch for any other record: nobody may guess which log is in use."""
     return await read_topic(settings, logs_topic(project), _decode, _refuse)
 
 
 async def append_mark(settings: KafkaSettings, project: str, mark: LogRecord) -> None:
-    """Tells a mark and returns once it is kept. Raises KafkaUnavailable, KafkaRefused."""
+    """Writes a mark and returns once it is acknowledged. Raises KafkaUnavailable, KafkaRefused."""
     async with started_producer(settings) as made:
         await send_wave(made, {(logs_topic(project), 0): [(mark.view.encode(), encode(mark), [])]})
 

@@ -1,4 +1,4 @@
-"""Names, partitions and settings of a project's topics: the only place where they are written."""
+"""Names, partitions and settings of a project's topics. No other module contains them."""
 
 from __future__ import annotations
 
@@ -45,27 +45,32 @@ def deployments_topic(project: str) -> str:
 
 
 def logs_topic(project: str) -> str:
-    """Topic of what repartition told: which log a view lives in; one partition, kept for ever."""
+    """Topic of the marks of repartition: which log holds the records of a view; one partition, kept for ever."""
     return f"{project}.logs"
 
 
 def dead_letters_topic(project: str) -> str:
-    """Topic of events that were not used."""
+    """Topic of refused events and records."""
     return f"{project}.dead-letters"
 
 
 def ingestion_group(project: str) -> str:
-    """Consumer group of ingestion: what it has committed is routed."""
+    """Consumer group of ingestion. All events below its committed offsets are routed."""
     return f"{project}.ingestion"
 
 
 def topic_specs(project: Project) -> dict[str, TopicSpec]:
-    """Every topic of a project. The log is the source of truth, so nothing of ours expires; events, which the log repeats, are kept for 7 days unless their topic says otherwise. Raises DeclarationError."""
+    """Every topic of a project. Raises DeclarationError.
+
+    A view's log is the source of truth, so our topics never expire. Events, which the log repeats, are kept for 7 days unless their topic
+    has another setting.
+    """
     keep = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "1048588"}
     specs = {view_topic(project.name, view.log): TopicSpec(view.partitions, keep) for view in project.views.values()}
     for name, partitions in (
-        (requests_topic(project.name), 4), (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4), (results_topic(project.name), 1),
-        (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (logs_topic(project.name), 1), (dead_letters_topic(project.name), 1),
+        (requests_topic(project.name), 4), (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4),
+        (results_topic(project.name), 1), (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (logs_topic(project.name),
+        1), (dead_letters_topic(project.name), 1),
     ):  # fmt: skip
         specs[name] = TopicSpec(partitions, keep)
     for event in project.events.values():

@@ -1,8 +1,9 @@
-"""Which log the records of a view live in.
+"""Which log holds the records of a view.
 
-A view that is declared with another partition count has another log, new and empty. Until `tidemill repartition` has filled it nobody may route
-to it, fold or mirror it: the view would begin anew from nothing, without a word. So whoever needs the topics of views gets them by `ensure_logs`.
-It costs one look at the names of topics; only where a view has topics beside the declared one are their ends read, and the marks of repartition.
+A view declared with another partition count has another log, new and empty. Before `tidemill repartition` has filled it no service may
+route to it, fold it or mirror it: the view would silently begin again from nothing. So every service that needs the topics of views calls
+`ensure_logs`. It reads the names of all topics; only if a view has other topics than the declared one does it read their ends, and the
+marks of repartition.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from tidemill.streams.topics import topic_specs, view_topic
 
 
 def log_in_use(view: str, holding: AbstractSet[LogName], marks: Sequence[LogRecord]) -> LogName | None:
-    """The log a view's records live in; None while it has none.
+    """The log that holds the records of a view; None while it has no records.
 
-    `holding`: its logs that hold records; `marks`: what repartition told of it, in order. The last log that was filled is in use; before there
-    was any, the one that holds records, unless repartition was about to fill it. Raises TopicMismatch when there are several of that kind.
+    `holding`: the logs of the view that hold records; `marks`: its marks of repartition, in order. The log filled last is in use. Without
+    one it is the log that holds records and that repartition did not begin to fill. Raises TopicMismatch when several logs qualify.
     """
     filled = [mark.log for mark in marks if mark.filled]
     if filled:
@@ -44,7 +45,7 @@ def log_in_use(view: str, holding: AbstractSet[LogName], marks: Sequence[LogReco
 
 
 async def logs_in_use(settings: KafkaSettings, project: Project) -> dict[str, LogName | None]:
-    """View -> the log its records live in, of the views that have another topic than the declared one. Raises KafkaUnavailable, TopicMismatch."""
+    """View -> the log that holds its records, for views that also have other topics. Raises KafkaUnavailable, TopicMismatch."""
     existing = _existing(project, await _topics(settings))
     several = {view: logs for view, logs in existing.items() if logs - {project.views[view].log}}
     if not several:
@@ -61,7 +62,7 @@ async def logs_in_use(settings: KafkaSettings, project: Project) -> dict[str, Lo
 
 
 async def check_logs(settings: KafkaSettings, project: Project, views: Iterable[FeatureView]) -> None:
-    """Raises UnfilledLog when the records of one of these views live in another log than the declared one; KafkaUnavailable, TopicMismatch."""
+    """Raises UnfilledLog when another log than the declared one holds a view's records; KafkaUnavailable, TopicMismatch."""
     used = await logs_in_use(settings, project)
     wrong = {view.name: (str(log), str(view.log)) for view in views if (log := used.get(view.name)) not in (None, view.log)}
     if wrong:
@@ -69,7 +70,7 @@ async def check_logs(settings: KafkaSettings, project: Project, views: Iterable[
 
 
 async def ensure_logs(settings: KafkaSettings, project: Project, topics: Iterable[str] | None = None) -> None:
-    """`ensure_topics` of a project (all of them, or those named), once it is sure that its views' records live in the logs declared.
+    """`ensure_topics` for a project (all topics, or those named), after checking that the declared logs hold the records of its views.
 
     Raises UnfilledLog (nothing was created), TopicMismatch, KafkaUnavailable.
     """
@@ -89,10 +90,10 @@ async def need_topics(
     topics: Iterable[str] | None = None,
     waited_for: tuple[type[TidemillError], ...] = (KafkaUnavailable, TopicMismatch),
 ) -> None:
-    """`ensure_logs`, for as long as it takes: waits for Kafka, and for someone to mend a topic of another shape or to fill a log.
+    """`ensure_logs` without a time limit: waits for Kafka, and until an operator has repaired a topic or filled a log.
 
-    `tell` hears what it waits for; `pulses`: of the workers that cannot begin before, for which this waiting is the sign of life. Raises the
-    errors of `ensure_logs` that are not `waited_for`.
+    `tell` gets the reason for waiting. `pulses`: those of the workers that cannot start before; this loop beats them. Raises the errors of
+    `ensure_logs` that are not `waited_for`.
     """
     needed = None if topics is None else list(topics)
     await supervise(partial(ensure_logs, settings, project, needed), tell, pulses, waited_for)

@@ -1,8 +1,9 @@
-"""Since when views are fed.
+"""Since when events feed a view.
 
-A view that is declared while its event has been routed for long begins with the events from then on: its windows are not covered yet, and its
-log has to say so. Each partition of such a log begins with a record that tells the moment (`since_record`), so whoever folds the log, or reads its
-rows, knows it from the log alone. Ingestion writes it before it routes the view's first record. A view that is there from the beginning has none.
+A view may be declared after its event has been routed for some time. Then its log has only later events, its windows are not covered yet,
+and the log must say so. Each partition of such a log begins with a record of the moment (`since_record`), so any reader of the log or of
+its rows knows it from the log alone. Ingestion writes this record before it routes the view's first event. A view declared from the
+beginning has no such record.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ FETCH_SECONDS = 1.0
 async def tell_origins(settings: KafkaSettings, project: Project, since_ms: int) -> list[str]:
     """Writes `since_ms` to the logs of the views that have no record yet and whose event was routed before; returns their names.
 
-    To be called before any of their records is routed; what a call that was interrupted left undone the next one does. Raises KafkaUnavailable.
+    Call it before routing any of their records. After an interrupted call, the next call writes the missing records. Raises
+    KafkaUnavailable.
     """
     held = await offset_ranges(settings, *(view_topic(project.name, view.log) for view in project.views.values()))
     new = [view for view in project.views.values() if any(not found.end for found in _of(project, view, held).values())]
@@ -51,7 +53,7 @@ def _of(project: Project, view: FeatureView, held: dict[TopicPartition, OffsetRa
 
 
 async def _only_told(settings: KafkaSettings, partitions: dict[TopicPartition, OffsetRange]) -> bool:
-    """Whether a log holds nothing but records that tell since when it is fed."""
+    """Whether all records of a log are records of `since_record`."""
     begun = {partition: found for partition, found in partitions.items() if found.end}
     if not begun:
         return True

@@ -9,6 +9,7 @@ the twins and over the servers.
 """
 
 from tidemill.routing.refusals import Reason, Refused
-from tidemill.testing.world import FeatureValue, UnknownEvent, World
+from tidemill.testing.values import FeatureValue
+from tidemill.testing.world import UnknownEvent, World
 
 __all__ = ["FeatureValue", "Reason", "Refused", "UnknownEvent", "World"]

@@ -15,7 +15,7 @@ from deltalake.exceptions import CommitFailedError
 from pyarrow import dataset
 
 from tidemill.errors import UnknownTable
-from tidemill.offline.delta import DeltaLog
+from tidemill.offline.delta import CountedTable
 from tidemill.offline.store import OfflineStore, Snapshot
 
 
@@ -52,7 +52,7 @@ class MemoryTable:
             raise CommitFailedError("Concurrent transaction failed")
 
 
-class Metadata(NamedTuple):
+class TableMetadata(NamedTuple):
     """The metadata of a table, as a `DeltaTable` shows it."""
 
     description: str
@@ -81,9 +81,9 @@ class Handle:
         """A counter at the handle's version."""
         return self.table.commits[self.base].counters.get(name)
 
-    def metadata(self) -> Metadata:
+    def metadata(self) -> TableMetadata:
         """The table's description."""
-        return Metadata(self.table.description)
+        return TableMetadata(self.table.description)
 
     def schema(self) -> Columns:
         """The columns that the table has now."""
@@ -117,7 +117,7 @@ class Handle:
         return pa.concat_tables([self.table.schema.empty_table(), *added], promote_options="default")
 
 
-class MemoryDeltaLog(DeltaLog):
+class MemoryCountedTable(CountedTable):
     """The append of production with its checks, on a table in memory."""
 
     def __init__(self, tables: dict[str, MemoryTable], name: str, schema: pa.Schema, description: str) -> None:
@@ -144,9 +144,9 @@ class MemoryLake(OfflineStore):
         super().__init__("memory://lake")
         self.tables: dict[str, MemoryTable] = {}
 
-    def delta_log(self, name: str, schema: pa.Schema, description: str = "") -> DeltaLog:
+    def counted_table(self, name: str, schema: pa.Schema, description: str = "") -> CountedTable:
         """A table with its own counters. The first `open` creates it."""
-        return MemoryDeltaLog(self.tables, name, schema, description)
+        return MemoryCountedTable(self.tables, name, schema, description)
 
     def snapshot(self, name: str) -> Snapshot:
         """The newest state of a table. Raises UnknownTable."""

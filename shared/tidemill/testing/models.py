@@ -21,7 +21,7 @@ from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.offline.tables import mirror_tables
 from tidemill.testing.lake import MemoryLake
 from tidemill.testing.log import MemoryKafka
-from tidemill.testing.world import FeatureValue, shown
+from tidemill.testing.values import FeatureValue, shown
 from tidemill.training.dataset import TrainingSet, build
 
 
@@ -65,7 +65,7 @@ class Models:
         """An offline store that mirrors all topics up to their ends."""
         lake = MemoryLake()
         for table in mirror_tables(self._project):
-            mirror = lake.log_table(table)
+            mirror = lake.topic_table(table)
             mirror.open()
             read = {number: partition.records for number, partition in enumerate(self._kafka.partitions(table.topic))}
             moves = {(table.topic, number): (0, len(records)) for number, records in read.items()}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tidemill.declarations import Event, FeatureView
 from tidemill.declarations.project import Project, load_project
@@ -16,7 +15,7 @@ from tidemill.kernel.served import Served, serve
 from tidemill.kernel.view import ViewKernel
 from tidemill.online.reader import OnlineReader
 from tidemill.online.writer import OnlineWriter
-from tidemill.records import DeadLetterRecord, Status, decoder, encode
+from tidemill.records import DeadLetterRecord, decoder, encode
 from tidemill.routing.events import Attributes, moment
 from tidemill.routing.refusals import Refused
 from tidemill.routing.router import Router
@@ -25,6 +24,7 @@ from tidemill.testing.folding import Folder
 from tidemill.testing.log import MemoryKafka, TopicRecord
 from tidemill.testing.running import at_once
 from tidemill.testing.store import MemoryRedis
+from tidemill.testing.values import FeatureValue, shown
 from tidemill.timestamps import parse_time_ms
 
 if TYPE_CHECKING:
@@ -34,15 +34,6 @@ if TYPE_CHECKING:
 
 Moment = int | str
 """Epoch ms, or RFC 3339 with an offset."""
-
-
-class FeatureValue(NamedTuple):
-    """A feature in an answer of feature serving or inference, or a value of the request. `age_seconds`: since the entity's newest event
-    (None: no event)."""
-
-    value: Any
-    status: Status
-    age_seconds: float | None
 
 
 class UnknownEvent(NotFound):
@@ -188,9 +179,3 @@ class World:
 
     def _until(self, until: Moment | None) -> int:
         return self.now_ms + 1 if until is None else parse_time_ms(until)
-
-
-def shown(served: Served, place: int, time_ms: int) -> FeatureValue:
-    """The feature at a place among the served ones."""
-    value, age_ms = served.values[place], None if served.newest_ms is None else time_ms - served.newest_ms
-    return FeatureValue(None if math.isnan(value) else value, served.statuses[place], None if age_ms is None else age_ms / 1000)

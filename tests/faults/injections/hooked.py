@@ -27,8 +27,8 @@ SESSION_SECONDS = 3  # after which a consumer group gives up a member that died 
 _MEMBERS = {"ingestion": "tidemill_ingestion.consumer", "features": "tidemill_features.faust_transport"}
 _STORE = "tidemill.online.writer:OnlineWriter"
 _DELTA = (
-    ("write", "tidemill.offline.delta:DeltaLog._write"),
-    ("compact", "tidemill.offline.delta:DeltaLog._maintain"),
+    ("write", "tidemill.offline.delta:CountedTable._write"),
+    ("compact", "tidemill.offline.delta:CountedTable._maintain"),
 )
 WORK: dict[str, tuple[tuple[str, str], ...]] = {
     "ingestion": (

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from tidemill.errors import TidemillError
-from tidemill.offline.delta import DeltaLog
+from tidemill.offline.delta import CountedTable
 
 
 def main(uris: list[str]) -> None:
@@ -22,7 +22,7 @@ def main(uris: list[str]) -> None:
     print("begun", flush=True)
     for uri in itertools.cycle(uris):
         with suppress(TidemillError, DeltaError, OSError):
-            DeltaLog(uri, pa.schema([]), description="").compact()
+            CountedTable(uri, pa.schema([]), description="").compact()
             table = DeltaTable(uri)
             table.create_checkpoint()
             table.vacuum(dry_run=False)

@@ -15,7 +15,7 @@ from tests.faults.injections.injection import Missed, until
 from tests.faults.injections.valkey import cut_tail
 
 from tidemill.local.services import SERVICES
-from tidemill.offline.delta import DeltaLog
+from tidemill.offline.delta import CountedTable
 from tidemill.offline.torn import torn_commit
 
 PROCESSES = {"kafka", "valkey", *(service.name for service in SERVICES)}
@@ -62,17 +62,17 @@ def test_every_point_that_is_reached_often_is_struck() -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_a_torn_commit_shows_and_heals(tmp_path: Path, seed: int) -> None:
     """However it is torn, the table cannot be taken for whole, and its writer begins again before that commit."""
-    log = DeltaLog(str(tmp_path / "t"), TABLE, description="")
+    log = CountedTable(str(tmp_path / "t"), TABLE, description="")
     for first in range(3):
         log.append(pa.record_batch([pa.array([first])], TABLE), {"a": (first, first + 1)})
     offline.tear(offline.commits(tmp_path / "t")[-1], random.Random(seed))
     assert torn_commit(str(tmp_path / "t")) is not None
-    assert DeltaLog(str(tmp_path / "t"), TABLE, description="").counter("a") == 2
+    assert CountedTable(str(tmp_path / "t"), TABLE, description="").counter("a") == 2
 
 
 def test_a_lost_data_file(tmp_path: Path) -> None:
     """The newest file is gone, and only that."""
-    log = DeltaLog(str(tmp_path / "t"), TABLE, description="")
+    log = CountedTable(str(tmp_path / "t"), TABLE, description="")
     log.open()
     with pytest.raises(Missed):
         refusals.lose_data_file(tmp_path / "t")

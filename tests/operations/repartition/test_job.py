@@ -63,7 +63,7 @@ class System:
 
         project = declared(self.name, len(logs))
         table = view_table(project, project.views["cards"])
-        log = self.store.log_table(table)
+        log = self.store.topic_table(table)
         log.open()
         for p, records in enumerate(logs):
             end = int(share * len(records))
