@@ -10,7 +10,7 @@ import pytest
 from tests.repo.sources import ROOT, name_of, tracked
 
 DOCUMENTS = [path for path in tracked() if path.suffix == ".md" and path.name != "CHANGELOG.md"]
-TOPS = {path.name for path in ROOT.iterdir()} | {"shared", "services"}
+TOPS = {path.relative_to(ROOT).parts[0] for path in tracked()}  # what tools leave in a checkout is none of them
 PATHS = re.compile(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|md|toml|yml|txt))`")
 MODULES = re.compile(r"`(tidemill(?:_\w+)?(?:\.\w+)+)[\w().]*`")
 PROPERTIES = {"tidemill.merge", "tidemill.transactions", "tidemill.version"}  # of Delta tables and MLflow's versions
