@@ -71,7 +71,7 @@ def test_check_can_be_read_at_80_columns(folder: Path) -> None:
 def test_check_shows_what_is_declared() -> None:
     """Views with their event, entity, tiles and features; models with what a request gives; topics on demand."""
     output = shown("--project", str(LIVE), "check")
-    assert "project rides: 2 events, 2 views, 1 models" in output
+    assert "project rides: 2 events, 2 views, 1 model" in output
     assert "view zones: rides.taken by zone; tiles of 5m\n    count_1h, count_6h, mean_tip_1h, mean_tip_6h" in output
     assert "view drivers: rides.taken by driver; no windows" in output
     assert "model big_tip: 7 inputs; a request gives\n    zone, driver, distance" in output
@@ -168,6 +168,15 @@ def test_main_prints_errors_without_a_traceback(tmp_path: Path) -> None:
     assert result.stderr.startswith("error: ")
     assert "project.py:2: time:" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_check_refuses_what_up_would_refuse(tmp_path: Path) -> None:
+    """An event on one of the project's own topics is a mistake before anything starts."""
+    text = "from tidemill import Event\nPROJECT = 'shop'\nsold = Event('shop.alerts', {'at': int}, time='at')\n"
+    (tmp_path / "project.py").write_text(text)
+    result = run("check", str(tmp_path))
+    assert result.returncode == 1
+    assert "project.py:3: topic: topic 'shop.alerts' is one of the project's own; give the event another topic" in result.stderr
 
 
 @pytest.mark.integration

@@ -14,6 +14,8 @@ from faust.types import TP
 from hypothesis import strategies as st
 from tests.event_time.oracle import Told
 from tests.features.letters import KeptLetters
+from tests.kernel.streams import FEW
+from tests.oracles import aggregation_kinds
 
 from tidemill import Event, FeatureView, age, count, distinct, first, last, last_k, max, mean, min, std, sum
 from tidemill.declarations.project import Project
@@ -35,8 +37,12 @@ HAPPENED = Event("happened", {"who": str, "at": int, "id": str | None, "x": int 
 FEATURES = [count(), count("x", name="known"), sum("x"), mean("x"), min("x"), max("x"), std("x")]
 NEWEST = [last("x", windows=["20m", "2h"]), age(windows=["20m", "2h"]), age("x", windows=["2h"], name="age_x")]
 KEPT = [first("x", windows=["20m", "2h"]), last_k("x", 2, windows=["20m", "5h"]), distinct("x"), distinct("id", windows=["2h"])]
+NAMED = {type(feature) for feature in (*FEATURES, *NEWEST, *KEPT)}
+OTHERS = [kind(column="x", name=kind.__name__.lower(), **FEW.get(kind, {})) for kind in aggregation_kinds() if kind not in NAMED]
 TILES: dict[str, Any] = {"windows": ["20m", "2h", "5h"], "tile": "1m", "tiles": {"20m": "5m", "2h": "5m", "5h": "20m"}}
-WAITING = FeatureView("waiting", HAPPENED, "who", [*FEATURES, *NEWEST, *KEPT], ahead="90m", ttl="6h", dedupe=2, partitions=1, **TILES)
+WAITING = FeatureView(
+    "waiting", HAPPENED, "who", [*FEATURES, *NEWEST, *KEPT, *OTHERS], ahead="90m", ttl="6h", dedupe=2, partitions=1, **TILES
+)
 AT_ONCE = FeatureView(
     "at_once", HAPPENED, "who", [*FEATURES, last("x"), age(), sum("x", windows=["lifetime"], name="all")], dedupe=2, partitions=2, **TILES
 )

@@ -98,7 +98,7 @@ def test_the_text_of_a_definition() -> None:
 def test_the_pinned_views_are_many() -> None:
     """Every aggregation there is, and every file, belongs to a view; patches, late events, duplicates and poison all occur."""
     used = {type(feature.aggregation) for view in VIEWS.values() for feature in view.served}
-    assert used == set(aggregation_kinds())
+    assert used == set(aggregation_kinds()), "add a view to golden_views.py and pin it: python -m tests.kernel.golden_make VIEW"
     assert {path.stem for path in FOLDER.glob("*.json")} == set(VIEWS)
     fences = {name: Fence.decode(base64.b64decode(points(view)[-1]["fence"])) for name, view in VIEWS.items()}
     for counter in ("duplicates", "resent", "late", "poison"):

@@ -24,7 +24,10 @@ def check(
 ) -> None:
     """Load a project, check its declarations, and show them."""
     loaded = load_project(project or os.environ.get("TIDEMILL_PROJECT") or ".")
-    counts = f"{len(loaded.events)} events, {len(loaded.views)} views, {len(loaded.models)} models"
+    specs = topic_specs(loaded)  # refuses an event whose topic is one of the project's own
+    counts = ", ".join(
+        _number(len(found), word) for found, word in ((loaded.events, "event"), (loaded.views, "view"), (loaded.models, "model"))
+    )
     console.print(f"project [bold]{loaded.name}[/bold]: {counts}", highlight=False)
     for view in loaded.views.values():
         console.print(f"\nview [bold]{view.name}[/bold]: {view.source.name} by {view.key.name}; {_kept(view)}", highlight=False)
@@ -34,9 +37,13 @@ def check(
         console.print(Padding(", ".join(model.request_fields), (0, 0, 0, 4)), highlight=False)
     if topics:
         table = Table("topic", "partitions")
-        for name, spec in topic_specs(loaded).items():
+        for name, spec in specs.items():
             table.add_row(name, str(spec.partitions))
         console.print(table)
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _kept(view: FeatureView) -> str:
