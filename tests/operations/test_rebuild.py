@@ -216,7 +216,7 @@ async def test_history_that_is_nowhere(rig: Mirrored) -> None:
     await asyncio.to_thread(rig.produce, 500)
     view = rig.project.views["by_shop"]
     await _expire(rig, view_topic(rig.name, view.log), {0: 5})
-    with pytest.raises(TidemillError, match=r"the offline store ends at 0 and the topic begins at 5: .* in neither"):
+    with pytest.raises(TidemillError, match=r"the offline store ends at 0 and the topic begins at 5: neither has the records between"):
         await rebuilt(rig, "by_shop", 0)
     with pytest.raises(TidemillError, match="has no partition 2; its partitions are 0 to 1"):
         await rebuilt(rig, "by_shop", 2)
