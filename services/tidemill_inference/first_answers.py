@@ -109,7 +109,7 @@ class FirstAnswers:
             known = _Remembered(kept, monotonic() + KEEP_SECONDS)
             with suppress(ValueError):  # larger than REMEMBERED_BYTES
                 self._remembered[item.instance.id] = known
-        left_ms = int(1000 * (known.until - monotonic())) + 1
+        left_ms = max(1, int(1000 * (known.until - monotonic())) + 1)  # the id's time may end right now, and Redis takes no time before now
         return self._link.call(b"SET", self._prefix + item.instance.id.encode(), known.kept, b"NX", b"GET", b"PX", left_ms)
 
 

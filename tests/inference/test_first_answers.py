@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -111,6 +112,14 @@ async def test_many_at_once_agree(service: Service) -> None:
     answers = {answer.content for answer in await asyncio.gather(*asked)}
     assert len(answers) == 1
     assert len(set(map(encode, (await service.logged())["a"]))) == 1
+
+
+async def test_an_id_whose_time_ends_while_it_is_stored(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis takes no time to live of zero or less: an id that is remembered to the last moment is stored for one millisecond more."""
+    first = await service.predict(ASK)
+    late = monotonic() + module.KEEP_SECONDS + 1
+    monkeypatch.setattr(module, "monotonic", lambda: late)
+    assert (await service.predict(ASK)).content == first.content
 
 
 async def test_what_redis_lost_is_put_back(service: Service) -> None:
