@@ -1,4 +1,4 @@
-"""Real servers for the tests: one Kafka and one Valkey for a whole test run, in a temporary folder."""
+"""Real servers for the tests, in temporary folders: one Kafka for a whole test run, one Valkey for each worker."""
 
 import asyncio
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import redis
+from tests.shared import Shared
 
 from tidemill.declarations.project import load_project
 from tidemill.kafka.topics import ensure_topics
@@ -17,6 +18,7 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import topic_specs
 
 pytest_plugins = ["tests.times"]
+SHARED = pytest.StashKey[Shared]()
 
 # Few examples while one works, many where time is no matter: HYPOTHESIS_PROFILE=ci. No deadline: tests never assert times.
 _CALM = [hypothesis.HealthCheck.too_slow]
@@ -25,43 +27,59 @@ hypothesis.settings.register_profile("ci", max_examples=150, deadline=None, supp
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
-# Dealt out before all others, the longest first: a long file that begins last is waited for alone. What one of three workers gets beside the
-# histories waits for them, hence the short one.
+# Dealt out before all others, the longest first: a long file that begins last is waited for alone.
 LONGEST = (
-    "simulation/test_histories.py", "watchdogs/test_supervised.py", "features/test_crashes.py", "streams/test_view_logs.py",
-    "operations/repartition/test_journey.py", "faults/test_refusals.py", "operations/test_rebuild.py", "features/test_servers.py",
+    "live", "servers", "operations/test_rebuild.py", "operations/repartition/test_journey.py", "ingestion/test_deployments.py",
+    "watchdogs/test_supervised.py", "features/test_deployments.py", "local/test_cli_stack.py", "faults/test_refusals.py",
+    "ingestion/test_service.py", "local/test_stack.py", "serving/test_fed_later.py",
 )  # fmt: skip
+COSTLY = ("live", "servers")
+"""Fixtures that a worker starts but once: all files whose tests want one go to the same worker."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist then puts the group behind the name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest first."""
+    """Put the longest first; tests of a file stay together, and so do files that want the same costly fixture."""
     folder = Path(__file__).parent
+    wanted: dict[Path, str] = {}
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        wanted |= {item.path: name for name in COSTLY if name in fixtures}
 
-    def rank(item: pytest.Item) -> int:
-        name = item.path.relative_to(folder).as_posix() if item.path.is_relative_to(folder) else ""
-        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+    def group(item: pytest.Item) -> str:
+        return wanted.get(item.path) or (item.path.relative_to(folder).as_posix() if item.path.is_relative_to(folder) else item.path.name)
 
-    items.sort(key=rank)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: LONGEST.index(group(item)) if group(item) in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the bootstrap servers of a real broker; share it by using a `topic_prefix`."""
-    with Stack(tmp_path_factory.mktemp("kafka"), services=(), servers=("kafka",)) as stack:
-        yield stack.kafka
+def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> str:
+    """Return the bootstrap servers of a real broker, one for all workers; share it by using a `topic_prefix`."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = Shared(folder.parent / "kafka" if "PYTEST_XDIST_WORKER" in os.environ else folder / "kafka")
+    request.config.stash[SHARED] = shared
+    return shared.join()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Leave the broker: here and not in a fixture, since waiting for the other workers is no part of a test."""
+    if SHARED in session.config.stash:
+        session.config.stash[SHARED].leave()
 
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the URL of a real Valkey; most tests want `redis_url`, which is empty."""
-    with Stack(tmp_path_factory.mktemp("valkey"), services=(), servers=("valkey",)) as stack:
+    with Stack(tmp_path_factory.mktemp("valkey"), services=(), servers=("valkey",), timeout_seconds=300) as stack:
         yield stack.redis_url
 
 
 @pytest.fixture(scope="session")
 def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Return a Kafka and a Valkey beside those of the other tests; tests want `servers`."""
-    with Stack(tmp_path_factory.mktemp("mortal"), services=(), servers=("kafka", "valkey")) as stack:
+    with Stack(tmp_path_factory.mktemp("mortal"), services=(), servers=("kafka", "valkey"), timeout_seconds=300) as stack:
         yield stack
 
 

@@ -37,7 +37,8 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import results_topic
 
 PROJECT = Path(__file__).parent / "fault_project"
-WARM_SECONDS = 20.0
+WARM_SECONDS = 12.0
+TRAININGS = 5  # of which a fault may end all but the last
 AUDITED_EVENTS = 2_000_000
 _STRIKE_SECONDS = 180.0
 _EXPLAINED_SECONDS = 5.0
@@ -123,16 +124,28 @@ class Run:
         self.clients.asking = True
         await progress.recovered(time.monotonic(), "the first deployment")
         self._display.state("faults")
-        retrained = False
-        for fault in schedule(self.plan.seed, self.plan.catalogue, self._allowed):
-            if self._over:
-                return
-            await self._strike(fault, progress)
-            if not retrained and self.report.faults >= min(self.plan.faults or 60, 60) / 2:
-                retrained = True
+        retraining: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as group:
+            for fault in schedule(self.plan.seed, self.plan.catalogue, self._allowed):
+                if self._over:
+                    return
+                await self._strike(fault, progress)
+                if not retraining and self.report.faults >= min(self.plan.faults or 60, 60) / 2:
+                    retraining = group.create_task(self._train_again())
+                await asyncio.sleep(fault.pause_seconds)
+
+    async def _train_again(self) -> None:
+        """A new model, while faults strike: a training that they end is begun again, as its operator would."""
+        for left in reversed(range(TRAININGS)):
+            try:
                 await asyncio.to_thread(self._train)
+            except RuntimeError as error:
+                self._display.line(str(error))
+                if not left:
+                    raise
+            else:
                 self._display.line("a newly trained model was deployed")
-            await asyncio.sleep(fault.pause_seconds)
+                return
 
     @property
     def _over(self) -> bool:
@@ -166,7 +179,7 @@ class Run:
             return None
 
     def _train(self) -> None:
-        """Trains and deploys in a process of its own, which the services go before; no fault strikes meanwhile, so it must not starve."""
+        """Trains and deploys in a process of its own, which the services go before."""
         stack = self.rig.stack
         environment = {
             **os.environ,

@@ -19,7 +19,6 @@ from tidemill.kafka.client import close_producer, producer
 from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.kafka.topics import committed, ensure_topics
 from tidemill.kafka.waves import Record, send_wave
-from tidemill.local.stack import Stack
 from tidemill.runtime.settings import KafkaSettings
 from tidemill_features.delivery import SLICE_RECORDS, Chain, Held, Slice, _slices, _take_turns, loads
 from tidemill_features.faust_transport import Consumer, batched_app
@@ -138,9 +137,9 @@ class Reader:
 
 
 @pytest.fixture
-async def reader(servers: Stack, topic_prefix: str) -> Reader:
+async def reader(kafka: str, topic_prefix: str) -> Reader:
     """Return a reader of a topic with 5,000 records in each of its partitions."""
-    reader = Reader(servers.kafka, topic_prefix)
+    reader = Reader(kafka, topic_prefix)
     await reader.write(5_000)
     return reader
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.features.conftest import addresses  # noqa: F401 - a fixture of the tests here
 from tests.features.rig import ROOT, Rig, until
 
 from tidemill.errors import UnknownTable
 from tidemill.kernel.keys import partition_of
-from tidemill.local.stack import Stack
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore
 from tidemill.proof.audit import audit
@@ -89,8 +89,8 @@ class Mirrored(Rig):
 
 
 @pytest.fixture
-def rig(servers: Stack, topic_prefix: str, tmp_path: Path) -> Iterator[Mirrored]:
+def rig(addresses: tuple[str, str], topic_prefix: str, tmp_path: Path) -> Iterator[Mirrored]:
     """Return a project of two views with its own topics, keys and tables; its processes end with the test."""
-    made = Mirrored(topic_prefix, tmp_path / "project", servers.kafka, servers.redis_url)
+    made = Mirrored(topic_prefix, tmp_path / "project", *addresses)
     yield made
     made.stop()
