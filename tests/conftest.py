@@ -100,6 +100,15 @@ def redis_url(valkey: str) -> str:
     return valkey
 
 
+@pytest.fixture
+def addresses(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Return Kafka and an empty Valkey: those of `servers` where the test wants these too."""
+    if "servers" not in request.fixturenames:
+        return request.getfixturevalue("kafka"), request.getfixturevalue("redis_url")
+    servers: Stack = request.getfixturevalue("servers")
+    return servers.kafka, servers.redis_url
+
+
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Return the whole running system with the project `live_project`: every server and service as a process of its own."""

@@ -20,7 +20,7 @@ from tests.faults.report import Report
 from tidemill.local.addresses import home_folder
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.integration, pytest.mark.alone]
+pytestmark = [pytest.mark.integration, pytest.mark.last]
 KINDS = 85  # of 93; a strike whose point the process does not reach in time counts for none
 
 

@@ -6,17 +6,6 @@ from pathlib import Path
 import pytest
 from tests.features.rig import Rig
 
-from tidemill.local.stack import Stack
-
-
-@pytest.fixture
-def addresses(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Return Kafka and an empty Valkey: those of `servers` where the test wants these too."""
-    if "servers" not in request.fixturenames:
-        return request.getfixturevalue("kafka"), request.getfixturevalue("redis_url")
-    servers: Stack = request.getfixturevalue("servers")
-    return servers.kafka, servers.redis_url
-
 
 @pytest.fixture
 def rig(addresses: tuple[str, str], topic_prefix: str, tmp_path: Path) -> Iterator[Rig]:

@@ -34,7 +34,7 @@ from tidemill_ingestion.watch import IngestionWatch
 pytestmark = pytest.mark.integration
 
 INGESTION = next(service for service in SERVICES if service.name == "ingestion")
-SOON = 20  # seconds: a member that is gone is noticed after 6
+SOON = 60  # seconds: a member that is gone is noticed after 6
 DECLARED = """
 from tidemill import Event, FeatureView, count
 

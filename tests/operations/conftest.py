@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.features.conftest import addresses  # noqa: F401 - a fixture of the tests here
 from tests.features.rig import ROOT, Rig, until
 
 from tidemill.errors import UnknownTable

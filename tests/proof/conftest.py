@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 from tests.demo_state import HOUR_MS, NOW_MS, demo, trip
-from tests.operations.conftest import addresses, rig  # noqa: F401 - fixtures of the tests here
+from tests.operations.conftest import rig  # noqa: F401 - a fixture of the tests here
 from tests.proof.world import Happened, World
 
 from tidemill.declarations import FeatureView

@@ -48,12 +48,12 @@ def test_every_command_is_known_here() -> None:
 
 
 def test_make_test_is_what_ci_runs() -> None:
-    """The project's own check calls the README's test command, and that runs every test: without servers, with them, and alone.
+    """The project's own check calls the README's test command, and that runs every test: without servers, with them, and the last.
 
     What proves again what another test proves is left to the soak.
     """
     assert "make test" in (ROOT / ".ci/run").read_text()
-    assert chosen("test") == ["not integration", "integration and not alone and not soak", "integration and alone"]
+    assert chosen("test") == ["not integration", "integration and not last and not soak", "integration and last"]
     assert chosen("soak") == ["soak"]
 
 
@@ -65,7 +65,7 @@ def chosen(target: str) -> list[str]:
 
 
 @pytest.mark.integration
-@pytest.mark.alone
+@pytest.mark.last
 def test_demo(tmp_path: Path) -> None:
     """The demo ends by itself, proves what it served, writes the facts that the README promises, and has a model worth having."""
     output = make("demo", "MONTHS=1", home=tmp_path / "home")
@@ -114,7 +114,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Stack]:
 
 
 @pytest.mark.integration
-@pytest.mark.alone
+@pytest.mark.last
 def test_up_and_ask(stack: _Stack) -> None:
     """`make up` prints where to ask, and the README's question gets the README's answer."""
     (curl,) = [block for block in blocks("sh") if block.startswith("curl")]
@@ -134,7 +134,7 @@ def test_up_and_ask(stack: _Stack) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.alone
+@pytest.mark.last
 def test_up_again_keeps_what_is_there(stack: _Stack) -> None:
     """A second `make up` after `make down` finds its data and its model, and loads nothing again."""
     make("down", home=stack.home)
@@ -145,7 +145,7 @@ def test_up_again_keeps_what_is_there(stack: _Stack) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.alone
+@pytest.mark.last
 def test_prove(stack: _Stack) -> None:
     """`make prove` compares every value and recomputes the prediction that was asked for."""
     stack.shell(next(line for block in blocks("sh") for line in block.split("\n") if "/predict/" in line))

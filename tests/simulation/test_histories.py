@@ -22,7 +22,7 @@ def test_some_histories_end_right() -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.alone
+@pytest.mark.last
 def test_many_histories_end_right() -> None:
     """The same for as many as TIDEMILL_HISTORIES says (20,000, with those above), on all cores."""
     with Cores() as cores:

@@ -118,7 +118,7 @@ def frozen(stack: Stack) -> dict[str, str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_blocked_loop_ends_the_process(stack: Stack, blocked: dict[str, str], name: str) -> None:
     """The log names the loop and shows where it hangs; the count of such ends outlives the process."""
-    assert re.search(r'"silent_seconds":\{[^}]*"event loop":(20|21)', blocked[name])
+    assert re.search(r'"silent_seconds":\{[^}]*"event loop":2\d', blocked[name])
     assert "in blocked_loop" in blocked[name]
     assert ends(stack, name, "stuck") >= 1
 
@@ -126,8 +126,8 @@ def test_a_blocked_loop_ends_the_process(stack: Stack, blocked: dict[str, str], 
 @pytest.mark.parametrize("name", FREEZING)
 def test_a_frozen_thread_ends_the_process(stack: Stack, frozen: dict[str, str], name: str) -> None:
     """The worker that waits for it is named, the thread shown; the loop itself was well."""
-    assert re.search(r'"silent_seconds":\{[^}]*":21[,}]', frozen[name])
-    assert re.search(r'"silent_seconds":\{[^}]*"event loop":[01][,}]', frozen[name])
+    assert re.search(r'"silent_seconds":\{[^}]*":2\d[,}]', frozen[name])
+    assert re.search(r'"silent_seconds":\{[^}]*"event loop":\d[,}]', frozen[name])
     assert "in frozen_thread" in frozen[name]
     assert ends(stack, name, "stuck") >= 1
     assert (ends(stack, name, "killed") >= 1) == (name != "features")

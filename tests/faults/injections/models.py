@@ -88,7 +88,7 @@ def _damaged(rig: Rig, rng: random.Random) -> str:
 def _late(rig: Rig, rng: random.Random) -> str:
     """It stands still when a prediction is in the log, and its client, who waits for the answer, may ask again with the same id."""
     seconds = rng.uniform(1, 4)
-    obeyed(rig, NAME, Order("after_log", "sleep", seconds=seconds, count=rng.randint(1, 3)), 10)
+    obeyed(rig, NAME, Order("after_log", "sleep", seconds=seconds, count=rng.randint(1, 3)))
     time.sleep(seconds)
     return f"answers came {seconds:.1f} s late"
 

@@ -20,6 +20,7 @@ from tests.faults.injections.orders import Order
 from tidemill.local.processes import HOST
 from tidemill.local.supervisor import child_command
 
+POINT_SECONDS = 20.0  # for a process to come by a point; nearly always it takes a few
 STEP_INVARIANTS = {
     "features": ("I1", "I2", "I3"),
     "offline": ("I2", "I4"),
@@ -96,45 +97,45 @@ def paused(name: str, seconds: tuple[float, float] = (1.0, 2.0 * SESSION_SECONDS
     return Injection(f"{name}: paused", strike, (name,), ("3",), STEP_INVARIANTS[name], seconds=sum(seconds) / 2)
 
 
-def obeyed(rig: Rig, name: str, order: Order, patience_seconds: float) -> None:
+def obeyed(rig: Rig, name: str, order: Order) -> None:
     """Give an order and return when it was carried out. Raises Missed when its point is not reached in time."""
     orders.give(rig.orders, name, order)
     try:
-        until(lambda: not orders.waiting(rig.orders, name), "the order is carried out", patience_seconds)
+        until(lambda: not orders.waiting(rig.orders, name), "the order is carried out", POINT_SECONDS)
     except TimeoutError:
         if orders.withdraw(rig.orders, name):
-            raise Missed(f"{name} did not reach {order.point} {order.count} times within {patience_seconds:g} s") from None
+            raise Missed(f"{name} did not reach {order.point} {order.count} times within {POINT_SECONDS:g} s") from None
 
 
-def killed_at(service: str, point: str, *, name: str = "", patience_seconds: float = 10.0) -> Injection:
+def killed_at(service: str, point: str, *, name: str = "") -> Injection:
     """Kill -9 exactly there, at one of the next times it comes by."""
     process = name or service
 
     def strike(rig: Rig, rng: random.Random) -> str:
         pid = pid_of(rig, process)
         order = Order(point, "kill", count=rng.randint(1, 3))
-        obeyed(rig, process, order, patience_seconds)
+        obeyed(rig, process, order)
         until(lambda: rig.stack.pid(process) != pid, f"{process} is dead")
         return f"{process} killed at {point}, the {order.count}. time"
 
     return Injection(
-        f"{process}: killed {point}", strike, (process,), ("2",), STEP_INVARIANTS[service], frozenset({"hooks"}), seconds=patience_seconds / 4
+        f"{process}: killed {point}", strike, (process,), ("2",), STEP_INVARIANTS[service], frozenset({"hooks"}), seconds=2.5
     )  # fmt: skip
 
 
-def killed_within(service: str, step: str, *, longest_seconds: float = 0.05, patience_seconds: float = 10.0) -> Injection:
+def killed_within(service: str, step: str, *, longest_seconds: float = 0.05) -> Injection:
     """Kill -9 some milliseconds after a step began: in the middle of it."""
 
     def strike(rig: Rig, rng: random.Random) -> str:
         pid = pid_of(rig, service)
         order = Order(f"before_{step}", "kill", seconds=rng.uniform(0.0005, longest_seconds), count=rng.randint(1, 2))
-        obeyed(rig, service, order, patience_seconds)
+        obeyed(rig, service, order)
         until(lambda: rig.stack.pid(service) != pid, f"{service} is dead")
         return f"{service} killed {1000 * order.seconds:.1f} ms after {step} began"
 
     return Injection(
         f"{service}: killed within {step}", strike, (service,), ("2", "32"), STEP_INVARIANTS[service], frozenset({"hooks"}),
-        seconds=patience_seconds / 4,
+        seconds=2.5,
     )  # fmt: skip
 
 
@@ -148,7 +149,7 @@ def raising(name: str = "features", point: str = "before_apply") -> Injection:
 
     def strike(rig: Rig, rng: random.Random) -> str:
         order = Order(point, "raise", count=rng.randint(1, 5))
-        obeyed(rig, name, order, 10)
+        obeyed(rig, name, order)
         return f"{name} failed at {point}, the {order.count}. time"
 
     return Injection(f"{name}: an unknown error {point}", strike, (name,), ("25",), STEP_INVARIANTS[name], frozenset({"hooks"}), seconds=2)
@@ -158,7 +159,7 @@ def blocked(name: str, point: str, seconds: float) -> Injection:
     """The event loop stands still, three times as long as the session time-out or so: its member is given up, and does not know."""
 
     def strike(rig: Rig, _rng: random.Random) -> str:
-        obeyed(rig, name, Order(point, "sleep", seconds=seconds), 10)
+        obeyed(rig, name, Order(point, "sleep", seconds=seconds))
         time.sleep(seconds)
         return f"{name} blocked {point} for {seconds:g} s"
 
