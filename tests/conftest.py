@@ -5,11 +5,13 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import redis
 from tests.shared import Shared
+from xdist.scheduler import LoadScopeScheduling
 
 from tidemill.declarations.project import load_project
 from tidemill.kafka.topics import ensure_topics
@@ -33,25 +35,40 @@ LONGEST = (
     "watchdogs/test_supervised.py", "features/test_deployments.py", "local/test_cli_stack.py", "faults/test_refusals.py",
     "ingestion/test_service.py", "local/test_stack.py", "serving/test_fed_later.py",
 )  # fmt: skip
-COSTLY = ("live", "servers")
-"""Fixtures that a worker starts but once: all files whose tests want one go to the same worker."""
+TOGETHER = {
+    "cli/test_live.py": "live", "cli/test_live_dead_letters.py": "live", "operations/test_playback.py": "live",
+    "audit/test_service.py": "servers", "drift/test_service.py": "servers", "features/test_servers.py": "servers",
+    "inference/test_failures.py": "servers",
+}  # fmt: skip
+"""Files whose tests want a costly fixture that a worker starts but once: all files of one fixture go to one worker."""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist then puts the group behind the name
+def _place(path: str) -> str:
+    """What goes to one worker: a file below this folder, or the fixture that several files share."""
+    return TOGETHER.get(path, path)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest first; tests of a file stay together, and so do files that want the same costly fixture."""
+    """Put the longest first. Raises UsageError for a file that wants a costly fixture and is not named in TOGETHER."""
     folder = Path(__file__).parent
-    wanted: dict[Path, str] = {}
+    places = {item.path: _place(os.path.relpath(item.path, folder)) for item in items}
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        wanted |= {item.path: name for name in COSTLY if name in fixtures}
+        apart = {*TOGETHER.values()}.intersection(getattr(item, "fixturenames", ())) - {places[item.path]}
+        if apart:
+            raise pytest.UsageError(f"{item.path} wants {', '.join(apart)}: name it in TOGETHER of tests/conftest.py")
+    items.sort(key=lambda item: LONGEST.index(places[item.path]) if places[item.path] in LONGEST else len(LONGEST))
 
-    def group(item: pytest.Item) -> str:
-        return wanted.get(item.path) or (item.path.relative_to(folder).as_posix() if item.path.is_relative_to(folder) else item.path.name)
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: LONGEST.index(group(item)) if group(item) in LONGEST else len(LONGEST))
+class Places(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Deals out what goes to one worker as a whole."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _place(nodeid.partition("::")[0].removeprefix("tests/"))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """Where files are dealt out whole, some go together."""
+    return Places(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

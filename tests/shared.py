@@ -1,4 +1,4 @@
-"""One Kafka for all workers of a test run: who first wants it starts it, and stops it once nobody uses it any more."""
+"""One server for all workers of a test run: who first wants it starts it, and stops it once nobody uses it any more."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _POLL_SECONDS = 0.1
 
 
 class Shared:
-    """A worker's part in the broker of a folder.
+    """A worker's part in the server of a folder: kafka or valkey.
 
-    `users` is locked, shared, by every worker that uses the broker; `starting` by whoever starts or stops it. A worker that dies leaves its locks.
+    `users` is locked, shared, by every worker that uses the server; `starting` by whoever starts or stops it. A worker that dies leaves its locks.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, server: str = "kafka") -> None:
         folder.mkdir(exist_ok=True)
-        self._folder, self._address = folder, folder / "address"
+        self._folder, self._address, self._server = folder, folder / "address", server
         self._users: IO[str]
         self._own: Stack | None = None
 
     def join(self) -> str:
-        """Return the bootstrap servers, of a broker that was started here or by another worker."""
+        """Return the address of the server, which was started here or by another worker."""
         with self._starting():
             self._users = (self._folder / "users").open("a")
             fcntl.flock(self._users, fcntl.LOCK_SH)
             if not self._address.exists():
-                self._own = Stack(self._folder / "home", services=(), servers=("kafka",), timeout_seconds=300)
+                self._own = Stack(self._folder / "home", services=(), servers=(self._server,), timeout_seconds=300)
                 self._own.start()
-                self._address.write_text(self._own.kafka)
+                self._address.write_text(self._own.kafka or self._own.redis_url)
             return self._address.read_text()
 
     def leave(self) -> None:

@@ -1,9 +1,13 @@
 """The shared fixtures of the tests are real servers."""
 
+import threading
+from pathlib import Path
+
 import pytest
 import redis
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from tests.shared import Shared
 
 pytestmark = pytest.mark.integration
 
@@ -42,3 +46,27 @@ def test_redis_url_persists_and_never_evicts(redis_url: str) -> None:
         "noeviction",
         "127.0.0.1",
     )
+
+
+def test_workers_share_a_server(tmp_path: Path) -> None:
+    """The second finds what the first started, the first stops it when the second has left, and whoever comes then starts another."""
+    first, second = Shared(tmp_path / "shared", "valkey"), Shared(tmp_path / "shared", "valkey")
+    address = first.join()
+    assert second.join() == address
+    leaving = threading.Thread(target=first.leave)
+    leaving.start()
+    try:
+        with redis.Redis.from_url(address) as client:
+            leaving.join(0.5)
+            assert leaving.is_alive()
+            assert client.ping()
+    finally:
+        second.leave()
+        leaving.join()
+    third = Shared(tmp_path / "shared", "valkey")
+    try:
+        with redis.Redis.from_url(third.join()) as client:
+            assert client.ping()
+    finally:
+        third.leave()
+    assert not (tmp_path / "shared" / "address").exists()
