@@ -108,11 +108,6 @@ class Rig:
             worker.process.wait()
         self.store.close()
 
-    def folded(self) -> bool:
-        """Whether every fence has reached the end of its topic."""
-        ends = asyncio.run(self._ends())
-        return all(self.position(tp.topic, tp.partition) == end for tp, end in ends.items())
-
     def position(self, topic: str, partition: int) -> int:
         """The next offset of a stored fence."""
         return position(self.store.get(fence_key(self.name, LogName(topic.removeprefix(f"{self.name}.view.")), partition)))  # type: ignore[arg-type]
@@ -135,8 +130,12 @@ class Rig:
         return dict(ends)
 
     def wait_folded(self) -> None:
-        """Return once every fence has reached the end of its topic."""
-        until(self.folded, lambda: "not all was folded\n" + "\n".join(worker.tail() for worker in self.workers))
+        """Return once every fence has reached the end that its topic has now."""
+        ends = asyncio.run(self._ends())
+        until(
+            lambda: all(self.position(tp.topic, tp.partition) == end for tp, end in ends.items()),
+            lambda: "not all was folded\n" + "\n".join(worker.tail() for worker in self.workers),
+        )
 
     def check(self) -> None:
         """Assert that the store holds exactly what an offline fold of the log below each fence holds: no byte more, less or different."""
@@ -212,7 +211,7 @@ class Worker:
 
     def wait_ended(self) -> int:
         """Its exit code, once it has ended."""
-        return self.process.wait(60)
+        return self.process.wait(180)
 
 
 class Traffic:
@@ -259,7 +258,7 @@ class Traffic:
         return entities, record
 
 
-def until(holds: Callable[[], bool], explain: Callable[[], str], limit_seconds: float = 60, poll_seconds: float = 0.1) -> None:
+def until(holds: Callable[[], bool], explain: Callable[[], str], limit_seconds: float = 180, poll_seconds: float = 0.1) -> None:
     """Wait for something to hold; fail with the explanation when it takes too long for any machine."""
     end = time.monotonic() + limit_seconds
     while not holds():

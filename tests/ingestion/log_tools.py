@@ -76,7 +76,7 @@ async def wait_routed(kafka: KafkaSettings, project: Project, seconds: float = 6
             ranges = await offset_ranges(kafka, *(event.topic for event in project.events.values()))
             if all(done.get(partition, begin) >= end for partition, (begin, end) in ranges.items()):
                 return
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)  # each question takes connections of its own
 
 
 def our_topics(project: Project) -> list[str]:
