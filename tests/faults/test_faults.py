@@ -28,7 +28,7 @@ def test_nothing_is_lost_doubled_or_different(capsys: pytest.CaptureFixture[str]
     """Under every fault of the matrix, checked while they strike and afterwards."""
     command = [sys.executable, "-m", "tests.faults", "--seed", os.environ.get("TIDEMILL_SEED", str(DEFAULT_SEED))]
     with capsys.disabled():
-        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        code = subprocess.run(command, cwd=ROOT, stdout=sys.stderr.fileno(), check=False).returncode  # a worker has no other way out
     report = msgspec.json.decode((home_folder() / "faults.json").read_bytes(), type=Report)
     assert code == 0, "\n".join([*report.findings, f"again: {report.command}"])
     wrong = (report.lost, report.doubled, report.different, report.predictions_missing, report.predictions_doubled, report.silences)

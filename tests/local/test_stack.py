@@ -70,14 +70,14 @@ def test_a_killed_service_is_restarted(home: Path) -> None:
     ("module", "says"),
     [
         ("standin_crash", "bad ended instead of becoming ready.*FROBNICATE is missing"),
-        ("standin_hang", "not ready after 10 s: bad\nbad: .*timed out.*waits for a lock"),
+        ("standin_hang", "not ready after 20 s: bad\nbad: .*timed out.*waits for a lock"),
         ("standin_nowhere", "bad ended instead of becoming ready.*No module named"),
     ],
 )
 def test_a_service_that_fails_is_named_with_its_last_lines(home: Path, module: str, says: str) -> None:
     """The error names the one service that failed and shows why; everything else is stopped."""
     with pytest.raises(StackError, match=f"(?s){says}"):
-        Stack(home, services=(TWO, LocalService("bad", module, ())), timeout_seconds=10).start()
+        Stack(home, services=(TWO, LocalService("bad", module, ())), timeout_seconds=20).start()
     assert alive(home) == []
     assert find(home) is None
 
