@@ -170,6 +170,14 @@ def environment_of(kafka: str, redis_url: str, offline: Path, project: Path) -> 
     }
 
 
+def renamed(folder: Path, name: str) -> Path:
+    """The demo project under a name of a test's own, since all tests share one Kafka."""
+    project = folder / "project.py"
+    text = (Path(__file__).parents[1] / "demo_project" / "project.py").read_text()
+    project.write_text(text.replace('PROJECT = "demo"', f'PROJECT = "{name}"'))
+    return project
+
+
 async def started(module: str, environment: dict[str, str]) -> tuple[asyncio.subprocess.Process, int]:
     """A service's process, and its port once it listens."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, env=environment, stderr=asyncio.subprocess.PIPE)
@@ -181,9 +189,11 @@ async def started(module: str, environment: dict[str, str]) -> tuple[asyncio.sub
 
 
 @pytest.mark.parametrize("module", ["tidemill_serving", "tidemill_inference"])
-async def test_a_process_serves_until_it_is_told_to_stop(module: str, kafka: str, redis_url: str, tmp_path: Path) -> None:
+async def test_a_process_serves_until_it_is_told_to_stop(
+    module: str, kafka: str, redis_url: str, tmp_path: Path, topic_prefix: str
+) -> None:
     """`python -m` starts, becomes ready and ends on SIGTERM, and with 1 and the reason when a variable is missing."""
-    environment = environment_of(kafka, redis_url, tmp_path, Path(__file__).parents[1] / "demo_project")
+    environment = environment_of(kafka, redis_url, tmp_path, renamed(tmp_path, topic_prefix))
     without = {name: value for name, value in environment.items() if name != "REDIS_URL"}
     command = [sys.executable, "-m", module]
     failed = await asyncio.to_thread(subprocess.run, command, env=without, stderr=subprocess.PIPE, timeout=30, check=False)

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 from tests.demo_state import NOW_MS, trained, trip
 from tests.inference.conftest import ENTITIES, Service, running
 from tests.inference.crashing import POINTS
-from tests.inference.test_failures import environment_of, started
+from tests.inference.test_failures import environment_of, renamed, started
 
 from tidemill.errors import CorruptState
 from tidemill.records import PredictionRecord, encode
@@ -166,10 +166,7 @@ async def test_the_newest_are_remembered(service: Service, monkeypatch: pytest.M
 @asynccontextmanager
 async def crashing(service: Service, folder: Path, point: str) -> AsyncIterator[httpx.AsyncClient]:
     """A second inference, as a process of its own on the same servers, project and models, which a request kills at the point."""
-    project = folder / "project.py"
-    text = (Path(__file__).parents[1] / "demo_project" / "project.py").read_text()
-    project.write_text(text.replace('PROJECT = "demo"', f'PROJECT = "{service.project.name}"'))
-    settings = service.settings
+    settings, project = service.settings, renamed(folder, service.project.name)
     environment = environment_of(settings.kafka.bootstrap_servers, settings.redis.url, Path(settings.offline.root), project)
     child, port = await started("tests.inference.crashing", environment | {"CRASH_AT": point})
     async with asyncio.timeout(60), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
