@@ -182,7 +182,7 @@ async def started(module: str, environment: dict[str, str]) -> tuple[asyncio.sub
     """A service's process, and its port once it listens."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, env=environment, stderr=asyncio.subprocess.PIPE)
     assert process.stderr
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while (port := json.loads(await process.stderr.readline()).get("port")) is None:
             pass
     return process, port
@@ -196,11 +196,11 @@ async def test_a_process_serves_until_it_is_told_to_stop(
     environment = environment_of(kafka, redis_url, tmp_path, renamed(tmp_path, topic_prefix))
     without = {name: value for name, value in environment.items() if name != "REDIS_URL"}
     command = [sys.executable, "-m", module]
-    failed = await asyncio.to_thread(subprocess.run, command, env=without, stderr=subprocess.PIPE, timeout=30, check=False)
+    failed = await asyncio.to_thread(subprocess.run, command, env=without, stderr=subprocess.PIPE, timeout=120, check=False)
     assert (failed.returncode, b"REDIS_URL is not set" in failed.stderr) == (1, True)
     process, port = await started(module, environment)
     assert process.stderr
-    async with asyncio.timeout(30), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+    async with asyncio.timeout(120), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
         while (await http.get("/health/ready")).status_code != 200:
             await asyncio.sleep(0.05)
         assert (await http.get("/health/live")).json() == {"status": "alive"}
