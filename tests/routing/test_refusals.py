@@ -16,7 +16,7 @@ from tidemill.declarations.project import Project
 from tidemill.errors import DeclarationError
 from tidemill.limits import CUT_BYTES, MESSAGE_BYTES
 from tidemill.records import RequestRecord
-from tidemill.routing.events import BARE, EventReader
+from tidemill.routing.events import BARE, Attributes, EventReader
 from tidemill.routing.refusals import Reason, Refused
 from tidemill.routing.router import Router
 from tidemill.timestamps import LAST_MS
@@ -158,6 +158,29 @@ def test_id_attribute_for_a_number(value: bytes) -> None:
     assert refusal(route(arrived(number=...), "arrived", [("ce_id", value)])).reason == "bad_id"
 
 
+@pytest.mark.parametrize(
+    ("event", "attributes", "reason"),
+    [
+        (departed(flight=...), Attributes(id="x"), None),
+        (departed(flight=...), Attributes(id="x" * 1024), None),
+        (departed(flight=...), Attributes(id="x" * 1025), "bad_id"),
+        (arrived(number=...), Attributes(id="9" * 18), None),
+        (arrived(number=...), Attributes(id="9" * 19), "bad_id"),
+        (departed(), Attributes(recordedtime=f"{NOW_MS:019}"), None),
+        (departed(), Attributes(recordedtime=f"{NOW_MS:020}"), "bad_time"),
+    ],
+)
+def test_the_lengths_of_attributes(event: dict[str, Any], attributes: Attributes, reason: str | None) -> None:
+    """An id has 1 to 1024 bytes, one that stands for a whole number at most 18 digits; a time in digits has at most 19 of them."""
+    router, name = Router(project()), "arrived" if "fuel" in event else "departed"
+    if reason is None:
+        assert router.admit(name, json.dumps(event).encode(), attributes, NOW_MS).id == (attributes.id or "UA1")
+    else:
+        with pytest.raises(Refused) as refused:
+            router.admit(name, json.dumps(event).encode(), attributes, NOW_MS)
+        assert refused.value.reason == reason
+
+
 def test_record_without_timestamp() -> None:
     """A record without a timestamp is refused, since nobody can say when it became known, unless it says so itself."""
     letter = refusal(route(departed(), timestamp_ms=-1))
@@ -271,6 +294,17 @@ def test_a_refusal_is_cut(more: int) -> None:
     refused = Refused(Reason.WRONG_TYPE, "d" * (500 + more), "f" * (200 + more))
     assert (refused.message, refused.field) == ("d" * min(500, 500 + more), "f" * min(200, 200 + more))
     assert Refused(Reason.WRONG_TYPE, "\ud800", "\udfff").field == "\\udfff"
+
+
+def test_an_outcome_beyond_a_double_names_its_first_field() -> None:
+    """Of an expression over several fields the refusal names the first one."""
+    told = Event("told", {"at": int, "who": str, "x": float, "y": float}, time="at")
+    view = FeatureView("v", told, "who", [count()], windows=["1h"])
+    model = Model("m", told, "at", "who", [view], Outcome(told, "y * x", subject="who"), dict)
+    router = Router(Project("airline", {"told": told}, {"v": view}, {"m": model}))
+    with pytest.raises(Refused, match=r"the outcome 'y \* x' is beyond a double") as refused:
+        router.admit("told", json.dumps({"at": NOW_MS, "who": "a", "x": 1e200, "y": 1e200}).encode(), BARE, NOW_MS)
+    assert refused.value.field == "y"
 
 
 def test_reasons_are_fixed() -> None:
