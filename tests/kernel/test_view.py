@@ -222,6 +222,30 @@ def test_a_long_value_is_changed_in_short_pieces() -> None:
         assert 3 * len(b"".join(piece for _, piece in patch.pieces)) < patch.length
 
 
+def test_a_loaded_value_is_changed_in_pieces_too() -> None:
+    """The first write after loading a long value is a patch of the stored bytes; a short value is written whole."""
+    kernel = ViewKernel(FeatureView("busy", EVENT, "who", [count(), mean("x")], windows=["24h"]))
+    for hours in (1, 24):
+        events = [at(START_MS + i * 5 * MINUTE_MS) for i in range(hours * 12)]
+        stored = kernel.encode(fold_all(kernel, events))
+        for load in (kernel.decode, kernel.reopen):
+            state = fold_all(kernel, events[-1:], load(stored))
+            written = kernel.write(state)
+            assert isinstance(written, Patch) == (len(stored) >= packed.PATCH_BYTES) == (hours == 24)
+            assert (patched(stored, written) if isinstance(written, Patch) else written) == kernel.encode(state) != stored
+
+
+@given(streams())
+def test_recent_ids_are_told_in_order(events: list[Happening]) -> None:
+    """As hexadecimal, the oldest first: what the ids of the accepted events are, as many as the view keeps."""
+    reference = Reference(HORIZON_MS)
+    for event in events:
+        reference.offer(event)
+    state = fold_all(KERNEL, events)
+    names = {fold_all(KERNEL, [at(START_MS, event_id=event_id)]).recent_ids[0]: event_id for event_id in "abcdef"}
+    assert [names[told] for told in state.recent_ids] == reference.ids[-DEDUPE:]
+
+
 def test_a_long_silence_leaves_one_tile() -> None:
     """After a gap longer than every window only the newest tile of each length is left, and the life's tile goes on."""
     first = len(NUMBERS.encode(fold_all(NUMBERS, [at(START_MS)])))
