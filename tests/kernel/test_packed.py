@@ -78,6 +78,31 @@ def test_a_long_value_is_changed_in_short_pieces() -> None:
         assert 3 * len(b"".join(piece for _, piece in patch.pieces)) < patch.length
 
 
+def test_the_reserve_of_rows() -> None:
+    """A length without a free row gets a sixth of its rows more, or of all rows up to eight, and never fewer than one."""
+    kernel = ViewKernel(FeatureView("busy", EVENT, "who", [count()], windows=["2h", "3d"], tile="5m", tiles={"3d": "1h"}))
+    sizes = [4 + 8 * resolution.layout.width for resolution in kernel.resolutions]
+    state, reserves = kernel.new_state(), set[int]()
+
+    def rows() -> tuple[list[int], list[int]]:
+        """Of each length: the rows in use, and all rows."""
+        used = [kernel.packing.in_use(state.head, r) for r in range(len(sizes))]
+        return used, [len(held) // size for held, size in zip(state.rows, sizes, strict=True)]
+
+    for i in range(4 * 24 * 12):
+        before, room = rows()
+        kernel.apply(state, START_MS + i * 5 * MINUTE_MS, None, Values(1.0, i, True))
+        after, room_after = rows()
+        for r in range(len(sizes)):
+            if room_after[r] != room[r] or after[r] < before[r]:
+                n = after[r] - 1
+                together = sum(after[:r]) + n + sum(before[r + 1 :])
+                assert room_after[r] == n + max(n // 6, min(8, together // 6), 1)
+                reserves.add(room_after[r] - n)
+    assert {1, 2, 8} <= reserves
+    assert max(reserves) > 8
+
+
 def test_a_loaded_value_is_changed_in_pieces_too() -> None:
     """The first write after loading a long value is a patch of the stored bytes; a short value is written whole."""
     kernel = ViewKernel(FeatureView("busy", EVENT, "who", [count(), mean("x")], windows=["24h"]))
