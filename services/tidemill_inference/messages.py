@@ -108,11 +108,11 @@ def _instance(raw: msgspec.Raw, now_ms: int) -> Instance | TidemillError:
 
 def _checked(body: InstanceBody, now_ms: int) -> Instance:
     if body.id is not None and not 0 < len(body.id) <= MAX_ID_LENGTH:
-        raise BadRequest(f"id has {len(body.id)} characters; 1 to {MAX_ID_LENGTH} are possible")
+        raise BadRequest(f"id has {len(body.id)} characters; 1 to {MAX_ID_LENGTH} are possible", mend="send a shorter id, or none")
     try:
         time_ms = now_ms if body.time is None else parse_time_ms(body.time)
     except ValueError as error:
-        raise BadRequest(f"time: {error}") from None
+        raise BadRequest(f"time: {error}", mend="send the moment of the prediction, or no time at all for now") from None
     subject = None if body.subject is None else str(body.subject)
     return Instance(body.id or new_id(now_ms), subject, time_ms, body.entities, body.id is not None, body.time is not None)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
 from tidemill.declarations.project import Project
-from tidemill.errors import ArtifactError, BadDeployment, OfflineUnavailable, TidemillError, Unavailable, UnknownModel
+from tidemill.errors import ArtifactError, BadDeployment, NotDeployed, OfflineUnavailable, TidemillError, Unavailable, UnknownModel
 from tidemill.kafka.topics import ensure_topics
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import check_manifest, load_artifact
@@ -28,14 +28,6 @@ log = get_logger(__name__)
 
 RELOAD_SECONDS = 30.0
 LOAD_SECONDS = 60
-
-
-class NotDeployed(UnknownModel):
-    """The model is declared, but no version of it was ever deployed."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.message, self.mend = f"no version of model {name!r} is deployed", f"run: tidemill train {name}"
 
 
 class Registry:

@@ -11,6 +11,7 @@ TidemillError                 500  root: catch this to catch all of them
 │   └── BodyTooLarge          413  a request's body exceeds the limit
 ├── NotFound                  404
 │   ├── UnknownModel          404
+│   │   └── NotDeployed       404
 │   ├── UnknownView           404
 │   ├── UnknownFeature        404
 │   └── UnknownTable          404
@@ -145,6 +146,14 @@ class UnknownModel(NotFound):
     """No such model is declared, or none of its versions is loaded."""
 
     kind = "model"
+
+
+class NotDeployed(UnknownModel):
+    """The model is declared, but no version of it was ever deployed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.message, self.mend = f"no version of model {name!r} is deployed", f"run: tidemill train {name}"
 
 
 class UnknownView(NotFound):

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.kernel.streams import MINUTE_MS, Happening, Reference, everything, fold_all, streams
+from tests.kernel.streams import MINUTE_MS, START_MS, Happening, Reference, Values, everything, fold_all, streams
 
 from tidemill.checksums import proof_of
 from tidemill.kernel.fences import Fence
@@ -108,6 +108,34 @@ def test_fold_skips_and_counts_by_the_documented_rules(log: list[Sent]) -> None:
     assert progress.oldest_known_ms == min(folded, default=None)
 
 
+def test_each_fate_of_a_record() -> None:
+    """One record of each kind, at the edges: what the fence counts, what is refused, and how late each late event was."""
+    newest_ms, horizon_ms = START_MS + 7 * 60 * MINUTE_MS, 60 * MINUTE_MS
+    times = {"newest": newest_ms, "corrected": newest_ms - horizon_ms, "late": newest_ms - horizon_ms - 1, "duplicate": newest_ms}
+    ids = {"newest": "a", "duplicate": "a"}
+    log = [
+        sent(b"a", Happening(time_ms, ids.get(fate), Values(1.0, 2, True)), (0, offset))
+        for offset, (fate, time_ms) in enumerate(times.items())
+    ]
+    log += [log[0], Sent(b"a", b"noise", None, (0, 0))]
+    fold, states = PartitionFold.start(KERNEL), dict[bytes, EntityState]()
+    progress = fold.advance(entries_of(log), states)
+    assert (progress.touched, progress.folded, progress.late_by_ms) == ({b"a"}, 2, [horizon_ms, horizon_ms + 1])
+    assert [(reason, entry.offset, newest) for reason, entry, newest in progress.refused] == [("late", 2, newest_ms), ("poison", 5, 0)]
+    fence = fold.fence
+    assert (fence.next, fence.duplicates, fence.resent, fence.late, fence.poison) == (6, 1, 1, 1, 1)
+
+
+def test_a_rebuild_ends_at_its_offset() -> None:
+    """The fence keeps `until` while records below it are missing, and has none from then on."""
+    fold = PartitionFold(KERNEL, empty_fence(KERNEL, until=2))
+    found = [fold.fence.until]
+    for offset in range(3):
+        fold.advance([DECODE(offset, b"a", encode(GOOD))], {})
+        found.append(fold.fence.until)
+    assert found == [2, 2, 0, 0]
+
+
 @given(logs(), st.data())
 def test_fold_in_pieces_equals_fold_at_once(log: list[Sent], data: st.DataObject) -> None:
     """Cut anywhere, with fence and states stored and loaded between, the bytes of both are the same."""
@@ -144,7 +172,8 @@ def test_advancing_by_nothing_changes_nothing() -> None:
     fold = PartitionFold.start(KERNEL)
     assert fold.advance([], {}).touched == set()
     assert fold.fence == empty_fence(KERNEL)
-    assert (fold.fence.next, fold.fence.definition, fold.fence.partitions) == (0, KERNEL.definition, KERNEL.view.partitions)
+    fence = fold.fence
+    assert (fence.next, fence.until, fence.definition, fence.partitions) == (0, 0, KERNEL.definition, KERNEL.view.partitions)
 
 
 def test_a_fence_is_a_picture_not_a_view() -> None:

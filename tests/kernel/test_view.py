@@ -1,4 +1,4 @@
-"""The kernel as a whole: what is stored, how it merges, what is dropped, and what is refused."""
+"""The kernel as a whole: how its tiles merge, what is dropped, and what a reading tells of the past."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ from tests.kernel.streams import (
 import tidemill as tm
 from tidemill import FeatureView, count, last, max, mean, std
 from tidemill.declarations.windows import EACH_MS
-from tidemill.errors import CorruptState
-from tidemill.kernel import packed
-from tidemill.kernel.packed import ID_BYTES, EntityState, Patch
+from tidemill.kernel.packed import ID_BYTES, EntityState
 from tidemill.kernel.view import Applied, ViewKernel, _holds
 
 KERNEL = everything()
@@ -81,13 +79,6 @@ def test_an_id_is_found_only_where_one_begins(ids: list[bytes], at: int) -> None
     digest = joined[at : at + ID_BYTES].ljust(ID_BYTES, b"\0")
     assert _holds(joined, digest) == (digest in ids)
     assert not _holds(b"\0" * 4 + b"\1" * 8 + b"\0" * 4, b"\1" * 8)
-
-
-@given(streams())
-def test_state_survives_storing(events: list[Happening]) -> None:
-    """What was decoded encodes to the bytes it came from and reads the same."""
-    stored = KERNEL.encode(fold_all(KERNEL, events))
-    assert KERNEL.encode(KERNEL.decode(stored)) == stored
 
 
 @given(streams(), st.integers(0, 20))
@@ -174,49 +165,6 @@ def test_a_steady_stream_keeps_exactly_what_windows_reach() -> None:
     after = NUMBERS.read(NUMBERS.encode(state), state.newest)
     changed = [i for i, feature in enumerate(NUMBERS.view.served) if feature.name.startswith("count_0")]
     assert [after.values[i] - before.values[i] for i in changed] == [0.0, 0.0, 0.0, 1.0, 1.0]
-
-
-@given(streams(max_size=60), st.data())
-def test_pieces_make_the_whole(events: list[Happening], data: st.DataObject) -> None:
-    """What is written after each batch, whole or in pieces, leaves the store with exactly the encoded state."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packed, "PATCH_BYTES", 0)
-        state, stored, pieces = NUMBERS.new_state(), b"", 0
-        for event in events:
-            apply(state, event, NUMBERS)
-            if data.draw(st.booleans()):
-                written = NUMBERS.write(state)
-                stored, pieces = (patched(stored, written), pieces + 1) if isinstance(written, Patch) else (written, pieces)
-                assert stored == NUMBERS.encode(state)
-                if data.draw(st.booleans()):
-                    state = NUMBERS.decode(stored)
-
-
-def patched(stored: bytes, patch: Patch) -> bytes:
-    """A stored value after a change in place."""
-    assert len(stored) == patch.length
-    value = bytearray(stored)
-    for offset, piece in patch.pieces:
-        value[offset : offset + len(piece)] = piece
-    assert len(value) == patch.length
-    return bytes(value)
-
-
-def test_a_long_value_is_changed_in_short_pieces() -> None:
-    """With an event in every tile, most writes are a few short pieces, and the whole value is laid out anew once in many tiles."""
-    kernel = ViewKernel(FeatureView("busy", EVENT, "who", [count(), mean("x")], windows=["1h", "24h", "7d"]))
-    state, wholes, patches = kernel.new_state(), 0, list[Patch]()
-    for i in range(8 * 24 * 12):
-        kernel.apply(state, START_MS + i * 5 * MINUTE_MS, None, Values(1.0, i, True))
-        written = kernel.write(state)
-        if isinstance(written, Patch):
-            patches.append(written)
-        else:
-            wholes += 1
-    assert 4 * wholes < len(patches)
-    for patch in patches:
-        assert len(patch.pieces) <= 4
-        assert 3 * len(b"".join(piece for _, piece in patch.pieces)) < patch.length
 
 
 def test_a_long_silence_leaves_one_tile() -> None:
@@ -310,38 +258,6 @@ def test_any_time_a_message_may_carry_can_be_stored(time_ms: int) -> None:
     kernel = ViewKernel(FeatureView("fine", EVENT, "who", [count()], windows=["10ms"], tile="1ms"))
     stored = kernel.encode(fold_all(kernel, [at(time_ms), at(time_ms + 5)]))
     assert kernel.read(stored, time_ms + 5).values == [2.0]
-
-
-def test_every_flipped_byte_is_noticed() -> None:
-    """A stored value with any one byte changed is refused by reading and by loading."""
-    stored = KERNEL.encode(fold_all(KERNEL, [at(START_MS + i * 61_000, float(i), str(i)) for i in range(3)]))
-    for i in range(len(stored)):
-        broken = bytearray(stored)
-        broken[i] ^= 1 + i % 255
-        refused(bytes(broken))
-
-
-def test_every_truncation_is_noticed() -> None:
-    """A stored value that lacks its end, or has something after it, is refused."""
-    stored = KERNEL.encode(fold_all(KERNEL, [at(START_MS, event_id="a")]))
-    for length in range(len(stored)):
-        refused(stored[:length])
-    refused(stored + b"\0")
-    refused(stored + stored)
-
-
-@given(st.binary(max_size=200))
-def test_noise_is_refused(noise: bytes) -> None:
-    """Bytes that were never a state are refused, not misread."""
-    refused(noise)
-
-
-def refused(value: bytes) -> None:
-    """Asserts that neither reading nor loading accepts a value, and that the message names the view."""
-    with pytest.raises(CorruptState, match="tested"):
-        KERNEL.decode(value)
-    with pytest.raises(CorruptState, match="tested"):
-        KERNEL.read(value, START_MS)
 
 
 def test_the_definition_changes_with_what_tiles_mean() -> None:

@@ -72,6 +72,28 @@ def test_values_of_a_wrong_type_are_named(name: str, value: Any) -> None:
         INPUTS.row(served([0.0] * 10), GIVEN | {name: value})
 
 
+@pytest.mark.parametrize("end", [FLOAT32_MAX, -FLOAT32_MAX])
+def test_the_ends_of_float32_are_values(end: float) -> None:
+    """The largest number of float32 is an input; the next of float64 is a missing feature, and a wrong Request value."""
+    beyond = math.nextafter(end, math.copysign(math.inf, end))
+    assert INPUTS.row(served([end] * 10), GIVEN | {"distance": end})[:10] == [end] * 10
+    assert np.isnan(INPUTS.row(served([beyond] * 10), GIVEN)[:9]).all()
+    with pytest.raises(BadRequest, match=r"entities\.distance"):
+        INPUTS.row(served([0.0] * 10), GIVEN | {"distance": beyond})
+
+
+@pytest.mark.parametrize(("last", "beyond"), [(2**63 - 1, 2**63), (-(2**63), -(2**63) - 1)])
+def test_whole_numbers_have_64_bits(last: int, beyond: int) -> None:
+    """The ends of 64 bits are taken as an entity and as a Request value; the numbers after them are not."""
+    given_last = GIVEN | {"driver_id": last, "distance": last}
+    assert INPUTS.keys(given_last)[1] == b"%d" % last
+    assert INPUTS.row(served([0.0] * 10), given_last)[9] == float(last)
+    with pytest.raises(BadRequest, match=r"entities\.driver_id"):
+        INPUTS.keys(GIVEN | {"driver_id": beyond})
+    with pytest.raises(BadRequest, match=r"entities\.distance"):
+        INPUTS.row(served([0.0] * 10), GIVEN | {"distance": beyond})
+
+
 def test_whole_numbers_are_checked_where_declared() -> None:
     """A Request of type int takes 3 and 3.0, not 3.5."""
     model = dataclasses.replace(MODEL, inputs=[demo().views["zones"], Request("distance", int)])
@@ -95,7 +117,8 @@ def test_keys_of_entities() -> None:
 
 @given(st.lists(st.floats(width=32, allow_infinity=False), min_size=1))
 def test_logged_inputs_are_the_same_vector(values: list[float]) -> None:
-    """What is written to the log (null for NaN) gives back the same bits."""
+    """A vector has the values of its row; what is written to the log (null for NaN) gives back the same bits."""
     vector = vector_of(values)
     logged = [None if math.isnan(value) else value for value in vector.tolist()]
+    assert logged == [None if math.isnan(value) else value for value in values]
     assert np.array_equal(vector_of(logged), vector, equal_nan=True)

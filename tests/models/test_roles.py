@@ -280,6 +280,29 @@ def test_the_reason_stands_while_a_version_is_tried_again() -> None:
     assert lineup.failures == {}
 
 
+def test_a_new_deployment_tries_again_what_failed() -> None:
+    """Files that were repaired meanwhile are found: of a version that stays deployed, and of an earlier champion that has to stand in."""
+    lineup = loaded([record("v1"), record("v2")], {"v1", "v2"})
+    assert lineup.serving() == ([], {})
+    lineup.deploy([record("v2", other("v3", "shadow"))])
+    assert load(lineup, {"v2"}) == ["v2", "v3", "v1"]
+    assert lineup.serving()[0] == [Seat("v1", "champion", 1.0), Seat("v3", "shadow", 0.0)]
+
+
+def test_earlier_champions_are_remembered_once() -> None:
+    """However often two versions take turns, a lineup keeps two of them, the newer first."""
+    lineup = loaded([record("v1"), record("v2")] * 50, {"v1", "v2"})
+    assert [item.version for item in lineup._former] == ["v1", "v2"]
+
+
+def test_shares_that_add_up_to_more_by_rounding() -> None:
+    """Where the challengers take all, the champion has a share of 0, never less."""
+    ten = [other(f"c{i}", share=math.nextafter(0.1, 1)) for i in range(10)]
+    seats_found, _ = loaded([record("v1", *ten)], set()).serving()
+    assert math.fsum(item.share for item in ten) > 1
+    assert seats_found[0] == Seat("v1", "champion", 0.0)
+
+
 def test_without_any_champion_the_challengers_answer() -> None:
     """They share all requests in proportion; shadows alone do not make a model that serves."""
     stated = record("v1", other("v2", share=0.1), other("v3", share=0.3), other("v4", "shadow"))

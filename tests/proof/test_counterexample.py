@@ -10,6 +10,7 @@ from rich.console import Console
 from tests.kernel.streams import everything, streams
 from tests.proof.conftest import ZONES
 
+import tidemill as tm
 from tidemill.cli.showing import moment, number, place, print_counterexample
 from tidemill.declarations.windows import FOREVER, Grid, Tile
 from tidemill.kernel.fold import LogEntry, entry_decoder
@@ -50,6 +51,23 @@ def test_the_row_after_which_the_store_stopped() -> None:
     assert [step.offset for step in steps] == [0, 10, 20, 30, 40]
     assert steps[1].values == {"fare": 1.0, "tip": None}
     assert steps_of(KERNEL, rows, set(), None, 2) == [step._replace(stored=False) for step in steps[-2:]]
+
+
+def test_whole_numbers_are_told_as_the_store_tells_them() -> None:
+    """Tiles of a state that was just folded from whole numbers read as those of the stored value: nothing is marked that does not differ."""
+    event = tm.Event("moved", {"at": int, "who": str, "steps": int}, time="at")
+    view = tm.FeatureView("walks", event, "who", [tm.sum("steps"), tm.min("steps"), tm.last("steps")], windows=["1h"])
+    kernel, decode = ViewKernel(view), entry_decoder(view)
+    state = kernel.new_state()
+    for minute in (0, 1, 100):
+        record = decode(
+            minute, b"me", encode(ViewRecord(1_700_000_000_000 + 60_000 * minute, 0, (0, minute), {"steps": 5 + minute}))
+        ).record
+        assert record is not None
+        kernel.apply(state, record.time, record.id, record.values)
+    tiles, stored = tiles_of(kernel, state), tiles_of(kernel, kernel.decode(kernel.encode(state)))
+    assert tiles == stored
+    assert {type(value) for tile in tiles.values() for value in tile.values()} == {float}
 
 
 def test_what_became_of_each_row() -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from tests.ingestion.samples import NOW_MS, arrived, departed, project, refusal, route, scheduled
 
@@ -14,9 +15,11 @@ from tidemill.declarations.aggregates import count
 from tidemill.declarations.project import Project
 from tidemill.errors import DeclarationError
 from tidemill.limits import CUT_BYTES, MESSAGE_BYTES
-from tidemill.routing.events import EventReader
-from tidemill.routing.refusals import Reason
+from tidemill.records import RequestRecord
+from tidemill.routing.events import BARE, Attributes, EventReader
+from tidemill.routing.refusals import Reason, Refused
 from tidemill.routing.router import Router
+from tidemill.timestamps import LAST_MS
 
 HUGE = b"9" * 10_000
 
@@ -112,7 +115,9 @@ def test_bad_time_as_text(text: str, reason: str) -> None:
 def test_bad_request_time() -> None:
     """The moment of a request must be a time as well, but may lie ahead."""
     assert refusal(route(scheduled(departs_at="soon"), "scheduled")).reason == "bad_time"
-    assert len(route(scheduled(departs_at="2024-11-14T23:13:21Z"), "scheduled")) == 2
+    for text, time_ms in (("2024-11-14T23:13:21Z", 1_731_626_001_000), ("1970-01-01T00:00:00Z", 0), ("9999-12-31T23:59:59.999Z", LAST_MS)):
+        routed = route(scheduled(departs_at=text), "scheduled")
+        assert [msgspec.json.decode(value, type=RequestRecord).time for _, _, _, value in routed] == [time_ms, time_ms]
 
 
 def test_future_is_the_events_own() -> None:
@@ -153,6 +158,29 @@ def test_id_attribute_for_a_number(value: bytes) -> None:
     assert refusal(route(arrived(number=...), "arrived", [("ce_id", value)])).reason == "bad_id"
 
 
+@pytest.mark.parametrize(
+    ("event", "attributes", "reason"),
+    [
+        (departed(flight=...), Attributes(id="x"), None),
+        (departed(flight=...), Attributes(id="x" * 1024), None),
+        (departed(flight=...), Attributes(id="x" * 1025), "bad_id"),
+        (arrived(number=...), Attributes(id="9" * 18), None),
+        (arrived(number=...), Attributes(id="9" * 19), "bad_id"),
+        (departed(), Attributes(recordedtime=f"{NOW_MS:019}"), None),
+        (departed(), Attributes(recordedtime=f"{NOW_MS:020}"), "bad_time"),
+    ],
+)
+def test_the_lengths_of_attributes(event: dict[str, Any], attributes: Attributes, reason: str | None) -> None:
+    """An id has 1 to 1024 bytes, one that stands for a whole number at most 18 digits; a time in digits has at most 19 of them."""
+    router, name = Router(project()), "arrived" if "fuel" in event else "departed"
+    if reason is None:
+        assert router.admit(name, json.dumps(event).encode(), attributes, NOW_MS).id == (attributes.id or "UA1")
+    else:
+        with pytest.raises(Refused) as refused:
+            router.admit(name, json.dumps(event).encode(), attributes, NOW_MS)
+        assert refused.value.reason == reason
+
+
 def test_record_without_timestamp() -> None:
     """A record without a timestamp is refused, since nobody can say when it became known, unless it says so itself."""
     letter = refusal(route(departed(), timestamp_ms=-1))
@@ -191,6 +219,28 @@ def test_dead_letter_says_where_and_what() -> None:
     assert (letter.key, letter.known, letter.size, base64.b64decode(letter.value)) == ("source key", NOW_MS, 8, b"nonsense")
 
 
+def test_a_record_without_a_key_has_a_letter_without_one() -> None:
+    """What has no key lies in the first partition of the dead letters."""
+    routed = Router(project()).route("departed", "t", 0, 0, NOW_MS, None, b"nonsense", ())
+    assert routed[0][1:3] == (0, None)
+    assert refusal(routed).key is None
+
+
+@pytest.mark.parametrize(("who", "accepted"), [("", False), ("x" * 1024, True), ("x" * 1025, False), ("é" * 513, False)])
+def test_the_subject_of_an_outcome_is_a_key(who: str, accepted: bool) -> None:
+    """An event that feeds no view, only an outcome, is refused if its subject cannot be a key."""
+    asked = Event("asked", {"at": int, "who": str}, time="at")
+    told = Event("told", {"at": int, "who": str, "x": float}, time="at")
+    view = FeatureView("v", asked, "who", [count()], windows=["1h"])
+    model = Model("m", asked, "at", "who", [view], Outcome(told, "x", subject="who"), dict)
+    router = Router(Project("airline", {"asked": asked, "told": told}, {"v": view}, {"m": model}))
+    routed = router.route("told", "told", 0, 0, NOW_MS, None, json.dumps({"at": NOW_MS, "who": who, "x": 1.0}).encode(), ())
+    if accepted:
+        assert [record[0] for record in routed] == ["airline.outcomes"]
+    else:
+        assert (refusal(routed).reason, router.refused) == ("bad_key", {("told", "bad_key"): 1})
+
+
 def test_dead_letter_is_cut() -> None:
     """However large the value, the key or the name of a field, a dead letter stays small."""
     name = "x" * 900_000
@@ -216,6 +266,45 @@ def test_outcome_beyond_a_double(event: dict[str, Any]) -> None:
     """An outcome that overflows is refused whole: no view gets the event either."""
     letter = refusal(route(event, "arrived"))
     assert (letter.reason, "fuel" in letter.detail) == ("out_of_range", True)
+
+
+@pytest.mark.parametrize(
+    ("event", "value", "field"),
+    [
+        ("departed", departed(origin=...), "origin"),
+        ("departed", departed(pilot="x"), "pilot"),
+        ("departed", departed(seats="150"), "seats"),
+        ("departed", departed(origin=""), "origin"),
+        ("departed", departed(departed_at=-1), "departed_at"),
+        ("arrived", arrived(fuel=1e200), "fuel"),
+        ("departed", [], None),
+        ("landed", {}, "type"),
+    ],
+)
+def test_a_refusal_names_the_field(event: str, value: object, field: str | None) -> None:
+    """Over HTTP an event is checked before it is written, and the answer names the field at fault."""
+    with pytest.raises(Refused) as refused:
+        Router(project()).admit(event, json.dumps(value).encode(), BARE, NOW_MS)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_a_refusal_is_cut(more: int) -> None:
+    """At most 500 characters of text and 200 of a field's name; half a surrogate pair is shown as its escape."""
+    refused = Refused(Reason.WRONG_TYPE, "d" * (500 + more), "f" * (200 + more))
+    assert (refused.message, refused.field) == ("d" * min(500, 500 + more), "f" * min(200, 200 + more))
+    assert Refused(Reason.WRONG_TYPE, "\ud800", "\udfff").field == "\\udfff"
+
+
+def test_an_outcome_beyond_a_double_names_its_first_field() -> None:
+    """Of an expression over several fields the refusal names the first one."""
+    told = Event("told", {"at": int, "who": str, "x": float, "y": float}, time="at")
+    view = FeatureView("v", told, "who", [count()], windows=["1h"])
+    model = Model("m", told, "at", "who", [view], Outcome(told, "y * x", subject="who"), dict)
+    router = Router(Project("airline", {"told": told}, {"v": view}, {"m": model}))
+    with pytest.raises(Refused, match=r"the outcome 'y \* x' is beyond a double") as refused:
+        router.admit("told", json.dumps({"at": NOW_MS, "who": "a", "x": 1e200, "y": 1e200}).encode(), BARE, NOW_MS)
+    assert refused.value.field == "y"
 
 
 def test_reasons_are_fixed() -> None:

@@ -8,10 +8,12 @@ import msgspec
 import pytest
 from tests.ingestion.samples import NOW_MS, NOW_TEXT, arrived, departed, project, refusal, route, scheduled
 
+from tidemill.declarations import Event
 from tidemill.kernel.fold import entry_decoder
 from tidemill.kernel.keys import partition_of
 from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import OutcomeRecord, RequestRecord, ViewRecord
+from tidemill.routing.events import Attributes, EventReader
 from tidemill.routing.router import Router
 
 
@@ -113,6 +115,8 @@ def test_known_is_kafkas_timestamp_or_the_recorded_time() -> None:
         routed = route(departed(departed_at=1_600_000_000_000), headers=[("ce_recordedtime", text)])
         assert {record.known for _, record in view_records(routed).values()} == {1_600_000_000_000}
     assert refusal(route(departed(), headers=[("ce_recordedtime", b"1600000000000")])).reason == "future_time"
+    routed = route(departed(), headers=[("ce_recordedtime", b"1700003600000")])  # as far ahead of Kafka's timestamp as `future` allows
+    assert {record.known for _, record in view_records(routed).values()} == {NOW_MS + 3_600_000}
 
 
 def test_attributes_stand_in_for_fields() -> None:
@@ -123,6 +127,28 @@ def test_attributes_stand_in_for_fields() -> None:
     (landing, *outcomes) = route(arrived(arrived_at=..., number=...), "arrived", headers)
     assert msgspec.json.decode(landing[3], type=ViewRecord).id == "12"
     assert len(outcomes) == 2
+
+
+def test_attributes_are_put_into_the_fields() -> None:
+    """Whoever reads the data of an accepted event finds time and id there, in the types that the fields have."""
+    router, given = Router(project()), Attributes(id="12", time=NOW_TEXT)
+    number = router.admit("arrived", msgspec.json.encode(arrived(arrived_at=..., number=...)), given, NOW_MS)
+    text = router.admit("departed", msgspec.json.encode(departed(departed_at=..., flight=...)), given, NOW_MS)
+    assert (number.data.number, number.data.arrived_at, number.id, number.time_ms) == (12, NOW_TEXT, "12", NOW_MS)
+    assert (text.data.flight, text.data.departed_at, text.id, text.time_ms) == ("12", NOW_MS, "12", NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("id_field", "data", "attribute", "found"),
+    [
+        (None, {}, "12", "12"), (None, {}, None, None), ("ref", {}, "12", "12"), ("ref", {"ref": None}, "12", "12"),
+        ("ref", {"ref": None}, None, None), ("ref", {"ref": "r"}, "12", "r"),
+    ],
+)  # fmt: skip
+def test_an_id_that_may_be_absent(id_field: str | None, data: dict[str, Any], attribute: str | None, found: str | None) -> None:
+    """An event without an id field, or with null in it, has the id of the attributes, if they give one."""
+    reader = EventReader(Event("e", {"at": int, "ref": str | None}, time="at", id=id_field))
+    assert reader.check(msgspec.json.encode({"at": NOW_MS, **data}), Attributes(id=attribute), NOW_MS).id == found
 
 
 def test_fields_win_over_attributes() -> None:

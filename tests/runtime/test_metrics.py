@@ -90,9 +90,10 @@ def test_what_a_service_counts_it_exposes(service: str) -> None:
     folder = Path(__file__).parents[2] / "services" / package
     names = {
         node.attr
-        for file in folder.glob("*.py")
+        for file in folder.rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "metrics" and node.attr.isupper()
     }
+    assert names or service == "offline"  # what the offline service counts, `offline/mirror.py` counts
     for name in names:
         assert service in (metrics.shown_by(getattr(metrics, name)._name) or SERVICES), name

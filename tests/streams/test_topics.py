@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tidemill import Event, FeatureView, count
 from tidemill.declarations.project import Project
+from tidemill.errors import DeclarationError
 from tidemill.limits import MESSAGE_BYTES
 from tidemill.offline.names import view_folder
 from tidemill.online.keys import fence_key, state_key
@@ -24,6 +27,18 @@ def test_every_topic_of_a_project() -> None:
         "corner.results": 1, "corner.alerts": 1, "corner.deployments": 1, "corner.logs": 1,
         "corner.dead-letters": 1,
     }  # fmt: skip
+
+
+def test_the_group_of_ingestion() -> None:
+    """Committed offsets are found again under this name."""
+    assert topics.ingestion_group("corner") == "corner.ingestion"
+
+
+@pytest.mark.parametrize("topic", ["corner.view.shops.p3", "corner.requests", "corner.dead-letters"])
+def test_events_stay_away_from_the_projects_own_topics(topic: str) -> None:
+    """An event on such a topic would be read as what it is not."""
+    with pytest.raises(DeclarationError, match=f"topic '{topic}' is one of the project's own"):
+        topics.topic_specs(replace(PROJECT, events={"sold": replace(SOLD, topic=topic)}))
 
 
 def test_another_partition_count_is_another_log() -> None:

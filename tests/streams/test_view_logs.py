@@ -19,7 +19,7 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.marks import append_mark, read_marks
 from tidemill.streams.topics import logs_topic, view_topic
-from tidemill.streams.view_logs import check_logs, ensure_logs, log_in_use, need_topics
+from tidemill.streams.view_logs import _existing, check_logs, ensure_logs, log_in_use, need_topics
 
 P4, P8, P16 = log_name("cards", 4), log_name("cards", 8), log_name("cards", 16)
 
@@ -52,6 +52,14 @@ def test_two_logs_that_nobody_filled() -> None:
     """Topics made by hand are not guessed about: both are named."""
     with pytest.raises(TopicMismatch, match=r"'cards' has records in cards\.p4 and in cards\.p8.*delete"):
         log_in_use("cards", {P8, P4}, [])
+
+
+def test_logs_are_told_by_the_names_of_topics() -> None:
+    """Only this project's topics of views that it declares are logs of a view, under whatever partition count."""
+    others = ["p.view.cards", "p.view.cards.p0", "p.view.other.p4", "q.view.cards.p16", "cards.p16", "p.requests", "paid", ""]
+    found = _existing(declared("p", 4), [view_topic("p", P8), *others, view_topic("p", P4)])
+    assert found == {"cards": {P4, P8}}
+    assert _existing(declared("p", 4), others) == {}
 
 
 def declared(name: str, partitions: int) -> Project:

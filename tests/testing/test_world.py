@@ -16,7 +16,7 @@ from tests.training.town import happened
 
 from tidemill import Event, FeatureView, count, distinct, last_k
 from tidemill.declarations.project import Project
-from tidemill.errors import ArtifactError, BadRequest, KafkaUnavailable, Rebuilding, TidemillError, UnknownModel, UnknownView
+from tidemill.errors import ArtifactError, BadRequest, KafkaUnavailable, NotDeployed, Rebuilding, TidemillError, UnknownModel, UnknownView
 from tidemill.kernel.fold import PartitionFold, entry_decoder
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.packed import EntityState
@@ -181,7 +181,7 @@ def test_trained_and_asked() -> None:
     world = World(demo())
     for known_ms, name, data in happened(120):
         world.publish(name, data, at=known_ms)
-    with pytest.raises(UnknownModel, match="no version"):
+    with pytest.raises(NotDeployed, match="no version of model"):
         world.predict("big_tip", ENTITIES)
     manifest = world.train("big_tip")
     assert (manifest.model, manifest.rows) == ("big_tip", len(world.training_set("big_tip")))

@@ -70,7 +70,8 @@ def tiles_of(kernel: ViewKernel, state: EntityState) -> dict[Tile, dict[str, flo
         grid, show = resolution.grid, resolution.layout.show
         for i, (age, slots) in enumerate(zip(tiles.ages[::-1].tolist(), tiles.closed.tolist(), strict=True)):
             found[Tile(grid, tiles.newest - age)] = show([*slots, *(tiles.closed_sides[i] if tiles.closed_sides else ())])
-        found[Tile(grid, tiles.newest)] = show([*tiles.slots, *tiles.open_sides])
+        slots = map(float, tiles.slots)  # those of a state that was just folded may be whole numbers
+        found[Tile(grid, tiles.newest)] = show([*slots, *tiles.open_sides])
     return found
 
 

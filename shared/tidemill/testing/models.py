@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tidemill.declarations import FeatureView, Model
 from tidemill.declarations.models import FeatureInput, RequestInput
 from tidemill.declarations.project import Project
-from tidemill.errors import BadRequest, UnknownModel
+from tidemill.errors import BadRequest, NotDeployed, UnknownModel
 from tidemill.kernel.served import Served
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Artifact, Manifest, check_manifest
@@ -95,7 +95,7 @@ class Models:
         """See `World.predict`. The steps are those of inference: keys, one read, one row, one run."""
         self._declared(name)
         if name not in self._loaded:
-            raise UnknownModel(f"{name}: no version is deployed", list(self._loaded))
+            raise NotDeployed(name)
         manifest, engine, inputs = self._loaded[name]
         served = self._served([view for view, _ in inputs.views], inputs.keys(given), time_ms)
         output = engine.predict(vector_of(inputs.row(served, given)))

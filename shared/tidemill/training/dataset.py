@@ -120,7 +120,7 @@ def _read_spine(model: Model, store: OfflineStore, until_ms: int) -> _Spine:
 def _nothing(model: Model, why: str) -> TidemillError:
     return TidemillError(
         f"model {model.name!r} has no training examples: {why}",
-        mend=f"publish events {model.on.name!r} and {model.outcome.source.name!r}, and wait for the offline writer",
+        mend=f"publish events {model.on.name!r} and {model.outcome.source.name!r}, and let the offline writer reach them",
     )
 
 

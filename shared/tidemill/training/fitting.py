@@ -95,7 +95,8 @@ def _fitted(model: Model, examples: TrainingSet) -> Any:
         if empty:
             raise TidemillError(
                 f"{reason} (no row has a value of {', '.join(empty)})",
-                mend="see that their events arrive, remove these inputs, or begin with SimpleImputer(keep_empty_features=True)",
+                mend="see that their events arrive, and that they became known before the requests (history is published with recordedtime); "
+                "else remove these inputs, or begin with SimpleImputer(keep_empty_features=True)",
             ) from error
         raise TidemillError(reason, mend="see that the pipeline takes one float32 matrix with NaN where there is no value") from error
 
