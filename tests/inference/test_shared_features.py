@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from tests.kernel.streams import READ_OFFSETS_MS, START_MS, Happening, fold_all, numbers, streams
 
 from tidemill.kernel.served import serve
+from tidemill.names import log_name
 from tidemill.online.reader import Stored
 from tidemill.records import StampEntry
 from tidemill_inference.predictor import Features
 
 KEYS = [b"a", b"b", b"new", None]
-FENCE = StampEntry("v.p1", 0, 1)
+FENCE = StampEntry(log_name("v", 1), 0, 1)
 
 
 @given(

@@ -46,6 +46,7 @@ from tidemill.timestamps import parse_time_ms
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.004  # every poll takes the processor from the services
 _PATIENCE_SECONDS = 0.1  # for the fences alone; after it Kafka is asked for positions, which also show what lags
+_SENDING_SECONDS = 0.002  # after it a request has left this process
 _MOST_INSTANCES = 200
 _MOST_GATHERED = 1_000  # events that wait for a request; as many cost more than a barrier
 Moment = tuple[int, str, dict[str, Any]]
@@ -246,14 +247,24 @@ class Playback:
         """Plays from start to end; `speed` is event time over wall time (None: as fast as it goes)."""
         began, http = time.monotonic(), httpx.AsyncClient(base_url=inference_url, timeout=60, trust_env=False)
         async with http:
-            for time_ms, moments, due in rounds(steps(recording, start_ms, end_ms, step_ms), agenda, gather=speed is None):
+            upcoming = rounds(steps(recording, start_ms, end_ms, step_ms), agenda, gather=speed is None)
+            following = next(upcoming, None)
+            while following is not None:
+                time_ms, moments, due = following
                 if speed is not None:
                     await asyncio.sleep(began + (time_ms - start_ms) / 1000 / speed - time.monotonic())
                 published = time.monotonic()
                 if moments:
                     await self.barrier(moments)
                 barrier_seconds = time.monotonic() - published
-                yield PlayedStep(time_ms, len(moments), await _ask(http, due, time_ms), barrier_seconds)
+                asking = asyncio.create_task(_ask(http, due, time_ms))
+                try:
+                    if due:
+                        await asyncio.sleep(_SENDING_SECONDS)
+                    following = next(upcoming, None)  # inference computes meanwhile
+                finally:
+                    answers = await asking
+                yield PlayedStep(time_ms, len(moments), answers, barrier_seconds)
 
 
 async def _poll(lagging: Callable[[], Awaitable[str | None]], timeout_seconds: float, mend: str) -> None:
