@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,27 @@ def test_neighbours_can_be_imported(tmp_path: Path) -> None:
     write(tmp_path / "shop", "from tidemill import Event\nsold = Event('sold', {'at': int}, time='at')\n", "its_events.py")
     write(tmp_path / "shop", "from its_events import sold\n")
     assert names(load_project(tmp_path / "shop"))[0] == ["sold"]
+
+
+def test_two_projects_with_neighbours_of_the_same_name(tmp_path: Path) -> None:
+    """Each project means the files beside it, a package too, however often and in whatever order they are loaded."""
+    for shop in ("corner", "market"):
+        write(tmp_path / shop, f'TOPIC = "{shop}.sold"\n', "topics.py")
+        write(tmp_path / shop / "fields", "", "__init__.py")
+        write(tmp_path / shop / "fields", f'FIELDS = {{"at": int, "{shop}": str}}\n', "sale.py")
+        text = 'Event("sold", FIELDS, time="at", topic=TOPIC)'
+        write(tmp_path / shop, f"from fields.sale import FIELDS\nfrom topics import TOPIC\nfrom tidemill import Event\nsold = {text}\n")
+    for shop in ("corner", "market", "market", "corner"):
+        event = load_project(tmp_path / shop).events["sold"]
+        assert (event.topic, list(event.fields)) == (f"{shop}.sold", ["at", shop])
+
+
+def test_an_edit_within_the_second(tmp_path: Path) -> None:
+    """What is loaded is what the file says, even when the file keeps its length and the second of its last change."""
+    for name in ("sold", "paid"):
+        path = write(tmp_path / "shop", f'from tidemill import Event\nevent = Event("{name}", {{"at": int}}, time="at")\n')
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+        assert list(load_project(path).events) == [name]
 
 
 def test_what_is_referred_to_belongs_to_the_project(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The view that simulated workers fold: counts and float sums over an hour, with everything that makes a fold skip a record."""
+"""The view that simulated workers fold: counts, float sums, lists and sets of values, with everything that makes a fold skip a record."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import random
 
 from tidemill.declarations import Event, FeatureView
 from tidemill.declarations.aggregates import count, sum
+from tidemill.declarations.distinct import distinct
+from tidemill.declarations.last_k import last_k
 from tidemill.declarations.project import Project
 from tidemill.kernel.fold import entry_decoder
 from tidemill.kernel.view import ViewKernel
@@ -14,7 +16,15 @@ from tidemill.streams.topics import view_topic
 
 PARTITIONS = 2
 PAID = Event("paid", {"at": int, "card": str, "amount": float}, time="at")
-VIEW = FeatureView("by_card", PAID, "card", [count(), sum("amount")], windows=["1h"], dedupe=2, partitions=PARTITIONS)
+VIEW = FeatureView(
+    "by_card",
+    PAID,
+    "card",
+    [count(), sum("amount"), last_k("amount", 2), distinct("amount")],
+    windows=["1h"],
+    dedupe=2,
+    partitions=PARTITIONS,
+)
 PROJECT = Project("sim", {"paid": PAID}, {"by_card": VIEW})
 KERNEL, DECODE = ViewKernel(VIEW), entry_decoder(VIEW)
 TOPIC = view_topic(PROJECT.name, VIEW.log)

@@ -6,8 +6,9 @@ import importlib
 import importlib.util
 import sys
 from dataclasses import dataclass, field
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TypeVar
 
 from tidemill.declarations import Event, FeatureView, Model, Recording, Selection
@@ -15,6 +16,7 @@ from tidemill.errors import DeclarationError, ProjectError, TidemillError
 from tidemill.names import check_name
 
 T = TypeVar("T", Event, FeatureView, Model, Recording)
+_folders: set[Path] = set()  # of the projects loaded in this process
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,20 @@ def load_project(spec: str | Path) -> Project:
     return collect(module, None)
 
 
+class _FromSource(SourceFileLoader):
+    """Compiles the file at each load. Python takes a compiled file for current when size and whole second of the source agree, so an edit
+    that follows a load within a second, `paid` to `sold` for one, would be passed over."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def _import_file(path: Path) -> ModuleType:
-    """Imports a file, with its folder on the path so that it can import the files beside it."""
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
+    """Imports a file, with its folder first on the path so that it can import the files beside it."""
+    _make_room(path.parent)
     name = f"tidemill_project_{path.parent.name}_{path.stem}".replace("-", "_")
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -76,6 +86,22 @@ def _import_file(path: Path) -> ModuleType:
     except Exception as error:
         raise _unimportable(str(path), error) from error
     return module
+
+
+def _make_room(folder: Path) -> None:
+    """Puts a project's folder first on the path, and forgets modules that an earlier project imported from its own folder under a name
+    that a file here has: each project means its own `model.py`."""
+    others = _folders - {folder}
+    for name in {beside.stem for beside in folder.iterdir()} & sys.modules.keys():
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and others & {Path(file).parent, Path(file).parent.parent}:  # a module, or a package
+            for found in [found for found in sys.modules if f"{found}.".startswith(f"{name}.")]:
+                del sys.modules[found]
+    if str(folder) in sys.path:
+        sys.path.remove(str(folder))
+    sys.path.insert(0, str(folder))
+    _folders.add(folder)
+    importlib.invalidate_caches()  # files that came after Python last listed the folder
 
 
 def _unimportable(what: str, error: Exception) -> TidemillError:
