@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from tidemill.offline.store import OfflineStore
 from tidemill.records import AlertRecord
@@ -50,15 +51,22 @@ class Facts:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
 
-def monthly(store: OfflineStore, pipeline: Any, model: str, alerts: list[AlertRecord]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The months and the totals, from the results and the prediction log as the offline store has them.
+@dataclass(frozen=True)
+class Plain:
+    """The model without windows: the same pipeline, fitted on the same examples without the columns of windows. `kept`: its columns."""
 
-    The model without windows is the same pipeline, fitted on the same examples without the columns of windows, and scored on the same flights.
-    """
+    fitted: Any
+    kept: list[int]
+
+
+def monthly(store: OfflineStore, plain: Plain, model: str, alerts: list[AlertRecord]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The months and the totals, from the results and the prediction log as the offline store has them. Both models are scored on the same
+    flights."""
     results = store.scan("results").to_pandas()
     results = results[(results["model"] == model) & (results["status"] == "joined")]
-    logged = store.predictions(["id", "version", "inputs"]).to_pandas().set_index("id").loc[results["prediction"]]
-    plain = _without_windows(store, pipeline, model, logged["version"].iloc[0], logged["inputs"])
+    logged = store.predictions(["id", "inputs"]).to_pandas().set_index("id").loc[results["prediction"]]
+    inputs = np.vstack(logged["inputs"].to_list()).astype(np.float32)
+    unaided = outputs(plain.fitted, inputs[:, plain.kept], probability=True)
     outcome, output = results["outcome"].to_numpy(), results["output"].to_numpy()
     month = results["time"].to_numpy().astype("datetime64[ms]").astype("datetime64[M]")
     rows = []
@@ -70,21 +78,23 @@ def monthly(store: OfflineStore, pipeline: Any, model: str, alerts: list[AlertRe
                 "flights": int(mine.sum()),
                 "late_share": float(outcome[mine].mean()),
                 "auc": _auc(outcome[mine], output[mine]),
-                "auc_without_windows": _auc(outcome[mine], plain[mine]),
+                "auc_without_windows": _auc(outcome[mine], unaided[mine]),
                 "alerts": _alerts_of(alerts, str(name)),
             }
         )
-    totals = {"outcomes_joined": len(results), "auc": _auc(outcome, output), "auc_without_windows": _auc(outcome, plain)}
+    totals = {"outcomes_joined": len(results), "auc": _auc(outcome, output), "auc_without_windows": _auc(outcome, unaided)}
     return rows, totals
 
 
-def _without_windows(store: OfflineStore, pipeline: Any, model: str, version: str, inputs: Any) -> npt.NDArray[np.float32]:
+def without_windows(store: OfflineStore, pipeline: Any, model: str) -> Plain:
+    """Fits the pipeline without the columns of windows, on the examples of the version that answered."""
+    version = store.predictions(["version"])["version"][0].as_py()
     examples: pa.Table = pq.read_table(io.BytesIO((Path(store.url) / f"models/{model}/{version}/training.parquet").read_bytes()))
     names = examples.column_names[3:]
     kept = [i for i, name in enumerate(names) if "__" not in name or name.startswith(WITHOUT_WINDOWS)]
     matrix = np.column_stack([examples[names[i]].to_numpy() for i in kept]).astype(np.float32)
-    fitted = pipeline.fit(matrix, examples["label"].to_numpy())
-    return outputs(fitted, np.vstack(inputs.to_list()).astype(np.float32)[:, kept], probability=True)
+    with threadpool_limits(1, user_api="openmp"):  # the other processor has work
+        return Plain(pipeline.fit(matrix, examples["label"].to_numpy()), kept)
 
 
 def _auc(outcome: npt.NDArray[np.float64], output: npt.NDArray[Any]) -> float:

@@ -34,12 +34,15 @@ async def prepare(at: Target) -> None:
 
             async with open_playback(at.project, at.kafka, at.redis_url) as playback:
                 agenda = Agenda(list(at.project.models.values()), STEP_MS)
-                await history(at.project, playback, at.url("offline"), month_ms(UNTIL), agenda, seen)
+                await history(at.project, playback, month_ms(UNTIL), agenda, seen)
             status.update("training a first model")
-            await asyncio.to_thread(
-                train, at.environment, f"2013-{UNTIL:02d}-01", lambda text: console.print(text, style="dim", highlight=False)
+            training = asyncio.create_task(
+                asyncio.to_thread(
+                    train, at.environment, f"2013-{UNTIL:02d}-01", lambda text: console.print(text, style="dim", highlight=False)
+                )
             )
-            await served(at.url("inference"))
+            await served(at.url("inference"), training)
+            await training
     console.print("ask for a prediction, as of a moment in the history that is loaded:\n", style="bold")
     console.print(f"curl -s {at.url('inference')}/predict/{MODEL} -d '{QUESTION}'\n", markup=False, highlight=False, soft_wrap=True)
     for service in ("ingestion", "serving", "inference"):

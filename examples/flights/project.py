@@ -8,11 +8,12 @@ from model import make_pipeline
 import tidemill as tm
 
 PROJECT = "flights"
-PARTITIONS = 2  # of each topic: how many workers may share one; two are plenty for one machine
+PARTITIONS = 2  # of each view's log: how many workers may share one; two are plenty for one machine
+IN_ORDER = 1  # partition of each event's topic: so events are folded as they became known, and none is late for its view
 
 scheduled = tm.Event(
     "flights.scheduled",
-    partitions=PARTITIONS,
+    partitions=IN_ORDER,
     time="published_at",
     id="event_id",
     fields={
@@ -25,7 +26,7 @@ scheduled = tm.Event(
 
 departed = tm.Event(
     "flights.departed",
-    partitions=PARTITIONS,
+    partitions=IN_ORDER,
     time="departed_at",
     id="event_id",
     fields={"event_id": str, "flight_id": str, "departed_at": int, "origin": str, "tailnum": str, "dep_delay": int},
@@ -34,7 +35,7 @@ departed = tm.Event(
 
 arrived = tm.Event(
     "flights.arrived",
-    partitions=PARTITIONS,
+    partitions=IN_ORDER,
     time="arrived_at",
     id="event_id",
     fields={
@@ -46,7 +47,7 @@ arrived = tm.Event(
 
 observed = tm.Event(
     "weather.observed",
-    partitions=PARTITIONS,
+    partitions=IN_ORDER,
     time="observed_at",
     id="event_id",
     fields={
@@ -58,7 +59,7 @@ observed = tm.Event(
 
 registered = tm.Event(
     "planes.registered",
-    partitions=PARTITIONS,
+    partitions=IN_ORDER,
     time="registered_at",
     id="event_id",
     fields={"event_id": str, "tailnum": str, "registered_at": int, "built": int | None, "seats": int},

@@ -23,15 +23,12 @@ def month_ms(month: int) -> int:
     return int(datetime(2013 + (month - 1) // 12, (month - 1) % 12 + 1, 1, tzinfo=UTC).timestamp() * 1000)
 
 
-async def history(
-    project: Project, playback: Playback, offline_url: str, until_ms: int, agenda: Agenda, seen: Callable[[PlayedStep], None]
-) -> None:
-    """Publishes everything known before a moment, and waits until the online and the offline store have it."""
+async def history(project: Project, playback: Playback, until_ms: int, agenda: Agenda, seen: Callable[[PlayedStep], None]) -> None:
+    """Publishes everything known before a moment, and waits until the online store has it. Training waits for the offline store."""
     (recording,) = project.recordings.values()
     start = int(datetime.fromisoformat(recording.start).replace(tzinfo=UTC).timestamp() * 1000)
     async for step in playback.load(recording, start, until_ms, DAY_MS, agenda):
         seen(step)
-    await offline_reached(playback, offline_url)
 
 
 async def offline_reached(playback: Playback, offline_url: str) -> None:
@@ -56,8 +53,10 @@ def train(environment: Mapping[str, str], until: str, note: Callable[[str], None
         raise SystemExit(f"training failed with exit code {process.returncode}")
 
 
-async def served(inference_url: str) -> None:
-    """Waits until inference has loaded the deployed version."""
+async def served(inference_url: str, training: asyncio.Task[None]) -> None:
+    """Waits until inference has loaded the version that a training deploys. Raises what the training raises."""
     async with httpx.AsyncClient(base_url=inference_url, trust_env=False) as http:
         while (await http.get(f"/v2/models/{MODEL}/ready")).status_code != httpx.codes.OK:
+            if training.done():
+                await training
             await asyncio.sleep(0.1)

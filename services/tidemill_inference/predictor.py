@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tidemill.clock import now_ms
+from tidemill.declarations import FeatureView
 from tidemill.declarations.models import FeatureInput
 from tidemill.errors import BadRequest, Rebuilding, TidemillError
 from tidemill.kernel.served import Served, serve
@@ -22,6 +23,25 @@ from tidemill_inference.messages import FeatureShown, Instance, PredictionAnswer
 from tidemill_inference.prediction_log import PredictionLog
 
 _BREATH = 20  # rows between two turns of the loop, so that a large request does not delay small ones
+
+
+class Features:
+    """The features that one request sees. Its instances share entities and times, so each view is read once for each of them."""
+
+    def __init__(self, kernels: Mapping[str, ViewKernel]) -> None:
+        self._kernels = kernels
+        self._seen: dict[tuple[str, bytes, int], Served] = {}
+
+    def of(self, view: FeatureView, key: bytes | None, stored: Stored | None, time_ms: int) -> Served:
+        """The features of one view. All instances with the same key have the same `stored`, since the request reads the store once."""
+        if key is None or stored is None:
+            return serve(view, None, time_ms)
+        place = view.name, key, time_ms
+        found = self._seen.get(place)
+        if found is None:
+            reading = None if stored.value is None else self._kernels[view.name].read(stored.value, time_ms, stored.since_ms)
+            found = self._seen[place] = serve(view, reading, time_ms)
+        return found
 
 
 class _Routed(NamedTuple):
@@ -45,13 +65,14 @@ class Predictor:
         """One result per instance, logged. Raises StoreUnavailable, KafkaUnavailable and RecordTooLarge for the whole request."""
         routed = [_route(model, item) for item in request.instances]
         stored = iter(await self._read(model.first.inputs, [item for item in routed if isinstance(item, _Routed)]))
+        features = Features(self._kernels)
         results: list[Made | TidemillError] = []
         for count, item in enumerate(routed, 1):
             if isinstance(item, TidemillError):
                 results.append(item)
                 continue
             try:
-                results.append(self._predict(item, next(stored), show_features=request.features))
+                results.append(self._predict(item, next(stored), features, show_features=request.features))
             except TidemillError as error:
                 results.append(error)
             if count % _BREATH == 0:
@@ -99,14 +120,10 @@ class Predictor:
         found = iter(stored)
         return [[None if key is None else next(found) for key in item.keys] for item in asked]
 
-    def _predict(self, routed: _Routed, stored: list[Stored | None], *, show_features: bool) -> Made:
+    def _predict(self, routed: _Routed, stored: list[Stored | None], features: Features, *, show_features: bool) -> Made:
         instance, version, time_ms = routed.instance, routed.version, routed.instance.time_ms
-        served = []
-        for (view, _), item in zip(version.inputs.views, stored, strict=True):
-            reading = None
-            if item is not None and item.value is not None:
-                reading = self._kernels[view.name].read(item.value, time_ms, item.since_ms)
-            served.append(serve(view, reading, time_ms))
+        views = zip(version.inputs.views, routed.keys, stored, strict=True)
+        served = [features.of(view, key, item, time_ms) for (view, _), key, item in views]
         vector = vector_of(version.inputs.row(served, instance.given))
         record = _record(version, instance, vector, _output(version, vector), [item for item in stored if item is not None])
         shown = _features_shown(version.inputs, served, instance) if show_features else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tidemill.clock import now_ms
 from tidemill.declarations import Model
@@ -24,7 +24,7 @@ ANNOUNCE_SECONDS = 30.0  # a command has no health check that shows a wait, so e
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained version, not yet deployed. `run_id`: its run in MLflow (None: MLflow could not be reached)."""
+    """A trained version. `run_id`: its run in MLflow (None: not yet, or MLflow could not be reached)."""
 
     manifest: Manifest
     artifact: str
@@ -32,19 +32,31 @@ class Trained:
     run_id: str | None
 
 
-def train(project: Project, spec: str, model: Model, offline_root: str, until_ms: int, note: Callable[[str], None]) -> Trained:
-    """Builds the training set, fits, converts, proves parity, stores the artifact and tracks the run. `note` gets messages about progress,
-    and one if MLflow cannot be reached.
+def train(
+    project: Project,
+    spec: str,
+    model: Model,
+    offline_root: str,
+    until_ms: int,
+    note: Callable[[str], None],
+    stored: Callable[[Trained], None] = lambda _: None,
+) -> Trained:
+    """Builds the training set, fits, converts, proves parity, stores the artifact, calls `stored`, and tracks the run. MLflow only records,
+    so a version need not wait for it. `note` gets messages about progress, and one if MLflow cannot be reached.
 
-    Raises TidemillError when there are no examples, or ONNX and scikit-learn disagree.
+    Raises TidemillError when there are no examples, or ONNX and scikit-learn disagree, and what `stored` raises, after the run is tracked.
     """
     store = OfflineStore(offline_root)
     examples = build(project, spec, model, store, until_ms, note)
     made = make_version(model, examples, now_ms(), note)
     manifest, onnx = made.artifact
     artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx, {"training.parquet": examples.to_parquet()})
-    run_id = track(offline_root, manifest, onnx, _params(made.fitted, until_ms), note)
-    return Trained(manifest, artifact, manifest_sha256, run_id)
+    trained = Trained(manifest, artifact, manifest_sha256, None)
+    try:
+        stored(trained)
+    finally:
+        run_id = track(offline_root, manifest, onnx, _params(made.fitted, until_ms), note)
+    return replace(trained, run_id=run_id)
 
 
 async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> None:

@@ -34,9 +34,9 @@ def main() -> int:
         model = project.models[options.model]
         asyncio.run(wait_written(project, model, OfflineStore(settings.offline.root), settings.kafka))
         note = lambda text: print(text, flush=True)  # noqa: E731
-        trained = train(project, settings.project.project, model, settings.offline.root, until_ms, note)
-        if not options.no_deploy:
-            asyncio.run(deploy(project, trained, settings.kafka))
+        announce = lambda trained: asyncio.run(deploy(project, trained, settings.kafka))  # noqa: E731
+        stored = (lambda _: None) if options.no_deploy else announce
+        trained = train(project, settings.project.project, model, settings.offline.root, until_ms, note, stored)
     except TidemillError as error:
         print(f"tidemill train: {error}", file=sys.stderr)
         return 1

@@ -22,7 +22,7 @@ from tidemill import Event, FeatureView, Model, Outcome, Recording, count
 from tidemill.declarations.project import load_project
 from tidemill.errors import TidemillError
 from tidemill.local.stack import Stack
-from tidemill.operations.playback import Agenda, Due, Playback, PlayedStep, open_playback, steps
+from tidemill.operations.playback import Agenda, Due, Playback, PlayedStep, Round, open_playback, rounds, steps
 from tidemill.records import PredictionRecord, ViewRecord, decoder
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.dead_letter_log import read_dead_letters
@@ -115,6 +115,56 @@ def test_the_time_of_a_request_may_be_text() -> None:
     agenda = Agenda([Model("m", event, "at", "n", [view], Outcome(event, "n > 1", subject="n"), dict)], 1000)
     agenda.announce("e", {"at": "1970-01-01T00:00:02.5Z", "n": 7})
     assert asked(agenda, 3000) == [(2000, "7")]
+
+
+Orders = list[tuple[int, int]]
+"""Known time and time of request of each event."""
+
+
+def rounds_of(orders: Orders, *, gather: bool, length: int = 120, step: int = 10) -> tuple[list[Round], list[tuple[int, list[int]]]]:
+    """The rounds of a play of these orders, and the steps of the same play, each with the numbers of its events."""
+    moments = [(known, "rides.ordered", order(str(n), at)) for n, (known, at) in enumerate(sorted(orders))]
+    what = Recording("tested", lambda begin, end: (m for m in moments if begin < m[0] <= end), start="1970-01-01", end="1970-01-02")
+    cut = list(steps(what, 0, length, step))
+    agenda = Agenda([BIG_TIP], step)
+    return list(rounds(cut, agenda, gather=gather)), [(end, [int(data["ride"]) for _, _, data in found]) for end, found in cut]
+
+
+ORDERS = st.lists(st.tuples(st.integers(1, 120), st.integers(0, 160)), max_size=12)
+
+
+@given(ORDERS)
+def test_a_request_comes_after_all_events_known_by_then_and_before_the_others(orders: Orders) -> None:
+    """Gathered or not, the same predictions are asked for at the same moments, when exactly the same events have been published."""
+    asked: list[list[tuple[int, Due, list[int]]]] = []
+    for gather in (False, True):
+        made, cut = rounds_of(orders, gather=gather)
+        published: list[int] = []
+        asked.append([])
+        for time_ms, moments, due in made:
+            published += [int(data["ride"]) for _, _, data in moments]
+            asked[-1] += [(time_ms, item, list(published)) for item in due]
+        assert published == [number for _, numbers in cut for number in numbers]
+        assert made[-1].time_ms == cut[-1][0]
+    assert asked[0] == asked[1]
+    for time_ms, _, published in asked[1]:
+        assert published == [n for n, (known, _) in enumerate(sorted(orders)) if known <= time_ms]
+
+
+@given(ORDERS)
+def test_only_steps_without_a_request_are_gathered(orders: Orders) -> None:
+    """Ungathered, each step is a round; gathered, each round but the last ends with a request."""
+    each, cut = rounds_of(orders, gather=False)
+    assert [item.time_ms for item in each] == [end for end, _ in cut]
+    gathered, _ = rounds_of(orders, gather=True)
+    assert all(item.due for item in gathered[:-1])
+    assert len(gathered) <= len(each)
+
+
+def test_a_thousand_events_do_not_wait() -> None:
+    """Events wait for a request only as long as they are few."""
+    made, _ = rounds_of([(1 + n // 700, 500) for n in range(2100)], gather=True, length=4, step=1)
+    assert [(item.time_ms, len(item.moments)) for item in made] == [(2, 1400), (4, 700)]
 
 
 @contextlib.asynccontextmanager

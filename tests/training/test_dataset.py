@@ -96,6 +96,22 @@ def test_until_hides_what_became_known_later(tmp_path: Path) -> None:
     assert one.matrix.tobytes() == two.matrix[kept].tobytes()
 
 
+def test_examples_that_share_an_entity_and_a_time(tmp_path: Path) -> None:
+    """They get, in their order, what each of them gets alone, bit for bit."""
+    world = town(tmp_path)
+    view = world.project.views["zones"]
+    draw = np.random.default_rng(5)
+    keys = [None if i % 11 == 0 else ZONES[draw.integers(len(ZONES))].encode() for i in range(60)]
+    times_ms = NOW_MS + np.sort(draw.integers(0, 6, 60)) * HOUR_MS
+    together = dataset._view_features(view, world.store, dataset._Job("", "", view.name, keys, times_ms))
+    alone = [
+        dataset._view_features(view, world.store, dataset._Job("", "", view.name, keys[i : i + 1], times_ms[i : i + 1])) for i in range(60)
+    ]
+    assert together.tobytes() == np.vstack(alone).tobytes()
+    assert len({(key, time_ms) for key, time_ms in zip(keys, times_ms.tolist(), strict=True) if key}) < 30
+    assert not np.isnan(together).all()
+
+
 @pytest.mark.integration
 def test_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether views are read here or in processes of their own, the bits are the same."""

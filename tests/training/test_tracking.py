@@ -15,6 +15,7 @@ from tests.proof.world import World
 from tests.training.test_train import MODEL, client
 from tests.training.town import FOLDER, town
 
+from tidemill.errors import TidemillError
 from tidemill.models.artifact import load_artifact, stored_artifact
 from tidemill_training.app import Trained, train
 from tidemill_training.tracking import Tracker, track
@@ -117,6 +118,23 @@ def test_a_version_that_is_gone_meanwhile(world: World) -> None:
     assert _train(world.root, notes).run_id is not None
     assert notes[-1].startswith("big_tip 20200101T000000000 can no longer be recorded: models/big_tip/20200101T000000000 cannot be read")
     assert Notes(str(world.root)).all() == []
+
+
+def test_a_version_is_announced_before_it_is_recorded(world: World) -> None:
+    """Whoever takes a stored version gets it whole before MLflow is asked; if that fails, MLflow has the version all the same."""
+    notes: list[str] = []
+
+    def refuse(stored: Trained) -> None:
+        notes.append(f"stored {stored.manifest.version}")
+        assert stored.run_id is None
+        assert load_artifact(str(world.root), stored.artifact, stored.sha256).manifest == stored.manifest
+        raise TidemillError("nobody takes it")
+
+    with pytest.raises(TidemillError, match="nobody takes it"):
+        train(demo(), str(FOLDER), MODEL, str(world.root), NOW_MS + 10**9, notes.append, refuse)
+    assert notes[-1].startswith("recording the run in MLflow at ")
+    (version,) = client(world).search_model_versions("name='big_tip'")
+    assert notes[-2] == f"stored {version.tags['tidemill.version']}"
 
 
 def test_a_damaged_note(world: World) -> None:

@@ -49,6 +49,7 @@ NEWEST, IDS, PASSED = 0, 2, 3  # places in a head; FORMAT is at 1, and PASSED ex
 ID_BYTES = 8
 _CRC_BYTES = 4
 _LOW = 0xFFFF_FFFF
+_NO_AGES = np.empty(0, np.uint32)
 _NO_ROWS = bytearray()  # shared and never changed: rows that grow become a new object
 
 
@@ -112,13 +113,15 @@ class TileRows(NamedTuple):
         if not n or oldest >= self.newest:
             return 0, 0
         begin = n - int(self.ages.searchsorted(min(self.newest - oldest, _LOW), "right"))
-        return begin, n - int(self.ages.searchsorted(min(max(self.newest - last, 0), _LOW)))
+        return begin, n if last >= self.newest else n - int(self.ages.searchsorted(min(self.newest - last, _LOW)))
 
-    def select(self, oldest: int, last: int) -> Matrix:
+    def select(self, oldest: int, last: int) -> Matrix | Sequence[Sequence[float]]:
         """The tiles with index `oldest` to `last`, in order of time."""
         begin, end = self._closed(oldest, last)
         is_open = oldest <= self.newest <= last
-        tiles = np.empty((max(end - begin, 0) + is_open, len(self.slots)))
+        if begin >= end:
+            return (self.slots,) if is_open else ()
+        tiles = np.empty((end - begin + is_open, len(self.slots)))
         if is_open:
             tiles[-1] = self.slots
             tiles[:-1] = self.closed[begin:end]
@@ -141,7 +144,8 @@ class _Length:
     def tiles(self, head: Sequence[Any], rows: npt.NDArray[Any]) -> TileRows:
         """The tiles of an entity: the open tile from its head, the closed tiles from its rows."""
         index = self.index(head[NEWEST])
-        return TileRows(index, head[self.first : self.end], rows["slots"], _ages(rows, index))
+        ages = _ages(rows, index) if len(rows) else _NO_AGES
+        return TileRows(index, head[self.first : self.end], rows["slots"], ages)
 
 
 class Packing:
@@ -220,7 +224,7 @@ class Packing:
     def row(self, state: EntityState, r: int, index: int) -> tuple[int, list[Held] | None]:
         """The row where the closed tile `index` stands, or belongs, and its numbers (None: there is no such tile)."""
         length, newest = self._lengths[r], self._lengths[r].index(state.newest)
-        ages, age = self._ages(state, r, newest), newest - index
+        ages, age = _ages(np.frombuffer(state.rows[r], length.dtype, state.head[length.count]), newest), newest - index
         j, n = int(ages.searchsorted(age)), len(ages)
         if j < n and int(ages[j]) == age:
             return n - 1 - j, list(length.unpack_from(state.rows[r], (n - 1 - j) * length.size)[1:])
@@ -245,9 +249,6 @@ class Packing:
         length.pack_into(rows, i * size, index & _LOW, *slots)
         head[length.count], state.changed, state.rows_crc = n + 1, None, None
 
-    def _ages(self, state: EntityState, r: int, index: int) -> npt.NDArray[np.uint32]:
-        return _ages(np.frombuffer(state.rows[r], self._lengths[r].dtype, state.head[self._lengths[r].count]), index)
-
     def _make_room(self, state: EntityState, r: int, index: int) -> int:
         """Drops the closed tiles of a length that no window reaches once the tile `index` is open, and adds free rows.
 
@@ -255,9 +256,11 @@ class Packing:
         """
         length, head, rows = self._lengths[r], state.head, state.rows[r]
         n: int = head[length.count]
-        if n and (index - int.from_bytes(rows[:4], "little")) & _LOW > length.kept:
-            dropped = int((self._ages(state, r, index) > length.kept).sum())
-            rows, n = rows[dropped * length.size :], n - dropped
+        dropped, start = 0, 0
+        while dropped < n and (index - int.from_bytes(rows[start : start + 4], "little")) & _LOW > length.kept:
+            dropped, start = dropped + 1, start + length.size
+        if dropped:
+            rows, n = rows[start:], n - dropped
             head[length.count] = n
         free = max(n // 6, min(8, sum(head[self._count : self._capacity]) // 6), 1)
         state.rows[r], head[length.capacity], state.changed = rows + bytes(free * length.size), n + free, None

@@ -95,10 +95,10 @@ class TileLayout:
         places = {kind.word: self.places(Slot(kind, slot.column))[0] for kind in slot.kind.needs}
         return places | {"i": self.places(slot)[0]}
 
-    def merge(self, tiles: Matrix) -> list[float]:
-        """Merges the numbers of tiles in order of time. `tiles`: float64 of shape (tiles, width); no tiles give the empty tile."""
-        if len(tiles) <= 1:
-            return tiles[0].tolist() if len(tiles) else list(self.empty)
+    def merge(self, tiles: Matrix | Sequence[Sequence[float]]) -> list[float]:
+        """Merges the numbers of tiles in order of time; no tiles give the empty tile. `tiles`: two or more are float64 of shape (tiles, width)."""
+        if len(tiles) < 2 or not isinstance(tiles, np.ndarray):
+            return [float(number) for number in next(iter(tiles), self.empty)]
         merged: list[float] = np.add.reduce(tiles, axis=0).tolist()
         for i, ufunc in self._reduced:
             merged[i] = float(ufunc.reduce(tiles[:, i]))

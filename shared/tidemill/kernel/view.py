@@ -211,7 +211,7 @@ class ViewKernel:
     def _newest_until(self, tiles: TileRows, index: int) -> int:
         """Time of the newest event in the finest tiles up to `index`, in ms; NEVER if there is none."""
         begun = tiles.select(NEVER, index)
-        return int(begun[-1, self.resolutions[0].layout.places(_ANY_TIME)[0]]) if len(begun) else NEVER
+        return int(begun[-1][self.resolutions[0].layout.places(_ANY_TIME)[0]]) if len(begun) else NEVER
 
     def read(self, value: bytes, time_ms: int, since_ms: int = 0) -> Reading:
         """The view's features from a stored value, as of `time_ms`. Windows are merged here, so they empty as time passes.

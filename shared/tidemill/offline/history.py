@@ -5,10 +5,10 @@ Training sets count the records known at the request; replay counts the records 
 
 from __future__ import annotations
 
-from collections import namedtuple
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -130,7 +130,7 @@ def resent(partitions: Ints, offsets: Ints) -> npt.NDArray[np.bool_]:
     return twice
 
 
-class _Record(NamedTuple):
+class _Record(msgspec.Struct, frozen=True, gc=False):
     time: int
     known: int
     source: tuple[int, int]
@@ -139,13 +139,8 @@ class _Record(NamedTuple):
 
 
 def _values_class(view: FeatureView) -> Callable[..., Any]:
-    """A named tuple of the view's fields. Unlike in a plain named tuple, their names may begin with an underscore."""
-    places = [f"f{i}" for i in range(len(view.value_fields))]
-    made = namedtuple("Values", places)  # type: ignore[misc]
-    getters = [getattr(made, place) for place in places]
-    for name, getter in zip(view.value_fields, getters, strict=True):
-        setattr(made, name, getter)
-    return made
+    """A class with the view's fields, made from their values in order."""
+    return msgspec.defstruct("Values", list(view.value_fields), frozen=True, gc=False)
 
 
 def answer(kernel: ViewKernel, log: PartitionLog, questions: Sequence[Question]) -> list[Reading | None]:

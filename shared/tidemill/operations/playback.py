@@ -6,7 +6,8 @@ The recording is cut into steps of event time. In each step:
 2. A barrier waits until the fences have passed all of them. A fence names the last event that it has seen of each source.
 3. The predictions due at that moment are asked for. The next step begins after their answers.
 
-So a request made at time t is answered when every event known up to t has been applied, and none after t.
+So a request made at time t is answered when every event known up to t has been applied, and none after t. As fast as it goes, a step at
+whose end nothing is due needs no barrier: its events are published with those of the next step, still before any later request.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ from tidemill.timestamps import parse_time_ms
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.004  # every poll takes the processor from the services
 _PATIENCE_SECONDS = 0.1  # for the fences alone; after it Kafka is asked for positions, which also show what lags
+_SENDING_SECONDS = 0.002  # after it a request has left this process
 _MOST_INSTANCES = 200
+_MOST_GATHERED = 1_000  # events that wait for a request; as many cost more than a barrier
 Moment = tuple[int, str, dict[str, Any]]
 
 
@@ -58,8 +61,17 @@ class Due(NamedTuple):
     instance: dict[str, Any]
 
 
+class Round(NamedTuple):
+    """One or more steps, the last of which ends at `time_ms`: the events to publish, and the predictions to ask for after them."""
+
+    time_ms: int
+    moments: list[Moment]
+    due: list[Due]
+
+
 class PlayedStep(NamedTuple):
-    """A step that ends at `time_ms`: the number of events published, the answers of inference, and how long the barrier took."""
+    """One or more steps, the last of which ends at `time_ms`: the number of events published, the answers of inference, and how long the
+    barrier took."""
 
     time_ms: int
     events: int
@@ -235,16 +247,24 @@ class Playback:
         """Plays from start to end; `speed` is event time over wall time (None: as fast as it goes)."""
         began, http = time.monotonic(), httpx.AsyncClient(base_url=inference_url, timeout=60, trust_env=False)
         async with http:
-            for step_end, moments in steps(recording, start_ms, end_ms, step_ms):
+            upcoming = rounds(steps(recording, start_ms, end_ms, step_ms), agenda, gather=speed is None)
+            following = next(upcoming, None)
+            while following is not None:
+                time_ms, moments, due = following
                 if speed is not None:
-                    await asyncio.sleep(began + (step_end - start_ms) / 1000 / speed - time.monotonic())
-                for _, name, data in moments:
-                    agenda.announce(name, data)
+                    await asyncio.sleep(began + (time_ms - start_ms) / 1000 / speed - time.monotonic())
                 published = time.monotonic()
                 if moments:
                     await self.barrier(moments)
                 barrier_seconds = time.monotonic() - published
-                yield PlayedStep(step_end, len(moments), await _ask(http, list(agenda.due(step_end)), step_end), barrier_seconds)
+                asking = asyncio.create_task(_ask(http, due, time_ms))
+                try:
+                    if due:
+                        await asyncio.sleep(_SENDING_SECONDS)
+                    following = next(upcoming, None)  # inference computes meanwhile
+                finally:
+                    answers = await asking
+                yield PlayedStep(time_ms, len(moments), answers, barrier_seconds)
 
 
 async def _poll(lagging: Callable[[], Awaitable[str | None]], timeout_seconds: float, mend: str) -> None:
@@ -313,6 +333,24 @@ def steps(recording: Recording, start_ms: int, end_ms: int, step_ms: int) -> Ite
             moments.append(waiting)
             waiting = next(events, None)
         yield min(step_end, end_ms), moments
+
+
+def rounds(cut: Iterable[tuple[int, list[Moment]]], agenda: Agenda, *, gather: bool) -> Iterator[Round]:
+    """What to publish, and then to ask for, at the end of each step. `cut`: as `steps` gives it; `agenda` gets the requests announced.
+
+    With `gather`, the events of steps at whose end nothing is due wait for the next step, up to 1,000 of them. The last step ends a round.
+    """
+    waiting: list[Moment] = []
+    open_until: int | None = None
+    for time_ms, moments in cut:
+        for _, name, data in moments:
+            agenda.announce(name, data)
+        waiting, due, open_until = waiting + moments, list(agenda.due(time_ms)), time_ms
+        if due or not gather or len(waiting) >= _MOST_GATHERED:
+            yield Round(time_ms, waiting, due)
+            waiting, open_until = [], None
+    if open_until is not None:
+        yield Round(open_until, waiting, [])
 
 
 @asynccontextmanager

@@ -149,8 +149,12 @@ def _view_features(view: FeatureView, store: OfflineStore, job: _Job) -> npt.NDA
     for partition in range(view.partitions):
         mine = np.flatnonzero(partitions == partition).tolist()
         log = asked_log(snapshot, view, partition, {job.keys[i] or b"" for i in mine}).by_knowledge()
-        rows = log.rows_known_at(job.times_ms[mine])
-        questions = [Question(int(n), job.keys[i] or b"", int(job.times_ms[i])) for i, n in zip(mine, rows, strict=True)]
-        for i, reading in zip(mine, answer(kernel, log, questions), strict=True):
-            result[i] = serve(view, reading, int(job.times_ms[i])).values
+        times_ms = job.times_ms[mine]
+        rows = log.rows_known_at(times_ms)
+        questions = [Question(n, job.keys[i] or b"", time_ms) for i, n, time_ms in zip(mine, rows.tolist(), times_ms.tolist(), strict=True)]
+        distinct = list(dict.fromkeys(questions))  # many examples share an entity and a time
+        readings = zip(distinct, answer(kernel, log, distinct), strict=True)
+        values = {question: serve(view, reading, question.time_ms).values for question, reading in readings}
+        if mine:
+            result[mine] = [values[question] for question in questions]
     return result
