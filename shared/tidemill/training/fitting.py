@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +11,6 @@ import skl2onnx
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.base import is_classifier
 from sklearn.metrics import brier_score_loss, log_loss, mean_absolute_error, mean_squared_error
-from threadpoolctl import threadpool_limits
 
 from tidemill.declarations import Model
 from tidemill.errors import TidemillError
@@ -43,7 +40,7 @@ class Fitted:
 
 
 def fit(model: Model, examples: TrainingSet) -> Fitted:
-    """Fits on the first 80 % of the rows in time for the metrics, and on all for the model, side by side.
+    """Fits on the first 80 % of the rows in time for the metrics, then on all for the model.
 
     Raises TidemillError for unusable labels or columns.
     """
@@ -51,11 +48,9 @@ def fit(model: Model, examples: TrainingSet) -> Fitted:
     before, after = _rows(examples, slice(None, cut)), _rows(examples, slice(cut, None))
     probability = _is_classifier(model)
     _check_labels(model, before, after, probability=probability)
-    with ThreadPoolExecutor(1) as beside:
-        whole = beside.submit(_fitted, model, examples)
-        output = outputs(_fitted(model, before), after.matrix, probability=probability)
+    output = outputs(_fitted(model, before), after.matrix, probability=probability)
     metrics = score(after.labels, output, probability=probability) | {"examples": float(len(examples))}
-    return Fitted(whole.result(), probability, metrics, after, output)
+    return Fitted(_fitted(model, examples), probability, metrics, after, output)
 
 
 def _is_classifier(model: Model) -> bool:
@@ -92,8 +87,7 @@ def _check_labels(model: Model, before: TrainingSet, after: TrainingSet, *, prob
 def _fitted(model: Model, examples: TrainingSet) -> Any:
     """A new pipeline, fitted. An error names the columns without any value: few estimators say that these are the cause."""
     try:
-        with threadpool_limits(max(1, (os.cpu_count() or 1) // 2), user_api="openmp"):  # of this thread; another fit runs beside it
-            return model.pipeline().fit(examples.matrix, examples.labels)
+        return model.pipeline().fit(examples.matrix, examples.labels)
     except Exception as error:  # raised by the project's own code, or by scikit-learn for its data
         empty = [spec.name for i, spec in enumerate(examples.inputs) if np.isnan(examples.matrix[:, i]).all()]
         reason = f"model {model.name!r}: fitting its pipeline to {len(examples)} rows failed: {type(error).__name__}: {error}"
