@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 from pathlib import Path
 
 from benchmarks import features, fold, ingestion, memory, offline, reading, requests
+
+from tidemill.runtime.logs import configure
 
 OUT = Path(".tidemill/bench.json")
 
@@ -21,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed of tidemill, beside peers and limits.")
     parser.add_argument("--quick", action="store_true", help="fewer events and shorter loads: a look, not a figure to quote")
     quick = parser.parse_args().quick
+    configure("benchmarks", level=logging.WARNING)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}", flush=True)
     found = []
     for part in (fold, ingestion, features, offline, memory, reading, requests):
