@@ -21,7 +21,7 @@ RUN_BY = {
     "test": "readme/test_commands.py", "check": "readme/test_commands.py", "faults": "faults/test_faults.py", "soak": "faults/test_faults.py",
     "bench": "readme/test_pages.py",
 }  # fmt: skip
-"""Which test runs what a target of the Makefile runs; `bench` takes an hour, so only its figures are looked at."""
+"""Which test runs what a target of the Makefile runs; `bench` takes ten minutes, so only its figures are looked at."""
 
 
 def test_every_target_of_make_is_known() -> None:
