@@ -104,7 +104,7 @@ class Join:
         within_ms = self._within_ms.get(outcome.model)
         if within_ms is None:
             return
-        subject, end = (outcome.model, outcome.subject), outcome.known + 2 * within_ms
+        subject, end = (outcome.model, outcome.subject), outcome.known + _memory_ms(within_ms)
         answers = self._answers.get(subject, [])
         if end < self.clock or any(answer.known == outcome.known for answer in answers):
             return  # of two that were published at one time, the second is never the first that fits
@@ -146,8 +146,8 @@ class Join:
 
     def _forget(self) -> None:
         for subject in self._due(self._answers_end):
-            within_ms = self._within_ms[subject[0]]
-            left = [outcome for outcome in self._answers.pop(subject, ()) if outcome.known + 2 * within_ms >= self.clock]
+            memory_ms = _memory_ms(self._within_ms[subject[0]])
+            left = [outcome for outcome in self._answers.pop(subject, ()) if outcome.known + memory_ms >= self.clock]
             if left:
                 self._answers[subject] = left
         for prediction_id in self._due(self._seen_end):
@@ -171,7 +171,7 @@ class Join:
 
 
 def _memory_ms(within_ms: int) -> int:
-    """How long after its time a prediction's id is kept, and no less than what outcomes need."""
+    """How long an outcome and a prediction's id are kept: a prediction may be logged long after its time, when its client asked in vain."""
     return max(2 * within_ms, _HOUR_MS)
 
 

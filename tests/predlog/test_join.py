@@ -146,6 +146,16 @@ def test_prediction_at_its_deadline_still_waits() -> None:
     assert answers(join) == [("a", "joined", 100, 1.0)]
 
 
+def test_a_prediction_that_is_logged_long_after_its_time() -> None:
+    """A client that asked in vain for longer than the wait gets the first outcome of its time, not a later one and not none."""
+    join = Join(WITHIN_MS)
+    join.outcome(outcome(HOUR_MS + 10, value=1.0))
+    join.advance(HOUR_MS + 10 + 50 * WITHIN_MS["m"])
+    join.outcome(outcome(HOUR_MS + 20, value=0.0))
+    join.predict(prediction("a", HOUR_MS))
+    assert answers(join) == [("a", "joined", HOUR_MS + 10, 1.0)]
+
+
 def test_what_comes_after_its_memory_leaves_nothing() -> None:
     """Records older than the memory are answered but not kept, so that a restart, which does not see them, changes nothing."""
     join = Join(WITHIN_MS, 2 * HOUR_MS)
