@@ -11,7 +11,7 @@ from tidemill.clock import now_ms
 from tidemill.declarations.project import load_project
 from tidemill.errors import TidemillError, UnknownModel
 from tidemill.offline.store import OfflineStore
-from tidemill_training.app import deploy, train
+from tidemill_training.app import Trained, deploy, train
 from tidemill_training.catching_up import wait_written
 from tidemill_training.settings import TrainingSettings
 
@@ -34,8 +34,11 @@ def main() -> int:
         model = project.models[options.model]
         asyncio.run(wait_written(project, model, OfflineStore(settings.offline.root), settings.kafka))
         note = lambda text: print(text, flush=True)  # noqa: E731
-        announce = lambda trained: asyncio.run(deploy(project, trained, settings.kafka))  # noqa: E731
-        stored = (lambda _: None) if options.no_deploy else announce
+
+        def stored(trained: Trained) -> None:
+            if not options.no_deploy:
+                asyncio.run(deploy(project, trained, settings.kafka))
+
         trained = train(project, settings.project.project, model, settings.offline.root, until_ms, note, stored)
     except TidemillError as error:
         print(f"tidemill train: {error}", file=sys.stderr)

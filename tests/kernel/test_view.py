@@ -92,6 +92,7 @@ def test_merging_tiles_is_associative(events: list[Happening], cut: int) -> None
             layout.fold(rows[-1], event.time_ms, event.values)
         tiles, cut = np.array([row[: layout.width] for row in rows]), cut % (len(rows) + 1)
         whole = layout.merge(tiles)
+        assert np.array_equal(layout.merge(tiles.tolist()), whole, equal_nan=True)  # rows that are no array are merged all the same
         halves = layout.merge(np.array([layout.merge(tiles[:cut]), layout.merge(tiles[cut:])]))
         scale = float(np.abs(np.nan_to_num(tiles, posinf=0, neginf=0)).sum()) + 1.0
         for name, one, two in zip(layout.names, whole, halves, strict=False):  # side values are merged apart

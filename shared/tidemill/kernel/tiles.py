@@ -96,9 +96,10 @@ class TileLayout:
         return places | {"i": self.places(slot)[0]}
 
     def merge(self, tiles: Matrix | Sequence[Sequence[float]]) -> list[float]:
-        """Merges the numbers of tiles in order of time; no tiles give the empty tile. `tiles`: two or more are float64 of shape (tiles, width)."""
-        if len(tiles) < 2 or not isinstance(tiles, np.ndarray):
+        """Merges the numbers of tiles in order of time; no tiles give the empty tile. `tiles`: (tiles, width)."""
+        if len(tiles) < 2:  # most windows of most entities: done without numpy
             return [float(number) for number in next(iter(tiles), self.empty)]
+        tiles = np.asarray(tiles, np.float64)
         merged: list[float] = np.add.reduce(tiles, axis=0).tolist()
         for i, ufunc in self._reduced:
             merged[i] = float(ufunc.reduce(tiles[:, i]))
