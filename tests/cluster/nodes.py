@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tidemill.local import valkey
-from tidemill.local.processes import HOST
+from tidemill.local.processes import HOST, free_port
 from tidemill.redis.cluster import SLOTS, layout_of
 
 # Fail-over happens when a test says so. A node that is away takes nothing with it but its own slots.
@@ -32,7 +31,9 @@ class Node:
     def __init__(self, folder: Path, *options: str) -> None:
         folder.mkdir()
         self.folder, self.options = folder, options
-        self.port, self.bus_port = _free_ports()
+        taken: set[int] = set()
+        self.port = free_port(taken)
+        self.bus_port = free_port(taken)
         self.client = redis.Redis(HOST, self.port, socket_timeout=10, protocol=2, retry=Retry(NoBackoff(), 0))
         self.client.response_callbacks.clear()
         self.process: subprocess.Popen[bytes]
@@ -185,11 +186,6 @@ def running_cluster(folder: Path, *options: str, replicas: bool = True) -> Itera
 def _end(node: Node) -> None:
     node.kill()
     node.client.close()
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.create_server((HOST, 0)) as one, socket.create_server((HOST, 0)) as two:
-        return one.getsockname()[1], two.getsockname()[1]
 
 
 def wait_until(holds: Callable[[], bool], what: str, limit_seconds: float = 60) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import inspect
 import signal
-import socket
 import subprocess
 import uuid
 from collections import defaultdict
@@ -29,6 +28,7 @@ from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.kafka.topics import ensure_topics, offset_ranges
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.local import kafka as local_kafka
+from tidemill.local.processes import free_port, last_lines
 from tidemill.runtime.settings import KafkaSettings
 
 PLAIN = {"cleanup.policy": "delete", "max.message.bytes": str(MAX_BATCH_BYTES)}
@@ -106,8 +106,7 @@ async def test_options_are_those_the_guarantees_need() -> None:
 
 async def test_waiting_for_a_broker_that_is_not_there_ends_with_the_reason() -> None:
     """The address, the time and the variable to correct are named."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port(set())
     with pytest.raises(KafkaUnavailable, match=rf"127\.0\.0\.1:{port} was not ready after 0\.5 s: .*Unable to bootstrap") as caught:
         await wait_for_kafka(KafkaSettings(bootstrap_servers=f"127.0.0.1:{port}"), 0.5)
     assert "KAFKA_BOOTSTRAP_SERVERS" in caught.value.mend
@@ -240,16 +239,24 @@ class OwnBroker:
     """A broker of the test's own, to be stopped and killed."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-            ports = [one.getsockname()[1], two.getsockname()[1]]
-        self.folder, self.bootstrap = folder, f"127.0.0.1:{ports[0]}"
-        local_kafka.prepare(folder, *ports)
+        taken: set[int] = set()
+        port = free_port(taken)
+        self.folder, self.bootstrap = folder, f"127.0.0.1:{port}"
+        local_kafka.prepare(folder, port, free_port(taken))
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> None:
         """Start it, without waiting."""
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(local_kafka.command(), cwd=self.folder, stdout=log, stderr=log)
+
+    async def answers(self) -> None:
+        """Wait until it does. Raises AssertionError with the end of its log."""
+        try:
+            await wait_for_kafka(KafkaSettings(bootstrap_servers=self.bootstrap))
+        except KafkaUnavailable as error:
+            log = last_lines(self.folder / "log", 40)
+            raise AssertionError(f"{error}; its process: {self.process.poll() or 'runs'}; its log:\n{log}") from error
 
     def kill(self) -> None:
         """End it at once."""
@@ -274,7 +281,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnBroker]:
 @pytest.mark.integration
 async def test_a_wave_waits_out_a_killed_broker(broker: OwnBroker) -> None:
     """The broker is killed twice while waves run: every record is written once, in order, and every wave knows its offsets."""
-    await wait_for_kafka(KafkaSettings(bootstrap_servers=broker.bootstrap))
+    await broker.answers()
     name, size, count = await topic(broker.bootstrap, "killed", 2), 1000, 0
     restarting: list[asyncio.Task[None]] = []
 
@@ -302,7 +309,7 @@ async def test_a_wave_waits_out_a_killed_broker(broker: OwnBroker) -> None:
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 async def test_closing_does_not_wait_for_a_broker_that_is_away(broker: OwnBroker, how: str) -> None:
     """A producer with records unsent closes in its time; who waits for them is told, and no task is left behind."""
-    await wait_for_kafka(KafkaSettings(bootstrap_servers=broker.bootstrap))
+    await broker.answers()
     name = await topic(broker.bootstrap, f"away.{how}")
     to = producer(KafkaSettings(bootstrap_servers=broker.bootstrap))
     await to.start()
@@ -368,7 +375,7 @@ async def test_a_broker_that_is_away_is_not_asked_without_a_pause(broker: OwnBro
 @pytest.mark.integration
 async def test_a_cancelled_wave_leaves_nothing_running(broker: OwnBroker) -> None:
     """Cancelling ends every partition's sending."""
-    await wait_for_kafka(KafkaSettings(bootstrap_servers=broker.bootstrap))
+    await broker.answers()
     name = await topic(broker.bootstrap, "cancelled", 4)
     to = producer(KafkaSettings(bootstrap_servers=broker.bootstrap))
     await to.start()

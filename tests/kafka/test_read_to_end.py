@@ -16,7 +16,7 @@ from tests.kafka.test_client import OwnBroker, broker, producing, topic
 from tests.offline.lake import numbered
 
 from tidemill.errors import KafkaUnavailable, TopicMismatch
-from tidemill.kafka.admin import admin, wait_for_kafka
+from tidemill.kafka.admin import admin
 from tidemill.kafka.client import REQUEST_TIMEOUT_MS, start_producer, started_consumer, started_producer
 from tidemill.kafka.read_to_end import decoded_of, logged, read_to_end, read_topic
 from tidemill.kafka.reader import Reader
@@ -219,7 +219,7 @@ async def test_the_end_is_the_one_at_the_beginning(kafka: str, topic_prefix: str
 async def test_kafka_goes_away_meanwhile(broker: OwnBroker) -> None:
     """A broker that is stopped while a topic is read: KafkaUnavailable after the deadline, not for ever; once it is back, all is read."""
     settings = KafkaSettings(bootstrap_servers=broker.bootstrap)
-    await wait_for_kafka(settings)
+    await broker.answers()
     name = await topic(broker.bootstrap, "away")
     place = TopicPartition(name, 0)
     await write(broker.bootstrap, name, b"1", b"2")

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -17,6 +16,7 @@ import redis.asyncio
 
 from tidemill.errors import StoreError, StoreUnavailable
 from tidemill.local import valkey as local_valkey
+from tidemill.local.processes import free_port
 from tidemill.redis.link import RedisLink
 
 pytestmark = pytest.mark.integration
@@ -33,8 +33,7 @@ class OwnValkey:
     """A Valkey of the test's own, to be stopped and killed."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port(set())
         self.folder, self.options = folder, options
         self.process: subprocess.Popen[bytes]
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tidemill.errors import SettingsError, WorkerEnded
+from tidemill.local.processes import free_port
 from tidemill.runtime.asgi import OpsApp, Receive, Scope, Send, respond
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.service import Pulse, run_together, run_workers
@@ -62,10 +63,7 @@ async def test_requests_in_progress_are_answered_before_the_work_ends() -> None:
         await asyncio.sleep(0.5)
         await respond(send, 200 if working else 500, b"{}")
 
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port(set())
     serving = asyncio.create_task(run_workers(OpsOr(slow), HttpSettings(host="127.0.0.1", port=port), work(), [], HealthBoard()))
     async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(retries=8), trust_env=False) as client:
         answer = await client.get(f"http://127.0.0.1:{port}/")

@@ -75,7 +75,7 @@ def assign_ports(home: Path, names: Sequence[str], given: Mapping[str, int]) -> 
     file = home / "ports.json"
     kept: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
     taken = {*kept.values(), *given.values()}
-    ports = {name: given.get(name) or kept.get(name) or _free_port(taken) for name in names}
+    ports = {name: given.get(name) or kept.get(name) or free_port(taken) for name in names}
     for name, port in ports.items():
         if not is_free(port):
             mend = "give another one" if name in given else f"free it, or delete {file} to choose new ones"
@@ -85,7 +85,8 @@ def assign_ports(home: Path, names: Sequence[str], given: Mapping[str, int]) -> 
     return ports
 
 
-def _free_port(taken: set[int]) -> int:
+def free_port(taken: set[int]) -> int:
+    """Return a port that a server may be started on, and started again, and add it to `taken`. Raises `StackError` when there is none."""
     ports = random.SystemRandom().sample(_PORTS, len(_PORTS))
     port = next((port for port in ports if port not in taken and is_free(port)), None)
     if port is None:
