@@ -145,15 +145,23 @@ class Snapshot:
         rows = self.scan(["partition", "proof"], reduce(or_, last))
         return dict(zip(rows["partition"].to_pylist(), rows["proof"].to_pylist(), strict=True))
 
-    def scan(self, columns: Sequence[str] | None = None, filters: pc.Expression | None = None, *, among: Among | None = None) -> pa.Table:
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        filters: pc.Expression | None = None,
+        *,
+        among: Among | None = None,
+        order: Sequence[str] | None = None,
+    ) -> pa.Table:
         """Rows in order of (partition, offset), or of `seq` for results. Files whose bounds the filter excludes are not read.
 
-        `columns` None: all; `among`: a text column and its allowed values, applied batch by batch. Raises OfflineUnavailable when data
-        files are missing or damaged.
+        `columns` None: all; `among`: a text column and its allowed values, applied batch by batch; `order`: one or two columns of whole
+        numbers to sort by, or none. Raises OfflineUnavailable when data files are missing or damaged.
         """
         try:
             dataset = self._table.to_pyarrow_dataset()
-            order = ["partition", "offset"] if "offset" in dataset.schema.names else ["seq"]
+            if order is None:
+                order = ["partition", "offset"] if "offset" in dataset.schema.names else ["seq"]
             wanted = list(columns if columns is not None else dataset.schema.names)
             column, values = among or ("", ())
             read = list(dict.fromkeys([*wanted, *order, *([column] if among else [])]))
@@ -178,11 +186,11 @@ def _fail(what: str, uri: str, error: Exception) -> NoReturn:
     raise OfflineUnavailable(f"{what}: {error}", mend="check TIDEMILL_OFFLINE, rights and reachability") from error
 
 
-def _sorted(table: pa.Table, order: list[str]) -> pa.Table:
+def _sorted(table: pa.Table, order: Sequence[str]) -> pa.Table:
     """Rows sorted by one or two whole-number columns; sorted rows cost one pass."""
-    columns = [table[name].to_numpy() for name in order]
-    if len(table) < 2:
+    if len(table) < 2 or not order:
         return table
+    columns = [table[name].to_numpy() for name in order]
     steps = [np.diff(column) for column in columns]
     falls = steps[0] < 0 if len(order) == 1 else (steps[0] < 0) | ((steps[0] == 0) & (steps[1] < 0))
     return table.take(np.lexsort(columns[::-1])) if falls.any() else table
