@@ -1,0 +1,62 @@
+"""Declarations as data: written, through JSON, and read again they mean the same."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.kernel.golden_views import VIEWS
+from tests.kernel.streams import ASKEW, EVENT, TILES, features_of, view_of
+from tests.oracles import aggregation_kinds
+
+from tidemill import Event, FeatureView
+from tidemill.declarations.aggregations import Aggregation
+from tidemill.declarations.written import WrittenEvent, WrittenView, read_event, read_view, write_event, write_view
+from tidemill.errors import DeclarationError
+from tidemill.kernel.view import ViewKernel
+
+FEATURES = [feature for kind in aggregation_kinds() for feature in features_of(kind)]
+
+
+def again(view: FeatureView) -> FeatureView:
+    """The view after a way through JSON, with its event."""
+    event = msgspec.json.decode(msgspec.json.encode(write_event(view.source)), type=WrittenEvent)
+    return read_view(msgspec.json.decode(msgspec.json.encode(write_view(view)), type=WrittenView), read_event(event))
+
+
+def assert_same(found: FeatureView, view: FeatureView) -> None:
+    """Both serve the same from the same stored bytes."""
+    assert ViewKernel(found).definition_text == ViewKernel(view).definition_text
+    assert (found.name, found.log, found.key.name, found.ttl, found.value_fields) == (view.name, view.log, view.key.name, view.ttl, view.value_fields)
+    assert found.served == view.served
+    assert write_view(found) == write_view(view)
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=list(VIEWS))
+def test_golden_views_come_back(view: FeatureView) -> None:
+    """The views whose stored bytes are pinned keep their definition."""
+    assert_same(again(view), view)
+
+
+@given(st.lists(st.sampled_from(FEATURES), min_size=1, unique=True), st.sampled_from([TILES, ASKEW]))
+def test_any_view_comes_back(features: list[Aggregation], tiles: tuple[str, dict[str, str]]) -> None:
+    """Every aggregation with its arguments, over any column, with any tiles."""
+    view = view_of(features, tiles)
+    assert_same(again(view), view)
+
+
+def test_an_event_comes_back() -> None:
+    """Types, null or not, and all that is not the default."""
+    event = Event("shop.paid", {"shop": str, "at": str, "n": int | None, "ok": bool, "x": float}, "at", id="shop", topic="t", partitions=7, future="2h")
+    found = read_event(msgspec.json.decode(msgspec.json.encode(write_event(event)), type=WrittenEvent))
+    for name in ("name", "fields", "time", "id", "topic", "partitions", "future"):
+        assert getattr(found, name) == getattr(event, name), name
+    assert write_event(read_event(write_event(EVENT))) == write_event(EVENT)
+
+
+def test_reading_checks_as_declaring_does() -> None:
+    """Data that no declaration could have made are refused."""
+    written = msgspec.structs.replace(write_view(view_of(FEATURES[:1])), windows=("7 parsecs",))
+    with pytest.raises(DeclarationError, match="7 parsecs"):
+        read_view(written, EVENT)
