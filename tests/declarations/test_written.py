@@ -28,7 +28,13 @@ def again(view: FeatureView) -> FeatureView:
 def assert_same(found: FeatureView, view: FeatureView) -> None:
     """Both serve the same from the same stored bytes."""
     assert ViewKernel(found).definition_text == ViewKernel(view).definition_text
-    assert (found.name, found.log, found.key.name, found.ttl, found.value_fields) == (view.name, view.log, view.key.name, view.ttl, view.value_fields)
+    assert (found.name, found.log, found.key.name, found.ttl, found.value_fields) == (
+        view.name,
+        view.log,
+        view.key.name,
+        view.ttl,
+        view.value_fields,
+    )
     assert found.served == view.served
     assert write_view(found) == write_view(view)
 
@@ -48,7 +54,15 @@ def test_any_view_comes_back(features: list[Aggregation], tiles: tuple[str, dict
 
 def test_an_event_comes_back() -> None:
     """Types, null or not, and all that is not the default."""
-    event = Event("shop.paid", {"shop": str, "at": str, "n": int | None, "ok": bool, "x": float}, "at", id="shop", topic="t", partitions=7, future="2h")
+    event = Event(
+        "shop.paid",
+        {"shop": str, "at": str, "n": int | None, "ok": bool, "x": float},
+        "at",
+        id="shop",
+        topic="t",
+        partitions=7,
+        future="2h",
+    )
     found = read_event(msgspec.json.decode(msgspec.json.encode(write_event(event)), type=WrittenEvent))
     for name in ("name", "fields", "time", "id", "topic", "partitions", "future"):
         assert getattr(found, name) == getattr(event, name), name

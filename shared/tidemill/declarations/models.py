@@ -174,7 +174,7 @@ class Model(Declaration):
         plan: list[FeatureInput | RequestInput] = []
         for selection in self.selections:
             view, features = selection.view, [feature.name for feature in selection.view.served]
-            plan += [FeatureInput(f"{view.name}__{name}", self.views.index(view), features.index(name)) for name in selection.names]
+            plan += [FeatureInput(f"{view.plain_name}__{name}", self.views.index(view), features.index(name)) for name in selection.names]
         return (*plan, *(RequestInput(request.name, request) for request in self.requests))
 
     @property

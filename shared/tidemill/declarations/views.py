@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import KW_ONLY, dataclass, field
 
 from tidemill.declarations.aggregations import Aggregation
@@ -13,7 +14,7 @@ from tidemill.declarations.slots import SideKind
 from tidemill.declarations.windows import FOREVER, LIFETIME, Grid, Lifetime, Window, sliding
 from tidemill.durations import format_ms, parse_ms
 from tidemill.errors import DeclarationError
-from tidemill.names import LogName, check_name, log_name
+from tidemill.names import LogName, check_name, log_name, version_name
 
 _LADDER_MS = tuple(parse_ms(text) for text in ("5m", "15m", "1h", "6h", "1d"))
 _MOST_TILES = 168  # a window has at most this many tiles, unless `tiles` says otherwise: 7 days of 1 h
@@ -119,6 +120,7 @@ class FeatureView(Declaration):
 
     columns: dict[str, Column] = field(init=False, repr=False)
     served: tuple[Feature, ...] = field(init=False, repr=False)
+    version: int = field(init=False, repr=False, default=1)
 
     @property
     def key(self) -> Entity:
@@ -128,8 +130,13 @@ class FeatureView(Declaration):
 
     @property
     def log(self) -> LogName:
-        """The name of the view's log, for its topic, keys, table and stamps. Another partition count is another log; the two never mix."""
-        return log_name(self.name, self.partitions)
+        """The name of the view's log, for its topic, keys, table and stamps. Another version has another log; the two never mix."""
+        return log_name(self.plain_name, self.partitions, self.version)
+
+    @property
+    def plain_name(self) -> str:
+        """The declared name. `name` is the same, or `<plain name>@v<version>` of a version that is not in force."""
+        return self.name.partition("@")[0]
 
     @property
     def ttl_ms(self) -> int | None:
@@ -145,6 +152,13 @@ class FeatureView(Declaration):
     def value_fields(self) -> tuple[str, ...]:
         """The fields of the event that the view folds, in a fixed order."""
         return tuple(sorted({name for column in self.columns.values() for name in column.fields}))
+
+    def as_version(self, version: int, *, in_force: bool) -> FeatureView:
+        """The same view as a version of itself. One that is not in force has its version in its name."""
+        made = copy(self)
+        object.__setattr__(made, "version", version)
+        object.__setattr__(made, "name", self.plain_name if in_force else version_name(self.plain_name, version))
+        return made
 
     def select(self, *names: str) -> Selection:
         """Some of the view's features, as the input of a model."""

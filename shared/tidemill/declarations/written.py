@@ -110,7 +110,7 @@ def _read_feature(written: WrittenFeature) -> Aggregation:
 
 def aggregations() -> Mapping[str, type[Aggregation]]:
     """Every aggregation that is imported, by its word."""
-    return {kind.word: kind for kind in _below(Aggregation)}
+    return {kind.word: kind for kind in _below(Aggregation)}  # type: ignore[type-abstract]
 
 
 def _below(kind: type[Aggregation]) -> Iterator[type[Aggregation]]:

@@ -129,9 +129,11 @@ class OnlineWriter:
         args: list[Arg] = [expected or b"", fence, len(wholes), *wholes, *patches]
         found = await self._link.script(APPLY, [fence_key(self._project, log, partition), *keys, *patched], args)
         if isinstance(found, list):
-            view, _ = parse_log(log) or (log, 0)
+            parsed = parse_log(log)
             what = f"log {log!r} partition {partition}, entity {found[0].removeprefix(prefix)!r}"
-            raise CorruptState(f"{what}: the stored value was deleted or altered by hand", mend=f"run: tidemill rebuild {view}")
+            raise CorruptState(
+                f"{what}: the stored value was deleted or altered by hand", mend=f"run: tidemill rebuild {parsed.view if parsed else log}"
+            )
         return bool(found in (1, fence))
 
     async def begin(self, log: LogName, partition: int, fence: bytes) -> None:

@@ -148,8 +148,8 @@ class Replayer:
 def _stamped(prediction: PredictionRecord, view: FeatureView, key: bytes) -> StampEntry:
     """The fence of a view that a prediction saw for an entity. The log may have had another number of partitions than the view has now."""
     for entry in prediction.stamp:
-        name, partitions = parse_log(entry.view) or ("", 1)
-        if name == view.name and entry.partition == partition_of(key, partitions):
+        parsed = parse_log(entry.view)
+        if parsed and parsed.view == view.plain_name and entry.partition == partition_of(key, parsed.partitions):
             return entry
     raise TidemillError(
         f"prediction {prediction.id} has no fence of view {view.name!r}, entity {key.decode()!r}",

@@ -102,7 +102,7 @@ class Repartition:
     async def _read(self, used: LogName) -> tuple[OldLog, Read]:
         parsed = parse_log(used)
         assert parsed is not None
-        view = replace(self._view, partitions=parsed[1])
+        view = replace(self._view, partitions=parsed.partitions)
         read = await read_log(self._project, view, self._store, self._kafka, lambda done, total: self._progress("read", done, total))
         old = await asyncio.to_thread(OldLog, view, read.tables, self._view.partitions)
         await self._routed(view, old.sources())
