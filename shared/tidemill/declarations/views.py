@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import KW_ONLY, dataclass, field
 
 from tidemill.declarations.aggregations import Aggregation
@@ -155,9 +154,9 @@ class FeatureView(Declaration):
 
     def as_version(self, version: int, *, in_force: bool) -> FeatureView:
         """The same view as a version of itself. One that is not in force has its version in its name."""
-        made = copy(self)
-        object.__setattr__(made, "version", version)
-        object.__setattr__(made, "name", self.plain_name if in_force else version_name(self.plain_name, version))
+        made = object.__new__(FeatureView)  # all that depends on its arguments is checked and computed already
+        name = self.plain_name if in_force else version_name(self.plain_name, version)
+        made.__dict__.update(self.__dict__ | {"name": name, "version": version})
         return made
 
     def select(self, *names: str) -> Selection:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.events import Event
-from tidemill.declarations.views import Entity, FeatureView
+from tidemill.declarations.models import Model, Outcome, Request
+from tidemill.declarations.views import Entity, FeatureView, Selection
+from tidemill.errors import ProjectError
 
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 _SHARED = {"column", "windows", "name"}
@@ -62,6 +65,35 @@ class WrittenView(msgspec.Struct, frozen=True, omit_defaults=True):
     dedupe: int = 8
 
 
+class WrittenInput(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An input of a model: some features of a view, or a value of the request, whose `type` is named as in an event."""
+
+    view: str | None = None
+    features: tuple[str, ...] = ()
+    request: str | None = None
+    type: str | None = None
+
+
+class WrittenOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An outcome. `source`: the event's name; the rest as in Outcome."""
+
+    source: str
+    value: str
+    subject: str
+    within: str
+
+
+class WrittenModel(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A model. `on`: the event's name; the rest as in Model. Its pipeline is only in Python."""
+
+    name: str
+    on: str
+    at: str
+    subject: str
+    inputs: tuple[WrittenInput, ...]
+    outcome: WrittenOutcome
+
+
 def write_event(event: Event) -> WrittenEvent:
     """An event as data."""
     fields = {name: event.base_type(name).__name__ + (" | None" if event.nullable(name) else "") for name in event.fields}
@@ -91,6 +123,41 @@ def read_view(written: WrittenView, source: Event) -> FeatureView:
         windows=written.windows, tile=written.tile, tiles=written.tiles, ttl=written.ttl, ahead=written.ahead, dedupe=written.dedupe,
         partitions=written.partitions,
     )  # fmt: skip
+
+
+def write_model(model: Model) -> WrittenModel:
+    """A model as data; its events and views by name."""
+    outcome = model.outcome
+    return WrittenModel(
+        model.name, model.on.name, model.at, model.subject, tuple(map(_write_input, model.inputs)),
+        WrittenOutcome(outcome.source.name, outcome.value, outcome.subject, outcome.within),
+    )  # fmt: skip
+
+
+def read_model(written: WrittenModel, events: Mapping[str, Event], views: Mapping[str, FeatureView]) -> Model:
+    """The model over these events and views. It cannot be trained: making its pipeline raises ProjectError. Raises DeclarationError."""
+    outcome = written.outcome
+    return Model(
+        written.name, events[written.on], written.at, written.subject, [_read_input(item, views) for item in written.inputs],
+        Outcome(events[outcome.source], outcome.value, outcome.subject, within=outcome.within), partial(_no_pipeline, written.name),
+    )  # fmt: skip
+
+
+def _write_input(item: FeatureView | Selection | Request) -> WrittenInput:
+    if isinstance(item, Request):
+        return WrittenInput(request=item.name, type=item.type.__name__)
+    selection = item if isinstance(item, Selection) else item.select(*(feature.name for feature in item.served))
+    return WrittenInput(selection.view.plain_name, selection.names)
+
+
+def _read_input(written: WrittenInput, views: Mapping[str, FeatureView]) -> Selection | Request:
+    if written.view is not None:
+        return views[written.view].select(*written.features)
+    return Request(written.request or "", _TYPES[written.type or ""])
+
+
+def _no_pipeline(model: str) -> Any:
+    raise ProjectError(f"the catalogue has no pipeline of model {model!r}", mend="train with the project that declares it")
 
 
 def _type_of(text: str) -> Any:

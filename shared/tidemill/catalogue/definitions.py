@@ -1,0 +1,90 @@
+"""What the catalogue holds at one moment, and the project that it means.
+
+Each change of the catalogue is one record with everything in it, so the newest record is the whole truth. `number` makes a change a
+compare-and-swap: a record counts only if its number follows that of the record before it that counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from tidemill.declarations import Event, FeatureView
+from tidemill.declarations.project import Project
+from tidemill.declarations.written import WrittenEvent, WrittenModel, WrittenView, read_event, read_model, read_view
+from tidemill.names import LogName, log_name
+from tidemill.records import Milliseconds, Natural, Record
+
+
+class ViewVersion(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One version of a view.
+
+    `handover`: None while the log is being filled from the archive; then, for each partition of the event's topic, the offset from which
+    ingestion routes to the log (a partition that is not named: from its beginning).
+    """
+
+    view: WrittenView
+    version: int
+    handover: dict[Natural, Natural] | None = None
+
+    @property
+    def log(self) -> LogName:
+        """The name of its log."""
+        return log_name(self.view.name, self.view.partitions, self.version)
+
+
+class Definitions(Record, frozen=True):
+    """The catalogue (topic `<project>.catalogue`). `in_force`: for each declared view, the version that its plain name means.
+
+    Versions that are not in force are there as long as somebody may read them: see `prune`.
+    """
+
+    number: Natural
+    time: Milliseconds
+    events: tuple[WrittenEvent, ...] = ()
+    views: tuple[ViewVersion, ...] = ()
+    in_force: dict[str, int] = {}
+    models: tuple[WrittenModel, ...] = ()
+
+    def version(self, view: str, version: int) -> ViewVersion:
+        """A version of a view. Raises KeyError."""
+        for found in self.views:
+            if (found.view.name, found.version) == (view, version):
+                return found
+        raise KeyError(f"{view}@v{version}")
+
+    def newest(self, view: str) -> int:
+        """The highest version number of a view; 0 when there is none."""
+        return max((found.version for found in self.views if found.view.name == view), default=0)
+
+
+NOTHING = Definitions(0, 0)
+"""The catalogue before its first record."""
+
+
+def newest_of(records: Iterable[Definitions]) -> Definitions:
+    """The catalogue after these records, in the order of the topic. One whose number does not follow lost a race, and does not count."""
+    found = NOTHING
+    for record in records:
+        if record.number == found.number + 1:
+            found = record
+    return found
+
+
+def project_of(definitions: Definitions, name: str) -> Project:
+    """The project that a service runs. A view in force has its plain name; another version the name `<view>@v<version>`.
+
+    Raises DeclarationError when the records of the catalogue are damaged.
+    """
+    events = {written.name: read_event(written) for written in definitions.events}
+    views: dict[str, FeatureView] = {}
+    for found in definitions.views:
+        view = _view(found, events, in_force=definitions.in_force.get(found.view.name) == found.version)
+        views[view.name] = view
+    models = {written.name: read_model(written, events, views) for written in definitions.models}
+    return Project(name, events, views, models)
+
+
+def _view(found: ViewVersion, events: dict[str, Event], *, in_force: bool) -> FeatureView:
+    return read_view(found.view, events[found.view.source]).as_version(found.version, in_force=in_force)

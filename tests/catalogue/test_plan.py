@@ -1,0 +1,192 @@
+"""Plans: what a project would change in the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidemill import Event, FeatureView, Model, Outcome, Request, count, last, mean, sum
+from tidemill.catalogue.definitions import NOTHING, Definitions, newest_of, project_of
+from tidemill.catalogue.plan import Plan, plan_of
+from tidemill.declarations.aggregations import Aggregation
+from tidemill.declarations.project import Project
+from tidemill.errors import DeclarationError
+from tidemill.kernel.view import ViewKernel
+from tidemill.routing.router import Router
+
+FIELDS = {"taxi": str, "at": int, "miles": float, "tip": float | None}
+
+
+def trips(**fields: Any) -> Event:
+    """The event of the tests."""
+    return Event("trip", FIELDS | fields, "at")
+
+
+def taxis(event: Event, features: Sequence[Aggregation], **options: Any) -> FeatureView:
+    """A view of it."""
+    return FeatureView("taxis", event, "taxi", features, **{"windows": ["1h"]} | options)
+
+
+def project(*views: FeatureView, events: Sequence[Event] = (), models: Sequence[Model] = ()) -> Project:
+    """A project of these declarations."""
+    found = {event.name: event for event in (*events, *(view.source for view in views))}
+    return Project("town", found, {view.name: view for view in views}, {model.name: model for model in models})
+
+
+def applied(plan: Plan) -> Definitions:
+    """The catalogue once the versions of a plan are filled and put in force."""
+    after = plan.definitions
+    for found in plan.fills:
+        views = [msgspec.structs.replace(item, handover={0: 7}) if item is found else item for item in after.views]
+        in_force = after.in_force | {found.view.name: found.version}
+        after = msgspec.structs.replace(after, number=after.number + 1, views=tuple(views), in_force=in_force)
+    return msgspec.json.decode(msgspec.json.encode(after), type=Definitions)
+
+
+def shown(plan: Plan) -> list[tuple[str, str, str]]:
+    """The changes in short."""
+    return [(change.kind, change.what, change.name) for change in plan.changes]
+
+
+def test_a_first_project_is_new() -> None:
+    """Everything is new, and every view is filled as version 1, whose log has the name it always had."""
+    plan = plan_of(NOTHING, project(taxis(trips(), [count()])), 5)
+    assert shown(plan) == [("new", "event", "trip"), ("new", "view", "taxis")]
+    assert [(found.log, found.version) for found in plan.fills] == [("taxis.p4", 1)]
+    assert (plan.definitions.number, plan.definitions.time, plan.definitions.in_force) == (1, 5, {})
+
+
+def test_what_is_in_force_changes_nothing() -> None:
+    """Without a change there is no plan and no new record."""
+    wanted = project(taxis(trips(), [count()]))
+    before = applied(plan_of(NOTHING, wanted, 5))
+    plan = plan_of(before, wanted, 6)
+    assert plan.changes == []
+    assert plan.definitions is before
+
+
+def test_another_feature_over_a_new_column_is_another_version() -> None:
+    """Both versions are there; the plain name means the old one until the new one is filled; the change is told line by line."""
+    before = applied(plan_of(NOTHING, project(taxis(trips(), [count()])), 5))
+    plan = plan_of(before, project(taxis(trips(), [count(), mean("miles")])), 6)
+    (change,) = plan.changes
+    assert (change.kind, change.name, change.version) == ("changed", "taxis", 2)
+    assert change.details == ('features: with {"word":"mean","column":"miles"}',)
+    assert project_of(plan.definitions, "town").views.keys() == {"taxis", "taxis@v2"}
+    after = project_of(applied(plan), "town")
+    assert after.views.keys() == {"taxis", "taxis@v1"}
+    assert [feature.name for feature in after.views["taxis"].served] == ["count_1h", "mean_miles_1h"]
+    assert (after.views["taxis"].log, after.views["taxis@v1"].log) == ("taxis.v2.p4", "taxis.p4")
+
+
+def test_what_only_serves_otherwise_is_filled_by_nobody() -> None:
+    """Another ttl, and a feature over slots that are there, take effect at once, in the same log."""
+    before = applied(plan_of(NOTHING, project(taxis(trips(), [mean("miles")])), 5))
+    plan = plan_of(before, project(taxis(trips(), [mean("miles"), sum("miles")], ttl="2h")), 6)
+    assert plan.fills == []
+    assert plan.changes[0].details[-1] == "served from the tiles that are there"
+    assert project_of(plan.definitions, "town").views["taxis"].ttl == "2h"
+
+
+def test_another_number_of_partitions_is_another_version() -> None:
+    """Entities get other places, so the log is filled anew."""
+    before = applied(plan_of(NOTHING, project(taxis(trips(), [count()])), 5))
+    plan = plan_of(before, project(taxis(trips(), [count()], partitions=8)), 6)
+    assert [found.log for found in plan.fills] == ["taxis.v2.p8"]
+    assert plan.changes[0].details == ("partitions: 4 -> 8",)
+
+
+def test_a_view_that_is_gone_keeps_its_values() -> None:
+    """It has no plain name any more; its version stays, and comes back in force when it is declared again."""
+    whole = project(taxis(trips(), [count()]))
+    before = applied(plan_of(NOTHING, whole, 5))
+    plan = plan_of(before, project(events=[trips()]), 6)
+    assert shown(plan) == [("gone", "view", "taxis")]
+    assert project_of(plan.definitions, "town").views.keys() == {"taxis@v1"}
+    again = plan_of(plan.definitions, whole, 7)
+    assert again.fills == []
+    assert again.definitions.in_force == {"taxis": 1}
+
+
+def test_a_version_that_is_being_filled_is_not_begun_twice() -> None:
+    """A plan made again while its version is filled asks for that version, not for one more."""
+    before = applied(plan_of(NOTHING, project(taxis(trips(), [count()])), 5))
+    wanted = project(taxis(trips(), [count(), last("tip")]))
+    plan = plan_of(before, wanted, 6)
+    again = plan_of(plan.definitions, wanted, 7)
+    assert again.changes == []
+    assert [found.version for found in again.fills] == [2]
+
+
+def test_a_field_that_an_older_version_reads_stays() -> None:
+    """The event keeps it, and may lack it from now on; events without it are routed."""
+    before = applied(plan_of(NOTHING, project(taxis(trips(), [mean("miles")])), 5))
+    fewer = Event("trip", {name: kind for name, kind in FIELDS.items() if name != "miles"}, "at")
+    plan = plan_of(before, project(taxis(fewer, [count()])), 6)
+    assert {change.name: change.details for change in plan.changes}["trip"] == ("fields: miles: float -> float | None",)
+    after = project_of(applied(plan), "town")
+    routed = Router(after).route("trip", "trip", 0, 0, 10, None, b'{"taxi":"a","at":5,"tip":null}', [])
+    assert sorted(topic for topic, *_ in routed) == ["town.view.taxis.p4", "town.view.taxis.v2.p4"]
+
+
+def test_a_field_that_an_older_version_reads_cannot_get_another_type() -> None:
+    """It is told before anything is changed, with both ways out."""
+    before = applied(plan_of(NOTHING, project(taxis(trips(), [mean("miles")])), 5))
+    with pytest.raises(DeclarationError, match="'miles' was float and is str now, and view 'taxis' reads it") as caught:
+        plan_of(before, project(taxis(trips(miles=str), [count()])), 6)
+    assert "prune" in caught.value.mend
+
+
+def test_a_model_is_held_without_its_pipeline() -> None:
+    """What serves and joins needs no Python of the user's; training asks for the project."""
+    event = trips()
+    view, paid = taxis(event, [count(), mean("miles")]), Event("paid", {"taxi": str, "at": int, "tip": float}, "at")
+    model = Model("tips", event, "at", "taxi", [view.select("count_1h"), Request("miles")], Outcome(paid, "tip > 1", "taxi"), list)
+    before = applied(plan_of(NOTHING, project(view, events=[paid], models=[model]), 5))
+    found = project_of(before, "town").models["tips"]
+    assert (found.input_names, found.request_fields) == (["taxis__count_1h", "miles"], ["taxi", "miles"])
+    assert found.outcome.within == "24h"
+    with pytest.raises(Exception, match="no pipeline of model 'tips'"):
+        found.pipeline()
+
+
+def test_of_two_records_with_one_number_the_first_counts() -> None:
+    """Who writes second, without having seen the first, has changed nothing."""
+    first, second = Definitions(1, 5, in_force={"a": 1}), Definitions(1, 6, in_force={"b": 1})
+    assert newest_of([first, second, Definitions(3, 7)]) is first
+    assert newest_of([first, second, third := Definitions(2, 8)]) is third
+
+
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "partitions": st.sampled_from([1, 4]),
+        "ttl": st.sampled_from(["1h", "2h"]),
+        "windows": st.sampled_from([["1h"], ["1h", "3h"]]),
+    },
+)
+FEATURES = st.lists(st.sampled_from([count(), sum("miles"), mean("miles"), last("tip")]), min_size=1, max_size=3, unique=True)
+
+
+@given(st.lists(st.none() | st.tuples(FEATURES, OPTIONS), min_size=1, max_size=6))
+def test_any_way_of_changes_ends_in_what_is_declared(states: list[tuple[list[Aggregation], dict[str, Any]] | None]) -> None:
+    """After each change the plain name serves what the project declares; what was stored keeps its meaning under the name of its version."""
+    now, stored = NOTHING, dict[str, str]()
+    for state in states:
+        wanted = project(events=[trips()]) if state is None else project(taxis(trips(), state[0], **state[1]))
+        now = applied(plan_of(now, wanted, 5))
+        assert plan_of(now, wanted, 6).changes == []
+        found = project_of(now, "town")
+        assert {name for name in found.views if "@" not in name} == wanted.views.keys()
+        for name, view in wanted.views.items():
+            assert found.views[name].served == view.served
+            assert ViewKernel(found.views[name]).definition == ViewKernel(view).definition
+        logs = {str(view.log): ViewKernel(view).definition for view in found.views.values()}
+        assert len(logs) == len(found.views)
+        assert stored.items() <= logs.items()
+        stored = logs
