@@ -33,6 +33,7 @@ TidemillError                 500  root: catch this to catch all of them
 │   └── DoubledRows           500  a table has more rows than the records that it mirrors
 ├── RecordTooLarge            413  a record exceeds the limit of its topic
 ├── KafkaRefused              500  a broker refused a batch for good
+├── CatalogueChanged          500  somebody else changed the catalogue first
 ├── TopicMismatch             500  a topic exists with other partitions or another configuration
 │   └── UnfilledLog           500  a view's records are in another log than the declared one
 ├── TopicRecreated            500  a topic no longer holds the records that a fence counts as applied
@@ -287,6 +288,10 @@ class KafkaRefused(TidemillError):
 
     Its producer can no longer write to that partition, since its sequence numbers have a gap: stop it and start a new one.
     """
+
+
+class CatalogueChanged(TidemillError):
+    """Somebody else changed the catalogue first. Nothing was changed here."""
 
 
 class TopicMismatch(TidemillError):

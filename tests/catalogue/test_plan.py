@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tidemill import Event, FeatureView, Model, Outcome, Request, count, last, mean, sum
 from tidemill.catalogue.definitions import NOTHING, Definitions, newest_of, project_of
-from tidemill.catalogue.plan import Plan, plan_of
+from tidemill.catalogue.plan import CataloguePlan, plan_of
 from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.project import Project
 from tidemill.errors import DeclarationError
@@ -38,17 +38,15 @@ def project(*views: FeatureView, events: Sequence[Event] = (), models: Sequence[
     return Project("town", found, {view.name: view for view in views}, {model.name: model for model in models})
 
 
-def applied(plan: Plan) -> Definitions:
+def applied(plan: CataloguePlan) -> Definitions:
     """The catalogue once the versions of a plan are filled and put in force."""
     after = plan.definitions
     for found in plan.fills:
-        views = [msgspec.structs.replace(item, handover={0: 7}) if item is found else item for item in after.views]
-        in_force = after.in_force | {found.view.name: found.version}
-        after = msgspec.structs.replace(after, number=after.number + 1, views=tuple(views), in_force=in_force)
+        after = after.handed_over(found.view.name, found.version, {0: 7}, 6).put_in_force(found.view.name, found.version, 7)
     return msgspec.json.decode(msgspec.json.encode(after), type=Definitions)
 
 
-def shown(plan: Plan) -> list[tuple[str, str, str]]:
+def shown(plan: CataloguePlan) -> list[tuple[str, str, str]]:
     """The changes in short."""
     return [(change.kind, change.what, change.name) for change in plan.changes]
 
@@ -160,6 +158,16 @@ def test_of_two_records_with_one_number_the_first_counts() -> None:
     first, second = Definitions(1, 5, in_force={"a": 1}), Definitions(1, 6, in_force={"b": 1})
     assert newest_of([first, second, Definitions(3, 7)]) is first
     assert newest_of([first, second, third := Definitions(2, 8)]) is third
+
+
+def test_ingestion_goes_back_where_a_log_was_handed_over() -> None:
+    """Only for logs of the event that were handed over since the commit; a partition that the handover does not name from its beginning."""
+    now = applied(plan_of(NOTHING, project(taxis(trips(), [count()])), 5))
+    assert now.number == 3
+    assert [now.routed_from("trip", 0, 100, seen) for seen in (1, 2, 3)] == [7, 100, 100]
+    assert [now.routed_from("trip", 0, 5, 1), now.routed_from("trip", 1, 100, 1), now.routed_from("other", 0, 100, 1)] == [5, 0, 100]
+    filling = plan_of(now, project(taxis(trips(), [count(), last("tip")])), 6).definitions
+    assert filling.routed_from("trip", 0, 100, 3) == 100
 
 
 OPTIONS = st.fixed_dictionaries(

@@ -21,12 +21,13 @@ class ViewVersion(msgspec.Struct, frozen=True, omit_defaults=True):
     """One version of a view.
 
     `handover`: None while the log is being filled from the archive; then, for each partition of the event's topic, the offset from which
-    ingestion routes to the log (a partition that is not named: from its beginning).
+    ingestion routes to the log (a partition that is not named: from its beginning). `handed`: the number of the record that said so first.
     """
 
     view: WrittenView
     version: int
     handover: dict[Natural, Natural] | None = None
+    handed: Natural = 0
 
     @property
     def log(self) -> LogName:
@@ -58,14 +59,35 @@ class Definitions(Record, frozen=True):
         """The highest version number of a view; 0 when there is none."""
         return max((found.version for found in self.views if found.view.name == view), default=0)
 
+    def handed_over(self, view: str, version: int, handover: dict[int, int], time_ms: int) -> Definitions:
+        """The record that says from where ingestion routes to a version's log. Raises KeyError."""
+        found = self.version(view, version)
+        filled = msgspec.structs.replace(found, handover=handover, handed=self.number + 1)
+        views = tuple(filled if item is found else item for item in self.views)
+        return msgspec.structs.replace(self, number=self.number + 1, time=time_ms, views=views)
+
+    def put_in_force(self, view: str, version: int, time_ms: int) -> Definitions:
+        """The record by which a view's plain name means this version. Raises KeyError."""
+        self.version(view, version)
+        return msgspec.structs.replace(self, number=self.number + 1, time=time_ms, in_force=self.in_force | {view: version})
+
+    def routed_from(self, event: str, partition: int, committed: int, seen: int) -> int:
+        """Where ingestion goes on in a partition of an event's topic: at its committed position, or further back where a log was handed
+        over since. `seen`: the number of the catalogue by which everything below `committed` was routed.
+
+        Events are routed again then to logs that have them already, as after a crash. Whoever folds such a log skips them.
+        """
+        since = [found for found in self.views if found.handover is not None and found.handed > seen and found.view.source == event]
+        return min([committed, *((found.handover or {}).get(partition, 0) for found in since)])
+
 
 NOTHING = Definitions(0, 0)
 """The catalogue before its first record."""
 
 
-def newest_of(records: Iterable[Definitions]) -> Definitions:
+def newest_of(records: Iterable[Definitions], after: Definitions = NOTHING) -> Definitions:
     """The catalogue after these records, in the order of the topic. One whose number does not follow lost a race, and does not count."""
-    found = NOTHING
+    found = after
     for record in records:
         if record.number == found.number + 1:
             found = record

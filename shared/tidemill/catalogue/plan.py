@@ -34,7 +34,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CataloguePlan:
     """The changes, and the catalogue once they are made. A version that has to be filled is in it, but not in force yet."""
 
     changes: list[Change] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Plan:
         return [found for found in self.definitions.views if found.handover is None]
 
 
-def plan_of(definitions: Definitions, project: Project, time_ms: int) -> Plan:
+def plan_of(definitions: Definitions, project: Project, time_ms: int) -> CataloguePlan:
     """The plan for a project. `time_ms`: the moment that the new record tells. Without changes the plan has the same definitions."""
     events = _with_what_is_read(definitions, project)
     models = {model.name: write_model(model) for model in project.models.values()}
@@ -59,9 +59,9 @@ def plan_of(definitions: Definitions, project: Project, time_ms: int) -> Plan:
         changes.append(Change("gone", "view", name, ("its values stay until they are pruned",)))
     changes += _compared("model", {item.name: item for item in definitions.models}, models)
     if not changes:
-        return Plan([], definitions)
+        return CataloguePlan([], definitions)
     after = Definitions(definitions.number + 1, time_ms, tuple(events.values()), tuple(views), in_force, tuple(models.values()))
-    return Plan(changes, after)
+    return CataloguePlan(changes, after)
 
 
 def _add(view: FeatureView, before: Definitions, views: list[ViewVersion], in_force: dict[str, int]) -> Iterator[Change]:

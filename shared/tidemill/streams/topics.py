@@ -44,6 +44,11 @@ def deployments_topic(project: str) -> str:
     return f"{project}.deployments"
 
 
+def catalogue_topic(project: str) -> str:
+    """Topic of the catalogue: the definitions that are in force; one partition, kept for ever."""
+    return f"{project}.catalogue"
+
+
 def logs_topic(project: str) -> str:
     """Topic of the marks of repartition: which log holds the records of a view; one partition, kept for ever."""
     return f"{project}.logs"
@@ -70,7 +75,7 @@ def topic_specs(project: Project) -> dict[str, TopicSpec]:
     for name, partitions in (
         (requests_topic(project.name), 4), (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4),
         (results_topic(project.name), 1), (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (logs_topic(project.name),
-        1), (dead_letters_topic(project.name), 1),
+        1), (catalogue_topic(project.name), 1), (dead_letters_topic(project.name), 1),
     ):  # fmt: skip
         specs[name] = TopicSpec(partitions, keep)
     for event in project.events.values():
