@@ -88,7 +88,7 @@ class EventReader:
                     mend="declare it str or int, or name another field",
                 )
         self.event = event
-        self._decode = msgspec.json.Decoder(_data_type(event, keys)).decode
+        self._decode = msgspec.json.Decoder(_data_type(event, keys, forbid_unknown=event.extra == "refuse")).decode
         self._keeps = event.extra == "keep"
         self._whole_numbers = [name for name, kind in event.types.items() if kind is int]
         self._text_keys = [name for name in {*keys, event.id} if name is not None and event.base_type(name) is str]
@@ -199,6 +199,34 @@ class EventReader:
         return int(attribute)
 
 
+class WholeReader(EventReader):
+    """Reads the same events, and also gives what an event carries beyond the fields `columns`: see `rest`.
+
+    `rest`: name -> JSON text as the publisher wrote it, of the event read last; fields that are not declared, and declared ones that are
+    not in `columns`.
+    """
+
+    def __init__(self, event: Event, keys: Collection[str], columns: Collection[str]) -> None:
+        super().__init__(event, keys)
+        self.rest: dict[str, msgspec.Raw] = {}
+        self._columns = frozenset(columns)
+        self._all_have_columns = self._columns.issuperset(event.fields)
+        self._decode_declared = self._decode
+        self._decode_bare = msgspec.json.Decoder(_data_type(event, keys, forbid_unknown=True)).decode
+        self._decode = self._decode_whole
+
+    def _decode_whole(self, value: bytes) -> Any:
+        self.rest = {}
+        if self._all_have_columns:
+            try:
+                return self._decode_bare(value)  # an event without undeclared fields needs nothing more
+            except msgspec.ValidationError:
+                pass
+        data = self._decode_declared(value)
+        self.rest = {name: text for name, text in _OBJECT.decode(value).items() if name not in self._columns}
+        return data
+
+
 def moment(given: str | int, name: str) -> int:
     """Epoch ms of a time: a whole number of ms, or RFC 3339 with a zone (cut to ms). Raises Refused, which names the field."""
     if isinstance(given, int):
@@ -259,7 +287,7 @@ def _text(headers: dict[str, bytes | None], name: str) -> str | None:
     return None if found is None else found.decode()
 
 
-def _data_type(event: Event, keys: Collection[str]) -> Any:
+def _data_type(event: Event, keys: Collection[str], *, forbid_unknown: bool) -> Any:
     """The Struct of an event's data. A key has 1 to KEY_BYTES characters. Time and id may be absent, since attributes can give them."""
     fields: list[tuple[str, Any, Any]] = []
     for name in event.fields:
@@ -274,4 +302,4 @@ def _data_type(event: Event, keys: Collection[str]) -> Any:
         if name == event.time or (name == event.id and not event.nullable(name)):
             kind, default = kind | msgspec.UnsetType, msgspec.UNSET
         fields.append((name, kind, default))
-    return msgspec.defstruct("Data", fields, forbid_unknown_fields=event.extra == "refuse", kw_only=True, gc=False)
+    return msgspec.defstruct("Data", fields, forbid_unknown_fields=forbid_unknown, kw_only=True, gc=False)
