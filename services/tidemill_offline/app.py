@@ -28,9 +28,7 @@ def build(settings: OfflineWriterSettings) -> Service:
     store = OfflineStore(settings.offline.root)
     flush = settings.flush.flush()
     mirrors: list[Follower] = [Mirror(store, table, settings.kafka, board, flush) for table in tables_of(project)]
-    mirrors += [
-        ArchiveWriter(store, project, event, settings.kafka, board, flush, settings.archive.days) for event in project.events.values()
-    ]
+    mirrors += [ArchiveWriter(store, project, event, settings.kafka, board, flush, settings.archive) for event in project.events.values()]
     pulses = [mirror.pulse for mirror in mirrors]
 
     async def work() -> None:

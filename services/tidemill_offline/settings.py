@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import Field
-
+from tidemill.archive.retention import ArchiveSettings
 from tidemill.offline.mirror import FlushSettings
-from tidemill.runtime.settings import KafkaSettings, OfflineSettings, ServiceSettings, Settings
-
-
-class ArchiveSettings(Settings):
-    """How long the archive keeps events."""
-
-    days: int | None = Field(
-        None, validation_alias="TIDEMILL_ARCHIVE_DAYS", ge=1, description="days that events are archived after they became known"
-    )
+from tidemill.runtime.settings import KafkaSettings, OfflineSettings, ServiceSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -168,6 +168,12 @@ class UnknownFeature(NotFound):
     kind = "feature"
 
 
+class UnknownEvent(NotFound):
+    """No such event is declared."""
+
+    kind = "event"
+
+
 class UnknownTable(NotFound):
     """The offline store has no such table (yet)."""
 

@@ -1,15 +1,17 @@
-"""Archived events that are no longer kept: by age, or because they belong to a person who wants to be forgotten."""
+"""How long events are archived."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from tidemill.archive.columns import KNOWN, MOMENT, event_folder
 from tidemill.declarations import Event
 from tidemill.errors import UnknownTable
 from tidemill.offline.store import OfflineStore
 from tidemill.runtime.logs import get_logger
+from tidemill.runtime.settings import Settings
 from tidemill.timestamps import rfc3339
 
 log = get_logger(__name__)
@@ -17,9 +19,19 @@ log = get_logger(__name__)
 _DAY_MS = 86_400_000
 
 
-def last_midnight_ms(time_ms: int) -> int:
-    """The last midnight (UTC) before a moment. Events are forgotten in whole days, so a file is rewritten once a day, not at every look."""
-    return time_ms - time_ms % _DAY_MS
+class ArchiveSettings(Settings):
+    """How long the archive keeps events."""
+
+    days: int | None = Field(
+        None, validation_alias="TIDEMILL_ARCHIVE_DAYS", ge=1, description="days that events are archived after they became known"
+    )
+
+    def kept_since_ms(self, now_ms: int) -> int:
+        """Events that became known earlier are deleted; 0: none.
+
+        It moves at midnight (UTC), so that files are rewritten once a day and not at every look.
+        """
+        return 0 if self.days is None else max(0, (now_ms // _DAY_MS - self.days) * _DAY_MS)
 
 
 def forget_before(store: OfflineStore, event: Event, known_ms: int) -> int:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from aiokafka import TopicPartition
 
 from tidemill.archive.columns import ID, KNOWN, OFFSET, PARTITION, TIME, TOPIC
-from tidemill.archive.retention import forget_before, last_midnight_ms
+from tidemill.archive.retention import ArchiveSettings, forget_before
 from tidemill.archive.rows import EventTable, event_table
 from tidemill.clock import now_ms
 from tidemill.declarations import Event
@@ -42,7 +42,7 @@ _FORGET_SECONDS = 3600.0
 
 
 class ArchiveWriter(Follower):
-    """Archives one event. `days`: how long events are kept after they became known (None: for ever)."""
+    """Archives one event, and deletes what is older than `settings` keep."""
 
     table: EventTable
 
@@ -54,10 +54,10 @@ class ArchiveWriter(Follower):
         kafka: KafkaSettings,
         board: HealthBoard,
         flush: Flush,
-        days: int | None = None,
+        settings: ArchiveSettings,
     ) -> None:
         super().__init__(store, event_table(project, event), kafka, board, flush)
-        self._project, self._event, self._days = project, event, days
+        self._project, self._event, self._settings = project, event, settings
         self._forget_at = 0.0
 
     async def _open(self) -> Reader:
@@ -101,8 +101,8 @@ class ArchiveWriter(Follower):
 
     def _maintain(self) -> None:
         super()._maintain()
-        if self._days is not None and time.monotonic() >= self._forget_at:
-            forget_before(self._store, self._event, last_midnight_ms(now_ms()) - self._days * 86_400_000)
+        if time.monotonic() >= self._forget_at:
+            forget_before(self._store, self._event, self._settings.kept_since_ms(now_ms()))
             self._forget_at = time.monotonic() + _FORGET_SECONDS
 
 
