@@ -258,9 +258,7 @@ def test_replaced_files_go_after_an_hour(tmp_path: Path, monkeypatch: pytest.Mon
     log.open()
     log.tidy()
     assert [str(path) for path in parquet(tmp_path / "t")] == DeltaTable(tmp_path / "t").file_uris()
-    version = DeltaTable(tmp_path / "t").version()
-    log.tidy()
-    assert DeltaTable(tmp_path / "t").version() == version
+    assert content(tmp_path / "t") == {0: list(range(6))}
     assert not log.untidy
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + delta.KEPT_SECONDS + 60)

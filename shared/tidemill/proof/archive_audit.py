@@ -1,6 +1,6 @@
 """The audit of the archive: for the offsets that Kafka still holds, an event's table has each accepted event once, whole, and nothing else.
 
-What is accepted, and how a row looks, is decided by the code of the writer. So this finds what was lost, doubled, changed or left behind,
+What is accepted, and how a row looks, is decided by the code of the writer. So this finds what was lost, doubled, changed or never deleted,
 not a rule that is wrong.
 """
 
