@@ -38,9 +38,16 @@ class Counting(Snapshot):
         made.given = []
         return made
 
-    def scan(self, columns: Sequence[str] | None = None, filters: pc.Expression | None = None, *, among: Among | None = None) -> pa.Table:
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        filters: pc.Expression | None = None,
+        *,
+        among: Among | None = None,
+        order: Sequence[str] | None = None,
+    ) -> pa.Table:
         """As ever."""
-        table = super().scan(columns, filters, among=among)
+        table = super().scan(columns, filters, among=among, order=order)
         self.given.append((len(table), columns))
         return table
 

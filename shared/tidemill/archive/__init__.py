@@ -1,0 +1,1 @@
+"""The archive: every accepted event, whole, in one table for each event."""

@@ -1,0 +1,92 @@
+"""Archived events as rows in the order in which they became known, with the fields that a declaration of today names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tidemill.archive.columns import ARROW, EXTRA, ID, KNOWN, OFFSET, PARTITION, TIME, TOPIC, event_folder
+from tidemill.declarations import Event
+from tidemill.errors import UnknownTable
+from tidemill.offline.store import OfflineStore, Snapshot
+from tidemill.records import DECODE_ERRORS
+
+PLACE = [KNOWN, TOPIC, PARTITION, OFFSET]
+"""The order of events: when they became known; of one moment, where they lie."""
+
+_MS = pa.timestamp("ms", tz="UTC")
+
+
+def read_events(
+    store: OfflineStore, event: Event, fields: Collection[str], *, filters: pc.Expression | None = None, snapshot: Snapshot | None = None
+) -> pa.Table:
+    """The archived events of a declaration: `_known` and `_time` in epoch ms (int64), `_id`, `_topic`, `_partition`, `_offset`, then `fields`
+    with the types of the declaration, in the order of `PLACE`. An event that was published twice is there twice.
+
+    A field is null where the event did not carry it, or carried a value of another type. `filters`: on the own columns, as
+    `Snapshot.scan` takes them. `snapshot`: a version of the table (default: the newest); no rows when the table does not exist.
+    """
+    try:
+        snapshot = snapshot or store.snapshot(event_folder(event.name))
+    except UnknownTable:
+        return _none(event, fields)
+    stored = [name for name in fields if name in snapshot.columns]
+    table = snapshot.scan([*PLACE, TIME, ID, EXTRA, *stored], filters, order=())
+    table = table.take(pc.sort_indices(table, [(name, "ascending") for name in PLACE]))
+    columns = {KNOWN: _epoch_ms(table[KNOWN]), TIME: _epoch_ms(table[TIME])}
+    columns |= {name: table[name] for name in (ID, TOPIC, PARTITION, OFFSET)}
+    extra = _Extra(table[EXTRA])
+    for name in fields:
+        columns[name] = extra.completed(name, event.base_type(name), table[name] if name in stored else None)
+    return pa.table(columns)
+
+
+def _none(event: Event, fields: Iterable[str]) -> pa.Table:
+    types = [
+        (KNOWN, pa.int64()),
+        (TIME, pa.int64()),
+        (ID, pa.string()),
+        (TOPIC, pa.string()),
+        (PARTITION, pa.int64()),
+        (OFFSET, pa.int64()),
+    ]
+    return pa.schema([*types, *((name, ARROW[event.base_type(name)]) for name in fields)]).empty_table()
+
+
+def _epoch_ms(moments: pa.ChunkedArray) -> pa.ChunkedArray:
+    return moments.cast(_MS).cast(pa.int64())
+
+
+class _Extra:
+    """The undeclared part of each row, decoded when a field asks for it."""
+
+    def __init__(self, texts: pa.ChunkedArray) -> None:
+        self._texts = texts
+        self._objects: list[dict[str, Any] | None] | None = None
+
+    def completed(self, name: str, kind: type, stored: pa.ChunkedArray | None) -> pa.ChunkedArray:
+        """A field's column of this type: the stored value where there is one, else that of the undeclared part."""
+        wanted = ARROW[kind]
+        if stored is None:
+            stored = pa.chunked_array([pa.nulls(len(self._texts), wanted)])
+        elif stored.type != wanted:
+            stored = pa.chunked_array([pa.array([_as(kind, value) for value in stored.to_pylist()], wanted)])
+        if not stored.null_count or self._texts.null_count == len(self._texts):
+            return stored
+        if self._objects is None:
+            self._objects = [None if text is None else msgspec.json.decode(text) for text in self._texts.to_pylist()]
+        found = [None if carried is None else _as(kind, carried.get(name)) for carried in self._objects]
+        return pc.coalesce(stored, pa.chunked_array([pa.array(found, wanted)]))
+
+
+def _as(kind: type, value: Any) -> Any:
+    """A value as an event of today would have it; None when its type is another one."""
+    try:
+        converted: Any = msgspec.convert(value, kind)
+        return converted if kind is not int or -(2**63) <= converted < 2**63 else None
+    except DECODE_ERRORS:
+        return None
