@@ -60,12 +60,12 @@ def features_of(view: FeatureView, rows: pa.Table, questions: Questions) -> Floa
         return found
     kernel = ViewKernel(view, lacking_fields(view, rows))
     entities = rows[KEY].combine_chunks().dictionary_encode()
-    codes = _codes(entities.indices)
+    codes = codes_of(entities.indices)
     order = np.argsort(codes, kind="stable")
     standing = np.empty(len(order), np.int64)
     standing[order] = np.arange(len(order))
     own = np.where(questions.own < 0, -1, standing[questions.own])
-    asked = _codes(pc.index_in(questions.keys, value_set=entities.dictionary))
+    asked = codes_of(pc.index_in(questions.keys, value_set=entities.dictionary))
     log = _Log(view, rows.take(pa.array(order)))
     starts = _starts(codes[order], len(entities.dictionary))
     by_entity = np.argsort(asked, kind="stable")
@@ -81,7 +81,7 @@ def lacking_fields(view: FeatureView, rows: pa.Table) -> list[str]:
     return [name for name in view.value_fields if rows[name].null_count and not view.source.nullable(name)]
 
 
-def _codes(indices: pa.Array) -> Ints:
+def codes_of(indices: pa.Array) -> Ints:
     """Indices as numbers, -1 for null."""
     codes: Ints = indices.fill_null(-1).to_numpy().astype(np.int64)
     return codes
@@ -111,7 +111,7 @@ class _Log:
         self._values = [_Column(rows[name]) for name in view.value_fields]
         self._make = msgspec.defstruct("Values", list(view.value_fields), frozen=True, gc=False)
         self._ids = _Column(rows[ID])
-        self._id_codes = _codes(rows[ID].combine_chunks().dictionary_encode().indices)
+        self._id_codes = codes_of(rows[ID].combine_chunks().dictionary_encode().indices)
         self._again = (np.bincount(self._id_codes + 1) > 1)[self._id_codes + 1] & (self._id_codes >= 0)
 
     def answer(self, kernel: ViewKernel, start: int, end: int, asking: Asking, found: Floats) -> None:

@@ -23,7 +23,8 @@ from tidemill.models.artifact import ModelInput, inputs_of
 from tidemill.models.inputs import ModelInputs, within_float32
 from tidemill.offline.store import OfflineStore
 from tidemill.training.answers import Ints
-from tidemill.training.asked import Questions, features_of, lacking_fields
+from tidemill.training.asked import Questions, lacking_fields
+from tidemill.training.sharing import Sharing
 from tidemill.training.spine import Archived, Spine, archived_spine, model_fields, no_examples
 
 Floats = npt.NDArray[np.float32]
@@ -86,7 +87,8 @@ def examples_of(project: Project, spec: str | None, model: Model, archived: Arch
     note(f"{len(spine):,} examples; reading {len(model.views)} views as they were")
     categories = {request.name: sorted(spine.given[request.name].drop_null().unique().to_pylist()) for request in model.requests if request.type is str}
     maker = ModelInputs(model, categories)
-    features = [_view_features(view, archived, model, spine, note) for view in model.views]
+    with Sharing(spec, len(spine)) as sharing:
+        features = [_view_features(view, archived, model, spine, sharing, note) for view in model.views]
     values, refused = maker.rows(features, {request.name: spine.given[request.name].to_pylist() for request in model.requests})
     if refused:
         note(f"{len(refused):,} examples are left out: as requests they would be refused, such as: {next(iter(refused.values()))}")
@@ -97,7 +99,7 @@ def examples_of(project: Project, spec: str | None, model: Model, archived: Arch
     return TrainingSet(values, spine.labels, spine.times_ms, spine.subjects.to_pylist(), inputs_of(model.plan, categories))
 
 
-def _view_features(view: FeatureView, archived: Archived, model: Model, spine: Spine, note: Note) -> npt.NDArray[np.float64]:
+def _view_features(view: FeatureView, archived: Archived, model: Model, spine: Spine, sharing: Sharing, note: Note) -> npt.NDArray[np.float64]:
     events = archived.events(view.source)
     keys = key_texts(pa.chunked_array([spine.given[view.key.name]])).combine_chunks()
     rows, places = view_rows(view, events, keys.unique().drop_null())
@@ -108,4 +110,4 @@ def _view_features(view: FeatureView, archived: Archived, model: Model, spine: S
         standing = np.full(len(events) + 1, -1)
         standing[places] = np.arange(len(places))
         own = standing[spine.own]
-    return features_of(view, rows, Questions(keys, spine.times_ms, own))
+    return sharing.features(view, rows, Questions(keys, spine.times_ms, own))
