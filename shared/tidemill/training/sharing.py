@@ -50,6 +50,7 @@ class Sharing:
         """`features_of`, each share of the entities in a process of its own."""
         if self._pool is None:
             return features_of(view, rows, questions)
+        pa.default_memory_pool().release_unused()  # of reading: the other processes need as much again
         entities = rows[KEY].combine_chunks().dictionary_encode()
         held, asked = codes_of(entities.indices), codes_of(pc.index_in(questions.keys, value_set=entities.dictionary))
         found = np.full((len(asked), len(view.served)), np.nan)
