@@ -209,8 +209,8 @@ def test_many_writers_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("short_lived", [False, True])
 def test_compaction_keeps_rows_and_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_lived: bool) -> None:
     """Merging small files, again and again, and vacuuming change neither rows nor counters; few files are left, also by writers that die young."""
-    monkeypatch.setattr(delta, "COMMITS_PER_COMPACTION", 5)
-    monkeypatch.setattr(delta, "COMPACTIONS_PER_VACUUM", 2)
+    monkeypatch.setattr(delta, "FILES_PER_MERGE", 5)
+    monkeypatch.setattr(delta, "KEPT_SECONDS", 0)
     log = opened(tmp_path / "t")
     for i in range(23):
         if short_lived:

@@ -117,7 +117,7 @@ def test_damaged_event(cut: int, flips: list[tuple[int, int]]) -> None:
 def oracle(event: str, value: dict[str, Any]) -> list[tuple[str, bytes, dict[str, Any]]] | None:
     """Topic, key and content of the records an event should become, None when it should be refused."""
     declared = project().events[event]
-    if set(value) - set(declared.fields):
+    if any(_kind(value[name]) == "none of them" for name in set(value) - set(declared.fields)):
         return None
     for name, kind in declared.fields.items():
         allowed = _allowed(str(kind))
@@ -132,7 +132,7 @@ def oracle(event: str, value: dict[str, Any]) -> list[tuple[str, bytes, dict[str
 
 
 def _allowed(kind: str) -> set[str]:
-    words = {"int": {"int"}, "float": {"int", "float", "long"}, "bool": {"bool"}, "str": {"str"}, "None": {"null"}}
+    words = {"int": {"int", "whole"}, "float": {"int", "float", "whole", "long"}, "bool": {"bool"}, "str": {"str"}, "None": {"null"}}
     return set().union(*(kinds for word, kinds in words.items() if word in kind))
 
 
@@ -145,10 +145,14 @@ def _kind(content: Any) -> str:
         return "none of them"
     if isinstance(content, str) and not _encodable(content):
         return "none of them"
+    if isinstance(content, float) and content.is_integer() and abs(content) < 2**53:
+        return "whole"
     return type(content).__name__
 
 
 def _as_declared(content: Any, kind: str) -> Any:
+    if "int" in kind and _kind(content) == "whole":
+        return int(content)
     return float(content) if "float" in kind and _kind(content) in ("int", "long") else content
 
 
