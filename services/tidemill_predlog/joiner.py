@@ -53,9 +53,7 @@ _PREDICTION_COLUMNS = ["partition", "offset", "id", "model", "version", "subject
 class Joiner:
     """Joins until cancelled; reports on the board as `join`."""
 
-    def __init__(
-        self, store: OfflineStore, project: Project, predictions: MirrorTable, kafka: KafkaSettings, board: HealthBoard
-    ) -> None:
+    def __init__(self, store: OfflineStore, project: Project, predictions: MirrorTable, kafka: KafkaSettings, board: HealthBoard) -> None:
         self._store = store
         self._kafka = kafka
         self._board = board

@@ -24,8 +24,7 @@ def key_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def view_rows(view: FeatureView, events: pa.Table, keys: pa.Array) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-    """The rows of `events` (see `read_events`) that a view folds for these entities (text), with the entity in `_key`, and their places in `events`.
-    """
+    """The rows of `events` (see `read_events`) that a view folds for these entities (text), with the entity in `_key`, and their places in `events`."""
     texts = key_texts(events[view.key.field])
     folded = pc.is_in(texts, value_set=keys, skip_nulls=True)
     if view.ahead_ms is not None:

@@ -99,7 +99,7 @@ class ModelInputs:
             raise BadRequest(f"entities.{name} is missing", mend=f"model {self._model} needs {', '.join(self.fields)}") from None
 
 
-def within_float32(values: Values) -> Vector:
+def within_float32(values: Values | Vector) -> Vector:
     """Values as float32; one beyond its range counts as missing."""
     return np.where(np.abs(values) <= FLOAT32_MAX, values, math.nan).astype(np.float32)
 

@@ -204,4 +204,3 @@ def _values_of(fields: tuple[str, ...]) -> Callable[[Any], Any]:
         return lambda data: values(get(data))
     get_all = attrgetter(*fields)
     return lambda data: values(*get_all(data))
-

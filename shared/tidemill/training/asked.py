@@ -172,7 +172,7 @@ class _Column:
     def cut(self, start: int, end: int) -> list[Any]:
         """The values from `start` to `end`, None for null."""
         if self._numbers is None:
-            return self._text.slice(start, end - start).to_pylist()  # type: ignore[no-any-return]
+            return [] if self._text is None else self._text.slice(start, end - start).to_pylist()
         values: list[Any] = self._numbers[start:end].tolist()
         if self._nulls is not None:
             for i in np.flatnonzero(self._nulls[start:end]).tolist():

@@ -6,26 +6,29 @@ from the events known at each moment (`asked`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from tidemill.archive.view_rows import key_texts, view_rows
-from tidemill.declarations import FeatureView, Model
+from tidemill.declarations import Event, FeatureView, Model
 from tidemill.declarations.project import Project
+from tidemill.errors import TidemillError
 from tidemill.models.artifact import ModelInput, inputs_of
 from tidemill.models.inputs import ModelInputs, within_float32
 from tidemill.offline.store import OfflineStore
 from tidemill.training.answers import Ints
 from tidemill.training.asked import Questions, lacking_fields
+from tidemill.training.labels import read_labels
 from tidemill.training.sharing import Sharing
-from tidemill.training.spine import Archived, Spine, archived_spine, model_fields, no_examples
+from tidemill.training.spine import Archived, Spine, archived_spine, model_fields, no_examples, view_fields
 
 Floats = npt.NDArray[np.float32]
 Note = Callable[[str], None]
@@ -38,7 +41,7 @@ class TrainingSet:
     input; `labels`: 1 or 0, or a number; `times_ms`: the requests' times, ascending; `subjects`: the subject of each request; `inputs`: the
     columns."""
 
-    values: npt.NDArray[np.floating]
+    values: npt.NDArray[np.float64] | Floats
     labels: npt.NDArray[np.float64]
     times_ms: Ints
     subjects: list[str]
@@ -62,8 +65,17 @@ class TrainingSet:
         }
         for i, spec in enumerate(self.inputs):
             numbers = pa.array(np.asarray(self.values[:, i], np.float64), from_pandas=True)
-            columns[spec.name] = pa.array(spec.categories, pa.string()).take(numbers.cast(pa.int64())) if spec.kind == "category" else numbers
+            columns[spec.name] = (
+                pa.array(spec.categories, pa.string()).take(numbers.cast(pa.int64())) if spec.kind == "category" else numbers
+            )
         return pa.table(columns)
+
+    def write(self, path: Path) -> None:
+        """`table` as a Parquet or CSV file, by the name's ending. Raises TidemillError."""
+        try:
+            (pa.csv.write_csv if path.suffix == ".csv" else pq.write_table)(self.table(), path)
+        except OSError as error:
+            raise TidemillError(f"{path} cannot be written: {error}", mend="name a file in a folder that exists and is yours") from error
 
     def to_parquet(self) -> bytes:
         """`table` as a Parquet file, which is stored beside the model."""
@@ -72,20 +84,34 @@ class TrainingSet:
         return bytes(sink.getvalue())
 
 
-def build(project: Project, spec: str | None, model: Model, store: OfflineStore, until_ms: int, note: Note) -> TrainingSet:
-    """The questions of a model before `until_ms` that have an answer by then.
+def build(
+    project: Project, spec: str | None, model: Model, store: OfflineStore, until_ms: int, note: Note, labels: Path | None = None
+) -> TrainingSet:
+    """The questions of a model before `until_ms` that have an answer by then; with `labels`, the rows of that file (see `read_labels`).
 
     `spec`: the project's folder, file or module, so that other processes can load it and help (None: this process does all). Raises
     TidemillError when there are no examples.
     """
+    if labels is not None:
+        spine = read_labels(model, labels, until_ms)
+        return _examples(spec, model, Archived(store, view_fields(model.views), int(spine.times_ms[-1]) + 1), spine, note)
     archived = Archived(store, model_fields(model), until_ms)
-    return examples_of(project, spec, model, archived, archived_spine(model, archived, until_ms), note)
+    return _examples(spec, model, archived, archived_spine(model, archived, until_ms), note)
 
 
-def examples_of(project: Project, spec: str | None, model: Model, archived: Archived, spine: Spine, note: Note) -> TrainingSet:
+def needed_events(model: Model, *, own_labels: bool) -> list[Event]:
+    """The events whose archive a training set reads."""
+    return list(view_fields(model.views) if own_labels else model_fields(model))
+
+
+def _examples(spec: str | None, model: Model, archived: Archived, spine: Spine, note: Note) -> TrainingSet:
     """The rows of a spine with their features."""
     note(f"{len(spine):,} examples; reading {len(model.views)} views as they were")
-    categories = {request.name: sorted(spine.given[request.name].drop_null().unique().to_pylist()) for request in model.requests if request.type is str}
+    categories = {
+        request.name: sorted(spine.given[request.name].drop_null().unique().to_pylist())
+        for request in model.requests
+        if request.type is str
+    }
     maker = ModelInputs(model, categories)
     with Sharing(spec, len(spine)) as sharing:
         features = [_view_features(view, archived, model, spine, sharing, note) for view in model.views]
@@ -99,7 +125,9 @@ def examples_of(project: Project, spec: str | None, model: Model, archived: Arch
     return TrainingSet(values, spine.labels, spine.times_ms, spine.subjects.to_pylist(), inputs_of(model.plan, categories))
 
 
-def _view_features(view: FeatureView, archived: Archived, model: Model, spine: Spine, sharing: Sharing, note: Note) -> npt.NDArray[np.float64]:
+def _view_features(
+    view: FeatureView, archived: Archived, model: Model, spine: Spine, sharing: Sharing, note: Note
+) -> npt.NDArray[np.float64]:
     events = archived.events(view.source)
     keys = key_texts(pa.chunked_array([spine.given[view.key.name]])).combine_chunks()
     rows, places = view_rows(view, events, keys.unique().drop_null())

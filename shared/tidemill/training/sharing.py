@@ -71,7 +71,9 @@ def _share(rows: pa.Table, held: Ints, questions: Questions, places: Ints) -> tu
     """Some of the rows and some of the questions."""
     standing = np.full(len(rows) + 1, -1)
     standing[held] = np.arange(len(held))
-    return rows.take(pa.array(held)), Questions(questions.keys.take(pa.array(places)), questions.times_ms[places], standing[questions.own[places]])
+    return rows.take(pa.array(held)), Questions(
+        questions.keys.take(pa.array(places)), questions.times_ms[places], standing[questions.own[places]]
+    )
 
 
 @cache
