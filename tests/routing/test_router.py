@@ -165,12 +165,11 @@ def test_times_are_cut_to_milliseconds() -> None:
 
 
 def test_largest_event() -> None:
-    """An event of exactly the allowed size is routed, and what it becomes is hardly larger."""
+    """An event of exactly the allowed size is accepted, one byte more is not."""
     event = scheduled(cabin="")
     room = MESSAGE_BYTES - len(msgspec.json.encode(event))
     for cabin in ("x" * room, "é" * (room // 2), '"' * (room // 2)):
         value = msgspec.json.encode(scheduled(cabin=cabin))
         assert MESSAGE_BYTES - 1 <= len(value) <= MESSAGE_BYTES
-        routed = route(value, "scheduled")
-        assert len(routed) == 2
-        assert max(len(record[3]) for record in routed) < MESSAGE_BYTES + 1000
+        assert route(value, "scheduled") == []
+    assert refusal(route(msgspec.json.encode(scheduled(cabin="x" * (room + 1))), "scheduled")).reason == "oversized"
