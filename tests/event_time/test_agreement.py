@@ -120,7 +120,7 @@ def in_training(view: FeatureView, logs: Logs, entity: str, known_ms: int, time_
     log, topic, parts = view_table(PROJECT, view), view_topic(PROJECT.name, view.log), list[pa.Table]()
     for p in range(view.partitions):
         part = pa.Table.from_batches([log.rows(p, numbered([(row.key, row.value) for row in logs.rows[TP(topic, p)]]))])
-        part = part.filter((pc.field("time").is_valid()))
+        part = part.filter(pc.field("time").is_valid())
         parts.append(part.filter(pa.array(~resent(part["source_partition"].to_numpy(), part["source_offset"].to_numpy()))))
     table = pa.concat_tables(parts).filter(pc.field("known") <= known_ms)
     table = table.sort_by([("known", "ascending"), ("source_partition", "ascending"), ("source_offset", "ascending")])

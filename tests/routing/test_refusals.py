@@ -6,7 +6,6 @@ import base64
 import json
 from typing import Any
 
-import msgspec
 import pytest
 from tests.ingestion.samples import NOW_MS, arrived, departed, project, refusal, route, scheduled
 
@@ -18,7 +17,6 @@ from tidemill.limits import CUT_BYTES, MESSAGE_BYTES
 from tidemill.routing.events import BARE, Attributes, EventReader
 from tidemill.routing.refusals import Reason, Refused
 from tidemill.routing.router import Router
-from tidemill.timestamps import LAST_MS
 
 HUGE = b"9" * 10_000
 

@@ -87,7 +87,13 @@ def test_outcome_records(delay: float, late: float) -> None:
     """An outcome is 1 or 0 for a condition, else the number."""
     routed = route(arrived(arr_delay=delay), "arrived")
     records = [msgspec.json.decode(value, type=OutcomeRecord) for topic, _, _, value in routed if topic == "airline.outcomes"]
-    common: dict[str, Any] = {"subject": "UA1", "time": NOW_MS, "known": NOW_MS, "source": ("airline.in.arrived", 1, 5), "id": str(arrived()["number"])}
+    common: dict[str, Any] = {
+        "subject": "UA1",
+        "time": NOW_MS,
+        "known": NOW_MS,
+        "source": ("airline.in.arrived", 1, 5),
+        "id": str(arrived()["number"]),
+    }
     assert records == [OutcomeRecord(model="late", value=late, **common), OutcomeRecord(model="burn", value=9.0, **common)]
 
 

@@ -11,7 +11,6 @@ from tidemill.archive.columns import ID, KNOWN, TIME
 from tidemill.declarations import FeatureView
 from tidemill.limits import KEY_BYTES
 
-
 KEY = "_key"
 
 

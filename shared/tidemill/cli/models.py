@@ -12,7 +12,6 @@ import typer
 from tidemill.cli.target import need, target
 from tidemill.cli.times import to_ms
 
-
 Model = Annotated[str, typer.Argument(help="A model of the project.")]
 Until = Annotated[str | None, typer.Option(help="Use what was known before this time (ISO 8601, UTC).", show_default="now")]
 Labels = Annotated[
