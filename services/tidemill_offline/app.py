@@ -1,11 +1,12 @@
-"""Wiring of the offline writer: one mirror per topic, and the HTTP application."""
+"""Wiring of the offline writer: one mirror per topic of ours, one archive per event, and the HTTP application."""
 
 from __future__ import annotations
 
 from functools import partial
 
+from tidemill.archive.writer import ArchiveWriter
 from tidemill.declarations.project import Project, load_project
-from tidemill.offline.mirror import Mirror
+from tidemill.offline.mirror import Follower, Mirror
 from tidemill.offline.positions import PositionsApp
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable, view_table
@@ -25,7 +26,9 @@ def build(settings: OfflineWriterSettings) -> Service:
     project = load_project(settings.project.project)
     board = HealthBoard("topics")
     store = OfflineStore(settings.offline.root)
-    mirrors = [Mirror(store, table, settings.kafka, board, settings.flush.flush()) for table in tables_of(project)]
+    flush = settings.flush.flush()
+    mirrors: list[Follower] = [Mirror(store, table, settings.kafka, board, flush) for table in tables_of(project)]
+    mirrors += [ArchiveWriter(store, project, event, settings.kafka, board, flush, settings.archive) for event in project.events.values()]
     pulses = [mirror.pulse for mirror in mirrors]
 
     async def work() -> None:

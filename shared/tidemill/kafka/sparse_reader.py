@@ -42,12 +42,13 @@ class SparseReader(Reader):
         position: int = self.next[target]
         if 0 < position < begin:
             self._expired(target, begin - position)
-        self.next[target] = max(position, begin)
+        self.next[target] = position = max(position, begin)
         witness = self._witnesses.get(target)
         if witness is None or witness.offset < begin:
             self._witnesses.pop(target, None)
-            return self.next[target]
-        return witness.offset
+            return position
+        first: int = witness.offset
+        return first
 
     async def _taken(self, fetched: dict[TopicPartition, list[Any]]) -> dict[TopicPartition, list[Any]]:
         fresh = {target: self._fresh(target, records) for target, records in fetched.items()}

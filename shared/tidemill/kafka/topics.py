@@ -41,8 +41,8 @@ async def ensure_topics(settings: KafkaSettings, specs: Mapping[str, TopicSpec],
     """Create the missing topics and return once all have leaders. Safe to call again, and from several processes at once.
 
     A topic that exists must have the partition count and `cleanup.policy` of its spec, and at least its `max.message.bytes`; the operator
-    of the cluster may change other settings. Raises TopicMismatch with all topics that do not fit (after creating the missing),
-    KafkaUnavailable.
+    of the cluster may change other settings. That of an application may have more partitions, and any `cleanup.policy`. Raises
+    TopicMismatch with all topics that do not fit (after creating the missing), KafkaUnavailable.
     """
     deadline = Deadline(deadline_seconds)
     async with admin(settings) as client:
@@ -92,7 +92,7 @@ def _wrong_counts(specs: Mapping[str, TopicSpec], existing: Mapping[str, int]) -
     return [
         (f"topic {name} has {existing[name]} partitions, {spec.partitions} are declared", mend)
         for name, spec in specs.items()
-        if existing[name] != spec.partitions
+        if existing[name] < spec.partitions or (spec.ours and existing[name] > spec.partitions)
     ]
 
 
@@ -101,7 +101,7 @@ def _wrong_configs(specs: Mapping[str, TopicSpec], configs: Mapping[str, Mapping
     for name, spec in specs.items():
         for setting in ("cleanup.policy", "max.message.bytes"):
             wanted, found = spec.config.get(setting), configs[name].get(setting)
-            if wanted is None or found is None or found == wanted:
+            if wanted is None or found is None or found == wanted or (setting == "cleanup.policy" and not spec.ours):
                 continue
             if setting == "cleanup.policy" or int(found) < int(wanted):
                 wrong.append((f"topic {name} has {setting}={found}, {wanted} is needed", f"set {setting} with kafka-configs"))

@@ -6,7 +6,7 @@ the reason. An event is used whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
@@ -88,7 +88,7 @@ class EventReader:
                     mend="declare it str or int, or name another field",
                 )
         self.event = event
-        self._decode = msgspec.json.Decoder(_data_type(event, keys, forbid_unknown=event.extra == "refuse")).decode
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(_data_type(event, keys, forbid_unknown=event.extra == "refuse")).decode
         self._keeps = event.extra == "keep"
         self._whole_numbers = [name for name, kind in event.types.items() if kind is int]
         self._text_keys = [name for name in {*keys, event.id} if name is not None and event.base_type(name) is str]

@@ -73,5 +73,5 @@ def topic_specs(project: Project) -> dict[str, TopicSpec]:
             raise DeclarationError(
                 f"topic {event.topic!r} is one of the project's own", where=event.where, field="topic", mend="give the event another topic"
             )
-        specs[event.topic] = TopicSpec(event.partitions, {**keep, "retention.ms": str(parse_ms("7d"))})
+        specs[event.topic] = TopicSpec(event.partitions, {**keep, "retention.ms": str(parse_ms("7d"))}, ours=False)
     return specs
