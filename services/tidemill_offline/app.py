@@ -9,7 +9,7 @@ from tidemill.declarations.project import Project, load_project
 from tidemill.offline.mirror import Follower, Mirror
 from tidemill.offline.positions import PositionsApp
 from tidemill.offline.store import OfflineStore
-from tidemill.offline.tables import MirrorTable, outcomes_table, requests_table, view_table
+from tidemill.offline.tables import MirrorTable, view_table
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.service import Service, run_together
 from tidemill.streams.view_logs import need_topics
@@ -18,7 +18,7 @@ from tidemill_offline.settings import OfflineWriterSettings
 
 def tables_of(project: Project) -> list[MirrorTable]:
     """The tables that this service writes; the table of predictions belongs to prediction logging."""
-    return [*(view_table(project, view) for view in project.views.values()), requests_table(project), outcomes_table(project)]
+    return [view_table(project, view) for view in project.views.values()]
 
 
 def build(settings: OfflineWriterSettings) -> Service:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.ingestion.samples import NOW_MS, arrived, departed, project, route, scheduled
 
 from tidemill.limits import MESSAGE_BYTES
-from tidemill.records import DeadLetterRecord, OutcomeRecord, RequestRecord, ViewRecord
+from tidemill.records import DeadLetterRecord, OutcomeRecord, ViewRecord
 from tidemill.routing.refusals import Reason
 
 SAMPLES = {"departed": departed(), "scheduled": scheduled(), "arrived": arrived()}
@@ -67,7 +67,7 @@ def check_records(routed: Any) -> str:
             msgspec.json.decode(value, type=ViewRecord)
             assert partition == zlib.crc32(key) % view.partitions
         else:
-            msgspec.json.decode(value, type=RequestRecord if topic == "airline.requests" else OutcomeRecord)
+            msgspec.json.decode(value, type=OutcomeRecord)
             assert partition == zlib.crc32(key) % 4
     return "routed"
 
@@ -192,15 +192,8 @@ def _departed(e: dict[str, Any]) -> list[tuple[str, bytes, dict[str, Any]]]:
     ]
 
 
-def _scheduled(e: dict[str, Any]) -> list[tuple[str, bytes, dict[str, Any]]]:
-    if e["flight"] is None:
-        return []
-    common = {"subject": e["flight"], "time": TIMES[e["departs_at"]], "known": NOW_MS, "source": ["airline.in.scheduled", 1, 5]}
-    late = {name: e[name] for name in ("origin", "gate_id", "distance", "cabin")}
-    models = {"late": late, "burn": {"origin": e["origin"]}}
-    return [
-        ("airline.requests", e["flight"].encode(), {"model": model, "entities": entities, **common}) for model, entities in models.items()
-    ]
+def _scheduled(_: dict[str, Any]) -> list[tuple[str, bytes, dict[str, Any]]]:
+    return []
 
 
 def _arrived(e: dict[str, Any]) -> list[tuple[str, bytes, dict[str, Any]]] | None:
@@ -210,7 +203,7 @@ def _arrived(e: dict[str, Any]) -> list[tuple[str, bytes, dict[str, Any]]] | Non
     burnt = float(e["fuel"]) * float(e["fuel"])
     if not math.isfinite(burnt):
         return None
-    common = {"subject": e["flight"], "time": time, "known": NOW_MS, "source": ["airline.in.arrived", 1, 5]}
+    common = {"subject": e["flight"], "time": time, "known": NOW_MS, "source": ["airline.in.arrived", 1, 5], "id": str(e["number"])}
     outcomes = [] if e["arr_delay"] is None else [{"model": "late", "value": float(e["arr_delay"] > 15), **common}]
     outcomes.append({"model": "burn", "value": burnt, **common})
     return [("airline.view.landings.p4", key, record), *[("airline.outcomes", key, outcome) for outcome in outcomes]]

@@ -22,7 +22,7 @@ from aiokafka.errors import (
 from tidemill.clock import Deadline
 from tidemill.errors import KafkaUnavailable, TopicMismatch
 from tidemill.kafka.admin import admin
-from tidemill.kafka.client import close_consumer, consumer
+from tidemill.kafka.client import close_consumer, consumer, started_consumer
 from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
@@ -134,6 +134,18 @@ async def offset_ranges(settings: KafkaSettings, *topics: str) -> dict[TopicPart
         finally:
             await close_consumer(reader)
     return {partition: OffsetRange(begins[partition], ends[partition]) for partition in partitions}
+
+
+async def offsets_at(settings: KafkaSettings, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+    """For each partition the offset of its first record that was written at or after a time; a partition without one is left out.
+
+    Raises KafkaUnavailable.
+    """
+    if not times_ms:
+        return {}
+    async with started_consumer(settings) as reader:
+        found = await reader.offsets_for_times(dict(times_ms))
+    return {target: at.offset for target, at in found.items() if at is not None}
 
 
 async def group_members(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> int:

@@ -8,7 +8,7 @@
     shops = store.topic_table(view_table(project, view))    # the one writer of this table
     shops.append(rows, {(topic, 0): (1204, 1300)})
 
-Below the root: `views/<view>.p<partitions>`, `requests`, `outcomes`, `predictions`, `results` (tables), `models/` and `untracked/` (files).
+Below the root: `views/<view>.p<partitions>`, `events/<event>`, `predictions`, `results` (tables), `models/` and `untracked/` (files).
 """
 
 from __future__ import annotations
