@@ -115,13 +115,13 @@ def told(draw: st.DrawFn, known_ms: int, text_time: bool, fielded: bool) -> Told
     """One event: mostly on time, sometimes late by minutes or hours, or ahead."""
     off_ms = draw(st.sampled_from((0, 0, 0, -1, -MINUTE, -7 * MINUTE, -11 * MINUTE, -45 * MINUTE, -4 * 60 * MINUTE, -2 * 1440 * MINUTE, 1, 4 * MINUTE, 20 * MINUTE, 59 * MINUTE, 61 * MINUTE)))  # fmt: skip
     time_ms = known_ms + off_ms
-    data: dict[str, Any] = {"shop": draw(st.sampled_from(("n", "ö s"))), "number": draw(st.sampled_from((7, -1, None)))}
+    data: dict[str, Any] = {"shop": draw(st.sampled_from(("n", "n", "n", "ö s"))), "number": draw(st.sampled_from((7, 7, -1, None)))}
     data["at"] = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)).isoformat() if text_time else time_ms
     for name, values in (("x", _NUMBERS), ("y", _FLOATS), ("ok", st.booleans()), ("kind", st.sampled_from(("a", "b", "")))):
         value = draw(st.none() | values)
         if value is not None or draw(st.booleans()):
             data[name] = value
-    event_id = draw(st.none() | st.integers(1, 4).map(str)) if not fielded else str(draw(st.integers(1, 12)))
+    event_id = draw(st.none() | st.integers(1, 5).map(str)) if not fielded else str(draw(st.integers(1, 9)))
     if fielded:
         data["id"] = event_id
     return Told(known_ms, time_ms, event_id, data)
@@ -140,10 +140,11 @@ def generated(draw: st.DrawFn) -> Generated:
         known_ms += draw(gaps)
         stream.append(draw(told(known_ms, text_time, fielded)))
     moments = st.sampled_from((0, 1, -1, 5 * MINUTE, 29 * MINUTE, -20 * MINUTE, 3 * 60 * MINUTE, -3 * 60 * MINUTE, 1440 * MINUTE))
-    entities = st.sampled_from(("n", "ö s", 7, -1, "nobody"))
+    asked_about = [key for told in stream for key in (told.data["shop"], told.data["number"]) if key is not None]
+    entities = st.sampled_from((*asked_about, "nobody"))
     questions = []
-    for _ in range(4):
-        after = draw(st.integers(1, len(stream)))
+    for _ in range(6):
+        after = draw(st.just(len(stream)) | st.integers(1, len(stream)))
         questions.append(Question(after, draw(entities), stream[after - 1].known_ms + draw(moments)))
     hidden = st.frozensets(st.sampled_from(sorted(FIELDS)), max_size=2)
     project = Project("generated", {"told": event}, {view.name: view for _, view in found})
