@@ -86,14 +86,14 @@ def field_sql(event: Event, name: str, columns: pa.Schema) -> str:
 
 
 class EventRows:
-    """The archived events of a declaration, as a subquery over the table `archive`: an event's position, its times in ms, its id, and
-    some fields as f0, f1, ..., since a field may have any name. `fields`: the SQL of each field."""
+    """The archived events of a declaration, as a subquery over a table of DuckDB: an event's position, its times in ms, its id, and some
+    fields as f0, f1, ..., since a field may have any name. `fields`: the SQL of each field."""
 
-    def __init__(self, event: Event, names: Collection[str], columns: pa.Schema) -> None:
+    def __init__(self, event: Event, names: Collection[str], columns: pa.Schema, table: str = "archive") -> None:
         own = f"{TOPIC} AS topic, {PARTITION} AS partition, {OFFSET} AS place, epoch_ms({KNOWN}) AS known, epoch_ms({TIME}) AS time, {ID} AS id"
         carried = "".join(f", {field_sql(event, name, columns)} AS f{i}" for i, name in enumerate(names))
         self.fields = {name: Part(f"f{i}", event.base_type(name)) for i, name in enumerate(names)}
-        self.sql = f"(SELECT {own}{carried} FROM archive)"
+        self.sql = f"(SELECT {own}{carried} FROM {table})"
 
 
 class SqlView:
