@@ -28,6 +28,8 @@ from tidemill.verify.meaning import Meaning, MeantWindow
 State = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
 Value = float | list[float]
 ALWAYS_MS = 2**62
+BY_KNOWN = None
+"""The order of training sets and of history: by when events became known."""
 _STORED = {pa.string(): str, pa.large_string(): str, pa.int64(): int, pa.float64(): float, pa.bool_(): bool}
 _TYPES = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
 _JSON: dict[type, tuple[str, ...]] = {
@@ -128,29 +130,48 @@ class SqlView:
         found = self._db.execute(f"SELECT DISTINCT key, {chance} AS chance FROM {self.source} ORDER BY chance, key LIMIT {most}").fetchall()
         return [key for key, _ in found]
 
-    def answers(self, questions: Sequence[Asked]) -> list[Answer]:
-        """The answers, in the order of the questions."""
+    def answers(self, questions: Sequence[Asked], shift_ms: int | None = BY_KNOWN) -> list[Answer]:
+        """The answers, in the order of the questions. `shift_ms`: the events of a partition in the order of its offsets, as a worker folds
+        them, and each partition later by so much than the one before it; events of different partitions may overtake each other."""
         if not questions:
             return []
         histories = list(dict.fromkeys((asked.entity, asked.without) for asked in questions))
-        self._make_histories(histories)
+        self._make_histories(histories, shift_ms)
         self._judge()
         number = {history: i for i, history in enumerate(histories)}
         rows = [(i, number[q.entity, q.without], q.at_ms, q.known_before_ms) for i, q in enumerate(questions)]
         self._register("questions", rows, [("n", pa.int64()), ("history", pa.int64()), ("moment", pa.int64()), ("known_before", pa.int64())])
         return [self._answer(row) for row in self._db.execute(self._answers_sql()).fetchall()]
 
-    def _make_histories(self, histories: Sequence[tuple[str, Place | None]]) -> None:
+    def known_after(self, entity: str, from_ms: int) -> list[int]:
+        """The moments, from one on, at which events of an entity became known."""
+        found = self._db.execute(f"SELECT DISTINCT known FROM {self.source} WHERE key = ? AND known >= ? ORDER BY known", [entity, from_ms])
+        return [known for (known,) in found.fetchall()]
+
+    def events(self, asked: Asked, most: int) -> list[dict[str, Any]]:
+        """The newest events that a question sees, in the order of known: `known`, `time`, `id`, a value for each column, and `counts`."""
+        self._make_histories([(asked.entity, asked.without)])
+        self._judge()
+        columns = "".join(f", c{i} AS {quoted(column)}" for i, column in enumerate(self._texts))
+        seen = f"SELECT seq, known, time, id, counts{columns} FROM judged WHERE known < {asked.known_before_ms} ORDER BY seq DESC LIMIT {most}"
+        rows = self._db.execute(f"SELECT * EXCLUDE (seq) FROM ({seen}) ORDER BY seq")
+        names = ["known", "time", "id", "counts", *self._texts]
+        return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+
+    def _make_histories(self, histories: Sequence[tuple[str, Place | None]], shift_ms: int | None = BY_KNOWN) -> None:
         """Step 1. A history is an entity's events, perhaps without one of them."""
         rows = [(i, key, *(without or (None, None, None))) for i, (key, without) in enumerate(histories)]
         kinds = [("history", pa.int64()), ("key", pa.string()), ("t", pa.string()), ("p", pa.int64()), ("o", pa.int64())]
         self._register("histories", rows, kinds)
         without = "h.t IS NULL OR NOT (a.topic = h.t AND a.partition = h.p AND a.place = h.o)"
-        order = "row_number() OVER (PARTITION BY history ORDER BY known, topic, partition, place)"
+        arrived = "known"
+        if shift_ms is not None:
+            arrived = f"max(known) OVER (PARTITION BY history, topic, partition ORDER BY place) + partition * {shift_ms}"
+        order = "row_number() OVER (PARTITION BY history ORDER BY arrived, topic, partition, place)"
         columns = "".join(f", c{i}" for i in range(len(self._texts)))
         self._db.execute(
-            f"CREATE OR REPLACE TEMP TABLE judged AS SELECT h.history, a.time, a.known, a.id, {order} AS seq, true AS counts{columns} "
-            f"FROM {self.source} a JOIN histories h ON a.key = h.key AND ({without})"
+            f"CREATE OR REPLACE TEMP TABLE judged AS SELECT history, time, known, id, {order} AS seq, true AS counts{columns} FROM ("
+            f"SELECT h.history, a.*, {arrived} AS arrived FROM {self.source} a JOIN histories h ON a.key = h.key AND ({without}))"
         )
 
     def _judge(self) -> None:
