@@ -40,6 +40,14 @@ def archived(event: Event, events: Sequence[Raw], without: frozenset[str] = froz
     for raw in events:
         kept = {name for name in schema.names if name not in OWN.names and name not in raw.aside}
         extra = {name: value for name, value in raw.data.items() if name not in kept and value is not None}
-        own = [raw.topic, raw.partition, raw.offset, moment(raw.known_ms), moment(raw.time_ms), raw.id, json.dumps(extra) if extra else None]
+        own = [
+            raw.topic,
+            raw.partition,
+            raw.offset,
+            moment(raw.known_ms),
+            moment(raw.time_ms),
+            raw.id,
+            json.dumps(extra) if extra else None,
+        ]
         rows.append(dict(zip(OWN.names, own, strict=True)) | {name: raw.data.get(name) for name in kept})
     return pa.Table.from_pylist(rows, schema)

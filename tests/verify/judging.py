@@ -78,4 +78,13 @@ def publish(world: World, made: Generated, told: Told, number: int) -> Raw | Non
         return None
     assert told.time_ms - known_ms <= made.event.future_ms
     (partition,) = [p for p, log in enumerate(world.kafka.partitions(topic)) if log.end > ends[p]]
-    return Raw(topic, partition, ends[partition], known_ms, told.time_ms, told.id, told.data, made.later if number <= made.undeclared else frozenset())
+    return Raw(
+        topic,
+        partition,
+        ends[partition],
+        known_ms,
+        told.time_ms,
+        told.id,
+        told.data,
+        made.later if number <= made.undeclared else frozenset(),
+    )

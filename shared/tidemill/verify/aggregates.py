@@ -98,9 +98,7 @@ def _last_k(feature: MeantFeature, x: str, waits: bool) -> Sql:
 
 
 def _distinct(_: MeantFeature, x: str, waits: bool) -> Sql:
-    return Sql(
-        {"n": f"count(DISTINCT {x}) KEPT"}, "CAST(@n AS DOUBLE)", f"CASE WHEN @n > {_COUNTED} THEN @n * {_ERROR} ELSE 0.0 END"
-    )
+    return Sql({"n": f"count(DISTINCT {x}) KEPT"}, "CAST(@n AS DOUBLE)", f"CASE WHEN @n > {_COUNTED} THEN @n * {_ERROR} ELSE 0.0 END")
 
 
 _MEANINGS: dict[str, Callable[[MeantFeature, str, bool], Sql]] = {

@@ -8,7 +8,7 @@ A value that none of them gives is a difference. One that would depend on the or
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -148,13 +148,3 @@ def same(expected: Value | None, value: Value | None, slack: float) -> bool:
     if isinstance(expected, float) and isinstance(value, float | int):
         return abs(expected - value) <= slack
     return expected == value
-
-
-def joined(parts: Iterable[Compared]) -> Compared:
-    """Several comparisons as one, under the name of the first."""
-    first, *rest = parts
-    for part in rest:
-        first.values, first.differ = first.values + part.values, first.differ + part.differ
-        first.undecided, first.withheld = first.undecided + part.undecided, first.withheld + part.withheld
-        first.examples += part.examples
-    return first

@@ -88,8 +88,3 @@ def _as_ms(event: Event, name: str, rows: EventRows) -> str:
     """A time in epoch ms, cut to ms."""
     sql = rows.fields[name].sql
     return sql if event.base_type(name) is int else f"epoch_us(TRY_CAST({sql} AS TIMESTAMPTZ)) // 1000"
-
-
-def in_order(questions: Sequence[Labelled]) -> dict[tuple[str, int], Labelled]:
-    """The questions by subject and time."""
-    return {(question.subject, question.at_ms): question for question in questions}

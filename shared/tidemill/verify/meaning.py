@@ -88,4 +88,3 @@ class Meaning:
     def waiting_ms(self) -> int:
         """The tile at whose beginning an event that lies ahead begins to be seen at all: the finest that any window has."""
         return min(window.tile_ms for window in self.bounded)
-

@@ -140,7 +140,9 @@ class SqlView:
         self._judge()
         number = {history: i for i, history in enumerate(histories)}
         rows = [(i, number[q.entity, q.without], q.at_ms, q.known_before_ms) for i, q in enumerate(questions)]
-        self._register("questions", rows, [("n", pa.int64()), ("history", pa.int64()), ("moment", pa.int64()), ("known_before", pa.int64())])
+        self._register(
+            "questions", rows, [("n", pa.int64()), ("history", pa.int64()), ("moment", pa.int64()), ("known_before", pa.int64())]
+        )
         return [self._answer(row) for row in self._db.execute(self._answers_sql()).fetchall()]
 
     def known_after(self, entity: str, from_ms: int) -> list[int]:
@@ -153,7 +155,9 @@ class SqlView:
         self._make_histories([(asked.entity, asked.without)])
         self._judge()
         columns = "".join(f", c{i} AS {quoted(column)}" for i, column in enumerate(self._texts))
-        seen = f"SELECT seq, known, time, id, counts{columns} FROM judged WHERE known < {asked.known_before_ms} ORDER BY seq DESC LIMIT {most}"
+        seen = (
+            f"SELECT seq, known, time, id, counts{columns} FROM judged WHERE known < {asked.known_before_ms} ORDER BY seq DESC LIMIT {most}"
+        )
         rows = self._db.execute(f"SELECT * EXCLUDE (seq) FROM ({seen}) ORDER BY seq")
         names = ["known", "time", "id", "counts", *self._texts]
         return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
