@@ -84,49 +84,51 @@ def _check_served(
 
 
 def check_logged(
-    model: Model, inputs: Mapping[str, Sequence[str]], archives: Mapping[str, pa.Table], predictions: Sequence[Mapping[str, Any]]
+    views: Sequence[FeatureView],
+    inputs: Mapping[str, Sequence[str]],
+    archives: Mapping[str, pa.Table],
+    predictions: Sequence[Mapping[str, Any]],
+    model: str,
 ) -> list[Compared]:
-    """Compares the inputs of logged predictions, view by view. `inputs`: the names of the inputs of each version, in the order of the log;
-    `archives`: the archived events by event; `predictions`: rows of the table `predictions`.
+    """Compares the inputs of a model's logged predictions, view by view. `inputs`: the names of the inputs of each version, in the order of
+    the log; `archives`: the archived events by view; `predictions`: rows of the table `predictions`.
 
     Predictions without entities (by tensor) and of versions without names say nothing about views.
     """
     found = []
-    for view in model.views:
-        sql, told = SqlView(view, archives[view.source.name]), []
+    for view in views:
+        sql, told = SqlView(view, archives[view.name]), []
         for row in predictions:
             names = inputs.get(row["version"], ())
             entity = msgspec.json.decode(row["entities"] or "{}").get(view.key.name)
             if entity is not None and len(names) == len(row["inputs"]):
                 values = {feature: (None, row["inputs"][names.index(name)]) for feature, name in _columns_of(view, names).items()}
                 told.append(Told(f"prediction {row['id']}", possible(sql, str(entity), row["time"], row["served"]), values, rounded=True))
-        found.append(compare(f"logged: {model.name}, {view.name}", sql, told))
+        found.append(compare(f"logged: {model}, {view.name}", sql, told))
         sql.close()
     return found
 
 
-def check_training_set(model: Model, path: str, archives: Mapping[str, pa.Table], until_ms: int, sample: int, seed: int) -> list[Compared]:
+def check_training_set(
+    model: Model, path: str, asking: tuple[pa.Table, pa.Table], archives: Mapping[str, pa.Table], until_ms: int, sample: int, seed: int
+) -> list[Compared]:
     """Compares rows of a training set: that they are questions with these answers, that no sampled question is missing, and their features.
 
-    `path`: a Parquet file with the columns subject, time, label and `<view>__<feature>`; `until_ms`: the moment until which it was made.
+    `path`: a Parquet file with the columns subject, time, label and `<view>__<feature>`; `asking`: the archived events that announce, and
+    those that bring outcomes; `archives`: the archived events by view; `until_ms`: the moment until which the set was made.
     """
-    table = pq.read_table(path)
-    asked = labelled(model, archives[model.on.name], archives[model.outcome.source.name], until_ms)
+    table, asked = pq.read_table(path), labelled(model, *asking, until_ms)
     by_key = {(question.subject, question.at_ms): question for question in asked}
     rows = _sampled_rows(table, sample, seed)
-    known = [row for row in rows if (row["subject"], row["time"]) in by_key]
     compared = [_check_labels(model, rows, by_key), _check_missing(model, asked, table, sample, seed)]
-    for i, view in enumerate(model.views):
-        told = [
-            Told(
-                f"training row of {row['subject']} at {rfc3339(row['time'])}",
-                [_asked_at(model, view, by_key[row["subject"], row["time"]], i)],
-                {feature: (None, row[name]) for name, feature in _columns_of(view, table.column_names).items()},
-                rounded=True,
-            )
-            for row in known
-        ]
-        sql = SqlView(view, archives[view.source.name])
+    for place, view in enumerate(model.views):
+        columns, sql, told = _columns_of(view, table.column_names), SqlView(view, archives[view.name]), []
+        for row in rows:
+            question = by_key.get((row["subject"], row["time"]))
+            if question is not None:
+                values = {feature: (None, row[name]) for feature, name in columns.items()}
+                what = f"training row of {row['subject']} at {rfc3339(row['time'])}"
+                told.append(Told(what, [_asked_at(model, view, question, place)], values, rounded=True))
         compared.append(compare(f"trained on: {model.name}, {view.name}", sql, told, shifts_ms=(BY_KNOWN,)))
         sql.close()
     return compared
