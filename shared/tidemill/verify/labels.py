@@ -7,7 +7,6 @@ answer once the wait is over.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import duckdb
