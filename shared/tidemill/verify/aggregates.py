@@ -90,7 +90,7 @@ def _ordered(word: str) -> Callable[[MeantFeature, str, bool], Sql]:
 def _age(_: MeantFeature, x: str, waits: bool) -> Sql:
     """Seconds since the newest event. A waiting event is seen from the beginning of its tile on, so before its own time: it is 0 s old."""
     time = "least(e.time, q.moment)" if waits else "e.time"
-    return Sql({"time": f"max({time}) KEPT"}, "(moment - @time) / 1000.0")
+    return Sql({"time": f"max({time}) KEPT"}, "CAST(moment - @time AS DOUBLE) / CAST(1000 AS DOUBLE)")
 
 
 def _last_k(feature: MeantFeature, x: str, waits: bool) -> Sql:

@@ -68,7 +68,7 @@ def _check_served(
     reach_ms = max((window.length_ms or 0 for window in before.meaning.bounded), default=_ALL_OF_IT_MS)
     before.close()
     answers = []
-    for i in range(_MOMENTS):
+    for i in range(min(_MOMENTS, len(entities))):
         some, asked_ms = entities[i::_MOMENTS], now_ms()
         at_ms = asked_ms - chance.randrange(reach_ms) if i else asked_ms
         answers += [(entity, at_ms, asked_ms, values) for entity, values in zip(some, served(view, some, at_ms), strict=True)]

@@ -207,7 +207,7 @@ class SqlView:
             kept = " AND ".join(filter(None, ("e.time IS NOT NULL", _within(feature.window), feature.column and f"{x} IS NOT NULL")))
             sql = aggregate_sql(feature, i, x, kept, waits)
             gather |= sql.gather
-            told += [sql.value, sql.slack, self._whole(feature.window)]
+            told += [sql.value, f"CAST({sql.slack} AS DOUBLE)", self._whole(feature.window)]
         seen = "max(e.time)"
         if waits:
             begun = f"{_tile('e.time', self.meaning.waiting_ms)} <= {_tile('q.moment', self.meaning.waiting_ms)}"
