@@ -12,7 +12,7 @@ from tidemill.declarations import FeatureView
 from tidemill.testing import Reason, Refused, World
 from tidemill.testing.values import FeatureValue
 from tidemill.verify.compare import agrees
-from tidemill.verify.sql import Answer, Asked, Found, SqlView
+from tidemill.verify.sql import AskedMoment, Found, SqlAnswer, SqlView
 
 
 class Difference(NamedTuple):
@@ -45,14 +45,14 @@ def differences(made: Generated) -> list[Difference]:
     for view in made.project.views.values():
         mine = [(question, served, known) for of_view, question, served, known in asked if of_view is view]
         sql = SqlView(view, archive, threads=1)
-        answers = sql.answers([Asked(str(question.entity), question.at_ms, known) for question, _, known in mine])
+        answers = sql.answers([AskedMoment(str(question.entity), question.at_ms, known) for question, _, known in mine])
         sql.close()
         for (question, served, _), answer in zip(mine, answers, strict=True):
             found += [Difference(view.name, question, name, served[name], answer.features[name]) for name in differing(served, answer)]
     return found
 
 
-def differing(served: dict[str, FeatureValue], answer: Answer) -> list[str]:
+def differing(served: dict[str, FeatureValue], answer: SqlAnswer) -> list[str]:
     """The features that differ."""
     return [name for name, value in served.items() if agrees(answer, name, value.status, value.value) is False]
 

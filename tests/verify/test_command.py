@@ -74,7 +74,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A project with events in a world and in a Delta table, and the environment that names them."""
     (tmp_path / "project.py").write_text(PROJECT)
     world = World.load(tmp_path)
-    store, rows = OfflineStore(tmp_path / "offline"), {"sold": [], "asked": []}  # type: dict[str, list[Raw]]
+    store = OfflineStore(tmp_path / "offline")
+    rows: dict[str, list[Raw]] = {"sold": [], "asked": []}
     for offset in range(6):
         time_ms = T0 + offset * 60_000
         data = {"at": time_ms, "shop": f"s{offset % 2}", "x": float(offset)}
@@ -115,7 +116,7 @@ def test_a_served_value_that_differs_is_shown_with_its_events(world: World, monk
     """Exit code 1, the value beside that of SQL, and what went in."""
 
     def change(answer: dict[str, Any]) -> None:
-        answer["results"][1]["values"][0] += 1
+        answer["results"][1]["values"] = [None if value is None else value + 1 for value in answer["results"][1]["values"]]
 
     with serving(world, change) as url:
         monkeypatch.setenv("TIDEMILL_SERVING_URL", url)

@@ -19,7 +19,7 @@ from tidemill.errors import TidemillError
 from tidemill.offline.store import OfflineStore
 from tidemill.verify.checks import check_logged, check_served, check_training_set, view_archive
 from tidemill.verify.compare import SETTLED_MS, Told, compare, possible
-from tidemill.verify.sql import Asked, SqlView, Value
+from tidemill.verify.sql import AskedMoment, SqlView, Value
 
 T0 = 1_700_000_000_000
 MINUTE = 60_000
@@ -33,7 +33,7 @@ def sold(minute: float, x: float, partition: int = 0, offset: int = 0, known: fl
     return Raw("sold", partition, offset, known_ms, time_ms, id, {"at": time_ms, "shop": "n", "x": x})
 
 
-def told(asked: Sequence[Asked], count: float, total: float, last: float | None, state: str = "PRESENT") -> Told:
+def told(asked: Sequence[AskedMoment], count: float, total: float, last: float | None, state: str = "PRESENT") -> Told:
     """An answer for the shop."""
     values: dict[str, tuple[str | None, Value | None]] = {
         "count_10m": (state, count), "sum_x_10m": (state, total), "last_x": ("PRESENT", last)
@@ -66,7 +66,7 @@ def test_an_event_on_its_way_may_have_been_seen(count: float, total: float, last
 def test_an_example_names_the_events_that_went_in() -> None:
     """With their values, the newest last, and whether they count."""
     sql = view_of(sold(0, 1.0, id="a"), sold(1, 1.0, offset=1, id="a"), sold(1.5, 2.0, offset=2))
-    compared = compare("w", sql, [told([Asked("n", NOW)], 3.0, 3.0, 2.0)])
+    compared = compare("w", sql, [told([AskedMoment("n", NOW)], 3.0, 3.0, 2.0)])
     (example,) = compared.examples
     assert (example.feature, example.told, example.sql) == ("count_10m", "3.0", "2.0")
     assert [(event["id"], event["counts"], event["x"]) for event in example.events] == [
@@ -80,20 +80,20 @@ def test_a_value_that_depends_on_the_order_of_partitions_is_undecided() -> None:
     """Two events at one time in two partitions: either may be the newer; a third value is undecided, since other orders are possible."""
     sql = view_of(sold(0, 1.0, partition=0), sold(0, 2.0, partition=1))
     for last, undecided in ((1.0, 0), (2.0, 0), (3.0, 1)):
-        compared = compare("w", sql, [told([Asked("n", NOW)], 2.0, 3.0, last)])
+        compared = compare("w", sql, [told([AskedMoment("n", NOW)], 2.0, 3.0, last)])
         assert (compared.differ, compared.undecided) == (0, undecided)
 
 
 def test_events_of_one_partition_have_one_order() -> None:
     """A worker folds them by offset, history by when they became known; no third order is possible."""
     sql = view_of(sold(0, 1.0, offset=0, known=1), sold(0, 2.0, offset=1, known=0.5))
-    assert [compare("w", sql, [told([Asked("n", NOW)], 2.0, 3.0, last)]).differ for last in (1.0, 2.0)] == [0, 0]
+    assert [compare("w", sql, [told([AskedMoment("n", NOW)], 2.0, 3.0, last)]).differ for last in (1.0, 2.0)] == [0, 0]
 
 
 def test_what_is_withheld_is_counted_apart() -> None:
     """INVALID where SQL has a value: not a difference, but not passed over."""
     sql = view_of(sold(0, 1.0))
-    compared = compare("w", sql, [Told("n", [Asked("n", NOW)], {"count_10m": ("INVALID", None), "sum_x_10m": ("NULL_VALUE", None)})])
+    compared = compare("w", sql, [Told("n", [AskedMoment("n", NOW)], {"count_10m": ("INVALID", None), "sum_x_10m": ("NULL_VALUE", None)})])
     assert (compared.withheld, compared.differ) == (1, 1)
 
 

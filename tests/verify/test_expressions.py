@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.declarations.expressions import parse_column
-from tidemill.verify.expressions import Part, column_sql
+from tidemill.verify.expressions import SqlPart, column_sql
 
 TYPES = {"i": int, "f": float, "b": bool, "s": str, "j": int}
-FIELDS = {name: Part(name, kind) for name, kind in TYPES.items()}
+FIELDS = {name: SqlPart(name, kind) for name, kind in TYPES.items()}
 ARROW = {"i": pa.int64(), "f": pa.float64(), "b": pa.bool_(), "s": pa.string(), "j": pa.int64()}
 VALUES: dict[str, Any] = {
     "i": st.integers(-3, 3) | st.sampled_from((2**53 + 1, -(2**63), 2**63 - 1)),

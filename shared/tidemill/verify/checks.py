@@ -17,7 +17,7 @@ from tidemill.offline.store import OfflineStore
 from tidemill.timestamps import rfc3339
 from tidemill.verify.compare import Compared, Example, Told, compare, possible
 from tidemill.verify.labels import Labelled, labelled
-from tidemill.verify.sql import BY_KNOWN, Asked, SqlView, Value
+from tidemill.verify.sql import BY_KNOWN, AskedMoment, SqlView, Value
 
 Served = Callable[[FeatureView, Sequence[str], int], list[Mapping[str, tuple[str, Value | None]]]]
 """(view, entities, epoch ms) -> for each entity, state and value of each feature by name, as served for this moment."""
@@ -145,10 +145,10 @@ def _sampled_rows(table: pa.Table, sample: int, seed: int) -> list[dict[str, Any
     return rows
 
 
-def _asked_at(model: Model, view: FeatureView, question: Labelled, place: int) -> Asked:
+def _asked_at(model: Model, view: FeatureView, question: Labelled, place: int) -> AskedMoment:
     """What a row sees: events known at its time, but not the event that asks, unless that was known before."""
     own = question.place if view.source is model.on and question.known_ms == question.at_ms else None
-    return Asked(question.entities[place] or "", question.at_ms, question.at_ms + 1, own)
+    return AskedMoment(question.entities[place] or "", question.at_ms, question.at_ms + 1, own)
 
 
 def _check_labels(model: Model, rows: Sequence[Mapping[str, Any]], asked: Mapping[tuple[str, int], Labelled]) -> Compared:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tidemill.verify.sql import BY_KNOWN, Answer, Asked, SqlView, Value
+from tidemill.verify.sql import BY_KNOWN, AskedMoment, SqlAnswer, SqlView, Value
 
 SETTLED_MS = 10_000
 """How long an event is on its way at most: one that became known earlier is in the stores and in the archive."""
@@ -28,7 +28,7 @@ class Told(NamedTuple):
     and value. `rounded`: the values are float32. `what`: the question, for a person."""
 
     what: str
-    asked: Sequence[Asked]
+    asked: Sequence[AskedMoment]
     values: Mapping[str, tuple[str | None, Value | None]]
     rounded: bool = False
 
@@ -62,12 +62,12 @@ class Compared:
             self.examples.append(example)
 
 
-def possible(sql: SqlView, entity: str, at_ms: int, when_ms: int) -> list[Asked]:
+def possible(sql: SqlView, entity: str, at_ms: int, when_ms: int) -> list[AskedMoment]:
     """Every knowledge that an answer given at `when_ms` may have had of an entity: of an event that became known within `SETTLED_MS` of this
     moment it is open whether it was seen. Empty: there are too many."""
     from_ms = when_ms - SETTLED_MS
     moments = [from_ms, *(known + 1 for known in sql.known_after(entity, from_ms) if known <= when_ms + SETTLED_MS)]
-    return [Asked(entity, at_ms, moment) for moment in moments] if len(moments) <= _MOST_MOMENTS else []
+    return [AskedMoment(entity, at_ms, moment) for moment in moments] if len(moments) <= _MOST_MOMENTS else []
 
 
 def compare(what: str, sql: SqlView, told: Sequence[Told], *, shifts_ms: Sequence[int | None] = _SHIFTS_MS, examples: int = 3) -> Compared:
@@ -84,7 +84,7 @@ def compare(what: str, sql: SqlView, told: Sequence[Told], *, shifts_ms: Sequenc
     return compared
 
 
-def _count_certain(compared: Compared, one: Told, answer: Answer) -> None:
+def _count_certain(compared: Compared, one: Told, answer: SqlAnswer) -> None:
     compared.undecided += sum(_agrees(one, answer, name) is None for name in one.values)
     compared.withheld += sum(_withheld(one, answer, name) for name in one.values)
 
@@ -112,18 +112,18 @@ def _text(state: str | None, value: Value | None) -> str:
     return shown if state in (None, "PRESENT") else f"{shown} {state}"
 
 
-def _withheld(one: Told, answer: Answer, name: str) -> bool:
+def _withheld(one: Told, answer: SqlAnswer, name: str) -> bool:
     return one.values[name][0] == "INVALID" and answer.features[name].state != "INVALID"
 
 
-def _agrees(one: Told, answer: Answer, name: str) -> bool | None:
+def _agrees(one: Told, answer: SqlAnswer, name: str) -> bool | None:
     state, value = one.values[name]
     if state is None:
         return _agrees_in_value(answer, name, value, one.rounded)
     return True if _withheld(one, answer, name) else agrees(answer, name, state, value)
 
 
-def _agrees_in_value(answer: Answer, name: str, value: Value | None, rounded: bool) -> bool | None:
+def _agrees_in_value(answer: SqlAnswer, name: str, value: Value | None, rounded: bool) -> bool | None:
     """Whether a value whose state is not told is what SQL says."""
     sql = answer.features[name]
     missing = value is None or (isinstance(value, float) and math.isnan(value))
@@ -135,7 +135,7 @@ def _agrees_in_value(answer: Answer, name: str, value: Value | None, rounded: bo
     return same(sql.value, value, sql.slack + rounding)
 
 
-def agrees(answer: Answer, name: str, state: str, value: Value | None) -> bool | None:
+def agrees(answer: SqlAnswer, name: str, state: str, value: Value | None) -> bool | None:
     """Whether a served feature is what SQL says, its state included; None: SQL cannot tell."""
     sql = answer.features[name]
     if not math.isfinite(sql.slack) or (answer.vague and (sql.state != state or sql.state != "PRESENT")):

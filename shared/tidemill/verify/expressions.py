@@ -12,7 +12,7 @@ _CALCULATED = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
 _EXACT = 2**53  # from here on a double no longer has every whole number
 
 
-class Part(NamedTuple):
+class SqlPart(NamedTuple):
     """A part of a condition, or a field. `kind`: str, int (a truth value is 1 or 0), float, or bool for a field."""
 
     sql: str
@@ -29,7 +29,7 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def column_sql(column: str, fields: Mapping[str, Part]) -> str:
+def column_sql(column: str, fields: Mapping[str, SqlPart]) -> str:
     """A field or a condition as SQL. A condition is null when one of its fields is null.
 
     A condition is a DOUBLE; a field keeps its type, except that a truth value is 1 or 0. `fields`: the SQL of each field.
@@ -42,44 +42,44 @@ def column_sql(column: str, fields: Mapping[str, Part]) -> str:
     return f"CASE WHEN {nulls} THEN NULL ELSE CAST({_part(tree, fields).sql} AS DOUBLE) END"
 
 
-def _field(name: str, fields: Mapping[str, Part]) -> Part:
+def _field(name: str, fields: Mapping[str, SqlPart]) -> SqlPart:
     sql, kind = fields[name]
-    return Part(f"CAST({sql} AS BIGINT)", int) if kind is bool else Part(sql, kind)
+    return SqlPart(f"CAST({sql} AS BIGINT)", int) if kind is bool else SqlPart(sql, kind)
 
 
-def _part(node: ast.expr, fields: Mapping[str, Part]) -> Part:
+def _part(node: ast.expr, fields: Mapping[str, SqlPart]) -> SqlPart:
     match node:
         case ast.Name(id=name):
             return _field(name, fields)
         case ast.Constant(value=str(value)):
-            return Part(text(value), str)
+            return SqlPart(text(value), str)
         case ast.Constant(value=float(value)):
-            return Part(f"CAST('{value!r}' AS DOUBLE)", float)
+            return SqlPart(f"CAST('{value!r}' AS DOUBLE)", float)
         case ast.Constant(value=int(value)):
-            return Part(f"CAST({int(value)} AS BIGINT)", int)
+            return SqlPart(f"CAST({int(value)} AS BIGINT)", int)
         case ast.Compare(left=left, ops=[op], comparators=[right]):
-            return Part(f"CAST({_compared(_part(left, fields), _COMPARED[type(op)], _part(right, fields))} AS BIGINT)", int)
+            return SqlPart(f"CAST({_compared(_part(left, fields), _COMPARED[type(op)], _part(right, fields))} AS BIGINT)", int)
         case ast.BoolOp(op=op, values=values):
             return reduce(lambda last, first: _chosen(first, isinstance(op, ast.And), last), [_part(v, fields) for v in reversed(values)])
         case ast.UnaryOp(op=ast.Not(), operand=operand):
-            return Part(f"CAST(({_part(operand, fields).sql}) = 0 AS BIGINT)", int)
+            return SqlPart(f"CAST(({_part(operand, fields).sql}) = 0 AS BIGINT)", int)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             part = _part(operand, fields)
-            return Part(f"(-CAST({part.sql} AS {'DOUBLE' if part.kind is float else 'HUGEINT'}))", part.kind)
+            return SqlPart(f"(-CAST({part.sql} AS {'DOUBLE' if part.kind is float else 'HUGEINT'}))", part.kind)
         case ast.BinOp(left=left, op=op, right=right):
             operands = [f"CAST({_part(side, fields).sql} AS DOUBLE)" for side in (left, right)]
-            return Part(f"({operands[0]} {_CALCULATED[type(op)]} {operands[1]})", float)
+            return SqlPart(f"({operands[0]} {_CALCULATED[type(op)]} {operands[1]})", float)
     raise ValueError(f"{ast.unparse(node)!r} has no meaning in a condition")
 
 
-def _chosen(first: Part, both: bool, last: Part) -> Part:
+def _chosen(first: SqlPart, both: bool, last: SqlPart) -> SqlPart:
     """`first and last`, or `first or last`: one of the two, as in Python."""
     kind = float if float in (first.kind, last.kind) else int
     sides = [f"CAST({part.sql} AS {'DOUBLE' if kind is float else 'HUGEINT'})" for part in (first, last)]
-    return Part(f"(CASE WHEN ({first.sql}) {'=' if both else '<>'} 0 THEN {sides[0]} ELSE {sides[1]} END)", kind)
+    return SqlPart(f"(CASE WHEN ({first.sql}) {'=' if both else '<>'} 0 THEN {sides[0]} ELSE {sides[1]} END)", kind)
 
 
-def _compared(left: Part, sign: str, right: Part) -> str:
+def _compared(left: SqlPart, sign: str, right: SqlPart) -> str:
     """A comparison. A whole number and a double are compared exactly, as Python does it, and not after rounding."""
     if left.kind is right.kind:
         return f"({left.sql}) {sign} ({right.sql})"

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from tidemill.declarations import Event, Model
 from tidemill.durations import parse_ms
-from tidemill.verify.expressions import Part, column_sql
+from tidemill.verify.expressions import SqlPart, column_sql
 from tidemill.verify.sql import EventRows, Place
 
 _ORDER = "known, topic, partition, place"
@@ -79,7 +79,7 @@ def _outcomes_sql(model: Model, columns: pa.Schema, until_ms: int) -> str:
     return f"SELECT * FROM ({once}) QUALIFY row_number() OVER (PARTITION BY subject, known ORDER BY {_ORDER}) = 1"
 
 
-def _as_text(field: Part) -> str:
+def _as_text(field: SqlPart) -> str:
     return f"CAST({field.sql} AS VARCHAR)"
 
 

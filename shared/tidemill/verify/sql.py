@@ -22,7 +22,7 @@ import pyarrow as pa
 from tidemill.archive.columns import EXTRA, ID, KNOWN, OFFSET, PARTITION, TIME, TOPIC
 from tidemill.declarations import Event, FeatureView
 from tidemill.verify.aggregates import aggregate_sql
-from tidemill.verify.expressions import Part, column_sql, quoted, text
+from tidemill.verify.expressions import SqlPart, column_sql, quoted, text
 from tidemill.verify.meaning import Meaning, MeantWindow
 
 State = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
@@ -48,7 +48,7 @@ class Place(NamedTuple):
     offset: int
 
 
-class Asked(NamedTuple):
+class AskedMoment(NamedTuple):
     """What were the features of an entity at a moment, of what was known before another? `without`: an event that was not seen although
     it was known, such as the one that asks."""
 
@@ -66,7 +66,7 @@ class Found(NamedTuple):
     slack: float
 
 
-class Answer(NamedTuple):
+class SqlAnswer(NamedTuple):
     """The features of a question, by name. `vague`: the moment lies so far back that how old the entity was is no longer kept."""
 
     features: dict[str, Found]
@@ -94,7 +94,7 @@ class EventRows:
     def __init__(self, event: Event, names: Collection[str], columns: pa.Schema, table: str = "archive") -> None:
         own = f"{TOPIC} AS topic, {PARTITION} AS partition, {OFFSET} AS place, epoch_ms({KNOWN}) AS known, epoch_ms({TIME}) AS time, {ID} AS id"
         carried = "".join(f", {field_sql(event, name, columns)} AS f{i}" for i, name in enumerate(names))
-        self.fields = {name: Part(f"f{i}", event.base_type(name)) for i, name in enumerate(names)}
+        self.fields = {name: SqlPart(f"f{i}", event.base_type(name)) for i, name in enumerate(names)}
         self.sql = f"(SELECT {own}{carried} FROM {table})"
 
 
@@ -130,7 +130,7 @@ class SqlView:
         found = self._db.execute(f"SELECT DISTINCT key, {chance} AS chance FROM {self.source} ORDER BY chance, key LIMIT {most}").fetchall()
         return [key for key, _ in found]
 
-    def answers(self, questions: Sequence[Asked], shift_ms: int | None = BY_KNOWN) -> list[Answer]:
+    def answers(self, questions: Sequence[AskedMoment], shift_ms: int | None = BY_KNOWN) -> list[SqlAnswer]:
         """The answers, in the order of the questions. `shift_ms`: the events of a partition in the order of its offsets, as a worker folds
         them, and each partition later by so much than the one before it; events of different partitions may overtake each other."""
         if not questions:
@@ -150,7 +150,7 @@ class SqlView:
         found = self._db.execute(f"SELECT DISTINCT known FROM {self.source} WHERE key = ? AND known >= ? ORDER BY known", [entity, from_ms])
         return [known for (known,) in found.fetchall()]
 
-    def events(self, asked: Asked, most: int) -> list[dict[str, Any]]:
+    def events(self, asked: AskedMoment, most: int) -> list[dict[str, Any]]:
         """The newest events that a question sees, in the order of known: `known`, `time`, `id`, a value for each column, and `counts`."""
         self._make_histories([(asked.entity, asked.without)])
         self._judge()
@@ -237,13 +237,13 @@ class SqlView:
         first = _tile(f"(moment - {window.length_ms})", window.tile_ms)
         return f"{first} >= {_tile('newest', window.tile_ms)} - {self.meaning.kept_tiles(window)}"
 
-    def _answer(self, row: tuple[Any, ...]) -> Answer:
+    def _answer(self, row: tuple[Any, ...]) -> SqlAnswer:
         reason, vague, *told = row
         found = {}
         for i, feature in enumerate(self.meaning.features):
             value, slack, whole = told[3 * i : 3 * i + 3]
             found[feature.name] = _found(reason, value, slack, whole)
-        return Answer(found, vague)
+        return SqlAnswer(found, vague)
 
     def _register(self, name: str, rows: Sequence[tuple[Any, ...]], columns: list[tuple[str, pa.DataType]]) -> None:
         arrays = [pa.array(values, kind) for values, (_, kind) in zip(zip(*rows, strict=True), columns, strict=True)]
