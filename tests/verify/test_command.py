@@ -122,8 +122,8 @@ def test_a_served_value_that_differs_is_shown_with_its_events(world: World, monk
         monkeypatch.setenv("TIDEMILL_SERVING_URL", url)
         code, output = run("--view", "shops", "--seed", "3")
     assert code == 1
-    assert "count_1h is 4.0, by SQL 3.0" in output
-    assert "known 2023-11-14T22:18:20Z, time 2023-11-14T22:18:20Z, id -: x 5.0" in output
+    assert "served: shops: shops of s0 at 2023-11-14T22:23:20Z: count_1h is 4.0, by SQL 3.0" in output
+    assert "known 2023-11-14T22:17:20Z, time 2023-11-14T22:17:20Z, id -: x 4.0" in output
 
 
 def test_a_training_set_is_compared(world: World, tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ Served = Callable[[FeatureView, Sequence[str], int], list[Mapping[str, tuple[str
 """(view, entities, epoch ms) -> for each entity, state and value of each feature by name, as served for this moment."""
 
 _MOMENTS = 4
-_ALL_OF_IT_MS = 86_400_000  # how far back moments lie for a view without windows
 
 
 def archived(store: OfflineStore, event: Event, fields: Sequence[str]) -> pa.Table:
@@ -64,13 +63,13 @@ def _check_served(
     seed: int,
 ) -> Compared:
     before = SqlView(view, read())
-    entities, chance = before.entities(sample, seed), random.Random(seed)
-    reach_ms = max((window.length_ms or 0 for window in before.meaning.bounded), default=_ALL_OF_IT_MS)
+    entities = before.entities(sample, seed)
+    moments = before.moments(_MOMENTS - 1, seed)
     before.close()
     answers = []
     for i in range(min(_MOMENTS, len(entities))):
         some, asked_ms = entities[i::_MOMENTS], now_ms()
-        at_ms = asked_ms - chance.randrange(reach_ms) if i else asked_ms
+        at_ms = asked_ms if not i or asked_ms < moments[i - 1] else moments[i - 1]
         answers += [(entity, at_ms, asked_ms, values) for entity, values in zip(some, served(view, some, at_ms), strict=True)]
     settle()
     sql = SqlView(view, read())

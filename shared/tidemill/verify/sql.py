@@ -130,6 +130,16 @@ class SqlView:
         found = self._db.execute(f"SELECT DISTINCT key, {chance} AS chance FROM {self.source} ORDER BY chance, key LIMIT {most}").fetchall()
         return [key for key, _ in found]
 
+    def moments(self, most: int, seed: int) -> list[int]:
+        """Times of some events, by chance, of those for which the longest window may still be asked for; the last one again if there are
+        fewer."""
+        reach_ms = max((window.length_ms or 0 for window in self.meaning.bounded), default=self.meaning.finest_ms)
+        recent = f"time >= (SELECT max(time) FROM {self.source}) - {reach_ms}"
+        chance = f"hash(time || {text(f' {seed}')})"
+        found = self._db.execute(f"SELECT DISTINCT time, {chance} AS chance FROM {self.source} WHERE {recent} ORDER BY chance LIMIT {most}")
+        times = [time for time, _ in found.fetchall()]
+        return times + times[-1:] * (most - len(times))
+
     def answers(self, questions: Sequence[AskedMoment], shift_ms: int | None = BY_KNOWN) -> list[SqlAnswer]:
         """The answers, in the order of the questions. `shift_ms`: the events of a partition in the order of its offsets, as a worker folds
         them, and each partition later by so much than the one before it; events of different partitions may overtake each other."""
