@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -18,8 +19,12 @@ from typer.testing import CliRunner
 
 from tidemill.archive.columns import event_folder, table_schema
 from tidemill.cli import app, verify
+from tidemill.models.artifact import Manifest, ModelInput, Parity, save_artifact
 from tidemill.offline.store import OfflineStore
+from tidemill.offline.tables import predictions_table
+from tidemill.records import PredictionRecord, encode
 from tidemill.testing import World
+from tidemill.testing.log import TopicRecord
 from tidemill.verify import compare
 
 PROJECT = """
@@ -136,3 +141,27 @@ def test_a_training_set_is_compared(world: World, tmp_path: Path) -> None:
     assert run("--training-set", str(tmp_path / "right.parquet"), "--model", "leaving")[0] == 0
     code, output = run("--training-set", str(tmp_path / "short.parquet"), "--model", "leaving")
     assert (code, "'no row', by SQL 1.0" in output) == (1, True), output
+
+
+def test_inputs_of_logged_predictions_are_compared(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the names of the inputs that the version's manifest has; a prediction whose version is gone is left out."""
+    inputs, onnx = [ModelInput("shops__count_1h", "feature")], b"onnx"
+    manifest = Manifest(
+        model="leaving", version="v1", created=0, inputs=inputs, output="probability", definitions={}, trained_from=0, trained_until=0,
+        rows=0, metrics={}, parity=Parity(0.0, 0, 0.0), reference={}, onnx_sha256=hashlib.sha256(onnx).hexdigest(),
+    )  # fmt: skip
+    save_artifact(str(tmp_path / "offline"), manifest, onnx)
+    log = OfflineStore(tmp_path / "offline").topic_table(predictions_table(world.project))
+    log.open()
+    at_ms = T0 + 600_000
+    records: list[TopicRecord] = []
+    for id, version, count in (("p1", "v1", 3.0), ("p2", "v1", 4.0), ("p3", "gone", 5.0)):
+        record = PredictionRecord(id, "leaving", version, at_ms, at_ms, [count], 0.5, entities={"shop": "s0"})
+        records.append(TopicRecord("predictions", 0, len(records), id.encode(), encode(record)))
+    log.append(log.spec.rows_of({0: records}), {(log.spec.topic, 0): (0, 3)})
+    with serving(world, no_change) as url:
+        monkeypatch.setenv("TIDEMILL_SERVING_URL", url)
+        code, output = run()
+    assert code == 1
+    assert "8 values compared, 1 differ" in output
+    assert "logged: leaving, shops: prediction p2: count_1h is 4.0, by SQL 3.0" in output

@@ -81,17 +81,18 @@ def _logged(at: Target, views: Sequence[FeatureView], sample: int, seed: int) ->
 
     found: list[Compared] = []
     try:
-        rows = at.store.predictions(["id", "model", "version", "time", "served", "inputs", "entities"]).to_pylist()
+        logged = at.store.predictions(["id", "model"]).to_pydict()
     except UnknownTable:
         return found
     for model in at.project.models.values():
-        mine = [row for row in rows if row["model"] == model.name]
-        chosen = random.Random(seed).sample(mine, min(sample, len(mine)))
+        mine = [id for id, of_model in zip(logged["id"], logged["model"], strict=True) if of_model == model.name]
         read = [view for view in model.views if view in views]
-        if chosen and read:
+        if mine and read:
+            chosen = random.Random(seed).sample(mine, min(sample, len(mine)))
             console.print(f"logged: {model.name}: {len(chosen):,} of {len(mine):,} predictions", highlight=False)
+            rows = at.store.predictions(["id", "model", "version", "time", "served", "inputs", "entities"], chosen).to_pylist()
             archives = {view.name: view_archive(at.store, view) for view in read}
-            found += check_logged(read, _inputs(at, chosen), archives, chosen, model.name)
+            found += check_logged(read, _inputs(at, rows), archives, rows, model.name)
     return found
 
 
