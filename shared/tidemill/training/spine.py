@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -108,13 +107,12 @@ def archived_spine(model: Model, archived: Archived, until_ms: int) -> Spine:
 
 
 def _outcomes(outcome: Outcome, events: pa.Table, known: pa.Array) -> Outcomes:
-    """The outcome events of known subjects that have a value."""
-    subjects = pc.index_in(key_texts(events[outcome.subject]), value_set=known)
-    places = pc.indices_nonzero(subjects.is_valid())
-    rows, subjects = events.take(places), subjects.take(places)
-    values = _values(outcome, rows)
+    """The outcome events that have a subject and a value. A subject that nobody asked about is -1."""
+    texts = key_texts(events[outcome.subject])
+    places = pc.indices_nonzero(texts.is_valid())
+    rows, subjects = events.take(places), pc.index_in(texts.take(places), value_set=known).fill_null(-1)
+    values, ids = _values(outcome, rows), id_codes(events[ID])[places.to_numpy()]
     there = np.isfinite(values)
-    ids = id_codes(events[ID])[places.to_numpy()]
     return Outcomes(subjects.to_numpy().astype(np.int64)[there], rows[KNOWN].to_numpy()[there], values[there], ids[there])
 
 
@@ -138,6 +136,3 @@ def no_examples(model: Model, why: str) -> TidemillError:
         f"model {model.name!r} has no training examples: {why}",
         mend=f"publish events {model.on.name!r} and {model.outcome.source.name!r}, or load their history, and let the offline writer reach them",
     )
-
-
-Columns = dict[str, Any]
