@@ -45,6 +45,22 @@ def read_events(
     return pa.table(columns)
 
 
+def has_value(snapshot: Snapshot, event: Event, name: str) -> bool:
+    """Whether some archived event has a value of a field, in a column or in the undeclared part. Raises OfflineUnavailable."""
+    if name in snapshot.columns and snapshot.any(pc.field(name).is_valid()):
+        return True
+    kind, named = event.base_type(name), pc.match_substring(pc.field(EXTRA), msgspec.json.encode(name).decode())
+    texts = (text for batch in snapshot.batches([EXTRA], named) for text in batch[EXTRA].to_pylist())
+    return any(_as(kind, msgspec.json.decode(text).get(name)) is not None for text in texts)
+
+
+def lacking(snapshot: Snapshot, event: Event) -> set[str]:
+    """The declared fields that some archived event may lack. Raises OfflineUnavailable."""
+    if not snapshot.rows:
+        return set()
+    return {name for name in event.fields if name not in snapshot.columns or snapshot.any(pc.field(name).is_null())}
+
+
 def _none(event: Event, fields: Iterable[str]) -> pa.Table:
     types = [
         (KNOWN, pa.int64()),

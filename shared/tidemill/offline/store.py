@@ -14,7 +14,7 @@ Below the root: `views/<view>.p<partitions>`, `events/<event>`, `predictions`, `
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property, reduce
 from operator import or_
 from typing import NoReturn, Protocol, Self
@@ -153,6 +153,22 @@ class Snapshot:
     def schema(self) -> pa.Schema:
         """Its columns with their types."""
         return pa.schema(self._table.schema().to_arrow())
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return int(self._table.count())
+
+    def batches(self, columns: Sequence[str], filters: pc.Expression) -> Iterator[pa.RecordBatch]:
+        """The rows that a filter takes, a part at a time, in no order. Raises OfflineUnavailable."""
+        try:
+            yield from self._table.to_pyarrow_dataset().scanner(columns=list(columns), filter=filters).to_batches()
+        except (DeltaError, OSError, pa.ArrowException) as error:
+            _fail(f"cannot read table {self.name!r} at version {self.version}", self._table.table_uri, error)
+
+    def any(self, filters: pc.Expression) -> bool:
+        """Whether it has a row that the filter takes. Raises OfflineUnavailable."""
+        return any(batch.num_rows for batch in self.batches([], filters))
 
     def counter(self, name: str) -> int:
         """A counter of the table at this version (0: never set). Raises TornTable, OfflineUnavailable."""

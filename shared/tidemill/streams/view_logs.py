@@ -61,6 +61,14 @@ async def logs_in_use(settings: KafkaSettings, project: Project) -> dict[str, Lo
     }
 
 
+async def existing_logs(settings: KafkaSettings, project: Project) -> dict[LogName, bool]:
+    """The logs of a project's views that have a topic, and whether it holds records. Raises KafkaUnavailable."""
+    logs = [log for found in _existing(project, await _topics(settings)).values() for log in found]
+    held = await offset_ranges(settings, *(view_topic(project.name, log) for log in logs))
+    filled = {target.topic for target, found in held.items() if found.end}
+    return {log: view_topic(project.name, log) in filled for log in logs}
+
+
 async def check_logs(settings: KafkaSettings, project: Project, views: Iterable[FeatureView]) -> None:
     """Raises UnfilledLog when another log than the declared one holds a view's records; KafkaUnavailable, TopicMismatch."""
     used = await logs_in_use(settings, project)

@@ -1,0 +1,104 @@
+"""The records that archived events become in a view's log, in the order in which the events became known."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tidemill.archive.columns import ID, KNOWN, MOMENT, OFFSET, PARTITION, TIME, TOPIC
+from tidemill.archive.reading import read_events
+from tidemill.archive.view_rows import key_texts
+from tidemill.declarations import FeatureView
+from tidemill.kafka.waves import Record
+from tidemill.offline.store import OfflineStore, Snapshot
+from tidemill.records import ViewRecord, encode
+
+FILL = 2**33
+"""The source partition of a record that was made from an archived event; its offset counts them. No topic has as many partitions."""
+
+SLICE_EVENTS = 200_000
+NO_HEADERS: list[tuple[str, bytes]] = []
+
+
+class Made(NamedTuple):
+    """Records by partition of the log, and what became of the events: `events` were read; `unkeyed` have no key, `ahead` lie too far ahead."""
+
+    records: Mapping[int, list[Record]]
+    events: int
+    unkeyed: int
+    ahead: int
+
+
+class RecordMaker:
+    """Makes the records of a view, as the router would, from archived events (see `read_events`)."""
+
+    def __init__(self, view: FeatureView) -> None:
+        self.view = view
+        self._values: Callable[..., Any] = msgspec.defstruct(
+            "Values", [(name, Any, None) for name in view.value_fields], omit_defaults=True, gc=False
+        )
+        self._number = 0
+
+    def made(self, events: pa.Table) -> Made:
+        """The records of some events, which follow those of earlier calls."""
+        view = self.view
+        keys = key_texts(events[view.key.field])
+        keyed = pc.is_valid(keys)
+        near = keyed
+        if view.ahead_ms is not None:
+            near = pc.and_(keyed, pc.less_equal(pc.subtract(events[TIME], events[KNOWN]), view.ahead_ms))
+        rows, keys = events.filter(near), keys.filter(near).to_pylist()
+        with_key = pc.sum(keyed).as_py() or 0
+        return Made(self._records(rows, keys), len(events), len(events) - with_key, with_key - len(rows))
+
+    def _records(self, rows: pa.Table, keys: list[str]) -> dict[int, list[Record]]:
+        columns = [rows[name].to_pylist() for name in self.view.value_fields]
+        values = map(self._values, *columns) if columns else (self._values() for _ in keys)
+        number, partitions = self._number, self.view.partitions
+        found: dict[int, list[Record]] = {partition: [] for partition in range(partitions)}
+        adders = [found[partition].append for partition in range(partitions)]
+        for text, time_ms, known_ms, event_id, value in zip(
+            keys, rows[TIME].to_pylist(), rows[KNOWN].to_pylist(), rows[ID].to_pylist(), values, strict=True
+        ):
+            key = text.encode()
+            record = encode(ViewRecord(time_ms, known_ms, (FILL, number), value, event_id))
+            adders[zlib.crc32(key) % partitions]((key, record, NO_HEADERS))
+            number += 1
+        self._number = number
+        return found
+
+
+def slices(
+    store: OfflineStore, view: FeatureView, snapshot: Snapshot, below: Mapping[int, int], most: int = SLICE_EVENTS
+) -> Iterator[pa.Table]:
+    """The events of one version of the archive for a view, about `most` at a time, in the order of known.
+
+    `below`: of the event's topic only events before these positions; a partition that is not named, wholly. Events of one moment are never divided.
+    Beside the slice it keeps eight bytes for each event.
+    """
+    source = view.source
+    fields = list(dict.fromkeys([view.key.field, *view.value_fields]))
+    known = np.sort(snapshot.scan([KNOWN], order=())[KNOWN].cast(pa.int64()).to_numpy())
+    bounds = np.unique(known[most::most])
+    for first, after in zip([None, *bounds], [*bounds, None], strict=True):
+        filters = [pc.field(KNOWN) >= _moment(first)] * (first is not None) + [pc.field(KNOWN) < _moment(after)] * (after is not None)
+        chosen = filters[0] & filters[-1] if filters else None
+        events = read_events(store, source, fields, filters=chosen, snapshot=snapshot)
+        yield events.filter(_before(source.topic, events, below)) if below else events
+
+
+def _moment(known_us: Any) -> pa.Scalar:
+    return pa.scalar(int(known_us or 0), pa.int64()).cast(MOMENT)
+
+
+def _before(topic: str, events: pa.Table, below: Mapping[int, int]) -> pa.ChunkedArray:
+    """Which events are of another topic, or lie before the positions."""
+    late = [pc.and_(pc.equal(events[PARTITION], p), pc.greater_equal(events[OFFSET], position)) for p, position in below.items()]
+    return pc.invert(pc.and_(pc.equal(events[TOPIC], topic), reduce(pc.or_, late)))

@@ -1,0 +1,170 @@
+"""Fills the log of a version of a view, in two phases:
+
+1. The archive. One snapshot of the event's table: each row becomes the record that the router would have made, in the order in which the
+   events became known over all partitions.
+2. The application's topic, from the positions where the first phase ends, routed as ingestion does. When little is left it stops, at the
+   positions of the hand-over. From there ingestion routes, also what it had routed before by an older catalogue.
+
+The first phase takes nothing that ingestion has not routed yet: whatever ingestion may route once more after the hand-over has to be in the
+log under its own position on the topic, so that who folds the log skips it.
+
+A fill that was killed is never resumed: its log is given up with the number of its version. So a filler that was only frozen writes to a
+log that nobody reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from aiokafka import TopicPartition
+
+from tidemill.catalogue.definitions import ViewVersion
+from tidemill.chunks import chunks
+from tidemill.declarations.project import Project
+from tidemill.kafka.client import GATHERING, started_producer
+from tidemill.kafka.read_to_end import read_to_end
+from tidemill.kafka.reader import Reader
+from tidemill.kafka.topics import OffsetRange, committed, ensure_topics, offset_ranges
+from tidemill.kafka.waves import Record
+from tidemill.names import version_name
+from tidemill.offline.store import OfflineStore, Snapshot, counter_name
+from tidemill.operations.fill.archived import NO_HEADERS, RecordMaker, slices
+from tidemill.operations.fill.around import archive_of
+from tidemill.operations.fill.private_log import PrivateLog
+from tidemill.records import since_record
+from tidemill.routing.router import Router
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.topics import ingestion_group, topic_specs, view_topic
+
+WAVE_RECORDS = 20_000
+LITTLE = 1_000
+"""So few events are left to ingestion in any case; else what is read in a second."""
+
+Phase = Literal["archive", "live"]
+
+
+class FillProgress(Protocol):
+    """Called with the progress of a phase."""
+
+    def __call__(self, phase: Phase, done: int, total: int) -> None:
+        """`done` of `total` events."""
+
+
+@dataclass
+class Filled:
+    """What a fill did. `handover`: partition of the event's topic -> the offset from which ingestion routes; `ends`: of the log; `archived`
+    and `live`: events read in each phase; `unkeyed`: archived events without a key; `ahead`: those too far ahead for the view."""
+
+    handover: dict[int, int] = field(default_factory=dict)
+    ends: dict[int, int] = field(default_factory=dict)
+    archived: int = 0
+    live: int = 0
+    unkeyed: int = 0
+    ahead: int = 0
+
+
+class Begin(NamedTuple):
+    """Where the phases meet: the snapshot of the archive (None: there is none), and the position in each partition of the topic."""
+
+    snapshot: Snapshot | None
+    positions: dict[int, int]
+
+
+class Fill:
+    """Fills one version of a view. `project`: what the catalogue means while the version is filled; `since_ms`: the log says that it lacks
+    events routed before this moment (None: it has all)."""
+
+    def __init__(
+        self,
+        project: Project,
+        version: ViewVersion,
+        store: OfflineStore,
+        kafka: KafkaSettings,
+        since_ms: int | None,
+        progress: FillProgress,
+    ) -> None:
+        self._project, self._store, self._kafka = project, store, kafka
+        self._view = project.views[version_name(version.view.name, version.version)]
+        self._topic = view_topic(project.name, self._view.log)
+        self._since_ms, self._progress, self._done = since_ms, progress, Filled()
+
+    async def run(self) -> Filled:
+        """Fills the log, which must not hold records. Afterwards the version can be handed over; until then nobody reads the log.
+
+        Raises TidemillError when somebody else writes to the log, KafkaUnavailable, KafkaRefused, OfflineUnavailable, TopicRecreated.
+        """
+        specs, source = topic_specs(self._project), self._view.source
+        await ensure_topics(self._kafka, {topic: specs[topic] for topic in (self._topic, source.topic)})
+        async with started_producer(self._kafka) as producer:
+            log = PrivateLog(producer, self._topic, self._view.partitions)
+            await log.check_empty(self._kafka)
+            if self._since_ms is not None:
+                await log.send({partition: [(*since_record(self._since_ms), NO_HEADERS)] for partition in log.ends})
+            begin = await self._begin()
+            if begin.snapshot is not None:
+                await self._archive(log, begin.snapshot, begin.positions)
+            await self._live(log, begin.positions)
+        self._done.ends = dict(log.ends)
+        return self._done
+
+    async def _begin(self) -> Begin:
+        topic = self._view.source.topic
+        routed = await committed(self._kafka, ingestion_group(self._project.name))
+        held = await offset_ranges(self._kafka, topic)
+        snapshot = await asyncio.to_thread(archive_of, self._store, self._view.source.name)
+        positions = {target.partition: _meeting(snapshot, target, found, routed.get(target, 0)) for target, found in held.items()}
+        return Begin(snapshot, positions)
+
+    async def _archive(self, log: PrivateLog, snapshot: Snapshot, below: Mapping[int, int]) -> None:
+        maker, total = RecordMaker(self._view), snapshot.rows
+        tables = slices(self._store, self._view, snapshot, below)
+        while (events := await asyncio.to_thread(next, tables, None)) is not None:
+            for first in range(0, len(events), WAVE_RECORDS):
+                made = maker.made(events.slice(first, WAVE_RECORDS))
+                await log.send(made.records)
+                done = self._done
+                done.archived, done.unkeyed, done.ahead = done.archived + made.events, done.unkeyed + made.unkeyed, done.ahead + made.ahead
+                self._progress("archive", done.archived, total)
+
+    async def _live(self, log: PrivateLog, positions: Mapping[int, int]) -> None:
+        topic, started = self._view.source.topic, time.monotonic()
+        router = Router(self._project)
+        async with Reader(self._kafka, {TopicPartition(topic, p): position for p, position in positions.items()}, **GATHERING) as reader:
+            left, little = await _left(reader), LITTLE
+            while left > little:
+                total = self._done.live + left
+                async for fetched in read_to_end(reader):
+                    for target, records in fetched.items():
+                        for part in chunks(records, WAVE_RECORDS):
+                            await log.send(self._routed(router, target, part))
+                            self._done.live += len(part)
+                    self._progress("live", min(self._done.live, total), total)
+                came = await _left(reader)
+                a_second = int(self._done.live / (time.monotonic() - started))
+                little = max(LITTLE, a_second, came if came >= left else 0)  # events that come faster than they are read: ingestion goes on
+                left = came
+            self._done.handover = {target.partition: position for target, position in reader.next.items()}
+
+    def _routed(self, router: Router, source: TopicPartition, events: list[Any]) -> dict[int, list[Record]]:
+        found: dict[int, list[Record]] = {}
+        name = self._view.source.name
+        for event in events:
+            for topic, partition, key, value in router.route(
+                name, source.topic, source.partition, event.offset, event.timestamp, event.key, event.value, event.headers
+            ):
+                if topic == self._topic:
+                    found.setdefault(partition, []).append((key, value, NO_HEADERS))
+        return found
+
+
+def _meeting(snapshot: Snapshot | None, target: TopicPartition, held: OffsetRange, routed: int) -> int:
+    archived = 0 if snapshot is None else snapshot.counter(counter_name(target.topic, target.partition))
+    return min(archived, max(routed, held.begin))
+
+
+async def _left(reader: Reader) -> int:
+    return sum(end - reader.next[target] for target, end in (await reader.ends()).items())
