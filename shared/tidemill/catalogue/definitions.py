@@ -79,11 +79,18 @@ class Definitions(Record, frozen=True):
         self.version(view, version)
         return msgspec.structs.replace(self, number=self.number + 1, time=time_ms, in_force=self.in_force | {view: version})
 
+    @property
+    def begins(self) -> dict[LogName, dict[int, int]]:
+        """The logs to which ingestion routes -> the offsets from which on, by partition of the event's topic. Not one event earlier: a log
+        that was filled from the archive has it, under a place that is not its own."""
+        return {found.log: found.handover for found in self.views if found.handover is not None}
+
     def routed_from(self, event: str, partition: int, committed: int, seen: int) -> int:
         """Where ingestion goes on in a partition of an event's topic: at its committed position, or further back where a log was handed
         over since. `seen`: the number of the catalogue by which everything below `committed` was routed.
 
-        Events are routed again then to logs that have them already, as after a crash. Whoever folds such a log skips them.
+        Events are routed again then to logs that have them already, as after a crash, down to where each log `begins`. Whoever folds such a
+        log skips them.
         """
         since = [found for found in self.views if found.handover is not None and found.handed > seen and found.view.source == event]
         return min([committed, *((found.handover or {}).get(partition, 0) for found in since)])

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from tidemill.cli.target import Target, need, target
+from tidemill.cli.target import need, servers
 from tidemill.errors import UnknownView
-from tidemill.local.addresses import find
 
 if TYPE_CHECKING:
     from tidemill.operations.repartition.job import Phase, Repartitioned
@@ -36,7 +32,7 @@ def repartition(view: Annotated[str, typer.Argument(help="The view whose partiti
     from tidemill.runtime.settings import KafkaSettings
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("records"), TimeRemainingColumn()
-    with _servers() as at, Bars(*columns, console=console) as bars:
+    with servers() as at, Bars(*columns, console=console) as bars:
         if view not in at.project.views:
             raise UnknownView(view, list(at.project.views))
         tasks = {phase: bars.add_task(text, total=None) for phase, text in _PHASES.items()}
@@ -50,19 +46,6 @@ def repartition(view: Annotated[str, typer.Argument(help="The view whose partiti
         f"nothing to copy: view {view} has its records in {at.project.views[view].log} already, or none" if done is None else _told(done),
         highlight=False,
     )
-
-
-@contextlib.contextmanager
-def _servers() -> Iterator[Target]:
-    spec = os.environ.get("TIDEMILL_PROJECT")
-    if spec is None or find() is not None or "KAFKA_BOOTSTRAP_SERVERS" in os.environ:
-        yield target()
-        return
-    need("supervisor", "local")
-    from tidemill.local.stack import Stack
-
-    with Stack(None, spec, services=(), servers=("kafka", "valkey")):
-        yield target()
 
 
 def _told(done: Repartitioned) -> str:

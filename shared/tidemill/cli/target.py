@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,6 +72,20 @@ def target() -> Target:
         _address("TIDEMILL_OFFLINE", running.offline if running else None),
         urls,
     )
+
+
+@contextlib.contextmanager
+def servers() -> Iterator[Target]:
+    """The target; Kafka and Valkey of the local stack run meanwhile, if no servers run here and none are named."""
+    spec = os.environ.get("TIDEMILL_PROJECT")
+    if spec is None or find() is not None or "KAFKA_BOOTSTRAP_SERVERS" in os.environ:
+        yield target()
+        return
+    need("supervisor", "local")
+    from tidemill.local.stack import Stack
+
+    with Stack(None, spec, services=(), servers=("kafka", "valkey")):
+        yield target()
 
 
 def _address(variable: str, found: str | None) -> str:

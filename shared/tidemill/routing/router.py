@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from tidemill.declarations import Event, FeatureView, Model
 from tidemill.declarations.expressions import number_of
 from tidemill.declarations.project import Project
 from tidemill.kernel.keys import entity_key, partition_of
+from tidemill.names import LogName
 from tidemill.records import OutcomeRecord, ViewRecord, encode
 from tidemill.routing.events import Accepted, Attributes, EventReader, Headers, moment
 from tidemill.routing.refusals import Reason, Refused
@@ -32,15 +33,20 @@ class Source(NamedTuple):
     offset: int
 
 
+Begins = Mapping[LogName, Mapping[int, int]]
+"""The logs that get records -> for partitions of the event's topic, the offset of the first event that they get; others from the beginning."""
+
+
 class Router:
-    """Routes the events of a project. `refused` counts dead letters by (topic, reason). `unkeyed` counts, by the topic of the record, the
+    """Routes the events of a project. `begins`: to these logs only (None: to all, from the beginning); whatever it is, an event is accepted
+    or refused by the whole project. `refused` counts dead letters by (topic, reason). `unkeyed` counts, by the topic of the record, the
     records that were not made because a nullable key was null.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, begins: Begins | None = None) -> None:
         self.refused: Counter[tuple[str, str]] = Counter()
         self.unkeyed: Counter[str] = Counter()
-        self._routes = {event.name: _Route(project, event, self.unkeyed) for event in project.events.values()}
+        self._routes = {event.name: _Route(project, event, self.unkeyed, begins) for event in project.events.values()}
         self._dead_letters = dead_letters_topic(project.name)
         self._dead_partitions = topic_specs(project)[self._dead_letters].partitions
 
@@ -59,7 +65,7 @@ class Router:
         except Refused as refused:
             return [self._dead_letter(refused, source, kafka_timestamp_ms, key, value)]
         if event.time_ms > event.known_ms:
-            too_far = route.too_far_ahead(event)
+            too_far = route.too_far_ahead(event, source)
             routed += [self._dead_letter(_ahead(event, view), source, event.known_ms, key, value, view.name) for view in too_far]
         return routed
 
@@ -90,11 +96,16 @@ class _Target(NamedTuple):
 
 
 class _ViewTarget(NamedTuple):
-    """A view. `ahead_ms`: how far the time of an event may lie ahead of the moment when it became known."""
+    """A view. `ahead_ms`: how far the time of an event may lie ahead of the moment when it became known; `begin`: see `Begins`."""
 
     view: FeatureView
     target: _Target
     ahead_ms: float
+    begin: Mapping[int, int]
+
+    def has(self, source: Source) -> bool:
+        """Whether the log gets an event of this place."""
+        return source.offset >= self.begin.get(source.partition, 0)
 
 
 class _Fold(NamedTuple):
@@ -107,8 +118,8 @@ class _Fold(NamedTuple):
 class _Route:
     """The records that the events of one declaration become."""
 
-    def __init__(self, project: Project, event: Event, unkeyed: Counter[str]) -> None:
-        views = project.views_of(event)
+    def __init__(self, project: Project, event: Event, unkeyed: Counter[str], begins: Begins | None) -> None:
+        views = [view for view in project.views_of(event) if begins is None or view.log in begins]
         specs = topic_specs(project)
 
         def target(field: str, topic: str) -> _Target:
@@ -116,7 +127,7 @@ class _Route:
 
         def view_target(view: FeatureView) -> _ViewTarget:
             limit_ms = math.inf if view.ahead_ms is None else view.ahead_ms
-            return _ViewTarget(view, target(view.key.field, view_topic(project.name, view.log)), limit_ms)
+            return _ViewTarget(view, target(view.key.field, view_topic(project.name, view.log)), limit_ms, (begins or {}).get(view.log, {}))
 
         self._folds = [_Fold(_values_of(fields), [view_target(view) for view in same]) for fields, same in _by_fields(views).items()]
         self._moments = list(dict.fromkeys(model.at for model in project.models.values() if model.on is event))
@@ -135,9 +146,10 @@ class _Route:
         ahead_ms = time_ms - known_ms
         for values, targets in self._folds:
             value = encode(ViewRecord(time_ms, known_ms, (source.partition, source.offset), values(data), event_id))
-            for _, target, most_ms in targets:
+            for found in targets:
+                target = found.target
                 key = self._key(target, data)
-                if key is not None and ahead_ms <= most_ms:
+                if key is not None and ahead_ms <= found.ahead_ms and (not found.begin or found.has(source)):
                     routed.append((target.topic, partition_of(key, target.partitions), key, value))
         for name in self._moments:
             moment(getattr(data, name), name)  # a training set starts from the event, so it must name a moment
@@ -145,11 +157,13 @@ class _Route:
             self._add_outcome(routed, model, number, target, event, source)
         return routed
 
-    def too_far_ahead(self, event: Accepted) -> list[FeatureView]:
+    def too_far_ahead(self, event: Accepted, source: Source) -> list[FeatureView]:
         """The views that get no record of the event only because its time lies too far ahead for them."""
         ahead_ms = event.time_ms - event.known_ms
         targets = [of_view for fold in self._folds for of_view in fold.targets]
-        return [view for view, target, most_ms in targets if ahead_ms > most_ms and target.get(event.data) is not None]
+        return [
+            found.view for found in targets if ahead_ms > found.ahead_ms and found.target.get(event.data) is not None and found.has(source)
+        ]
 
     def _key(self, target: _Target, data: Any) -> bytes | None:
         entity = target.get(data)

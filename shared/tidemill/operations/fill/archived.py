@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import reduce
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.archive.columns import ID, KNOWN, MOMENT, OFFSET, PARTITION, TIME, TOPIC
+from tidemill.archive.columns import ID, KNOWN, MOMENT, TIME
 from tidemill.archive.reading import read_events
 from tidemill.archive.view_rows import key_texts
 from tidemill.declarations import FeatureView
@@ -27,7 +26,7 @@ SLICE_EVENTS = 200_000
 NO_HEADERS: list[tuple[str, bytes]] = []
 
 
-class Made(NamedTuple):
+class MadeRecords(NamedTuple):
     """Records by partition of the log, and what became of the events: `events` were read; `unkeyed` have no key, `ahead` lie too far ahead."""
 
     records: Mapping[int, list[Record]]
@@ -46,7 +45,7 @@ class RecordMaker:
         )
         self._number = 0
 
-    def made(self, events: pa.Table) -> Made:
+    def made(self, events: pa.Table) -> MadeRecords:
         """The records of some events, which follow those of earlier calls."""
         view = self.view
         keys = key_texts(events[view.key.field])
@@ -56,7 +55,7 @@ class RecordMaker:
             near = pc.and_(keyed, pc.less_equal(pc.subtract(events[TIME], events[KNOWN]), view.ahead_ms))
         rows, keys = events.filter(near), keys.filter(near).to_pylist()
         with_key = pc.sum(keyed).as_py() or 0
-        return Made(self._records(rows, keys), len(events), len(events) - with_key, with_key - len(rows))
+        return MadeRecords(self._records(rows, keys), len(events), len(events) - with_key, with_key - len(rows))
 
     def _records(self, rows: pa.Table, keys: list[str]) -> dict[int, list[Record]]:
         columns = [rows[name].to_pylist() for name in self.view.value_fields]
@@ -75,30 +74,19 @@ class RecordMaker:
         return found
 
 
-def slices(
-    store: OfflineStore, view: FeatureView, snapshot: Snapshot, below: Mapping[int, int], most: int = SLICE_EVENTS
-) -> Iterator[pa.Table]:
+def slices(store: OfflineStore, view: FeatureView, snapshot: Snapshot, most: int = SLICE_EVENTS) -> Iterator[pa.Table]:
     """The events of one version of the archive for a view, about `most` at a time, in the order of known.
 
-    `below`: of the event's topic only events before these positions; a partition that is not named, wholly. Events of one moment are never divided.
-    Beside the slice it keeps eight bytes for each event.
+    Events of one moment are never divided. Beside the slice it keeps eight bytes for each event.
     """
-    source = view.source
     fields = list(dict.fromkeys([view.key.field, *view.value_fields]))
     known = np.sort(snapshot.scan([KNOWN], order=())[KNOWN].cast(pa.int64()).to_numpy())
     bounds = np.unique(known[most::most])
     for first, after in zip([None, *bounds], [*bounds, None], strict=True):
         filters = [pc.field(KNOWN) >= _moment(first)] * (first is not None) + [pc.field(KNOWN) < _moment(after)] * (after is not None)
         chosen = filters[0] & filters[-1] if filters else None
-        events = read_events(store, source, fields, filters=chosen, snapshot=snapshot)
-        yield events.filter(_before(source.topic, events, below)) if below else events
+        yield read_events(store, view.source, fields, filters=chosen, snapshot=snapshot)
 
 
 def _moment(known_us: Any) -> pa.Scalar:
     return pa.scalar(int(known_us or 0), pa.int64()).cast(MOMENT)
-
-
-def _before(topic: str, events: pa.Table, below: Mapping[int, int]) -> pa.ChunkedArray:
-    """Which events are of another topic, or lie before the positions."""
-    late = [pc.and_(pc.equal(events[PARTITION], p), pc.greater_equal(events[OFFSET], position)) for p, position in below.items()]
-    return pc.invert(pc.and_(pc.equal(events[TOPIC], topic), reduce(pc.or_, late)))

@@ -2,11 +2,8 @@
 
 1. The archive. One snapshot of the event's table: each row becomes the record that the router would have made, in the order in which the
    events became known over all partitions.
-2. The application's topic, from the positions where the first phase ends, routed as ingestion does. When little is left it stops, at the
-   positions of the hand-over. From there ingestion routes, also what it had routed before by an older catalogue.
-
-The first phase takes nothing that ingestion has not routed yet: whatever ingestion may route once more after the hand-over has to be in the
-log under its own position on the topic, so that who folds the log skips it.
+2. The application's topic, from the positions of that snapshot, routed as ingestion does. When little is left it stops, at the positions of
+   the hand-over. From there ingestion routes, also what it had routed before by an older catalogue; nothing before them.
 
 A fill that was killed is never resumed: its log is given up with the number of its version. So a filler that was only frozen writes to a
 log that nobody reads.
@@ -16,9 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 from aiokafka import TopicPartition
 
@@ -28,7 +24,7 @@ from tidemill.declarations.project import Project
 from tidemill.kafka.client import GATHERING, started_producer
 from tidemill.kafka.read_to_end import read_to_end
 from tidemill.kafka.reader import Reader
-from tidemill.kafka.topics import OffsetRange, committed, ensure_topics, offset_ranges
+from tidemill.kafka.topics import ensure_topics, offset_ranges
 from tidemill.kafka.waves import Record
 from tidemill.names import version_name
 from tidemill.offline.store import OfflineStore, Snapshot, counter_name
@@ -38,7 +34,7 @@ from tidemill.operations.fill.private_log import PrivateLog
 from tidemill.records import since_record
 from tidemill.routing.router import Router
 from tidemill.runtime.settings import KafkaSettings
-from tidemill.streams.topics import ingestion_group, topic_specs, view_topic
+from tidemill.streams.topics import topic_specs, view_topic
 
 WAVE_RECORDS = 20_000
 LITTLE = 1_000
@@ -65,13 +61,6 @@ class Filled:
     live: int = 0
     unkeyed: int = 0
     ahead: int = 0
-
-
-class Begin(NamedTuple):
-    """Where the phases meet: the snapshot of the archive (None: there is none), and the position in each partition of the topic."""
-
-    snapshot: Snapshot | None
-    positions: dict[int, int]
 
 
 class Fill:
@@ -104,24 +93,16 @@ class Fill:
             await log.check_empty(self._kafka)
             if self._since_ms is not None:
                 await log.send({partition: [(*since_record(self._since_ms), NO_HEADERS)] for partition in log.ends})
-            begin = await self._begin()
-            if begin.snapshot is not None:
-                await self._archive(log, begin.snapshot, begin.positions)
-            await self._live(log, begin.positions)
+            snapshot = await asyncio.to_thread(archive_of, self._store, source.name)
+            if snapshot is not None:
+                await self._archive(log, snapshot)
+            await self._live(log, snapshot)
         self._done.ends = dict(log.ends)
         return self._done
 
-    async def _begin(self) -> Begin:
-        topic = self._view.source.topic
-        routed = await committed(self._kafka, ingestion_group(self._project.name))
-        held = await offset_ranges(self._kafka, topic)
-        snapshot = await asyncio.to_thread(archive_of, self._store, self._view.source.name)
-        positions = {target.partition: _meeting(snapshot, target, found, routed.get(target, 0)) for target, found in held.items()}
-        return Begin(snapshot, positions)
-
-    async def _archive(self, log: PrivateLog, snapshot: Snapshot, below: Mapping[int, int]) -> None:
+    async def _archive(self, log: PrivateLog, snapshot: Snapshot) -> None:
         maker, total = RecordMaker(self._view), snapshot.rows
-        tables = slices(self._store, self._view, snapshot, below)
+        tables = slices(self._store, self._view, snapshot)
         while (events := await asyncio.to_thread(next, tables, None)) is not None:
             for first in range(0, len(events), WAVE_RECORDS):
                 made = maker.made(events.slice(first, WAVE_RECORDS))
@@ -130,10 +111,10 @@ class Fill:
                 done.archived, done.unkeyed, done.ahead = done.archived + made.events, done.unkeyed + made.unkeyed, done.ahead + made.ahead
                 self._progress("archive", done.archived, total)
 
-    async def _live(self, log: PrivateLog, positions: Mapping[int, int]) -> None:
-        topic, started = self._view.source.topic, time.monotonic()
-        router = Router(self._project)
-        async with Reader(self._kafka, {TopicPartition(topic, p): position for p, position in positions.items()}, **GATHERING) as reader:
+    async def _live(self, log: PrivateLog, snapshot: Snapshot | None) -> None:
+        started, router = time.monotonic(), Router(self._project, {self._view.log: {}})
+        held = await offset_ranges(self._kafka, self._view.source.topic)
+        async with Reader(self._kafka, {target: _archived(snapshot, target) for target in held}, **GATHERING) as reader:
             left, little = await _left(reader), LITTLE
             while left > little:
                 total = self._done.live + left
@@ -156,14 +137,13 @@ class Fill:
             for topic, partition, key, value in router.route(
                 name, source.topic, source.partition, event.offset, event.timestamp, event.key, event.value, event.headers
             ):
-                if topic == self._topic:
+                if topic == self._topic:  # the others are dead letters, which ingestion writes
                     found.setdefault(partition, []).append((key, value, NO_HEADERS))
         return found
 
 
-def _meeting(snapshot: Snapshot | None, target: TopicPartition, held: OffsetRange, routed: int) -> int:
-    archived = 0 if snapshot is None else snapshot.counter(counter_name(target.topic, target.partition))
-    return min(archived, max(routed, held.begin))
+def _archived(snapshot: Snapshot | None, target: TopicPartition) -> int:
+    return 0 if snapshot is None else snapshot.counter(counter_name(target.topic, target.partition))
 
 
 async def _left(reader: Reader) -> int:

@@ -1,0 +1,264 @@
+"""Filling against a real broker and a real archive: nothing missed, nothing doubled, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.operations.fill.shop import (
+    LOAD,
+    T0,
+    Raw,
+    StandIn,
+    archive,
+    commit,
+    declare,
+    ends,
+    expected,
+    folded,
+    publish,
+    raws,
+    routing,
+)
+
+from tidemill.archive.retention import ArchiveSettings
+from tidemill.catalogue.definitions import Definitions, ViewVersion, project_of
+from tidemill.declarations import FeatureView
+from tidemill.declarations.project import Project
+from tidemill.errors import CatalogueChanged, TidemillError
+from tidemill.kafka.client import started_producer
+from tidemill.kafka.waves import send_wave
+from tidemill.offline.store import OfflineStore
+from tidemill.operations.applying import Applying, Planned
+from tidemill.operations.fill.job import Filled, Phase
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.catalogue_log import read_definitions
+from tidemill.streams.topics import view_topic
+
+pytestmark = pytest.mark.integration
+
+
+class Told:
+    """What a watcher heard."""
+
+    def __init__(self) -> None:
+        self.phases: list[tuple[str, Phase, int, int]] = []
+        self.done: list[Filled] = []
+
+    def filling(self, version: ViewVersion, phase: Phase, done: int, total: int) -> None:
+        """Progress of a phase."""
+        self.phases.append((version.log, phase, done, total))
+
+    def filled(self, version: ViewVersion, done: Filled) -> None:
+        """A version is handed over."""
+        self.done.append(done)
+
+    def waiting(self, view: FeatureView, online: int, offline: int, total: int) -> None:
+        """Progress of the stores."""
+
+
+@dataclass
+class Shop:
+    """A shop on one broker, with an archive."""
+
+    name: str
+    settings: KafkaSettings
+    folder: Path
+    store: OfflineStore
+
+    @property
+    def topic(self) -> str:
+        """Of its event."""
+        return f"{self.name}.paid"
+
+    def declare(self, **options: Any) -> Project:
+        """Its project, written down."""
+        return declare(self.folder, self.name, **options)
+
+    def job(self, project: Project) -> Applying:
+        """What applies a project."""
+        return Applying(project, self.store, self.settings, ArchiveSettings(days=None))
+
+    async def begun(self, project: Project) -> tuple[Applying, Planned, Definitions]:
+        """A plan whose first record is written."""
+        job = self.job(project)
+        planned = await job.planned()
+        return job, planned, await job.begin(planned)
+
+    async def applied(self, project: Project) -> Told:
+        """Fills, hands over, and puts in force without waiting for stores, since no services run."""
+        told = Told()
+        job, planned, now = await self.begun(project)
+        await job.finish(planned, await job.fill(planned, now, told))
+        return told
+
+    async def view(self) -> FeatureView:
+        """The view in force."""
+        return project_of(await read_definitions(self.settings, self.name), self.name).views["cards"]
+
+
+@pytest.fixture
+def shop(kafka: str, topic_prefix: str, tmp_path: Path) -> Shop:
+    """A shop of a test's own, without topics."""
+    return Shop(topic_prefix, KafkaSettings(bootstrap_servers=kafka), tmp_path / "shop", OfflineStore(tmp_path / "offline"))
+
+
+async def live(shop: Shop, events: Sequence[Raw], routed: int, archived: int) -> None:
+    """Publishes events, of which ingestion has routed some of each partition, and the archive has some."""
+    await publish(shop.settings, events)
+    archive(shop.store, shop.declare(), [event for event in events if event.offset < archived])
+    await commit(shop.settings, shop.declare(), dict.fromkeys(range(3), routed))
+
+
+@pytest.mark.parametrize("ahead", [None, "30m"])
+@pytest.mark.parametrize(("routed", "archived"), [(60, 60), (60, 40), (25, 40)])
+async def test_a_filled_log_folds_to_what_the_events_say(shop: Shop, routed: int, archived: int, ahead: str | None) -> None:
+    """Late, doubled and keyless events of three partitions, a file, a field from the undeclared part; the archive first, then the topic,
+    then ingestion from the hand-over, wherever it was before: as if each event had been folded once when it became known."""
+    await shop.applied(shop.declare())
+    events = [event for event in raws(shop.topic, 3, 60, 7) if event.data.get("tip") != "much"]
+    events = [event._replace(offset=number) for p in range(3) for number, event in enumerate(e for e in events if e.partition == p)]
+    tail = [event._replace(known=T0 + 10**9 + event.offset, data={**event.data, "card": "abc"[event.partition]})
+            if event.offset >= archived else event for event in events]  # fmt: skip
+    files = raws(LOAD, 1, 30, 8)
+    await live(shop, tail, routed, archived)
+    archive(shop.store, shop.declare(), files)
+    told = await shop.applied(shop.declare(later=True, ahead=ahead))
+    view, (done,) = await shop.view(), told.done
+    assert view.version == 2
+    assert (done.archived, done.live) == (len([event for event in tail if event.offset < archived]) + len(files), 0)
+    async with routing(StandIn(shop.settings, shop.name, shop.topic, 3)):
+        pass
+    states, folds = await folded(shop.settings, shop.name, view)
+    assert states == expected(view, [*tail, *files])
+    assert [(fold.fence.poison, fold.fence.since_ms) for fold in folds] == [(0, 0)] * 2
+    assert told.phases[-1][1:] == ("archive", done.archived, len([event for event in tail if event.offset < archived]) + len(files))
+
+
+async def test_events_come_at_full_pace_while_a_version_is_handed_over(shop: Shop) -> None:
+    """Publisher and ingestion go on during fill and hand-over: old and new version have every event once."""
+    await shop.applied(shop.declare())
+    events = [
+        Raw(shop.topic, p, n, T0 + n, {"at": T0 + n, "card": "abcdef"[2 * p + n % 2], "amount": n / 4, "no": f"{p}-{n}", "tip": n / 8})
+        for n in range(12_000)
+        for p in range(3)
+    ]
+    first = [event for event in events if event.offset < 3_000]
+    await publish(shop.settings, first)
+    archive(shop.store, shop.declare(), first)
+
+    async def rest() -> None:
+        for start in range(3_000, 12_000, 300):
+            await publish(shop.settings, [event for event in events if start <= event.offset < start + 300])
+
+    async with routing(StandIn(shop.settings, shop.name, shop.topic, 3)) as ingestion:
+        while ingestion.routed < 6_000:
+            await asyncio.sleep(0.05)
+        publishing = asyncio.create_task(rest())
+        told = await shop.applied(shop.declare(later=True))
+        handed = sum(told.done[0].handover.values())
+        assert handed < len(events)
+        await publishing
+    now = project_of(await read_definitions(shop.settings, shop.name), shop.name)
+    for name in ("cards", "cards@v1"):
+        states, folds = await folded(shop.settings, shop.name, now.views[name])
+        assert states == expected(now.views[name], events)
+        assert [fold.fence.duplicates for fold in folds] == [0, 0]
+
+
+async def test_a_field_that_no_event_has(shop: Shop) -> None:
+    """The plan says so, and the log says that it lacks what was before: no window is served as if nothing had happened."""
+    await shop.applied(shop.declare())
+    events = [
+        event._replace(data={name: value for name, value in event.data.items() if name != "tip"}) for event in raws(shop.topic, 3, 20, 7)
+    ]
+    await live(shop, events, 20, 20)
+    job, planned, now = await shop.begun(shop.declare(later=True))
+    survey = planned.surveys["cards", 2]
+    assert (survey.archived, survey.live, survey.missing) == (60, 0, ("tip",))
+    await job.finish(planned, await job.fill(planned, now, Told()))
+    states, folds = await folded(shop.settings, shop.name, await shop.view())
+    assert states == expected(await shop.view(), events)
+    assert [fold.fence.since_ms for fold in folds] == [planned.plan.first.time] * 2
+
+
+async def test_a_fill_that_was_broken_off_is_given_up(shop: Shop) -> None:
+    """The next one begins with another, empty log; the first, which had only been asleep, can change nothing any more."""
+    await shop.applied(shop.declare())
+    await live(shop, [event for event in raws(shop.topic, 3, 20, 7) if event.data.get("tip") != "much"][:0] or _plain(shop, 20), 20, 20)
+    asleep, old_plan, old_now = await shop.begun(shop.declare(later=True))
+    await shop.applied(shop.declare(later=True))
+    before = await read_definitions(shop.settings, shop.name)
+    states = (await folded(shop.settings, shop.name, await shop.view()))[0]
+    assert (await shop.view()).version == 3
+    with pytest.raises(CatalogueChanged, match="changed by somebody else"):
+        await asleep.fill(old_plan, old_now, Told())
+    assert await read_definitions(shop.settings, shop.name) == before
+    assert (await folded(shop.settings, shop.name, await shop.view()))[0] == states == expected(await shop.view(), _plain(shop, 20))
+
+
+async def test_somebody_else_who_writes_is_noticed(shop: Shop) -> None:
+    """A record that is not ours, before or between ours, ends the fill, and nothing is handed over."""
+    await shop.applied(shop.declare())
+    await live(shop, _plain(shop, 20), 20, 20)
+    job, planned, now = await shop.begun(shop.declare(later=True))
+    topic = view_topic(shop.name, planned.plan.fills[0].log)
+
+    class Intruder(Told):
+        def filling(self, version: ViewVersion, phase: Phase, done: int, total: int) -> None:
+            raise AssertionError
+
+    async with started_producer(shop.settings) as made:
+        await send_wave(made, {(topic, 1): [(b"a", b"{}", [])]})
+    with pytest.raises(TidemillError, match="somebody else writes to") as caught:
+        await job.fill(planned, now, Intruder())
+    assert "tidemill apply" in caught.value.mend
+    assert await read_definitions(shop.settings, shop.name) == now
+
+
+async def test_after_the_hand_over_the_next_one_only_waits(shop: Shop) -> None:
+    """Killed between hand-over and end: nothing is filled again."""
+    await shop.applied(shop.declare())
+    await live(shop, _plain(shop, 20), 20, 20)
+    job, planned, now = await shop.begun(shop.declare(later=True))
+    handed = await job.fill(planned, now, Told())
+    told = await shop.applied(shop.declare(later=True))
+    assert told.done == []
+    after = await read_definitions(shop.settings, shop.name)
+    assert (after.in_force, after.number) == ({"cards": 2}, handed.number + 2)
+
+
+async def test_a_stack_of_today_is_taken_over(shop: Shop) -> None:
+    """Its log has its records, so nothing is filled, and ingestion does not go back."""
+    project = shop.declare()
+    await live(shop, _plain(shop, 20), 20, 20)
+    async with started_producer(shop.settings) as made:
+        await shop.job(project).begin(await shop.job(project).planned())
+        del made
+    told = await shop.applied(project)
+    assert told.done == []
+
+
+async def test_the_first_catalogue(shop: Shop) -> None:
+    """A view whose event was archived before there was a catalogue is filled; one with records is taken over as it is."""
+    project = shop.declare()
+    await publish(shop.settings, _plain(shop, 5))
+    archive(shop.store, project, _plain(shop, 5))
+    await commit(shop.settings, project, dict.fromkeys(range(3), 5))
+    told = await shop.applied(project)
+    assert [done.archived for done in told.done] == [15]
+    assert (await shop.view()).version == 1
+    assert await ends(shop.settings, view_topic(shop.name, (await shop.view()).log)) == dict(enumerate(told.done[0].ends.values()))
+
+
+def _plain(shop: Shop, each: int) -> list[Raw]:
+    """Events without any trouble."""
+    return [
+        Raw(shop.topic, p, n, T0 + n, {"at": T0 + n, "card": "abc"[p], "amount": n / 4, "no": f"{p}-{n}", "tip": 1.0})
+        for p in range(3)
+        for n in range(each)
+    ]
