@@ -69,7 +69,7 @@ class Raw(NamedTuple):
     data: Mapping[str, Any]
 
     @property
-    def value(self) -> bytes:
+    def value(self) -> bytes | None:
         """As it is published."""
         return json.dumps(self.data).encode()
 
@@ -108,7 +108,7 @@ def archive(store: OfflineStore, project: Project, events: Sequence[Raw]) -> Non
         table = replace(event_table(project, project.events["paid"], _schema(store)), topic=topic)
         writer = store.topic_table(replace(table, topic=project.events["paid"].topic))
         writer.open()
-        writer._table.append(
+        writer._table.append(  # the table's own `append` knows one topic
             table.rows_of(read), {counter_name(topic, p): (part[0].offset, part[-1].offset + 1) for p, part in read.items()}
         )
 
