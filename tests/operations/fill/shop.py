@@ -79,6 +79,11 @@ class Raw(NamedTuple):
         return [("ce_recordedtime", str(self.known).encode())]
 
     @property
+    def key(self) -> bytes:
+        """Of its record."""
+        return b"k"
+
+    @property
     def timestamp(self) -> int:
         """Of its record."""
         return self.known
