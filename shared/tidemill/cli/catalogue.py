@@ -1,9 +1,9 @@
-"""`tidemill plan` and `tidemill apply`: what the project would change in the catalogue, and the change itself."""
+"""`tidemill plan`, `tidemill apply` and `tidemill prune`: what the project would change in the catalogue, the change, and what nobody reads."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from tidemill.cli.showing import moment
 from tidemill.cli.target import Target, need, servers
 
 if TYPE_CHECKING:
+    from tidemill.catalogue.definitions import Definitions
     from tidemill.catalogue.plan import Change
     from tidemill.operations.applying import Applying, Planned
     from tidemill.operations.fill.around import Survey
@@ -48,6 +49,41 @@ def apply(
             put_in_force(at, planned, wait=wait)
 
 
+def prune(yes: Annotated[bool, typer.Option("--yes", help="Delete them; without it they are only shown.")] = False) -> None:
+    """Delete versions of views that are not in force and that no deployed model reads: their topics, tables and keys."""
+    need("deltalake", "lake")
+    need("hiredis", "store")
+    from tidemill.operations.pruning import Pruning
+    from tidemill.redis.client import redis_client
+    from tidemill.runtime.settings import KafkaSettings
+    from tidemill.streams.topics import view_topic
+
+    with servers() as at:
+        job = Pruning(at.project.name, at.store, KafkaSettings(bootstrap_servers=at.kafka))
+        unread = asyncio.run(job.unread())
+        for name, reader in unread.kept.items():
+            console.print(f"  {name} stays: model {reader} reads it", markup=False, highlight=False)
+        for log in unread.logs:
+            console.print(
+                f"- {log}: topic {view_topic(at.project.name, log)}, table views/{log}, its keys in Redis", markup=False, highlight=False
+            )
+        if not unread.logs:
+            console.print("nothing to delete")
+            return
+        console.print("old predictions that read these versions cannot be replayed afterwards")
+        if not yes:
+            console.print("nothing is deleted yet: add --yes")
+            return
+
+        async def run() -> None:
+            async with redis_client(at.redis_url, timeout_seconds=10) as link:
+                await job.delete(unread, link)
+
+        with console.status("waiting until services have followed, then deleting ..."):
+            asyncio.run(run())
+        console.print(f"{len(unread.logs)} deleted", highlight=False)
+
+
 def applying(at: Target) -> Applying:
     """The job for a project."""
     from tidemill.archive.retention import ArchiveSettings
@@ -57,8 +93,8 @@ def applying(at: Target) -> Applying:
     return Applying(at.project, at.store, KafkaSettings(bootstrap_servers=at.kafka), ArchiveSettings.load())
 
 
-def put_in_force(at: Target, planned: Planned, *, wait: bool = True) -> None:
-    """Apply a plan, with a progress bar for each version."""
+def put_in_force(at: Target, planned: Planned, begun: Definitions | None = None, *, wait: bool = True) -> None:
+    """Apply a plan, with a progress bar for each version. `begun`: the catalogue after its first record, if that is written already."""
     from tidemill.cli.filling import Bars
     from tidemill.redis.client import redis_client
 
@@ -66,7 +102,7 @@ def put_in_force(at: Target, planned: Planned, *, wait: bool = True) -> None:
 
     async def run() -> int | None:
         with Bars(console) as bars:
-            now = await job.fill(planned, await job.begin(planned), bars)
+            now = await job.fill(planned, begun or await job.begin(planned), bars)
             if planned.plan.waits:
                 if not wait:
                     return None
@@ -116,12 +152,56 @@ def _filled(survey: Survey, version: int) -> list[str]:
     return lines
 
 
-def lossless(planned: Planned) -> bool:
-    """Whether nothing that runs is lost by a plan."""
-    return all(change.kind != "gone" for change in planned.plan.changes)
+class Started(NamedTuple):
+    """A plan that a start of the stack has begun, and that has to be finished while services run."""
+
+    planned: Planned
+    now: Definitions
+
+
+def at_start(at: Target) -> Started | None:
+    """What a start of the stack does once servers answer: it puts in force what needs no services, and begins the rest; None: nothing is left.
+
+    It leaves everything as it is, and says so, when something in force would be lost, or the declarations are refused.
+    """
+    job = applying(at)
+
+    async def run() -> Started | None:
+        planned = await job.planned()
+        if not planned.plan.changes:
+            return None
+        if any(change.kind == "gone" for change in planned.plan.changes):
+            show(at, planned)
+            console.print("something in force would be gone, so all of it waits for you: run tidemill apply", style="yellow")
+            return None
+        now = await job.begin(planned)
+        if planned.plan.waits:
+            return Started(planned, now)
+        await job.finish(planned, now)
+        return None
+
+    try:
+        return asyncio.run(run())
+    except (DeclarationError, CatalogueChanged) as error:
+        _left(error)
+        return None
+
+
+def after_start(at: Target, started: Started, *, wait: bool) -> None:
+    """Fills and puts in force what a start has begun. An error is printed: what is in force goes on."""
+    show(at, started.planned)
+    try:
+        put_in_force(at, started.planned, started.now, wait=wait)
+    except TidemillError as error:
+        _left(error)
+
+
+def _left(error: TidemillError) -> None:
+    console.print(f"the catalogue is left as it was: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(plan)
     app.command()(apply)
+    app.command()(prune)

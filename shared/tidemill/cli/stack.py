@@ -11,18 +11,24 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from tidemill.cli.catalogue import Started, after_start, at_start
+from tidemill.cli.target import Target
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import MissingExtra, ProjectError, TidemillError
 from tidemill.local.addresses import Addresses, find, home_folder
 from tidemill.local.services import choose, not_ready
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.catalogue_log import read_definitions
 from tidemill.streams.view_logs import ensure_logs
+
+if TYPE_CHECKING:
+    from tidemill.local.stack import Stack
 
 console = Console()
 Home = Annotated[Path | None, typer.Option(help="Folder of the stack's data.", envvar="TIDEMILL_HOME", show_default=".tidemill")]
@@ -49,16 +55,19 @@ def up(
     if not spec:
         raise ProjectError("no project is named", mend="pass `tidemill --project PROJECT up`, or set TIDEMILL_PROJECT")
     project = load_project(spec)  # a mistake in it is reported before anything starts
+    begun: list[Started] = []
     ports = {"kafka": kafka_port, "valkey": valkey_port, **_service_ports(port or [])}
     stack = Stack(
         home, spec, choose(service or []), external=External.from_environment(), detach=detach, timeout_seconds=timeout_seconds,
-        ports={name: number for name, number in ports.items() if number}, prepare=lambda stack: _make_topics(project, stack.kafka),
+        ports={name: number for name, number in ports.items() if number}, prepare=lambda stack: begun.extend(_prepare(project, spec, stack)),
     )  # fmt: skip
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with console.status("starting ..."):
             stack.start()
         console.print(_addresses(home_folder(home)))
+        for started in begun:
+            after_start(_target(project, spec, stack), started, wait={"features", "offline"} <= stack.urls.keys())
         if not detach:
             console.print("Ctrl-C stops it.")
             code = stack.wait()
@@ -141,9 +150,21 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _make_topics(project: Project, bootstrap: str) -> None:
-    if bootstrap:  # empty when the chosen services need no Kafka
-        asyncio.run(ensure_logs(KafkaSettings(bootstrap_servers=bootstrap), project))
+def _prepare(project: Project, spec: str, stack: "Stack") -> list[Started]:
+    """Makes the topics, and begins to put the project in force. Returns what has to be finished while services run."""
+    if not stack.kafka:  # the chosen services need none
+        return []
+    settings = KafkaSettings(bootstrap_servers=stack.kafka)
+    if not asyncio.run(read_definitions(settings, project.name)).number:
+        asyncio.run(ensure_logs(settings, project))
+    if importlib.util.find_spec("deltalake") is None:  # no archive, from which a version could be filled
+        return []
+    found = at_start(_target(project, spec, stack))
+    return [] if found is None else [found]
+
+
+def _target(project: Project, spec: str, stack: "Stack") -> Target:
+    return Target(project, spec, stack.kafka, stack.redis_url, stack.offline, stack.urls)
 
 
 def _service_ports(given: list[str]) -> dict[str, int]:

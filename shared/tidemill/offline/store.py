@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from pyarrow import fs
 
 from tidemill.errors import DoubledRows, OfflineUnavailable, UnknownTable
 from tidemill.offline.delta import CountedTable
@@ -60,6 +61,16 @@ class OfflineStore:
     def counted_table(self, name: str, schema: pa.Schema, description: str = "") -> CountedTable:
         """A table with counters that is no mirror, to append to. Opening it creates the table if it is missing."""
         return CountedTable(self.uri(name), schema, description=description, storage_options=self.storage_options)
+
+    def drop(self, name: str) -> None:
+        """Delete a table with all its files; nothing happens when there is none. Raises OfflineUnavailable."""
+        files, path = fs.FileSystem.from_uri(self.uri(name)) if "://" in self.url else (fs.LocalFileSystem(), self.uri(name))
+        try:
+            files.delete_dir(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise OfflineUnavailable(f"table {name!r} cannot be deleted: {error}", mend="check rights and reachability") from error
 
     def snapshot(self, name: str) -> Snapshot:
         """The newest state of a table. Raises UnknownTable, TornTable, OfflineUnavailable."""
