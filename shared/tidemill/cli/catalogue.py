@@ -11,6 +11,7 @@ from rich.text import Text
 
 from tidemill.cli.showing import moment
 from tidemill.cli.target import Target, need, servers
+from tidemill.errors import CatalogueChanged, DeclarationError, TidemillError
 
 if TYPE_CHECKING:
     from tidemill.catalogue.definitions import Definitions
