@@ -68,7 +68,7 @@ def test_what_loses_nothing_is_put_in_force(start: Start, capsys: pytest.Capture
     before = start.now()
     assert start.up() is None
     assert start.now() == before
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "- view more: gone" in said
     assert "run tidemill apply" in said
 
@@ -80,7 +80,7 @@ def test_a_refused_declaration_stops_nothing(start: Start, capsys: pytest.Captur
     start.write('"amount": float', '"amount": int')
     assert start.up() is None
     assert start.now() == before
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "field 'amount' was float and is int now" in said
     assert "give the field another name" in said
 
@@ -99,7 +99,7 @@ def test_a_changed_view_is_filled_while_the_old_one_goes_on(start: Start, capsys
     catalogue.after_start(start.target(), started, wait=False)
     assert start.now().views[-1].handover is not None
     catalogue.after_start(start.target(), started, wait=False)
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "handed over to ingestion" in said
     assert "the catalogue is left as it was: somebody else writes" in said
 

@@ -129,7 +129,7 @@ def slips(walks: dict[str, list[str]]) -> list[str]:
 def test_walks_name_each_file_once() -> None:
     """The walks of an event, a prediction and a training run: every file exists, and none comes twice in one walk."""
     walks = walks_of(README)
-    assert list(walks) == ["One event", "One prediction", "One training run"]
+    assert list(walks) == ["One event", "One prediction", "One training run", "One changed view"]
     assert all(12 <= len(files) <= 20 for files in walks.values())
     assert slips(walks) == []
 

@@ -35,7 +35,9 @@ def project(outcome: Outcome, *inputs: Any, on: Event = ASKED) -> Project:
     """A project with one model, `m`."""
     model = Model("m", on, "at", "who", list(inputs) or [Request("amount")], outcome, pipeline)
     views = {view.name: view for view in model.views}
-    return Project("p", {event.name: event for event in (on, outcome.source, *(view.source for view in views.values()))}, views, {"m": model})
+    return Project(
+        "p", {event.name: event for event in (on, outcome.source, *(view.source for view in views.values()))}, views, {"m": model}
+    )
 
 
 def ask(world: World, who: str, at: int, known: int | None = None, name: str = "") -> None:
