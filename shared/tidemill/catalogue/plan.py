@@ -77,6 +77,8 @@ def _add(view: FeatureView, before: Definitions, views: list[ViewVersion], in_fo
         return
     if base is not None and _same_tiles(base, before, view):
         views[views.index(base)] = msgspec.structs.replace(base, view=written)
+        if current is None and base.handover is not None:
+            in_force[view.name] = base.version
         yield Change("changed", "view", view.name, (*_differences(base.view, written), "served from the tiles that are there"))
         return
     views.append(ViewVersion(written, newest + 1))
