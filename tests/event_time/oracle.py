@@ -88,4 +88,10 @@ class Naive:
 
 
 def _column(feature: Feature, event: Told) -> Any:
-    return 1 if feature.aggregation.column is None else getattr(event, feature.aggregation.column)
+    match feature.aggregation.column:
+        case None:
+            return 1
+        case "x > 1":
+            return None if event.x is None else float(event.x > 1)
+        case field:
+            return getattr(event, field)
