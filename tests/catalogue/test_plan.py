@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tidemill import Event, FeatureView, Model, Outcome, Request, count, last, mean, sum
 from tidemill.catalogue.definitions import NOTHING, Definitions, newest_of, project_of
-from tidemill.catalogue.plan import CataloguePlan, plan_of
+from tidemill.catalogue.plan import CataloguePlan, Surroundings, plan_of
 from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.project import Project
 from tidemill.errors import DeclarationError
@@ -20,6 +20,7 @@ from tidemill.kernel.view import ViewKernel
 from tidemill.routing.router import Router
 
 FIELDS = {"taxi": str, "at": int, "miles": float, "tip": float | None}
+ROUTED = Surroundings(routed={"trip", "paid"})
 
 
 def trips(**fields: Any) -> Event:
@@ -40,10 +41,15 @@ def project(*views: FeatureView, events: Sequence[Event] = (), models: Sequence[
 
 def applied(plan: CataloguePlan) -> Definitions:
     """The catalogue once the versions of a plan are filled and put in force."""
-    after = plan.definitions
+    after = plan.first
     for found in plan.fills:
-        after = after.handed_over(found.view.name, found.version, {0: 7}, 6).put_in_force(found.view.name, found.version, 7)
-    return msgspec.json.decode(msgspec.json.encode(after), type=Definitions)
+        after = after.handed_over(found.view.name, found.version, {0: 7}, 6)
+    return msgspec.json.decode(msgspec.json.encode(plan.finished(after, 7)), type=Definitions)
+
+
+def planned(before: Definitions, wanted: Project, time_ms: int, around: Surroundings = ROUTED) -> CataloguePlan:
+    """The plan where the events were routed before."""
+    return plan_of(before, wanted, time_ms, around)
 
 
 def shown(plan: CataloguePlan) -> list[tuple[str, str, str]]:
@@ -53,29 +59,30 @@ def shown(plan: CataloguePlan) -> list[tuple[str, str, str]]:
 
 def test_a_first_project_is_new() -> None:
     """Everything is new, and every view is filled as version 1, whose log has the name it always had."""
-    plan = plan_of(NOTHING, project(taxis(trips(), [count()])), 5)
+    plan = planned(NOTHING, project(taxis(trips(), [count()])), 5)
     assert shown(plan) == [("new", "event", "trip"), ("new", "view", "taxis")]
     assert [(found.log, found.version) for found in plan.fills] == [("taxis.p4", 1)]
-    assert (plan.definitions.number, plan.definitions.time, plan.definitions.in_force) == (1, 5, {})
+    assert (plan.first.number, plan.first.time, plan.first.in_force) == (1, 5, {})
+    assert applied(plan).in_force == {"taxis": 1}
 
 
 def test_what_is_in_force_changes_nothing() -> None:
     """Without a change there is no plan and no new record."""
     wanted = project(taxis(trips(), [count()]))
-    before = applied(plan_of(NOTHING, wanted, 5))
-    plan = plan_of(before, wanted, 6)
-    assert plan.changes == []
-    assert plan.definitions is before
+    before = applied(planned(NOTHING, wanted, 5))
+    plan = planned(before, wanted, 6)
+    assert (plan.changes, plan.fills, plan.waits) == ([], [], [])
+    assert plan.first is before is plan.finished(before, 6)
 
 
 def test_another_feature_over_a_new_column_is_another_version() -> None:
     """Both versions are there; the plain name means the old one until the new one is filled; the change is told line by line."""
-    before = applied(plan_of(NOTHING, project(taxis(trips(), [count()])), 5))
-    plan = plan_of(before, project(taxis(trips(), [count(), mean("miles")])), 6)
+    before = applied(planned(NOTHING, project(taxis(trips(), [count()])), 5))
+    plan = planned(before, project(taxis(trips(), [count(), mean("miles")])), 6)
     (change,) = plan.changes
     assert (change.kind, change.name, change.version) == ("changed", "taxis", 2)
     assert change.details == ('features: with {"word":"mean","column":"miles"}',)
-    assert project_of(plan.definitions, "town").views.keys() == {"taxis", "taxis@v2"}
+    assert project_of(plan.first, "town").views.keys() == {"taxis", "taxis@v2"}
     after = project_of(applied(plan), "town")
     assert after.views.keys() == {"taxis", "taxis@v1"}
     assert [feature.name for feature in after.views["taxis"].served] == ["count_1h", "mean_miles_1h"]
@@ -84,17 +91,17 @@ def test_another_feature_over_a_new_column_is_another_version() -> None:
 
 def test_what_only_serves_otherwise_is_filled_by_nobody() -> None:
     """Another ttl, and a feature over slots that are there, take effect at once, in the same log."""
-    before = applied(plan_of(NOTHING, project(taxis(trips(), [mean("miles")])), 5))
-    plan = plan_of(before, project(taxis(trips(), [mean("miles"), sum("miles")], ttl="2h")), 6)
+    before = applied(planned(NOTHING, project(taxis(trips(), [mean("miles")])), 5))
+    plan = planned(before, project(taxis(trips(), [mean("miles"), sum("miles")], ttl="2h")), 6)
     assert plan.fills == []
     assert plan.changes[0].details[-1] == "served from the tiles that are there"
-    assert project_of(plan.definitions, "town").views["taxis"].ttl == "2h"
+    assert project_of(plan.first, "town").views["taxis"].ttl == "2h"
 
 
 def test_another_number_of_partitions_is_another_version() -> None:
     """Entities get other places, so the log is filled anew."""
-    before = applied(plan_of(NOTHING, project(taxis(trips(), [count()])), 5))
-    plan = plan_of(before, project(taxis(trips(), [count()], partitions=8)), 6)
+    before = applied(planned(NOTHING, project(taxis(trips(), [count()])), 5))
+    plan = planned(before, project(taxis(trips(), [count()], partitions=8)), 6)
     assert [found.log for found in plan.fills] == ["taxis.v2.p8"]
     assert plan.changes[0].details == ("partitions: 4 -> 8",)
 
@@ -102,30 +109,99 @@ def test_another_number_of_partitions_is_another_version() -> None:
 def test_a_view_that_is_gone_keeps_its_values() -> None:
     """It has no plain name any more; its version stays, and comes back in force when it is declared again."""
     whole = project(taxis(trips(), [count()]))
-    before = applied(plan_of(NOTHING, whole, 5))
-    plan = plan_of(before, project(events=[trips()]), 6)
+    before = applied(planned(NOTHING, whole, 5))
+    plan = planned(before, project(events=[trips()]), 6)
     assert shown(plan) == [("gone", "view", "taxis")]
-    assert project_of(plan.definitions, "town").views.keys() == {"taxis@v1"}
-    again = plan_of(plan.definitions, whole, 7)
+    assert project_of(plan.first, "town").views.keys() == {"taxis@v1"}
+    again = planned(plan.first, whole, 7)
     assert again.fills == []
-    assert again.definitions.in_force == {"taxis": 1}
+    assert again.waits == [("taxis", 1)]
+    assert again.finished(again.first, 8).in_force == {"taxis": 1}
 
 
-def test_a_version_that_is_being_filled_is_not_begun_twice() -> None:
-    """A plan made again while its version is filled asks for that version, not for one more."""
-    before = applied(plan_of(NOTHING, project(taxis(trips(), [count()])), 5))
+def test_a_fill_that_was_broken_off_is_given_up() -> None:
+    """Another number, so another log, takes its place, and so again; its number never comes back, also when nothing is left of it."""
+    before = applied(planned(NOTHING, project(taxis(trips(), [count()])), 5))
     wanted = project(taxis(trips(), [count(), last("tip")]))
-    plan = plan_of(before, wanted, 6)
-    again = plan_of(plan.definitions, wanted, 7)
-    assert again.changes == []
-    assert [found.version for found in again.fills] == [2]
+    begun = planned(before, wanted, 6).first
+    again = planned(begun, wanted, 7)
+    assert [found.version for found in again.fills] == [3]
+    assert again.changes[0].details[-1] == "version 2, of which the filling was broken off, is given up"
+    assert [found.version for found in again.first.views] == [1, 3]
+    back = planned(again.first, project(taxis(trips(), [count()])), 8)
+    assert (shown(back), back.fills) == ([("changed", "view", "taxis")], [])
+    assert [found.version for found in planned(applied(back), wanted, 9).fills] == [4]
+    assert shown(planned(begun, project(events=[trips()]), 7)) == [("gone", "view", "taxis"), ("gone", "view", "taxis")]
+
+
+def test_after_the_hand_over_nothing_is_filled_again() -> None:
+    """A version that was handed over, and not put in force yet, is only waited for."""
+    before = applied(planned(NOTHING, project(taxis(trips(), [count()])), 5))
+    wanted = project(taxis(trips(), [count(), last("tip")]))
+    handed = planned(before, wanted, 6).first.handed_over("taxis", 2, {0: 9}, 7)
+    plan = planned(handed, wanted, 8)
+    assert (plan.fills, plan.waits) == ([], [("taxis", 2)])
+    assert plan.first.in_force == {"taxis": 1}
+    assert plan.finished(plan.first, 9).in_force == {"taxis": 2}
+
+
+def test_an_old_definition_comes_back_with_its_values() -> None:
+    """Its version was folded all the time: nothing is filled."""
+    one, two = project(taxis(trips(), [count()])), project(taxis(trips(), [count(), last("tip")]))
+    now = applied(planned(applied(planned(NOTHING, one, 5)), two, 6))
+    plan = planned(now, one, 7)
+    assert (plan.fills, plan.waits) == ([], [("taxis", 1)])
+    assert applied(plan).in_force == {"taxis": 1}
+
+
+def test_the_log_that_a_view_has_is_taken_over() -> None:
+    """Without a catalogue before: a log with records is version 1, and nothing is routed to it again; an empty one is not used, since
+    ingestion may write to it; of an event that nobody routed, everything is routed."""
+    view = taxis(trips(), [count()])
+    held = planned(NOTHING, project(view), 5, Surroundings({"trip"}, {view.log: True}))
+    assert (held.fills, held.first.in_force, held.first.views[0].handover, held.first.views[0].handed) == ([], {"taxis": 1}, {}, 0)
+    assert held.first.routed_from("trip", 0, 100, 0) == 100
+    empty = planned(NOTHING, project(view), 5, Surroundings({"trip"}, {view.log: False}))
+    assert [found.log for found in empty.fills] == ["taxis.v2.p4"]
+    fresh = planned(NOTHING, project(view), 5, Surroundings(logs={view.log: False}))
+    assert (fresh.fills, fresh.first.in_force) == ([], {"taxis": 1})
+    assert fresh.first.routed_from("trip", 0, 100, 0) == 0
+
+
+def test_what_is_in_force_goes_on_while_versions_are_filled() -> None:
+    """Until the last record the models are the old ones, which need not fit the new views, and the old views have their fields."""
+    event = trips()
+    paid = Event("paid", {"taxi": str, "at": int, "tip": float}, "at")
+
+    def with_model(view: FeatureView, feature: str) -> Project:
+        model = Model("tips", view.source, "at", "taxi", [view.select(feature)], Outcome(paid, "tip > 1", "taxi"), list)
+        return project(view, events=[paid], models=[model])
+
+    before = applied(planned(NOTHING, with_model(taxis(event, [mean("miles")]), "mean_miles_1h"), 5))
+    other = Event("trip", {"taxi": str, "at": int, "tip": float | None, "toll": float}, "at")
+    plan = planned(before, with_model(taxis(other, [mean("toll")]), "mean_toll_1h"), 6)
+    meanwhile, after = project_of(plan.first, "town"), project_of(applied(plan), "town")
+    assert meanwhile.models["tips"].input_names == ["taxis__mean_miles_1h"]
+    assert meanwhile.views["taxis@v2"].source.fields["toll"] == float | None
+    assert after.models["tips"].input_names == ["taxis__mean_toll_1h"]
+    assert after.views["taxis@v1"].source.fields["miles"] == float | None
+
+
+def test_a_field_that_archived_events_lack_may_be_null() -> None:
+    """A field that is declared later is null in earlier events, whatever is declared; so it stays, and planning again changes nothing."""
+    wanted = project(taxis(trips(toll=float), [mean("toll")]))
+    now = applied(planned(NOTHING, wanted, 5, Surroundings({"trip"}, {}, {"trip": {"toll", "at"}})))
+    assert {name: now.events[0].fields[name] for name in ("toll", "at", "miles")} == {"toll": "float | None", "at": "int", "miles": "float"}
+    assert planned(now, wanted, 6).changes == []
+    more = planned(now, project(taxis(trips(toll=float, wait=int), [mean("toll")])), 6)
+    assert more.changes[0].details == ("fields: with wait (int | None)",)
 
 
 def test_a_field_that_an_older_version_reads_stays() -> None:
     """The event keeps it, and may lack it from now on; events without it are routed."""
-    before = applied(plan_of(NOTHING, project(taxis(trips(), [mean("miles")])), 5))
+    before = applied(planned(NOTHING, project(taxis(trips(), [mean("miles")])), 5))
     fewer = Event("trip", {name: kind for name, kind in FIELDS.items() if name != "miles"}, "at")
-    plan = plan_of(before, project(taxis(fewer, [count()])), 6)
+    plan = planned(before, project(taxis(fewer, [count()])), 6)
     assert {change.name: change.details for change in plan.changes}["trip"] == ("fields: miles: float -> float | None",)
     after = project_of(applied(plan), "town")
     routed = Router(after).route("trip", "trip", 0, 0, 10, None, b'{"taxi":"a","at":5,"tip":null}', [])
@@ -134,9 +210,9 @@ def test_a_field_that_an_older_version_reads_stays() -> None:
 
 def test_a_field_that_an_older_version_reads_cannot_get_another_type() -> None:
     """It is told before anything is changed, with both ways out."""
-    before = applied(plan_of(NOTHING, project(taxis(trips(), [mean("miles")])), 5))
+    before = applied(planned(NOTHING, project(taxis(trips(), [mean("miles")])), 5))
     with pytest.raises(DeclarationError, match="'miles' was float and is str now, and view 'taxis' reads it") as caught:
-        plan_of(before, project(taxis(trips(miles=str), [count()])), 6)
+        planned(before, project(taxis(trips(miles=str), [count()])), 6)
     assert "prune" in caught.value.mend
 
 
@@ -145,7 +221,7 @@ def test_a_model_is_held_without_its_pipeline() -> None:
     event = trips()
     view, paid = taxis(event, [count(), mean("miles")]), Event("paid", {"taxi": str, "at": int, "tip": float}, "at")
     model = Model("tips", event, "at", "taxi", [view.select("count_1h"), Request("miles")], Outcome(paid, "tip > 1", "taxi"), list)
-    before = applied(plan_of(NOTHING, project(view, events=[paid], models=[model]), 5))
+    before = applied(planned(NOTHING, project(view, events=[paid], models=[model]), 5))
     found = project_of(before, "town").models["tips"]
     assert (found.input_names, found.request_fields) == (["taxis__count_1h", "miles"], ["taxi", "miles"])
     assert found.outcome.within == "24h"
@@ -162,11 +238,11 @@ def test_of_two_records_with_one_number_the_first_counts() -> None:
 
 def test_ingestion_goes_back_where_a_log_was_handed_over() -> None:
     """Only for logs of the event that were handed over since the commit; a partition that the handover does not name from its beginning."""
-    now = applied(plan_of(NOTHING, project(taxis(trips(), [count()])), 5))
+    now = applied(planned(NOTHING, project(taxis(trips(), [count()])), 5))
     assert now.number == 3
     assert [now.routed_from("trip", 0, 100, seen) for seen in (1, 2, 3)] == [7, 100, 100]
     assert [now.routed_from("trip", 0, 5, 1), now.routed_from("trip", 1, 100, 1), now.routed_from("other", 0, 100, 1)] == [5, 0, 100]
-    filling = plan_of(now, project(taxis(trips(), [count(), last("tip")])), 6).definitions
+    filling = planned(now, project(taxis(trips(), [count(), last("tip")])), 6).first
     assert filling.routed_from("trip", 0, 100, 3) == 100
 
 
@@ -187,8 +263,8 @@ def test_any_way_of_changes_ends_in_what_is_declared(states: list[tuple[list[Agg
     now, stored = NOTHING, dict[str, str]()
     for state in states:
         wanted = project(events=[trips()]) if state is None else project(taxis(trips(), state[0], **state[1]))
-        now = applied(plan_of(now, wanted, 5))
-        assert plan_of(now, wanted, 6).changes == []
+        now = applied(planned(now, wanted, 5))
+        assert planned(now, wanted, 6).changes == []
         found = project_of(now, "town")
         assert {name for name in found.views if "@" not in name} == wanted.views.keys()
         for name, view in wanted.views.items():

@@ -6,7 +6,7 @@ compare-and-swap: a record counts only if its number follows that of the record 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -21,7 +21,8 @@ class ViewVersion(msgspec.Struct, frozen=True, omit_defaults=True):
     """One version of a view.
 
     `handover`: None while the log is being filled from the archive; then, for each partition of the event's topic, the offset from which
-    ingestion routes to the log (a partition that is not named: from its beginning). `handed`: the number of the record that said so first.
+    ingestion routes to the log (a partition that is not named: from its beginning). `handed`: the number of the record that said so first;
+    0 for a log that ingestion fed before there was a catalogue, so that nothing is routed to it again.
     """
 
     view: WrittenView
@@ -36,9 +37,10 @@ class ViewVersion(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Definitions(Record, frozen=True):
-    """The catalogue (topic `<project>.catalogue`). `in_force`: for each declared view, the version that its plain name means.
+    """The catalogue (topic `<project>.catalogue`). `in_force`: for each declared view, the version that its plain name means; `numbers`: the
+    highest version number that each view has had, so that no number, and no log, is ever used twice.
 
-    Versions that are not in force are there as long as somebody may read them: see `prune`.
+    Versions that are not in force are there as long as somebody may read them: see `without`.
     """
 
     number: Natural
@@ -47,6 +49,7 @@ class Definitions(Record, frozen=True):
     views: tuple[ViewVersion, ...] = ()
     in_force: dict[str, int] = {}
     models: tuple[WrittenModel, ...] = ()
+    numbers: dict[str, int] = {}
 
     def version(self, view: str, version: int) -> ViewVersion:
         """A version of a view. Raises KeyError."""
@@ -56,14 +59,19 @@ class Definitions(Record, frozen=True):
         raise KeyError(f"{view}@v{version}")
 
     def newest(self, view: str) -> int:
-        """The highest version number of a view; 0 when there is none."""
-        return max((found.version for found in self.views if found.view.name == view), default=0)
+        """The highest version number that a view has had; 0 when there was none."""
+        return max([self.numbers.get(view, 0), *(found.version for found in self.views if found.view.name == view)])
 
     def handed_over(self, view: str, version: int, handover: dict[int, int], time_ms: int) -> Definitions:
         """The record that says from where ingestion routes to a version's log. Raises KeyError."""
         found = self.version(view, version)
         filled = msgspec.structs.replace(found, handover=handover, handed=self.number + 1)
         views = tuple(filled if item is found else item for item in self.views)
+        return msgspec.structs.replace(self, number=self.number + 1, time=time_ms, views=views)
+
+    def without(self, gone: Collection[tuple[str, int]], time_ms: int) -> Definitions:
+        """The record without these versions, which are not in force."""
+        views = tuple(found for found in self.views if (found.view.name, found.version) not in gone)
         return msgspec.structs.replace(self, number=self.number + 1, time=time_ms, views=views)
 
     def put_in_force(self, view: str, version: int, time_ms: int) -> Definitions:

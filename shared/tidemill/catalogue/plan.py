@@ -2,28 +2,33 @@
 
 A view whose stored tiles would get another meaning, or another place, becomes another version, which is filled from the archive. A view that
 only serves its tiles otherwise (another `ttl`, another name in requests, a feature over slots that are there) stays the version that it is.
+
+A plan that fills versions takes effect in two records. By the first, services know the new versions, and everything in force stays as it is:
+the models, which may read what only the new versions have, come with the second, after all versions are filled and folded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
-from tidemill.catalogue.definitions import Definitions, ViewVersion, project_of
+from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion, project_of
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
-from tidemill.declarations.written import WrittenEvent, read_event, read_view, write_event, write_model, write_view
+from tidemill.declarations.written import WrittenEvent, WrittenView, read_event, read_view, write_event, write_model, write_view
 from tidemill.errors import DeclarationError
 from tidemill.kernel.view import ViewKernel
+from tidemill.names import LogName, log_name
 
 Kind = Literal["new", "changed", "gone"]
+Numbered = tuple[str, int]
+"""A view and one of its versions."""
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """One change, for a person. `what`: event, view or model; `details`: one line each; `version`: of a view that has to be filled."""
 
     kind: Kind
@@ -33,71 +38,167 @@ class Change:
     version: int | None = None
 
 
+class Surroundings(NamedTuple):
+    """What is there beside the catalogue. `routed`: the events that were routed or archived before; `logs`: the logs that have a topic, and
+    whether it holds records; `lacking`: for each event the fields that some archived event lacks."""
+
+    routed: Collection[str] = ()
+    logs: Mapping[LogName, bool] = {}
+    lacking: Mapping[str, Collection[str]] = {}
+
+
 @dataclass(frozen=True)
 class CataloguePlan:
-    """The changes, and the catalogue once they are made. A version that has to be filled is in it, but not in force yet."""
+    """The changes, and the records by which they are made: `first`, then `finished`.
 
+    `fills`: the versions that have to be filled after `first`; `waits`: all versions that come in force by `finished`, once feature
+    computation and offline store have them. Without changes `first` is the catalogue as it was.
+    """
+
+    first: Definitions
     changes: list[Change] = field(default_factory=list)
-    definitions: Definitions = field(default_factory=lambda: Definitions(0, 0))
+    fills: list[ViewVersion] = field(default_factory=list)
+    waits: list[Numbered] = field(default_factory=list)
+    last: Definitions = NOTHING
+    replaced: Mapping[Numbered, WrittenView] = field(default_factory=dict)
 
-    @property
-    def fills(self) -> list[ViewVersion]:
-        """The versions that have to be filled."""
-        return [found for found in self.definitions.views if found.handover is None]
+    def finished(self, now: Definitions, time_ms: int) -> Definitions:
+        """The record after `now` that puts all changes in force. `now`: `first`, with every filled version handed over."""
+        if now == self._complete(now):
+            return now
+        return msgspec.structs.replace(self._complete(now), number=now.number + 1, time=time_ms)
+
+    def _complete(self, now: Definitions) -> Definitions:
+        views = tuple(
+            msgspec.structs.replace(found, view=self.replaced.get((found.view.name, found.version), found.view)) for found in now.views
+        )
+        last = self.last
+        return msgspec.structs.replace(now, views=views, events=last.events, in_force=last.in_force, models=last.models)
 
 
-def plan_of(definitions: Definitions, project: Project, time_ms: int) -> CataloguePlan:
-    """The plan for a project. `time_ms`: the moment that the new record tells. Without changes the plan has the same definitions."""
-    events = _with_what_is_read(definitions, project)
-    models = {model.name: write_model(model) for model in project.models.values()}
-    changes = [*_compared("event", {item.name: item for item in definitions.events}, events)]
-    views, in_force = list(definitions.views), dict(definitions.in_force)
+def plan_of(definitions: Definitions, project: Project, time_ms: int, around: Surroundings) -> CataloguePlan:
+    """The plan for a project. `time_ms`: the moment that the new record tells.
+
+    Raises DeclarationError when a field that some version reads is declared with another type.
+    """
+    planner = _Planner(definitions, project, around)
+    changes = [*_compared("event", {item.name: item for item in definitions.events}, planner.events)]
     for view in project.views.values():
-        changes += _add(view, definitions, views, in_force)
-    for name in definitions.in_force.keys() - project.views.keys():
-        del in_force[name]
-        changes.append(Change("gone", "view", name, ("its values stay until they are pruned",)))
+        changes += planner.add(view)
+    changes += planner.gone()
+    models = {model.name: write_model(model) for model in project.models.values()}
     changes += _compared("model", {item.name: item for item in definitions.models}, models)
     if not changes:
-        return CataloguePlan([], definitions)
-    after = Definitions(definitions.number + 1, time_ms, tuple(events.values()), tuple(views), in_force, tuple(models.values()))
-    return CataloguePlan(changes, after)
+        return CataloguePlan(definitions, last=definitions)
+    last = Definitions(0, 0, tuple(planner.events.values()), (), planner.in_force, tuple(models.values()))
+    first = Definitions(
+        definitions.number + 1, time_ms, planner.meanwhile(), tuple(planner.views), planner.at_once, definitions.models, planner.numbers
+    )
+    waits = [(name, number) for name, number in planner.in_force.items() if planner.at_once.get(name) != number]
+    plan = CataloguePlan(first, changes, [found for found in planner.views if found.handover is None], waits, last, planner.replaced)
+    if not plan.waits:  # nothing to wait for: one record makes all changes
+        return CataloguePlan(plan._complete(first), changes, last=last, replaced=planner.replaced)
+    return plan
 
 
-def _add(view: FeatureView, before: Definitions, views: list[ViewVersion], in_force: dict[str, int]) -> Iterator[Change]:
-    """Brings a declared view among the versions."""
-    written, current = write_view(view), before.in_force.get(view.name)
-    newest = before.newest(view.name)
-    waiting = before.version(view.name, newest) if newest and newest != current else None
-    base = waiting or (before.version(view.name, current) if current else None)
-    if base is not None and base.view == written:
-        if current is None and base.handover is not None:
-            in_force[view.name] = base.version
-            yield Change("new", "view", view.name, ("declared again",))
-        return
-    if base is not None and _same_tiles(base, before, view):
-        views[views.index(base)] = msgspec.structs.replace(base, view=written)
-        if current is None and base.handover is not None:
-            in_force[view.name] = base.version
-        yield Change("changed", "view", view.name, (*_differences(base.view, written), "served from the tiles that are there"))
-        return
-    views.append(ViewVersion(written, newest + 1))
-    details = () if base is None else tuple(_differences(base.view, written))
-    yield Change("changed" if base else "new", "view", view.name, details, newest + 1)
+class _Planner:
+    """Brings the declared views among the versions. `at_once`: the versions in force by the first record; `in_force`: by the last."""
+
+    def __init__(self, before: Definitions, project: Project, around: Surroundings) -> None:
+        self._before, self._project, self._around = before, project, around
+        self.events = _with_what_is_read(before, project, around.lacking)
+        self.views = [found for found in before.views if found.handover is not None]
+        self._given_up = {found.view.name: found.version for found in before.views if found.handover is None}
+        self.at_once, self.in_force = dict(before.in_force), dict(before.in_force)
+        self.numbers = dict(before.numbers)
+        self.replaced: dict[Numbered, WrittenView] = {}
+
+    def add(self, view: FeatureView) -> Iterator[Change]:
+        """Finds a version of a view that has its tiles, or makes one."""
+        written, current = write_view(view), self._before.in_force.get(view.name)
+        old = None if current is None else self._before.version(view.name, current)
+        kind: Kind = "new" if old is None else "changed"
+        given_up = self._given_up.pop(view.name, None)
+        notes = [] if given_up is None else [f"version {given_up}, of which the filling was broken off, is given up"]
+        details = [*([] if old is None else _differences(old.view, written)), *notes]
+        found = next((item for item in self._handed(view.name, current) if self._same_tiles(item, written)), None)
+        if found is None:
+            made = self._new(written)
+            yield Change(kind, "view", view.name, tuple(details), None if made.handover is not None else made.version)
+            return
+        if found.view != written:
+            self.replaced[view.name, found.version] = written
+        if found.version != current:
+            self.in_force[view.name] = found.version
+            yield Change(kind, "view", view.name, (*details, f"version {found.version} has its values already"))
+        elif found.view != written:
+            yield Change(kind, "view", view.name, (*details, "served from the tiles that are there"))
+        elif notes:
+            yield Change(kind, "view", view.name, tuple(details))
+
+    def gone(self) -> Iterator[Change]:
+        """The views that are not declared any more."""
+        for name in self._before.in_force.keys() - self._project.views.keys():
+            del self.in_force[name]
+            yield Change("gone", "view", name, ("its values stay until they are pruned",))
+        for name, version in self._given_up.items():
+            yield Change("gone", "view", name, (f"version {version}, of which the filling was broken off, is given up",))
+
+    def meanwhile(self) -> tuple[WrittenEvent, ...]:
+        """The events while versions are filled: what is in force reads them as before, new versions find their fields."""
+        old = {event.name: event for event in self._before.events}
+        found = {name: _both(old[name], event) if name in old else event for name, event in self.events.items()}
+        return tuple((old | found).values())
+
+    def _handed(self, view: str, current: int | None) -> list[ViewVersion]:
+        """The versions of a view that have their events: that in force first, then the newest."""
+        found = [item for item in self.views if item.view.name == view]
+        return sorted(found, key=lambda item: (item.version != current, -item.version))
+
+    def _same_tiles(self, found: ViewVersion, written: WrittenView) -> bool:
+        """Whether stored tiles of a version mean what the declared view would store, in the same place."""
+        if (found.view.source, found.view.partitions) != (written.source, written.partitions):
+            return False
+        source = read_event(self.events[written.source])
+        return ViewKernel(read_view(found.view, source)).definition == ViewKernel(read_view(written, source)).definition
+
+    def _new(self, written: WrittenView) -> ViewVersion:
+        name, number = written.name, self._before.newest(written.name) + 1
+        logs, unrouted = self._around.logs, written.source not in self._around.routed
+        adopted = number == 1 and logs.get(log_name(name, written.partitions)) is True
+        if adopted or unrouted:
+            made = ViewVersion(written, number, {}, 0 if adopted else self._before.number + 1)
+            self.in_force[name] = number
+            if name not in self.at_once:
+                self.at_once[name] = number
+        else:
+            while log_name(name, written.partitions, number) in logs:  # somebody may have written to it
+                number += 1
+            made = ViewVersion(written, number)
+            self.in_force[name] = number
+        self.numbers[name] = number
+        self.views.append(made)
+        return made
 
 
-def _same_tiles(found: ViewVersion, before: Definitions, view: FeatureView) -> bool:
-    """Whether stored tiles of a version mean what the declared view would store, in the same place."""
-    source = next(event for event in before.events if event.name == found.view.source)
-    stored = ViewKernel(read_view(found.view, read_event(source)))
-    return stored.definition == ViewKernel(view).definition and found.view.partitions == view.partitions
+def _both(old: WrittenEvent, new: WrittenEvent) -> WrittenEvent:
+    """An event that views and models of both declarations can read."""
+    fields = {name: kind for name, kind in new.fields.items() if name not in old.fields or _base(old.fields[name]) != _base(kind)}
+    fields |= {name: kind for name, kind in new.fields.items() if _is_null(kind) and not _is_null(old.fields.get(name, ""))}
+    return msgspec.structs.replace(old, fields={**old.fields, **fields})
 
 
-def _with_what_is_read(before: Definitions, project: Project) -> dict[str, WrittenEvent]:
+def _with_what_is_read(before: Definitions, project: Project, lacking: Mapping[str, Collection[str]]) -> dict[str, WrittenEvent]:
     """The declared events, with what versions of views in the catalogue read beside: events that are not declared any more, and fields,
-    which may be absent from now on. Raises DeclarationError when such a field is declared with another type."""
-    events = {event.name: write_event(event) for event in project.events.values()}
-    for view in project_of(before, project.name).views.values():
+    which may be absent from now on. A field that earlier events lack may be absent too. Raises DeclarationError when a field that is read
+    is declared with another type."""
+    known = {event.name: event for event in before.events}
+    events = {}
+    for event in project.events.values():
+        moments = {event.time, *(model.at for model in project.models.values() if model.on is event)}
+        events[event.name] = _nullable(write_event(event), known.get(event.name), moments, lacking.get(event.name, ()))
+    read = msgspec.structs.replace(before, views=tuple(found for found in before.views if found.handover is not None))
+    for view in project_of(read, project.name).views.values():
         source = write_event(view.source)
         declared = events.setdefault(source.name, source)
         for name in (*view.value_fields, view.key.field):
@@ -112,6 +213,22 @@ def _with_what_is_read(before: Definitions, project: Project) -> dict[str, Writt
                 )  # fmt: skip
         events[source.name] = declared
     return events
+
+
+def _nullable(declared: WrittenEvent, known: WrittenEvent | None, moments: Collection[str], lacking: Collection[str]) -> WrittenEvent:
+    """An event whose fields may be null where earlier events lack them."""
+
+    def earlier(name: str) -> bool:
+        return name in lacking or (known is not None and _is_null(known.fields.get(name, " | None")))
+
+    fields = {
+        name: kind if _is_null(kind) or name in moments or not earlier(name) else f"{kind} | None" for name, kind in declared.fields.items()
+    }
+    return msgspec.structs.replace(declared, fields=fields)
+
+
+def _is_null(kind: str) -> bool:
+    return kind.endswith(" | None")
 
 
 def _base(kind: str) -> str:
