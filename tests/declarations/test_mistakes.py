@@ -154,6 +154,8 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Outcome(GOOD, "x", "whom"), "subject", "no field 'whom'", "name one of who"),
     (lambda: Outcome(GOOD, "z > 1", "who"), "value", "no field 'z'", "a condition"),
     (lambda: Outcome(GOOD, "word", "who"), "value", "'word' is text", "a condition"),
+    (lambda: Outcome(GOOD, "n", "who", absent="none"), "absent", "'none' is not a number", "such as 0"),  # type: ignore[arg-type]
+    (lambda: Outcome(GOOD, "n > 1", "who", absent=2), "absent", "2 is neither 0 nor 1, as 'n > 1' is", "write 0 or 1"),
     (lambda: Model(**model(name="my model")), "name", "'my model' is not a usable name", "underscores"),
     (lambda: Model(**model(inputs=[LISTS])), "inputs", "last_2_x of view 'lists' is a list of numbers", "lists.select('count')"),
     (lambda: Model(**model(inputs=[LISTS.select("last_2_x")])), "inputs", "last_2_x of view 'lists' is a list", "select numbers"),

@@ -151,7 +151,7 @@ def _sampled_rows(table: pa.Table, sample: int, seed: int) -> list[dict[str, Any
 
 def _asked_at(model: Model, view: FeatureView, question: Labelled, place: int) -> AskedMoment:
     """What a row sees: events known at its time, but not the event that asks, unless that was known before."""
-    own = question.place if view.source is model.on and question.known_ms == question.at_ms else None
+    own = question.announcement if view.source is model.on and question.announcement.known_ms == question.at_ms else None
     return AskedMoment(question.entities[place] or "", question.at_ms, question.at_ms + 1, own)
 
 

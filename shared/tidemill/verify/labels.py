@@ -16,7 +16,7 @@ from tidemill.declarations import Event, Model
 from tidemill.durations import parse_ms
 from tidemill.timestamps import LAST_MS
 from tidemill.verify.expressions import column_sql, text
-from tidemill.verify.sql import EventRows, Place, key_sql
+from tidemill.verify.sql import Announcement, EventRows, Place, key_sql
 
 _RFC3339 = r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"
 _ORDER = "known, topic, partition, place"
@@ -24,14 +24,13 @@ _FIRST = f"id IS NULL OR row_number() OVER (PARTITION BY id ORDER BY {_ORDER}) =
 
 
 class Labelled(NamedTuple):
-    """A question. `label`: its answer (None: there is none yet); `known_ms`, `place`: of the event that asks; `entities`: the entity of each
-    of the model's views, None where it has none."""
+    """A question. `label`: its answer (None: there is none yet); `announcement`: the event that asks; `entities`: the entity of each of the
+    model's views, None where it has none."""
 
     subject: str
     at_ms: int
     label: float | None
-    known_ms: int
-    place: Place
+    announcement: Announcement
     entities: tuple[str | None, ...]
 
 
@@ -44,7 +43,10 @@ def labelled(model: Model, announced: pa.Table, outcomes: pa.Table, until_ms: in
         found = db.execute(_labelled_sql(model, announced.schema, outcomes.schema, until_ms)).fetchall()
     finally:
         db.close()
-    return [Labelled(subject, at, label, known, Place(*place), tuple(entities)) for subject, at, label, known, *place, entities in found]
+    return [
+        Labelled(subject, at_ms, label, Announcement(known_ms, Place(*place), id), tuple(entities))
+        for subject, at_ms, label, known_ms, *place, id, entities in found
+    ]
 
 
 def _labelled_sql(model: Model, announced: pa.Schema, brought: pa.Schema, until_ms: int) -> str:

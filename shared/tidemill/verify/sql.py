@@ -42,22 +42,29 @@ _JSON: dict[type, tuple[str, ...]] = {
 
 
 class Place(NamedTuple):
-    """The position of an archived event, and its id: a second publication of it is the same event."""
+    """The position of an archived event."""
 
     topic: str
     partition: int
     offset: int
-    id: str | None = None
+
+
+class Announcement(NamedTuple):
+    """An event that asks: when it became known, where it lies, and its id. A later publication with this id is the same event."""
+
+    known_ms: int
+    place: Place
+    id: str | None
 
 
 class AskedMoment(NamedTuple):
-    """What were the features of an entity at a moment, of what was known before another? `without`: an event that was not seen although
-    it was known, such as the one that asks."""
+    """What were the features of an entity at a moment, of what was known before another? `without`: the event that asks, which
+    was not seen although it was known."""
 
     entity: str
     at_ms: int
     known_before_ms: int = ALWAYS_MS
-    without: Place | None = None
+    without: Announcement | None = None
 
 
 class Found(NamedTuple):
@@ -189,19 +196,21 @@ class SqlView:
         names = ["known", "time", "id", "counts", *self._texts]
         return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
 
-    def _make_histories(self, histories: Sequence[tuple[str, Place | None]], shift_ms: int | None = BY_KNOWN) -> None:
+    def _make_histories(self, histories: Sequence[tuple[str, Announcement | None]], shift_ms: int | None = BY_KNOWN) -> None:
         """Step 1. A history is an entity's events, perhaps without one of them."""
-        rows = [(i, key, *(without or (None, None, None, None))) for i, (key, without) in enumerate(histories)]
+        rows = [(i, key, *((own.known_ms, *own.place, own.id) if own else [None] * 5)) for i, (key, own) in enumerate(histories)]
         kinds = [
             ("history", pa.int64()),
             ("key", pa.string()),
+            ("k", pa.int64()),
             ("t", pa.string()),
             ("p", pa.int64()),
             ("o", pa.int64()),
             ("i", pa.string()),
         ]
         self._register("histories", rows, kinds)
-        own = "(a.topic = h.t AND a.partition = h.p AND a.place = h.o) OR coalesce(a.id = h.i, false)"
+        places = "(a.known, a.topic, a.partition, a.place)", "(h.k, h.t, h.p, h.o)"
+        own = f"{places[0]} = {places[1]} OR (coalesce(a.id = h.i, false) AND {places[0]} > {places[1]})"
         without = f"h.t IS NULL OR NOT ({own})"
         arrived = "known"
         if shift_ms is not None:
