@@ -12,6 +12,7 @@ import jsonschema
 import msgspec
 
 from tidemill import Entity, Event, FeatureView, Model, Outcome, Request, count, last, mean, records
+from tidemill.catalogue.definitions import Definitions
 from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
 from tidemill.kernel.fences import Fence
@@ -25,12 +26,12 @@ NOW_MS = 1_700_000_100_000
 NAMES = sorted(path.name.removesuffix(".v1.schema.json") for path in SCHEMAS.glob("*.schema.json"))
 TEXT_REFUSED = (msgspec.DecodeError, UnicodeDecodeError, TidemillError)
 
-RECORDS: dict[str, type[records.Record]] = {
+RECORDS: dict[str, type[records.Record]] = {"catalogue": Definitions} | {
     re.sub(
         "(?<=[a-z])(?=[A-Z])", "_", kind.__name__.removesuffix("Record") if kind is not records.ViewRecord else "ViewRecord"
     ).lower(): kind
     for kind in records.Record.__subclasses__()
-    if kind is not records.StampEntry
+    if kind.__module__ == records.__name__ and kind is not records.StampEntry
 }
 """Each message by the name of its schema. A stamp's entry is a part of a prediction, not a message."""
 

@@ -34,6 +34,8 @@ def of_type(kind: Any) -> st.SearchStrategy[Any]:
         return st.lists(of_type(parts[0]), max_size=3)
     if origin is dict:
         return st.dictionaries(of_type(parts[0]), of_type(parts[1]), max_size=3)
+    if origin is tuple and parts[-1] is ...:
+        return st.lists(of_type(parts[0]), max_size=3).map(tuple)
     if origin is tuple:
         return st.tuples(*(of_type(part) for part in parts))
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
@@ -43,7 +45,7 @@ def of_type(kind: Any) -> st.SearchStrategy[Any]:
     kind = getattr(kind, "__supertype__", kind)  # a NewType is what it is made of
     simple: dict[Any, st.SearchStrategy[Any]] = {
         str: st.text(max_size=8), float: st.floats(allow_nan=False, allow_infinity=False), bool: st.booleans(), NoneType: st.none(),
-        msgspec.UnsetType: st.just(msgspec.UNSET),
+        Any: st.integers(), msgspec.UnsetType: st.just(msgspec.UNSET),
     }  # fmt: skip
     return simple[kind]
 

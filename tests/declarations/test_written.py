@@ -10,9 +10,19 @@ from tests.kernel.golden_views import VIEWS
 from tests.kernel.streams import ASKEW, EVENT, TILES, features_of, view_of
 from tests.oracles import aggregation_kinds
 
-from tidemill import Event, FeatureView
+from tidemill import Event, FeatureView, Model, Outcome, Request
 from tidemill.declarations.aggregations import Aggregation
-from tidemill.declarations.written import WrittenEvent, WrittenView, read_event, read_view, write_event, write_view
+from tidemill.declarations.written import (
+    WrittenEvent,
+    WrittenModel,
+    WrittenView,
+    read_event,
+    read_model,
+    read_view,
+    write_event,
+    write_model,
+    write_view,
+)
 from tidemill.errors import DeclarationError
 from tidemill.kernel.view import ViewKernel
 
@@ -62,11 +72,23 @@ def test_an_event_comes_back() -> None:
         topic="t",
         partitions=7,
         future="2h",
+        extra="refuse",
     )
     found = read_event(msgspec.json.decode(msgspec.json.encode(write_event(event)), type=WrittenEvent))
-    for name in ("name", "fields", "time", "id", "topic", "partitions", "future"):
+    for name in ("name", "fields", "time", "id", "topic", "partitions", "future", "extra"):
         assert getattr(found, name) == getattr(event, name), name
     assert write_event(read_event(write_event(EVENT))) == write_event(EVENT)
+
+
+@given(st.none() | st.sampled_from([0, 1, 1.0]))
+def test_an_outcome_comes_back(absent: float | None) -> None:
+    """With what the absence of an event means, which an audit of old predictions needs."""
+    paid = Event("paid", {"shop": str, "at": int, "late": bool}, "at")
+    model = Model("m", paid, "at", "shop", [Request("shop", str)], Outcome(paid, "late", "shop", within="3d", absent=absent), list)
+    written = msgspec.json.decode(msgspec.json.encode(write_model(model)), type=WrittenModel)
+    found = read_model(written, {"paid": paid}, {})
+    assert found.outcome.wait == model.outcome.wait
+    assert write_model(found) == write_model(model)
 
 
 def test_reading_checks_as_declaring_does() -> None:

@@ -112,7 +112,7 @@ FAULTS: dict[str, tuple[Generated, Callable[[Patch, Generated], None]]] = {
     ),
     "an event that lies too far ahead counts in a view": (
         project(COUNT, [(0, 0, None, 1), (1, 12, None, 2)], 12, ahead="10m"),
-        lambda patch, _: patch.setattr(router, "_ViewTarget", lambda view, target, _: TARGET(view, target, math.inf)),
+        lambda patch, _: patch.setattr(router, "_ViewTarget", lambda view, target, _, begin: TARGET(view, target, math.inf, begin)),
     ),
     "an entity does not expire": (
         project(COUNT, [(0, 0, None, 1)], 6, ttl="5m"),

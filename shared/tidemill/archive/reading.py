@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import reduce
 from typing import Any
 
 import msgspec
@@ -11,7 +12,8 @@ import pyarrow.compute as pc
 
 from tidemill.archive.columns import ARROW, EXTRA, ID, KNOWN, OFFSET, PARTITION, TIME, TOPIC, event_folder
 from tidemill.declarations import Event
-from tidemill.errors import UnknownTable
+from tidemill.errors import DoubledRows, UnknownTable
+from tidemill.limits import EXACT
 from tidemill.offline.store import OfflineStore, Snapshot
 from tidemill.records import DECODE_ERRORS
 
@@ -22,13 +24,20 @@ _MS = pa.timestamp("ms", tz="UTC")
 
 
 def read_events(
-    store: OfflineStore, event: Event, fields: Collection[str], *, filters: pc.Expression | None = None, snapshot: Snapshot | None = None
+    store: OfflineStore,
+    event: Event,
+    fields: Collection[str],
+    *,
+    filters: pc.Expression | None = None,
+    snapshot: Snapshot | None = None,
+    doubled: bool = False,
 ) -> pa.Table:
     """The archived events of a declaration: `_known` and `_time` in epoch ms (int64), `_id`, `_topic`, `_partition`, `_offset`, then `fields`
     with the types of the declaration, in the order of `PLACE`. An event that was published twice is there twice.
 
     A field is null where the event did not carry it, or carried a value of another type. `filters`: on the own columns, as
     `Snapshot.scan` takes them. `snapshot`: a version of the table (default: the newest); no rows when the table does not exist.
+    Raises DoubledRows when a position is there twice, unless `doubled` allows for it; TornTable, OfflineUnavailable.
     """
     try:
         snapshot = snapshot or store.snapshot(event_folder(event.name))
@@ -37,6 +46,8 @@ def read_events(
     stored = [name for name in fields if name in snapshot.columns]
     table = snapshot.scan([*PLACE, TIME, ID, EXTRA, *stored], filters, order=())
     table = table.take(pc.sort_indices(table, [(name, "ascending") for name in PLACE]))
+    if not doubled:
+        _check_once(snapshot.name, table)
     columns = {KNOWN: _epoch_ms(table[KNOWN]), TIME: _epoch_ms(table[TIME])}
     columns |= {name: table[name] for name in (ID, TOPIC, PARTITION, OFFSET)}
     extra = _Extra(table[EXTRA])
@@ -59,6 +70,14 @@ def lacking(snapshot: Snapshot, event: Event) -> set[str]:
     if not snapshot.rows:
         return set()
     return {name for name in event.fields if name not in snapshot.columns or snapshot.any(pc.field(name).is_null())}
+
+
+def _check_once(name: str, table: pa.Table) -> None:
+    """Raises DoubledRows when a position is there twice. Rows are in the order of `PLACE`, so two of them stand side by side."""
+    same = [pc.equal(table[column].slice(1), table[column].slice(0, max(len(table) - 1, 0))) for column in PLACE]
+    twice = pc.sum(reduce(pc.and_, same)).as_py() or 0
+    if twice:
+        raise DoubledRows(name, len(table), len(table) - twice)
 
 
 def _none(event: Event, fields: Iterable[str]) -> pa.Table:
@@ -100,7 +119,9 @@ class _Extra:
 
 
 def _as(kind: type, value: Any) -> Any:
-    """A value as an event of today would have it; None when its type is another one."""
+    """A value as an event of today would have it: 300.0 is a whole number too. None when its type is another one."""
+    if kind is int and isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < EXACT else None
     try:
         converted: Any = msgspec.convert(value, kind)
         return converted if kind is not int or -(2**63) <= converted < 2**63 else None

@@ -12,12 +12,12 @@ import msgspec
 
 from tidemill.declarations import Event, FeatureView
 from tidemill.declarations.project import Project
-from tidemill.declarations.written import WrittenEvent, WrittenModel, WrittenView, read_event, read_model, read_view
+from tidemill.declarations.written import WrittenEvent, WrittenModel, WrittenPart, WrittenView, read_event, read_model, read_view
 from tidemill.names import LogName, log_name
 from tidemill.records import Milliseconds, Natural, Record
 
 
-class ViewVersion(msgspec.Struct, frozen=True, omit_defaults=True):
+class ViewVersion(WrittenPart, frozen=True):
     """One version of a view.
 
     `handover`: None while the log is being filled from the archive; then, for each partition of the event's topic, the offset from which
@@ -26,7 +26,7 @@ class ViewVersion(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     view: WrittenView
-    version: int
+    version: Natural
     handover: dict[Natural, Natural] | None = None
     handed: Natural = 0
 
@@ -47,9 +47,9 @@ class Definitions(Record, frozen=True):
     time: Milliseconds
     events: tuple[WrittenEvent, ...] = ()
     views: tuple[ViewVersion, ...] = ()
-    in_force: dict[str, int] = {}
+    in_force: dict[str, Natural] = {}
     models: tuple[WrittenModel, ...] = ()
-    numbers: dict[str, int] = {}
+    numbers: dict[str, Natural] = {}
 
     def version(self, view: str, version: int) -> ViewVersion:
         """A version of a view. Raises KeyError."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,25 +20,30 @@ from tidemill.declarations.events import Event
 from tidemill.declarations.models import Model, Outcome, Request
 from tidemill.declarations.views import Entity, FeatureView, Selection
 from tidemill.errors import ProjectError
+from tidemill.records import Natural
 
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 _SHARED = {"column", "windows", "name"}
 
 
-class WrittenEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+class WrittenPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Root of the structs that a record of the catalogue is made of."""
+
+
+class WrittenEvent(WrittenPart, frozen=True):
     """An event. `fields`: name -> `int`, `float | None` and so on; the rest as in Event."""
 
     name: str
     fields: dict[str, str]
     time: str
     topic: str
-    partitions: int
+    partitions: Natural
     id: str | None = None
     future: str = "1h"
-    extra: str = "keep"
+    extra: Literal["keep", "refuse"] = "keep"
 
 
-class WrittenFeature(msgspec.Struct, frozen=True, omit_defaults=True):
+class WrittenFeature(WrittenPart, frozen=True):
     """An aggregate. `word`: the function that declares it; `arguments`: those of this kind alone, such as `n` of last_k."""
 
     word: str
@@ -48,7 +53,7 @@ class WrittenFeature(msgspec.Struct, frozen=True, omit_defaults=True):
     arguments: dict[str, Any] = {}
 
 
-class WrittenView(msgspec.Struct, frozen=True, omit_defaults=True):
+class WrittenView(WrittenPart, frozen=True):
     """A view. `source`: the event's name; `entity` and `field`: the key's name in requests and in the event; the rest as in FeatureView."""
 
     name: str
@@ -57,15 +62,15 @@ class WrittenView(msgspec.Struct, frozen=True, omit_defaults=True):
     field: str
     features: tuple[WrittenFeature, ...]
     windows: tuple[str, ...]
-    partitions: int
+    partitions: Natural
     tile: str = "5m"
     tiles: dict[str, str] = {}
     ttl: str | None = None
     ahead: str | None = None
-    dedupe: int = 8
+    dedupe: Natural = 8
 
 
-class WrittenInput(msgspec.Struct, frozen=True, omit_defaults=True):
+class WrittenInput(WrittenPart, frozen=True):
     """An input of a model: some features of a view, or a value of the request, whose `type` is named as in an event."""
 
     view: str | None = None
@@ -74,16 +79,17 @@ class WrittenInput(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str | None = None
 
 
-class WrittenOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
+class WrittenOutcome(WrittenPart, frozen=True):
     """An outcome. `source`: the event's name; the rest as in Outcome."""
 
     source: str
     value: str
     subject: str
     within: str
+    absent: float | None = None
 
 
-class WrittenModel(msgspec.Struct, frozen=True, omit_defaults=True):
+class WrittenModel(WrittenPart, frozen=True):
     """A model. `on`: the event's name; the rest as in Model. Its pipeline is only in Python."""
 
     name: str
@@ -97,14 +103,15 @@ class WrittenModel(msgspec.Struct, frozen=True, omit_defaults=True):
 def write_event(event: Event) -> WrittenEvent:
     """An event as data."""
     fields = {name: event.base_type(name).__name__ + (" | None" if event.nullable(name) else "") for name in event.fields}
-    return WrittenEvent(event.name, fields, event.time, event.topic, event.partitions, event.id, event.future)
+    return WrittenEvent(event.name, fields, event.time, event.topic, event.partitions, event.id, event.future, event.extra)
 
 
 def read_event(written: WrittenEvent) -> Event:
     """The event. Raises DeclarationError."""
     fields = {name: _type_of(kind) for name, kind in written.fields.items()}
     return Event(
-        written.name, fields, written.time, topic=written.topic, partitions=written.partitions, id=written.id, future=written.future
+        written.name, fields, written.time, topic=written.topic, partitions=written.partitions, id=written.id, future=written.future,
+        extra=written.extra,
     )  # fmt: skip
 
 
@@ -130,7 +137,7 @@ def write_model(model: Model) -> WrittenModel:
     outcome = model.outcome
     return WrittenModel(
         model.name, model.on.name, model.at, model.subject, tuple(map(_write_input, model.inputs)),
-        WrittenOutcome(outcome.source.name, outcome.value, outcome.subject, outcome.within),
+        WrittenOutcome(outcome.source.name, outcome.value, outcome.subject, outcome.within, outcome.absent),
     )  # fmt: skip
 
 
@@ -139,7 +146,7 @@ def read_model(written: WrittenModel, events: Mapping[str, Event], views: Mappin
     outcome = written.outcome
     return Model(
         written.name, events[written.on], written.at, written.subject, [_read_input(item, views) for item in written.inputs],
-        Outcome(events[outcome.source], outcome.value, outcome.subject, within=outcome.within), partial(_no_pipeline, written.name),
+        Outcome(events[outcome.source], outcome.value, outcome.subject, within=outcome.within, absent=outcome.absent), partial(_no_pipeline, written.name),
     )  # fmt: skip
 
 
