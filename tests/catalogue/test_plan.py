@@ -274,3 +274,20 @@ def test_any_way_of_changes_ends_in_what_is_declared(states: list[tuple[list[Agg
         assert len(logs) == len(found.views)
         assert stored.items() <= logs.items()
         stored = logs
+
+
+def test_a_log_gets_nothing_from_before_its_hand_over() -> None:
+    """Ingestion that goes back for one log routes to no other log what that was filled with; to a log that is being filled, nothing. Whatever is
+    routed, the whole project decides which events are refused."""
+    before = applied(planned(NOTHING, project(taxis(trips(), [count()])), 5))
+    handed = planned(before, project(taxis(trips(), [count(), last("tip")])), 6).first.handed_over("taxis", 2, {0: 30}, 7)
+    both = planned(handed.put_in_force("taxis", 2, 8), project(taxis(trips(), [count(), last("miles")])), 9).first
+    router = Router(project_of(both, "town"), both.begins)
+
+    def topics(partition: int, offset: int, taxi: str = "a") -> list[str]:
+        value = b'{"taxi":"%s","at":5,"miles":1.0,"tip":null}' % taxi.encode()
+        return sorted(topic for topic, *_ in router.route("trip", "trip", partition, offset, 10, None, value, []))
+
+    old, new = "town.view.taxis.p4", "town.view.taxis.v2.p4"
+    assert [topics(0, 6), topics(0, 7), topics(0, 29), topics(0, 30), topics(1, 0)] == [[], [old], [old], [new, old][::-1], [old, new]]
+    assert topics(0, 6, "") == ["town.dead-letters"]
