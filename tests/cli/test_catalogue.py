@@ -30,7 +30,7 @@ class Start:
 
     def up(self) -> catalogue.Started | None:
         """One start with what is declared now."""
-        return catalogue.at_start(self.target())
+        return catalogue.at_start(self.target(), self.now())
 
     def target(self) -> Target:
         """The project and its servers."""

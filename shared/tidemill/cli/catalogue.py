@@ -160,15 +160,16 @@ class Started(NamedTuple):
     now: Definitions
 
 
-def at_start(at: Target) -> Started | None:
+def at_start(at: Target, before: Definitions) -> Started | None:
     """What a start of the stack does once servers answer: it puts in force what needs no services, and begins the rest; None: nothing is left.
+    `before`: the catalogue now.
 
     It leaves everything as it is, and says so, when something in force would be lost, or the declarations are refused.
     """
     job = applying(at)
 
     async def run() -> Started | None:
-        planned = await job.planned()
+        planned = await job.planned(before)
         if not planned.plan.changes:
             return None
         if any(change.kind == "gone" for change in planned.plan.changes):

@@ -155,11 +155,12 @@ def _prepare(project: Project, spec: str, stack: "Stack") -> list[Started]:
     if not stack.kafka:  # the chosen services need none
         return []
     settings = KafkaSettings(bootstrap_servers=stack.kafka)
-    if not asyncio.run(read_definitions(settings, project.name)).number:
+    before = asyncio.run(read_definitions(settings, project.name))
+    if not before.number:
         asyncio.run(ensure_logs(settings, project))
     if importlib.util.find_spec("deltalake") is None:  # no archive, from which a version could be filled
         return []
-    found = at_start(_target(project, spec, stack))
+    found = at_start(_target(project, spec, stack), before)
     return [] if found is None else [found]
 
 

@@ -53,9 +53,9 @@ class Applying:
     def __init__(self, project: Project, store: OfflineStore, kafka: KafkaSettings, keeping: ArchiveSettings) -> None:
         self._project, self._store, self._kafka, self._keeping = project, store, kafka, keeping
 
-    async def planned(self) -> Planned:
-        """The plan now. Writes nothing. Raises DeclarationError when the project's declarations cannot follow those in force."""
-        before = await read_definitions(self._kafka, self._project.name)
+    async def planned(self, before: Definitions | None = None) -> Planned:
+        """The plan now. `before`: the catalogue, if it was read just now. Writes nothing. Raises DeclarationError when the project's declarations cannot follow those in force."""
+        before = before or await read_definitions(self._kafka, self._project.name)
         plan = plan_of(before, self._project, now_ms(), Surroundings())
         if not plan.changes:
             return Planned(before, plan, {})
