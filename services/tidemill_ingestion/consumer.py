@@ -27,6 +27,7 @@ from tidemill.catalogue.definitions import NOTHING, Definitions
 from tidemill.declarations.project import Project
 from tidemill.errors import KafkaRefused, TidemillError, TopicRecreated
 from tidemill.kafka.client import FETCH_BYTES, RETRY_SECONDS, close_consumer, close_producer, consumer, kafka_errors, start_producer
+from tidemill.kafka.patches import committed_with_metadata
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.routing.refusals import Reason
 from tidemill.routing.router import Router
@@ -45,7 +46,6 @@ POLL_MS = 200
 SESSION_MS = 6_000
 NO_HEADERS: list[tuple[str, bytes]] = []
 CLOSE_SECONDS = 2.0
-UNKNOWN = -1  # the committed offset of a partition without one
 Wave = dict[tuple[str, int], list[Record]]
 Fetched = dict[TopicPartition, list[ConsumerRecord]]
 
@@ -197,10 +197,10 @@ class EventConsumer:
         placed, positions = self.kafka.assignment(), {}
         try:
             begins, ends = await self.kafka.beginning_offsets(placed), await self.kafka.end_offsets(placed)
-            found = await self.kafka._coordinator.fetch_committed_offsets(list(placed))  # `committed` gives no metadata
+            found = await committed_with_metadata(self.kafka, placed)
             for partition in placed:
-                offset, metadata = found.get(partition, (UNKNOWN, ""))
-                committed = None if offset == UNKNOWN else self._routed_up_to(partition, offset, metadata, ends[partition])
+                at = found.get(partition)
+                committed = None if at is None else self._routed_up_to(partition, *at, ends[partition])
                 positions[partition] = _position(partition, committed, begins[partition])
                 self.kafka.seek(partition, positions[partition])
         except (KafkaError, TimeoutError) as error:
