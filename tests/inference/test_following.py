@@ -37,6 +37,12 @@ def changed(service: Service, before: Definitions) -> Definitions:
     return msgspec.structs.replace(before, number=before.number + 1, views=(*before.views, version))
 
 
+def second_version(catalogue: Definitions, service: Service) -> FeatureView:
+    """The second version of `zones`, once it is in force."""
+    alone = msgspec.structs.replace(catalogue, in_force=catalogue.in_force | {"zones": 2}, models=())
+    return in_force(alone, service.project).project.views["zones"]
+
+
 async def test_a_model_goes_on_with_its_version_of_a_view(service: Service) -> None:
     """A view changes under load: no request fails, the model reads what it was trained on, and a new version of it reads the new view."""
     kafka, name = service.settings.kafka, service.project.name
@@ -47,28 +53,22 @@ async def test_a_model_goes_on_with_its_version_of_a_view(service: Service) -> N
         while asking:
             answer = await service.predict(body)
             statuses.add(answer.status_code)
-            outputs.add(answer.json()["prediction"] if answer.status_code == 200 else answer.text)
+            outputs.add(str(answer.json()["probability"]) if answer.status_code == 200 else answer.text)
             await asyncio.sleep(0)
 
     one = first(service)
     two = changed(service, one)
-    three = two.put_in_force("zones", 2, 9)
+    declared, zones = service.project.models["big_tip"], second_version(two, service)
+    wider = Model("big_tip", declared.on, "at", "id", [zones, *declared.requests], declared.outcome, declared.pipeline)
+    three = msgspec.structs.replace(two, number=3, in_force=two.in_force | {"zones": 2}, models=(write_model(wider),))
     async with beside(ask()):
         for definitions in (one, two, three):
             await append_definitions(kafka, name, definitions)
         await asyncio.sleep(3)
         asking = False
     assert (statuses, len(outputs)) == ({200}, 1), outputs
-    project = in_force(three, service.project).project
-    second = Store(service.settings.redis.url, project)
-    second.project = dataclasses.replace(project, views={"zones": project.views["zones"]})
+    second = Store(service.settings.redis.url, dataclasses.replace(service.project, views={"zones": zones}))
     second.apply([trip(NOW_MS, "north", fare=77.0)])
-    zones, rest = project.views["zones"], [item for item in service.project.models["big_tip"].inputs if not isinstance(item, FeatureView)]
-    declared = service.project.models["big_tip"]
-    asked = declared.on
-    wider = Model("big_tip", asked, "at", "id", [zones, *rest[1:]], declared.outcome, declared.pipeline)
-    four = msgspec.structs.replace(three, number=4, models=(write_model(wider),))
-    await append_definitions(kafka, name, four)
     await service.deploy(trained(wider, "v2"))
     answer = await service.predict(body | {"id": "x", "features": True})
     assert answer.status_code == 200, answer.text

@@ -3,8 +3,8 @@
     following = Following(settings.kafka, project, views_of, tell, pulses)
     await following.run(work)              # `work` gets an InForce, and runs for ever: it is begun anew when what it uses changes
 
-Before the first record of the catalogue a service works by the project's file, afterwards by the catalogue alone. While Kafka is away it
-goes on with what it knows.
+Before the first record of the catalogue a service works by the project's file, afterwards by the catalogue alone. While Kafka is away,
+or a record cannot be understood, it goes on with what it knows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 from tidemill.catalogue.definitions import NOTHING, Definitions, project_of
 from tidemill.declarations.project import Project
 from tidemill.declarations.written import write_event, write_model, write_view
-from tidemill.errors import KafkaUnavailable, TopicMismatch, TopicRecreated, WorkerEnded
+from tidemill.errors import DeclarationError, KafkaUnavailable, TopicMismatch, TopicRecreated, WorkerEnded
 from tidemill.kafka.topics import ensure_topics
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.service import cancelled, run_together
@@ -117,7 +117,7 @@ class Following:
     async def _follow(self) -> None:
         topic = catalogue_topic(self._declared.name)
         specs = {topic: topic_specs(self._declared)[topic]}
-        waited_for = (KafkaUnavailable, TopicMismatch, TopicRecreated)
+        waited_for = (KafkaUnavailable, TopicMismatch, TopicRecreated, DeclarationError)
         await supervise(partial(ensure_topics, self._kafka, specs), self._away, self._pulses, waited_for)
         await supervise(self._read_on, self._away, self._pulses, waited_for)
 
