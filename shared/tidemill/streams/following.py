@@ -54,9 +54,14 @@ def views_and_events_of(now: InForce) -> object:
     return views_of(now), [write_event(event) for event in now.project.events.values()]
 
 
+def models_of(now: InForce) -> object:
+    """The models, with the events of their outcomes."""
+    return [(write_model(model), write_event(model.outcome.source)) for model in now.project.models.values()]
+
+
 def everything_of(now: InForce) -> object:
     """Views, events and models."""
-    return views_and_events_of(now), [write_model(model) for model in now.project.models.values()]
+    return views_and_events_of(now), models_of(now)
 
 
 def in_force(definitions: Definitions, declared: Project) -> InForce:
