@@ -10,6 +10,8 @@ from tidemill.redis.client import keep_asking, redis_client
 from tidemill.runtime.asgi import OpsApp
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.service import Service, run_together
+from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.following import Following, InForce, views_and_events_of
 from tidemill_audit.alerts import Alerts
 from tidemill_audit.rounds import Rounds
 from tidemill_audit.settings import AuditSettings
@@ -21,12 +23,18 @@ def build(settings: AuditSettings) -> Service:
     """The service, not yet running. Raises ProjectError and DeclarationError."""
     project = load_project(settings.project.project)
     board = HealthBoard("redis", "kafka", "offline")
-    alerts = Alerts(project, settings.kafka, board)
     link = redis_client(settings.redis.url, REDIS_TIMEOUT_SECONDS, partial(board.report, "redis"))
-    rounds = Rounds(project, OfflineStore(settings.offline.root), link, settings.kafka, settings.pace, settings.archive, alerts, board)
+    store, pulses = OfflineStore(settings.offline.root), list[Pulse]()
+    following = Following(settings.kafka, project, views_and_events_of, partial(board.down, "kafka"), pulses)
+
+    async def compare(now: InForce) -> None:
+        alerts = Alerts(now.project, settings.kafka, board)
+        rounds = Rounds(now.project, store, link, settings.kafka, settings.pace, settings.archive, alerts, board)
+        pulses[:] = [rounds.pulse, alerts.pulse]
+        await run_together(rounds.run(), alerts.run())
 
     async def work() -> None:
         async with link:
-            await run_together(rounds.run(), alerts.run(), keep_asking(link))
+            await run_together(following.run(compare), keep_asking(link))
 
-    return Service(settings, board, OpsApp(board), work, [rounds.pulse, alerts.pulse])
+    return Service(settings, board, OpsApp(board), work, pulses)

@@ -15,6 +15,7 @@ from tidemill.runtime.asgi import OpsApp
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.service import Service, run_together
 from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.following import Following, InForce, views_of
 from tidemill.streams.topics import dead_letters_topic
 from tidemill.streams.view_logs import need_topics
 from tidemill_features.dead_letters import DeadLetterTopic
@@ -31,6 +32,7 @@ def build(settings: FeaturesSettings) -> Service:
     """The service, not yet running. Its work raises the error that ends the Faust app. Raises ProjectError and DeclarationError."""
     project, kafka = load_project(settings.project.project), settings.kafka
     board, pulse = HealthBoard("kafka", "redis", "partitions"), Pulse("fold")
+    tell = partial(board.down, "kafka")
 
     async def work() -> None:
         letters, redis_link = (
@@ -38,11 +40,15 @@ def build(settings: FeaturesSettings) -> Service:
             redis_client(settings.redis.url, REDIS_TIMEOUT_SECONDS, partial(board.report, "redis")),
         )
         async with letters, redis_link as link:
-            worker = Worker(project, OnlineWriter(link, project.name), settings.limits.cache_mb << 20, letters)
-            needed = [*worker.topics, dead_letters_topic(project.name)]
-            await need_topics(kafka, project, partial(board.down, "kafka"), [pulse], needed)
-            app = batched_app(f"{project.name}.features", kafka, worker.topics, worker.positions, worker.handle)
-            await run_together(FoldWatch(app, worker, board, kafka, pulse).run(), _fold(app), keep_asking(link))
+
+            async def fold(now: InForce) -> None:
+                worker = Worker(now.project, OnlineWriter(link, project.name), settings.limits.cache_mb << 20, letters)
+                needed = [*worker.topics, dead_letters_topic(project.name)]
+                await need_topics(kafka, now.project, tell, [pulse], needed)
+                app = batched_app(f"{project.name}.features", kafka, worker.topics, worker.positions, worker.handle)
+                await run_together(FoldWatch(app, worker, board, kafka, pulse).run(), _fold(app))
+
+            await run_together(Following(kafka, project, views_of, tell, [pulse]).run(fold), keep_asking(link))
 
     return Service(settings, board, OpsApp(board), work, [pulse])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 from fastapi import FastAPI
@@ -17,6 +18,7 @@ from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.http import add_ops_routes, fastapi_app
 from tidemill.runtime.routes import Answer, HotRoute, add_hot_route
 from tidemill.runtime.service import Service, run_together
+from tidemill.streams.following import Following, InForce, everything_of
 from tidemill.streams.topics import predictions_topic, topic_specs
 from tidemill_inference.first_answers import FirstAnswers
 from tidemill_inference.messages import PredictBody, answer_body, parse_predict
@@ -42,14 +44,12 @@ class Inference:
     def __init__(self, project: Project, settings: InferenceSettings) -> None:
         self.board = HealthBoard(*CHECKS)
         report = self.board.report
-        self._project = project
-        kernels = {name: ViewKernel(view) for name, view in project.views.items()}
         topic = predictions_topic(project.name)
         self._link = redis_client(settings.redis.url, REDIS_TIMEOUT_SECONDS, on_change=partial(report, "redis"))
         self._log = PredictionLog(settings.kafka, topic, topic_specs(project)[topic], partial(report, "kafka"))
-        self._registry = Registry(project, kernels, settings.kafka, settings.offline.root, partial(report, "deployments"))
-        reader = OnlineReader(self._link, project.name, kernels)
-        self._predictor = Predictor(kernels, reader, FirstAnswers(self._link, project.name), self._log)
+        self._registry = Registry(project.name, settings.kafka, settings.offline.root, partial(report, "deployments"))
+        self._predictor = Predictor(OnlineReader(self._link, project.name, {}), FirstAnswers(self._link, project.name), self._log)
+        self._following = Following(settings.kafka, project, everything_of, partial(self.board.down, "deployments"))
         self.pulses = [self._log.pulse, self._registry.pulse]
         self.app = self._app()
 
@@ -64,7 +64,18 @@ class Inference:
     async def run(self) -> None:
         """Keep the connections, write the log and follow the deployments, for ever."""
         async with self._link:
-            await run_together(self._log.run(), self._registry.run(), keep_asking(self._link))
+            await run_together(self._log.run(), self._registry.run(), keep_asking(self._link), self._following.run(self._use))
+
+    async def _use(self, now: InForce) -> None:
+        """Work by what is in force, until cancelled. A version in memory goes on reading the logs that it was trained on."""
+        kernels = {name: ViewKernel(view) for name, view in now.project.views.items()}
+        loaded = [version for model in self._registry.models.values() for version in model.versions]
+        by_log: dict[str, ViewKernel] = {
+            kernel.view.log: kernel for kernel in (*(k for version in loaded for k in version.kernels), *kernels.values())
+        }
+        self._predictor.reader = OnlineReader(self._link, now.project.name, by_log)
+        self._registry.use(now.project, kernels)
+        await asyncio.Event().wait()
 
     async def predict(self, scope: Scope, body: bytes) -> Answer:
         """POST /predict/{model}. Raises what the parser, the registry and the predictor raise."""
@@ -75,6 +86,6 @@ class Inference:
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         """Counts an answer; names that are no model of the project share one label."""
         name = scope["path_params"]["model"]
-        model = name if name in self._project.models else "unknown"
+        model = name if name in self._registry.project.models else "unknown"
         metrics.INFERENCE_REQUEST_SECONDS.labels(model).observe(seconds)
         metrics.INFERENCE_RESPONSES.labels(model, str(status)).inc()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tidemill.declarations import Model
 from tidemill.errors import UnknownModel
+from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Manifest
 from tidemill.models.engine import Engine
 from tidemill.models.inputs import ModelInputs
@@ -15,12 +16,13 @@ from tidemill.models.roles import Seat, Traffic, traffic_key
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A model version in memory, checked and warm."""
+    """A model version in memory, checked and warm. `kernels`: one for each view of `inputs`, as the version was trained on it."""
 
     model: Model
     manifest: Manifest
     engine: Engine
     inputs: ModelInputs
+    kernels: Sequence[ViewKernel]
 
 
 class LoadedModel:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tidemill.clock import now_ms
-from tidemill.declarations import FeatureView
 from tidemill.declarations.models import FeatureInput
 from tidemill.errors import BadRequest, Rebuilding, TidemillError
 from tidemill.kernel.served import Served, serve
@@ -28,19 +27,18 @@ _BREATH = 20  # rows between two turns of the loop, so that a large request does
 class Features:
     """The features that one request sees. Its instances share entities and times, so each view is read once for each of them."""
 
-    def __init__(self, kernels: Mapping[str, ViewKernel]) -> None:
-        self._kernels = kernels
-        self._seen: dict[tuple[str, bytes, int], Served] = {}
+    def __init__(self) -> None:
+        self._seen: dict[tuple[ViewKernel, bytes, int], Served] = {}
 
-    def of(self, view: FeatureView, key: bytes | None, stored: Stored | None, time_ms: int) -> Served:
+    def of(self, kernel: ViewKernel, key: bytes | None, stored: Stored | None, time_ms: int) -> Served:
         """The features of one view. All instances with the same key have the same `stored`, since the request reads the store once."""
         if key is None or stored is None:
-            return serve(view, None, time_ms)
-        place = view.name, key, time_ms
+            return serve(kernel.view, None, time_ms)
+        place = kernel, key, time_ms
         found = self._seen.get(place)
         if found is None:
-            reading = None if stored.value is None else self._kernels[view.name].read(stored.value, time_ms, stored.since_ms)
-            found = self._seen[place] = serve(view, reading, time_ms)
+            reading = None if stored.value is None else kernel.read(stored.value, time_ms, stored.since_ms)
+            found = self._seen[place] = serve(kernel.view, reading, time_ms)
         return found
 
 
@@ -53,19 +51,18 @@ class _Routed(NamedTuple):
 
 
 class Predictor:
-    """Predicts by entity and by tensor."""
+    """Predicts by entity and by tensor. `reader`: reads views by the names of their logs; another may take its place at any time."""
 
-    def __init__(self, kernels: Mapping[str, ViewKernel], reader: OnlineReader, answers: FirstAnswers, log: PredictionLog) -> None:
-        self._kernels = kernels
-        self._reader = reader
+    def __init__(self, reader: OnlineReader, answers: FirstAnswers, log: PredictionLog) -> None:
+        self.reader = reader
         self._answers = answers
         self._log = log
 
     async def by_entity(self, model: LoadedModel, request: PredictRequest) -> list[PredictionAnswer | TidemillError]:
         """One result per instance, logged. Raises StoreUnavailable, KafkaUnavailable and RecordTooLarge for the whole request."""
         routed = [_route(model, item) for item in request.instances]
-        stored = iter(await self._read(model.first.inputs, [item for item in routed if isinstance(item, _Routed)]))
-        features = Features(self._kernels)
+        stored = iter(await self._read([item for item in routed if isinstance(item, _Routed)]))
+        features = Features()
         results: list[Made | TidemillError] = []
         for count, item in enumerate(routed, 1):
             if isinstance(item, TidemillError):
@@ -110,20 +107,21 @@ class Predictor:
                     metrics.PREDICTIONS.labels(model, item.record.version).inc()
         return results
 
-    async def _read(self, inputs: ModelInputs, asked: Sequence[_Routed]) -> list[list[Stored | None]]:
+    async def _read(self, asked: Sequence[_Routed]) -> list[list[Stored | None]]:
         """The stored value of each view for each instance, in one read. Raises Rebuilding when a view must not be served."""
-        names = [view.name for view, _ in inputs.views]
-        pairs = [(name, key) for item in asked for name, key in zip(names, item.keys, strict=True) if key is not None]
-        stored = await self._reader.read(pairs)
-        if rebuilding := sorted({view for (view, _), item in zip(pairs, stored, strict=True) if item.rebuilding}):
+        pairs = [
+            (kernel.view, key) for item in asked for kernel, key in zip(item.version.kernels, item.keys, strict=True) if key is not None
+        ]
+        stored = await self.reader.read([(view.log, key) for view, key in pairs])
+        if rebuilding := sorted({view.name for (view, _), item in zip(pairs, stored, strict=True) if item.rebuilding}):
             raise Rebuilding(rebuilding)
         found = iter(stored)
         return [[None if key is None else next(found) for key in item.keys] for item in asked]
 
     def _predict(self, routed: _Routed, stored: list[Stored | None], features: Features, *, show_features: bool) -> Made:
         instance, version, time_ms = routed.instance, routed.version, routed.instance.time_ms
-        views = zip(version.inputs.views, routed.keys, stored, strict=True)
-        served = [features.of(view, key, item, time_ms) for (view, _), key, item in views]
+        views = zip(version.kernels, routed.keys, stored, strict=True)
+        served = [features.of(kernel, key, item, time_ms) for kernel, key, item in views]
         vector = vector_of(version.inputs.row(served, instance.given))
         record = _record(version, instance, vector, _output(version, vector), [item for item in stored if item is not None])
         shown = _features_shown(version.inputs, served, instance) if show_features else None
@@ -134,10 +132,10 @@ def _route(model: LoadedModel, item: Instance | TidemillError) -> _Routed | Tide
     if isinstance(item, TidemillError):
         return item
     try:
-        keys = model.first.inputs.keys(item.given)  # all versions have the same views, hence the same keys
+        version = model.choose(model.first.inputs.keys(item.given), item.id)
+        return _Routed(item, version.inputs.keys(item.given), version)
     except BadRequest as error:
         return error
-    return _Routed(item, keys, model.choose(keys, item.id))
 
 
 def _output(version: LoadedVersion, vector: Vector) -> float:

@@ -10,7 +10,7 @@ from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, BadDeployment, NotDeployed, OfflineUnavailable, TidemillError, Unavailable, UnknownModel
 from tidemill.kafka.topics import ensure_topics
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import check_manifest, load_artifact
+from tidemill.models.artifact import check_manifest, load_artifact, model_as_trained
 from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs
 from tidemill.models.roles import Lineup
@@ -39,23 +39,36 @@ class Registry:
 
     def __init__(
         self,
-        project: Project,
-        kernels: Mapping[str, ViewKernel],
+        project: str,
         settings: KafkaSettings,
         offline_root: str,
         on_change: Callable[[str | None], None],
     ) -> None:
-        self._project = project
-        self._kernels = kernels
+        self._name = project
+        self._project = Project(project)
+        self._kernels: Mapping[str, ViewKernel] = {}
+        self._used = asyncio.Event()
+        self._changed = False
+        self._history: list[DeploymentRecord] = []
         self._settings = settings
         self._offline_root = offline_root
         self._on_change = on_change
-        self._topic = deployments_topic(project.name)
+        self._topic = deployments_topic(project)
         self._lineups: dict[str, Lineup[LoadedVersion]] = {}
         self._models: dict[str, LoadedModel] = {}
         self._read_whole = False
         self._loading: asyncio.Future[LoadedVersion] | None = None
         self.pulse = Pulse("deployments")
+
+    def use(self, project: Project, kernels: Mapping[str, ViewKernel]) -> None:
+        """Work by these declarations from now on; `kernels`: those of all views by name. Models that are new serve once they are loaded."""
+        self._project, self._kernels, self._changed = project, kernels, True
+        self._used.set()
+
+    @property
+    def project(self) -> Project:
+        """The declarations by which it works; without any before `use`."""
+        return self._project
 
     @property
     def models(self) -> Mapping[str, LoadedModel]:
@@ -72,6 +85,8 @@ class Registry:
         model = self._models.get(name)
         if model is not None:
             return model
+        if not self._used.is_set():
+            raise Unavailable("the catalogue is still being read", mend="retry; see /health/ready")
         if name not in self._project.models:
             raise UnknownModel(name, list(self._project.models))
         if not self._read_whole:
@@ -83,6 +98,7 @@ class Registry:
 
     async def run(self) -> None:
         """Follow the deployments, for ever. While Kafka is away the loaded models go on serving."""
+        await self._used.wait()
         await supervise(self._follow, self._away, [self.pulse], waited_for=(Exception,))
 
     def _away(self, error: Exception) -> None:
@@ -93,28 +109,47 @@ class Registry:
     async def _follow(self) -> None:
         self.pulse.beat()
         await ensure_topics(self._settings, {self._topic: topic_specs(self._project)[self._topic]})
-        async with Deployments(self._settings, self._project.name) as deployments:
+        async with Deployments(self._settings, self._name) as deployments:
             await self._follow_from_start(deployments)
 
     async def _follow_from_start(self, deployments: Deployments) -> None:
         """Read the whole history and load only the versions that the newest deployments need; then follow each new deployment."""
         history: list[DeploymentRecord] = []
+        self._changed = False
         async for records in deployments.so_far():
             self.pulse.beat()
             history += records
+        self._history = history
         await self._deploy(history)
         self._read_whole = True
         self._on_change(None)
         tried = monotonic()
         while True:
             self.pulse.beat()
-            await self._deploy(await deployments.next())
+            new = await deployments.next()
+            self._history += new
+            if self._changed:
+                await self._declared_anew()
+                tried = -RELOAD_SECONDS
+            await self._deploy(new)
             if monotonic() - tried >= RELOAD_SECONDS:
                 tried = monotonic()
                 for name, lineup in self._lineups.items():
                     if lineup.failures:
                         lineup.retry()
                         await self._load_all(name)
+
+    async def _declared_anew(self) -> None:
+        """Release the models that are declared no more, and deploy those that are new."""
+        self._changed = False
+        for name in self._lineups.keys() - self._project.models.keys():
+            del self._lineups[name]
+            gone = self._models.get(name)
+            self._models = {other: model for other, model in self._models.items() if other != name}
+            for seat in gone.seats if gone else ():
+                metrics.MODELS_LOADED.remove(name, seat.version)
+            log.info("model is declared no more", model=name)
+        await self._deploy([record for record in self._history if record.model not in self._lineups])
 
     async def _deploy(self, records: Sequence[DeploymentRecord]) -> None:
         """Bring each model to the newest of its records. A record with impossible versions or shares is logged and left out."""
@@ -193,5 +228,9 @@ class Registry:
         manifest = artifact.manifest
         if (manifest.model, manifest.version) != (wanted.model, wanted.version):
             raise ArtifactError(f"{wanted.artifact} holds {manifest.model} {manifest.version}", mend="deploy what training saved")
-        check_manifest(manifest, model, self._kernels)
-        return LoadedVersion(model, manifest, load_engine(artifact), ModelInputs(model, manifest.categories))
+        if self._project.catalogue:
+            model, kernels = model_as_trained(manifest, model, self._kernels.values())
+        else:
+            check_manifest(manifest, model, self._kernels)
+            kernels = [self._kernels[view.name] for view in model.views]
+        return LoadedVersion(model, manifest, load_engine(artifact), ModelInputs(model, manifest.categories), kernels)

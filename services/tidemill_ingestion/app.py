@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 from typing import cast
 
 from fastapi import FastAPI
@@ -21,6 +22,7 @@ from tidemill.runtime.routes import HotRoute, add_hot_route
 from tidemill.runtime.service import Service, run_together
 from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.following import Following, InForce, everything_of
 from tidemill.streams.view_logs import need_topics
 from tidemill.streams.view_origins import tell_origins
 from tidemill_ingestion.consumer import EventConsumer
@@ -45,33 +47,33 @@ class Ingestion:
 
     def __init__(self, settings: IngestionSettings, project: Project) -> None:
         self._settings = settings
-        self._project = project
         self._member = _member_of(settings)
         self._publisher = Publisher(settings.kafka)
         self._pulse = Pulse("routing")
         self.board = HealthBoard("kafka", "routing")
         self.pulses = [self._pulse]
-        self.app = create_app(project, self.board, self._publisher)
+        self._following = Following(settings.kafka, project, everything_of, self._waits, self.pulses)
+        self._endpoint = EventsEndpoint(project, self._publisher, self.board)
+        self.app = create_app(self.board, self._endpoint)
 
     async def run(self) -> None:
-        """Wait for Kafka and until all logs are filled, create the topics, connect the publisher; then route for ever.
-
-        Raises TopicMismatch and TopicRecreated.
-        """
-        kafka = self._settings.kafka
+        """Wait for Kafka, connect the publisher; then route for ever by what is in force. Raises TopicMismatch and TopicRecreated."""
         try:
-            await need_topics(kafka, self._project, self._waits, self.pulses, waited_for=(KafkaUnavailable, UnfilledLog))
-            await supervise(self._tell_origins, self._waits, self.pulses)
             await supervise(self._publisher.start, self._waits, self.pulses)
-            await supervise(self._follow, self._waits, self.pulses, (KafkaUnavailable, UnreadPartitions))
+            await self._following.run(self._work)
         finally:
             await self._publisher.close()
 
-    async def _tell_origins(self) -> None:
-        await tell_origins(self._settings.kafka, self._project, now_ms())
+    async def _work(self, now: InForce) -> None:
+        """Wait until all logs are filled, create the topics; then route."""
+        self._endpoint.use(now.project)
+        await need_topics(self._settings.kafka, now.project, self._waits, self.pulses, waited_for=(KafkaUnavailable, UnfilledLog))
+        if not now.project.catalogue:
+            await supervise(partial(tell_origins, self._settings.kafka, now.project, now_ms()), self._waits, self.pulses)
+        await supervise(partial(self._route, now), self._waits, self.pulses, (KafkaUnavailable, UnreadPartitions))
 
-    async def _follow(self) -> None:
-        async with EventConsumer(self._settings.kafka, self._project, self._member) as consumer:
+    async def _route(self, now: InForce) -> None:
+        async with EventConsumer(self._settings.kafka, now.project, self._member, now.definitions) as consumer:
             try:
                 await run_together(_routing(consumer), IngestionWatch(consumer, self.board, self._settings.kafka, self._pulse).run())
             except UnreadPartitions as error:
@@ -102,10 +104,10 @@ async def _routing(consumer: EventConsumer) -> None:
         await asyncio.gather(routing, return_exceptions=True)
 
 
-def create_app(project: Project, board: HealthBoard, publisher: Publisher) -> FastAPI:
+def create_app(board: HealthBoard, endpoint: EventsEndpoint) -> FastAPI:
     """The HTTP side: `POST /events`, health and metrics."""
     app = fastapi_app(board, title="tidemill ingestion")
-    route = HotRoute(EventsEndpoint(project, publisher, board).handle, _observe, limit_bytes=MAX_BODY_BYTES)
+    route = HotRoute(endpoint.handle, _observe, limit_bytes=MAX_BODY_BYTES)
     add_hot_route(app, "/events", route, summary="Publish one event or a batch", request=cast(type, Envelope | list[Envelope]))
     add_ops_routes(app)
     return app

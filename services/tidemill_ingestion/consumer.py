@@ -23,9 +23,11 @@ from typing import Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
+from tidemill.catalogue.definitions import NOTHING, Definitions
 from tidemill.declarations.project import Project
 from tidemill.errors import KafkaRefused, TidemillError, TopicRecreated
 from tidemill.kafka.client import FETCH_BYTES, RETRY_SECONDS, close_consumer, close_producer, consumer, kafka_errors, start_producer
+from tidemill.kafka.patches import committed_with_metadata
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.routing.refusals import Reason
 from tidemill.routing.router import Router
@@ -57,11 +59,15 @@ class EventConsumer:
     `member`: a name that an instance has again after a restart. So it gets its partitions back at once, and does not wait until the group
     notices that its predecessor died. A group gives a known member its old partitions, even if it subscribes to other topics now; so
     the name has a digest of the topics.
+
+    `definitions`: the catalogue that holds the project. Its number is committed beside each position. Whoever reads the position later sees
+    by which catalogue the events below were routed, and goes back to where logs were handed over since.
     """
 
-    def __init__(self, settings: KafkaSettings, project: Project, member: str | None = None) -> None:
+    def __init__(self, settings: KafkaSettings, project: Project, member: str | None = None, definitions: Definitions = NOTHING) -> None:
         self._settings = settings
         self._router = Router(project)
+        self._definitions = definitions
         self._events = {event.topic: event.name for event in project.events.values()}
         for topic in self._events:
             for reason in Reason:
@@ -175,7 +181,7 @@ class EventConsumer:
             if not mine:
                 return
             try:
-                await self.kafka.commit(mine)
+                await self.kafka.commit({partition: (position, str(self._definitions.number)) for partition, position in mine.items()})
                 self.positions.update(mine)
                 return
             except (CommitFailedError, IllegalStateError) as error:
@@ -186,13 +192,16 @@ class EventConsumer:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _place(self) -> None:
-        """Go to the committed positions of all our partitions, or to the beginning of those without one. Raises TopicRecreated."""
+        """Go to the committed positions of all our partitions, or further back where a log was handed over since, or to the beginning of
+        those without one. Raises TopicRecreated."""
         placed, positions = self.kafka.assignment(), {}
         try:
             begins, ends = await self.kafka.beginning_offsets(placed), await self.kafka.end_offsets(placed)
+            found = await committed_with_metadata(self.kafka, placed)
             for partition in placed:
-                committed = await self.kafka.committed(partition)
-                positions[partition] = _position(partition, committed, begins[partition], ends[partition])
+                at = found.get(partition)
+                committed = None if at is None else self._routed_up_to(partition, *at, ends[partition])
+                positions[partition] = _position(partition, committed, begins[partition])
                 self.kafka.seek(partition, positions[partition])
         except (KafkaError, TimeoutError) as error:
             log.warning("waiting for the committed positions", reason=repr(error))
@@ -200,6 +209,19 @@ class EventConsumer:
             return
         log.info("routing from", positions=_shown(positions))
         self._placed, self.positions = placed, positions
+
+    def _routed_up_to(self, partition: TopicPartition, committed: int, metadata: str, end: int) -> int:
+        """Up to where the events of a partition are routed to all logs. Raises TopicRecreated when the topic ends before the position."""
+        if committed > end:
+            raise TopicRecreated(
+                f"{partition.topic}[{partition.partition}] ends at {end}, but was routed up to {committed}: it was made again or lost records",
+                mend="the views know its old positions and would skip its new records: give the event a new topic, or the project a new name",
+            )
+        seen = int(metadata) if metadata.isdigit() else 0
+        position = self._definitions.routed_from(self._events[partition.topic], partition.partition, committed, seen)
+        if position < committed:
+            log.info("going back for a log that was handed over", topic=partition.topic, partition=partition.partition, position=position)
+        return position
 
     def _count(self, fetched: Fetched, wave: Wave) -> None:
         for partition, records in fetched.items():
@@ -226,15 +248,10 @@ def _shown(positions: dict[TopicPartition, int]) -> dict[str, int]:
     return {f"{topic}[{partition}]": offset for (topic, partition), offset in sorted(positions.items())}
 
 
-def _position(partition: TopicPartition, committed: int | None, begin: int, end: int) -> int:
-    """The offset to go on from. Raises TopicRecreated when the topic ends before the committed position."""
+def _position(partition: TopicPartition, committed: int | None, begin: int) -> int:
+    """The offset to go on from."""
     if committed is None:
         return begin
-    if committed > end:
-        raise TopicRecreated(
-            f"{partition.topic}[{partition.partition}] ends at {end}, but was routed up to {committed}: it was made again or lost records",
-            mend="the views know its old positions and would skip its new records: give the event a new topic, or the project a new name",
-        )
     if committed < begin:
         log.error(
             "retention removed events before they were routed", topic=partition.topic, partition=partition.partition, lost=begin - committed

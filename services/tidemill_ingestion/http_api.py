@@ -62,10 +62,14 @@ class EventsEndpoint:
     """Handles `POST /events`. Status 200: all accepted; 422: none; 207: some."""
 
     def __init__(self, project: Project, publisher: Publisher, board: HealthBoard) -> None:
-        self._router = Router(project)
-        self._events = project.events
         self._publisher = publisher
         self._board = board
+        self.use(project)
+
+    def use(self, project: Project) -> None:
+        """Judge events by these declarations from now on."""
+        self._router = Router(project)
+        self._events = project.events
 
     async def handle(self, scope: Scope, body: bytes) -> Answer:
         """Answers one request. Raises BadRequest for a body that is not a request, and KafkaUnavailable."""

@@ -12,6 +12,8 @@ from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable, view_table
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.service import Service, run_together
+from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.following import Following, InForce, views_and_events_of
 from tidemill.streams.view_logs import need_topics
 from tidemill_offline.settings import OfflineWriterSettings
 
@@ -27,13 +29,27 @@ def build(settings: OfflineWriterSettings) -> Service:
     board = HealthBoard("topics")
     store = OfflineStore(settings.offline.root)
     flush = settings.flush.flush()
-    mirrors: list[Follower] = [Mirror(store, table, settings.kafka, board, flush) for table in tables_of(project)]
-    mirrors += [ArchiveWriter(store, project, event, settings.kafka, board, flush, settings.archive) for event in project.events.values()]
-    pulses = [mirror.pulse for mirror in mirrors]
+    tell = partial(board.down, "topics")
+
+    def made(now: Project) -> list[Follower]:
+        views = [Mirror(store, table, settings.kafka, board, flush) for table in tables_of(now)]
+        return [
+            *views,
+            *(ArchiveWriter(store, now, event, settings.kafka, board, flush, settings.archive) for event in now.events.values()),
+        ]
+
+    mirrors, pulses = made(project), list[Pulse]()
+
+    async def mirror(now: InForce) -> None:
+        for gone in mirrors:
+            board.forget(gone.table.name)
+        mirrors[:] = made(now.project)
+        pulses[:] = [each.pulse for each in mirrors]
+        await need_topics(settings.kafka, now.project, tell, pulses, [each.table.topic for each in mirrors])
+        board.up("topics")
+        await run_together(*(each.run() for each in mirrors))
 
     async def work() -> None:
-        await need_topics(settings.kafka, project, partial(board.down, "topics"), pulses, [mirror.table.topic for mirror in mirrors])
-        board.up("topics")
-        await run_together(*(mirror.run() for mirror in mirrors))
+        await Following(settings.kafka, project, views_and_events_of, tell, pulses).run(mirror)
 
     return Service(settings, board, PositionsApp(board, mirrors), work, pulses)

@@ -11,6 +11,7 @@ from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import predictions_table
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.service import Service, run_together
+from tidemill.streams.following import Following, InForce, models_of
 from tidemill.streams.topics import outcomes_topic, results_topic
 from tidemill.streams.view_logs import need_topics
 from tidemill_predlog.joiner import Joiner
@@ -20,17 +21,23 @@ from tidemill_predlog.settings import PredictionLogSettings
 def build(settings: PredictionLogSettings) -> Service:
     """The service, not yet running. Raises ProjectError and DeclarationError."""
     project = load_project(settings.project.project)
-    board = HealthBoard("topics")
+    board = HealthBoard("topics", "join")
     store = OfflineStore(settings.offline.root)
     predictions = predictions_table(project)
     mirror = Mirror(store, predictions, settings.kafka, board, settings.flush.flush())
-    joiner = Joiner(store, project, predictions, settings.kafka, board)
-    pulses = [mirror.pulse, joiner.pulse]
+    pulses = [mirror.pulse]
+    tell = partial(board.down, "topics")
+    following = Following(settings.kafka, project, models_of, tell, pulses)
+
+    async def join(now: InForce) -> None:
+        joiner = Joiner(store, now.project, predictions, settings.kafka, board)
+        pulses[:] = [mirror.pulse, joiner.pulse]
+        await joiner.run()
 
     async def work() -> None:
         needed = [predictions.topic, outcomes_topic(project.name), results_topic(project.name)]
-        await need_topics(settings.kafka, project, partial(board.down, "topics"), pulses, needed)
+        await need_topics(settings.kafka, project, tell, pulses, needed)
         board.up("topics")
-        await run_together(mirror.run(), joiner.run())
+        await run_together(mirror.run(), following.run(join))
 
     return Service(settings, board, PositionsApp(board, [mirror]), work, pulses)

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from tidemill.clock import now_ms
 from tidemill.declarations.project import Project, load_project
+from tidemill.errors import Unavailable
 from tidemill.kernel.served import Served, serve, withheld
 from tidemill.kernel.view import ViewKernel
 from tidemill.online.reader import OnlineReader, Stored
@@ -20,7 +21,8 @@ from tidemill.runtime.asgi import Scope
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.http import add_ops_routes, fastapi_app
 from tidemill.runtime.routes import Answer, HotRoute, add_hot_route
-from tidemill.runtime.service import Service
+from tidemill.runtime.service import Service, run_together
+from tidemill.streams.following import Following, InForce, everything_of
 from tidemill_serving.answers import answer_body, feast_error
 from tidemill_serving.query import FeatureRequest, Query, QueryParser
 from tidemill_serving.settings import ServingSettings
@@ -107,29 +109,67 @@ def describe(project: Project) -> dict[str, Any]:
 
 
 def build(settings: ServingSettings, project: Project | None = None) -> Service:
-    """The service, not yet running; ready when Redis answers. `project`: by default the one that the settings name.
-
-    Raises ProjectError and DeclarationError.
+    """The service, not yet running; ready when Redis answers and the catalogue was read. `project`: serve this one, whatever the catalogue
+    says. Raises ProjectError and DeclarationError.
     """
-    project = project or load_project(settings.project.project)
-    board = HealthBoard("redis")
+    board = HealthBoard("redis", "catalogue")
     link = redis_client(settings.redis.url, REDIS_TIMEOUT_SECONDS, on_change=partial(board.report, "redis"))
+
+    serving = InTurn(link, board)
+    following = None
+    if project is None:
+        tell = partial(board.down, "catalogue")
+        following = Following(settings.kafka, load_project(settings.project.project), everything_of, tell)
+    else:
+        serving.use(project)
 
     async def work() -> None:
         async with link:
-            await keep_asking(link)
+            await run_together(keep_asking(link), *([following.run(serving.follow)] if following else []))
 
-    return Service(settings, board, _app(project, board, FeatureServing(project, link)), work)
+    return Service(settings, board, _app(board, serving), work)
 
 
-def _app(project: Project, board: HealthBoard, serving: FeatureServing) -> FastAPI:
+class InTurn:
+    """Serves by one project after the other: a request that has begun ends by the one by which it began."""
+
+    def __init__(self, link: RedisClient, board: HealthBoard) -> None:
+        self._link, self._board = link, board
+        self._now: tuple[Project, FeatureServing] | None = None
+
+    def use(self, project: Project) -> None:
+        """Serve by this project from now on."""
+        self._now = project, FeatureServing(project, self._link)
+        self._board.up("catalogue")
+
+    async def follow(self, now: InForce) -> None:
+        """Serve by what is in force, until cancelled."""
+        self.use(now.project)
+        await asyncio.Event().wait()
+
+    @property
+    def project(self) -> Project:
+        """The project by which it serves now. Raises Unavailable before the catalogue was read."""
+        return self._found()[0]
+
+    async def handle(self, scope: Scope, body: bytes) -> Answer:
+        """See FeatureServing. Raises Unavailable before the catalogue was read."""
+        return await self._found()[1].handle(scope, body)
+
+    def _found(self) -> tuple[Project, FeatureServing]:
+        if self._now is None:
+            raise Unavailable("the catalogue was not read yet", mend="see that Kafka answers: /health/ready says why")
+        return self._now
+
+
+def _app(board: HealthBoard, serving: InTurn) -> FastAPI:
     app = fastapi_app(board, title="tidemill feature serving")
     hot = HotRoute(serving.handle, _observe, feast_error)
     add_hot_route(app, ROUTE, hot, summary="Features of entities (Feast's wire format)", request=FeatureRequest)
 
     @app.get("/features", summary="Views, their features, and models as feature services")
     async def features() -> dict[str, Any]:
-        return describe(project)
+        return describe(serving.project)
 
     add_ops_routes(app)
     return app

@@ -12,6 +12,7 @@ from tidemill.declarations import FeatureView, Model
 from tidemill.declarations.project import Project
 from tidemill.errors import BadRequest, NotFound, UnknownFeature, UnknownView
 from tidemill.kernel.keys import entity_key
+from tidemill.names import version_name
 from tidemill.runtime.routes import decode_body
 from tidemill.timestamps import parse_time_ms
 
@@ -22,7 +23,7 @@ MAX_ROWS = 5_000
 class FeatureRequest(msgspec.Struct):
     """The body of POST /get-online-features. `entities`: lists of equal length by name; the i-th values are row i.
 
-    Either `features`, a list of "view:feature", or `feature_service`, a model's name. `as_of`: the moment at which windows are merged
+    Either `features`, a list of "view:feature" or "view@v2:feature", or `feature_service`, a model's name. `as_of`: the moment at which windows are merged
     (RFC 3339 or epoch ms), by default now.
     """
 
@@ -73,6 +74,7 @@ class QueryParser:
 
     def __init__(self, project: Project) -> None:
         self._project = project
+        self._views = named_views(project)
         self._services = {name: _references(model) for name, model in project.models.items()}
         self._plan_of_features = lru_cache(maxsize=256)(self._plan)  # names that cannot be resolved raise and are not cached
 
@@ -103,18 +105,29 @@ class QueryParser:
             view_name, colon, feature = reference.partition(":")
             if not colon:
                 raise BadRequest(f"features: {reference!r:.200} is not view:feature", mend='write "view:feature"')
-            view = self._project.views.get(view_name.removesuffix("@latest"))
+            view = self._views.get(view_name)
             if view is None:
                 raise UnknownView(view_name, list(self._project.views))
             names = [item.name for item in view.served]
             if feature not in names:
                 raise UnknownFeature(f"{view_name}:{feature}", names)
             views.setdefault(view.name, view)
-            name = f"{view.name}__{feature}" if full_names else feature
+            name = f"{view_name.removesuffix('@latest')}__{feature}" if full_names else feature
             if name in columns:
                 raise BadRequest(f"features: two columns would be called {name!r}", mend="set full_feature_names, or remove one of them")
             columns[name] = FeatureColumn(name, list(views).index(view.name), names.index(feature))
         return Plan(tuple(views.values()), tuple(dict.fromkeys(view.key.name for view in views.values())), tuple(columns.values()))
+
+
+def named_views(project: Project) -> dict[str, FeatureView]:
+    """The views by all names that a request may use: the plain name and `<view>@latest` for the version in force, and `<view>@v<version>`
+    for any version."""
+    found = dict(project.views)
+    for view in project.views.values():
+        found[version_name(view.plain_name, view.version)] = view
+        if view.name == view.plain_name:
+            found[f"{view.name}@latest"] = view
+    return found
 
 
 def _references(model: Model) -> tuple[str, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tidemill.runtime.settings import RedisSettings, ServiceSettings
+from tidemill.runtime.settings import KafkaSettings, RedisSettings, ServiceSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServingSettings(ServiceSettings):
-    """What every service needs, and Redis."""
+    """What every service needs, Redis, and Kafka, which holds the catalogue."""
 
+    kafka: KafkaSettings
     redis: RedisSettings

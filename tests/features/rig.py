@@ -143,7 +143,7 @@ class Rig:
 
     async def _check(self) -> None:
         for tp, end in (await self._ends()).items():
-            view = self.project.views[tp.topic.split(".")[2]]
+            view = next(view for view in self.project.views.values() if view_topic(self.name, view.log) == tp.topic)
             kernel, stored = ViewKernel(view), self.store.get(fence_key(self.name, view.log, tp.partition))
             assert self.position(tp.topic, tp.partition) == end
             fold, states = await self._offline(tp, end, kernel)

@@ -24,18 +24,18 @@ def test_shared_features_are_those_of_one_instance(histories: list[list[Happenin
     kernel = numbers()
     view, values = kernel.view, [kernel.encode(fold_all(kernel, events)) for events in histories]
     stored = {b"a": Stored(values[0], FENCE), b"b": Stored(values[1], FENCE, since_ms=START_MS), b"new": Stored(None, FENCE)}
-    features = Features({view.name: kernel})
+    features = Features()
     for key, offset_ms in asked:
         time_ms, item = START_MS + offset_ms, None if key is None else stored[key]
         reading = None if item is None or item.value is None else kernel.read(item.value, time_ms, item.since_ms)
-        assert repr(features.of(view, key, item, time_ms)) == repr(serve(view, reading, time_ms))
+        assert repr(features.of(kernel, key, item, time_ms)) == repr(serve(view, reading, time_ms))
 
 
 def test_an_entity_is_read_once_for_each_time() -> None:
     """The same object is given for the same entity and time, another one for another entity or another time."""
     kernel = numbers()
-    features, item = Features({kernel.view.name: kernel}), Stored(None, FENCE)
-    first = features.of(kernel.view, b"a", item, START_MS)
-    assert features.of(kernel.view, b"a", item, START_MS) is first
-    assert features.of(kernel.view, b"b", item, START_MS) is not first
-    assert features.of(kernel.view, b"a", item, START_MS + 1) is not first
+    features, item = Features(), Stored(None, FENCE)
+    first = features.of(kernel, b"a", item, START_MS)
+    assert features.of(kernel, b"a", item, START_MS) is first
+    assert features.of(kernel, b"b", item, START_MS) is not first
+    assert features.of(kernel, b"a", item, START_MS + 1) is not first

@@ -15,7 +15,7 @@ from tidemill.limits import MESSAGE_BYTES
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.settings import KafkaSettings
 from tidemill_ingestion.app import create_app
-from tidemill_ingestion.http_api import MAX_BODY_BYTES, MAX_EVENTS, split_body
+from tidemill_ingestion.http_api import MAX_BODY_BYTES, MAX_EVENTS, EventsEndpoint, split_body
 from tidemill_ingestion.publisher import Publisher
 
 GOOD = {"type": "departed", "data": departed()}
@@ -25,7 +25,7 @@ GOOD = {"type": "departed", "data": departed()}
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application while Kafka is away."""
     board = HealthBoard("kafka", "routing")
-    app = create_app(project(), board, Publisher(KafkaSettings(bootstrap_servers="127.0.0.1:1")))
+    app = create_app(board, EventsEndpoint(project(), Publisher(KafkaSettings(bootstrap_servers="127.0.0.1:1")), board))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ingestion") as made:
         yield made
 

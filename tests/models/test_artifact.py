@@ -1,5 +1,6 @@
 """Model artifacts on disk: whole, checked, never written over; and whether they fit the project."""
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -12,7 +13,7 @@ from tests.demo_state import demo, saved, trained
 from tidemill import FeatureView, count
 from tidemill.errors import ArtifactError
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import Artifact, Manifest, check_manifest, load_artifact, save_artifact
+from tidemill.models.artifact import Artifact, Manifest, ModelInput, check_manifest, load_artifact, model_as_trained, save_artifact
 
 ARTIFACT = trained(demo().models["big_tip"])
 KERNELS = {name: ViewKernel(view) for name, view in demo().views.items()}
@@ -106,3 +107,31 @@ def test_categories_are_those_of_the_inputs() -> None:
     """A vector is made with the categories of the version that serves."""
     assert ARTIFACT.manifest.categories == {"payment": ["card", "cash"]}
     assert Artifact(*ARTIFACT).manifest.output == "probability"
+
+
+def test_a_version_reads_the_views_that_it_was_trained_on() -> None:
+    """Whichever is in force now; of two that store the same, the one in force. Inputs are those of the manifest, not those declared now."""
+    model = demo().models["big_tip"]
+    manifest, zones = ARTIFACT.manifest, demo().views["zones"]
+    other = FeatureView("zones", zones.source, "zone", [count()], windows=["1h"])
+    old, new = zones.as_version(1, in_force=False), other.as_version(2, in_force=True)
+    drivers = [demo().views["drivers"].as_version(n, in_force=n == 2) for n in (1, 2, 3)]
+    narrower = dataclasses.replace(model, inputs=[new, *model.requests])
+    kernels = [ViewKernel(view) for view in (new, old, *drivers)]
+    found, read = model_as_trained(manifest, narrower, kernels)
+    assert [kernel.view.name for kernel in read] == ["zones@v1", "drivers"]
+    assert read[1].view.version == 2
+    assert [(column.name, column.kind) for column in found.plan] == [(item.name, item.kind) for item in manifest.inputs]
+    assert found.views == tuple(kernel.view for kernel in read)
+
+
+def test_a_version_whose_view_is_gone_is_refused() -> None:
+    """The error names the view, or the input, and the mend."""
+    model, manifest = demo().models["big_tip"], ARTIFACT.manifest
+    kernels = [ViewKernel(view) for view in demo().views.values()]
+    with pytest.raises(ArtifactError, match="definition of view zones that is gone") as caught:
+        model_as_trained(manifest, model, kernels[1:])
+    assert "tidemill train big_tip" in caught.value.mend
+    unknown = msgspec.structs.replace(manifest, inputs=[*manifest.inputs, ModelInput("weather", "number")])
+    with pytest.raises(ArtifactError, match="other inputs than those declared.*weather"):
+        model_as_trained(unknown, model, kernels)

@@ -11,7 +11,7 @@ from tests.demo_state import Store, demo
 
 from tidemill.declarations.project import Project
 from tidemill.runtime.http import HttpServer
-from tidemill.runtime.settings import HttpSettings, ProjectSettings, RedisSettings
+from tidemill.runtime.settings import HttpSettings, KafkaSettings, ProjectSettings, RedisSettings
 from tidemill_serving.app import build
 from tidemill_serving.settings import ServingSettings
 
@@ -26,7 +26,9 @@ def store(redis_url: str) -> Store:
 async def serving(project: Project, redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """Run a service of a project; gives a client of it, once it is ready."""
     http = HttpSettings(port=0)
-    service = build(ServingSettings(project=ProjectSettings(project="unused"), http=http, redis=RedisSettings(url=redis_url)), project)
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")  # a project that is given does not follow the catalogue
+    settings = ServingSettings(project=ProjectSettings(project="unused"), http=http, kafka=kafka, redis=RedisSettings(url=redis_url))
+    service = build(settings, project)
     server = HttpServer(service.app, http)
     async with beside(service.work()), server, httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
         async with asyncio.timeout(20):

@@ -126,12 +126,15 @@ def test_predictions_are_those_of_inference(trips: list[dict[str, Any]], ahead_m
     world.deploy(artifact)
     mine = world.predict("big_tip", given_, at=time_ms)
     kernels = {name: ViewKernel(view) for name, view in demo().views.items()}
+    by_log = {kernel.view.log: kernel for kernel in kernels.values()}
     predictor = Predictor(
-        kernels, OnlineReader(world.redis, "demo", kernels), FirstAnswers(world.redis, "demo"), kept  # type: ignore[arg-type]
+        OnlineReader(world.redis, "demo", by_log), FirstAnswers(world.redis, "demo"), kept  # type: ignore[arg-type]
     )  # fmt: skip
     model = demo().models["big_tip"]
     manifest = artifact.manifest
-    version = LoadedVersion(model, manifest, load_engine(artifact), ModelInputs(model, manifest.categories))
+    version = LoadedVersion(
+        model, manifest, load_engine(artifact), ModelInputs(model, manifest.categories), [kernels[view.name] for view in model.views]
+    )
     loaded = LoadedModel(model.name, [Seat(manifest.version, "champion", 1.0)], {manifest.version: version})
     request = parse_predict(msgspec.json.encode({"entities": given_, "time": time_ms}), NOW_MS)
     (theirs,) = at_once(predictor.by_entity(loaded, request))

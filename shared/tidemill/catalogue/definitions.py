@@ -120,7 +120,7 @@ def project_of(definitions: Definitions, name: str) -> Project:
         view = _view(found, events, in_force=definitions.in_force.get(found.view.name) == found.version)
         views[view.name] = view
     models = {written.name: read_model(written, events, views) for written in definitions.models}
-    return Project(name, events, views, models)
+    return Project(name, events, views, models, catalogue=definitions.number)
 
 
 def _view(found: ViewVersion, events: dict[str, Event], *, in_force: bool) -> FeatureView:

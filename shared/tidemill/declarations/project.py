@@ -21,7 +21,8 @@ _folders: set[Path] = set()  # of the projects loaded in this process
 
 @dataclass(frozen=True)
 class Project:
-    """All declarations of a project by name. `root`: its folder (None: an installed module)."""
+    """All declarations of a project by name. `root`: its folder (None: an installed module). `catalogue`: the number of
+    the record of the catalogue that holds them; 0: they come from the project's file."""
 
     name: str
     events: dict[str, Event] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class Project:
     models: dict[str, Model] = field(default_factory=dict)
     recordings: dict[str, Recording] = field(default_factory=dict)
     root: Path | None = None
+    catalogue: int = 0
 
     def views_of(self, event: Event) -> list[FeatureView]:
         """The views that fold an event."""

@@ -6,6 +6,7 @@
 | a batch fails when its partition has no leader for `request_timeout_ms`, which leaves a hole in the numbers of an idempotent producer | `never_expire` |
 | `stop` of a producer waits for ever while Kafka is away | `abandon` |
 | while a broker is away a client asks for metadata a thousand times a second, a core of CPU, just when the broker needs CPU to start | `pace_metadata` |
+| `committed` of a consumer leaves out the metadata that was committed beside an offset | `committed_with_metadata` |
 | `BatchBuilder.append` costs more than twice as much a record as the C builder inside it | `fill_batch` |
 
 The version of aiokafka is bounded in pyproject.toml because of this module.
@@ -19,7 +20,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import aiokafka.conn
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.conn import AIOKafkaConnection, CloseReason
@@ -107,3 +108,11 @@ def fill_batch(
     batch._relative_offset = count
     batch.close()
     return count
+
+
+async def committed_with_metadata(
+    consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]
+) -> dict[TopicPartition, tuple[int, str]]:
+    """The committed offset of each partition that has one, and the text that was committed beside it. Raises KafkaError."""
+    found = await consumer._coordinator.fetch_committed_offsets(list(partitions))
+    return {target: (at.offset, at.metadata) for target, at in found.items() if at.offset >= 0}

@@ -32,7 +32,7 @@ SERVICES = (
     LocalService("ingestion", "tidemill_ingestion", ("kafka",)),
     LocalService("features", "tidemill_features", ("kafka", "valkey"), nice=5),
     LocalService("offline", "tidemill_offline", ("kafka",), nice=10),
-    LocalService("serving", "tidemill_serving", ("valkey",)),
+    LocalService("serving", "tidemill_serving", ("kafka", "valkey")),
     LocalService("inference", "tidemill_inference", ("kafka", "valkey")),
     LocalService("predlog", "tidemill_predlog", ("kafka",), nice=10),
     LocalService("drift", "tidemill_drift", ("kafka",), nice=10),

@@ -5,18 +5,19 @@ The manifest is written last. The deployment has the SHA-256 of the manifest, an
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import msgspec
 import pyarrow as pa
 from pyarrow import fs
 
-from tidemill.declarations import Model
+from tidemill.declarations import Model, Request, Selection
 from tidemill.declarations.models import InputPlan
-from tidemill.errors import ArtifactError
+from tidemill.errors import ArtifactError, DeclarationError
 from tidemill.kernel.view import ViewKernel
 from tidemill.stats.histograms import Histogram
 
@@ -162,6 +163,50 @@ def check_manifest(manifest: Manifest, model: Model, kernels: Mapping[str, ViewK
         raise ArtifactError(f"{model.name} {manifest.version} was trained on another definition of view {', '.join(changed)}", mend=mend)
     if [(item.name, item.kind) for item in manifest.inputs] != [(column.name, column.kind) for column in model.plan]:
         raise ArtifactError(f"{model.name} {manifest.version} was trained on other inputs than those declared", mend=mend)
+
+
+def model_as_trained(manifest: Manifest, model: Model, kernels: Iterable[ViewKernel]) -> tuple[Model, list[ViewKernel]]:
+    """The model over those versions of views that a model version was trained on, and the kernels of its `views`.
+
+    `model`: as the catalogue has it now; `kernels`: of all versions of views. Of versions that store the same, the one in force is taken.
+    Raises ArtifactError when no version of a view is what it was, or a value of the request is declared no more.
+    """
+    mend = f"run: tidemill train {model.name}"
+    of_view: dict[str, ViewKernel] = {}
+    for kernel in sorted(kernels, key=lambda kernel: (kernel.view.name == kernel.view.plain_name, kernel.view.version)):
+        if manifest.definitions.get(kernel.view.plain_name) == kernel.definition:
+            of_view[kernel.view.plain_name] = kernel
+    gone = sorted(manifest.definitions.keys() - of_view.keys())
+    if gone:
+        raise ArtifactError(
+            f"{model.name} {manifest.version} was trained on a definition of view {', '.join(gone)} that is gone", mend=mend
+        )
+    try:
+        inputs = [_input(item, model, of_view) for item in manifest.inputs]
+        made = dataclasses.replace(model, inputs=inputs)
+        if [column.name for column in made.plan] != [item.name for item in manifest.inputs]:
+            raise KeyError("the order of its inputs")
+    except (DeclarationError, KeyError) as error:
+        raise ArtifactError(
+            f"{model.name} {manifest.version} was trained on other inputs than those declared: {error}", mend=mend
+        ) from error
+    by_view = {kernel.view: kernel for kernel in of_view.values()}
+    return made, [by_view[view] for view in made.views]
+
+
+def _input(item: ModelInput, model: Model, of_view: Mapping[str, ViewKernel]) -> Selection | Request:
+    """An input of a manifest. Raises DeclarationError for a feature that the view does not serve, KeyError for an unknown name."""
+    if item.kind != "feature":
+        return next((request for request in model.requests if request.name == item.name), None) or Request(item.name, _KINDS[item.kind])
+    view, feature = next((view, item.name[len(view) + 2 :]) for view in _longest_first(of_view) if item.name.startswith(f"{view}__"))
+    return of_view[view].view.select(feature)
+
+
+def _longest_first(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=len, reverse=True)
+
+
+_KINDS: dict[str, type] = {"category": str, "number": float}
 
 
 def _store(root: str) -> fs.FileSystem:

@@ -18,7 +18,7 @@ from tidemill.errors import TidemillError, UnknownModel
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import Reading, ViewKernel
-from tidemill.models.artifact import check_manifest, stored_artifact
+from tidemill.models.artifact import check_manifest, model_as_trained, stored_artifact
 from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.names import LogName, parse_log
@@ -90,10 +90,15 @@ class Replayer:
             raise UnknownModel(model, list(project.models))
         self._store = store
         artifact = stored_artifact(store.url, model, version)
-        self._kernels = {view.name: ViewKernel(view) for view in project.models[model].views}
-        check_manifest(artifact.manifest, project.models[model], self._kernels)
+        declared = project.models[model]
+        if project.catalogue:
+            declared, kernels = model_as_trained(artifact.manifest, declared, map(ViewKernel, project.views.values()))
+            self._kernels = {kernel.view.name: kernel for kernel in kernels}
+        else:
+            self._kernels = {view.name: ViewKernel(view) for view in declared.views}
+            check_manifest(artifact.manifest, declared, self._kernels)
         self._engine = load_engine(artifact)
-        self._inputs = ModelInputs(project.models[model], artifact.manifest.categories)
+        self._inputs = ModelInputs(declared, artifact.manifest.categories)
 
     def run(self, predictions: Sequence[PredictionRecord]) -> list[Replayed]:
         """Recomputes all predictions in one pass over each partition of each view. It reads the records of their entities only."""

@@ -41,6 +41,13 @@ class HealthBoard:
             self._since.setdefault(check, time.monotonic())
         metrics.DEPENDENCY_UP.labels(check).set(0)
 
+    def forget(self, check: str) -> None:
+        """Take a check away: what it was about is gone."""
+        with self._lock:
+            self._reasons.pop(check, None)
+            self._since.pop(check, None)
+        metrics.DEPENDENCY_UP.remove(check)
+
     def up(self, check: str) -> None:
         """Report that a check holds."""
         self.report(check, None)

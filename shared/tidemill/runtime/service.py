@@ -15,7 +15,7 @@ from tidemill.runtime.http import HttpServer
 from tidemill.runtime.settings import HttpSettings, ServiceSettings, WatchdogSettings
 from tidemill.runtime.watchdog import Pulse, Watchdog
 
-__all__ = ["Pulse", "Service", "run_together", "run_workers"]
+__all__ = ["Pulse", "Service", "cancelled", "run_together", "run_workers"]
 
 Work = Coroutine[Any, Any, Any]
 
@@ -60,7 +60,7 @@ async def run_workers(
                 await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
         finally:
             asked = stopped.done()
-            await _cancelled(working, stopped)
+            await cancelled(working, stopped)
     if not working.cancelled():
         working.result()
     if not asked:
@@ -76,14 +76,15 @@ async def run_together(*workers: Work) -> None:
     try:
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _cancelled(*tasks)
+        await cancelled(*tasks)
     for task in ended:
         if not task.cancelled():
             task.result()
     raise WorkerEnded(ended.pop().get_name())
 
 
-async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
+async def cancelled(*tasks: asyncio.Future[Any]) -> None:
+    """Cancels tasks and waits until they have ended; their errors are theirs."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

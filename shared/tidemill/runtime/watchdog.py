@@ -51,16 +51,20 @@ class Pulse:
 class Watchdog:
     """When a pulse stays away for too long, logs the stacks of all threads and tasks and ends the process.
 
-    It counts in a thread of its own, so it notices a blocked event loop. It counts only while the process runs: a process that was stopped
+    `pulses`: a list that may change while it runs. It counts in a thread of its own, so it notices a blocked event loop. It counts only while the process runs: a process that was stopped
     and continued does not count as stuck. After a quarter of the patience the check `progress` of the board names the silent workers.
     """
 
     def __init__(self, pulses: Sequence[Pulse], board: HealthBoard, settings: WatchdogSettings | None = None) -> None:
         self._loop_pulse = Pulse("event loop")
-        self._pulses = [*pulses, self._loop_pulse]
+        self._workers = pulses
         self._board = board
         self._patience_seconds = (settings or WatchdogSettings.load()).patience_seconds
         self._closed = threading.Event()
+
+    @property
+    def _pulses(self) -> list[Pulse]:
+        return [*self._workers, self._loop_pulse]
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()

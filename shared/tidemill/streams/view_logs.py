@@ -78,14 +78,15 @@ async def check_logs(settings: KafkaSettings, project: Project, views: Iterable[
 
 
 async def ensure_logs(settings: KafkaSettings, project: Project, topics: Iterable[str] | None = None) -> None:
-    """`ensure_topics` for a project (all topics, or those named), after checking that the declared logs hold the records of its views.
+    """`ensure_topics` for a project (all topics, or those named), after checking that the declared logs hold the records of its views. A
+    project of the catalogue is not checked: the catalogue says which logs are in use.
 
     Raises UnfilledLog (nothing was created), TopicMismatch, KafkaUnavailable.
     """
     specs = topic_specs(project)
     needed = specs if topics is None else {topic: specs[topic] for topic in topics}
     views = [view for view in project.views.values() if view_topic(project.name, view.log) in needed]
-    if views:
+    if views and not project.catalogue:
         await check_logs(settings, project, views)
     await ensure_topics(settings, needed)
 

@@ -1,0 +1,82 @@
+"""Feature computation and the offline writer follow the catalogue: a version is folded and mirrored once it is handed over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from tests.features.rig import Rig
+
+from tidemill import FeatureView, count, sum
+from tidemill.catalogue.definitions import Definitions, ViewVersion
+from tidemill.declarations.written import write_event, write_view
+from tidemill.errors import UnknownTable
+from tidemill.kafka.topics import ensure_topics, offset_ranges
+from tidemill.kernel.fences import position
+from tidemill.offline.names import view_folder
+from tidemill.offline.store import OfflineStore
+from tidemill.online.keys import fence_key
+from tidemill.streams.catalogue_log import append_definitions
+from tidemill.streams.following import in_force
+from tidemill.streams.topics import topic_specs, view_topic
+
+pytestmark = pytest.mark.integration
+
+SOON = 60.0
+
+
+def reached(rig: Rig, root: str) -> bool:
+    """Whether Redis and the offline store have all that the logs of the rig's project hold."""
+    store = OfflineStore(root)
+    ends = asyncio.run(offset_ranges(rig.settings, *rig.topics()))
+    for view in rig.project.views.values():
+        try:
+            stored = store.snapshot(view_folder(view.log)).positions
+        except UnknownTable:
+            return False
+        for partition in range(view.partitions):
+            end = next(found.end for target, found in ends.items() if target == (view_topic(rig.name, view.log), partition))
+            folded = position(rig.store.get(fence_key(rig.name, view.log, partition)))  # type: ignore[arg-type]
+            if folded != end or stored.get(partition, 0) != end:
+                return False
+    return True
+
+
+def all_reached(rig: Rig, root: str) -> None:
+    """Assert that both stores have everything soon."""
+    deadline = time.monotonic() + SOON
+    while not reached(rig, root):
+        assert time.monotonic() < deadline, [worker.tail for worker in rig.workers]
+        time.sleep(0.5)
+
+
+def test_a_version_is_folded_and_mirrored_once_it_is_handed_over(rig: Rig, tmp_path: Path) -> None:
+    """The same processes go on: nothing of it while it is filled, all of it afterwards, and the first version beside it."""
+    root = str(tmp_path / "offline")
+    asyncio.run(ensure_topics(rig.settings, topic_specs(rig.project)))
+    rig.worker()
+    rig.worker("tidemill_offline", TIDEMILL_OFFLINE=root)
+    rig.produce(100)
+    all_reached(rig, root)
+    declared = rig.project
+    second = FeatureView("by_card", declared.events["paid"], "card", [count(), sum("amount")], windows=["1h", "3h"], partitions=2)
+    views = tuple(ViewVersion(write_view(view), 1, {}) for view in declared.views.values())
+    events = tuple(write_event(event) for event in declared.events.values())
+    one = Definitions(1, 5, events, (*views, ViewVersion(write_view(second), 2)), {"by_card": 1, "by_shop": 1})
+    handed = one.handed_over("by_card", 2, {}, 6)
+    asyncio.run(append_definitions(rig.settings, rig.name, one))
+    rig.project = in_force(handed, declared).project
+    rig.traffic._project = rig.project
+    rig.produce(100)
+    log = rig.project.views["by_card@v2"].log
+    time.sleep(3)
+    assert rig.store.get(fence_key(rig.name, log, 0)) is None
+    asyncio.run(append_definitions(rig.settings, rig.name, handed))
+    all_reached(rig, root)
+    asyncio.run(append_definitions(rig.settings, rig.name, handed.put_in_force("by_card", 2, 7)))
+    rig.produce(100)
+    all_reached(rig, root)
+    rig.check()
+    assert [worker.process.poll() for worker in rig.workers] == [None, None]
