@@ -130,6 +130,11 @@ class Snapshot:
         """Its columns: those of all declarations that its writer has seen."""
         return [field.name for field in self._table.schema().fields]
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Its columns with their types."""
+        return pa.schema(self._table.schema().to_arrow())
+
     def counter(self, name: str) -> int:
         """A counter of the table at this version (0: never set). Raises TornTable, OfflineUnavailable."""
         try:

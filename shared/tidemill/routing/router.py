@@ -127,7 +127,7 @@ class _Route:
             for model in project.models.values()
             if model.outcome.source is event
         ]
-        self.reader = EventReader(event, _keys(event, views, project))
+        self.reader = EventReader(event, key_fields(event, project))
         self._unkeyed = unkeyed
 
     def records(self, event: Accepted, source: Source) -> list[Routed]:
@@ -196,9 +196,9 @@ def _by_fields(views: list[FeatureView]) -> dict[tuple[str, ...], list[FeatureVi
     return groups
 
 
-def _keys(event: Event, views: list[FeatureView], project: Project) -> set[str]:
+def key_fields(event: Event, project: Project) -> set[str]:
     """The fields of an event that are keys of views, or subjects or entities of models."""
-    keys = {view.key.field for view in views}
+    keys = {view.key.field for view in project.views_of(event)}
     for model in project.models.values():
         if model.on is event:
             keys |= {model.subject, *(view.key.name for view in model.views)}
