@@ -294,7 +294,7 @@ def _json_value(value: Any, name: str, kind: type) -> Any:
     if kind is int and type(value) is float and value.is_integer():
         value = int(value)
     try:
-        found = msgspec.convert(value, kind)
+        found: Any = msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise Refused(Reason.WRONG_TYPE, f"{name}: {error}", name) from None
     except OverflowError:

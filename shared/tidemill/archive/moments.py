@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.archive.cells import Cells, Mask, filled
+from tidemill.archive.cells import Mask, filled
 from tidemill.errors import UnusableFile
 from tidemill.routing.events import moment
 from tidemill.routing.refusals import Reason, Refused

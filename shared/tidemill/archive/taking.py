@@ -135,8 +135,8 @@ class Taker:
         known = self._known(work, time, first=first)
         self._check_order(work, time, known)
         lacking = {name: column for name, column in fields.items() if name not in self._schema.names}
-        extra = work.extra(lacking)
-        work.size([column for column in [*fields.values(), extra] if pa.types.is_string(column.type)])
+        rest = work.undeclared(lacking)
+        work.size([column for column in [*fields.values(), rest] if pa.types.is_string(column.type)])
         rows = {
             TOPIC: pa.repeat(self._topic, work.length),
             PARTITION: pa.repeat(pa.scalar(0, pa.int64()), work.length),
@@ -144,7 +144,7 @@ class Taker:
             KNOWN: _moment(known),
             TIME: _moment(time),
             ID: fields[self._event.id].cast(pa.string()) if self._event.id else pa.nulls(work.length, pa.string()),
-            EXTRA: extra,
+            EXTRA: rest,
             **fields,
         }
         table = pa.table({name: rows[name] for name in self._schema.names}, schema=self._schema)
@@ -265,14 +265,14 @@ class _Work:
         told = "the row has {} bytes of text, {} are allowed"
         self.refuse(sizes > MESSAGE_BYTES, lambda row: Refused(Reason.OVERSIZED, told.format(sizes[row], MESSAGE_BYTES)), "")
 
-    def extra(self, lacking: Mapping[str, pa.Array]) -> pa.Array:
+    def undeclared(self, lacking: Mapping[str, pa.Array]) -> pa.Array:
         """What the rows carry besides declared fields, and in fields that the table cannot have, as JSON."""
         taken = {self._reading.renamed.get(name, name) for name in self._event.fields}
         if isinstance(self._rows, list):
             names = set(chain.from_iterable(self._rows)) - taken
             carried = [{name: value for name, value in row.items() if name in names} for row in self._rows] if names else []
         else:
-            columns = {name: self._undeclared(name) for name in self._rows.schema.names if name not in taken}
+            columns = {name: _as_json(self._bare(self._rows, name)) for name in self._rows.schema.names if name not in taken}
             carried = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         if not carried and not lacking:
             return pa.nulls(self.length, pa.string())
@@ -282,19 +282,10 @@ class _Work:
                 row[name] = value
         return pa.array(map(_object, carried), pa.string())
 
-    def _undeclared(self, name: str) -> list[Any]:
-        """The cells of an undeclared column as JSON can hold them: text for what has no type in JSON, Base64 for bytes."""
-        column = self._rows.column(name) if self._is_blob(name) else self._get(name)
-        if pa.types.is_timestamp(column.type):
-            zone = "Z" if column.type.tz else ""
-            column = pc.strftime(column.cast(pa.timestamp(column.type.unit, "UTC")) if zone else column, f"%Y-%m-%dT%H:%M:%S{zone}")
-        elif pa.types.is_duration(column.type):
-            column = column.cast(pa.int64())
-        found: list[Any] = column.to_pylist()
-        return found
-
-    def _is_blob(self, name: str) -> bool:
-        return self._chunk.lines is None and pa.types.is_binary(self._rows.schema.field(name).type)
+    def _bare(self, rows: pa.RecordBatch, name: str) -> pa.Array:
+        """An undeclared column without its coding. Bytes are text only in a text file."""
+        column = rows.column(name)
+        return column if self._chunk.lines is None and pa.types.is_binary(column.type) else self._get(name)
 
     def refuse(self, mask: Mask, told: Any, column: str) -> None:
         """Refuses the rows of a mask, but those that are refused already. `told`: row -> Refused."""
@@ -353,3 +344,14 @@ def _moment(ms: pa.Array) -> pa.Array:
 def _object(values: dict[str, Any]) -> str | None:
     carried = {name: value for name, value in values.items() if value is not None}
     return _JSON.encode(carried).decode() if carried else None
+
+
+def _as_json(column: pa.Array) -> list[Any]:
+    """The cells of an undeclared column as JSON can hold them: times as text, bytes in Base64."""
+    if pa.types.is_timestamp(column.type):
+        zone = "Z" if column.type.tz else ""
+        column = pc.strftime(column.cast(pa.timestamp(column.type.unit, "UTC")) if zone else column, f"%Y-%m-%dT%H:%M:%S{zone}")
+    elif pa.types.is_duration(column.type):
+        column = column.cast(pa.int64())
+    found: list[Any] = column.to_pylist()
+    return found
