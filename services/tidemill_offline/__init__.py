@@ -1,1 +1,1 @@
-"""The offline writer: view topics, requests and outcomes into Delta tables, every record once."""
+"""The offline writer: view topics into Delta tables, every record once; events whole into the archive."""

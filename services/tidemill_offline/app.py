@@ -1,14 +1,15 @@
-"""Wiring of the offline writer: one mirror per topic, and the HTTP application."""
+"""Wiring of the offline writer: one mirror per topic of ours, one archive per event, and the HTTP application."""
 
 from __future__ import annotations
 
 from functools import partial
 
+from tidemill.archive.writer import ArchiveWriter
 from tidemill.declarations.project import Project, load_project
-from tidemill.offline.mirror import Mirror
+from tidemill.offline.mirror import Follower, Mirror
 from tidemill.offline.positions import PositionsApp
 from tidemill.offline.store import OfflineStore
-from tidemill.offline.tables import MirrorTable, outcomes_table, requests_table, view_table
+from tidemill.offline.tables import MirrorTable, view_table
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.service import Service, run_together
 from tidemill.streams.view_logs import need_topics
@@ -17,7 +18,7 @@ from tidemill_offline.settings import OfflineWriterSettings
 
 def tables_of(project: Project) -> list[MirrorTable]:
     """The tables that this service writes; the table of predictions belongs to prediction logging."""
-    return [*(view_table(project, view) for view in project.views.values()), requests_table(project), outcomes_table(project)]
+    return [view_table(project, view) for view in project.views.values()]
 
 
 def build(settings: OfflineWriterSettings) -> Service:
@@ -25,7 +26,9 @@ def build(settings: OfflineWriterSettings) -> Service:
     project = load_project(settings.project.project)
     board = HealthBoard("topics")
     store = OfflineStore(settings.offline.root)
-    mirrors = [Mirror(store, table, settings.kafka, board, settings.flush.flush()) for table in tables_of(project)]
+    flush = settings.flush.flush()
+    mirrors: list[Follower] = [Mirror(store, table, settings.kafka, board, flush) for table in tables_of(project)]
+    mirrors += [ArchiveWriter(store, project, event, settings.kafka, board, flush, settings.archive) for event in project.events.values()]
     pulses = [mirror.pulse for mirror in mirrors]
 
     async def work() -> None:

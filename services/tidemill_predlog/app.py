@@ -8,10 +8,10 @@ from tidemill.declarations.project import load_project
 from tidemill.offline.mirror import Mirror
 from tidemill.offline.positions import PositionsApp
 from tidemill.offline.store import OfflineStore
-from tidemill.offline.tables import outcomes_table, predictions_table
+from tidemill.offline.tables import predictions_table
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.service import Service, run_together
-from tidemill.streams.topics import results_topic
+from tidemill.streams.topics import outcomes_topic, results_topic
 from tidemill.streams.view_logs import need_topics
 from tidemill_predlog.joiner import Joiner
 from tidemill_predlog.settings import PredictionLogSettings
@@ -22,13 +22,13 @@ def build(settings: PredictionLogSettings) -> Service:
     project = load_project(settings.project.project)
     board = HealthBoard("topics")
     store = OfflineStore(settings.offline.root)
-    predictions, outcomes = predictions_table(project), outcomes_table(project)
+    predictions = predictions_table(project)
     mirror = Mirror(store, predictions, settings.kafka, board, settings.flush.flush())
-    joiner = Joiner(store, project, (predictions, outcomes), settings.kafka, board)
+    joiner = Joiner(store, project, predictions, settings.kafka, board)
     pulses = [mirror.pulse, joiner.pulse]
 
     async def work() -> None:
-        needed = [predictions.topic, outcomes.topic, results_topic(project.name)]
+        needed = [predictions.topic, outcomes_topic(project.name), results_topic(project.name)]
         await need_topics(settings.kafka, project, partial(board.down, "topics"), pulses, needed)
         board.up("topics")
         await run_together(mirror.run(), joiner.run())

@@ -1,15 +1,17 @@
 """Joining predictions with outcomes, as pure logic: records in, results out.
 
-An outcome answers a prediction of the same model and subject when it was published (`known`) within `within_ms` of the prediction's time, before or
-after. Of several, the first in the log counts. A prediction that none has answered when the clock passes its time plus `within_ms` is
-answered `never`. Of several predictions with one id only the first counts; one without a subject is not joined.
+An outcome answers a prediction of the same model and subject when it became known after the prediction's time and at most `within_ms`
+later, never before: a subject may come back, and each prediction has its own answer. Of several, the first in the log counts. A second
+publication of an event (same id) is no outcome, for as long as outcomes are kept. A prediction that none has answered when the clock passes its time plus
+`within_ms` is answered `never`, or with the value of `absent`. Of several predictions with one id only the first counts; one without a
+subject is not joined. Training sets follow the same rule (`training/answers.py`).
 
 Which outcome answers which prediction depends on the records alone: not on how the topics were interleaved, cut into batches or read again.
-Only `never` depends on the clock: an outcome that arrives when the clock is past its prediction's deadline comes too late, and is counted.
+Only `never` and `absent` depend on the clock: an outcome that arrives when the clock is past its prediction's deadline comes too late, and is counted.
 The caller lets the clock pass a time only when it has read everything that was in the log when that time was first seen.
 
-The state is a function of the records below the positions read and of the clock. So it can be made again: feed the records of the last `memory_ms`
-before the clock, move the clock, drop the results.
+The state is a function of the records below the positions read and of the clock. So it can be made again: feed the records of the last
+`memory_ms` before the clock, move the clock, drop the results.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from tidemill.records import ResultRecord
 
@@ -27,6 +29,13 @@ _HOUR_MS = 3_600_000
 
 Subject = tuple[str, str]
 """Model and subject."""
+
+
+class Wait(NamedTuple):
+    """How long the predictions of a model wait for an outcome, and the answer when none comes (None: never answered)."""
+
+    within_ms: int
+    absent: float | None = None
 
 
 class LoggedPrediction(NamedTuple):
@@ -41,47 +50,52 @@ class LoggedPrediction(NamedTuple):
 
 
 class KnownOutcome(NamedTuple):
-    """What the join needs of an outcome."""
+    """What the join needs of an outcome. `id`: by which a second publication of its event is known."""
 
     model: str
     subject: str
     value: float
     known: int
+    id: str | None = None
 
 
 class Join:
-    """The join of all models. `within_ms`: by model; predictions of other models are left alone.
+    """The join of all models. `waits`: by model; predictions of other models are left alone.
 
     `clock`: every prediction whose deadline lies before it has its result. Results wait, with `seq` 0, until `take`.
     By model: `pending` predictions that wait, `accepted` predictions so far, `late` outcomes that came after their prediction was given up.
     """
 
-    def __init__(self, within_ms: Mapping[str, int], clock: int = 0) -> None:
+    def __init__(self, waits: Mapping[str, Wait], clock: int = 0) -> None:
         self.clock = clock
         self.accepted: Counter[str] = Counter()
         self.late: Counter[str] = Counter()
         self.pending: Counter[str] = Counter()
-        self._within_ms = dict(within_ms)
+        self._waits = dict(waits)
         self._results: list[ResultRecord] = []
         self._waiting: dict[Subject, list[LoggedPrediction]] = {}
         self._answers: dict[Subject, list[KnownOutcome]] = {}
+        self._published: dict[tuple[str, str], int] = {}
         self._seen: set[str] = set()
         self._given_up: set[Subject] = set()
         self._deadlines: list[tuple[int, Subject]] = []
         self._answers_end: list[tuple[int, Subject]] = []
+        self._published_end: list[tuple[int, tuple[str, str]]] = []
         self._seen_end: list[tuple[int, str]] = []
         self._given_up_end: list[tuple[int, Subject]] = []
 
     @property
     def memory_ms(self) -> int:
-        """How long before the clock records still matter: the longest of all models."""
-        return max(map(_memory_ms, self._within_ms.values()), default=0)
+        """How long before the clock records still matter: the longest of all models. An outcome may be kept for `_memory_ms`, and its first
+        publication may be as much older."""
+        return max((2 * _memory_ms(wait.within_ms) for wait in self._waits.values()), default=0)
 
     def predict(self, prediction: LoggedPrediction) -> None:
         """Takes a prediction: it is answered at once, waits, or is a repetition."""
-        within_ms = self._within_ms.get(prediction.model)
-        if within_ms is None or prediction.subject is None or prediction.id in self._seen:
+        wait = self._waits.get(prediction.model)
+        if wait is None or prediction.subject is None or prediction.id in self._seen:
             return
+        within_ms = wait.within_ms
         self.accepted[prediction.model] += 1
         end = prediction.time + _memory_ms(within_ms)
         if end >= self.clock:
@@ -89,7 +103,7 @@ class Join:
             heappush(self._seen_end, (end, prediction.id))
         subject = (prediction.model, prediction.subject)
         for outcome in self._answers.get(subject, ()):
-            if abs(outcome.known - prediction.time) <= within_ms:
+            if _answers(outcome, prediction, within_ms):
                 self._resolve(prediction, outcome)
                 return
         if prediction.time + within_ms < self.clock:
@@ -101,18 +115,20 @@ class Join:
 
     def outcome(self, outcome: KnownOutcome) -> None:
         """Takes an outcome: it answers the predictions that wait for it, and is kept for those still to come."""
-        within_ms = self._within_ms.get(outcome.model)
-        if within_ms is None:
+        wait = self._waits.get(outcome.model)
+        if wait is None:
             return
-        subject, end = (outcome.model, outcome.subject), outcome.known + _memory_ms(within_ms)
+        memory_ms = _memory_ms(wait.within_ms)
+        subject, end = (outcome.model, outcome.subject), outcome.known + memory_ms
         answers = self._answers.get(subject, [])
-        if end < self.clock or any(answer.known == outcome.known for answer in answers):
+        again = outcome.id is not None and self._published_again((outcome.model, outcome.id), outcome.known, memory_ms)
+        if again or end < self.clock or any(answer.known == outcome.known for answer in answers):
             return  # of two that were published at one time, the second is never the first that fits
         self._answers[subject] = [*answers, outcome]
         heappush(self._answers_end, (end, subject))
         left = []
         for prediction in self._waiting.pop(subject, ()):
-            if abs(outcome.known - prediction.time) <= within_ms:
+            if _answers(outcome, prediction, wait.within_ms):
                 self.pending[prediction.model] -= 1
                 self._resolve(prediction, outcome)
             else:
@@ -123,11 +139,19 @@ class Join:
             self._given_up.discard(subject)
             self.late[outcome.model] += 1
 
+    def _published_again(self, event: tuple[str, str], known: int, memory_ms: int) -> bool:
+        """Whether an event (model and id) came before, at most `memory_ms` before this publication. Notes the publication."""
+        before = self._published.get(event)
+        if before is None or before < known:
+            self._published[event] = known
+            heappush(self._published_end, (known + 2 * memory_ms, event))
+        return before is not None and before >= known - memory_ms
+
     def advance(self, clock: int) -> None:
         """Moves the clock, never back: gives up predictions whose deadline lies before it and forgets what can no longer matter."""
         self.clock = max(self.clock, clock)
         for subject in self._due(self._deadlines):
-            within_ms = self._within_ms[subject[0]]
+            within_ms = self._waits[subject[0]].within_ms
             left = []
             for prediction in self._waiting.pop(subject, ()):
                 if prediction.time + within_ms < self.clock:
@@ -146,10 +170,14 @@ class Join:
 
     def _forget(self) -> None:
         for subject in self._due(self._answers_end):
-            memory_ms = _memory_ms(self._within_ms[subject[0]])
+            memory_ms = _memory_ms(self._waits[subject[0]].within_ms)
             left = [outcome for outcome in self._answers.pop(subject, ()) if outcome.known + memory_ms >= self.clock]
             if left:
                 self._answers[subject] = left
+        for event in self._due(self._published_end):
+            known = self._published.get(event)
+            if known is not None and known + 2 * _memory_ms(self._waits[event[0]].within_ms) < self.clock:
+                del self._published[event]
         for prediction_id in self._due(self._seen_end):
             self._seen.discard(prediction_id)
         for subject in self._due(self._given_up_end):
@@ -161,21 +189,26 @@ class Join:
             yield heappop(heap)[1]
 
     def _resolve(self, prediction: LoggedPrediction, outcome: KnownOutcome) -> None:
-        self._results.append(_result(prediction, "joined", outcome.known, outcome.value))
+        self._results.append(_result(prediction, outcome.known, outcome.value))
 
     def _give_up(self, prediction: LoggedPrediction, subject: Subject) -> None:
-        within_ms = self._within_ms[prediction.model]
-        self._results.append(_result(prediction, "never", prediction.time + within_ms, None))
+        wait = self._waits[prediction.model]
+        self._results.append(_result(prediction, prediction.time + wait.within_ms, wait.absent))
         self._given_up.add(subject)
-        heappush(self._given_up_end, (prediction.time + _memory_ms(within_ms), subject))
+        heappush(self._given_up_end, (prediction.time + _memory_ms(wait.within_ms), subject))
+
+
+def _answers(outcome: KnownOutcome, prediction: LoggedPrediction, within_ms: int) -> bool:
+    return prediction.time < outcome.known <= prediction.time + within_ms
 
 
 def _memory_ms(within_ms: int) -> int:
-    """How long an outcome and a prediction's id are kept: a prediction may be logged long after its time, when its client asked in vain."""
+    """How long an outcome and a prediction's id are kept: a prediction may be logged long after its time, when its client asked in vain. Also
+    how long after an event its second publication is known as such."""
     return max(2 * within_ms, _HOUR_MS)
 
 
-def _result(prediction: LoggedPrediction, status: Literal["joined", "never"], known: int, value: float | None) -> ResultRecord:
+def _result(prediction: LoggedPrediction, known: int, outcome: float | None) -> ResultRecord:
     assert prediction.subject is not None
     return ResultRecord(
         seq=0,
@@ -185,7 +218,7 @@ def _result(prediction: LoggedPrediction, status: Literal["joined", "never"], kn
         subject=prediction.subject,
         time=prediction.time,
         output=prediction.output,
-        status=status,
+        status="never" if outcome is None else "joined",
         known=known,
-        outcome=value,
+        outcome=outcome,
     )

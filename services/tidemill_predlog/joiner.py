@@ -1,7 +1,7 @@
 """The worker that drives the join: reads both topics, commits results with the positions they cover, publishes them.
 
-After any failure it starts anew from the table of results: it feeds the join with the rows of the last hours below the positions, reads from
-Kafka what the tables do not have yet, and goes on from there.
+After any failure it starts anew from the table of results: it feeds the join with the predictions and outcomes of the last hours below the
+positions, predictions from their table as far as it goes, the others from Kafka, and goes on from there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +24,7 @@ from tidemill.kafka.client import GATHERING, started_producer
 from tidemill.kafka.dense_reader import DenseReader
 from tidemill.kafka.read_to_end import read_to_end
 from tidemill.kafka.reader import recreated
+from tidemill.kafka.topics import offsets_at
 from tidemill.offline.mirror import CHECK_SECONDS
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable
@@ -33,8 +34,8 @@ from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
-from tidemill.streams.topics import results_topic, topic_specs
-from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction
+from tidemill.streams.topics import outcomes_topic, results_topic, topic_specs
+from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction, Wait
 from tidemill_predlog.outbox import Outbox
 from tidemill_predlog.results import JoinProgress, ResultsTable
 
@@ -47,23 +48,23 @@ _FETCH_ROWS = 20_000
 _BARRIER_SECONDS = 0.2
 _PREDICTION, _OUTCOME = decoder(PredictionRecord), decoder(OutcomeRecord)
 _PREDICTION_COLUMNS = ["partition", "offset", "id", "model", "version", "subject", "time", "output"]
-_OUTCOME_COLUMNS = ["partition", "offset", "model", "subject", "value", "known"]
 
 
 class Joiner:
     """Joins until cancelled; reports on the board as `join`."""
 
-    def __init__(
-        self, store: OfflineStore, project: Project, tables: tuple[MirrorTable, MirrorTable], kafka: KafkaSettings, board: HealthBoard
-    ) -> None:
+    def __init__(self, store: OfflineStore, project: Project, predictions: MirrorTable, kafka: KafkaSettings, board: HealthBoard) -> None:
         self._store = store
         self._kafka = kafka
         self._board = board
-        self._predictions, self._outcomes = tables
-        self._within_ms = {model.name: model.outcome.within_ms for model in project.models.values()}
+        self._predictions, specs = predictions, topic_specs(project)
+        self._waits = {name: Wait(model.outcome.within_ms, model.outcome.absent_value) for name, model in project.models.items()}
+        self._ahead_ms = max((model.outcome.source.future_ms for model in project.models.values()), default=0)
         self._topic = results_topic(project.name)
-        self._spec = topic_specs(project)[self._topic]
-        self._table = ResultsTable(store, [TopicPartition(table.topic, p) for table in tables for p in range(table.partitions)])
+        self._spec = specs[self._topic]
+        self._outcomes = [TopicPartition(outcomes_topic(project.name), p) for p in range(specs[outcomes_topic(project.name)].partitions)]
+        asked = [TopicPartition(predictions.topic, p) for p in range(predictions.partitions)]
+        self._table = ResultsTable(store, [*asked, *self._outcomes])
         self.pulse = Pulse("join")
         board.require("join")
 
@@ -79,8 +80,9 @@ class Joiner:
             outbox = Outbox(self._kafka, made, self._topic, self._spec, self._table, self.pulse)
             await outbox.start(progress.seq)
             self.pulse.beat()
-            join = Join(self._within_ms, progress.clock)
-            stored = await asyncio.to_thread(self._feed_tables, join, progress)
+            join = Join(self._waits, progress.clock)
+            stored = await asyncio.to_thread(self._feed_table, join, progress)
+            stored |= await self._outcomes_since(join.clock - join.memory_ms - self._ahead_ms, progress)
             await self._feed_rest(join, stored, progress)
             join.advance(progress.clock)
             join.take()  # all of them are in the table: the join is as it was at that commit
@@ -88,30 +90,31 @@ class Joiner:
             join.late.clear()
             await self._go_on(outbox, join, progress)
 
-    def _feed_tables(self, join: Join, progress: JoinProgress) -> dict[TopicPartition, int]:
-        """Feeds the join from the tables, below the positions covered. Returns the offsets from which Kafka must be read."""
-        begin: dict[TopicPartition, int] = {}
-        feeds: list[tuple[MirrorTable, str, list[str], Callable[[pa.Table], None]]] = [
-            (self._outcomes, "known", _OUTCOME_COLUMNS, lambda rows: _feed_outcomes(join, rows)),
-            (self._predictions, "time", _PREDICTION_COLUMNS, lambda rows: _feed_predictions(join, rows)),
-        ]
-        for table, clock_column, columns, feed in feeds:
-            covered = {p: progress.positions[TopicPartition(table.topic, p)] for p in range(table.partitions)}
-            try:
-                snapshot = self._store.snapshot(table.name)
-                positions = snapshot.positions
-            except UnknownTable:
-                positions = dict.fromkeys(covered, 0)
-            begin |= {TopicPartition(table.topic, p): min(positions[p], end) for p, end in covered.items()}
-            for p, end in covered.items():
-                self.pulse.beat()
-                if positions[p] and end:
-                    below = (pc.field("partition") == p) & (pc.field("offset") < end)
-                    feed(snapshot.scan(columns, below & (pc.field(clock_column) >= join.clock - join.memory_ms)))
-        return begin
+    def _feed_table(self, join: Join, progress: JoinProgress) -> dict[TopicPartition, int]:
+        """Feeds the join with the table of predictions, below the positions covered. Returns the offsets from which Kafka must be read."""
+        table = self._predictions
+        covered = {p: progress.positions[TopicPartition(table.topic, p)] for p in range(table.partitions)}
+        try:
+            snapshot = self._store.snapshot(table.name)
+            positions = snapshot.positions
+        except UnknownTable:
+            positions = dict.fromkeys(covered, 0)
+        for p, end in covered.items():
+            self.pulse.beat()
+            if positions[p] and end:
+                below = (pc.field("partition") == p) & (pc.field("offset") < end)
+                _feed_predictions(join, snapshot.scan(_PREDICTION_COLUMNS, below & (pc.field("time") >= join.clock - join.memory_ms)))
+        return {TopicPartition(table.topic, p): min(positions[p], end) for p, end in covered.items()}
+
+    async def _outcomes_since(self, time_ms: int, progress: JoinProgress) -> dict[TopicPartition, int]:
+        """The offsets from which outcomes must be read: an outcome may be known later than it was written, by `future` of its event at most."""
+        covered = {target: progress.positions[target] for target in self._outcomes if progress.positions[target]}
+        found = await offsets_at(self._kafka, dict.fromkeys(covered, max(time_ms, 0)))
+        self.pulse.beat()
+        return {target: min(found.get(target, end), end) for target, end in covered.items()}
 
     async def _feed_rest(self, join: Join, stored: dict[TopicPartition, int], progress: JoinProgress) -> None:
-        """Feeds the join with the records between what the tables have and the positions covered."""
+        """Feeds the join with the records from `stored` up to the positions covered."""
         lacking = {target: position for target, position in stored.items() if position < progress.positions[target]}
         if not lacking:
             return
@@ -155,11 +158,11 @@ class Joiner:
     def _feed(self, join: Join, target: TopicPartition, records: Sequence[Any]) -> int:
         """Feeds the join. Returns the latest time that has certainly passed: no time of a record counts beyond the clock of the process
         that wrote it."""
-        if target.topic == self._outcomes.topic:
+        if target in self._outcomes:
             outcomes = [(record, _decoded(_OUTCOME, record.value)) for record in records]
             for _, outcome in outcomes:
                 if outcome is not None:
-                    join.outcome(KnownOutcome(outcome.model, outcome.subject, outcome.value, outcome.known))
+                    join.outcome(KnownOutcome(outcome.model, outcome.subject, outcome.value, outcome.known, outcome.id))
             return max((min(outcome.known, record.timestamp) for record, outcome in outcomes if outcome is not None), default=0)
         predictions = [p for record in records if record.key is not None and (p := _decoded(_PREDICTION, record.value)) is not None]
         for p in predictions:
@@ -169,7 +172,7 @@ class Joiner:
     def _count(self, join: Join, results: Sequence[ResultRecord]) -> None:
         for (model, status), count in Counter((result.model, result.status) for result in results).items():
             (metrics.PREDLOG_JOINED if status == "joined" else metrics.PREDLOG_NEVER).labels(model).inc(count)
-        for model in self._within_ms:
+        for model in self._waits:
             metrics.PREDLOG_PENDING.labels(model).set(join.pending[model])
             metrics.PREDLOG_PREDICTIONS.labels(model).inc(join.accepted.pop(model, 0))
             metrics.PREDLOG_LATE.labels(model).inc(join.late.pop(model, 0))
@@ -225,8 +228,3 @@ def _decoded(decoder: msgspec.json.Decoder[T], value: bytes | None) -> T | None:
 def _feed_predictions(join: Join, rows: pa.Table) -> None:
     for row in zip(*(rows[name].to_pylist() for name in _PREDICTION_COLUMNS[2:]), strict=True):
         join.predict(LoggedPrediction(*row))
-
-
-def _feed_outcomes(join: Join, rows: pa.Table) -> None:
-    for row in zip(*(rows[name].to_pylist() for name in _OUTCOME_COLUMNS[2:]), strict=True):
-        join.outcome(KnownOutcome(*row))

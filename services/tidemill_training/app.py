@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tidemill.clock import now_ms
 from tidemill.declarations import Model
@@ -40,14 +41,15 @@ def train(
     until_ms: int,
     note: Callable[[str], None],
     stored: Callable[[Trained], None] = lambda _: None,
+    labels: Path | None = None,
 ) -> Trained:
     """Builds the training set, fits, converts, proves parity, stores the artifact, calls `stored`, and tracks the run. MLflow only records,
-    so a version need not wait for it. `note` gets messages about progress, and one if MLflow cannot be reached.
+    so a version need not wait for it. `note` gets messages about progress, and one if MLflow cannot be reached. `labels`: see `build`.
 
     Raises TidemillError when there are no examples, or ONNX and scikit-learn disagree, and what `stored` raises, after the run is tracked.
     """
     store = OfflineStore(offline_root)
-    examples = build(project, spec, model, store, until_ms, note)
+    examples = build(project, spec, model, store, until_ms, note, labels)
     made = make_version(model, examples, now_ms(), note)
     manifest, onnx = made.artifact
     artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx, {"training.parquet": examples.to_parquet()})

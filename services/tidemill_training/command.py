@@ -1,4 +1,4 @@
-"""The command: train one model and deploy it."""
+"""The command: make the training set of a model, train on it, and deploy the version."""
 
 from __future__ import annotations
 
@@ -6,49 +6,73 @@ import argparse
 import asyncio
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 from tidemill.clock import now_ms
-from tidemill.declarations.project import load_project
+from tidemill.declarations.project import Project, load_project
 from tidemill.errors import TidemillError, UnknownModel
 from tidemill.offline.store import OfflineStore
+from tidemill.training.dataset import build, needed_events
 from tidemill_training.app import Trained, deploy, train
-from tidemill_training.catching_up import wait_written
+from tidemill_training.catching_up import wait_archived
 from tidemill_training.settings import TrainingSettings
 
 
 def main() -> int:
-    """Trains and deploys. Returns 0 when a version was made, else 1."""
+    """Trains and deploys, or writes the training set. Returns 0 when that was done, else 1."""
+    options = _options()
+    try:
+        settings = TrainingSettings.load()
+        project = load_project(settings.project.project)
+        if options.model not in project.models:
+            raise UnknownModel(options.model, list(project.models))
+        _run(options, settings, project)
+    except TidemillError as error:
+        print(f"tidemill {'train' if options.out is None else 'train-set'}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tidemill train", description="Train a model from the offline store and deploy it.")
     parser.add_argument("model", help="a model of the project")
     parser.add_argument(
         "--until", type=datetime.fromisoformat, help="use requests and outcomes known before this time (ISO 8601, UTC); default: now"
     )
     parser.add_argument("--no-deploy", action="store_true", help="train, store and track, but do not deploy")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="label rows of your own (Parquet or CSV) instead of outcome events")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="only write the training set, as .parquet or .csv")
     options = parser.parse_args()
-    try:
-        settings = TrainingSettings.load()
-        project = load_project(settings.project.project)
-        if options.model not in project.models:
-            raise UnknownModel(options.model, list(project.models))
-        until_ms = now_ms() if options.until is None else int(_utc(options.until).timestamp() * 1000)
-        model = project.models[options.model]
-        asyncio.run(wait_written(project, model, OfflineStore(settings.offline.root), settings.kafka))
-        note = lambda text: print(text, flush=True)  # noqa: E731
+    if options.out is not None and options.out.suffix not in (".parquet", ".csv"):
+        parser.error(f"--out {options.out}: name a .parquet or a .csv file")
+    return options
 
-        def stored(trained: Trained) -> None:
-            if not options.no_deploy:
-                asyncio.run(deploy(project, trained, settings.kafka))
 
-        trained = train(project, settings.project.project, model, settings.offline.root, until_ms, note, stored)
-    except TidemillError as error:
-        print(f"tidemill train: {error}", file=sys.stderr)
-        return 1
+def _run(options: argparse.Namespace, settings: TrainingSettings, project: Project) -> None:
+    model, spec, root = project.models[options.model], settings.project.project, settings.offline.root
+    until_ms = now_ms() if options.until is None else int(_utc(options.until).timestamp() * 1000)
+    needed = needed_events(model, own_labels=options.labels is not None)
+    asyncio.run(wait_archived(needed, OfflineStore(root), settings.kafka))
+    if options.out is not None:
+        examples = build(project, spec, model, OfflineStore(root), until_ms, _note, options.labels)
+        examples.write(options.out)
+        print(f"{options.out}: {len(examples):,} rows of {len(examples.inputs)} inputs")
+        return
+
+    def stored(trained: Trained) -> None:
+        if not options.no_deploy:
+            asyncio.run(deploy(project, trained, settings.kafka))
+
+    trained = train(project, spec, model, root, until_ms, _note, stored, options.labels)
     manifest = trained.manifest
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
     run = f"run {trained.run_id}" if trained.run_id else "not in MLflow yet"
     print(f"{manifest.model} {manifest.version}: {metrics}; ONNX differs by at most {manifest.parity.max_abs_diff:.2g}; {run}")
     print("stored, not deployed" if options.no_deploy else "deployed")
-    return 0
+
+
+def _note(text: str) -> None:
+    print(text, flush=True)
 
 
 def _utc(moment: datetime) -> datetime:

@@ -15,6 +15,7 @@ TidemillError                 500  root: catch this to catch all of them
 │   │   └── NotDeployed       404
 │   ├── UnknownView           404
 │   ├── UnknownFeature        404
+│   ├── UnknownEvent          404
 │   └── UnknownTable          404
 ├── Unavailable               503  a dependency is away: retry later
 │   ├── StoreUnavailable      503  Redis
@@ -171,6 +172,12 @@ class UnknownFeature(NotFound):
     """No such feature exists in the view."""
 
     kind = "feature"
+
+
+class UnknownEvent(NotFound):
+    """No such event is declared."""
+
+    kind = "event"
 
 
 class UnknownTable(NotFound):

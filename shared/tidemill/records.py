@@ -102,22 +102,9 @@ class KafkaRecord(Protocol):
         """Its value."""
 
 
-class RequestRecord(Record, frozen=True):
-    """An announced subject of a model (topic `<project>.requests`, key = subject). Training sets start from these records.
-
-    `time`: the moment of the request; `entities`: keys of the views and request values, by name.
-    """
-
-    model: str
-    subject: str
-    time: Milliseconds
-    known: Milliseconds
-    source: Position
-    entities: dict[str, Scalar]
-
-
 class OutcomeRecord(Record, frozen=True):
-    """The true value for a subject (topic `<project>.outcomes`, key = subject). `value`: 1 or 0 for a condition, else the number."""
+    """The true value for a subject (topic `<project>.outcomes`, key = subject). `value`: 1 or 0 for a condition, else the number; `id`: by
+    which a second publication of its event is known."""
 
     model: str
     subject: str
@@ -125,6 +112,7 @@ class OutcomeRecord(Record, frozen=True):
     time: Milliseconds
     known: Milliseconds
     source: Position
+    id: str | None = None
 
 
 class StampEntry(Record, frozen=True, array_like=True):
@@ -162,7 +150,8 @@ class PredictionRecord(Record, frozen=True):
 
 
 class ResultRecord(Record, frozen=True):
-    """A prediction joined with its outcome, or marked as never answered (topic `<project>.results`, key = prediction).
+    """A prediction joined with its outcome, or marked as never answered (topic `<project>.results`, key = prediction). A prediction whose
+    outcome says what the absence of an event means is joined with that at the end of the wait.
 
     `seq` numbers the results of a project from 0, without gaps, so a reader sees when it reads a result twice. `time`: the request's time;
     `known`: when the outcome was published, or the end of the wait.

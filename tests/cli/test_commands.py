@@ -9,16 +9,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.archive.trips import FOLDER as TRIPS
+from tests.archive.trips import Sent, project_of, trip
 from tests.offline.lake import ROOT
 from typer.testing import CliRunner
 
+from tidemill.archive.rows import event_table
 from tidemill.cli import app
 from tidemill.cli.times import to_ms
 from tidemill.errors import TidemillError
+from tidemill.offline.store import OfflineStore
 
 LIVE = Path(__file__).parents[1] / "live_project"
 FLIGHTS = ROOT / "examples" / "flights"
-COMMANDS = ["up", "down", "status", "logs", "check", "train", "replay-stream", "audit", "replay"]
+COMMANDS = ["up", "down", "status", "logs", "check", "train", "replay-stream", "audit", "replay", "erase"]
 
 
 @pytest.fixture(autouse=True)
@@ -191,3 +195,24 @@ def test_servers_that_do_not_answer(command: list[str], tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "127.0.0.1:1" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_erase_counts_first_and_says_what_it_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --yes nothing is deleted; with it the events are gone; the places that still hold the value are named. Mistakes are told."""
+    for name, value in (("TIDEMILL_PROJECT", str(TRIPS)), ("TIDEMILL_OFFLINE", str(tmp_path / "offline"))):
+        monkeypatch.setenv(name, value)
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL"):
+        monkeypatch.setenv(name, "nowhere:1")
+    project = project_of()
+    table = event_table(project, project.events["trips"])
+    rows = table.rows_of({0: [Sent(i, trip(i)) for i in range(10)]})
+    OfflineStore(tmp_path / "offline").topic_table(table).append(rows, {(table.topic, 0): (0, 10)})
+    monkeypatch.setattr("rich.console.Console.width", 200)
+    first = shown("erase", "trips", "zone=z1")
+    assert "2 archived events of trips have zone=z1, known from 2023-11-14T22:13:20Z" in first
+    assert "add --yes" in first
+    assert "view zones: topic trips.view.zones.p1" in first
+    assert "2 deleted" in shown("erase", "trips", "zone=z1", "--yes")
+    assert "0 archived events" in shown("erase", "trips", "zone=z1")
+    assert "unknown event" in str(error("erase", "tripz", "zone=z1"))
+    assert "write FIELD=VALUE with one of at, id, zone, seats" in str(error("erase", "trips", "zone"))

@@ -72,6 +72,7 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Event(**event(time="maybe")), "time", "never null", "change the field's type"),
     (lambda: Event(**event(future="soon")), "future", "'soon' is not a duration", '"5m"'),
     (lambda: Event(**event(future=5)), "future", "5 is not a duration", '"5m"'),
+    (lambda: Event(**event(extra="drop")), "extra", "'drop' says nothing about undeclared fields", 'extra="refuse"'),
     (lambda: Event(**event(where="x > 1")), "where", "unexpected keyword argument 'where'", "its arguments are name, fields, time"),
     (
         lambda: FeatureView(**view(where="word == 'a'")),

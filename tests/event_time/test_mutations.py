@@ -54,8 +54,8 @@ def kept(patch: pytest.MonkeyPatch) -> None:
     """A waiting event drops tiles that the present needs."""
     made = _Resolution.__init__
 
-    def init(self: _Resolution, grid: Grid, features: Any, view: Any, extra: Any) -> None:
-        made(self, grid, features, view, extra)
+    def init(self: _Resolution, grid: Grid, features: Any, view: Any, extra: Any, nullable: Any) -> None:
+        made(self, grid, features, view, extra, nullable)
         self.kept_tiles = grid.tiles(max(feature.window.reach_ms for feature in features))
 
     patch.setattr(_Resolution, "__init__", init)

@@ -127,9 +127,9 @@ class Joined(NamedTuple):
 
 
 def joined(time_ms: int, within_ms: int, outcomes: Sequence[tuple[int, float]]) -> Joined:
-    """The first outcome (known, value) of the log that is near enough, before or after the prediction; `never` without one."""
+    """The first outcome (known, value) of the log that became known after the prediction, and in time; `never` without one."""
     for known, value in outcomes:
-        if abs(known - time_ms) <= within_ms:
+        if time_ms < known <= time_ms + within_ms:
             return Joined("joined", known, value)
     return Joined("never", time_ms + within_ms, None)
 

@@ -22,7 +22,7 @@ from tidemill.kernel.fences import position
 from tidemill.online.keys import fence_key
 from tidemill.redis.link import RedisLink
 from tidemill.runtime.settings import KafkaSettings
-from tidemill.streams.topics import ingestion_group, outcomes_topic, requests_topic, view_topic
+from tidemill.streams.topics import ingestion_group, view_topic
 
 PATIENCE_SECONDS = 120.0
 SILENCE_SECONDS = 30.0
@@ -129,8 +129,7 @@ class Progress:
             left = [tp for tp, end in goal.published.items() if routed.get(TopicPartition(*tp), 0) < end]
             if left:
                 return {"ingestion": (str(left), sum(routed.values()))}
-            others = [requests_topic(self._project.name), outcomes_topic(self._project.name)]
-            ranges = await offset_ranges(self._kafka, *{tp.topic for tp in self._views}, *others)
+            ranges = await offset_ranges(self._kafka, *{tp.topic for tp in self._views})
             goal.ends, goal.routed = {tp: span.end for tp, span in ranges.items()}, True
         fences = dict(zip(self._views, map(position, await self._link.call(b"MGET", *self._views.values())), strict=True))
         async with http.get(f"{self._rig.stack.urls['offline']}/positions") as answer:

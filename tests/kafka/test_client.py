@@ -255,8 +255,8 @@ class OwnBroker:
         try:
             await wait_for_kafka(KafkaSettings(bootstrap_servers=self.bootstrap))
         except KafkaUnavailable as error:
-            log = last_lines(self.folder / "log", 40)
-            raise AssertionError(f"{error}; its process: {self.process.poll() or 'runs'}; its log:\n{log}") from error
+            code, log = self.process.poll(), last_lines(self.folder / "log", 40)
+            raise AssertionError(f"{error}; its process {'runs' if code is None else f'ended with {code}'}; its log:\n{log}") from error
 
     def kill(self) -> None:
         """End it at once."""

@@ -48,6 +48,15 @@ async def test_a_topic_of_another_shape_is_refused(kafka: str, topic_prefix: str
     await ensure_topics(settings, {name: TopicSpec(2, {"max.message.bytes": "1000", "retention.ms": "1"})})
 
 
+async def test_the_topic_of_an_application_may_have_more(kafka: str, topic_prefix: str) -> None:
+    """Partitions that another team added, and its choice of what is cleaned up, are no mistake; fewer partitions are."""
+    settings, name = KafkaSettings(bootstrap_servers=kafka), f"{topic_prefix}.theirs"
+    await ensure_topics(settings, {name: TopicSpec(3, {"cleanup.policy": "compact"})})
+    await ensure_topics(settings, {name: TopicSpec(2, PLAIN, ours=False)})
+    with pytest.raises(TopicMismatch, match="has 3 partitions, 4 are declared"):
+        await ensure_topics(settings, {name: TopicSpec(4, PLAIN, ours=False)})
+
+
 async def test_a_topic_that_cannot_be_is_told(kafka: str, topic_prefix: str) -> None:
     """A refusal of the broker carries its reason."""
     with pytest.raises(TopicMismatch, match="cannot be created: InvalidConfig"):

@@ -81,14 +81,13 @@ def log_of(pairs: Pairs) -> PartitionLog:
 
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=20), st.integers(0, 300), st.integers(0, 600))
 def test_rows_answer_as_the_store_does(minutes: list[int], since: int, asked: int) -> None:
-    """Training, replay and audit read rows: by offset and by knowledge they say the same as a fold of the topic."""
+    """Replay and audit read rows: they say the same as a fold of the topic."""
     since_ms, time_ms = START_MS + since * MINUTE_MS, START_MS + asked * MINUTE_MS
     pairs = fed_since(minutes, since_ms)
     log, (fence, states) = log_of(pairs), folded(pairs)
-    assert log.since_ms == log.by_knowledge().since_ms == fence.since_ms == since_ms
+    assert log.since_ms == fence.since_ms == since_ms
     wanted = repr(KERNEL.read(KERNEL.encode(states[b"a"]), time_ms, since_ms)) if states else "None"
     assert repr(answer(KERNEL, log, [Question(len(pairs), b"a", time_ms)])[0]) == wanted
-    assert repr(answer(KERNEL, log.by_knowledge(), [Question(len(pairs) - 1, b"a", time_ms)])[0]) == wanted
 
 
 def test_what_the_record_leaves_as_it_is() -> None:

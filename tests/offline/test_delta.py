@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -206,11 +209,103 @@ def test_many_writers_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
     assert content(path) == {0: list(range(target))}
 
 
+def parquet(path: Path) -> set[Path]:
+    """The Parquet files of a table's folder, also those that the table no longer has."""
+    return set(path.glob("*.parquet"))
+
+
+def aged(path: Path, seconds: float) -> None:
+    """Make everything in a table look older: files by their date, deletions by the times in the commits."""
+    for file in path.rglob("*"):
+        if file.is_file():
+            os.utime(file, (file.stat().st_atime - seconds, file.stat().st_mtime - seconds))
+    for commit in (path / "_delta_log").glob("*.json"):
+        text = commit.read_text()
+        commit.write_text(
+            re.sub(r'"deletionTimestamp":(\d+)', lambda found: f'"deletionTimestamp":{int(found[1]) - int(seconds * 1000)}', text)
+        )
+
+
+def test_files_are_merged_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer merges when there are so many small files, also those that others wrote before it; an empty commit makes none."""
+    monkeypatch.setattr(delta, "FILES_PER_MERGE", 6)
+    for i in range(4):
+        opened(tmp_path / "t").append(rows(0, i, i + 1), {"a": (i, i + 1)})
+    log = opened(tmp_path / "t")
+    for i in range(4, 9):
+        log.append(rows(0, 4, 4), {"a": (i, i + 1)})
+    assert len(DeltaTable(tmp_path / "t").file_uris()) == 4
+    log.append(rows(0, 4, 5), {"a": (9, 10)})
+    assert len(DeltaTable(tmp_path / "t").file_uris()) == 5
+    log.append(rows(0, 5, 6), {"a": (10, 11)})
+    assert len(DeltaTable(tmp_path / "t").file_uris()) == 1
+    assert content(tmp_path / "t") == {0: list(range(6))}
+
+
+def test_replaced_files_go_after_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that a merge replaced, and those of a writer that died before its commit, go an hour later, not before, also when nothing is
+    written any more: then plain Parquet shows each row once."""
+    log = two_files(tmp_path / "t")
+    log.compact()
+    (tmp_path / "t" / "part-uncommitted.parquet").write_bytes(next(iter(parquet(tmp_path / "t"))).read_bytes())
+    log.tidy()
+    assert len(parquet(tmp_path / "t")) == 4
+    aged(tmp_path / "t", 3000)
+    log.open()
+    log.tidy()
+    assert len(parquet(tmp_path / "t")) == 4
+    aged(tmp_path / "t", 4300)
+    log.open()
+    log.tidy()
+    assert [str(path) for path in parquet(tmp_path / "t")] == DeltaTable(tmp_path / "t").file_uris()
+    assert content(tmp_path / "t") == {0: list(range(6))}
+    assert not log.untidy
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + delta.KEPT_SECONDS + 60)
+    assert log.untidy
+
+
+def test_deleted_rows_do_not_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A merge that began before a deletion is refused; appends and later merges go on, and the counters stay."""
+    first, second = two_files(tmp_path / "t"), opened(tmp_path / "t")
+    claim = CountedTable._claim
+
+    def slow(log: CountedTable, table: DeltaTable) -> None:
+        claim(log, table)
+        if log is first:
+            assert second.delete('"offset" IN (1, 4)') == 2
+
+    monkeypatch.setattr(CountedTable, "_claim", slow)
+    first.compact()
+    monkeypatch.undo()
+    first.append(rows(0, 6, 8), {"a": (6, 8)})
+    first.compact()
+    assert content(tmp_path / "t") == {0: [0, 2, 3, 5, 6, 7]}
+    assert opened(tmp_path / "t").counter("a") == 8
+
+
+def test_a_deletion_that_a_merge_overtakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a deletion's claim and its commit another writer merges: the deletion is done again on what the merge made."""
+    first, second = two_files(tmp_path / "t"), opened(tmp_path / "t")
+    claim, overtaken = CountedTable._claim, list[bool]()
+
+    def slow(log: CountedTable, table: DeltaTable) -> None:
+        claim(log, table)
+        if log is first and not overtaken:
+            overtaken.append(True)
+            second.open()
+            second.compact()
+
+    monkeypatch.setattr(CountedTable, "_claim", slow)
+    assert first.delete('"offset" = 3') == 1
+    assert content(tmp_path / "t") == {0: [0, 1, 2, 4, 5]}
+
+
 @pytest.mark.parametrize("short_lived", [False, True])
 def test_compaction_keeps_rows_and_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_lived: bool) -> None:
     """Merging small files, again and again, and vacuuming change neither rows nor counters; few files are left, also by writers that die young."""
-    monkeypatch.setattr(delta, "COMMITS_PER_COMPACTION", 5)
-    monkeypatch.setattr(delta, "COMPACTIONS_PER_VACUUM", 2)
+    monkeypatch.setattr(delta, "FILES_PER_MERGE", 5)
+    monkeypatch.setattr(delta, "KEPT_SECONDS", 0)
     log = opened(tmp_path / "t")
     for i in range(23):
         if short_lived:

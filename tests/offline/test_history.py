@@ -1,4 +1,4 @@
-"""Reading a view as it was equals a fold cut at the same record, and by knowledge a fold of what was known."""
+"""Reading a view as it was equals a fold cut at the same record."""
 
 from __future__ import annotations
 
@@ -91,18 +91,6 @@ def usable(sent: Sequence[Sent]) -> list[Sent]:
     return kept
 
 
-def known_by(sent: Sequence[Sent], entity: bytes, time_ms: int) -> Reading | None:
-    """The answer from what was known at the request's time, in the order in which it became known."""
-    known = [item for item in usable(sent) if item.record is not None and item.record.known <= time_ms]
-    state = KERNEL.new_state()
-    for item in sorted(known, key=lambda item: item.record.known if item.record else 0):
-        if item.key == entity:
-            typed = DECODE(0, item.key, item.value).record
-            assert typed is not None
-            KERNEL.apply(state, typed.time, typed.id, typed.values)
-    return KERNEL.read(KERNEL.encode(state), time_ms) if any(item.key == entity for item in known) else None
-
-
 def test_fields_of_any_name() -> None:
     """Fields may begin with an underscore, be called like a method of a tuple, or like a place among the others."""
     event = Event("e", {"who": str, "at": int, "_x": float, "count": float, "f0": float}, time="at")
@@ -124,17 +112,6 @@ def test_answers_equal_a_fold_cut_at_the_same_record(sent: list[Sent], data: st.
     questions = [Question(rows, zone.encode(), NOW_MS + hours * HOUR_MS) for rows, zone, hours in data.draw(st.lists(asked, max_size=8))]
     found = answer(KERNEL, log_of(sent), questions)
     assert [bits(reading) for reading in found] == [bits(cut(sent, *question)) for question in questions]
-
-
-@given(logs(), st.data())
-def test_answers_by_knowledge_equal_what_was_known(sent: list[Sent], data: st.DataObject) -> None:
-    """A question by time sees every record known by then, each once, and none known later."""
-    log = log_of(sent).by_knowledge()
-    times = [NOW_MS + 60_000 * minutes for minutes in data.draw(st.lists(st.integers(-6, 32), min_size=1, max_size=6))]
-    rows = log.rows_known_at(np.array(times, np.int64))
-    pairs = [(int(n), zone.encode(), time_ms) for n, time_ms in zip(rows, times, strict=True) for zone in ZONES]
-    found = answer(KERNEL, log, [Question(*pair) for pair in pairs])
-    assert [bits(reading) for reading in found] == [bits(known_by(sent, zone, time_ms)) for _, zone, time_ms in pairs]
 
 
 @given(logs())
@@ -166,11 +143,10 @@ def test_a_state_reads_as_its_stored_value_does(sent: list[Sent], hours: int) ->
 
 
 def test_an_empty_log_answers_nothing() -> None:
-    """A partition without rows knows nobody, by stamp and by knowledge."""
+    """A partition without rows knows nobody."""
     log = log_of([])
     assert (log.end, log.rows_below(7)) == (0, 0)
     assert answer(KERNEL, log, [Question(0, b"north", NOW_MS)]) == [None]
-    assert log.by_knowledge().rows_known_at(np.array([NOW_MS], np.int64)).tolist() == [0]
 
 
 EVENT = Event("e", {"who": str, "at": int, "x": float, "miles": float, "note": float | None}, time="at")

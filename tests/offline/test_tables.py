@@ -17,14 +17,12 @@ from tidemill.offline.tables import (
     RESULTS_SCHEMA,
     entities_of_row,
     mirror_tables,
-    outcomes_table,
     predictions_table,
-    requests_table,
     results_rows,
     stamp_of_row,
     view_table,
 )
-from tidemill.records import OutcomeRecord, PredictionRecord, RequestRecord, ResultRecord, StampEntry, encode
+from tidemill.records import PredictionRecord, ResultRecord, StampEntry, encode
 
 PROJECT = lake()
 SHOPS = view_table(PROJECT, PROJECT.views["shops"])
@@ -45,29 +43,6 @@ def test_view_without_values_has_rows_too() -> None:
     (row,) = ITEMS.rows(0, numbered([(b"1", b'{"time":1,"known":2,"source":[0,3],"values":{}}')])).to_pylist()
     assert (row["time"], row["source_offset"], row["id"]) == (1, 3, None)
     assert not [name for name in row if name.startswith("v_")]
-
-
-def test_request_rows() -> None:
-    """What a request gave comes back from its row as it was."""
-    record = RequestRecord("m", "s", 5, 6, ("sold", 1, 9), {"shop": "ü", "price": 1.5, "none": None, "yes": True})
-    (row,) = requests_table(PROJECT).rows(0, numbered([(b"s", encode(record))])).to_pylist()
-    assert entities_of_row(row.pop("entities")) == record.entities
-    assert [row[name] for name in ("model", "subject", "time", "known", "source_topic", "source_partition", "source_offset")] == [
-        "m",
-        "s",
-        5,
-        6,
-        "sold",
-        1,
-        9,
-    ]
-
-
-def test_outcome_rows() -> None:
-    """An outcome's value is a double, whole or not."""
-    record = OutcomeRecord("m", "s", 1, 5, 6, ("returned", 1, 9))
-    (row,) = outcomes_table(PROJECT).rows(0, numbered([(b"s", encode(record))])).to_pylist()
-    assert (row["value"], row["subject"], row["known"], row["source_offset"]) == (1.0, "s", 6, 9)
 
 
 def test_prediction_rows() -> None:
@@ -110,12 +85,10 @@ def test_bad_records_are_blank_rows_among_good_ones() -> None:
 
 
 def test_every_mirrored_topic_has_a_table() -> None:
-    """Views, requests, outcomes and predictions: one table each, with the partitions of its topic."""
+    """Views and predictions: one table each, with the partitions of its topic."""
     assert [(table.name, table.topic, table.partitions) for table in mirror_tables(PROJECT)] == [
         ("views/shops.p3", "lake.view.shops.p3", 3),
         ("views/items.p2", "lake.view.items.p2", 2),
-        ("requests", "lake.requests", 4),
-        ("outcomes", "lake.outcomes", 4),
         ("predictions", "lake.predictions", 4),
     ]
 

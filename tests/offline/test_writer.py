@@ -18,7 +18,6 @@ from tidemill.kafka.admin import admin
 from tidemill.kernel.keys import partition_of
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import MirrorTable
-from tidemill.records import OutcomeRecord, RequestRecord, encode
 from tidemill.runtime.settings import KafkaSettings
 from tidemill_offline.app import tables_of
 
@@ -44,12 +43,9 @@ def wave(project: Project, first: int, end: int) -> dict[tuple[str, int], list[P
     found: dict[tuple[str, int], list[Pair]] = {}
     for i in range(first, end):
         key = b"k%d" % (i % 37)
-        source = ("sold", i % 4, i)
         values = {
             "views/shops.p3": shop_value(i),
             "views/items.p2": b'{"time":%d,"known":%d,"source":[0,%d],"values":{}}' % (NOW_MS + i, NOW_MS + i, i),
-            "requests": encode(RequestRecord("comes_back", f"s{i}", NOW_MS + i, NOW_MS + i, source, {"shop": "a", "price": 1.0})),
-            "outcomes": encode(OutcomeRecord("comes_back", f"s{i}", float(i % 2), NOW_MS + i, NOW_MS + i, source)),
         }
         for table in tables_of(project):
             value = b"\x00junk" if i % 50 == 7 else values[table.name]
@@ -152,7 +148,7 @@ async def test_store_away_and_back(kafka: str, project: Project, writer: Service
     await make_topics(kafka, project)
     await send(kafka, wave(project, 0, 500))
     with running(writer):
-        await until(lambda: "cannot open" in _reason(writer, "requests"))
+        await until(lambda: "cannot open" in _reason(writer, "views/items.p2"))
         (tmp_path / "offline").unlink()
         await until(lambda: written(writer, project, 500))
         await until(lambda: writer.get("/health/ready").status_code == 200)
@@ -166,20 +162,20 @@ def _reason(service: Service, check: str) -> str:
 
 async def test_recreated_topic_is_refused(kafka: str, project: Project, writer: Service, tmp_path: Path) -> None:
     """A topic that was made anew, and filled beyond the old position, is refused; the other tables go on."""
-    requests = next(table for table in tables_of(project) if table.name == "requests")
+    items = next(table for table in tables_of(project) if table.name == "views/items.p2")
     with running(writer):
         await until(lambda: writer.get("/health/ready").status_code == 200)
         await send(kafka, wave(project, 0, 400))
         await until(lambda: written(writer, project, 400))
-    await _make_anew(kafka, requests)
-    others = {target: pairs for target, pairs in wave(project, 400, 500).items() if target[0] != requests.topic}
+    await _make_anew(kafka, items)
+    others = {target: pairs for target, pairs in wave(project, 400, 500).items() if target[0] != items.topic}
     new: Pair = (b"new", b"new")
-    await send(kafka, {(requests.topic, p): [new] * 400 for p in range(requests.partitions)} | others)
+    await send(kafka, {(items.topic, p): [new] * 400 for p in range(items.partitions)} | others)
     with running(writer):
-        await until(lambda: "made anew" in _reason(writer, "requests"))
-        await until(lambda: sum(writer.get("/positions").json()[f"{project.name}.outcomes"].values()) == 500)
+        await until(lambda: "made anew" in _reason(writer, "views/items.p2"))
+        await until(lambda: sum(writer.get("/positions").json()[f"{project.name}.view.shops.p3"].values()) == 500)
         assert writer.get("/health/ready").status_code == 503
-    assert len(OfflineStore(tmp_path / "offline").scan("requests")) == 400
+    assert len(OfflineStore(tmp_path / "offline").scan("views/items.p2")) == 400
 
 
 async def _make_anew(kafka: str, table: MirrorTable) -> None:

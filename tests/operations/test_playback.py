@@ -26,7 +26,7 @@ from tidemill.operations.playback import Agenda, Due, Playback, PlayedStep, Roun
 from tidemill.records import PredictionRecord, ViewRecord, decoder
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.dead_letter_log import read_dead_letters
-from tidemill.streams.topics import predictions_topic, requests_topic, view_topic
+from tidemill.streams.topics import predictions_topic, view_topic
 
 PROJECT = load_project(Path(__file__).parents[1] / "live_project")
 (RECORDING,) = PROJECT.recordings.values()
@@ -343,4 +343,4 @@ async def test_history_announces_what_is_due_later(served: Stack) -> None:
     assert sum(step.events for step in loaded) == sum(1 for _ in RECORDING.events(start, start + HOUR_MS))
     assert len(await predictions(served)) == before
     assert 20 <= len(list(agenda.due(start + 3 * HOUR_MS))) <= 40
-    assert ends[TopicPartition(requests_topic(PROJECT.name), 0)] > 0
+    assert sum(end for tp, end in ends.items() if tp.topic == BIG_TIP.on.topic) > 0

@@ -6,7 +6,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from tidemill_predlog import joiner
-from tidemill_predlog.join import Join, LoggedPrediction
+from tidemill_predlog.join import Join, LoggedPrediction, Wait
 from tidemill_predlog.joiner import Clock
 
 PREDICTIONS, OUTCOMES = TopicPartition("p", 0), TopicPartition("o", 0)
@@ -33,7 +33,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_clock_waits_for_the_slower_partition() -> None:
     """A late time in one partition gives nobody up while the other has records from before to be read."""
-    log, join, clock = Log(), Join({"m": 100}), Clock(0)
+    log, join, clock = Log(), Join({"m": Wait(100)}), Clock(0)
     join.predict(LoggedPrediction("a", "m", "1", "s", 0, 0.5))
     log.next[PREDICTIONS] = log.written[PREDICTIONS] = 2
     log.written[OUTCOMES] = 5
@@ -54,7 +54,7 @@ async def test_clock_waits_for_the_slower_partition() -> None:
 
 async def test_kafka_is_not_asked_when_time_stands_still() -> None:
     """Without a later time the ends are asked for only every few seconds."""
-    log, join, clock = Log(), Join({"m": 100}, 50), Clock(50)
+    log, join, clock = Log(), Join({"m": Wait(100)}, 50), Clock(50)
     for _ in range(5):
         await clock.drive(join, log)
     assert log.asked <= 1

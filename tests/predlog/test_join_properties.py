@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.records import ResultRecord
-from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction
+from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction, Wait
 
-WITHIN_MS = {"m": 100, "n": 10_000}
+WAITS = {"m": Wait(100), "n": Wait(10_000, 0.5)}
 Item = LoggedPrediction | KnownOutcome
 
 _subjects = st.sampled_from(["s", "t", "u"])
@@ -21,7 +21,9 @@ _predictions = st.builds(
     lambda i, time, subject, model: LoggedPrediction(f"{model}{i}", model, "1", subject, time, 0.5),
     st.integers(0, 12), st.integers(0, 600), st.one_of(_subjects, st.none()), _models,
 )  # fmt: skip
-_outcomes = st.builds(KnownOutcome, _models, _subjects, st.floats(0, 1), st.integers(0, 800))
+_outcomes = st.builds(
+    KnownOutcome, _models, _subjects, st.floats(0, 1), st.integers(0, 800), st.one_of(st.none(), st.sampled_from(["x", "y", "z"]))
+)
 _streams = st.tuples(st.lists(_predictions, max_size=15), st.lists(_outcomes, max_size=15))
 
 
@@ -30,16 +32,23 @@ def naive(predictions: Sequence[LoggedPrediction], outcomes: Sequence[KnownOutco
     found: dict[str, tuple[str, float | None]] = {}
     seen = set()
     for item in predictions:
-        within_ms = WITHIN_MS.get(item.model)
-        if within_ms is None or item.subject is None or item.id in seen:
+        wait = WAITS.get(item.model)
+        if wait is None or item.subject is None or item.id in seen:
             continue
         seen.add(item.id)
-        fitting = [o for o in outcomes if (o.model, o.subject) == (item.model, item.subject) and abs(o.known - item.time) <= within_ms]
+        ours = [o for o in first_publications(outcomes) if (o.model, o.subject) == (item.model, item.subject)]
+        fitting = [o for o in ours if item.time < o.known <= item.time + wait.within_ms]
         if fitting:
             found[item.id] = ("joined", fitting[0].value)
-        elif item.time + within_ms < clock:
-            found[item.id] = ("never", None)
+        elif item.time + wait.within_ms < clock:
+            found[item.id] = ("never" if wait.absent is None else "joined", wait.absent)
     return found
+
+
+def first_publications(outcomes: Sequence[KnownOutcome]) -> list[KnownOutcome]:
+    """The outcomes without the events that came before; all of them lie within the memory of the join."""
+    seen: set[tuple[str, str]] = set()
+    return [o for o in outcomes if o.id is None or not ((o.model, o.id) in seen or seen.add((o.model, o.id)))]  # type: ignore[func-returns-value]
 
 
 def feed(join: Join, item: Item) -> None:
@@ -70,12 +79,12 @@ def test_any_interleaving_equals_the_naive_search(
     streams: tuple[list[LoggedPrediction], list[KnownOutcome]], chance: random.Random, clock: int
 ) -> None:
     """With the clock moved once all is read, the results do not depend on how the streams were interleaved."""
-    join = Join(WITHIN_MS)
+    join = Join(WAITS)
     for item in interleaved(chance, *streams):
         feed(join, item)
     join.advance(clock)
     assert as_dict(join.take()) == naive(*streams, clock)
-    assert join.pending.total() == 0 or clock <= 600 + max(WITHIN_MS.values())
+    assert join.pending.total() == 0 or clock <= 600 + max(wait.within_ms for wait in WAITS.values())
 
 
 def run(join: Join, steps: Sequence[Item | int]) -> list[ResultRecord]:
@@ -102,13 +111,13 @@ def test_restart_at_any_point_changes_nothing(
     for clock in clocks:
         steps.insert(chance.randrange(len(steps) + 1), clock)
     restart = min(restart, len(steps))
-    within_ms = {"m": 50, "n": 90}
+    waits = {"m": Wait(50), "n": Wait(90, 0.5)}
     with pytest.MonkeyPatch.context() as patch:
         if short:
             patch.setattr("tidemill_predlog.join._HOUR_MS", 0)
-        whole = Join(within_ms)
+        whole = Join(waits)
         before = run(whole, steps[:restart])
-        again = Join(within_ms, whole.clock)
+        again = Join(waits, whole.clock)
         old = [item for item in steps[:restart] if not isinstance(item, int) and known_of(item) >= whole.clock - again.memory_ms]
         found = run(again, [*sorted(old, key=lambda item: isinstance(item, LoggedPrediction)), whole.clock])
         assert {result.prediction for result in found} <= {result.prediction for result in before}
@@ -123,7 +132,7 @@ def test_clock_driven_by_what_was_read_gives_up_none_too_early(
     """Sorted by time and with a clock that follows, nobody whose outcome came in time is given up."""
     both: list[Item] = [*streams[0], *streams[1]]
     items = sorted(both, key=known_of)
-    join = Join(WITHIN_MS)
+    join = Join(WAITS)
     for item in items:
         feed(join, item)
         join.advance(known_of(item))

@@ -53,7 +53,7 @@ def predicted(i: int) -> PredictionRecord:
 
 
 def came(i: int) -> OutcomeRecord | None:
-    """Its outcome: half a minute before or after, or none at all."""
+    """Its outcome: half a minute after it, half a minute before it (which answers nothing), or none at all."""
     if i % 3 == 2:
         return None
     known = NOW_MS + i * STEP_MS + (30_000 if i % 3 else -30_000)
@@ -88,7 +88,7 @@ def expected(count: int) -> dict[str, tuple[str, float | None]]:
         record, outcome = predicted(i), came(i)
         if record.subject is None:
             continue
-        if outcome is not None:
+        if outcome is not None and outcome.known > record.time:
             found[record.id] = ("joined", outcome.value)
         elif record.time + WITHIN_MS[record.model] < clock:
             found[record.id] = ("never", None)

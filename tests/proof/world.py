@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from tests.offline.lake import numbered
 
+from tidemill.archive.rows import EventTable, event_table
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
 from tidemill.kernel.fold import PartitionFold, entry_decoder
@@ -27,15 +28,26 @@ Place = tuple[str, int]
 Happened = tuple[int, str, dict[str, Any]]
 
 
+class Published(NamedTuple):
+    """An event on its topic."""
+
+    offset: int
+    key: bytes | None
+    value: bytes
+    timestamp: int
+    headers: list[tuple[str, bytes]]
+
+
 @dataclass
 class World:
-    """`logs`: key and value of every record by topic and partition, in offset order; `written`: how much of each the offline store has."""
+    """`events`: every event by topic and partition; `logs`: key and value of every record that they became, by topic and partition; both in
+    offset order. `written`: how much of each the offline store has."""
 
     project: Project
     root: Path
+    events: dict[Place, list[Published]] = field(default_factory=lambda: defaultdict(list))
     logs: dict[Place, list[tuple[bytes | None, bytes | None]]] = field(default_factory=lambda: defaultdict(list))
     written: dict[Place, int] = field(default_factory=lambda: defaultdict(int))
-    _published: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     @property
     def store(self) -> OfflineStore:
@@ -47,9 +59,10 @@ class World:
         router = Router(self.project)
         for known_ms, name, data in happened:
             headers = [("ce_type", name.encode()), ("ce_recordedtime", b"%d" % known_ms)]
-            offset = self._published[name]
-            self._published[name] += 1
-            routed = router.route(name, self.project.events[name].topic, 0, offset, known_ms, None, msgspec.json.encode(data), headers)
+            topic, value = self.project.events[name].topic, msgspec.json.encode(data)
+            published = self.events[topic, 0]
+            published.append(Published(len(published), None, value, known_ms, headers))
+            routed = router.route(name, topic, 0, len(published) - 1, known_ms, None, value, headers)
             for topic, partition, key, value in routed:
                 self.logs[topic, partition].append((key, value))
         assert not router.refused, router.refused
@@ -65,6 +78,8 @@ class World:
 
     def write(self, ends: Mapping[Place, int] | None = None) -> OfflineStore:
         """Brings the offline store up to the ends of the logs, or to those given."""
+        for event in self.project.events.values():
+            self._archive(event_table(self.project, event))
         for table in mirror_tables(self.project):
             log = self.store.topic_table(table)
             log.open()
@@ -75,6 +90,15 @@ class World:
                     log.append(table.rows(partition, numbered(self.logs[place][start:end], start)), {place: (start, end)})
                     self.written[place] = end
         return self.store
+
+    def _archive(self, table: EventTable) -> None:
+        """Brings the archive of an event up to the end of what was published."""
+        place = table.topic, 0
+        log, start, end = self.store.topic_table(table), self.written[place], len(self.events[place])
+        log.open()
+        if end > start:
+            log.append(table.rows_of({0: self.events[place][start:]}), {place: (start, end)})
+            self.written[place] = end
 
     def fold(self, view: FeatureView, partition: int, end: int | None = None) -> tuple[PartitionFold, dict[bytes, EntityState]]:
         """What feature computation makes of a partition's records below `end`, one by one."""

@@ -17,7 +17,8 @@ from tests.simulation.network import Process
 
 from tidemill.checksums import proof_of
 from tidemill.errors import TidemillError, TopicRecreated, TornTable
-from tidemill.kafka.dense_reader import DenseReader
+from tidemill.kafka.reader import Reader
+from tidemill.offline import delta
 from tidemill.offline.delta import CountedTable
 from tidemill.offline.mirror import Flush, Mirror
 from tidemill.offline.store import TopicTable, counter_name
@@ -121,6 +122,9 @@ class SimCountedTable(CountedTable):
 
     def _fit(self, table: Any) -> list[str]:
         return []
+
+    def _small_files(self, table: Any) -> int:
+        return int(table.version()) % delta.FILES_PER_MERGE
 
     def _write(self, table: Any, rows: Any, moves: Mapping[str, tuple[int, int]]) -> None:
         process = self.process
@@ -241,7 +245,7 @@ class CountingMirror(Mirror):
             self.refuses = isinstance(error, TopicRecreated)
             raise
 
-    async def _collect(self, reader: DenseReader, due: float) -> dict[int, list[Any]]:
+    async def _collect(self, reader: Reader, due: float) -> dict[int, list[Any]]:
         self.collected += 1
         self.refuses = False
         return await super()._collect(reader, due)

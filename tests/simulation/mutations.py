@@ -207,9 +207,9 @@ def _write_by_path(self: SimCountedTable, table: Handle, rows: Any, moves: Any, 
     write(self, Handle(self.files), rows, moves)
 
 
-def _commit_each(self: Mirror, read: dict[int, list[Any]], commit: Any = Mirror._commit) -> None:
+def _commit_each(self: Mirror, read: dict[int, list[Any]], ends: dict[int, int], commit: Any = Mirror._commit) -> None:
     for partition, records in read.items():
-        commit(self, {partition: records})
+        commit(self, {partition: records}, self.positions | {partition: ends[partition]})
 
 
 def _dense_unproven(self: DenseReader, target: Any, records: list[Any], dense: Any = DenseReader._dense) -> list[Any]:

@@ -42,7 +42,7 @@ def simulated() -> contextlib.AbstractContextManager[None]:
         (worker, "entry_decoder", lambda view: partial(DECODE)),
         (worker, "_ViewMetrics", cache(worker._ViewMetrics)),
         (delta, "log", _QUIET),
-        (delta, "COMMITS_PER_COMPACTION", 7),
+        (delta, "FILES_PER_MERGE", 7),
         (delta, "drop_torn_commit", Table.drop_torn),
         (delta, "explain_torn", Table.explain_torn),
         (reader, "consumer", SimConsumer),

@@ -20,10 +20,10 @@ PROJECT = Project("corner", {"sold": SOLD}, {"shops": SHOPS})
 
 
 def test_every_topic_of_a_project() -> None:
-    """The application's topics by their own names, one per view, and the eight that every project has."""
+    """The application's topics by their own names, one per view, and the seven that every project has."""
     specs = topics.topic_specs(PROJECT)
     assert {name: spec.partitions for name, spec in specs.items()} == {
-        "shop-floor": 7, "corner.view.shops.p3": 3, "corner.requests": 4, "corner.outcomes": 4, "corner.predictions": 4,
+        "shop-floor": 7, "corner.view.shops.p3": 3, "corner.outcomes": 4, "corner.predictions": 4,
         "corner.results": 1, "corner.alerts": 1, "corner.deployments": 1, "corner.logs": 1,
         "corner.dead-letters": 1,
     }  # fmt: skip
@@ -34,7 +34,7 @@ def test_the_group_of_ingestion() -> None:
     assert topics.ingestion_group("corner") == "corner.ingestion"
 
 
-@pytest.mark.parametrize("topic", ["corner.view.shops.p3", "corner.requests", "corner.dead-letters"])
+@pytest.mark.parametrize("topic", ["corner.view.shops.p3", "corner.outcomes", "corner.dead-letters"])
 def test_events_stay_away_from_the_projects_own_topics(topic: str) -> None:
     """An event on such a topic would be read as what it is not."""
     with pytest.raises(DeclarationError, match=f"topic '{topic}' is one of the project's own"):

@@ -109,7 +109,7 @@ def test_a_column_that_is_added(store: OfflineStore) -> None:
 
 def test_merging_files_changes_no_row(store: OfflineStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table that merges its files every other commit still has every row once."""
-    monkeypatch.setattr(delta, "COMMITS_PER_COMPACTION", 2)
+    monkeypatch.setattr(delta, "FILES_PER_MERGE", 2)
     log = opened(store)
     for i in range(6):
         add(log, (0, i, i + 1))

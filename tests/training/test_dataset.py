@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.demo_state import HOUR_MS, NOW_MS, demo
@@ -15,7 +16,7 @@ from tests.training.town import FOLDER, MINUTE_MS, ZONES, happened, simulated, t
 
 from tidemill import Model, Outcome, Request
 from tidemill.errors import TidemillError
-from tidemill.training import dataset
+from tidemill.training import sharing
 from tidemill.training.dataset import TrainingSet, build
 
 MODEL = demo().models["big_tip"]
@@ -42,7 +43,7 @@ def test_rows_are_what_requests_would_have_been_answered(tmp_path: Path, seed: i
 
 
 def test_labels_subjects_and_columns(tmp_path: Path) -> None:
-    """Examples are the subjects with an outcome, in order of time, labelled by the first one."""
+    """Examples are the subjects with an outcome, in order of time, labelled by the first one that was known after the request."""
     examples = built(town(tmp_path))
     first: dict[str, float] = {}
     for _, name, data in happened(80):
@@ -96,28 +97,12 @@ def test_until_hides_what_became_known_later(tmp_path: Path) -> None:
     assert one.matrix.tobytes() == two.matrix[kept].tobytes()
 
 
-def test_examples_that_share_an_entity_and_a_time(tmp_path: Path) -> None:
-    """They get, in their order, what each of them gets alone, bit for bit."""
-    world = town(tmp_path)
-    view = world.project.views["zones"]
-    draw = np.random.default_rng(5)
-    keys = [None if i % 11 == 0 else ZONES[draw.integers(len(ZONES))].encode() for i in range(60)]
-    times_ms = NOW_MS + np.sort(draw.integers(0, 6, 60)) * HOUR_MS
-    together = dataset._view_features(view, world.store, dataset._Job("", "", view.name, keys, times_ms))
-    alone = [
-        dataset._view_features(view, world.store, dataset._Job("", "", view.name, keys[i : i + 1], times_ms[i : i + 1])) for i in range(60)
-    ]
-    assert together.tobytes() == np.vstack(alone).tobytes()
-    assert len({(key, time_ms) for key, time_ms in zip(keys, times_ms.tolist(), strict=True) if key}) < 30
-    assert not np.isnan(together).all()
-
-
 @pytest.mark.integration
 def test_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether views are read here or in processes of their own, the bits are the same."""
     world = town(tmp_path, 30)
     here = built(world)
-    monkeypatch.setattr(dataset, "_ROWS_WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(sharing, "QUESTIONS_WORTH_A_PROCESS", 1)
     assert built(world).matrix.tobytes() == here.matrix.tobytes()
 
 
@@ -138,14 +123,16 @@ def test_parquet_holds_the_set(tmp_path: Path) -> None:
     table = pq.read_table(io.BytesIO(examples.to_parquet()))
     assert table.column_names == ["subject", "time", "label", *MODEL.input_names]
     assert table["subject"].to_pylist() == examples.subjects
-    assert np.array_equal(table["zones__count_1d"].to_numpy(), examples.matrix[:, 1], equal_nan=True)
+    assert np.array_equal(table["zones__count_1d"].to_numpy(), examples.values[:, 1], equal_nan=True)
+    assert set(table["payment"].to_pylist()) == {"card", "cash"}
+    assert table["time"].cast(pa.int64()).to_pylist() == examples.times_ms.tolist()
 
 
 def test_a_store_without_tables(tmp_path: Path) -> None:
     """Before the offline writer has run the error says what to publish."""
     world = World(demo(), tmp_path)
     with pytest.raises(
-        TidemillError, match=r"'big_tip' has no training examples: the offline store has no requests; publish events 'asked'"
+        TidemillError, match=r"'big_tip' has no training examples: no event 'asked' announces a subject; publish events 'asked'"
     ):
         built(world)
 
@@ -162,8 +149,7 @@ def test_no_outcome_yet(tmp_path: Path) -> None:
 def test_a_view_that_has_seen_nothing(tmp_path: Path) -> None:
     """Features of a view without records are missing in every row, as they would be in a request."""
     world = World(demo(), tmp_path)
-    world.publish(happened(30))
-    world.logs |= {place: [] for place in world.logs if place[0].endswith(".view.drivers.p4")}
+    world.publish([(known, name, data | ({"driver": 99} if name == "trips" else {})) for known, name, data in happened(30)])
     world.write()
     examples = built(world)
     column = MODEL.input_names.index("drivers__max_fare")

@@ -109,9 +109,9 @@ def test_trees_where_only_one_input_matters() -> None:
     """The input that is named is the one whose missing values go astray: no other is in any tree."""
     data = examples()
     kept = data.matrix[:, PAYMENT].copy()
-    data.matrix[:] = 0.0
-    data.matrix[:, PAYMENT] = kept
-    data = dataclasses.replace(data, labels=(kept > 1).astype(np.float64))
+    values = np.zeros_like(data.matrix)
+    values[:, PAYMENT] = kept
+    data = dataclasses.replace(data, values=values, labels=(kept > 1).astype(np.float64))
     with pytest.raises(TidemillError, match="rows with input 'payment' missing or never seen, such as"):
         compared(lambda: RandomForestClassifier(10, random_state=0), data)
 

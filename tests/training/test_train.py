@@ -35,7 +35,7 @@ from tidemill.streams.topics import deployments_topic, topic_specs
 from tidemill.training.fitting import Fitted
 from tidemill.training.parity import check_parity, expected_answers
 from tidemill_training.app import Trained, deploy, train
-from tidemill_training.catching_up import wait_written
+from tidemill_training.catching_up import wait_archived
 from tidemill_training.tracking import Tracker
 
 LATER = NOW_MS + 10**9
@@ -197,16 +197,18 @@ async def test_as_a_process(world: World, kafka: str) -> None:
 
 @pytest.mark.integration
 async def test_it_waits_for_the_offline_writer(kafka: str, tmp_path: Path, topic_prefix: str) -> None:
-    """Training begins once the store has what the topics hold; when the writer does not come the error says what is behind."""
-    project = dataclasses.replace(PROJECT, name=topic_prefix)
+    """Training begins once the store has what the topics hold; when the writer does not come the error says what lags."""
+    own = {name: dataclasses.replace(event, topic=f"{topic_prefix}.{name}", partitions=1) for name, event in PROJECT.events.items()}
+    project = dataclasses.replace(PROJECT, name=topic_prefix, events=own, views={}, models={})
     settings, world = KafkaSettings(bootstrap_servers=kafka), World(project, tmp_path)
     await make_topics(kafka, project)
-    await wait_written(project, MODEL, world.store, settings, timeout_seconds=0.1)
+    events = list(project.events.values())
+    await wait_archived(events, world.store, settings, timeout_seconds=0.1)
     world.publish(happened(20))
-    await send(kafka, dict(world.logs))
-    with pytest.raises(TidemillError, match=r"the offline store has requests up to 0, but \w+.requests\[\d\] goes up to \d+; see that the"):
-        await wait_written(project, MODEL, world.store, settings, timeout_seconds=0.1)
-    waiting = asyncio.create_task(wait_written(project, MODEL, world.store, settings))
+    await send(kafka, {place: [(row.key, row.value) for row in rows] for place, rows in world.events.items()})
+    with pytest.raises(TidemillError, match=r"the archive has \w+ up to 0, but [\w.]+\[0\] goes up to \d+; see that the"):
+        await wait_archived(events, world.store, settings, timeout_seconds=0.1)
+    waiting = asyncio.create_task(wait_archived(events, world.store, settings))
     await asyncio.to_thread(world.write)
     await waiting
 

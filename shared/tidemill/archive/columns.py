@@ -47,6 +47,11 @@ def event_folder(event: str) -> str:
     return f"events/{event}"
 
 
+def erased_folder(event: str) -> str:
+    """Name of the table of positions that were erased from an event's table: so the audit does not miss them."""
+    return f"erased/{event}"
+
+
 def table_schema(event: Event, found: pa.Schema | None = None) -> pa.Schema:
     """The columns that the writer fills: the own ones, then those of the declared fields that the table can have. `found`: the columns
     that the table has already."""

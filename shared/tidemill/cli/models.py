@@ -1,37 +1,56 @@
-"""`tidemill train`: a job in a process of its own, with the running stack's addresses."""
+"""`tidemill train` and `tidemill train-set`: a job in a process of its own, with the running stack's addresses."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
 from tidemill.cli.target import need, target
 from tidemill.cli.times import to_ms
 
+Model = Annotated[str, typer.Argument(help="A model of the project.")]
+Until = Annotated[str | None, typer.Option(help="Use what was known before this time (ISO 8601, UTC).", show_default="now")]
+Labels = Annotated[
+    Path | None, typer.Option(help="A Parquet or CSV file of label rows (time, label, entities) to use instead of outcome events.")
+]
+
 
 def train(
-    model: Annotated[str, typer.Argument(help="A model of the project.")],
-    until: Annotated[str | None, typer.Option(help="Use what was known before this time (ISO 8601, UTC).", show_default="now")] = None,
+    model: Model,
+    until: Until = None,
+    labels: Labels = None,
     deploy: Annotated[bool, typer.Option(help="Let the new version serve.")] = True,
 ) -> None:
-    """Train a model from the offline store, prove that its ONNX form is equal, track it in MLflow, and deploy it by an event."""
+    """Train a model from the archive, prove that its ONNX form is equal, track it in MLflow, and deploy it by an event."""
     need("skl2onnx", "training")
+    _run(model, until, labels, [] if deploy else ["--no-deploy"])
+
+
+def train_set(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="The file to write: .parquet or .csv.")],
+    until: Until = None,
+    labels: Labels = None,
+) -> None:
+    """Write the training set of a model: subject, time, label, and the inputs by name, each as it would have been served then."""
+    need("skl2onnx", "training")
+    _run(model, until, labels, ["--out", str(out)])
+
+
+def _run(model: str, until: str | None, labels: Path | None, more: list[str]) -> NoReturn:
+    """Runs the job with the running stack's addresses, and exits with its code."""
     if until is not None:
         to_ms(until)  # a mistake in it is reported before anything starts
-    command = [
-        sys.executable,
-        "-m",
-        "tidemill_training",
-        model,
-        *(["--until", until] if until else []),
-        *([] if deploy else ["--no-deploy"]),
-    ]
+    chosen = [*(["--until", until] if until else []), *(["--labels", str(labels)] if labels else []), *more]
+    command = [sys.executable, "-m", "tidemill_training", model, *chosen]
     raise typer.Exit(subprocess.run(command, env=target().environment, check=False).returncode)
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
+    """Add the commands to the application."""
     app.command()(train)
+    app.command("train-set")(train_set)

@@ -28,15 +28,20 @@ def audit(
 ) -> None:
     """Compare the online store with the offline rows, byte for byte, beside live traffic. Exit code 1 when a value differs.
 
-    For the first entity that differs it shows the events one by one, with the value after each, and where the store differs.
+    For the first entity that differs it shows the events one by one, with the value after each, and where the store differs. Without
+    VIEW it also compares the archive with the events that Kafka still holds.
     """
     need("deltalake", "lake")
     need("hiredis", "store")
+    from tidemill.archive.retention import ArchiveSettings
     from tidemill.cli.showing import print_counterexample
+    from tidemill.clock import now_ms
+    from tidemill.proof.archive_audit import audit_archive
     from tidemill.proof.audit import audit as compare
     from tidemill.proof.audit import counterexample
     from tidemill.proof.partition_audit import AuditReport
     from tidemill.redis.client import redis_client
+    from tidemill.runtime.settings import KafkaSettings
 
     at = target()
 
@@ -55,7 +60,17 @@ def audit(
     if report.left_out:
         console.print(f"{report.left_out:,} partitions are being rebuilt and were left out")
     console.print(f"{report.checked:,} values compared, {report.mismatched:,} differ")
-    raise typer.Exit(1 if report.mismatched else 0)
+    differ = report.mismatched
+    if not view:
+        kept_since_ms = ArchiveSettings.load().kept_since_ms(now_ms())
+        kafka = KafkaSettings(bootstrap_servers=at.kafka)
+        archived = asyncio.run(audit_archive(at.project, at.store, kafka, kept_since_ms, console.print))
+        for example in archived.examples:
+            console.print(example, markup=False)
+        erased = f", {archived.erased:,} of them erased" if archived.erased else ""
+        console.print(f"{archived.checked:,} archived events compared{erased}, {archived.mismatched:,} differ")
+        differ += archived.mismatched
+    raise typer.Exit(1 if differ else 0)
 
 
 def replay(

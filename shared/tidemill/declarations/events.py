@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from tidemill.declarations.checks import FIELD_TYPES, Declaration, base_type, check_partitions, duration_ms
 from tidemill.durations import parse_ms
@@ -21,7 +21,8 @@ class Event(Declaration):
     `fields`: name -> str, int, float or bool; or one of these `| None`, if the field may be null or absent. `time`: the field with the
     event's time, a whole number of epoch milliseconds or an RFC 3339 string. `id`: the field by which a second publication of the same
     event is known; the CloudEvents header `ce_id` can take its place. `future`: how far the time may lie ahead of the moment of
-    publishing; an event further ahead becomes a dead letter. `topic`: the topic's name, by default the event's name.
+    publishing; an event further ahead becomes a dead letter. `topic`: the topic's name, by default the event's name. `extra`: fields of an
+    event that are not declared are kept in the archive ("keep"), or the event is refused ("refuse").
     """
 
     name: str
@@ -32,6 +33,7 @@ class Event(Declaration):
     topic: str = ""
     partitions: int = 4
     future: str = "1h"
+    extra: Literal["keep", "refuse"] = "keep"
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -56,6 +58,8 @@ class Event(Declaration):
         if not self.is_time(self.time):
             self._fail("time", f"{self.time!r} must be int (epoch ms) or str (RFC 3339), never null", "change the field's type")
         duration_ms(self, "future", self.future)
+        if self.extra not in ("keep", "refuse"):
+            self._fail("extra", f"{self.extra!r} says nothing about undeclared fields", 'write extra="keep" or extra="refuse"')
 
     @property
     def future_ms(self) -> int:

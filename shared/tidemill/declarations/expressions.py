@@ -7,8 +7,10 @@ null, so a missing price counts neither as high nor as low.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,21 @@ def parse_column(text: str, types: Mapping[str, type]) -> Column:
         raise ValueError(f"{text!r} is text; compare it with something")
     nulls = " or ".join(f"v.{field} is None" for field in fields)
     return Column(text, tuple(fields), f"(None if {nulls} else float({code}))")
+
+
+def number_of(column: Column) -> Callable[[Any], float | None]:
+    """A function that computes a column from an object with one attribute per field of the event: a number, infinite when it is beyond a
+    double, or None. Only for a column that is no text."""
+    compute: Callable[[Any], Any] = eval(f"lambda v: {column.source}", {"float": float})  # noqa: S307 - made by parse_column, nothing else
+
+    def number(values: Any) -> float | None:
+        try:
+            found = compute(values)
+            return None if found is None else float(found)
+        except OverflowError:
+            return math.inf
+
+    return number
 
 
 def _render(node: ast.expr, types: Mapping[str, type], fields: dict[str, None]) -> tuple[str, bool]:

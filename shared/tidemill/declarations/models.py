@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
@@ -65,7 +66,9 @@ class Outcome(Declaration):
     """The true label, which arrives later. `source`: the event that brings it; `value`: the field or condition that gives it; `subject`:
     the field that names the subject.
 
-    `within`: how long after the prediction an outcome may arrive; after that the prediction is marked as never answered.
+    `within`: how long after the prediction an outcome may become known; one that was known before the prediction does not answer it.
+    After the wait the prediction is marked as never answered, unless `absent` says what the absence of an event means: `absent=0` is the
+    answer 0, in the log and in training alike.
     """
 
     source: Event
@@ -73,6 +76,7 @@ class Outcome(Declaration):
     subject: str
     _: KW_ONLY
     within: str = "24h"
+    absent: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, Event):
@@ -90,6 +94,8 @@ class Outcome(Declaration):
             self._fail("value", str(error), "name a field of the event, or a condition on its fields")
         if self.source.types.get(self.value) is str:
             self._fail("value", f"field {self.value!r} is text", "name a number, or a condition such as \"status == 'late'\"")
+        if self.absent is not None:
+            self._check_absent(self.absent)
 
     column: Column = field(init=False, repr=False)
 
@@ -99,9 +105,20 @@ class Outcome(Declaration):
         return f"of {self.source.name}"
 
     @property
+    def absent_value(self) -> float | None:
+        """`absent` as the outcome that a result has."""
+        return None if self.absent is None else float(self.absent)
+
+    @property
     def within_ms(self) -> int:
         """`within` in ms."""
         return parse_ms(self.within)
+
+    def _check_absent(self, absent: Any) -> None:
+        if not isinstance(absent, int | float) or not math.isfinite(absent):
+            self._fail("absent", f"{absent!r} is not a number", "write the outcome that no event means, such as 0")
+        if (self.value not in self.source.fields or self.source.base_type(self.value) is bool) and absent not in (0, 1):
+            self._fail("absent", f"{absent!r} is neither 0 nor 1, as {self.value!r} is", "write 0 or 1")
 
     def _fail(self, name: str, message: str, mend: str) -> None:
         raise DeclarationError(f"Outcome {self.name}: {message}", where=self.where, field=name, mend=mend)

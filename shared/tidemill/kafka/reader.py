@@ -69,6 +69,10 @@ class Reader:
                 raise recreated(target, self.next[target], f"Kafka ends at {end}")
         return ends
 
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has, as far as the client has heard (it asks every minute)."""
+        return len(self._consumer.partitions_for_topic(topic) or ())
+
     def _begin(self, target: TopicPartition, begin: int) -> int:
         """Where to begin in a partition whose first offset is `begin`."""
         position = self.next[target] = max(self.next[target], begin)

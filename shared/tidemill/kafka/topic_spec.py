@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TopicSpec:
-    """How a topic is created."""
+    """How a topic is created. `ours`: only tidemill writes to it, so its partitions decide where an entity lies.
+
+    The topic of an application may have more partitions than declared, since another team may add some.
+    """
 
     partitions: int
     config: dict[str, str]
+    ours: bool = True

@@ -22,7 +22,7 @@ from aiokafka.errors import (
 from tidemill.clock import Deadline
 from tidemill.errors import KafkaUnavailable, TopicMismatch
 from tidemill.kafka.admin import admin
-from tidemill.kafka.client import close_consumer, consumer
+from tidemill.kafka.client import close_consumer, consumer, started_consumer
 from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
@@ -41,8 +41,8 @@ async def ensure_topics(settings: KafkaSettings, specs: Mapping[str, TopicSpec],
     """Create the missing topics and return once all have leaders. Safe to call again, and from several processes at once.
 
     A topic that exists must have the partition count and `cleanup.policy` of its spec, and at least its `max.message.bytes`; the operator
-    of the cluster may change other settings. Raises TopicMismatch with all topics that do not fit (after creating the missing),
-    KafkaUnavailable.
+    of the cluster may change other settings. That of an application may have more partitions, and any `cleanup.policy`. Raises
+    TopicMismatch with all topics that do not fit (after creating the missing), KafkaUnavailable.
     """
     deadline = Deadline(deadline_seconds)
     async with admin(settings) as client:
@@ -92,7 +92,7 @@ def _wrong_counts(specs: Mapping[str, TopicSpec], existing: Mapping[str, int]) -
     return [
         (f"topic {name} has {existing[name]} partitions, {spec.partitions} are declared", mend)
         for name, spec in specs.items()
-        if existing[name] != spec.partitions
+        if existing[name] < spec.partitions or (spec.ours and existing[name] > spec.partitions)
     ]
 
 
@@ -101,7 +101,7 @@ def _wrong_configs(specs: Mapping[str, TopicSpec], configs: Mapping[str, Mapping
     for name, spec in specs.items():
         for setting in ("cleanup.policy", "max.message.bytes"):
             wanted, found = spec.config.get(setting), configs[name].get(setting)
-            if wanted is None or found is None or found == wanted:
+            if wanted is None or found is None or found == wanted or (setting == "cleanup.policy" and not spec.ours):
                 continue
             if setting == "cleanup.policy" or int(found) < int(wanted):
                 wrong.append((f"topic {name} has {setting}={found}, {wanted} is needed", f"set {setting} with kafka-configs"))
@@ -134,6 +134,18 @@ async def offset_ranges(settings: KafkaSettings, *topics: str) -> dict[TopicPart
         finally:
             await close_consumer(reader)
     return {partition: OffsetRange(begins[partition], ends[partition]) for partition in partitions}
+
+
+async def offsets_at(settings: KafkaSettings, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+    """For each partition the offset of its first record that was written at or after a time; a partition without one is left out.
+
+    Raises KafkaUnavailable.
+    """
+    if not times_ms:
+        return {}
+    async with started_consumer(settings) as reader:
+        found = await reader.offsets_for_times(dict(times_ms))
+    return {target: at.offset for target, at in found.items() if at is not None}
 
 
 async def group_members(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -77,26 +77,30 @@ class _Resolution:
     The newest tile may lie `ahead_ms` in the future, and the tiles that the present reads must still be kept. So that many more are kept.
     """
 
-    def __init__(self, grid: Grid, features: Sequence[Feature], view: FeatureView, extra: Sequence[Slot]) -> None:
+    def __init__(self, grid: Grid, features: Sequence[Feature], view: FeatureView, extra: Sequence[Slot], nullable: set[str]) -> None:
         self.grid = grid
-        nullable = {name for name in view.value_fields if view.source.nullable(name)}
         slots = [slot for feature in features for slot in feature.aggregation.slots]
         self.layout = TileLayout([*slots, *extra], view.columns, nullable)
         self.kept_tiles = grid.tiles(max(feature.window.reach_ms for feature in features) + (view.ahead_ms or 0))
 
 
 class ViewKernel:
-    """All that the fold and the read need to know of a view, computed once."""
+    """All that the fold and the read need to know of a view, computed once.
 
-    def __init__(self, view: FeatureView) -> None:
+    `lacking`: fields that some events lack although they may not be null, since they are older than the field. An event counts for a column
+    only if it has all fields of the column.
+    """
+
+    def __init__(self, view: FeatureView, lacking: Collection[str] = ()) -> None:
         self.view = view
+        nullable = {name for name in view.value_fields if view.source.nullable(name)}.union(lacking)
         by_grid: dict[Grid, list[Feature]] = {}
         for feature in view.served:
             by_grid.setdefault(feature.window.grid, []).append(feature)
         grids = sorted(by_grid, key=lambda grid: grid.written_ms)
         self._waits, self._ids_bytes = view.ahead_ms is not None, ID_BYTES * view.dedupe
         self.resolutions = [
-            _Resolution(grid, by_grid[grid], view, [_ANY_TIME] if self._waits and not i else []) for i, grid in enumerate(grids)
+            _Resolution(grid, by_grid[grid], view, [_ANY_TIME] if self._waits and not i else [], nullable) for i, grid in enumerate(grids)
         ]
         self.horizon_ms = horizon_ms((feature.window for feature in view.served), view.ahead_ms or 0)
         lengths = [(res.grid, res.layout.width, res.kept_tiles) for res in self.resolutions]

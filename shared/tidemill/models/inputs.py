@@ -19,6 +19,7 @@ from tidemill.kernel.keys import entity_key
 from tidemill.kernel.served import Served
 
 Vector = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float64]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 _INT64 = range(-(1 << 63), 1 << 63)  # a larger number could be written to the predictions topic, but no reader accepts it
@@ -72,11 +73,35 @@ class ModelInputs:
                 row[i] = convert(given_value)
         return row
 
+    def rows(self, served: Sequence[Values], given: Mapping[str, Sequence[Any]]) -> tuple[Values, dict[int, BadRequest]]:
+        """`row` for many requests at once, before features beyond float32 count as missing (see `within_float32`): shape (requests, inputs).
+        Also the requests that `row` refuses, and why.
+
+        `served`: for each of `views`, the values of its features, shape (requests, features); `given`: the Request values by name.
+        """
+        count = len(served[0]) if served else len(given[self._requests[0][1]])
+        made, refused = np.full((count, len(self.plan)), math.nan), dict[int, BadRequest]()
+        for i, view, feature in self._features:
+            made[:, i] = served[view][:, feature]
+        for i, name, convert in self._requests:
+            for place, value in enumerate(given[name]):
+                if value is not None:
+                    try:
+                        made[place, i] = convert(value)
+                    except BadRequest as error:
+                        refused.setdefault(place, error)
+        return made, refused
+
     def _get(self, given: Mapping[str, Any], name: str) -> Any:
         try:
             return given[name]
         except KeyError:
             raise BadRequest(f"entities.{name} is missing", mend=f"model {self._model} needs {', '.join(self.fields)}") from None
+
+
+def within_float32(values: Values | Vector) -> Vector:
+    """Values as float32; one beyond its range counts as missing."""
+    return np.where(np.abs(values) <= FLOAT32_MAX, values, math.nan).astype(np.float32)
 
 
 def vector_of(row: Sequence[float | None]) -> Vector:

@@ -7,7 +7,7 @@ one. It refuses a commit only when another commit with the same app id came *aft
 2. Compare each counter with its expected value; if one differs, raise FenceConflict and write nothing.
 3. Commit the rows together with the new counters. If delta-rs refuses, another writer was faster: open the table again and go to 1.
 
-How a merge stays exactly once. Commits become slower as the number of files grows, so every hundred commits the writer merges small files.
+How a merge stays exactly once. Commits become slower as the number of files grows, so the writer merges a hundred small files into one.
 Of two merges of the same files delta-rs 1.6 accepts both, and then the table has every row twice. A merge can carry no app transaction and
 no limit of retries, but delta-rs refuses it when the table's metadata changed after the version it read. So a merge begins with such a
 change, the claim:
@@ -17,16 +17,25 @@ change, the claim:
 
 1. Change the table property `tidemill.merge` (the claim). The handle is then at the version of the claim.
 2. Merge. delta-rs refuses a merge, by us or by another program, that began from a version before the newest claim.
-3. Open the table again, whatever happened. A failed merge only leaves more files; the writer tries again a hundred commits later.
+3. Open the table again, whatever happened. A failed merge only leaves more files; the writer tries again a hundred files later.
+
+A deletion of rows begins with a claim too: a merge that had read the rows before must not bring them back.
+
+How files go. A merge leaves the files that it replaced, for readers that hold an older version. They, and the files of writers that died
+before their commit, are deleted KEPT_SECONDS later: after a merge the files that earlier ones replaced, and by `tidy` those of a table to
+which nothing is written any more. So a reader may hold one version for this long; and a program that reads the folder's Parquet files
+instead of the Delta table sees a row twice for no longer than this after its file was replaced.
 
 Commits are not synced to disk: a killed process loses nothing, a power cut may lose the newest (see `torn`).
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
@@ -38,9 +47,9 @@ from tidemill.runtime.logs import get_logger
 
 log = get_logger(__name__)
 
-COMMITS_PER_COMPACTION = 100
-COMPACTIONS_PER_VACUUM = 20
+FILES_PER_MERGE = 100
 TARGET_FILE_BYTES = 32 << 20
+KEPT_SECONDS = 3600.0
 _ATTEMPTS = 10
 _MERGE_CLAIM = "tidemill.merge"  # a table property that no reader uses: only its change matters
 _CONFIGURATION = {"delta.logRetentionDuration": "interval 1 days", "delta.deletedFileRetentionDuration": "interval 1 days"}
@@ -61,6 +70,9 @@ class CountedTable:
         self._lock = threading.Lock()
         self._table: DeltaTable | None = None
         self._columns: list[str] = []
+        self._files_left = 0  # how many more files until the next merge
+        self._merges = True  # whether the last merge succeeded
+        self._tidy_at = time.monotonic() + KEPT_SECONDS
         self._moved: dict[str, int] = {}  # counters that our last commit moved; had another writer moved them, it would have failed
 
     def open(self) -> None:
@@ -94,16 +106,58 @@ class CountedTable:
                     self._table = None
                     self._fail("write to", error)
                 self._moved = {name: end for name, (start, end) in moves.items() if end != start}
-                if table.version() % COMMITS_PER_COMPACTION == 0:  # counts for all writers: one that restarts often compacts too
+                self._files_left -= len(rows) > 0
+                if self._files_left <= 0:
                     self._maintain(table)
                 return
-            raise OfflineUnavailable(f"{self.uri}: others were faster {_ATTEMPTS} times in a row", mend="run one writer per table")
+            raise self._others_were_faster()
+
+    def delete(self, condition: str) -> int:
+        """Delete the rows that fulfil a condition (SQL, as delta-rs takes it); returns how many. Their bytes go with the files: see `tidy`.
+
+        Raises OfflineUnavailable; the rows may be deleted nevertheless.
+        """
+        with self._lock:
+            for _ in range(_ATTEMPTS):
+                table = self._handle()
+                try:
+                    self._claim(table)
+                    return int(table.delete(condition)["num_deleted_rows"])
+                except CommitFailedError as error:  # a merge or another claim came between
+                    log.warning("another writer changes this table", table=self.uri, reason=str(error))
+                except (DeltaError, OSError) as error:
+                    self._fail("delete from", error)
+                finally:
+                    self._table = None
+            raise self._others_were_faster()
 
     def compact(self) -> None:
-        """Merge small files now; from time to time also delete files that no reader of the last day needs."""
+        """Merge small files now, and delete files that were replaced more than KEPT_SECONDS ago."""
         with self._lock:
             table = self._handle()
             self._maintain(table)
+
+    @property
+    def untidy(self) -> bool:
+        """Whether files wait to be deleted, as far as this handle knows: `tidy` is due."""
+        return time.monotonic() >= self._tidy_at
+
+    def tidy(self, kept_seconds: float | None = None) -> None:
+        """Delete the files that were replaced, or written without a commit, longer ago than KEPT_SECONDS.
+
+        `kept_seconds`: delete those replaced longer ago than this, and leave the ones without a commit, which may be of one that runs now.
+        A reader of an older version then fails with OfflineUnavailable.
+        """
+        with self._lock:
+            try:
+                self._vacuum(self._handle(), KEPT_SECONDS if kept_seconds is None else kept_seconds, full=kept_seconds is None)
+            except (DeltaError, OSError) as error:
+                self._fail("delete old files of", error)
+            finally:
+                self._table, self._tidy_at = None, time.monotonic() + KEPT_SECONDS
+
+    def _others_were_faster(self) -> OfflineUnavailable:
+        return OfflineUnavailable(f"{self.uri}: others were faster {_ATTEMPTS} times in a row", mend="run one writer per table")
 
     def _compare(self, table: DeltaTable, moves: Mapping[str, tuple[int, int]]) -> None:
         for name, (start, end) in moves.items():
@@ -143,6 +197,7 @@ class CountedTable:
                 drop_torn_commit(self.uri)
                 table = self._load()
                 self._columns, self._moved = self._fit(table), {}
+                self._files_left = max(FILES_PER_MERGE - self._small_files(table), 1 if self._merges else FILES_PER_MERGE)
                 self._table = table
             except (DeltaError, OSError) as error:
                 self._fail("open", error)
@@ -180,17 +235,27 @@ class CountedTable:
             table.alter.add_columns(Schema.from_arrow(pa.schema(missing)).fields)
         return [*found.names, *(field.name for field in missing)]
 
+    def _small_files(self, table: DeltaTable) -> int:
+        """How many files a merge could make one of."""
+        sizes = pa.table(table.get_add_actions()).column("size_bytes").to_pylist()
+        return sum(size < TARGET_FILE_BYTES // 2 for size in sizes)
+
     def _maintain(self, table: DeltaTable) -> None:
         """Merge small files: the three steps of the module's text."""
-        version = table.version()
+        self._merges = False
         try:
             self._claim(table)
             table.optimize.compact(target_size=TARGET_FILE_BYTES)
-            if version % (COMMITS_PER_COMPACTION * COMPACTIONS_PER_VACUUM) == 0:
-                table.vacuum(dry_run=False)
+            self._merges = True
+            self._vacuum(table, KEPT_SECONDS, full=True)
         except (DeltaError, OSError) as error:
             log.warning("table was not compacted", table=self.uri, reason=str(error))
-        self._table = None
+        self._table, self._tidy_at = None, time.monotonic() + KEPT_SECONDS
+
+    def _vacuum(self, table: DeltaTable, kept_seconds: float, *, full: bool) -> None:
+        how: dict[str, Any] = {"retention_hours": math.ceil(kept_seconds / 3600), "enforce_retention_duration": False, "full": full}
+        if table.vacuum(dry_run=True, **how):  # a vacuum writes two commits, also when there is nothing to delete
+            table.vacuum(dry_run=False, **how)
 
     def _claim(self, table: DeltaTable) -> None:
         """From now on delta-rs refuses merges from older versions. This handle is then at the claim, so a later claim refuses our merge."""

@@ -1,6 +1,6 @@
 """Reading a view as it was: one pass over the offline rows answers many questions "entity e, at time t, after the first n records".
 
-Training sets count the records known at the request; replay counts the records below a fence of the stamp.
+Replay counts the records below a fence of the stamp. Training sets do not read logs but the archive (`training/asked.py`).
 """
 
 from __future__ import annotations
@@ -77,18 +77,6 @@ class PartitionLog:
         """How many records lie below an offset."""
         return int(self._offsets.searchsorted(offset))
 
-    def by_knowledge(self) -> KnownLog:
-        """The decodable records, each once, in the order in which they became known."""
-        table = self._table.filter(pc.field("time").is_valid())
-        table = table.filter(pa.array(~resent(table["source_partition"].to_numpy(), table["source_offset"].to_numpy())))
-        table = table.take(pc.sort_indices(table, [("known", "ascending"), ("offset", "ascending")]))
-        positions = pa.array(np.arange(len(table)), pa.int64())
-        table = table.set_column(
-            table.schema.get_field_index("source_partition"), "source_partition", pa.array(np.zeros(len(table), np.int32))
-        )
-        table = table.set_column(table.schema.get_field_index("source_offset"), "source_offset", positions)
-        return KnownLog(self.view, table, self.since_ms)
-
     def entries(self, start: int = 0, end: int | None = None) -> Iterator[LogEntry]:
         """The records of rows `start` to `end`, as a worker decodes them; a record that could not be decoded is None."""
         fields = [f"v_{name}" for name in self.view.value_fields]
@@ -101,15 +89,6 @@ class PartitionLog:
             ):
                 usable = None if time is None else record(time, known, (partition, source), make(*values), event_id)
                 yield LogEntry(offset, key.encode(), proof, usable)
-
-
-class KnownLog(PartitionLog):
-    """The records of a partition in the order in which they became known; after a bulk load that is not the order of offsets."""
-
-    def rows_known_at(self, times_ms: Ints) -> Ints:
-        """How many records were known at each time."""
-        known: Ints = self._table["known"].to_numpy()
-        return known.searchsorted(times_ms, "right")
 
 
 def told_since(rows: pa.Table) -> int:

@@ -1,4 +1,4 @@
-"""The worker that keeps a table equal to its topic: every record once, in commits of about a second.
+"""The worker that keeps a table in step with its topic: every record once, in commits of about a second.
 
 Positions come from the table, never from Kafka's committed offsets.
 """
@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import pyarrow as pa
 from aiokafka import TopicPartition
 from pydantic import Field
 
 from tidemill.kafka.client import GATHERING
 from tidemill.kafka.dense_reader import DenseReader
-from tidemill.offline.store import OfflineStore
+from tidemill.kafka.reader import Reader
+from tidemill.offline.store import OfflineStore, TopicTable
 from tidemill.offline.tables import MirrorTable
 from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
@@ -48,33 +51,68 @@ class FlushSettings(Settings):
         return Flush(self.seconds, self.rows)
 
 
-class Mirror:
-    """Mirrors one topic until cancelled. Its check on the board has the table's name. `positions`: next offset of each partition."""
+class Followed(Protocol):
+    """What a mirror knows of its table: its name, the topic that it follows, and how records become rows."""
 
-    def __init__(self, store: OfflineStore, table: MirrorTable, kafka: KafkaSettings, board: HealthBoard, flush: Flush) -> None:
+    @property
+    def name(self) -> str:
+        """Its folder below the root of the offline store."""
+
+    @property
+    def topic(self) -> str:
+        """The topic."""
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the topic should have."""
+
+    def rows_of(self, read: Mapping[int, Sequence[Any]]) -> pa.Table:
+        """The rows of consecutive records of several partitions."""
+
+
+class Follower:
+    """Keeps a table in step with its topic until cancelled. Its check on the board has the table's name. `positions`: next offset of each
+    partition. A subclass says how to open table and topic, `_open`."""
+
+    def __init__(self, store: OfflineStore, table: Followed, kafka: KafkaSettings, board: HealthBoard, flush: Flush) -> None:
         self.table = table
         self.positions: dict[int, int] = {}
         self.pulse = Pulse(f"mirror of {table.name}")
         self._store = store
-        self._writer = store.topic_table(table)
+        self._writer: TopicTable
         self._kafka = kafka
         self._board = board
         self._flush = flush
         self._rows = metrics.OFFLINE_ROWS.labels(table.name)
         self._seconds = metrics.OFFLINE_COMMIT_SECONDS.labels(table.name)
-        self._lags = {p: metrics.OFFLINE_LAG.labels(table.name, str(p)) for p in range(table.partitions)}
+        for partition in range(table.partitions):
+            metrics.OFFLINE_LAG.labels(table.name, str(partition))
         board.require(table.name)
 
     async def run(self) -> None:
         """Follow the topic. After an error it reports the reason and begins again from the positions in the table."""
         # Also after a FenceConflict: another writer has appended, and the table has the new positions.
-        await supervise(self._follow, partial(self._board.down, self.table.name), [self.pulse])
+        while True:
+            await supervise(self._follow, partial(self._board.down, self.table.name), [self.pulse])
+
+    async def _open(self) -> Reader:
+        """Opens the table, reads its positions, and makes a reader that begins there."""
+        raise NotImplementedError
+
+    def _outgrown(self, reader: Reader) -> bool:
+        """Whether the topic must be opened again, because it has other partitions than the reader reads."""
+        return False
+
+    def _maintain(self) -> None:
+        """What the table needs from time to time. Called in a thread, after each look at the ends of the topic."""
+        if self._writer.untidy:
+            self._writer.tidy()
 
     async def _follow(self) -> None:
-        proofs = await asyncio.to_thread(self._read_positions)
-        self.pulse.beat()
-        reader = DenseReader(self._kafka, self._targets(self.positions), self._targets(proofs), **GATHERING)
+        """Follows the topic until it is outgrown."""
+        reader = await self._open()
         try:
+            self.pulse.beat()
             self._note_ends(await reader.start())
             self.pulse.beat()
             now = asyncio.get_running_loop().time
@@ -82,27 +120,21 @@ class Mirror:
             while True:
                 records = await self._collect(reader, flushed + self._flush.seconds)
                 flushed = now()
-                if records:
-                    await asyncio.to_thread(self._commit, records)
+                ends = {target.partition: offset for target, offset in reader.next.items()}
+                if ends != self.positions:
+                    await asyncio.to_thread(self._commit, records, ends)
                 self._board.up(self.table.name)  # not earlier: the first commit shows whether the disk is full
                 self.pulse.beat()
                 if flushed - checked > CHECK_SECONDS:
+                    if self._outgrown(reader):
+                        return
                     self._note_ends(await reader.ends())
+                    await asyncio.to_thread(self._maintain)
                     checked = flushed
         finally:
             await reader.stop()
 
-    def _targets(self, by_partition: dict[int, int]) -> dict[TopicPartition, int]:
-        return {TopicPartition(self.table.topic, p): value for p, value in by_partition.items()}
-
-    def _read_positions(self) -> dict[int, int]:
-        """Reads the positions from the table; returns the checksum of each partition's last row."""
-        self._writer.open()
-        snapshot = self._store.snapshot(self.table.name)
-        self.positions = snapshot.positions
-        return snapshot.proofs_before(self.positions)
-
-    async def _collect(self, reader: DenseReader, due: float) -> dict[int, list[Any]]:
+    async def _collect(self, reader: Reader, due: float) -> dict[int, list[Any]]:
         """Reads, by partition, until a commit is `due` (seconds of the loop's clock) or large enough; empty after an idle second."""
         read: dict[int, list[Any]] = {}
         rows = size_bytes = 0
@@ -119,14 +151,38 @@ class Mirror:
                 size_bytes += sum(record.serialized_value_size for record in records)
         return read
 
-    def _commit(self, read: dict[int, list[Any]]) -> None:
+    def _commit(self, read: dict[int, list[Any]], ends: dict[int, int]) -> None:
         start = time.perf_counter()
-        ends = {p: records[-1].offset + 1 for p, records in read.items()}
-        self._writer.append(self.table.rows_of(read), {(self.table.topic, p): (self.positions[p], end) for p, end in ends.items()})
-        self.positions = self.positions | ends
-        self._rows.inc(sum(map(len, read.values())))
+        rows = self.table.rows_of(read)
+        moves = {(self.table.topic, p): (self.positions[p], end) for p, end in ends.items() if end != self.positions[p]}
+        self._writer.append(rows, moves)
+        self.positions = ends
+        self._rows.inc(len(rows))
         self._seconds.observe(time.perf_counter() - start)
 
     def _note_ends(self, ends: dict[TopicPartition, int]) -> None:
         for target, end in ends.items():
-            self._lags[target.partition].set(max(end - self.positions[target.partition], 0))
+            lag = metrics.OFFLINE_LAG.labels(self.table.name, str(target.partition))
+            lag.set(max(end - self.positions[target.partition], 0))
+
+
+class Mirror(Follower):
+    """Mirrors a topic of ours: every record is a row."""
+
+    def __init__(self, store: OfflineStore, table: MirrorTable, kafka: KafkaSettings, board: HealthBoard, flush: Flush) -> None:
+        super().__init__(store, table, kafka, board, flush)
+        self._writer = store.topic_table(table)
+
+    async def _open(self) -> Reader:
+        proofs = await asyncio.to_thread(self._read_positions)
+        return DenseReader(self._kafka, self._targets(self.positions), self._targets(proofs), **GATHERING)
+
+    def _targets(self, by_partition: dict[int, int]) -> dict[TopicPartition, int]:
+        return {TopicPartition(self.table.topic, p): value for p, value in by_partition.items()}
+
+    def _read_positions(self) -> dict[int, int]:
+        """Reads the positions from the table; returns the checksum of each partition's last row."""
+        self._writer.open()
+        snapshot = self._store.snapshot(self.table.name)
+        self.positions = snapshot.positions
+        return snapshot.proofs_before(self.positions)

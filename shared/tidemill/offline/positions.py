@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tidemill.offline.mirror import Mirror
+from tidemill.offline.mirror import Follower
 from tidemill.runtime.asgi import OpsApp, Receive, Scope, Send, respond
 from tidemill.runtime.health import HealthBoard
 
@@ -14,7 +14,7 @@ from tidemill.runtime.health import HealthBoard
 class PositionsApp:
     """The ASGI application of a writer: `/positions` (topic -> partition -> next offset of the table), `/metrics` and `/health/*`."""
 
-    def __init__(self, board: HealthBoard, mirrors: Sequence[Mirror]) -> None:
+    def __init__(self, board: HealthBoard, mirrors: Sequence[Follower]) -> None:
         self._ops = OpsApp(board)
         self._mirrors = mirrors
 

@@ -8,7 +8,7 @@
     shops = store.topic_table(view_table(project, view))    # the one writer of this table
     shops.append(rows, {(topic, 0): (1204, 1300)})
 
-Below the root: `views/<view>.p<partitions>`, `requests`, `outcomes`, `predictions`, `results` (tables), `models/` and `untracked/` (files).
+Below the root: `views/<view>.p<partitions>`, `events/<event>`, `predictions`, `results` (tables), `models/` and `untracked/` (files).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, reduce
 from operator import or_
-from typing import NoReturn, Self
+from typing import NoReturn, Protocol, Self
 
 import msgspec
 import numpy as np
@@ -28,7 +28,6 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from tidemill.errors import DoubledRows, OfflineUnavailable, UnknownTable
 from tidemill.offline.delta import CountedTable
-from tidemill.offline.tables import MirrorTable
 from tidemill.offline.torn import explain_torn
 from tidemill.runtime.settings import OfflineSettings
 
@@ -53,8 +52,8 @@ class OfflineStore:
         """The location of a table."""
         return f"{self.url}/{name}"
 
-    def topic_table(self, table: MirrorTable) -> TopicTable:
-        """The mirror of a topic, to append to. Opening it creates the table if it is missing."""
+    def topic_table(self, table: TableOfTopic) -> TopicTable:
+        """The table that follows a topic, to append to. Opening it creates the table if it is missing."""
         about = msgspec.json.encode(_About(table.topic, table.partitions)).decode()
         return TopicTable(table, self.counted_table(table.name, table.schema, about))
 
@@ -90,6 +89,26 @@ class OfflineStore:
 
 
 Among = tuple[str, Collection[str]]
+
+
+class TableOfTopic(Protocol):
+    """A table that follows a topic: its name, its columns, and the topic with its partitions."""
+
+    @property
+    def name(self) -> str:
+        """Its folder below the root of the offline store."""
+
+    @property
+    def topic(self) -> str:
+        """The topic."""
+
+    @property
+    def partitions(self) -> int:
+        """The partitions of the topic."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """All columns that its writer fills."""
 
 
 class _About(msgspec.Struct, frozen=True):
@@ -202,9 +221,9 @@ def _sorted(table: pa.Table, order: Sequence[str]) -> pa.Table:
 
 
 class TopicTable:
-    """The mirror of a topic, for its one writer. Positions are Kafka's next offsets."""
+    """The table of a topic, for its one writer. Positions are Kafka's next offsets."""
 
-    def __init__(self, spec: MirrorTable, table: CountedTable) -> None:
+    def __init__(self, spec: TableOfTopic, table: CountedTable) -> None:
         self.spec = spec
         self._table = table
 
@@ -221,5 +240,22 @@ class TopicTable:
         self._table.append(rows, {counter_name(*target): move for target, move in moves.items()})
 
     def compact(self) -> None:
-        """Merge small files. `append` does so every hundred commits."""
+        """Merge small files. `append` does so when there are a hundred."""
         self._table.compact()
+
+    @property
+    def untidy(self) -> bool:
+        """Whether `tidy` is due."""
+        return self._table.untidy
+
+    def tidy(self) -> None:
+        """Delete the files that no reader needs any more: see `CountedTable.tidy`. Raises OfflineUnavailable."""
+        self._table.tidy()
+
+    def position(self, partition: int) -> int:
+        """The next offset of a partition, at the version that was last read or written."""
+        return self._table.counter(counter_name(self.spec.topic, partition))
+
+    def delete(self, condition: str) -> int:
+        """Delete rows: see `CountedTable.delete`. Raises OfflineUnavailable."""
+        return self._table.delete(condition)

@@ -20,9 +20,7 @@ from tidemill.declarations.project import Project
 from tidemill.offline.names import view_folder
 from tidemill.records import (
     KafkaRecord,
-    OutcomeRecord,
     PredictionRecord,
-    RequestRecord,
     ResultRecord,
     Scalar,
     StampEntry,
@@ -30,7 +28,7 @@ from tidemill.records import (
     decoder,
     view_decoder,
 )
-from tidemill.streams.topics import outcomes_topic, predictions_topic, requests_topic, topic_specs, view_topic
+from tidemill.streams.topics import predictions_topic, topic_specs, view_topic
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 _JSON = msgspec.json.Encoder()
@@ -153,45 +151,12 @@ def view_table(project: Project, view: FeatureView) -> MirrorTable:
     )
 
 
-_SOURCE = (
-    TableColumn("source_topic", pa.string(), lambda record: record.source[0]),
-    TableColumn("source_partition", pa.int64(), lambda record: record.source[1]),
-    TableColumn("source_offset", pa.int64(), lambda record: record.source[2]),
-)
-
-
-def _entities_json(record: RequestRecord | PredictionRecord) -> str:
+def _entities_json(record: PredictionRecord) -> str:
     return _JSON.encode(record.entities).decode()
 
 
 def _stamp_json(record: PredictionRecord) -> str:
     return _JSON.encode(record.stamp).decode()
-
-
-def requests_table(project: Project) -> MirrorTable:
-    """Rows of announced subjects: model, subject, time, known, source_topic, source_partition, source_offset, entities (JSON object)."""
-    columns = (
-        _column("model", pa.string()),
-        _column("subject", pa.string()),
-        _column("time", pa.int64()),
-        _column("known", pa.int64()),
-        *_SOURCE,
-        TableColumn("entities", pa.string(), _entities_json),
-    )
-    return _plain_table(project, "requests", requests_topic(project.name), RequestRecord, columns)
-
-
-def outcomes_table(project: Project) -> MirrorTable:
-    """Rows of outcomes: model, subject, value, time, known, source_topic, source_partition, source_offset."""
-    columns = (
-        _column("model", pa.string()),
-        _column("subject", pa.string()),
-        _column("value", pa.float64()),
-        _column("time", pa.int64()),
-        _column("known", pa.int64()),
-        *_SOURCE,
-    )
-    return _plain_table(project, "outcomes", outcomes_topic(project.name), OutcomeRecord, columns)
 
 
 def predictions_table(project: Project) -> MirrorTable:
@@ -221,7 +186,7 @@ def _plain_table(project: Project, name: str, topic: str, kind: type[msgspec.Str
 def mirror_tables(project: Project) -> list[MirrorTable]:
     """Every table that mirrors a topic, predictions included."""
     views = [view_table(project, view) for view in project.views.values()]
-    return [*views, requests_table(project), outcomes_table(project), predictions_table(project)]
+    return [*views, predictions_table(project)]
 
 
 RESULTS_SCHEMA = pa.schema(
@@ -248,7 +213,7 @@ def results_rows(results: Sequence[ResultRecord]) -> pa.RecordBatch:
 
 
 def entities_of_row(entities: str) -> dict[str, Scalar]:
-    """The entities and Request values of a request or prediction, from its column `entities`."""
+    """The entities and Request values of a prediction, from its column `entities`."""
     return _ENTITIES.decode(entities)
 
 

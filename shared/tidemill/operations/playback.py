@@ -41,7 +41,7 @@ from tidemill.operations.expected import Expectations, Expected, Placed, lacking
 from tidemill.redis.client import redis_client
 from tidemill.redis.protocol import RedisClient
 from tidemill.runtime.settings import KafkaSettings
-from tidemill.streams.topics import ingestion_group, outcomes_topic, requests_topic, topic_specs, view_topic
+from tidemill.streams.topics import ingestion_group, view_topic
 from tidemill.timestamps import parse_time_ms
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.004  # every poll takes the processor from the services
@@ -218,10 +218,9 @@ class Playback:
             await _poll(lagging, timeout_seconds, mend="run: tidemill logs features")
 
     async def ends(self) -> dict[TopicPartition, int]:
-        """The next offset of every topic that the offline writer mirrors."""
-        names = [requests_topic(self.project.name), outcomes_topic(self.project.name)]
-        partitions = [TopicPartition(name, p) for name in names for p in range(topic_specs(self.project)[name].partitions)]
-        return await self._ends([*self._fences, *partitions])
+        """The next offset of every topic that the offline writer follows: those of the views and of the events."""
+        events = [TopicPartition(event.topic, p) for event in self.project.events.values() for p in range(event.partitions)]
+        return await self._ends([*self._fences, *events])
 
     async def _ends(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         found: dict[TopicPartition, int] = await self._reader.end_offsets(partitions)

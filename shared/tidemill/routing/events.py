@@ -6,7 +6,7 @@ the reason. An event is used whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
@@ -16,7 +16,7 @@ from tidemill.declarations import Event
 from tidemill.errors import DeclarationError
 from tidemill.limits import KEY_BYTES, MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS
-from tidemill.routing.refusals import Reason, Refused, bad_key, explain_data, explain_envelope
+from tidemill.routing.refusals import Reason, Refused, bad_key, explain_data, explain_envelope, meant
 from tidemill.timestamps import LAST_MS
 
 
@@ -67,9 +67,12 @@ class Accepted(NamedTuple):
 Headers = Sequence[tuple[str, bytes | None]]
 BARE = Attributes()
 _ENVELOPE = msgspec.json.Decoder(Envelope)
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_FLOAT = msgspec.json.Decoder(float)
 _STRUCTURED = "application/cloudevents"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_EXACT = 2**53  # from here on a double does not hold every whole number
 
 
 class EventReader:
@@ -85,7 +88,9 @@ class EventReader:
                     mend="declare it str or int, or name another field",
                 )
         self.event = event
-        self._decode = msgspec.json.Decoder(_data_type(event, keys)).decode
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(_data_type(event, keys, forbid_unknown=event.extra == "refuse")).decode
+        self._keeps = event.extra == "keep"
+        self._whole_numbers = [name for name, kind in event.types.items() if kind is int]
         self._text_keys = [name for name in {*keys, event.id} if name is not None and event.base_type(name) is str]
         self._time, self._time_is_text, self._future_ms = event.time, event.base_type(event.time) is str, event.future_ms
 
@@ -109,12 +114,26 @@ class EventReader:
             raise Refused(Reason.WRONG_EVENT, f"type is {attributes.type!r}, this is the topic of {self.event.name!r}", "type")
         try:
             data = self._decode(value)
+            if self._keeps and not value.isascii():
+                value.decode()  # the decoder has passed over undeclared fields, whatever bytes they are
         except DECODE_ERRORS as error:
-            raise explain_data(value, error, self.event.fields, self.event.id) from None
+            data = self._decode_again(value, error)
         if len(value) > KEY_BYTES:
             self._check_keys(data)
         known_ms = self._known(attributes.recordedtime, published_ms)
-        return Accepted(data, self._time_of(data, attributes.time, known_ms), known_ms, self._id_of(data, attributes.id))
+        return Accepted(data, self._time_of(data, attributes.time, known_ms, value), known_ms, self._id_of(data, attributes.id, value))
+
+    def _decode_again(self, value: bytes, error: Exception) -> Any:
+        """The data of an event whose only mistake is a whole number written as 300.0. Raises Refused for any other one."""
+        if isinstance(error, msgspec.ValidationError) and "got `float`" in str(error):
+            try:
+                value.decode()
+                found = _OBJECT.decode(value)
+                found |= {name: _whole(found[name]) for name in self._whole_numbers if name in found}
+                return self._decode(msgspec.json.encode(found))
+            except DECODE_ERRORS:
+                pass  # the first error says more
+        raise explain_data(value, error, self.event.fields, self.event.id) from None
 
     def _check_keys(self, data: Any) -> None:
         """Checks bytes, since the decoder counts characters. `check` skips this for an event too small to hold a key that is too long."""
@@ -132,12 +151,12 @@ class EventReader:
             raise self._ahead("recordedtime", known_ms, "the record's own timestamp", published_ms)
         return known_ms
 
-    def _time_of(self, data: Any, attribute: str | None, known_ms: int) -> int:
+    def _time_of(self, data: Any, attribute: str | None, known_ms: int, value: bytes) -> int:
         name = self._time
         given = getattr(data, name)
         if given is msgspec.UNSET:
             if attribute is None:
-                raise Refused(Reason.MISSING_FIELD, f"{name} is missing, and there is no CloudEvents time in its place", name)
+                raise self._missing(name, "time", value)
             time_ms, name = moment(attribute, "time"), "time"
             setattr(data, self._time, attribute if self._time_is_text else time_ms)
         else:
@@ -150,7 +169,7 @@ class EventReader:
         ahead = f"{name} is {time_ms - limit_ms} ms ahead of {than} ({limit_ms})"
         return Refused(Reason.FUTURE_TIME, f"{ahead}, more than {self.event.future} (future= of the event)", name)
 
-    def _id_of(self, data: Any, attribute: str | None) -> str | None:
+    def _id_of(self, data: Any, attribute: str | None, value: bytes) -> str | None:
         if attribute is not None and not 0 < len(attribute.encode()) <= KEY_BYTES:
             raise bad_key("id", True, f"it has {len(attribute.encode())} bytes")
         name = self.event.id
@@ -159,12 +178,16 @@ class EventReader:
         given = getattr(data, name)
         if given is msgspec.UNSET:
             if attribute is None:
-                raise Refused(Reason.MISSING_FIELD, f"{name} is missing, and there is no CloudEvents id in its place", name)
+                raise self._missing(name, "id", value)
             setattr(data, name, self._as_id(attribute))
             return attribute
         if given is None:
             return attribute
         return str(given)
+
+    def _missing(self, name: str, attribute: str, value: bytes) -> Refused:
+        near = meant(value, name, self.event.fields)
+        return Refused(Reason.MISSING_FIELD, f"{name} is missing, and there is no CloudEvents {attribute} in its place{near}", name)
 
     def _as_id(self, attribute: str) -> str | int:
         name = self.event.id
@@ -174,6 +197,34 @@ class EventReader:
         if not (attribute.isdecimal() and len(attribute) < 19):
             raise Refused(Reason.BAD_ID, f"id is {attribute!r}, {name} is a whole number", "id")
         return int(attribute)
+
+
+class WholeReader(EventReader):
+    """Reads the same events, and also gives what an event carries beyond the fields `columns`: see `rest`.
+
+    `rest`: name -> JSON text as the publisher wrote it, of the event read last; fields that are not declared, and declared ones that are
+    not in `columns`.
+    """
+
+    def __init__(self, event: Event, keys: Collection[str], columns: Collection[str]) -> None:
+        super().__init__(event, keys)
+        self.rest: dict[str, msgspec.Raw] = {}
+        self._columns = frozenset(columns)
+        self._all_have_columns = self._columns.issuperset(event.fields)
+        self._decode_declared = self._decode
+        self._decode_bare = msgspec.json.Decoder(_data_type(event, keys, forbid_unknown=True)).decode
+        self._decode = self._decode_whole
+
+    def _decode_whole(self, value: bytes) -> Any:
+        self.rest = {}
+        if self._all_have_columns:
+            try:
+                return self._decode_bare(value)  # an event without undeclared fields needs nothing more
+            except msgspec.ValidationError:
+                pass
+        data = self._decode_declared(value)
+        self.rest = {name: text for name, text in _OBJECT.decode(value).items() if name not in self._columns}
+        return data
 
 
 def moment(given: str | int, name: str) -> int:
@@ -187,6 +238,15 @@ def moment(given: str | int, name: str) -> int:
     if when.tzinfo is None:
         raise Refused(Reason.BAD_TIME, f"{name} is {given!r}, without a zone: add Z or an offset such as -05:00", name)
     return _in_range((when - _EPOCH) // _MILLISECOND, name)
+
+
+def _whole(number: msgspec.Raw) -> msgspec.Raw:
+    """A number such as 300.0 as 300; any other value as it is."""
+    try:
+        found = _FLOAT.decode(number)
+    except DECODE_ERRORS:
+        return number
+    return msgspec.Raw(b"%d" % found) if found.is_integer() and abs(found) < _EXACT else number
 
 
 def open_envelope(value: bytes) -> Envelope:
@@ -227,7 +287,7 @@ def _text(headers: dict[str, bytes | None], name: str) -> str | None:
     return None if found is None else found.decode()
 
 
-def _data_type(event: Event, keys: Collection[str]) -> Any:
+def _data_type(event: Event, keys: Collection[str], *, forbid_unknown: bool) -> Any:
     """The Struct of an event's data. A key has 1 to KEY_BYTES characters. Time and id may be absent, since attributes can give them."""
     fields: list[tuple[str, Any, Any]] = []
     for name in event.fields:
@@ -242,4 +302,4 @@ def _data_type(event: Event, keys: Collection[str]) -> Any:
         if name == event.time or (name == event.id and not event.nullable(name)):
             kind, default = kind | msgspec.UnsetType, msgspec.UNSET
         fields.append((name, kind, default))
-    return msgspec.defstruct("Data", fields, forbid_unknown_fields=True, kw_only=True, gc=False)
+    return msgspec.defstruct("Data", fields, forbid_unknown_fields=forbid_unknown, kw_only=True, gc=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Collection
@@ -27,7 +28,7 @@ class Reason(StrEnum):
     WRONG_EVENT = "wrong_event"  # its type is not the event of this topic
     UNKNOWN_EVENT = "unknown_event"  # its type is not an event of the project
     MISSING_FIELD = "missing_field"
-    UNKNOWN_FIELD = "unknown_field"
+    UNKNOWN_FIELD = "unknown_field"  # only of an event declared with extra="refuse"
     WRONG_TYPE = "wrong_type"  # includes null where null is not allowed
     NOT_FINITE = "not_finite"  # NaN or Infinity
     OUT_OF_RANGE = "out_of_range"  # beyond the range of a double or of 64 bits
@@ -62,7 +63,7 @@ def explain_data(value: bytes, error: Exception, fields: Collection[str], id_fie
         return _explain_malformed(value, message)
     field, path = _FIELD.match(message), _PATH.search(message)
     if field and field[1] == "missing required":
-        return Refused(Reason.MISSING_FIELD, f"{field[2]} is missing", field[2])
+        return Refused(Reason.MISSING_FIELD, f"{field[2]} is missing{meant(value, field[2], fields)}", field[2])
     if field:
         return Refused(Reason.UNKNOWN_FIELD, f"{field[2]} is not declared; the event has {', '.join(fields)}", field[2])
     if path is None:
@@ -72,6 +73,16 @@ def explain_data(value: bytes, error: Exception, fields: Collection[str], id_fie
         return bad_key(name, name == id_field, message)
     beyond = "out of range" in message or "` <= " in message or "` >= " in message
     return Refused(Reason.OUT_OF_RANGE if beyond else Reason.WRONG_TYPE, f"{name}: {message}", name)
+
+
+def meant(value: bytes, missing: str, fields: Collection[str]) -> str:
+    """For the message about a missing field: which undeclared field of the event has nearly its name. Empty without one."""
+    try:
+        carried = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    near = difflib.get_close_matches(missing, [name for name in carried if name not in fields], 1)
+    return f"; the event has {near[0]}, which is not declared" if near else ""
 
 
 def explain_envelope(value: bytes, error: Exception) -> Refused:

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tidemill.declarations import Event, FeatureView, Model
-from tidemill.declarations.expressions import Column
+from tidemill.declarations.expressions import number_of
 from tidemill.declarations.project import Project
 from tidemill.kernel.keys import entity_key, partition_of
-from tidemill.records import OutcomeRecord, RequestRecord, ViewRecord, encode
+from tidemill.records import OutcomeRecord, ViewRecord, encode
 from tidemill.routing.events import Accepted, Attributes, EventReader, Headers, moment
 from tidemill.routing.refusals import Reason, Refused
 from tidemill.streams.dead_letters import dead_letter, letter_record
-from tidemill.streams.topics import dead_letters_topic, outcomes_topic, requests_topic, topic_specs, view_topic
+from tidemill.streams.topics import dead_letters_topic, outcomes_topic, topic_specs, view_topic
 
 Routed = tuple[str, int, bytes | None, bytes]
 """Topic, partition, key and value of one record."""
@@ -48,7 +48,7 @@ class Router:
         self, event_name: str, topic: str, partition: int, offset: int, kafka_timestamp_ms: int,
         key: bytes | None, value: bytes | None, headers: Headers,
     ) -> list[Routed]:  # fmt: skip
-        """The records of one event: one for each view, request and outcome that it feeds, or one dead letter. Never raises.
+        """The records of one event: one for each view and outcome that it feeds, or one dead letter. Never raises.
 
         If the event lies too far ahead for a view, a dead letter for this view takes the place of its record.
         """
@@ -119,15 +119,13 @@ class _Route:
             return _ViewTarget(view, target(view.key.field, view_topic(project.name, view.log)), limit_ms)
 
         self._folds = [_Fold(_values_of(fields), [view_target(view) for view in same]) for fields, same in _by_fields(views).items()]
-        self._requests = [
-            (model, target(model.subject, requests_topic(project.name))) for model in project.models.values() if model.on is event
-        ]
+        self._moments = list(dict.fromkeys(model.at for model in project.models.values() if model.on is event))
         self._outcomes = [
-            (model, _number(model.outcome.column), target(model.outcome.subject, outcomes_topic(project.name)))
+            (model, number_of(model.outcome.column), target(model.outcome.subject, outcomes_topic(project.name)))
             for model in project.models.values()
             if model.outcome.source is event
         ]
-        self.reader = EventReader(event, key_fields(event, project))
+        self.reader = EventReader(event, key_fields(project, event))
         self._unkeyed = unkeyed
 
     def records(self, event: Accepted, source: Source) -> list[Routed]:
@@ -141,8 +139,8 @@ class _Route:
                 key = self._key(target, data)
                 if key is not None and ahead_ms <= most_ms:
                     routed.append((target.topic, partition_of(key, target.partitions), key, value))
-        for model, target in self._requests:
-            self._add_request(routed, model, target, event, source)
+        for name in self._moments:
+            moment(getattr(data, name), name)  # a training set starts from the event, so it must name a moment
         for model, number, target in self._outcomes:
             self._add_outcome(routed, model, number, target, event, source)
         return routed
@@ -160,27 +158,16 @@ class _Route:
             return None
         return entity_key(entity)
 
-    def _add_request(self, routed: list[Routed], model: Model, target: _Target, event: Accepted, source: Source) -> None:
-        at_ms, key = moment(getattr(event.data, model.at), model.at), self._key(target, event.data)
-        if key is None:
-            return
-        entities = {name: getattr(event.data, name) for name in model.request_fields}
-        record = RequestRecord(model.name, key.decode(), at_ms, event.known_ms, source, entities)
-        routed.append((target.topic, partition_of(key, target.partitions), key, encode(record)))
-
     def _add_outcome(
-        self, routed: list[Routed], model: Model, number: Callable[[Any], Any], target: _Target, event: Accepted, source: Source
+        self, routed: list[Routed], model: Model, number: Callable[[Any], float | None], target: _Target, event: Accepted, source: Source
     ) -> None:
         key = self._key(target, event.data)
-        try:
-            value = number(event.data)
-        except OverflowError:
-            value = math.inf
+        value = number(event.data)
         if value is not None and not math.isfinite(value):
             raise Refused(Reason.OUT_OF_RANGE, f"the outcome {model.outcome.value!r} is beyond a double", model.outcome.column.fields[0])
         if value is None or key is None:
             return
-        record = OutcomeRecord(model.name, key.decode(), float(value), event.time_ms, event.known_ms, source)
+        record = OutcomeRecord(model.name, key.decode(), value, event.time_ms, event.known_ms, source, event.id)
         routed.append((target.topic, partition_of(key, target.partitions), key, encode(record)))
 
 
@@ -196,8 +183,8 @@ def _by_fields(views: list[FeatureView]) -> dict[tuple[str, ...], list[FeatureVi
     return groups
 
 
-def key_fields(event: Event, project: Project) -> set[str]:
-    """The fields of an event that are keys of views, or subjects or entities of models."""
+def key_fields(project: Project, event: Event) -> set[str]:
+    """The fields of an event that are keys of views, or subjects or entities of models: those that an `EventReader` checks as keys."""
     keys = {view.key.field for view in project.views_of(event)}
     for model in project.models.values():
         if model.on is event:
@@ -217,9 +204,3 @@ def _values_of(fields: tuple[str, ...]) -> Callable[[Any], Any]:
         return lambda data: values(get(data))
     get_all = attrgetter(*fields)
     return lambda data: values(*get_all(data))
-
-
-def _number(column: Column) -> Callable[[Any], Any]:
-    """A function that computes a column from the data of an event."""
-    function: Callable[[Any], Any] = eval(f"lambda v: {column.source}", {"float": float})  # noqa: S307 - made by parse_column, nothing else
-    return function

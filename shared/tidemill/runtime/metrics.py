@@ -121,6 +121,9 @@ FRESHNESS_SECONDS = _histogram(
 OFFLINE_ROWS = _counter("offline_rows_total", "Rows committed to a Delta table", "table")
 OFFLINE_COMMIT_SECONDS = _histogram("offline_commit_seconds", "Time of one Delta commit", "table", buckets=BATCH_BUCKETS)
 OFFLINE_LAG = _gauge("offline_lag_records", "Records not yet in the Delta table", "table", "partition")
+OFFLINE_EXPIRED = _counter(
+    "offline_events_expired_total", "Events that retention removed from an application topic before they were archived", "topic"
+)
 
 # Feature serving
 SERVING_REQUEST_SECONDS = _histogram("serving_request_seconds", "Time to answer a feature request", "route", buckets=REQUEST_BUCKETS)

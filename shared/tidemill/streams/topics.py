@@ -14,11 +14,6 @@ def view_topic(project: str, log: LogName) -> str:
     return f"{project}.view.{log}"
 
 
-def requests_topic(project: str) -> str:
-    """Topic of announced subjects."""
-    return f"{project}.requests"
-
-
 def outcomes_topic(project: str) -> str:
     """Topic of outcomes."""
     return f"{project}.outcomes"
@@ -68,7 +63,7 @@ def topic_specs(project: Project) -> dict[str, TopicSpec]:
     keep = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "1048588"}
     specs = {view_topic(project.name, view.log): TopicSpec(view.partitions, keep) for view in project.views.values()}
     for name, partitions in (
-        (requests_topic(project.name), 4), (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4),
+        (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4),
         (results_topic(project.name), 1), (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (logs_topic(project.name),
         1), (dead_letters_topic(project.name), 1),
     ):  # fmt: skip
@@ -78,5 +73,5 @@ def topic_specs(project: Project) -> dict[str, TopicSpec]:
             raise DeclarationError(
                 f"topic {event.topic!r} is one of the project's own", where=event.where, field="topic", mend="give the event another topic"
             )
-        specs[event.topic] = TopicSpec(event.partitions, {**keep, "retention.ms": str(parse_ms("7d"))})
+        specs[event.topic] = TopicSpec(event.partitions, {**keep, "retention.ms": str(parse_ms("7d"))}, ours=False)
     return specs

@@ -8,8 +8,9 @@ The twins of the servers (`tidemill.testing.store`, `log`, `lake`) behave like R
 the twins and over the servers.
 """
 
+from tidemill.errors import UnknownEvent
 from tidemill.routing.refusals import Reason, Refused
 from tidemill.testing.values import FeatureValue
-from tidemill.testing.world import UnknownEvent, World
+from tidemill.testing.world import World
 
 __all__ = ["FeatureValue", "Reason", "Refused", "UnknownEvent", "World"]

@@ -15,6 +15,7 @@ from deltalake.exceptions import CommitFailedError
 from pyarrow import dataset
 
 from tidemill.errors import UnknownTable
+from tidemill.offline import delta
 from tidemill.offline.delta import CountedTable
 from tidemill.offline.store import OfflineStore, Snapshot
 
@@ -62,6 +63,10 @@ class Columns(NamedTuple):
     """The columns of a table, as a `DeltaTable` shows its schema."""
 
     fields: list[Any]
+
+    def to_arrow(self) -> pa.Schema:
+        """The same as Arrow's schema."""
+        return pa.schema(self.fields)
 
 
 class Handle:
@@ -127,6 +132,9 @@ class MemoryCountedTable(CountedTable):
 
     def _load(self) -> Any:
         return Handle(self._tables.setdefault(self._name, MemoryTable(self.schema, self._description)))
+
+    def _small_files(self, table: Any) -> int:
+        return int(table.version()) % delta.FILES_PER_MERGE  # so that a writer that restarts often merges too
 
     def _fit(self, table: Any) -> list[str]:
         table.table.schema = pa.unify_schemas([table.table.schema, self.schema])

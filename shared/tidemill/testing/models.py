@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tidemill.archive.rows import EventTable, event_table
 from tidemill.declarations import FeatureView, Model
 from tidemill.declarations.models import FeatureInput, RequestInput
 from tidemill.declarations.project import Project
@@ -18,7 +19,7 @@ from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Artifact, Manifest, check_manifest
 from tidemill.models.engine import Engine, load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
-from tidemill.offline.tables import mirror_tables
+from tidemill.offline.tables import MirrorTable, mirror_tables
 from tidemill.testing.lake import MemoryLake
 from tidemill.testing.log import MemoryKafka
 from tidemill.testing.values import FeatureValue, shown
@@ -62,9 +63,10 @@ class Models:
         self._loaded: dict[str, Loaded] = {}
 
     def lake(self) -> MemoryLake:
-        """An offline store that mirrors all topics up to their ends."""
+        """An offline store that has all topics up to their ends."""
         lake = MemoryLake()
-        for table in mirror_tables(self._project):
+        tables: list[EventTable | MirrorTable] = [event_table(self._project, event) for event in self._project.events.values()]
+        for table in [*tables, *mirror_tables(self._project)]:
             mirror = lake.topic_table(table)
             mirror.open()
             read = {number: partition.records for number, partition in enumerate(self._kafka.partitions(table.topic))}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tidemill.declarations import Event, FeatureView
 from tidemill.declarations.project import Project, load_project
-from tidemill.errors import NotFound, Rebuilding, UnknownView
+from tidemill.errors import Rebuilding, UnknownEvent, UnknownView
 from tidemill.kernel.keys import entity_key, partition_of
 from tidemill.kernel.served import Served, serve
 from tidemill.kernel.view import ViewKernel
@@ -34,12 +34,6 @@ if TYPE_CHECKING:
 
 Moment = int | str
 """Epoch ms, or RFC 3339 with an offset."""
-
-
-class UnknownEvent(NotFound):
-    """No such event is declared."""
-
-    kind = "event"
 
 
 class World:

@@ -1,160 +1,141 @@
-"""Point-in-time training sets: every row has exactly the inputs that a request at that moment would have had."""
+"""Point-in-time training sets: every row has exactly the inputs that a request at that moment would have had.
+
+Everything comes from the archive and from the declarations of today: questions and labels (`spine`), and the features, which the kernel folds
+from the events known at each moment (`asked`).
+"""
 
 from __future__ import annotations
 
-import math
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from pathlib import Path
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 
-from tidemill.declarations import FeatureView, Model, Request
-from tidemill.declarations.project import Project, load_project
-from tidemill.errors import TidemillError, UnknownTable
-from tidemill.kernel.keys import partition_of
-from tidemill.kernel.served import Served, serve
-from tidemill.kernel.view import ViewKernel
+from tidemill.archive.view_rows import key_texts, view_rows
+from tidemill.declarations import Event, FeatureView, Model
+from tidemill.declarations.project import Project
+from tidemill.errors import TidemillError
 from tidemill.models.artifact import ModelInput, inputs_of
-from tidemill.models.inputs import ModelInputs
-from tidemill.offline.asked import asked_log
-from tidemill.offline.history import Question, answer
-from tidemill.offline.names import view_folder
+from tidemill.models.inputs import ModelInputs, within_float32
 from tidemill.offline.store import OfflineStore
+from tidemill.training.answers import Ints
+from tidemill.training.asked import Questions, lacking_fields
+from tidemill.training.labels import read_labels
+from tidemill.training.sharing import Sharing
+from tidemill.training.spine import Archived, Spine, archived_spine, model_fields, no_examples, view_fields
 
-_ROWS_WORTH_A_PROCESS = 20_000
 Floats = npt.NDArray[np.float32]
-Times = npt.NDArray[np.int64]
+Note = Callable[[str], None]
+"""Gets messages about progress, and about what the set lacks."""
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """`matrix`: float32 of shape (rows, inputs), NaN where a request would see no value; `labels`: 1 or 0, or a number; `times_ms`: the
-    requests' times, ascending; `subjects`: the subject of each request; `inputs`: the columns."""
+    """`values`: shape (rows, inputs), as a request would see them, NaN where it would see none, a category as its place in the list of the
+    input; `labels`: 1 or 0, or a number; `times_ms`: the requests' times, ascending; `subjects`: the subject of each request; `inputs`: the
+    columns."""
 
-    matrix: Floats
+    values: npt.NDArray[np.float64] | Floats
     labels: npt.NDArray[np.float64]
-    times_ms: Times
+    times_ms: Ints
     subjects: list[str]
     inputs: list[ModelInput]
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @cached_property
+    def matrix(self) -> Floats:
+        """`values` as the model gets them: float32, NaN where float32 cannot hold the number."""
+        return within_float32(self.values)
+
+    def table(self) -> pa.Table:
+        """The set with named, typed columns: subject (text), time (timestamp), label (double), then the inputs by name: numbers as double,
+        categories as text, null where there is no value."""
+        columns = {
+            "subject": pa.array(self.subjects, pa.string()),
+            "time": pa.array(self.times_ms, pa.timestamp("ms", tz="UTC")),
+            "label": pa.array(self.labels, pa.float64()),
+        }
+        for i, spec in enumerate(self.inputs):
+            numbers = pa.array(np.asarray(self.values[:, i], np.float64), from_pandas=True)
+            columns[spec.name] = (
+                pa.array(spec.categories, pa.string()).take(numbers.cast(pa.int64())) if spec.kind == "category" else numbers
+            )
+        return pa.table(columns)
+
+    def write(self, path: Path) -> None:
+        """`table` as a Parquet or CSV file, by the name's ending. Raises TidemillError."""
+        try:
+            (pa.csv.write_csv if path.suffix == ".csv" else pq.write_table)(self.table(), path)
+        except OSError as error:
+            raise TidemillError(f"{path} cannot be written: {error}", mend="name a file in a folder that exists and is yours") from error
+
     def to_parquet(self) -> bytes:
-        """The set as a Parquet file, which is stored beside the model: subject, time, label, then the inputs by name."""
-        columns: dict[str, Any] = {"subject": self.subjects, "time": self.times_ms, "label": self.labels}
-        columns |= {spec.name: self.matrix[:, i] for i, spec in enumerate(self.inputs)}
+        """`table` as a Parquet file, which is stored beside the model."""
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), sink, compression="zstd")
+        pq.write_table(self.table(), sink, compression="zstd")
         return bytes(sink.getvalue())
 
 
-@dataclass(frozen=True)
-class _Spine:
-    """The examples without their features: subject, time, the values that the request would give, and the outcome."""
+def build(
+    project: Project, spec: str | None, model: Model, store: OfflineStore, until_ms: int, note: Note, labels: Path | None = None
+) -> TrainingSet:
+    """The questions of a model before `until_ms` that have an answer by then; with `labels`, the rows of that file (see `read_labels`).
 
-    subjects: list[str]
-    times_ms: Times
-    given: list[dict[str, Any]]
-    labels: npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One view's features for all examples. `project`, `store`: names, for work in another process (project "": in this process)."""
-
-    project: str
-    store: str
-    view: str
-    keys: list[bytes | None]
-    times_ms: Times
-
-
-def build(project: Project, spec: str | None, model: Model, store: OfflineStore, until_ms: int, note: Callable[[str], None]) -> TrainingSet:
-    """The announced subjects of a model with a request before `until_ms` and an outcome that was known by then.
-
-    `spec`: the project's folder, file or module, so that other processes can load it and help (None: this process does all). `note` gets
-    messages about progress. Raises TidemillError when there are no examples.
+    `spec`: the project's folder, file or module, so that other processes can load it and help (None: this process does all). Raises
+    TidemillError when there are no examples.
     """
-    spine = _read_spine(model, store, until_ms)
-    if not spine.subjects:
-        raise _nothing(model, "no announced subject has an outcome")
-    categories = {r.name: _categories(r, spine.given) for r in model.requests if r.type is str}
+    if labels is not None:
+        spine = read_labels(model, labels, until_ms)
+        return _examples(spec, model, Archived(store, view_fields(model.views), int(spine.times_ms[-1]) + 1), spine, note)
+    archived = Archived(store, model_fields(model), until_ms)
+    return _examples(spec, model, archived, archived_spine(model, archived, until_ms), note)
+
+
+def needed_events(model: Model, *, own_labels: bool) -> list[Event]:
+    """The events whose archive a training set reads."""
+    return list(view_fields(model.views) if own_labels else model_fields(model))
+
+
+def _examples(spec: str | None, model: Model, archived: Archived, spine: Spine, note: Note) -> TrainingSet:
+    """The rows of a spine with their features."""
+    note(f"{len(spine):,} examples; reading {len(model.views)} views as they were")
+    categories = {
+        request.name: sorted(spine.given[request.name].drop_null().unique().to_pylist())
+        for request in model.requests
+        if request.type is str
+    }
     maker = ModelInputs(model, categories)
-    note(f"{len(spine.subjects):,} examples; reading {len(model.views)} views as they were")
-    keys = list(zip(*(maker.keys(given) for given in spine.given), strict=True))
-    jobs = [
-        _Job(spec or "", store.url, view.name, list(column), spine.times_ms) for (view, _), column in zip(maker.views, keys, strict=True)
-    ]
-    features = [matrix.tolist() for matrix in _run(project, store, jobs)]
-    rows = [maker.row([Served(f[i], [], None) for f in features], given) for i, given in enumerate(spine.given)]
-    columns = inputs_of(model.plan, categories)
-    return TrainingSet(np.array(rows, dtype=np.float32), spine.labels, spine.times_ms, spine.subjects, columns)
+    with Sharing(spec, len(spine)) as sharing:
+        features = [_view_features(view, archived, model, spine, sharing, note) for view in model.views]
+    values, refused = maker.rows(features, {request.name: spine.given[request.name].to_pylist() for request in model.requests})
+    if refused:
+        note(f"{len(refused):,} examples are left out: as requests they would be refused, such as: {next(iter(refused.values()))}")
+        kept = np.setdiff1d(np.arange(len(spine)), np.array(list(refused)))
+        spine, values = spine.take(kept), values[kept]
+        if not len(spine):
+            raise no_examples(model, "every request would be refused")
+    return TrainingSet(values, spine.labels, spine.times_ms, spine.subjects.to_pylist(), inputs_of(model.plan, categories))
 
 
-def _read_spine(model: Model, store: OfflineStore, until_ms: int) -> _Spine:
-    """Announcements joined with outcomes, in order of time. Of each subject, the last announcement and the first outcome count."""
-    ours = (pc.field("model") == model.name) & (pc.field("known") < until_ms)
-    try:
-        asked = store.scan("requests", ["subject", "time", "entities"], ours & (pc.field("time") < until_ms))
-        known = store.scan("outcomes", ["subject", "value"], ours)
-    except UnknownTable as error:
-        raise _nothing(model, f"the offline store has no {error.name}") from error
-    first = dict(zip(reversed(known["subject"].to_pylist()), reversed(known["value"].to_pylist()), strict=True))
-    last = {subject: i for i, subject in enumerate(asked["subject"].to_pylist()) if subject in first}
-    rows = asked.take(pa.array(last.values(), pa.int64())).sort_by([("time", "ascending"), ("subject", "ascending")])
-    subjects = rows["subject"].to_pylist()
-    given = [msgspec.json.decode(text) for text in rows["entities"].to_pylist()]
-    return _Spine(subjects, rows["time"].to_numpy(), given, np.array([first[subject] for subject in subjects], dtype=np.float64))
-
-
-def _nothing(model: Model, why: str) -> TidemillError:
-    return TidemillError(
-        f"model {model.name!r} has no training examples: {why}",
-        mend=f"publish events {model.on.name!r} and {model.outcome.source.name!r}, and let the offline writer reach them",
-    )
-
-
-def _categories(request: Request, given: Iterable[dict[str, Any]]) -> list[str]:
-    return sorted({row[request.name] for row in given if isinstance(row.get(request.name), str)})
-
-
-def _run(project: Project, store: OfflineStore, jobs: list[_Job]) -> list[npt.NDArray[np.float64]]:
-    if not jobs or not jobs[0].project or len(jobs[0].keys) < _ROWS_WORTH_A_PROCESS:
-        return [_view_features(project.views[job.view], store, job) for job in jobs]
-    workers = min(len(jobs), os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(_in_process, jobs))
-
-
-def _in_process(job: _Job) -> npt.NDArray[np.float64]:
-    return _view_features(load_project(job.project).views[job.view], OfflineStore(job.store), job)
-
-
-def _view_features(view: FeatureView, store: OfflineStore, job: _Job) -> npt.NDArray[np.float64]:
-    """All features of a view for each (key, time): shape (rows, features), NaN where a request would see no value."""
-    kernel = ViewKernel(view)
-    result = np.full((len(job.keys), len(view.served)), math.nan)
-    partitions = np.array([-1 if key is None else partition_of(key, view.partitions) for key in job.keys])
-    snapshot = store.snapshot(view_folder(view.log))
-    for partition in range(view.partitions):
-        mine = np.flatnonzero(partitions == partition).tolist()
-        log = asked_log(snapshot, view, partition, {job.keys[i] or b"" for i in mine}).by_knowledge()
-        times_ms = job.times_ms[mine]
-        rows = log.rows_known_at(times_ms)
-        questions = [Question(n, job.keys[i] or b"", time_ms) for i, n, time_ms in zip(mine, rows.tolist(), times_ms.tolist(), strict=True)]
-        distinct = list(dict.fromkeys(questions))  # many examples share an entity and a time
-        readings = zip(distinct, answer(kernel, log, distinct), strict=True)
-        values = {question: serve(view, reading, question.time_ms).values for question, reading in readings}
-        if mine:
-            result[mine] = [values[question] for question in questions]
-    return result
+def _view_features(
+    view: FeatureView, archived: Archived, model: Model, spine: Spine, sharing: Sharing, note: Note
+) -> npt.NDArray[np.float64]:
+    events = archived.events(view.source)
+    keys = key_texts(pa.chunked_array([spine.given[view.key.name]])).combine_chunks()
+    rows, places = view_rows(view, events, keys.unique().drop_null())
+    for name in lacking_fields(view, rows):
+        note(f"view {view.name!r}: {rows[name].null_count:,} of {len(rows):,} events have no {name!r}, and count for no feature of it")
+    own = np.full(len(spine), -1)
+    if view.source is model.on:
+        standing = np.full(len(events) + 1, -1)
+        standing[places] = np.arange(len(places))
+        own = standing[spine.own]
+    return sharing.features(view, rows, Questions(keys, spine.times_ms, own))

@@ -47,6 +47,6 @@ ends_well = tm.Model(
     at="ask_at",
     subject="case",
     inputs=[entities, places, tm.Request("amount")],
-    outcome=tm.Outcome(closed, value="good", subject="case", within="1m"),
+    outcome=tm.Outcome(closed, value="good", subject="case", within="30s"),
     pipeline=pipeline,
 )

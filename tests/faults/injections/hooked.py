@@ -3,7 +3,7 @@
     python -m tests.faults.injections.hooked
 
 Which service it is says `HOOKED_PROCESS` or else the local stack (`TIDEMILL_PROCESS`): `features`, and `features2` too. Orders come from the folder
-`HOOKED_ORDERS`. The service's own code knows nothing of it. `HOOKED_GROUP` puts a features worker into a consumer group of its own, `HOOKED_COMMITS_PER_COMPACTION`
+`HOOKED_ORDERS`. The service's own code knows nothing of it. `HOOKED_GROUP` puts a features worker into a consumer group of its own, `HOOKED_FILES_PER_MERGE`
 makes tables be compacted more often than every hundred commits. Members of consumer groups are given up after half of production's time, so that less
 of a run is spent on waiting for it.
 """
@@ -81,9 +81,9 @@ def main() -> None:
         member.SESSION_MS = 1_000 * SESSION_SECONDS
     if service == "features" and (group := os.environ.get("HOOKED_GROUP")):
         _own_everything(group)
-    if often := os.environ.get("HOOKED_COMMITS_PER_COMPACTION"):
+    if often := os.environ.get("HOOKED_FILES_PER_MERGE"):
         delta: Any = import_module("tidemill.offline.delta")
-        delta.COMMITS_PER_COMPACTION = int(often)
+        delta.FILES_PER_MERGE = int(often)
     runpy.run_module(f"tidemill_{service}", run_name="__main__", alter_sys=True)
 
 

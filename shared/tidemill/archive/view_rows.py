@@ -1,0 +1,33 @@
+"""The archived events that a view folds, by the rules of routing: its key is there, and the event is not too far ahead."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tidemill.archive.columns import ID, KNOWN, TIME
+from tidemill.declarations import FeatureView
+from tidemill.limits import KEY_BYTES
+
+KEY = "_key"
+
+
+def key_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The keys of a column of text or whole numbers, as text; null where there is no key, or none that an event may have."""
+    texts = column.cast(pa.string())
+    length = pc.binary_length(texts)
+    fits = pc.and_(pc.greater(length, 0), pc.less_equal(length, KEY_BYTES))
+    return pc.if_else(fits, texts, pa.scalar(None, pa.string()))
+
+
+def view_rows(view: FeatureView, events: pa.Table, keys: pa.Array) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """The rows of `events` (see `read_events`) that a view folds for these entities (text), with the entity in `_key`, and their places in `events`."""
+    texts = key_texts(events[view.key.field])
+    folded = pc.is_in(texts, value_set=keys, skip_nulls=True)
+    if view.ahead_ms is not None:
+        folded = pc.and_(folded, pc.less_equal(pc.subtract(events[TIME], events[KNOWN]), view.ahead_ms))
+    places = pc.indices_nonzero(folded)
+    rows = events.append_column(KEY, texts).select([KEY, KNOWN, TIME, ID, *view.value_fields]).take(places)
+    return rows, places.to_numpy().astype(np.int64)

@@ -1,0 +1,150 @@
+"""`tidemill verify`: served values, logged predictions and training sets beside SQL over the archive."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tidemill.cli.showing import moment, number
+from tidemill.cli.target import Target, need, target
+from tidemill.cli.times import to_ms
+from tidemill.clock import now_ms
+from tidemill.errors import ArtifactError, BadRequest, UnknownModel, UnknownTable, UnknownView
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tidemill.declarations import FeatureView, Model
+    from tidemill.verify.compare import Compared, Example
+
+console = Console()
+
+
+def verify(
+    view: Annotated[list[str] | None, typer.Option(help="Views to verify.", show_default="all")] = None,
+    sample: Annotated[int, typer.Option(min=1, help="How many entities of a view, predictions and training rows.")] = 200,
+    seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
+    training_set: Annotated[str | None, typer.Option(metavar="FILE", help="Verify this training set, and nothing else.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model of the training set.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="The moment until which the set was made.", show_default="now")] = None,
+) -> None:
+    """Compute sampled features again in SQL, from the archived events, and compare them with what is served and what predictions logged.
+
+    The SQL is written from the documentation and shares no code with what computes features. Exit code 1 when a value differs.
+    """
+    need("deltalake", "lake")
+    need("duckdb", "verify")
+    at = target()
+    if training_set is not None:
+        found = _training_set(at, training_set, _declared(at, model), now_ms() if until is None else to_ms(until), sample, seed)
+    else:
+        views = _views(at, view)
+        found = [_served(at, each, sample, seed) for each in views] + _logged(at, views, sample, seed)
+    show(found)
+    raise typer.Exit(1 if any(each.differ for each in found) else 0)
+
+
+def _views(at: Target, names: Sequence[str] | None) -> list[FeatureView]:
+    for name in names or ():
+        if name not in at.project.views:
+            raise UnknownView(name, list(at.project.views))
+    return [view for view in at.project.views.values() if not names or view.name in names]
+
+
+def _declared(at: Target, name: str | None) -> Model:
+    if name is None:
+        raise BadRequest("a training set is of a model", mend="pass --model")
+    if name not in at.project.models:
+        raise UnknownModel(name, list(at.project.models))
+    return at.project.models[name]
+
+
+def _served(at: Target, view: FeatureView, sample: int, seed: int) -> Compared:
+    from tidemill.verify.checks import check_served, view_archive
+    from tidemill.verify.compare import SETTLED_MS
+    from tidemill.verify.served import over_http
+
+    console.print(f"served: {view.name}: asks, then waits {SETTLED_MS // 1000} s until the archive has what was seen", highlight=False)
+    ask = over_http(at.url("serving"))
+    return check_served(view, lambda: view_archive(at.store, view), ask, now_ms, lambda: time.sleep(SETTLED_MS / 1000), sample, seed)
+
+
+def _logged(at: Target, views: Sequence[FeatureView], sample: int, seed: int) -> list[Compared]:
+    from tidemill.verify.checks import check_logged, view_archive
+
+    found: list[Compared] = []
+    try:
+        logged = at.store.predictions(["id", "model"]).to_pydict()
+    except UnknownTable:
+        return found
+    for model in at.project.models.values():
+        mine = [id for id, of_model in zip(logged["id"], logged["model"], strict=True) if of_model == model.name]
+        read = [view for view in model.views if view in views]
+        if mine and read:
+            chosen = random.Random(seed).sample(mine, min(sample, len(mine)))
+            console.print(f"logged: {model.name}: {len(chosen):,} of {len(mine):,} predictions", highlight=False)
+            rows = at.store.predictions(["id", "model", "version", "time", "served", "inputs", "entities"], chosen).to_pylist()
+            archives = {view.name: view_archive(at.store, view) for view in read}
+            found += check_logged(read, _inputs(at, rows), archives, rows, model.name)
+    return found
+
+
+def _inputs(at: Target, predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The names of the inputs of the versions that predicted; without those whose artifact is gone."""
+    from tidemill.models.artifact import stored_artifact
+
+    found = {}
+    for model, version in {(row["model"], row["version"]) for row in predictions}:
+        try:
+            found[version] = [column.name for column in stored_artifact(at.offline, model, version).manifest.inputs]
+        except ArtifactError:
+            continue
+    return found
+
+
+def _training_set(at: Target, path: str, model: Model, until_ms: int, sample: int, seed: int) -> list[Compared]:
+    from tidemill.verify.checks import archived, check_training_set, view_archive
+
+    def events(event: Any, fields: Sequence[str]) -> pa.Table:
+        return archived(at.store, event, fields)
+
+    announced = events(model.on, [model.subject, model.at, *(view.key.name for view in model.views)])
+    outcomes = events(model.outcome.source, [model.outcome.subject, *model.outcome.column.fields])
+    views = {view.name: view_archive(at.store, view) for view in model.views}
+    return check_training_set(model, path, (announced, outcomes), views, until_ms, sample, seed)
+
+
+def show(found: Sequence[Compared]) -> None:
+    """Prints a table of what was compared, and the first values that differ."""
+    table = Table("compared with SQL", "values", "differ", "undecided", "withheld")
+    for each in found:
+        table.add_row(Text(each.what), *(f"{count:,}" for count in (each.values, each.differ, each.undecided, each.withheld)))
+    console.print(table)
+    for each in found:
+        for example in each.examples:
+            _show_example(each, example)
+    values, differ = sum(each.values for each in found), sum(each.differ for each in found)
+    console.print(f"{values:,} values compared, {differ:,} differ", highlight=False)
+
+
+def _show_example(compared: Compared, example: Example) -> None:
+    console.print(
+        f"{compared.what}: {example.what}: {example.feature} is {example.told}, by SQL {example.sql}", markup=False, highlight=False
+    )
+    for event in example.events:
+        values = ", ".join(f"{name} {number(value)}" for name, value in event.items() if name not in ("known", "time", "id", "counts"))
+        fate = "" if event["counts"] else " (does not count: late, or published twice)"
+        told = f"known {moment(event['known'])}, time {moment(event['time'])}, id {event['id'] or '-'}: {values}{fate}"
+        console.print(f"    {told}", markup=False, highlight=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(verify)

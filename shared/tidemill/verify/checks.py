@@ -1,0 +1,182 @@
+"""What is compared with SQL: samples of what is served, of logged predictions, and of a training set."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tidemill.archive.columns import OWN, event_folder
+from tidemill.declarations import Event, FeatureView, Model
+from tidemill.errors import TidemillError
+from tidemill.offline.store import OfflineStore
+from tidemill.timestamps import rfc3339
+from tidemill.verify.compare import Compared, Example, Told, compare, possible
+from tidemill.verify.labels import Labelled, labelled
+from tidemill.verify.sql import BY_KNOWN, AskedMoment, SqlView, Value
+
+Served = Callable[[FeatureView, Sequence[str], int], list[Mapping[str, tuple[str, Value | None]]]]
+"""(view, entities, epoch ms) -> for each entity, state and value of each feature by name, as served for this moment."""
+
+_MOMENTS = 4
+
+
+def archived(store: OfflineStore, event: Event, fields: Sequence[str]) -> pa.Table:
+    """The archived events of a declaration, with the columns that some fields need. Raises UnknownTable, OfflineUnavailable."""
+    snapshot = store.snapshot(event_folder(event.name))
+    return snapshot.scan(
+        [*OWN.names, *(name for name in dict.fromkeys(fields) if name in snapshot.columns and name not in OWN.names)], order=()
+    )
+
+
+def view_archive(store: OfflineStore, view: FeatureView) -> pa.Table:
+    """The archived events that a view needs."""
+    return archived(store, view.source, [view.key.field, *view.value_fields])
+
+
+def check_served(
+    view: FeatureView,
+    read: Callable[[], pa.Table],
+    served: Served,
+    now_ms: Callable[[], int],
+    settle: Callable[[], None],
+    sample: int,
+    seed: int,
+) -> Compared:
+    """Asks for about `sample` entities at some moments, and compares. `read`: the archive as it is now; `settle`: waits until the archive
+    has what was seen by now. A difference counts when it is found twice: an archive may be late."""
+    first = _check_served(view, read, served, now_ms, settle, sample, seed)
+    return _check_served(view, read, served, now_ms, settle, sample, seed) if first.differ else first
+
+
+def _check_served(
+    view: FeatureView,
+    read: Callable[[], pa.Table],
+    served: Served,
+    now_ms: Callable[[], int],
+    settle: Callable[[], None],
+    sample: int,
+    seed: int,
+) -> Compared:
+    before = SqlView(view, read())
+    entities = before.entities(sample, seed)
+    moments = before.moments(_MOMENTS - 1, seed)
+    before.close()
+    answers = []
+    for i in range(min(_MOMENTS, len(entities))):
+        some, asked_ms = entities[i::_MOMENTS], now_ms()
+        at_ms = asked_ms if not i or asked_ms < moments[i - 1] else moments[i - 1]
+        answers += [(entity, at_ms, asked_ms, values) for entity, values in zip(some, served(view, some, at_ms), strict=True)]
+    settle()
+    sql = SqlView(view, read())
+    told = [
+        Told(f"{view.name} of {entity} at {rfc3339(at_ms)}", possible(sql, entity, at_ms, asked_ms), values)
+        for entity, at_ms, asked_ms, values in answers
+    ]
+    compared = compare(f"served: {view.name}", sql, told)
+    sql.close()
+    return compared
+
+
+def check_logged(
+    views: Sequence[FeatureView],
+    inputs: Mapping[str, Sequence[str]],
+    archives: Mapping[str, pa.Table],
+    predictions: Sequence[Mapping[str, Any]],
+    model: str,
+) -> list[Compared]:
+    """Compares the inputs of a model's logged predictions, view by view. `inputs`: the names of the inputs of each version, in the order of
+    the log; `archives`: the archived events by view; `predictions`: rows of the table `predictions`.
+
+    Predictions without entities (by tensor) and of versions without names say nothing about views.
+    """
+    found = []
+    for view in views:
+        sql, told = SqlView(view, archives[view.name]), []
+        for row in predictions:
+            names = inputs.get(row["version"], ())
+            entity = msgspec.json.decode(row["entities"] or "{}").get(view.key.name)
+            if entity is not None and len(names) == len(row["inputs"]):
+                values = {feature: (None, row["inputs"][names.index(name)]) for feature, name in _columns_of(view, names).items()}
+                told.append(Told(f"prediction {row['id']}", possible(sql, str(entity), row["time"], row["served"]), values, rounded=True))
+        found.append(compare(f"logged: {model}, {view.name}", sql, told))
+        sql.close()
+    return found
+
+
+def check_training_set(
+    model: Model, path: str, asking: tuple[pa.Table, pa.Table], archives: Mapping[str, pa.Table], until_ms: int, sample: int, seed: int
+) -> list[Compared]:
+    """Compares rows of a training set: that they are questions with these answers, that no sampled question is missing, and their features.
+
+    `path`: a Parquet file with the columns subject, time, label and `<view>__<feature>`; `asking`: the archived events that announce, and
+    those that bring outcomes; `archives`: the archived events by view; `until_ms`: the moment until which the set was made.
+    """
+    table, asked = pq.read_table(path), labelled(model, *asking, until_ms)
+    by_key = {(question.subject, question.at_ms): question for question in asked}
+    rows = _sampled_rows(table, sample, seed)
+    compared = [_check_labels(model, rows, by_key), _check_missing(model, asked, table, sample, seed)]
+    for place, view in enumerate(model.views):
+        columns, sql, told = _columns_of(view, table.column_names), SqlView(view, archives[view.name]), []
+        for row in rows:
+            question = by_key.get((row["subject"], row["time"]))
+            if question is not None:
+                values = {feature: (None, row[name]) for feature, name in columns.items()}
+                what = f"training row of {row['subject']} at {rfc3339(row['time'])}"
+                told.append(Told(what, [_asked_at(model, view, question, place)], values, rounded=True))
+        compared.append(compare(f"trained on: {model.name}, {view.name}", sql, told, shifts_ms=(BY_KNOWN,)))
+        sql.close()
+    return compared
+
+
+def _sampled_rows(table: pa.Table, sample: int, seed: int) -> list[dict[str, Any]]:
+    missing = [name for name in ("subject", "time", "label") if name not in table.column_names]
+    if missing:
+        raise TidemillError(f"the training set has no column {missing[0]!r}", mend="pass a file that `tidemill train-set` wrote")
+    places = sorted(random.Random(seed).sample(range(len(table)), min(sample, len(table))))
+    rows: list[dict[str, Any]] = table.take(pa.array(places, pa.int64())).to_pylist()
+    for row in rows:
+        row["time"] = row["time"] if isinstance(row["time"], int) else int(row["time"].timestamp() * 1000)
+    return rows
+
+
+def _asked_at(model: Model, view: FeatureView, question: Labelled, place: int) -> AskedMoment:
+    """What a row sees: events known at its time, but not the event that asks, unless that was known before."""
+    own = question.place if view.source is model.on and question.known_ms == question.at_ms else None
+    return AskedMoment(question.entities[place] or "", question.at_ms, question.at_ms + 1, own)
+
+
+def _check_labels(model: Model, rows: Sequence[Mapping[str, Any]], asked: Mapping[tuple[str, int], Labelled]) -> Compared:
+    compared = Compared(f"labels: {model.name}", values=len(rows))
+    for row in rows:
+        question = asked.get((row["subject"], row["time"]))
+        if question is None or question.label != row["label"]:
+            compared.note(_label_example(row["subject"], row["time"], row["label"], None if question is None else question.label), 3)
+    return compared
+
+
+def _check_missing(model: Model, asked: Sequence[Labelled], table: pa.Table, sample: int, seed: int) -> Compared:
+    """Whether sampled questions that have an answer are rows."""
+    answered = [question for question in asked if question.label is not None]
+    chosen = random.Random(seed).sample(answered, min(sample, len(answered)))
+    rows = _sampled_rows(table, len(table), seed)
+    present = {(row["subject"], row["time"]) for row in rows}
+    compared = Compared(f"questions: {model.name}", values=len(chosen))
+    for question in chosen:
+        if (question.subject, question.at_ms) not in present:
+            compared.note(_label_example(question.subject, question.at_ms, "no row", question.label), 3)
+    return compared
+
+
+def _label_example(subject: str, at_ms: int, told: Any, label: float | None) -> Example:
+    return Example(f"{subject} at {rfc3339(at_ms)}", "label", repr(told), repr(label), [])
+
+
+def _columns_of(view: FeatureView, names: Sequence[str]) -> dict[str, str]:
+    """The columns of a view's features, among columns or inputs called `<view>__<feature>`: column by feature."""
+    stem = f"{view.name}__"
+    return {name.removeprefix(stem): name for name in names if name.startswith(stem)}

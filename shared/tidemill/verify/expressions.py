@@ -1,0 +1,89 @@
+"""Conditions of a project as SQL. `price > 15 and not refunded` is written in Python's words, and means what it means there."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from functools import reduce
+from typing import NamedTuple
+
+_COMPARED = {ast.Eq: "=", ast.NotEq: "<>", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
+_CALCULATED = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
+_EXACT = 2**53  # from here on a double no longer has every whole number
+
+
+class SqlPart(NamedTuple):
+    """A part of a condition, or a field. `kind`: str, int (a truth value is 1 or 0), float, or bool for a field."""
+
+    sql: str
+    kind: type
+
+
+def quoted(name: str) -> str:
+    """A name as SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text(value: str) -> str:
+    """A text as SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def column_sql(column: str, fields: Mapping[str, SqlPart]) -> str:
+    """A field or a condition as SQL. A condition is null when one of its fields is null.
+
+    A condition is a DOUBLE; a field keeps its type, except that a truth value is 1 or 0. `fields`: the SQL of each field.
+    """
+    if column in fields:
+        return _field(column, fields).sql
+    tree = ast.parse(column, mode="eval").body
+    names = dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    nulls = " OR ".join(f"{fields[name].sql} IS NULL" for name in names)
+    return f"CASE WHEN {nulls} THEN NULL ELSE CAST({_part(tree, fields).sql} AS DOUBLE) END"
+
+
+def _field(name: str, fields: Mapping[str, SqlPart]) -> SqlPart:
+    sql, kind = fields[name]
+    return SqlPart(f"CAST({sql} AS BIGINT)", int) if kind is bool else SqlPart(sql, kind)
+
+
+def _part(node: ast.expr, fields: Mapping[str, SqlPart]) -> SqlPart:
+    match node:
+        case ast.Name(id=name):
+            return _field(name, fields)
+        case ast.Constant(value=str(value)):
+            return SqlPart(text(value), str)
+        case ast.Constant(value=float(value)):
+            return SqlPart(f"CAST('{value!r}' AS DOUBLE)", float)
+        case ast.Constant(value=int(value)):
+            return SqlPart(f"CAST({int(value)} AS BIGINT)", int)
+        case ast.Compare(left=left, ops=[op], comparators=[right]):
+            return SqlPart(f"CAST({_compared(_part(left, fields), _COMPARED[type(op)], _part(right, fields))} AS BIGINT)", int)
+        case ast.BoolOp(op=op, values=values):
+            return reduce(lambda last, first: _chosen(first, isinstance(op, ast.And), last), [_part(v, fields) for v in reversed(values)])
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return SqlPart(f"CAST(({_part(operand, fields).sql}) = 0 AS BIGINT)", int)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            part = _part(operand, fields)
+            return SqlPart(f"(-CAST({part.sql} AS {'DOUBLE' if part.kind is float else 'HUGEINT'}))", part.kind)
+        case ast.BinOp(left=left, op=op, right=right):
+            operands = [f"CAST({_part(side, fields).sql} AS DOUBLE)" for side in (left, right)]
+            return SqlPart(f"({operands[0]} {_CALCULATED[type(op)]} {operands[1]})", float)
+    raise ValueError(f"{ast.unparse(node)!r} has no meaning in a condition")
+
+
+def _chosen(first: SqlPart, both: bool, last: SqlPart) -> SqlPart:
+    """`first and last`, or `first or last`: one of the two, as in Python."""
+    kind = float if float in (first.kind, last.kind) else int
+    sides = [f"CAST({part.sql} AS {'DOUBLE' if kind is float else 'HUGEINT'})" for part in (first, last)]
+    return SqlPart(f"(CASE WHEN ({first.sql}) {'=' if both else '<>'} 0 THEN {sides[0]} ELSE {sides[1]} END)", kind)
+
+
+def _compared(left: SqlPart, sign: str, right: SqlPart) -> str:
+    """A comparison. A whole number and a double are compared exactly, as Python does it, and not after rounding."""
+    if left.kind is right.kind:
+        return f"({left.sql}) {sign} ({right.sql})"
+    rounded = [f"CAST({part.sql} AS DOUBLE)" for part in (left, right)]
+    alike = f"{rounded[0]} = {rounded[1]} AND abs({rounded[0]}) >= {_EXACT}"
+    exact = f"TRY_CAST({left.sql} AS HUGEINT) {sign} TRY_CAST({right.sql} AS HUGEINT)"
+    return f"CASE WHEN {alike} THEN {exact} ELSE {rounded[0]} {sign} {rounded[1]} END"

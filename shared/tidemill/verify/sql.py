@@ -1,0 +1,282 @@
+"""The features of a view at many moments, in SQL over the archived events. It shares no code with the kernel.
+
+Four steps, each one statement over tables of DuckDB:
+
+1. `judged`: the events of the asked entities, with a value for each column, in the order in which they became known (`seq`).
+2. Which of them count. An event that is too late, or whose id was among the last `dedupe` ids, does not. Whether one counts depends
+   on those before it, so the statement is repeated until its answer agrees with itself. What one event needs to know is settled one
+   repetition after what its predecessors need, so there is exactly one such answer.
+3. What the aggregates need of the events that a question sees, one row for each question.
+4. The value of each feature, and why there is none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, NamedTuple
+
+import duckdb
+import pyarrow as pa
+
+from tidemill.archive.columns import EXTRA, ID, KNOWN, OFFSET, PARTITION, TIME, TOPIC
+from tidemill.declarations import Event, FeatureView
+from tidemill.verify.aggregates import aggregate_sql
+from tidemill.verify.expressions import SqlPart, column_sql, quoted, text
+from tidemill.verify.meaning import Meaning, MeantWindow
+
+State = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
+Value = float | list[float]
+ALWAYS_MS = 2**62
+BY_KNOWN = None
+"""The order of training sets and of history: by when events became known."""
+_STORED = {pa.string(): str, pa.large_string(): str, pa.int64(): int, pa.float64(): float, pa.bool_(): bool}
+_TYPES = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
+_JSON: dict[type, tuple[str, ...]] = {
+    str: ("VARCHAR",),
+    int: ("BIGINT", "UBIGINT"),
+    float: ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "DOUBLE"),
+    bool: ("BOOLEAN",),
+}
+
+
+class Place(NamedTuple):
+    """The position of an archived event."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class AskedMoment(NamedTuple):
+    """What were the features of an entity at a moment, of what was known before another? `without`: an event that was not seen although
+    it was known, such as the one that asks."""
+
+    entity: str
+    at_ms: int
+    known_before_ms: int = ALWAYS_MS
+    without: Place | None = None
+
+
+class Found(NamedTuple):
+    """A feature by SQL. `slack`: how far a right value may lie from it; not finite where the sum is beyond a double."""
+
+    state: State
+    value: Value | None
+    slack: float
+
+
+class SqlAnswer(NamedTuple):
+    """The features of a question, by name. `vague`: the moment lies so far back that how old the entity was is no longer kept."""
+
+    features: dict[str, Found]
+    vague: bool
+
+
+def field_sql(event: Event, name: str, columns: pa.Schema) -> str:
+    """A field of an archived event: from its own column, or from what the event carried beyond its columns; null where it has another
+    type, but a whole number may stand for a float."""
+    kind, found = event.base_type(name), []
+    if name in columns.names:
+        stored = _STORED.get(columns.field(name).type)
+        found += [f"CAST({quoted(name)} AS {_TYPES[kind]})"] if stored is kind or (stored is int and kind is float) else []
+    path = text(f'$."{name}"')
+    kinds = ", ".join(map(text, _JSON[kind]))
+    carried = f"TRY_CAST(json_extract_string({EXTRA}, {path}) AS {_TYPES[kind]})"
+    found.append(f"CASE WHEN json_type({EXTRA}, {path}) IN ({kinds}) THEN {carried} END")
+    return f"coalesce({', '.join(found)})"
+
+
+class EventRows:
+    """The archived events of a declaration, as a subquery over a table of DuckDB: an event's position, its times in ms, its id, and some
+    fields as f0, f1, ..., since a field may have any name. `fields`: the SQL of each field."""
+
+    def __init__(self, event: Event, names: Collection[str], columns: pa.Schema, table: str = "archive") -> None:
+        own = f"{TOPIC} AS topic, {PARTITION} AS partition, {OFFSET} AS place, epoch_ms({KNOWN}) AS known, epoch_ms({TIME}) AS time, {ID} AS id"
+        carried = "".join(f", {field_sql(event, name, columns)} AS f{i}" for i, name in enumerate(names))
+        self.fields = {name: SqlPart(f"f{i}", event.base_type(name)) for i, name in enumerate(names)}
+        self.sql = f"(SELECT {own}{carried} FROM {table})"
+
+
+class SqlView:
+    """A view over the archived events of its source. `archive`: columns of `archive/columns.py`; those that the table does not have lie in
+    `_extra`."""
+
+    def __init__(self, view: FeatureView, archive: pa.Table, *, threads: int | None = None) -> None:
+        self.view = view
+        self.meaning = Meaning(view)
+        self._texts = list(dict.fromkeys(feature.column for feature in self.meaning.features if feature.column is not None))
+        self._event = view.source
+        self._schema = archive.schema
+        self._db = duckdb.connect(config={} if threads is None else {"threads": threads})
+        self._db.register("archive", archive)
+
+    def close(self) -> None:
+        """Gives its memory back."""
+        self._db.close()
+
+    @property
+    def source(self) -> str:
+        """Step 1, a subquery: the view's events, with `key` and the columns c0, c1, ..."""
+        rows = EventRows(self._event, list(dict.fromkeys([self.view.key.field, *self.view.value_fields])), self._schema)
+        columns = "".join(f", {column_sql(column, rows.fields)} AS c{i}" for i, column in enumerate(self._texts))
+        key = f"CAST({rows.fields[self.view.key.field].sql} AS VARCHAR)"
+        ahead = "" if self.meaning.ahead_ms is None else f" AND time - known <= {self.meaning.ahead_ms}"
+        return f"(SELECT topic, partition, place, known, time, id, {key} AS key{columns} FROM {rows.sql} WHERE {key} IS NOT NULL{ahead})"
+
+    def entities(self, most: int, seed: int) -> list[str]:
+        """Some of the entities, by chance; the same ones for the same seed."""
+        chance = f"hash(key || {text(f' {seed}')})"
+        found = self._db.execute(f"SELECT DISTINCT key, {chance} AS chance FROM {self.source} ORDER BY chance, key LIMIT {most}").fetchall()
+        return [key for key, _ in found]
+
+    def moments(self, most: int, seed: int) -> list[int]:
+        """Times of some events, by chance, of those for which the longest window may still be asked for; the last one again if there are
+        fewer."""
+        reach_ms = max((window.length_ms or 0 for window in self.meaning.bounded), default=self.meaning.finest_ms)
+        recent = f"time >= (SELECT max(time) FROM {self.source}) - {reach_ms}"
+        chance = f"hash(time || {text(f' {seed}')})"
+        found = self._db.execute(f"SELECT DISTINCT time, {chance} AS chance FROM {self.source} WHERE {recent} ORDER BY chance LIMIT {most}")
+        times = [time for time, _ in found.fetchall()]
+        return times + times[-1:] * (most - len(times))
+
+    def answers(self, questions: Sequence[AskedMoment], shift_ms: int | None = BY_KNOWN) -> list[SqlAnswer]:
+        """The answers, in the order of the questions. `shift_ms`: the events of a partition in the order of its offsets, as a worker folds
+        them, and each partition later by so much than the one before it; events of different partitions may overtake each other."""
+        if not questions:
+            return []
+        histories = list(dict.fromkeys((asked.entity, asked.without) for asked in questions))
+        self._make_histories(histories, shift_ms)
+        self._judge()
+        number = {history: i for i, history in enumerate(histories)}
+        rows = [(i, number[q.entity, q.without], q.at_ms, q.known_before_ms) for i, q in enumerate(questions)]
+        self._register(
+            "questions", rows, [("n", pa.int64()), ("history", pa.int64()), ("moment", pa.int64()), ("known_before", pa.int64())]
+        )
+        return [self._answer(row) for row in self._db.execute(self._answers_sql()).fetchall()]
+
+    def known_after(self, entity: str, from_ms: int) -> list[int]:
+        """The moments, from one on, at which events of an entity became known."""
+        found = self._db.execute(f"SELECT DISTINCT known FROM {self.source} WHERE key = ? AND known >= ? ORDER BY known", [entity, from_ms])
+        return [known for (known,) in found.fetchall()]
+
+    def events(self, asked: AskedMoment, most: int) -> list[dict[str, Any]]:
+        """The newest events that a question sees, in the order of known: `known`, `time`, `id`, a value for each column, and `counts`."""
+        self._make_histories([(asked.entity, asked.without)])
+        self._judge()
+        columns = "".join(f", c{i} AS {quoted(column)}" for i, column in enumerate(self._texts))
+        seen = (
+            f"SELECT seq, known, time, id, counts{columns} FROM judged WHERE known < {asked.known_before_ms} ORDER BY seq DESC LIMIT {most}"
+        )
+        rows = self._db.execute(f"SELECT * EXCLUDE (seq) FROM ({seen}) ORDER BY seq")
+        names = ["known", "time", "id", "counts", *self._texts]
+        return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+
+    def _make_histories(self, histories: Sequence[tuple[str, Place | None]], shift_ms: int | None = BY_KNOWN) -> None:
+        """Step 1. A history is an entity's events, perhaps without one of them."""
+        rows = [(i, key, *(without or (None, None, None))) for i, (key, without) in enumerate(histories)]
+        kinds = [("history", pa.int64()), ("key", pa.string()), ("t", pa.string()), ("p", pa.int64()), ("o", pa.int64())]
+        self._register("histories", rows, kinds)
+        without = "h.t IS NULL OR NOT (a.topic = h.t AND a.partition = h.p AND a.place = h.o)"
+        arrived = "known"
+        if shift_ms is not None:
+            arrived = f"max(known) OVER (PARTITION BY history, topic, partition ORDER BY place) + partition * {shift_ms}"
+        order = "row_number() OVER (PARTITION BY history ORDER BY arrived, topic, partition, place)"
+        columns = "".join(f", c{i}" for i in range(len(self._texts)))
+        self._db.execute(
+            f"CREATE OR REPLACE TEMP TABLE judged AS SELECT history, time, known, id, {order} AS seq, true AS counts{columns} FROM ("
+            f"SELECT h.history, a.*, {arrived} AS arrived FROM {self.source} a JOIN histories h ON a.key = h.key AND ({without}))"
+        )
+
+    def _judge(self) -> None:
+        """Step 2."""
+        changed = 1
+        while changed:
+            self._db.execute(f"CREATE OR REPLACE TEMP TABLE judged_again AS {self._judged_sql()}")
+            (changed,) = self._db.execute("SELECT count(*) FILTER (WHERE counts <> counted) FROM judged_again").fetchone() or (0,)
+            self._db.execute("CREATE OR REPLACE TEMP TABLE judged AS SELECT * EXCLUDE (counted) FROM judged_again")
+
+    def _judged_sql(self) -> str:
+        """Whether each event counts, if of those before it `counted` says so."""
+        before = "ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"
+        horizon_ms, remembered = self.meaning.horizon_ms, self.view.dedupe
+        late = "false" if horizon_ms is None else f"coalesce(time < newest - {horizon_ms}, false)"
+        twice = f"coalesce(id IS NOT NULL AND same >= number - {remembered}, false)" if remembered else "false"
+        return (
+            f"SELECT * EXCLUDE (newest, number, same) REPLACE (NOT ({late}) AND NOT ({twice}) AS counts), counts AS counted FROM ("
+            f"SELECT *, max(number) FILTER (WHERE counts) OVER (PARTITION BY history, id {before}) AS same FROM ("
+            f"SELECT *, max(time) FILTER (WHERE counts) OVER (PARTITION BY history {before}) AS newest, "
+            f"count(id) FILTER (WHERE counts) OVER (PARTITION BY history {before}) AS number FROM judged))"
+        )
+
+    def _gathered_sql(self) -> tuple[str, list[str]]:
+        """Step 3, and the value, slack and state of each feature over it."""
+        gather, told, waits = dict[str, str](), list[str](), self.meaning.ahead_ms is not None
+        for i, feature in enumerate(self.meaning.features):
+            x = "NULL" if feature.column is None else f"e.c{self._texts.index(feature.column)}"
+            kept = " AND ".join(filter(None, ("e.time IS NOT NULL", _within(feature.window), feature.column and f"{x} IS NOT NULL")))
+            sql = aggregate_sql(feature, i, x, kept, waits)
+            gather |= sql.gather
+            told += [sql.value, f"CAST({sql.slack} AS DOUBLE)", self._whole(feature.window)]
+        seen = "max(e.time)"
+        if waits:
+            begun = f"{_tile('e.time', self.meaning.waiting_ms)} <= {_tile('q.moment', self.meaning.waiting_ms)}"
+            seen = f"max(least(e.time, q.moment)) FILTER (WHERE {begun})"
+        gather |= {"newest": "max(e.time)", "seen": seen}
+        columns = ", ".join(f"{sql} AS {name}" for name, sql in gather.items())
+        return (
+            f"SELECT q.n, q.moment, {columns} FROM questions q LEFT JOIN judged e "
+            "ON e.history = q.history AND e.counts AND e.known < q.known_before GROUP BY q.n, q.moment"
+        ), told
+
+    def _answers_sql(self) -> str:
+        """Step 4: for each question, why there is no value at all ("": there is), whether the answer is vague, and for each feature its
+        value, its slack and whether the tiles of its window are all kept."""
+        gathered, told = self._gathered_sql()
+        expired = "false" if self.meaning.ttl_ms is None else f"moment - seen > {self.meaning.ttl_ms}"
+        reason = f"CASE WHEN seen IS NULL THEN 'NOT_FOUND' WHEN {expired} THEN 'OUTSIDE_MAX_AGE' ELSE '' END"
+        vague = "false"
+        if self.meaning.ahead_ms is not None:
+            finest = next(window for window in self.meaning.bounded if window.tile_ms == self.meaning.waiting_ms)
+            vague = f"coalesce({_tile('moment', finest.tile_ms)} < {_tile('newest', finest.tile_ms)} - {self.meaning.kept_tiles(finest)}, false)"
+        return f"SELECT {', '.join([reason, vague, *told])} FROM ({gathered}) ORDER BY n"
+
+    def _whole(self, window: MeantWindow) -> str:
+        if window.length_ms is None:
+            return f"newest <= moment + {window.tile_ms}"
+        first = _tile(f"(moment - {window.length_ms})", window.tile_ms)
+        return f"{first} >= {_tile('newest', window.tile_ms)} - {self.meaning.kept_tiles(window)}"
+
+    def _answer(self, row: tuple[Any, ...]) -> SqlAnswer:
+        reason, vague, *told = row
+        found = {}
+        for i, feature in enumerate(self.meaning.features):
+            value, slack, whole = told[3 * i : 3 * i + 3]
+            found[feature.name] = _found(reason, value, slack, whole)
+        return SqlAnswer(found, vague)
+
+    def _register(self, name: str, rows: Sequence[tuple[Any, ...]], columns: list[tuple[str, pa.DataType]]) -> None:
+        arrays = [pa.array(values, kind) for values, (_, kind) in zip(zip(*rows, strict=True), columns, strict=True)]
+        self._db.register(name, pa.table(arrays, names=[name for name, _ in columns]))
+
+
+def _tile(moment: str, tile_ms: int) -> str:
+    """The number of the tile of a moment. Tiles are counted from 1970 on. A moment has fewer digits than a double, so this is exact."""
+    return f"floor({moment} / {tile_ms})"
+
+
+def _within(window: MeantWindow) -> str:
+    """The events in the tiles that touch the window: from the tile of its beginning to the tile of its end."""
+    if window.length_ms is None:
+        return ""
+    tile_ms = window.tile_ms
+    first, last = _tile(f"(q.moment - {window.length_ms})", tile_ms), _tile("q.moment", tile_ms)
+    return f"e.time >= {first} * {tile_ms} AND e.time < ({last} + 1) * {tile_ms}"
+
+
+def _found(reason: State | Literal[""], value: Value | None, slack: float | None, whole: bool) -> Found:
+    if reason or not whole:
+        return Found(reason or "INVALID", None, 0.0)
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return Found("NULL_VALUE", None, 0.0 if value is None else math.inf)
+    return Found("PRESENT", value, slack or 0.0)

@@ -1,0 +1,167 @@
+"""`tidemill verify` on a real Delta store and a service that answers over HTTP what a world serves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.verify.archive import Raw, archived
+from typer.testing import CliRunner
+
+from tidemill.archive.columns import event_folder, table_schema
+from tidemill.cli import app, verify
+from tidemill.models.artifact import Manifest, ModelInput, Parity, save_artifact
+from tidemill.offline.store import OfflineStore
+from tidemill.offline.tables import predictions_table
+from tidemill.records import PredictionRecord, encode
+from tidemill.testing import World
+from tidemill.testing.log import TopicRecord
+from tidemill.verify import compare
+
+PROJECT = """
+from sklearn.linear_model import LogisticRegression
+import tidemill as tm
+
+sold = tm.Event("sold", {"at": int, "shop": str, "x": float | None}, time="at")
+asked = tm.Event("asked", {"at": int, "who": str, "shop": str}, time="at")
+shops = tm.FeatureView("shops", sold, "shop", [tm.count(), tm.mean("x"), tm.last_k("x", 2)], windows=["1h"])
+leaving = tm.Model("leaving", asked, "at", "who", [shops.select("count_1h")], tm.Outcome(asked, "at > 0", "who"), LogisticRegression)
+"""
+T0 = 1_700_000_000_000
+Change = Callable[[dict[str, Any]], None]
+
+
+def no_change(answer: dict[str, Any]) -> None:
+    """Answers as they are."""
+
+
+@contextmanager
+def serving(world: World, change: Change) -> Iterator[str]:
+    """A server on a port of its own."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            names, shops = [name.partition(":")[2] for name in asked["features"]], asked["entities"]["shop"]
+            served = [world.features("shops", shop, at=asked["as_of"]) for shop in shops]
+            results = [{"values": [one[name].value for one in served], "statuses": [one[name].status for one in served]} for name in names]
+            answer = {"metadata": {"feature_names": ["shop", *names]}, "results": [{"values": shops}, *results]}
+            change(answer)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Writes nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A project with events in a world and in a Delta table, and the environment that names them."""
+    (tmp_path / "project.py").write_text(PROJECT)
+    world = World.load(tmp_path)
+    store = OfflineStore(tmp_path / "offline")
+    rows: dict[str, list[Raw]] = {"sold": [], "asked": []}
+    for offset in range(6):
+        time_ms = T0 + offset * 60_000
+        data = {"at": time_ms, "shop": f"s{offset % 2}", "x": float(offset)}
+        world.publish("sold", data, at=time_ms)
+        rows["sold"].append(Raw("sold", 0, offset, time_ms, time_ms, None, data))
+        rows["asked"].append(Raw("asked", 0, offset, time_ms, time_ms, None, {"at": time_ms, "who": "w", "shop": "s0"}))
+    for name, raws in rows.items():
+        event = world.project.events[name]
+        table = store.counted_table(event_folder(name), table_schema(event))
+        table.open()
+        table.append(archived(event, raws), {f"{name}-0": (0, 6)})
+    monkeypatch.setattr(compare, "SETTLED_MS", 0)
+    monkeypatch.setattr(verify, "now_ms", lambda: T0 + 600_000)
+    for name, value in {
+        "TIDEMILL_PROJECT": str(tmp_path), "KAFKA_BOOTSTRAP_SERVERS": "-", "REDIS_URL": "-", "TIDEMILL_OFFLINE": str(tmp_path / "offline")
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    return world
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """Exit code and output."""
+    result = CliRunner().invoke(app, ["verify", *arguments], env={"COLUMNS": "200"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def test_served_values_are_those_of_sql(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 0, and how many were compared."""
+    with serving(world, no_change) as url:
+        monkeypatch.setenv("TIDEMILL_SERVING_URL", url)
+        code, output = run("--sample", "8")
+    assert (code, "6 values compared, 0 differ" in output) == (0, True), output
+
+
+def test_a_served_value_that_differs_is_shown_with_its_events(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 1, the value beside that of SQL, and what went in."""
+
+    def change(answer: dict[str, Any]) -> None:
+        answer["results"][1]["values"] = [None if value is None else value + 1 for value in answer["results"][1]["values"]]
+
+    with serving(world, change) as url:
+        monkeypatch.setenv("TIDEMILL_SERVING_URL", url)
+        code, output = run("--view", "shops", "--seed", "3")
+    assert code == 1
+    assert "served: shops: shops of s0 at 2023-11-14T22:23:20Z: count_1h is 4.0, by SQL 3.0" in output
+    assert "known 2023-11-14T22:17:20Z, time 2023-11-14T22:17:20Z, id -: x 4.0" in output
+
+
+def test_a_training_set_is_compared(world: World, tmp_path: Path) -> None:
+    """Its rows, labels and features, and the questions that it should have."""
+    times = [T0 + offset * 60_000 for offset in range(5)]  # the last question has no answer yet: nobody asked after it
+    counts = [float(1 + offset // 2) for offset in range(5)]
+    rows = pa.table({"subject": ["w"] * 5, "time": times, "label": [1.0] * 5, "shops__count_1h": counts})
+    pq.write_table(rows, tmp_path / "right.parquet")
+    pq.write_table(rows.slice(1), tmp_path / "short.parquet")
+    assert run("--training-set", str(tmp_path / "right.parquet"), "--model", "leaving")[0] == 0
+    code, output = run("--training-set", str(tmp_path / "short.parquet"), "--model", "leaving")
+    assert (code, "'no row', by SQL 1.0" in output) == (1, True), output
+
+
+def test_inputs_of_logged_predictions_are_compared(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the names of the inputs that the version's manifest has; a prediction whose version is gone is left out."""
+    inputs, onnx = [ModelInput("shops__count_1h", "feature")], b"onnx"
+    manifest = Manifest(
+        model="leaving", version="v1", created=0, inputs=inputs, output="probability", definitions={}, trained_from=0, trained_until=0,
+        rows=0, metrics={}, parity=Parity(0.0, 0, 0.0), reference={}, onnx_sha256=hashlib.sha256(onnx).hexdigest(),
+    )  # fmt: skip
+    save_artifact(str(tmp_path / "offline"), manifest, onnx)
+    log = OfflineStore(tmp_path / "offline").topic_table(predictions_table(world.project))
+    log.open()
+    at_ms = T0 + 600_000
+    records: list[TopicRecord] = []
+    for id, version, count in (("p1", "v1", 3.0), ("p2", "v1", 4.0), ("p3", "gone", 5.0)):
+        record = PredictionRecord(id, "leaving", version, at_ms, at_ms, [count], 0.5, entities={"shop": "s0"})
+        records.append(TopicRecord("predictions", 0, len(records), id.encode(), encode(record)))
+    log.append(log.spec.rows_of({0: records}), {(log.spec.topic, 0): (0, 3)})
+    with serving(world, no_change) as url:
+        monkeypatch.setenv("TIDEMILL_SERVING_URL", url)
+        code, output = run()
+    assert code == 1
+    assert "8 values compared, 1 differ" in output
+    assert "logged: leaving, shops: prediction p2: count_1h is 4.0, by SQL 3.0" in output

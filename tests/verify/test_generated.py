@@ -1,0 +1,14 @@
+"""Whole projects, generated, run on the twins, and judged by SQL."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from tests.verify.judging import differences
+from tests.verify.projects import Generated, generated
+
+
+@settings(max_examples=300)
+@given(generated())
+def test_every_served_value_is_what_the_documentation_says(made: Generated) -> None:
+    """Value and state of every feature, at any moment, after any stream."""
+    assert differences(made) == []
