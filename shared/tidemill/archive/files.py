@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,6 @@ from tidemill.errors import UnusableFile
 from tidemill.routing.refusals import Refused
 
 Ints = npt.NDArray[np.int64]
-Objects = list[dict[str, Any]]
 
 SUFFIXES = {
     "parquet": "parquet", "pq": "parquet", "arrow": "arrow", "arrows": "arrow", "feather": "arrow", "ipc": "arrow",
@@ -49,7 +48,7 @@ class Unread(NamedTuple):
 class Chunk(NamedTuple):
     """Some rows of a file, in its order. `share`: how much of the file has been read, 0 to 1."""
 
-    rows: pa.RecordBatch | Objects
+    rows: pa.RecordBatch | list[bytes]
     numbers: Ints  # of each row, from 0
     lines: Ints | None  # of each row in a text file, from 1
     unread: list[Unread]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.archive.columns import KNOWN, OFFSET, OWN, TOPIC, event_folder, table_schema
+from tidemill.archive.columns import KNOWN, OFFSET, TOPIC, event_folder, table_schema
 from tidemill.archive.copies import copies
 from tidemill.archive.files import Chunk, HistoryFile
 from tidemill.archive.taking import Reading, RefusedRow, Taken, Taker
@@ -26,7 +26,6 @@ from tidemill.declarations.project import Project
 from tidemill.errors import FenceConflict, TidemillError, UnknownTable, UnusableFile
 from tidemill.offline.delta import CountedTable
 from tidemill.offline.store import OfflineStore
-from tidemill.routing.router import key_fields
 from tidemill.timestamps import rfc3339
 
 COMMIT_ROWS = 1 << 18
@@ -39,13 +38,12 @@ Watch = Callable[[int, float], None]
 @dataclass
 class Loaded:
     """What became of one file. `loaded`: events that this run wrote; `before`: rows that earlier runs had done; `copies`: rows that were
-    passed over, since the archive has their event; `twice`: local times that came twice; `done_ms`: when an earlier run was done with it."""
+    passed over, since the archive has their event; `done_ms`: when an earlier run was done with it."""
 
     file: HistoryFile
     loaded: int = 0
     before: int = 0
     copies: int = 0
-    twice: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     done_ms: int = 0
 
@@ -63,19 +61,19 @@ class Load:
 
     def check(self, files: Sequence[HistoryFile]) -> None:
         """Look at the first rows of each file. Raises UnusableFile when columns are missing or cannot have the declared types."""
-        taker = self._taker(OWN, "")
+        taker = self._taker(None, "")
         for file in files:
             chunk = next(file.chunks(), None)
             try:
                 if chunk is not None:
-                    taker.check_columns(chunk)
+                    taker.check(chunk)
             except UnusableFile as error:
                 raise UnusableFile(f"{file.path}: {error.message}", mend=error.mend) from None
 
     def refusals(self, file: HistoryFile, watch: Watch) -> Counter[str]:
         """Read a file without writing anything, and count what is refused. Raises UnusableFile."""
         report = Loaded(file)
-        for _ in self._taken(report, OWN, "", watch):
+        for _ in self._taken(report, None, "", watch):
             pass
         return report.refused
 
@@ -109,16 +107,14 @@ class Load:
         table.open()
         return table
 
-    def _taker(self, schema: pa.Schema, topic: str) -> Taker:
-        moments = {model.at for model in self._project.models.values() if model.on is self._event}
-        return Taker(self._event, self._reading, schema, topic, self._now_ms, keys=key_fields(self._event, self._project), moments=moments)
+    def _taker(self, found: pa.Schema | None, topic: str) -> Taker:
+        return Taker(self._project, self._event, self._reading, found, topic, self._now_ms)
 
-    def _taken(self, report: Loaded, schema: pa.Schema, topic: str, watch: Watch) -> Iterator[tuple[Chunk, Taken]]:
+    def _taken(self, report: Loaded, found: pa.Schema | None, topic: str, watch: Watch) -> Iterator[tuple[Chunk, Taken]]:
         """The whole file, also what is done already, so that the report is whole."""
-        taker = self._taker(schema, topic)
+        taker = self._taker(found, topic)
         for chunk in report.file.chunks():
             taken = taker.take(chunk)
-            report.twice += taken.twice
             for row in taken.refused:
                 report.refused[row.reason] += 1
                 self._refused(report.file, row)

@@ -1,11 +1,14 @@
-"""Rows of a file as rows of the archive, or refused by the same rules and for the same reasons as at the door (`routing.events`)."""
+"""Rows of a file as rows of the archive.
+
+A row whose cells are all plain (see `cells`) is taken with its columns. Every other row is written as the JSON event that it stands for,
+and read by the reader of the live path, which takes it or says why not. So both paths refuse the same events for the same reasons.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,18 +17,30 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.archive.cells import Cells, Mask, converted, from_json, plain
-from tidemill.archive.columns import ARROW, EXTRA, ID, KNOWN, MOMENT, OFFSET, PARTITION, TIME, TOPIC
-from tidemill.archive.files import Chunk, Objects
-from tidemill.archive.moments import MomentReader, Moments, TimeRule
+from tidemill.archive.cells import Mask, bare, json_cell, mask_of, only, typed
+from tidemill.archive.columns import EXTRA, ID, KNOWN, MOMENT, OFFSET, OWN, PARTITION, TIME, TOPIC
+from tidemill.archive.content_ids import ContentIds
+from tidemill.archive.files import Chunk
+from tidemill.archive.rows import AT_ONCE, Whole, event_table, rest_text
+from tidemill.archive.times import Moments, TimeRule, Times
+from tidemill.archive.undeclared import objects
 from tidemill.declarations import Event
-from tidemill.durations import format_ms
+from tidemill.declarations.project import Project
 from tidemill.errors import UnusableFile
 from tidemill.limits import KEY_BYTES, MESSAGE_BYTES
-from tidemill.routing.refusals import Reason, Refused, bad_key
+from tidemill.records import DECODE_ERRORS
+from tidemill.routing.events import BARE, moment
+from tidemill.routing.refusals import Reason, Refused, explain_data
+from tidemill.routing.router import key_fields
+from tidemill.timestamps import LAST_MS
 
 _SHOWN = 200
-_JSON = msgspec.json.Encoder(decimal_format="number")
+_SURELY_FITS = MESSAGE_BYTES // 8  # bytes of text that are no event too large, however JSON escapes them
+_JSON = msgspec.json.Encoder()
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_VALUE = msgspec.json.Decoder()
+_NULL = msgspec.Raw(b"null")
+_MENDS = {"double": "write it as text or as whole numbers: 300 and 300.0 would be two texts", "bool": "declare it bool"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,10 @@ class Reading:
         """The same bytes for the same rules."""
         return msgspec.json.encode([sorted(self.renamed.items()), self.known, self.known_after_ms, *self.times, sorted(set(self.nulls))])
 
+    def column(self, name: str) -> str:
+        """The column of a field."""
+        return self.renamed.get(name, name)
+
 
 class RefusedRow(NamedTuple):
     """A row that was refused: its number in the file, from 0, the line of a text file, from 1, and why. `column`: as the file calls it."""
@@ -56,23 +75,25 @@ class RefusedRow(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """The accepted rows in the order of the file, with the archive's columns. `twice`: how many local times came twice."""
+    """The accepted rows in the order of the file, with the archive's columns."""
 
     rows: pa.Table
     refused: list[RefusedRow]
-    twice: int
+
+
+class Carried(NamedTuple):
+    """A row as the JSON of an event, the ms of its time (None: it is no time), and what the column of `known` has."""
+
+    body: bytes
+    time_ms: int | None
+    known: Any
 
 
 class Taker:
-    """Takes the rows of one file. `keys`: fields that are keys of views and models; `moments`: fields besides the event's time that must
-    be times; `schema`: the columns that the archive can have."""
+    """Takes the rows of one file, in their order. `found`: the columns that the event's table has; `topic`: what the rows have as their
+    topic; `now_ms`: no event becomes known later."""
 
-    def __init__(
-        self, event: Event, reading: Reading, schema: pa.Schema, topic: str, now_ms: int, *, keys: Collection[str], moments: Collection[str]
-    ) -> None:
-        self._event, self._reading, self._schema, self._topic, self._now_ms = event, reading, schema, topic, now_ms
-        self._moments = {event.time, *moments}
-        self._keys = [name for name in event.fields if name in keys or name == event.id]
+    def __init__(self, project: Project, event: Event, reading: Reading, found: pa.Schema | None, topic: str, now_ms: int) -> None:
         for name in reading.renamed:
             if name not in event.fields:
                 near = get_close_matches(name, event.fields, 1)
@@ -80,278 +101,298 @@ class Taker:
                     f"event {event.name!r} has no field {name!r} for --rename {reading.renamed[name]}={name}",
                     mend=f"name {near[0]!r}" if near else f"name one of {', '.join(event.fields)}",
                 )
-        reading.times.check()
+        self._event, self._reading, self._now_ms = event, reading, now_ms
+        self._times = Times(reading.times)
+        self._table = replace(event_table(project, event, found), topic=topic)
+        self._moments = list(dict.fromkeys([event.time, *(model.at for model in project.models.values() if model.on is event)]))
+        self._keys = [name for name in {*key_fields(project, event), event.id} if name and event.base_type(name) is str]
+        self._ids = ContentIds(self._table.schema)
+        self._null_tokens = {_JSON.encode(text) for text in reading.nulls}
 
-    def check_columns(self, chunk: Chunk) -> None:
-        """Look at the first rows of a file. Raises UnusableFile when columns are missing or not of a type that can be loaded."""
-        there = set(chunk.rows.schema.names) if isinstance(chunk.rows, pa.RecordBatch) else {name for row in chunk.rows for name in row}
-        if isinstance(chunk.rows, list) and not chunk.rows:
-            return
-        wanted = {name: self._column(name) for name in self._event.fields}
-        for name, column in self._reading.renamed.items():
-            if column in there and name in there and name not in self._reading.renamed.values():
-                raise UnusableFile(f"there is a column {name!r} besides {column!r}, which is renamed to it", mend="leave --rename out")
-        missing = [
-            column
-            for name, column in wanted.items()
-            if column not in there and (not self._event.nullable(name) or name in self._reading.renamed)
-        ]
-        missing += [self._reading.known] if self._reading.known and self._reading.known not in there else []
-        if missing:
-            raise self._missing(missing, there - set(wanted.values()), there)
-        self._take(chunk, first=True)
+    def check(self, chunk: Chunk) -> None:
+        """Look at the first rows of a file. Raises UnusableFile when columns are missing, are not of a type that can be loaded, or when
+        all times look like numbers of another unit."""
+        there = set(chunk.rows.schema.names) if isinstance(chunk.rows, pa.RecordBatch) else _names(chunk.rows)
+        if isinstance(chunk.rows, pa.RecordBatch) or there:
+            check_columns(self._event, self._reading, there)
+        if isinstance(chunk.rows, list):
+            found = [_member(line, self._reading.column(self._event.time)) for line in chunk.rows]
+            times = {self._event.time: self._times.read(pa.array(found), self._event.time)} if set(map(type, found)) == {int} else {}
+        else:
+            work = self._columns(chunk, chunk.rows)
+            times = {name: work.moments(name) for name in [*self._moments, *filter(None, [self._reading.known])]}
+        for name, moments in times.items():
+            self._times.check_unit(moments, self._reading.column(name))
 
     def take(self, chunk: Chunk) -> Taken:
-        """The rows of a chunk. Raises UnusableFile."""
-        return self._take(chunk, first=False)
+        """The rows of the next chunk. Raises UnusableFile."""
+        refused = [RefusedRow(row.number, row.line, row.error.reason, "", row.text, row.error.message) for row in chunk.unread]
+        if isinstance(chunk.rows, list):
+            batches = self._read(chunk, enumerate(map(self._of_line, chunk.rows)), refused)
+        else:
+            batches = self._take_columns(chunk, chunk.rows, refused)
+        rows = pa.Table.from_batches(batches, self._table.schema)
+        return Taken(self._ids.filled(rows if len(batches) < 2 else rows.sort_by(OFFSET)), sorted(refused))
 
-    def _missing(self, missing: list[str], free: set[str], there: set[str]) -> UnusableFile:
-        near = []
-        for name in missing:
-            simple = {_simple(column): column for column in sorted(free)}
-            found = get_close_matches(_simple(name), simple, 1)
-            near += [f"--rename '{simple[found[0]]}={name}'"] if found and name in self._event.fields else []
-        columns = ", ".join(sorted(there)) or "none"
-        return UnusableFile(
-            f"there is no column {' and no column '.join(repr(name) for name in missing)}; the columns are: {columns}",
-            mend=f"perhaps {' '.join(near)}" if near else "name the column of a field with --rename COLUMN=FIELD",
-        )
+    def _columns(self, chunk: Chunk, rows: pa.RecordBatch) -> _Columns:
+        return _Columns(rows, chunk.lines is not None, self._event, self._reading, self._times, self._moments)
 
-    def _column(self, name: str) -> str:
-        return self._reading.renamed.get(name, name)
-
-    def _take(self, chunk: Chunk, *, first: bool) -> Taken:
-        work = _Work(chunk, self._event, self._reading)
-        fields = {
-            name: work.moments(name, first=first).field(kind) if name in self._moments else work.field(name, kind)
-            for name, kind in self._event.types.items()
-        }
-        for name in self._event.fields:
-            work.not_null(name, fields[name])
-        for name in self._keys:
-            if self._event.base_type(name) is str:
-                work.bytes_of_key(name, fields[name], is_id=name == self._event.id)
-        time = work.times[self._event.time].ms
-        known = self._known(work, time, first=first)
-        self._check_order(work, time, known)
-        lacking = {name: column for name, column in fields.items() if name not in self._schema.names}
-        rest = work.undeclared(lacking)
-        work.size([column for column in [*fields.values(), rest] if pa.types.is_string(column.type)])
-        rows = {
-            TOPIC: pa.repeat(self._topic, work.length),
-            PARTITION: pa.repeat(pa.scalar(0, pa.int64()), work.length),
+    def _take_columns(self, chunk: Chunk, rows: pa.RecordBatch, refused: list[RefusedRow]) -> list[pa.RecordBatch]:
+        work = self._columns(chunk, rows)
+        time = work.moments(self._event.time).ms
+        known = pc.add(time, self._reading.known_after_ms) if self._reading.known is None else work.moments(self._reading.known).ms
+        plain = work.plain & self._certain(work, time, known)
+        ids = work.fields[self._event.id].cast(pa.string()) if self._event.id else pa.nulls(len(rows), pa.string())
+        arrays = {
+            TOPIC: pa.repeat(self._table.topic, len(rows)),
+            PARTITION: pa.repeat(pa.scalar(0, pa.int64()), len(rows)),
             OFFSET: pa.array(chunk.numbers),
-            KNOWN: _moment(known),
-            TIME: _moment(time),
-            ID: fields[self._event.id].cast(pa.string()) if self._event.id else pa.nulls(work.length, pa.string()),
-            EXTRA: rest,
-            **fields,
+            KNOWN: _stored_moment(known, plain),
+            TIME: _stored_moment(time, plain),
+            ID: ids,
+            EXTRA: work.beyond([name for name in self._event.fields if name not in self._table.schema.names or name in OWN.names]),
         }
-        table = pa.table({name: rows[name] for name in self._schema.names}, schema=self._schema)
-        accepted = table.filter(pa.array(~work.bad)) if work.bad.any() else table
-        return Taken(accepted, work.told(), sum(moments.twice for moments in work.times.values()))
+        columns = [arrays[name] if name in arrays else work.fields[name] for name in self._table.schema.names]
+        batch = pa.record_batch(columns, self._table.schema)
+        slow = np.flatnonzero(~plain)
+        if not len(slow):
+            return [batch]
+        return [batch.filter(pa.array(plain)), *self._read(chunk, zip(slow.tolist(), work.carried(slow), strict=True), refused)]
 
-    def _known(self, work: _Work, time: pa.Array, *, first: bool) -> pa.Array:
-        if self._reading.known is None:
-            return pc.add(time, self._reading.known_after_ms)
-        known = work.known(self._reading.known, first=first)
-        work.refuse(_mask(known.is_null()), lambda _: Refused(Reason.MISSING_FIELD, "when it became known is null"), self._reading.known)
-        return known
-
-    def _check_order(self, work: _Work, time: pa.Array, known: pa.Array) -> None:
-        """As at the door: an event becomes known now at the latest, and lies ahead of that by `future` at most."""
+    def _certain(self, work: _Columns, time: pa.Array, known: pa.Array) -> Mask:
+        """Which rows surely fulfil what the live path asks of an event beyond the types of its fields."""
         future_ms = self._event.future_ms
-        times, knowns = (pc.fill_null(column, 0).to_numpy(zero_copy_only=False) for column in (time, known))
+        certain = pc.and_(pc.less_equal(time, pc.add(known, future_ms)), pc.less_equal(known, min(self._now_ms + future_ms, LAST_MS)))
+        for name, values in work.fields.items():
+            if not self._event.nullable(name):
+                certain = pc.and_(certain, values.is_valid())
+        for name in self._keys:
+            length = pc.binary_length(work.fields[name])
+            certain = pc.and_(certain, pc.fill_null(pc.and_(pc.greater(length, 0), pc.less_equal(length, KEY_BYTES)), True))
+        found = mask_of(certain, null=False) & (work.text_bytes() < _SURELY_FITS)
+        return found & ~work.has_undeclared() if self._event.extra == "refuse" else found
 
-        def ahead(what: str, of: str, by: npt.NDArray[np.int64], limit: npt.NDArray[np.int64]) -> Any:
-            def told(row: int) -> Refused:
-                said = f"{what} is {by[row]} ms ahead of {of} ({limit[row]}), more than {format_ms(future_ms)} (future= of the event)"
-                return Refused(Reason.FUTURE_TIME, said, what)
+    def _read(self, chunk: Chunk, events: Iterable[tuple[int, Carried | Refused]], refused: list[RefusedRow]) -> list[pa.RecordBatch]:
+        """The rows of events that are read as the live path reads them. `events`: the place in the chunk, and the row."""
+        batches, accepted = [], list[Whole]()
+        for row, carried in events:
+            number = int(chunk.numbers[row])
+            try:
+                if isinstance(carried, Refused):
+                    raise carried
+                accepted.append(self._whole(number, carried))
+            except Refused as error:
+                column = self._at_fault(error)
+                line = None if chunk.lines is None else int(chunk.lines[row])
+                refused.append(RefusedRow(number, line, error.reason, column, _shown(chunk.rows, row, column), error.message))
+            if len(accepted) == AT_ONCE:
+                batches.append(self._table.batch(0, accepted))
+                accepted = []
+        return [*batches, self._table.batch(0, accepted)]
 
-            return told
+    def _whole(self, number: int, carried: Carried) -> Whole:
+        """The event of a row. Raises Refused."""
+        known_ms = self._known(carried)
+        event = self._table.reader.check(carried.body, BARE._replace(recordedtime=known_ms), self._now_ms)
+        for name in self._moments[1:]:
+            moment(getattr(event.data, name), name)
+        return Whole(number, event, rest_text(self._table.reader.rest))
 
-        now = np.full(work.length, self._now_ms)
-        column = self._reading.known or self._event.time
-        work.refuse(knowns > now + future_ms, ahead("the moment it became known", "now", knowns - now, now), column)
-        late = ahead(self._event.time, "the moment it became known", times - knowns, knowns)
-        work.refuse(times > knowns + future_ms, late, self._column(self._event.time))
+    def _known(self, carried: Carried) -> int:
+        if self._reading.known is None:
+            return self._now_ms if carried.time_ms is None else carried.time_ms + self._reading.known_after_ms
+        if carried.known is None:
+            raise Refused(Reason.MISSING_FIELD, "when it became known is null", self._reading.known)
+        _, ms = self._times.one(carried.known, self._reading.known)
+        if ms is None:
+            raise Refused(Reason.BAD_TIME, f"{self._reading.known} is {carried.known!r:.80}, no time", self._reading.known)
+        return ms
+
+    def _of_line(self, line: bytes) -> Carried | Refused:
+        """A line of JSON: renamed, its times as the event declares them."""
+        try:
+            members = _OBJECT.decode(line)
+        except DECODE_ERRORS as error:
+            return explain_data(line, error, self._event.fields, self._event.id)
+        before, known = dict(members), self._reading.known
+        given = _VALUE.decode(members[known]) if known in members else None
+        for name, column in self._reading.renamed.items():
+            if column in members:
+                members[name] = members.pop(column)
+        for name in [name for name, text in members.items() if bytes(text) in self._null_tokens]:
+            members[name] = _NULL
+        time_ms: int | None = None
+        for name in filter(members.__contains__, self._moments):
+            value = _VALUE.decode(members[name])
+            try:
+                found, ms = self._times.field(value, name, self._event.base_type(name))
+            except Refused as error:
+                return error
+            time_ms = ms if name == self._event.time else time_ms
+            if type(found) is not type(value) or found != value:
+                members[name] = msgspec.Raw(_JSON.encode(found))
+        return Carried(line if members == before else _JSON.encode(members), time_ms, given)
+
+    def _at_fault(self, error: Refused) -> str:
+        """The column that an error is about, as the file calls it."""
+        if error.field in ("recordedtime", "timestamp"):
+            return self._reading.known or self._reading.column(self._event.time)
+        return self._reading.column(error.field or "")
 
 
-class _Work:
-    """One chunk on its way: which rows are bad, and why."""
+class _Columns:
+    """The columns of one chunk as those of the event. `fields`: the typed ones; `plain`: the rows whose cells are all plain."""
 
-    def __init__(self, chunk: Chunk, event: Event, reading: Reading) -> None:
-        self._chunk, self._event, self._reading = chunk, event, reading
-        self._rows: pa.RecordBatch | Objects = chunk.rows
-        self.length = len(chunk.numbers)
-        self.bad: Mask = np.zeros(self.length, bool)
-        self.times: dict[str, Moments] = {}
-        self._why: dict[int, tuple[Refused, str]] = {}
-        self._absent: dict[str, Mask] = {}
-        self._plain: dict[str, Cells] = {}
+    def __init__(self, rows: pa.RecordBatch, is_text: bool, event: Event, reading: Reading, times: Times, moments: Collection[str]) -> None:
+        self._rows, self._is_text, self._event, self._reading, self._times = rows, is_text, event, reading, times
+        self._bare: dict[str, pa.Array] = {}
+        self._undecoded: dict[str, Mask] = {}
+        self._read: dict[str, Moments] = {}
+        self.plain: Mask = np.ones(len(rows), bool)
+        self.fields = {name: self._field(name, kind, name in moments) for name, kind in event.types.items()}
+        taken = {reading.column(name) for name in event.fields}
+        self._undeclared = {name: self._get(name) for name in rows.schema.names if name not in taken}
 
-    def field(self, name: str, kind: type) -> pa.Array:
-        """The column of a declared field."""
-        column = self._reading.renamed.get(name, name)
-        found = self._get(column)
-        if found is None:
-            return pa.nulls(self.length, ARROW[kind])
-        if isinstance(found, pa.Array) and kind in (int, str) and (pa.types.is_timestamp(found.type) or pa.types.is_date(found.type)):
-            return self._moments(name, column, first=False).field(kind)
-        cells = from_json(found, name, kind) if isinstance(found, list) else converted(found, name, kind)
-        self._refuse_cells(cells.refused, column)
+    def _field(self, name: str, kind: type, is_moment: bool) -> pa.Array:
+        column = self._get(self._reading.column(name))
+        if is_moment or (kind in (int, str) and _is_stamp(column.type)):
+            return self.moments(name).field(kind)
+        cells = typed(column, kind)
+        if cells is None:
+            raise UnusableFile(
+                f"column {self._reading.column(name)!r} is {column.type}, the event declares {kind.__name__}",
+                mend=_MENDS.get(str(column.type), "write it as another type"),
+            )
+        self.plain &= cells.plain
         return cells.values
 
-    def moments(self, name: str, *, first: bool) -> Moments:
-        """The times of a declared field."""
-        column = self._reading.renamed.get(name, name)
-        self.times[name] = self._moments(name, column, first=first)
-        return self.times[name]
+    def moments(self, name: str) -> Moments:
+        """The times of a field, or of the column that says when events became known."""
+        if name not in self._read:
+            column = self._reading.column(name)
+            self._read[name] = self._times.read(self._get(column), column)
+            self.plain &= self._read[name].plain
+        return self._read[name]
 
-    def known(self, column: str, *, first: bool) -> pa.Array:
-        """The times of the column that says when events became known."""
-        return self._moments(column, column, first=first).ms
+    def _get(self, name: str) -> pa.Array:
+        """A bare column; nulls when there is none of the name."""
+        if name not in self._bare:
+            column = self._rows.column(name) if name in self._rows.schema.names else pa.nulls(len(self._rows))
+            if pa.types.is_binary(column.type) and not self._is_text:
+                return column
+            self._bare[name], good = bare(column, self._reading.nulls)
+            self.plain &= good
+            if not good.all():
+                self._undecoded[name] = ~good
+        return self._bare[name]
 
-    def _moments(self, name: str, column: str, *, first: bool) -> Moments:
-        found = self._get(column)
-        reader = MomentReader(name, self._reading.times)
-        moments = reader.read(pa.nulls(self.length) if found is None else found)
-        if first:
-            reader.check_unit(moments)
-        self._refuse_cells(moments.refused, column)
-        return moments
+    def has_undeclared(self) -> Mask:
+        """Which rows carry anything that is not declared."""
+        return sum((mask_of(column.is_valid(), null=False) for column in self._undeclared.values()), np.zeros(len(self._rows), bool))
 
-    def _get(self, column: str) -> pa.Array | list[Any] | None:
-        """A column's cells; None when the chunk lacks it."""
-        if isinstance(self._rows, list):
-            values = [row.get(column, msgspec.UNSET) for row in self._rows]
-            if msgspec.UnsetType in set(map(type, values)):
-                self._absent[column] = np.array([value is msgspec.UNSET for value in values], bool)
-                values = [None if value is msgspec.UNSET else value for value in values]
-            return values
-        if column not in self._rows.schema.names:
-            return None
-        if column not in self._plain:
-            self._plain[column] = plain(self._rows.column(column), self._reading.nulls, column)
-            self._refuse_cells(self._plain[column].refused, column)
-        return self._plain[column].values
+    def beyond(self, lacking: Sequence[str]) -> pa.Array:
+        """What the rows carry besides columns of the table, as JSON. `lacking`: declared fields without such a column."""
+        return objects(self._undeclared | {name: self.fields[name] for name in lacking}, len(self._rows))
 
-    def not_null(self, name: str, values: pa.Array) -> None:
-        """Refuses rows without a value where the event must have one."""
-        if self._event.nullable(name) or not values.null_count:
-            return
-        column = self._reading.renamed.get(name, name)
-        absent = self._absent.get(column)
+    def text_bytes(self) -> npt.NDArray[np.int64]:
+        """How many bytes of text the rows have in declared and undeclared columns."""
+        texts = [column for column in [*self.fields.values(), *self._undeclared.values()] if pa.types.is_string(column.type)]
+        lengths = (pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False) for column in texts)
+        return sum(lengths, np.zeros(len(self._rows), np.int64))
 
-        def told(row: int) -> Refused:
-            if absent is not None and absent[row]:
-                return Refused(Reason.MISSING_FIELD, f"{name} is missing", name)
-            return Refused(Reason.WRONG_TYPE, f"{name} is null; the event declares it {self._event.base_type(name).__name__}", name)
+    def carried(self, rows: npt.NDArray[np.int64]) -> Iterator[Carried | Refused]:
+        """Some rows as JSON."""
+        place = pa.array(rows)
+        wanted = [*map(self._reading.column, self._event.fields), *filter(None, [self._reading.known])]
+        cells = {name: _texts_of_stamps(self._get(name)).take(place).to_pylist() for name in wanted}
+        undecoded = {name: mask[rows] for name, mask in self._undecoded.items()}
+        beyond = objects(self._undeclared, len(self._rows)).take(place).to_pylist()
+        for at, more in enumerate(beyond):
+            bad = next((name for name, mask in undecoded.items() if mask[at]), None)
+            try:
+                if bad is not None:
+                    raise Refused(Reason.NOT_JSON, f"{bad} is not UTF-8: save the file as UTF-8", bad)
+                yield self._carried({name: column[at] for name, column in cells.items()}, more)
+            except Refused as error:
+                yield error
 
-        self.refuse(_mask(values.is_null()), told, column)
+    def _carried(self, cells: Mapping[str, Any], more: str | None) -> Carried:
+        members: dict[str, Any] = {}
+        time_ms: int | None = None
+        for name, kind in self._event.types.items():
+            value = cells[self._reading.column(name)]
+            if name in self._read:
+                members[name], ms = self._times.field(value, name, kind)
+                time_ms = ms if name == self._event.time else time_ms
+            else:
+                members[name] = json_cell(value, kind)
+        body = _JSON.encode(members)
+        body = body if more is None else body[:-1] + b"," + more.encode()[1:]
+        return Carried(body, time_ms, cells.get(self._reading.known or ""))
 
-    def bytes_of_key(self, name: str, values: pa.Array, *, is_id: bool) -> None:
-        """Refuses rows with a key or an id that is empty or too long."""
-        sizes = pc.fill_null(pc.binary_length(values), 1).to_numpy(zero_copy_only=False)
-        wrong = (sizes == 0) | (sizes > KEY_BYTES)
-        self.refuse(wrong, lambda row: bad_key(name, is_id, f"it has {sizes[row]} bytes"), self._reading.renamed.get(name, name))
 
-    def size(self, texts: list[pa.Array]) -> None:
-        """Refuses rows whose text is larger than an event may be."""
-        sizes = sum(
-            (pc.fill_null(pc.binary_length(text), 0).to_numpy(zero_copy_only=False).astype(np.int64) for text in texts),
-            np.zeros(self.length, np.int64),
-        )
-        told = "the row has {} bytes of text, {} are allowed"
-        self.refuse(sizes > MESSAGE_BYTES, lambda row: Refused(Reason.OVERSIZED, told.format(sizes[row], MESSAGE_BYTES)), "")
-
-    def undeclared(self, lacking: Mapping[str, pa.Array]) -> pa.Array:
-        """What the rows carry besides declared fields, and in fields that the table cannot have, as JSON."""
-        taken = {self._reading.renamed.get(name, name) for name in self._event.fields}
-        if isinstance(self._rows, list):
-            names = set(chain.from_iterable(self._rows)) - taken
-            carried = [{name: value for name, value in row.items() if name in names} for row in self._rows] if names else []
-        else:
-            columns = {name: _as_json(self._bare(self._rows, name)) for name in self._rows.schema.names if name not in taken}
-            carried = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        if not carried and not lacking:
-            return pa.nulls(self.length, pa.string())
-        carried = carried or [{} for _ in range(self.length)]
-        for name, column in lacking.items():
-            for row, value in zip(carried, column.to_pylist(), strict=True):
-                row[name] = value
-        return pa.array(map(_object, carried), pa.string())
-
-    def _bare(self, rows: pa.RecordBatch, name: str) -> pa.Array:
-        """An undeclared column without its coding. Bytes are text only in a text file."""
-        column = rows.column(name)
-        return column if self._chunk.lines is None and pa.types.is_binary(column.type) else self._get(name)
-
-    def refuse(self, mask: Mask, told: Any, column: str) -> None:
-        """Refuses the rows of a mask, but those that are refused already. `told`: row -> Refused."""
-        for row in np.flatnonzero(mask & ~self.bad).tolist():
-            self._why[row] = told(row), column
-        self.bad |= mask
-
-    def _refuse_cells(self, refused: Mapping[int, Refused], column: str) -> None:
-        for row, error in refused.items():
-            if not self.bad[row]:
-                self._why[row] = error, column
-                self.bad[row] = True
-
-    def told(self) -> list[RefusedRow]:
-        """The refused rows in the order of the file."""
-        lines = self._chunk.lines
-        found = [
-            RefusedRow(
-                int(self._chunk.numbers[row]),
-                None if lines is None else int(lines[row]),
-                error.reason,
-                column,
-                self._shown(row, column),
-                error.message,
-            )
-            for row, (error, column) in self._why.items()
-        ]
-        found += [RefusedRow(row.number, row.line, row.error.reason, "", row.text, row.error.message) for row in self._chunk.unread]
-        return sorted(found)
-
-    def _shown(self, row: int, column: str) -> str:
-        if isinstance(self._rows, list):
-            value = self._rows[row].get(column)
-        else:
-            value = self._rows.column(column)[row] if column in self._rows.schema.names else None
-        if isinstance(value, pa.Scalar):
-            value = value.cast(pa.string()).as_py() if pa.types.is_timestamp(value.type) else value.as_py()
-        if isinstance(value, bytes):
-            value = value.decode(errors="replace")
-        return "" if value is None else str(value)[:_SHOWN]
+def check_columns(event: Event, reading: Reading, there: Collection[str]) -> None:
+    """Raises UnusableFile when a file with these columns lacks one that the event or an option needs."""
+    for name, column in reading.renamed.items():
+        if column in there and name in there and name not in reading.renamed.values():
+            raise UnusableFile(f"there is a column {name!r} besides {column!r}, which is renamed to it", mend="leave --rename out")
+    needed = [name for name in event.fields if name in reading.renamed or not event.nullable(name)]
+    missing = [reading.column(name) for name in needed if reading.column(name) not in there]
+    missing += [reading.known] if reading.known and reading.known not in there else []
+    if not missing:
+        return
+    free = {_simple(column): column for column in sorted(set(there) - set(map(reading.column, event.fields)))}
+    near = [(get_close_matches(_simple(name), free, 1), name) for name in missing if name in event.fields]
+    options = [f"--rename '{free[found[0]]}={name}'" for found, name in near if found]
+    raise UnusableFile(
+        f"there is no column {' and no column '.join(map(repr, missing))}; the columns are: {', '.join(sorted(there)) or 'none'}",
+        mend=f"perhaps {' '.join(options)}" if options else "name the column of a field with --rename COLUMN=FIELD",
+    )
 
 
 def _simple(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum())
 
 
-def _mask(mask: pa.Array) -> Mask:
-    found: Mask = mask.to_numpy(zero_copy_only=False)
+def _names(lines: Iterable[bytes]) -> set[str]:
+    """The names that these lines of JSON have."""
+    found: set[str] = set()
+    for line in lines:
+        try:
+            found.update(_OBJECT.decode(line))
+        except DECODE_ERRORS:
+            continue
     return found
 
 
-def _moment(ms: pa.Array) -> pa.Array:
-    return ms.cast(pa.timestamp("ms", "UTC")).cast(MOMENT)
+def _member(line: bytes, name: str) -> Any:
+    """A member of a line of JSON; None without one."""
+    try:
+        return _VALUE.decode(_OBJECT.decode(line)[name])
+    except (KeyError, *DECODE_ERRORS):
+        return None
 
 
-def _object(values: dict[str, Any]) -> str | None:
-    carried = {name: value for name, value in values.items() if value is not None}
-    return _JSON.encode(carried).decode() if carried else None
+def _is_stamp(found: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(found) or pa.types.is_date(found))
 
 
-def _as_json(column: pa.Array) -> list[Any]:
-    """The cells of an undeclared column as JSON can hold them: times as text, bytes in Base64."""
-    if pa.types.is_timestamp(column.type):
-        zone = "Z" if column.type.tz else ""
-        column = pc.strftime(column.cast(pa.timestamp(column.type.unit, "UTC")) if zone else column, f"%Y-%m-%dT%H:%M:%S{zone}")
-    elif pa.types.is_duration(column.type):
-        column = column.cast(pa.int64())
-    found: list[Any] = column.to_pylist()
-    return found
+def _texts_of_stamps(column: pa.Array) -> pa.Array:
+    return column.cast(pa.string()) if _is_stamp(column.type) else column
+
+
+def _stored_moment(ms: pa.Array, plain: Mask) -> pa.Array:
+    return only(ms, plain).cast(pa.timestamp("ms", "UTC")).cast(MOMENT)
+
+
+def _shown(rows: pa.RecordBatch | list[bytes], row: int, column: str) -> str:
+    """What the file has in a column, as text."""
+    if isinstance(rows, list):
+        value = _member(rows[row], column)
+    elif column in rows.schema.names:
+        value = _texts_of_stamps(rows.column(column).slice(row, 1))[0].as_py()
+    else:
+        return ""
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    return "" if value is None else str(value)[:_SHOWN]

@@ -1,4 +1,4 @@
-"""Text files of history, row by row: CSV as columns of bytes, JSON lines as objects.
+"""Text files of history, row by row: CSV as columns of bytes, JSON lines as they stand.
 
 Each generator yields (rows, numbers, lines, rows that could not be read, share of the file), see `files.Chunk`.
 """
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -18,9 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pv
 
 from tidemill.errors import UnusableFile
-from tidemill.limits import MESSAGE_BYTES
-from tidemill.records import DECODE_ERRORS
-from tidemill.routing.refusals import Reason, Refused, explain_data
+from tidemill.routing.refusals import Reason, Refused
 
 Ints = npt.NDArray[np.int64]
 UnreadRow = tuple[int, int, Refused, str]
@@ -155,9 +152,8 @@ def _has_cell(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
 
 
 def json_chunks(path: Path, compression: str | None) -> Iterator[Parts]:
-    """The objects of a file with one JSON object a line. Blank lines are left out; a line that is no object could not be read."""
+    """The lines of a file with one JSON object a line. Blank lines are left out."""
     source, rest, number = _Source(path, compression), b"", 0
-    decode = msgspec.json.Decoder(dict[str, Any]).decode
     while True:
         block = source.stream.read(_BLOCK)
         if not number and not rest and (block := block.removeprefix(_BOM)).lstrip()[:1] == b"[":
@@ -165,29 +161,8 @@ def json_chunks(path: Path, compression: str | None) -> Iterator[Parts]:
         *lines, rest = (rest + block).split(b"\n")
         if not block:
             lines, rest = [rest], b""
-        objects: list[dict[str, Any]] = []
-        numbers: list[int] = []
-        unread: list[UnreadRow] = []
-        for line in lines:
-            number += 1
-            if not line or line.isspace():
-                continue
-            try:
-                if len(line) > MESSAGE_BYTES:
-                    raise Refused(Reason.OVERSIZED, f"the line has {len(line)} bytes, {MESSAGE_BYTES} are allowed")
-                objects.append(decode(line))
-                numbers.append(number - 1)
-            except (Refused, *DECODE_ERRORS) as error:
-                unread.append((number - 1, number, _explained(line, error), line[:_SHOWN].decode(errors="replace")))
-        placed = np.array(numbers, np.int64)
-        yield objects, placed, placed + 1, unread, source.share
+        numbers = np.array([number + place for place, line in enumerate(lines) if line and not line.isspace()], np.int64)
+        yield [line for line in lines if line and not line.isspace()], numbers, numbers + 1, [], source.share
+        number += len(lines)
         if not block:
             return
-
-
-def _explained(line: bytes, error: Exception) -> Refused:
-    if isinstance(error, Refused):
-        return error
-    if "out of range" in str(error):
-        return Refused(Reason.OUT_OF_RANGE, "a number is beyond the range of a double")
-    return explain_data(line, error, (), None)

@@ -129,8 +129,8 @@ def _refusals(path: Path | None) -> Iterator[Refusals]:
 
 
 def _reading(rename: list[str], known: str | None, known_after: str | None, zone: str, unit: str | None, nulls: list[str]) -> Reading:
-    from tidemill.archive.moments import UNITS_PER_SECOND, TimeRule
     from tidemill.archive.taking import Reading
+    from tidemill.archive.times import UNITS_PER_SECOND, TimeRule
 
     if known and known_after:
         raise TidemillError("--known and --known-after both say when events became known", mend="give one of them")
@@ -193,8 +193,6 @@ def _tell(report: Loaded, job: Load) -> None:
     _say(f"{name}: {report.loaded:,} events loaded{before}")
     if report.copies:
         _say(f"  {report.copies:,} rows passed over: the archive has an event with their id and time")
-    if report.twice:
-        _say(f"  {report.twice:,} local times came twice, when clocks were set back; the first of the two was taken")
     if report.refused:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.refused.most_common())
         console.print(Text(f"  {report.refused.total():,} rows refused: {reasons}", style="yellow"))

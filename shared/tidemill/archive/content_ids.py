@@ -1,0 +1,65 @@
+"""Ids of events that carry none: made of their content, so that a second file with the same rows does not count them again."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tidemill.archive.columns import ID, KNOWN, OFFSET, PARTITION, TOPIC
+
+_APART = "\x1f"
+
+
+class ContentIds:
+    """Gives the events of one file ids. Equal events of a file are several events: the second one's id ends in `-1`."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._names = [name for name in schema.names if name not in (TOPIC, PARTITION, OFFSET, KNOWN, ID)]
+        self._seen = _Seen()
+
+    def filled(self, rows: pa.Table) -> pa.Table:
+        """The rows, each with an id. Call it with all rows of the file, in their order."""
+        if not rows[ID].null_count:
+            return rows
+        rows = rows.combine_chunks()
+        without = rows.filter(rows[ID].is_null())
+        digests = [blake2b(text.encode(), digest_size=16).digest() for text in _texts(without.select(self._names))]
+        numbers = self._seen.numbers(np.frombuffer(b"".join(digests), np.uint64)[::2])
+        ids = [f"{digest.hex()}-{number}" if number else digest.hex() for digest, number in zip(digests, numbers.tolist(), strict=True)]
+        found = pc.replace_with_mask(rows[ID].combine_chunks(), rows[ID].is_null().combine_chunks(), pa.array(ids, pa.string()))
+        return rows.set_column(rows.schema.get_field_index(ID), rows.schema.field(ID), found)
+
+
+class _Seen:
+    """How often numbers have come, in 8 bytes for each: sorted arrays, each at least twice as long as the next."""
+
+    def __init__(self) -> None:
+        self._sorted: list[np.ndarray[tuple[int], np.dtype[np.uint64]]] = []
+
+    def numbers(self, found: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """Of each number: how many equal ones came before it."""
+        order = np.argsort(found, kind="stable")
+        run = found[order]
+        before = np.zeros(len(found), np.int64)
+        before[order] = np.arange(len(run)) - np.searchsorted(run, run)
+        for earlier in self._sorted:
+            before += np.searchsorted(earlier, found, "right") - np.searchsorted(earlier, found, "left")
+        while self._sorted and len(self._sorted[-1]) < 2 * len(run):
+            run = np.sort(np.concatenate([self._sorted.pop(), run]))
+        self._sorted.append(run)
+        return before
+
+
+def _texts(rows: pa.Table) -> list[str]:
+    """Each row as one text; different rows have different ones."""
+    parts = []
+    for column in rows.combine_chunks().columns:
+        text = column.cast(pa.int64()).cast(pa.string()) if pa.types.is_timestamp(column.type) else column.cast(pa.string())
+        if pa.types.is_string(column.type):  # any character may stand in it, so its length goes before
+            text = pc.binary_join_element_wise(pc.binary_length(text).cast(pa.string()), text, _APART)
+        parts.append(pc.fill_null(text, ""))
+    found: list[str] = pc.binary_join_element_wise(*parts, _APART).to_pylist()
+    return found
