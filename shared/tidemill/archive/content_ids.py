@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.archive.columns import ID, KNOWN, OFFSET, PARTITION, TOPIC
+from tidemill.declarations import Event
 
 _APART = "\x1f"
 
@@ -16,8 +17,8 @@ _APART = "\x1f"
 class ContentIds:
     """Gives the events of one file ids. Equal events of a file are several events: the second one's id ends in `-1`."""
 
-    def __init__(self, schema: pa.Schema) -> None:
-        self._names = [name for name in schema.names if name not in (TOPIC, PARTITION, OFFSET, KNOWN, ID)]
+    def __init__(self, event: Event, schema: pa.Schema) -> None:
+        self._names = [name for name in schema.names if name not in (TOPIC, PARTITION, OFFSET, KNOWN, ID, event.time)]
         self._seen = _Seen()
 
     def filled(self, rows: pa.Table) -> pa.Table:
@@ -26,9 +27,11 @@ class ContentIds:
             return rows
         rows = rows.combine_chunks()
         without = rows.filter(rows[ID].is_null())
-        digests = [blake2b(text.encode(), digest_size=16).digest() for text in _texts(without.select(self._names))]
+        digests = [blake2b(content, digest_size=16).digest() for content in _contents(without.select(self._names))]
+        ids = [digest.hex() for digest in digests]
         numbers = self._seen.numbers(np.frombuffer(b"".join(digests), np.uint64)[::2])
-        ids = [f"{digest.hex()}-{number}" if number else digest.hex() for digest, number in zip(digests, numbers.tolist(), strict=True)]
+        for row in np.flatnonzero(numbers).tolist():
+            ids[row] += f"-{numbers[row]}"
         found = pc.replace_with_mask(rows[ID].combine_chunks(), rows[ID].is_null().combine_chunks(), pa.array(ids, pa.string()))
         return rows.set_column(rows.schema.get_field_index(ID), rows.schema.field(ID), found)
 
@@ -43,23 +46,28 @@ class _Seen:
         """Of each number: how many equal ones came before it."""
         order = np.argsort(found, kind="stable")
         run = found[order]
-        before = np.zeros(len(found), np.int64)
-        before[order] = np.arange(len(run)) - np.searchsorted(run, run)
-        for earlier in self._sorted:
-            before += np.searchsorted(earlier, found, "right") - np.searchsorted(earlier, found, "left")
+        earlier = np.arange(len(run)) - np.searchsorted(run, run)
+        for other in self._sorted:
+            start = np.searchsorted(other, run)
+            (again,) = np.nonzero(other[np.minimum(start, len(other) - 1)] == run)
+            earlier[again] += np.searchsorted(other, run[again], "right") - start[again]
+        before = np.empty(len(found), np.int64)
+        before[order] = earlier
         while self._sorted and len(self._sorted[-1]) < 2 * len(run):
             run = np.sort(np.concatenate([self._sorted.pop(), run]))
         self._sorted.append(run)
         return before
 
 
-def _texts(rows: pa.Table) -> list[str]:
-    """Each row as one text; different rows have different ones."""
+def _contents(rows: pa.Table) -> list[bytes]:
+    """Each row as bytes; different rows have different ones."""
     parts = []
     for column in rows.combine_chunks().columns:
+        if pa.types.is_floating(column.type):  # by its bits
+            column = pa.array(column.to_numpy(zero_copy_only=False).view(np.int64), mask=column.is_null().to_numpy(zero_copy_only=False))
         text = column.cast(pa.int64()).cast(pa.string()) if pa.types.is_timestamp(column.type) else column.cast(pa.string())
         if pa.types.is_string(column.type):  # any character may stand in it, so its length goes before
             text = pc.binary_join_element_wise(pc.binary_length(text).cast(pa.string()), text, _APART)
         parts.append(pc.fill_null(text, ""))
-    found: list[str] = pc.binary_join_element_wise(*parts, _APART).to_pylist()
+    found: list[bytes] = pc.binary_join_element_wise(*parts, _APART).cast(pa.binary()).to_pylist()
     return found

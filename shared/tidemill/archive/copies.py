@@ -37,6 +37,6 @@ def _stored(store: OfflineStore, folder: str, places: pa.Table) -> pa.Table:
     ends = pc.min_max(places[TIME])
     within = (pc.field(TIME) >= ends["min"]) & (pc.field(TIME) <= ends["max"])
     try:
-        return store.snapshot(folder).scan([ID, TIME], within, among=(ID, set(places[ID].to_pylist())), order=())
+        return store.snapshot(folder).scan([ID, TIME], within & pc.field(ID).isin(places[ID].combine_chunks()), order=())
     except UnknownTable:
         return places.select([ID, TIME]).slice(0, 0)

@@ -29,7 +29,7 @@ from tidemill.declarations.project import Project
 from tidemill.errors import UnusableFile
 from tidemill.limits import KEY_BYTES, MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS
-from tidemill.routing.events import BARE, moment
+from tidemill.routing.events import Attributes, moment
 from tidemill.routing.refusals import Reason, Refused, explain_data
 from tidemill.routing.router import key_fields
 from tidemill.timestamps import LAST_MS
@@ -104,9 +104,11 @@ class Taker:
         self._event, self._reading, self._now_ms = event, reading, now_ms
         self._times = Times(reading.times)
         self._table = replace(event_table(project, event, found), topic=topic)
-        self._moments = list(dict.fromkeys([event.time, *(model.at for model in project.models.values() if model.on is event)]))
+        moments = {event.time, *(model.at for model in project.models.values() if model.on is event)}
+        self._moments = {name: kind for name, kind in event.types.items() if name in moments}
+        self._other_moments = [name for name in self._moments if name != event.time]
         self._keys = [name for name in {*key_fields(project, event), event.id} if name and event.base_type(name) is str]
-        self._ids = ContentIds(self._table.schema)
+        self._ids = ContentIds(event, self._table.schema)
         self._null_tokens = {_JSON.encode(text) for text in reading.nulls}
 
     def check(self, chunk: Chunk) -> None:
@@ -193,8 +195,8 @@ class Taker:
     def _whole(self, number: int, carried: Carried) -> Whole:
         """The event of a row. Raises Refused."""
         known_ms = self._known(carried)
-        event = self._table.reader.check(carried.body, BARE._replace(recordedtime=known_ms), self._now_ms)
-        for name in self._moments[1:]:
+        event = self._table.reader.check(carried.body, Attributes(recordedtime=known_ms), self._now_ms)
+        for name in self._other_moments:
             moment(getattr(event.data, name), name)
         return Whole(number, event, rest_text(self._table.reader.rest))
 
@@ -214,24 +216,29 @@ class Taker:
             members = _OBJECT.decode(line)
         except DECODE_ERRORS as error:
             return explain_data(line, error, self._event.fields, self._event.id)
-        before, known = dict(members), self._reading.known
+        known = self._reading.known
         given = _VALUE.decode(members[known]) if known in members else None
+        changed = False
         for name, column in self._reading.renamed.items():
             if column in members:
-                members[name] = members.pop(column)
-        for name in [name for name, text in members.items() if bytes(text) in self._null_tokens]:
-            members[name] = _NULL
+                members[name], changed = members.pop(column), True
+        if self._null_tokens:
+            void = [name for name, text in members.items() if bytes(text) in self._null_tokens]
+            members |= dict.fromkeys(void, _NULL)
+            changed |= bool(void)
         time_ms: int | None = None
-        for name in filter(members.__contains__, self._moments):
+        for name, kind in self._moments.items():
+            if name not in members:
+                continue
             value = _VALUE.decode(members[name])
             try:
-                found, ms = self._times.field(value, name, self._event.base_type(name))
+                found, ms = self._times.field(value, name, kind)
             except Refused as error:
                 return error
             time_ms = ms if name == self._event.time else time_ms
-            if type(found) is not type(value) or found != value:
-                members[name] = msgspec.Raw(_JSON.encode(found))
-        return Carried(line if members == before else _JSON.encode(members), time_ms, given)
+            if found is not value:
+                members[name], changed = msgspec.Raw(_JSON.encode(found)), True
+        return Carried(_JSON.encode(members) if changed else line, time_ms, given)
 
     def _at_fault(self, error: Refused) -> str:
         """The column that an error is about, as the file calls it."""

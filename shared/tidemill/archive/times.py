@@ -11,6 +11,7 @@ import math
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -27,7 +28,6 @@ from tidemill.timestamps import LAST_MS, rfc3339
 UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 _JANUARY_MS = 31 * 86_400_000  # January 1970; the seconds of today lie in it if they are taken for milliseconds
-_MS = pa.timestamp("ms", "UTC")
 _CLOCK = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
 _ZONED = _CLOCK + r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 _LOCAL = _CLOCK + "$"
@@ -58,7 +58,9 @@ class Moments(NamedTuple):
 
     def field(self, kind: type) -> pa.Array:
         """The column of a field: epoch ms, or RFC 3339 text."""
-        return self.ms if kind is int else pc.coalesce(self.kept, _rfc3339_texts(self.ms))
+        if kind is int:
+            return self.ms
+        return self.kept if self.kept.null_count == self.ms.null_count else pc.coalesce(self.kept, _rfc3339_texts(self.ms))
 
 
 class Times:
@@ -197,8 +199,25 @@ class Times:
 
 
 def _rfc3339_texts(ms: pa.Array) -> pa.Array:
-    """As `timestamps.rfc3339` writes them."""
-    return pc.replace_substring(pc.strftime(ms.cast(_MS), "%Y-%m-%dT%H:%M:%SZ"), ".000Z", "Z")
+    """As `timestamps.rfc3339` writes them: day, time of the day and milliseconds are looked up, since writing each one takes a microsecond."""
+    values = pc.fill_null(ms, 0).to_numpy(zero_copy_only=False)
+    days, days_of = np.unique(values // 86_400_000, return_inverse=True)
+    parts = [
+        pa.array(np.datetime_as_string(days.astype("datetime64[D]"))).take(pa.array(days_of)),
+        _clocks().take(pa.array(values // 1000 % 86_400)),
+        _fractions().take(pa.array(values % 1000)),
+    ]
+    return only(pc.binary_join_element_wise(*parts, ""), mask_of(ms.is_valid(), null=False))
+
+
+@cache
+def _clocks() -> pa.Array:
+    return pa.array([f"T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}" for second in range(86_400)])
+
+
+@cache
+def _fractions() -> pa.Array:
+    return pa.array(["Z", *(f".{ms:03}Z" for ms in range(1, 1000))])
 
 
 def _offset(text: str | None) -> str:
