@@ -61,13 +61,14 @@ class _Seen:
 
 def _contents(rows: pa.Table) -> list[bytes]:
     """Each row as bytes; different rows have different ones."""
-    parts = []
-    for column in rows.combine_chunks().columns:
-        if pa.types.is_floating(column.type):  # by its bits
-            column = pa.array(column.to_numpy(zero_copy_only=False).view(np.int64), mask=column.is_null().to_numpy(zero_copy_only=False))
-        text = column.cast(pa.int64()).cast(pa.string()) if pa.types.is_timestamp(column.type) else column.cast(pa.string())
-        if pa.types.is_string(column.type):  # any character may stand in it, so its length goes before
-            text = pc.binary_join_element_wise(pc.binary_length(text).cast(pa.string()), text, _APART)
-        parts.append(pc.fill_null(text, ""))
+    parts = [pc.fill_null(_content(column), "") for column in rows.combine_chunks().columns]
     found: list[bytes] = pc.binary_join_element_wise(*parts, _APART).cast(pa.binary()).to_pylist()
     return found
+
+
+def _content(column: pa.Array) -> pa.Array:
+    if pa.types.is_string(column.type):  # any character may stand in it, so its length goes before
+        return pc.binary_join_element_wise(pc.binary_length(column).cast(pa.string()), column, _APART)
+    if pa.types.is_floating(column.type):  # by its bits
+        column = pa.array(column.to_numpy(zero_copy_only=False).view(np.int64), mask=column.is_null().to_numpy(zero_copy_only=False))
+    return column.cast(pa.string())

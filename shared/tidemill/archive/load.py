@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.archive.columns import KNOWN, OFFSET, TOPIC, event_folder, table_schema
+from tidemill.archive.columns import KNOWN, LOADED, OFFSET, TOPIC, event_folder, table_schema
 from tidemill.archive.copies import copies
 from tidemill.archive.files import Chunk, HistoryFile
 from tidemill.archive.taking import Reading, RefusedRow, Taken, Taker
@@ -150,7 +150,7 @@ class Load:
 
 
 def _counter(file: HistoryFile) -> str:
-    return f"load:{file.digest[:16]}"
+    return f"{LOADED}{file.digest[:16]}"
 
 
 def _end(chunk: Chunk) -> int:

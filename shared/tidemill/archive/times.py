@@ -132,8 +132,8 @@ class Times:
         return found if isinstance(found, str) else rfc3339(ms), ms
 
     def _of_number(self, number: float | Decimal) -> int | None:
-        """None when it is no number of the unit: ms are whole."""
-        if not math.isfinite(number) or (self._per_second == 1000 and number != number // 1):
+        """None when it is no number of the unit, where ms are whole, or far beyond all times."""
+        if not math.isfinite(number) or abs(number) >= 10**25 or (self._per_second == 1000 and number != number // 1):
             return None
         if self._per_second == 1 and isinstance(number, float):
             return round(number * 1_000_000) // 1000  # the double nearest to a time in ms may lie below it

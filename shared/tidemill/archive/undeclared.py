@@ -20,9 +20,10 @@ def objects(columns: Mapping[str, pa.Array], length: int) -> pa.Array:
     if not columns:
         return pa.nulls(length, pa.string())
     members = [
-        pc.binary_join_element_wise("," + _JSON.encode(name).decode() + ":", _tokens(column), "") for name, column in columns.items()
+        pc.fill_null(pc.binary_join_element_wise("," + _JSON.encode(name).decode() + ":", _tokens(column), ""), "")
+        for name, column in columns.items()
     ]
-    joined = pc.binary_join_element_wise(*members, "", null_handling="skip")
+    joined = pc.binary_join_element_wise(*members, "")
     inner = pc.utf8_slice_codeunits(joined, 1)
     return pc.if_else(pc.equal(joined, ""), None, pc.binary_join_element_wise("{", inner, "}", ""))
 
