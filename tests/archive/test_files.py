@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
+from pyarrow import feather
 
 from tidemill.archive.files import Chunk, history_files
 from tidemill.errors import UnusableFile

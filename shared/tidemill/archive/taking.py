@@ -333,6 +333,8 @@ class _Columns:
                 time_ms = ms if name == self._event.time else time_ms
             else:
                 members[name] = json_cell(value, kind)
+            if members[name] is None and self._event.nullable(name):
+                del members[name]
         body = _JSON.encode(members)
         body = body if more is None else body[:-1] + b"," + more.encode()[1:]
         return Carried(body, time_ms, cells.get(self._reading.known or ""))

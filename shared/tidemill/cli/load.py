@@ -66,6 +66,8 @@ def load(
         for report in reports:
             _tell(report, job)
         notes.tell()
+        if any(report.loaded for report in reports):
+            _say("training sets, labels and `tidemill verify` see this history from now on. Served values do not have it yet.")
 
 
 class _UnknownEvent(NotFound):
