@@ -111,7 +111,7 @@ def _last(_: Last, events: Events, __: int) -> float:
 @_of(Age)
 def _age(aggregation: Age, events: Events, time_ms: int) -> float:
     times = [time for time, value in events if aggregation.column is None or value is not None]
-    return (time_ms - max(times)) / 1000 if times else math.nan
+    return max(time_ms - max(times), 0) / 1000 if times else math.nan
 
 
 @_of(First)

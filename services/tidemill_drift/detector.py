@@ -142,7 +142,7 @@ class Detector:
 
     def _wait_ms(self) -> int:
         """Results of a window are complete when every outcome has come or been given up."""
-        return max((model.outcome.within_ms for model in self._project.models.values()), default=0)
+        return max((model.outcome.wait.within_ms for model in self._project.models.values()), default=0)
 
     def _add(self, windows: Windows[Any], tp: TopicPartition, records: Iterable[Any]) -> None:
         for record in records:

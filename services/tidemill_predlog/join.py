@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 from typing import NamedTuple, TypeVar
 
+from tidemill.declarations.models import Wait
 from tidemill.records import ResultRecord
 
 T = TypeVar("T")
@@ -29,13 +30,6 @@ _HOUR_MS = 3_600_000
 
 Subject = tuple[str, str]
 """Model and subject."""
-
-
-class Wait(NamedTuple):
-    """How long the predictions of a model wait for an outcome, and the answer when none comes (None: never answered)."""
-
-    within_ms: int
-    absent: float | None = None
 
 
 class LoggedPrediction(NamedTuple):

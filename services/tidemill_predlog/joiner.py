@@ -35,7 +35,7 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.topics import outcomes_topic, results_topic, topic_specs
-from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction, Wait
+from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction
 from tidemill_predlog.outbox import Outbox
 from tidemill_predlog.results import JoinProgress, ResultsTable
 
@@ -58,7 +58,7 @@ class Joiner:
         self._kafka = kafka
         self._board = board
         self._predictions, specs = predictions, topic_specs(project)
-        self._waits = {name: Wait(model.outcome.within_ms, model.outcome.absent_value) for name, model in project.models.items()}
+        self._waits = {name: model.outcome.wait for name, model in project.models.items()}
         self._ahead_ms = max((model.outcome.source.future_ms for model in project.models.values()), default=0)
         self._topic = results_topic(project.name)
         self._spec = specs[self._topic]

@@ -1,10 +1,13 @@
-"""The size limits for data from applications, in bytes."""
+"""The limits for data from applications: sizes in bytes, and numbers."""
 
 MESSAGE_BYTES = 1_000_000
 """The largest value of an event. A larger one is refused over HTTP; on Kafka it becomes a dead letter."""
 
 CUT_BYTES = 64 * 1024
 """How much of a refused value a dead letter keeps."""
+
+EXACT = 2**53
+"""From here on a double does not hold every whole number; a number such as 300.0 that is smaller is a whole one."""
 
 KEY_BYTES = 1024
 """The longest entity, subject or id, in bytes of UTF-8; and how much of its key a dead letter keeps."""

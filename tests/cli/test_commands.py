@@ -22,7 +22,7 @@ from tidemill.offline.store import OfflineStore
 
 LIVE = Path(__file__).parents[1] / "live_project"
 FLIGHTS = ROOT / "examples" / "flights"
-COMMANDS = ["up", "down", "status", "logs", "check", "train", "replay-stream", "audit", "replay", "erase"]
+COMMANDS = ["up", "down", "status", "logs", "check", "train", "train-set", "replay-stream", "audit", "replay", "erase"]
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import redis
 from tests.ask import get as ask
@@ -64,6 +65,17 @@ def test_before_a_model_there_is_nothing_to_ask(live: Stack) -> None:
     output = Shell(live).run("replay-stream", "--end", "2026-01-01T01:00", "--speed", "max", code=1)
     assert "inference answered 404" in output
     assert "train and deploy the model first" in output
+
+
+def test_a_training_set_as_a_file(shell: Shell, tmp_path: Path) -> None:
+    """It has named columns, and SQL over the archive says the same of its labels and features."""
+    path, until = tmp_path / "set.parquet", ["--until", "2026-01-01T12:00"]
+    written = shell.run("train-set", "big_tip", "--out", str(path), *until)
+    table = pq.read_table(path)
+    assert f"{len(table):,} rows of {table.num_columns - 3} inputs" in written
+    assert table.column_names[:3] == ["subject", "time", "label"]
+    output = shell.run("verify", "--training-set", str(path), "--model", "big_tip", *until)
+    assert re.search(r"[1-9][\d,]* values compared, 0 differ", output)
 
 
 def test_play_predict_and_prove(shell: Shell, live: Stack) -> None:

@@ -130,6 +130,8 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: FeatureView(**view(rate("word > 5", name="r"))), "features", "mixes text and numbers", "a condition"),
     (lambda: FeatureView(**view(mean("word"))), "features", "'word' is text", "aggregate a number"),
     (lambda: FeatureView(**view(last("word"))), "features", "'word' is text", "aggregate a number"),
+    (lambda: FeatureView(**view(rate("x", name="r"))), "features", "rate('x'): 'x' is a number, no condition", 'rate("x > 0"'),
+    (lambda: FeatureView(**view(rate("flag and n", name="r"))), "features", "is a number, no condition", 'rate("(flag and n) > 0"'),
     (lambda: FeatureView(**view(rate("x > 1"))), "features", "rate('x > 1') needs a name", 'name="..."'),
     (lambda: FeatureView(**view(mean("x", name="a b"))), "features", "needs a name", 'name="..."'),
     (lambda: FeatureView(**view(mean("x", name="é"))), "features", "'é' is not a usable name", "letters"),
@@ -152,6 +154,8 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Outcome(GOOD, "x", "whom"), "subject", "no field 'whom'", "name one of who"),
     (lambda: Outcome(GOOD, "z > 1", "who"), "value", "no field 'z'", "a condition"),
     (lambda: Outcome(GOOD, "word", "who"), "value", "'word' is text", "a condition"),
+    (lambda: Outcome(GOOD, "n", "who", absent="none"), "absent", "'none' is not a number", "such as 0"),  # type: ignore[arg-type]
+    (lambda: Outcome(GOOD, "n > 1", "who", absent=2), "absent", "2 is neither 0 nor 1, as 'n > 1' is", "write 0 or 1"),
     (lambda: Model(**model(name="my model")), "name", "'my model' is not a usable name", "underscores"),
     (lambda: Model(**model(inputs=[LISTS])), "inputs", "last_2_x of view 'lists' is a list of numbers", "lists.select('count')"),
     (lambda: Model(**model(inputs=[LISTS.select("last_2_x")])), "inputs", "last_2_x of view 'lists' is a list", "select numbers"),
@@ -169,7 +173,7 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: gathered(a=Event(**event(name="a", topic="t")), b=Event(**event(name="b", topic="t"))), "topic", "that of event 'a'", "own"),
     (lambda: gathered(a=Event(**event()), b=Event(**event(topic="t"))), "name", "Event 'e' is declared twice (also at", "another name"),
     (lambda: gathered(PROJECT="my project", a=GOOD), "PROJECT", "'my project' is not a usable name", "underscores"),
-    (lambda: gathered(PROJECT="shop", a=Event(**event(topic="shop.requests"))), "topic", "one of the project's own", "another topic"),
+    (lambda: gathered(PROJECT="shop", a=Event(**event(topic="shop.outcomes"))), "topic", "one of the project's own", "another topic"),
 ]
 
 

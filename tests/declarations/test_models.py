@@ -48,5 +48,5 @@ def test_views_and_selections_are_listed() -> None:
 def test_an_outcome_is_parsed() -> None:
     """The condition's fields and the wait are known."""
     assert MODEL.outcome.column.fields == ("late_days",)
-    assert MODEL.outcome.within_ms == 30 * 86_400_000
+    assert MODEL.outcome.wait.within_ms == 30 * 86_400_000
     assert MODEL.outcome.name == "of paid"

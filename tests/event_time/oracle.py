@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from tests.oracles import expected, in_window
 
 from tidemill.declarations import Feature, FeatureView
-from tidemill.declarations.aggregations import Age, Value
+from tidemill.declarations.aggregations import Value
 
 
 class Told(NamedTuple):
@@ -76,8 +76,6 @@ class Naive:
             whole = self.view.ahead_ms is not None or first >= self._kept_from(feature)
         events = in_window(feature, [(event.time_ms, _column(feature, event)) for event in self.accepted], time_ms)
         value = expected(feature.aggregation, events, time_ms)
-        if isinstance(feature.aggregation, Age) and self.view.ahead_ms is not None and isinstance(value, float):
-            value = value if math.isnan(value) else max(value, 0.0)
         if not whole:
             return "INVALID", math.nan
         return ("NULL_VALUE" if isinstance(value, float) and math.isnan(value) else "PRESENT"), value
@@ -90,4 +88,10 @@ class Naive:
 
 
 def _column(feature: Feature, event: Told) -> Any:
-    return 1 if feature.aggregation.column is None else getattr(event, feature.aggregation.column)
+    match feature.aggregation.column:
+        case None:
+            return 1
+        case "x > 1":
+            return None if event.x is None else float(event.x > 1)
+        case field:
+            return getattr(event, field)

@@ -126,7 +126,8 @@ def in_training(view: FeatureView, logs: Logs, entity: str, known_ms: int, time_
     table = table.sort_by([("known", "ascending"), ("source_partition", "ascending"), ("source_offset", "ascending")])
     names = {"key": KEY, "known": KNOWN, "time": TIME, "id": ID, **{f"v_{name}": name for name in view.value_fields}}
     rows = pa.table({name: table[column] for column, name in names.items()})
-    return features_of(view, rows, Questions(pa.array([entity]), np.array([time_ms]), np.array([-1])))[0].tolist()
+    found: list[float] = features_of(view, rows, Questions(pa.array([entity]), np.array([time_ms]), np.array([-1])))[0].tolist()
+    return found
 
 
 def moments(data: st.DataObject, from_ms: int) -> list[int]:

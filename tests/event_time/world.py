@@ -38,7 +38,11 @@ FEATURES = [count(), count("x", name="known"), sum("x"), mean("x"), min("x"), ma
 NEWEST = [last("x", windows=["20m", "2h"]), age(windows=["20m", "2h"]), age("x", windows=["2h"], name="age_x")]
 KEPT = [first("x", windows=["20m", "2h"]), last_k("x", 2, windows=["20m", "5h"]), distinct("x"), distinct("id", windows=["2h"])]
 NAMED = {type(feature) for feature in (*FEATURES, *NEWEST, *KEPT)}
-OTHERS = [kind(column="x", name=kind.__name__.lower(), **FEW.get(kind, {})) for kind in aggregation_kinds() if kind not in NAMED]
+OTHERS = [
+    kind(column="x > 1" if kind.needs_truth else "x", name=kind.__name__.lower(), **FEW.get(kind, {}))
+    for kind in aggregation_kinds()
+    if kind not in NAMED
+]
 TILES: dict[str, Any] = {"windows": ["20m", "2h", "5h"], "tile": "1m", "tiles": {"20m": "5m", "2h": "5m", "5h": "20m"}}
 WAITING = FeatureView(
     "waiting", HAPPENED, "who", [*FEATURES, *NEWEST, *KEPT, *OTHERS], ahead="90m", ttl="6h", dedupe=2, partitions=1, **TILES

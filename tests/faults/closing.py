@@ -86,7 +86,7 @@ class Closing:
         self._tally.add("predictions_missing", "without a result", asked.keys() - counts.keys())
         self._tally.add("predictions_doubled", "with two results", [id for id, count in counts.items() if count > 1])
         outcomes = await self._outcomes()
-        within_ms = self._project.models[MODEL].outcome.within_ms
+        within_ms = self._project.models[MODEL].outcome.wait.within_ms
         for result in published:
             of_subject = outcomes.get(result.subject, [])
             expected = joined(result.time, within_ms, [(known, value) for known, value, _ in of_subject])

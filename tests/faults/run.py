@@ -212,7 +212,7 @@ class Run:
                 await asyncio.sleep(0.2)
         await progress.recovered(time.monotonic(), "the end of the traffic", asking=False)
         self.checker.finish(Finish({sender.number: (sender.next, sender.spoiled_numbers) for sender in self.traffic.senders}))
-        within_seconds = self.project.models[MODEL].outcome.within_ms / 1000
+        within_seconds = self.project.models[MODEL].outcome.wait.within_ms / 1000
         end = time.monotonic() + within_seconds + 25
         while time.monotonic() < end and not await self._all_have_results():
             self.clients.tick()  # outcomes that nobody waits for let the join's time pass

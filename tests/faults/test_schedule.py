@@ -157,9 +157,9 @@ def test_resources_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_joining_by_the_rule() -> None:
-    """The first near enough, on either side of the prediction; else never."""
+    """The first that was known after the prediction, and near enough; else never."""
     outcomes = [(50, 1.0), (950, 0.0), (1_010, 1.0)]
-    assert joined(1_000, 100, outcomes) == Joined("joined", 950, 0.0)
+    assert joined(1_000, 100, outcomes) == Joined("joined", 1_010, 1.0)
     assert joined(1_000, 5, outcomes) == Joined("never", 1_005, None)
 
 

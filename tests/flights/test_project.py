@@ -133,7 +133,7 @@ def test_every_outcome_arrives_in_time(project: Project) -> None:
     """Even the flight that was 21 hours late lands within the time the model waits for it."""
     landed = data.flights().drop_nulls("arrived_at")
     waits = landed["arrived_at"] - (landed["scheduled_at"] - data.LEAD_MS) // data.STEP_MS * data.STEP_MS
-    assert waits.max() < project.models["flight_late"].outcome.within_ms  # type: ignore[operator]
+    assert waits.max() < project.models["flight_late"].outcome.wait.within_ms  # type: ignore[operator]
 
 
 def test_requests_are_answered(asked: list[Asked]) -> None:

@@ -12,6 +12,7 @@ from tests.oracles import aggregation_kinds, expected, in_window
 from tidemill import Event, FeatureView
 from tidemill.declarations import Feature
 from tidemill.declarations.aggregations import Aggregation, Value
+from tidemill.declarations.expressions import parse_column
 from tidemill.declarations.last_k import LastK
 from tidemill.declarations.slots import SideKind
 from tidemill.declarations.windows import LIFETIME
@@ -56,6 +57,8 @@ class Happening:
 def features_of(kind: type[Aggregation]) -> list[Aggregation]:
     """One kind of aggregation over every column it can take."""
     columns: tuple[str | None, ...] = COLUMNS if kind.needs_column else (None, *COLUMNS)
+    if kind.needs_truth:
+        columns = tuple(column for column in COLUMNS if parse_column(column, EVENT.types).truth)
     if kind(column="word").takes_text:
         columns = (*columns, "word")
     return [kind(column=column, name=f"{kind.__name__.lower()}_{i}", **FEW.get(kind, {})) for i, column in enumerate(columns)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from aiokafka import TopicPartition
 
+from tidemill.declarations.models import Wait
 from tidemill_predlog import joiner
-from tidemill_predlog.join import Join, LoggedPrediction, Wait
+from tidemill_predlog.join import Join, LoggedPrediction
 from tidemill_predlog.joiner import Clock
 
 PREDICTIONS, OUTCOMES = TopicPartition("p", 0), TopicPartition("o", 0)

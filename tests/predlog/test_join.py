@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tidemill.declarations.models import Wait
 from tidemill.records import ResultRecord
-from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction, Wait
+from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction
 
 WAITS = {"m": Wait(100), "n": Wait(10_000)}
 HOUR_MS = 3_600_000

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidemill.declarations.models import Wait
 from tidemill.records import ResultRecord
-from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction, Wait
+from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction
 
 WAITS = {"m": Wait(100), "n": Wait(10_000, 0.5)}
 Item = LoggedPrediction | KnownOutcome

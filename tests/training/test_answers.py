@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.training.answers import NONE, Announced, Outcomes, Wait, answers, questions
+from tidemill.declarations.models import Wait
+from tidemill.training.answers import NONE, Announced, Outcomes, answers, questions
 from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction
-from tidemill_predlog.join import Wait as JoinWait
 
 
 class Asked(NamedTuple):
@@ -39,7 +40,7 @@ _came = st.lists(st.builds(Came, st.integers(-1, 2), st.integers(0, 60), st.floa
 _waits = st.builds(Wait, st.integers(0, 30), st.sampled_from([None, 0.0, 0.5]))
 
 
-def once(events: list[Asked] | list[Came]) -> list[int]:
+def once(events: Sequence[Asked | Came]) -> list[int]:
     """The places of events without second publications."""
     seen, kept = set[int](), []
     for place, event in enumerate(events):
@@ -89,7 +90,7 @@ def test_the_join_follows_the_same_rule(asked: list[Asked], came: list[Came], wa
     asked = sorted((event for event in asked if max(event.at, event.known) < until), key=lambda event: event.known)
     came = sorted((event for event in came if event.known < until), key=lambda event: event.known)
     labels = ours(asked, came, wait, until)
-    join = Join({"m": JoinWait(wait.within_ms, wait.absent)})
+    join = Join({"m": wait})
     predictions = [LoggedPrediction(f"{subject} {at}", "m", "1", str(subject), at, 0.5) for subject, at in labels]
     outcomes = [KnownOutcome("m", str(o.subject), o.value, o.known, None if o.id == NONE else str(o.id)) for o in came]
     both: list[LoggedPrediction | KnownOutcome] = [*predictions, *outcomes]

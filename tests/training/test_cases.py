@@ -35,7 +35,9 @@ def project(outcome: Outcome, *inputs: Any, on: Event = ASKED) -> Project:
     """A project with one model, `m`."""
     model = Model("m", on, "at", "who", list(inputs) or [Request("amount")], outcome, pipeline)
     views = {view.name: view for view in model.views}
-    return Project("p", {event.name: event for event in (on, outcome.source, *(view.source for view in views.values()))}, views, {"m": model})
+    return Project(
+        "p", {event.name: event for event in (on, outcome.source, *(view.source for view in views.values()))}, views, {"m": model}
+    )
 
 
 def ask(world: World, who: str, at: int, known: int | None = None, name: str = "") -> None:
@@ -49,15 +51,23 @@ def come(world: World, who: str, known: int, x: float = 1.0, name: str = "") -> 
 
 
 def tomorrow(world: World, changed: Project) -> World:
-    """The world of another declaration over what was published."""
+    """The world of another declaration, to which the same was published."""
     other = World(changed)
-    other.kafka, other.now_ms = world.kafka, world.now_ms
+    published = [
+        (record.timestamp, record.offset, event, record)
+        for event, declared in world.project.events.items()
+        for partition in world.kafka.partitions(declared.topic)
+        for record in partition.records
+    ]
+    for known_ms, _, event, record in sorted(published, key=lambda one: one[:3]):
+        other.receive(event, record.value, record.headers, at=known_ms)
     return other
 
 
 def labels(world: World) -> list[float]:
     """The labels of the model's training set."""
-    return world.training_set("m").labels.tolist()
+    found: list[float] = world.training_set("m").labels.tolist()
+    return found
 
 
 def test_a_subject_is_asked_for_every_month() -> None:

@@ -151,14 +151,15 @@ def test_inputs_of_logged_predictions_are_compared(world: World, monkeypatch: py
         rows=0, metrics={}, parity=Parity(0.0, 0, 0.0), reference={}, onnx_sha256=hashlib.sha256(onnx).hexdigest(),
     )  # fmt: skip
     save_artifact(str(tmp_path / "offline"), manifest, onnx)
-    log = OfflineStore(tmp_path / "offline").topic_table(predictions_table(world.project))
+    table = predictions_table(world.project)
+    log = OfflineStore(tmp_path / "offline").topic_table(table)
     log.open()
     at_ms = T0 + 600_000
     records: list[TopicRecord] = []
     for id, version, count in (("p1", "v1", 3.0), ("p2", "v1", 4.0), ("p3", "gone", 5.0)):
         record = PredictionRecord(id, "leaving", version, at_ms, at_ms, [count], 0.5, entities={"shop": "s0"})
         records.append(TopicRecord("predictions", 0, len(records), id.encode(), encode(record)))
-    log.append(log.spec.rows_of({0: records}), {(log.spec.topic, 0): (0, 3)})
+    log.append(table.rows_of({0: records}), {(table.topic, 0): (0, 3)})
     with serving(world, no_change) as url:
         monkeypatch.setenv("TIDEMILL_SERVING_URL", url)
         code, output = run()

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from tests.verify.archive import Raw, archived
 
@@ -140,14 +139,7 @@ LEFT = Event("left", {"at": int, "who": str, "gone": bool}, time="at")
 MODEL = Model("leaving", ASKED, "at", "who", [SHOPS], Outcome(LEFT, "gone", "who", within="1h"), lambda: None)
 
 
-def training_set(folder: Path, rows: list[dict[str, Any]]) -> str:
-    """A file as `tidemill train-set` writes it."""
-    path = folder / "set.parquet"
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    return str(path)
-
-
-def test_rows_of_a_training_set_are_compared(tmp_path: Path) -> None:
+def test_rows_of_a_training_set_are_compared() -> None:
     """A wrong feature, a wrong label, a row that nobody asked for and a missing row are found."""
     announced = [
         Raw("asked", 0, i, T0 + i * MINUTE, T0 + i * MINUTE, None, {"at": T0 + i * MINUTE, "who": f"w{i}", "shop": "n"}) for i in range(4)
@@ -158,7 +150,7 @@ def test_rows_of_a_training_set_are_compared(tmp_path: Path) -> None:
     asking, archives = (archived(ASKED, announced), archived(LEFT, brought)), {"shops": archived(SOLD, [sold(0, 5.0)])}
 
     def differ(rows: list[dict[str, Any]]) -> list[int]:
-        found = check_training_set(MODEL, training_set(tmp_path, rows), asking, archives, T0 + 60 * MINUTE, 100, 0)
+        found = check_training_set(MODEL, pa.Table.from_pylist(rows), asking, archives, T0 + 60 * MINUTE, 100, 0)
         return [compared.differ for compared in found]
 
     assert differ(rows) == [0, 0, 0]
@@ -170,17 +162,18 @@ def test_rows_of_a_training_set_are_compared(tmp_path: Path) -> None:
         differ([{"subject": "w0", "time": T0}])
 
 
-def test_a_row_does_not_see_the_event_that_asks(tmp_path: Path) -> None:
-    """Unless it became known before the row's time; others known in that moment are seen, also one whose id it has."""
+def test_a_row_does_not_see_the_event_that_asks() -> None:
+    """Unless it became known before the row's time; others known in that moment are seen, but no second publication of it."""
     view = FeatureView("own", ASKED, "shop", [tm.count()], windows=["10m"])
     model = Model("leaving", ASKED, "at", "who", [view], Outcome(LEFT, "gone", "who", within="1h"), lambda: None)
     announced = [
         Raw("asked", 0, 0, T0, T0, "a", {"at": T0, "who": "w0", "shop": "n"}),
         Raw("asked", 0, 1, T0, T0, "b", {"at": T0, "who": "w1", "shop": "n"}),
         Raw("asked", 0, 2, T0 - 1, T0, "c", {"at": T0, "who": "w2", "shop": "n"}),
+        Raw("asked", 0, 3, T0, T0, "a", {"at": T0, "who": "w0", "shop": "n"}),
     ]
     brought = [Raw("left", 0, i, T0 + MINUTE, T0, None, {"at": T0, "who": f"w{i}", "gone": True}) for i in range(3)]
     asking = archived(ASKED, announced), archived(LEFT, brought)
     rows = [{"subject": f"w{i}", "time": T0, "label": 1.0, "own__count_10m": count} for i, count in enumerate((2.0, 2.0, 3.0))]
-    found = check_training_set(model, training_set(tmp_path, rows), asking, {"own": asking[0]}, T0 + 60 * MINUTE, 100, 0)
+    found = check_training_set(model, pa.Table.from_pylist(rows), asking, {"own": asking[0]}, T0 + 60 * MINUTE, 100, 0)
     assert [compared.differ for compared in found] == [0, 0, 0]

@@ -20,10 +20,16 @@ WITHIN_MS = 5
 T0 = 1_700_000_000_000
 
 
-def model(at: str = "at", value: str = "x > 1") -> Model:
+def model(at: str = "at", value: str = "x > 1", absent: float | None = None) -> Model:
     """A model that asks whether someone leaves."""
     return Model(
-        "leaving", ASKED, at, "who", [Request("amount")], Outcome(LEFT_BY_NAME, value, "who", within=f"{WITHIN_MS}ms"), lambda: None
+        "leaving",
+        ASKED,
+        at,
+        "who",
+        [Request("amount")],
+        Outcome(LEFT_BY_NAME, value, "who", within=f"{WITHIN_MS}ms", absent=absent),
+        lambda: None,
     )
 
 
@@ -66,7 +72,7 @@ def naive(asked: list[Raw], left: list[Raw], until_ms: int) -> dict[tuple[str, i
 def test_an_answer_is_the_first_outcome_within_the_wait(asked: list[Raw], left: list[Raw], until: int, at: str) -> None:
     """Never one that was known before the question, nor a doubled one; a time may be text."""
     found = labelled(model(at), archived(ASKED, asked), archived(LEFT_BY_NAME, left), T0 + until)
-    shown = {(one.subject, one.at_ms): (one.label, one.place.partition, one.place.offset) for one in found}
+    shown = {(one.subject, one.at_ms): (one.label, *one.announcement.place[1:]) for one in found}
     assert shown == naive(asked, left, T0 + until)
     assert [one.at_ms for one in found] == sorted(one.at_ms for one in found)
 
@@ -84,8 +90,7 @@ def test_subjects_are_compared_as_text_and_fields_may_lie_aside() -> None:
 @pytest.mark.parametrize(("until", "label"), [(5, None), (6, 0.0)])
 def test_absence_is_an_answer_once_the_wait_is_over(until: int, label: float | None) -> None:
     """Not a moment earlier."""
-    asks = model()
-    object.__setattr__(asks.outcome, "absent", 0)
+    asks = model(absent=0)
     asked = archived(ASKED, [Raw("asked", 0, 0, T0, T0, None, {"at": T0, "who": "a", "when": "", "amount": 1.0})])
     (one,) = labelled(asks, asked, archived(LEFT_BY_NAME, []), T0 + until)
     assert one.label == label

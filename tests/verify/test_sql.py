@@ -75,7 +75,7 @@ def test_names_and_tiles_are_those_of_the_plan(tile: str, window: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "found"),
     [
-        (int, (1, "x", 2.5, None, 2**70, True), [1.0]),
+        (int, (1, "x", 2.5, None, 2**70, True, 300.0, -4e0, 2.0**53, 1e300), [1.0, 300.0, -4.0]),
         (float, (1, 0.5, "x", True, 2**63), [1.0, 0.5, 2.0**63]),
         (bool, (True, 1, "x"), [1.0]),
     ],

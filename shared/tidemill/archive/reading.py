@@ -13,6 +13,7 @@ from tidemill.archive.cells import json_cell
 from tidemill.archive.columns import ARROW, EXTRA, ID, KNOWN, LOADED, OFFSET, PARTITION, TIME, TOPIC, event_folder
 from tidemill.declarations import Event
 from tidemill.errors import UnknownTable
+from tidemill.limits import EXACT
 from tidemill.offline.store import OfflineStore, Snapshot
 from tidemill.records import DECODE_ERRORS
 
@@ -99,7 +100,9 @@ def _of_file(value: Any, kind: type) -> Any:
 
 
 def _as(kind: type, value: Any) -> Any:
-    """A value as an event of today would have it; None when its type is another one."""
+    """A value as an event of today would have it: 300.0 is a whole number too. None when its type is another one."""
+    if kind is int and isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < EXACT else None
     try:
         converted: Any = msgspec.convert(value, kind)
         return converted if kind is not int or -(2**63) <= converted < 2**63 else None

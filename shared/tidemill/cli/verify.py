@@ -110,6 +110,8 @@ def _inputs(at: Target, predictions: Sequence[Mapping[str, Any]]) -> dict[str, l
 
 
 def _training_set(at: Target, path: str, model: Model, until_ms: int, sample: int, seed: int) -> list[Compared]:
+    import pyarrow.parquet as pq
+
     from tidemill.verify.checks import archived, check_training_set, view_archive
 
     def events(event: Any, fields: Sequence[str]) -> pa.Table:
@@ -118,7 +120,7 @@ def _training_set(at: Target, path: str, model: Model, until_ms: int, sample: in
     announced = events(model.on, [model.subject, model.at, *(view.key.name for view in model.views)])
     outcomes = events(model.outcome.source, [model.outcome.subject, *model.outcome.column.fields])
     views = {view.name: view_archive(at.store, view) for view in model.views}
-    return check_training_set(model, path, (announced, outcomes), views, until_ms, sample, seed)
+    return check_training_set(model, pq.read_table(path), (announced, outcomes), views, until_ms, sample, seed)
 
 
 def show(found: Sequence[Compared]) -> None:

@@ -31,7 +31,7 @@ def mean(column: str, *, windows: Sequence[str] | None = None, name: str | None 
 
 
 def rate(condition: str, *, windows: Sequence[str] | None = None, name: str | None = None) -> Rate:
-    """Share of events for which a condition holds. A rate needs a name."""
+    """Share of events for which a condition (or a field of bool) holds. A rate needs a name."""
     return _make(Rate, condition, windows, name)
 
 

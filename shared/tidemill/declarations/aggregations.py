@@ -22,7 +22,7 @@ class Aggregation(ABC):
     """One aggregate of a view. `column`: a field or a condition; `windows`: in place of the view's; `name`: in place of the default name.
 
     `word`: its function's name in a project; `kinds`: its kinds of slots, in the order in which `read` takes them; `as_ages`: slots hold
-    times, and `read` takes their ages in ms at the time asked for; `gives_list`: the value is a list of numbers, which no model takes.
+    times, and `read` takes their ages in ms at the time asked for; `needs_truth`: the column is a condition or a bool; `gives_list`: the value is a list of numbers, which no model takes.
     """
 
     column: str | None = None
@@ -31,6 +31,7 @@ class Aggregation(ABC):
 
     word: ClassVar[str]
     needs_column: ClassVar[bool] = True
+    needs_truth: ClassVar[bool] = False
     as_ages: ClassVar[bool] = False
     gives_list: ClassVar[bool] = False
     kinds: ClassVar[tuple[SlotKind, ...]]
@@ -94,7 +95,7 @@ class Mean(Aggregation):
 class Rate(Mean):
     """Share of events for which a condition holds, among the events for which it is not null."""
 
-    word = "rate"
+    word, needs_truth = "rate", True
 
 
 class Min(Aggregation):

@@ -15,11 +15,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Column:
-    """One input of a fold. `text`: as declared; `fields`: those it reads; `source`: Python over `v.<field>` that gives a float or None."""
+    """One input of a fold. `text`: as declared; `fields`: those it reads; `source`: Python over `v.<field>` that gives a float or None;
+    `truth`: it can only be true, false or null."""
 
     text: str
     fields: tuple[str, ...]
     source: str
+    truth: bool = False
 
 
 def parse_column(text: str, types: Mapping[str, type]) -> Column:
@@ -28,7 +30,7 @@ def parse_column(text: str, types: Mapping[str, type]) -> Column:
     Raises ValueError, which says what is wrong and what is allowed.
     """
     if text in types:
-        return Column(text, (text,), f"v.{text}")
+        return Column(text, (text,), f"v.{text}", types[text] is bool)
     try:
         body = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, TypeError) as error:
@@ -40,7 +42,19 @@ def parse_column(text: str, types: Mapping[str, type]) -> Column:
     if is_text:
         raise ValueError(f"{text!r} is text; compare it with something")
     nulls = " or ".join(f"v.{field} is None" for field in fields)
-    return Column(text, tuple(fields), f"(None if {nulls} else float({code}))")
+    return Column(text, tuple(fields), f"(None if {nulls} else float({code}))", _is_truth(body, types))
+
+
+def _is_truth(node: ast.expr, types: Mapping[str, type]) -> bool:
+    """Whether a part is true or false: `a and b` is one of the two, so it may be a number."""
+    match node:
+        case ast.Name(id=name):
+            return types[name] is bool
+        case ast.BoolOp(values=values):
+            return all(_is_truth(value, types) for value in values)
+        case ast.Constant(value=value):
+            return isinstance(value, bool)
+    return isinstance(node, ast.Compare) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not))
 
 
 def number_of(column: Column) -> Callable[[Any], float | None]:

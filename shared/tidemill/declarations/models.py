@@ -61,6 +61,13 @@ InputPlan = tuple[FeatureInput | RequestInput, ...]
 """The columns of a model's matrix, in order. Only `Model.plan` decides the order; all code that makes, checks or shows inputs uses it."""
 
 
+class Wait(NamedTuple):
+    """How long a question waits for an outcome, and the answer when none comes (None: there is no answer)."""
+
+    within_ms: int
+    absent: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome(Declaration):
     """The true label, which arrives later. `source`: the event that brings it; `value`: the field or condition that gives it; `subject`:
@@ -105,14 +112,9 @@ class Outcome(Declaration):
         return f"of {self.source.name}"
 
     @property
-    def absent_value(self) -> float | None:
-        """`absent` as the outcome that a result has."""
-        return None if self.absent is None else float(self.absent)
-
-    @property
-    def within_ms(self) -> int:
-        """`within` in ms."""
-        return parse_ms(self.within)
+    def wait(self) -> Wait:
+        """`within` in ms, and `absent` as the outcome that a result has."""
+        return Wait(parse_ms(self.within), None if self.absent is None else float(self.absent))
 
     def _check_absent(self, absent: Any) -> None:
         if not isinstance(absent, int | float) or not math.isfinite(absent):

@@ -201,6 +201,10 @@ class FeatureView(Declaration):
                     f"{aggregation.word}({text!r}): {text!r} is text",
                     "aggregate a number, or a condition such as rate(\"kind == 'x'\")",
                 )
+            if aggregation.needs_truth and not column.truth:
+                self._fail(
+                    "features", f"{aggregation.word}({text!r}): {text!r} is a number, no condition", _conditions(aggregation.word, text)
+                )
             columns[text] = column
         return columns
 
@@ -251,6 +255,12 @@ class FeatureView(Declaration):
 
     def _fail(self, name: str, message: str, mend: str) -> None:
         raise DeclarationError(f"FeatureView {self.name!r}: {message}", where=self.where, field=name, mend=mend)
+
+
+def _conditions(word: str, text: str) -> str:
+    """What may stand in place of a number."""
+    part = text if text.isidentifier() else f"({text})"
+    return f'compare it: {word}("{part} > 0", name="..."), or write mean({text!r}) for its mean'
 
 
 @dataclass(frozen=True, eq=False)

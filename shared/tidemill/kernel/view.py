@@ -233,7 +233,6 @@ class ViewKernel:
 
     def _merge(self, newest: int, passed: int, tiles: Sequence[TileRows], time_ms: int, since_ms: int) -> Reading:
         values, complete, lists = [math.nan] * len(self.view.served), [True] * len(self.view.served), dict[int, list[float]]()
-        least_age_ms = 0.0 if self._waits else -math.inf  # a window sees a waiting event when its tile begins, so before its own time
         for r, window, reads, others in self._plan:
             resolution, rows = self.resolutions[r], tiles[r]
             first, last, whole = window.at(time_ms, newest, rows.newest - resolution.kept_tiles)
@@ -242,7 +241,8 @@ class ViewKernel:
             merged = resolution.layout.merge(rows.select(first, last))
             for i, read, places, as_ages in reads:
                 if as_ages:
-                    values[i] = read(*[max(time_ms - merged[place], least_age_ms) for place in places])
+                    # an event may lie ahead of the question, in a tile that has begun: it is not younger than 0
+                    values[i] = read(*[max(time_ms - merged[place], 0.0) for place in places])
                 else:
                     values[i] = read(*[merged[place] for place in places])
                 complete[i] = whole

@@ -14,7 +14,7 @@ import msgspec
 
 from tidemill.declarations import Event
 from tidemill.errors import DeclarationError
-from tidemill.limits import KEY_BYTES, MESSAGE_BYTES
+from tidemill.limits import EXACT, KEY_BYTES, MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS
 from tidemill.routing.refusals import Reason, Refused, bad_key, explain_data, explain_envelope, meant
 from tidemill.timestamps import LAST_MS
@@ -72,7 +72,6 @@ _FLOAT = msgspec.json.Decoder(float)
 _STRUCTURED = "application/cloudevents"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_EXACT = 2**53  # from here on a double does not hold every whole number
 
 
 class EventReader:
@@ -246,7 +245,7 @@ def _whole(number: msgspec.Raw) -> msgspec.Raw:
         found = _FLOAT.decode(number)
     except DECODE_ERRORS:
         return number
-    return msgspec.Raw(b"%d" % found) if found.is_integer() and abs(found) < _EXACT else number
+    return msgspec.Raw(b"%d" % found) if found.is_integer() and abs(found) < EXACT else number
 
 
 def open_envelope(value: bytes) -> Envelope:

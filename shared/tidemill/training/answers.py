@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tidemill.declarations.models import Wait
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 NONE = -1
@@ -39,13 +41,6 @@ class Outcomes(NamedTuple):
     known_ms: Ints
     values: Floats
     ids: Ints
-
-
-class Wait(NamedTuple):
-    """How long a question waits for an outcome, and the answer when none comes (None: there is no answer)."""
-
-    within_ms: int
-    absent: float | None = None
 
 
 def questions(announced: Announced, until_ms: int) -> Ints:

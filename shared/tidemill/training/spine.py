@@ -22,7 +22,7 @@ from tidemill.declarations import Event, FeatureView, Model, Outcome
 from tidemill.declarations.expressions import number_of
 from tidemill.errors import TidemillError
 from tidemill.offline.store import OfflineStore
-from tidemill.training.answers import Announced, Floats, Ints, Outcomes, Wait, answers, questions
+from tidemill.training.answers import Announced, Floats, Ints, Outcomes, answers, questions
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,7 @@ def archived_spine(model: Model, archived: Archived, until_ms: int) -> Spine:
     if not len(asked):
         raise no_examples(model, f"no event {model.on.name!r} announces a subject")
     outcomes = _outcomes(model.outcome, archived.events(model.outcome.source), known)
-    wait = Wait(model.outcome.within_ms, model.outcome.absent_value)
-    labels = answers(announced.subjects[asked], announced.at_ms[asked], outcomes, wait, until_ms)
+    labels = answers(announced.subjects[asked], announced.at_ms[asked], outcomes, model.outcome.wait, until_ms)
     answered = np.flatnonzero(~np.isnan(labels))
     if not len(answered):
         raise no_examples(model, "no announced subject has an outcome")

@@ -28,14 +28,14 @@ class Sql(NamedTuple):
     slack: str = "0.0"
 
 
-def aggregate_sql(feature: MeantFeature, place: int, x: str, kept: str, waits: bool) -> Sql:
-    """A feature's SQL. `place` keeps the names of two features apart; `x`: its column; `kept`: which events count; `waits`: `ahead=`.
+def aggregate_sql(feature: MeantFeature, place: int, x: str, kept: str) -> Sql:
+    """A feature's SQL. `place` keeps the names of two features apart; `x`: its column; `kept`: which events count.
 
     Raises TidemillError for an aggregate that the documentation does not have.
     """
     if feature.word not in _MEANINGS:
         raise TidemillError(f"verify knows no aggregate {feature.word!r}", mend="say in shared/tidemill/verify/aggregates.py what it means")
-    sql = _MEANINGS[feature.word](feature, x, waits)
+    sql = _MEANINGS[feature.word](feature, x)
     gather = {f"g{place}_{name}": text.replace("KEPT", f"FILTER (WHERE {kept})") for name, text in sql.gather.items()}
     value, slack = sql.value, sql.slack
     for name in sorted(sql.gather, key=len, reverse=True):
@@ -43,11 +43,11 @@ def aggregate_sql(feature: MeantFeature, place: int, x: str, kept: str, waits: b
     return Sql(gather, value, slack)
 
 
-def _count(_: MeantFeature, x: str, waits: bool) -> Sql:
+def _count(_: MeantFeature, x: str) -> Sql:
     return Sql({"n": "count(*) KEPT"}, "CAST(@n AS DOUBLE)")
 
 
-def _sum(_: MeantFeature, x: str, waits: bool) -> Sql:
+def _sum(_: MeantFeature, x: str) -> Sql:
     sizes = f"sum(abs(CAST({x} AS DOUBLE))) KEPT"
     gather = {"n": "count(*) KEPT", "sum": f"fsum(CAST({x} AS DOUBLE)) KEPT", "size": sizes, "cut": f"bool_or({x} <> trunc({x})) KEPT"}
     whole = f"NOT coalesce(@cut, false) AND coalesce(@size, 0) < {2**53}"
@@ -55,21 +55,21 @@ def _sum(_: MeantFeature, x: str, waits: bool) -> Sql:
     return Sql(gather, "coalesce(@sum, 0.0)", slack)
 
 
-def _mean(_: MeantFeature, x: str, waits: bool) -> Sql:
+def _mean(_: MeantFeature, x: str) -> Sql:
     gather = {"n": "count(*) KEPT", "sum": f"fsum(CAST({x} AS DOUBLE)) KEPT", "size": f"sum(abs(CAST({x} AS DOUBLE))) KEPT"}
     return Sql(gather, "@sum / nullif(@n, 0)", f"abs(@sum / nullif(@n, 0)) * {_RELATIVE} + @size * {_ROUNDED}")
 
 
-def _rate(feature: MeantFeature, x: str, waits: bool) -> Sql:
-    """The share of events for which the condition holds: one that gives a number holds when it is not 0, as in Python."""
-    return _mean(feature, f"CAST({x} <> 0 AS BIGINT)", waits)
+def _rate(feature: MeantFeature, x: str) -> Sql:
+    """The share of events for which the condition holds."""
+    return _mean(feature, f"CAST({x} <> 0 AS BIGINT)")
 
 
-def _extreme(word: str) -> Callable[[MeantFeature, str, bool], Sql]:
-    return lambda _, x, __: Sql({"x": f"{word}({x}) KEPT"}, "CAST(@x AS DOUBLE)")
+def _extreme(word: str) -> Callable[[MeantFeature, str], Sql]:
+    return lambda _, x: Sql({"x": f"{word}({x}) KEPT"}, "CAST(@x AS DOUBLE)")
 
 
-def _std(_: MeantFeature, x: str, waits: bool) -> Sql:
+def _std(_: MeantFeature, x: str) -> Sql:
     """In two passes, which loses no digits."""
     number = f"CAST({x} AS DOUBLE)"
     gather = {
@@ -82,26 +82,25 @@ def _std(_: MeantFeature, x: str, waits: bool) -> Sql:
     return Sql(gather, value, f"{value} * {_RELATIVE} + @most * @n * {_ROUNDED}")
 
 
-def _ordered(word: str) -> Callable[[MeantFeature, str, bool], Sql]:
+def _ordered(word: str) -> Callable[[MeantFeature, str], Sql]:
     """Of two events at one time, the one that became known later is the newer."""
-    return lambda _, x, __: Sql({"x": f"{word}({x} ORDER BY e.time, e.seq) KEPT"}, "CAST(@x AS DOUBLE)")
+    return lambda _, x: Sql({"x": f"{word}({x} ORDER BY e.time, e.seq) KEPT"}, "CAST(@x AS DOUBLE)")
 
 
-def _age(_: MeantFeature, x: str, waits: bool) -> Sql:
-    """Seconds since the newest event. A waiting event is seen from the beginning of its tile on, so before its own time: it is 0 s old."""
-    time = "least(e.time, q.moment)" if waits else "e.time"
-    return Sql({"time": f"max({time}) KEPT"}, "CAST(moment - @time AS DOUBLE) / CAST(1000 AS DOUBLE)")
+def _age(_: MeantFeature, x: str) -> Sql:
+    """Seconds since the newest event. An event that lies ahead is 0 s old."""
+    return Sql({"time": "max(least(e.time, q.moment)) KEPT"}, "CAST(moment - @time AS DOUBLE) / CAST(1000 AS DOUBLE)")
 
 
-def _last_k(feature: MeantFeature, x: str, waits: bool) -> Sql:
+def _last_k(feature: MeantFeature, x: str) -> Sql:
     return Sql({"all": f"list(CAST({x} AS DOUBLE) ORDER BY e.time, e.seq) KEPT"}, f"@all[-{feature.most}:]")
 
 
-def _distinct(_: MeantFeature, x: str, waits: bool) -> Sql:
+def _distinct(_: MeantFeature, x: str) -> Sql:
     return Sql({"n": f"count(DISTINCT {x}) KEPT"}, "CAST(@n AS DOUBLE)", f"CASE WHEN @n > {_COUNTED} THEN @n * {_ERROR} ELSE 0.0 END")
 
 
-_MEANINGS: dict[str, Callable[[MeantFeature, str, bool], Sql]] = {
+_MEANINGS: dict[str, Callable[[MeantFeature, str], Sql]] = {
     "count": _count,
     "sum": _sum,
     "mean": _mean,

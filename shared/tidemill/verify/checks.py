@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tidemill.archive.columns import OWN, event_folder
 from tidemill.declarations import Event, FeatureView, Model
@@ -109,14 +108,20 @@ def check_logged(
 
 
 def check_training_set(
-    model: Model, path: str, asking: tuple[pa.Table, pa.Table], archives: Mapping[str, pa.Table], until_ms: int, sample: int, seed: int
+    model: Model,
+    table: pa.Table,
+    asking: tuple[pa.Table, pa.Table],
+    archives: Mapping[str, pa.Table],
+    until_ms: int,
+    sample: int,
+    seed: int,
 ) -> list[Compared]:
     """Compares rows of a training set: that they are questions with these answers, that no sampled question is missing, and their features.
 
-    `path`: a Parquet file with the columns subject, time, label and `<view>__<feature>`; `asking`: the archived events that announce, and
+    `table`: the columns subject, time, label and `<view>__<feature>`; `asking`: the archived events that announce, and
     those that bring outcomes; `archives`: the archived events by view; `until_ms`: the moment until which the set was made.
     """
-    table, asked = pq.read_table(path), labelled(model, *asking, until_ms)
+    asked = labelled(model, *asking, until_ms)
     by_key = {(question.subject, question.at_ms): question for question in asked}
     rows = _sampled_rows(table, sample, seed)
     compared = [_check_labels(model, rows, by_key), _check_missing(model, asked, table, sample, seed)]
@@ -146,7 +151,7 @@ def _sampled_rows(table: pa.Table, sample: int, seed: int) -> list[dict[str, Any
 
 def _asked_at(model: Model, view: FeatureView, question: Labelled, place: int) -> AskedMoment:
     """What a row sees: events known at its time, but not the event that asks, unless that was known before."""
-    own = question.place if view.source is model.on and question.known_ms == question.at_ms else None
+    own = question.announcement if view.source is model.on and question.announcement.known_ms == question.at_ms else None
     return AskedMoment(question.entities[place] or "", question.at_ms, question.at_ms + 1, own)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from functools import reduce
 from typing import NamedTuple
 
+from tidemill.limits import EXACT
+
 _COMPARED = {ast.Eq: "=", ast.NotEq: "<>", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _CALCULATED = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
-_EXACT = 2**53  # from here on a double no longer has every whole number
 
 
 class SqlPart(NamedTuple):
@@ -84,6 +85,6 @@ def _compared(left: SqlPart, sign: str, right: SqlPart) -> str:
     if left.kind is right.kind:
         return f"({left.sql}) {sign} ({right.sql})"
     rounded = [f"CAST({part.sql} AS DOUBLE)" for part in (left, right)]
-    alike = f"{rounded[0]} = {rounded[1]} AND abs({rounded[0]}) >= {_EXACT}"
+    alike = f"{rounded[0]} = {rounded[1]} AND abs({rounded[0]}) >= {EXACT}"
     exact = f"TRY_CAST({left.sql} AS HUGEINT) {sign} TRY_CAST({right.sql} AS HUGEINT)"
     return f"CASE WHEN {alike} THEN {exact} ELSE {rounded[0]} {sign} {rounded[1]} END"

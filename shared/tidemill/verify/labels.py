@@ -14,22 +14,23 @@ import pyarrow as pa
 
 from tidemill.declarations import Event, Model
 from tidemill.durations import parse_ms
-from tidemill.verify.expressions import SqlPart, column_sql
-from tidemill.verify.sql import EventRows, Place
+from tidemill.timestamps import LAST_MS
+from tidemill.verify.expressions import column_sql, text
+from tidemill.verify.sql import Announcement, EventRows, Place, key_sql
 
+_RFC3339 = r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"
 _ORDER = "known, topic, partition, place"
 _FIRST = f"id IS NULL OR row_number() OVER (PARTITION BY id ORDER BY {_ORDER}) = 1"
 
 
 class Labelled(NamedTuple):
-    """A question. `label`: its answer (None: there is none yet); `known_ms`, `place`: of the event that asks; `entities`: the entity of each
-    of the model's views, None where it has none."""
+    """A question. `label`: its answer (None: there is none yet); `announcement`: the event that asks; `entities`: the entity of each of the
+    model's views, None where it has none."""
 
     subject: str
     at_ms: int
     label: float | None
-    known_ms: int
-    place: Place
+    announcement: Announcement
     entities: tuple[str | None, ...]
 
 
@@ -42,18 +43,21 @@ def labelled(model: Model, announced: pa.Table, outcomes: pa.Table, until_ms: in
         found = db.execute(_labelled_sql(model, announced.schema, outcomes.schema, until_ms)).fetchall()
     finally:
         db.close()
-    return [Labelled(subject, at, label, known, Place(*place), tuple(entities)) for subject, at, label, known, *place, entities in found]
+    return [
+        Labelled(subject, at_ms, label, Announcement(known_ms, Place(*place), id), tuple(entities))
+        for subject, at_ms, label, known_ms, *place, id, entities in found
+    ]
 
 
 def _labelled_sql(model: Model, announced: pa.Schema, brought: pa.Schema, until_ms: int) -> str:
     wait = parse_ms(model.outcome.within)
-    absent = getattr(model.outcome, "absent", None)
+    absent = model.outcome.absent
     answer = f"CASE WHEN o.known <= q.at_ms + {wait} THEN o.value"
     if absent is not None:
         answer += f" WHEN q.at_ms + {wait} < {until_ms} THEN CAST({absent} AS DOUBLE)"
     return (
         f"WITH asked AS ({_asked_sql(model, announced, until_ms)}), outcome AS ({_outcomes_sql(model, brought, until_ms)}) "
-        f"SELECT q.subject, q.at_ms, {answer} END, q.known, q.topic, q.partition, q.place, q.entities "
+        f"SELECT q.subject, q.at_ms, {answer} END, q.known, q.topic, q.partition, q.place, q.id, q.entities "
         "FROM asked q ASOF LEFT JOIN outcome o ON q.subject = o.subject AND q.at_ms < o.known ORDER BY q.at_ms, q.subject"
     )
 
@@ -61,8 +65,8 @@ def _labelled_sql(model: Model, announced: pa.Schema, brought: pa.Schema, until_
 def _asked_sql(model: Model, columns: pa.Schema, until_ms: int) -> str:
     names = list(dict.fromkeys([model.subject, model.at, *(view.key.name for view in model.views)]))
     rows = EventRows(model.on, names, columns, "announced")
-    entities = ", ".join(_as_text(rows.fields[view.key.name]) for view in model.views)
-    at, subject = _as_ms(model.on, model.at, rows), _as_text(rows.fields[model.subject])
+    entities = ", ".join(key_sql(rows.fields[view.key.name]) for view in model.views)
+    at, subject = _as_ms(model.on, model.at, rows), key_sql(rows.fields[model.subject])
     asked = f"SELECT *, {at} AS at_ms, {subject} AS subject, CAST([{entities}] AS VARCHAR[]) AS entities FROM {rows.sql}"
     once = f"SELECT * FROM ({asked}) WHERE at_ms < {until_ms} AND known < {until_ms} AND subject IS NOT NULL QUALIFY {_FIRST}"
     last = ", ".join(f"{name} DESC" for name in _ORDER.split(", "))
@@ -72,18 +76,17 @@ def _asked_sql(model: Model, columns: pa.Schema, until_ms: int) -> str:
 def _outcomes_sql(model: Model, columns: pa.Schema, until_ms: int) -> str:
     outcome = model.outcome
     rows = EventRows(outcome.source, list(dict.fromkeys([outcome.subject, *outcome.column.fields])), columns, "brought")
-    value, subject = f"CAST({column_sql(outcome.value, rows.fields)} AS DOUBLE)", _as_text(rows.fields[outcome.subject])
+    value, subject = f"CAST({column_sql(outcome.value, rows.fields)} AS DOUBLE)", key_sql(rows.fields[outcome.subject])
     brought = f"SELECT *, {value} AS value, {subject} AS subject FROM {rows.sql}"
     usable = f"known < {until_ms} AND subject IS NOT NULL AND isfinite(value)"
     once = f"SELECT * FROM ({brought}) WHERE {usable} QUALIFY {_FIRST}"
     return f"SELECT * FROM ({once}) QUALIFY row_number() OVER (PARTITION BY subject, known ORDER BY {_ORDER}) = 1"
 
 
-def _as_text(field: SqlPart) -> str:
-    return f"CAST({field.sql} AS VARCHAR)"
-
-
 def _as_ms(event: Event, name: str, rows: EventRows) -> str:
-    """A time in epoch ms, cut to ms."""
+    """A time in epoch ms, cut to ms; null where it is no RFC 3339 with a zone, or lies outside the years 1970 to 9999."""
     sql = rows.fields[name].sql
-    return sql if event.base_type(name) is int else f"epoch_us(TRY_CAST({sql} AS TIMESTAMPTZ)) // 1000"
+    if event.base_type(name) is str:
+        us = f"epoch_us(TRY_CAST({sql} AS TIMESTAMPTZ))"
+        sql = f"CASE WHEN regexp_full_match({sql}, {text(_RFC3339)}) AND {us} >= 0 THEN {us} // 1000 END"
+    return f"CASE WHEN {sql} BETWEEN 0 AND {LAST_MS} THEN {sql} END"

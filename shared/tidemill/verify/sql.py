@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from tidemill.archive.columns import EXTRA, ID, KNOWN, OFFSET, PARTITION, TIME, TOPIC
 from tidemill.declarations import Event, FeatureView
+from tidemill.limits import EXACT, KEY_BYTES
 from tidemill.verify.aggregates import aggregate_sql
 from tidemill.verify.expressions import SqlPart, column_sql, quoted, text
 from tidemill.verify.meaning import Meaning, MeantWindow
@@ -48,14 +49,22 @@ class Place(NamedTuple):
     offset: int
 
 
+class Announcement(NamedTuple):
+    """An event that asks: when it became known, where it lies, and its id. A later publication with this id is the same event."""
+
+    known_ms: int
+    place: Place
+    id: str | None
+
+
 class AskedMoment(NamedTuple):
-    """What were the features of an entity at a moment, of what was known before another? `without`: an event that was not seen although
-    it was known, such as the one that asks."""
+    """What were the features of an entity at a moment, of what was known before another? `without`: the event that asks, which
+    was not seen although it was known."""
 
     entity: str
     at_ms: int
     known_before_ms: int = ALWAYS_MS
-    without: Place | None = None
+    without: Announcement | None = None
 
 
 class Found(NamedTuple):
@@ -75,16 +84,31 @@ class SqlAnswer(NamedTuple):
 
 def field_sql(event: Event, name: str, columns: pa.Schema) -> str:
     """A field of an archived event: from its own column, or from what the event carried beyond its columns; null where it has another
-    type, but a whole number may stand for a float."""
+    type, but a whole number may stand for a float, and 300.0 for a whole number."""
     kind, found = event.base_type(name), []
     if name in columns.names:
         stored = _STORED.get(columns.field(name).type)
         found += [f"CAST({quoted(name)} AS {_TYPES[kind]})"] if stored is kind or (stored is int and kind is float) else []
+        found += [_whole_sql(quoted(name))] if stored is float and kind is int else []
     path = text(f'$."{name}"')
     kinds = ", ".join(map(text, _JSON[kind]))
-    carried = f"TRY_CAST(json_extract_string({EXTRA}, {path}) AS {_TYPES[kind]})"
-    found.append(f"CASE WHEN json_type({EXTRA}, {path}) IN ({kinds}) THEN {carried} END")
+    carried = f"json_extract_string({EXTRA}, {path})"
+    chosen = f"WHEN json_type({EXTRA}, {path}) IN ({kinds}) THEN TRY_CAST({carried} AS {_TYPES[kind]})"
+    if kind is int:
+        chosen += f" WHEN json_type({EXTRA}, {path}) = 'DOUBLE' THEN {_whole_sql(f'TRY_CAST({carried} AS DOUBLE)')}"
+    found.append(f"CASE {chosen} END")
     return f"coalesce({', '.join(found)})"
+
+
+def _whole_sql(number: str) -> str:
+    """A double that is a whole number, as one; null where it is none, or so large that it need not be the one that was meant."""
+    return f"CASE WHEN {number} = trunc({number}) AND abs({number}) < {EXACT} THEN CAST({number} AS BIGINT) END"
+
+
+def key_sql(field: SqlPart) -> str:
+    """An entity or a subject as text; null where there is none, or one that no event may have."""
+    sql = f"CAST({field.sql} AS VARCHAR)"
+    return f"CASE WHEN strlen({sql}) BETWEEN 1 AND {KEY_BYTES} THEN {sql} END"
 
 
 class EventRows:
@@ -120,7 +144,7 @@ class SqlView:
         """Step 1, a subquery: the view's events, with `key` and the columns c0, c1, ..."""
         rows = EventRows(self._event, list(dict.fromkeys([self.view.key.field, *self.view.value_fields])), self._schema)
         columns = "".join(f", {column_sql(column, rows.fields)} AS c{i}" for i, column in enumerate(self._texts))
-        key = f"CAST({rows.fields[self.view.key.field].sql} AS VARCHAR)"
+        key = key_sql(rows.fields[self.view.key.field])
         ahead = "" if self.meaning.ahead_ms is None else f" AND time - known <= {self.meaning.ahead_ms}"
         return f"(SELECT topic, partition, place, known, time, id, {key} AS key{columns} FROM {rows.sql} WHERE {key} IS NOT NULL{ahead})"
 
@@ -172,12 +196,22 @@ class SqlView:
         names = ["known", "time", "id", "counts", *self._texts]
         return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
 
-    def _make_histories(self, histories: Sequence[tuple[str, Place | None]], shift_ms: int | None = BY_KNOWN) -> None:
+    def _make_histories(self, histories: Sequence[tuple[str, Announcement | None]], shift_ms: int | None = BY_KNOWN) -> None:
         """Step 1. A history is an entity's events, perhaps without one of them."""
-        rows = [(i, key, *(without or (None, None, None))) for i, (key, without) in enumerate(histories)]
-        kinds = [("history", pa.int64()), ("key", pa.string()), ("t", pa.string()), ("p", pa.int64()), ("o", pa.int64())]
+        rows = [(i, key, *((own.known_ms, *own.place, own.id) if own else [None] * 5)) for i, (key, own) in enumerate(histories)]
+        kinds = [
+            ("history", pa.int64()),
+            ("key", pa.string()),
+            ("k", pa.int64()),
+            ("t", pa.string()),
+            ("p", pa.int64()),
+            ("o", pa.int64()),
+            ("i", pa.string()),
+        ]
         self._register("histories", rows, kinds)
-        without = "h.t IS NULL OR NOT (a.topic = h.t AND a.partition = h.p AND a.place = h.o)"
+        places = "(a.known, a.topic, a.partition, a.place)", "(h.k, h.t, h.p, h.o)"
+        own = f"{places[0]} = {places[1]} OR (coalesce(a.id = h.i, false) AND {places[0]} > {places[1]})"
+        without = f"h.t IS NULL OR NOT ({own})"
         arrived = "known"
         if shift_ms is not None:
             arrived = f"max(known) OVER (PARTITION BY history, topic, partition ORDER BY place) + partition * {shift_ms}"
@@ -215,7 +249,7 @@ class SqlView:
         for i, feature in enumerate(self.meaning.features):
             x = "NULL" if feature.column is None else f"e.c{self._texts.index(feature.column)}"
             kept = " AND ".join(filter(None, ("e.time IS NOT NULL", _within(feature.window), feature.column and f"{x} IS NOT NULL")))
-            sql = aggregate_sql(feature, i, x, kept, waits)
+            sql = aggregate_sql(feature, i, x, kept)
             gather |= sql.gather
             told += [sql.value, f"CAST({sql.slack} AS DOUBLE)", self._whole(feature.window)]
         seen = "max(e.time)"
