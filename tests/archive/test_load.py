@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -36,6 +38,7 @@ from tidemill.verify.checks import archived, check_training_set, view_archive
 
 EVENT = Event("trips", {"at": int, "id": str | None, "fare": float}, time="at", id="id")
 PROJECT = Project("p", {"trips": EVENT}, {}, {})
+ROOT = Path(__file__).parents[2]
 SMALL = "import tidemill.archive.files as f, tidemill.archive.load as l; f._BATCH_ROWS = l.COMMIT_ROWS = 200; from tidemill.cli import main; main()"
 
 
@@ -224,6 +227,24 @@ def test_wrong_arguments(tmp_path: Path, arguments: list[str], told: str) -> Non
     assert told in output
 
 
+def test_the_commands_of_the_page(tmp_path: Path) -> None:
+    """The page's commands, each in a process of its own: all events are loaded, known when the option says."""
+    write(tmp_path, hires(30))
+    page = (ROOT / "docs/events.md").read_text()
+    found = re.search(r"<!-- load -->\n```sh\n(.*?)```", page, re.DOTALL)
+    assert found
+    environment = {**os.environ, "TIDEMILL_OFFLINE": str(tmp_path / "store"), "TIDEMILL_PROJECT": str(FOLDER)}
+    for line in found[1].splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == "tidemill"
+        command = [sys.executable, "-c", "from tidemill.cli import main; main()", *arguments]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "30 events loaded" in done.stdout
+    returned = read_events(OfflineStore(tmp_path / "store"), load_project(FOLDER).events["returned"], [])
+    assert {known - at for known, at in zip(returned["_known"].to_pylist(), returned["_time"].to_pylist(), strict=True)} == {300_000}
+
+
 def test_training_on_loaded_history(tmp_path: Path) -> None:
     """No service runs: two CSV files become a training set that equals plain Python, a model, and no difference for SQL."""
     rows = hires(400)
@@ -242,8 +263,8 @@ def test_training_on_loaded_history(tmp_path: Path) -> None:
         assert (row["time"], row["label"], row["member"]) == (truth["at"], truth["label"], truth["member"])
         assert_window(row, truth)
     views = {view.name: view_archive(store, view) for view in model.views}
-    asking = archived(store, model.on, ["hire", "at"]), archived(store, model.outcome.source, ["hire", "minutes"])
-    compared = check_training_set(model, str(tmp_path / "set.parquet"), asking, views, until_ms, 400, 0)
+    asking = archived(store, model.on, ["hire", "at", "station"]), archived(store, model.outcome.source, ["hire", "minutes"])
+    compared = check_training_set(model, pq.read_table(tmp_path / "set.parquet"), asking, views, until_ms, 400, 0)
     assert sum(each.values for each in compared) > 1000
     assert [example for each in compared for example in each.examples] == []
     assert make_version(model, examples, until_ms, lambda _: None).artifact.manifest.inputs
