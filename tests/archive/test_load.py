@@ -156,7 +156,12 @@ def test_beside_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("tidemill.archive.load.COMMIT_ROWS", 200)
     path, store, ended = trips(tmp_path / "a.parquet", range(3000)), OfflineStore(tmp_path / "store"), threading.Event()
     table, written = store.counted_table("events/trips", table_schema(EVENT)), 0
-    loading = threading.Thread(target=lambda: (load(OfflineStore(tmp_path / "store"), path), ended.set()))
+
+    def run_load() -> None:
+        load(OfflineStore(tmp_path / "store"), path)
+        ended.set()
+
+    loading = threading.Thread(target=run_load)
     table.open()
     loading.start()
     while not ended.is_set():

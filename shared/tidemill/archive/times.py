@@ -131,7 +131,7 @@ class Times:
             return ms, ms
         return found if isinstance(found, str) else rfc3339(ms), ms
 
-    def _of_number(self, number: float | Decimal) -> int | None:
+    def _of_number(self, number: int | float | Decimal) -> int | None:
         """None when it is no number of the unit, where ms are whole, or far beyond all times."""
         if not math.isfinite(number) or abs(number) >= 10**25 or (self._per_second == 1000 and number != number // 1):
             return None
