@@ -23,10 +23,11 @@ from tests.archive.trips import NOW_MS
 from typer.testing import CliRunner
 
 from tidemill.archive.columns import table_schema
+from tidemill.archive.file_rules import FileRules
 from tidemill.archive.files import HistoryFile, history_files
-from tidemill.archive.load import Load, Loaded
+from tidemill.archive.load import Load, LoadReport
 from tidemill.archive.reading import read_events
-from tidemill.archive.taking import Reading, RefusedRow
+from tidemill.archive.taking import RefusedRow
 from tidemill.cli import app
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project, load_project
@@ -42,14 +43,14 @@ ROOT = Path(__file__).parents[2]
 SMALL = "import tidemill.archive.files as f, tidemill.archive.load as l; f._BATCH_ROWS = l.COMMIT_ROWS = 200; from tidemill.cli import main; main()"
 
 
-def load(store: OfflineStore, path: Path, reading: Reading | None = None, *, event: Event = EVENT) -> tuple[Loaded, list[RefusedRow]]:
+def load(store: OfflineStore, path: Path, reading: FileRules | None = None, *, event: Event = EVENT) -> tuple[LoadReport, list[RefusedRow]]:
     """Loads one file."""
     refused: list[RefusedRow] = []
 
     def note(_: HistoryFile, row: RefusedRow) -> None:
         refused.append(row)
 
-    job, files = Load(PROJECT, event, store, reading or Reading(), note), history_files([path])
+    job, files = Load(PROJECT, event, store, reading or FileRules(), note), history_files([path])
     job.check(files)
     return job.run(files[0], lambda rows, share: None), refused
 
@@ -77,7 +78,7 @@ def test_a_file_is_loaded_once(tmp_path: Path) -> None:
     assert again.loaded == 0
     assert again.done_ms
     with pytest.raises(UnusableFile, match="loaded with other options"):
-        load(store, tmp_path / "a.parquet", Reading(known_after_ms=5))
+        load(store, tmp_path / "a.parquet", FileRules(known_after_ms=5))
     more, _ = load(store, trips(tmp_path / "c.parquet", range(40, 60)))
     assert (more.loaded, more.copies) == (10, 10)
     assert sorted(ids(store)) == sorted(f"t{number}" for number in range(60))

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.archive.trips import NOW_MS, Sent
 
+from tidemill.archive.file_rules import FileRules
 from tidemill.archive.files import history_files
 from tidemill.archive.reading import read_events
 from tidemill.archive.rows import event_table
-from tidemill.archive.taking import Reading, RefusedRow, Taker
+from tidemill.archive.taking import RefusedRow, Taker
 from tidemill.archive.times import TimeRule
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project
@@ -60,9 +61,9 @@ CELLS: dict[str, st.SearchStrategy[Any]] = {
 ROWS = st.lists(st.fixed_dictionaries(CELLS), min_size=1, max_size=8)
 
 
-def loaded(path: Path, event: Event, reading: Reading | None = None) -> tuple[list[dict[str, Any]], list[RefusedRow]]:
+def loaded(path: Path, event: Event, reading: FileRules | None = None) -> tuple[list[dict[str, Any]], list[RefusedRow]]:
     """The rows that a file becomes, and those that it does not."""
-    taker = Taker(PROJECT, event, reading or Reading(), None, "load:x", NOW_MS)
+    taker = Taker(PROJECT, event, reading or FileRules(), None, "load:x", NOW_MS)
     (file,) = history_files([path])
     taken = [taker.take(chunk) for chunk in file.chunks()]
     return [row for each in taken for row in each.rows.to_pylist()], [row for each in taken for row in each.refused]
@@ -214,16 +215,16 @@ def test_times_as_text_and_undeclared_columns(folder: Path, rows: list[tuple[str
     assert_same(found, refused, live(WORDS, [json.dumps(event).encode() for event in events], knowns), len(rows))
 
 
-NEW_YORK = Reading(times=TimeRule("America/New_York"))
+NEW_YORK = FileRules(times=TimeRule("America/New_York"))
 
 
 @pytest.mark.parametrize(
     ("cell", "reading", "expected"),
     [
-        ("2023-11-14T22:13:20Z", Reading(), NOW_MS),
-        ("2023-11-14 22:13:20", Reading(), NOW_MS),
-        ("2023-11-14 22:13", Reading(), NOW_MS - 20_000),
-        ("2023-11-14", Reading(), NOW_MS - 80_000_000),
+        ("2023-11-14T22:13:20Z", FileRules(), NOW_MS),
+        ("2023-11-14 22:13:20", FileRules(), NOW_MS),
+        ("2023-11-14 22:13", FileRules(), NOW_MS - 20_000),
+        ("2023-11-14", FileRules(), NOW_MS - 80_000_000),
         ("2023-11-14 17:13:20", NEW_YORK, NOW_MS),
         ("2023-11-14T22:13:20.0019Z", NEW_YORK, NOW_MS + 1),
         ("2023-11-05 01:30:00", NEW_YORK, 1_699_162_200_000),  # comes twice; the first
@@ -231,15 +232,15 @@ NEW_YORK = Reading(times=TimeRule("America/New_York"))
         ("2023-03-12 02:30", NEW_YORK, None),
         ("2023-11-14 22:13:20+0000", NEW_YORK, NOW_MS),
         ("2023-11-14 22:13:20 UTC", NEW_YORK, NOW_MS),
-        ("1700000000", Reading(times=TimeRule(unit="s")), NOW_MS),
-        ("1700000000.25", Reading(times=TimeRule(unit="s")), NOW_MS + 250),
-        ("1700000000000999", Reading(times=TimeRule(unit="us")), NOW_MS),
-        ("1700000000000999999", Reading(times=TimeRule(unit="ns")), NOW_MS),
-        ("1700000000000.5", Reading(), None),
-        ("2024-01-01T00:00:00Z", Reading(), None),  # ahead of now
+        ("1700000000", FileRules(times=TimeRule(unit="s")), NOW_MS),
+        ("1700000000.25", FileRules(times=TimeRule(unit="s")), NOW_MS + 250),
+        ("1700000000000999", FileRules(times=TimeRule(unit="us")), NOW_MS),
+        ("1700000000000999999", FileRules(times=TimeRule(unit="ns")), NOW_MS),
+        ("1700000000000.5", FileRules(), None),
+        ("2024-01-01T00:00:00Z", FileRules(), None),  # ahead of now
     ],
 )
-def test_times(folder: Path, cell: str, reading: Reading, expected: int | None) -> None:
+def test_times(folder: Path, cell: str, reading: FileRules, expected: int | None) -> None:
     """Each way to write a time, as a text and, where the same is meant, as a text of an event with times as text."""
     (folder / "t.csv").write_text(f"at,id,must,text\n{cell},1,1,a\n")
     for event in (EVENT, WORDS):
@@ -273,20 +274,20 @@ def test_known(folder: Path) -> None:
     """Known at its time, or so long after it, or when a column says; a row that does not say it is refused."""
     (folder / "k.csv").write_text(f"at,id,must,seen\n{NOW_MS - 9000},a,1,{NOW_MS}\n{NOW_MS - 9000},b,1,\n{NOW_MS - 9000},c,1,soon\n")
 
-    def knowns(reading: Reading) -> list[float]:
+    def knowns(reading: FileRules) -> list[float]:
         return [row["_known"].timestamp() * 1000 - NOW_MS for row in loaded(folder / "k.csv", EVENT, reading)[0]]
 
-    assert knowns(Reading()) == [-9000.0] * 3
-    assert knowns(Reading(known_after_ms=5000)) == [-4000.0] * 3
-    assert knowns(Reading(known_after_ms=3_700_000)) == []  # later than now
-    found, refused = loaded(folder / "k.csv", EVENT, Reading(known="seen"))
+    assert knowns(FileRules()) == [-9000.0] * 3
+    assert knowns(FileRules(known_after_ms=5000)) == [-4000.0] * 3
+    assert knowns(FileRules(known_after_ms=3_700_000)) == []  # later than now
+    found, refused = loaded(folder / "k.csv", EVENT, FileRules(known="seen"))
     assert [row["id"] for row in found] == ["a"]
     assert [(row.line, row.column, row.reason) for row in refused] == [(3, "seen", "missing_field"), (4, "seen", "bad_time")]
 
 
 def test_renamed_columns_and_nulls(folder: Path) -> None:
     """A renamed column is the field, in CSV and in JSON lines; a text that means null is null."""
-    reading = Reading(renamed={"at": "time", "must": "n"}, nulls=("NULL",))
+    reading = FileRules(renamed={"at": "time", "must": "n"}, nulls=("NULL",))
     (folder / "r.csv").write_text(f"time,id,n,text,more\n{NOW_MS},a,1,NULL,NULL\n{NOW_MS},b,x,,\n")
     (folder / "r.jsonl").write_text(
         json.dumps({"time": NOW_MS, "id": "a", "n": 1, "text": "NULL"}) + "\n" + json.dumps({"time": NOW_MS, "id": "b", "n": "x"})
@@ -313,7 +314,7 @@ def test_ids_by_content(folder: Path) -> None:
 def test_a_field_declared_later_reads_text_of_files(tmp_path: Path) -> None:
     """Numbers of a CSV column that nothing declared are texts in `_extra`; the field has them when it is declared."""
     (tmp_path / "l.csv").write_text(f"at,id,must,tip,zip\n{NOW_MS},a,1,2.50,02134\n{NOW_MS},b,1,nan,7\n")
-    taker = Taker(PROJECT, EVENT, Reading(), None, "load:x", NOW_MS)
+    taker = Taker(PROJECT, EVENT, FileRules(), None, "load:x", NOW_MS)
     store = OfflineStore(tmp_path / "store")
     table = store.counted_table("events/odd", taker.take(next(history_files([tmp_path / "l.csv"])[0].chunks())).rows.schema)
     table.append(taker.take(next(history_files([tmp_path / "l.csv"])[0].chunks())).rows, {})
@@ -327,17 +328,17 @@ def test_a_field_declared_later_reads_text_of_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "reading", "told"),
     [
-        ({"at": [1], "id": ["a"]}, Reading(), "no column 'must'"),
-        ({"at": [1], "ID": ["a"], "must": [1]}, Reading(), "--rename 'ID=id'"),
-        ({"at": [1], "id": ["a"], "must": [1.5], "text": [1.5]}, Reading(), "is double, the event declares str"),
-        ({"at": [True], "id": ["a"], "must": [1]}, Reading(), "can be no time"),
-        ({"at": [1_600_000_000], "id": ["a"], "must": [1]}, Reading(), "--unit s"),
-        ({"at": [1_600_000_000_000_000], "id": ["a"], "must": [1]}, Reading(), "--unit us"),
-        ({"at": [NOW_MS], "id": ["a"], "must": [1]}, Reading(known="seen"), "no column 'seen'"),
-        ({"at": [NOW_MS], "id": ["a"], "must": [1], "x": [1]}, Reading(renamed={"must": "x"}), "a column 'must' besides 'x'"),
+        ({"at": [1], "id": ["a"]}, FileRules(), "no column 'must'"),
+        ({"at": [1], "ID": ["a"], "must": [1]}, FileRules(), "--rename 'ID=id'"),
+        ({"at": [1], "id": ["a"], "must": [1.5], "text": [1.5]}, FileRules(), "is double, the event declares str"),
+        ({"at": [True], "id": ["a"], "must": [1]}, FileRules(), "can be no time"),
+        ({"at": [1_600_000_000], "id": ["a"], "must": [1]}, FileRules(), "--unit s"),
+        ({"at": [1_600_000_000_000_000], "id": ["a"], "must": [1]}, FileRules(), "--unit us"),
+        ({"at": [NOW_MS], "id": ["a"], "must": [1]}, FileRules(known="seen"), "no column 'seen'"),
+        ({"at": [NOW_MS], "id": ["a"], "must": [1], "x": [1]}, FileRules(renamed={"must": "x"}), "a column 'must' besides 'x'"),
     ],
 )
-def test_files_that_cannot_be_the_event(tmp_path: Path, columns: dict[str, list[Any]], reading: Reading, told: str) -> None:
+def test_files_that_cannot_be_the_event(tmp_path: Path, columns: dict[str, list[Any]], reading: FileRules, told: str) -> None:
     """A column that is missing, of a type that can never be the field's, or of times in another unit: the file is refused, with a mend."""
     pq.write_table(pa.table(columns), tmp_path / "f.parquet")
     with pytest.raises(UnusableFile) as error:
@@ -349,6 +350,6 @@ def test_files_that_cannot_be_the_event(tmp_path: Path, columns: dict[str, list[
 def test_unusable_options() -> None:
     """A field that the event does not have, and a time zone that nobody has."""
     with pytest.raises(UnusableFile, match="no field 'mist'"):
-        Taker(PROJECT, EVENT, Reading(renamed={"mist": "x"}), None, "", NOW_MS)
+        Taker(PROJECT, EVENT, FileRules(renamed={"mist": "x"}), None, "", NOW_MS)
     with pytest.raises(UnusableFile, match="no time zone"):
-        Taker(PROJECT, EVENT, Reading(times=TimeRule("Mars/Olympus")), None, "", NOW_MS)
+        Taker(PROJECT, EVENT, FileRules(times=TimeRule("Mars/Olympus")), None, "", NOW_MS)

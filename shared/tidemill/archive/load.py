@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from tidemill.archive.columns import KNOWN, LOADED, OFFSET, TOPIC, event_folder, table_schema
 from tidemill.archive.copies import copies
+from tidemill.archive.file_rules import FileRules
 from tidemill.archive.files import Chunk, HistoryFile
-from tidemill.archive.taking import Reading, RefusedRow, Taken, Taker
+from tidemill.archive.taking import RefusedRow, Taken, Taker
 from tidemill.clock import now_ms
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project
@@ -36,7 +37,7 @@ Watch = Callable[[int, float], None]
 
 
 @dataclass
-class Loaded:
+class LoadReport:
     """What became of one file. `loaded`: events that this run wrote; `before`: rows that earlier runs had done; `copies`: rows that were
     passed over, since the archive has their event; `done_ms`: when an earlier run was done with it."""
 
@@ -52,7 +53,7 @@ class Load:
     """Loads files as events of one declaration. `refused` is called with each refused row."""
 
     def __init__(
-        self, project: Project, event: Event, store: OfflineStore, reading: Reading, refused: Callable[[HistoryFile, RefusedRow], None]
+        self, project: Project, event: Event, store: OfflineStore, reading: FileRules, refused: Callable[[HistoryFile, RefusedRow], None]
     ) -> None:
         self._project, self._event, self._store, self._reading, self._refused = project, event, store, reading, refused
         self._folder = event_folder(event.name)
@@ -72,16 +73,16 @@ class Load:
 
     def refusals(self, file: HistoryFile, watch: Watch) -> Counter[str]:
         """Read a file without writing anything, and count what is refused. Raises UnusableFile."""
-        report = Loaded(file)
+        report = LoadReport(file)
         for _ in self._taken(report, None, "", watch):
             pass
         return report.refused
 
-    def run(self, file: HistoryFile, watch: Watch) -> Loaded:
+    def run(self, file: HistoryFile, watch: Watch) -> LoadReport:
         """Load a file, or what earlier runs left of it. Raises UnusableFile, OfflineUnavailable, TornTable."""
         name = _counter(file)
         table = self._open()
-        report = Loaded(file, before=table.counter(name), done_ms=table.counter(f"{name}:done"))
+        report = LoadReport(file, before=table.counter(name), done_ms=table.counter(f"{name}:done"))
         rules = table.counter(f"{name}:rules")
         if rules not in (0, self._rules):
             when = f" on {rfc3339(report.done_ms)}" if report.done_ms else ""
@@ -110,7 +111,7 @@ class Load:
     def _taker(self, found: pa.Schema | None, topic: str) -> Taker:
         return Taker(self._project, self._event, self._reading, found, topic, self._now_ms)
 
-    def _taken(self, report: Loaded, found: pa.Schema | None, topic: str, watch: Watch) -> Iterator[tuple[Chunk, Taken]]:
+    def _taken(self, report: LoadReport, found: pa.Schema | None, topic: str, watch: Watch) -> Iterator[tuple[Chunk, Taken]]:
         """The whole file, also what is done already, so that the report is whole."""
         taker = self._taker(found, topic)
         for chunk in report.file.chunks():
@@ -122,7 +123,7 @@ class Load:
             watch(_end(chunk), chunk.share)
 
     def _append(
-        self, report: Loaded, name: str, table: CountedTable, moves: dict[str, tuple[int, int]], taken: Iterator[tuple[Chunk, Taken]]
+        self, report: LoadReport, name: str, table: CountedTable, moves: dict[str, tuple[int, int]], taken: Iterator[tuple[Chunk, Taken]]
     ) -> None:
         done = seen = report.before
         waiting: list[pa.Table] = []
@@ -135,7 +136,7 @@ class Load:
         rows = waiting or [table.schema.empty_table()]
         self._commit(report, table, rows, {**moves, name: (done, seen), f"{name}:done": (0, now_ms())})
 
-    def _commit(self, report: Loaded, table: CountedTable, waiting: list[pa.Table], moves: dict[str, tuple[int, int]]) -> None:
+    def _commit(self, report: LoadReport, table: CountedTable, waiting: list[pa.Table], moves: dict[str, tuple[int, int]]) -> None:
         rows = pa.concat_tables(waiting)
         copied = copies(self._store, self._folder, rows)
         report.copies += int(copied.sum())

@@ -7,7 +7,7 @@ and read by the reader of the live path, which takes it or says why not. So both
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 from tidemill.archive.cells import Mask, bare, json_cell, mask_of, only, typed
 from tidemill.archive.columns import EXTRA, ID, KNOWN, MOMENT, OFFSET, OWN, PARTITION, TIME, TOPIC
 from tidemill.archive.content_ids import ContentIds
+from tidemill.archive.file_rules import FileRules, check_columns
 from tidemill.archive.files import Chunk
 from tidemill.archive.rows import AT_ONCE, Whole, event_table, rest_text
-from tidemill.archive.times import Moments, TimeRule, Times
+from tidemill.archive.times import Moments, Times
 from tidemill.archive.undeclared import objects
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project
@@ -41,26 +42,6 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VALUE = msgspec.json.Decoder()
 _NULL = msgspec.Raw(b"null")
 _MENDS = {"double": "write it as text or as whole numbers: 300 and 300.0 would be two texts", "bool": "declare it bool"}
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a file is read. `renamed`: the field's name -> the column's name, where they differ; `known`: the column with the moment when an
-    event became known, else that is its time and `known_after_ms`; `nulls`: texts that mean null."""
-
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    known: str | None = None
-    known_after_ms: int = 0
-    times: TimeRule = TimeRule()
-    nulls: tuple[str, ...] = ()
-
-    def written(self) -> bytes:
-        """The same bytes for the same rules."""
-        return msgspec.json.encode([sorted(self.renamed.items()), self.known, self.known_after_ms, *self.times, sorted(set(self.nulls))])
-
-    def column(self, name: str) -> str:
-        """The column of a field."""
-        return self.renamed.get(name, name)
 
 
 class RefusedRow(NamedTuple):
@@ -93,7 +74,7 @@ class Taker:
     """Takes the rows of one file, in their order. `found`: the columns that the event's table has; `topic`: what the rows have as their
     topic; `now_ms`: no event becomes known later."""
 
-    def __init__(self, project: Project, event: Event, reading: Reading, found: pa.Schema | None, topic: str, now_ms: int) -> None:
+    def __init__(self, project: Project, event: Event, reading: FileRules, found: pa.Schema | None, topic: str, now_ms: int) -> None:
         for name in reading.renamed:
             if name not in event.fields:
                 near = get_close_matches(name, event.fields, 1)
@@ -250,7 +231,9 @@ class Taker:
 class _Columns:
     """The columns of one chunk as those of the event. `fields`: the typed ones; `plain`: the rows whose cells are all plain."""
 
-    def __init__(self, rows: pa.RecordBatch, is_text: bool, event: Event, reading: Reading, times: Times, moments: Collection[str]) -> None:
+    def __init__(
+        self, rows: pa.RecordBatch, is_text: bool, event: Event, reading: FileRules, times: Times, moments: Collection[str]
+    ) -> None:
         self._rows, self._is_text, self._event, self._reading, self._times = rows, is_text, event, reading, times
         self._bare: dict[str, pa.Array] = {}
         self._undecoded: dict[str, Mask] = {}
@@ -338,29 +321,6 @@ class _Columns:
         body = _JSON.encode(members)
         body = body if more is None else body[:-1] + b"," + more.encode()[1:]
         return Carried(body, time_ms, cells.get(self._reading.known or ""))
-
-
-def check_columns(event: Event, reading: Reading, there: Collection[str]) -> None:
-    """Raises UnusableFile when a file with these columns lacks one that the event or an option needs."""
-    for name, column in reading.renamed.items():
-        if column in there and name in there and name not in reading.renamed.values():
-            raise UnusableFile(f"there is a column {name!r} besides {column!r}, which is renamed to it", mend="leave --rename out")
-    needed = [name for name in event.fields if name in reading.renamed or not event.nullable(name)]
-    missing = [reading.column(name) for name in needed if reading.column(name) not in there]
-    missing += [reading.known] if reading.known and reading.known not in there else []
-    if not missing:
-        return
-    free = {_simple(column): column for column in sorted(set(there) - set(map(reading.column, event.fields)))}
-    near = [(get_close_matches(_simple(name), free, 1), name) for name in missing if name in event.fields]
-    options = [f"--rename '{free[found[0]]}={name}'" for found, name in near if found]
-    raise UnusableFile(
-        f"there is no column {' and no column '.join(map(repr, missing))}; the columns are: {', '.join(sorted(there)) or 'none'}",
-        mend=f"perhaps {' '.join(options)}" if options else "name the column of a field with --rename COLUMN=FIELD",
-    )
-
-
-def _simple(name: str) -> str:
-    return "".join(character for character in name.casefold() if character.isalnum())
 
 
 def _names(lines: Iterable[bytes]) -> set[str]:

@@ -7,7 +7,6 @@ plain is decided one by one.
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -133,7 +132,7 @@ class Times:
 
     def _of_number(self, number: int | float | Decimal) -> int | None:
         """None when it is no number of the unit, where ms are whole, or far beyond all times."""
-        if not math.isfinite(number) or abs(number) >= 10**25 or (self._per_second == 1000 and number != number // 1):
+        if not -(10**25) < number < 10**25 or (self._per_second == 1000 and number != number // 1):
             return None
         if self._per_second == 1 and isinstance(number, float):
             return round(number * 1_000_000) // 1000  # the double nearest to a time in ms may lie below it

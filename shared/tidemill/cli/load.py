@@ -21,9 +21,10 @@ from tidemill.timestamps import rfc3339
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from tidemill.archive.file_rules import FileRules
     from tidemill.archive.files import HistoryFile
-    from tidemill.archive.load import Load, Loaded, Watch
-    from tidemill.archive.taking import Reading, RefusedRow
+    from tidemill.archive.load import Load, LoadReport, Watch
+    from tidemill.archive.taking import RefusedRow
 
 SHOWN = 10
 
@@ -130,8 +131,8 @@ def _refusals(path: Path | None) -> Iterator[Refusals]:
         notes.close()
 
 
-def _reading(rename: list[str], known: str | None, known_after: str | None, zone: str, unit: str | None, nulls: list[str]) -> Reading:
-    from tidemill.archive.taking import Reading
+def _reading(rename: list[str], known: str | None, known_after: str | None, zone: str, unit: str | None, nulls: list[str]) -> FileRules:
+    from tidemill.archive.file_rules import FileRules
     from tidemill.archive.times import UNITS_PER_SECOND, TimeRule
 
     if known and known_after:
@@ -142,7 +143,7 @@ def _reading(rename: list[str], known: str | None, known_after: str | None, zone
         after_ms = 0 if known_after is None else parse_ms(known_after)
     except ValueError as error:
         raise TidemillError(f"--known-after: {error}") from None
-    return Reading(_renamed(rename), known, after_ms, TimeRule(zone, unit), tuple(nulls))
+    return FileRules(_renamed(rename), known, after_ms, TimeRule(zone, unit), tuple(nulls))
 
 
 def _renamed(pairs: list[str]) -> dict[str, str]:
@@ -186,7 +187,7 @@ def _refuse(job: Load, files: list[HistoryFile], bar: Progress, notes: Refusals)
         )
 
 
-def _tell(report: Loaded, job: Load) -> None:
+def _tell(report: LoadReport, job: Load) -> None:
     name = report.file.path
     if report.done_ms:
         _say(f"{name}: already loaded, {job.in_archive(report.file):,} events on {rfc3339(report.done_ms)}")
