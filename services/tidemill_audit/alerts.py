@@ -15,6 +15,7 @@ from tidemill.clock import now_ms
 from tidemill.declarations.project import Project
 from tidemill.kafka.client import started_producer
 from tidemill.kafka.topics import ensure_topics
+from tidemill.proof.archive_audit import ArchiveReport
 from tidemill.proof.partition_audit import AuditReport
 from tidemill.records import AlertRecord
 from tidemill.runtime.health import HealthBoard
@@ -25,7 +26,7 @@ from tidemill.streams.alerts import append_alert, read_alerts
 from tidemill.streams.topics import alerts_topic, topic_specs
 
 Place = tuple[str, int]
-TEST = "audit"
+"""A view, or the table of an event's archive, and a partition."""
 NEWS_SECONDS = 1.0  # between two signs of life while there is nothing to send
 
 
@@ -36,11 +37,11 @@ class Alerts:
         self._project, self._topic = project.name, alerts_topic(project.name)
         self._kafka, self._board = kafka, board
         self._spec = topic_specs(project)[self._topic]
-        self._found: dict[Place, AuditReport] = {}
+        self._found: dict[Place, AuditReport | ArchiveReport] = {}
         self._news = asyncio.Event()
         self.pulse = Pulse("alerts")
 
-    def found(self, place: Place, report: AuditReport) -> None:
+    def found(self, place: Place, report: AuditReport | ArchiveReport) -> None:
         """Takes the report on a partition."""
         self._found[place] = report
         self._news.set()
@@ -76,22 +77,28 @@ class Alerts:
         return {(alert.view, alert.partition): alert for alert in alerts if alert.source == "audit" and alert.partition is not None}
 
 
-def alert_of(place: Place, report: AuditReport, told: AlertRecord | None, time_ms: int) -> AlertRecord | None:
+_RIGHT = {"audit": "the online store is again what the log says", "archive": "the archive is again what the topic says"}
+_WRONG = {"audit": "values compared are not what the log says", "archive": "events compared are not what the topic says"}
+
+
+def _first(report: AuditReport | ArchiveReport) -> str:
+    """The first difference in words ("": there is none)."""
+    if isinstance(report, ArchiveReport):
+        return next(iter(report.examples), "")
+    return next((f"{found.entity or 'the fence'} at offset {found.fence}: {found.what}" for found in report.examples), "")
+
+
+def alert_of(place: Place, report: AuditReport | ArchiveReport, told: AlertRecord | None, time_ms: int) -> AlertRecord | None:
     """The alert after a comparison, given the last alert on the partition: opened, closed, or none."""
     was_open = told is not None and told.state == "opened"
     if bool(report.mismatched) == was_open:
         return None
     (view, partition), state = place, "closed" if was_open else "opened"
-    first = report.examples[0] if report.examples else None
-    text = f"{view}[{partition}]: the online store is again what the log says ({report.checked} values compared)"
-    if first is not None:
-        text = (
-            f"{view}[{partition}]: {report.mismatched} of {report.checked} values compared are not what the log says; first "
-            f"{first.entity or 'the fence'} at offset {first.fence}: {first.what}"
-        )
-    identity = "|".join(
-        [TEST, view, str(partition), state, told.id if told else "", repr(first and (first.entity, first.fence, first.what))]
-    )
+    test, first = "archive" if isinstance(report, ArchiveReport) else "audit", _first(report)
+    text = f"{view}[{partition}]: {_RIGHT[test]} ({report.checked} compared)"
+    if report.mismatched:
+        text = f"{view}[{partition}]: {report.mismatched} of {report.checked} {_WRONG[test]}; first {first}"
+    identity = "|".join([test, view, str(partition), state, told.id if told else "", first])
     return AlertRecord(
         id=hashlib.sha256(identity.encode()).hexdigest()[:16],
         model="",
@@ -101,7 +108,7 @@ def alert_of(place: Place, report: AuditReport, told: AlertRecord | None, time_m
         state="closed" if was_open else "opened",
         start=time_ms,
         end=time_ms,
-        test=TEST,
+        test=test,
         statistic=float(report.mismatched),
         threshold=0.0,
         effect=float(report.mismatched),

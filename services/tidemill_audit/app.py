@@ -23,7 +23,7 @@ def build(settings: AuditSettings) -> Service:
     board = HealthBoard("redis", "kafka", "offline")
     alerts = Alerts(project, settings.kafka, board)
     link = redis_client(settings.redis.url, REDIS_TIMEOUT_SECONDS, partial(board.report, "redis"))
-    rounds = Rounds(project, OfflineStore(settings.offline.root), link, settings.pace, alerts, board)
+    rounds = Rounds(project, OfflineStore(settings.offline.root), link, settings.kafka, settings.pace, settings.archive, alerts, board)
 
     async def work() -> None:
         async with link:

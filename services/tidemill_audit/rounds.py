@@ -1,20 +1,27 @@
-"""The rounds: once in a period every partition of every view is compared, whole or by a sample, and differences are reported."""
+"""The rounds: once in a period every partition of every view is compared, whole or by a sample, and a piece of each event's archive;
+differences are reported."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 
+from tidemill.archive.columns import event_folder
+from tidemill.archive.retention import ArchiveSettings
+from tidemill.clock import now_ms
 from tidemill.declarations.project import Project
-from tidemill.errors import OfflineUnavailable, StoreError, StoreUnavailable, TornTable
+from tidemill.errors import KafkaUnavailable, OfflineUnavailable, StoreError, StoreUnavailable, TopicRecreated, TornTable
 from tidemill.offline.store import OfflineStore
+from tidemill.proof.archive_audit import ArchiveAudit
 from tidemill.proof.counterexample import shown
 from tidemill.proof.partition_audit import AuditReport, Mismatch, PartitionAudit
 from tidemill.redis.protocol import RedisClient
 from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.logs import get_logger
+from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.watchdog import Pulse
 from tidemill_audit.alerts import Alerts, Place
 from tidemill_audit.pace import Pace
@@ -32,17 +39,26 @@ class Rounds:
     """Compares round after round until cancelled. Shows on the board as "offline"."""
 
     def __init__(
-        self, project: Project, store: OfflineStore, link: RedisClient, settings: PaceSettings, alerts: Alerts, board: HealthBoard
+        self,
+        project: Project,
+        store: OfflineStore,
+        link: RedisClient,
+        kafka: KafkaSettings,
+        settings: PaceSettings,
+        archive: ArchiveSettings,
+        alerts: Alerts,
+        board: HealthBoard,
     ) -> None:
-        self._period_seconds = settings.period_seconds
+        self._period_seconds, self._kept = settings.period_seconds, archive
         self._alerts, self._board = alerts, board
         self.pulse = Pulse("rounds")
         places = [(view, partition) for view in project.views.values() for partition in range(view.partitions)]
-        self._pace = Pace(settings.cpu, self._period_seconds, len(places))
+        self._pace = Pace(settings.cpu, self._period_seconds, len(places) + len(project.events))
         self._audits: dict[Place, PartitionAudit] = {
             (view.name, partition): PartitionAudit(project.name, view, partition, store, link, WAIT_SECONDS, self._breathe)
             for view, partition in places
         }
+        self._archives = {event.name: ArchiveAudit(project, store, kafka, event) for event in project.events.values()}
         self._differing: dict[Place, list[str]] = {}
 
     def _breathe(self) -> None:
@@ -54,9 +70,12 @@ class Rounds:
         """Go round. A partition that cannot be compared now is skipped, and the board or a warning says why."""
         while True:
             began = time.monotonic()
-            for number, place in enumerate(self._audits, 1):
-                await self._look(place)
-                slot_ends = began + number * self._period_seconds / len(self._audits)
+            looks = [partial(self._look, place) for place in self._audits] + [
+                partial(self._look_archive, event) for event in self._archives
+            ]
+            for number, look in enumerate(looks, 1):
+                await look()
+                slot_ends = began + number * self._period_seconds / len(looks)
                 soon = time.monotonic() + RETRY_SECONDS if "offline" in self._board.missing else slot_ends
                 await self._rest_until(min(soon, slot_ends))
             metrics.AUDIT_ROUNDS.inc()
@@ -89,6 +108,26 @@ class Rounds:
         metrics.AUDIT_LEFT_OUT.labels(place[0]).inc(report.left_out)
         if not report.left_out:
             await self._tell(place, report)
+
+    async def _look_archive(self, event: str) -> None:
+        """Compares the next piece of an event's archive with its topic."""
+        try:
+            reports = await self._archives[event].look(self._pace.rows, self._kept.kept_since_ms(now_ms()))
+        except (OfflineUnavailable, TornTable) as error:
+            self._board.down("offline", str(error))
+            return
+        except (KafkaUnavailable, TopicRecreated) as error:
+            log.warning("an archive could not be compared", archive=event, reason=str(error))
+            return
+        for partition, report in reports.items():
+            metrics.AUDIT_ARCHIVED.labels(event).inc(report.checked)
+            metrics.AUDIT_ARCHIVE_DIFFERING.labels(event, partition).set(report.mismatched)
+            place = event_folder(event), partition
+            if report.examples and report.examples != self._differing.get(place):
+                mend = "look for the cause; what Kafka holds can be archived again by moving the table away"
+                log.error("the archive is not what the topic says", archive=event, partition=partition, what=report.examples, mend=mend)
+            self._differing[place] = report.examples
+            self._alerts.found(place, report)
 
     async def _tell(self, place: Place, report: AuditReport) -> None:
         """Reports differences: as a metric, as an alert, and, for entities that did not differ before, as log messages with a

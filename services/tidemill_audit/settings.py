@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import Field, field_validator
 
+from tidemill.archive.retention import ArchiveSettings
 from tidemill.durations import parse_ms
 from tidemill.runtime.settings import KafkaSettings, OfflineSettings, RedisSettings, ServiceSettings, Settings
 
@@ -34,9 +35,10 @@ class PaceSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class AuditSettings(ServiceSettings):
-    """What every service needs, Kafka, both stores, and the pace."""
+    """What every service needs, Kafka, both stores, the pace, and how long the archive keeps events."""
 
     kafka: KafkaSettings
     redis: RedisSettings
     offline: OfflineSettings
     pace: PaceSettings
+    archive: ArchiveSettings

@@ -13,7 +13,7 @@ from tidemill.archive.erasure import Wanted, erase, erased_positions, matching, 
 from tidemill.archive.reading import read_events
 from tidemill.archive.retention import ArchiveSettings, forget_before
 from tidemill.archive.rows import event_table
-from tidemill.errors import BadRequest
+from tidemill.errors import BadRequest, DoubledRows
 from tidemill.offline.store import OfflineStore
 
 PROJECT = project_of()
@@ -106,3 +106,16 @@ def test_days_end_at_midnight() -> None:
     kept = ArchiveSettings(days=2)
     assert {kept.kept_since_ms(midnight + ms) for ms in (0, 1, 86_399_999)} == {midnight - 2 * 86_400_000}
     assert ArchiveSettings(days=None).kept_since_ms(NOW_MS) == 0
+
+
+def test_a_row_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """Nothing is computed from it; erasing still finds both."""
+    store = OfflineStore(tmp_path)
+    stored(store, trip(1), trip(2))
+    rows = store.snapshot("events/trips").scan(order=())
+    store.topic_table(event_table(PROJECT, TRIPS)).append(rows.slice(0, 1), {})
+    with pytest.raises(DoubledRows, match="'events/trips' has 3 rows, but mirrors at most 2 records"):
+        offsets(store)
+    assert len(matching(store, Wanted.parse(TRIPS, "id=t1"))) == 2
+    assert erase(store, Wanted.parse(TRIPS, "id=t1")) == 2
+    assert offsets(store) == [1]

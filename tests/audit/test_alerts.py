@@ -12,6 +12,7 @@ from aiokafka import TopicPartition
 from tests.demo_state import NOW_MS, demo
 
 from tidemill.kafka.client import close_producer, consumer, producer
+from tidemill.proof.archive_audit import ArchiveReport
 from tidemill.proof.partition_audit import AuditReport, Mismatch
 from tidemill.records import AlertRecord, decoder, encode
 from tidemill.runtime.health import HealthBoard
@@ -41,6 +42,20 @@ def test_opened_once_and_closed_once() -> None:
     assert again is not None
     assert again.id not in (opened.id, closed.id)
     assert alert_of(PLACE, RIGHT, None, NOW_MS) is None
+
+
+def test_an_archive_is_told_by_its_table() -> None:
+    """The table stands in the place of the view."""
+    place = ("events/trips", 2)
+    opened = alert_of(place, ArchiveReport(50, 1, 0, ["trips[2] at 7: the archive lacks the event"]), None, NOW_MS)
+    assert opened is not None
+    assert (opened.test, opened.view, opened.partition) == ("archive", *place)
+    assert opened.message == (
+        "events/trips[2]: 1 of 50 events compared are not what the topic says; first trips[2] at 7: the archive lacks the event"
+    )
+    closed = alert_of(place, ArchiveReport(50), opened, NOW_MS)
+    assert closed is not None
+    assert closed.message == "events/trips[2]: the archive is again what the topic says (50 compared)"
 
 
 def test_a_fence_is_named() -> None:

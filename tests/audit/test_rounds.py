@@ -10,6 +10,7 @@ from tests.demo_state import demo
 from tests.proof.conftest import Online, events
 from tests.proof.world import World
 
+from tidemill.archive.retention import ArchiveSettings
 from tidemill.redis.link import RedisLink
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.settings import KafkaSettings
@@ -44,7 +45,16 @@ async def test_an_offline_store_that_caught_up_is_soon_known(tmp_path: Path, red
     Online(world, redis_url).apply()
     alerts = Alerts(world.project, KafkaSettings(bootstrap_servers="localhost:1"), board)
     async with RedisLink(redis_url, timeout_seconds=10) as link:
-        rounds = Rounds(world.project, world.store, link, PaceSettings.load(), alerts, board)
+        rounds = Rounds(
+            world.project,
+            world.store,
+            link,
+            KafkaSettings(bootstrap_servers="localhost:1"),
+            PaceSettings.load(),
+            ArchiveSettings(days=None),
+            alerts,
+            board,
+        )
         going = asyncio.create_task(rounds.run())
         try:
             await said(board, "the offline store ends at 0")

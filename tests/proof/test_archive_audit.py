@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from tests.archive.trips import project_of, trip
 from tests.offline.lake import send
@@ -19,7 +20,7 @@ from tidemill.declarations.project import Project
 from tidemill.kafka.topics import ensure_topics
 from tidemill.offline.mirror import Flush
 from tidemill.offline.store import OfflineStore
-from tidemill.proof.archive_audit import ArchiveReport, audit_archive
+from tidemill.proof.archive_audit import ArchiveAudit, ArchiveReport, audit_archive
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import topic_specs
@@ -105,3 +106,23 @@ async def test_each_flaw_is_named(kafka: str, topic_prefix: str, tmp_path: Path)
         f"{place} 13: the archive has an event where the topic has none that is accepted",
     ]
     assert len((await case.audit(kept_since_ms=2**52)).examples) == 5
+
+
+async def test_piece_by_piece(kafka: str, topic_prefix: str, tmp_path: Path) -> None:
+    """Each look goes on where the last one ended, with what came meanwhile; it stays at a piece that differs until that is right."""
+    case = await filled(kafka, topic_prefix, tmp_path)
+    audit = ArchiveAudit(case.project, case.store, case.kafka, case.trips)
+
+    async def look() -> tuple[int, int]:
+        report = (await audit.look(20 * case.trips.partitions))[0]
+        return report.checked, report.mismatched
+
+    assert [await look() for _ in range(4)] == [(18, 0), (18, 0), (18, 0), (0, 0)]
+    await send(kafka, {(case.trips.topic, 0): [(b"k", trip(i)) for i in range(COUNT, COUNT + 30)]})
+    await case.archive(case.project, COUNT + 30)
+    log = case.store.topic_table(event_table(case.project, case.trips, case.store.snapshot("events/trips").schema))
+    lost = case.store.snapshot("events/trips").scan(log.spec.schema.names, pc.field("_offset") == 62, order=())
+    log.delete("_offset = 62")
+    assert [await look() for _ in range(2)] == [(20, 1), (20, 1)]
+    log.append(lost, {})
+    assert [await look() for _ in range(3)] == [(20, 0), (10, 0), (0, 0)]

@@ -15,7 +15,7 @@ from tidemill.runtime import metrics
 UNITS = {
     "counter": ("_total",),
     "histogram": ("_seconds", "_bytes"),
-    "gauge": ("_up", "_records", "_offset", "_info", "_predictions", "_values", "_seconds", "_bytes"),
+    "gauge": ("_up", "_records", "_events", "_offset", "_info", "_predictions", "_values", "_seconds", "_bytes"),
 }
 LISTED = list(metrics.catalogue())
 SERVICES = [service.name for service in SERVICE_TABLE]

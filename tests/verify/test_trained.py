@@ -67,7 +67,7 @@ def trained_on(world: World, until_ms: int) -> TrainingSet | None:
         return None
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(asked())
 def test_a_training_set_is_what_the_documentation_says(given_: Asked) -> None:
     """The rows are the questions that have an answer, absent ones included, and each feature is that of the question's moment."""

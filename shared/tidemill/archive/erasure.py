@@ -54,7 +54,7 @@ class Wanted:
 
 def matching(store: OfflineStore, wanted: Wanted) -> pa.Table:
     """The archived events to erase, as `read_events` gives them, with their field. Raises OfflineUnavailable."""
-    rows = read_events(store, wanted.event, [wanted.field])
+    rows = read_events(store, wanted.event, [wanted.field], doubled=True)
     return rows.filter(pc.equal(rows[wanted.field], pa.scalar(wanted.value, rows[wanted.field].type)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import reduce
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 from tidemill.archive.cells import json_cell
 from tidemill.archive.columns import ARROW, EXTRA, ID, KNOWN, LOADED, OFFSET, PARTITION, TIME, TOPIC, event_folder
 from tidemill.declarations import Event
-from tidemill.errors import UnknownTable
+from tidemill.errors import DoubledRows, UnknownTable
 from tidemill.limits import EXACT
 from tidemill.offline.store import OfflineStore, Snapshot
 from tidemill.records import DECODE_ERRORS
@@ -24,13 +25,20 @@ _MS = pa.timestamp("ms", tz="UTC")
 
 
 def read_events(
-    store: OfflineStore, event: Event, fields: Collection[str], *, filters: pc.Expression | None = None, snapshot: Snapshot | None = None
+    store: OfflineStore,
+    event: Event,
+    fields: Collection[str],
+    *,
+    filters: pc.Expression | None = None,
+    snapshot: Snapshot | None = None,
+    doubled: bool = False,
 ) -> pa.Table:
     """The archived events of a declaration: `_known` and `_time` in epoch ms (int64), `_id`, `_topic`, `_partition`, `_offset`, then `fields`
     with the types of the declaration, in the order of `PLACE`. An event that was published twice is there twice.
 
     A field is null where the event did not carry it, or carried a value of another type. `filters`: on the own columns, as
     `Snapshot.scan` takes them. `snapshot`: a version of the table (default: the newest); no rows when the table does not exist.
+    Raises DoubledRows when a position is there twice, unless `doubled` allows for it; TornTable, OfflineUnavailable.
     """
     try:
         snapshot = snapshot or store.snapshot(event_folder(event.name))
@@ -39,12 +47,22 @@ def read_events(
     stored = [name for name in fields if name in snapshot.columns]
     table = snapshot.scan([*PLACE, TIME, ID, EXTRA, *stored], filters, order=())
     table = table.take(pc.sort_indices(table, [(name, "ascending") for name in PLACE]))
+    if not doubled:
+        _check_once(snapshot.name, table)
     columns = {KNOWN: _epoch_ms(table[KNOWN]), TIME: _epoch_ms(table[TIME])}
     columns |= {name: table[name] for name in (ID, TOPIC, PARTITION, OFFSET)}
     extra = _Extra(table[EXTRA], table[TOPIC])
     for name in fields:
         columns[name] = extra.completed(name, event.base_type(name), table[name] if name in stored else None)
     return pa.table(columns)
+
+
+def _check_once(name: str, table: pa.Table) -> None:
+    """Raises DoubledRows when a position is there twice. Rows are in the order of `PLACE`, so two of them stand side by side."""
+    same = [pc.equal(table[column].slice(1), table[column].slice(0, max(len(table) - 1, 0))) for column in PLACE]
+    twice = pc.sum(reduce(pc.and_, same)).as_py() or 0
+    if twice:
+        raise DoubledRows(name, len(table), len(table) - twice)
 
 
 def _none(event: Event, fields: Iterable[str]) -> pa.Table:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -61,33 +61,72 @@ async def audit_archive(
     report = ArchiveReport()
     for event in project.events.values():
         before = report.checked
-        try:
-            snapshot = await asyncio.to_thread(store.snapshot, event_folder(event.name))
-        except UnknownTable:
-            continue
-        comparison = _Comparison(
-            report, event_table(project, event, snapshot.schema), snapshot, erased_positions(store, event), kept_since_ms
-        )
-        await _follow(kafka, event, comparison)
-        note(f"archive of {event.name}: {report.checked - before:,} events")
+        comparison = await asyncio.to_thread(_opened, project, store, event, kept_since_ms)
+        if comparison is not None:
+            held = await offset_ranges(kafka, event.topic)
+            parts = {
+                target: _Part(found.begin, min(found.end, comparison.position(target.partition)), report) for target, found in held.items()
+            }
+            await _follow(kafka, comparison, parts)
+            note(f"archive of {event.name}: {report.checked - before:,} events")
     return report
 
 
-async def _follow(kafka: KafkaSettings, event: Event, comparison: _Comparison) -> None:
-    """Reads what Kafka holds below the positions of the table, and compares it slice by slice."""
-    held = await offset_ranges(kafka, event.topic)
-    ends = {target: min(found.end, comparison.position(target.partition)) for target, found in held.items()}
-    starts = {target: held[target].begin for target, end in ends.items() if held[target].begin < end}
-    if not starts:
+class ArchiveAudit:
+    """The same for one event, piece by piece: each look goes on where the last one ended, and stays at a piece that differs until it is
+    right."""
+
+    def __init__(self, project: Project, store: OfflineStore, kafka: KafkaSettings, event: Event) -> None:
+        self._project, self._store, self._kafka, self._event = project, store, kafka, event
+        self._next: dict[TopicPartition, int] = {}
+
+    async def look(self, most: int, kept_since_ms: int = 0) -> dict[int, ArchiveReport]:
+        """Compares at most `most` offsets, and returns a report for each partition that Kafka has. Raises as `audit_archive`."""
+        comparison = await asyncio.to_thread(_opened, self._project, self._store, self._event, kept_since_ms)
+        if comparison is None:
+            return {}
+        held = await offset_ranges(self._kafka, self._event.topic)
+        parts = {}
+        for target, found in held.items():
+            end = min(found.end, comparison.position(target.partition))
+            begin = max(found.begin, self._next.get(target, 0))
+            begin = found.begin if begin > end else begin  # the table or the topic goes less far than before
+            parts[target] = _Part(begin, min(end, begin + max(1, most // len(held))), ArchiveReport())
+        await _follow(self._kafka, comparison, parts)
+        self._next = {target: part.begin if part.report.mismatched else max(part.begin, part.end) for target, part in parts.items()}
+        return {target.partition: part.report for target, part in parts.items()}
+
+
+class _Part(NamedTuple):
+    """The offsets of a partition to compare, and who is told."""
+
+    begin: int
+    end: int
+    report: ArchiveReport
+
+
+def _opened(project: Project, store: OfflineStore, event: Event, kept_since_ms: int) -> _Comparison | None:
+    """What to compare with; None: there is no table yet."""
+    try:
+        snapshot = store.snapshot(event_folder(event.name))
+    except UnknownTable:
+        return None
+    return _Comparison(event_table(project, event, snapshot.schema), snapshot, erased_positions(store, event), kept_since_ms)
+
+
+async def _follow(kafka: KafkaSettings, comparison: _Comparison, parts: Mapping[TopicPartition, _Part]) -> None:
+    """Reads parts of a topic, and compares them slice by slice."""
+    parts = {target: part for target, part in parts.items() if part.begin < part.end}
+    if not parts:
         return
-    async with Reader(kafka, starts) as reader:
+    async with Reader(kafka, {target: part.begin for target, part in parts.items()}) as reader:
         at = dict(reader.next)
-        async for fetched in read_to_end(reader, {target: ends[target] for target in starts}):
-            for target, end in reader.next.items():
-                upto = min(end, ends[target])
+        async for fetched in read_to_end(reader, {target: part.end for target, part in parts.items()}):
+            for target, part in parts.items():
+                upto = min(reader.next[target], part.end)
                 if at[target] < upto:
                     records = [record for record in fetched.get(target, ()) if record.offset < upto]
-                    await asyncio.to_thread(comparison.compare, target, at[target], upto, records)
+                    await asyncio.to_thread(comparison.compare, target, at[target], upto, records, part.report)
                     at[target] = upto
 
 
@@ -95,7 +134,6 @@ async def _follow(kafka: KafkaSettings, event: Event, comparison: _Comparison) -
 class _Comparison:
     """Compares slices of a topic with one version of the table."""
 
-    report: ArchiveReport
     table: EventTable
     snapshot: Snapshot
     erased: set[tuple[str, int, int]]
@@ -105,12 +143,12 @@ class _Comparison:
         """The next offset of a partition in the table."""
         return self.snapshot.counter(counter_name(self.table.topic, partition))
 
-    def compare(self, target: TopicPartition, start: int, end: int, records: Sequence[Any]) -> None:
+    def compare(self, target: TopicPartition, start: int, end: int, records: Sequence[Any], report: ArchiveReport) -> None:
         """Compares the offsets of a partition from `start` to `end`. `records`: those that Kafka holds there."""
         wanted = pa.Table.from_batches([self.table.rows(target.partition, records)])
         where = (pc.field(PARTITION) == target.partition) & (pc.field(OFFSET) >= start) & (pc.field(OFFSET) < end)
         found = self.snapshot.scan(None, where, among=(TOPIC, [self.table.topic]), order=(OFFSET,))
-        self.report.checked += len(wanted)
+        report.checked += len(wanted)
         if set(found.column_names) == set(wanted.column_names) and found.select(wanted.column_names).equals(wanted):
             return
         rows = defaultdict[int, list[dict[str, Any]]](list)
@@ -118,13 +156,13 @@ class _Comparison:
             rows[row[OFFSET]].append(row)
         expected = {row[OFFSET]: row for row in wanted.to_pylist()}
         for offset in sorted(rows.keys() | expected.keys()):
-            for what in self._flaws(offset, expected.get(offset), rows.get(offset, [])):
-                self.report.add(f"{target.topic}[{target.partition}] at {offset}", what)
+            for what in self._flaws(offset, expected.get(offset), rows.get(offset, []), report):
+                report.add(f"{target.topic}[{target.partition}] at {offset}", what)
 
-    def _flaws(self, offset: int, expected: dict[str, Any] | None, rows: list[dict[str, Any]]) -> Iterator[str]:
+    def _flaws(self, offset: int, expected: dict[str, Any] | None, rows: list[dict[str, Any]], report: ArchiveReport) -> Iterator[str]:
         place = (rows[0] if rows else expected or {})[TOPIC], (rows[0] if rows else expected or {})[PARTITION], offset
         if place in self.erased:
-            self.report.erased += not rows
+            report.erased += not rows
             if rows:
                 yield "it was erased, and is in the archive again"
         elif expected is None:

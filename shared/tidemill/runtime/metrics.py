@@ -162,6 +162,13 @@ AUDIT_COMPARED = _counter("audit_values_compared_total", "Values of the online s
 AUDIT_DIFFERING = _gauge(
     "audit_differing_values", "Values that were not what the log says when the partition was last compared", "view", "partition"
 )
+AUDIT_ARCHIVED = _counter("audit_archived_events_compared_total", "Archived events compared with the events that Kafka holds", "event")
+AUDIT_ARCHIVE_DIFFERING = _gauge(
+    "audit_differing_archived_events",
+    "Archived events that were not what the topic says when they were last compared",
+    "event",
+    "partition",
+)
 AUDIT_LEFT_OUT = _counter("audit_partitions_left_out_total", "Partitions not compared because they were being rebuilt", "view")
 
 
