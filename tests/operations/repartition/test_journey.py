@@ -123,7 +123,7 @@ def test_another_partition_count(journey: Journey) -> None:
     for service in ("ingestion", "features", "offline"):
         stack.supervisor.start(service)
         journey.wait_saying(service, "run: tidemill repartition zones")
-    assert "tidemill repartition zones" in journey.run("train", "big_tip", "--until", "2026-01-01T12:00", code=1)
+    assert "stored" in journey.run("train", "big_tip", "--until", "2026-01-01T12:00", "--no-deploy")  # from the archive, not from the log
     assert journey.records("rides.view.zones.p5") == 0
 
     for writes in (0, 1, 2, 5):
