@@ -49,9 +49,9 @@ prove: install               ## compare the running online store with Parquet, a
 down: install                 ## stop it
 	$(BIN)/tidemill down
 
-peers:                        ## the peer of the benchmarks that needs an environment of its own: Quix Streams
+peers:                        ## the peers of the benchmarks that need an environment of their own: Quix Streams, Feast
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check quixstreams
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check quixstreams "feast[duckdb]"
 
 bench: install                ## speed, beside peers and limits, in one run
 	$(BIN)/python -m benchmarks

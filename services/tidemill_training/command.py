@@ -28,7 +28,7 @@ def main() -> int:
             raise UnknownModel(options.model, list(project.models))
         _run(options, settings, project)
     except TidemillError as error:
-        print(f"tidemill {'train' if options.out is None else 'train-set'}: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 

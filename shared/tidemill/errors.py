@@ -5,6 +5,7 @@ TidemillError                 500  root: catch this to catch all of them
 ├── MissingExtra              500  a package of an extra is not installed
 ├── DeclarationError          500  a project's declaration is wrong
 ├── ProjectError              500  a project cannot be loaded
+├── UnusableFile              500  a file of history cannot be loaded as it is
 ├── BadRequest                400  a caller sent something unusable
 │   ├── InvalidEvent          422  an event cannot be used (carries a reason code)
 │   ├── IdReused              409  another request already has this id
@@ -92,6 +93,10 @@ class DeclarationError(TidemillError):
 
 class ProjectError(TidemillError):
     """A project cannot be found, imported or used as a whole."""
+
+
+class UnusableFile(TidemillError):
+    """A file of history cannot be loaded as it is: what it is, its columns, or their types."""
 
 
 class BadRequest(TidemillError):

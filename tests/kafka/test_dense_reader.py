@@ -68,7 +68,7 @@ async def test_kafka_away_is_told() -> None:
 @pytest.mark.integration
 async def test_positions_outside_the_log_are_refused(kafka: str, topic_prefix: str) -> None:
     """A position above the end, or below what the topic still holds, is an error; at its very beginning nothing is compared."""
-    settings, target = KafkaSettings(bootstrap_servers=kafka), TopicPartition(f"{topic_prefix}.requests", 0)
+    settings, target = KafkaSettings(bootstrap_servers=kafka), TopicPartition(f"{topic_prefix}.outcomes", 0)
     await make_topics(kafka, lake(topic_prefix))
     await send(kafka, {(target.topic, 0): [(b"k", b"%d" % i) for i in range(10)]})
     async with admin(settings) as client:

@@ -237,8 +237,8 @@ async def announced(settings: KafkaSettings) -> list[DeploymentRecord]:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nothing"], "tidemill train: unknown model 'nothing'; known: big_tip, fare"),
-        (["big_tip", "--until", "2001-01-01"], "tidemill train: model 'big_tip' has no training examples"),
+        (["nothing"], "error: unknown model 'nothing'; known: big_tip, fare"),
+        (["big_tip", "--until", "2001-01-01"], "error: model 'big_tip' has no training examples"),
         (["big_tip", "--until", "soon"], "argument --until: invalid"),
     ],
 )

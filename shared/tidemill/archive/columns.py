@@ -23,6 +23,9 @@ from tidemill.declarations import Event
 TOPIC, PARTITION, OFFSET = "_topic", "_partition", "_offset"
 KNOWN, TIME, ID, EXTRA = "_known", "_time", "_id", "_extra"
 
+LOADED = "load:"
+"""How the topic of history from files begins; the digest of the file follows."""
+
 MOMENT = pa.timestamp("us", tz="UTC")
 """Delta has microseconds only. Our moments are whole milliseconds."""
 

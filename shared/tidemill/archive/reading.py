@@ -10,7 +10,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.archive.columns import ARROW, EXTRA, ID, KNOWN, OFFSET, PARTITION, TIME, TOPIC, event_folder
+from tidemill.archive.cells import json_cell
+from tidemill.archive.columns import ARROW, EXTRA, ID, KNOWN, LOADED, OFFSET, PARTITION, TIME, TOPIC, event_folder
 from tidemill.declarations import Event
 from tidemill.errors import DoubledRows, UnknownTable
 from tidemill.limits import EXACT
@@ -50,7 +51,7 @@ def read_events(
         _check_once(snapshot.name, table)
     columns = {KNOWN: _epoch_ms(table[KNOWN]), TIME: _epoch_ms(table[TIME])}
     columns |= {name: table[name] for name in (ID, TOPIC, PARTITION, OFFSET)}
-    extra = _Extra(table[EXTRA])
+    extra = _Extra(table[EXTRA], table[TOPIC])
     for name in fields:
         columns[name] = extra.completed(name, event.base_type(name), table[name] if name in stored else None)
     return pa.table(columns)
@@ -99,8 +100,8 @@ def _epoch_ms(moments: pa.ChunkedArray) -> pa.ChunkedArray:
 class _Extra:
     """The undeclared part of each row, decoded when a field asks for it."""
 
-    def __init__(self, texts: pa.ChunkedArray) -> None:
-        self._texts = texts
+    def __init__(self, texts: pa.ChunkedArray, topics: pa.ChunkedArray) -> None:
+        self._texts, self._topics = texts, topics
         self._objects: list[dict[str, Any] | None] | None = None
 
     def completed(self, name: str, kind: type, stored: pa.ChunkedArray | None) -> pa.ChunkedArray:
@@ -114,8 +115,22 @@ class _Extra:
             return stored
         if self._objects is None:
             self._objects = [None if text is None else msgspec.json.decode(text) for text in self._texts.to_pylist()]
-        found = [None if carried is None else _as(kind, carried.get(name)) for carried in self._objects]
+        loaded = pc.starts_with(self._topics, LOADED).to_pylist()
+        found = [
+            None if carried is None else _as(kind, _of_file(carried.get(name), kind) if of_file else carried.get(name))
+            for carried, of_file in zip(self._objects, loaded, strict=True)
+        ]
         return pc.coalesce(stored, pa.chunked_array([pa.array(found, wanted)]))
+
+
+def _of_file(value: Any, kind: type) -> Any:
+    """A value from a file: in CSV numbers are texts, as long as nothing declares them."""
+    if not isinstance(value, str) or kind is str:
+        return value
+    try:
+        return msgspec.json.decode(msgspec.json.encode(json_cell(value, kind)))
+    except msgspec.DecodeError:  # no JSON has this number
+        return None
 
 
 def _as(kind: type, value: Any) -> Any:

@@ -26,7 +26,7 @@ from tidemill.routing.refusals import Refused
 from tidemill.routing.router import key_fields
 
 _JSON = msgspec.json.Encoder()
-_AT_ONCE = 2_000  # more decoded events at a time take half as long again: Python's garbage collector looks at all of them
+AT_ONCE = 2_000  # more decoded events at a time take half as long again: Python's garbage collector looks at all of them
 
 
 class EventRecord(KafkaRecord, Protocol):
@@ -61,7 +61,7 @@ class EventTable:
 
     def rows_of(self, read: Mapping[int, Sequence[EventRecord]]) -> pa.Table:
         """The rows of records of several partitions."""
-        batches = [self.rows(partition, part) for partition, records in sorted(read.items()) for part in chunks(records, _AT_ONCE)]
+        batches = [self.rows(partition, part) for partition, records in sorted(read.items()) for part in chunks(records, AT_ONCE)]
         return pa.Table.from_batches(batches, self.schema).combine_chunks()
 
     def rows(self, partition: int, records: Iterable[EventRecord]) -> pa.RecordBatch:
@@ -76,8 +76,7 @@ class EventTable:
                 event = read(record.value, record.headers, record.timestamp)
             except Refused:
                 continue
-            rest = self.reader.rest
-            found.append(Whole(record.offset, event, _JSON.encode(rest).decode() if rest else None))
+            found.append(Whole(record.offset, event, rest_text(self.reader.rest)))
         return found
 
     def batch(self, partition: int, events: Sequence[Whole]) -> pa.RecordBatch:
@@ -105,6 +104,11 @@ def event_table(project: Project, event: Event, found: pa.Schema | None = None) 
     return EventTable(
         event_folder(event.name), event.topic, event.partitions, schema, WholeReader(event, key_fields(project, event), declared)
     )
+
+
+def rest_text(rest: Mapping[str, msgspec.Raw]) -> str | None:
+    """What an event carries beyond the columns, as a JSON object; None when that is nothing."""
+    return _JSON.encode(rest).decode() if rest else None
 
 
 def _moments(times_ms: Sequence[int]) -> Any:

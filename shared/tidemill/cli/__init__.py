@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tidemill.cli import catalogue, dead_letters, erase, explain, models, playback, project, proof, rebuild, repartition, stack, verify
+from tidemill.cli import (
+    catalogue,
+    dead_letters,
+    erase,
+    explain,
+    load,
+    models,
+    playback,
+    project,
+    proof,
+    rebuild,
+    repartition,
+    stack,
+    verify,
+)
 from tidemill.errors import TidemillError
 from tidemill.runtime.logs import configure
 
@@ -24,7 +38,7 @@ def _options(
         os.environ["TIDEMILL_PROJECT"] = os.path.abspath(project_path) if os.path.exists(project_path) else project_path
 
 
-for part in (stack, project, catalogue, models, playback, proof, verify, rebuild, repartition, explain, dead_letters, erase):
+for part in (stack, project, load, catalogue, models, playback, proof, verify, rebuild, repartition, explain, dead_letters, erase):
     part.register(app)
 
 

@@ -85,7 +85,9 @@ def show(found: Explanation) -> None:
         console.print("no fence: feature computation has not begun this partition, nothing of it is served")
     else:
         counted = ", ".join(
-            f"{name} {fence[name]}" for name in fence if name not in ("next", "definition", "partitions", "proof", "sources")
+            f"{name} {fence[name]}"
+            for name in fence
+            if name not in ("next", "definition", "partitions", "proof", "sources") and fence[name] not in (None, "", b"")
         )
         console.print(say(f"fence: next {fence['next']}, definition {fence['definition']}, {counted}"))
         console.print(say(f"       last source positions {fence['sources']}"))
@@ -99,7 +101,7 @@ def show(found: Explanation) -> None:
         row = found.newest
         console.print(
             say(
-                f"{found.rows:,} rows; newest: offset {row.offset}, time {moment(row.time_ms)}, known {moment(row.known_ms)}, id {number(row.id)}, source {row.source}"
+                f"{found.rows:,} rows; the last: offset {row.offset}, time {moment(row.time_ms)}, known {moment(row.known_ms)}, id {number(row.id)}, source {row.source}"
             )
         )
     for name, side in (("online", found.online), ("offline", found.offline)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import MissingExtra, ProjectError, TidemillError
-from tidemill.local.addresses import find
+from tidemill.local.addresses import Addresses, find, home_folder
 
 if TYPE_CHECKING:
     from tidemill.offline.store import OfflineStore
@@ -59,9 +59,7 @@ class Target:
 def target() -> Target:
     """The running stack of this folder, overridden by the environment. Raises TidemillError naming what is missing."""
     running = find()
-    spec = os.environ.get("TIDEMILL_PROJECT") or (running.project if running else None)
-    if not spec:
-        raise ProjectError("no project is named", mend="pass --project, set TIDEMILL_PROJECT, or start a stack with `tidemill up`")
+    spec = _project(running)
     urls = dict(running.urls) if running else {}
     urls |= {name[9:-4].lower(): value for name, value in os.environ.items() if name.startswith("TIDEMILL_") and name.endswith("_URL")}
     return Target(
@@ -86,6 +84,26 @@ def servers() -> Iterator[Target]:
 
     with Stack(None, spec, services=(), servers=("kafka", "valkey")):
         yield target()
+
+
+def offline_target() -> tuple[Project, OfflineStore]:
+    """The project and its offline store: that of the environment, of the running stack, or the one that a stack of this folder will have.
+
+    Raises TidemillError naming what is missing.
+    """
+    need("deltalake", "lake")
+    from tidemill.offline.store import OfflineStore
+
+    running = find()
+    found = os.environ.get("TIDEMILL_OFFLINE") or (running.offline if running else None)
+    return load_project(_project(running)), OfflineStore(found or home_folder() / "offline")
+
+
+def _project(running: Addresses | None) -> str:
+    spec = os.environ.get("TIDEMILL_PROJECT") or (running.project if running else None)
+    if not spec:
+        raise ProjectError("no project is named", mend="pass --project, set TIDEMILL_PROJECT, or start a stack with `tidemill up`")
+    return spec
 
 
 def _address(variable: str, found: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -25,7 +26,10 @@ def run_service(name: str, settings: type[S], build: Callable[[S], Service], loo
     def run() -> None:
         found = settings.load()
         get_logger(f"tidemill_{name}").info("settings", **found.masked())
-        loop(build(found).run())
+        service = build(found)
+        gc.collect()
+        gc.freeze()  # what was imported stays: no later collection has to look at it
+        loop(service.run())
 
     return service_main(name, run)
 

@@ -1,0 +1,367 @@
+"""Rows of a file as rows of the archive.
+
+A row whose cells are all plain (see `cells`) is taken with its columns. Every other row is written as the JSON event that it stands for,
+and read by the reader of the live path, which takes it or says why not. So both paths refuse the same events for the same reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tidemill.archive.cells import Mask, bare, json_cell, mask_of, only, typed
+from tidemill.archive.columns import EXTRA, ID, KNOWN, MOMENT, OFFSET, OWN, PARTITION, TIME, TOPIC
+from tidemill.archive.content_ids import ContentIds
+from tidemill.archive.file_rules import FileRules, check_columns
+from tidemill.archive.files import Chunk
+from tidemill.archive.rows import AT_ONCE, Whole, event_table, rest_text
+from tidemill.archive.times import Moments, Times
+from tidemill.archive.undeclared import objects
+from tidemill.declarations import Event
+from tidemill.declarations.project import Project
+from tidemill.errors import UnusableFile
+from tidemill.limits import KEY_BYTES, MESSAGE_BYTES
+from tidemill.records import DECODE_ERRORS
+from tidemill.routing.events import Attributes, moment
+from tidemill.routing.refusals import Reason, Refused, explain_data
+from tidemill.routing.router import key_fields
+from tidemill.timestamps import LAST_MS
+
+_SHOWN = 200
+_SURELY_FITS = MESSAGE_BYTES // 8  # bytes of text that are no event too large, however JSON escapes them
+_JSON = msgspec.json.Encoder()
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_VALUE = msgspec.json.Decoder()
+_NULL = msgspec.Raw(b"null")
+_MENDS = {"double": "write it as text or as whole numbers: 300 and 300.0 would be two texts", "bool": "declare it bool"}
+
+
+class RefusedRow(NamedTuple):
+    """A row that was refused: its number in the file, from 0, the line of a text file, from 1, and why. `column`: as the file calls it."""
+
+    number: int
+    line: int | None
+    reason: str
+    column: str
+    value: str
+    detail: str
+
+
+class Taken(NamedTuple):
+    """The accepted rows in the order of the file, with the archive's columns."""
+
+    rows: pa.Table
+    refused: list[RefusedRow]
+
+
+class Carried(NamedTuple):
+    """A row as the JSON of an event, the ms of its time (None: it is no time), and what the column of `known` has."""
+
+    body: bytes
+    time_ms: int | None
+    known: Any
+
+
+class Taker:
+    """Takes the rows of one file, in their order. `found`: the columns that the event's table has; `topic`: what the rows have as their
+    topic; `now_ms`: no event becomes known later."""
+
+    def __init__(self, project: Project, event: Event, reading: FileRules, found: pa.Schema | None, topic: str, now_ms: int) -> None:
+        for name in reading.renamed:
+            if name not in event.fields:
+                near = get_close_matches(name, event.fields, 1)
+                raise UnusableFile(
+                    f"event {event.name!r} has no field {name!r} for --rename {reading.renamed[name]}={name}",
+                    mend=f"name {near[0]!r}" if near else f"name one of {', '.join(event.fields)}",
+                )
+        self._event, self._reading, self._now_ms = event, reading, now_ms
+        self._times = Times(reading.times)
+        self._table = replace(event_table(project, event, found), topic=topic)
+        moments = {event.time, *(model.at for model in project.models.values() if model.on is event)}
+        self._moments = {name: kind for name, kind in event.types.items() if name in moments}
+        self._other_moments = [name for name in self._moments if name != event.time]
+        self._keys = [name for name in {*key_fields(project, event), event.id} if name and event.base_type(name) is str]
+        self._ids = ContentIds(event, self._table.schema)
+        self._null_tokens = {_JSON.encode(text) for text in reading.nulls}
+
+    def check(self, chunk: Chunk) -> None:
+        """Look at the first rows of a file. Raises UnusableFile when columns are missing, are not of a type that can be loaded, or when
+        all times look like numbers of another unit."""
+        there = set(chunk.rows.schema.names) if isinstance(chunk.rows, pa.RecordBatch) else _names(chunk.rows)
+        if isinstance(chunk.rows, pa.RecordBatch) or there:
+            check_columns(self._event, self._reading, there)
+        if isinstance(chunk.rows, list):
+            found = [_member(line, self._reading.column(self._event.time)) for line in chunk.rows]
+            times = {self._event.time: self._times.read(pa.array(found), self._event.time)} if set(map(type, found)) == {int} else {}
+        else:
+            work = self._columns(chunk, chunk.rows)
+            times = {name: work.moments(name) for name in [*self._moments, *filter(None, [self._reading.known])]}
+        for name, moments in times.items():
+            self._times.check_unit(moments, self._reading.column(name))
+
+    def take(self, chunk: Chunk) -> Taken:
+        """The rows of the next chunk. Raises UnusableFile."""
+        refused = [RefusedRow(row.number, row.line, row.error.reason, "", row.text, row.error.message) for row in chunk.unread]
+        if isinstance(chunk.rows, list):
+            batches = self._read(chunk, enumerate(map(self._of_line, chunk.rows)), refused)
+        else:
+            batches = self._take_columns(chunk, chunk.rows, refused)
+        rows = pa.Table.from_batches(batches, self._table.schema)
+        return Taken(self._ids.filled(rows if len(batches) < 2 else rows.sort_by(OFFSET)), sorted(refused))
+
+    def _columns(self, chunk: Chunk, rows: pa.RecordBatch) -> _Columns:
+        return _Columns(rows, chunk.lines is not None, self._event, self._reading, self._times, self._moments)
+
+    def _take_columns(self, chunk: Chunk, rows: pa.RecordBatch, refused: list[RefusedRow]) -> list[pa.RecordBatch]:
+        work = self._columns(chunk, rows)
+        time = work.moments(self._event.time).ms
+        known = pc.add(time, self._reading.known_after_ms) if self._reading.known is None else work.moments(self._reading.known).ms
+        plain = work.plain & self._certain(work, time, known)
+        ids = work.fields[self._event.id].cast(pa.string()) if self._event.id else pa.nulls(len(rows), pa.string())
+        arrays = {
+            TOPIC: pa.repeat(self._table.topic, len(rows)),
+            PARTITION: pa.repeat(pa.scalar(0, pa.int64()), len(rows)),
+            OFFSET: pa.array(chunk.numbers),
+            KNOWN: _stored_moment(known, plain),
+            TIME: _stored_moment(time, plain),
+            ID: ids,
+            EXTRA: work.beyond([name for name in self._event.fields if name not in self._table.schema.names or name in OWN.names]),
+        }
+        columns = [arrays[name] if name in arrays else work.fields[name] for name in self._table.schema.names]
+        batch = pa.record_batch(columns, self._table.schema)
+        slow = np.flatnonzero(~plain)
+        if not len(slow):
+            return [batch]
+        return [batch.filter(pa.array(plain)), *self._read(chunk, zip(slow.tolist(), work.carried(slow), strict=True), refused)]
+
+    def _certain(self, work: _Columns, time: pa.Array, known: pa.Array) -> Mask:
+        """Which rows surely fulfil what the live path asks of an event beyond the types of its fields."""
+        future_ms = self._event.future_ms
+        certain = pc.and_(pc.less_equal(time, pc.add(known, future_ms)), pc.less_equal(known, min(self._now_ms + future_ms, LAST_MS)))
+        for name, values in work.fields.items():
+            if not self._event.nullable(name):
+                certain = pc.and_(certain, values.is_valid())
+        for name in self._keys:
+            length = pc.binary_length(work.fields[name])
+            certain = pc.and_(certain, pc.fill_null(pc.and_(pc.greater(length, 0), pc.less_equal(length, KEY_BYTES)), True))
+        found = mask_of(certain, null=False) & (work.text_bytes() < _SURELY_FITS)
+        return found & ~work.has_undeclared() if self._event.extra == "refuse" else found
+
+    def _read(self, chunk: Chunk, events: Iterable[tuple[int, Carried | Refused]], refused: list[RefusedRow]) -> list[pa.RecordBatch]:
+        """The rows of events that are read as the live path reads them. `events`: the place in the chunk, and the row."""
+        batches, accepted = [], list[Whole]()
+        for row, carried in events:
+            number = int(chunk.numbers[row])
+            try:
+                if isinstance(carried, Refused):
+                    raise carried
+                accepted.append(self._whole(number, carried))
+            except Refused as error:
+                column = self._at_fault(error)
+                line = None if chunk.lines is None else int(chunk.lines[row])
+                refused.append(RefusedRow(number, line, error.reason, column, _shown(chunk.rows, row, column), error.message))
+            if len(accepted) == AT_ONCE:
+                batches.append(self._table.batch(0, accepted))
+                accepted = []
+        return [*batches, self._table.batch(0, accepted)]
+
+    def _whole(self, number: int, carried: Carried) -> Whole:
+        """The event of a row. Raises Refused."""
+        known_ms = self._known(carried)
+        event = self._table.reader.check(carried.body, Attributes(recordedtime=known_ms), self._now_ms)
+        for name in self._other_moments:
+            moment(getattr(event.data, name), name)
+        return Whole(number, event, rest_text(self._table.reader.rest))
+
+    def _known(self, carried: Carried) -> int:
+        if self._reading.known is None:
+            return self._now_ms if carried.time_ms is None else carried.time_ms + self._reading.known_after_ms
+        if carried.known is None:
+            raise Refused(Reason.MISSING_FIELD, "when it became known is null", self._reading.known)
+        _, ms = self._times.one(carried.known, self._reading.known)
+        if ms is None:
+            raise Refused(Reason.BAD_TIME, f"{self._reading.known} is {carried.known!r:.80}, no time", self._reading.known)
+        return ms
+
+    def _of_line(self, line: bytes) -> Carried | Refused:
+        """A line of JSON: renamed, its times as the event declares them."""
+        try:
+            members = _OBJECT.decode(line)
+        except DECODE_ERRORS as error:
+            return explain_data(line, error, self._event.fields, self._event.id)
+        known = self._reading.known
+        given = _VALUE.decode(members[known]) if known in members else None
+        changed = False
+        for name, column in self._reading.renamed.items():
+            if column in members:
+                members[name], changed = members.pop(column), True
+        if self._null_tokens:
+            void = [name for name, text in members.items() if bytes(text) in self._null_tokens]
+            members |= dict.fromkeys(void, _NULL)
+            changed |= bool(void)
+        time_ms: int | None = None
+        for name, kind in self._moments.items():
+            if name not in members:
+                continue
+            value = _VALUE.decode(members[name])
+            try:
+                found, ms = self._times.field(value, name, kind)
+            except Refused as error:
+                return error
+            time_ms = ms if name == self._event.time else time_ms
+            if found is not value:
+                members[name], changed = msgspec.Raw(_JSON.encode(found)), True
+        return Carried(_JSON.encode(members) if changed else line, time_ms, given)
+
+    def _at_fault(self, error: Refused) -> str:
+        """The column that an error is about, as the file calls it."""
+        if error.field in ("recordedtime", "timestamp"):
+            return self._reading.known or self._reading.column(self._event.time)
+        return self._reading.column(error.field or "")
+
+
+class _Columns:
+    """The columns of one chunk as those of the event. `fields`: the typed ones; `plain`: the rows whose cells are all plain."""
+
+    def __init__(
+        self, rows: pa.RecordBatch, is_text: bool, event: Event, reading: FileRules, times: Times, moments: Collection[str]
+    ) -> None:
+        self._rows, self._is_text, self._event, self._reading, self._times = rows, is_text, event, reading, times
+        self._bare: dict[str, pa.Array] = {}
+        self._undecoded: dict[str, Mask] = {}
+        self._read: dict[str, Moments] = {}
+        self.plain: Mask = np.ones(len(rows), bool)
+        self.fields = {name: self._field(name, kind, name in moments) for name, kind in event.types.items()}
+        taken = {reading.column(name) for name in event.fields}
+        self._undeclared = {name: self._get(name) for name in rows.schema.names if name not in taken}
+
+    def _field(self, name: str, kind: type, is_moment: bool) -> pa.Array:
+        column = self._get(self._reading.column(name))
+        if is_moment or (kind in (int, str) and _is_stamp(column.type)):
+            return self.moments(name).field(kind)
+        cells = typed(column, kind)
+        if cells is None:
+            raise UnusableFile(
+                f"column {self._reading.column(name)!r} is {column.type}, the event declares {kind.__name__}",
+                mend=_MENDS.get(str(column.type), "write it as another type"),
+            )
+        self.plain &= cells.plain
+        return cells.values
+
+    def moments(self, name: str) -> Moments:
+        """The times of a field, or of the column that says when events became known."""
+        if name not in self._read:
+            column = self._reading.column(name)
+            self._read[name] = self._times.read(self._get(column), column)
+            self.plain &= self._read[name].plain
+        return self._read[name]
+
+    def _get(self, name: str) -> pa.Array:
+        """A bare column; nulls when there is none of the name."""
+        if name not in self._bare:
+            column = self._rows.column(name) if name in self._rows.schema.names else pa.nulls(len(self._rows))
+            if pa.types.is_binary(column.type) and not self._is_text:
+                return column
+            self._bare[name], good = bare(column, self._reading.nulls)
+            self.plain &= good
+            if not good.all():
+                self._undecoded[name] = ~good
+        return self._bare[name]
+
+    def has_undeclared(self) -> Mask:
+        """Which rows carry anything that is not declared."""
+        return sum((mask_of(column.is_valid(), null=False) for column in self._undeclared.values()), np.zeros(len(self._rows), bool))
+
+    def beyond(self, lacking: Sequence[str]) -> pa.Array:
+        """What the rows carry besides columns of the table, as JSON. `lacking`: declared fields without such a column."""
+        return objects(self._undeclared | {name: self.fields[name] for name in lacking}, len(self._rows))
+
+    def text_bytes(self) -> npt.NDArray[np.int64]:
+        """How many bytes of text the rows have in declared and undeclared columns."""
+        texts = [column for column in [*self.fields.values(), *self._undeclared.values()] if pa.types.is_string(column.type)]
+        lengths = (pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False) for column in texts)
+        return sum(lengths, np.zeros(len(self._rows), np.int64))
+
+    def carried(self, rows: npt.NDArray[np.int64]) -> Iterator[Carried | Refused]:
+        """Some rows as JSON."""
+        place = pa.array(rows)
+        wanted = [*map(self._reading.column, self._event.fields), *filter(None, [self._reading.known])]
+        cells = {name: _texts_of_stamps(self._get(name)).take(place).to_pylist() for name in wanted}
+        undecoded = {name: mask[rows] for name, mask in self._undecoded.items()}
+        beyond = objects(self._undeclared, len(self._rows)).take(place).to_pylist()
+        for at, more in enumerate(beyond):
+            bad = next((name for name, mask in undecoded.items() if mask[at]), None)
+            try:
+                if bad is not None:
+                    raise Refused(Reason.NOT_JSON, f"{bad} is not UTF-8: save the file as UTF-8", bad)
+                yield self._carried({name: column[at] for name, column in cells.items()}, more)
+            except Refused as error:
+                yield error
+
+    def _carried(self, cells: Mapping[str, Any], more: str | None) -> Carried:
+        members: dict[str, Any] = {}
+        time_ms: int | None = None
+        for name, kind in self._event.types.items():
+            value = cells[self._reading.column(name)]
+            if name in self._read:
+                members[name], ms = self._times.field(value, name, kind)
+                time_ms = ms if name == self._event.time else time_ms
+            else:
+                members[name] = json_cell(value, kind)
+            if members[name] is None and self._event.nullable(name):
+                del members[name]
+        body = _JSON.encode(members)
+        body = body if more is None else body[:-1] + b"," + more.encode()[1:]
+        return Carried(body, time_ms, cells.get(self._reading.known or ""))
+
+
+def _names(lines: Iterable[bytes]) -> set[str]:
+    """The names that these lines of JSON have."""
+    found: set[str] = set()
+    for line in lines:
+        try:
+            found.update(_OBJECT.decode(line))
+        except DECODE_ERRORS:
+            continue
+    return found
+
+
+def _member(line: bytes, name: str) -> Any:
+    """A member of a line of JSON; None without one."""
+    try:
+        return _VALUE.decode(_OBJECT.decode(line)[name])
+    except (KeyError, *DECODE_ERRORS):
+        return None
+
+
+def _is_stamp(found: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(found) or pa.types.is_date(found))
+
+
+def _texts_of_stamps(column: pa.Array) -> pa.Array:
+    return column.cast(pa.string()) if _is_stamp(column.type) else column
+
+
+def _stored_moment(ms: pa.Array, plain: Mask) -> pa.Array:
+    return only(ms, plain).cast(pa.timestamp("ms", "UTC")).cast(MOMENT)
+
+
+def _shown(rows: pa.RecordBatch | list[bytes], row: int, column: str) -> str:
+    """What the file has in a column, as text."""
+    if isinstance(rows, list):
+        value = _member(rows[row], column)
+    elif column in rows.schema.names:
+        value = _texts_of_stamps(rows.column(column).slice(row, 1))[0].as_py()
+    else:
+        return ""
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    return "" if value is None else str(value)[:_SHOWN]
