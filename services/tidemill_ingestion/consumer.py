@@ -61,12 +61,13 @@ class EventConsumer:
     the name has a digest of the topics.
 
     `definitions`: the catalogue that holds the project. Its number is committed beside each position. Whoever reads the position later sees
-    by which catalogue the events below were routed, and goes back to where logs were handed over since.
+    by which catalogue the events below were routed, and goes back to where logs were handed over since. No log gets an event from before its
+    own hand-over then: one that was filled from the archive has it, under another source.
     """
 
     def __init__(self, settings: KafkaSettings, project: Project, member: str | None = None, definitions: Definitions = NOTHING) -> None:
         self._settings = settings
-        self._router = Router(project)
+        self._router = Router(project, definitions.begins if definitions.number else None)
         self._definitions = definitions
         self._events = {event.topic: event.name for event in project.events.values()}
         for topic in self._events:

@@ -9,18 +9,20 @@ import random
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from aiokafka import TopicPartition
 from tests.ingestion.log_tools import read_log
 
 from tidemill import Event, FeatureView, count, sum
-from tidemill.catalogue.definitions import Definitions, ViewVersion
+from tidemill.catalogue.definitions import Definitions, ViewVersion, project_of
 from tidemill.declarations.project import Project
 from tidemill.declarations.written import write_event, write_view
 from tidemill.kafka.admin import admin
@@ -28,11 +30,13 @@ from tidemill.kafka.client import started_producer
 from tidemill.kafka.topics import ensure_topics, offset_ranges
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.local.processes import free_port
+from tidemill.operations.fill.archived import FILL, NO_HEADERS
+from tidemill.records import ViewRecord, encode
 from tidemill.routing.router import Router
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.catalogue_log import append_definitions
 from tidemill.streams.following import in_force
-from tidemill.streams.topics import ingestion_group, topic_specs
+from tidemill.streams.topics import ingestion_group, topic_specs, view_topic
 from tidemill_ingestion.consumer import EventConsumer
 
 pytestmark = pytest.mark.integration
@@ -116,6 +120,38 @@ class Town:
                     last[partition] = offset
                     found[partition].append((offset, record.key.decode()))
         return {partition: sorted(items) for partition, items in found.items()}
+
+    async def archived_up_to(self, filling: Definitions, version: int, until: dict[int, int]) -> Definitions:
+        """Write the log of a version up to these positions from the archive, and hand it over. Returns the record that does."""
+        after = filling.handed_over("taxis", version, until, 7)
+        log = after.version("taxis", version).log
+        archived = [event["taxi"].encode() for partition, sent in self.sent.items() for event in sent[: until[partition]]]
+        records = [(taxi, encode(ViewRecord(5, 5, (FILL, n), {})), NO_HEADERS) for n, taxi in enumerate(archived)]
+        await ensure_topics(
+            self.settings, {view_topic(self.name, log): topic_specs(project_of(after, self.name))[view_topic(self.name, log)]}
+        )
+        async with started_producer(self.settings) as made:
+            await send_wave(made, {(view_topic(self.name, log), 0): records})
+        await append_definitions(self.settings, self.name, filling)
+        await append_definitions(self.settings, self.name, after)
+        return after
+
+    async def counted(self, log: str) -> Counter[str]:
+        """The events of each taxi that a log has, after skipping what was sent twice under one source."""
+        found = Counter[str]()
+        for records in (await read_log(self.settings, f"{self.name}.view.{log}")).values():
+            sources = {(*json.loads(record.value)["source"], record.key.decode()) for record in records}
+            found.update(taxi for *_, taxi in sources)
+        return found
+
+    async def has_counted(self, log: str) -> None:
+        """Assert that a log has every event soon, and stays so: each once, from the archive or from its topic."""
+        wanted = Counter(event["taxi"] for sent in self.sent.values() for event in sent)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SOON):
+                while (await self.counted(log)).total() < wanted.total():
+                    await asyncio.sleep(0.2)
+        assert await self.counted(log) == wanted
 
     async def has_all(self, log: str) -> None:
         """Assert that a log has every event soon, once and in its order."""
@@ -233,6 +269,26 @@ async def new_positions(town: Town) -> dict[int, tuple[int, str]]:
     async with admin(town.settings) as client:
         found = await client.list_consumer_group_offsets(ingestion_group(town.name))
     return {tp.partition: (at.offset, at.metadata) for tp, at in found.items() if isinstance(tp, TopicPartition)}
+
+
+async def test_going_back_for_one_log_doubles_nothing_in_another(town: Town) -> None:
+    """A version is handed over further back than one that was filled from the archive: both have every event once."""
+    async with member(town, town.now):
+        await town.send(100)
+        await town.has_all("taxis.p2")
+    second = await town.archived_up_to(town.filling, 2, {0: 80, 1: 60})
+    async with member(town, second):
+        await town.has_all("taxis.p2")
+        await town.has_counted("taxis.v2.p3")
+    third = ViewVersion(write_view(town.second), 3)
+    filling = msgspec.structs.replace(second, number=second.number + 1, views=(*second.views, third))
+    after = await town.archived_up_to(filling, 3, {0: 20, 1: 0})
+    async with member(town, after):
+        await town.has_counted("taxis.v3.p3")
+        await town.send(10)
+        for log in ("taxis.v3.p3", "taxis.v2.p3"):
+            await town.has_counted(log)
+        await town.has_all("taxis.p2")
 
 
 async def test_a_version_that_is_being_filled_gets_nothing(town: Town) -> None:
