@@ -25,7 +25,7 @@ from tidemill.local.addresses import Addresses, find, home_folder
 from tidemill.local.services import choose, not_ready
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.catalogue_log import read_definitions
-from tidemill.streams.view_logs import ensure_logs
+from tidemill.streams.view_logs import check_logs, ensure_logs
 
 if TYPE_CHECKING:
     from tidemill.local.stack import Stack
@@ -156,9 +156,11 @@ def _prepare(project: Project, spec: str, stack: "Stack") -> list[Started]:
         return []
     settings = KafkaSettings(bootstrap_servers=stack.kafka)
     before = asyncio.run(read_definitions(settings, project.name))
+    lake = importlib.util.find_spec("deltalake") is not None  # else there is no archive, from which a version could be filled
     if not before.number:
-        asyncio.run(ensure_logs(settings, project))
-    if importlib.util.find_spec("deltalake") is None:  # no archive, from which a version could be filled
+        # With an archive the plan makes the topics: it fills only logs that nobody else has made.
+        asyncio.run(check_logs(settings, project, project.views.values()) if lake else ensure_logs(settings, project))
+    if not lake:
         return []
     found = at_start(_target(project, spec, stack), before)
     return [] if found is None else [found]

@@ -71,8 +71,7 @@ class Applying:
     async def begin(self, planned: Planned) -> Definitions:
         """Makes the topics, and writes the first record."""
         name, plan = self._project.name, planned.plan
-        specs = topic_specs(self._project) | topic_specs(project_of(plan.first, name))
-        await ensure_topics(self._kafka, specs)
+        await ensure_topics(self._kafka, topic_specs(project_of(plan.first, name)))
         if plan.first != planned.before:
             await append_definitions(self._kafka, name, plan.first)
         return plan.first

@@ -33,7 +33,7 @@ FOLLOW_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Unread:
+class Prunable:
     """What may go. `versions`: of the catalogue; `logs`: theirs, and those of fills that were broken off; `kept`: versions that are not in
     force, with the model version that reads each."""
 
@@ -49,7 +49,7 @@ class Pruning:
     def __init__(self, project: str, store: OfflineStore, kafka: KafkaSettings) -> None:
         self._project, self._store, self._kafka = project, store, kafka
 
-    async def unread(self) -> Unread:
+    async def unread(self) -> Prunable:
         """What nobody reads now. Raises KafkaUnavailable, ArtifactError when the manifest of a deployed model cannot be read."""
         now = await read_definitions(self._kafka, self._project)
         project = project_of(now, self._project)
@@ -68,9 +68,9 @@ class Pruning:
                 kept[views[found.log].name] = reader
         held = {found.log for found in now.views}
         broken = [log for log in await existing_logs(self._kafka, project) if log not in held and _is_broken(now, log)]
-        return Unread(now, versions, [*(found.log for found in versions), *sorted(broken)], kept)
+        return Prunable(now, versions, [*(found.log for found in versions), *sorted(broken)], kept)
 
-    async def delete(self, unread: Unread, link: RedisClient) -> None:
+    async def delete(self, unread: Prunable, link: RedisClient) -> None:
         """Takes the versions out of the catalogue, waits, and deletes topics, tables and keys. It can be killed and run again: what it had not
         deleted by then stays as logs that nobody reads.
 
