@@ -133,5 +133,5 @@ def test_a_version_whose_view_is_gone_is_refused() -> None:
         model_as_trained(manifest, model, kernels[1:])
     assert "tidemill train big_tip" in caught.value.mend
     unknown = msgspec.structs.replace(manifest, inputs=[*manifest.inputs, ModelInput("weather", "number")])
-    with pytest.raises(ArtifactError, match="other inputs than those declared.*weather"):
+    with pytest.raises(ArtifactError, match=r"other inputs than those declared.*weather"):
         model_as_trained(unknown, model, kernels)
