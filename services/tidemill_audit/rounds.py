@@ -119,6 +119,7 @@ class Rounds:
         except (KafkaUnavailable, TopicRecreated) as error:
             log.warning("an archive could not be compared", archive=event, reason=str(error))
             return
+        self._board.up("offline")  # also while no view is there to be compared
         for partition, report in reports.items():
             metrics.AUDIT_ARCHIVED.labels(event).inc(report.checked)
             metrics.AUDIT_ARCHIVE_DIFFERING.labels(event, partition).set(report.mismatched)

@@ -21,7 +21,7 @@ from tidemill.streams.view_logs import need_topics
 from tidemill_features.dead_letters import DeadLetterTopic
 from tidemill_features.faust_transport import batched_app
 from tidemill_features.settings import FeaturesSettings
-from tidemill_features.watch import FoldWatch
+from tidemill_features.watch import LOOK_SECONDS, FoldWatch
 from tidemill_features.worker import Worker
 
 REDIS_TIMEOUT_SECONDS = 3.0
@@ -45,12 +45,23 @@ def build(settings: FeaturesSettings) -> Service:
                 worker = Worker(now.project, OnlineWriter(link, project.name), settings.limits.cache_mb << 20, letters)
                 needed = [*worker.topics, dead_letters_topic(project.name)]
                 await need_topics(kafka, now.project, tell, [pulse], needed)
+                if not worker.topics:
+                    await _idle(board, pulse)
                 app = batched_app(f"{project.name}.features", kafka, worker.topics, worker.positions, worker.handle)
                 await run_together(FoldWatch(app, worker, board, kafka, pulse).run(), _fold(app))
 
             await run_together(Following(kafka, project, views_of, tell, [pulse]).run(fold), keep_asking(link))
 
     return Service(settings, board, OpsApp(board), work, [pulse])
+
+
+async def _idle(board: HealthBoard, pulse: Pulse) -> None:
+    """While the first version of a view is being filled there is nothing to fold. Until cancelled."""
+    board.up("kafka")
+    board.up("partitions")
+    while True:
+        pulse.beat()
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _fold(app: faust.App) -> None:

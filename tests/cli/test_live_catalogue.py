@@ -35,7 +35,6 @@ from tidemill.streams.catalogue_log import read_definitions
 
 pytestmark = pytest.mark.integration
 TIDEMILL = [sys.executable, "-c", "from tidemill.cli import main; main()"]
-SERVICES = ("ingestion", "features", "offline", "serving")
 PATIENCE_SECONDS = 180
 DAY_MS = 86_400_000
 ZONES = "abcde"
@@ -198,8 +197,7 @@ def town(tmp_path: Path) -> Iterator[Town]:
 def test_a_feature_is_added_while_events_arrive(town: Town) -> None:
     """History from a file and live events are served by the old version and the new one as plain Python says; prune leaves the new one."""
     assert "500 events loaded" in town.run("load", "trip", str(town.write_history(500)))
-    services = [argument for name in SERVICES for argument in ("--service", name)]
-    town.run("up", "--detach", "--timeout-seconds", str(PATIENCE_SECONDS), *services)
+    town.run("up", "--detach", "--timeout-seconds", str(PATIENCE_SECONDS))
     before = town.view()
     town.serves_all("zones", before)
     with town.traffic():
