@@ -80,3 +80,26 @@ def test_a_version_is_folded_and_mirrored_once_it_is_handed_over(rig: Rig, tmp_p
     all_reached(rig, root)
     rig.check()
     assert [worker.process.poll() for worker in rig.workers] == [None, None]
+
+
+def test_services_wait_for_the_first_versions(rig: Rig, tmp_path: Path) -> None:
+    """While all versions are being filled there is no view: services are ready, and fold in the same processes what is handed over."""
+    root = str(tmp_path / "offline")
+    asyncio.run(ensure_topics(rig.settings, topic_specs(rig.project)))
+    events = tuple(write_event(event) for event in rig.project.events.values())
+    filling = Definitions(1, 5, events, tuple(ViewVersion(write_view(view), 1) for view in rig.project.views.values()))
+    asyncio.run(append_definitions(rig.settings, rig.name, filling))
+    rig.produce(100)
+    for module in ("tidemill_features", "tidemill_offline", "tidemill_audit"):
+        rig.worker(module, TIDEMILL_OFFLINE=root)
+    for worker in rig.workers:
+        worker.wait_ready()
+    assert rig.stored() == []
+    one = filling.handed_over("by_card", 1, {}, 6)
+    for definitions in (one, one.handed_over("by_shop", 1, {}, 7)):
+        asyncio.run(append_definitions(rig.settings, rig.name, definitions))
+    all_reached(rig, root)
+    rig.check()
+    for worker in rig.workers:
+        worker.wait_ready()
+        assert worker.process.poll() is None
