@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from tidemill.models.artifact import ModelInput, stored_artifact
 from tidemill.offline.store import OfflineStore
 from tidemill.records import AlertRecord
 from tidemill.training.fitting import outputs
@@ -90,11 +92,19 @@ def without_windows(store: OfflineStore, pipeline: Any, model: str) -> Plain:
     """Fits the pipeline without the columns of windows, on the examples of the version that answered."""
     version = store.predictions(["version"])["version"][0].as_py()
     examples: pa.Table = pq.read_table(io.BytesIO((Path(store.url) / f"models/{model}/{version}/training.parquet").read_bytes()))
-    names = examples.column_names[3:]
-    kept = [i for i, name in enumerate(names) if "__" not in name or name.startswith(WITHOUT_WINDOWS)]
-    matrix = np.column_stack([examples[names[i]].to_numpy() for i in kept]).astype(np.float32)
+    inputs = stored_artifact(store.url, model, version).manifest.inputs
+    kept = [i for i, item in enumerate(inputs) if "__" not in item.name or item.name.startswith(WITHOUT_WINDOWS)]
+    matrix = np.column_stack([_numbers(examples[inputs[i].name], inputs[i]) for i in kept]).astype(np.float32)
     with threadpool_limits(1, user_api="openmp"):  # the other processor has work
         return Plain(pipeline.fit(matrix, examples["label"].to_numpy()), kept)
+
+
+def _numbers(column: pa.ChunkedArray, item: ModelInput) -> npt.NDArray[Any]:
+    """An input as the model gets it: a category is its place in the list of the input."""
+    if item.kind == "category":
+        column = pc.index_in(column, value_set=pa.array(item.categories, pa.string()))
+    numbers: npt.NDArray[Any] = column.to_numpy()
+    return numbers
 
 
 def _auc(outcome: npt.NDArray[np.float64], output: npt.NDArray[Any]) -> float:
