@@ -61,6 +61,13 @@ class OfflineStore:
         """A table with counters that is no mirror, to append to. Opening it creates the table if it is missing."""
         return CountedTable(self.uri(name), schema, description=description, storage_options=self.storage_options)
 
+    def find(self, name: str) -> Snapshot | None:
+        """The newest state of a table; None when there is no such table. Raises TornTable, OfflineUnavailable."""
+        try:
+            return self.snapshot(name)
+        except UnknownTable:
+            return None
+
     def snapshot(self, name: str) -> Snapshot:
         """The newest state of a table. Raises UnknownTable, TornTable, OfflineUnavailable."""
         uri = self.uri(name)
