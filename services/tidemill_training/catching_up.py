@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from tidemill.archive.columns import event_folder
 from tidemill.clock import Deadline
 from tidemill.declarations import Event
-from tidemill.errors import TidemillError, UnknownTable
+from tidemill.errors import TidemillError
 from tidemill.kafka.topics import offset_ranges
 from tidemill.offline.store import OfflineStore, counter_name
 from tidemill.runtime.settings import KafkaSettings
@@ -38,9 +38,6 @@ async def wait_archived(events: Iterable[Event], store: OfflineStore, kafka: Kaf
 
 def _lagging(store: OfflineStore, event: Event, ends: Mapping[TopicPartition, int]) -> tuple[TopicPartition, int] | None:
     """A partition whose events are not all archived, and the offset up to which they are; None when all are."""
-    try:
-        table = store.snapshot(event_folder(event.name)) if ends else None
-    except UnknownTable:
-        table = None
+    table = store.find(event_folder(event.name)) if ends else None
     positions = {target: 0 if table is None else table.counter(counter_name(*target)) for target in ends}
     return next(((target, position) for target, position in positions.items() if position < ends[target]), None)

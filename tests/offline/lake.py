@@ -23,6 +23,7 @@ from tests.ask import get as ask
 from tidemill.declarations.project import Project, load_project
 from tidemill.kafka.client import close_producer, producer
 from tidemill.kafka.dense_reader import DenseReader
+from tidemill.kafka.read_to_end import read_to_end
 from tidemill.kafka.topics import ensure_topics, offset_ranges
 from tidemill.kafka.waves import send_wave
 from tidemill.offline.delta import CountedTable
@@ -163,18 +164,14 @@ async def send(kafka: str, wave: Mapping[tuple[str, int], Sequence[Pair]]) -> No
 
 
 async def read_topic(kafka: str, topic: str) -> dict[int, list[Pair]]:
-    """All records of a topic by partition."""
+    """All records of a topic by partition, and perhaps some that come meanwhile."""
     settings = KafkaSettings(bootstrap_servers=kafka)
     held = await offset_ranges(settings, topic)
-    reader = DenseReader(settings, dict.fromkeys(held, 0), {})
     read: dict[TopicPartition, list[Pair]] = {target: [] for target in held}
-    try:
-        ends = await reader.start()
-        while reader.next != ends:
-            for target, records in (await reader.fetch(1, 100_000)).items():
+    async with DenseReader(settings, dict.fromkeys(held, 0), {}) as reader:
+        async for fetched in read_to_end(reader):
+            for target, records in fetched.items():
                 read[target] += [(record.key, record.value) for record in records]
-    finally:
-        await reader.stop()
     return {target.partition: pairs for target, pairs in read.items()}
 
 

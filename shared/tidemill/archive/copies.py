@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.archive.columns import ID, TIME
-from tidemill.errors import UnknownTable
 from tidemill.offline.store import OfflineStore
 
 _ROW = "row"
@@ -36,7 +35,7 @@ def _stored(store: OfflineStore, folder: str, places: pa.Table) -> pa.Table:
     """Ids and times of the table that are among these."""
     ends = pc.min_max(places[TIME])
     within = (pc.field(TIME) >= ends["min"]) & (pc.field(TIME) <= ends["max"])
-    try:
-        return store.snapshot(folder).scan([ID, TIME], within & pc.field(ID).isin(places[ID].combine_chunks()), order=())
-    except UnknownTable:
+    snapshot = store.find(folder)
+    if snapshot is None:
         return places.select([ID, TIME]).slice(0, 0)
+    return snapshot.scan([ID, TIME], within & pc.field(ID).isin(places[ID].combine_chunks()), order=())

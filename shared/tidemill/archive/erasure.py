@@ -17,7 +17,7 @@ from tidemill.chunks import chunks
 from tidemill.clock import now_ms
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project
-from tidemill.errors import BadRequest, OfflineUnavailable, UnknownTable
+from tidemill.errors import BadRequest, OfflineUnavailable
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore
 from tidemill.streams.topics import dead_letters_topic, view_topic
@@ -80,10 +80,10 @@ def erase(store: OfflineStore, wanted: Wanted) -> int:
 
 def erased_positions(store: OfflineStore, event: Event) -> set[tuple[str, int, int]]:
     """Topic, partition and offset of every event that was erased from an event's table."""
-    try:
-        rows = store.snapshot(erased_folder(event.name)).scan([TOPIC, PARTITION, OFFSET], order=())
-    except UnknownTable:
+    snapshot = store.find(erased_folder(event.name))
+    if snapshot is None:
         return set()
+    rows = snapshot.scan([TOPIC, PARTITION, OFFSET], order=())
     return set(zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True))
 
 

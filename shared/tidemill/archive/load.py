@@ -24,7 +24,7 @@ from tidemill.archive.taking import RefusedRow, Taken, Taker
 from tidemill.clock import now_ms
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project
-from tidemill.errors import FenceConflict, TidemillError, UnknownTable, UnusableFile
+from tidemill.errors import FenceConflict, TidemillError, UnusableFile
 from tidemill.offline.delta import CountedTable
 from tidemill.offline.store import OfflineStore
 from tidemill.timestamps import rfc3339
@@ -100,11 +100,8 @@ class Load:
         return len(self._store.snapshot(self._folder).scan([OFFSET], among=(TOPIC, {_counter(file)}), order=()))
 
     def _open(self) -> CountedTable:
-        try:
-            found = self._store.snapshot(self._folder).schema
-        except UnknownTable:
-            found = None
-        table = self._store.counted_table(self._folder, table_schema(self._event, found))
+        found = self._store.find(self._folder)
+        table = self._store.counted_table(self._folder, table_schema(self._event, found and found.schema))
         table.open()
         return table
 

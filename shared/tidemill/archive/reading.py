@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from tidemill.archive.cells import json_cell
 from tidemill.archive.columns import ARROW, EXTRA, ID, KNOWN, LOADED, OFFSET, PARTITION, TIME, TOPIC, event_folder
 from tidemill.declarations import Event
-from tidemill.errors import DoubledRows, UnknownTable
+from tidemill.errors import DoubledRows
 from tidemill.limits import EXACT
 from tidemill.offline.store import OfflineStore, Snapshot
 from tidemill.records import DECODE_ERRORS
@@ -40,9 +40,8 @@ def read_events(
     `Snapshot.scan` takes them. `snapshot`: a version of the table (default: the newest); no rows when the table does not exist.
     Raises DoubledRows when a position is there twice, unless `doubled` allows for it; TornTable, OfflineUnavailable.
     """
-    try:
-        snapshot = snapshot or store.snapshot(event_folder(event.name))
-    except UnknownTable:
+    snapshot = snapshot or store.find(event_folder(event.name))
+    if snapshot is None:
         return _none(event, fields)
     stored = [name for name in fields if name in snapshot.columns]
     table = snapshot.scan([*PLACE, TIME, ID, EXTRA, *stored], filters, order=())

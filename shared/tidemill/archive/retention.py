@@ -8,7 +8,6 @@ from pydantic import Field
 
 from tidemill.archive.columns import KNOWN, MOMENT, event_folder
 from tidemill.declarations import Event
-from tidemill.errors import UnknownTable
 from tidemill.offline.store import OfflineStore
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import Settings
@@ -40,11 +39,8 @@ def forget_before(store: OfflineStore, event: Event, known_ms: int) -> int:
     Their bytes go with the files that are replaced: at most about an hour later (`CountedTable.tidy`).
     """
     table, before = event_folder(event.name), pa.scalar(known_ms * 1000, pa.int64()).cast(MOMENT)
-    try:
-        old = store.snapshot(table).scan([KNOWN], pc.field(KNOWN) < before, order=())
-    except UnknownTable:
-        return 0
-    if not len(old):
+    snapshot = store.find(table)
+    if snapshot is None or not len(snapshot.scan([KNOWN], pc.field(KNOWN) < before, order=())):
         return 0
     deleted = store.counted_table(table, pa.schema([])).delete(f"{KNOWN} < '{rfc3339(known_ms)}'")
     log.info("deleted events that are older than the archive keeps them", table=table, known_before=rfc3339(known_ms), events=deleted)

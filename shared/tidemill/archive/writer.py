@@ -21,7 +21,7 @@ from tidemill.archive.rows import EventTable, event_table
 from tidemill.clock import now_ms
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project
-from tidemill.errors import KafkaUnavailable, UnknownTable
+from tidemill.errors import KafkaUnavailable
 from tidemill.kafka.client import GATHERING
 from tidemill.kafka.reader import Reader
 from tidemill.kafka.sparse_reader import SparseReader, Witness
@@ -71,11 +71,8 @@ class ArchiveWriter(Follower):
     def _open_table(self, partitions: list[int]) -> dict[TopicPartition, Witness]:
         """Opens the table and reads the positions of some partitions; returns the last archived event of each, where there is one."""
         name = self.table.name
-        try:
-            found = self._store.snapshot(name).schema
-        except UnknownTable:
-            found = None
-        self.table = event_table(self._project, self._event, found)
+        found = self._store.find(name)
+        self.table = event_table(self._project, self._event, found and found.schema)
         self._writer = self._store.topic_table(self.table)
         self._writer.open()
         self.positions = {p: self._writer.position(p) for p in partitions}

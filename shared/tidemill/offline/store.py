@@ -72,6 +72,13 @@ class OfflineStore:
         except OSError as error:
             raise OfflineUnavailable(f"table {name!r} cannot be deleted: {error}", mend="check rights and reachability") from error
 
+    def find(self, name: str) -> Snapshot | None:
+        """The newest state of a table; None when there is no such table. Raises TornTable, OfflineUnavailable."""
+        try:
+            return self.snapshot(name)
+        except UnknownTable:
+            return None
+
     def snapshot(self, name: str) -> Snapshot:
         """The newest state of a table. Raises UnknownTable, TornTable, OfflineUnavailable."""
         uri = self.uri(name)

@@ -23,7 +23,7 @@ from tidemill.chunks import chunks
 from tidemill.clock import Deadline
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
-from tidemill.errors import StoreError, TidemillError, TornTable, Unavailable, UnknownTable
+from tidemill.errors import StoreError, TidemillError, TornTable, Unavailable
 from tidemill.kafka.topics import OffsetRange, offset_ranges
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.fold import LogEntry, PartitionFold, empty_fence
@@ -106,10 +106,7 @@ class Rebuild:
         return None if fence is None or fence.builder else max(fence.next, fence.until)
 
     def _snapshot(self) -> Snapshot | None:
-        try:
-            return self._store.snapshot(view_folder(self._view.log))
-        except UnknownTable:
-            return None
+        return self._store.find(view_folder(self._view.log))
 
     async def _topic_holds(self, partition: int) -> OffsetRange:
         found = await offset_ranges(self._kafka, self._topic)

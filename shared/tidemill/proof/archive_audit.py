@@ -23,7 +23,6 @@ from tidemill.archive.erasure import erased_positions
 from tidemill.archive.rows import EventTable, event_table
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project
-from tidemill.errors import UnknownTable
 from tidemill.kafka.read_to_end import read_to_end
 from tidemill.kafka.reader import Reader
 from tidemill.kafka.topics import offset_ranges
@@ -107,9 +106,8 @@ class _Part(NamedTuple):
 
 def _opened(project: Project, store: OfflineStore, event: Event, kept_since_ms: int) -> _Comparison | None:
     """What to compare with; None: there is no table yet."""
-    try:
-        snapshot = store.snapshot(event_folder(event.name))
-    except UnknownTable:
+    snapshot = store.find(event_folder(event.name))
+    if snapshot is None:
         return None
     return _Comparison(event_table(project, event, snapshot.schema), snapshot, erased_positions(store, event), kept_since_ms)
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from tidemill.clock import Deadline
 from tidemill.declarations import FeatureView
-from tidemill.errors import OfflineUnavailable, UnknownTable
+from tidemill.errors import OfflineUnavailable
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.fold import LogEntry
 from tidemill.offline.history import PartitionLog
@@ -39,10 +39,7 @@ def snapshot_reaching(store: OfflineStore, view: FeatureView, partition: int, of
     """
     deadline = Deadline(wait_seconds)
     while True:
-        try:
-            snapshot = store.snapshot(view_folder(view.log))
-        except UnknownTable:
-            snapshot = None
+        snapshot = store.find(view_folder(view.log))
         end = 0 if snapshot is None else snapshot.positions.get(partition, 0)
         if end >= offset:
             return snapshot

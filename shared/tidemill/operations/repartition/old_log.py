@@ -14,7 +14,6 @@ from aiokafka import TopicPartition
 
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
-from tidemill.errors import UnknownTable
 from tidemill.kafka.dense_reader import DenseReader
 from tidemill.kafka.read_to_end import read_to_end
 from tidemill.kernel.fold import LogEntry
@@ -155,9 +154,8 @@ async def read_log(project: Project, view: FeatureView, store: OfflineStore, kaf
 
 def _offline(store: OfflineStore, table: MirrorTable) -> tuple[list[pa.Table], dict[int, int], dict[int, int]]:
     """Rows by partition, next offset and checksum of the last row."""
-    try:
-        snapshot = store.snapshot(table.name)
-    except UnknownTable:
+    snapshot = store.find(table.name)
+    if snapshot is None:
         return [table.schema.empty_table()] * table.partitions, {}, {}
     rows = [snapshot.scan(table.schema.names, pc.field("partition") == p).cast(table.schema) for p in range(table.partitions)]
     return rows, snapshot.positions, snapshot.proofs_before(snapshot.positions)
