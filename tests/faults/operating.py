@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +20,8 @@ from tests.faults.tally import Tally
 from tests.faults.traffic import ENTITIES, PLACES, TOPIC, Traffic
 
 from tidemill.catalogue.definitions import Definitions
+from tidemill.errors import TidemillError
+from tidemill.kafka.admin import admin
 from tidemill.names import LogName
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.catalogue_log import read_definitions
@@ -29,6 +33,7 @@ FILE_EVENTS = 6_000
 _MOST_VERSIONS = 3  # that are not in force; more are pruned unasked
 _AHEAD_MS, _LONG_MS = 20 * 60_000, 30 * 60_000  # history ends so long before the run, and is so long
 _SHOWN = 400
+T = TypeVar("T")
 
 
 class Unwell(AssertionError):
@@ -86,11 +91,6 @@ class Operator:
         self.required: dict[LogName, dict[int, tuple[int, set[int]]]] = {}
         self.changes = self.runs = 0
 
-    @property
-    def stage(self) -> Stage:
-        """How the project is declared now."""
-        return self._stage
-
     async def begin(self) -> None:
         """What runs by the project's file comes under the catalogue."""
         async with self.lock:
@@ -123,11 +123,32 @@ class Operator:
         if loads:
             await self._load()
         await self._change(both=loads)  # so that what is in force has the history too
-        now = await read_definitions(self._kafka, self._project)
+        now = await self._catalogue()
         if "prune" in wanted or len(now.views) - len(now.in_force) > _MOST_VERSIONS:
-            if "nothing to delete" in await self._until_well("prune", "prune"):
-                await self._change(both=False)
-            await self._until_well("prune", "prune", "--yes")
+            await self._prune()
+
+    async def _prune(self) -> None:
+        """Versions that nobody reads go, with all that they had; one is made if there is none."""
+        if "nothing to delete" in await self._until_well("prune", "prune"):
+            await self._change(both=False)
+        await self._until_well("prune", "prune", "--yes")
+        held = {found.log for found in (await self._catalogue()).views}
+        left = {log for log in await insisting(self._topics) | await asyncio.to_thread(self._tables) if log not in held and ".v" in log}
+        self._tally.add("different", "left of versions that were pruned", left)
+
+    async def _topics(self) -> set[str]:
+        """The logs that have a topic."""
+        async with admin(self._kafka) as client:
+            topics: list[str] = await client.list_topics()
+        stem = f"{self._project}.view."
+        return {topic.removeprefix(stem) for topic in topics if topic.startswith(stem)}
+
+    def _tables(self) -> set[str]:
+        """The logs that have a table."""
+        return {folder.name for folder in Path(self._rig.stack.offline, "views").iterdir()}
+
+    async def _catalogue(self) -> Definitions:
+        return await insisting(partial(read_definitions, self._kafka, self._project))
 
     async def _load(self) -> None:
         number = len(self.files)
@@ -140,11 +161,11 @@ class Operator:
     async def _change(self, *, both: bool) -> None:
         """The next stage of the project, in force."""
         self._traffic.extend()
-        before, files = _handed(await read_definitions(self._kafka, self._project)), {file.producer: file.sent for file in self.files}
+        before, files = _handed(await self._catalogue()), {file.producer: file.sent for file in self.files}
         self._stage = self._stage.after(both=both)
         await asyncio.to_thread(self._stage.write, self._folder)
         await self._until_well("apply", "apply", "--yes")
-        now = await read_definitions(self._kafka, self._project)
+        now = await self._catalogue()
         self.required |= dict.fromkeys(_handed(now) - before, files)
         in_force = {found.log for found in now.views if now.in_force.get(found.view.name) == found.version}
         changed = in_force - before
@@ -180,6 +201,15 @@ class Operator:
         with (self._rig.home / "logs" / f"{process}.log").open("ab") as log:
             log.write(said)
         return running.returncode or 0, said.decode(errors="replace")
+
+
+async def insisting(ask: Callable[[], Awaitable[T]]) -> T:
+    """What a server answers, however long it is away."""
+    while True:
+        try:
+            return await ask()
+        except (TidemillError, OSError):
+            await asyncio.sleep(0.5)
 
 
 def _handed(definitions: Definitions) -> set[LogName]:
