@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ PROJECT = Path(__file__).parent / "fault_project"
 WARM_SECONDS = 12.0
 TRAININGS = 5  # of which a fault may end all but the last
 AUDITED_EVENTS = 2_000_000
-_STRIKE_SECONDS = 300.0
+_STRIKE_SECONDS = 400.0
+_THREADS = 24  # each strike waits in one
 _EXPLAINED_SECONDS = 5.0
 _TWICE_SECONDS = 5.0  # in which a result that is published twice would come
 
@@ -102,6 +104,7 @@ class Run:
 
     async def run(self) -> Report:
         """Everything; the report tells what was found. Raises what ended the run early."""
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
         with self._display:
             async with AsyncExitStack() as stack:
                 await self.checker.start()
@@ -222,7 +225,7 @@ class Run:
                 await asyncio.sleep(0.2)
         await progress.recovered(time.monotonic(), "the end of the traffic", asking=False)
         sent = {sender.number: (sender.next, sender.spoiled_numbers) for sender in self.traffic.senders}
-        self.checker.finish(Finish(sent, dict(self.operator.required), self.versions.now.definitions.number))
+        self.checker.finish(Finish(sent, {str(log): files for log, files in self.operator.required.items()}, self.versions.now.definitions.number))
         within_seconds = self.project.models[MODEL].outcome.wait.within_ms / 1000
         end = time.monotonic() + within_seconds + 25
         while time.monotonic() < end and not await self._all_have_results():

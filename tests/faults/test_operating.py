@@ -71,7 +71,7 @@ def test_commands_that_are_asked_for(tmp_path: Path) -> None:
 def test_an_archive_beside_what_was_published(tmp_path: Path, what: str) -> None:
     """The same rows in another order are right; one too few, too many or with another value is told."""
     tally = Tally()
-    closing = Closing(load_project(PROJECT), KafkaSettings(), OfflineStore(str(tmp_path)), tally)
+    closing = Closing(load_project(PROJECT), KafkaSettings(bootstrap_servers="none:1"), OfflineStore(str(tmp_path)), tally)
     expected = pa.table({"id": ["a", "b", "c"], "units": pa.array([1, None, 2.5])})
     found = {
         "right": expected.take([2, 0, 1]), "lost": expected.slice(1), "doubled": pa.concat_tables([expected, expected.slice(2)]),

@@ -22,7 +22,7 @@ from tests.faults.injections.workers import STEP_INVARIANTS, kill_now, obeyed, p
 from tidemill.local.processes import HOST
 from tidemill.local.supervisor import child_command
 
-COMMAND_SECONDS = 100.0
+COMMAND_SECONDS = 150.0
 """For a command to come by a point. Before it others may have to end, and it may have been killed already."""
 TWIN_SECONDS = 120.0
 _SECONDS = 10.0

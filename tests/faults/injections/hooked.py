@@ -117,7 +117,9 @@ def main() -> None:
 
 
 def _run_command(obedience: Obedience) -> None:
-    load, files, cli = map(import_module, ("tidemill.archive.load", "tidemill.archive.files", "tidemill.cli"))
+    load: Any = import_module("tidemill.archive.load")
+    files: Any = import_module("tidemill.archive.files")
+    cli: Any = import_module("tidemill.cli")
     load.COMMIT_ROWS = files._BATCH_ROWS = PORTION_ROWS
     obedience.reach("start")
     sys.argv[0] = "tidemill"
