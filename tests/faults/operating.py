@@ -26,7 +26,7 @@ from tidemill.names import LogName
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.catalogue_log import read_definitions
 
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 300.0
 LOADED = 100
 """The number of the first file's producer."""
 FILE_EVENTS = 6_000

@@ -225,7 +225,9 @@ class Run:
                 await asyncio.sleep(0.2)
         await progress.recovered(time.monotonic(), "the end of the traffic", asking=False)
         sent = {sender.number: (sender.next, sender.spoiled_numbers) for sender in self.traffic.senders}
-        self.checker.finish(Finish(sent, {str(log): files for log, files in self.operator.required.items()}, self.versions.now.definitions.number))
+        self.checker.finish(
+            Finish(sent, {str(log): files for log, files in self.operator.required.items()}, self.versions.now.definitions.number)
+        )
         within_seconds = self.project.models[MODEL].outcome.wait.within_ms / 1000
         end = time.monotonic() + within_seconds + 25
         while time.monotonic() < end and not await self._all_have_results():
