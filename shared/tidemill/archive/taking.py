@@ -21,7 +21,8 @@ from tidemill.archive.cells import Mask, bare, json_cell, mask_of, only, typed
 from tidemill.archive.columns import EXTRA, ID, KNOWN, MOMENT, OFFSET, OWN, PARTITION, TIME, TOPIC
 from tidemill.archive.content_ids import ContentIds
 from tidemill.archive.file_rules import FileRules, check_columns
-from tidemill.archive.files import Chunk
+from tidemill.archive.files import Chunk, Ints
+from tidemill.archive.json_columns import JsonColumns
 from tidemill.archive.rows import AT_ONCE, Whole, event_table, rest_text
 from tidemill.archive.times import Moments, Times
 from tidemill.archive.undeclared import objects
@@ -91,6 +92,8 @@ class Taker:
         self._keys = [name for name in {*key_fields(project, event), event.id} if name and event.base_type(name) is str]
         self._ids = ContentIds(event, self._table.schema)
         self._null_tokens = {_JSON.encode(text) for text in reading.nulls}
+        has_columns = set(self._table.schema.names) - set(OWN.names) >= event.fields.keys()
+        self._json = JsonColumns(event, reading, moments, _SURELY_FITS) if has_columns and not reading.nulls else None
 
     def check(self, chunk: Chunk) -> None:
         """Look at the first rows of a file. Raises UnusableFile when columns are missing, are not of a type that can be loaded, or when
@@ -111,7 +114,7 @@ class Taker:
         """The rows of the next chunk. Raises UnusableFile."""
         refused = [RefusedRow(row.number, row.line, row.error.reason, "", row.text, row.error.message) for row in chunk.unread]
         if isinstance(chunk.rows, list):
-            batches = self._read(chunk, enumerate(map(self._of_line, chunk.rows)), refused)
+            batches = self._take_lines(chunk, chunk.rows, refused)
         else:
             batches = self._take_columns(chunk, chunk.rows, refused)
         rows = pa.Table.from_batches(batches, self._table.schema)
@@ -120,27 +123,41 @@ class Taker:
     def _columns(self, chunk: Chunk, rows: pa.RecordBatch) -> _Columns:
         return _Columns(rows, chunk.lines is not None, self._event, self._reading, self._times, self._moments)
 
+    def _take_lines(self, chunk: Chunk, lines: list[bytes], refused: list[RefusedRow]) -> list[pa.RecordBatch]:
+        if self._json is None:
+            return self._read(chunk, enumerate(map(self._of_line, lines)), refused)
+        found = self._json.read(lines)
+        batch, plain = self._plain(self._columns(chunk, found.rows), chunk.numbers[found.places], found.extra)
+        slow = np.setdiff1d(np.arange(len(lines)), found.places[plain])
+        return [batch, *self._read(chunk, ((row, self._of_line(lines[row])) for row in slow.tolist()), refused)]
+
     def _take_columns(self, chunk: Chunk, rows: pa.RecordBatch, refused: list[RefusedRow]) -> list[pa.RecordBatch]:
         work = self._columns(chunk, rows)
+        lacking = [name for name in self._event.fields if name not in self._table.schema.names or name in OWN.names]
+        batch, plain = self._plain(work, chunk.numbers, work.beyond(lacking))
+        if plain.all():
+            return [batch]
+        slow = np.flatnonzero(~plain)
+        return [batch, *self._read(chunk, zip(slow.tolist(), work.carried(slow), strict=True), refused)]
+
+    def _plain(self, work: _Columns, numbers: Ints, extra: pa.Array) -> tuple[pa.RecordBatch, Mask]:
+        """The rows of the archive for the rows of a file whose cells are all plain, and which rows these are."""
         time = work.moments(self._event.time).ms
         known = pc.add(time, self._reading.known_after_ms) if self._reading.known is None else work.moments(self._reading.known).ms
         plain = work.plain & self._certain(work, time, known)
-        ids = work.fields[self._event.id].cast(pa.string()) if self._event.id else pa.nulls(len(rows), pa.string())
+        length = len(plain)
         arrays = {
-            TOPIC: pa.repeat(self._table.topic, len(rows)),
-            PARTITION: pa.repeat(pa.scalar(0, pa.int64()), len(rows)),
-            OFFSET: pa.array(chunk.numbers),
+            TOPIC: pa.repeat(self._table.topic, length),
+            PARTITION: pa.repeat(pa.scalar(0, pa.int64()), length),
+            OFFSET: pa.array(numbers),
             KNOWN: _stored_moment(known, plain),
             TIME: _stored_moment(time, plain),
-            ID: ids,
-            EXTRA: work.beyond([name for name in self._event.fields if name not in self._table.schema.names or name in OWN.names]),
+            ID: work.fields[self._event.id].cast(pa.string()) if self._event.id else pa.nulls(length, pa.string()),
+            EXTRA: extra,
         }
         columns = [arrays[name] if name in arrays else work.fields[name] for name in self._table.schema.names]
         batch = pa.record_batch(columns, self._table.schema)
-        slow = np.flatnonzero(~plain)
-        if not len(slow):
-            return [batch]
-        return [batch.filter(pa.array(plain)), *self._read(chunk, zip(slow.tolist(), work.carried(slow), strict=True), refused)]
+        return (batch if plain.all() else batch.filter(pa.array(plain))), plain
 
     def _certain(self, work: _Columns, time: pa.Array, known: pa.Array) -> Mask:
         """Which rows surely fulfil what the live path asks of an event beyond the types of its fields."""
