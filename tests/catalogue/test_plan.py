@@ -280,8 +280,9 @@ def test_a_log_gets_nothing_from_before_its_hand_over() -> None:
     """Ingestion that goes back for one log routes to no other log what that was filled with; to a log that is being filled, nothing. Whatever is
     routed, the whole project decides which events are refused."""
     before = applied(planned(NOTHING, project(taxis(trips(), [count()])), 5))
-    handed = planned(before, project(taxis(trips(), [count(), last("tip")])), 6).first.handed_over("taxis", 2, {0: 30}, 7)
-    both = planned(handed.put_in_force("taxis", 2, 8), project(taxis(trips(), [count(), last("miles")])), 9).first
+    filling = planned(before, project(taxis(trips(), [count(), last("tip")])), 6)
+    handed = filling.first.handed_over("taxis", 2, {0: 30}, 7)
+    both = planned(filling.finished(handed, 8), project(taxis(trips(), [count(), last("miles")])), 9).first
     router = Router(project_of(both, "town"), both.begins)
 
     def topics(partition: int, offset: int, taxi: str = "a") -> list[str]:

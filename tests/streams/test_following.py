@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+import msgspec
 import pytest
 from tests.beside import beside
 
@@ -24,7 +25,7 @@ DECLARED = Project("town", {"trip": TRIP}, {"taxis": FIRST})
 ONE = Definitions(1, 5, (write_event(TRIP),), (ViewVersion(write_view(FIRST), 1, {}),), {"taxis": 1})
 FILLING = Definitions(2, 6, ONE.events, (*ONE.views, ViewVersion(write_view(SECOND), 2)), {"taxis": 1})
 HANDED = FILLING.handed_over("taxis", 2, {0: 3}, 7)
-SWAPPED = HANDED.put_in_force("taxis", 2, 8)
+SWAPPED = msgspec.structs.replace(HANDED, number=4, in_force={"taxis": 2})
 USES = [views_of, views_and_events_of, everything_of]
 
 

@@ -74,11 +74,6 @@ class Definitions(Record, frozen=True):
         views = tuple(found for found in self.views if (found.view.name, found.version) not in gone)
         return msgspec.structs.replace(self, number=self.number + 1, time=time_ms, views=views)
 
-    def put_in_force(self, view: str, version: int, time_ms: int) -> Definitions:
-        """The record by which a view's plain name means this version. Raises KeyError."""
-        self.version(view, version)
-        return msgspec.structs.replace(self, number=self.number + 1, time=time_ms, in_force=self.in_force | {view: version})
-
     @property
     def begins(self) -> dict[LogName, dict[int, int]]:
         """The logs to which ingestion routes -> the offsets from which on, by partition of the event's topic. Not one event earlier: a log
