@@ -19,7 +19,6 @@ from tidemill.declarations.project import Project
 from tidemill.errors import UnknownTable
 from tidemill.kafka.admin import admin
 from tidemill.kafka.client import started_producer
-from tidemill.kafka.topics import ensure_topics
 from tidemill.kernel.keys import partition_of
 from tidemill.offline.store import OfflineStore
 from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, decoder, encode
@@ -185,7 +184,6 @@ async def test_changes_of_models_are_no_faults(kafka: str, project: Project, pre
     """Four times the join begins anew while predictions and outcomes flow: each is answered once, and nothing looks like a fault."""
     await make_topics(kafka, project)
     settings = KafkaSettings(bootstrap_servers=kafka)
-    await ensure_topics(settings, topic_specs(project))
     now = plan_of(NOTHING, project, 5, Surroundings()).first
     with running(predlog):
         await until(lambda: predlog.get("/health/ready").status_code == 200)
