@@ -208,7 +208,8 @@ class EventConsumer:
         assignment, placed, positions = assignment_of(self.kafka), self.kafka.assignment(), dict[TopicPartition, int]()
         try:
             found = await committed_with_metadata(self.kafka, placed)
-            begins, ends = await self.kafka.beginning_offsets(placed), await self.kafka.end_offsets(placed)  # after the committed: both grow
+            begins = await self.kafka.beginning_offsets(placed)
+            ends = await self.kafka.end_offsets(placed)  # after the committed positions: both grow
             if assignment_of(self.kafka) is not assignment:
                 return
             for partition in placed:

@@ -6,7 +6,6 @@ writer goes on), and there may be more partitions tomorrow. A topic that was mad
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from functools import partial
