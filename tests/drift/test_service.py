@@ -75,7 +75,7 @@ def test_changes_of_models_are_no_faults(rig: Rig) -> None:
         more = msgspec.structs.replace(now.models[0], name=f"more_{number}")
         change = msgspec.structs.replace(now, number=number, models=(*now.models, more))
         asyncio.run(append_definitions(rig.settings, rig.name, change))
-        rig.until(lambda number=number: f'"catalogue":{number}' in rig.said())
+        rig.wait_said(f'"catalogue":{number}')
     rig.until(lambda: rig.said().count("is back") == 3)
     assert told(rig.alerts()) == EXPECTED
     assert '"level":"warning"' not in rig.said()
