@@ -104,10 +104,10 @@ class Town:
         return after
 
     async def hand_over(self) -> Definitions:
-        """Fill the new log to some position below the end, and hand it over."""
+        """Fill the new log with half of the events, and hand it over: members have routed more, without it."""
         await append_definitions(self.settings, self.name, self.filling)
         ends = await offset_ranges(self.settings, self.trip.topic)
-        after = await self.fill(self.filling, {partition: max(0, found.end - 50) for (_, partition), found in ends.items()})
+        after = await self.fill(self.filling, {partition: found.end // 2 for (_, partition), found in ends.items()})
         await append_definitions(self.settings, self.name, after)
         return after
 
