@@ -119,7 +119,7 @@ def test_changes_under_traffic_are_no_faults(rig: Rig, tmp_path: Path) -> None:
     asyncio.run(ensure_topics(rig.settings, topic_specs(rig.project)))
     workers = [
         rig.worker(module, TIDEMILL_OFFLINE=root, TIDEMILL_FLUSH_SECONDS="0.05")
-        for module in ("tidemill_features", "tidemill_offline", "tidemill_audit")
+        for module in ("tidemill_features", "tidemill_offline", "tidemill_audit", "tidemill_ingestion")
     ]
     rig.produce(100)
     for worker in workers:
