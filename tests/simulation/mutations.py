@@ -36,11 +36,13 @@ SEEK_SECONDS = 3.0
 
 
 class Mutation(NamedTuple):
-    """What is changed: (owner, name, value)s. `safe`: why nothing goes wrong without it ("": it does)."""
+    """What is changed: (owner, name, value)s. `safe`: why nothing goes wrong without it ("": it does). `filling`: whether it is looked for in
+    histories of a catalogue that changes."""
 
     what: str
     changes: Sequence[tuple[Any, str, Any]]
     safe: str = ""
+    filling: bool = False
 
     def applied(self) -> AbstractContextManager[None]:
         """The changes, for as long as the context lasts."""

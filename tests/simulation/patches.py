@@ -13,6 +13,7 @@ from tidemill.kafka import reader
 from tidemill.offline import delta
 from tidemill_features import delivery, worker
 
+from tests.simulation.filling import patches as filling  # isort: skip
 from tests.simulation.lake import SimConsumer, Table  # isort: skip
 from tests.simulation.project import DECODE, KERNEL  # isort: skip
 
@@ -46,4 +47,5 @@ def simulated() -> contextlib.AbstractContextManager[None]:
         (delta, "drop_torn_commit", Table.drop_torn),
         (delta, "explain_torn", Table.explain_torn),
         (reader, "consumer", SimConsumer),
+        *filling.changes(_QUIET),
     )
