@@ -12,6 +12,7 @@ import msgspec
 from deltalake.exceptions import CommitFailedError
 from faust.types import TP
 from tests.simulation import history
+from tests.simulation.filling.mutations import FILLING
 from tests.simulation.lake import Handle, SimCountedTable
 from tests.simulation.network import LATE_SECONDS, Process
 from tests.simulation.patches import patched
@@ -288,4 +289,5 @@ MUTATIONS: dict[str, Mutation] = {
     "offline-no-proof": Mutation("a mirror does not compare the last record it has", [(DenseReader, "_dense", _dense_unproven)]),
     "offline-holes": Mutation("a mirror takes what comes", [(DenseReader, "_dense", _dense_anyhow)]),
     "torn-stays": Mutation("a half-written commit is not taken out", [(delta, "drop_torn_commit", lambda table: False)]),
+    **{name: Mutation(*taken, filling=True) for name, taken in FILLING.items()},
 }
