@@ -14,7 +14,7 @@ from tidemill.archive import load, writer
 from tidemill.catalogue import plan
 from tidemill.declarations import FeatureView
 from tidemill.declarations.written import write_event, write_view
-from tidemill.kafka import read_to_end
+from tidemill.kafka import client, read_to_end
 from tidemill.kernel.view import ViewKernel
 from tidemill.operations import applying
 from tidemill.operations.fill import around, job, private_log
@@ -51,7 +51,7 @@ def _kernel(view: FeatureView) -> ViewKernel:
 
 def changes(quiet: Any) -> list[Change]:
     """What is changed: (owner, name, value)s. `quiet`: a logger that says nothing."""
-    loud = (consumer, following, supervise, writer)
+    loud = (client, consumer, following, supervise, writer)
     clients = {
         "send_wave": (catalogue_log, private_log, consumer),
         "started_producer": (catalogue_log, job),
