@@ -118,6 +118,7 @@ class EventConsumer:
         while not self._stopping:
             if self.kafka.assignment() != self._placed:
                 await self._place()
+                continue  # if it failed, Kafka's client would go on from the committed positions by itself
             try:
                 fetched: Fetched = await self.kafka.getmany(timeout_ms=POLL_MS, max_records=WAVE_EVENTS)
             except KafkaError as error:

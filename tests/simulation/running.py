@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
 from typing import NamedTuple, Self
 
+import pyarrow as pa
 from tests.simulation import history
 from tests.simulation.filling import history as filling
 from tests.simulation.mutations import MUTATIONS
@@ -70,8 +71,11 @@ def _some(seeds: range, mutation: str | None) -> dict[int, str]:
 
 
 def _begin() -> None:
-    """What a process does first. What is imported stays, so no collection of garbage has to look at it: a fifth of the time."""
+    """What a process does first. What is imported stays, so no collection of garbage has to look at it: a fifth of the time. Tables of some
+    rows are not worth a thread."""
     os.nice(NICE)
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
     gc.collect()
     gc.freeze()
 

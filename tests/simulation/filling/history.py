@@ -51,12 +51,9 @@ async def _traffic(world: FillingWorld) -> None:
 
 
 async def _changes(world: FillingWorld) -> None:
-    """Somebody changes the project's file and applies it."""
-    await asyncio.sleep(world.draw.choice((0.5, 2.0)))
-    if world.draw.random() < 0.5:
-        world.new_apply()  # the first one takes over what runs
+    """Somebody puts the project in the catalogue, then changes its file and applies it, again and again."""
     while True:
-        await asyncio.sleep(world.draw.expovariate(0.4))
+        await asyncio.sleep(world.draw.expovariate(0.5))
         world.want()
         world.new_apply()
 

@@ -267,10 +267,11 @@ class GroupConsumer:
         """What has come."""
         await self._place()
         client = self._client
-        if not self._assigned:
+        placed = {tp for tp in self._assigned if tp in client.at}
+        if not placed:
             await asyncio.sleep(timeout_ms / 1000)
             return {}
-        found = await client.fetch(set(self._assigned), timeout_ms / 1000)
+        found = await client.fetch(placed, timeout_ms / 1000)
         return found if client is self._client else {}
 
     async def commit(self, offsets: Mapping[TP, Committed]) -> None:

@@ -12,7 +12,9 @@ from tests.simulation.filling.project import T0
 
 from tidemill.archive import load, writer
 from tidemill.catalogue import plan
+from tidemill.catalogue.definitions import Definitions, project_of
 from tidemill.declarations import FeatureView
+from tidemill.declarations.project import Project
 from tidemill.declarations.written import write_event, write_view
 from tidemill.kafka import client, read_to_end
 from tidemill.kernel.view import ViewKernel
@@ -49,6 +51,19 @@ def _kernel(view: FeatureView) -> ViewKernel:
     return _KERNELS[written]
 
 
+_PROJECTS: dict[bytes, Project] = {}
+
+
+def _project_of(found: Definitions, name: str) -> Project:
+    """Read once, not by every process: what is declared is never changed. Of the records of one history, which are few."""
+    written = msgspec.json.encode(found)
+    if written not in _PROJECTS:
+        if len(_PROJECTS) > 100:
+            _PROJECTS.clear()
+        _PROJECTS[written] = project_of(found, name)
+    return _PROJECTS[written]
+
+
 def changes(quiet: Any) -> list[Change]:
     """What is changed: (owner, name, value)s. `quiet`: a logger that says nothing."""
     loud = (client, consumer, following, supervise, writer)
@@ -67,6 +82,7 @@ def changes(quiet: Any) -> list[Change]:
         *((module, "log", quiet) for module in loud),
         *((module, name, getattr(kafka, name)) for name, modules in clients.items() for module in modules),
         *((module, "now_ms", _now_ms) for module in (applying, load, writer)),
+        *((module, "project_of", _project_of) for module in (applying, following, plan)),
         (consumer, "consumer", kafka.GroupConsumer),
         (plan, "ViewKernel", _kernel),
         (job, "time", Clock),

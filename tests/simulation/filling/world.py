@@ -104,8 +104,9 @@ class FillingWorld(AnyWorld):
         return self.starts(LoadFile(self.site, self.name("load"), file))
 
     def want(self) -> None:
-        """Somebody changes the project's file."""
-        self.wanted = self.draw.choice(STAGES)
+        """Somebody changes the project's file, once what it said at first is in the catalogue."""
+        if self.catalogue.number:
+            self.wanted = self.draw.choice(STAGES)
         self.note("project", f"declares stage {STAGES.index(self.wanted)}")
 
     def new_file(self) -> File:
@@ -177,10 +178,11 @@ class FillingWorld(AnyWorld):
         """I2: what has not come to its end; None: nothing."""
         if self.last is None or not self.last.done:
             return "what is declared is not in force"
+        filled = msgspec.structs.replace(self.catalogue, views=tuple(found for found in self.catalogue.views if found.log in self.begun))
         for tp in self.published:
             end, (offset, number) = self.broker.logs[tp].end, self.broker.committed.get(tp, (0, ""))
-            if (offset, number) != (end, str(self.catalogue.number)) and end:
-                return f"partition {tp.partition} is routed up to {offset} of {end} by record {number} of {self.catalogue.number}"
+            if filled.routed_from(PAID.name, tp.partition, offset, int(number or 0)) != end:
+                return f"partition {tp.partition} is routed up to {offset} of {end} by record {number}, of {self.catalogue.number}"
             table = self.site.tables.get(ARCHIVE)
             archived = table.commits[-1].counters.get(counter_name(*tp), 0) if table else 0
             if archived != end:
