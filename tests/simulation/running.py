@@ -41,20 +41,19 @@ class Outcome(NamedTuple):
         return "\n".join(lines)
 
 
-def is_filling(seed: int) -> bool:
-    """Every fourth history is one of a catalogue that changes."""
-    return seed % 4 == 3
-
-
-def run(seed: int, story: list[Step] | None = None) -> AnyWorld:
-    """The history of a seed."""
-    return filling.run(seed, story) if is_filling(seed) else history.run(seed, story)
+def is_filling(seed: int, mutation: str | None = None) -> bool:
+    """Whether it is a history of a catalogue that changes: as the mutation needs it; without one every twentieth is."""
+    return MUTATIONS[mutation].filling if mutation else seed % 20 == 7
 
 
 def replay(seed: int, mutation: str | None = None, story: list[Step] | None = None) -> AnyWorld:
     """One history."""
     with _rules(mutation):
-        return run(seed, story)
+        return _run(seed, mutation, story)
+
+
+def _run(seed: int, mutation: str | None, story: list[Step] | None = None) -> AnyWorld:
+    return filling.run(seed, story) if is_filling(seed, mutation) else history.run(seed, story)
 
 
 @contextmanager
@@ -64,10 +63,8 @@ def _rules(mutation: str | None) -> Iterator[None]:
 
 
 def _some(seeds: range, mutation: str | None) -> dict[int, str]:
-    """A mutation is looked for in histories of its kind; the others of the seeds are left out."""
-    some = [seed for seed in seeds if mutation is None or is_filling(seed) == MUTATIONS[mutation].filling]
     with _rules(mutation):
-        return {seed: what for seed in some if (what := run(seed).wrong) is not None}
+        return {seed: what for seed in seeds if (what := _run(seed, mutation).wrong) is not None}
 
 
 def _begin() -> None:

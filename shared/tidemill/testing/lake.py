@@ -119,7 +119,7 @@ class Handle:
 
     def _rows(self) -> pa.Table:
         added: Sequence[Any] = [commit.rows for commit in self.table.commits[: self.base + 1] if commit.rows is not None]
-        return pa.concat_tables([self.table.schema.empty_table(), *added], promote_options="default").combine_chunks()
+        return pa.concat_tables([self.table.schema.empty_table(), *added], promote_options="default")
 
 
 class MemoryCountedTable(CountedTable):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 from tests.simulation.broker import Row
 from tests.simulation.filling.kafka import Cluster, KafkaProcess, ensure_topics
-from tests.simulation.filling.lake import Lake
+from tests.simulation.filling.lake import Archived, Lake
 from tests.simulation.filling.project import NAME, PAID, STAGES, Paid, columns, folding
 from tests.simulation.loop import SimLoop
 from tests.simulation.network import Link
@@ -25,20 +27,23 @@ from tidemill.archive.file_rules import FileRules
 from tidemill.archive.files import Chunk
 from tidemill.archive.load import Load
 from tidemill.archive.retention import ArchiveSettings
-from tidemill.archive.writer import ArchiveWriter
+from tidemill.archive.columns import event_folder
 from tidemill.catalogue.definitions import ViewVersion
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
-from tidemill.errors import FenceConflict, KafkaUnavailable, OfflineUnavailable, StoreUnavailable, TidemillError
+from tidemill.errors import KafkaUnavailable, StoreUnavailable, TidemillError
+from tidemill.kafka.client import GATHERING
+from tidemill.kafka.reader import Reader
+from tidemill.kafka.sparse_reader import SparseReader
 from tidemill.kernel.fold import PartitionFold
 from tidemill.kernel.packed import EntityState
-from tidemill.offline.delta import CountedTable
-from tidemill.offline.mirror import Flush
+from tidemill.offline.mirror import Flush, Follower
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import counter_name
 from tidemill.online.keys import fence_key
 from tidemill.operations.applying import Applying
 from tidemill.operations.fill.job import Filled, Phase
+from tidemill.records import decoder
 from tidemill.runtime.supervise import supervise
 from tidemill.streams.following import Following, InForce, everything_of, views_of
 from tidemill.streams.topics import topic_specs, view_topic
@@ -50,6 +55,8 @@ FLUSH = Flush(0.5, 40)
 KEPT = ArchiveSettings.model_construct(days=None)
 DECLARED = STAGES[0]
 NOTHING = pa.schema([])
+ARCHIVE = event_folder(PAID.name)
+_paid = decoder(Paid).decode
 
 
 class Site(NamedTuple):
@@ -106,8 +113,38 @@ class Ingestion(StackProcess):
             await _routing(consumer)
 
 
+class ArchiveTable(NamedTuple):
+    """What a `Follower` needs of the archive's table; rows are kept as they are read, and nobody's event is refused."""
+
+    name: str
+    topic: str
+    partitions: int
+    schema: pa.Schema
+
+    def rows_of(self, read: Mapping[int, Sequence[Row]]) -> list[Archived]:
+        """The rows of some records."""
+        return [
+            Archived(row.timestamp, self.topic, partition, row.offset, _paid(row.value)) for partition, rows in read.items() for row in rows
+        ]
+
+
+class ArchiveFollower(Follower):
+    """As `ArchiveWriter`, whose topic is never made anew: it looks at no record a second time. Nothing is forgotten."""
+
+    def __init__(self, process: Archiver) -> None:
+        table = ArchiveTable(ARCHIVE, PAID.topic, PAID.partitions, NOTHING)
+        super().__init__(process.lake, table, process, process, FLUSH)  # type: ignore[arg-type]
+        self._writer = process.lake.topic_table(table)
+
+    async def _open(self) -> Reader:
+        await asyncio.to_thread(self._writer.open)
+        self.positions = {partition: self._writer.position(partition) for partition in range(self.table.partitions)}
+        positions = {TopicPartition(self.table.topic, partition): offset for partition, offset in self.positions.items()}
+        return SparseReader(self._kafka, positions, {}, lambda target, count: None, **GATHERING)
+
+
 class Archiver(StackProcess):
-    """The offline writer's part that archives events: the real `ArchiveWriter`."""
+    """The offline writer's part that archives events: the real `Follower`, `SparseReader` and `TopicTable`."""
 
     def require(self, check: str) -> None:
         """As a `HealthBoard` that nobody looks at."""
@@ -120,7 +157,7 @@ class Archiver(StackProcess):
 
     async def run(self) -> None:
         """See `StackProcess`."""
-        await ArchiveWriter(self.lake, DECLARED, PAID, self, self, FLUSH, KEPT).run()  # type: ignore[arg-type]
+        await ArchiveFollower(self).run()
 
 
 class Folded:
@@ -146,15 +183,12 @@ class Folder(StackProcess):
 
     async def _work(self, now: InForce) -> None:
         views = list(now.project.views.values())
-        tables = {view.log: self.lake.counted_table(view_folder(view.log), NOTHING) for view in views}
         while True:
             await asyncio.sleep(0.5 * self.draw.random())
-            try:
+            with suppress(KafkaConnectionError):
                 await self._fold(views)
-                for view in views:
-                    await asyncio.to_thread(self._mirror, view, tables[view.log])
-            except (KafkaConnectionError, OfflineUnavailable, FenceConflict):
-                continue
+            with suppress(KafkaConnectionError):
+                await self.ask(self.broker.link, self._mirror, views)
 
     async def _fold(self, views: Sequence[FeatureView]) -> None:
         logs = {tp: view for view in views for tp in self.broker.of_topic(view_topic(NAME, view.log))}
@@ -170,13 +204,11 @@ class Folder(StackProcess):
         found = {tp: self.broker.logs[tp].records[self.folded.partitions[tp][0].fence.next :] for tp in logs}
         return {tp: rows for tp, rows in found.items() if rows}
 
-    def _mirror(self, view: FeatureView, table: CountedTable) -> None:
-        table.open()
-        tps = self.broker.of_topic(view_topic(NAME, view.log))
-        ends = {counter_name(tp.topic, tp.partition): self.broker.logs[tp].end for tp in tps}
-        moves = {name: (table.counter(name), end) for name, end in ends.items()}
-        if any(start != end for start, end in moves.values()):
-            table.append(NOTHING.empty_table(), moves)
+    def _mirror(self, views: Sequence[FeatureView]) -> None:
+        for view in views:
+            ends = {counter_name(*tp): self.broker.logs[tp].end for tp in self.broker.of_topic(view_topic(NAME, view.log))}
+            table = self.lake.tables.setdefault(view_folder(view.log), MemoryTable(NOTHING))
+            table.commit(table.version, None, ends)
 
 
 class Job(StackProcess):

@@ -11,12 +11,12 @@ import msgspec
 from faust.types import TP
 from tests.simulation.broker import Row
 from tests.simulation.filling.kafka import Cluster
-from tests.simulation.filling.processes import DECLARED, Apply, Archiver, File, Folded, Folder, Ingestion, LoadFile, Site, StackProcess
+from tests.simulation.filling.lake import rows_of
+from tests.simulation.filling.processes import ARCHIVE, DECLARED, Apply, Archiver, File, Folded, Folder, Ingestion, LoadFile, Site, StackProcess
 from tests.simulation.filling.project import NAME, PAID, PLAIN, STAGES, T0, Paid, folding, paid
 from tests.simulation.workers import Group
 from tests.simulation.world import AnyWorld, Step
 
-from tidemill.archive.columns import OFFSET, PARTITION, TOPIC, event_folder
 from tidemill.catalogue import definitions
 from tidemill.catalogue.definitions import Definitions, ViewVersion, newest_of, project_of
 from tidemill.declarations.project import Project
@@ -30,7 +30,6 @@ from tidemill.records import ViewRecord, decoder
 from tidemill.streams.topics import catalogue_topic, view_topic
 from tidemill.testing.lake import MemoryTable
 
-ARCHIVE = event_folder(PAID.name)
 _record, _definitions = decoder(ViewRecord).decode, decoder(Definitions).decode
 P = TypeVar("P", bound=StackProcess)
 
@@ -224,10 +223,7 @@ class FillingWorld(AnyWorld):
                         self.fail(f"I1: {found.log} has {reading.values} for {card}, and the events give {plain}")
 
     def _look_at_archive(self) -> None:
-        rows = [commit.rows for commit in self.site.tables[ARCHIVE].commits if commit.rows is not None]
-        places = sorted(
-            place for part in rows for place in zip(*(part[name].to_pylist() for name in (TOPIC, PARTITION, OFFSET)), strict=True)
-        )
+        places = sorted((row.topic, row.partition, row.offset) for row in rows_of(self.site.tables[ARCHIVE]))
         live = [(tp.topic, tp.partition, offset) for tp, events in self.published.items() for offset in range(len(events))]
         loaded = [(f"load:{file.digest[:16]}", 0, number) for file in self.files for number in range(len(file.rows))]
         if places != sorted(live + loaded):
