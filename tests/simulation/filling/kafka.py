@@ -19,8 +19,8 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaConnectio
 from faust.types import TP
 from tests.simulation.broker import Broker, Client, Log, Row
 from tests.simulation.filling.project import NAME, PAID
-from tests.simulation.loop import SimLoop
 from tests.simulation.lake import Reading
+from tests.simulation.loop import SimLoop
 from tests.simulation.workers import Group
 
 from tidemill.declarations.project import Project

@@ -111,6 +111,7 @@ def slices(store: OfflineStore, view: FeatureView, snapshot: Snapshot) -> Iterat
 
 
 def _archived(rows: pa.Table) -> Sequence[Archived]:
-    own = [rows[KNOWN].cast(_MS).cast(pa.int64()), *(rows[name] for name in (TOPIC, PARTITION, OFFSET))]
+    known = rows[KNOWN].cast(_MS).cast(pa.int64()).to_pylist()
+    places = (rows[name].to_pylist() for name in (TOPIC, PARTITION, OFFSET))
     events = map(Paid, *(rows[name].to_pylist() for name in Paid.__struct_fields__))
-    return [Archived(*place, event) for *place, event in zip(*(column.to_pylist() for column in own), events, strict=True)]
+    return list(map(Archived, known, *places, events))

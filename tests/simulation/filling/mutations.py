@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka.errors import KafkaError
 from faust.types import TP
+from tests.simulation.filling import kafka
 
 from tidemill.archive.load import Load
-from tidemill.catalogue.definitions import Definitions, ViewVersion
+from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion
 from tidemill.catalogue.plan import _Planner
 from tidemill.declarations.written import WrittenView
 from tidemill.kafka.waves import Record
 from tidemill.operations import applying
-from tidemill.operations.fill import job, private_log
 from tidemill.operations.fill.around import archive_of
 from tidemill.operations.fill.job import Fill, Filled
 from tidemill.operations.fill.private_log import PrivateLog
+from tidemill.records import encode
 from tidemill.routing.router import Router
 from tidemill.streams import catalogue_log
+from tidemill.streams.topics import catalogue_topic
 from tidemill_ingestion import consumer
 from tidemill_ingestion.consumer import EventConsumer
 
@@ -53,7 +55,7 @@ async def _number_first(self: EventConsumer) -> None:
     """Commits by which catalogue it will route, before it has routed."""
     await _place(self)
     with contextlib.suppress(KafkaError):
-        found = await consumer.committed_with_metadata(self.kafka, self._placed)
+        found = await kafka.committed_with_metadata(self.kafka, self._placed)
         await self.kafka.commit({tp: (offset, str(self._definitions.number)) for tp, (offset, _) in found.items()})
 
 
@@ -92,7 +94,7 @@ async def _send_soon(self: PrivateLog, records: Mapping[int, Sequence[Record]]) 
 
 
 async def _check_nothing(self: PrivateLog, settings: Any) -> None:
-    self.ends = {target.partition: held.end for target, held in (await job.offset_ranges(settings, self.topic)).items()}
+    self.ends = {target.partition: held.end for target, held in (await kafka.offset_ranges(settings, self.topic)).items()}
 
 
 def _same_number(self: _Planner, written: WrittenView) -> ViewVersion:
@@ -110,7 +112,7 @@ async def _live_of_another_snapshot(self: Fill, log: PrivateLog, snapshot: Any) 
 
 async def _send_unlooked(self: PrivateLog, records: Mapping[int, Sequence[Record]]) -> None:
     wave = {(self.topic, partition): part for partition, part in records.items() if part}
-    for (_, partition), (_, last) in (await private_log.send_wave(self._producer, wave)).items():
+    for (_, partition), (_, last) in (await kafka.send_wave(self._producer, wave)).items():
         self.ends[partition] = last + 1
 
 
@@ -118,11 +120,11 @@ async def _send_unlooked(self: PrivateLog, records: Mapping[int, Sequence[Record
 
 
 async def _append_unlooked(settings: Any, project: str, record: Definitions) -> None:
-    async with catalogue_log.started_producer(settings) as made:
-        await catalogue_log.send_wave(made, {(catalogue_log.catalogue_topic(project), 0): [(project.encode(), catalogue_log.encode(record), [])]})
+    async with kafka.started_producer(settings) as made:
+        await kafka.send_wave(made, {(catalogue_topic(project), 0): [(project.encode(), encode(record), [])]})
 
 
-def _last_of(records: Any, after: Definitions = catalogue_log.NOTHING) -> Definitions:
+def _last_of(records: Iterable[Definitions], after: Definitions = NOTHING) -> Definitions:
     return [after, *records][-1]
 
 
@@ -146,7 +148,9 @@ FILLING: dict[str, Taken] = {
         "ingestion goes back when it begins, and not when it is given a partition later",
         [(EventConsumer, "_routed_up_to", _back_at_the_start)],
     ),
-    "number-first": Taken("ingestion commits the number of a catalogue before it has routed by it", [(EventConsumer, "_place", _number_first)]),
+    "number-first": Taken(
+        "ingestion commits the number of a catalogue before it has routed by it", [(EventConsumer, "_place", _number_first)]
+    ),
     "number-unread": Taken(
         "ingestion does not read the number beside its offset, and always goes back to the lowest hand-over",
         [(EventConsumer, "_routed_up_to", _number_of_nothing)],

@@ -23,11 +23,11 @@ from tests.simulation.loop import SimLoop
 from tests.simulation.network import Link
 from tests.simulation.workers import Group
 
+from tidemill.archive.columns import event_folder
 from tidemill.archive.file_rules import FileRules
 from tidemill.archive.files import Chunk
 from tidemill.archive.load import Load
 from tidemill.archive.retention import ArchiveSettings
-from tidemill.archive.columns import event_folder
 from tidemill.catalogue.definitions import ViewVersion
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project

@@ -12,7 +12,19 @@ from faust.types import TP
 from tests.simulation.broker import Row
 from tests.simulation.filling.kafka import Cluster
 from tests.simulation.filling.lake import rows_of
-from tests.simulation.filling.processes import ARCHIVE, DECLARED, Apply, Archiver, File, Folded, Folder, Ingestion, LoadFile, Site, StackProcess
+from tests.simulation.filling.processes import (
+    ARCHIVE,
+    DECLARED,
+    Apply,
+    Archiver,
+    File,
+    Folded,
+    Folder,
+    Ingestion,
+    LoadFile,
+    Site,
+    StackProcess,
+)
 from tests.simulation.filling.project import NAME, PAID, PLAIN, STAGES, T0, Paid, folding, paid
 from tests.simulation.workers import Group
 from tests.simulation.world import AnyWorld, Step
@@ -212,7 +224,9 @@ class FillingWorld(AnyWorld):
                 continue
             wanted, kernel = self._events_of(found), folding(views[found.log]).kernel
             for tp in self._log(found.log):
-                at = [event for event in wanted if event.card and partition_of(entity_key(event.card), found.view.partitions) == tp.partition]
+                at = [
+                    event for event in wanted if event.card and partition_of(entity_key(event.card), found.view.partitions) == tp.partition
+                ]
                 self._look_at_log(found, tp, at)
                 for card in {event.card for event in at}:
                     state = self.site.folded.partitions[tp][1].get((card or "").encode())
