@@ -116,9 +116,9 @@ class EventConsumer:
     async def run(self) -> None:
         """Route until stopped. Raises TopicRecreated, and TidemillError for a record that aiokafka cannot read."""
         while not self._stopping:
-            if self.kafka.assignment() != self._placed:
+            if self._assigned_anew():
                 await self._place()
-                continue  # if it failed, Kafka's client would go on from the committed positions by itself
+                continue
             try:
                 fetched: Fetched = await self.kafka.getmany(timeout_ms=POLL_MS, max_records=WAVE_EVENTS)
             except KafkaError as error:
@@ -132,15 +132,26 @@ class EventConsumer:
                     "--topic TOPIC:PARTITION --reset-offsets --to-offset OFFSET+1 --execute --bootstrap-server SERVER",
                 ) from error
             else:
+                if self._assigned_anew():
+                    continue  # these events may follow others that a log has not
                 if fetched:
                     await self._forward(fetched)
                 else:
                     await self._pass_markers()
 
+    def _assigned_anew(self) -> bool:
+        """Whether the group has assigned partitions since we took their positions: perhaps the same ones, which another member had meanwhile.
+
+        aiokafka makes another set for each assignment, and goes on by itself from what the group has committed. Whoever routed up to there
+        may not have known the logs that we know.
+        """
+        assigned = self.kafka.assignment()
+        return assigned is not self._placed and bool(assigned or self._placed)
+
     async def _pass_markers(self) -> None:
         """Moves our positions past markers of transactions and past aborted records, which the client skips without a fetch result."""
         with contextlib.suppress(KafkaError):
-            if self.kafka.assignment() == self._placed:
+            if not self._assigned_anew():
                 self.positions.update({partition: await self.kafka.position(partition) for partition in self._placed})
 
     async def _forward(self, fetched: Fetched) -> None:

@@ -51,6 +51,16 @@ def _back_at_the_start(self: EventConsumer, partition: TP, committed: int, metad
     return committed if self.positions else _routed_up_to(self, partition, committed, metadata, end)
 
 
+def _other_partitions(self: EventConsumer) -> bool:
+    return bool(self.kafka.assignment() != self._placed)
+
+
+async def _place_or_not(self: EventConsumer) -> None:
+    """If Kafka does not answer, aiokafka places by itself."""
+    await _place(self)
+    self._placed = self.kafka.assignment()
+
+
 async def _number_first(self: EventConsumer) -> None:
     """Commits by which catalogue it will route, before it has routed."""
     await _place(self)
@@ -148,6 +158,10 @@ FILLING: dict[str, Taken] = {
         "ingestion goes back when it begins, and not when it is given a partition later",
         [(EventConsumer, "_routed_up_to", _back_at_the_start)],
     ),
+    "same-partitions": Taken(
+        "ingestion goes on when it is assigned the same partitions again", [(EventConsumer, "_assigned_anew", _other_partitions)]
+    ),
+    "not-placed": Taken("ingestion goes on when it could not ask for its positions", [(EventConsumer, "_place", _place_or_not)]),
     "number-first": Taken(
         "ingestion commits the number of a catalogue before it has routed by it", [(EventConsumer, "_place", _number_first)]
     ),
