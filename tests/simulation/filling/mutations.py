@@ -152,14 +152,16 @@ def _rows_then_counter(self: Load, report: Any, table: Any, waiting: list[Any], 
     table.append(table.schema.empty_table(), moves)
 
 
+SAME_PARTITIONS = Taken(
+    "ingestion goes on when it is assigned the same partitions again", [(EventConsumer, "_assigned_anew", _other_partitions)]
+)
+"""Needs too many coincidences to be found by chance: two members stand still one after the other, while the second cannot hear of the catalogue."""
+
 FILLING: dict[str, Taken] = {
     "no-going-back": Taken("ingestion goes on from its committed offset", [(EventConsumer, "_routed_up_to", _committed_only)]),
     "going-back-once": Taken(
         "ingestion goes back when it begins, and not when it is given a partition later",
         [(EventConsumer, "_routed_up_to", _back_at_the_start)],
-    ),
-    "same-partitions": Taken(
-        "ingestion goes on when it is assigned the same partitions again", [(EventConsumer, "_assigned_anew", _other_partitions)]
     ),
     "not-placed": Taken("ingestion goes on when it could not ask for its positions", [(EventConsumer, "_place", _place_or_not)]),
     "number-first": Taken(
