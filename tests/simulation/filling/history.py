@@ -81,7 +81,7 @@ async def _calm(world: FillingWorld) -> None:
     while True:
         _operator(world)
         world.group.look()
-        if world.loop.now - began < 2 or 8 < world.loop.now - began < 9:
+        if int(world.loop.now - began) in (0, 1, 8, 9):
             for tp in world.published:
                 world.publish(tp)
         await asyncio.sleep(1.0)
