@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 from faust.types import TP
@@ -29,8 +29,7 @@ from tests.simulation.filling.project import NAME, PAID, PLAIN, STAGES, T0, Paid
 from tests.simulation.workers import Group
 from tests.simulation.world import AnyWorld, Step
 
-from tidemill.catalogue import definitions
-from tidemill.catalogue.definitions import Definitions, ViewVersion, newest_of, project_of
+from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion, newest_of, project_of
 from tidemill.declarations.project import Project
 from tidemill.kernel.fences import position
 from tidemill.kernel.keys import entity_key, partition_of
@@ -44,13 +43,6 @@ from tidemill.testing.lake import MemoryTable
 
 _record, _definitions = decoder(ViewRecord).decode, decoder(Definitions).decode
 P = TypeVar("P", bound=StackProcess)
-
-
-class Told(NamedTuple):
-    """A record of a log that counts: where it lies, and the number of its event."""
-
-    offset: int
-    number: int
 
 
 class FillingWorld(AnyWorld):
@@ -67,7 +59,7 @@ class FillingWorld(AnyWorld):
         self.processes: list[StackProcess] = []
         self.published: dict[TP, list[Paid]] = {tp: [] for tp in self.broker.of_topic(PAID.topic)}
         self.files: list[File] = []
-        self.catalogue = definitions.NOTHING
+        self.catalogue = NOTHING
         self.wanted: Project = DECLARED
         self.last: Apply | None = None
         self.ends: dict[LogName, dict[int, int]] = {}
@@ -247,7 +239,7 @@ class FillingWorld(AnyWorld):
         """What a log must have: all published events, in the order of each partition; and of each file the rows that the archive had when
         the log was filled, which the log itself says, but none that came before fewer."""
         found = [event for events in self.published.values() for event in events]
-        numbers = {told.number for tp in self._log(version.log) for told in self._counting(tp)}
+        numbers = {number for tp in self._log(version.log) for number in self._counting(tp)}
         for file in self.files:
             has = [i + 1 for i, event in enumerate(file.rows) if event.number in numbers]
             least = self.begun.get(version.log, {}).get(file.digest, 0)
@@ -256,7 +248,7 @@ class FillingWorld(AnyWorld):
 
     def _look_at_log(self, version: ViewVersion, tp: TP, wanted: Sequence[Paid]) -> None:
         order = {event.number: i for i, event in enumerate(wanted)}
-        numbers = [told.number for told in self._counting(tp)]
+        numbers = list(self._counting(tp))
         if sorted(numbers) != sorted(order):
             count = len(numbers) - len(set(numbers))
             missing = sorted(order.keys() - set(numbers))
@@ -268,12 +260,12 @@ class FillingWorld(AnyWorld):
             if told != sorted(told):
                 self.fail(f"I7: partition {tp.partition} of {version.log} has events of one source in another order")
 
-    def _counting(self, tp: TP) -> Iterator[Told]:
-        """The records of a log's partition that are not above what came before from their source: those that were not sent again."""
+    def _counting(self, tp: TP) -> Iterator[int]:
+        """The events in a partition of a log, in its order. A record that is not above what came before from its source was sent again."""
         seen: dict[int, int] = defaultdict(lambda: -1)
         for row in self.broker.logs[tp].records:
             record = _record(row.value)
             partition, offset = record.source
             if offset > seen[partition]:
                 seen[partition] = offset
-                yield Told(row.offset, int(record.values["number"]))  # type: ignore[arg-type]
+                yield int(record.values["number"])  # type: ignore[arg-type]
