@@ -51,22 +51,23 @@ def apply(
 
 
 def prune(yes: Annotated[bool, typer.Option("--yes", help="Delete them; without it they are only shown.")] = False) -> None:
-    """Delete versions of views that are not in force and that no deployed model reads: their topics, tables and keys."""
+    """Delete versions of views that are not in force, and that neither a deployed model reads nor a prediction that waits for its outcome:
+    their topics, tables and keys."""
     need("deltalake", "lake")
     need("hiredis", "store")
     from tidemill.operations.pruning import Pruning
     from tidemill.redis.client import redis_client
-    from tidemill.runtime.settings import KafkaSettings
     from tidemill.streams.topics import view_topic
 
     with servers() as at:
-        job = Pruning(at.project.name, at.store, KafkaSettings(bootstrap_servers=at.kafka))
+        job = Pruning(at.declared.name, at.store, at.kafka_settings, at.urls)
         unread = asyncio.run(job.unread())
-        for name, reader in unread.kept.items():
-            console.print(f"  {name} stays: model {reader} reads it", markup=False, highlight=False)
+        for name, readers in unread.kept.items():
+            for reader in readers:
+                console.print(f"  {name} stays: {reader}", markup=False, highlight=False, soft_wrap=True)
         for log in unread.logs:
             console.print(
-                f"- {log}: topic {view_topic(at.project.name, log)}, table views/{log}, its keys in Redis", markup=False, highlight=False
+                f"- {log}: topic {view_topic(at.declared.name, log)}, table views/{log}, its keys in Redis", markup=False, highlight=False
             )
         if not unread.logs:
             console.print("nothing to delete")
@@ -78,7 +79,7 @@ def prune(yes: Annotated[bool, typer.Option("--yes", help="Delete them; without 
 
         async def run() -> None:
             async with redis_client(at.redis_url, timeout_seconds=10) as link:
-                await job.delete(unread, link)
+                await job.delete(unread, link, console.print)
 
         with console.status("waiting until services have followed, then deleting ..."):
             asyncio.run(run())
@@ -89,9 +90,8 @@ def applying(at: Target) -> Applying:
     """The job for a project."""
     from tidemill.archive.retention import ArchiveSettings
     from tidemill.operations.applying import Applying
-    from tidemill.runtime.settings import KafkaSettings
 
-    return Applying(at.project, at.store, KafkaSettings(bootstrap_servers=at.kafka), ArchiveSettings.load())
+    return Applying(at.declared, at.store, at.kafka_settings, ArchiveSettings.load())
 
 
 def put_in_force(at: Target, planned: Planned, begun: Definitions | None = None, *, wait: bool = True) -> None:
@@ -122,7 +122,7 @@ def show(at: Target, planned: Planned) -> None:
     """Print a plan."""
     changes = planned.plan.changes
     since = f"number {planned.before.number} of {moment(planned.before.time)}" if planned.before.number else "empty"
-    console.print(f"project {at.project.name}; the catalogue is {since}", highlight=False)
+    console.print(f"project {at.declared.name}; the catalogue is {since}", highlight=False)
     for change in changes:
         _show(at, change, planned)
     if not changes:
@@ -136,7 +136,7 @@ def _show(at: Target, change: Change, planned: Planned) -> None:
     if change.version is not None:
         lines += _filled(planned.surveys[change.name, change.version], change.version)
     if change.what == "view":
-        models = [model.name for model in at.project.models.values() if any(view.name == change.name for view in model.views)]
+        models = [model.name for model in at.declared.models.values() if any(view.name == change.name for view in model.views)]
         lines += [f"read by the models {', '.join(models)}"] * bool(models)
     for line in lines:
         console.print(Text(f"    {line}"), soft_wrap=True)
