@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -30,7 +32,7 @@ def plan() -> None:
     """
     need("deltalake", "lake")
     with servers() as at:
-        show(at, asyncio.run(applying(at).planned()))
+        show(at, asyncio.run(applying(at).planned()), values=True)
 
 
 def apply(
@@ -45,7 +47,7 @@ def apply(
     need("hiredis", "store")
     with servers() as at:
         planned = asyncio.run(applying(at).planned())
-        show(at, planned)
+        show(at, planned, values=not yes)
         if planned.plan.changes and (yes or typer.confirm("put this in force?")):
             put_in_force(at, planned, wait=wait)
 
@@ -118,18 +120,18 @@ def put_in_force(at: Target, planned: Planned, begun: Definitions | None = None,
         console.print(f"in force, as number {number} of the catalogue", highlight=False)
 
 
-def show(at: Target, planned: Planned) -> None:
-    """Print a plan."""
+def show(at: Target, planned: Planned, *, values: bool = False) -> None:
+    """Print a plan. `values`: also those of some entities, before and after."""
     changes = planned.plan.changes
     since = f"number {planned.before.number} of {moment(planned.before.time)}" if planned.before.number else "empty"
     console.print(f"project {at.declared.name}; the catalogue is {since}", highlight=False)
     for change in changes:
-        _show(at, change, planned)
+        _show(at, change, planned, values=values)
     if not changes:
         console.print("nothing to change")
 
 
-def _show(at: Target, change: Change, planned: Planned) -> None:
+def _show(at: Target, change: Change, planned: Planned, *, values: bool) -> None:
     mark, style = _MARKS[change.kind]
     console.print(Text(f"{mark} {change.what} {change.name}: {change.kind}", style=style))
     lines = list(change.details)
@@ -138,12 +140,30 @@ def _show(at: Target, change: Change, planned: Planned) -> None:
     if change.what == "view":
         models = [model.name for model in at.declared.models.values() if any(view.name == change.name for view in model.views)]
         lines += [f"read by the models {', '.join(models)}"] * bool(models)
+        if values and change.kind == "changed":
+            lines += _samples(at, change, planned)
     for line in lines:
         console.print(Text(f"    {line}"), soft_wrap=True)
 
 
+def _samples(at: Target, change: Change, planned: Planned) -> Iterator[str]:
+    """Values of a changed view; none where they would be null for want of events."""
+    from tidemill.catalogue.definitions import project_of
+    from tidemill.cli.samples import samples
+    from tidemill.clock import now_ms
+
+    survey = None if change.version is None else planned.surveys[change.name, change.version]
+    old = project_of(planned.before, at.declared.name).views.get(change.name)
+    if old is not None and (survey is None or survey.since_ms is None):
+        yield from samples(at.store, old, at.declared.views[change.name], now_ms())
+
+
 def _filled(survey: Survey, version: int) -> list[str]:
-    lines = [f"version {version} is filled: {survey.archived:,} archived events to fold, and {survey.live:,} from the topic"]
+    from tidemill.operations.fill.job import EVENTS_A_SECOND
+
+    seconds = math.ceil((survey.archived + survey.live) / EVENTS_A_SECOND)
+    cost = f"{survey.archived:,} archived events to fold, and {survey.live:,} from the topic; filling takes about {seconds:,} s"
+    lines = [f"version {version} is filled: {cost} (an estimate, at {EVENTS_A_SECOND:,} events a second)"]
     if survey.missing:
         lines.append(f"no archived event has {', '.join(survey.missing)}: values are null until a window begins after this change")
     if survey.lost:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tidemill.cli.target import need, target
+from tidemill.cli.target import need, target, tell_unapplied
 from tidemill.errors import NotFound
 
 console = Console()
@@ -91,7 +91,9 @@ def replay(
 
     at = target()
     records = asyncio.run(read_history(at.kafka_settings, at.declared.name))
-    project = in_force(records[-1] if records else NOTHING, at.declared).project
+    now = records[-1] if records else NOTHING
+    tell_unapplied(now, at.declared)
+    project = in_force(now, at.declared).project
     history = [Definition(record.time, project_of(record, project.name)) for record in records]
     predictions = logged(at.store, ids or None, None if ids else sample)
     unknown = set(ids or ()) - {prediction.id for prediction in predictions}

@@ -17,7 +17,7 @@ import numpy as np
 
 from tidemill.declarations import FeatureView, Model
 from tidemill.declarations.project import Project
-from tidemill.errors import TidemillError, UnknownModel
+from tidemill.errors import ArtifactError, TidemillError, UnknownModel
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import Reading, ViewKernel
@@ -146,7 +146,7 @@ class _Past:
                 if turn < len(tries[i]) and (i not in results or results[i].differences):
                     groups[tries[i][turn], _read(prediction)].append(i)
             for (place, read), places in groups.items():
-                for i, found in zip(places, self._replayer(place, read).run([predictions[i] for i in places]), strict=True):
+                for i, found in zip(places, self._run_by(place, read, [predictions[i] for i in places]), strict=True):
                     if i not in results or found.equal:
                         results[i] = found
         return [results[i] for i in range(len(predictions))]
@@ -165,13 +165,17 @@ class _Past:
         having = [place for place, versions in enumerate(self._versions) if _read(prediction) <= versions]
         return [place for place in likely if place in having] or having[-1:]
 
-    def _replayer(self, place: int, read: frozenset[Numbered]) -> Replayer:
-        """`read`: the versions of views that the predictions read."""
+    def _run_by(self, place: int, read: frozenset[Numbered], predictions: Sequence[PredictionRecord]) -> list[Replayed]:
+        """By one place of the history. `read`: the versions of views that the predictions read."""
         item, numbers = self._history[place], dict(read)
         had = [other.project.models[self._model] for other in self._history if self._model in other.project.models]
         views = [view for view in item.project.views.values() if numbers.get(view.plain_name, view.version) == view.version]
-        model, kernels = model_as_trained(self._artifact.manifest, item.project.models.get(self._model, had[-1]), map(ViewKernel, views))
-        return Replayer(self._store, self._artifact, self._engine, model, kernels)
+        declared = item.project.models.get(self._model, had[-1])
+        try:
+            model, kernels = model_as_trained(self._artifact.manifest, declared, map(ViewKernel, views))
+        except ArtifactError as error:
+            return [Replayed(prediction, passed_over=error.message) for prediction in predictions]
+        return Replayer(self._store, self._artifact, self._engine, model, kernels).run(predictions)
 
 
 def _versions(project: Project) -> set[Numbered]:
