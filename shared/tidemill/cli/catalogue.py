@@ -186,6 +186,18 @@ def at_start(at: Target, before: Definitions) -> Started | None:
 
     It leaves everything as it is, and says so, when something in force would be lost, or the declarations are refused.
     """
+    from tidemill.catalogue.plan import unapplied
+
+    try:
+        if before.number and not unapplied(before, at.declared):
+            return None  # without the packages of the archive, which take a while to import
+        return _begun(at, before)
+    except (DeclarationError, CatalogueChanged) as error:
+        _left(error)
+        return None
+
+
+def _begun(at: Target, before: Definitions) -> Started | None:
     job = applying(at)
 
     async def run() -> Started | None:
@@ -202,11 +214,7 @@ def at_start(at: Target, before: Definitions) -> Started | None:
         await job.finish(planned, now)
         return None
 
-    try:
-        return asyncio.run(run())
-    except (DeclarationError, CatalogueChanged) as error:
-        _left(error)
-        return None
+    return asyncio.run(run())
 
 
 def after_start(at: Target, started: Started, *, wait: bool) -> None:

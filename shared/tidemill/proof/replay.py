@@ -143,7 +143,7 @@ class _Past:
         for turn in range(max(map(len, tries), default=0)):
             groups: dict[tuple[int, frozenset[Numbered]], list[int]] = defaultdict(list)
             for i, prediction in enumerate(predictions):
-                if turn < len(tries[i]) and (i not in results or results[i].differences):
+                if turn < len(tries[i]) and (i not in results or not results[i].equal):
                     groups[tries[i][turn], _read(prediction)].append(i)
             for (place, read), places in groups.items():
                 for i, found in zip(places, self._run_by(place, read, [predictions[i] for i in places]), strict=True):
