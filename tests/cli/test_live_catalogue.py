@@ -309,7 +309,7 @@ def test_who_reads_a_version_keeps_it(town: Town, before: FeatureView) -> None:
     assert "champion" not in said
     assert "nothing to delete" in said
     assert "15 predictions recomputed, 15 equal bit for bit" in town.replay()
-    verified = town.run("verify", "--sample", "20")
+    verified = town.run("verify", "--view", "zones@v1", "--sample", "20")
     assert "values compared, 0 differ" in verified
     assert re.search(r"logged: tips, zones@v1", verified)
     town.serves_all("zones@v1", before)
