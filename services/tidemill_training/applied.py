@@ -18,7 +18,11 @@ def check_applied(definitions: Definitions, declared: Project, model: Model, not
     `model`: of `declared`, the project's file.
     """
     changes, views = unapplied(definitions, declared), {view.name for view in model.views}
-    wrong = [change for change in changes if (change.what, change.name) == ("model", model.name) or change.what == "view" and change.name in views]
+    wrong = [
+        change
+        for change in changes
+        if (change.what, change.name) == ("model", model.name) or (change.what == "view" and change.name in views)
+    ]
     if wrong:
         differing = "; ".join(f"{change.what} {change.name} is {change.kind} in project.py" + _told(change.details) for change in wrong)
         raise TidemillError(f"model {model.name!r} is not in force as it is declared: {differing}", mend="run: tidemill apply, then train")

@@ -83,7 +83,7 @@ def test_values_before_and_after(start: Start, monkeypatch: pytest.MonkeyPatch) 
     store, old = OfflineStore(start.folder / "offline"), load_project(start.folder / "shop").views["cards"]
     time_ms = shop_events(load_project(start.folder / "shop"))[69].known
     declare(start.folder / "shop", start.name, later=True)
-    start.write('dedupe=4', 'dedupe=4, ttl="1m"')
+    start.write("dedupe=4", 'dedupe=4, ttl="1m"')
     new = load_project(start.folder / "shop").views["cards"]
     lines = list(samples(store, old, new, time_ms))
     assert len(lines) == 3

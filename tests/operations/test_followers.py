@@ -53,7 +53,7 @@ async def test_it_waits_for_who_runs_and_not_for_who_does_not() -> None:
 async def test_a_service_that_stays_behind_is_named() -> None:
     """After the deadline the error says who, and that nothing is lost by trying again."""
     async with running(Service()) as url:
-        with pytest.raises(NotFollowed, match="features did not follow the catalogue to record 4 within 0.3 s") as caught:
+        with pytest.raises(NotFollowed, match=r"features did not follow the catalogue to record 4 within 0\.3 s") as caught:
             await wait_followed(AWAY | {"features": url}, 4, lambda _: None, seconds=0.3)
     assert "run this again" in caught.value.mend
 

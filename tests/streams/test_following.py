@@ -63,7 +63,8 @@ def test_another_description_stops_nothing(uses: object) -> None:
     """Only who shows descriptions takes them up."""
     assert callable(uses)
     views = tuple(
-        msgspec.structs.replace(found, view=msgspec.structs.replace(found.view, description="x", entity_description="y")) for found in ONE.views
+        msgspec.structs.replace(found, view=msgspec.structs.replace(found.view, description="x", entity_description="y"))
+        for found in ONE.views
     )
     events = tuple(msgspec.structs.replace(event, description="z") for event in ONE.events)
     after = in_force(msgspec.structs.replace(ONE, number=2, views=views, events=events), DECLARED)

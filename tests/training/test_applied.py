@@ -37,11 +37,11 @@ def test_what_is_applied_is_trained() -> None:
 def test_what_is_not_applied_is_not_trained() -> None:
     """A new model, and one whose outcome, inputs or view are declared otherwise, name what differs."""
     without: Project = dataclasses.replace(demo(), models={"fare": demo().models["fare"]})
-    with pytest.raises(TidemillError, match="model big_tip is new in project.py; run: tidemill apply"):
+    with pytest.raises(TidemillError, match=r"model big_tip is new in project\.py; run: tidemill apply"):
         said(plan_of(NOTHING, without, 5, Surroundings()).first, demo())
     asked = dataclasses.replace(MODEL, outcome=dataclasses.replace(MODEL.outcome, within="1h"))
-    with pytest.raises(TidemillError, match="model big_tip is changed in project.py .*1h"):
+    with pytest.raises(TidemillError, match=r"model big_tip is changed in project\.py .*1h"):
         said(APPLIED, dataclasses.replace(demo(), models=demo().models | {"big_tip": asked}))
     zones = dataclasses.replace(demo().views["zones"], dedupe=9)
-    with pytest.raises(TidemillError, match=r"view zones is changed in project.py \(dedupe: 8 -> 9\)"):
+    with pytest.raises(TidemillError, match=r"view zones is changed in project\.py \(dedupe: 8 -> 9\)"):
         said(APPLIED, dataclasses.replace(demo(), views=demo().views | {"zones": zones}))

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.archive.columns import KNOWN, event_folder
+from tidemill.archive.columns import event_folder
 from tidemill.archive.reading import read_events
 from tidemill.archive.view_rows import key_texts, view_rows
 from tidemill.cli.showing import number

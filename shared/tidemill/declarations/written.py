@@ -108,7 +108,9 @@ class WrittenModel(WrittenPart, frozen=True):
 def write_event(event: Event) -> WrittenEvent:
     """An event as data."""
     fields = {name: event.base_type(name).__name__ + (" | None" if event.nullable(name) else "") for name in event.fields}
-    return WrittenEvent(event.name, fields, event.time, event.topic, event.partitions, event.id, event.future, event.extra, event.description)
+    return WrittenEvent(
+        event.name, fields, event.time, event.topic, event.partitions, event.id, event.future, event.extra, event.description
+    )
 
 
 def read_event(written: WrittenEvent) -> Event:

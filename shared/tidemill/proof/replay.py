@@ -89,7 +89,7 @@ def replay(
         if project.catalogue:
             found = _Past(project, history or [Definition(0, project)], store, model, version).run(mine)
         else:
-            found = _as_declared(project, store, model, version).run(mine)
+            found = replayer_of(project, store, model, version).run(mine)
         results |= zip(places, found, strict=True)
     return [results[i] for i in range(len(predictions))]
 
@@ -109,14 +109,17 @@ def logged(store: OfflineStore, ids: Sequence[str] | None = None, sample: int | 
     ]
 
 
-def _as_declared(project: Project, store: OfflineStore, model: str, version: str) -> Replayer:
-    """For a project without a catalogue. Raises UnknownModel, ArtifactError."""
+def replayer_of(project: Project, store: OfflineStore, model: str, version: str) -> Replayer:
+    """A replayer by one project, whatever was in force before. Raises UnknownModel, ArtifactError."""
     if model not in project.models:
         raise UnknownModel(model, list(project.models))
     artifact, declared = stored_artifact(store.url, model, version), project.models[model]
-    kernels = {view.name: ViewKernel(view) for view in declared.views}
-    check_manifest(artifact.manifest, declared, kernels)
-    return Replayer(store, artifact, load_engine(artifact), declared, list(kernels.values()))
+    if project.catalogue:
+        declared, kernels = model_as_trained(artifact.manifest, declared, map(ViewKernel, project.views.values()))
+    else:
+        kernels = [ViewKernel(view) for view in declared.views]
+        check_manifest(artifact.manifest, declared, {kernel.view.name: kernel for kernel in kernels})
+    return Replayer(store, artifact, load_engine(artifact), declared, kernels)
 
 
 Numbered = tuple[str, int]
