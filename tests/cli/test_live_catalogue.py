@@ -52,10 +52,11 @@ paid = Event("paid", {"trip": str, "at": int, "tipped": bool}, "at", id="trip", 
 zones = FeatureView("zones", trip, "zone", [count(), sum("miles")], windows=["6h", "7d"], partitions=2, description="Trips by zone")
 
 def pipeline():
+    from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    return make_pipeline(StandardScaler(), LogisticRegression())
+    return make_pipeline(SimpleImputer(strategy="constant", fill_value=0.0), StandardScaler(), LogisticRegression())
 
 tips = Model("tips", trip, "at", "trip", [zones], Outcome(paid, "tipped", "trip", within="1h"), pipeline)
 """

@@ -89,7 +89,7 @@ async def test_a_loaded_version_reads_what_is_in_force_where_that_stores_the_sam
     Store(service.settings.redis.url, dataclasses.replace(service.project, views={"zones": view})).apply([trip(NOW_MS, "north", fare=77.0)])
     expiring = msgspec.structs.replace(moved.views[-1], view=write_view(dataclasses.replace(zones, ttl="1m")))
     body = {"entities": ENTITIES, "time": NOW_MS + 120_000, "features": True}
-    for definitions, stamped, shown in ((one, "zones.p4", "10.0"), (moved, "zones.v2.p2", "77.0")):
+    for definitions, stamped, shown in ((one, "zones.p4", "19.5"), (moved, "zones.v2.p2", "77.0")):
         await append_definitions(kafka, name, definitions)
         await _until(service, body, shown)
         answer = await service.predict(body | {"id": stamped})
