@@ -39,10 +39,10 @@ async def wait_followed(urls: Mapping[str, str], number: int, note: Callable[[st
         await asyncio.sleep(UNKNOWN_SECONDS)
     deadline = Deadline(seconds)
     async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
-        while behind := [name for name, url in urls.items() if not await _follows(client, url, number)]:
+        while waited_for := [name for name, url in urls.items() if not await _follows(client, url, number)]:
             if deadline.expired:
                 raise NotFollowed(
-                    f"{', '.join(behind)} did not follow the catalogue to record {number} within {seconds:g} s",
+                    f"{', '.join(waited_for)} did not follow the catalogue to record {number} within {seconds:g} s",
                     mend="see /health/ready there (tidemill status), then run this again",
                 )
             await asyncio.sleep(_POLL_SECONDS)
