@@ -66,3 +66,5 @@ async def test_unknown_addresses_get_time(monkeypatch: pytest.MonkeyPatch) -> No
     (note,) = notes
     assert "the address of features, offline is not known: 0.1 s" in note
     assert "TIDEMILL_OFFLINE_URL" in note
+    await wait_followed({}, 4, notes.append, all_known=True)
+    assert notes == [note]

@@ -14,6 +14,7 @@ from rich.text import Text
 from tidemill.cli.showing import moment
 from tidemill.cli.target import Target, need, servers
 from tidemill.errors import CatalogueChanged, DeclarationError, TidemillError
+from tidemill.local.addresses import find
 
 if TYPE_CHECKING:
     from tidemill.catalogue.definitions import Definitions
@@ -62,7 +63,7 @@ def prune(yes: Annotated[bool, typer.Option("--yes", help="Delete them; without 
     from tidemill.streams.topics import view_topic
 
     with servers() as at:
-        job = Pruning(at.declared.name, at.store, at.kafka_settings, at.urls)
+        job = Pruning(at.declared.name, at.store, at.kafka_settings, at.urls, all_known=find() is not None)
         unread = asyncio.run(job.unread())
         for name, readers in unread.kept.items():
             for reader in readers:

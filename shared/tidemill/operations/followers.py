@@ -26,14 +26,16 @@ class NotFollowed(TidemillError):
     """A service works by an older record of the catalogue than the newest."""
 
 
-async def wait_followed(urls: Mapping[str, str], number: int, note: Callable[[str], None], seconds: float = FOLLOW_SECONDS) -> None:
-    """Returns once every service works by record `number`, or a newer one. `urls`: service -> its address.
+async def wait_followed(
+    urls: Mapping[str, str], number: int, note: Callable[[str], None], *, all_known: bool = False, seconds: float = FOLLOW_SECONDS
+) -> None:
+    """Returns once every service works by record `number`, or a newer one. `urls`: service -> its address; `all_known`: no others run.
 
     A service that does not answer at all is not there: it will begin by the newest record. A writer whose address is not known gets ten
     seconds, which `note` is told. Raises NotFollowed after `seconds`.
     """
     unknown = [name for name in WRITERS if name not in urls]
-    if unknown:
+    if unknown and not all_known:
         variables = ", ".join(f"TIDEMILL_{name.upper()}_URL" for name in unknown)
         note(f"the address of {', '.join(unknown)} is not known: {UNKNOWN_SECONDS:g} s to follow ({variables} would say when they have)")
         await asyncio.sleep(UNKNOWN_SECONDS)

@@ -52,10 +52,11 @@ class Prunable:
 
 
 class Pruning:
-    """Prunes one project. `urls`: service -> its address, as far as they are known."""
+    """Prunes one project. `urls`: service -> its address; `all_known`: no others run."""
 
-    def __init__(self, project: str, store: OfflineStore, kafka: KafkaSettings, urls: Mapping[str, str]) -> None:
-        self._project, self._store, self._kafka, self._urls = project, store, kafka, urls
+    def __init__(self, project: str, store: OfflineStore, kafka: KafkaSettings, urls: Mapping[str, str], *, all_known: bool) -> None:
+        self._project, self._store, self._kafka = project, store, kafka
+        self._urls, self._all_known = urls, all_known
 
     async def unread(self) -> Prunable:
         """What nobody reads now. Raises KafkaUnavailable, ArtifactError when the manifest of a deployed model cannot be read."""
@@ -89,7 +90,7 @@ class Pruning:
             last = unread.definitions.without({(found.view.name, found.version) for found in unread.versions}, now_ms())
             await append_definitions(self._kafka, self._project, last)
             number = last.number
-        await wait_followed(self._urls, number, note)
+        await wait_followed(self._urls, number, note, all_known=self._all_known)
         for log in unread.logs:
             await self._delete_keys(log, link)
             await asyncio.to_thread(self._store.drop, view_folder(log))
