@@ -27,7 +27,7 @@ class Service:
 
     async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
         """Answer any request."""
-        await respond(send, 200, b"# HELP x y\ntidemill_catalogue_number %d.0\n" % self.number, b"text/plain")
+        await respond(send, 200, b"# HELP x y\ntidemill_catalogue_records %d.0\n" % self.number, b"text/plain")
 
 
 @asynccontextmanager

@@ -124,11 +124,11 @@ async def test_work_begins_anew_when_what_it_uses_changes(kafka: str, topic_pref
     following = Following(settings, declared, views_of, lambda _: None)
     async with beside(following.run(work.run)):
         await soon(work, [0])
-        assert REGISTRY.get_sample_value("tidemill_catalogue_number") == 0
+        assert REGISTRY.get_sample_value("tidemill_catalogue_records") == 0
         for definitions in (ONE, FILLING, HANDED, SWAPPED):
             await append_definitions(settings, topic_prefix, definitions)
         await soon(work, [0, 3, 4]) if 3 in work.begun else await soon(work, [0, 4])
-        assert REGISTRY.get_sample_value("tidemill_catalogue_number") == 4
+        assert REGISTRY.get_sample_value("tidemill_catalogue_records") == 4
     assert (work.running, work.most) == (0, 1)
     assert following.now.definitions == SWAPPED
 

@@ -31,24 +31,25 @@ def replay_stream(
     At any speed a request is answered from the events that were known at its time.
     """
     at = target()
-    project = at.project()
-    chosen = _choose(project, recording)
+    chosen = _choose(at.declared, recording)
     start_ms, end_ms = to_ms(start or chosen.start), to_ms(end or chosen.end)
     if start_ms >= end_ms:
         raise TidemillError(f"there is nothing from {start or chosen.start} to {end or chosen.end}", mend="let --start lie before --end")
+    factor, step_ms, url = _factor(speed), _step_ms(step), at.url("inference") if predict else ""
+    project = at.project()
     try:
-        asyncio.run(_play(at, project, chosen, start_ms, end_ms, _factor(speed), _step_ms(step), predict))
+        asyncio.run(_play(at, project, chosen, start_ms, end_ms, factor, step_ms, url))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
 async def _play(
-    at: Target, project: Project, recording: Recording, start_ms: int, end_ms: int, speed: float | None, step_ms: int, predict: bool
+    at: Target, project: Project, recording: Recording, start_ms: int, end_ms: int, speed: float | None, step_ms: int, url: str
 ) -> None:
     from tidemill.operations.playback import Agenda, open_playback
 
-    url, events, predictions = at.url("inference") if predict else "", 0, 0
-    models = [model for model in project.models.values() if predict]
+    events = predictions = 0
+    models = list(project.models.values()) if url else []
     async with open_playback(project, at.kafka, at.redis_url) as playback:
         with Live(refresh_per_second=4) as live:
             agenda = Agenda(models, step_ms)

@@ -90,15 +90,15 @@ def replay(
     from tidemill.streams.following import in_force
 
     at = target()
+    predictions = logged(at.store, ids or None, None if ids else sample)
+    unknown = set(ids or ()) - {prediction.id for prediction in predictions}
+    if unknown:
+        raise UnknownPrediction(sorted(unknown)[0])
     records = asyncio.run(read_history(at.kafka_settings, at.declared.name))
     now = records[-1] if records else NOTHING
     tell_unapplied(now, at.declared)
     project = in_force(now, at.declared).project
     history = [Definition(record.time, project_of(record, project.name)) for record in records]
-    predictions = logged(at.store, ids or None, None if ids else sample)
-    unknown = set(ids or ()) - {prediction.id for prediction in predictions}
-    if unknown:
-        raise UnknownPrediction(sorted(unknown)[0])
     results = recompute(project, at.store, predictions, console.print, history)
     table = Table("prediction", "what", "logged", "recomputed")
     for result in results:

@@ -132,7 +132,7 @@ def offline_target() -> tuple[Project, OfflineStore]:
 
     running = find()
     store = OfflineStore(os.environ.get("TIDEMILL_OFFLINE") or (running.offline if running else None) or home_folder() / "offline")
-    if running or "KAFKA_BOOTSTRAP_SERVERS" in os.environ:
+    if running or os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         return target().project(), store
     if (home_folder() / "kafka").exists():
         typer.echo("no stack runs here, so what is in force is not known: project.py is used as it is", err=True)

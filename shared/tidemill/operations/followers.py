@@ -19,7 +19,7 @@ WRITERS = ("ingestion", "features", "offline")
 """The services that write what belongs to a version of a view."""
 
 _POLL_SECONDS = 0.2
-_NUMBER = re.compile(r"^tidemill_catalogue_number (\S+)$", re.MULTILINE)
+_NUMBER = re.compile(r"^tidemill_catalogue_records (\S+)$", re.MULTILINE)
 
 
 class NotFollowed(TidemillError):

@@ -175,7 +175,7 @@ class Following:
     def _tell_number(self) -> None:
         """Tell others by which record the work runs: the newest one, unless it is about to begin anew."""
         if self._used is not None and not self._other_than(self._used):
-            metrics.CATALOGUE_NUMBER.set(self.now.definitions.number)
+            metrics.CATALOGUE_RECORDS.set(self.now.definitions.number)
 
     def _away(self, error: Exception) -> None:
         if self._read:
