@@ -150,7 +150,7 @@ class _Past:
                     groups[tries[i][turn], _read(prediction)].append(i)
             for (place, read), places in groups.items():
                 for i, found in zip(places, self._run_by(place, read, [predictions[i] for i in places]), strict=True):
-                    if i not in results or found.equal:
+                    if i not in results or found.equal or results[i].passed_over:
                         results[i] = found
         return [results[i] for i in range(len(predictions))]
 
