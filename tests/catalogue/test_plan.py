@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tidemill import Event, FeatureView, Model, Outcome, Request, count, last, mean, sum
 from tidemill.catalogue.definitions import NOTHING, Definitions, newest_of, project_of
-from tidemill.catalogue.plan import CataloguePlan, Surroundings, plan_of
+from tidemill.catalogue.plan import CataloguePlan, Surroundings, plan_of, unapplied
 from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.project import Project
 from tidemill.errors import DeclarationError
@@ -73,6 +73,18 @@ def test_what_is_in_force_changes_nothing() -> None:
     plan = planned(before, wanted, 6)
     assert (plan.changes, plan.fills, plan.waits) == ([], [], [])
     assert plan.first is before is plan.finished(before, 6)
+
+
+def test_what_the_file_says_otherwise() -> None:
+    """Without looking at anything else: nothing before the first record, then whatever a plan would change."""
+    first, other = project(taxis(trips(), [count()])), project(taxis(trips(), [count()], description="All taxis"))
+    assert unapplied(NOTHING, first) == []
+    before = applied(planned(NOTHING, first, 5))
+    assert unapplied(before, first) == []
+    assert [(change.name, change.details[0]) for change in unapplied(before, other)] == [("taxis", "description:  -> All taxis")]
+    refused = applied(planned(NOTHING, project(taxis(trips(), [last("miles")])), 5))
+    with pytest.raises(DeclarationError, match="was float and is int now"):
+        unapplied(refused, project(taxis(trips(miles=int), [last("miles")])))
 
 
 def test_another_feature_over_a_new_column_is_another_version() -> None:

@@ -101,6 +101,14 @@ def plan_of(definitions: Definitions, project: Project, time_ms: int, around: Su
     return plan
 
 
+def unapplied(definitions: Definitions, project: Project) -> list[Change]:
+    """What the project's file changes in the catalogue, as far as the two alone say; nothing before the first record.
+
+    Raises DeclarationError when it cannot follow what is in force.
+    """
+    return plan_of(definitions, project, definitions.time, Surroundings()).changes if definitions.number else []
+
+
 class _Planner:
     """Brings the declared views among the versions. `at_once`: the versions in force by the first record; `in_force`: by the last."""
 

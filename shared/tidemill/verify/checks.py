@@ -193,5 +193,5 @@ def _label_example(subject: str, at_ms: int, told: Any, label: float | None) -> 
 
 def _columns_of(view: FeatureView, names: Sequence[str]) -> dict[str, str]:
     """The columns of a view's features, among columns or inputs called `<view>__<feature>`: column by feature."""
-    stem = f"{view.name}__"
+    stem = f"{view.plain_name}__"
     return {name.removeprefix(stem): name for name in names if name.startswith(stem)}
