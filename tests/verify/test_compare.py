@@ -56,7 +56,7 @@ def test_an_event_on_its_way_may_have_been_seen(count: float, total: float, last
     """With it or without it is right; a value that neither gives differs, and so do values that are not of one moment."""
     sql = view_of(sold(0, 1.0), sold(2 - 1 / 60, 2.0, offset=1))
     asked = possible(sql, "n", NOW, NOW)
-    assert [question.known_before_ms - NOW for question in asked] == [-SETTLED_MS, -999]
+    assert [question.before - NOW for question in asked] == [-SETTLED_MS, -999]
     compared = compare("w", sql, [told(asked, count, total, last)])
     assert (compared.values, compared.undecided) == (3, 0)
     assert compared.differ == differ

@@ -110,8 +110,9 @@ def check_logged(
             names = inputs.get(row["version"], ())
             entity = msgspec.json.decode(row["entities"] or "{}").get(view.key.name)
             if entity is not None and len(names) == len(row["inputs"]):
-                values = {feature: (None, row["inputs"][names.index(name)]) for feature, name in _columns_of(view, names).items()}
-                told.append(Told(f"prediction {row['id']}", possible(sql, str(entity), row["time"], row["served"]), values, rounded=True))
+                values = {feature: (None, row["inputs"][names.index(name)]) for feature, name in columns_of(view, names).items()}
+                asked = possible(sql, str(entity), row["time"], row["served"])
+                told.append(Told(f"prediction {row['id']}", asked, values, rounded=True, may_lack=True))
         found.append(compare(f"logged: {model}, {view.name}", sql, told))
         sql.close()
     return found
@@ -136,7 +137,7 @@ def check_training_set(
     rows = _sampled_rows(table, sample, seed)
     compared = [_check_labels(model, rows, by_key), _check_missing(model, asked, table, sample, seed)]
     for place, view in enumerate(model.views):
-        columns, sql, told = _columns_of(view, table.column_names), SqlView(view, archives[view.name]), []
+        columns, sql, told = columns_of(view, table.column_names), SqlView(view, archives[view.name]), []
         for row in rows:
             question = by_key.get((row["subject"], row["time"]))
             if question is not None:
@@ -191,7 +192,7 @@ def _label_example(subject: str, at_ms: int, told: Any, label: float | None) -> 
     return Example(f"{subject} at {rfc3339(at_ms)}", "label", repr(told), repr(label), [])
 
 
-def _columns_of(view: FeatureView, names: Sequence[str]) -> dict[str, str]:
+def columns_of(view: FeatureView, names: Sequence[str]) -> dict[str, str]:
     """The columns of a view's features, among columns or inputs called `<view>__<feature>`: column by feature."""
-    stem = f"{view.name}__"
+    stem = f"{view.plain_name}__"
     return {name.removeprefix(stem): name for name in names if name.startswith(stem)}

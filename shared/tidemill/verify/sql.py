@@ -30,7 +30,10 @@ State = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALI
 Value = float | list[float]
 ALWAYS_MS = 2**62
 BY_KNOWN = None
-"""The order of training sets and of history: by when events became known."""
+"""The order of training sets and of history: by when events became known; of events that have a `POSITION`, by that."""
+
+POSITION = "position in the log"
+"""A column that events may have beside those of the archive: where their record lies in a view's log. No field has such a name."""
 _STORED = {pa.string(): str, pa.large_string(): str, pa.int64(): int, pa.float64(): float, pa.bool_(): bool}
 _TYPES = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
 _JSON: dict[type, tuple[str, ...]] = {
@@ -58,12 +61,12 @@ class Announcement(NamedTuple):
 
 
 class AskedMoment(NamedTuple):
-    """What were the features of an entity at a moment, of what was known before another? `without`: the event that asks, which
-    was not seen although it was known."""
+    """What were the features of an entity at a moment, of what was known before another? `before`: that moment, in ms; of events that have a
+    `POSITION`, a position. `without`: the event that asks, which was not seen although it was known."""
 
     entity: str
     at_ms: int
-    known_before_ms: int = ALWAYS_MS
+    before: int = ALWAYS_MS
     without: Announcement | None = None
 
 
@@ -112,11 +115,12 @@ def key_sql(field: SqlPart) -> str:
 
 
 class EventRows:
-    """The archived events of a declaration, as a subquery over a table of DuckDB: an event's position, its times in ms, its id, and some
-    fields as f0, f1, ..., since a field may have any name. `fields`: the SQL of each field."""
+    """The archived events of a declaration, as a subquery over a table of DuckDB: an event's position, its times in ms, its id, `came` (by which
+    one knows what was seen before), and some fields as f0, f1, ..., since a field may have any name. `fields`: the SQL of each field."""
 
     def __init__(self, event: Event, names: Collection[str], columns: pa.Schema, table: str = "archive") -> None:
         own = f"{TOPIC} AS topic, {PARTITION} AS partition, {OFFSET} AS place, epoch_ms({KNOWN}) AS known, epoch_ms({TIME}) AS time, {ID} AS id"
+        own += f", {quoted(POSITION) if POSITION in columns.names else f'epoch_ms({KNOWN})'} AS came"
         carried = "".join(f", {field_sql(event, name, columns)} AS f{i}" for i, name in enumerate(names))
         self.fields = {name: SqlPart(f"f{i}", event.base_type(name)) for i, name in enumerate(names)}
         self.sql = f"(SELECT {own}{carried} FROM {table})"
@@ -146,7 +150,7 @@ class SqlView:
         columns = "".join(f", {column_sql(column, rows.fields)} AS c{i}" for i, column in enumerate(self._texts))
         key = key_sql(rows.fields[self.view.key.field])
         ahead = "" if self.meaning.ahead_ms is None else f" AND time - known <= {self.meaning.ahead_ms}"
-        return f"(SELECT topic, partition, place, known, time, id, {key} AS key{columns} FROM {rows.sql} WHERE {key} IS NOT NULL{ahead})"
+        return f"(SELECT topic, partition, place, known, time, id, came, {key} AS key{columns} FROM {rows.sql} WHERE {key} IS NOT NULL{ahead})"
 
     def entities(self, most: int, seed: int) -> list[str]:
         """Some of the entities, by chance; the same ones for the same seed."""
@@ -173,9 +177,9 @@ class SqlView:
         self._make_histories(histories, shift_ms)
         self._judge()
         number = {history: i for i, history in enumerate(histories)}
-        rows = [(i, number[q.entity, q.without], q.at_ms, q.known_before_ms) for i, q in enumerate(questions)]
+        rows = [(i, number[q.entity, q.without], q.at_ms, q.before) for i, q in enumerate(questions)]
         self._register(
-            "questions", rows, [("n", pa.int64()), ("history", pa.int64()), ("moment", pa.int64()), ("known_before", pa.int64())]
+            "questions", rows, [("n", pa.int64()), ("history", pa.int64()), ("moment", pa.int64()), ("before", pa.int64())]
         )
         return [self._answer(row) for row in self._db.execute(self._answers_sql()).fetchall()]
 
@@ -190,7 +194,7 @@ class SqlView:
         self._judge()
         columns = "".join(f", c{i} AS {quoted(column)}" for i, column in enumerate(self._texts))
         seen = (
-            f"SELECT seq, known, time, id, counts{columns} FROM judged WHERE known < {asked.known_before_ms} ORDER BY seq DESC LIMIT {most}"
+            f"SELECT seq, known, time, id, counts{columns} FROM judged WHERE came < {asked.before} ORDER BY seq DESC LIMIT {most}"
         )
         rows = self._db.execute(f"SELECT * EXCLUDE (seq) FROM ({seen}) ORDER BY seq")
         names = ["known", "time", "id", "counts", *self._texts]
@@ -212,13 +216,13 @@ class SqlView:
         places = "(a.known, a.topic, a.partition, a.place)", "(h.k, h.t, h.p, h.o)"
         own = f"{places[0]} = {places[1]} OR (coalesce(a.id = h.i, false) AND {places[0]} > {places[1]})"
         without = f"h.t IS NULL OR NOT ({own})"
-        arrived = "known"
+        arrived = "came"
         if shift_ms is not None:
             arrived = f"max(known) OVER (PARTITION BY history, topic, partition ORDER BY place) + partition * {shift_ms}"
         order = "row_number() OVER (PARTITION BY history ORDER BY arrived, topic, partition, place)"
         columns = "".join(f", c{i}" for i in range(len(self._texts)))
         self._db.execute(
-            f"CREATE OR REPLACE TEMP TABLE judged AS SELECT history, time, known, id, {order} AS seq, true AS counts{columns} FROM ("
+            f"CREATE OR REPLACE TEMP TABLE judged AS SELECT history, time, known, came, id, {order} AS seq, true AS counts{columns} FROM ("
             f"SELECT h.history, a.*, {arrived} AS arrived FROM {self.source} a JOIN histories h ON a.key = h.key AND ({without}))"
         )
 
@@ -260,7 +264,7 @@ class SqlView:
         columns = ", ".join(f"{sql} AS {name}" for name, sql in gather.items())
         return (
             f"SELECT q.n, q.moment, {columns} FROM questions q LEFT JOIN judged e "
-            "ON e.history = q.history AND e.counts AND e.known < q.known_before GROUP BY q.n, q.moment"
+            "ON e.history = q.history AND e.counts AND e.came < q.before GROUP BY q.n, q.moment"
         ), told
 
     def _answers_sql(self) -> str:
