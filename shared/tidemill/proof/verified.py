@@ -58,13 +58,30 @@ class Sample(NamedTuple):
 
 @dataclass
 class Verified:
-    """What was compared. `left_out`: entities and predictions that could not be, by reason; `differing`: the entities with a value that
-    differs; `strange`: in words, events without a record, and records without an event."""
+    """What was compared: values of `entities`. `left_out`: entities and predictions that could not be, by reason; `differing`: the entities
+    with a value that differs; `strange`: in words, events without a record, and records without an event."""
 
     compared: Compared
+    entities: set[str] = field(default_factory=set)
     left_out: Counter[str] = field(default_factory=Counter)
     differing: list[str] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
+
+    @property
+    def checked(self) -> int:
+        """How many values were compared."""
+        return self.compared.values
+
+    @property
+    def mismatched(self) -> int:
+        """How many of them differ."""
+        return self.compared.differ
+
+    @property
+    def examples(self) -> list[str]:
+        """The first differences in words, and what is strange about their events."""
+        found = [f"{one.what}: {one.feature} is {one.told}, by SQL {one.sql}" for one in self.compared.examples]
+        return [*found, *self.strange]
 
 
 class Logged(NamedTuple):
@@ -227,6 +244,7 @@ class ViewVerify:
             report.compared = compare(report.compared.what, sql, told, shifts_ms=(BY_KNOWN,))
         finally:
             sql.close()
+        report.entities = {one.asked[0].entity for one in told}
         found = {example.what for example in report.compared.examples}
         report.differing = list(dict.fromkeys(one.asked[0].entity for one in told if one.what in found))
         report.strange = seen.strange if found else []
