@@ -77,9 +77,7 @@ class Alerts:
         """The newest alert of each test on each partition."""
         alerts = await read_alerts(self._kafka, self._project)
         return {
-            (alert.test, alert.view, alert.partition): alert
-            for alert in alerts
-            if alert.source == "audit" and alert.partition is not None
+            (alert.test, alert.view, alert.partition): alert for alert in alerts if alert.source == "audit" and alert.partition is not None
         }
 
 

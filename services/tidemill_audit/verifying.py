@@ -136,7 +136,7 @@ class Verifying:
             self._differing[place] = report.differing
         metrics.AUDIT_VERIFY_DIFFERING.labels(*place).set(report.mismatched)
         self._alerts.found(place, report)
-        if report.mismatched and set(report.differing) - set(known) or (report.mismatched and not known):
+        if set(report.differing) - set(known) or (report.mismatched and not known):
             log.error(
                 "values are not what SQL makes of the archived events",
                 view=place[0],

@@ -125,13 +125,14 @@ def test_a_difference_counts_when_it_is_found_twice(tmp_path: Path) -> None:
 
 
 def test_inputs_of_predictions_are_compared_as_float32() -> None:
-    """0.1 as float32 is right, another number is not, and null stands for any reason why there is no value."""
+    """0.1 as float32 is right, another number is not; null stands for any reason why there is no value, and for one that was withheld."""
     rows = [
         {"id": id, "version": "v1", "time": NOW, "served": NOW, "inputs": inputs, "entities": msgspec.json.encode({"shop": shop}).decode()}
         for id, shop, inputs in (("p1", "n", [0.10000000149011612]), ("p2", "n", [0.2]), ("p3", "nobody", [None]), ("p4", "n", [None]))
     ]
     (compared,) = check_logged([SHOPS], {"v1": ["shops__last_x"]}, {"shops": archived(SOLD, [sold(0, 0.1)])}, rows, "m")
-    assert (compared.values, compared.differ, [example.what for example in compared.examples]) == (4, 2, ["prediction p2", "prediction p4"])
+    assert (compared.values, compared.differ, [example.what for example in compared.examples]) == (4, 1, ["prediction p2"])
+    assert compared.withheld == 1
 
 
 ASKED = Event("asked", {"at": int, "who": str, "shop": str}, time="at")

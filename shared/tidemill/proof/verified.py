@@ -286,9 +286,7 @@ class _Online(NamedTuple):
         value = self.values.get(entity.encode())
         found = serve(self.view, None if value is None else self.kernel.read(value, time_ms, self.fence.since_ms), time_ms)
         shown = [None if isinstance(one := found.value(i), float) and math.isnan(one) else one for i in range(len(self.view.served))]
-        return {
-            feature.name: (state, one) for feature, state, one in zip(self.view.served, found.statuses, shown, strict=True)
-        }
+        return {feature.name: (state, one) for feature, state, one in zip(self.view.served, found.statuses, shown, strict=True)}
 
 
 def _fence(stored: bytes | None) -> Fence | None:

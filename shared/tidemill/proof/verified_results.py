@@ -40,7 +40,8 @@ class ResultsVerify:
         begin = max(end - _NEAR, self._since) if draw.random() < 0.5 else draw.randrange(self._since, end)
         where = (pc.field("seq") >= begin) & (pc.field("seq") < begin + _NEAR) & (pc.field("model") == self.model.name)
         rows = snapshot.scan(["seq", "prediction", "subject", "time", "known", "outcome"], where)
-        return rows.take(draw.sample(range(len(rows)), min(most, len(rows)))).to_pylist()
+        found: list[dict[str, Any]] = rows.take(draw.sample(range(len(rows)), min(most, len(rows)))).to_pylist()
+        return found
 
     def look(self, results: list[dict[str, Any]], ends: Mapping[int, int], kept_since_ms: int = 0) -> Verified:
         """Compares results with the archive, once it reaches `ends` of the outcome's topic: read those after the results.

@@ -171,7 +171,9 @@ AUDIT_ARCHIVE_DIFFERING = _gauge(
 )
 AUDIT_LEFT_OUT = _counter("audit_partitions_left_out_total", "Partitions not compared because they were being rebuilt", "view")
 AUDIT_VERIFIED = _counter(
-    "audit_verified_values_total", "Served values, logged inputs and results compared with SQL over the archive, by view or results/<model>", "view"
+    "audit_verified_values_total",
+    "Served values, logged inputs and results compared with SQL over the archive, by view or results/<model>",
+    "view",
 )
 AUDIT_VERIFY_DIFFERING = _gauge(
     "audit_differing_verified_values",

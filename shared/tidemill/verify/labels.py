@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import duckdb
 import pyarrow as pa
 
 from tidemill.declarations import Event, Model
 from tidemill.durations import parse_ms
 from tidemill.timestamps import LAST_MS
 from tidemill.verify.expressions import column_sql, text
-from tidemill.verify.sql import Announcement, EventRows, Place, key_sql
+from tidemill.verify.sql import Announcement, EventRows, Place, database, key_sql
 
 _RFC3339 = r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"
 _ORDER = "known, topic, partition, place"
@@ -36,7 +35,7 @@ class Labelled(NamedTuple):
 
 def labelled(model: Model, announced: pa.Table, outcomes: pa.Table, until_ms: int) -> list[Labelled]:
     """All questions of a model in order of time, from what was known before a moment. `announced`, `outcomes`: the archived events."""
-    db = duckdb.connect()
+    db = database(None)
     try:
         db.register("announced", announced)
         db.register("brought", outcomes)

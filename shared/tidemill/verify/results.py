@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from tidemill.declarations import Model
@@ -14,7 +13,7 @@ from tidemill.durations import parse_ms
 from tidemill.timestamps import rfc3339
 from tidemill.verify.compare import Compared, Example
 from tidemill.verify.expressions import column_sql, text
-from tidemill.verify.sql import EventRows, key_sql
+from tidemill.verify.sql import EventRows, database, key_sql
 
 
 def check_results(model: Model, results: Sequence[Mapping[str, Any]], outcomes: pa.Table) -> Compared:
@@ -30,14 +29,15 @@ def check_results(model: Model, results: Sequence[Mapping[str, Any]], outcomes: 
         fits = [(known, value) for known, value in brought[row["subject"]] if row["time"] < known <= row["time"] + within_ms]
         told = (row["known"], row["outcome"])
         given_up = (row["time"] + within_ms, model.outcome.absent)
-        if fits[:1] == [told] or (not fits and told == given_up):
-            continue
+        right = fits[0] if fits else given_up
         if told in fits or told == given_up:
-            compared.undecided += 1
+            compared.undecided += told != right
         else:
             what = f"result of prediction {row['prediction']} of {row['subject']} at {rfc3339(row['time'])}"
-            events = [{"known": known, "time": known, "id": None, "counts": True, "outcome": value} for known, value in brought[row["subject"]]]
-            compared.note(Example(what, "outcome", _shown(*told), _shown(*(fits or [given_up])[0]), events[-8:]), 3)
+            events = [
+                {"known": known, "time": known, "id": None, "counts": True, "outcome": value} for known, value in brought[row["subject"]]
+            ]
+            compared.note(Example(what, "outcome", _shown(*told), _shown(*right), events[-8:]), 3)
     return compared
 
 
@@ -46,9 +46,11 @@ def _brought(model: Model, outcomes: pa.Table) -> dict[str, list[tuple[int, floa
     outcome = model.outcome
     rows = EventRows(outcome.source, list(dict.fromkeys([outcome.subject, *outcome.column.fields])), outcomes.schema, "brought")
     value, subject = f"CAST({column_sql(outcome.value, rows.fields)} AS DOUBLE)", key_sql(rows.fields[outcome.subject])
-    brought = f"SELECT {subject} AS subject, known, {value} AS value, partition, place FROM {rows.sql} WHERE topic = {text(outcome.source.topic)}"
+    brought = (
+        f"SELECT {subject} AS subject, known, {value} AS value, partition, place FROM {rows.sql} WHERE topic = {text(outcome.source.topic)}"
+    )
     usable = "subject IS NOT NULL AND isfinite(value)"
-    db, found = duckdb.connect(config={"threads": 1}), defaultdict[str, list[tuple[int, float]]](list)
+    db, found = database(), defaultdict[str, list[tuple[int, float]]](list)
     try:
         db.register("brought", outcomes)
         ordered = f"SELECT subject, known, value FROM ({brought}) WHERE {usable} ORDER BY known, partition, place"

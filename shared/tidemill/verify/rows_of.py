@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,7 +13,7 @@ from tidemill.archive.columns import ARROW, EXTRA, OWN
 from tidemill.declarations import Event
 from tidemill.offline.store import Snapshot
 from tidemill.verify.expressions import SqlPart
-from tidemill.verify.sql import field_sql, key_sql
+from tidemill.verify.sql import database, field_sql, key_sql
 
 Breathe = Callable[[], None]
 
@@ -33,7 +32,7 @@ def rows_of(
     """
     present = {column.name: column for column in snapshot.schema}
     names = [*OWN.names, *(name for name in dict.fromkeys([field, *fields]) if name in present and name not in OWN.names)]
-    db, found = duckdb.connect(config={"threads": 1}), list[pa.Table]()
+    db, found = database(), list[pa.Table]()
     try:
         db.register("asked", pa.table({"asked": pa.array(sorted(values), pa.string())}))
         for batch in snapshot.batches(names, _may_have(event, field, values, present)):

@@ -20,7 +20,7 @@ from tidemill.durations import parse_ms
 from tidemill.timestamps import rfc3339
 from tidemill.verify.expressions import quoted, text
 from tidemill.verify.rows_of import entity_sql
-from tidemill.verify.sql import POSITION
+from tidemill.verify.sql import POSITION, database
 
 FILLED = 2**33
 """The source partition of records that a fill made."""
@@ -65,11 +65,9 @@ class Seen(NamedTuple):
     strange: list[str]
 
 
-def seen_events(
-    view: FeatureView, archive: pa.Table, rows: pa.Table, reached: Reached, absent: Absent
-) -> Seen:
+def seen_events(view: FeatureView, archive: pa.Table, rows: pa.Table, reached: Reached, absent: Absent) -> Seen:
     """`archive`: the archived events of some entities, at least up to `reached`; `rows`: theirs in the view's partition, below `reached.next`."""
-    db = duckdb.connect(config={"threads": 1})
+    db = database()
     try:
         db.register("archive", archive)
         db.register("log", rows)
@@ -102,7 +100,9 @@ def _owned(view: FeatureView, key: str) -> str:
         f"SELECT rowid AS row, {key} AS key, {TOPIC} AS topic, {PARTITION} AS partition, {OFFSET} AS place, epoch_ms({KNOWN}) AS known, "
         f"epoch_ms({TIME}) AS time, {ID} AS id FROM event WHERE {near}"
     )
-    routed = f"e.topic = {text(view.source.topic)} AND once.source_partition = e.partition AND once.source_offset = e.place AND once.key = e.key"
+    routed = (
+        f"e.topic = {text(view.source.topic)} AND once.source_partition = e.partition AND once.source_offset = e.place AND once.key = e.key"
+    )
     live = f'SELECT e.*, once."offset" AS live FROM ({place}) e LEFT JOIN once ON {routed}'
     alike = "live IS NULL, key, known, time, id"
     numbered = f"SELECT *, row_number() OVER (PARTITION BY {alike} ORDER BY topic, partition, place) AS nth FROM ({live})"
@@ -128,7 +128,9 @@ def _expected(view: FeatureView, reached: Reached) -> str:
 def _gone(db: duckdb.DuckDBPyConnection, view: FeatureView, absent: Absent) -> tuple[dict[str, str], list[str]]:
     """The entities with records whose event the archive rightly lacks, and in words the other records without an event."""
     gone, strange = dict[str, str](), list[str]()
-    found = 'SELECT key, source_partition, source_offset, known, "offset" FROM once ANTI JOIN owned ON own = once."offset" ORDER BY "offset"'
+    found = (
+        'SELECT key, source_partition, source_offset, known, "offset" FROM once ANTI JOIN owned ON own = once."offset" ORDER BY "offset"'
+    )
     for key, partition, place, known, offset in db.execute(found).fetchall():
         erased = absent.erased if partition == FILLED else (view.source.topic, partition, place) in absent.erased
         if known < absent.known_before_ms or erased:

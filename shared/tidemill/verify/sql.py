@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import duckdb
@@ -42,6 +43,16 @@ _JSON: dict[type, tuple[str, ...]] = {
     float: ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "DOUBLE"),
     bool: ("BOOLEAN",),
 }
+
+
+@cache
+def _databases(threads: int | None) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={} if threads is None else {"threads": threads})
+
+
+def database(threads: int | None = 1) -> duckdb.DuckDBPyConnection:
+    """A connection of its own, with its own tables, to a database in memory that all share: one costs 100 times as much to open. Close it."""
+    return _databases(threads).cursor()
 
 
 class Place(NamedTuple):
@@ -136,7 +147,7 @@ class SqlView:
         self._texts = list(dict.fromkeys(feature.column for feature in self.meaning.features if feature.column is not None))
         self._event = view.source
         self._schema = archive.schema
-        self._db = duckdb.connect(config={} if threads is None else {"threads": threads})
+        self._db = database(threads)
         self._db.register("archive", archive)
 
     def close(self) -> None:
@@ -150,7 +161,9 @@ class SqlView:
         columns = "".join(f", {column_sql(column, rows.fields)} AS c{i}" for i, column in enumerate(self._texts))
         key = key_sql(rows.fields[self.view.key.field])
         ahead = "" if self.meaning.ahead_ms is None else f" AND time - known <= {self.meaning.ahead_ms}"
-        return f"(SELECT topic, partition, place, known, time, id, came, {key} AS key{columns} FROM {rows.sql} WHERE {key} IS NOT NULL{ahead})"
+        return (
+            f"(SELECT topic, partition, place, known, time, id, came, {key} AS key{columns} FROM {rows.sql} WHERE {key} IS NOT NULL{ahead})"
+        )
 
     def entities(self, most: int, seed: int) -> list[str]:
         """Some of the entities, by chance; the same ones for the same seed."""
@@ -178,9 +191,7 @@ class SqlView:
         self._judge()
         number = {history: i for i, history in enumerate(histories)}
         rows = [(i, number[q.entity, q.without], q.at_ms, q.before) for i, q in enumerate(questions)]
-        self._register(
-            "questions", rows, [("n", pa.int64()), ("history", pa.int64()), ("moment", pa.int64()), ("before", pa.int64())]
-        )
+        self._register("questions", rows, [("n", pa.int64()), ("history", pa.int64()), ("moment", pa.int64()), ("before", pa.int64())])
         return [self._answer(row) for row in self._db.execute(self._answers_sql()).fetchall()]
 
     def known_after(self, entity: str, from_ms: int) -> list[int]:
@@ -193,9 +204,7 @@ class SqlView:
         self._make_histories([(asked.entity, asked.without)])
         self._judge()
         columns = "".join(f", c{i} AS {quoted(column)}" for i, column in enumerate(self._texts))
-        seen = (
-            f"SELECT seq, known, time, id, counts{columns} FROM judged WHERE came < {asked.before} ORDER BY seq DESC LIMIT {most}"
-        )
+        seen = f"SELECT seq, known, time, id, counts{columns} FROM judged WHERE came < {asked.before} ORDER BY seq DESC LIMIT {most}"
         rows = self._db.execute(f"SELECT * EXCLUDE (seq) FROM ({seen}) ORDER BY seq")
         names = ["known", "time", "id", "counts", *self._texts]
         return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
