@@ -44,13 +44,13 @@ def check_results(model: Model, results: Sequence[Mapping[str, Any]], outcomes: 
 def _brought(model: Model, outcomes: pa.Table) -> dict[str, list[tuple[int, float]]]:
     """The outcomes of each subject, when each became known, and its value, in this order."""
     outcome = model.outcome
-    rows = EventRows(outcome.source, list(dict.fromkeys([outcome.subject, *outcome.column.fields])), outcomes.schema, "brought")
+    rows = EventRows(outcome.source, list(dict.fromkeys([outcome.subject, *outcome.column.fields])), outcomes, "brought")
     value, subject = f"CAST({column_sql(outcome.value, rows.fields)} AS DOUBLE)", key_sql(rows.fields[outcome.subject])
     brought = (
         f"SELECT {subject} AS subject, known, {value} AS value, partition, place FROM {rows.sql} WHERE topic = {text(outcome.source.topic)}"
     )
     usable = "subject IS NOT NULL AND isfinite(value)"
-    db, found = database(), defaultdict[str, list[tuple[int, float]]](list)
+    db, found = database(len(outcomes)), defaultdict[str, list[tuple[int, float]]](list)
     try:
         db.register("brought", outcomes)
         ordered = f"SELECT subject, known, value FROM ({brought}) WHERE {usable} ORDER BY known, partition, place"

@@ -18,9 +18,9 @@ from tidemill.verify.sql import database, field_sql, key_sql
 Breathe = Callable[[], None]
 
 
-def entity_sql(event: Event, field: str, columns: pa.Schema) -> str:
+def entity_sql(event: Event, field: str, archive: pa.Table) -> str:
     """An entity or a subject as text, over columns of the archive."""
-    return key_sql(SqlPart(field_sql(event, field, columns), event.base_type(field)))
+    return key_sql(SqlPart(field_sql(event, field, archive), event.base_type(field)))
 
 
 def rows_of(
@@ -32,14 +32,14 @@ def rows_of(
     """
     present = {column.name: column for column in snapshot.schema}
     names = [*OWN.names, *(name for name in dict.fromkeys([field, *fields]) if name in present and name not in OWN.names)]
-    db, found = database(), list[pa.Table]()
+    db, found = database(0), list[pa.Table]()
     try:
         db.register("asked", pa.table({"asked": pa.array(sorted(values), pa.string())}))
         for batch in snapshot.batches(names, _may_have(event, field, values, present)):
             if batch.num_rows:
                 part = pa.Table.from_batches([batch])
                 db.register("part", part)
-                chosen = f"SELECT * FROM part WHERE {entity_sql(event, field, part.schema)} IN (SELECT asked FROM asked)"
+                chosen = f"SELECT * FROM part WHERE {entity_sql(event, field, part)} IN (SELECT asked FROM asked)"
                 found.append(db.execute(chosen).to_arrow_table())
                 breathe()
     finally:

@@ -67,7 +67,7 @@ class Seen(NamedTuple):
 
 def seen_events(view: FeatureView, archive: pa.Table, rows: pa.Table, reached: Reached, absent: Absent) -> Seen:
     """`archive`: the archived events of some entities, at least up to `reached`; `rows`: theirs in the view's partition, below `reached.next`."""
-    db = database()
+    db = database(len(archive))
     try:
         db.register("archive", archive)
         db.register("log", rows)
@@ -75,7 +75,7 @@ def seen_events(view: FeatureView, archive: pa.Table, rows: pa.Table, reached: R
         ends = reached.ends
         db.register("reached", pa.table({"of": pa.array(list(ends), pa.int64()), "upto": pa.array(list(ends.values()), pa.int64())}))
         db.execute(_once())
-        db.execute(_owned(view, entity_sql(view.source, view.key.field, archive.schema)))
+        db.execute(_owned(view, entity_sql(view.source, view.key.field, archive)))
         db.execute(_expected(view, reached))
         gone, foreign = _gone(db, view, absent)
         strange = [*_texts(db, "own IS NULL", "no record of the event"), *foreign][:_SHOWN]

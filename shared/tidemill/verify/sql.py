@@ -30,6 +30,7 @@ from tidemill.verify.meaning import Meaning, MeantWindow
 State = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
 Value = float | list[float]
 ALWAYS_MS = 2**62
+_FEW = 1_000  # of so few events the plan costs more than what it saves
 BY_KNOWN = None
 """The order of training sets and of history: by when events became known; of events that have a `POSITION`, by that."""
 
@@ -50,9 +51,13 @@ def _databases(threads: int | None) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(config={} if threads is None else {"threads": threads})
 
 
-def database(threads: int | None = 1) -> duckdb.DuckDBPyConnection:
-    """A connection of its own, with its own tables, to a database in memory that all share: one costs 100 times as much to open. Close it."""
-    return _databases(threads).cursor()
+def database(events: int, threads: int | None = 1) -> duckdb.DuckDBPyConnection:
+    """A connection with tables of its own to a database in memory that all share, since opening one takes long. `events`: how many there are
+    to read about. The caller closes it."""
+    db = _databases(threads).cursor()
+    if events < _FEW:
+        db.execute("PRAGMA disable_optimizer")
+    return db
 
 
 class Place(NamedTuple):
@@ -96,22 +101,27 @@ class SqlAnswer(NamedTuple):
     vague: bool
 
 
-def field_sql(event: Event, name: str, columns: pa.Schema) -> str:
+def field_sql(event: Event, name: str, archive: pa.Table) -> str:
     """A field of an archived event: from its own column, or from what the event carried beyond its columns; null where it has another
     type, but a whole number may stand for a float, and 300.0 for a whole number."""
-    kind, found = event.base_type(name), []
-    if name in columns.names:
-        stored = _STORED.get(columns.field(name).type)
+    kind, found = event.base_type(name), list[str]()
+    if name in archive.column_names:
+        stored = _STORED.get(archive.field(name).type)
         found += [f"CAST({quoted(name)} AS {_TYPES[kind]})"] if stored is kind or (stored is int and kind is float) else []
         found += [_whole_sql(quoted(name))] if stored is float and kind is int else []
+    if archive[EXTRA].null_count < len(archive):
+        found.append(_carried_sql(name, kind))
+    return f"coalesce({', '.join([*found, f'CAST(NULL AS {_TYPES[kind]})'])})"
+
+
+def _carried_sql(name: str, kind: type) -> str:
     path = text(f'$."{name}"')
     kinds = ", ".join(map(text, _JSON[kind]))
     carried = f"json_extract_string({EXTRA}, {path})"
     chosen = f"WHEN json_type({EXTRA}, {path}) IN ({kinds}) THEN TRY_CAST({carried} AS {_TYPES[kind]})"
     if kind is int:
         chosen += f" WHEN json_type({EXTRA}, {path}) = 'DOUBLE' THEN {_whole_sql(f'TRY_CAST({carried} AS DOUBLE)')}"
-    found.append(f"CASE {chosen} END")
-    return f"coalesce({', '.join(found)})"
+    return f"CASE {chosen} END"
 
 
 def _whole_sql(number: str) -> str:
@@ -129,10 +139,10 @@ class EventRows:
     """The archived events of a declaration, as a subquery over a table of DuckDB: an event's position, its times in ms, its id, `came` (by which
     one knows what was seen before), and some fields as f0, f1, ..., since a field may have any name. `fields`: the SQL of each field."""
 
-    def __init__(self, event: Event, names: Collection[str], columns: pa.Schema, table: str = "archive") -> None:
+    def __init__(self, event: Event, names: Collection[str], archive: pa.Table, table: str = "archive") -> None:
         own = f"{TOPIC} AS topic, {PARTITION} AS partition, {OFFSET} AS place, epoch_ms({KNOWN}) AS known, epoch_ms({TIME}) AS time, {ID} AS id"
-        own += f", {quoted(POSITION) if POSITION in columns.names else f'epoch_ms({KNOWN})'} AS came"
-        carried = "".join(f", {field_sql(event, name, columns)} AS f{i}" for i, name in enumerate(names))
+        own += f", {quoted(POSITION) if POSITION in archive.column_names else f'epoch_ms({KNOWN})'} AS came"
+        carried = "".join(f", {field_sql(event, name, archive)} AS f{i}" for i, name in enumerate(names))
         self.fields = {name: SqlPart(f"f{i}", event.base_type(name)) for i, name in enumerate(names)}
         self.sql = f"(SELECT {own}{carried} FROM {table})"
 
@@ -146,8 +156,8 @@ class SqlView:
         self.meaning = Meaning(view)
         self._texts = list(dict.fromkeys(feature.column for feature in self.meaning.features if feature.column is not None))
         self._event = view.source
-        self._schema = archive.schema
-        self._db = database(threads)
+        self._archive = archive
+        self._db = database(len(archive), threads)
         self._db.register("archive", archive)
 
     def close(self) -> None:
@@ -157,7 +167,7 @@ class SqlView:
     @property
     def source(self) -> str:
         """Step 1, a subquery: the view's events, with `key` and the columns c0, c1, ..."""
-        rows = EventRows(self._event, list(dict.fromkeys([self.view.key.field, *self.view.value_fields])), self._schema)
+        rows = EventRows(self._event, list(dict.fromkeys([self.view.key.field, *self.view.value_fields])), self._archive)
         columns = "".join(f", {column_sql(column, rows.fields)} AS c{i}" for i, column in enumerate(self._texts))
         key = key_sql(rows.fields[self.view.key.field])
         ahead = "" if self.meaning.ahead_ms is None else f" AND time - known <= {self.meaning.ahead_ms}"
