@@ -218,11 +218,11 @@ class ViewVerify:
     def _told(
         self, online: _Online, entities: Collection[str], logged: Sequence[Logged], rows: pa.Table, draw: random.Random, report: Verified
     ) -> list[Told]:
-        """What is served of the entities now, for this moment and for that of one of their events; and what predictions logged."""
+        """What is served of the entities now: for this moment, and for those of their newest event and of any; and what predictions logged."""
         told = []
         for entity in entities:
             times = rows.filter(pc.field("key") == entity)["time"].drop_null().to_pylist()
-            for at_ms in [online.at_ms, *([draw.choice(times)] if times else [])]:
+            for at_ms in dict.fromkeys([online.at_ms, *([max(times), draw.choice(times)] if times else [])]):
                 try:
                     values = online.served(entity, at_ms)
                 except CorruptState:

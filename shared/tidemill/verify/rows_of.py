@@ -1,10 +1,9 @@
 """The archived events in which a field has certain values. The table is read batch by batch and column by column, so memory depends on what is
-found; files and row groups whose bounds exclude the values are not read."""
+found; of whole numbers, files and row groups whose bounds exclude the values are not read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,7 +39,7 @@ def rows_of(
                 part = pa.Table.from_batches([batch])
                 db.register("part", part)
                 chosen = f"SELECT * FROM part WHERE {entity_sql(event, field, part)} IN (SELECT asked FROM asked)"
-                found.append(db.execute(chosen).to_arrow_table())
+                found.append(db.sql(chosen).to_arrow_table())
                 breathe()
     finally:
         db.close()
@@ -52,11 +51,11 @@ def _none(event: Event, names: Sequence[str]) -> pa.Table:
 
 
 def _may_have(event: Event, field: str, values: Collection[str], present: dict[str, pa.Field]) -> pc.Expression:
-    """What excludes files and row groups by their bounds. A row without a value in the column may have it among the undeclared ones."""
+    """What excludes files and row groups by their bounds, of a column of whole numbers: pyarrow cannot compare texts with the bounds in files
+    that delta-rs rewrote. A row without a value in the column may have it among the undeclared ones."""
     kind = event.base_type(field)
     column = present.get(field)
-    if column is None or column.type != ARROW[kind]:
+    if kind is not int or column is None or column.type != ARROW[kind]:
         return pc.scalar(True)
-    wanted: list[Any] = sorted(map(kind, values))
-    carried = pc.field(field).is_null() & pc.field(EXTRA).is_valid()
-    return ((pc.field(field) >= wanted[0]) & (pc.field(field) <= wanted[-1])) | carried
+    wanted = pa.array(sorted(map(kind, values)), column.type)
+    return pc.field(field).isin(wanted) | (pc.field(field).is_null() & pc.field(EXTRA).is_valid())

@@ -80,7 +80,7 @@ def seen_events(view: FeatureView, archive: pa.Table, rows: pa.Table, reached: R
         gone, foreign = _gone(db, view, absent)
         strange = [*_texts(db, "own IS NULL", "no record of the event"), *foreign][:_SHOWN]
         chosen = f"SELECT event.*, expected.position AS {quoted(POSITION)} FROM event JOIN expected ON event.rowid = expected.row"
-        return Seen(db.execute(chosen).to_arrow_table(), gone, strange)
+        return Seen(db.sql(chosen).to_arrow_table(), gone, strange)
     finally:
         db.close()
 
