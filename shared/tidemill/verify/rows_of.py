@@ -57,5 +57,5 @@ def _may_have(event: Event, field: str, values: Collection[str], present: dict[s
     column = present.get(field)
     if kind is not int or column is None or column.type != ARROW[kind]:
         return pc.scalar(True)
-    wanted = pa.array(sorted(map(kind, values)), column.type)
+    wanted = pa.array(sorted(int(value) for value in values if value), column.type)
     return pc.field(field).isin(wanted) | (pc.field(field).is_null() & pc.field(EXTRA).is_valid())
