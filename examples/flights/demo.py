@@ -38,7 +38,7 @@ from tidemill.operations.playback import Agenda, open_playback
 from tidemill.proof.audit import audit
 from tidemill.proof.partition_audit import AuditReport
 from tidemill.proof.replay import logged, replay
-from tidemill.proof.verified import Sample, ViewVerify
+from tidemill.proof.verified import SampleSize, ViewVerify
 from tidemill.proof.verified_results import ResultsVerify
 from tidemill.redis.client import redis_client
 from tidemill.runtime.logs import configure
@@ -50,7 +50,7 @@ from tidemill.verify.compare import Compared
 HERE = Path(__file__).parent
 FIRST = 6
 REPLAYED = 1_000
-SAMPLE = Sample(entities=5, predictions=20, rows=300_000)  # of each partition of each view, for SQL
+SAMPLE = SampleSize(entities=5, predictions=20, rows=300_000)  # of each partition of each view, for SQL
 SAMPLED_RESULTS, SAMPLED_ROWS = 1_000, 50
 SETTINGS = {
     "TIDEMILL_FLUSH_SECONDS": "4",  # fewer commits to Delta: at this pace four seconds are a week of flights

@@ -13,7 +13,7 @@ from tidemill.declarations import FeatureView
 from tidemill.errors import KafkaUnavailable, OfflineUnavailable, StoreError, StoreUnavailable, TopicRecreated, TornTable
 from tidemill.kafka.topics import offset_ranges
 from tidemill.offline.store import OfflineStore
-from tidemill.proof.verified import Sample, Verified, ViewVerify
+from tidemill.proof.verified import SampleSize, Verified, ViewVerify
 from tidemill.proof.verified_results import RESULTS, ResultsVerify
 from tidemill.redis.protocol import RedisClient
 from tidemill.runtime import metrics
@@ -29,7 +29,7 @@ log = get_logger(__name__)
 EVERY_SECONDS = 60.0
 WAIT_SECONDS = 30.0  # for the archive and the view's rows to have what the online store has
 _SHARE = 0.25  # of what the audit may use of a processor
-_SAMPLE = Sample()
+_SAMPLE = SampleSize()
 _RESULTS = 4
 _ALSO = 5  # entities that differed, looked at again
 _TICK_SECONDS = 1.0

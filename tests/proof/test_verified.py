@@ -19,15 +19,15 @@ from tidemill.archive.erasure import Wanted, erase
 from tidemill.archive.retention import forget_before
 from tidemill.archive.rows import event_table
 from tidemill.proof.audit import audit
-from tidemill.proof.verified import Sample, Verified, ViewVerify
+from tidemill.proof.verified import SampleSize, Verified, ViewVerify
 from tidemill.redis.link import RedisLink
 from tidemill.streams.topics import view_topic
 
 pytestmark = pytest.mark.integration
-ALL = Sample(entities=2 * ENTITIES, predictions=0)
+ALL = SampleSize(entities=2 * ENTITIES, predictions=0)
 
 
-async def verified(world: World, url: str, sample: Sample = ALL, **asked: int) -> list[Verified]:
+async def verified(world: World, url: str, sample: SampleSize = ALL, **asked: int) -> list[Verified]:
     """Every partition of the view of zones."""
     async with RedisLink(url, timeout_seconds=10) as link:
         view = ViewVerify(world.project, ZONES, world.store, link, {}, wait_seconds=0.0)
@@ -94,13 +94,13 @@ async def test_an_archive_that_lies(own: tuple[World, Online]) -> None:
 
 
 async def test_what_cannot_be_compared_is_passed_over(own: tuple[World, Online]) -> None:
-    """An archive or rows that are behind, events that were erased or forgotten, a partition that is being rebuilt, too many rows: counted."""
+    """An archive or rows that lag, events that were erased or forgotten, a partition that is being rebuilt, too many rows: counted."""
     world, online = own
     world.write()
     world.publish(events(20, seed=5))
     online.apply()
     found = await verified(world, online.url)
-    assert left_out(found).keys() == {"behind"}
+    assert left_out(found).keys() == {"lags"}
     assert sum(one.checked for one in found) == 0
     world.write()
     assert left_out(await verified(world, online.url)) == {}
@@ -108,7 +108,7 @@ async def test_what_cannot_be_compared_is_passed_over(own: tuple[World, Online])
     assert forget_before(world.store, world.project.events["trips"], kept_since_ms) > 0
     found = await verified(world, online.url, kept_since_ms=kept_since_ms)
     assert left_out(found).keys() == {"forgotten"}
-    found = await verified(world, online.url, Sample(entities=1, predictions=0, rows=0))
+    found = await verified(world, online.url, SampleSize(entities=1, predictions=0, rows=0))
     assert left_out(found) == {"large": ZONES.partitions}
     whole = await verified(world, online.url, kept_since_ms=kept_since_ms)
     zone = sorted(whole[0].entities)[0]
@@ -140,7 +140,7 @@ async def test_logged_inputs(own: tuple[World, Online]) -> None:
     world.predict(predictions)
     world.write()
     online.apply()
-    few = Sample(entities=1, predictions=10)
+    few = SampleSize(entities=1, predictions=10)
     found = await verified(world, online.url, few)
     assert [one.examples for one in found] == [[]] * ZONES.partitions
     many = sum(one.checked for one in found)

@@ -48,7 +48,7 @@ _NEAR = 1_000  # records among which entities and predictions are drawn
 _RETRY_SECONDS = 0.5
 
 
-class Sample(NamedTuple):
+class SampleSize(NamedTuple):
     """How much is compared at once: entities, logged predictions, and rows that all of these entities have together."""
 
     entities: int = 4
@@ -118,7 +118,7 @@ class ViewVerify:
         self._inputs = lru_cache(64)(self._read_inputs)
 
     async def look(
-        self, partition: int, sample: Sample, draw: random.Random, also: Collection[str] = (), kept_since_ms: int = 0
+        self, partition: int, sample: SampleSize, draw: random.Random, also: Collection[str] = (), kept_since_ms: int = 0
     ) -> Verified:
         """Compares the entities in `also`, and others that `draw` chooses from those folded and asked for lately, or long ago.
 
@@ -129,7 +129,7 @@ class ViewVerify:
         found = await self._once(partition, asked, sample, draw, kept_since_ms)
         return await self._once(partition, asked, sample, draw, kept_since_ms) if found.compared.differ else found
 
-    async def _once(self, partition: int, asked: _Asked, sample: Sample, draw: random.Random, kept_since_ms: int) -> Verified:
+    async def _once(self, partition: int, asked: _Asked, sample: SampleSize, draw: random.Random, kept_since_ms: int) -> Verified:
         report = Verified(Compared(f"{self.view.name}[{partition}]"))
         if asked.entities:
             keys = [entity.encode() for entity in asked.entities]
@@ -149,7 +149,7 @@ class ViewVerify:
             return "rebuilding"
         return "" if fence.definition == self._kernel.definition else "definition"
 
-    def _draw(self, partition: int, sample: Sample, draw: random.Random, also: Collection[str]) -> _Asked:
+    def _draw(self, partition: int, sample: SampleSize, draw: random.Random, also: Collection[str]) -> _Asked:
         snapshot = self._store.find(view_folder(self.view.log))
         end = 0 if snapshot is None else snapshot.positions.get(partition, 0)
         if snapshot is None or not end:
@@ -194,12 +194,12 @@ class ViewVerify:
             return ()
 
     def _compare(
-        self, partition: int, online: _Online, asked: _Asked, sample: Sample, draw: random.Random, kept_since_ms: int, report: Verified
+        self, partition: int, online: _Online, asked: _Asked, sample: SampleSize, draw: random.Random, kept_since_ms: int, report: Verified
     ) -> None:
         reached = Reached(online.fence.next, online.fence.sources, self._begins, online.fence.since_ms)
         stores = self._stores(partition, reached)
         if stores is None:
-            report.left_out["behind"] += len(asked.entities)
+            report.left_out["lags"] += len(asked.entities)
             return
         log, archive = stores
         rows = log.scan(ROW_COLUMNS, between(partition, 0, reached.next), among=("key", asked.entities), order=("offset",))
@@ -232,7 +232,7 @@ class ViewVerify:
                 told.append(Told(f"{self.view.name} of {entity} at {rfc3339(at_ms)}, served", asked, values))
         for one in logged:
             if one.entity not in entities or one.next > online.fence.next:
-                report.left_out["behind"] += one.entity in entities
+                report.left_out["lags"] += one.entity in entities
                 continue
             what = f"{self.view.name} of {one.entity} at {rfc3339(one.at_ms)}, logged by prediction {one.id}"
             told.append(Told(what, [AskedMoment(one.entity, one.at_ms, one.next)], one.values, rounded=True, may_lack=True))

@@ -53,7 +53,7 @@ class ResultsVerify:
         report.left_out["forgotten"] += len(results) - len(kept)
         archive = self._archive(ends) if kept else None
         if archive is None:
-            report.left_out["behind"] += len(kept)
+            report.left_out["lags"] += len(kept)
             return report
         subjects = {row["subject"] for row in kept}
         found = rows_of(archive, outcome.source, outcome.subject, subjects, outcome.column.fields, self._breathe)

@@ -184,7 +184,7 @@ AUDIT_VERIFY_DIFFERING = _gauge(
 AUDIT_VERIFY_UNDECIDED = _counter("audit_undecided_verified_values_total", "Values of which SQL cannot tell whether they are right", "view")
 AUDIT_VERIFY_LEFT_OUT = _counter(
     "audit_verify_left_out_total",
-    "Entities, predictions and results that were drawn and not verified: behind (a store has not caught up), rebuilding, definition, damaged,"
+    "Entities, predictions and results that were drawn and not verified: lags (the archive or the rows did not catch up in time), rebuilding, definition, damaged,"
     " large, erased, forgotten (older than the archive keeps events)",
     "view",
     "reason",

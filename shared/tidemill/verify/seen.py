@@ -115,7 +115,7 @@ def _owned(view: FeatureView, key: str) -> str:
 
 
 def _expected(view: FeatureView, reached: Reached) -> str:
-    """The events that must have been seen, each with its position. One without a record stands behind the one that was known before it."""
+    """The events that must have been seen, each with its position. One without a record has the position of the one known before it."""
     since = reached.since_ms and reached.since_ms + _ORIGIN_MS
     lacking = f"topic = {text(view.source.topic)} AND place < upto AND known >= {since}"
     before = "PARTITION BY key ORDER BY known, topic, partition, place ROWS UNBOUNDED PRECEDING"
