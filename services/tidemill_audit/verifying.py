@@ -7,6 +7,8 @@ import random
 import time
 from collections.abc import Sequence
 
+import pyarrow as pa
+
 from tidemill.archive.retention import ArchiveSettings
 from tidemill.clock import now_ms
 from tidemill.declarations import FeatureView
@@ -67,6 +69,7 @@ class Verifying:
         while True:
             began = time.process_time()
             await self._round()
+            pa.default_memory_pool().release_unused()
             used = time.process_time() - began
             metrics.AUDIT_VERIFY_SECONDS.inc(used)
             await self._rest(max(self._every_seconds, used / (self._cpu * _SHARE)))

@@ -27,11 +27,11 @@ pytestmark = pytest.mark.integration
 ALL = SampleSize(entities=2 * ENTITIES, predictions=0)
 
 
-async def verified(world: World, url: str, sample: SampleSize = ALL, **asked: int) -> list[Verified]:
+async def verified(world: World, url: str, sample: SampleSize = ALL, kept_since_ms: int = 0) -> list[Verified]:
     """Every partition of the view of zones."""
     async with RedisLink(url, timeout_seconds=10) as link:
         view = ViewVerify(world.project, ZONES, world.store, link, {}, wait_seconds=0.0)
-        return [await view.look(partition, sample, random.Random(1), **asked) for partition in range(ZONES.partitions)]
+        return [await view.look(partition, sample, random.Random(1), kept_since_ms=kept_since_ms) for partition in range(ZONES.partitions)]
 
 
 def left_out(found: list[Verified]) -> dict[str, int]:
