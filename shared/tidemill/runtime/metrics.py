@@ -171,6 +171,26 @@ AUDIT_ARCHIVE_DIFFERING = _gauge(
     "partition",
 )
 AUDIT_LEFT_OUT = _counter("audit_partitions_left_out_total", "Partitions not compared because they were being rebuilt", "view")
+AUDIT_VERIFIED = _counter(
+    "audit_verified_values_total",
+    "Served values, logged inputs and results compared with SQL over the archive, by view or results/<model>",
+    "view",
+)
+AUDIT_VERIFY_DIFFERING = _gauge(
+    "audit_differing_verified_values",
+    "Values that were not what SQL makes of the archived events when the partition was last verified",
+    "view",
+    "partition",
+)
+AUDIT_VERIFY_UNDECIDED = _counter("audit_undecided_verified_values_total", "Values of which SQL cannot tell whether they are right", "view")
+AUDIT_VERIFY_LEFT_OUT = _counter(
+    "audit_verify_left_out_total",
+    "Entities, predictions and results that were drawn and not verified: lags (the archive or the rows did not catch up in time), rebuilding, definition, damaged,"
+    " large, erased, forgotten (older than the archive keeps events)",
+    "view",
+    "reason",
+)
+AUDIT_VERIFY_SECONDS = _counter("audit_verify_cpu_seconds_total", "Processor time of the process while it verified")
 
 
 def catalogue() -> Iterator[Metric]:
