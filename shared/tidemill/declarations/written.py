@@ -53,6 +53,12 @@ class WrittenFeature(WrittenPart, frozen=True):
     name: str | None = None
     arguments: dict[str, Any] = {}
 
+    def __str__(self) -> str:
+        """As it is declared."""
+        named = [("windows", None if self.windows is None else list(self.windows)), ("name", self.name), *self.arguments.items()]
+        said = [f'"{self.column}"'] * (self.column is not None) + [f"{name}={value!r}" for name, value in named if value is not None]
+        return f"{self.word}({', '.join(said)})"
+
 
 class WrittenView(WrittenPart, frozen=True):
     """A view. `source`: the event's name; `entity`, `field` and `entity_description`: the key's name in requests, its name in the event, and
@@ -81,6 +87,10 @@ class WrittenInput(WrittenPart, frozen=True):
     features: tuple[str, ...] = ()
     request: str | None = None
     type: str | None = None
+
+    def each(self) -> list[str]:
+        """Its features as requests name them, or the value of the request with its type."""
+        return [f"{self.view}:{name}" for name in self.features] if self.view else [f"{self.request} of the request, {self.type}"]
 
 
 class WrittenOutcome(WrittenPart, frozen=True):
