@@ -209,8 +209,8 @@ class EventConsumer:
         those without one. Raises TopicRecreated."""
         placed, positions = self.kafka.assignment(), {}
         try:
+            found = await committed_with_metadata(self.kafka, placed)  # first: others may route and commit meanwhile what comes
             begins, ends = await self.kafka.beginning_offsets(placed), await self.kafka.end_offsets(placed)
-            found = await committed_with_metadata(self.kafka, placed)
             for partition in placed:
                 at = found.get(partition)
                 committed = None if at is None else self._routed_up_to(partition, *at, ends[partition])
