@@ -50,8 +50,8 @@ from tidemill.verify.compare import Compared
 HERE = Path(__file__).parent
 FIRST = 6
 REPLAYED = 1_000
-SAMPLE = SampleSize(entities=5, predictions=20, rows=300_000)  # of each partition of each view, for SQL
-SAMPLED_RESULTS, SAMPLED_ROWS = 1_000, 50
+SAMPLE = SampleSize(entities=4, predictions=10, rows=100_000)  # of each partition of each view, for SQL
+SAMPLED_RESULTS, SAMPLED_ROWS = 1_000, 30
 SETTINGS = {
     "TIDEMILL_FLUSH_SECONDS": "4",  # fewer commits to Delta: at this pace four seconds are a week of flights
     "TIDEMILL_DRIFT_WINDOW": "30d",  # weeks differ from the whole of winter even within winter; months do not

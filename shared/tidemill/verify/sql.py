@@ -54,9 +54,10 @@ def _databases(threads: int | None) -> duckdb.DuckDBPyConnection:
 def database(events: int, threads: int | None = 1) -> duckdb.DuckDBPyConnection:
     """A connection with tables of its own to a database in memory that all share, since opening one takes long. `events`: how many there are
     to read about. The caller closes it."""
-    db = _databases(threads).cursor()
-    if events < _FEW:
-        db.execute("PRAGMA disable_optimizer")
+    if events >= _FEW:
+        return _databases(threads).cursor()
+    db = _databases(1).cursor()
+    db.execute("PRAGMA disable_optimizer")
     return db
 
 
@@ -269,22 +270,25 @@ class SqlView:
     def _gathered_sql(self) -> tuple[str, list[str]]:
         """Step 3, and the value, slack and state of each feature over it."""
         gather, told, waits = dict[str, str](), list[str](), self.meaning.ahead_ms is not None
+        windows = list(dict.fromkeys(feature.window for feature in self.meaning.features))
         for i, feature in enumerate(self.meaning.features):
             x = "NULL" if feature.column is None else f"e.c{self._texts.index(feature.column)}"
-            kept = " AND ".join(filter(None, ("e.time IS NOT NULL", _within(feature.window), feature.column and f"{x} IS NOT NULL")))
+            kept = f"w{windows.index(feature.window)}" + (f" AND {x} IS NOT NULL" if feature.column else "")
             sql = aggregate_sql(feature, i, x, kept)
             gather |= sql.gather
             told += [sql.value, f"CAST({sql.slack} AS DOUBLE)", self._whole(feature.window)]
         seen = "max(e.time)"
         if waits:
-            begun = f"{_tile('e.time', self.meaning.waiting_ms)} <= {_tile('q.moment', self.meaning.waiting_ms)}"
-            seen = f"max(least(e.time, q.moment)) FILTER (WHERE {begun})"
+            begun = f"{_tile('e.time', self.meaning.waiting_ms)} <= {_tile('moment', self.meaning.waiting_ms)}"
+            seen = f"max(least(e.time, moment)) FILTER (WHERE {begun})"
         gather |= {"newest": "max(e.time)", "seen": seen}
         columns = ", ".join(f"{sql} AS {name}" for name, sql in gather.items())
-        return (
-            f"SELECT q.n, q.moment, {columns} FROM questions q LEFT JOIN judged e "
-            "ON e.history = q.history AND e.counts AND e.came < q.before GROUP BY q.n, q.moment"
-        ), told
+        within = "".join(f", {_within(window)} AS w{i}" for i, window in enumerate(windows))
+        seen_events = (
+            f"(SELECT q.n, q.moment, e.*{within} FROM questions q LEFT JOIN judged e "
+            "ON e.history = q.history AND e.counts AND e.came < q.before)"
+        )
+        return f"SELECT n, moment, {columns} FROM {seen_events} e GROUP BY n, moment", told
 
     def _answers_sql(self) -> str:
         """Step 4: for each question, why there is no value at all ("": there is), whether the answer is vague, and for each feature its
@@ -323,12 +327,12 @@ def _tile(moment: str, tile_ms: int) -> str:
 
 
 def _within(window: MeantWindow) -> str:
-    """The events in the tiles that touch the window: from the tile of its beginning to the tile of its end."""
+    """Whether an event lies in the tiles that touch the window: from the tile of its beginning to the tile of its end."""
     if window.length_ms is None:
-        return ""
+        return "e.time IS NOT NULL"
     tile_ms = window.tile_ms
     first, last = _tile(f"(q.moment - {window.length_ms})", tile_ms), _tile("q.moment", tile_ms)
-    return f"e.time >= {first} * {tile_ms} AND e.time < ({last} + 1) * {tile_ms}"
+    return f"(e.time >= {first} * {tile_ms} AND e.time < ({last} + 1) * {tile_ms})"
 
 
 def _found(reason: State | Literal[""], value: Value | None, slack: float | None, whole: bool) -> Found:
