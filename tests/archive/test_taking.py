@@ -165,30 +165,6 @@ def _truth(cell: Any) -> Any:
     return {"t": True, "1": True, "false": False, "0": False}.get(cell.strip().lower(), cell)
 
 
-ANY = st.none() | st.booleans() | INTS | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3) | st.just([1])
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    rows=st.lists(
-        st.fixed_dictionaries({}, optional={name: cells | ANY for name, cells in CELLS.items()}).map(
-            lambda row: {name: value for name, value in row.items() if repr(value) != "nan"}
-        ),
-        min_size=1,
-        max_size=8,
-    ),
-    junk=st.sampled_from([b"", b"[]", b"{", b'"x"', b'{"at":NaN}', b"\xff", b'{"id":"\xff"}']),
-)
-def test_json_lines(folder: Path, rows: list[dict[str, Any]], junk: bytes) -> None:
-    """JSON lines: values of any type, members that are missing or not declared, lines that are no JSON."""
-    lines = [*(json.dumps(row).encode() for row in rows), junk]
-    (folder / "rows.jsonl").write_bytes(b"\n".join(lines))
-    found, refused = loaded(folder / "rows.jsonl", EVENT)
-    whole = {number: row["at"] for number, row in enumerate(rows) if type(row.get("at")) in (int, float) and abs(row["at"]) < 2**63}
-    expected = live(EVENT, lines, [int(whole[number]) if number in whole else None for number in range(len(lines))])
-    assert_same(found, refused, expected, len(rows) + bool(junk))
-
-
 @settings(max_examples=100, deadline=None)
 @given(
     rows=st.lists(

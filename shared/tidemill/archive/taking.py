@@ -6,25 +6,25 @@ and read by the reader of the live path, which takes it or says why not. So both
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.archive.cells import Mask, bare, json_cell, mask_of, only, typed
+from tidemill.archive.cells import Mask, mask_of, only
 from tidemill.archive.columns import EXTRA, ID, KNOWN, MOMENT, OFFSET, OWN, PARTITION, TIME, TOPIC
 from tidemill.archive.content_ids import ContentIds
+from tidemill.archive.file_columns import Carried, FileColumns, texts_of_stamps
 from tidemill.archive.file_rules import FileRules, check_columns
-from tidemill.archive.files import Chunk
+from tidemill.archive.files import Chunk, Ints
+from tidemill.archive.json_columns import JsonColumns
 from tidemill.archive.rows import AT_ONCE, Whole, event_table, rest_text
-from tidemill.archive.times import Moments, Times
-from tidemill.archive.undeclared import objects
+from tidemill.archive.times import Times
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project
 from tidemill.errors import UnusableFile
@@ -41,7 +41,6 @@ _JSON = msgspec.json.Encoder()
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VALUE = msgspec.json.Decoder()
 _NULL = msgspec.Raw(b"null")
-_MENDS = {"double": "write it as text or as whole numbers: 300 and 300.0 would be two texts", "bool": "declare it bool"}
 
 
 class RefusedRow(NamedTuple):
@@ -60,14 +59,6 @@ class Taken(NamedTuple):
 
     rows: pa.Table
     refused: list[RefusedRow]
-
-
-class Carried(NamedTuple):
-    """A row as the JSON of an event, the ms of its time (None: it is no time), and what the column of `known` has."""
-
-    body: bytes
-    time_ms: int | None
-    known: Any
 
 
 class Taker:
@@ -91,6 +82,8 @@ class Taker:
         self._keys = [name for name in {*key_fields(project, event), event.id} if name and event.base_type(name) is str]
         self._ids = ContentIds(event, self._table.schema)
         self._null_tokens = {_JSON.encode(text) for text in reading.nulls}
+        has_columns = set(self._table.schema.names) - set(OWN.names) >= event.fields.keys()
+        self._json = JsonColumns(event, reading, moments, _SURELY_FITS) if has_columns and not reading.nulls else None
 
     def check(self, chunk: Chunk) -> None:
         """Look at the first rows of a file. Raises UnusableFile when columns are missing, are not of a type that can be loaded, or when
@@ -111,38 +104,52 @@ class Taker:
         """The rows of the next chunk. Raises UnusableFile."""
         refused = [RefusedRow(row.number, row.line, row.error.reason, "", row.text, row.error.message) for row in chunk.unread]
         if isinstance(chunk.rows, list):
-            batches = self._read(chunk, enumerate(map(self._of_line, chunk.rows)), refused)
+            batches = self._take_lines(chunk, chunk.rows, refused)
         else:
             batches = self._take_columns(chunk, chunk.rows, refused)
         rows = pa.Table.from_batches(batches, self._table.schema)
         return Taken(self._ids.filled(rows if len(batches) < 2 else rows.sort_by(OFFSET)), sorted(refused))
 
-    def _columns(self, chunk: Chunk, rows: pa.RecordBatch) -> _Columns:
-        return _Columns(rows, chunk.lines is not None, self._event, self._reading, self._times, self._moments)
+    def _columns(self, chunk: Chunk, rows: pa.RecordBatch) -> FileColumns:
+        return FileColumns(rows, chunk.lines is not None, self._event, self._reading, self._times, self._moments)
+
+    def _take_lines(self, chunk: Chunk, lines: list[bytes], refused: list[RefusedRow]) -> list[pa.RecordBatch]:
+        if self._json is None:
+            return self._read(chunk, enumerate(map(self._of_line, lines)), refused)
+        found = self._json.read(lines)
+        batch, plain = self._plain(self._columns(chunk, found.rows), chunk.numbers[found.places], found.extra)
+        slow = np.setdiff1d(np.arange(len(lines)), found.places[plain])
+        return [batch, *self._read(chunk, ((row, self._of_line(lines[row])) for row in slow.tolist()), refused)]
 
     def _take_columns(self, chunk: Chunk, rows: pa.RecordBatch, refused: list[RefusedRow]) -> list[pa.RecordBatch]:
         work = self._columns(chunk, rows)
+        lacking = [name for name in self._event.fields if name not in self._table.schema.names or name in OWN.names]
+        batch, plain = self._plain(work, chunk.numbers, work.beyond(lacking))
+        if plain.all():
+            return [batch]
+        slow = np.flatnonzero(~plain)
+        return [batch, *self._read(chunk, zip(slow.tolist(), work.carried(slow), strict=True), refused)]
+
+    def _plain(self, work: FileColumns, numbers: Ints, extra: pa.Array) -> tuple[pa.RecordBatch, Mask]:
+        """The rows of the archive for the rows of a file whose cells are all plain, and which rows these are."""
         time = work.moments(self._event.time).ms
         known = pc.add(time, self._reading.known_after_ms) if self._reading.known is None else work.moments(self._reading.known).ms
         plain = work.plain & self._certain(work, time, known)
-        ids = work.fields[self._event.id].cast(pa.string()) if self._event.id else pa.nulls(len(rows), pa.string())
+        length = len(plain)
         arrays = {
-            TOPIC: pa.repeat(self._table.topic, len(rows)),
-            PARTITION: pa.repeat(pa.scalar(0, pa.int64()), len(rows)),
-            OFFSET: pa.array(chunk.numbers),
+            TOPIC: pa.repeat(self._table.topic, length),
+            PARTITION: pa.repeat(pa.scalar(0, pa.int64()), length),
+            OFFSET: pa.array(numbers),
             KNOWN: _stored_moment(known, plain),
             TIME: _stored_moment(time, plain),
-            ID: ids,
-            EXTRA: work.beyond([name for name in self._event.fields if name not in self._table.schema.names or name in OWN.names]),
+            ID: work.fields[self._event.id].cast(pa.string()) if self._event.id else pa.nulls(length, pa.string()),
+            EXTRA: extra,
         }
         columns = [arrays[name] if name in arrays else work.fields[name] for name in self._table.schema.names]
         batch = pa.record_batch(columns, self._table.schema)
-        slow = np.flatnonzero(~plain)
-        if not len(slow):
-            return [batch]
-        return [batch.filter(pa.array(plain)), *self._read(chunk, zip(slow.tolist(), work.carried(slow), strict=True), refused)]
+        return (batch if plain.all() else batch.filter(pa.array(plain))), plain
 
-    def _certain(self, work: _Columns, time: pa.Array, known: pa.Array) -> Mask:
+    def _certain(self, work: FileColumns, time: pa.Array, known: pa.Array) -> Mask:
         """Which rows surely fulfil what the live path asks of an event beyond the types of its fields."""
         future_ms = self._event.future_ms
         certain = pc.and_(pc.less_equal(time, pc.add(known, future_ms)), pc.less_equal(known, min(self._now_ms + future_ms, LAST_MS)))
@@ -228,101 +235,6 @@ class Taker:
         return self._reading.column(error.field or "")
 
 
-class _Columns:
-    """The columns of one chunk as those of the event. `fields`: the typed ones; `plain`: the rows whose cells are all plain."""
-
-    def __init__(
-        self, rows: pa.RecordBatch, is_text: bool, event: Event, reading: FileRules, times: Times, moments: Collection[str]
-    ) -> None:
-        self._rows, self._is_text, self._event, self._reading, self._times = rows, is_text, event, reading, times
-        self._bare: dict[str, pa.Array] = {}
-        self._undecoded: dict[str, Mask] = {}
-        self._read: dict[str, Moments] = {}
-        self.plain: Mask = np.ones(len(rows), bool)
-        self.fields = {name: self._field(name, kind, name in moments) for name, kind in event.types.items()}
-        taken = {reading.column(name) for name in event.fields}
-        self._undeclared = {name: self._get(name) for name in rows.schema.names if name not in taken}
-
-    def _field(self, name: str, kind: type, is_moment: bool) -> pa.Array:
-        column = self._get(self._reading.column(name))
-        if is_moment or (kind in (int, str) and _is_stamp(column.type)):
-            return self.moments(name).field(kind)
-        cells = typed(column, kind)
-        if cells is None:
-            raise UnusableFile(
-                f"column {self._reading.column(name)!r} is {column.type}, the event declares {kind.__name__}",
-                mend=_MENDS.get(str(column.type), "write it as another type"),
-            )
-        self.plain &= cells.plain
-        return cells.values
-
-    def moments(self, name: str) -> Moments:
-        """The times of a field, or of the column that says when events became known."""
-        if name not in self._read:
-            column = self._reading.column(name)
-            self._read[name] = self._times.read(self._get(column), column)
-            self.plain &= self._read[name].plain
-        return self._read[name]
-
-    def _get(self, name: str) -> pa.Array:
-        """A bare column; nulls when there is none of the name."""
-        if name not in self._bare:
-            column = self._rows.column(name) if name in self._rows.schema.names else pa.nulls(len(self._rows))
-            if pa.types.is_binary(column.type) and not self._is_text:
-                return column
-            self._bare[name], good = bare(column, self._reading.nulls)
-            self.plain &= good
-            if not good.all():
-                self._undecoded[name] = ~good
-        return self._bare[name]
-
-    def has_undeclared(self) -> Mask:
-        """Which rows carry anything that is not declared."""
-        return sum((mask_of(column.is_valid(), null=False) for column in self._undeclared.values()), np.zeros(len(self._rows), bool))
-
-    def beyond(self, lacking: Sequence[str]) -> pa.Array:
-        """What the rows carry besides columns of the table, as JSON. `lacking`: declared fields without such a column."""
-        return objects(self._undeclared | {name: self.fields[name] for name in lacking}, len(self._rows))
-
-    def text_bytes(self) -> npt.NDArray[np.int64]:
-        """How many bytes of text the rows have in declared and undeclared columns."""
-        texts = [column for column in [*self.fields.values(), *self._undeclared.values()] if pa.types.is_string(column.type)]
-        lengths = (pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False) for column in texts)
-        return sum(lengths, np.zeros(len(self._rows), np.int64))
-
-    def carried(self, rows: npt.NDArray[np.int64]) -> Iterator[Carried | Refused]:
-        """Some rows as JSON."""
-        place = pa.array(rows)
-        wanted = [*map(self._reading.column, self._event.fields), *filter(None, [self._reading.known])]
-        cells = {name: _texts_of_stamps(self._get(name)).take(place).to_pylist() for name in wanted}
-        undecoded = {name: mask[rows] for name, mask in self._undecoded.items()}
-        beyond = objects(self._undeclared, len(self._rows)).take(place).to_pylist()
-        for at, more in enumerate(beyond):
-            bad = next((name for name, mask in undecoded.items() if mask[at]), None)
-            try:
-                if bad is not None:
-                    raise Refused(Reason.NOT_JSON, f"{bad} is not UTF-8: save the file as UTF-8", bad)
-                yield self._carried({name: column[at] for name, column in cells.items()}, more)
-            except Refused as error:
-                yield error
-
-    def _carried(self, cells: Mapping[str, Any], more: str | None) -> Carried:
-        members: dict[str, Any] = {}
-        time_ms: int | None = None
-        for name, kind in self._event.types.items():
-            value = cells[self._reading.column(name)]
-            if name in self._read:
-                members[name], ms = self._times.field(value, name, kind)
-                time_ms = ms if name == self._event.time else time_ms
-            else:
-                members[name] = json_cell(value, kind)
-            if members[name] is None and self._event.nullable(name):
-                del members[name]
-        body = _JSON.encode(members)
-        body = body if more is None else body[:-1] + b"," + more.encode()[1:]
-        return Carried(body, time_ms, cells.get(self._reading.known or ""))
-
-
 def _names(lines: Iterable[bytes]) -> set[str]:
     """The names that these lines of JSON have."""
     found: set[str] = set()
@@ -342,14 +254,6 @@ def _member(line: bytes, name: str) -> Any:
         return None
 
 
-def _is_stamp(found: pa.DataType) -> bool:
-    return bool(pa.types.is_timestamp(found) or pa.types.is_date(found))
-
-
-def _texts_of_stamps(column: pa.Array) -> pa.Array:
-    return column.cast(pa.string()) if _is_stamp(column.type) else column
-
-
 def _stored_moment(ms: pa.Array, plain: Mask) -> pa.Array:
     return only(ms, plain).cast(pa.timestamp("ms", "UTC")).cast(MOMENT)
 
@@ -359,7 +263,7 @@ def _shown(rows: pa.RecordBatch | list[bytes], row: int, column: str) -> str:
     if isinstance(rows, list):
         value = _member(rows[row], column)
     elif column in rows.schema.names:
-        value = _texts_of_stamps(rows.column(column).slice(row, 1))[0].as_py()
+        value = texts_of_stamps(rows.column(column).slice(row, 1))[0].as_py()
     else:
         return ""
     if isinstance(value, bytes):

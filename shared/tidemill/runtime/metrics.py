@@ -63,6 +63,7 @@ PROCESS_EXITS = _counter(
 DEPENDENCY_UP = _gauge(
     "dependency_up", "1 while the check of /health/ready holds (kafka, redis, offline, partitions ...), else 0", "dependency"
 )
+CATALOGUE_RECORDS = _gauge("catalogue_records", "Records of the catalogue that the process has followed; 0: it works by the project's file")
 
 # Workers with batched delivery
 DELIVERY_GAPS = _counter("delivery_gaps_total", "Times Kafka's client left out records and the partition was placed again", "topic")
@@ -197,7 +198,7 @@ def catalogue() -> Iterator[Metric]:
     yield from _CATALOGUE
 
 
-_OF_EVERY_PROCESS: Final = ("process", "dependency")
+_OF_EVERY_PROCESS: Final = ("process", "dependency", "catalogue")
 _OF_SEVERAL: Final = {
     "delivery": ("features",),
     "offline": ("offline", "predlog"),
