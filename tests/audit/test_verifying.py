@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -18,6 +19,9 @@ from tests.operations.conftest import Mirrored
 
 from tidemill.archive.columns import event_folder
 from tidemill.archive.rows import event_table
+from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion
+from tidemill.declarations.project import load_project
+from tidemill.declarations.written import write_event, write_view
 from tidemill.kafka.client import started_producer
 from tidemill.kafka.topics import ensure_topics
 from tidemill.kafka.waves import Record, send_wave
@@ -31,7 +35,9 @@ from tidemill.offline.tables import view_table
 from tidemill.online.keys import state_key
 from tidemill.records import AlertRecord
 from tidemill.streams.alerts import read_alerts
+from tidemill.streams.following import in_force
 from tidemill.streams.topics import topic_specs
+from tidemill_audit.verifying import verified_views
 
 pytestmark = pytest.mark.integration
 START_MS = 1_790_000_000_000
@@ -108,6 +114,17 @@ def whole(addresses: tuple[str, str], topic_prefix: str, tmp_path: Path) -> Iter
     made = Whole(topic_prefix, tmp_path / "project", *addresses)
     yield made
     made.stop()
+
+
+def test_versions_that_are_filled_are_verified() -> None:
+    """One that is younger than the version in force may still be filled; older ones go on."""
+    made = load_project(Path(__file__).parents[1] / "demo_project")
+    written = tuple(ViewVersion(write_view(made.views["zones"]), version, {}) for version in (1, 2))
+    catalogue = Definitions(2, 0, (write_event(made.events["trips"]),), written, {"zones": 1})
+    assert [view.name for view in verified_views(in_force(catalogue, made))] == ["zones"]
+    later = in_force(msgspec.structs.replace(catalogue, in_force={"zones": 2}), made)
+    assert [(view.name, view.version) for view in verified_views(later)] == [("zones@v1", 1), ("zones", 2)]
+    assert len(verified_views(in_force(NOTHING, made))) == len(made.views)
 
 
 def auditing(rig: Whole) -> Worker:

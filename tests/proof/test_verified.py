@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,26 @@ from tests.proof.test_replay import ARTIFACT, predicted
 from tests.proof.world import World
 
 from tidemill.archive.erasure import Wanted, erase
+from tidemill.archive.reading import read_events
 from tidemill.archive.retention import forget_before
 from tidemill.archive.rows import event_table
+from tidemill.operations.fill.archived import RecordMaker
 from tidemill.proof.audit import audit
 from tidemill.proof.verified import SampleSize, Verified, ViewVerify
 from tidemill.redis.link import RedisLink
 from tidemill.streams.topics import view_topic
 
 pytestmark = pytest.mark.integration
+NOT_FILLED: Mapping[int, int] = {}
 ALL = SampleSize(entities=2 * ENTITIES, predictions=0)
 
 
-async def verified(world: World, url: str, sample: SampleSize = ALL, kept_since_ms: int = 0) -> list[Verified]:
+async def verified(
+    world: World, url: str, sample: SampleSize = ALL, kept_since_ms: int = 0, begins: Mapping[int, int] = NOT_FILLED
+) -> list[Verified]:
     """Every partition of the view of zones."""
     async with RedisLink(url, timeout_seconds=10) as link:
-        view = ViewVerify(world.project, ZONES, world.store, link, {}, wait_seconds=0.0)
+        view = ViewVerify(world.project, ZONES, world.store, link, begins, wait_seconds=0.0)
         return [await view.look(partition, sample, random.Random(1), kept_since_ms=kept_since_ms) for partition in range(ZONES.partitions)]
 
 
@@ -73,6 +79,23 @@ async def test_a_log_that_lies(own: tuple[World, Online]) -> None:
     found = await verified(world, online.url)
     assert [one.differing for one in found] == [[], [key.decode()], [], []]
     assert "mean_fare_" in found[1].examples[0]
+
+
+async def test_a_version_that_was_filled(own: tuple[World, Online]) -> None:
+    """Its log has the archive first, in another order than it came, then live events."""
+    world, online = own
+    trips, topic = world.project.events["trips"], view_topic(world.project.name, ZONES.log)
+    world.logs.clear()
+    store, begin = world.write(), len(world.events[trips.topic, 0])
+    made = RecordMaker(ZONES).made(read_events(store, trips, ["zone", *ZONES.value_fields])).records
+    for partition, records in made.items():
+        world.logs[topic, partition] += [(key, value) for key, value, _ in records]
+    world.publish(events(60, seed=4))
+    world.write()
+    online.apply()
+    found = await verified(world, online.url, begins={0: begin})
+    assert [one.examples for one in found] == [[]] * ZONES.partitions
+    assert sum(one.checked for one in found) > 2 * ENTITIES * len(ZONES.served)
 
 
 async def test_an_archive_that_lies(own: tuple[World, Online]) -> None:

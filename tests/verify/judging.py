@@ -58,6 +58,8 @@ def differences(made: Generated, run: Played | None = None) -> list[Difference]:
     found = []
     for view in made.project.views.values():
         mine = [(question, served, known) for of_view, question, served, known in asked if of_view is view]
+        if not mine:
+            continue
         sql = SqlView(view, archive, threads=1)
         answers = sql.answers([AskedMoment(str(question.entity), question.at_ms, known) for question, _, known in mine])
         sql.close()

@@ -136,6 +136,7 @@ def told(draw: st.DrawFn, known_ms: int, text_time: bool, fielded: bool) -> Told
 
 _MOMENTS = st.sampled_from((0, 1, -1, 5 * MINUTE, 29 * MINUTE, -20 * MINUTE, 3 * 60 * MINUTE, -3 * 60 * MINUTE, 1440 * MINUTE))
 _HIDDEN, _UNDECLARED = st.frozensets(st.sampled_from(sorted(FIELDS)), max_size=2), st.integers(0, 3)
+_VIEWS = st.sampled_from((1, 1, 2))
 _STEPS = {few: st.sampled_from((few, 1, 1_000, MINUTE, 4 * MINUTE, 9 * MINUTE, 2 * 60 * MINUTE, 1440 * MINUTE)) for few in (0, 1)}
 
 
@@ -145,7 +146,7 @@ def generated(draw: st.DrawFn) -> Generated:
     text_time, fielded, partitions = draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from((1, 3)))
     fields = {"at": str if text_time else int, "shop": str, "number": int | None, **FIELDS, **({"id": str} if fielded else {})}
     event = Event("told", fields, time="at", id="id" if fielded else None, partitions=partitions)
-    found = [draw(views(event, i)) for i in range(draw(st.integers(1, 2)))]
+    found = [draw(views(event, i)) for i in range(draw(_VIEWS))]
     known_ms, stream = START_MS, []
     gaps = _STEPS[0 if partitions == 1 else 1]
     for _ in range(draw(st.integers(1, 12))):

@@ -242,7 +242,7 @@ class SqlView:
         order = "row_number() OVER (PARTITION BY history ORDER BY arrived, topic, partition, place)"
         columns = "".join(f", c{i}" for i in range(len(self._texts)))
         self._db.execute(
-            f"CREATE OR REPLACE TEMP TABLE judged AS SELECT history, time, known, came, id, {order} AS seq, true AS counts{columns} FROM ("
+            f"CREATE OR REPLACE TEMP TABLE judged AS SELECT history, time, known, came, id, {order} AS seq, true AS counts, true AS counted{columns} FROM ("
             f"SELECT h.history, a.*, {arrived} AS arrived FROM {self.source} a JOIN histories h ON a.key = h.key AND ({without}))"
         )
 
@@ -252,7 +252,7 @@ class SqlView:
         while changed:
             self._db.execute(f"CREATE OR REPLACE TEMP TABLE judged_again AS {self._judged_sql()}")
             (changed,) = self._db.execute("SELECT count(*) FILTER (WHERE counts <> counted) FROM judged_again").fetchone() or (0,)
-            self._db.execute("CREATE OR REPLACE TEMP TABLE judged AS SELECT * EXCLUDE (counted) FROM judged_again")
+            self._db.execute("DROP TABLE judged; ALTER TABLE judged_again RENAME TO judged")
 
     def _judged_sql(self) -> str:
         """Whether each event counts, if of those before it `counted` says so."""
@@ -261,7 +261,7 @@ class SqlView:
         late = "false" if horizon_ms is None else f"coalesce(time < newest - {horizon_ms}, false)"
         twice = f"coalesce(id IS NOT NULL AND same >= number - {remembered}, false)" if remembered else "false"
         return (
-            f"SELECT * EXCLUDE (newest, number, same) REPLACE (NOT ({late}) AND NOT ({twice}) AS counts), counts AS counted FROM ("
+            f"SELECT * EXCLUDE (newest, number, same) REPLACE (NOT ({late}) AND NOT ({twice}) AS counts, counts AS counted) FROM ("
             f"SELECT *, max(number) FILTER (WHERE counts) OVER (PARTITION BY history, id {before}) AS same FROM ("
             f"SELECT *, max(time) FILTER (WHERE counts) OVER (PARTITION BY history {before}) AS newest, "
             f"count(id) FILTER (WHERE counts) OVER (PARTITION BY history {before}) AS number FROM judged))"
