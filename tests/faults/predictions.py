@@ -19,7 +19,7 @@ from tidemill.offline import history
 from tidemill.offline.history import PartitionLog
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore
-from tidemill.proof.replay import Replayer, logged
+from tidemill.proof.replay import Replayer, logged, replayer_of
 from tidemill.records import PredictionRecord, decoder
 from tidemill.streams.topics import predictions_topic, topic_specs
 
@@ -105,7 +105,7 @@ class Predictions:
     def _compare(self, waiting: _Waiting) -> None:
         record, readings = waiting
         try:
-            replayer = self._replayers.get((record.model, record.version)) or Replayer(
+            replayer = self._replayers.get((record.model, record.version)) or replayer_of(
                 self.project, self._store, record.model, record.version
             )
         except TidemillError:  # the artifact is out of reach for the moment

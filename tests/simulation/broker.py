@@ -19,6 +19,7 @@ class Row:
     """A record. `before` is the record it was written after: what is read must hang together by it."""
 
     __slots__ = ("before", "key", "offset", "partition", "serialized_value_size", "timestamp", "topic", "value")
+    headers = ()
 
     def __init__(self, topic: str, partition: int, offset: int, key: bytes, value: bytes, before: Row | None) -> None:
         self.topic, self.partition, self.offset, self.key, self.value, self.before = topic, partition, offset, key, value, before

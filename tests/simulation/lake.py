@@ -192,10 +192,16 @@ class Spec(NamedTuple):
         return dict(read)
 
 
+class Reading(Process):
+    """A process that reads topics."""
+
+    broker: Broker
+
+
 class SimConsumer:
     """As much of an AIOKafkaConsumer as `DenseReader` uses."""
 
-    def __init__(self, process: MirrorProcess, **_how_it_fetches: object) -> None:
+    def __init__(self, process: Reading, **_how_it_fetches: object) -> None:
         self._process = process
         self._client = Client(process, process.broker)
         self._assigned: list[TP] = []
@@ -226,6 +232,14 @@ class SimConsumer:
         """From where."""
         self._client.at[TP(*target)] = offset
 
+    async def position(self, target: TopicPartition) -> int:
+        """The offset of the next record."""
+        return self._client.at[TP(*target)]
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        """The numbers of a topic's partitions."""
+        return {tp.partition for tp in self._process.broker.logs if tp.topic == topic}
+
     async def getmany(self, *, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Row]]:
         """What has come."""
         fetched = await self._client.fetch(set(self._assigned), timeout_ms / 1000)
@@ -251,7 +265,7 @@ class CountingMirror(Mirror):
         return await super()._collect(reader, due)
 
 
-class MirrorProcess(Process):
+class MirrorProcess(Reading):
     """An offline writer. `disk_faults`: share of commits that fail, half of them after they took effect."""
 
     def __init__(self, loop: SimLoop, draw: random.Random, name: str, broker: Broker, table: Table) -> None:

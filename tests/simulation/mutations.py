@@ -12,6 +12,7 @@ import msgspec
 from deltalake.exceptions import CommitFailedError
 from faust.types import TP
 from tests.simulation import history
+from tests.simulation.filling.mutations import FILLING
 from tests.simulation.lake import Handle, SimCountedTable
 from tests.simulation.network import LATE_SECONDS, Process
 from tests.simulation.patches import patched
@@ -36,11 +37,13 @@ SEEK_SECONDS = 3.0
 
 
 class Mutation(NamedTuple):
-    """What is changed: (owner, name, value)s. `safe`: why nothing goes wrong without it ("": it does)."""
+    """What is changed: (owner, name, value)s. `safe`: why nothing goes wrong without it ("": it does). `filling`: whether it is looked for in
+    histories of a catalogue that changes."""
 
     what: str
     changes: Sequence[tuple[Any, str, Any]]
     safe: str = ""
+    filling: bool = False
 
     def applied(self) -> AbstractContextManager[None]:
         """The changes, for as long as the context lasts."""
@@ -286,4 +289,5 @@ MUTATIONS: dict[str, Mutation] = {
     "offline-no-proof": Mutation("a mirror does not compare the last record it has", [(DenseReader, "_dense", _dense_unproven)]),
     "offline-holes": Mutation("a mirror takes what comes", [(DenseReader, "_dense", _dense_anyhow)]),
     "torn-stays": Mutation("a half-written commit is not taken out", [(delta, "drop_torn_commit", lambda table: False)]),
+    **{name: Mutation(*taken, filling=True) for name, taken in FILLING.items()},
 }

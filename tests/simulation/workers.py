@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Any, Protocol
 
 from aiokafka.errors import KafkaError
 from faust.types import TP
@@ -138,6 +138,27 @@ class Member(Process):
                 self.delivery.break_chain(tp)
 
 
+class GroupMember(Protocol):
+    """What the coordinator knows of a member."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its heart beats, unless it stands still."""
+
+    @property
+    def frozen_until(self) -> float:
+        """Until when it stands still."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task of its process."""
+
+    async def revoke(self, generation: int) -> None:
+        """A rebalance begins, which ends a generation; it returns when the member has given up its partitions."""
+
+    async def assign(self, generation: int, partitions: set[TP]) -> None:
+        """A rebalance ends."""
+
+
 class Group:
     """The coordinator: every change of members revokes all partitions and hands them out anew.
 
@@ -151,17 +172,22 @@ class Group:
         self._loop = loop
         self._draw = draw
         self._partitions = sorted(partitions)
-        self._members: list[Member] = []
+        self._members: list[GroupMember] = []
         self._overdue = overdue
         self._running = False
         self._again = False
 
-    def join(self, member: Member) -> None:
+    @property
+    def members(self) -> Sequence[GroupMember]:
+        """Who is in the group."""
+        return self._members
+
+    def join(self, member: GroupMember) -> None:
         """A member comes."""
         self._members.append(member)
         self._change()
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: GroupMember) -> None:
         """A member goes by itself."""
         if member in self._members:
             self._members.remove(member)
@@ -173,13 +199,13 @@ class Group:
         for member in silent:
             self._loop.call_later(SESSION_SECONDS, self._put_out, member)
 
-    def _put_out(self, member: Member) -> None:
+    def _put_out(self, member: GroupMember) -> None:
         if member in self._members and (not member.alive or member.frozen_until > self._loop.now):
             self.leave(member)
             if member.alive:
                 member.spawn(self._come_back(member))
 
-    async def _come_back(self, member: Member) -> None:
+    async def _come_back(self, member: GroupMember) -> None:
         """A zombie works on with what it had until its heartbeat is answered."""
         await asyncio.sleep(max(0.0, member.frozen_until - self._loop.now) + 2 * self._draw.random())
         await member.revoke(self.generation)
@@ -210,5 +236,5 @@ class Group:
             mine = {tp for n, tp in enumerate(self._partitions) if n % len(members) == i}
             member.spawn(member.assign(self.generation, mine))
 
-    def _waits_for(self, member: Member, task: asyncio.Task[Any]) -> bool:
+    def _waits_for(self, member: GroupMember, task: asyncio.Task[Any]) -> bool:
         return member in self._members and member.alive and member.frozen_until <= self._loop.now and not task.done()

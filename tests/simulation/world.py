@@ -1,4 +1,4 @@
-"""One simulated world: its servers and processes, what is checked of them at every change, and what is written down for people."""
+"""What worlds share, and one simulated world: its servers and processes, what is checked of them at every change, and what is written down for people."""
 
 from __future__ import annotations
 
@@ -31,31 +31,14 @@ class Step(NamedTuple):
     verdict: str = ""
 
 
-class World:
-    """Everything there is. `wrong`: the first violation of an invariant, which ends the history. `story`: what happened, if it is kept."""
-
-    twice = 0.0  # share of requests to the store that arrive a second time
+class AnyWorld:
+    """What all worlds have. `wrong`: the first violation of an invariant, which ends the history. `story`: what happened, if it is kept."""
 
     def __init__(self, seed: int, story: list[Step] | None = None) -> None:
         self.draw = random.Random(seed)
         self.loop = SimLoop()  # type: ignore[abstract]  # nothing asks for the rest
         self.story = story
         self.wrong: str | None = None
-        self.broker = Broker(TOPIC, PARTITIONS, self.draw)
-        self.oracle = Oracle()
-        self.server = Server(self.loop, PROJECT.name, VIEW.log, PARTITIONS)
-        self.server.link.twice = self.twice
-        self.server.changed, self.server.lost = self._store_changed, self._store_lost
-        self.table = Table("views/by_card")
-        self.table.committed = self._committed
-        self.group = Group(self.loop, self.draw, self.broker.logs, lambda what: self.fail(f"I2: {what}"))
-        self.members: list[Member] = []
-        self.mirrors: list[MirrorProcess] = []
-        self.altered: set[int] = set()  # partitions of the store that somebody altered by hand
-        self.alterations = 0
-        self.log_lost: set[TP] = set()  # logs that lost something
-        self._highest: dict[int, int] = {}
-        self._collected: dict[str, int] = {}
         self._names = 0
 
     def note(self, actor: str, action: str, *rest: Any, **more: Any) -> None:
@@ -75,12 +58,40 @@ class World:
         self._names += 1
         return f"{kind} {self._names}"
 
+    def died(self, process: Process) -> None:
+        """A process has ended by an exception, which none does."""
+        self.fail(f"I6: {process.name} ended by {process.crashed!r}")
+
+
+class World(AnyWorld):
+    """The log of one view, with the stores that hold it, and those who write to them."""
+
+    twice = 0.0  # share of requests to the store that arrive a second time
+
+    def __init__(self, seed: int, story: list[Step] | None = None) -> None:
+        super().__init__(seed, story)
+        self.broker = Broker(TOPIC, PARTITIONS, self.draw)
+        self.oracle = Oracle()
+        self.server = Server(self.loop, PROJECT.name, VIEW.log, PARTITIONS)
+        self.server.link.twice = self.twice
+        self.server.changed, self.server.lost = self._store_changed, self._store_lost
+        self.table = Table("views/by_card")
+        self.table.committed = self._committed
+        self.group = Group(self.loop, self.draw, self.broker.logs, lambda what: self.fail(f"I2: {what}"))
+        self.members: list[Member] = []
+        self.mirrors: list[MirrorProcess] = []
+        self.altered: set[int] = set()  # partitions of the store that somebody altered by hand
+        self.alterations = 0
+        self.log_lost: set[TP] = set()  # logs that lost something
+        self._highest: dict[int, int] = {}
+        self._collected: dict[str, int] = {}
+
     def new_member(self, *, alone: bool = False) -> Member:
         """A worker starts."""
         cache_bytes = self.draw.choice((1, 3_000, 1 << 20))
         member = Member(self.loop, self.draw, self.name("worker"), self.group, self.broker, self.server, cache_bytes)
         member.note = self.note
-        member.died = self._died
+        member.died = self.died
         self.members.append(member)
         self.note(member.name, "starts for all partitions" if alone else "starts")
         member.start(alone=alone)
@@ -89,7 +100,7 @@ class World:
     def new_mirror(self) -> MirrorProcess:
         """An offline writer starts."""
         mirror = MirrorProcess(self.loop, self.draw, self.name("mirror"), self.broker, self.table)
-        mirror.died = self._died
+        mirror.died = self.died
         self.mirrors.append(mirror)
         self.note(mirror.name, "starts")
         mirror.start()
@@ -101,9 +112,6 @@ class World:
         row = log.append(*record(log.end, self.draw))
         self.oracle.note(log, row)
         self.note("producer", "appends", tp.partition, str(row.offset))
-
-    def _died(self, process: Process) -> None:
-        self.fail(f"I6: {process.name} ended by {process.crashed!r}")
 
     # What is checked
 
