@@ -29,6 +29,8 @@ _SECONDS = 10.0
 _FILLING = ("before_begin", "after_begin", "before_archive", "after_wave", "before_live", "after_live")
 _HANDING_OVER = ("after_fill", "within record", "before_wait")
 _IN_FORCE = ("after_wait", "before_finish", "after_finish")
+_DELETING = tuple(point for point in points("prune") if not point.endswith("record"))
+"""Only versions that are in the catalogue need a record; logs of broken fills do not."""
 _LONGEST_SECONDS = {"apply": 12.0, "load": 6.0, "prune": 16.0}
 _NEEDS = frozenset({"hooks", "operator"})
 
@@ -148,7 +150,7 @@ def while_it_is_at(places: tuple[str, ...], fault: Injection) -> Injection:
 _MATRIX = (
     killed("apply", "killed while it fills, hands over, puts in force", ("start", *_FILLING), _HANDING_OVER, _IN_FORCE),
     killed("load", "killed", ("start", *points("load"))),
-    killed("prune", "killed", ("start", *points("prune"))),
+    killed("prune", "killed", ("start", *_DELETING)),
     TWICE,
     SERVERS_KILLED,
     *(followed(service) for service in ("ingestion", "features", "offline", "serving", "inference")),
