@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import logging
 import multiprocessing
+import random
 import shutil
 import sys
 import time
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
+import pyarrow.parquet as pq
 import uvloop
 from data import STEP_MS, event_tables
 from demo_report import Facts, Plain, closing, monthly, without_windows
@@ -35,14 +38,20 @@ from tidemill.operations.playback import Agenda, open_playback
 from tidemill.proof.audit import audit
 from tidemill.proof.partition_audit import AuditReport
 from tidemill.proof.replay import logged, replay
+from tidemill.proof.verified import SampleSize, ViewVerify
+from tidemill.proof.verified_results import ResultsVerify
 from tidemill.redis.client import redis_client
 from tidemill.runtime.logs import configure
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.dead_letter_log import read_dead_letters
+from tidemill.verify.checks import check_training_rows
+from tidemill.verify.compare import Compared
 
 HERE = Path(__file__).parent
 FIRST = 6
 REPLAYED = 1_000
+SAMPLE = SampleSize(entities=4, predictions=10, rows=100_000)  # of each partition of each view, for SQL
+SAMPLED_RESULTS, SAMPLED_ROWS = 1_000, 30
 SETTINGS = {
     "TIDEMILL_FLUSH_SECONDS": "4",  # fewer commits to Delta: at this pace four seconds are a week of flights
     "TIDEMILL_DRIFT_WINDOW": "30d",  # weeks differ from the whole of winter even within winter; months do not
@@ -94,12 +103,13 @@ class Demo:
         store, run = OfflineStore(self.stack.offline), asyncio.get_running_loop().run_in_executor
         with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"), initializer=quiet) as pool:
             replaying, fitting = run(pool, recompute, self.stack.offline), run(pool, fit_without_windows, self.stack.offline)
+            again = run(pool, in_sql, self.stack.offline, self.stack.redis_url)
             comparing = [run(pool, compare, self.stack.offline, self.stack.redis_url, name) for name in self.project.views]
             await watcher.settled()
             await asyncio.to_thread(self._rest)
             for name, report in zip(self.project.views, reports := await asyncio.gather(*comparing), strict=True):
                 self.screen.note(f"{name}: {report.checked:,} values compared, {report.mismatched} differ")
-            replayed, plain = await replaying, await fitting
+            replayed, plain, verified = await replaying, await fitting, await again
         months, totals = await asyncio.to_thread(monthly, store, plain, MODEL, watcher.alerts)
         return Facts(
             events=self.screen.events,
@@ -108,6 +118,7 @@ class Demo:
             **totals,
             audit={"checked": sum(r.checked for r in reports), "mismatched": sum(r.mismatched for r in reports)},
             replay=replayed,
+            verify=verified,
             dead_letters=len(await read_dead_letters(KafkaSettings(bootstrap_servers=self.stack.kafka), self.project.name)),
             seconds=round(time.monotonic() - self.began, 1),
         )
@@ -133,6 +144,26 @@ def recompute(offline: str) -> dict[str, int]:
     store = OfflineStore(offline)
     results = replay(load_project(HERE), store, logged(store, sample=REPLAYED))
     return {"checked": len(results), "equal": sum(result.equal for result in results)}
+
+
+def in_sql(offline: str, redis_url: str) -> dict[str, int]:
+    """Computes samples of what is served, logged, joined and trained on in SQL from the archived events. Runs in a process of its own."""
+
+    async def served() -> list[Compared]:
+        async with redis_client(redis_url, timeout_seconds=10) as link:
+            verifies = [ViewVerify(project, view, store, link, {}, wait_seconds=60) for view in project.views.values()]
+            return [(await one.look(p, SAMPLE, draw)).compared for one in verifies for p in range(one.view.partitions)]
+
+    project, store, draw = load_project(HERE), OfflineStore(offline), random.Random(0)
+    model = project.models[MODEL]
+    values = asyncio.run(served())
+    results = ResultsVerify(model, store, since=0, wait_seconds=60)
+    labels = results.look(results.draw(SAMPLED_RESULTS, draw), {}).compared
+    version = store.predictions(["version"])["version"][0].as_py()
+    examples = pq.read_table(io.BytesIO((Path(store.url) / f"models/{MODEL}/{version}/training.parquet").read_bytes()))
+    trained = check_training_rows(store, model, examples, month_ms(FIRST), SAMPLED_ROWS, seed=0)
+    differ = [one.differ for one in (*values, labels, *trained)]
+    return {"values": sum(one.values for one in values), "labels": labels.values, "rows": trained[0].values, "differ": sum(differ)}
 
 
 def fit_without_windows(offline: str) -> Plain:

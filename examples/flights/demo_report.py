@@ -40,13 +40,15 @@ class Facts:
     months: list[dict[str, Any]]
     audit: dict[str, int]
     replay: dict[str, int]
+    verify: dict[str, int]
     dead_letters: int
     seconds: float
 
     @property
     def proved(self) -> bool:
-        """Whether no value differs and every replayed prediction is equal."""
-        return self.audit["mismatched"] == 0 and self.replay["checked"] == self.replay["equal"] and self.audit["checked"] > 0
+        """Whether no value differs, neither from the rows nor from SQL, and every replayed prediction is equal."""
+        differ = self.audit["mismatched"] + self.verify["differ"] + self.replay["checked"] - self.replay["equal"]
+        return differ == 0 and self.audit["checked"] > 0 and self.verify["values"] > 0
 
     def write(self, path: Path) -> None:
         """Writes report.json."""
@@ -150,6 +152,11 @@ def closing(facts: Facts, report: Path) -> None:
     console.print(f"audit   online = offline: {facts.audit['checked']:,} values compared, {facts.audit['mismatched']} differ")
     console.print(
         f"replay  {facts.replay['checked']:,} logged predictions recomputed from Parquet, {facts.replay['equal']:,} equal bit for bit"
+    )
+    verify = facts.verify
+    console.print(
+        f"verify  recomputed by a second implementation (SQL) from raw events: {verify['values']:,} values, {verify['labels']:,} labels,"
+        f" {verify['rows']:,} training rows, differences {verify['differ']}"
     )
     console.print(f"{facts.seconds:.0f} s in all; the same facts are in {report}")
     console.print(

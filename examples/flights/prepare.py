@@ -12,6 +12,7 @@ from rich.console import Console
 from steps import MODEL, history, month_ms, served, train
 
 from tidemill.cli.target import Target, target
+from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
 from tidemill.operations.playback import Agenda, PlayedStep, open_playback
 from tidemill.runtime.logs import configure
@@ -24,7 +25,7 @@ QUESTION = (
 console = Console()
 
 
-async def prepare(at: Target) -> None:
+async def prepare(at: Target, project: Project) -> None:
     """Loads January and February, trains on them, and prints a question to ask."""
     if not await _has_model(at.url("inference")):
         with console.status("loading January and February 2013") as status:
@@ -32,9 +33,9 @@ async def prepare(at: Target) -> None:
             def seen(step: PlayedStep) -> None:
                 status.update(f"loading history: {step.events:,} events of one day")
 
-            async with open_playback(at.project, at.kafka, at.redis_url) as playback:
-                agenda = Agenda(list(at.project.models.values()), STEP_MS)
-                await history(at.project, playback, month_ms(UNTIL), agenda, seen)
+            async with open_playback(project, at.kafka, at.redis_url) as playback:
+                agenda = Agenda(list(project.models.values()), STEP_MS)
+                await history(project, playback, month_ms(UNTIL), agenda, seen)
             status.update("training a first model")
             training = asyncio.create_task(
                 asyncio.to_thread(
@@ -58,7 +59,8 @@ def main() -> int:
     """0 when the stack answers predictions."""
     configure("prepare", level=logging.WARNING)
     try:
-        asyncio.run(prepare(target()))
+        at = target()
+        asyncio.run(prepare(at, at.project()))
     except TidemillError as error:
         console.print(f"error: {error}", style="red", markup=False)
         return 1

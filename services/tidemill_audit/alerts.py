@@ -17,6 +17,7 @@ from tidemill.kafka.client import started_producer
 from tidemill.kafka.topics import ensure_topics
 from tidemill.proof.archive_audit import ArchiveReport
 from tidemill.proof.partition_audit import AuditReport
+from tidemill.proof.verified import Verified
 from tidemill.records import AlertRecord
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.settings import KafkaSettings
@@ -26,7 +27,8 @@ from tidemill.streams.alerts import append_alert, read_alerts
 from tidemill.streams.topics import alerts_topic, topic_specs
 
 Place = tuple[str, int]
-"""A view, or the table of an event's archive, and a partition."""
+"""A view, or the table of an event's archive or of a model's results, and a partition."""
+Report = AuditReport | ArchiveReport | Verified
 NEWS_SECONDS = 1.0  # between two signs of life while there is nothing to send
 
 
@@ -37,13 +39,13 @@ class Alerts:
         self._project, self._topic = project.name, alerts_topic(project.name)
         self._kafka, self._board = kafka, board
         self._spec = topic_specs(project)[self._topic]
-        self._found: dict[Place, AuditReport | ArchiveReport] = {}
+        self._found: dict[tuple[str, str, int], Report] = {}
         self._news = asyncio.Event()
         self.pulse = Pulse("alerts")
 
-    def found(self, place: Place, report: AuditReport | ArchiveReport) -> None:
+    def found(self, place: Place, report: Report) -> None:
         """Takes the report on a partition."""
-        self._found[place] = report
+        self._found[_test(report), *place] = report
         self._news.set()
 
     async def run(self) -> None:
@@ -55,46 +57,62 @@ class Alerts:
         async with started_producer(self._kafka) as writer:
             await self._follow(writer, await self._told())
 
-    async def _follow(self, writer: AIOKafkaProducer, told: dict[Place, AlertRecord]) -> None:
+    async def _follow(self, writer: AIOKafkaProducer, told: dict[tuple[str, str, int], AlertRecord]) -> None:
         self._board.up("kafka")
         while True:
             self.pulse.beat()
             self._news.clear()
-            for place, report in list(self._found.items()):
-                alert = alert_of(place, report, told.get(place), now_ms())
+            for about, report in list(self._found.items()):
+                alert = alert_of(about[1:], report, told.get(about), now_ms())
                 if alert is None:
                     continue
                 await append_alert(writer, self._project, alert)
-                told[place] = alert
+                told[about] = alert
             try:
                 await asyncio.wait_for(self._news.wait(), NEWS_SECONDS)
             except TimeoutError:
                 continue
 
-    async def _told(self) -> dict[Place, AlertRecord]:
-        """The newest alert of the audit on each partition."""
+    async def _told(self) -> dict[tuple[str, str, int], AlertRecord]:
+        """The newest alert of each test on each partition."""
         alerts = await read_alerts(self._kafka, self._project)
-        return {(alert.view, alert.partition): alert for alert in alerts if alert.source == "audit" and alert.partition is not None}
+        return {
+            (alert.test, alert.view, alert.partition): alert for alert in alerts if alert.source == "audit" and alert.partition is not None
+        }
 
 
-_RIGHT = {"audit": "the online store is again what the log says", "archive": "the archive is again what the topic says"}
-_WRONG = {"audit": "values compared are not what the log says", "archive": "events compared are not what the topic says"}
+_RIGHT = {
+    "audit": "the online store is again what the log says",
+    "archive": "the archive is again what the topic says",
+    "verify": "values are again what SQL makes of the archived events",
+}
+_WRONG = {
+    "audit": "values compared are not what the log says",
+    "archive": "events compared are not what the topic says",
+    "verify": "values compared are not what SQL makes of the archived events",
+}
 
 
-def _first(report: AuditReport | ArchiveReport) -> str:
+def _test(report: Report) -> str:
+    if isinstance(report, AuditReport):
+        return "audit"
+    return "archive" if isinstance(report, ArchiveReport) else "verify"
+
+
+def _first(report: Report) -> str:
     """The first difference in words ("": there is none)."""
-    if isinstance(report, ArchiveReport):
-        return next(iter(report.examples), "")
-    return next((f"{found.entity or 'the fence'} at offset {found.fence}: {found.what}" for found in report.examples), "")
+    if isinstance(report, AuditReport):
+        return next((f"{found.entity or 'the fence'} at offset {found.fence}: {found.what}" for found in report.examples), "")
+    return next(iter(report.examples), "")
 
 
-def alert_of(place: Place, report: AuditReport | ArchiveReport, told: AlertRecord | None, time_ms: int) -> AlertRecord | None:
+def alert_of(place: Place, report: Report, told: AlertRecord | None, time_ms: int) -> AlertRecord | None:
     """The alert after a comparison, given the last alert on the partition: opened, closed, or none."""
     was_open = told is not None and told.state == "opened"
     if bool(report.mismatched) == was_open:
         return None
     (view, partition), state = place, "closed" if was_open else "opened"
-    test, first = "archive" if isinstance(report, ArchiveReport) else "audit", _first(report)
+    test, first = _test(report), _first(report)
     text = f"{view}[{partition}]: {_RIGHT[test]} ({report.checked} compared)"
     if report.mismatched:
         text = f"{view}[{partition}]: {report.mismatched} of {report.checked} {_WRONG[test]}; first {first}"

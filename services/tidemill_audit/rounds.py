@@ -97,7 +97,8 @@ class Rounds:
             else:
                 rows = await audit.sample(report, self._pace.rows, self._differing.get(place, ()))
         except (OfflineUnavailable, TornTable) as error:
-            self._board.down("offline", str(error))
+            if audit.view.in_force:  # another version may just have been filled, and the offline store follows
+                self._board.down("offline", str(error))
             return
         except (StoreUnavailable, StoreError) as error:
             log.warning("a partition could not be compared", view=place[0], partition=place[1], reason=str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from time import monotonic
 
 import faust
 from aiokafka.errors import KafkaError
@@ -25,6 +26,9 @@ log = get_logger(__name__)
 
 LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 5.0
+JOIN_SECONDS = 10.0
+"""The board hears that partitions are not placed yet once this takes longer than it should when a worker begins: anew, by other
+definitions, or for the first time."""
 
 
 class FoldWatch:
@@ -42,6 +46,7 @@ class FoldWatch:
         self._coverage = Coverage(kafka, app.conf.id, worker.declared)
         self._positions: dict[TP, int] = {}
         self._shown: set[TP] = set()
+        self._began = monotonic()
 
     async def run(self) -> None:
         """Look until cancelled. Raises UnreadPartitions when a partition has been unread for REJOIN_SECONDS: join the group again."""
@@ -94,12 +99,12 @@ class FoldWatch:
         assigned = self._consumer.assignment()
         refused = {tp: reason for tp, reason in worker.refused.items() if tp in assigned}
         waiting = assigned - lags.keys() - refused.keys()
-        reasons = ["joining the consumer group"] if not joined else list(refused.values())
-        reasons += [f"{tp.topic}[{tp.partition}] has no position yet" for tp in waiting]
-        reasons += [worker.held_up or "", self._coverage.reason or ""]
-        self._board.report("partitions", "; ".join(filter(None, reasons)) or None)
+        joining = [f"{tp.topic}[{tp.partition}] has no position yet" for tp in waiting] if joined else ["joining the consumer group"]
+        faults = [*(refused.values() if joined else ()), worker.held_up or "", self._coverage.reason or ""]
+        if not joining or any(faults) or monotonic() > self._began + JOIN_SECONDS:
+            self._board.report("partitions", "; ".join(filter(None, joining + faults)) or None)
         positions = {tp: worker.next(tp) for tp in lags}
-        idle = joined and not waiting and not any(lags.values())
+        idle = not joining and not any(lags.values())
         if idle or positions != self._positions or worker.held_up or "redis" in self._board.missing:
             self._pulse.beat()
         self._positions = positions

@@ -67,15 +67,17 @@ class Inference:
             await run_together(self._log.run(), self._registry.run(), keep_asking(self._link), self._following.run(self._use))
 
     async def _use(self, now: InForce) -> None:
-        """Work by what is in force, until cancelled. A version in memory goes on reading the logs that it was trained on."""
+        """Work by what is in force, until cancelled. Requests that have begun end by the logs by which they began."""
         kernels = {name: ViewKernel(view) for name, view in now.project.views.items()}
-        loaded = [version for model in self._registry.models.values() for version in model.versions]
-        by_log: dict[str, ViewKernel] = {
-            kernel.view.log: kernel for kernel in (*(k for version in loaded for k in version.kernels), *kernels.values())
-        }
-        self._predictor.reader = OnlineReader(self._link, now.project.name, by_log)
+        before = self._loaded()
         self._registry.use(now.project, kernels)
+        by_log: dict[str, ViewKernel] = {kernel.view.log: kernel for kernel in (*before, *self._loaded(), *kernels.values())}
+        self._predictor.reader = OnlineReader(self._link, now.project.name, by_log)
         await asyncio.Event().wait()
+
+    def _loaded(self) -> list[ViewKernel]:
+        """The kernels of the versions in memory."""
+        return [kernel for model in self._registry.models.values() for version in model.versions for kernel in version.kernels]
 
     async def predict(self, scope: Scope, body: bytes) -> Answer:
         """POST /predict/{model}. Raises what the parser, the registry and the predictor raise."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
 
+from tidemill.declarations import Model
 from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, BadDeployment, NotDeployed, OfflineUnavailable, TidemillError, Unavailable, UnknownModel
 from tidemill.kafka.topics import ensure_topics
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import check_manifest, load_artifact, model_as_trained
-from tidemill.models.engine import load_engine
+from tidemill.models.artifact import Manifest, check_manifest, load_artifact, model_as_trained
+from tidemill.models.engine import Engine, load_engine
 from tidemill.models.inputs import ModelInputs
 from tidemill.models.roles import Lineup
 from tidemill.records import DeployedVersion, DeploymentRecord
@@ -61,9 +63,12 @@ class Registry:
         self.pulse = Pulse("deployments")
 
     def use(self, project: Project, kernels: Mapping[str, ViewKernel]) -> None:
-        """Work by these declarations from now on; `kernels`: those of all views by name. Models that are new serve once they are loaded."""
+        """Work by these declarations from now on; `kernels`: those of all views by name. Models that are new serve once they are loaded;
+        versions that are loaded go on, and read what is in force where that stores what they were trained on."""
         self._project, self._kernels, self._changed = project, kernels, True
         self._used.set()
+        for name in self._models.keys() & project.models.keys() if project.catalogue else ():
+            self._move(name)
 
     @property
     def project(self) -> Project:
@@ -151,6 +156,15 @@ class Registry:
             log.info("model is declared no more", model=name)
         await self._deploy([record for record in self._history if record.model not in self._lineups])
 
+    def _move(self, name: str) -> None:
+        """Let the loaded versions of a model read by the declarations of now. One that cannot goes on as it is."""
+        lineup = self._lineups[name]
+        for version in self._models[name].versions:
+            with suppress(ArtifactError):
+                moved = self._ready(version.manifest, version.engine, self._project.models[name])
+                lineup.loaded(version.manifest.version, moved)
+        self._models = {**self._models, name: LoadedModel(name, *lineup.serving())}
+
     async def _deploy(self, records: Sequence[DeploymentRecord]) -> None:
         """Bring each model to the newest of its records. A record with impossible versions or shares is logged and left out."""
         usable: dict[str, list[DeploymentRecord]] = {}
@@ -228,9 +242,14 @@ class Registry:
         manifest = artifact.manifest
         if (manifest.model, manifest.version) != (wanted.model, wanted.version):
             raise ArtifactError(f"{wanted.artifact} holds {manifest.model} {manifest.version}", mend="deploy what training saved")
+        if not self._project.catalogue:
+            check_manifest(manifest, model, self._kernels)
+        return self._ready(manifest, load_engine(artifact), model)
+
+    def _ready(self, manifest: Manifest, engine: Engine, model: Model) -> LoadedVersion:
+        """A version with the views that it reads. Raises ArtifactError."""
         if self._project.catalogue:
             model, kernels = model_as_trained(manifest, model, self._kernels.values())
         else:
-            check_manifest(manifest, model, self._kernels)
             kernels = [self._kernels[view.name] for view in model.views]
-        return LoadedVersion(model, manifest, load_engine(artifact), ModelInputs(model, manifest.categories), kernels)
+        return LoadedVersion(model, manifest, engine, ModelInputs(model, manifest.categories), kernels)

@@ -6,6 +6,10 @@
 4. Commit the positions of the events. Only then the next wave starts.
 
 So after a crash the same events are routed again from the committed positions: perhaps twice, never out of order, never with a gap.
+
+A committed position with its number says: all events below it are in all logs that this catalogue knows. So every wave must follow events of
+which that is known. After each rebalance we choose the positions anew, also when the partitions are the same as before: another member may
+have had them meanwhile. Kafka's client has chosen by then, and perhaps fetched; that is thrown away.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from tidemill.catalogue.definitions import NOTHING, Definitions
 from tidemill.declarations.project import Project
 from tidemill.errors import KafkaRefused, TidemillError, TopicRecreated
 from tidemill.kafka.client import FETCH_BYTES, RETRY_SECONDS, close_consumer, close_producer, consumer, kafka_errors, start_producer
-from tidemill.kafka.patches import committed_with_metadata
+from tidemill.kafka.patches import assignment_of, committed_with_metadata
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.routing.refusals import Reason
 from tidemill.routing.router import Router
@@ -45,6 +49,9 @@ WAVE_EVENTS = 2_000
 POLL_MS = 200
 SESSION_MS = 6_000
 NO_HEADERS: list[tuple[str, bytes]] = []
+NOWHERE = object()
+"""No assignment."""
+
 CLOSE_SECONDS = 2.0
 Wave = dict[tuple[str, int], list[Record]]
 Fetched = dict[TopicPartition, list[ConsumerRecord]]
@@ -77,7 +84,7 @@ class EventConsumer:
         self.declared = frozenset(TopicPartition(event.topic, n) for event in project.events.values() for n in range(event.partitions))
         self._instance = None if member is None else f"{member}-{_digest(self._events)}"
         self._stopping = False
-        self._placed: frozenset[TopicPartition] = frozenset()
+        self._placed: object = NOWHERE
         self.positions: dict[TopicPartition, int] = {}
         self.kafka: AIOKafkaConsumer
         self._producer: AIOKafkaProducer | None = None
@@ -116,14 +123,14 @@ class EventConsumer:
     async def run(self) -> None:
         """Route until stopped. Raises TopicRecreated, and TidemillError for a record that aiokafka cannot read."""
         while not self._stopping:
-            if self._assigned_anew():
+            if not self._is_placed:
                 await self._place()
                 continue
             try:
                 fetched: Fetched = await self.kafka.getmany(timeout_ms=POLL_MS, max_records=WAVE_EVENTS)
             except KafkaError as error:
                 log.warning("going back to the committed positions", reason=f"{type(error).__name__} {error}")
-                self._placed = frozenset()
+                self._placed = NOWHERE
                 await asyncio.sleep(RETRY_SECONDS)
             except UnicodeDecodeError as error:  # aiokafka cannot decode a header whose name is not UTF-8, nor skip the record
                 raise TidemillError(
@@ -132,27 +139,22 @@ class EventConsumer:
                     "--topic TOPIC:PARTITION --reset-offsets --to-offset OFFSET+1 --execute --bootstrap-server SERVER",
                 ) from error
             else:
-                if self._assigned_anew():
-                    continue  # these events may follow others that a log has not
+                if not self._is_placed:
+                    continue  # a rebalance came meanwhile: these begin where the client chose, and are fetched again
                 if fetched:
                     await self._forward(fetched)
                 else:
                     await self._pass_markers()
 
-    def _assigned_anew(self) -> bool:
-        """Whether the group has assigned partitions since we took their positions: perhaps the same ones, which another member had meanwhile.
-
-        aiokafka makes another set for each assignment, and goes on by itself from what the group has committed. Whoever routed up to there
-        may not have known the logs that we know.
-        """
-        assigned = self.kafka.assignment()
-        return assigned is not self._placed and bool(assigned or self._placed)
+    @property
+    def _is_placed(self) -> bool:
+        """Whether we chose the positions of the present assignment. Only then does a wave follow what was routed before."""
+        return assignment_of(self.kafka) is self._placed
 
     async def _pass_markers(self) -> None:
         """Moves our positions past markers of transactions and past aborted records, which the client skips without a fetch result."""
         with contextlib.suppress(KafkaError):
-            if not self._assigned_anew():
-                self.positions.update({partition: await self.kafka.position(partition) for partition in self._placed})
+            self.positions.update({partition: await self.kafka.position(partition) for partition in self.positions})
 
     async def _forward(self, fetched: Fetched) -> None:
         started = perf_counter()
@@ -187,15 +189,11 @@ class EventConsumer:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _commit(self, positions: dict[TopicPartition, int]) -> None:
-        """Commit; retry until it succeeds. A partition that moved to another member meanwhile is left to that member."""
-        while True:
-            ours = self.kafka.assignment()
-            mine = {partition: position for partition, position in positions.items() if partition in ours}
-            if not mine:
-                return
+        """Commit; retry until it succeeds. After a rebalance nothing is committed: whoever has the partitions now routes the wave again."""
+        while self._is_placed:
             try:
-                await self.kafka.commit({partition: (position, str(self._definitions.number)) for partition, position in mine.items()})
-                self.positions.update(mine)
+                await self.kafka.commit({partition: (position, str(self._definitions.number)) for partition, position in positions.items()})
+                self.positions.update(positions)
                 return
             except (CommitFailedError, IllegalStateError) as error:
                 log.info("the group was rearranged before a commit", reason=type(error).__name__)
@@ -207,10 +205,13 @@ class EventConsumer:
     async def _place(self) -> None:
         """Go to the committed positions of all our partitions, or further back where a log was handed over since, or to the beginning of
         those without one. Raises TopicRecreated."""
-        placed, positions = self.kafka.assignment(), {}
+        assignment, placed, positions = assignment_of(self.kafka), self.kafka.assignment(), dict[TopicPartition, int]()
         try:
-            found = await committed_with_metadata(self.kafka, placed)  # first: others may route and commit meanwhile what comes
-            begins, ends = await self.kafka.beginning_offsets(placed), await self.kafka.end_offsets(placed)
+            found = await committed_with_metadata(self.kafka, placed)
+            begins = await self.kafka.beginning_offsets(placed)
+            ends = await self.kafka.end_offsets(placed)  # after the committed positions: both grow
+            if assignment_of(self.kafka) is not assignment:
+                return
             for partition in placed:
                 at = found.get(partition)
                 committed = None if at is None else self._routed_up_to(partition, *at, ends[partition])
@@ -221,7 +222,7 @@ class EventConsumer:
             await asyncio.sleep(RETRY_SECONDS)
             return
         log.info("routing from", positions=_shown(positions))
-        self._placed, self.positions = placed, positions
+        self._placed, self.positions = assignment, positions
 
     def _routed_up_to(self, partition: TopicPartition, committed: int, metadata: str, end: int) -> int:
         """Up to where the events of a partition are routed to all logs. Raises TopicRecreated when the topic ends before the position."""

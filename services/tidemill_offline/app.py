@@ -41,9 +41,9 @@ def build(settings: OfflineWriterSettings) -> Service:
     mirrors, pulses = made(project), list[Pulse]()
 
     async def mirror(now: InForce) -> None:
-        for gone in mirrors:
-            board.forget(gone.table.name)
-        mirrors[:] = made(now.project)
+        before, mirrors[:] = {each.table.name for each in mirrors}, made(now.project)
+        for gone in before - {each.table.name for each in mirrors}:
+            board.forget(gone)
         pulses[:] = [each.pulse for each in mirrors]
         await need_topics(settings.kafka, now.project, tell, pulses, [each.table.topic for each in mirrors])
         board.up("topics")

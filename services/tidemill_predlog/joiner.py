@@ -33,6 +33,7 @@ from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.supervise import supervise
+from tidemill.runtime.threads import to_its_end
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.topics import outcomes_topic, results_topic, topic_specs
 from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction
@@ -73,7 +74,7 @@ class Joiner:
         await supervise(self._follow, partial(self._board.down, "join"), [self.pulse])
 
     async def _follow(self) -> None:
-        progress = await asyncio.to_thread(self._table.open)
+        progress = await to_its_end(self._table.open)
         self.pulse.beat()
         async with started_producer(self._kafka) as made:
             self.pulse.beat()
@@ -152,7 +153,7 @@ class Joiner:
 
     async def _commit(self, outbox: Outbox, results: Sequence[ResultRecord], before: JoinProgress, after: JoinProgress) -> None:
         numbered = [msgspec.structs.replace(result, seq=before.seq + i) for i, result in enumerate(results)]
-        await asyncio.to_thread(self._table.append, numbered, before, after)
+        await to_its_end(self._table.append, numbered, before, after)
         await outbox.publish(numbered)
 
     def _feed(self, join: Join, target: TopicPartition, records: Sequence[Any]) -> int:

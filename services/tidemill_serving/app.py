@@ -22,7 +22,7 @@ from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.http import add_ops_routes, fastapi_app
 from tidemill.runtime.routes import Answer, HotRoute, add_hot_route
 from tidemill.runtime.service import Service, run_together
-from tidemill.streams.following import Following, InForce, everything_of
+from tidemill.streams.following import Following, InForce, every_record
 from tidemill_serving.answers import answer_body, feast_error
 from tidemill_serving.query import FeatureRequest, Query, QueryParser
 from tidemill_serving.settings import ServingSettings
@@ -119,7 +119,7 @@ def build(settings: ServingSettings, project: Project | None = None) -> Service:
     following = None
     if project is None:
         tell = partial(board.down, "catalogue")
-        following = Following(settings.kafka, load_project(settings.project.project), everything_of, tell)
+        following = Following(settings.kafka, load_project(settings.project.project), every_record, tell)
     else:
         serving.use(project)
 

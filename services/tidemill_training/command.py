@@ -12,8 +12,10 @@ from tidemill.clock import now_ms
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import TidemillError, UnknownModel
 from tidemill.offline.store import OfflineStore
+from tidemill.streams.following import read_in_force
 from tidemill.training.dataset import build, needed_events
 from tidemill_training.app import Trained, deploy, train
+from tidemill_training.applied import check_applied
 from tidemill_training.catching_up import wait_archived
 from tidemill_training.settings import TrainingSettings
 
@@ -23,10 +25,12 @@ def main() -> int:
     options = _options()
     try:
         settings = TrainingSettings.load()
-        project = load_project(settings.project.project)
-        if options.model not in project.models:
-            raise UnknownModel(options.model, list(project.models))
-        _run(options, settings, project)
+        declared = load_project(settings.project.project)
+        if options.model not in declared.models:
+            raise UnknownModel(options.model, list(declared.models))
+        now = asyncio.run(read_in_force(settings.kafka, declared))
+        check_applied(now.definitions, declared, declared.models[options.model], _note)
+        _run(options, settings, now.project)
     except TidemillError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

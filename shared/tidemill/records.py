@@ -176,8 +176,8 @@ class AlertRecord(Record, frozen=True):
     `end`: the window, in event time; `rows`: its size. `statistic` is compared with `threshold`; `effect`: the size of the change, in the
     unit that `test` names; `reference`, `current`: the values that a person compares.
 
-    An alert of the audit (`source`) is about a `partition` of `view` whose stores differ, or of the table `events/<event>` (named
-    in `view`) that differs from the event's topic: `subject` names the partition for a person,
+    An alert of the audit (`source`) is about a `partition` of `view` whose stores differ, or whose values SQL gives otherwise (`test` verify;
+    for results `view` is `results/<model>`), or of the table `events/<event>` that differs from the event's topic: `subject` names it for a person,
     `model` is empty, `start` and `end` say when it was compared, and `rows` counts the compared values. Old alerts have neither `source`
     nor `partition`; `streams.alerts` fills them in.
     """

@@ -23,6 +23,7 @@ from tests.archive.trips import NOW_MS
 from typer.testing import CliRunner
 
 from tidemill.archive.columns import table_schema
+from tidemill.archive.erasure import Wanted, erase
 from tidemill.archive.file_rules import FileRules
 from tidemill.archive.files import HistoryFile, history_files
 from tidemill.archive.load import Load, LoadReport
@@ -82,6 +83,15 @@ def test_a_file_is_loaded_once(tmp_path: Path) -> None:
     more, _ = load(store, trips(tmp_path / "c.parquet", range(40, 60)))
     assert (more.loaded, more.copies) == (10, 10)
     assert sorted(ids(store)) == sorted(f"t{number}" for number in range(60))
+
+
+def test_after_an_erasure(tmp_path: Path) -> None:
+    """The rewritten files tell which ids are there; the erased one may come again."""
+    store = OfflineStore(tmp_path / "store")
+    load(store, trips(tmp_path / "a.parquet", range(50)))
+    assert erase(store, Wanted(EVENT, "id", "t41")) == 1
+    more, _ = load(store, trips(tmp_path / "c.parquet", range(40, 60)))
+    assert (more.loaded, more.copies) == (11, 9)
 
 
 def test_rows_without_an_id(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from tidemill import Event, FeatureView, Model, Outcome, Request, count, last, mean, sum
 from tidemill.catalogue.definitions import NOTHING, Definitions, newest_of, project_of
-from tidemill.catalogue.plan import CataloguePlan, Surroundings, plan_of
+from tidemill.catalogue.plan import CataloguePlan, Surroundings, differences, plan_of, unapplied
 from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.project import Project
+from tidemill.declarations.written import WrittenFeature, WrittenInput, WrittenModel, WrittenOutcome
 from tidemill.errors import DeclarationError
 from tidemill.kernel.view import ViewKernel
 from tidemill.routing.router import Router
@@ -75,13 +76,43 @@ def test_what_is_in_force_changes_nothing() -> None:
     assert plan.first is before is plan.finished(before, 6)
 
 
+def test_what_the_file_says_otherwise() -> None:
+    """Without looking at anything else: nothing before the first record, then whatever a plan would change."""
+    first, other = project(taxis(trips(), [count()])), project(taxis(trips(), [count()], description="All taxis"))
+    assert unapplied(NOTHING, first) == []
+    before = applied(planned(NOTHING, first, 5))
+    assert unapplied(before, first) == []
+    assert [(change.name, change.details[0]) for change in unapplied(before, other)] == [("taxis", "description:  -> All taxis")]
+    refused = applied(planned(NOTHING, project(taxis(trips(), [last("miles")])), 5))
+    with pytest.raises(DeclarationError, match="was float and is int now"):
+        unapplied(refused, project(taxis(trips(miles=int), [last("miles")])))
+
+
+def test_changes_are_told_as_they_are_declared() -> None:
+    """Features in the words of the declaration, inputs of a model one by one, an outcome field by field."""
+    old = WrittenFeature("last_k", "miles", ("1h",), None, {"n": 3})
+    assert (str(old), str(WrittenFeature("count", name="trips"))) == ("last_k(\"miles\", windows=['1h'], n=3)", "count(name='trips')")
+    inputs = (WrittenInput("taxis", ("count_1h",)), WrittenInput(request="miles", type="float"))
+    model = WrittenModel("m", "trip", "at", "trip", inputs, WrittenOutcome("trip", "miles > 3", "trip", "1h"))
+    more = msgspec.structs.replace(
+        model, inputs=(WrittenInput("taxis", ("count_1h", "sum_1h")), WrittenInput(request="zone", type="str")),
+        outcome=msgspec.structs.replace(model.outcome, within="2h"),
+    )  # fmt: skip
+    assert list(differences(model, more)) == [
+        "inputs: without miles of the request, float",
+        "inputs: with taxis:sum_1h",
+        "inputs: with zone of the request, str",
+        "outcome.within: 1h -> 2h",
+    ]
+
+
 def test_another_feature_over_a_new_column_is_another_version() -> None:
     """Both versions are there; the plain name means the old one until the new one is filled; the change is told line by line."""
     before = applied(planned(NOTHING, project(taxis(trips(), [count()])), 5))
     plan = planned(before, project(taxis(trips(), [count(), mean("miles")])), 6)
     (change,) = plan.changes
     assert (change.kind, change.name, change.version) == ("changed", "taxis", 2)
-    assert change.details == ('features: with {"word":"mean","column":"miles"}',)
+    assert change.details == ('features: with mean("miles")',)
     assert project_of(plan.first, "town").views.keys() == {"taxis", "taxis@v2"}
     after = project_of(applied(plan), "town")
     assert after.views.keys() == {"taxis", "taxis@v1"}
@@ -280,8 +311,9 @@ def test_a_log_gets_nothing_from_before_its_hand_over() -> None:
     """Ingestion that goes back for one log routes to no other log what that was filled with; to a log that is being filled, nothing. Whatever is
     routed, the whole project decides which events are refused."""
     before = applied(planned(NOTHING, project(taxis(trips(), [count()])), 5))
-    handed = planned(before, project(taxis(trips(), [count(), last("tip")])), 6).first.handed_over("taxis", 2, {0: 30}, 7)
-    both = planned(handed.put_in_force("taxis", 2, 8), project(taxis(trips(), [count(), last("miles")])), 9).first
+    filling = planned(before, project(taxis(trips(), [count(), last("tip")])), 6)
+    handed = filling.first.handed_over("taxis", 2, {0: 30}, 7)
+    both = planned(filling.finished(handed, 8), project(taxis(trips(), [count(), last("miles")])), 9).first
     router = Router(project_of(both, "town"), both.begins)
 
     def topics(partition: int, offset: int, taxi: str = "a") -> list[str]:

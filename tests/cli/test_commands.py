@@ -197,12 +197,13 @@ def test_servers_that_do_not_answer(command: list[str], tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_erase_counts_first_and_says_what_it_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.integration
+def test_erase_counts_first_and_says_what_it_leaves(tmp_path: Path, kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --yes nothing is deleted; with it the events are gone; the places that still hold the value are named. Mistakes are told."""
-    for name, value in (("TIDEMILL_PROJECT", str(TRIPS)), ("TIDEMILL_OFFLINE", str(tmp_path / "offline"))):
+    for name, value in (
+        ("TIDEMILL_PROJECT", str(TRIPS)), ("TIDEMILL_OFFLINE", str(tmp_path / "offline")), ("KAFKA_BOOTSTRAP_SERVERS", kafka), ("REDIS_URL", "nowhere:1"),
+    ):  # fmt: skip
         monkeypatch.setenv(name, value)
-    for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL"):
-        monkeypatch.setenv(name, "nowhere:1")
     project = project_of()
     table = event_table(project, project.events["trips"])
     rows = table.rows_of({0: [Sent(i, trip(i)) for i in range(10)]})

@@ -1,4 +1,5 @@
-"""The whole way of a changed view, as a user goes it: history from a file, a running stack, a feature that is added while events arrive."""
+"""The whole way of a changed view, as a user goes it: history from a file, a running stack, a feature that is added while events arrive, and
+a model that was trained before. The tests are its steps: each begins where the one before it ended."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import csv
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -19,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from tests.ask import get as ask
 from tests.offline.lake import ROOT
 from tests.oracles import expected, in_window
 
@@ -29,7 +32,9 @@ from tidemill.kafka.admin import admin
 from tidemill.local.addresses import Addresses, find
 from tidemill.names import LogName
 from tidemill.offline.names import view_folder
+from tidemill.offline.store import OfflineStore
 from tidemill.online.keys import hash_tag
+from tidemill.proof.replay import logged
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.catalogue_log import read_definitions
 
@@ -39,12 +44,23 @@ PATIENCE_SECONDS = 180
 DAY_MS = 86_400_000
 ZONES = "abcde"
 PROJECT = """
-from tidemill import Event, FeatureView, count, max, mean, sum
+from tidemill import Event, FeatureView, Model, Outcome, count, max, mean, sum
 
 PROJECT = "town"
 trip = Event("trip", {"trip": str, "at": int, "zone": str, "miles": float}, "at", id="trip", partitions=2)
-zones = FeatureView("zones", trip, "zone", [count(), sum("miles")], windows=["6h", "7d"], partitions=2)
+paid = Event("paid", {"trip": str, "at": int, "tipped": bool}, "at", id="trip", partitions=1)
+zones = FeatureView("zones", trip, "zone", [count(), sum("miles")], windows=["6h", "7d"], partitions=2, description="Trips by zone")
+
+def pipeline():
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    return make_pipeline(SimpleImputer(strategy="constant", fill_value=0.0), StandardScaler(), LogisticRegression())
+
+tips = Model("tips", trip, "at", "trip", [zones], Outcome(paid, "tipped", "trip", within="1h"), pipeline)
 """
+UNAPPLIED = "project.py differs from what is in force: run tidemill plan"
 
 
 class Town:
@@ -52,6 +68,7 @@ class Town:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.home, self.raw = folder, folder / "home", list[dict[str, Any]]()
+        self.predicted = 0
         self.environment = {
             **os.environ, "TIDEMILL_HOME": str(self.home), "TIDEMILL_PROJECT": str(folder / "town"), "COLUMNS": "300",
             "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "shared", ROOT / "services"))),
@@ -88,15 +105,17 @@ class Town:
         self.raw.append({"trip": f"r{len(self.raw)}", "at": at_ms, "zone": random.choice(ZONES), "miles": miles, "tip": tip})
         return self.raw[-1]
 
-    def write_history(self, events: int) -> Path:
-        """Some events of the last two days, in a CSV file."""
-        path, begin = self.folder / "history.csv", now_ms() - 2 * DAY_MS
-        rows = [self.add(begin + n * (2 * DAY_MS // events)) for n in range(events)]
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-        return path
+    def write_history(self, events: int) -> tuple[Path, Path]:
+        """Some trips of the last two days, and what was paid for them, in CSV files."""
+        begin = now_ms() - 2 * DAY_MS
+        trips = [self.add(begin + n * (2 * DAY_MS // events)) for n in range(events)]
+        paid = [{"trip": row["trip"], "at": row["at"] + 1000, "tipped": row["tip"] is not None} for row in trips]
+        for name, rows in (("trips", trips), ("paid", paid)):
+            with (self.folder / f"{name}.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, rows[0])
+                writer.writeheader()
+                writer.writerows(rows)
+        return self.folder / "trips.csv", self.folder / "paid.csv"
 
     def declare(self, old: str, new: str) -> None:
         """Edit the project."""
@@ -143,6 +162,30 @@ class Town:
         names = found["metadata"]["feature_names"]
         return {n: column["values"] for n, column in zip(names, found["results"], strict=True) if n != "zone"}
 
+    def train(self) -> str:
+        """Train and deploy the model; its version, once it serves."""
+        (version,) = re.findall(r"^tips (\S+): ", self.run("train", "tips"), re.MULTILINE)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while ask(f"{self.at.urls['inference']}/v2/models/tips/versions/{version}/ready").is_error:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        return str(version)
+
+    def predict(self) -> None:
+        """Ask for a prediction of each zone."""
+        instances = [{"id": f"p{self.predicted + n}", "entities": {"zone": zone}} for n, zone in enumerate(ZONES)]
+        answer = httpx.post(f"{self.at.urls['inference']}/predict/tips", json={"instances": instances}, timeout=60, trust_env=False)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        self.predicted += len(instances)
+
+    def replay(self) -> str:
+        """What `tidemill replay` says of all predictions."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while len(logged(OfflineStore(self.at.offline))) < self.predicted:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        return self.run("replay")
+
     def oracle(self, view: FeatureView, time_ms: int) -> dict[str, list[Any]]:
         """What plain Python says of the raw events."""
         found = {}
@@ -186,28 +229,62 @@ class Town:
             return names
 
 
-@pytest.fixture
-def town(tmp_path: Path) -> Iterator[Town]:
-    """A town without a stack; what it starts is stopped."""
-    made = Town(tmp_path)
-    yield made
-    made.run("down")
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """A town whose history is loaded, with its stack; it is stopped at the end."""
+    made = Town(tmp_path_factory.mktemp("town"))
+    try:
+        trips, paid = made.write_history(500)
+        assert "500 events loaded" in made.run("load", "trip", str(trips))
+        assert "500 events loaded" in made.run("load", "paid", str(paid))
+        made.run("up", "--detach", "--timeout-seconds", str(PATIENCE_SECONDS))
+        yield made
+    finally:
+        made.run("down")
 
 
-def test_a_feature_is_added_while_events_arrive(town: Town) -> None:
-    """History from a file and live events are served by the old version and the new one as plain Python says; prune leaves the new one."""
-    assert "500 events loaded" in town.run("load", "trip", str(town.write_history(500)))
-    town.run("up", "--detach", "--timeout-seconds", str(PATIENCE_SECONDS))
-    before = town.view()
+@pytest.fixture(scope="module")
+def before(town: Town) -> FeatureView:
+    """The view as it was declared first."""
+    return town.view()
+
+
+def test_history_and_live_events(town: Town, before: FeatureView) -> None:
+    """Both are served as plain Python says; a model is trained on the history, and predicts. Descriptions are served."""
     town.serves_all("zones", before)
     with town.traffic():
         time.sleep(3)
     town.serves_all("zones", before)
-    in_force, numbers, (old_log,) = town.versions()
+    in_force, numbers, _ = town.versions()
     assert (in_force, numbers) == ({"zones": 1}, [1])
+    assert ask(f"{town.at.urls['serving']}/features").json()["views"][0]["description"] == "Trips by zone"
+    town.train()
+    town.predict()
 
+
+def test_a_changed_file_changes_nothing_yet(town: Town, before: FeatureView) -> None:
+    """Each command works by what is in force, and says that the file differs. Nothing is trained on something else than what is declared. The
+    plan says what it costs, and what becomes of values."""
     town.declare('"miles": float', '"miles": float, "tip": float | None')
     town.declare('sum("miles")]', 'sum("miles"), mean("tip"), max("tip")]')
+    for command in (["explain", "zones", "a"], ["rebuild", "zones", "--partition", "0"], ["erase", "trip", "trip=none"]):
+        assert UNAPPLIED in town.run(*command)
+    audited = town.run("audit")
+    assert UNAPPLIED in audited
+    assert "zones: 5 entities\n" in audited
+    assert " values compared, 0 differ" in audited
+    refused = town.run("train", "tips", code=1)
+    assert "model 'tips' is not in force as it is declared: view zones is changed in project.py" in refused
+    assert "run: tidemill apply" in refused
+    assert "another partition count is another version" in town.run("repartition", "zones", code=1)
+    planned = town.run("plan")
+    assert re.search(r"version 2 is filled: [\d,]+ archived events to fold, .*; filling takes about \d+ s \(an estimate", planned)
+    assert re.search(r"zone [a-e] now: .*mean_tip_6h \(none\) -> ", planned)
+    town.serves_all("zones", before)
+
+
+def test_a_feature_is_added_while_events_arrive(town: Town, before: FeatureView) -> None:
+    """Both versions serve all events as plain Python says."""
     after = town.view()
     with town.traffic():
         time.sleep(1)
@@ -218,7 +295,39 @@ def test_a_feature_is_added_while_events_arrive(town: Town) -> None:
     town.serves_all("zones@v1", before)
     town.serves_all("zones@v2", after)
     town.serves_all("zones", after)
+    assert UNAPPLIED not in town.run("explain", "zones", "a")
 
+
+def test_who_reads_a_version_keeps_it(town: Town, before: FeatureView) -> None:
+    """First the deployed model; then, when a newer one serves, the predictions that wait for their outcome. All of them replay."""
+    town.predict()
+    said = town.run("prune", "--yes")
+    assert re.search(r"zones@v1 stays: champion \d+T\d+ of model tips reads it", said)
+    assert "nothing to delete" in said
+    town.train()
+    town.predict()
+    said = town.run("prune", "--yes")
+    assert re.search(r"zones@v1 stays: 10 predictions of model tips read it, and wait for outcomes until", said)
+    assert "champion" not in said
+    assert "nothing to delete" in said
+    assert "15 predictions recomputed, 15 equal bit for bit" in town.replay()
+    verified = town.run("verify", "--view", "zones@v1", "--sample", "20")
+    assert "values compared, 0 differ" in verified
+    assert re.search(r"logged: tips, zones@v1", verified)
+    town.serves_all("zones@v1", before)
+
+
+def test_a_model_that_is_gone(town: Town) -> None:
+    """Its predictions replay all the same."""
+    text = (town.folder / "town" / "project.py").read_text()
+    town.declare(text[text.index("tips = Model") :], "")
+    assert "- model tips: gone" in town.run("apply", "--yes")
+    assert "15 predictions recomputed, 15 equal bit for bit" in town.replay()
+
+
+def test_a_version_is_pruned(town: Town, before: FeatureView) -> None:
+    """Nobody reads it any more: nothing of it is left, and predictions that read it are passed over. The new version goes on."""
+    after, old_log = town.view(), before.log
     assert old_log in town.run("prune")
     assert len(town.left_of(old_log)) > 2
     with town.traffic():
@@ -230,10 +339,16 @@ def test_a_feature_is_added_while_events_arrive(town: Town) -> None:
     assert isinstance(refused, str)
     assert json.loads(refused)["class"] == "FeatureViewNotFoundException"
     assert "nothing to delete" in town.run("prune")
+    replayed = town.replay()
+    assert "10 predictions passed over: zones@v1 was pruned" in replayed
+    assert "5 predictions recomputed, 5 equal bit for bit" in replayed
 
+
+def test_what_needs_no_version(town: Town, before: FeatureView) -> None:
+    """Values served otherwise are in force at once."""
     town.declare('"7d"]', '"7d"], ttl="30d"')
     assert "served from the tiles that are there" in town.run("apply", "--yes")
-    town.serves_all("zones", after)
-    assert town.left_of(old_log) == []
+    town.serves_all("zones", town.view())
+    assert town.left_of(before.log) == []
     assert "nothing to change" in town.run("plan")
     town.run("status")

@@ -10,7 +10,7 @@ from tests.kernel.golden_views import VIEWS
 from tests.kernel.streams import ASKEW, EVENT, TILES, features_of, view_of
 from tests.oracles import aggregation_kinds
 
-from tidemill import Event, FeatureView, Model, Outcome, Request
+from tidemill import Entity, Event, FeatureView, Model, Outcome, Request, count
 from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.written import (
     WrittenEvent,
@@ -78,6 +78,17 @@ def test_an_event_comes_back() -> None:
     for name in ("name", "fields", "time", "id", "topic", "partitions", "future", "extra"):
         assert getattr(found, name) == getattr(event, name), name
     assert write_event(read_event(write_event(EVENT))) == write_event(EVENT)
+
+
+def test_descriptions_come_back() -> None:
+    """Those of an event, a view, its entity and a model, which clients of serving read."""
+    paid = Event("paid", {"shop": str, "at": int, "late": bool}, "at", description="A payment")
+    view = FeatureView("shops", paid, Entity("shop", description="Where"), [count()], windows=["1h"], description="Payments by shop")
+    model = Model("m", paid, "at", "shop", [view], Outcome(paid, "late", "shop"), list, description="Who pays late")
+    found = again(view)
+    assert (found.source.description, found.description, found.key.description) == ("A payment", "Payments by shop", "Where")
+    written = msgspec.json.decode(msgspec.json.encode(write_model(model)), type=WrittenModel)
+    assert read_model(written, {"paid": paid}, {"shops": view}).description == "Who pays late"
 
 
 @given(st.none() | st.sampled_from([0, 1, 1.0]))

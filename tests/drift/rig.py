@@ -120,6 +120,10 @@ class Rig:
         """The log of all processes."""
         return self.log.read_text(errors="replace")
 
+    def wait_said(self, text: str) -> None:
+        """Return once the log has a text."""
+        self.until(lambda: text in self.said())
+
     def get(self, path: str) -> str:
         """Ask the newest process; empty while it does not answer."""
         ports = re.findall(r'"message":"listening".*"port":(\d+)', self.said())

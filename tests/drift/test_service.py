@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
+import msgspec
 import pytest
 from tests.drift.rig import DAY_MS, ROOT, START_MS, Rig, told
 
+from tidemill.catalogue.definitions import NOTHING
+from tidemill.catalogue.plan import Surroundings, plan_of
 from tidemill.local.stack import Stack
 from tidemill.records import PredictionRecord, encode
+from tidemill.streams.catalogue_log import append_definitions
 from tidemill.streams.topics import predictions_topic
 
 pytestmark = pytest.mark.integration
@@ -57,6 +62,25 @@ def test_a_shift_is_told_once_through_kills(rig: Rig) -> None:
     assert len({alert.id for alert in alerts}) == len(alerts)
     for alert in alerts:
         jsonschema.validate(json.loads(encode(alert)), SCHEMA)
+
+
+def test_changes_of_models_are_no_faults(rig: Rig) -> None:
+    """The detector begins anew within an episode: it tells what it would have told, and nothing looks like a fault."""
+    rig.produce(*(rig.day(day, shift=1.5 * (day in (2, 3)), turned=day in (2, 3)) for day in range(3)))
+    now = plan_of(NOTHING, rig.project, 5, Surroundings()).first
+    rig.start()
+    rig.until(lambda: '"ready"' in rig.get("/health/ready"))
+    begun = len(rig.said())
+    for number in (1, 2, 3):
+        rig.produce(rig.day(2 + number, shift=1.5 * (number == 1), turned=number == 1))
+        more = msgspec.structs.replace(now.models[0], name=f"more_{number}")
+        change = msgspec.structs.replace(now, number=number, models=(*now.models, more))
+        asyncio.run(append_definitions(rig.settings, rig.name, change))
+        rig.wait_said(f'"catalogue":{number}')
+    rig.until(lambda: rig.said().count("is back") == 3)
+    assert told(rig.alerts()) == EXPECTED
+    assert '"level":"warning"' not in rig.said()[begun:]
+    assert '"level":"error"' not in rig.said()[begun:]
 
 
 def test_stationary_days_and_bad_messages_tell_nothing(rig: Rig) -> None:

@@ -74,12 +74,13 @@ def struck(options: argparse.Namespace) -> tuple[Report, Path]:
     """Run on a ground of its own. Returns the report and the folder with all data; raises with a note that names seed and folder."""
     home_folder().mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="faults-", dir=home_folder()))
+    project = Path(shutil.copytree(PROJECT, home / "project"))  # it changes while it runs
     disks = {} if cannot_mount(home / "disks") else {name: size for name, size in DISKS.items() if not (options.soak and name == "offline")}
     plan = _plan(options, disks)
     command = _command(options, plan)
     print(f"seed {plan.seed}: {len(plan.catalogue)} kinds of faults; data and logs in {home}", flush=True)
     try:
-        with ground(home, PROJECT, services=(*SERVICES, SECOND_WORKER), environment=ENVIRONMENT, megabytes=disks) as rig:
+        with ground(home, project, services=(*SERVICES, SECOND_WORKER), environment=ENVIRONMENT, megabytes=disks) as rig:
             return _run(Run(plan, rig, command), home, disks), home
     except BaseException as error:
         error.add_note(f"logs: {home / 'logs'}; again: {command}")

@@ -30,10 +30,13 @@ from tests.faults.sampling import Sample, Sampler
 from tests.faults.served import Answer, ask_insistently, compare, connection
 from tests.faults.tables import TableCheck
 from tests.faults.tally import Tally
+from tests.faults.versions import Versions
 
-from tidemill.declarations.project import load_project
+from tidemill.declarations import FeatureView
+from tidemill.declarations.project import Project, load_project
 from tidemill.kafka.client import consumer
 from tidemill.kernel.view import ViewKernel
+from tidemill.names import LogName, version_name
 from tidemill.offline.store import OfflineStore
 from tidemill.redis.link import RedisLink
 from tidemill.runtime.settings import KafkaSettings
@@ -50,31 +53,27 @@ class Checker:
 
     def __init__(self, config: Configuration, tell_to: BinaryIO) -> None:
         self._config, self._tell_to = config, tell_to
+        kafka = KafkaSettings(bootstrap_servers=config.kafka)
         self._project = load_project(Path(config.project))
+        self._versions = Versions(kafka, self._project)
         self._tally = Tally()
         self.status = Status(self._tally.counts, self._tally.findings, [])
-        views = self._project.views.values()
-        kernels = {view.name: ViewKernel(view) for view in views}
-        self._checks = {
-            TopicPartition(view_topic(self._project.name, view.log), p): PartitionCheck(view, kernels[view.name], p, self._tally)
-            for view in views
-            for p in range(view.partitions)
-        }
-        self._by_view = {view.name: [check for check in self._checks.values() if check.view is view] for view in views}
-        store = OfflineStore(config.offline)
-        self._predictions = Predictions(self._project, store, self._tally)
-        self._tables = [TableCheck(view, self._by_view[view.name], store) for view in views]
-        self._queues: dict[TopicPartition, list[_Waiting]] = {tp: [] for tp in self._checks}
+        self._store = OfflineStore(config.offline)
+        self._predictions = Predictions(self._project, self._store, self._tally)
+        self._checks: dict[TopicPartition, PartitionCheck] = {}
+        self._tables: dict[LogName, TableCheck] = {}
+        self._queues: dict[TopicPartition, list[_Waiting]] = {}
         self._turns = itertools.count()
-        self._sampler = Sampler(self._project.name, self._checks, self.status, random.Random(config.seed), self._put)
-        self._reader = consumer(KafkaSettings(bootstrap_servers=config.kafka))
+        self._sampler = Sampler(self._project.name, self._checks, self.status, random.Random(config.seed), self._put, self._name)
+        self._reader = consumer(kafka)
         self._hold_seconds = HOLD_SECONDS
+        self._take(self._project)
 
     async def run(self, commands: asyncio.StreamReader) -> None:
         """Checks until told that all has come to its end, checks the rest, and returns."""
         await self._connect()
         async with RedisLink(self._config.redis_url, timeout_seconds=2) as link:
-            telling = asyncio.create_task(self._tell())
+            telling, following = asyncio.create_task(self._tell()), asyncio.create_task(self._versions.run())
             per_second = self._config.samples_per_second
             checking = [
                 asyncio.create_task(work)
@@ -86,7 +85,7 @@ class Checker:
                 )
             ]
             line = asyncio.create_task(commands.readline())
-            done, _ = await asyncio.wait([line, telling, *checking], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([line, telling, following, *checking], return_when=asyncio.FIRST_COMPLETED)
             for task in checking:
                 task.cancel()
             await asyncio.gather(*checking, return_exceptions=True)
@@ -95,21 +94,63 @@ class Checker:
             if line.done() and line.result():
                 await self._finish(link, msgspec.json.decode(line.result(), type=Finish))
             telling.cancel()
+            following.cancel()
         await self._reader.stop()
 
     async def _connect(self) -> None:
         await self._reader.start()
-        topics = [*self._checks, *self._predictions.partitions]
-        self._reader.assign(topics)
-        for tp in topics:
-            self._reader.seek(tp, 0)
+        self._assign(dict.fromkeys(self._predictions.partitions, 0))
+
+    def _assign(self, predictions: dict[TopicPartition, int]) -> None:
+        """Reads every log on from where it is folded, and the predictions from these positions."""
+        places = {**{tp: check.next for tp, check in self._checks.items()}, **predictions}
+        self._reader.assign(list(places))
+        for tp, position in places.items():
+            self._reader.seek(tp, position)
+
+    async def _follow(self) -> None:
+        """Checks the versions that are there now."""
+        project = self._versions.project
+        if project is not self._project:
+            self._take(project)
+            self._assign({tp: await self._reader.position(tp) for tp in self._predictions.partitions})
+
+    def _take(self, project: Project) -> None:
+        self._project = self._predictions.project = project
+        logs = {view.log: view for view in project.views.values()}
+        for tp in [tp for tp, check in self._checks.items() if check.view.log not in logs]:
+            for *_, what in self._queues.pop(tp):
+                if isinstance(what, Question):
+                    self._predictions.too_late(what)
+            del self._checks[tp]
+        for log in self._tables.keys() - logs.keys():
+            del self._tables[log]
+        for log, view in logs.items():
+            if log not in self._tables:
+                self._add(view)
+
+    def _add(self, view: FeatureView) -> None:
+        kernel, checks = ViewKernel(view), list[PartitionCheck]()
+        for partition in range(view.partitions):
+            tp = TopicPartition(view_topic(self._project.name, view.log), partition)
+            self._checks[tp], self._queues[tp] = PartitionCheck(view, kernel, partition, self._tally), []
+            checks.append(self._checks[tp])
+        self._tables[view.log] = TableCheck(view, checks, self._store)
+
+    def _name(self, view: FeatureView) -> str:
+        """A name of a version that means no other, whatever comes in force."""
+        return version_name(view.plain_name, view.version) if self._project.catalogue else view.name
 
     def _put(self, tp: TopicPartition, position: int, what: Sample | Answer | Question) -> None:
-        heapq.heappush(self._queues[tp], (position, next(self._turns), time.monotonic(), what))
+        if tp in self._queues:
+            heapq.heappush(self._queues[tp], (position, next(self._turns), time.monotonic(), what))
+        elif isinstance(what, Question):
+            self._predictions.too_late(what)
 
     async def _work(self) -> None:
         while True:
             try:
+                await self._follow()
                 await self._read_predictions()
                 for tp in self._checks:
                     await self._settle(tp)
@@ -131,7 +172,10 @@ class Checker:
             position, _, _, what = heapq.heappop(queue)
             if position >= check.next:
                 await self._fold_to(tp, position)
-                self._judge(check, what)
+                if check.next == position:
+                    self._judge(check, what)
+                elif isinstance(what, Question):
+                    self._predictions.too_late(what)
             elif isinstance(what, Question):
                 self._predictions.too_late(what)
             else:
@@ -151,7 +195,7 @@ class Checker:
 
     async def _fold_to(self, tp: TopicPartition, position: int) -> None:
         check = self._checks[tp]
-        while check.next < position:
+        while check.next < position and self._there(check.view.log):
             most = min(position - check.next, _FOLD_AT_ONCE)
             try:
                 fetched = await self._reader.getmany(tp, timeout_ms=500, max_records=most)
@@ -162,10 +206,14 @@ class Checker:
                 check.advance(records)
             await asyncio.sleep(0)
 
+    def _there(self, log: LogName) -> bool:
+        """Whether a log is to be read still: of one that was pruned there is no more."""
+        return any(view.log == log for view in self._versions.project.views.values())
+
     async def _compare_tables(self) -> None:
         while True:
             await asyncio.sleep(TABLES_SECONDS)
-            for table in self._tables:
+            for table in list(self._tables.values()):
                 self.status.rows += await asyncio.to_thread(table.compare)
 
     async def _tell(self) -> None:
@@ -175,7 +223,8 @@ class Checker:
 
     def _print(self) -> None:
         status, predictions = self.status, self._predictions
-        status.predictions, status.recomputed, status.repeated = predictions.records, predictions.recomputed, predictions.repeated
+        status.predictions, status.recomputed = predictions.records, predictions.recomputed
+        status.repeated, status.pruned = predictions.repeated, predictions.pruned
         totals = [check.naive.counts for check in self._checks.values()]
         status.fold = {name: sum(total[name] for total in totals) for name in totals[0]}
         self._tell_to.write(msgspec.json.encode(status) + b"\n")
@@ -185,6 +234,8 @@ class Checker:
     async def _finish(self, link: RedisLink, finish: Finish) -> None:
         """Everything, now that nothing moves any more."""
         self._hold_seconds = -1
+        await self._versions.reach(finish.catalogue)
+        await self._follow()
         ends = await self._reader.end_offsets([*self._checks, *self._predictions.partitions])
         for tp in self._predictions.partitions:
             while await self._reader.position(tp) < ends[tp]:
@@ -194,9 +245,9 @@ class Checker:
                 await self._settle(tp)
                 await self._fold_to(tp, ends[tp])
                 await self._whole(link, http, tp, check)
-        for view, checks in self._by_view.items():
-            self._tally.add("lost", f"{view}: events", missing(checks, finish.sent))
-        for table in self._tables:
+        for log, table in self._tables.items():
+            sent = finish.sent | finish.loaded.get(log, {})
+            self._tally.add("lost", f"{log}: events", missing(table.checks, sent))
             self.status.rows += await asyncio.to_thread(table.compare, whole=True)
         await asyncio.to_thread(self._predictions.finish)
         self.status.finished = True
@@ -215,11 +266,13 @@ class Checker:
             for sample in found:
                 self.status.values += len(sample.values)
                 check.judge(sample.fence, sample.values, naively=_PORTION)
-            answer = await ask_insistently(http, check.view, portion)
-            if answer is None:
-                check.tell("different", "is not served in the end", [tp])
-            else:
-                self._judge(check, answer)
+            view = next(view for view in self._project.views.values() if view.log == check.view.log)
+            for name in {view.name, self._name(view)}:
+                answer = await ask_insistently(http, check.view, name, portion)
+                if answer is None:
+                    check.tell("different", "is not served in the end", [name])
+                else:
+                    self._judge(check, answer)
 
 
 async def _main(config: Configuration) -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 from aiokafka import TopicPartition
 from tests.faults.asking import CLOSED, MODEL, OPENED, Clients
 from tests.faults.oracle import joined
 from tests.faults.tally import Tally
 from tests.faults.traffic import SHOWN_BYTES, TOPIC, Traffic
 
+from tidemill.archive.reading import read_events
+from tidemill.clock import now_ms
 from tidemill.declarations.project import Project
 from tidemill.kafka.client import consumer
 from tidemill.kafka.topics import offset_ranges
@@ -22,6 +30,11 @@ from tidemill.records import DeadLetterRecord, OutcomeRecord, ResultRecord, deco
 from tidemill.redis.link import RedisLink
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import dead_letters_topic, outcomes_topic, predictions_topic, results_topic
+from tidemill.verify.checks import check_served, view_archive
+from tidemill.verify.served import over_http
+
+_VERIFIED = 200
+"""Entities of a view."""
 
 
 class Closing:
@@ -113,6 +126,49 @@ class Closing:
             report = await audit(self._project, self._store, link, wait_seconds=60)
         self._tally.add("different", "audit", report.examples)
         return report.checked
+
+    async def archive(self, loaded: Sequence[pa.Table]) -> int:
+        """Every accepted measurement is archived once, as it was published, and so is every one from a file. Returns how many are."""
+        letters = [decoder(DeadLetterRecord).decode(record.value) for record in await self._whole(dead_letters_topic(self._project.name))]
+        refused = {letter.source[1:] for letter in letters if letter.source[0] == TOPIC}
+        event = self._project.events[TOPIC]
+        records = [record for record in await self._whole(TOPIC) if (record.partition, record.offset) not in refused]
+        published = [msgspec.json.decode(record.value) for record in records]
+        places = {"_partition": [record.partition for record in records], "_offset": [record.offset for record in records]}
+        names = ["id", "at", *(name for name in event.fields if name not in ("id", "at"))]
+        expected = pa.table({**places, **{name: [data.get(name) for data in published] for name in names}})
+        rows = await asyncio.to_thread(read_events, self._store, event, names)
+        of_files = pc.starts_with(rows["_topic"], "load:")
+        self._same("archived events", expected, rows.filter(pc.invert(of_files)), [*places, *names])
+        files = pa.concat_tables(loaded, promote_options="default") if loaded else expected.slice(0, 0)
+        known = [name for name in names if name in files.column_names]
+        self._same("loaded events", files, rows.filter(of_files), known)
+        return len(rows)
+
+    def _same(self, what: str, expected: pa.Table, found: pa.Table, names: Sequence[str]) -> None:
+        """Both tables have the same rows, in whichever order."""
+        order = [(name, "ascending") for name in names if name in ("_partition", "_offset", "id")]
+        mine, theirs = (
+            table.select(names).cast(pa.schema([found.schema.field(name) for name in names])).sort_by(order) for table in (expected, found)
+        )
+        if len(mine) != len(theirs):
+            self._tally.add("lost" if len(mine) > len(theirs) else "doubled", f"{what}: rows", [(len(theirs), len(mine))])
+        elif not mine.equals(theirs):
+            wrong = [name for name in names if not mine[name].equals(theirs[name])]
+            self._tally.add("different", f"{what}: columns", wrong)
+
+    async def verify(self, serving: str, seed: int) -> int:
+        """`tidemill verify` finds nothing in what is served of the versions in force. Returns how many values it compared."""
+        views = [view for view in self._project.views.values() if view.name == view.plain_name]
+        found = [
+            await asyncio.to_thread(
+                check_served, view, partial(view_archive, self._store, view), over_http(serving), now_ms, lambda: None, _VERIFIED, seed
+            )
+            for view in views
+        ]
+        for compared in found:
+            self._tally.add("different", f"verify: {compared.what}", [compared.examples] * compared.differ)
+        return sum(compared.values for compared in found)
 
     async def _whole(self, topic: str) -> list[Any]:
         """The records of a topic; those of a partition in order."""

@@ -15,7 +15,7 @@ from tests.faults.tally import Tally
 from tidemill.declarations import FeatureView
 from tidemill.errors import CorruptState
 from tidemill.kernel.fences import Fence
-from tidemill.kernel.fold import PartitionFold, entry_decoder
+from tidemill.kernel.fold import LogEntry, PartitionFold, entry_decoder
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import Reading, ViewKernel
 
@@ -23,6 +23,8 @@ Ints = npt.NDArray[Any]
 _OWN = ("until", "builder", "built")  # of a store that is being rebuilt, or was: nothing that the log could say
 _LATER_MS = (0, 7_000, 200_000)
 _LATE, _FOLDED = 1, 2
+_FILL = 2**33
+"""The source partition of records that were made from archived events."""
 
 
 class PartitionCheck:
@@ -37,6 +39,8 @@ class PartitionCheck:
         self._decode = entry_decoder(view)
         self._fold = PartitionFold.start(kernel)
         self._states: dict[bytes, EntityState] = {}
+        self._filled = (-1, 0)  # number and known time of the last record that was made from an archived event
+        self._live = False
 
     @property
     def next(self) -> int:
@@ -56,10 +60,24 @@ class PartitionCheck:
             self._tally.add("different", f"{self.name}: the topic's offsets are not dense", [(expected, entries[0].offset)])
         for entry in entries:
             self.proofs.append(entry.proof)
+            self._check_order(entry)
             outcome = self.naive.apply(entry)
             if outcome in ("folded", "late") and entry.record is not None:
                 self._count(entry.record.id or "", folded=outcome == "folded")
         self._fold.advance(entries, self._states)
+
+    def _check_order(self, entry: LogEntry) -> None:
+        """A log that was filled begins with archived events in the order in which they became known; no event of a topic comes before them."""
+        if entry.record is None:
+            return
+        partition, number = entry.record.source
+        if partition != _FILL:
+            self._live = True
+            return
+        here = (number, entry.record.known)
+        if self._live or number <= self._filled[0] or entry.record.known < self._filled[1]:
+            self.tell("different", "the order of archived events (offset, before, here)", [(entry.offset, self._filled, here)])
+        self._filled = here
 
     def _count(self, event: str, *, folded: bool) -> None:
         """Notes that an event is here. What came too late changed nothing, and is not remembered: it may be here twice."""
@@ -114,7 +132,7 @@ class PartitionCheck:
     def reading(self, key: bytes, time_ms: int) -> Reading | None:
         """What the view shows of an entity where the fold is now; None: it is not known."""
         state = self._states.get(key)
-        return None if state is None else self.kernel.read_state(state, time_ms)
+        return None if state is None else self.kernel.read_state(state, time_ms, self._fold.fence.since_ms)
 
     def offline(self, first: int, offsets: Ints, proofs: Ints) -> int:
         """Compares rows of the offline table, from an offset on, with the log as far as it is folded. Returns how many were."""

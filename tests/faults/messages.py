@@ -29,13 +29,17 @@ class Rewind(NamedTuple):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """What must be there in the end: acknowledged numbers of each producer, and the spoiled ones among them."""
+    """What must be there in the end: acknowledged numbers of each producer, and the spoiled ones among them. `loaded`: the same for each log
+    that has to have events from files; `catalogue`: the number of its last record."""
 
     sent: dict[int, tuple[int, set[int]]]
+    loaded: dict[str, dict[int, tuple[int, set[int]]]] = {}
+    catalogue: int = 0
 
 
 class Status(msgspec.Struct):
-    """How things stand. `behind`: samples that could not be judged, since the store had gone back."""
+    """How things stand. `behind`: samples that could not be judged, since the store had gone back; `pruned`:
+    predictions that could not be computed again, since a version of a view is gone."""
 
     counts: dict[str, int]
     findings: list[str]
@@ -48,5 +52,6 @@ class Status(msgspec.Struct):
     predictions: int = 0
     recomputed: int = 0
     repeated: int = 0
+    pruned: int = 0
     fold: dict[str, int] = {}
     finished: bool = False

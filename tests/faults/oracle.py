@@ -19,6 +19,7 @@ _COLUMNS: dict[str | None, Callable[[Any], float | None]] = {
     None: lambda values: None,
     "units": lambda values: values.units,
     "value > 50": lambda values: float(values.value > 50),
+    "grade": lambda values: getattr(values, "grade", None),
 }
 
 

@@ -19,7 +19,7 @@ from tidemill.offline import history
 from tidemill.offline.history import PartitionLog
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore
-from tidemill.proof.replay import Replayer, logged
+from tidemill.proof.replay import Replayer, logged, replayer_of
 from tidemill.records import PredictionRecord, decoder
 from tidemill.streams.topics import predictions_topic, topic_specs
 
@@ -44,14 +44,15 @@ class _Waiting(NamedTuple):
 
 
 class Predictions:
-    """`records` read from the topic so far, `recomputed` of them. `repeated`: those that were in the log already, byte for byte: a client asked again."""
+    """`records` read from the topic so far, `recomputed` of them. `repeated`: those that were in the log already, byte for byte: a client asked again.
+    `pruned`: those that read a version of a view which is gone. `project`: with all versions that are there."""
 
     def __init__(self, project: Project, store: OfflineStore, tally: Tally) -> None:
         topic = predictions_topic(project.name)
         self.partitions = [TopicPartition(topic, p) for p in range(topic_specs(project)[topic].partitions)]
-        self.records = self.recomputed = self.repeated = 0
+        self.records = self.recomputed = self.repeated = self.pruned = 0
         self._logged: dict[str, int] = {}
-        self._project, self._store, self._tally = project, store, tally
+        self.project, self._store, self._tally = project, store, tally
         self._waiting: dict[str, _Waiting] = {}
         self._late: set[str] = set()
         self._replayers: dict[tuple[str, str], Replayer] = {}
@@ -73,7 +74,7 @@ class Predictions:
     def _questions(self, record: PredictionRecord) -> list[Question]:
         stamps = {(parse_log(entry.view) or ("", 0))[0]: entry for entry in record.stamp}
         questions = []
-        for place, view in enumerate(self._project.models[record.model].views):
+        for place, view in enumerate(self.project.models[record.model].views):
             stamp, key = stamps.get(view.name), str(record.entities[view.key.name]).encode()
             if stamp is None or stamp.partition != partition_of(key, view.partitions):
                 self._tally.add("different", "predictions without the fence of a view", [record])
@@ -87,21 +88,25 @@ class Predictions:
         if self._waiting.pop(question.prediction, None) is not None:
             self._late.add(question.prediction)
 
+    def _forget(self, questions: list[Question]) -> None:
+        """The log of a version was pruned: what read it cannot be computed again, as its operator was told."""
+        self.pruned += sum(self._waiting.pop(question.prediction, None) is not None for question in questions)
+
     def answer(self, question: Question, reading: Reading | None) -> None:
         """Takes an answer; the last one of a prediction settles it."""
         waiting = self._waiting.get(question.prediction)
         if waiting is None:
             return
         waiting.readings[question.place] = reading
-        if len(waiting.readings) == len(self._project.models[waiting.record.model].views):
+        if len(waiting.readings) == len(self.project.models[waiting.record.model].views):
             del self._waiting[question.prediction]
             self._compare(waiting)
 
     def _compare(self, waiting: _Waiting) -> None:
         record, readings = waiting
         try:
-            replayer = self._replayers.get((record.model, record.version)) or Replayer(
-                self._project, self._store, record.model, record.version
+            replayer = self._replayers.get((record.model, record.version)) or replayer_of(
+                self.project, self._store, record.model, record.version
             )
         except TidemillError:  # the artifact is out of reach for the moment
             self._late.add(record.id)
@@ -125,7 +130,10 @@ class Predictions:
             for question in self._questions(record):
                 asked[question.log, question.partition].append(question)
         for (name, partition), questions in asked.items():
-            view = next(view for view in self._project.views.values() if view.log == name)
+            view = next((view for view in self.project.views.values() if view.log == name), None)
+            if view is None:
+                self._forget(questions)
+                continue
             log = PartitionLog(view, self._store.scan(view_folder(name), filters=pc.field("partition") == partition))
             wanted = [history.Question(log.rows_below(question.position), question.key, question.time_ms) for question in questions]
             for question, reading in zip(questions, history.answer(ViewKernel(view), log, wanted), strict=True):

@@ -14,8 +14,8 @@ import aiohttp
 from aiokafka import TopicPartition
 from tests.faults.asking import Clients
 from tests.faults.injections.ground import Ground
+from tests.faults.versions import Versions
 
-from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
 from tidemill.kafka.topics import committed, offset_ranges
 from tidemill.kernel.fences import position
@@ -62,26 +62,22 @@ class Voices:
 
 @dataclass
 class Goal:
-    """Up to where everything must come: what was acknowledged when the fault ended, and what has become of that."""
+    """Up to where everything must come: what was acknowledged when the fault ended, and what has become of that in the logs that there are."""
 
     published: Mapping[tuple[str, int], int]
     answered: int
-    routed: bool = False
     ends: dict[TopicPartition, int] = field(default_factory=dict)
 
 
 class Progress:
     """Looks at a running system from outside, and at what its clients were told."""
 
-    def __init__(self, project: Project, rig: Ground, link: RedisLink, published: Mapping[tuple[str, int], int], clients: Clients) -> None:
-        self._project, self._rig, self._link = project, rig, link
+    def __init__(
+        self, versions: Versions, rig: Ground, link: RedisLink, published: Mapping[tuple[str, int], int], clients: Clients
+    ) -> None:
+        self._versions, self._rig, self._link = versions, rig, link
         self._published, self._clients = published, clients
         self._kafka = KafkaSettings(bootstrap_servers=rig.stack.kafka)
-        self._views = {
-            TopicPartition(view_topic(project.name, view.log), p): fence_key(project.name, view.log, p)
-            for view in project.views.values()
-            for p in range(view.partitions)
-        }
         self.silences: list[str] = []
 
     async def recovered(self, began: float, after: str, *, asking: bool = True) -> float:
@@ -123,15 +119,25 @@ class Progress:
         answers = await asyncio.gather(*(ask(name, url) for name, url in self._rig.stack.urls.items()))
         return {name: said for name, said in answers if said}
 
+    def _fence_keys(self) -> dict[TopicPartition, bytes]:
+        """Every partition of every log that services run now."""
+        project = self._versions.project
+        return {
+            TopicPartition(view_topic(project.name, view.log), p): fence_key(project.name, view.log, p)
+            for view in project.views.values()
+            for p in range(view.partitions)
+        }
+
     async def _behind(self, goal: Goal, http: aiohttp.ClientSession) -> dict[str, tuple[str, int]]:
-        routed = await committed(self._kafka, ingestion_group(self._project.name))
-        if not goal.routed:
+        keys = self._fence_keys()
+        routed = await committed(self._kafka, ingestion_group(self._versions.project.name))
+        if goal.ends.keys() != keys.keys():
             left = [tp for tp, end in goal.published.items() if routed.get(TopicPartition(*tp), 0) < end]
             if left:
                 return {"ingestion": (str(left), sum(routed.values()))}
-            ranges = await offset_ranges(self._kafka, *{tp.topic for tp in self._views})
-            goal.ends, goal.routed = {tp: span.end for tp, span in ranges.items()}, True
-        fences = dict(zip(self._views, map(position, await self._link.call(b"MGET", *self._views.values())), strict=True))
+            ranges = await offset_ranges(self._kafka, *{tp.topic for tp in keys})
+            goal.ends = {tp: span.end for tp, span in ranges.items()}
+        fences = dict(zip(keys, map(position, await self._link.call(b"MGET", *keys.values())), strict=True))
         async with http.get(f"{self._rig.stack.urls['offline']}/positions") as answer:
             written = await answer.json()
         tables = {tp: int(written.get(tp.topic, {}).get(str(tp.partition), 0)) for tp in goal.ends}

@@ -22,7 +22,8 @@ class KindFigures(msgspec.Struct):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """A run. `events`: acknowledged by Kafka, each once. `kinds`: different faults (a mechanism at a target). `missed`: strikes without effect."""
+    """A run. `events`: acknowledged by Kafka, each once. `kinds`: different faults (a mechanism at a target). `missed`: strikes without effect.
+    `changes`: versions of views that came in force, by so many `commands` that were run."""
 
     seed: int
     kinds: int = 0
@@ -39,6 +40,8 @@ class Report(msgspec.Struct, kw_only=True):
     requests_repeated: int = 0
     silences: int = 0
     missed: int = 0
+    changes: int = 0
+    commands: int = 0
     checked: dict[str, int] = {}
     rewinds: int = 0
     dead_letters: int = 0

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,14 @@ from tests.faults.closing import Closing
 from tests.faults.injections.ground import Ground
 from tests.faults.injections.injection import Injection, Missed
 from tests.faults.messages import Configuration, Finish
+from tests.faults.operating import Operator
 from tests.faults.progress import PATIENCE_SECONDS, Progress
 from tests.faults.report import Display, Report
 from tests.faults.resources import Resources
 from tests.faults.schedule import Fault, schedule
 from tests.faults.tally import Tally
 from tests.faults.traffic import Traffic
+from tests.faults.versions import Versions
 from tests.faults.watching import CheckerProcess
 
 from tidemill.declarations.project import load_project
@@ -40,7 +43,8 @@ PROJECT = Path(__file__).parent / "fault_project"
 WARM_SECONDS = 12.0
 TRAININGS = 5  # of which a fault may end all but the last
 AUDITED_EVENTS = 2_000_000
-_STRIKE_SECONDS = 180.0
+_STRIKE_SECONDS = 480.0
+_THREADS = 24  # each strike waits in one
 _EXPLAINED_SECONDS = 5.0
 _TWICE_SECONDS = 5.0  # in which a result that is published twice would come
 
@@ -76,14 +80,17 @@ class Run:
     def __init__(self, plan: Plan, rig: Ground, command: str) -> None:
         self.plan, self.rig = plan, rig
         self.report = Report(seed=plan.seed, command=command)
-        self.project = load_project(PROJECT)
+        self._folder = rig.stack.project or ""
+        self.project = load_project(self._folder)
         self.kafka = KafkaSettings(bootstrap_servers=rig.stack.kafka)
         self.tally = Tally()
+        self.versions = Versions(self.kafka, self.project)
         self.traffic = Traffic(self.kafka, plan.seed, plan.events_per_second)
         self.clients = Clients(self.kafka, rig.stack.urls["inference"], plan.seed, plan.cases_per_second)
         self.resources = Resources(Path(rig.stack.offline))
         self._display = Display(self.report, self._figures)
-        config = Configuration(rig.stack.kafka, rig.redis_url, rig.stack.urls["serving"], rig.stack.offline, str(PROJECT), plan.seed)
+        self.operator = Operator(rig, self.kafka, self.project.name, self.traffic, self.tally, self._display.line, plan.seed)
+        config = Configuration(rig.stack.kafka, rig.redis_url, rig.stack.urls["serving"], rig.stack.offline, self._folder, plan.seed)
         self.checker = CheckerProcess(rig.home, config, self._display.line)
         self._rewinding: list[tuple[float, float]] = []
         self._began = time.monotonic()
@@ -97,21 +104,23 @@ class Run:
 
     async def run(self) -> Report:
         """Everything; the report tells what was found. Raises what ended the run early."""
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
         with self._display:
             async with AsyncExitStack() as stack:
                 await self.checker.start()
                 stack.push_async_callback(self.checker.end)
                 link = await stack.enter_async_context(RedisLink(self.rig.redis_url, timeout_seconds=3))
-                progress = Progress(self.project, self.rig, link, self.traffic.positions, self.clients)
+                progress = Progress(self.versions, self.rig, link, self.traffic.positions, self.clients)
                 try:
                     async with asyncio.TaskGroup() as group:
                         group.create_task(self.checker.run())
                         group.create_task(self.traffic.run())
                         group.create_task(self.clients.run())
-                        looking = group.create_task(self._look_at_resources())
+                        beside = [group.create_task(work) for work in (self._look_at_resources(), self.versions.run(), self.operator.run())]
                         await self._storm(progress)
                         await self._close(progress)
-                        looking.cancel()
+                        for task in beside:
+                            task.cancel()
                     await self._compare()
                 finally:
                     self._summarise(progress)
@@ -120,6 +129,8 @@ class Run:
     async def _storm(self, progress: Progress) -> None:
         self._display.state("warming up")
         await asyncio.sleep(WARM_SECONDS)
+        if any("operator" in injection.needs for injection in self.plan.catalogue):
+            await self.operator.begin()
         await asyncio.to_thread(self._train)
         self.clients.asking = True
         await progress.recovered(time.monotonic(), "the first deployment")
@@ -138,7 +149,8 @@ class Run:
         """A new model, while faults strike: a training that they end is begun again, as its operator would."""
         for left in reversed(range(TRAININGS)):
             try:
-                await asyncio.to_thread(self._train)
+                async with self.operator.lock:  # what is trained on stays in force meanwhile
+                    await asyncio.to_thread(self._train)
             except RuntimeError as error:
                 self._display.line(str(error))
                 if not left:
@@ -161,6 +173,7 @@ class Run:
         async with asyncio.timeout(_STRIKE_SECONDS):
             results = await asyncio.gather(*(self._one(injection, fault.seed + i) for i, injection in enumerate(fault.injections)))
         struck = [injection for injection, said in zip(fault.injections, results, strict=True) if said is not None]
+        await self.operator.settled()
         ended = time.monotonic()
         try:
             seconds = await progress.recovered(ended, fault.name)
@@ -185,7 +198,7 @@ class Run:
             **os.environ,
             "KAFKA_BOOTSTRAP_SERVERS": stack.kafka,
             "TIDEMILL_OFFLINE": stack.offline,
-            "TIDEMILL_PROJECT": str(PROJECT),
+            "TIDEMILL_PROJECT": self._folder,
         }
         environment["PYTHONPATH"] = stack.environment["PYTHONPATH"]
         command = ["nice", "-n", "5", sys.executable, "-m", "tidemill_training", MODEL]
@@ -211,7 +224,10 @@ class Run:
             while self.clients.waiting:
                 await asyncio.sleep(0.2)
         await progress.recovered(time.monotonic(), "the end of the traffic", asking=False)
-        self.checker.finish(Finish({sender.number: (sender.next, sender.spoiled_numbers) for sender in self.traffic.senders}))
+        sent = {sender.number: (sender.next, sender.spoiled_numbers) for sender in self.traffic.senders}
+        self.checker.finish(
+            Finish(sent, {str(log): files for log, files in self.operator.required.items()}, self.versions.now.definitions.number)
+        )
         within_seconds = self.project.models[MODEL].outcome.wait.within_ms / 1000
         end = time.monotonic() + within_seconds + 25
         while time.monotonic() < end and not await self._all_have_results():
@@ -227,7 +243,7 @@ class Run:
     async def _compare(self) -> None:
         self._display.state("comparing the rest")
         store = OfflineStore(self.rig.stack.offline)
-        closing = Closing(self.project, self.kafka, store, self.tally)
+        closing = Closing(self.versions.project, self.kafka, store, self.tally)
         self.report.dead_letters = await closing.dead_letters(self.traffic)
         await closing.mirrors()
         await closing.outcomes(self.clients)
@@ -235,6 +251,8 @@ class Run:
         self.report.results = await closing.results(self.clients)
         if self.plan.audit and self.traffic.events < AUDITED_EVENTS:
             self.report.checked["audited"] = await closing.audit(self.rig.redis_url)
+            self.report.checked["archived"] = await closing.archive(self.operator.loaded)
+            self.report.checked["verified"] = await closing.verify(self.rig.stack.urls["serving"], self.plan.seed)
 
     def _summarise(self, progress: Progress) -> None:
         """Fills the report with what is known, whether the run came to its end or not."""
@@ -246,11 +264,12 @@ class Run:
         report.take(self.tally)
         report.events, report.predictions = self.traffic.events, self.clients.answered
         report.requests_repeated, report.silences, report.rewinds = self.clients.repeated, len(progress.silences), len(self.checker.rewinds)
+        report.changes, report.commands = self.operator.changes, self.operator.runs
         report.seconds = round(time.monotonic() - self._began, 1)
         report.resources, report.table_files = self.resources.usage(), self.resources.table_files
         report.checked |= {
             name: getattr(status, name)
-            for name in ("samples", "values", "behind", "served", "rows", "predictions", "recomputed", "repeated")
+            for name in ("samples", "values", "behind", "served", "rows", "predictions", "recomputed", "repeated", "pruned")
         } | status.fold
         report.checked |= {"sent_twice": sum(sender.repeated for sender in self.traffic.senders)}
 

@@ -15,6 +15,7 @@ from tests.faults.logcheck import PartitionCheck
 from tests.faults.messages import Rewind, Status
 from tests.faults.served import Answer, ask, connection
 
+from tidemill.declarations import FeatureView
 from tidemill.errors import TidemillError, Unavailable
 from tidemill.kernel.fences import Fence, position
 from tidemill.online.keys import fence_key, state_key
@@ -33,7 +34,7 @@ class Sample(NamedTuple):
 
 
 class Sampler:
-    """Takes samples and hands each to `put`, with its partition and position. Notes fences that go back in `status.rewinds`."""
+    """Takes samples and hands each to `put`, with its partition and position. `name`: by which a version of a view is asked for. Notes fences that go back in `status.rewinds`."""
 
     def __init__(
         self,
@@ -42,8 +43,9 @@ class Sampler:
         status: Status,
         pick: random.Random,
         put: Callable[[TopicPartition, int, Sample | Answer], None],
+        name: Callable[[FeatureView], str],
     ) -> None:
-        self._project, self._checks, self._status, self._pick, self._put = project, checks, status, pick, put
+        self._project, self._checks, self._status, self._pick, self._put, self._name = project, checks, status, pick, put, name
         self._fences: dict[TopicPartition, int] = {}
 
     async def read_store(self, link: RedisLink, per_second: float) -> None:
@@ -64,7 +66,7 @@ class Sampler:
                 key = fence_key(self._project, view.log, tp.partition)
                 with contextlib.suppress(TidemillError):
                     before = await link.call(b"GET", key)
-                    answer = await ask(http, view, entities)
+                    answer = await ask(http, view, self._name(view), entities)
                     if answer is not None and before is not None and before == await link.call(b"GET", key):
                         self._put(tp, position(before), answer)
                 await asyncio.sleep(self._pick.expovariate(per_second))
@@ -79,6 +81,8 @@ class Sampler:
         check = self._checks[tp]
         keys = [state_key(self._project, check.view.log, tp.partition, entity) for entity in entities]
         encoded, *values = await link.call(b"MGET", fence_key(self._project, check.view.log, tp.partition), *keys)
+        if tp not in self._checks:  # it was pruned meanwhile
+            return
         try:
             fence = None if encoded is None else Fence.decode(encoded)
         except msgspec.DecodeError as error:

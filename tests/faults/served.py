@@ -32,12 +32,12 @@ def connection(url: str, seconds: float) -> aiohttp.ClientSession:
     )
 
 
-async def ask(http: aiohttp.ClientSession, view: FeatureView, entities: Sequence[bytes]) -> Answer | None:
-    """All features of entities of a view now; None when serving does not give them (it is away, or the view is being rebuilt)."""
+async def ask(http: aiohttp.ClientSession, view: FeatureView, name: str, entities: Sequence[bytes]) -> Answer | None:
+    """All features of entities of a view now, which is asked for by a name; None when serving does not give them (it is away, or the view is being rebuilt)."""
     time_ms = time.time_ns() // 1_000_000
     names = [feature.name for feature in view.served]
     given = [int(key) if view.source.base_type(view.key.field) is int else key.decode() for key in entities]
-    body = {"entities": {view.key.name: given}, "features": [f"{view.name}:{name}" for name in names], "as_of": time_ms}
+    body = {"entities": {view.key.name: given}, "features": [f"{name}:{feature}" for feature in names], "as_of": time_ms}
     try:
         async with http.post("/get-online-features", data=msgspec.json.encode(body)) as response:
             said = await response.read()
@@ -49,10 +49,12 @@ async def ask(http: aiohttp.ClientSession, view: FeatureView, entities: Sequence
     return Answer(time_ms, {key: {name: column["values"][row] for name, column in columns.items()} for row, key in enumerate(entities)})
 
 
-async def ask_insistently(http: aiohttp.ClientSession, view: FeatureView, entities: Sequence[bytes], seconds: float = 10) -> Answer | None:
+async def ask_insistently(
+    http: aiohttp.ClientSession, view: FeatureView, name: str, entities: Sequence[bytes], seconds: float = 10
+) -> Answer | None:
     """`ask`, repeated for so long while serving gives no features."""
     until = time.monotonic() + seconds
-    while (answer := await ask(http, view, entities)) is None and time.monotonic() < until:
+    while (answer := await ask(http, view, name, entities)) is None and time.monotonic() < until:
         await asyncio.sleep(0.2)
     return answer
 

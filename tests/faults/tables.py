@@ -14,10 +14,10 @@ from tidemill.offline.store import OfflineStore
 
 
 class TableCheck:
-    """Rows of one view. `checked`: up to which offset each partition was compared."""
+    """Rows of one view. `checks`: of its partitions; `checked`: up to which offset each partition was compared."""
 
     def __init__(self, view: FeatureView, checks: Sequence[PartitionCheck], store: OfflineStore) -> None:
-        self._view, self._checks, self._store = view, checks, store
+        self._view, self.checks, self._store = view, checks, store
         self.checked = dict.fromkeys(range(view.partitions), 0)
 
     def compare(self, *, whole: bool = False) -> int:
@@ -33,14 +33,14 @@ class TableCheck:
             first = min(self.checked.values())
             table = snapshot.scan(["partition", "offset", "proof"], pc.field("offset") >= first)
         except DoubledRows as error:
-            self._checks[0].tell("different", "rows of the offline table", [str(error)])
+            self.checks[0].tell("different", "rows of the offline table", [str(error)])
             return 0
         except (OfflineUnavailable, TornTable, UnknownTable):
             if whole:
                 raise
             return 0
         compared = 0
-        for check in self._checks:
+        for check in self.checks:
             rows = table.filter(pc.field("partition") == check.partition)
             compared += self._partition(check, rows["offset"].to_numpy(), rows["proof"].to_numpy(), positions[check.partition], whole=whole)
         return compared

@@ -15,6 +15,7 @@ from tests.faults.logs import EVENTS, NOW_MS, checks, events, records, world
 from tests.faults.served import Answer, compare
 from tests.faults.tables import TableCheck
 from tests.faults.tally import Tally
+from tests.offline.lake import Sent
 from tests.proof.world import World
 
 from tidemill.kernel.fences import Fence
@@ -159,6 +160,22 @@ def test_a_hole_in_a_topic(made: World) -> None:
     found = records(made, view, 0)
     check.advance([*found[:5], *found[6:]])
     assert tally.counts["different"] == 1
+
+
+@pytest.mark.parametrize("wrong", [None, "swapped", "after a live one"])
+def test_archived_events_come_first_and_in_order(made: World, wrong: str | None) -> None:
+    """A log that was filled begins with archived events, as they became known; any other order is told."""
+    tally, view = Tally(), made.project.views["places"]
+    check = PartitionCheck(view, checks(made, "places", tally)[0].kernel, 0, tally)
+    found = [msgspec.json.decode(sent.value or b"") | {"key": sent.key} for sent in records(made, view, 0)[:20]]
+    archived = [record | {"source": [2**33, number]} for number, record in enumerate(found)]
+    match wrong:
+        case "swapped":
+            archived[3]["known"], archived[4]["known"] = archived[4]["known"], archived[3]["known"]
+        case "after a live one":
+            archived[3]["source"] = [0, 7]
+    check.advance([Sent(number, record.pop("key"), msgspec.json.encode(record)) for number, record in enumerate(archived)])
+    assert (tally.counts["different"] > 0) is (wrong is not None)
 
 
 def table(made: World, tally: Tally, view: str = "places") -> TableCheck:

@@ -42,7 +42,7 @@ async def serving(refusals: int, *, rebuilding: bool = False) -> AsyncIterator[B
 async def test_a_moment_without_an_answer_is_waited_for(*, rebuilding: bool) -> None:
     """Serving that cannot answer for a moment, as when Redis is slow, is asked again."""
     async with serving(2, rebuilding=rebuilding) as server, connection(str(server.make_url("/")), 5) as http:
-        answer = await ask_insistently(http, VIEW, [b"p1", b"p2"])
+        answer = await ask_insistently(http, VIEW, "places", [b"p1", b"p2"])
     assert answer is not None
     assert answer.values == {key: dict.fromkeys(NAMES, 1.0) for key in (b"p1", b"p2")}
 
@@ -51,4 +51,4 @@ async def test_a_moment_without_an_answer_is_waited_for(*, rebuilding: bool) -> 
 async def test_a_refusal_that_lasts_is_told(*, rebuilding: bool) -> None:
     """Serving that gives nothing for all of the time has no answer."""
     async with serving(1_000_000, rebuilding=rebuilding) as server, connection(str(server.make_url("/")), 5) as http:
-        assert await ask_insistently(http, VIEW, [b"p1"], seconds=0.5) is None
+        assert await ask_insistently(http, VIEW, "places", [b"p1"], seconds=0.5) is None

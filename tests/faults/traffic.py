@@ -43,6 +43,8 @@ class Sender:
     spoiled_numbers: set[int] = field(default_factory=set)
     repeated: int = 0
     """Events sent twice, by intention or because Kafka refused a wave."""
+    graded: bool = False
+    """Whether new events carry a grade."""
 
     def wave(self, events: int, now_ms: int) -> list[bytes]:
         """So many new events in order; a few of them twice."""
@@ -67,6 +69,8 @@ class Sender:
             "id": f"{self.number}-{number}", "at": at, "entity": pick.randrange(ENTITIES), "place": f"p{pick.randrange(PLACES)}",
             "value": pick.random() * 100, "units": None if chance > 0.95 else pick.randrange(400) / 4,
         }  # fmt: skip
+        if self.graded:
+            data["grade"] = None if chance > 0.9 else pick.randrange(40) / 4
         return _encode(data) if chance < 0.9999 or number < 100 else self._spoiled(number, data, now_ms)
 
     def _spoiled(self, number: int, data: dict[str, object], now_ms: int) -> bytes:
@@ -110,6 +114,11 @@ class Traffic:
     def spoiled(self) -> dict[bytes, str]:
         """Everything that must become a dead letter, and why."""
         return {value: reason for sender in self.senders for value, reason in sender.spoiled.items()}
+
+    def extend(self) -> None:
+        """From now on events carry one field more."""
+        for sender in self.senders:
+            sender.graded = True
 
     def stop(self) -> None:
         """Make `run` return once the waves in progress are acknowledged."""

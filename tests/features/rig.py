@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -177,6 +178,18 @@ class Worker:
     def tail(self) -> str:
         """The end of its log, for failure messages."""
         return self.log.read_text(errors="replace")[-3000:]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged."""
+        return [msgspec.json.decode(line) for line in self.log.read_bytes().split(b"\n")[:-1] if line.startswith(b"{")]
+
+    def works_by(self, number: int) -> bool:
+        """Whether it has begun to work by this catalogue."""
+        return any(line["message"] == "working by" and line["catalogue"] == number for line in self.lines())
+
+    def checks(self) -> dict[str, Any]:
+        """The checks of its board."""
+        return dict(msgspec.json.decode(self.get("/health/ready")[1])["checks"])
 
     def get(self, path: str) -> tuple[int, str]:
         """Ask its HTTP port; 0 while it does not answer."""

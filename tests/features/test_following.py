@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.features.rig import Rig
 
 from tidemill import FeatureView, count, sum
-from tidemill.catalogue.definitions import Definitions, ViewVersion
+from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion
+from tidemill.catalogue.plan import Surroundings, plan_of
 from tidemill.declarations.written import write_event, write_view
 from tidemill.errors import UnknownTable
 from tidemill.kafka.topics import ensure_topics, offset_ranges
@@ -75,7 +81,8 @@ def test_a_version_is_folded_and_mirrored_once_it_is_handed_over(rig: Rig, tmp_p
     assert rig.store.get(fence_key(rig.name, log, 0)) is None
     asyncio.run(append_definitions(rig.settings, rig.name, handed))
     all_reached(rig, root)
-    asyncio.run(append_definitions(rig.settings, rig.name, handed.put_in_force("by_card", 2, 7)))
+    swapped = msgspec.structs.replace(handed, number=handed.number + 1, in_force=handed.in_force | {"by_card": 2})
+    asyncio.run(append_definitions(rig.settings, rig.name, swapped))
     rig.produce(100)
     all_reached(rig, root)
     rig.check()
@@ -103,3 +110,59 @@ def test_services_wait_for_the_first_versions(rig: Rig, tmp_path: Path) -> None:
     for worker in rig.workers:
         worker.wait_ready()
         assert worker.process.poll() is None
+
+
+def test_changes_under_traffic_are_no_faults(rig: Rig, tmp_path: Path) -> None:
+    """Four times the services begin anew, in the middle of commits: no check that held is missing, no line is a warning, and nothing is missing or
+    twice."""
+    root = str(tmp_path / "offline")
+    asyncio.run(ensure_topics(rig.settings, topic_specs(rig.project)))
+    workers = [
+        rig.worker(module, TIDEMILL_OFFLINE=root, TIDEMILL_FLUSH_SECONDS="0.05")
+        for module in ("tidemill_features", "tidemill_offline", "tidemill_audit", "tidemill_ingestion")
+    ]
+    rig.produce(100)
+    for worker in workers:
+        worker.wait_ready()
+    begun, held = [len(worker.lines()) for worker in workers], [worker.checks() for worker in workers]
+    now, missing = plan_of(NOTHING, rig.project, 5, Surroundings()).first, set[str]()
+
+    def look() -> None:
+        for worker, checks in zip(workers, held, strict=True):
+            missing.update(f"{name}: {check}" for name, check in worker.checks().items() if name in checks and not check["ok"])
+
+    with traffic(rig):
+        for hours in (1, 2, 3, 4):
+            views = tuple(msgspec.structs.replace(found, view=msgspec.structs.replace(found.view, ttl=f"{hours}h")) for found in now.views)
+            now = msgspec.structs.replace(now, number=now.number + (hours > 1), views=views)
+            asyncio.run(append_definitions(rig.settings, rig.name, now))
+            deadline = time.monotonic() + SOON
+            while not all(worker.works_by(now.number) for worker in workers):
+                assert time.monotonic() < deadline, [worker.tail() for worker in workers]
+                look()
+            time.sleep(1)
+            look()
+    all_reached(rig, root)
+    look()
+    rig.check()
+    said = [line for worker, first in zip(workers, begun, strict=True) for line in worker.lines()[first:]]
+    assert [(line["service"], line["message"], line.get("reason")) for line in said if line["level"] not in ("info", "debug")] == []
+    assert missing == set()
+
+
+@contextmanager
+def traffic(rig: Rig) -> Iterator[None]:
+    """Records all the time."""
+    over = threading.Event()
+
+    def produce() -> None:
+        while not over.is_set():
+            rig.produce(1000)
+
+    with ThreadPoolExecutor(1) as pool:
+        producing = pool.submit(produce)
+        try:
+            yield
+        finally:
+            over.set()
+    producing.result()

@@ -78,6 +78,35 @@ async def test_a_model_goes_on_with_its_version_of_a_view(service: Service) -> N
     assert {str(entry.view) for entry in logged.stamp} == {"zones.v2.p4"}
 
 
+async def test_a_loaded_version_reads_what_is_in_force_where_that_stores_the_same(service: Service) -> None:
+    """Another number of partitions is another version, which may replace the old one; another ttl counts at once."""
+    one, kafka, name = first(service), service.settings.kafka, service.project.name
+    zones = dataclasses.replace(service.project.views["zones"], partitions=2)
+    moved = msgspec.structs.replace(
+        one, number=2, views=(*one.views, ViewVersion(write_view(zones), 2, {}, 2)), in_force=one.in_force | {"zones": 2}
+    )
+    view = in_force(msgspec.structs.replace(moved, models=()), service.project).project.views["zones"]
+    Store(service.settings.redis.url, dataclasses.replace(service.project, views={"zones": view})).apply([trip(NOW_MS, "north", fare=77.0)])
+    expiring = msgspec.structs.replace(moved.views[-1], view=write_view(dataclasses.replace(zones, ttl="1m")))
+    body = {"entities": ENTITIES, "time": NOW_MS + 120_000, "features": True}
+    for definitions, stamped, shown in ((one, "zones.p4", "19.5"), (moved, "zones.v2.p2", "77.0")):
+        await append_definitions(kafka, name, definitions)
+        await _until(service, body, shown)
+        answer = await service.predict(body | {"id": stamped})
+        assert answer.status_code == 200, answer.text
+        (logged,) = (await service.logged())[stamped]
+        assert stamped in {str(entry.view) for entry in logged.stamp}
+    await append_definitions(kafka, name, msgspec.structs.replace(moved, number=3, views=(*moved.views[:-1], expiring)))
+    await _until(service, body, "OUTSIDE_MAX_AGE")
+
+
+async def _until(service: Service, body: dict[str, object], shown: str) -> None:
+    """Wait until an answer shows a text."""
+    async with asyncio.timeout(30):
+        while shown not in (await service.predict(body)).text:
+            await asyncio.sleep(0.1)
+
+
 async def test_a_model_trained_on_what_is_gone_is_refused(service: Service) -> None:
     """The reason names the view; what serves goes on."""
     await append_definitions(service.settings.kafka, service.project.name, first(service))

@@ -55,6 +55,7 @@ BROKEN: Mapping[str, Series] = {
         'tidemill_audit_differing_archived_events{job="tidemill",service="audit",event="e",partition="0"}': f"0x{MINUTES - 5} 3x30"
     },
     "StoreDiffers": {DIFFERS: f"0x{MINUTES - 5} 3x30"},
+    "VerifyDiffers": {DIFFERS.replace("_values", "_verified_values"): f"0x{MINUTES - 5} 3x30"},
     "AuditStalled": {ROUNDS: f"0+1x90 91x{MINUTES}"},
 }
 

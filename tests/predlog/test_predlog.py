@@ -7,10 +7,13 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiokafka.admin import NewTopic
 from tests.offline.lake import NOW_MS, Pair, Service, lake, make_topics, read_topic, running, send, until
 
+from tidemill.catalogue.definitions import NOTHING
+from tidemill.catalogue.plan import Surroundings, plan_of
 from tidemill.checksums import proof_of
 from tidemill.declarations.project import Project
 from tidemill.errors import UnknownTable
@@ -21,6 +24,7 @@ from tidemill.offline.store import OfflineStore
 from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, decoder, encode
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.catalogue_log import append_definitions
 from tidemill.streams.topics import topic_specs
 from tidemill_predlog.outbox import Outbox
 from tidemill_predlog.results import ResultsTable
@@ -174,6 +178,28 @@ async def _trickle(kafka: str, project: Project, count: int) -> None:
     for first in range(0, count, 150):
         await send(kafka, wave(project, first, first + 150))
         await asyncio.sleep(0.3)
+
+
+async def test_changes_of_models_are_no_faults(kafka: str, project: Project, predlog: Service, tmp_path: Path) -> None:
+    """Four times the join begins anew while predictions and outcomes flow: each is answered once, and nothing looks like a fault."""
+    await make_topics(kafka, project)
+    settings = KafkaSettings(bootstrap_servers=kafka)
+    now = plan_of(NOTHING, project, 5, Surroundings()).first
+    with running(predlog):
+        await until(lambda: predlog.get("/health/ready").status_code == 200)
+        begun = len(predlog.lines())
+        sending = asyncio.create_task(_trickle(kafka, project, 4500))
+        for number in range(1, 5):
+            more = msgspec.structs.replace(now.models[0], name=f"more_{number}")
+            await append_definitions(settings, project.name, msgspec.structs.replace(now, number=number, models=(*now.models, more)))
+            await until(lambda number=number: any(line.get("catalogue") == number for line in predlog.lines()))
+            so_far = results_so_far(tmp_path / "offline")
+            await until(lambda so_far=so_far: sending.done() or results_so_far(tmp_path / "offline") > so_far)
+            assert predlog.get("/health/ready").status_code == 200
+        await sending
+        await settled(kafka, project, predlog, tmp_path / "offline", 4500)
+        assert [line for line in predlog.lines()[begun:] if line["level"] not in ("info", "debug")] == []
+    await assert_exact(kafka, project, tmp_path / "offline", 4500)
 
 
 async def test_restart_waits_for_outcomes_still_to_come(kafka: str, project: Project, predlog: Service, tmp_path: Path) -> None:

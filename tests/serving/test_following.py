@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from tests.beside import beside
 from tests.demo_state import NOW_MS, Store, demo, trip
@@ -29,7 +30,7 @@ EVENTS = tuple(write_event(event) for event in demo().events.values())
 ZONES = FeatureView("zones", TRIPS, "zone", [count(), max("fare")], windows=["1h"])
 ONE = Definitions(1, 5, EVENTS, tuple(ViewVersion(write_view(view), 1, {}) for view in demo().views.values()), {"zones": 1, "drivers": 1})
 TWO = Definitions(2, 6, EVENTS, (*ONE.views, ViewVersion(write_view(ZONES), 2, {}, 2)), ONE.in_force)
-THREE = TWO.put_in_force("zones", 2, 7)
+THREE = msgspec.structs.replace(TWO, number=3, in_force={"zones": 2, "drivers": 1})
 
 
 def columns(definitions: Definitions, *features: str, full: bool = False) -> list[tuple[str, str]]:

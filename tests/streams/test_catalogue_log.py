@@ -11,7 +11,7 @@ from tidemill.errors import CatalogueChanged
 from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.kafka.topics import ensure_topics
 from tidemill.runtime.settings import KafkaSettings
-from tidemill.streams.catalogue_log import Catalogue, append_definitions, read_definitions
+from tidemill.streams.catalogue_log import Catalogue, append_definitions, read_definitions, read_history
 from tidemill.streams.topics import catalogue_topic
 
 pytestmark = pytest.mark.integration
@@ -47,3 +47,4 @@ async def test_of_two_who_change_at_once_one_is_told(settings: KafkaSettings, to
     assert await read_definitions(settings, topic_prefix) == won
     async with Catalogue(settings, topic_prefix) as catalogue:
         assert catalogue.now == won
+    assert await read_history(settings, topic_prefix) == [won]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from pathlib import Path
 
+import msgspec
 import pytest
+from prometheus_client import REGISTRY
 from tests.beside import beside
 
-from tidemill import Event, FeatureView, count, mean
+from tidemill import Event, FeatureView, Model, Outcome, count, mean
 from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion
+from tidemill.declarations import Recording
 from tidemill.declarations.project import Project
-from tidemill.declarations.written import write_event, write_view
-from tidemill.errors import KafkaUnavailable, WorkerEnded
+from tidemill.declarations.written import write_event, write_model, write_view
+from tidemill.errors import KafkaUnavailable, ProjectError, WorkerEnded
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.catalogue_log import append_definitions
-from tidemill.streams.following import Following, InForce, everything_of, in_force, views_and_events_of, views_of
+from tidemill.streams.following import Following, InForce, every_record, everything_of, in_force, views_and_events_of, views_of
 
 TRIP = Event("trip", {"taxi": str, "at": int, "miles": float}, "at")
 FIRST = FeatureView("taxis", TRIP, "taxi", [count()], windows=["1h"])
@@ -24,7 +28,7 @@ DECLARED = Project("town", {"trip": TRIP}, {"taxis": FIRST})
 ONE = Definitions(1, 5, (write_event(TRIP),), (ViewVersion(write_view(FIRST), 1, {}),), {"taxis": 1})
 FILLING = Definitions(2, 6, ONE.events, (*ONE.views, ViewVersion(write_view(SECOND), 2)), {"taxis": 1})
 HANDED = FILLING.handed_over("taxis", 2, {0: 3}, 7)
-SWAPPED = HANDED.put_in_force("taxis", 2, 8)
+SWAPPED = msgspec.structs.replace(HANDED, number=4, in_force={"taxis": 2})
 USES = [views_of, views_and_events_of, everything_of]
 
 
@@ -40,6 +44,32 @@ def test_a_service_knows_versions_once_they_are_handed_over() -> None:
     assert logs(HANDED) == {"taxis": "taxis.p4", "taxis@v2": "taxis.v2.p4"}
     assert logs(SWAPPED) == {"taxis@v1": "taxis.p4", "taxis": "taxis.v2.p4"}
     assert in_force(SWAPPED, DECLARED).project.catalogue == 4
+
+
+def test_what_is_only_python_comes_from_the_file() -> None:
+    """The catalogue has no pipelines and no recordings; of a model that the file does not declare there is no pipeline."""
+    model = Model("tips", TRIP, "at", "taxi", [FIRST], Outcome(TRIP, "miles", "taxi"), list)
+    recording = Recording("days", lambda _start, _end: iter(()), "2026-01-01", "2026-01-02")
+    declared = Project("town", {"trip": TRIP}, {"taxis": FIRST}, {"tips": model}, {"days": recording}, Path("/town"))
+    found = in_force(msgspec.structs.replace(ONE, models=(write_model(model),)), declared).project
+    assert (found.models["tips"].pipeline, found.recordings, found.root) == (list, declared.recordings, Path("/town"))
+    gone = in_force(msgspec.structs.replace(ONE, models=(write_model(model),)), DECLARED).project
+    with pytest.raises(ProjectError, match="has no pipeline of model 'tips'"):
+        gone.models["tips"].pipeline()
+
+
+@pytest.mark.parametrize("uses", USES)
+def test_another_description_stops_nothing(uses: object) -> None:
+    """Only who shows descriptions takes them up."""
+    assert callable(uses)
+    views = tuple(
+        msgspec.structs.replace(found, view=msgspec.structs.replace(found.view, description="x", entity_description="y"))
+        for found in ONE.views
+    )
+    events = tuple(msgspec.structs.replace(event, description="z") for event in ONE.events)
+    after = in_force(msgspec.structs.replace(ONE, number=2, views=views, events=events), DECLARED)
+    assert uses(after) == uses(in_force(ONE, DECLARED))
+    assert every_record(after) != every_record(in_force(ONE, DECLARED))
 
 
 @pytest.mark.parametrize("uses", USES)
@@ -94,9 +124,11 @@ async def test_work_begins_anew_when_what_it_uses_changes(kafka: str, topic_pref
     following = Following(settings, declared, views_of, lambda _: None)
     async with beside(following.run(work.run)):
         await soon(work, [0])
+        assert REGISTRY.get_sample_value("tidemill_catalogue_records") == 0
         for definitions in (ONE, FILLING, HANDED, SWAPPED):
             await append_definitions(settings, topic_prefix, definitions)
         await soon(work, [0, 3, 4]) if 3 in work.begun else await soon(work, [0, 4])
+        assert REGISTRY.get_sample_value("tidemill_catalogue_records") == 4
     assert (work.running, work.most) == (0, 1)
     assert following.now.definitions == SWAPPED
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from pathlib import Path
@@ -99,11 +100,12 @@ def test_until_hides_what_became_known_later(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether views are read here or in processes of their own, the bits are the same."""
-    world = town(tmp_path, 30)
-    here = built(world)
+    """Whether views are read here or in processes of their own, the bits are the same; also of a view that the project's file has otherwise."""
+    world, zones = town(tmp_path, 30), dataclasses.replace(demo().views["zones"], windows=["30m"])
+    other = dataclasses.replace(MODEL, inputs=[zones])
+    here = [built(world), built(world, model=other)]
     monkeypatch.setattr(sharing, "QUESTIONS_WORTH_A_PROCESS", 1)
-    assert built(world).matrix.tobytes() == here.matrix.tobytes()
+    assert [found.matrix.tobytes() for found in (built(world), built(world, model=other))] == [found.matrix.tobytes() for found in here]
 
 
 def test_a_model_of_requests_alone(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import pyarrow as pa
 from tests.verify.archive import Raw, archived
 from tests.verify.projects import START_MS, Generated, Question, Told
 
@@ -30,20 +31,35 @@ class Difference(NamedTuple):
         return f"\n{asked}: {self.feature} is {self.served.value!r} {self.served.status}, by SQL {self.sql.value!r} {self.sql.state}"
 
 
-def differences(made: Generated) -> list[Difference]:
-    """Runs a project, asks its questions on the way, and compares."""
-    world, raws, asked = World(made.project), list[Raw](), list[tuple[FeatureView, Question, dict[str, FeatureValue], int]]()
+class Played(NamedTuple):
+    """A project that has run. `archive`: its events; `answers`: view, question, what was served, and before which moment all had become known."""
+
+    world: World
+    archive: pa.Table
+    answers: list[tuple[FeatureView, Question, dict[str, FeatureValue], int]]
+
+
+def played(made: Generated) -> Played:
+    """Runs a project, and asks its questions on the way."""
+    world, raws, answers = World(made.project), list[Raw](), list[tuple[FeatureView, Question, dict[str, FeatureValue], int]]()
     for number, told in enumerate(made.stream, 1):
         raw = publish(world, made, told, number)
         if raw is not None:
             raws.append(raw)
         if number == len(made.stream) or made.stream[number].known_ms > told.known_ms:
             for view, question in questions(made, number):
-                asked.append((view, question, world.features(view.name, question.entity, at=question.at_ms), told.known_ms + 1))
-    archive = archived(made.event, raws, made.no_column)
+                answers.append((view, question, world.features(view.name, question.entity, at=question.at_ms), told.known_ms + 1))
+    return Played(world, archived(made.event, raws, made.no_column), answers)
+
+
+def differences(made: Generated, run: Played | None = None) -> list[Difference]:
+    """Runs a project, if it has not run, and compares its answers with SQL."""
+    _, archive, asked = run or played(made)
     found = []
     for view in made.project.views.values():
         mine = [(question, served, known) for of_view, question, served, known in asked if of_view is view]
+        if not mine:
+            continue
         sql = SqlView(view, archive, threads=1)
         answers = sql.answers([AskedMoment(str(question.entity), question.at_ms, known) for question, _, known in mine])
         sql.close()

@@ -111,21 +111,33 @@ _NUMBERS = st.integers(-3, 5) | st.sampled_from((10**9, -(2**63), 2**63 - 1))
 _FLOATS = st.integers(-3, 5).map(float) | st.sampled_from((0.1, -0.0, 2.5, 1e9 + 0.1, 1e15, -1e-300))
 
 
+_OFF_MS = st.sampled_from((0, 0, 0, -1, -MINUTE, -7 * MINUTE, -11 * MINUTE, -45 * MINUTE, -4 * 60 * MINUTE, -2 * 1440 * MINUTE, 1, 4 * MINUTE, 20 * MINUTE, 59 * MINUTE, 61 * MINUTE))  # fmt: skip
+_SHOPS, _KEYS = st.sampled_from(("n", "n", "n", "ö s")), st.sampled_from((7, 7, -1, None))
+_VALUES = [(name, st.none() | values) for name, values in (("x", _NUMBERS), ("y", _FLOATS), ("ok", st.booleans()), ("kind", st.sampled_from(("a", "b", ""))))]  # fmt: skip
+_WHETHER = st.booleans()
+_IDS, _FIELD_IDS = st.none() | st.integers(1, 5).map(str), st.integers(1, 9).map(str)
+
+
 @st.composite
 def told(draw: st.DrawFn, known_ms: int, text_time: bool, fielded: bool) -> Told:
     """One event: mostly on time, sometimes late by minutes or hours, or ahead."""
-    off_ms = draw(st.sampled_from((0, 0, 0, -1, -MINUTE, -7 * MINUTE, -11 * MINUTE, -45 * MINUTE, -4 * 60 * MINUTE, -2 * 1440 * MINUTE, 1, 4 * MINUTE, 20 * MINUTE, 59 * MINUTE, 61 * MINUTE)))  # fmt: skip
-    time_ms = known_ms + off_ms
-    data: dict[str, Any] = {"shop": draw(st.sampled_from(("n", "n", "n", "ö s"))), "number": draw(st.sampled_from((7, 7, -1, None)))}
+    time_ms = known_ms + draw(_OFF_MS)
+    data: dict[str, Any] = {"shop": draw(_SHOPS), "number": draw(_KEYS)}
     data["at"] = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)).isoformat() if text_time else time_ms
-    for name, values in (("x", _NUMBERS), ("y", _FLOATS), ("ok", st.booleans()), ("kind", st.sampled_from(("a", "b", "")))):
-        value = draw(st.none() | values)
-        if value is not None or draw(st.booleans()):
+    for name, values in _VALUES:
+        value = draw(values)
+        if value is not None or draw(_WHETHER):
             data[name] = value
-    event_id = draw(st.none() | st.integers(1, 5).map(str)) if not fielded else str(draw(st.integers(1, 9)))
+    event_id = draw(_FIELD_IDS if fielded else _IDS)
     if fielded:
         data["id"] = event_id
     return Told(known_ms, time_ms, event_id, data)
+
+
+_MOMENTS = st.sampled_from((0, 1, -1, 5 * MINUTE, 29 * MINUTE, -20 * MINUTE, 3 * 60 * MINUTE, -3 * 60 * MINUTE, 1440 * MINUTE))
+_HIDDEN, _UNDECLARED = st.frozensets(st.sampled_from(sorted(FIELDS)), max_size=2), st.integers(0, 3)
+_VIEWS = st.sampled_from((1, 1, 2))
+_STEPS = {few: st.sampled_from((few, 1, 1_000, MINUTE, 4 * MINUTE, 9 * MINUTE, 2 * 60 * MINUTE, 1440 * MINUTE)) for few in (0, 1)}
 
 
 @st.composite
@@ -134,20 +146,18 @@ def generated(draw: st.DrawFn) -> Generated:
     text_time, fielded, partitions = draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from((1, 3)))
     fields = {"at": str if text_time else int, "shop": str, "number": int | None, **FIELDS, **({"id": str} if fielded else {})}
     event = Event("told", fields, time="at", id="id" if fielded else None, partitions=partitions)
-    found = [draw(views(event, i)) for i in range(draw(st.integers(1, 2)))]
+    found = [draw(views(event, i)) for i in range(draw(_VIEWS))]
     known_ms, stream = START_MS, []
-    gaps = st.sampled_from((0 if partitions == 1 else 1, 1, 1_000, MINUTE, 4 * MINUTE, 9 * MINUTE, 2 * 60 * MINUTE, 1440 * MINUTE))
+    gaps = _STEPS[0 if partitions == 1 else 1]
     for _ in range(draw(st.integers(1, 12))):
         known_ms += draw(gaps)
         stream.append(draw(told(known_ms, text_time, fielded)))
-    moments = st.sampled_from((0, 1, -1, 5 * MINUTE, 29 * MINUTE, -20 * MINUTE, 3 * 60 * MINUTE, -3 * 60 * MINUTE, 1440 * MINUTE))
     asked_about = [key for told in stream for key in (told.data["shop"], told.data["number"]) if key is not None]
     entities = st.sampled_from((*asked_about, "nobody"))
     questions = []
     for _ in range(6):
         after = draw(st.just(len(stream)) | st.integers(1, len(stream)))
-        questions.append(Question(after, draw(entities), stream[after - 1].known_ms + draw(moments)))
-    hidden = st.frozensets(st.sampled_from(sorted(FIELDS)), max_size=2)
+        questions.append(Question(after, draw(entities), stream[after - 1].known_ms + draw(_MOMENTS)))
     project = Project("generated", {"told": event}, {view.name: view for _, view in found})
     source = f"event = Event('told', {fields}, time='at', id={event.id!r})\n" + "\n".join(text for text, _ in found)
-    return Generated(source, project, event, stream, questions, draw(hidden), draw(hidden), draw(st.integers(0, 3)))
+    return Generated(source, project, event, stream, questions, draw(_HIDDEN), draw(_HIDDEN), draw(_UNDECLARED))

@@ -56,7 +56,7 @@ def test_an_event_on_its_way_may_have_been_seen(count: float, total: float, last
     """With it or without it is right; a value that neither gives differs, and so do values that are not of one moment."""
     sql = view_of(sold(0, 1.0), sold(2 - 1 / 60, 2.0, offset=1))
     asked = possible(sql, "n", NOW, NOW)
-    assert [question.known_before_ms - NOW for question in asked] == [-SETTLED_MS, -999]
+    assert [question.before - NOW for question in asked] == [-SETTLED_MS, -999]
     compared = compare("w", sql, [told(asked, count, total, last)])
     assert (compared.values, compared.undecided) == (3, 0)
     assert compared.differ == differ
@@ -125,13 +125,14 @@ def test_a_difference_counts_when_it_is_found_twice(tmp_path: Path) -> None:
 
 
 def test_inputs_of_predictions_are_compared_as_float32() -> None:
-    """0.1 as float32 is right, another number is not, and null stands for any reason why there is no value."""
+    """0.1 as float32 is right, another number is not; null stands for any reason why there is no value, and for one that was withheld."""
     rows = [
         {"id": id, "version": "v1", "time": NOW, "served": NOW, "inputs": inputs, "entities": msgspec.json.encode({"shop": shop}).decode()}
         for id, shop, inputs in (("p1", "n", [0.10000000149011612]), ("p2", "n", [0.2]), ("p3", "nobody", [None]), ("p4", "n", [None]))
     ]
     (compared,) = check_logged([SHOPS], {"v1": ["shops__last_x"]}, {"shops": archived(SOLD, [sold(0, 0.1)])}, rows, "m")
-    assert (compared.values, compared.differ, [example.what for example in compared.examples]) == (4, 2, ["prediction p2", "prediction p4"])
+    assert (compared.values, compared.differ, [example.what for example in compared.examples]) == (4, 1, ["prediction p2"])
+    assert compared.withheld == 1
 
 
 ASKED = Event("asked", {"at": int, "who": str, "shop": str}, time="at")

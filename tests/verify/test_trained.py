@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.verify.archive import Raw, archived
-from tests.verify.judging import publish
+from tests.verify.judging import differences, played
 from tests.verify.projects import CONDITIONS, START_MS, Generated, generated
 
 from tidemill.archive.columns import event_folder
@@ -70,20 +70,19 @@ def trained_on(world: World, until_ms: int) -> TrainingSet | None:
 @settings(max_examples=120)
 @given(asked())
 def test_a_training_set_is_what_the_documentation_says(given_: Asked) -> None:
-    """The rows are the questions that have an answer, absent ones included, and each feature is that of the question's moment."""
+    """The rows are the questions that have an answer, absent ones included, and each feature is that of the question's moment. Served values
+    are right beside a model too."""
     made, model, until_ms = given_
-    world = World(made.project)
-    raws = [raw for number, told in enumerate(made.stream, 1) if (raw := publish(world, made, told, number))]
-    archive = archived(made.event, raws, made.no_column)
-    examples = trained_on(world, until_ms)
-    expected = {(one.subject, one.at_ms): one.label for one in labelled(model, archive, archive, until_ms) if one.label is not None}
+    run = played(made)
+    assert differences(made, run) == []
+    archive, examples = run.archive, trained_on(run.world, until_ms)
     if examples is None:
-        assert expected == {}
+        assert all(one.label is None for one in labelled(model, archive, archive, until_ms))
         return
-    assert dict(zip(zip(examples.subjects, examples.times_ms.tolist(), strict=True), examples.labels.tolist(), strict=True)) == expected
     archives = dict.fromkeys(made.project.views, archive)
     found = check_training_set(model, examples.table(), (archive, archive), archives, until_ms, 100, 0)
     assert [example for compared in found for example in compared.examples] == []
+    assert [compared.values for compared in found[:2]] == [len(examples.labels), len(examples.labels)]  # rows, and questions with an answer
     assert len(found) == 2 + len(model.views)
 
 

@@ -38,4 +38,4 @@ def _stored(store: OfflineStore, folder: str, places: pa.Table) -> pa.Table:
     snapshot = store.find(folder)
     if snapshot is None:
         return places.select([ID, TIME]).slice(0, 0)
-    return snapshot.scan([ID, TIME], within & pc.field(ID).isin(places[ID].combine_chunks()), order=())
+    return snapshot.scan([ID, TIME], within, among=(ID, places[ID].to_pylist()), order=())

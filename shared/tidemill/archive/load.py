@@ -110,14 +110,15 @@ class Load:
 
     def _taken(self, report: LoadReport, found: pa.Schema | None, topic: str, watch: Watch) -> Iterator[tuple[Chunk, Taken]]:
         """The whole file, also what is done already, so that the report is whole."""
-        taker = self._taker(found, topic)
+        taker, done = self._taker(found, topic), 0
         for chunk in report.file.chunks():
             taken = taker.take(chunk)
             for row in taken.refused:
                 report.refused[row.reason] += 1
                 self._refused(report.file, row)
             yield chunk, taken
-            watch(_end(chunk), chunk.share)
+            done = max(done, _end(chunk))
+            watch(done, chunk.share)
 
     def _append(
         self, report: LoadReport, name: str, table: CountedTable, moves: dict[str, tuple[int, int]], taken: Iterator[tuple[Chunk, Taken]]

@@ -6,7 +6,6 @@ writer goes on), and there may be more partitions tomorrow. A topic that was mad
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -34,6 +33,7 @@ from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.threads import to_its_end
 
 log = get_logger(__name__)
 
@@ -64,7 +64,7 @@ class ArchiveWriter(Follower):
         held = await offset_ranges(self._kafka, self.table.topic)
         if not held:
             raise KafkaUnavailable(f"there is no topic {self.table.topic}", mend="start ingestion, which makes it")
-        witnesses = await asyncio.to_thread(self._open_table, [target.partition for target in held])
+        witnesses = await to_its_end(self._open_table, [target.partition for target in held])
         positions = {TopicPartition(self.table.topic, p): position for p, position in self.positions.items()}
         return SparseReader(self._kafka, positions, witnesses, self._expired, **GATHERING)
 

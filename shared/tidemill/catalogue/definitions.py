@@ -6,7 +6,7 @@ compare-and-swap: a record counts only if its number follows that of the record 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
@@ -74,11 +74,6 @@ class Definitions(Record, frozen=True):
         views = tuple(found for found in self.views if (found.view.name, found.version) not in gone)
         return msgspec.structs.replace(self, number=self.number + 1, time=time_ms, views=views)
 
-    def put_in_force(self, view: str, version: int, time_ms: int) -> Definitions:
-        """The record by which a view's plain name means this version. Raises KeyError."""
-        self.version(view, version)
-        return msgspec.structs.replace(self, number=self.number + 1, time=time_ms, in_force=self.in_force | {view: version})
-
     @property
     def begins(self) -> dict[LogName, dict[int, int]]:
         """The logs to which ingestion routes -> the offsets from which on, by partition of the event's topic. Not one event earlier: a log
@@ -100,13 +95,17 @@ NOTHING = Definitions(0, 0)
 """The catalogue before its first record."""
 
 
-def newest_of(records: Iterable[Definitions], after: Definitions = NOTHING) -> Definitions:
-    """The catalogue after these records, in the order of the topic. One whose number does not follow lost a race, and does not count."""
-    found = after
+def counted(records: Iterable[Definitions], after: Definitions = NOTHING) -> Iterator[Definitions]:
+    """The records that count, in the order of the topic. One whose number does not follow lost a race, and does not count."""
     for record in records:
-        if record.number == found.number + 1:
-            found = record
-    return found
+        if record.number == after.number + 1:
+            after = record
+            yield record
+
+
+def newest_of(records: Iterable[Definitions], after: Definitions = NOTHING) -> Definitions:
+    """The catalogue after these records: the last one that counts."""
+    return [after, *counted(records, after)][-1]
 
 
 def project_of(definitions: Definitions, name: str) -> Project:

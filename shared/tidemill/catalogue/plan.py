@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -18,7 +19,16 @@ import msgspec
 from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion, project_of
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
-from tidemill.declarations.written import WrittenEvent, WrittenView, read_event, read_view, write_event, write_model, write_view
+from tidemill.declarations.written import (
+    WrittenEvent,
+    WrittenInput,
+    WrittenView,
+    read_event,
+    read_view,
+    write_event,
+    write_model,
+    write_view,
+)
 from tidemill.errors import DeclarationError
 from tidemill.kernel.view import ViewKernel
 from tidemill.names import LogName, log_name
@@ -101,6 +111,14 @@ def plan_of(definitions: Definitions, project: Project, time_ms: int, around: Su
     return plan
 
 
+def unapplied(definitions: Definitions, project: Project) -> list[Change]:
+    """What the project's file changes in the catalogue, as far as the two alone say; nothing before the first record.
+
+    Raises DeclarationError when it cannot follow what is in force.
+    """
+    return plan_of(definitions, project, definitions.time, Surroundings()).changes if definitions.number else []
+
+
 class _Planner:
     """Brings the declared views among the versions. `at_once`: the versions in force by the first record; `in_force`: by the last."""
 
@@ -120,7 +138,7 @@ class _Planner:
         kind: Kind = "new" if old is None else "changed"
         given_up = self._given_up.pop(view.name, None)
         notes = [] if given_up is None else [f"version {given_up}, of which the filling was broken off, is given up"]
-        details = [*([] if old is None else _differences(old.view, written)), *notes]
+        details = [*([] if old is None else differences(old.view, written)), *notes]
         found = next((item for item in self._handed(view.name, current) if self._same_tiles(item, written)), None)
         if found is None:
             made = self._new(written)
@@ -240,20 +258,20 @@ def _compared(what: str, before: Mapping[str, msgspec.Struct], after: Mapping[st
         if name not in before:
             yield Change("new", what, name)
         elif before[name] != written:
-            yield Change("changed", what, name, tuple(_differences(before[name], written)))
+            yield Change("changed", what, name, tuple(differences(before[name], written)))
     yield from (Change("gone", what, name) for name in before.keys() - after.keys())
 
 
-def _differences(before: msgspec.Struct, after: msgspec.Struct) -> Iterator[str]:
+def differences(before: msgspec.Struct, after: msgspec.Struct) -> Iterator[str]:
     """One line for each field that differs; of a mapping or a list, one for each entry."""
     for name in before.__struct_fields__:
         old, new = getattr(before, name), getattr(after, name)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _entries(name, old, new)
         elif isinstance(old, tuple) and isinstance(new, tuple):
-            yield from _entries(name, {_shown(item): None for item in old}, {_shown(item): None for item in new})
+            yield from _entries(name, *(dict.fromkeys(chain.from_iterable(map(_each, items))) for items in (old, new)))
         elif old != new:
-            yield f"{name}: {_shown(old)} -> {_shown(new)}"
+            yield from _changed(name, old, new)
 
 
 def _entries(name: str, old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
@@ -266,5 +284,12 @@ def _entries(name: str, old: Mapping[str, object], new: Mapping[str, object]) ->
             yield f"{name}: {entry}: {old[entry]} -> {new[entry]}"
 
 
-def _shown(item: object) -> str:
-    return msgspec.json.encode(item).decode() if isinstance(item, msgspec.Struct) else str(item)
+def _changed(name: str, old: object, new: object) -> Iterator[str]:
+    if isinstance(old, msgspec.Struct) and isinstance(new, msgspec.Struct):
+        yield from (f"{name}.{found}" for found in differences(old, new))
+    else:
+        yield f"{name}: {old} -> {new}"
+
+
+def _each(item: object) -> list[str]:
+    return item.each() if isinstance(item, WrittenInput) else [str(item)]

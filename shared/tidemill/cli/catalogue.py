@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -12,6 +14,7 @@ from rich.text import Text
 from tidemill.cli.showing import moment
 from tidemill.cli.target import Target, need, servers
 from tidemill.errors import CatalogueChanged, DeclarationError, TidemillError
+from tidemill.local.addresses import find
 
 if TYPE_CHECKING:
     from tidemill.catalogue.definitions import Definitions
@@ -30,7 +33,7 @@ def plan() -> None:
     """
     need("deltalake", "lake")
     with servers() as at:
-        show(at, asyncio.run(applying(at).planned()))
+        show(at, asyncio.run(applying(at).planned()), values=True)
 
 
 def apply(
@@ -45,28 +48,29 @@ def apply(
     need("hiredis", "store")
     with servers() as at:
         planned = asyncio.run(applying(at).planned())
-        show(at, planned)
+        show(at, planned, values=not yes)
         if planned.plan.changes and (yes or typer.confirm("put this in force?")):
             put_in_force(at, planned, wait=wait)
 
 
 def prune(yes: Annotated[bool, typer.Option("--yes", help="Delete them; without it they are only shown.")] = False) -> None:
-    """Delete versions of views that are not in force and that no deployed model reads: their topics, tables and keys."""
+    """Delete versions of views that are not in force, and that neither a deployed model reads nor a prediction that waits for its outcome:
+    their topics, tables and keys."""
     need("deltalake", "lake")
     need("hiredis", "store")
     from tidemill.operations.pruning import Pruning
     from tidemill.redis.client import redis_client
-    from tidemill.runtime.settings import KafkaSettings
     from tidemill.streams.topics import view_topic
 
     with servers() as at:
-        job = Pruning(at.project.name, at.store, KafkaSettings(bootstrap_servers=at.kafka))
+        job = Pruning(at.declared.name, at.store, at.kafka_settings, at.urls, all_known=find() is not None)
         unread = asyncio.run(job.unread())
-        for name, reader in unread.kept.items():
-            console.print(f"  {name} stays: model {reader} reads it", markup=False, highlight=False)
+        for name, readers in unread.kept.items():
+            for reader in readers:
+                console.print(f"  {name} stays: {reader}", markup=False, highlight=False, soft_wrap=True)
         for log in unread.logs:
             console.print(
-                f"- {log}: topic {view_topic(at.project.name, log)}, table views/{log}, its keys in Redis", markup=False, highlight=False
+                f"- {log}: topic {view_topic(at.declared.name, log)}, table views/{log}, its keys in Redis", markup=False, highlight=False
             )
         if not unread.logs:
             console.print("nothing to delete")
@@ -78,7 +82,7 @@ def prune(yes: Annotated[bool, typer.Option("--yes", help="Delete them; without 
 
         async def run() -> None:
             async with redis_client(at.redis_url, timeout_seconds=10) as link:
-                await job.delete(unread, link)
+                await job.delete(unread, link, console.print)
 
         with console.status("waiting until services have followed, then deleting ..."):
             asyncio.run(run())
@@ -89,9 +93,8 @@ def applying(at: Target) -> Applying:
     """The job for a project."""
     from tidemill.archive.retention import ArchiveSettings
     from tidemill.operations.applying import Applying
-    from tidemill.runtime.settings import KafkaSettings
 
-    return Applying(at.project, at.store, KafkaSettings(bootstrap_servers=at.kafka), ArchiveSettings.load())
+    return Applying(at.declared, at.store, at.kafka_settings, ArchiveSettings.load())
 
 
 def put_in_force(at: Target, planned: Planned, begun: Definitions | None = None, *, wait: bool = True) -> None:
@@ -118,32 +121,50 @@ def put_in_force(at: Target, planned: Planned, begun: Definitions | None = None,
         console.print(f"in force, as number {number} of the catalogue", highlight=False)
 
 
-def show(at: Target, planned: Planned) -> None:
-    """Print a plan."""
+def show(at: Target, planned: Planned, *, values: bool = False) -> None:
+    """Print a plan. `values`: also those of some entities, before and after."""
     changes = planned.plan.changes
     since = f"number {planned.before.number} of {moment(planned.before.time)}" if planned.before.number else "empty"
-    console.print(f"project {at.project.name}; the catalogue is {since}", highlight=False)
+    console.print(f"project {at.declared.name}; the catalogue is {since}", highlight=False)
     for change in changes:
-        _show(at, change, planned)
+        _show(at, change, planned, values=values)
     if not changes:
         console.print("nothing to change")
 
 
-def _show(at: Target, change: Change, planned: Planned) -> None:
+def _show(at: Target, change: Change, planned: Planned, *, values: bool) -> None:
     mark, style = _MARKS[change.kind]
     console.print(Text(f"{mark} {change.what} {change.name}: {change.kind}", style=style))
     lines = list(change.details)
     if change.version is not None:
         lines += _filled(planned.surveys[change.name, change.version], change.version)
     if change.what == "view":
-        models = [model.name for model in at.project.models.values() if any(view.name == change.name for view in model.views)]
+        models = [model.name for model in at.declared.models.values() if any(view.name == change.name for view in model.views)]
         lines += [f"read by the models {', '.join(models)}"] * bool(models)
+        if values and change.kind == "changed":
+            lines += _samples(at, change, planned)
     for line in lines:
         console.print(Text(f"    {line}"), soft_wrap=True)
 
 
+def _samples(at: Target, change: Change, planned: Planned) -> Iterator[str]:
+    """Values of a changed view; none where they would be null for want of events."""
+    from tidemill.catalogue.definitions import project_of
+    from tidemill.cli.samples import samples
+    from tidemill.clock import now_ms
+
+    survey = None if change.version is None else planned.surveys[change.name, change.version]
+    old = project_of(planned.before, at.declared.name).views.get(change.name)
+    if old is not None and (survey is None or survey.since_ms is None):
+        yield from samples(at.store, old, at.declared.views[change.name], now_ms())
+
+
 def _filled(survey: Survey, version: int) -> list[str]:
-    lines = [f"version {version} is filled: {survey.archived:,} archived events to fold, and {survey.live:,} from the topic"]
+    from tidemill.operations.fill.job import EVENTS_A_SECOND
+
+    seconds = math.ceil((survey.archived + survey.live) / EVENTS_A_SECOND)
+    cost = f"{survey.archived:,} archived events to fold, and {survey.live:,} from the topic; filling takes about {seconds:,} s"
+    lines = [f"version {version} is filled: {cost} (an estimate, at {EVENTS_A_SECOND:,} events a second)"]
     if survey.missing:
         lines.append(f"no archived event has {', '.join(survey.missing)}: values are null until a window begins after this change")
     if survey.lost:
@@ -166,6 +187,18 @@ def at_start(at: Target, before: Definitions) -> Started | None:
 
     It leaves everything as it is, and says so, when something in force would be lost, or the declarations are refused.
     """
+    from tidemill.catalogue.plan import unapplied
+
+    try:
+        if before.number and not unapplied(before, at.declared):
+            return None  # without the packages of the archive, which take a while to import
+        return _begun(at, before)
+    except (DeclarationError, CatalogueChanged) as error:
+        _left(error)
+        return None
+
+
+def _begun(at: Target, before: Definitions) -> Started | None:
     job = applying(at)
 
     async def run() -> Started | None:
@@ -182,11 +215,7 @@ def at_start(at: Target, before: Definitions) -> Started | None:
         await job.finish(planned, now)
         return None
 
-    try:
-        return asyncio.run(run())
-    except (DeclarationError, CatalogueChanged) as error:
-        _left(error)
-        return None
+    return asyncio.run(run())
 
 
 def after_start(at: Target, started: Started, *, wait: bool) -> None:

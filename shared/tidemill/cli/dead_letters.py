@@ -39,11 +39,10 @@ def dead_letters(
 
     A letter keeps an event's data, not its headers, so time and id must be in the data.
     """
-    from tidemill.runtime.settings import KafkaSettings
     from tidemill.streams.dead_letter_log import read_dead_letters
 
     at = target()
-    letters = asyncio.run(read_dead_letters(KafkaSettings(bootstrap_servers=at.kafka), at.project.name))
+    letters = asyncio.run(read_dead_letters(at.kafka_settings, at.declared.name))
     if replay:
         _replay(letters, replay, value)
         return
@@ -81,7 +80,8 @@ def _replay(letters: list[DeadLetterRecord], places: list[str], value: Path | No
     for place in places:
         if place not in by_place:
             raise UnknownLetter(place, list(by_place)[:10])
-    bodies = {place: event_of(at.project, by_place[place], None if value is None else value.read_bytes()) for place in places}
+    project = at.project()
+    bodies = {place: event_of(project, by_place[place], None if value is None else value.read_bytes()) for place in places}
     for place, body in bodies.items():
         accepted = publish_again(at.url("ingestion"), body)
         console.print(f"{place} is sent again: {accepted['position']}, id {accepted['id']}", markup=False)

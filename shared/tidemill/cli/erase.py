@@ -25,9 +25,10 @@ def erase(
     from tidemill.timestamps import rfc3339
 
     at = target()
-    if event not in at.project.events:
-        raise UnknownEvent(event, list(at.project.events))
-    wanted = Wanted.parse(at.project.events[event], which)
+    project = at.project()
+    if event not in project.events:
+        raise UnknownEvent(event, list(project.events))
+    wanted = Wanted.parse(project.events[event], which)
     found = matching(at.store, wanted)
     span = f", known from {rfc3339(found['_known'][0].as_py())} to {rfc3339(found['_known'][-1].as_py())}" if len(found) else ""
     console.print(f"{len(found):,} archived events of {event} have {wanted.field}={wanted.value}{span}", markup=False, highlight=False)
@@ -36,7 +37,7 @@ def erase(
     elif len(found):
         console.print("nothing is deleted yet: add --yes")
     console.print("not touched, and may hold the same value:")
-    for place in other_places(at.project, wanted):
+    for place in other_places(project, wanted):
         console.print(f"  {place}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -43,15 +43,16 @@ def explain(
     from tidemill.redis.client import redis_client
 
     at = target()
-    if view not in at.project.views:
-        raise UnknownView(view, list(at.project.views))
-    declared, time_ms = at.project.views[view], now_ms() if as_of is None else to_ms(as_of)
+    project = at.project()
+    if view not in project.views:
+        raise UnknownView(view, list(project.views))
+    declared, time_ms = project.views[view], now_ms() if as_of is None else to_ms(as_of)
 
     async def run() -> Explanation:
         async with redis_client(at.redis_url, timeout_seconds=10) as link:
             partition = partition_of(entity.encode(), declared.partitions)
-            audit = PartitionAudit(at.project.name, declared, partition, at.store, link, wait_seconds=30)
-            return await find(declared, entity, audit, OnlineWriter(link, at.project.name), time_ms)
+            audit = PartitionAudit(project.name, declared, partition, at.store, link, wait_seconds=30)
+            return await find(declared, entity, audit, OnlineWriter(link, project.name), time_ms)
 
     found = asyncio.run(run())
     if json:

@@ -13,6 +13,7 @@ from rich.table import Table
 from tidemill.cli.target import Target, target
 from tidemill.cli.times import to_ms
 from tidemill.declarations import Recording
+from tidemill.declarations.project import Project
 from tidemill.durations import parse_ms
 from tidemill.errors import TidemillError
 
@@ -30,22 +31,26 @@ def replay_stream(
     At any speed a request is answered from the events that were known at its time.
     """
     at = target()
-    chosen = _choose(at, recording)
+    chosen = _choose(at.declared, recording)
     start_ms, end_ms = to_ms(start or chosen.start), to_ms(end or chosen.end)
     if start_ms >= end_ms:
         raise TidemillError(f"there is nothing from {start or chosen.start} to {end or chosen.end}", mend="let --start lie before --end")
+    factor, step_ms, url = _factor(speed), _step_ms(step), at.url("inference") if predict else ""
+    project = at.project()
     try:
-        asyncio.run(_play(at, chosen, start_ms, end_ms, _factor(speed), _step_ms(step), predict))
+        asyncio.run(_play(at, project, chosen, start_ms, end_ms, factor, step_ms, url))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
-async def _play(at: Target, recording: Recording, start_ms: int, end_ms: int, speed: float | None, step_ms: int, predict: bool) -> None:
+async def _play(
+    at: Target, project: Project, recording: Recording, start_ms: int, end_ms: int, speed: float | None, step_ms: int, url: str
+) -> None:
     from tidemill.operations.playback import Agenda, open_playback
 
-    url, events, predictions = at.url("inference") if predict else "", 0, 0
-    models = [model for model in at.project.models.values() if predict]
-    async with open_playback(at.project, at.kafka, at.redis_url) as playback:
+    events = predictions = 0
+    models = list(project.models.values()) if url else []
+    async with open_playback(project, at.kafka, at.redis_url) as playback:
         with Live(refresh_per_second=4) as live:
             agenda = Agenda(models, step_ms)
             async for done in playback.play(recording, start_ms, end_ms, step_ms, agenda, url, speed):
@@ -64,14 +69,14 @@ def _progress(time_ms: int, events: int, predictions: int, barrier_seconds: floa
     return table
 
 
-def _choose(at: Target, name: str | None) -> Recording:
-    recordings = at.project.recordings
+def _choose(project: Project, name: str | None) -> Recording:
+    recordings = project.recordings
     if name in recordings:
         return recordings[name]
     if name is None and len(recordings) == 1:
         return next(iter(recordings.values()))
     raise TidemillError(
-        f"project {at.project.name!r} has {len(recordings)} recordings: {', '.join(recordings) or 'none'}",
+        f"project {project.name!r} has {len(recordings)} recordings: {', '.join(recordings) or 'none'}",
         mend="declare a Recording, or choose one with --recording",
     )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from tidemill.cli.target import need, target
+from tidemill.cli.target import need, target, tell_unapplied
 from tidemill.errors import NotFound
 
 console = Console()
@@ -41,16 +42,16 @@ def audit(
     from tidemill.proof.audit import counterexample
     from tidemill.proof.partition_audit import AuditReport
     from tidemill.redis.client import redis_client
-    from tidemill.runtime.settings import KafkaSettings
 
     at = target()
+    project = at.project()
 
     async def run() -> AuditReport:
         async with redis_client(at.redis_url, timeout_seconds=10) as link:
-            report = await compare(at.project, at.store, link, view or (), console.print)
+            report = await compare(project, at.store, link, view or (), console.print)
             first = next((found for found in report.examples if found.entity is not None), None)
             if first is not None:
-                shown = await asyncio.to_thread(counterexample, at.project, at.store, link, first, None if all_rows else rows)
+                shown = await asyncio.to_thread(counterexample, project, at.store, link, first, None if all_rows else rows)
                 print_counterexample(console, shown)
             return report
 
@@ -63,8 +64,7 @@ def audit(
     differ = report.mismatched
     if not view:
         kept_since_ms = ArchiveSettings.load().kept_since_ms(now_ms())
-        kafka = KafkaSettings(bootstrap_servers=at.kafka)
-        archived = asyncio.run(audit_archive(at.project, at.store, kafka, kept_since_ms, console.print))
+        archived = asyncio.run(audit_archive(project, at.store, at.kafka_settings, kept_since_ms, console.print))
         for example in archived.examples:
             console.print(example, markup=False)
         erased = f", {archived.erased:,} of them erased" if archived.erased else ""
@@ -77,27 +77,41 @@ def replay(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Predictions by id.")] = None,
     sample: Annotated[int, typer.Option(min=1, help="Without ids: how many, spread evenly over the log.")] = 100,
 ) -> None:
-    """Recompute logged predictions from Parquet and compare every bit. Exit code 1 when one differs."""
+    """Recompute logged predictions from Parquet, by the definitions of their time, and compare every bit. Exit code 1 when one differs.
+
+    A prediction that read a version of a view that was pruned is passed over.
+    """
     need("deltalake", "lake")
     need("onnxruntime", "inference")
-    from tidemill.proof.replay import logged
+    from tidemill.catalogue.definitions import NOTHING, project_of
+    from tidemill.proof.replay import Definition, logged
     from tidemill.proof.replay import replay as recompute
+    from tidemill.streams.catalogue_log import read_history
+    from tidemill.streams.following import in_force
 
     at = target()
     predictions = logged(at.store, ids or None, None if ids else sample)
     unknown = set(ids or ()) - {prediction.id for prediction in predictions}
     if unknown:
         raise UnknownPrediction(sorted(unknown)[0])
-    results = recompute(at.project, at.store, predictions, console.print)
+    records = asyncio.run(read_history(at.kafka_settings, at.declared.name))
+    now = records[-1] if records else NOTHING
+    tell_unapplied(now, at.declared)
+    project = in_force(now, at.declared).project
+    history = [Definition(record.time, project_of(record, project.name)) for record in records]
+    results = recompute(project, at.store, predictions, console.print, history)
     table = Table("prediction", "what", "logged", "recomputed")
     for result in results:
         for difference in result.differences:
             table.add_row(result.prediction.id, difference.name, repr(difference.logged), repr(difference.recomputed))
     if table.rows:
         console.print(table)
-    equal = sum(result.equal for result in results)
-    console.print(f"{len(results):,} predictions recomputed, {equal:,} equal bit for bit")
-    raise typer.Exit(0 if equal == len(results) else 1)
+    passed_over = Counter(result.passed_over for result in results if result.passed_over)
+    for why, count in passed_over.items():
+        console.print(f"{count:,} predictions passed over: {why}", markup=False, highlight=False)
+    equal, recomputed = sum(result.equal for result in results), len(results) - passed_over.total()
+    console.print(f"{recomputed:,} predictions recomputed, {equal:,} equal bit for bit")
+    raise typer.Exit(0 if equal == recomputed else 1)
 
 
 def register(app: typer.Typer) -> None:

@@ -32,19 +32,19 @@ def rebuild(
 
     from tidemill.operations.rebuild import Rebuild
     from tidemill.redis.client import redis_client
-    from tidemill.runtime.settings import KafkaSettings
 
     at = target()
-    if view not in at.project.views:
-        raise UnknownView(view, list(at.project.views))
-    declared = at.project.views[view]
+    project = at.project()
+    if view not in project.views:
+        raise UnknownView(view, list(project.views))
+    declared = project.views[view]
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn(), console=console
     )
 
     async def run() -> list[Rebuilt]:
         async with redis_client(at.redis_url, timeout_seconds=10) as link:
-            job = Rebuild(at.project, declared, at.store, link, KafkaSettings(bootstrap_servers=at.kafka))
+            job = Rebuild(project, declared, at.store, link, at.kafka_settings)
             return await job.run(partitions, lambda number, rows, total: bar.update(tasks[number], completed=rows, total=total))
 
     partitions = sorted(set(partition)) if partition else list(range(declared.partitions))

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from tidemill.cli.target import need, servers
-from tidemill.errors import UnknownView
+from tidemill.errors import TidemillError, UnknownView
 
 if TYPE_CHECKING:
     from tidemill.operations.repartition.job import Phase, Repartitioned
@@ -21,7 +21,7 @@ _PHASES = {"read": "reading the old log", "copy": "copying", "check": "folding b
 def repartition(view: Annotated[str, typer.Argument(help="The view whose partitions= was changed.")]) -> None:
     """Copy a view's records into the log that its new partition count needs, and compare every value that the two logs give.
 
-    Ingestion must be stopped. If no servers run here and none are named, it starts those of the local stack meanwhile. It can be killed and
+    For a project without a catalogue: with one, `tidemill apply` does it. Ingestion must be stopped. If no servers run here and none are named, it starts those of the local stack meanwhile. It can be killed and
     run again.
     """
     need("deltalake", "lake")
@@ -29,21 +29,23 @@ def repartition(view: Annotated[str, typer.Argument(help="The view whose partiti
     from rich.progress import Progress as Bars
 
     from tidemill.operations.repartition.job import Repartition
-    from tidemill.runtime.settings import KafkaSettings
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("records"), TimeRemainingColumn()
     with servers() as at, Bars(*columns, console=console) as bars:
-        if view not in at.project.views:
-            raise UnknownView(view, list(at.project.views))
+        project = at.declared
+        if view not in project.views:
+            raise UnknownView(view, list(project.views))
+        if at.project().catalogue:
+            raise TidemillError(f"another partition count is another version of view {view!r}", mend="run: tidemill apply")
         tasks = {phase: bars.add_task(text, total=None) for phase, text in _PHASES.items()}
 
         def progress(phase: Phase, done: int, total: int) -> None:
             bars.update(tasks[phase], completed=done, total=total)
 
-        job = Repartition(at.project, at.project.views[view], at.store, KafkaSettings(bootstrap_servers=at.kafka), progress)
+        job = Repartition(project, project.views[view], at.store, at.kafka_settings, progress)
         done = asyncio.run(job.run())
     console.print(
-        f"nothing to copy: view {view} has its records in {at.project.views[view].log} already, or none" if done is None else _told(done),
+        f"nothing to copy: view {view} has its records in {project.views[view].log} already, or none" if done is None else _told(done),
         highlight=False,
     )
 

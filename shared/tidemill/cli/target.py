@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import os
@@ -9,24 +10,46 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import typer
+
 from tidemill.declarations.project import Project, load_project
-from tidemill.errors import MissingExtra, ProjectError, TidemillError
+from tidemill.errors import DeclarationError, MissingExtra, ProjectError, TidemillError
 from tidemill.local.addresses import Addresses, find, home_folder
 
 if TYPE_CHECKING:
+    from tidemill.catalogue.definitions import Definitions
     from tidemill.offline.store import OfflineStore
+    from tidemill.runtime.settings import KafkaSettings
 
 
 @dataclass(frozen=True)
 class Target:
-    """A project and where its servers are. `spec` is what the project was loaded from; `urls` the services by name."""
+    """A project and where its servers are. `declared`: what its file says; `spec`: what it was loaded from; `urls`: the services by name."""
 
-    project: Project
+    declared: Project
     spec: str
     kafka: str
     redis_url: str
     offline: str
     urls: dict[str, str]
+
+    @property
+    def kafka_settings(self) -> KafkaSettings:
+        """Of the environment, with this stack's brokers."""
+        from tidemill.runtime.settings import KafkaSettings
+
+        return KafkaSettings(bootstrap_servers=self.kafka)
+
+    def project(self) -> Project:
+        """What is in force: the catalogue's, before its first record the file's. It says so when the file differs.
+
+        Raises KafkaUnavailable.
+        """
+        from tidemill.streams.following import read_in_force
+
+        now = asyncio.run(read_in_force(self.kafka_settings, self.declared))
+        tell_unapplied(now.definitions, self.declared)
+        return now.project
 
     @property
     def store(self) -> OfflineStore:
@@ -54,6 +77,18 @@ class Target:
                 f"the address of {service} is not known", mend=f"start the stack with `tidemill up`, or set TIDEMILL_{service.upper()}_URL"
             )
         return self.urls[service]
+
+
+def tell_unapplied(definitions: Definitions, declared: Project) -> None:
+    """A line on the error stream when the project's file is not what is in force."""
+    from tidemill.catalogue.plan import unapplied
+
+    try:
+        differs = bool(unapplied(definitions, declared))
+    except DeclarationError:
+        differs = True
+    if differs:
+        typer.echo("project.py differs from what is in force: run tidemill plan", err=True)
 
 
 def target() -> Target:
@@ -89,14 +124,19 @@ def servers() -> Iterator[Target]:
 def offline_target() -> tuple[Project, OfflineStore]:
     """The project and its offline store: that of the environment, of the running stack, or the one that a stack of this folder will have.
 
-    Raises TidemillError naming what is missing.
+    Where Kafka runs the project is what is in force. Where it does not, nobody can know: it is what the file declares, and that is said if
+    a stack ran here before. Raises TidemillError naming what is missing, KafkaUnavailable.
     """
     need("deltalake", "lake")
     from tidemill.offline.store import OfflineStore
 
     running = find()
-    found = os.environ.get("TIDEMILL_OFFLINE") or (running.offline if running else None)
-    return load_project(_project(running)), OfflineStore(found or home_folder() / "offline")
+    store = OfflineStore(os.environ.get("TIDEMILL_OFFLINE") or (running.offline if running else None) or home_folder() / "offline")
+    if running or os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        return target().project(), store
+    if (home_folder() / "kafka").exists():
+        typer.echo("no stack runs here, so what is in force is not known: project.py is used as it is", err=True)
+    return load_project(_project(running)), store
 
 
 def _project(running: Addresses | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tidemill.declarations import FeatureView, Model
+    from tidemill.declarations.project import Project
     from tidemill.verify.compare import Compared, Example
 
 console = Console()
@@ -42,28 +43,29 @@ def verify(
     need("deltalake", "lake")
     need("duckdb", "verify")
     at = target()
+    project = at.project()
     if training_set is not None:
-        found = _training_set(at, training_set, _declared(at, model), now_ms() if until is None else to_ms(until), sample, seed)
+        found = _training_set(at, training_set, _model(project, model), now_ms() if until is None else to_ms(until), sample, seed)
     else:
-        views = _views(at, view)
-        found = [_served(at, each, sample, seed) for each in views] + _logged(at, views, sample, seed)
+        views = _views(project, view)
+        found = [_served(at, each, sample, seed) for each in views] + _logged(at, project, views, sample, seed)
     show(found)
     raise typer.Exit(1 if any(each.differ for each in found) else 0)
 
 
-def _views(at: Target, names: Sequence[str] | None) -> list[FeatureView]:
+def _views(project: Project, names: Sequence[str] | None) -> list[FeatureView]:
     for name in names or ():
-        if name not in at.project.views:
-            raise UnknownView(name, list(at.project.views))
-    return [view for view in at.project.views.values() if not names or view.name in names]
+        if name not in project.views:
+            raise UnknownView(name, list(project.views))
+    return [view for view in project.views.values() if not names or view.name in names]
 
 
-def _declared(at: Target, name: str | None) -> Model:
+def _model(project: Project, name: str | None) -> Model:
     if name is None:
         raise BadRequest("a training set is of a model", mend="pass --model")
-    if name not in at.project.models:
-        raise UnknownModel(name, list(at.project.models))
-    return at.project.models[name]
+    if name not in project.models:
+        raise UnknownModel(name, list(project.models))
+    return project.models[name]
 
 
 def _served(at: Target, view: FeatureView, sample: int, seed: int) -> Compared:
@@ -76,36 +78,43 @@ def _served(at: Target, view: FeatureView, sample: int, seed: int) -> Compared:
     return check_served(view, lambda: view_archive(at.store, view), ask, now_ms, lambda: time.sleep(SETTLED_MS / 1000), sample, seed)
 
 
-def _logged(at: Target, views: Sequence[FeatureView], sample: int, seed: int) -> list[Compared]:
+def _logged(at: Target, project: Project, views: Sequence[FeatureView], sample: int, seed: int) -> list[Compared]:
     from tidemill.verify.checks import check_logged, view_archive
 
+    asked = {view.name for view in views}
     found: list[Compared] = []
     try:
         logged = at.store.predictions(["id", "model"]).to_pydict()
     except UnknownTable:
         return found
-    for model in at.project.models.values():
+    for model in project.models.values():
         mine = [id for id, of_model in zip(logged["id"], logged["model"], strict=True) if of_model == model.name]
-        read = [view for view in model.views if view in views]
-        if mine and read:
+        if mine:
             chosen = random.Random(seed).sample(mine, min(sample, len(mine)))
             console.print(f"logged: {model.name}: {len(chosen):,} of {len(mine):,} predictions", highlight=False)
             rows = at.store.predictions(["id", "model", "version", "time", "served", "inputs", "entities"], chosen).to_pylist()
-            archives = {view.name: view_archive(at.store, view) for view in read}
-            found += check_logged(read, _inputs(at, rows), archives, rows, model.name)
+            for trained, inputs in _trained(at, project, model, sorted({row["version"] for row in rows})).items():
+                read = [view for view in trained if view.name in asked]
+                archives = {view.name: view_archive(at.store, view) for view in read}
+                found += check_logged(read, inputs, archives, [row for row in rows if row["version"] in inputs], model.name)
     return found
 
 
-def _inputs(at: Target, predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The names of the inputs of the versions that predicted; without those whose artifact is gone."""
-    from tidemill.models.artifact import stored_artifact
+def _trained(at: Target, project: Project, model: Model, versions: Sequence[str]) -> dict[tuple[FeatureView, ...], dict[str, list[str]]]:
+    """The views that versions of a model were trained on -> the versions, each with the names of its inputs; without those of which the
+    artifact or a view is gone."""
+    from tidemill.kernel.view import ViewKernel
+    from tidemill.models.artifact import model_as_trained, stored_artifact
 
-    found = {}
-    for model, version in {(row["model"], row["version"]) for row in predictions}:
+    found: dict[tuple[FeatureView, ...], dict[str, list[str]]] = {}
+    for version in versions:
         try:
-            found[version] = [column.name for column in stored_artifact(at.offline, model, version).manifest.inputs]
-        except ArtifactError:
+            manifest = stored_artifact(at.offline, model.name, version).manifest
+            as_trained = model_as_trained(manifest, model, map(ViewKernel, project.views.values()))[0] if project.catalogue else model
+        except ArtifactError as error:
+            console.print(f"logged: passed over: {error.message}", markup=False, highlight=False)
             continue
+        found.setdefault(as_trained.views, {})[version] = [column.name for column in manifest.inputs]
     return found
 
 

@@ -138,6 +138,11 @@ class FeatureView(Declaration):
         return self.name.partition("@")[0]
 
     @property
+    def in_force(self) -> bool:
+        """Whether the plain name means this version."""
+        return self.name == self.plain_name
+
+    @property
     def ttl_ms(self) -> int | None:
         """`ttl` in ms."""
         return None if self.ttl is None else parse_ms(self.ttl)

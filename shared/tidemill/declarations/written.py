@@ -41,6 +41,7 @@ class WrittenEvent(WrittenPart, frozen=True):
     id: str | None = None
     future: str = "1h"
     extra: Literal["keep", "refuse"] = "keep"
+    description: str = ""
 
 
 class WrittenFeature(WrittenPart, frozen=True):
@@ -52,9 +53,16 @@ class WrittenFeature(WrittenPart, frozen=True):
     name: str | None = None
     arguments: dict[str, Any] = {}
 
+    def __str__(self) -> str:
+        """As it is declared."""
+        named = [("windows", None if self.windows is None else list(self.windows)), ("name", self.name), *self.arguments.items()]
+        said = [f'"{self.column}"'] * (self.column is not None) + [f"{name}={value!r}" for name, value in named if value is not None]
+        return f"{self.word}({', '.join(said)})"
+
 
 class WrittenView(WrittenPart, frozen=True):
-    """A view. `source`: the event's name; `entity` and `field`: the key's name in requests and in the event; the rest as in FeatureView."""
+    """A view. `source`: the event's name; `entity`, `field` and `entity_description`: the key's name in requests, its name in the event, and
+    its description; the rest as in FeatureView."""
 
     name: str
     source: str
@@ -68,6 +76,8 @@ class WrittenView(WrittenPart, frozen=True):
     ttl: str | None = None
     ahead: str | None = None
     dedupe: Natural = 8
+    description: str = ""
+    entity_description: str = ""
 
 
 class WrittenInput(WrittenPart, frozen=True):
@@ -77,6 +87,10 @@ class WrittenInput(WrittenPart, frozen=True):
     features: tuple[str, ...] = ()
     request: str | None = None
     type: str | None = None
+
+    def each(self) -> list[str]:
+        """Its features as requests name them, or the value of the request with its type."""
+        return [f"{self.view}:{name}" for name in self.features] if self.view else [f"{self.request} of the request, {self.type}"]
 
 
 class WrittenOutcome(WrittenPart, frozen=True):
@@ -98,12 +112,15 @@ class WrittenModel(WrittenPart, frozen=True):
     subject: str
     inputs: tuple[WrittenInput, ...]
     outcome: WrittenOutcome
+    description: str = ""
 
 
 def write_event(event: Event) -> WrittenEvent:
     """An event as data."""
     fields = {name: event.base_type(name).__name__ + (" | None" if event.nullable(name) else "") for name in event.fields}
-    return WrittenEvent(event.name, fields, event.time, event.topic, event.partitions, event.id, event.future, event.extra)
+    return WrittenEvent(
+        event.name, fields, event.time, event.topic, event.partitions, event.id, event.future, event.extra, event.description
+    )
 
 
 def read_event(written: WrittenEvent) -> Event:
@@ -111,7 +128,7 @@ def read_event(written: WrittenEvent) -> Event:
     fields = {name: _type_of(kind) for name, kind in written.fields.items()}
     return Event(
         written.name, fields, written.time, topic=written.topic, partitions=written.partitions, id=written.id, future=written.future,
-        extra=written.extra,
+        extra=written.extra, description=written.description,
     )  # fmt: skip
 
 
@@ -119,16 +136,17 @@ def write_view(view: FeatureView) -> WrittenView:
     """A view as data; its event by name."""
     return WrittenView(
         view.name, view.source.name, view.key.name, view.key.field, tuple(map(_write_feature, view.features)), tuple(view.windows),
-        view.partitions, view.tile, dict(view.tiles), view.ttl, view.ahead, view.dedupe,
+        view.partitions, view.tile, dict(view.tiles), view.ttl, view.ahead, view.dedupe, view.description, view.key.description,
     )  # fmt: skip
 
 
 def read_view(written: WrittenView, source: Event) -> FeatureView:
     """The view of an event. Raises DeclarationError."""
+    entity = Entity(written.entity, field=written.field, description=written.entity_description)
     return FeatureView(
-        written.name, source, Entity(written.entity, field=written.field), [_read_feature(feature) for feature in written.features],
+        written.name, source, entity, [_read_feature(feature) for feature in written.features],
         windows=written.windows, tile=written.tile, tiles=written.tiles, ttl=written.ttl, ahead=written.ahead, dedupe=written.dedupe,
-        partitions=written.partitions,
+        partitions=written.partitions, description=written.description,
     )  # fmt: skip
 
 
@@ -137,7 +155,7 @@ def write_model(model: Model) -> WrittenModel:
     outcome = model.outcome
     return WrittenModel(
         model.name, model.on.name, model.at, model.subject, tuple(map(_write_input, model.inputs)),
-        WrittenOutcome(outcome.source.name, outcome.value, outcome.subject, outcome.within, outcome.absent),
+        WrittenOutcome(outcome.source.name, outcome.value, outcome.subject, outcome.within, outcome.absent), model.description,
     )  # fmt: skip
 
 
@@ -147,6 +165,7 @@ def read_model(written: WrittenModel, events: Mapping[str, Event], views: Mappin
     return Model(
         written.name, events[written.on], written.at, written.subject, [_read_input(item, views) for item in written.inputs],
         Outcome(events[outcome.source], outcome.value, outcome.subject, within=outcome.within, absent=outcome.absent), partial(_no_pipeline, written.name),
+        description=written.description,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@
 | `stop` of a producer waits for ever while Kafka is away | `abandon` |
 | while a broker is away a client asks for metadata a thousand times a second, a core of CPU, just when the broker needs CPU to start | `pace_metadata` |
 | `committed` of a consumer leaves out the metadata that was committed beside an offset | `committed_with_metadata` |
+| after a rebalance a consumer goes to the committed positions and delivers from there before it calls anybody; `assignment` tells only another set of partitions, not another term | `assignment_of` |
 | `BatchBuilder.append` costs more than twice as much a record as the C builder inside it | `fill_batch` |
 
 The version of aiokafka is bounded in pyproject.toml because of this module.
@@ -116,3 +117,9 @@ async def committed_with_metadata(
     """The committed offset of each partition that has one, and the text that was committed beside it. Raises KafkaError."""
     found = await consumer._coordinator.fetch_committed_offsets(list(partitions))
     return {target: (at.offset, at.metadata) for target, at in found.items() if at.offset >= 0}
+
+
+def assignment_of(consumer: AIOKafkaConsumer) -> object:
+    """The present assignment of a group's consumer: another object after each rebalance, also when the partitions are the same."""
+    subscription = consumer._subscription.subscription
+    return None if subscription is None else subscription.assignment

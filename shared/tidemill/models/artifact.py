@@ -173,7 +173,7 @@ def model_as_trained(manifest: Manifest, model: Model, kernels: Iterable[ViewKer
     """
     mend = f"run: tidemill train {model.name}"
     of_view: dict[str, ViewKernel] = {}
-    for kernel in sorted(kernels, key=lambda kernel: (kernel.view.name == kernel.view.plain_name, kernel.view.version)):
+    for kernel in sorted(kernels, key=lambda kernel: (kernel.view.in_force, kernel.view.version)):
         if manifest.definitions.get(kernel.view.plain_name) == kernel.definition:
             of_view[kernel.view.plain_name] = kernel
     gone = sorted(manifest.definitions.keys() - of_view.keys())

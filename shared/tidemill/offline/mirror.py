@@ -24,6 +24,7 @@ from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.settings import KafkaSettings, Settings
 from tidemill.runtime.supervise import supervise
+from tidemill.runtime.threads import to_its_end
 from tidemill.runtime.watchdog import Pulse
 
 IDLE_SECONDS = 1.0  # without a record a turn ends after this time, with nothing to commit
@@ -71,8 +72,8 @@ class Followed(Protocol):
 
 
 class Follower:
-    """Keeps a table in step with its topic until cancelled. Its check on the board has the table's name. `positions`: next offset of each
-    partition. A subclass says how to open table and topic, `_open`."""
+    """Keeps a table in step with its topic until cancelled; a commit that has begun then is made. Its check on the board has the table's
+    name. `positions`: next offset of each partition. A subclass says how to open table and topic, `_open`."""
 
     def __init__(self, store: OfflineStore, table: Followed, kafka: KafkaSettings, board: HealthBoard, flush: Flush) -> None:
         self.table = table
@@ -122,14 +123,14 @@ class Follower:
                 flushed = now()
                 ends = {target.partition: offset for target, offset in reader.next.items()}
                 if ends != self.positions:
-                    await asyncio.to_thread(self._commit, records, ends)
+                    await to_its_end(self._commit, records, ends)
                 self._board.up(self.table.name)  # not earlier: the first commit shows whether the disk is full
                 self.pulse.beat()
                 if flushed - checked > CHECK_SECONDS:
                     if self._outgrown(reader):
                         return
                     self._note_ends(await reader.ends())
-                    await asyncio.to_thread(self._maintain)
+                    await to_its_end(self._maintain)
                     checked = flushed
         finally:
             await reader.stop()
@@ -174,7 +175,7 @@ class Mirror(Follower):
         self._writer = store.topic_table(table)
 
     async def _open(self) -> Reader:
-        proofs = await asyncio.to_thread(self._read_positions)
+        proofs = await to_its_end(self._read_positions)
         return DenseReader(self._kafka, self._targets(self.positions), self._targets(proofs), **GATHERING)
 
     def _targets(self, by_partition: dict[int, int]) -> dict[TopicPartition, int]:

@@ -178,9 +178,10 @@ class Snapshot:
         return int(self._table.count())
 
     def batches(self, columns: Sequence[str], filters: pc.Expression) -> Iterator[pa.RecordBatch]:
-        """The rows that a filter takes, a part at a time, in no order. Raises OfflineUnavailable."""
+        """The rows that a filter takes, a part at a time, in no order; it reads little ahead, so they take little memory. Raises OfflineUnavailable."""
         try:
-            yield from self._table.to_pyarrow_dataset().scanner(columns=list(columns), filter=filters).to_batches()
+            dataset = self._table.to_pyarrow_dataset()
+            yield from dataset.scanner(columns=list(columns), filter=filters, batch_readahead=1, fragment_readahead=1).to_batches()
         except (DeltaError, OSError, pa.ArrowException) as error:
             _fail(f"cannot read table {self.name!r} at version {self.version}", self._table.table_uri, error)
 

@@ -1,17 +1,23 @@
 """Deletes versions of views that nobody reads any more: first from the catalogue, then, once services have followed, what they left.
 
-A version stays while it is in force, and while a deployed version of a model reads it. Logs of fills that were broken off go too.
+A version stays while it is in force, while a deployed version of a model reads it, and while a logged prediction that read it may wait for
+its outcome. Logs of versions that are in the catalogue no more, such as those of fills that were broken off, go too.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
 from aiokafka.errors import UnknownTopicOrPartitionError, for_code
 
-from tidemill.catalogue.definitions import Definitions, ViewVersion, project_of
+from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion, project_of
 from tidemill.clock import now_ms
+from tidemill.declarations import FeatureView
+from tidemill.declarations.project import Project
 from tidemill.errors import KafkaRefused
 from tidemill.kafka.admin import admin
 from tidemill.kernel.view import ViewKernel
@@ -20,82 +26,111 @@ from tidemill.names import LogName, parse_log
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore
 from tidemill.online.keys import fence_key, hash_tag
+from tidemill.operations.followers import wait_followed
 from tidemill.records import DeploymentRecord
 from tidemill.redis.protocol import RedisClient
 from tidemill.runtime.settings import KafkaSettings
-from tidemill.streams.catalogue_log import append_definitions, read_definitions
+from tidemill.streams.catalogue_log import append_definitions, read_history
 from tidemill.streams.deployments import Deployments
 from tidemill.streams.topics import view_topic
-from tidemill.streams.view_logs import existing_logs
+from tidemill.streams.view_logs import having_topics
+from tidemill.timestamps import rfc3339
 
-FOLLOW_SECONDS = 10.0
-"""How long services get to follow the catalogue before anything is deleted."""
+Readers = Mapping[str, Sequence[str]]
+"""Who reads, in words, by what is read."""
 
 
 @dataclass(frozen=True)
 class Prunable:
-    """What may go. `versions`: of the catalogue; `logs`: theirs, and those of fills that were broken off; `kept`: versions that are not in
-    force, with the model version that reads each."""
+    """What may go. `versions`: of the catalogue; `logs`: theirs, and those that the catalogue has no more; `kept`: versions that are not in
+    force, with who reads each."""
 
     definitions: Definitions
     versions: list[ViewVersion]
     logs: list[LogName]
-    kept: dict[str, str]
+    kept: Readers
 
 
 class Pruning:
-    """Prunes one project."""
+    """Prunes one project. `urls`: service -> its address; `all_known`: no others run."""
 
-    def __init__(self, project: str, store: OfflineStore, kafka: KafkaSettings) -> None:
+    def __init__(self, project: str, store: OfflineStore, kafka: KafkaSettings, urls: Mapping[str, str], *, all_known: bool) -> None:
         self._project, self._store, self._kafka = project, store, kafka
+        self._urls, self._all_known = urls, all_known
 
     async def unread(self) -> Prunable:
         """What nobody reads now. Raises KafkaUnavailable, ArtifactError when the manifest of a deployed model cannot be read."""
-        now = await read_definitions(self._kafka, self._project)
+        history = await read_history(self._kafka, self._project)
+        now = history[-1] if history else NOTHING
         project = project_of(now, self._project)
         views = {view.log: view for view in project.views.values()}
-        readers = await self._readers() if now.number else {}
-        for name, number in now.in_force.items():
-            readers.pop((name, ViewKernel(views[now.version(name, number).log]).definition), None)  # they can read the one in force
-        versions, kept = list[ViewVersion](), dict[str, str]()
+        deployed = await self._deployed(project) if now.number else {}
+        predicted = await asyncio.to_thread(self._predicted, project)
+        versions, kept = list[ViewVersion](), dict[str, Sequence[str]]()
         for found in now.views:
             if now.in_force.get(found.view.name) == found.version or found.handover is None:
                 continue
-            reader = readers.get((found.view.name, ViewKernel(views[found.log]).definition))
-            if reader is None:
-                versions.append(found)
+            readers = [*deployed.get(_pinned(views[found.log]), ()), *predicted.get(found.log, ())]
+            if readers:
+                kept[views[found.log].name] = readers
             else:
-                kept[views[found.log].name] = reader
-        held = {found.log for found in now.views}
-        broken = [log for log in await existing_logs(self._kafka, project) if log not in held and _is_broken(now, log)]
-        return Prunable(now, versions, [*(found.log for found in versions), *sorted(broken)], kept)
+                versions.append(found)
+        gone = {found.log for record in history for found in record.views} - {found.log for found in now.views}
+        left = sorted(await having_topics(self._kafka, self._project, gone))
+        return Prunable(now, versions, [*(found.log for found in versions), *left], kept)
 
-    async def delete(self, unread: Prunable, link: RedisClient) -> None:
-        """Takes the versions out of the catalogue, waits, and deletes topics, tables and keys. It can be killed and run again: what it had not
-        deleted by then stays as logs that nobody reads.
+    async def delete(self, unread: Prunable, link: RedisClient, note: Callable[[str], None] = lambda _: None) -> None:
+        """Takes the versions out of the catalogue, waits until services have followed, and deletes topics, tables and keys. It can be killed
+        and run again: what it had not deleted by then is deleted by the next one. `note` gets a line when it cannot know who has followed.
 
-        Raises CatalogueChanged, KafkaUnavailable, KafkaRefused, StoreUnavailable, StoreError, OfflineUnavailable.
+        Raises CatalogueChanged, NotFollowed, KafkaUnavailable, KafkaRefused, StoreUnavailable, StoreError, OfflineUnavailable.
         """
+        number = unread.definitions.number
         if unread.versions:
-            gone = {(found.view.name, found.version) for found in unread.versions}
-            await append_definitions(self._kafka, self._project, unread.definitions.without(gone, now_ms()))
-            await asyncio.sleep(FOLLOW_SECONDS)
+            last = unread.definitions.without({(found.view.name, found.version) for found in unread.versions}, now_ms())
+            await append_definitions(self._kafka, self._project, last)
+            number = last.number
+        await wait_followed(self._urls, number, note, all_known=self._all_known)
         for log in unread.logs:
             await self._delete_keys(log, link)
             await asyncio.to_thread(self._store.drop, view_folder(log))
             await self._delete_topic(view_topic(self._project, log))
 
-    async def _readers(self) -> dict[tuple[str, str], str]:
-        """View and definition -> a deployed version of a model that reads it."""
+    async def _deployed(self, project: Project) -> dict[tuple[str, str], list[str]]:
+        """View and definition -> the deployed versions of models that read it. One that the version in force has too is not there: inference
+        reads that."""
         newest = dict[str, DeploymentRecord]()
         async with Deployments(self._kafka, self._project) as deployments:
             async for records in deployments.so_far():
-                newest |= {record.model: record for record in records}
-        found = dict[tuple[str, str], str]()
+                newest |= {record.model: record for record in records if record.model in project.models}
+        found = defaultdict[tuple[str, str], list[str]](list)
         for record in newest.values():
             for version in record.versions():
                 manifest = load_artifact(self._store.url, version.artifact, version.sha256).manifest
-                found |= dict.fromkeys(manifest.definitions.items(), f"{version.model} {version.version}")
+                for pinned in manifest.definitions.items():
+                    found[pinned].append(f"{version.role} {version.version} of model {version.model} reads it")
+        for view in project.views.values():
+            if view.name == view.plain_name:
+                found.pop(_pinned(view), None)
+        return found
+
+    def _predicted(self, project: Project) -> dict[LogName, list[str]]:
+        """Log -> the models whose predictions read it and may wait for their outcome."""
+        found, snapshot = defaultdict[LogName, list[str]](list), self._store.find("predictions")
+        waits = {model.name: model.outcome.wait.within_ms for model in project.models.values()}
+        if snapshot is None or not waits:
+            return found
+        now = now_ms()
+        recent = snapshot.scan(
+            ["model", "served", "stamp"], pc.field("served") > now - max(waits.values()), among=("model", waits), order=()
+        )
+        for model, within_ms in waits.items():
+            rows = recent.filter((pc.field("model") == model) & (pc.field("served") > now - within_ms))
+            for view in project.views.values():
+                read = rows.filter(pc.match_substring(rows["stamp"], f'"{view.log}"'))
+                if len(read):
+                    until = rfc3339(pc.max(read["served"]).as_py() + within_ms)
+                    found[view.log].append(f"{len(read):,} predictions of model {model} read it, and wait for outcomes until {until}")
         return found
 
     async def _delete_keys(self, log: LogName, link: RedisClient) -> None:
@@ -117,7 +152,6 @@ class Pruning:
                     )
 
 
-def _is_broken(now: Definitions, log: LogName) -> bool:
-    """Whether a log is that of a version which the catalogue had, and has no more. Version 1 may be older than the catalogue."""
-    parsed = parse_log(log)
-    return parsed is not None and 1 < parsed.version <= now.newest(parsed.view)
+def _pinned(view: FeatureView) -> tuple[str, str]:
+    """A view's name and definition, as a manifest names them."""
+    return view.plain_name, ViewKernel(view).definition

@@ -1,27 +1,30 @@
 """Replay: recompute a logged prediction from Parquet and compare it bit for bit with the answer.
 
-The stamp says which records each view had applied. Folding exactly these records, and reading at the time of the request, gives the inputs.
-The model version that answered gives the output.
+The stamp says which records each view had applied, and in which version. Folding exactly these records, and reading at the time of the
+request, gives the inputs. The model version that answered gives the output. With a catalogue, all of it is read as it was defined then: a
+model may be declared no more, and a view be another one now.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from tidemill.declarations import FeatureView
+from tidemill.declarations import FeatureView, Model
 from tidemill.declarations.project import Project
-from tidemill.errors import TidemillError, UnknownModel
+from tidemill.errors import ArtifactError, TidemillError, UnknownModel
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import Reading, ViewKernel
-from tidemill.models.artifact import check_manifest, model_as_trained, stored_artifact
-from tidemill.models.engine import load_engine
+from tidemill.models.artifact import Artifact, check_manifest, model_as_trained, stored_artifact
+from tidemill.models.engine import Engine, load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
-from tidemill.names import LogName, parse_log
+from tidemill.names import LogName, parse_log, version_name
 from tidemill.offline.asked import asked_log, partition_end
 from tidemill.offline.history import Question, answer
 from tidemill.offline.names import view_folder
@@ -41,29 +44,53 @@ class ReplayDifference:
 
 @dataclass(frozen=True)
 class Replayed:
-    """A prediction, and every number that differs when it is recomputed."""
+    """A prediction, and every number that differs when it is recomputed. `passed_over`: why it was not recomputed ("": it was)."""
 
     prediction: PredictionRecord
-    differences: list[ReplayDifference]
+    differences: list[ReplayDifference] = field(default_factory=list)
+    passed_over: str = ""
 
     @property
     def equal(self) -> bool:
         """Whether every input and the output are the same bits."""
-        return not self.differences
+        return not self.differences and not self.passed_over
+
+
+class Definition(NamedTuple):
+    """What was in force from a moment on: a project of the catalogue, with all versions of views that there were."""
+
+    since_ms: int
+    project: Project
+
+
+FOLLOWING_MS = 60_000
+"""So long before and after a change a service may have worked by the one or by the other."""
 
 
 def replay(
-    project: Project, store: OfflineStore, predictions: Sequence[PredictionRecord], note: Callable[[str], None] = lambda _: None
+    project: Project,
+    store: OfflineStore,
+    predictions: Sequence[PredictionRecord],
+    note: Callable[[str], None] = lambda _: None,
+    history: Sequence[Definition] = (),
 ) -> list[Replayed]:
-    """Recomputes predictions, in their order. Raises TidemillError when a model version or a view's definition is no longer there."""
+    """Recomputes predictions, in their order. `project`: what is in force now; `history`: what was, oldest first (none without a catalogue).
+
+    Passed over are predictions that read a version of a view that was pruned, and those of a model that the history does not have. Raises
+    TidemillError when a model version is no longer there, or, without a catalogue, a view's definition.
+    """
     by_version: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, prediction in enumerate(predictions):
         by_version[prediction.model, prediction.version].append(i)
     results: dict[int, Replayed] = {}
     for (model, version), places in by_version.items():
         note(f"{model} {version}: {len(places):,} predictions")
-        replayer = Replayer(project, store, model, version)
-        results |= zip(places, replayer.run([predictions[i] for i in places]), strict=True)
+        mine = [predictions[i] for i in places]
+        if project.catalogue:
+            found = _Past(project, history or [Definition(0, project)], store, model, version).run(mine)
+        else:
+            found = replayer_of(project, store, model, version).run(mine)
+        results |= zip(places, found, strict=True)
     return [results[i] for i in range(len(predictions))]
 
 
@@ -82,23 +109,95 @@ def logged(store: OfflineStore, ids: Sequence[str] | None = None, sample: int | 
     ]
 
 
-class Replayer:
-    """Replays predictions of one model version."""
+def replayer_of(project: Project, store: OfflineStore, model: str, version: str) -> Replayer:
+    """A replayer by one project, whatever was in force before. Raises UnknownModel, ArtifactError."""
+    if model not in project.models:
+        raise UnknownModel(model, list(project.models))
+    artifact, declared = stored_artifact(store.url, model, version), project.models[model]
+    if project.catalogue:
+        declared, kernels = model_as_trained(artifact.manifest, declared, map(ViewKernel, project.views.values()))
+    else:
+        kernels = [ViewKernel(view) for view in declared.views]
+        check_manifest(artifact.manifest, declared, {kernel.view.name: kernel for kernel in kernels})
+    return Replayer(store, artifact, load_engine(artifact), declared, kernels)
 
-    def __init__(self, project: Project, store: OfflineStore, model: str, version: str) -> None:
-        if model not in project.models:
-            raise UnknownModel(model, list(project.models))
-        self._store = store
-        artifact = stored_artifact(store.url, model, version)
-        declared = project.models[model]
-        if project.catalogue:
-            declared, kernels = model_as_trained(artifact.manifest, declared, map(ViewKernel, project.views.values()))
-            self._kernels = {kernel.view.name: kernel for kernel in kernels}
-        else:
-            self._kernels = {view.name: ViewKernel(view) for view in declared.views}
-            check_manifest(artifact.manifest, declared, self._kernels)
-        self._engine = load_engine(artifact)
-        self._inputs = ModelInputs(declared, artifact.manifest.categories)
+
+Numbered = tuple[str, int]
+"""A view and one of its versions."""
+
+
+class _Past:
+    """Recomputes predictions of one model version, each by what was in force when it was answered."""
+
+    def __init__(self, now: Project, history: Sequence[Definition], store: OfflineStore, model: str, version: str) -> None:
+        self._history, self._store, self._model = history, store, model
+        self._artifact = stored_artifact(store.url, model, version)
+        self._engine = load_engine(self._artifact)
+        self._left = _versions(now)
+        self._versions = [_versions(item.project) for item in history]
+        self._times = [item.since_ms for item in history]
+
+    def run(self, predictions: Sequence[PredictionRecord]) -> list[Replayed]:
+        """A prediction is equal if it is by one of the definitions by which it may have been answered."""
+        if not any(self._model in item.project.models for item in self._history):
+            return [Replayed(prediction, passed_over=f"the catalogue never had model {self._model}") for prediction in predictions]
+        results = {i: Replayed(prediction, passed_over=why) for i, prediction in enumerate(predictions) if (why := self._gone(prediction))}
+        tries = [self._tries(prediction) for prediction in predictions]
+        for turn in range(max(map(len, tries), default=0)):
+            groups: dict[tuple[int, frozenset[Numbered]], list[int]] = defaultdict(list)
+            for i, prediction in enumerate(predictions):
+                if turn < len(tries[i]) and (i not in results or not results[i].equal):
+                    groups[tries[i][turn], _read(prediction)].append(i)
+            for (place, read), places in groups.items():
+                for i, found in zip(places, self._run_by(place, read, [predictions[i] for i in places]), strict=True):
+                    if i not in results or found.equal or results[i].passed_over:
+                        results[i] = found
+        return [results[i] for i in range(len(predictions))]
+
+    def _gone(self, prediction: PredictionRecord) -> str:
+        """Why a prediction cannot be recomputed; "" if it can."""
+        gone = sorted(_read(prediction) - self._left)
+        return f"{', '.join(version_name(*numbered) for numbered in gone)} was pruned" if gone else ""
+
+    def _tries(self, prediction: PredictionRecord) -> list[int]:
+        """Places in the history by which a prediction may have been answered, the likeliest first."""
+        if self._gone(prediction):
+            return []
+        moments = [prediction.served + shift_ms for shift_ms in (0, FOLLOWING_MS, -FOLLOWING_MS)]
+        likely = dict.fromkeys(max(bisect_right(self._times, moment) - 1, 0) for moment in moments)
+        having = [place for place, versions in enumerate(self._versions) if _read(prediction) <= versions]
+        return [place for place in likely if place in having] or having[-1:]
+
+    def _run_by(self, place: int, read: frozenset[Numbered], predictions: Sequence[PredictionRecord]) -> list[Replayed]:
+        """By one place of the history. `read`: the versions of views that the predictions read."""
+        item, numbers = self._history[place], dict(read)
+        had = [other.project.models[self._model] for other in self._history if self._model in other.project.models]
+        views = [view for view in item.project.views.values() if numbers.get(view.plain_name, view.version) == view.version]
+        declared = item.project.models.get(self._model, had[-1])
+        try:
+            model, kernels = model_as_trained(self._artifact.manifest, declared, map(ViewKernel, views))
+        except ArtifactError as error:
+            return [Replayed(prediction, passed_over=error.message) for prediction in predictions]
+        return Replayer(self._store, self._artifact, self._engine, model, kernels).run(predictions)
+
+
+def _versions(project: Project) -> set[Numbered]:
+    return {(view.plain_name, view.version) for view in project.views.values()}
+
+
+def _read(prediction: PredictionRecord) -> frozenset[Numbered]:
+    """The versions of views that a prediction read."""
+    logs = [parse_log(entry.view) for entry in prediction.stamp]
+    return frozenset((log.view, log.version) for log in logs if log is not None)
+
+
+class Replayer:
+    """Replays predictions of one model version. `model`: over the views that the version was trained on; `kernels`: of these."""
+
+    def __init__(self, store: OfflineStore, artifact: Artifact, engine: Engine, model: Model, kernels: Sequence[ViewKernel]) -> None:
+        self._store, self._engine = store, engine
+        self._kernels = {kernel.view.name: kernel for kernel in kernels}
+        self._inputs = ModelInputs(model, artifact.manifest.categories)
 
     def run(self, predictions: Sequence[PredictionRecord]) -> list[Replayed]:
         """Recomputes all predictions in one pass over each partition of each view. It reads the records of their entities only."""

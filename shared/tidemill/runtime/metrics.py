@@ -63,6 +63,7 @@ PROCESS_EXITS = _counter(
 DEPENDENCY_UP = _gauge(
     "dependency_up", "1 while the check of /health/ready holds (kafka, redis, offline, partitions ...), else 0", "dependency"
 )
+CATALOGUE_RECORDS = _gauge("catalogue_records", "Records of the catalogue that the process has followed; 0: it works by the project's file")
 
 # Workers with batched delivery
 DELIVERY_GAPS = _counter("delivery_gaps_total", "Times Kafka's client left out records and the partition was placed again", "topic")
@@ -170,6 +171,26 @@ AUDIT_ARCHIVE_DIFFERING = _gauge(
     "partition",
 )
 AUDIT_LEFT_OUT = _counter("audit_partitions_left_out_total", "Partitions not compared because they were being rebuilt", "view")
+AUDIT_VERIFIED = _counter(
+    "audit_verified_values_total",
+    "Served values, logged inputs and results compared with SQL over the archive, by view or results/<model>",
+    "view",
+)
+AUDIT_VERIFY_DIFFERING = _gauge(
+    "audit_differing_verified_values",
+    "Values that were not what SQL makes of the archived events when the partition was last verified",
+    "view",
+    "partition",
+)
+AUDIT_VERIFY_UNDECIDED = _counter("audit_undecided_verified_values_total", "Values of which SQL cannot tell whether they are right", "view")
+AUDIT_VERIFY_LEFT_OUT = _counter(
+    "audit_verify_left_out_total",
+    "Entities, predictions and results that were drawn and not verified: lags (the archive or the rows did not catch up in time), rebuilding, definition, damaged,"
+    " large, erased, forgotten (older than the archive keeps events)",
+    "view",
+    "reason",
+)
+AUDIT_VERIFY_SECONDS = _counter("audit_verify_cpu_seconds_total", "Processor time of the process while it verified")
 
 
 def catalogue() -> Iterator[Metric]:
@@ -177,7 +198,7 @@ def catalogue() -> Iterator[Metric]:
     yield from _CATALOGUE
 
 
-_OF_EVERY_PROCESS: Final = ("process", "dependency")
+_OF_EVERY_PROCESS: Final = ("process", "dependency", "catalogue")
 _OF_SEVERAL: Final = {
     "delivery": ("features",),
     "offline": ("offline", "predlog"),

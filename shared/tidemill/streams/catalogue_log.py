@@ -6,7 +6,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from tidemill.catalogue.definitions import NOTHING, Definitions, newest_of
+from tidemill.catalogue.definitions import NOTHING, Definitions, counted, newest_of
 from tidemill.errors import CatalogueChanged, TopicMismatch
 from tidemill.kafka.client import started_producer
 from tidemill.kafka.read_to_end import decoded_of, read_to_end, read_topic
@@ -23,6 +23,11 @@ _decode = decoder(Definitions).decode
 async def read_definitions(settings: KafkaSettings, project: str) -> Definitions:
     """The definitions in force now; `NOTHING` before the first. Raises KafkaUnavailable, TopicMismatch."""
     return newest_of(await read_topic(settings, catalogue_topic(project), _decode, _refuse))
+
+
+async def read_history(settings: KafkaSettings, project: str) -> list[Definitions]:
+    """All records that count, oldest first. Raises KafkaUnavailable, TopicMismatch."""
+    return list(counted(await read_topic(settings, catalogue_topic(project), _decode, _refuse)))
 
 
 async def append_definitions(settings: KafkaSettings, project: str, record: Definitions) -> None:

@@ -10,6 +10,7 @@ or a record cannot be understood, it goes on with what it knows.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
@@ -17,15 +18,16 @@ import msgspec
 
 from tidemill.catalogue.definitions import NOTHING, Definitions, project_of
 from tidemill.declarations.project import Project
-from tidemill.declarations.written import write_event, write_model, write_view
+from tidemill.declarations.written import WrittenEvent, WrittenModel, WrittenView, write_event, write_model, write_view
 from tidemill.errors import DeclarationError, KafkaUnavailable, TopicMismatch, TopicRecreated, WorkerEnded
 from tidemill.kafka.topics import ensure_topics
+from tidemill.runtime import metrics
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.service import cancelled, run_together
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
-from tidemill.streams.catalogue_log import Catalogue
+from tidemill.streams.catalogue_log import Catalogue, read_definitions
 from tidemill.streams.topics import catalogue_topic, topic_specs
 
 log = get_logger(__name__)
@@ -46,17 +48,17 @@ Uses = Callable[[InForce], object]
 def views_of(now: InForce) -> object:
     """The versions of views, with their events."""
     views = now.project.views.values()
-    return [(view.name, view.version, write_view(view), write_event(view.source)) for view in views]
+    return [(view.name, view.version, _meaning(write_view(view)), _meaning(write_event(view.source))) for view in views]
 
 
 def views_and_events_of(now: InForce) -> object:
     """The versions of views, and all events."""
-    return views_of(now), [write_event(event) for event in now.project.events.values()]
+    return views_of(now), [_meaning(write_event(event)) for event in now.project.events.values()]
 
 
 def models_of(now: InForce) -> object:
     """The models, with the events of their outcomes."""
-    return [(write_model(model), write_event(model.outcome.source)) for model in now.project.models.values()]
+    return [(_meaning(write_model(model)), _meaning(write_event(model.outcome.source))) for model in now.project.models.values()]
 
 
 def everything_of(now: InForce) -> object:
@@ -64,12 +66,33 @@ def everything_of(now: InForce) -> object:
     return views_and_events_of(now), models_of(now)
 
 
+def every_record(now: InForce) -> object:
+    """All that the catalogue says, descriptions too: for who only swaps a reference."""
+    return now.definitions.number
+
+
+def _meaning(written: WrittenEvent | WrittenView | WrittenModel) -> object:
+    """All but the descriptions."""
+    return msgspec.structs.replace(written, description="", **{"entity_description": ""} if isinstance(written, WrittenView) else {})
+
+
 def in_force(definitions: Definitions, declared: Project) -> InForce:
-    """What a service works by. `declared`: the project's file. Raises DeclarationError when records of the catalogue are damaged."""
+    """What a service or a command works by. `declared`: the project's file; what is only Python, the pipelines of models and the recordings,
+    comes from there. Raises DeclarationError when records of the catalogue are damaged."""
     if not definitions.number:
         return InForce(declared)
     handed = tuple(found for found in definitions.views if found.handover is not None)
-    return InForce(project_of(msgspec.structs.replace(definitions, views=handed), declared.name), definitions)
+    project = project_of(msgspec.structs.replace(definitions, views=handed), declared.name)
+    models = {
+        name: dataclasses.replace(model, pipeline=declared.models[name].pipeline) if name in declared.models else model
+        for name, model in project.models.items()
+    }
+    return InForce(dataclasses.replace(project, models=models, recordings=declared.recordings, root=declared.root), definitions)
+
+
+async def read_in_force(kafka: KafkaSettings, declared: Project) -> InForce:
+    """What is in force now. Raises KafkaUnavailable, TopicMismatch, DeclarationError."""
+    return in_force(await read_definitions(kafka, declared.name), declared)
 
 
 class Following:
@@ -84,6 +107,7 @@ class Following:
         self._kafka, self._declared, self._uses, self._tell, self._pulses = kafka, declared, uses, tell, pulses
         self._changed = asyncio.Condition()
         self._read = False
+        self._used: object = None  # by what is running
         self.now = InForce(declared)
 
     async def run(self, work: Callable[[InForce], Awaitable[object]]) -> None:
@@ -102,6 +126,9 @@ class Following:
             running = asyncio.ensure_future(work(now))
             waiting = asyncio.create_task(self._until(partial(self._other_than, used)))
             try:
+                await asyncio.sleep(0)  # it begins
+                self._used = used
+                self._tell_number()
                 await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
                 changed = waiting.done()
             finally:
@@ -142,7 +169,13 @@ class Following:
             )
         async with self._changed:
             self.now, self._read = in_force(definitions, self._declared), True
+            self._tell_number()
             self._changed.notify_all()
+
+    def _tell_number(self) -> None:
+        """Tell others by which record the work runs: the newest one, unless it is about to begin anew."""
+        if self._used is not None and not self._other_than(self._used):
+            metrics.CATALOGUE_RECORDS.set(self.now.definitions.number)
 
     def _away(self, error: Exception) -> None:
         if self._read:

@@ -69,6 +69,12 @@ async def existing_logs(settings: KafkaSettings, project: Project) -> dict[LogNa
     return {log: view_topic(project.name, log) in filled for log in logs}
 
 
+async def having_topics(settings: KafkaSettings, project: str, logs: Iterable[LogName]) -> set[LogName]:
+    """Those of some logs that have a topic. Raises KafkaUnavailable."""
+    topics = set(await _topics(settings))
+    return {log for log in logs if view_topic(project, log) in topics}
+
+
 async def check_logs(settings: KafkaSettings, project: Project, views: Iterable[FeatureView]) -> None:
     """Raises UnfilledLog when another log than the declared one holds a view's records; KafkaUnavailable, TopicMismatch."""
     used = await logs_in_use(settings, project)

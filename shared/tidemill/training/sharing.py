@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from tidemill.archive.view_rows import KEY
 from tidemill.declarations import FeatureView
-from tidemill.declarations.project import Project, load_project
+from tidemill.declarations.project import load_project
+from tidemill.declarations.written import WrittenEvent, WrittenView, read_event, read_view, write_event, write_view
 from tidemill.training.asked import Floats, Ints, Questions, codes_of, features_of
 
 QUESTIONS_WORTH_A_PROCESS = 20_000
@@ -59,7 +60,7 @@ class Sharing:
             places = np.flatnonzero((asked >= 0) & (asked % self._shares == share))
             mine, part = _share(rows, np.flatnonzero(held % self._shares == share), questions, places)
             if share:
-                waiting.append((places, self._pool.submit(_in_process, self._spec, view.name, mine, part)))
+                waiting.append((places, self._pool.submit(_in_process, self._spec, write_view(view), write_event(view.source), mine, part)))
             else:  # this process has the last share, and works meanwhile
                 found[places] = features_of(view, mine, part)
         for places, future in waiting:
@@ -77,13 +78,11 @@ def _share(rows: pa.Table, held: Ints, questions: Questions, places: Ints) -> tu
 
 
 @cache
-def _project(spec: str) -> Project:
-    return load_project(spec)
-
-
 def _load(spec: str) -> None:
-    _project(spec)
+    """Imports the project, whose aggregations a view may have."""
+    load_project(spec)
 
 
-def _in_process(spec: str, view: str, rows: pa.Table, questions: Questions) -> Floats:
-    return features_of(_project(spec).views[view], rows, questions)
+def _in_process(spec: str, view: WrittenView, source: WrittenEvent, rows: pa.Table, questions: Questions) -> Floats:
+    _load(spec)
+    return features_of(read_view(view, read_event(source)), rows, questions)

@@ -1,6 +1,6 @@
 """What each aggregate of docs/features.md is, as SQL.
 
-An aggregate has two parts: `gather`, over the events `e` of one question `q`, with a filter that keeps the events of the window in which the
+An aggregate has two parts: `gather`, over the events `e` of one question, with a filter that keeps the events of the window in which the
 column is not null; and `value` and `slack`, over what was gathered. `slack`: how far a right value may lie from it, since sums of doubles
 depend on their order. Nothing else has slack: counts, whole numbers and values that were carried over are the same or wrong.
 """
@@ -89,7 +89,7 @@ def _ordered(word: str) -> Callable[[MeantFeature, str], Sql]:
 
 def _age(_: MeantFeature, x: str) -> Sql:
     """Seconds since the newest event. An event that lies ahead is 0 s old."""
-    return Sql({"time": "max(least(e.time, q.moment)) KEPT"}, "CAST(moment - @time AS DOUBLE) / CAST(1000 AS DOUBLE)")
+    return Sql({"time": "max(least(e.time, e.moment)) KEPT"}, "CAST(moment - @time AS DOUBLE) / CAST(1000 AS DOUBLE)")
 
 
 def _last_k(feature: MeantFeature, x: str) -> Sql:

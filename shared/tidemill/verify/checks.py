@@ -12,10 +12,11 @@ import pyarrow as pa
 from tidemill.archive.columns import OWN, event_folder
 from tidemill.declarations import Event, FeatureView, Model
 from tidemill.errors import TidemillError
-from tidemill.offline.store import OfflineStore
+from tidemill.offline.store import OfflineStore, Snapshot
 from tidemill.timestamps import rfc3339
 from tidemill.verify.compare import Compared, Example, Told, compare, possible
 from tidemill.verify.labels import Labelled, labelled
+from tidemill.verify.rows_of import rows_of
 from tidemill.verify.sql import BY_KNOWN, AskedMoment, SqlView, Value
 
 Served = Callable[[FeatureView, Sequence[str], int], list[Mapping[str, tuple[str, Value | None]]]]
@@ -110,8 +111,9 @@ def check_logged(
             names = inputs.get(row["version"], ())
             entity = msgspec.json.decode(row["entities"] or "{}").get(view.key.name)
             if entity is not None and len(names) == len(row["inputs"]):
-                values = {feature: (None, row["inputs"][names.index(name)]) for feature, name in _columns_of(view, names).items()}
-                told.append(Told(f"prediction {row['id']}", possible(sql, str(entity), row["time"], row["served"]), values, rounded=True))
+                values = {feature: (None, row["inputs"][names.index(name)]) for feature, name in columns_of(view, names).items()}
+                asked = possible(sql, str(entity), row["time"], row["served"])
+                told.append(Told(f"prediction {row['id']}", asked, values, rounded=True, may_lack=True))
         found.append(compare(f"logged: {model}, {view.name}", sql, told))
         sql.close()
     return found
@@ -136,7 +138,7 @@ def check_training_set(
     rows = _sampled_rows(table, sample, seed)
     compared = [_check_labels(model, rows, by_key), _check_missing(model, asked, table, sample, seed)]
     for place, view in enumerate(model.views):
-        columns, sql, told = _columns_of(view, table.column_names), SqlView(view, archives[view.name]), []
+        columns, sql, told = columns_of(view, table.column_names), SqlView(view, archives[view.name]), []
         for row in rows:
             question = by_key.get((row["subject"], row["time"]))
             if question is not None:
@@ -148,15 +150,39 @@ def check_training_set(
     return compared
 
 
+def check_training_rows(store: OfflineStore, model: Model, table: pa.Table, until_ms: int, sample: int, seed: int) -> list[Compared]:
+    """The same for some rows of a large set: only events of their subjects and entities are read, so questions are missed only of these.
+
+    Raises UnknownTable, OfflineUnavailable.
+    """
+    rows = table.take(_places(table, sample, seed))
+    subjects, outcome = set(rows["subject"].to_pylist()), model.outcome
+    fields = [model.at, *(view.key.name for view in model.views)]
+    announced = rows_of(_archive(store, model.on), model.on, model.subject, subjects, fields)
+    outcomes = rows_of(_archive(store, outcome.source), outcome.source, outcome.subject, subjects, outcome.column.fields)
+    asked, archives = labelled(model, announced, outcomes, until_ms), dict[str, pa.Table]()
+    for place, view in enumerate(model.views):
+        entities = {question.entities[place] or "" for question in asked}
+        archives[view.name] = rows_of(_archive(store, view.source), view.source, view.key.field, entities, view.value_fields)
+    return check_training_set(model, rows, (announced, outcomes), archives, until_ms, len(rows), seed)
+
+
+def _archive(store: OfflineStore, event: Event) -> Snapshot:
+    return store.snapshot(event_folder(event.name))
+
+
 def _sampled_rows(table: pa.Table, sample: int, seed: int) -> list[dict[str, Any]]:
     missing = [name for name in ("subject", "time", "label") if name not in table.column_names]
     if missing:
         raise TidemillError(f"the training set has no column {missing[0]!r}", mend="pass a file that `tidemill train-set` wrote")
-    places = sorted(random.Random(seed).sample(range(len(table)), min(sample, len(table))))
-    rows: list[dict[str, Any]] = table.take(pa.array(places, pa.int64())).to_pylist()
+    rows: list[dict[str, Any]] = table.take(_places(table, sample, seed)).to_pylist()
     for row in rows:
         row["time"] = row["time"] if isinstance(row["time"], int) else int(row["time"].timestamp() * 1000)
     return rows
+
+
+def _places(table: pa.Table, sample: int, seed: int) -> pa.Array:
+    return pa.array(sorted(random.Random(seed).sample(range(len(table)), min(sample, len(table)))), pa.int64())
 
 
 def _asked_at(model: Model, view: FeatureView, question: Labelled, place: int) -> AskedMoment:
@@ -191,7 +217,7 @@ def _label_example(subject: str, at_ms: int, told: Any, label: float | None) -> 
     return Example(f"{subject} at {rfc3339(at_ms)}", "label", repr(told), repr(label), [])
 
 
-def _columns_of(view: FeatureView, names: Sequence[str]) -> dict[str, str]:
+def columns_of(view: FeatureView, names: Sequence[str]) -> dict[str, str]:
     """The columns of a view's features, among columns or inputs called `<view>__<feature>`: column by feature."""
-    stem = f"{view.name}__"
+    stem = f"{view.plain_name}__"
     return {name.removeprefix(stem): name for name in names if name.startswith(stem)}

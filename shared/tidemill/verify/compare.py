@@ -25,12 +25,14 @@ _EVENTS = 8
 
 class Told(NamedTuple):
     """Features as someone told them. `asked`: every knowledge that this one may have had. `values`: by feature, state (None: not told)
-    and value. `rounded`: the values are float32. `what`: the question, for a person."""
+    and value. `rounded`: the values are float32. `may_lack`: a value that is not there may have been withheld, and nobody told. `what`: the
+    question, for a person."""
 
     what: str
     asked: Sequence[AskedMoment]
     values: Mapping[str, tuple[str | None, Value | None]]
     rounded: bool = False
+    may_lack: bool = False
 
 
 class Example(NamedTuple):
@@ -45,8 +47,8 @@ class Example(NamedTuple):
 
 @dataclass
 class Compared:
-    """How many values were compared, and how many of them differ, are undecided, or were withheld (INVALID although SQL has a value: a view
-    that is being rebuilt, or that was not fed when the window began). `examples`: the first ones that differ."""
+    """How many values were compared, and how many of them differ, are undecided, or were withheld (INVALID, or null in a log, although SQL
+    has a value: a view that is being rebuilt, or that was not fed when the window began). `examples`: the first ones that differ."""
 
     what: str
     values: int = 0
@@ -113,20 +115,27 @@ def _text(state: str | None, value: Value | None) -> str:
 
 
 def _withheld(one: Told, answer: SqlAnswer, name: str) -> bool:
-    return one.values[name][0] == "INVALID" and answer.features[name].state != "INVALID"
+    (state, value), sql = one.values[name], answer.features[name]
+    if state is None:
+        return one.may_lack and _missing(value) and sql.value is not None
+    return state == "INVALID" and sql.state != "INVALID"
 
 
 def _agrees(one: Told, answer: SqlAnswer, name: str) -> bool | None:
     state, value = one.values[name]
-    if state is None:
-        return _agrees_in_value(answer, name, value, one.rounded)
-    return True if _withheld(one, answer, name) else agrees(answer, name, state, value)
+    if _withheld(one, answer, name):
+        return True
+    return _agrees_in_value(answer, name, value, one.rounded) if state is None else agrees(answer, name, state, value)
+
+
+def _missing(value: Value | None) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _agrees_in_value(answer: SqlAnswer, name: str, value: Value | None, rounded: bool) -> bool | None:
     """Whether a value whose state is not told is what SQL says."""
     sql = answer.features[name]
-    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    missing = _missing(value)
     if not math.isfinite(sql.slack) or (answer.vague and missing):
         return None
     if missing or sql.value is None:

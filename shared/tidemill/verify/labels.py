@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import duckdb
 import pyarrow as pa
 
 from tidemill.declarations import Event, Model
 from tidemill.durations import parse_ms
 from tidemill.timestamps import LAST_MS
 from tidemill.verify.expressions import column_sql, text
-from tidemill.verify.sql import Announcement, EventRows, Place, key_sql
+from tidemill.verify.sql import Announcement, EventRows, Place, database, key_sql
 
 _RFC3339 = r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"
 _ORDER = "known, topic, partition, place"
@@ -36,11 +35,11 @@ class Labelled(NamedTuple):
 
 def labelled(model: Model, announced: pa.Table, outcomes: pa.Table, until_ms: int) -> list[Labelled]:
     """All questions of a model in order of time, from what was known before a moment. `announced`, `outcomes`: the archived events."""
-    db = duckdb.connect()
+    db = database(len(announced) + len(outcomes), None)
     try:
         db.register("announced", announced)
         db.register("brought", outcomes)
-        found = db.execute(_labelled_sql(model, announced.schema, outcomes.schema, until_ms)).fetchall()
+        found = db.execute(_labelled_sql(model, announced, outcomes, until_ms)).fetchall()
     finally:
         db.close()
     return [
@@ -49,7 +48,7 @@ def labelled(model: Model, announced: pa.Table, outcomes: pa.Table, until_ms: in
     ]
 
 
-def _labelled_sql(model: Model, announced: pa.Schema, brought: pa.Schema, until_ms: int) -> str:
+def _labelled_sql(model: Model, announced: pa.Table, brought: pa.Table, until_ms: int) -> str:
     wait = parse_ms(model.outcome.within)
     absent = model.outcome.absent
     answer = f"CASE WHEN o.known <= q.at_ms + {wait} THEN o.value"
@@ -62,9 +61,9 @@ def _labelled_sql(model: Model, announced: pa.Schema, brought: pa.Schema, until_
     )
 
 
-def _asked_sql(model: Model, columns: pa.Schema, until_ms: int) -> str:
+def _asked_sql(model: Model, events: pa.Table, until_ms: int) -> str:
     names = list(dict.fromkeys([model.subject, model.at, *(view.key.name for view in model.views)]))
-    rows = EventRows(model.on, names, columns, "announced")
+    rows = EventRows(model.on, names, events, "announced")
     entities = ", ".join(key_sql(rows.fields[view.key.name]) for view in model.views)
     at, subject = _as_ms(model.on, model.at, rows), key_sql(rows.fields[model.subject])
     asked = f"SELECT *, {at} AS at_ms, {subject} AS subject, CAST([{entities}] AS VARCHAR[]) AS entities FROM {rows.sql}"
@@ -73,9 +72,9 @@ def _asked_sql(model: Model, columns: pa.Schema, until_ms: int) -> str:
     return f"SELECT * FROM ({once}) QUALIFY row_number() OVER (PARTITION BY subject, at_ms ORDER BY {last}) = 1"
 
 
-def _outcomes_sql(model: Model, columns: pa.Schema, until_ms: int) -> str:
+def _outcomes_sql(model: Model, events: pa.Table, until_ms: int) -> str:
     outcome = model.outcome
-    rows = EventRows(outcome.source, list(dict.fromkeys([outcome.subject, *outcome.column.fields])), columns, "brought")
+    rows = EventRows(outcome.source, list(dict.fromkeys([outcome.subject, *outcome.column.fields])), events, "brought")
     value, subject = f"CAST({column_sql(outcome.value, rows.fields)} AS DOUBLE)", key_sql(rows.fields[outcome.subject])
     brought = f"SELECT *, {value} AS value, {subject} AS subject FROM {rows.sql}"
     usable = f"known < {until_ms} AND subject IS NOT NULL AND isfinite(value)"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import duckdb
@@ -29,8 +30,12 @@ from tidemill.verify.meaning import Meaning, MeantWindow
 State = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
 Value = float | list[float]
 ALWAYS_MS = 2**62
+_FEW = 1_000  # of so few events the plan costs more than what it saves
 BY_KNOWN = None
-"""The order of training sets and of history: by when events became known."""
+"""The order of training sets and of history: by when events became known; of events that have a `POSITION`, by that."""
+
+POSITION = "position in the log"
+"""A column that events may have beside those of the archive: where their record lies in a view's log. No field has such a name."""
 _STORED = {pa.string(): str, pa.large_string(): str, pa.int64(): int, pa.float64(): float, pa.bool_(): bool}
 _TYPES = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
 _JSON: dict[type, tuple[str, ...]] = {
@@ -39,6 +44,21 @@ _JSON: dict[type, tuple[str, ...]] = {
     float: ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "DOUBLE"),
     bool: ("BOOLEAN",),
 }
+
+
+@cache
+def _databases(threads: int | None) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={} if threads is None else {"threads": threads})
+
+
+def database(events: int, threads: int | None = 1) -> duckdb.DuckDBPyConnection:
+    """A connection with tables of its own to a database in memory that all share, since opening one takes long. `events`: how many there are
+    to read about. The caller closes it."""
+    if events >= _FEW:
+        return _databases(threads).cursor()
+    db = _databases(1).cursor()
+    db.execute("PRAGMA disable_optimizer")
+    return db
 
 
 class Place(NamedTuple):
@@ -58,12 +78,12 @@ class Announcement(NamedTuple):
 
 
 class AskedMoment(NamedTuple):
-    """What were the features of an entity at a moment, of what was known before another? `without`: the event that asks, which
-    was not seen although it was known."""
+    """What were the features of an entity at a moment, of what was known before another? `before`: that moment, in ms; of events that have a
+    `POSITION`, a position. `without`: the event that asks, which was not seen although it was known."""
 
     entity: str
     at_ms: int
-    known_before_ms: int = ALWAYS_MS
+    before: int = ALWAYS_MS
     without: Announcement | None = None
 
 
@@ -82,22 +102,27 @@ class SqlAnswer(NamedTuple):
     vague: bool
 
 
-def field_sql(event: Event, name: str, columns: pa.Schema) -> str:
+def field_sql(event: Event, name: str, archive: pa.Table) -> str:
     """A field of an archived event: from its own column, or from what the event carried beyond its columns; null where it has another
     type, but a whole number may stand for a float, and 300.0 for a whole number."""
-    kind, found = event.base_type(name), []
-    if name in columns.names:
-        stored = _STORED.get(columns.field(name).type)
+    kind, found = event.base_type(name), list[str]()
+    if name in archive.column_names:
+        stored = _STORED.get(archive.field(name).type)
         found += [f"CAST({quoted(name)} AS {_TYPES[kind]})"] if stored is kind or (stored is int and kind is float) else []
         found += [_whole_sql(quoted(name))] if stored is float and kind is int else []
+    if archive[EXTRA].null_count < len(archive):
+        found.append(_carried_sql(name, kind))
+    return f"coalesce({', '.join([*found, f'CAST(NULL AS {_TYPES[kind]})'])})"
+
+
+def _carried_sql(name: str, kind: type) -> str:
     path = text(f'$."{name}"')
     kinds = ", ".join(map(text, _JSON[kind]))
     carried = f"json_extract_string({EXTRA}, {path})"
     chosen = f"WHEN json_type({EXTRA}, {path}) IN ({kinds}) THEN TRY_CAST({carried} AS {_TYPES[kind]})"
     if kind is int:
         chosen += f" WHEN json_type({EXTRA}, {path}) = 'DOUBLE' THEN {_whole_sql(f'TRY_CAST({carried} AS DOUBLE)')}"
-    found.append(f"CASE {chosen} END")
-    return f"coalesce({', '.join(found)})"
+    return f"CASE {chosen} END"
 
 
 def _whole_sql(number: str) -> str:
@@ -112,12 +137,13 @@ def key_sql(field: SqlPart) -> str:
 
 
 class EventRows:
-    """The archived events of a declaration, as a subquery over a table of DuckDB: an event's position, its times in ms, its id, and some
-    fields as f0, f1, ..., since a field may have any name. `fields`: the SQL of each field."""
+    """The archived events of a declaration, as a subquery over a table of DuckDB: an event's position, its times in ms, its id, `came` (by which
+    one knows what was seen before), and some fields as f0, f1, ..., since a field may have any name. `fields`: the SQL of each field."""
 
-    def __init__(self, event: Event, names: Collection[str], columns: pa.Schema, table: str = "archive") -> None:
+    def __init__(self, event: Event, names: Collection[str], archive: pa.Table, table: str = "archive") -> None:
         own = f"{TOPIC} AS topic, {PARTITION} AS partition, {OFFSET} AS place, epoch_ms({KNOWN}) AS known, epoch_ms({TIME}) AS time, {ID} AS id"
-        carried = "".join(f", {field_sql(event, name, columns)} AS f{i}" for i, name in enumerate(names))
+        own += f", {quoted(POSITION) if POSITION in archive.column_names else f'epoch_ms({KNOWN})'} AS came"
+        carried = "".join(f", {field_sql(event, name, archive)} AS f{i}" for i, name in enumerate(names))
         self.fields = {name: SqlPart(f"f{i}", event.base_type(name)) for i, name in enumerate(names)}
         self.sql = f"(SELECT {own}{carried} FROM {table})"
 
@@ -131,8 +157,8 @@ class SqlView:
         self.meaning = Meaning(view)
         self._texts = list(dict.fromkeys(feature.column for feature in self.meaning.features if feature.column is not None))
         self._event = view.source
-        self._schema = archive.schema
-        self._db = duckdb.connect(config={} if threads is None else {"threads": threads})
+        self._archive = archive
+        self._db = database(len(archive), threads)
         self._db.register("archive", archive)
 
     def close(self) -> None:
@@ -142,11 +168,13 @@ class SqlView:
     @property
     def source(self) -> str:
         """Step 1, a subquery: the view's events, with `key` and the columns c0, c1, ..."""
-        rows = EventRows(self._event, list(dict.fromkeys([self.view.key.field, *self.view.value_fields])), self._schema)
+        rows = EventRows(self._event, list(dict.fromkeys([self.view.key.field, *self.view.value_fields])), self._archive)
         columns = "".join(f", {column_sql(column, rows.fields)} AS c{i}" for i, column in enumerate(self._texts))
         key = key_sql(rows.fields[self.view.key.field])
         ahead = "" if self.meaning.ahead_ms is None else f" AND time - known <= {self.meaning.ahead_ms}"
-        return f"(SELECT topic, partition, place, known, time, id, {key} AS key{columns} FROM {rows.sql} WHERE {key} IS NOT NULL{ahead})"
+        return (
+            f"(SELECT topic, partition, place, known, time, id, came, {key} AS key{columns} FROM {rows.sql} WHERE {key} IS NOT NULL{ahead})"
+        )
 
     def entities(self, most: int, seed: int) -> list[str]:
         """Some of the entities, by chance; the same ones for the same seed."""
@@ -173,10 +201,8 @@ class SqlView:
         self._make_histories(histories, shift_ms)
         self._judge()
         number = {history: i for i, history in enumerate(histories)}
-        rows = [(i, number[q.entity, q.without], q.at_ms, q.known_before_ms) for i, q in enumerate(questions)]
-        self._register(
-            "questions", rows, [("n", pa.int64()), ("history", pa.int64()), ("moment", pa.int64()), ("known_before", pa.int64())]
-        )
+        rows = [(i, number[q.entity, q.without], q.at_ms, q.before) for i, q in enumerate(questions)]
+        self._register("questions", rows, [("n", pa.int64()), ("history", pa.int64()), ("moment", pa.int64()), ("before", pa.int64())])
         return [self._answer(row) for row in self._db.execute(self._answers_sql()).fetchall()]
 
     def known_after(self, entity: str, from_ms: int) -> list[int]:
@@ -189,9 +215,7 @@ class SqlView:
         self._make_histories([(asked.entity, asked.without)])
         self._judge()
         columns = "".join(f", c{i} AS {quoted(column)}" for i, column in enumerate(self._texts))
-        seen = (
-            f"SELECT seq, known, time, id, counts{columns} FROM judged WHERE known < {asked.known_before_ms} ORDER BY seq DESC LIMIT {most}"
-        )
+        seen = f"SELECT seq, known, time, id, counts{columns} FROM judged WHERE came < {asked.before} ORDER BY seq DESC LIMIT {most}"
         rows = self._db.execute(f"SELECT * EXCLUDE (seq) FROM ({seen}) ORDER BY seq")
         names = ["known", "time", "id", "counts", *self._texts]
         return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
@@ -212,13 +236,13 @@ class SqlView:
         places = "(a.known, a.topic, a.partition, a.place)", "(h.k, h.t, h.p, h.o)"
         own = f"{places[0]} = {places[1]} OR (coalesce(a.id = h.i, false) AND {places[0]} > {places[1]})"
         without = f"h.t IS NULL OR NOT ({own})"
-        arrived = "known"
+        arrived = "came"
         if shift_ms is not None:
             arrived = f"max(known) OVER (PARTITION BY history, topic, partition ORDER BY place) + partition * {shift_ms}"
         order = "row_number() OVER (PARTITION BY history ORDER BY arrived, topic, partition, place)"
         columns = "".join(f", c{i}" for i in range(len(self._texts)))
         self._db.execute(
-            f"CREATE OR REPLACE TEMP TABLE judged AS SELECT history, time, known, id, {order} AS seq, true AS counts{columns} FROM ("
+            f"CREATE OR REPLACE TEMP TABLE judged AS SELECT history, time, known, came, id, {order} AS seq, true AS counts, true AS counted{columns} FROM ("
             f"SELECT h.history, a.*, {arrived} AS arrived FROM {self.source} a JOIN histories h ON a.key = h.key AND ({without}))"
         )
 
@@ -228,7 +252,7 @@ class SqlView:
         while changed:
             self._db.execute(f"CREATE OR REPLACE TEMP TABLE judged_again AS {self._judged_sql()}")
             (changed,) = self._db.execute("SELECT count(*) FILTER (WHERE counts <> counted) FROM judged_again").fetchone() or (0,)
-            self._db.execute("CREATE OR REPLACE TEMP TABLE judged AS SELECT * EXCLUDE (counted) FROM judged_again")
+            self._db.execute("DROP TABLE judged; ALTER TABLE judged_again RENAME TO judged")
 
     def _judged_sql(self) -> str:
         """Whether each event counts, if of those before it `counted` says so."""
@@ -237,7 +261,7 @@ class SqlView:
         late = "false" if horizon_ms is None else f"coalesce(time < newest - {horizon_ms}, false)"
         twice = f"coalesce(id IS NOT NULL AND same >= number - {remembered}, false)" if remembered else "false"
         return (
-            f"SELECT * EXCLUDE (newest, number, same) REPLACE (NOT ({late}) AND NOT ({twice}) AS counts), counts AS counted FROM ("
+            f"SELECT * EXCLUDE (newest, number, same) REPLACE (NOT ({late}) AND NOT ({twice}) AS counts, counts AS counted) FROM ("
             f"SELECT *, max(number) FILTER (WHERE counts) OVER (PARTITION BY history, id {before}) AS same FROM ("
             f"SELECT *, max(time) FILTER (WHERE counts) OVER (PARTITION BY history {before}) AS newest, "
             f"count(id) FILTER (WHERE counts) OVER (PARTITION BY history {before}) AS number FROM judged))"
@@ -246,22 +270,25 @@ class SqlView:
     def _gathered_sql(self) -> tuple[str, list[str]]:
         """Step 3, and the value, slack and state of each feature over it."""
         gather, told, waits = dict[str, str](), list[str](), self.meaning.ahead_ms is not None
+        windows = list(dict.fromkeys(feature.window for feature in self.meaning.features))
         for i, feature in enumerate(self.meaning.features):
             x = "NULL" if feature.column is None else f"e.c{self._texts.index(feature.column)}"
-            kept = " AND ".join(filter(None, ("e.time IS NOT NULL", _within(feature.window), feature.column and f"{x} IS NOT NULL")))
+            kept = f"w{windows.index(feature.window)}" + (f" AND {x} IS NOT NULL" if feature.column else "")
             sql = aggregate_sql(feature, i, x, kept)
             gather |= sql.gather
             told += [sql.value, f"CAST({sql.slack} AS DOUBLE)", self._whole(feature.window)]
         seen = "max(e.time)"
         if waits:
-            begun = f"{_tile('e.time', self.meaning.waiting_ms)} <= {_tile('q.moment', self.meaning.waiting_ms)}"
-            seen = f"max(least(e.time, q.moment)) FILTER (WHERE {begun})"
+            begun = f"{_tile('e.time', self.meaning.waiting_ms)} <= {_tile('moment', self.meaning.waiting_ms)}"
+            seen = f"max(least(e.time, moment)) FILTER (WHERE {begun})"
         gather |= {"newest": "max(e.time)", "seen": seen}
         columns = ", ".join(f"{sql} AS {name}" for name, sql in gather.items())
-        return (
-            f"SELECT q.n, q.moment, {columns} FROM questions q LEFT JOIN judged e "
-            "ON e.history = q.history AND e.counts AND e.known < q.known_before GROUP BY q.n, q.moment"
-        ), told
+        within = "".join(f", {_within(window)} AS w{i}" for i, window in enumerate(windows))
+        seen_events = (
+            f"(SELECT q.n, q.moment, e.*{within} FROM questions q LEFT JOIN judged e "
+            "ON e.history = q.history AND e.counts AND e.came < q.before)"
+        )
+        return f"SELECT n, moment, {columns} FROM {seen_events} e GROUP BY n, moment", told
 
     def _answers_sql(self) -> str:
         """Step 4: for each question, why there is no value at all ("": there is), whether the answer is vague, and for each feature its
@@ -300,12 +327,12 @@ def _tile(moment: str, tile_ms: int) -> str:
 
 
 def _within(window: MeantWindow) -> str:
-    """The events in the tiles that touch the window: from the tile of its beginning to the tile of its end."""
+    """Whether an event lies in the tiles that touch the window: from the tile of its beginning to the tile of its end."""
     if window.length_ms is None:
-        return ""
+        return "e.time IS NOT NULL"
     tile_ms = window.tile_ms
     first, last = _tile(f"(q.moment - {window.length_ms})", tile_ms), _tile("q.moment", tile_ms)
-    return f"e.time >= {first} * {tile_ms} AND e.time < ({last} + 1) * {tile_ms}"
+    return f"(e.time >= {first} * {tile_ms} AND e.time < ({last} + 1) * {tile_ms})"
 
 
 def _found(reason: State | Literal[""], value: Value | None, slack: float | None, whole: bool) -> Found:

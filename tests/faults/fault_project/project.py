@@ -1,14 +1,28 @@
-"""The project under faults: measurements that say who sent them and as which in order, and cases that are opened, predicted and closed."""
+"""The project under faults: measurements that say who sent them and as which in order, and cases that are opened, predicted and closed.
 
+A file beside it, `stage.json`, says how often its views were changed, and whether the event was extended (see tests/faults/stages.py).
+"""
+
+import json
+from pathlib import Path
 from typing import Any
 
 import tidemill as tm
 
 PROJECT = "faults"
+_file = Path(__file__).with_name("stage.json")
+_stage = json.loads(_file.read_text()) if _file.exists() else {}
+ENTITIES, PLACES = _stage.get("entities", 0), _stage.get("places", 0)
+_graded = {"grade": float | None} if _stage.get("graded") else {}
+
+
+def _windows(changes: int, *windows: str) -> list[str]:
+    return [*windows, *([f"{10 + changes}m"] if changes else [])]
+
 
 measured = tm.Event(
     "fault.measured",
-    fields={"id": str, "at": int, "entity": int, "place": str, "value": float, "units": float | None},
+    fields={"id": str, "at": int, "entity": int, "place": str, "value": float, "units": float | None, **_graded},
     time="at",
     id="id",  # "<producer>-<sequence>"
 )
@@ -19,13 +33,19 @@ closed = tm.Event("fault.closed", fields={"case": str, "at": int, "good": bool},
 
 # Sums of `value` depend on the order of folding to the last bit; `units` are quarters, whose sums do not.
 entities = tm.FeatureView(
-    "entities", measured, entity="entity", windows=["1m", "10m", "lifetime"], tile="10s", dedupe=64,
-    features=[tm.count(), tm.sum("units"), tm.max("units"), tm.sum("value"), tm.std("value", windows=("10m",))],
+    "entities", measured, entity="entity", windows=_windows(ENTITIES, "1m", "10m", "lifetime"), tile="10s", dedupe=64,
+    features=[
+        tm.count(), tm.sum("units"), tm.max("units"), tm.sum("value"), tm.std("value", windows=("10m",)),
+        *([tm.min("units", windows=("1m", "10m"))] if ENTITIES % 2 else []),
+    ],
 )  # fmt: skip
 
 places = tm.FeatureView(
-    "places", measured, entity="place", windows=["1m", "10m"], tile="10s", dedupe=255, partitions=2,
-    features=[tm.count(), tm.sum("units"), tm.last("units", windows=("10m",)), tm.mean("value"), tm.rate("value > 50", name="high")],
+    "places", measured, entity="place", windows=_windows(PLACES, "1m", "10m"), tile="10s", dedupe=255, partitions=2,
+    features=[
+        tm.count(), tm.sum("units"), tm.last("units", windows=("10m",)), tm.mean("value"), tm.rate("value > 50", name="high"),
+        *([tm.max("grade"), tm.mean("grade")] if _graded and PLACES % 2 else []),
+    ],
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults.injections import clocks, kafka, links, models, offline, valkey, workers
+from tests.faults.injections import clocks, commands, kafka, links, models, offline, valkey, workers
 from tests.faults.injections.failover import FAILED_OVER
 from tests.faults.injections.hooked import SESSION_SECONDS
 from tests.faults.injections.injection import Injection
@@ -53,4 +53,4 @@ OTHERS = (
     clocks.BACK, clocks.AHEAD, clocks.STEP_BACK,
     models.DAMAGED, models.LATE,
 )  # fmt: skip
-CATALOGUE: tuple[Injection, ...] = (*WORKERS, *SERVERS, *LINKS, *OTHERS)
+CATALOGUE: tuple[Injection, ...] = (*WORKERS, *SERVERS, *LINKS, *OTHERS, *commands.COMMANDS)

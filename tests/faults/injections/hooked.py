@@ -1,6 +1,7 @@
-"""A service with hooks: the real one, which obeys orders at the named points of its work and whose clock can be set wrong.
+"""A service with hooks: the real one, which obeys orders at the named points of its work and whose clock can be set wrong. A command too.
 
     python -m tests.faults.injections.hooked
+    python -m tests.faults.injections.hooked apply --yes
 
 Which service it is says `HOOKED_PROCESS` or else the local stack (`TIDEMILL_PROCESS`): `features`, and `features2` too. Orders come from the folder
 `HOOKED_ORDERS`. The service's own code knows nothing of it. `HOOKED_GROUP` puts a features worker into a consumer group of its own, `HOOKED_FILES_PER_MERGE`
@@ -14,6 +15,7 @@ import asyncio
 import os
 import re
 import runpy
+import sys
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -26,6 +28,7 @@ from tests.faults.injections.orders import Obedience
 SESSION_SECONDS = 3  # after which a consumer group gives up a member that died or sleeps
 _MEMBERS = {"ingestion": "tidemill_ingestion.consumer", "features": "tidemill_features.faust_transport"}
 _STORE = "tidemill.online.writer:OnlineWriter"
+_APPLYING = "tidemill.operations.applying:Applying"
 _DELTA = (
     ("write", "tidemill.offline.delta:CountedTable._write"),
     ("compact", "tidemill.offline.delta:CountedTable._maintain"),
@@ -57,12 +60,35 @@ WORK: dict[str, tuple[tuple[str, str], ...]] = {
         ("tell", "tidemill_drift.detector:Detector._tell"),
         ("keep", "tidemill_drift.detector:Detector._keep_position"),
     ),
+    "apply": (
+        ("begin", f"{_APPLYING}.begin"),
+        ("archive", "tidemill.operations.fill.job:Fill._archive"),
+        ("wave", "tidemill.operations.fill.private_log:PrivateLog.send"),
+        ("live", "tidemill.operations.fill.job:Fill._live"),
+        ("fill", "tidemill.operations.fill.job:Fill.run"),
+        ("record", "tidemill.operations.applying:append_definitions"),
+        ("wait", f"{_APPLYING}.wait"),
+        ("finish", f"{_APPLYING}.finish"),
+    ),
+    "load": (("portion", "tidemill.archive.load:Load._commit"),),
+    "prune": (
+        ("record", "tidemill.operations.pruning:append_definitions"),
+        ("keys", "tidemill.operations.pruning:Pruning._delete_keys"),
+        ("table", "tidemill.offline.store:OfflineStore.drop"),
+        ("topic", "tidemill.operations.pruning:Pruning._delete_topic"),
+    ),
 }
-"""Service -> its steps: a name, and the function that does it. Each has a point `before_` and one `after_` it."""
+"""Service or command -> its steps: a name, and the function that does it. Each has a point `before_` and one `after_` it."""
+
+
+FOLLOW = ("follow", "tidemill.streams.following:Following._take")
+"""The step of every service that follows the catalogue: it takes over a record of it."""
+COMMANDS = ("apply", "load", "prune")
+PORTION_ROWS = 1_000  # that `load` commits at once, so that a file of moderate size takes several commits
 
 
 def points(service: str) -> list[str]:
-    """The points of a service at which it takes orders."""
+    """The points of a service, or a command, at which it takes orders."""
     return [f"{when}_{step}" for step, _ in WORK.get(service, ()) for when in ("before", "after")]
 
 
@@ -73,8 +99,11 @@ def main() -> None:
     service = _service(process)
     _bend_clock(folder / "clock")
     obedience = Obedience(folder, process)
-    for step, place in WORK.get(service, ()):
+    for step, place in (*WORK.get(service, ()), *(() if service in COMMANDS else (FOLLOW,))):
         _hook(place, step, obedience.reach)
+    if service in COMMANDS:
+        _run_command(obedience)
+        return
     if service in _MEMBERS:
         member: Any = import_module(_MEMBERS[service])
         assert member.SESSION_MS == 2_000 * SESSION_SECONDS
@@ -85,6 +114,16 @@ def main() -> None:
         delta: Any = import_module("tidemill.offline.delta")
         delta.FILES_PER_MERGE = int(often)
     runpy.run_module(f"tidemill_{service}", run_name="__main__", alter_sys=True)
+
+
+def _run_command(obedience: Obedience) -> None:
+    load: Any = import_module("tidemill.archive.load")
+    files: Any = import_module("tidemill.archive.files")
+    cli: Any = import_module("tidemill.cli")
+    load.COMMIT_ROWS = files._BATCH_ROWS = PORTION_ROWS
+    obedience.reach("start")
+    sys.argv[0] = "tidemill"
+    cli.main()
 
 
 def _service(process: str) -> str:

@@ -14,8 +14,9 @@ It raises `Missed` when there was nothing to strike (a point that was not reache
 - `hooks`: the services run as `python -m tests.faults.injections.hooked`, which follows orders from the folder `rig.orders`.
 - `valkey disk`, `kafka disk`, `offline disk`: that data folder is a small file system of its own (`disks.small_disk`, needs root).
 - `model`: a model is deployed.
+- `operator`: somebody runs the commands that strikes ask for (`operating.Operator`).
 
-Two injections whose `targets` have nothing in common may strike at once. Every target is a process of the stack.
+Two injections whose `targets` have nothing in common may strike at once. Every target is a process of the stack, or a command.
 `CATALOGUE` (catalogue.py) lists all after which the system recovers by itself, so that they may come in any order, at any time. Those that end in
 a deliberate refusal, to be mended by a person, are in `refusals.py` and tried one by one in test_refusals.py.
 """

@@ -16,6 +16,8 @@ from typing import Literal
 
 import msgspec
 
+_WANTED = ".wanted"
+
 
 class Order(msgspec.Struct, frozen=True):
     """At the `count`-th time that `point` is reached (and at the `times` - 1 after it) do this.
@@ -55,6 +57,23 @@ def withdraw(folder: Path, process: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def want(folder: Path, command: str) -> None:
+    """Ask the operator to run a command soon."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{command}{_WANTED}").touch()
+
+
+def wanted(folder: Path) -> set[str]:
+    """The commands that the operator is asked for."""
+    return {file.name.removesuffix(_WANTED) for file in folder.glob(f"*{_WANTED}")}
+
+
+def taken(folder: Path, commands: set[str]) -> None:
+    """Note that these commands are under way."""
+    for command in commands:
+        (folder / f"{command}{_WANTED}").unlink(missing_ok=True)
 
 
 def set_clock(folder: Path, seconds: float) -> None:

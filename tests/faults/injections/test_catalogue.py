@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from tests.faults.injections import models, offline, refusals
 from tests.faults.injections.catalogue import CATALOGUE, RARE, STATEFUL
-from tests.faults.injections.hooked import points
+from tests.faults.injections.hooked import COMMANDS, points
 from tests.faults.injections.injection import Missed, until
 from tests.faults.injections.valkey import cut_tail
 
@@ -18,9 +18,20 @@ from tidemill.local.services import SERVICES
 from tidemill.offline.delta import CountedTable
 from tidemill.offline.torn import torn_commit
 
-PROCESSES = {"kafka", "valkey", *(service.name for service in SERVICES)}
-NEEDS = {"redis proxy", "kafka proxy", "hooks", "valkey disk", "kafka disk", "offline disk", "model"}
-ROWS = {*map(str, range(1, 10)), "11", *map(str, range(13, 21)), "23", "24", "24b", "25", "26", *map(str, range(31, 39))}
+PROCESSES = {"kafka", "valkey", *COMMANDS, *(service.name for service in SERVICES)}
+NEEDS = {"redis proxy", "kafka proxy", "hooks", "valkey disk", "kafka disk", "offline disk", "model", "operator"}
+ROWS = {
+    *map(str, range(1, 10)),
+    "11",
+    *map(str, range(13, 21)),
+    "23",
+    "24",
+    "24b",
+    "25",
+    "26",
+    *map(str, range(31, 39)),
+    *map(str, range(40, 44)),
+}
 IN_REFUSALS = {"10", "12", "21", "22", "30", "34"}
 TABLE = pa.schema([("offset", pa.int64())])
 

@@ -85,7 +85,7 @@ def test_killed(tmp_path: Path, seconds: float) -> None:
 HOOKS = """
 import sys
 from tests.faults.injections import hooked
-for step, place in hooked.WORK[sys.argv[1]]:
+for step, place in (*hooked.WORK[sys.argv[1]], hooked.FOLLOW):
     hooked._hook(place, step, print)
 """
 

@@ -97,14 +97,14 @@ def paused(name: str, seconds: tuple[float, float] = (1.0, 2.0 * SESSION_SECONDS
     return Injection(f"{name}: paused", strike, (name,), ("3",), STEP_INVARIANTS[name], seconds=sum(seconds) / 2)
 
 
-def obeyed(rig: Rig, name: str, order: Order) -> None:
+def obeyed(rig: Rig, name: str, order: Order, limit_seconds: float = POINT_SECONDS) -> None:
     """Give an order and return when it was carried out. Raises Missed when its point is not reached in time."""
     orders.give(rig.orders, name, order)
     try:
-        until(lambda: not orders.waiting(rig.orders, name), "the order is carried out", POINT_SECONDS)
+        until(lambda: not orders.waiting(rig.orders, name), "the order is carried out", limit_seconds)
     except TimeoutError:
         if orders.withdraw(rig.orders, name):
-            raise Missed(f"{name} did not reach {order.point} {order.count} times within {POINT_SECONDS:g} s") from None
+            raise Missed(f"{name} did not reach {order.point} {order.count} times within {limit_seconds:g} s") from None
 
 
 def killed_at(service: str, point: str, *, name: str = "") -> Injection:

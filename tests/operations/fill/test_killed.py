@@ -34,6 +34,7 @@ class Command:
         self.environment = {
             **os.environ, "KAFKA_BOOTSTRAP_SERVERS": kafka, "REDIS_URL": "redis://127.0.0.1:1/0", "TIDEMILL_OFFLINE": str(folder / "offline"),
             "TIDEMILL_PROJECT": str(folder / "shop"), "PYTHONPATH": f"{ROOT}/shared:{ROOT}/services:{ROOT}", "COLUMNS": "200",
+            **{f"TIDEMILL_{name}_URL": "http://127.0.0.1:1" for name in ("INGESTION", "FEATURES", "OFFLINE")},  # no service runs here
         }  # fmt: skip
         self.before = 0
 

@@ -178,6 +178,11 @@ async def committed_with_metadata(consumer: GroupConsumer, partitions: Collectio
     return await consumer.committed(partitions)
 
 
+def assignment_of(consumer: GroupConsumer) -> object:
+    """See `patches.assignment_of`."""
+    return consumer.assignment()
+
+
 class GroupConsumer:
     """As much of an AIOKafkaConsumer in a group as `EventConsumer` uses, and a member of the simulated group.
 

@@ -51,8 +51,8 @@ def _back_at_the_start(self: EventConsumer, partition: TP, committed: int, metad
     return committed if self.positions else _routed_up_to(self, partition, committed, metadata, end)
 
 
-def _other_partitions(self: EventConsumer) -> bool:
-    return bool(self.kafka.assignment() != self._placed)
+def _has_the_same_partitions(self: EventConsumer) -> bool:
+    return bool(self.kafka.assignment() == self._placed)
 
 
 async def _place_or_not(self: EventConsumer) -> None:
@@ -65,7 +65,7 @@ async def _number_first(self: EventConsumer) -> None:
     """Commits by which catalogue it will route, before it has routed."""
     await _place(self)
     with contextlib.suppress(KafkaError):
-        found = await kafka.committed_with_metadata(self.kafka, self._placed)
+        found = await kafka.committed_with_metadata(self.kafka, self.kafka.assignment())
         await self.kafka.commit({tp: (offset, str(self._definitions.number)) for tp, (offset, _) in found.items()})
 
 
@@ -153,7 +153,7 @@ def _rows_then_counter(self: Load, report: Any, table: Any, waiting: list[Any], 
 
 
 SAME_PARTITIONS = Taken(
-    "ingestion goes on when it is assigned the same partitions again", [(EventConsumer, "_assigned_anew", _other_partitions)]
+    "ingestion goes on when it is assigned the same partitions again", [(EventConsumer, "_is_placed", property(_has_the_same_partitions))]
 )
 """Needs too many coincidences to be found by chance: two members stand still one after the other, while the second cannot hear of the catalogue."""
 

@@ -72,6 +72,7 @@ def changes(quiet: Any) -> list[Change]:
         "start_producer": (consumer,),
         "close_producer": (consumer,),
         "committed_with_metadata": (consumer,),
+        "assignment_of": (consumer,),
         "ensure_topics": (applying, following, job),
         "offset_ranges": (applying, around, job, private_log, read_to_end),
         "committed": (around,),

@@ -40,6 +40,9 @@ WAVE_RECORDS = 20_000
 LITTLE = 1_000
 """So few events are left to ingestion in any case; else what is read in a second."""
 
+EVENTS_A_SECOND = 50_000
+"""About so many archived events a second are filled: what `benchmarks/fill.py` measured, rounded down."""
+
 Phase = Literal["archive", "live"]
 
 

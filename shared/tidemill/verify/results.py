@@ -1,0 +1,65 @@
+"""Results of logged predictions beside the archived events that bring outcomes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from tidemill.declarations import Model
+from tidemill.durations import parse_ms
+from tidemill.timestamps import rfc3339
+from tidemill.verify.compare import Compared, Example
+from tidemill.verify.expressions import column_sql, text
+from tidemill.verify.sql import EventRows, database, key_sql
+
+
+def check_results(model: Model, results: Sequence[Mapping[str, Any]], outcomes: pa.Table) -> Compared:
+    """Compares results (rows of the table `results`) with the outcomes of their subjects: of the archived events, those that came live.
+
+    An outcome must be one that became known after the prediction and within the wait. Which one of several came first, and whether one
+    came before it was given up, depends on how partitions of the topic were read: what would be right then is undecided.
+    """
+    compared = Compared(f"results: {model.name}", values=len(results))
+    brought = _brought(model, outcomes)
+    within_ms = parse_ms(model.outcome.within)
+    for row in results:
+        fits = [(known, value) for known, value in brought[row["subject"]] if row["time"] < known <= row["time"] + within_ms]
+        told = (row["known"], row["outcome"])
+        given_up = (row["time"] + within_ms, model.outcome.absent)
+        right = fits[0] if fits else given_up
+        if told in fits or told == given_up:
+            compared.undecided += told != right
+        else:
+            what = f"result of prediction {row['prediction']} of {row['subject']} at {rfc3339(row['time'])}"
+            events = [
+                {"known": known, "time": known, "id": None, "counts": True, "outcome": value} for known, value in brought[row["subject"]]
+            ]
+            compared.note(Example(what, "outcome", _shown(*told), _shown(*right), events[-8:]), 3)
+    return compared
+
+
+def _brought(model: Model, outcomes: pa.Table) -> dict[str, list[tuple[int, float]]]:
+    """The outcomes of each subject, when each became known, and its value, in this order."""
+    outcome = model.outcome
+    rows = EventRows(outcome.source, list(dict.fromkeys([outcome.subject, *outcome.column.fields])), outcomes, "brought")
+    value, subject = f"CAST({column_sql(outcome.value, rows.fields)} AS DOUBLE)", key_sql(rows.fields[outcome.subject])
+    brought = (
+        f"SELECT {subject} AS subject, known, {value} AS value, partition, place FROM {rows.sql} WHERE topic = {text(outcome.source.topic)}"
+    )
+    usable = "subject IS NOT NULL AND isfinite(value)"
+    db, found = database(len(outcomes)), defaultdict[str, list[tuple[int, float]]](list)
+    try:
+        db.register("brought", outcomes)
+        ordered = f"SELECT subject, known, value FROM ({brought}) WHERE {usable} ORDER BY known, partition, place"
+        for key, known, number in db.execute(ordered).fetchall():
+            found[key].append((known, number))
+    finally:
+        db.close()
+    return found
+
+
+def _shown(known_ms: int, value: float | None) -> str:
+    return f"{'never' if value is None else repr(value)}, known {rfc3339(known_ms)}"
