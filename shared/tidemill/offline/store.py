@@ -17,7 +17,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property, reduce
 from operator import or_
-from typing import NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, NoReturn, Protocol, Self
 
 import msgspec
 import numpy as np
@@ -31,6 +31,9 @@ from tidemill.errors import DoubledRows, OfflineUnavailable, UnknownTable
 from tidemill.offline.delta import CountedTable
 from tidemill.offline.torn import explain_torn
 from tidemill.runtime.settings import OfflineSettings
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset
 
 _CLOUD_VARIABLES = ("AWS_", "AZURE_", "GOOGLE_")
 
@@ -162,6 +165,11 @@ class Snapshot:
             raise DoubledRows(self.name, held, records)
         return positions
 
+    @cached_property
+    def _dataset(self) -> Dataset:
+        """All its files with their bounds. To make it takes time for every file."""
+        return self._table.to_pyarrow_dataset()
+
     @property
     def columns(self) -> list[str]:
         """Its columns: those of all declarations that its writer has seen."""
@@ -180,8 +188,8 @@ class Snapshot:
     def batches(self, columns: Sequence[str], filters: pc.Expression) -> Iterator[pa.RecordBatch]:
         """The rows that a filter takes, a part at a time, in no order; it reads little ahead, so they take little memory. Raises OfflineUnavailable."""
         try:
-            dataset = self._table.to_pyarrow_dataset()
-            yield from dataset.scanner(columns=list(columns), filter=filters, batch_readahead=1, fragment_readahead=1).to_batches()
+            scanner = self._dataset.scanner(columns=list(columns), filter=filters, batch_readahead=1, fragment_readahead=1)
+            yield from scanner.to_batches()
         except (DeltaError, OSError, pa.ArrowException) as error:
             _fail(f"cannot read table {self.name!r} at version {self.version}", self._table.table_uri, error)
 
@@ -218,7 +226,7 @@ class Snapshot:
         numbers to sort by, or none. Raises OfflineUnavailable when data files are missing or damaged.
         """
         try:
-            dataset = self._table.to_pyarrow_dataset()
+            dataset = self._dataset
             if order is None:
                 order = ["partition", "offset"] if "offset" in dataset.schema.names else ["seq"]
             wanted = list(columns if columns is not None else dataset.schema.names)
