@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
 KEYS = {
-    "events", "predictions", "outcomes_joined", "auc", "auc_without_windows", "months", "audit", "replay", "dead_letters", "seconds",
+    "events", "predictions", "outcomes_joined", "auc", "auc_without_windows", "months", "audit", "replay", "verify", "dead_letters", "seconds",
 }  # fmt: skip
 
 
