@@ -188,18 +188,18 @@ async def test_changes_of_models_are_no_faults(kafka: str, project: Project, pre
     with running(predlog):
         await until(lambda: predlog.get("/health/ready").status_code == 200)
         begun = len(predlog.lines())
-        sending = asyncio.create_task(_trickle(kafka, project, 3000))
+        sending = asyncio.create_task(_trickle(kafka, project, 4500))
         for number in range(1, 5):
             more = msgspec.structs.replace(now.models[0], name=f"more_{number}")
             await append_definitions(settings, project.name, msgspec.structs.replace(now, number=number, models=(*now.models, more)))
             await until(lambda number=number: any(line.get("catalogue") == number for line in predlog.lines()))
-            assert predlog.get("/health/ready").status_code == 200
-            await asyncio.sleep(1)
+            so_far = results_so_far(tmp_path / "offline")
+            await until(lambda so_far=so_far: sending.done() or results_so_far(tmp_path / "offline") > so_far)
             assert predlog.get("/health/ready").status_code == 200
         await sending
-        await settled(kafka, project, predlog, tmp_path / "offline", 3000)
+        await settled(kafka, project, predlog, tmp_path / "offline", 4500)
         assert [line for line in predlog.lines()[begun:] if line["level"] not in ("info", "debug")] == []
-    await assert_exact(kafka, project, tmp_path / "offline", 3000)
+    await assert_exact(kafka, project, tmp_path / "offline", 4500)
 
 
 async def test_restart_waits_for_outcomes_still_to_come(kafka: str, project: Project, predlog: Service, tmp_path: Path) -> None:

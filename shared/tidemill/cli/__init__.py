@@ -1,8 +1,10 @@
 """The command line: `tidemill COMMAND`."""
 
+import contextlib
 import logging
 import os
-from typing import Annotated
+import sys
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -42,11 +44,22 @@ for part in (stack, project, load, catalogue, models, playback, proof, verify, r
     part.register(app)
 
 
-def main() -> None:
-    """Run the command line; an error of ours is printed without a traceback and ends with exit code 1."""
+def main() -> NoReturn:
+    """Run the command line, and end the process; an error of ours is printed without a traceback and ends with exit code 1."""
     configure("tidemill", level=logging.WARNING)
     try:
         app()
     except TidemillError as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(1) from None
+        _end(1)
+    except SystemExit as ended:
+        _end(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+    _end(0)
+
+
+def _end(code: int) -> NoReturn:
+    """Threads of pyarrow may still run, and would abort Python when it ends, after all is done (apache/arrow#34314)."""
+    with contextlib.suppress(OSError):  # nobody reads any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

@@ -22,7 +22,7 @@ from tests.faults.injections.workers import STEP_INVARIANTS, kill_now, obeyed, p
 from tidemill.local.processes import HOST
 from tidemill.local.supervisor import child_command
 
-COMMAND_SECONDS = 150.0
+COMMAND_SECONDS = 180.0
 """For a command to come by a point. Before it others may have to end, and it may have been killed already."""
 TWIN_SECONDS = 100.0
 _SECONDS = 10.0
@@ -46,58 +46,39 @@ def environment(rig: Rig, process: str) -> Mapping[str, str]:
     return {**os.environ, **ours, **addresses, **stack.environment, "HOOKED_PROCESS": process}
 
 
-def _order(place: str, rng: random.Random) -> Order:
-    """To die at a point; `within record`: while a record of the catalogue is under way; `start`: some seconds after the start."""
+def _order(command: str, place: str, rng: random.Random) -> Order:
+    """To die at a point; `start`: some seconds after the start; `within record`: while a record of the catalogue is under way."""
     if place == "start":
-        return Order("start", "kill", seconds=rng.uniform(0.5, 12.0))
+        return Order("start", "kill", seconds=rng.uniform(0.5, _LONGEST_SECONDS[command]))
     if place == "within record":
         return Order("before_record", "kill", seconds=rng.uniform(0.001, 0.3), count=2)
     return Order(place, "kill", count=rng.randint(1, 3) if place.endswith(("wave", "portion")) else 1)
 
 
-def _killed(rig: Rig, command: str, place: str, rng: random.Random) -> str:
-    orders.want(rig.orders, command)
-    order = _order(place, rng)
-    obeyed(rig, command, order, COMMAND_SECONDS)
-    return f"{command} killed at {place}"
-
-
-def killed(command: str) -> Injection:
-    """Kill -9 some seconds after its start, wherever it is then; or when it is done."""
+def killed(command: str, name: str, *turns: tuple[str, ...], soak: bool = False) -> Injection:
+    """Kill -9 at one of the first points, by chance; run again, at one of the next ones; and so on. A run that was killed at its very end leaves
+    nothing for the next one to do."""
 
     def strike(rig: Rig, rng: random.Random) -> str:
         orders.want(rig.orders, command)
-        seconds = rng.uniform(0.5, _LONGEST_SECONDS[command])
-        obeyed(rig, command, Order("start", "kill", seconds=seconds), COMMAND_SECONDS)
-        return f"{command} killed {seconds:.1f} s after its start"
+        said = list[str]()
+        for places in turns:
+            place = rng.choice(places)
+            try:
+                obeyed(rig, command, _order(command, place, rng), COMMAND_SECONDS)
+            except Missed:
+                if not said:
+                    raise
+                break
+            said.append(place)
+        return f"{command} killed at {', then at '.join(said)}"
 
-    return Injection(f"{command}: kill -9", strike, (command,), ("40",), ("I2",), _NEEDS, _SECONDS)
+    return Injection(f"{command}: {name}", strike, (command,), ("40",), ("I2",), _NEEDS, _SECONDS, soak=soak)
 
 
-def killed_at(command: str, place: str, *, soak: bool = False) -> Injection:
+def killed_at(command: str, place: str) -> Injection:
     """Kill -9 exactly there."""
-
-    def strike(rig: Rig, rng: random.Random) -> str:
-        return _killed(rig, command, place, rng)
-
-    return Injection(f"{command}: killed {place}", strike, (command,), ("40",), ("I2",), _NEEDS, _SECONDS, soak=soak)
-
-
-def killed_again(what: str, first: tuple[str, ...], then: tuple[str, ...]) -> Injection:
-    """Apply is killed at one of the first points, run again, and killed at one of the others."""
-
-    def strike(rig: Rig, rng: random.Random) -> str:
-        said = [_killed(rig, "apply", rng.choice(first), rng)]
-        order = _order(rng.choice(then), rng)
-        try:
-            obeyed(rig, "apply", order, COMMAND_SECONDS)
-        except Missed:
-            said.append("there was nothing left to do")
-        else:
-            said.append(f"again at {order.point}")
-        return ", ".join(said)
-
-    return Injection(f"apply: {what}", strike, ("apply",), ("40",), ("I2",), _NEEDS, _SECONDS)
+    return killed(command, "kill -9" if place == "start" else f"killed {place}", (place,), soak=True)
 
 
 def _twice(rig: Rig, rng: random.Random) -> str:
@@ -165,23 +146,21 @@ def while_it_is_at(places: tuple[str, ...], fault: Injection) -> Injection:
 
 
 _MATRIX = (
-    killed_again("killed while it fills, again at the hand-over", _FILLING, _HANDING_OVER),
-    killed_again("kill -9, again when a version comes in force", ("start",), _IN_FORCE),
+    killed("apply", "killed while it fills, hands over, puts in force", ("start", *_FILLING), _HANDING_OVER, _IN_FORCE),
+    killed("load", "killed", ("start", *points("load"))),
+    killed("prune", "killed", ("start", *points("prune"))),
     TWICE,
     SERVERS_KILLED,
-    killed("load"), killed_at("load", "after_portion"),
-    killed("prune"), killed_at("prune", "before_table"),
     *(followed(service) for service in ("ingestion", "features", "offline", "serving", "inference")),
-)  # fmt: skip
+)
 _SOAK = (
-    killed("apply"),
-    *(killed_at("apply", place, soak=True) for place in (*points("apply"), "within record")),
-    killed_at("load", "before_portion", soak=True),
-    *(killed_at("prune", place, soak=True) for place in points("prune") if place != "before_table"),
+    *(killed_at("apply", place) for place in ("start", *points("apply"), "within record")),
+    *(killed_at(command, place) for command in ("load", "prune") for place in ("start", *points(command))),
     *(
         while_it_is_at((*_FILLING, "after_fill", "before_wait"), fault)
         for fault in (kafka.away(10), kafka.PAUSED, links.cut("kafka"), links.half_open("kafka"), links.replies_lost("kafka"))
     ),
     *(while_it_is_at(("before_wait",), fault) for fault in (valkey.PAUSED, links.cut("valkey"), valkey.CUT)),
-)  # fmt: skip
+)
 COMMANDS: tuple[Injection, ...] = (*_MATRIX, *_SOAK)
+"""The named points one by one are for the soak: each strike costs a change, and all that a change costs."""
