@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Sequence
 
+import duckdb
 import pyarrow as pa
 
 from tidemill.archive.retention import ArchiveSettings
@@ -90,16 +91,18 @@ class Verifying:
         try:
             for results in await self._all_results():
                 await self._look_at_results(results)
-        except (KafkaUnavailable, TopicRecreated, OfflineUnavailable, TornTable) as error:
+        except (KafkaUnavailable, TopicRecreated, OfflineUnavailable, TornTable, duckdb.Error) as error:
             log.warning("results could not be verified", reason=str(error))
+            metrics.AUDIT_VERIFY_LEFT_OUT.labels(RESULTS, "failed").inc()
 
     async def _look(self, view: ViewVerify, partition: int) -> None:
         place = view.view.name, partition
         also = self._differing.get(place, [])[:_ALSO]
         try:
             report = await view.look(partition, _SAMPLE, self._draw, also, self._kept.kept_since_ms(now_ms()))
-        except (StoreUnavailable, StoreError, OfflineUnavailable, TornTable) as error:
+        except (StoreUnavailable, StoreError, OfflineUnavailable, TornTable, duckdb.Error) as error:
             log.warning("a partition could not be verified", view=view.view.name, partition=partition, reason=str(error))
+            metrics.AUDIT_VERIFY_LEFT_OUT.labels(view.view.name, "failed").inc()
             return
         if report.mismatched or (report.checked and report.entities.issuperset(also)):
             self._tell(place, report)

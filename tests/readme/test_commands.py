@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
 KEYS = {
-    "events", "predictions", "outcomes_joined", "auc", "auc_without_windows", "months", "audit", "replay", "dead_letters", "seconds",
+    "events", "predictions", "outcomes_joined", "auc", "auc_without_windows", "months", "audit", "replay", "verify", "dead_letters", "seconds",
 }  # fmt: skip
 
 
@@ -74,6 +74,8 @@ def test_demo(tmp_path: Path) -> None:
     assert report["audit"]["checked"] > 10_000
     assert report["audit"]["mismatched"] == 0
     assert report["replay"] == {"checked": 1000, "equal": 1000}
+    assert (report["verify"]["differ"], report["verify"]["labels"], report["verify"]["rows"]) == (0, 1000, 30)
+    assert report["verify"]["values"] > 1_000
     assert report["dead_letters"] == 0
     assert report["auc"] > 0.77
     assert report["auc_without_windows"] < report["auc"] - 0.02

@@ -42,8 +42,8 @@ class Outcome(NamedTuple):
 
 
 def is_filling(seed: int, mutation: str | None = None) -> bool:
-    """Whether it is a history of a catalogue that changes: as the mutation needs it; without one every twentieth is."""
-    return MUTATIONS[mutation].filling if mutation else seed % 20 == 7
+    """Whether it is a history of a catalogue that changes: as the mutation needs it; without one every thirtieth is."""
+    return MUTATIONS[mutation].filling if mutation else seed % 30 == 7
 
 
 def replay(seed: int, mutation: str | None = None, story: list[Step] | None = None) -> AnyWorld:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from tidemill.archive.columns import event_folder, table_schema
 from tidemill.cli import app, verify
+from tidemill.cli.target import Target
 from tidemill.models.artifact import Manifest, ModelInput, Parity, save_artifact
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import predictions_table
@@ -93,6 +94,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         table.open()
         table.append(archived(event, raws), {f"{name}-0": (0, 6)})
     monkeypatch.setattr(compare, "SETTLED_MS", 0)
+    monkeypatch.setattr(Target, "project", lambda at: at.declared)  # no Kafka runs here to ask for a catalogue
     monkeypatch.setattr(verify, "now_ms", lambda: T0 + 600_000)
     for name, value in {
         "TIDEMILL_PROJECT": str(tmp_path), "KAFKA_BOOTSTRAP_SERVERS": "-", "REDIS_URL": "-", "TIDEMILL_OFFLINE": str(tmp_path / "offline")

@@ -186,7 +186,7 @@ AUDIT_VERIFY_UNDECIDED = _counter("audit_undecided_verified_values_total", "Valu
 AUDIT_VERIFY_LEFT_OUT = _counter(
     "audit_verify_left_out_total",
     "Entities, predictions and results that were drawn and not verified: lags (the archive or the rows did not catch up in time), rebuilding, definition, damaged,"
-    " large, erased, forgotten (older than the archive keeps events)",
+    " large, erased, forgotten (older than the archive keeps events), failed (a round; the log says why)",
     "view",
     "reason",
 )

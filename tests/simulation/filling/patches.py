@@ -12,7 +12,7 @@ from tests.simulation.filling import kafka, lake
 from tests.simulation.filling.project import T0
 
 from tidemill.archive import load
-from tidemill.catalogue import plan
+from tidemill.catalogue import definitions, plan
 from tidemill.catalogue.definitions import project_of
 from tidemill.declarations.written import read_event, read_view, write_event, write_view
 from tidemill.kafka import client, read_to_end
@@ -83,8 +83,8 @@ def changes(quiet: Any) -> list[Change]:
         *((module, name, getattr(kafka, name)) for name, modules in clients.items() for module in modules),
         *((module, "now_ms", _now_ms) for module in (applying, load)),
         *((module, "project_of", _project) for module in (applying, following, plan)),
-        (plan, "read_event", _event),
-        (plan, "read_view", _view),
+        *((module, "read_event", _event) for module in (definitions, plan)),
+        *((module, "read_view", _view) for module in (definitions, plan)),
         (consumer, "consumer", kafka.GroupConsumer),
         (plan, "ViewKernel", _kernel),
         (job, "time", Clock),

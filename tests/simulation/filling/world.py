@@ -114,7 +114,7 @@ class FillingWorld(AnyWorld):
 
     def new_file(self) -> File:
         """A file of history."""
-        rows = [paid(self.draw, next(self._numbers), T0 - 3_600_000) for _ in range(self.draw.randint(1, 12))]
+        rows = [paid(self.draw, next(self._numbers), T0 - 3_600_000) for _ in range(self.draw.randint(1, 9))]
         self.files.append(File(f"file{len(self.files)}", rows))
         return self.files[-1]
 

@@ -41,7 +41,7 @@ LITTLE = 1_000
 """So few events are left to ingestion in any case; else what is read in a second."""
 
 EVENTS_A_SECOND = 50_000
-"""About so many archived events a second are filled: what `benchmarks/fill.py` measured, rounded down."""
+"""At least so many archived events a second are filled; `benchmarks/fill.py` measures more."""
 
 Phase = Literal["archive", "live"]
 
