@@ -112,7 +112,7 @@ def misplaced(patch: pytest.MonkeyPatch) -> None:
 
 def unrefused(patch: pytest.MonkeyPatch) -> None:
     """What lies too far ahead of a view is dropped without a letter."""
-    patch.setattr(_Route, "too_far_ahead", lambda self, event: [])
+    patch.setattr(_Route, "too_far_ahead", lambda self, event, source: [])
 
 
 def counted_late(patch: pytest.MonkeyPatch) -> None:
