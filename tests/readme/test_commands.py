@@ -74,8 +74,8 @@ def test_demo(tmp_path: Path) -> None:
     assert report["audit"]["checked"] > 10_000
     assert report["audit"]["mismatched"] == 0
     assert report["replay"] == {"checked": 1000, "equal": 1000}
-    assert (report["verify"]["differ"], report["verify"]["labels"], report["verify"]["rows"]) == (0, 1000, 30)
-    assert report["verify"]["values"] > 1_000
+    assert (report["verify"]["differ"], report["verify"]["labels"], report["verify"]["rows"]) == (0, 1000, 20)
+    assert report["verify"]["values"] > 500
     assert report["dead_letters"] == 0
     assert report["auc"] > 0.77
     assert report["auc_without_windows"] < report["auc"] - 0.02
