@@ -144,27 +144,35 @@ async def test_a_filled_log_folds_to_what_the_events_say(shop: Shop, routed: int
 async def test_events_come_at_full_pace_while_a_version_is_handed_over(shop: Shop) -> None:
     """Publisher and ingestion go on during fill and hand-over: old and new version have every event once."""
     await shop.applied(shop.declare())
-    events = [
-        Raw(shop.topic, p, n, T0 + n, {"at": T0 + n, "card": "abcdef"[2 * p + n % 2], "amount": n / 4, "no": f"{p}-{n}", "tip": n / 8})
-        for n in range(12_000)
-        for p in range(3)
-    ]
-    first = [event for event in events if event.offset < 3_000]
-    await publish(shop.settings, first)
-    archive(shop.store, shop.declare(), first)
+
+    def made(first: int, end: int) -> list[Raw]:
+        return [
+            Raw(shop.topic, p, n, T0 + n, {"at": T0 + n, "card": "abcdef"[2 * p + n % 2], "amount": n / 4, "no": f"{p}-{n}", "tip": n / 8})
+            for n in range(first, end)
+            for p in range(3)
+        ]
+
+    events, applied = made(0, 3_000), asyncio.Event()
+    await publish(shop.settings, events)
+    archive(shop.store, shop.declare(), events)
 
     async def rest() -> None:
-        for start in range(3_000, 12_000, 300):
-            await publish(shop.settings, [event for event in events if start <= event.offset < start + 300])
+        """As fast as it goes, then slowly until the version is applied, and once more."""
+        more = True
+        while more:
+            more, start = not applied.is_set(), len(events) // 3
+            events.extend(made(start, start + (300 if start < 12_000 else 10)))
+            await publish(shop.settings, events[3 * start :])
+            await asyncio.sleep(0 if start < 12_000 else 0.1)
 
     async with routing(StandIn(shop.settings, shop.name, shop.topic, 3)) as ingestion:
         while ingestion.routed < 6_000:
             await asyncio.sleep(0.05)
         publishing = asyncio.create_task(rest())
         told = await shop.applied(shop.declare(later=True))
-        handed = sum(told.done[0].handover.values())
-        assert handed < len(events)
+        applied.set()
         await publishing
+    assert sum(told.done[0].handover.values()) < len(events)
     now = project_of(await read_definitions(shop.settings, shop.name), shop.name)
     for name in ("cards", "cards@v1"):
         states, folds = await folded(shop.settings, shop.name, now.views[name])

@@ -141,7 +141,7 @@ async def test_a_plan_says_what_would_change(command: Command) -> None:
     before = await command.definitions()
     said = await command.run("plan")
     for text in (
-        "~ event paid: changed", "fields: with tip (float | None)", "~ view cards: changed", '"word":"mean","column":"tip"',
+        "~ event paid: changed", "fields: with tip (float | None)", "~ view cards: changed", 'features: with mean("tip")',
         "version 2 is filled: 18,000 archived events to fold, and 18,000 from the topic",
     ):  # fmt: skip
         assert text in said
