@@ -20,7 +20,7 @@ class Configuration(msgspec.Struct, frozen=True):
 
 
 class Rewind(NamedTuple):
-    """A fence that went back, when it was seen (monotonic seconds). `found` None: it was gone."""
+    """A fence that went back, when it was seen (monotonic seconds). `place`: log and partition; `found` None: it was gone."""
 
     at: float
     place: str

@@ -258,7 +258,11 @@ class Run:
         """Fills the report with what is known, whether the run came to its end or not."""
         status, report = self.checker.status, self.report
         self.tally.merge(status.counts, self.checker.findings)
+        held = {view.log for view in self.versions.project.views.values()}
         unexplained = [rewind for rewind in self.checker.rewinds if not any(a <= rewind.at <= b for a, b in self._rewinding)]
+        unexplained = [
+            rewind for rewind in unexplained if rewind.found is not None or rewind.place.partition("[")[0] in held
+        ]  # else pruned
         self.tally.add("different", "a fence went back for no reason", unexplained)
         self.tally.findings += [f"resources: {said}" for said in self.resources.excesses()] + progress.silences
         report.take(self.tally)

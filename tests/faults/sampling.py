@@ -90,7 +90,9 @@ class Sampler:
             return
         found, before = 0 if fence is None else fence.next, self._fences.get(tp, 0)
         if found < before:
-            self._status.rewinds.append(Rewind(time.monotonic(), check.name, before, None if fence is None else found))
+            self._status.rewinds.append(
+                Rewind(time.monotonic(), f"{check.view.log}[{tp.partition}]", before, None if fence is None else found)
+            )
         self._fences[tp] = found
         if fence is not None and not fence.builder:
             self._put(tp, found, Sample(fence, dict(zip(entities, values, strict=True))))

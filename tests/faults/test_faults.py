@@ -21,7 +21,7 @@ from tidemill.local.addresses import home_folder
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.integration, pytest.mark.last]
-KINDS = 93  # of 103; a strike whose point the process does not reach in time counts for none
+KINDS = 85  # of 93; a strike whose point the process does not reach in time counts for none
 
 
 def test_nothing_is_lost_doubled_or_different(capsys: pytest.CaptureFixture[str]) -> None:

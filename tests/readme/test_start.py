@@ -120,7 +120,7 @@ def test_from_a_file_to_a_live_prediction(reader: Reader) -> None:
     printed = "".join(map(reader.does, change[:-1]))
     assert "69,660 archived events to fold" in printed
     assert re.search(r"[1-9][0-9,]* values compared, 0 differ", printed)
-    assert "1 deleted" in printed
+    assert "1 predictions of model returns read it, and wait for outcomes until" in printed
     assert "customers__max_dollars_30d" in msgspec.json.decode(reader.does(live[-1]))["features"]
     reader.sees_right_values(draw)
     assert change[-1] == "tidemill down"

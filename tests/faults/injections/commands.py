@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tests.faults.injections import kafka, links, orders, valkey
 from tests.faults.injections.ground import HOOKED
@@ -57,7 +58,7 @@ def _order(command: str, place: str, rng: random.Random) -> Order:
     return Order(place, "kill", count=rng.randint(1, 3) if place.endswith(("wave", "portion")) else 1)
 
 
-def killed(command: str, name: str, *turns: tuple[str, ...], soak: bool = False) -> Injection:
+def killed(command: str, name: str, *turns: tuple[str, ...]) -> Injection:
     """Kill -9 at one of the first points, by chance; run again, at one of the next ones; and so on. A run that was killed at its very end leaves
     nothing for the next one to do."""
 
@@ -75,12 +76,12 @@ def killed(command: str, name: str, *turns: tuple[str, ...], soak: bool = False)
             said.append(place)
         return f"{command} killed at {', then at '.join(said)}"
 
-    return Injection(f"{command}: {name}", strike, (command,), ("40",), ("I2",), _NEEDS, _SECONDS, soak=soak)
+    return Injection(f"{command}: {name}", strike, (command,), ("40",), ("I2",), _NEEDS, _SECONDS)
 
 
 def killed_at(command: str, place: str) -> Injection:
     """Kill -9 exactly there."""
-    return killed(command, "kill -9" if place == "start" else f"killed {place}", (place,), soak=True)
+    return killed(command, "kill -9" if place == "start" else f"killed {place}", (place,))
 
 
 def _twice(rig: Rig, rng: random.Random) -> str:
@@ -142,12 +143,10 @@ def while_it_is_at(places: tuple[str, ...], fault: Injection) -> Injection:
         return f"at {place} of apply: {fault.strike(rig, rng)}"
 
     targets, needs = (*fault.targets, "apply"), fault.needs | _NEEDS
-    return Injection(
-        f"apply: {fault.name}", strike, targets, ("43",), fault.invariants, needs, _SECONDS + fault.seconds, fault.rewinds, soak=True
-    )
+    return Injection(f"apply: {fault.name}", strike, targets, ("43",), fault.invariants, needs, _SECONDS + fault.seconds, fault.rewinds)
 
 
-_MATRIX = (
+_PHASES = (
     killed("apply", "killed while it fills, hands over, puts in force", ("start", *_FILLING), _HANDING_OVER, _IN_FORCE),
     killed("load", "killed", ("start", *points("load"))),
     killed("prune", "killed", ("start", *_DELETING)),
@@ -155,7 +154,7 @@ _MATRIX = (
     SERVERS_KILLED,
     *(followed(service) for service in ("ingestion", "features", "offline", "serving", "inference")),
 )
-_SOAK = (
+_POINTS = (
     *(killed_at("apply", place) for place in ("start", *points("apply"), "within record")),
     *(killed_at(command, place) for command in ("load", "prune") for place in ("start", *points(command))),
     *(
@@ -164,5 +163,5 @@ _SOAK = (
     ),
     *(while_it_is_at(("before_wait",), fault) for fault in (valkey.PAUSED, links.cut("valkey"), valkey.CUT)),
 )
-COMMANDS: tuple[Injection, ...] = (*_MATRIX, *_SOAK)
-"""The named points one by one are for the soak: each strike costs a change, and all that a change costs."""
+COMMANDS: tuple[Injection, ...] = tuple(replace(kind, soak=True) for kind in (*_PHASES, *_POINTS))
+"""All are for the soak: each strike costs a change, and all that a change costs."""
