@@ -79,11 +79,9 @@ class Reader:
                     [(ms, dollars if feature.aggregation.column else None) for ms, dollars in self.bought[customer]]
                     for customer in customers
                 ]
-                found = [expected(feature.aggregation, in_window(feature, events, at), at) for events in values]
-                right = [
-                    None if isinstance(value, float) and math.isnan(value) else value for value in found
-                ]  # NaN is no value: JSON has null
-                assert column["values"] == pytest.approx(right, rel=1e-12), name
+                right = [expected(feature.aggregation, in_window(feature, events, at), at) for events in values]
+                served = [math.nan if value is None else value for value in column["values"]]  # JSON has null for no value
+                assert served == pytest.approx(right, rel=1e-12, nan_ok=True), name
 
 
 @pytest.fixture
