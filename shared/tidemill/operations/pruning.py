@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 from aiokafka.errors import UnknownTopicOrPartitionError, for_code
 
-from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion, project_of
+from tidemill.catalogue.definitions import Definitions, ViewVersion, newest_of, project_of
 from tidemill.clock import now_ms
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
@@ -61,7 +61,7 @@ class Pruning:
     async def unread(self) -> Prunable:
         """What nobody reads now. Raises KafkaUnavailable, ArtifactError when the manifest of a deployed model cannot be read."""
         history = await read_history(self._kafka, self._project)
-        now = history[-1] if history else NOTHING
+        now = newest_of(history)
         project = project_of(now, self._project)
         views = {view.log: view for view in project.views.values()}
         deployed = await self._deployed(project) if now.number else {}

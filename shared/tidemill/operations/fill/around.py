@@ -14,7 +14,6 @@ from tidemill.catalogue.definitions import ViewVersion
 from tidemill.catalogue.plan import Surroundings
 from tidemill.declarations import Event, FeatureView
 from tidemill.declarations.project import Project
-from tidemill.errors import UnknownTable
 from tidemill.kafka.topics import committed, offset_ranges
 from tidemill.names import version_name
 from tidemill.offline.store import OfflineStore, Snapshot, counter_name
@@ -36,10 +35,7 @@ class Survey(NamedTuple):
 
 def archive_of(store: OfflineStore, event: str) -> Snapshot | None:
     """The newest version of the archive of an event; None when nothing of it is archived. Raises OfflineUnavailable."""
-    try:
-        return store.snapshot(event_folder(event))
-    except UnknownTable:
-        return None
+    return store.find(event_folder(event))
 
 
 async def surroundings(project: Project, store: OfflineStore, kafka: KafkaSettings) -> Surroundings:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from tidemill.declarations import FeatureView
-from tidemill.errors import UnknownTable
 from tidemill.kernel.fences import position
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore, counter_name
@@ -41,8 +40,5 @@ async def wait_folded(
 
 def _mirrored(store: OfflineStore, project: str, view: FeatureView, partitions: list[int]) -> dict[int, int]:
     topic = view_topic(project, view.log)
-    try:
-        snapshot = store.snapshot(view_folder(view.log))
-    except UnknownTable:
-        return dict.fromkeys(partitions, 0)
-    return {partition: snapshot.counter(counter_name(topic, partition)) for partition in partitions}
+    snapshot = store.find(view_folder(view.log))
+    return {partition: 0 if snapshot is None else snapshot.counter(counter_name(topic, partition)) for partition in partitions}
