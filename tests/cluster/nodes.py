@@ -14,6 +14,7 @@ from typing import Any
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from tests.frozen import freeze
 
 from tidemill.local import valkey
 from tidemill.local.processes import HOST, free_port
@@ -146,7 +147,7 @@ class Cluster:
     def fail_over_lagging(self, primary: Node, meanwhile: Callable[[], object]) -> Node:
         """Stop a primary's replica, do something, kill the primary, promote the replica, which knows nothing of it; returns the replica."""
         replica = self.replica_of(primary)
-        replica.send(signal.SIGSTOP)
+        freeze(replica.process.pid)  # before its link is cut, or it would connect again
         try:
             primary.ask("CLIENT", "KILL", "TYPE", "replica")  # or the replica would read from its socket what it missed
             meanwhile()

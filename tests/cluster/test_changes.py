@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from tests.cluster.hammer import Hammer, Log, hammering
 from tests.cluster.nodes import Cluster, wait_until
+from tests.frozen import freeze
 
 from tidemill.errors import SlotUnavailable
 from tidemill.online.writer import OnlineWriter
@@ -135,7 +136,7 @@ async def test_a_node_hangs(cluster: Cluster) -> None:
             await until(lambda: hammers[0].at > 50)
             hung = cluster.owner(logs[0].slot)
             replica = cluster.replica_of(hung)
-            hung.send(signal.SIGSTOP)
+            freeze(hung.process.pid)
             try:
                 await asyncio.to_thread(replica.ask, "CLUSTER", "FAILOVER", "TAKEOVER")
                 await until(lambda: all(hammer.at == 500 for hammer in hammers))

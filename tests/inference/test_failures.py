@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.demo_state import NOW_MS, demo, trained
+from tests.frozen import freeze
 from tests.inference.conftest import ENTITIES, Service, running
 from tests.inference.test_messages import JSON, NEARLY
 from tests.inference.test_oip import BODIES
@@ -51,7 +52,7 @@ async def test_no_answer_without_the_log(own: tuple[Service, Stack]) -> None:
     answered = []
     for i in range(5):
         answered.append((await service.predict(ask | {"id": f"before{i}"})).json()["prediction_id"])
-    os.kill(stack.pid("kafka"), signal.SIGSTOP)  # a broker that takes everything and says nothing
+    freeze(stack.pid("kafka"))  # a broker that takes everything and says nothing
     try:
         async with asyncio.timeout(10):
             held = await asyncio.gather(*(service.predict(ask | {"id": f"held{i}"}) for i in range(20)))

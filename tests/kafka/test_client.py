@@ -20,6 +20,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulat
 from aiokafka.producer.sender import Sender
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.frozen import freeze
 
 from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge
 from tidemill.kafka.admin import admin, wait_for_kafka
@@ -315,7 +316,7 @@ async def test_closing_does_not_wait_for_a_broker_that_is_away(broker: OwnBroker
     await to.start()
     await send_wave(to, {(name, 0): numbered(1)})
     if how == "stopped":
-        broker.process.send_signal(signal.SIGSTOP)
+        freeze(broker.process.pid)
     else:
         broker.kill()
     try:
@@ -379,7 +380,7 @@ async def test_a_cancelled_wave_leaves_nothing_running(broker: OwnBroker) -> Non
     name = await topic(broker.bootstrap, "cancelled", 4)
     to = producer(KafkaSettings(bootstrap_servers=broker.bootstrap))
     await to.start()
-    broker.process.send_signal(signal.SIGSTOP)
+    freeze(broker.process.pid)
     try:
         sending = asyncio.create_task(send_wave(to, {(name, partition): numbered(10) for partition in range(4)}))
         await asyncio.sleep(0.3)

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.frozen import freeze
 from tests.kafka.test_client import OwnBroker, broker, producing, topic
 from tests.offline.lake import numbered
 
@@ -225,7 +226,7 @@ async def test_kafka_goes_away_meanwhile(broker: OwnBroker) -> None:
     await write(broker.bootstrap, name, b"1", b"2")
     async with Reader(settings, {place: 0}) as reader:
         assert [fetched async for fetched in read_to_end(reader)]
-        broker.process.send_signal(signal.SIGSTOP)
+        freeze(broker.process.pid)
         try:
             with pytest.raises(KafkaUnavailable, match=r"away\[0\] goes up to 5, but nothing has come from 2 on for 1 s"):
                 async for _ in read_to_end(reader, {place: 5}, silent_seconds=1):

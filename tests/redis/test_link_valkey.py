@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import pytest
 import redis.asyncio
+from tests.frozen import freeze
 
 from tidemill.errors import StoreError, StoreUnavailable
 from tidemill.local import valkey as local_valkey
@@ -164,7 +165,7 @@ async def test_a_stopped_server_is_a_time_out_and_then_works_again(own: OwnValke
     async with RedisLink(own.url, 0.3) as link:
         await until(lambda: link.connected)
         await link.call(b"SET", b"k", b"v")
-        own.process.send_signal(signal.SIGSTOP)
+        freeze(own.process.pid)
         try:
             results = await asyncio.gather(*(link.call(b"GET", b"k") for _ in range(100)), return_exceptions=True)
             assert all(isinstance(result, StoreUnavailable) for result in results)
@@ -308,7 +309,7 @@ async def test_waiting_never_exceeds_a_bound(own: OwnValkey) -> None:
     async with asyncio.timeout(20):
         await link.start()
         await until(lambda: link.connected)
-        own.process.send_signal(signal.SIGSTOP)
+        freeze(own.process.pid)
         began = time.monotonic()
         while time.monotonic() - began < 1:
             with pytest.raises(StoreUnavailable):

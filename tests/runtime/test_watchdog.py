@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.frozen import freeze
 
 from tidemill.runtime.watchdog import Pulse
 
@@ -124,7 +125,7 @@ def test_silence_is_told_before_the_end() -> None:
 def test_a_stopped_process_is_not_stuck() -> None:
     """A process that was stopped for longer than its patience and continued goes on."""
     process = start("for _ in range(16): pulse.beat(); await asyncio.sleep(0.25)")
-    process.send_signal(signal.SIGSTOP)
+    freeze(process.pid)
     time.sleep(4)
     process.send_signal(signal.SIGCONT)
     process.communicate(timeout=30)

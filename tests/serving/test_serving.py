@@ -11,6 +11,7 @@ import httpx
 import msgspec
 import pytest
 from tests.demo_state import HOUR_MS, NOW_MS, Store, demo, trip
+from tests.frozen import freeze
 from tests.serving.conftest import serving
 
 from tidemill.kernel.fences import Fence
@@ -247,7 +248,7 @@ async def test_a_redis_that_says_nothing_is_noticed_without_requests(tmp_path_fa
     """It takes connections and never answers: readiness says so and for how long, before any client had to wait; then all is well again."""
     with Stack(tmp_path_factory.mktemp("stalled"), services=(), servers=("valkey",)) as stack:
         async with serving(demo(), stack.redis_url) as http:
-            os.kill(stack.pid("valkey"), signal.SIGSTOP)
+            freeze(stack.pid("valkey"))
             try:
                 async with asyncio.timeout(20):
                     while (answer := await http.get("/health/ready")).status_code == httpx.codes.OK or not _lasted(answer):

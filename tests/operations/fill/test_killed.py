@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.features.rig import ROOT
+from tests.frozen import freeze
 from tests.operations.fill.shop import T0, Raw, archive, commit, declare, expected, folded, publish
 
 from tidemill.catalogue.definitions import Definitions, project_of
@@ -123,7 +124,7 @@ async def test_killed_at_random_moments_and_applied_again(command: Command) -> N
 async def test_a_frozen_one_that_wakes_up_changes_nothing(command: Command) -> None:
     """It was asleep while another one did the whole work: it ends with an error, and nobody reads what it wrote."""
     process = await command.begun()
-    process.send_signal(signal.SIGSTOP)
+    freeze(process.pid)
     await asyncio.sleep(0.1)
     assert (await command.definitions()).views[-1].handover is None, "it was too fast to be frozen"
     await command.run("apply", "--yes", "--no-wait")
