@@ -1,0 +1,76 @@
+"""The twin of `tidemill apply`: plan, fill, hand over, put in force. All of it is the product's own; only the servers are twins.
+
+Needs the extra `lake`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from tidemill.archive.columns import event_folder
+from tidemill.archive.reading import has_value, lacking, read_events
+from tidemill.archive.view_records import RecordMaker
+from tidemill.catalogue.definitions import NOTHING, Definitions, project_of
+from tidemill.catalogue.plan import Change, Surroundings, plan_of
+from tidemill.declarations import Event, FeatureView
+from tidemill.declarations.project import Project
+from tidemill.names import version_name
+from tidemill.offline.store import Snapshot, counter_name
+from tidemill.records import since_record
+from tidemill.streams.following import in_force
+from tidemill.streams.topics import view_topic
+from tidemill.testing.lake import MemoryLake
+from tidemill.testing.log import MemoryKafka
+
+Log = Mapping[int, Sequence[tuple[bytes | None, bytes | None]]]
+"""Key and value of each record, by partition."""
+
+
+class Applied(NamedTuple):
+    """What a change made: the catalogue, the project that it means, the changes one by one, and each new log by its topic."""
+
+    definitions: Definitions
+    project: Project
+    changes: list[Change]
+    logs: dict[str, Log]
+
+
+def applied_first(project: Project) -> Definitions:
+    """The catalogue of a project that was applied before the first event."""
+    return plan_of(NOTHING, project, 0, Surroundings()).first
+
+
+def applied(before: Definitions, project: Project, kafka: MemoryKafka, lake: MemoryLake, now_ms: int) -> Applied:
+    """Puts a project in force at a moment. `lake`: has all events. Writes no record. Raises DeclarationError."""
+    plan = plan_of(before, project, now_ms, _surroundings(before, project, kafka, lake))
+    now, meanwhile, logs = plan.first, project_of(plan.first, project.name), dict[str, Log]()
+    for found in plan.fills:
+        view = meanwhile.views[version_name(found.view.name, found.version)]
+        logs[view_topic(project.name, view.log)] = _filled(view, lake, now_ms)
+        kafka.create(view.source.topic, view.source.partitions)
+        ends = {number: partition.end for number, partition in enumerate(kafka.partitions(view.source.topic))}
+        now = now.handed_over(found.view.name, found.version, ends, now_ms)
+    last = plan.finished(now, now_ms)
+    return Applied(last, in_force(last, project).project, plan.changes, logs)
+
+
+def _surroundings(before: Definitions, project: Project, kafka: MemoryKafka, lake: MemoryLake) -> Surroundings:
+    archived = {event: found for event in project.events.values() if (found := lake.find(event_folder(event.name))) is not None}
+    routed = {event.name for event, found in archived.items() if found.rows or _came(event, found)}
+    logs = {found.log: any(part.end for part in kafka.partitions(view_topic(project.name, found.log))) for found in before.views}
+    return Surroundings(routed, logs, {event.name: lacking(found, event) for event, found in archived.items()})
+
+
+def _came(event: Event, archive: Snapshot) -> bool:
+    return any(archive.counter(counter_name(event.topic, partition)) for partition in range(event.partitions))
+
+
+def _filled(view: FeatureView, lake: MemoryLake, now_ms: int) -> Log:
+    """The records of a new log."""
+    fields = list(dict.fromkeys([view.key.field, *view.value_fields]))
+    events, archive = read_events(lake, view.source, fields), lake.snapshot(event_folder(view.source.name))
+    whole = not len(events) or all(has_value(archive, view.source, name) for name in fields)
+    since = [] if whole else [since_record(now_ms)]
+    made = RecordMaker(view).made(events).records
+    return {partition: [*since, *((key, value) for key, value, _ in records)] for partition, records in made.items()}
