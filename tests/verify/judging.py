@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from tests.verify.archive import Raw, archived
 from tests.verify.projects import START_MS, Generated, Question, Told
 
-from tidemill.declarations import FeatureView
+from tidemill.declarations import Event, FeatureView
+from tidemill.declarations.project import Project
+from tidemill.names import version_name
 from tidemill.testing import Reason, Refused, World
 from tidemill.testing.values import FeatureValue
 from tidemill.verify.compare import agrees
+from tidemill.verify.meaning import Meaning
 from tidemill.verify.sql import AskedMoment, Found, SqlAnswer, SqlView
+
+
+class Judged(NamedTuple):
+    """A version of a view, as it was declared last. `since_ms`: it was filled at this moment, when no event had one of its fields (0: all
+    fields were there)."""
+
+    view: FeatureView
+    since_ms: int = 0
+
+
+class Answer(NamedTuple):
+    """What was served for a question under a name, and the moment before which all that was seen had become known."""
+
+    name: str
+    judged: Judged
+    question: Question
+    served: dict[str, FeatureValue]
+    before: int
 
 
 class Difference(NamedTuple):
@@ -32,40 +53,102 @@ class Difference(NamedTuple):
 
 
 class Played(NamedTuple):
-    """A project that has run. `archive`: its events; `answers`: view, question, what was served, and before which moment all had become known."""
+    """A project that has run. `archive`: its events, with a column for each field that was ever declared."""
 
     world: World
     archive: pa.Table
-    answers: list[tuple[FeatureView, Question, dict[str, FeatureValue], int]]
+    answers: list[Answer]
 
 
 def played(made: Generated) -> Played:
-    """Runs a project, and asks its questions on the way."""
-    world, raws, answers = World(made.project), list[Raw](), list[tuple[FeatureView, Question, dict[str, FeatureValue], int]]()
+    """Runs a project with its changes, and asks its questions on the way, of all versions of views."""
+    world, raws, answers, declared = World(made.project), list[Raw](), list[Answer](), made.project
+    versions = with_versions({}, world, declared, raws)
     for number, told in enumerate(made.stream, 1):
-        raw = publish(world, made, told, number)
+        event = declared.events["told"]
+        raw = publish(world, event, told)
         if raw is not None:
-            raws.append(raw)
+            raws.append(raw._replace(aside=_aside(made, number, event, raw)))
         if number == len(made.stream) or made.stream[number].known_ms > told.known_ms:
-            for view, question in questions(made, number):
-                answers.append((view, question, world.features(view.name, question.entity, at=question.at_ms), told.known_ms + 1))
-    return Played(world, archived(made.event, raws, made.no_column), answers)
+            answers += asked(made, number, world, versions)
+        for change in made.changes:
+            if change.after == number:
+                declared = change.project
+                world.apply(declared)
+                versions = with_versions(versions, world, declared, raws)
+                answers += asked(made, number, world, versions)
+    return Played(world, archived(_all_fields(made), raws, made.no_column), answers)
+
+
+def with_versions(before: Mapping[str, Judged], world: World, declared: Project, raws: Sequence[Raw]) -> dict[str, Judged]:
+    """The versions that can be asked for, by name, once a project is in force."""
+    found = dict(before)
+    for name, view in declared.views.items():
+        version = version_name(name, world.project.views[name].version)
+        found[version] = found[version]._replace(view=view) if version in found else Judged(view, _since_ms(view, world, raws))
+    return found
+
+
+def _since_ms(view: FeatureView, world: World, raws: Sequence[Raw]) -> int:
+    read = (view.key.field, *view.value_fields)
+    lacks = any(not any(_usable(raw.data.get(name), view.source.base_type(name)) for raw in raws) for name in read)
+    return world.now_ms if raws and lacks else 0
+
+
+def _usable(value: Any, kind: type) -> bool:
+    """Whether a field of this type can have this value."""
+    if kind is int and isinstance(value, float):
+        return value.is_integer() and abs(value) < 2**53
+    return isinstance(value, int | float if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _aside(made: Generated, number: int, event: Event, raw: Raw) -> frozenset[str]:
+    """The fields that an event carried without a column for them."""
+    undeclared = frozenset(raw.data) - frozenset(event.fields)
+    return undeclared | (made.later if number <= made.undeclared else frozenset())
+
+
+def _all_fields(made: Generated) -> Event:
+    events = [project.events["told"] for project in (made.project, *(change.project for change in made.changes))]
+    fields = {name: kind for event in events for name, kind in event.fields.items()}
+    return Event("told", fields, time=events[0].time)
+
+
+def asked(made: Generated, number: int, world: World, versions: Mapping[str, Judged]) -> Iterator[Answer]:
+    """The answers to the questions that are asked after so many events."""
+    in_force = {version_name(name, view.version): name for name, view in world.project.views.items()}
+    for question in made.questions:
+        for version, judged in versions.items():
+            if question.after == number and isinstance(question.entity, str) == (judged.view.key.field == "shop"):
+                name = in_force.get(version, version)
+                served = world.features(name, question.entity, at=question.at_ms)
+                yield Answer(name, judged, question, served, made.stream[number - 1].known_ms + 1)
 
 
 def differences(made: Generated, run: Played | None = None) -> list[Difference]:
     """Runs a project, if it has not run, and compares its answers with SQL."""
-    _, archive, asked = run or played(made)
+    _, archive, answers = run or played(made)
     found = []
-    for view in made.project.views.values():
-        mine = [(question, served, known) for of_view, question, served, known in asked if of_view is view]
-        if not mine:
-            continue
-        sql = SqlView(view, archive, threads=1)
-        answers = sql.answers([AskedMoment(str(question.entity), question.at_ms, known) for question, _, known in mine])
+    for judged in dict.fromkeys(answer.judged for answer in answers):
+        mine = [answer for answer in answers if answer.judged == judged]
+        sql = SqlView(judged.view, archive, threads=1)
+        told = sql.answers([AskedMoment(str(answer.question.entity), answer.question.at_ms, answer.before) for answer in mine])
         sql.close()
-        for (question, served, _), answer in zip(mine, answers, strict=True):
-            found += [Difference(view.name, question, name, served[name], answer.features[name]) for name in differing(served, answer)]
+        for (name, _, question, served, _), said in zip(mine, told, strict=True):
+            answer = said._replace(features=dict(withheld(judged, question.at_ms, said)))
+            found += [
+                Difference(name, question, feature, served[feature], answer.features[feature]) for feature in differing(served, answer)
+            ]
     return found
+
+
+def withheld(judged: Judged, at_ms: int, answer: SqlAnswer) -> Iterator[tuple[str, Found]]:
+    """The features of an answer; INVALID where a window began before its version was filled, and some field was not there."""
+    for feature in Meaning(judged.view).features:
+        found, window = answer.features[feature.name], feature.window
+        begin = -1 if window.length_ms is None else (at_ms - window.length_ms) // window.tile_ms * window.tile_ms
+        fed = not judged.since_ms or begin >= judged.since_ms
+        yield feature.name, found if fed or found.state in ("NOT_FOUND", "OUTSIDE_MAX_AGE") else Found("INVALID", None, 0.0)
 
 
 def differing(served: dict[str, FeatureValue], answer: SqlAnswer) -> list[str]:
@@ -73,35 +156,17 @@ def differing(served: dict[str, FeatureValue], answer: SqlAnswer) -> list[str]:
     return [name for name, value in served.items() if agrees(answer, name, value.status, value.value) is False]
 
 
-def questions(made: Generated, number: int) -> Iterator[tuple[FeatureView, Question]]:
-    """Those that are asked after so many events."""
-    for question in made.questions:
-        if question.after == number:
-            for view in made.project.views.values():
-                if isinstance(question.entity, str) == (view.key.field == "shop"):
-                    yield view, question
-
-
-def publish(world: World, made: Generated, told: Told, number: int) -> Raw | None:
+def publish(world: World, event: Event, told: Told) -> Raw | None:
     """Publishes an event; None: it is refused, which happens to those further ahead than `future`, and to no other."""
-    known_ms, topic = told.known_ms, made.event.topic
+    known_ms, topic = told.known_ms, event.topic
     ends = [log.end for log in world.kafka.partitions(topic)]
     try:
-        world.publish("told", told.data, at=known_ms, id=None if made.event.id else told.id)
+        world.publish("told", told.data, at=known_ms, id=None if event.id else told.id)
         refused = None
     except Refused as error:
         refused = error.reason
-    assert refused == (Reason.FUTURE_TIME if told.time_ms - known_ms > made.event.future_ms else None)
+    assert refused == (Reason.FUTURE_TIME if told.time_ms - known_ms > event.future_ms else None)
     if refused is not None:
         return None
     (partition,) = [p for p, log in enumerate(world.kafka.partitions(topic)) if log.end > ends[p]]
-    return Raw(
-        topic,
-        partition,
-        ends[partition],
-        known_ms,
-        told.time_ms,
-        told.id,
-        told.data,
-        made.later if number <= made.undeclared else frozenset(),
-    )
+    return Raw(topic, partition, ends[partition], known_ms, told.time_ms, told.id, told.data)

@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.verify.archive import Raw, archived
 from tests.verify.judging import differences, played
-from tests.verify.projects import CONDITIONS, START_MS, Generated, generated
+from tests.verify.projects import CONDITIONS, START_MS, Generated, generated, with_model
 
 from tidemill.archive.columns import event_folder
 from tidemill.declarations import Event, Model, Outcome, Request
-from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
 from tidemill.offline.store import OfflineStore
 from tidemill.testing import World
@@ -39,8 +38,9 @@ def asked(draw: st.DrawFn) -> Asked:
     """Subjects come back, and answer what they themselves asked before."""
     made = draw(generated())
     value = draw(st.sampled_from((*CONDITIONS, "x", "y", "ok")))
+    event = made.project.events["told"]
     outcome = Outcome(
-        made.event,
+        event,
         value,
         draw(st.sampled_from(("shop", "number"))),
         within=draw(st.sampled_from(("1ms", "1s", "5m", "3h", "2d"))),
@@ -51,9 +51,8 @@ def asked(draw: st.DrawFn) -> Asked:
         for view in made.project.views.values()
         if (numbers := [feature.name for feature in view.served if not feature.aggregation.gives_list])
     ]
-    model = Model("m", made.event, "at", outcome.subject, [*inputs, Request("y")], outcome, lambda: None)
-    project = Project("generated", made.project.events, made.project.views, {"m": model})
-    made.project = project
+    model = Model("m", event, "at", outcome.subject, [*inputs, Request("y")], outcome, lambda: None)
+    made.project = with_model(made.project, model)
     last_ms = made.stream[-1].known_ms
     return Asked(made, model, draw(st.sampled_from((last_ms + 1, last_ms, last_ms + 6 * MINUTE, last_ms + 3 * 1440 * MINUTE, START_MS))))
 
