@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -38,18 +38,19 @@ class Answer(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A feature that is served with another value or state than SQL gives."""
+    """A feature that is served with another value or state than SQL gives, or is not served (None)."""
 
     view: str
     question: Question
     feature: str
-    served: FeatureValue
+    served: FeatureValue | None
     sql: Found
 
     def __repr__(self) -> str:
         """For a person."""
         asked = f"{self.view} of {self.question.entity!r} at {self.question.at_ms - START_MS} ms after {self.question.after} events"
-        return f"\n{asked}: {self.feature} is {self.served.value!r} {self.served.status}, by SQL {self.sql.value!r} {self.sql.state}"
+        served = "not served" if self.served is None else f"{self.served.value!r} {self.served.status}"
+        return f"\n{asked}: {self.feature} is {served}, by SQL {self.sql.value!r} {self.sql.state}"
 
 
 class Played(NamedTuple):
@@ -60,7 +61,7 @@ class Played(NamedTuple):
     answers: list[Answer]
 
 
-def played(made: Generated) -> Played:
+def played(made: Generated, before_change: Callable[[World, Project], None] = lambda _world, _project: None) -> Played:
     """Runs a project with its changes, and asks its questions on the way, of all versions of views."""
     world, raws, answers, declared = World(made.project), list[Raw](), list[Answer](), made.project
     versions = with_versions({}, world, declared, raws)
@@ -73,6 +74,7 @@ def played(made: Generated) -> Played:
             answers += asked(made, number, world, versions)
         for change in made.changes:
             if change.after == number:
+                before_change(world, declared)
                 declared = change.project
                 world.apply(declared)
                 versions = with_versions(versions, world, declared, raws)
@@ -137,7 +139,7 @@ def differences(made: Generated, run: Played | None = None) -> list[Difference]:
         for (name, _, question, served, _), said in zip(mine, told, strict=True):
             answer = said._replace(features=dict(withheld(judged, question.at_ms, said)))
             found += [
-                Difference(name, question, feature, served[feature], answer.features[feature]) for feature in differing(served, answer)
+                Difference(name, question, feature, served.get(feature), answer.features[feature]) for feature in differing(served, answer)
             ]
     return found
 
@@ -152,8 +154,12 @@ def withheld(judged: Judged, at_ms: int, answer: SqlAnswer) -> Iterator[tuple[st
 
 
 def differing(served: dict[str, FeatureValue], answer: SqlAnswer) -> list[str]:
-    """The features that differ."""
-    return [name for name, value in served.items() if agrees(answer, name, value.status, value.value) is False]
+    """The features that differ, or are not served."""
+
+    def differs(name: str) -> bool:
+        return name not in served or agrees(answer, name, served[name].status, served[name].value) is False
+
+    return [name for name in answer.features if differs(name)]
 
 
 def publish(world: World, event: Event, told: Told) -> Raw | None:

@@ -106,8 +106,8 @@ class Change(NamedTuple):
     """The project after so many events."""
 
     after: int
-    written: Written
     project: Project
+    written: Written | None = None
 
 
 @dataclass(repr=False)
@@ -132,12 +132,12 @@ class Generated:
         return "\n" + "\n".join(self._lines()) + "\n"
 
     def _lines(self) -> Iterator[str]:
-        lines = [*(self.written.lines if self.written else ()), *_models(self.project)]
+        lines = _lines(self.written, self.project)
         yield from lines
         for number, told in enumerate(self.stream):
             for change in self.changes:
                 if change.after == number:
-                    changed = [*change.written.lines, *_models(change.project)]
+                    changed = _lines(change.written, change.project)
                     yield "  apply:"
                     yield from (f"  - {line}" for line in lines if line not in changed)
                     yield from (f"  + {line}" for line in changed if line not in lines)
@@ -145,6 +145,10 @@ class Generated:
             yield f"  known {told.known_ms - START_MS} ms: {told.data} id={told.id}"
         if self.no_column or self.later:
             yield f"  no column: {set(self.no_column)}, later: {set(self.later)} for {self.undeclared}"
+
+
+def _lines(written: Written | None, project: Project) -> list[str]:
+    return [*(written.lines if written else ()), *_models(project)]
 
 
 def _models(project: Project) -> Iterator[str]:
@@ -295,7 +299,7 @@ def changing(draw: st.DrawFn) -> Generated:
             past.append(draw(edited(past[-1], past)))
             made = past[-1]
             carried |= dict.fromkeys([name for name in LATER if name in made.fields], True)
-            changes.append(Change(len(stream), made, made.declared()))
+            changes.append(Change(len(stream), made.declared(), made))
     return Generated(first.declared(), stream, draw(asked_of(stream, 5)), first, changes)
 
 

@@ -5,12 +5,11 @@ Needs the extra `lake`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tidemill.archive.columns import event_folder
-from tidemill.archive.reading import has_value, lacking, read_events
-from tidemill.archive.view_records import RecordMaker
+from tidemill.archive.reading import has_value, lacking
+from tidemill.archive.view_records import RecordMaker, slices
 from tidemill.catalogue.definitions import NOTHING, Definitions, project_of
 from tidemill.catalogue.plan import Change, Surroundings, plan_of
 from tidemill.declarations import Event, FeatureView
@@ -23,7 +22,7 @@ from tidemill.streams.topics import view_topic
 from tidemill.testing.lake import MemoryLake
 from tidemill.testing.log import MemoryKafka
 
-Log = Mapping[int, Sequence[tuple[bytes | None, bytes | None]]]
+Log = dict[int, list[tuple[bytes | None, bytes | None]]]
 """Key and value of each record, by partition."""
 
 
@@ -68,9 +67,10 @@ def _came(event: Event, archive: Snapshot) -> bool:
 
 def _filled(view: FeatureView, lake: MemoryLake, now_ms: int) -> Log:
     """The records of a new log."""
-    fields = list(dict.fromkeys([view.key.field, *view.value_fields]))
-    events, archive = read_events(lake, view.source, fields), lake.snapshot(event_folder(view.source.name))
-    whole = not len(events) or all(has_value(archive, view.source, name) for name in fields)
-    since = [] if whole else [since_record(now_ms)]
-    made = RecordMaker(view).made(events).records
-    return {partition: [*since, *((key, value) for key, value, _ in records)] for partition, records in made.items()}
+    archive, maker = lake.snapshot(event_folder(view.source.name)), RecordMaker(view)
+    whole = not archive.rows or all(has_value(archive, view.source, name) for name in (view.key.field, *view.value_fields))
+    log = {partition: [] if whole else [since_record(now_ms)] for partition in range(view.partitions)}
+    for events in slices(lake, view, archive):
+        for partition, records in maker.made(events).records.items():
+            log[partition] += [(key, value) for key, value, _ in records]
+    return log
