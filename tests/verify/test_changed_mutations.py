@@ -16,7 +16,7 @@ from tests.verify.projects import MINUTE, START_MS, Change, Generated, Question,
 
 import tidemill as tm
 from tidemill.archive import reading, view_records
-from tidemill.archive.columns import TIME
+from tidemill.archive.columns import ARROW, TIME
 from tidemill.archive.view_records import RecordMaker
 from tidemill.catalogue import plan
 from tidemill.catalogue.definitions import Definitions
@@ -24,6 +24,7 @@ from tidemill.catalogue.plan import CataloguePlan
 from tidemill.declarations import Event, FeatureView
 from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.project import Project
+from tidemill.declarations.written import write_event
 from tidemill.errors import TidemillError
 from tidemill.records import ViewRecord
 from tidemill.testing import applying
@@ -63,7 +64,7 @@ class Instead:
 
 def no_values(texts: Any, kind: type) -> Any:
     """A column of nulls."""
-    return pa.chunked_array([pa.nulls(len(texts), reading.ARROW[kind])])
+    return pa.chunked_array([pa.nulls(len(texts), ARROW[kind])])
 
 
 MADE, HANDED_OVER, BEGINS = RecordMaker.made, Definitions.handed_over, Definitions.begins.fget  # type: ignore[attr-defined]
@@ -123,7 +124,7 @@ FAULTS: dict[str, tuple[Generated, Callable[[Patch], None]]] = {
     ),
     "a field that an older version reads is gone": (
         story(declared(tm.sum("n"), fields=WITH_N), [(0, 0, None, {"n": 1})], declared(*COUNT), [(1, 1, None, {"n": 1})], 2),
-        lambda patch: patch.setattr(plan, "_with_what_is_read", lambda _, project, __: {name: plan.write_event(event) for name, event in project.events.items()}),
+        lambda patch: patch.setattr(plan, "_with_what_is_read", lambda _, project, __: {name: write_event(event) for name, event in project.events.items()}),
     ),
     "a change is not put in force": (
         story(declared(*COUNT), [(0, 0, None, {"x": 1})], declared(*BOTH), [(1, 1, None, {"x": 1})], 2),

@@ -69,7 +69,7 @@ def _filled(view: FeatureView, lake: MemoryLake, now_ms: int) -> Log:
     """The records of a new log."""
     archive, maker = lake.snapshot(event_folder(view.source.name)), RecordMaker(view)
     whole = not archive.rows or all(has_value(archive, view.source, name) for name in (view.key.field, *view.value_fields))
-    log = {partition: [] if whole else [since_record(now_ms)] for partition in range(view.partitions)}
+    log: Log = {partition: [] if whole else [since_record(now_ms)] for partition in range(view.partitions)}
     for events in slices(lake, view, archive):
         for partition, records in maker.made(events).records.items():
             log[partition] += [(key, value) for key, value, _ in records]
