@@ -87,8 +87,8 @@ def test_a_field_that_no_event_had() -> None:
 def test_what_was_archived_stays_although_it_would_be_refused_now() -> None:
     """An event that carried a text where a number is declared later counts without it."""
     world = World(declared(tm.count()))
-    sell(world, 0, 3.0, tip="much")
-    sell(world, 1, 3.0, tip=2)
+    sell(world, 0, 3.0, tip=2)
+    sell(world, 1, 3.0, tip="much")
     world.apply(declared(tm.count(), tm.sum("tip"), fields={**FIELDS, "tip": float | None}))
     assert values(world, "shops") == {"count_1h": 2, "sum_tip_1h": 2.0}
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 from tests.verify.archive import Raw, archived
-from tests.verify.projects import START_MS, Generated, Question, Told
+from tests.verify.projects import START_MS, Change, Generated, Question, Told
 
 from tidemill.declarations import Event, FeatureView
 from tidemill.declarations.project import Project
@@ -15,16 +15,21 @@ from tidemill.names import version_name
 from tidemill.testing import Reason, Refused, World
 from tidemill.testing.values import FeatureValue
 from tidemill.verify.compare import agrees
-from tidemill.verify.meaning import Meaning
 from tidemill.verify.sql import AskedMoment, Found, SqlAnswer, SqlView
+
+_BY_CHANCE = 1e-6
 
 
 class Judged(NamedTuple):
-    """A version of a view, as it was declared last. `since_ms`: it was filled at this moment, when no event had one of its fields (0: all
-    fields were there)."""
+    """A version of a view, as it was declared last. `since`: fields of the event, and the moment before which no event has them."""
 
     view: FeatureView
-    since_ms: int = 0
+    since: frozenset[tuple[str, int]] = frozenset()
+
+    @property
+    def sql_of(self) -> FeatureView:
+        """The view for SQL."""
+        return self.view.as_version(1, in_force=True, since=dict(self.since))
 
 
 class Answer(NamedTuple):
@@ -64,7 +69,7 @@ class Played(NamedTuple):
 def played(made: Generated, before_change: Callable[[World, Project], None] = lambda _world, _project: None) -> Played:
     """Runs a project with its changes, and asks its questions on the way, of all versions of views."""
     world, raws, answers, declared = World(made.project), list[Raw](), list[Answer](), made.project
-    versions = with_versions({}, world, declared, raws)
+    versions, since = with_versions({}, world, declared, {}), dict[str, int]()
     for number, told in enumerate(made.stream, 1):
         event = declared.events["told"]
         raw = publish(world, event, told)
@@ -75,26 +80,36 @@ def played(made: Generated, before_change: Callable[[World, Project], None] = la
         for change in made.changes:
             if change.after == number:
                 before_change(world, declared)
+                since |= begun(made, change, raws, world.now_ms)
                 declared = change.project
                 world.apply(declared)
-                versions = with_versions(versions, world, declared, raws)
+                versions = with_versions(versions, world, declared, since)
                 answers += asked(made, number, world, versions)
     return Played(world, archived(_all_fields(made), raws, made.no_column), answers)
 
 
-def with_versions(before: Mapping[str, Judged], world: World, declared: Project, raws: Sequence[Raw]) -> dict[str, Judged]:
+def with_versions(before: Mapping[str, Judged], world: World, declared: Project, since: Mapping[str, int]) -> dict[str, Judged]:
     """The versions that can be asked for, by name, once a project is in force."""
-    found = dict(before)
-    for name, view in declared.views.items():
-        version = version_name(name, world.project.views[name].version)
-        found[version] = found[version]._replace(view=view) if version in found else Judged(view, _since_ms(view, world, raws))
+    views = {name: judged.view for name, judged in before.items()}
+    views |= {version_name(name, world.project.views[name].version): view for name, view in declared.views.items()}
+    return {name: Judged(view, frozenset(since.items())) for name, view in views.items()}
+
+
+def begun(made: Generated, change: Change, raws: Sequence[Raw], now_ms: int) -> dict[str, int]:
+    """The fields that a change declares for the first time, and that the earlier of the events do not have; and since when events have them,
+    or from now on, when none has. Not those that earlier events lack by chance, since few events have them at all."""
+    earlier = [made.project, *(one.project for one in made.changes if one.after < change.after)]
+    event, found = change.project.events["told"], dict[str, int]()
+    for name in event.fields.keys() - {name for project in earlier for name in project.events["told"].fields}:
+        first = next((raw for raw in raws if _usable(raw.data.get(name), event.base_type(name))), None)
+        if first is None and raws:
+            found[name] = now_ms
+        elif first is not None:
+            before = sum(raw.known_ms < first.known_ms for raw in raws)
+            lacked = max(1 - sum(name in raw.data for raw in raws) / (len(raws) - before), 0)
+            if before and lacked**before <= _BY_CHANCE:
+                found[name] = first.known_ms
     return found
-
-
-def _since_ms(view: FeatureView, world: World, raws: Sequence[Raw]) -> int:
-    read = (view.key.field, *view.value_fields)
-    lacks = any(not any(_usable(raw.data.get(name), view.source.base_type(name)) for raw in raws) for name in read)
-    return world.now_ms if raws and lacks else 0
 
 
 def _usable(value: Any, kind: type) -> bool:
@@ -133,24 +148,14 @@ def differences(made: Generated, run: Played | None = None) -> list[Difference]:
     found = []
     for judged in dict.fromkeys(answer.judged for answer in answers):
         mine = [answer for answer in answers if answer.judged == judged]
-        sql = SqlView(judged.view, archive, threads=1)
+        sql = SqlView(judged.sql_of, archive, threads=1)
         told = sql.answers([AskedMoment(str(answer.question.entity), answer.question.at_ms, answer.before) for answer in mine])
         sql.close()
-        for (name, _, question, served, _), said in zip(mine, told, strict=True):
-            answer = said._replace(features=dict(withheld(judged, question.at_ms, said)))
+        for (name, _, question, served, _), answer in zip(mine, told, strict=True):
             found += [
                 Difference(name, question, feature, served.get(feature), answer.features[feature]) for feature in differing(served, answer)
             ]
     return found
-
-
-def withheld(judged: Judged, at_ms: int, answer: SqlAnswer) -> Iterator[tuple[str, Found]]:
-    """The features of an answer; INVALID where a window began before its version was filled, and some field was not there."""
-    for feature in Meaning(judged.view).features:
-        found, window = answer.features[feature.name], feature.window
-        begin = -1 if window.length_ms is None else (at_ms - window.length_ms) // window.tile_ms * window.tile_ms
-        fed = not judged.since_ms or begin >= judged.since_ms
-        yield feature.name, found if fed or found.state in ("NOT_FOUND", "OUTSIDE_MAX_AGE") else Found("INVALID", None, 0.0)
 
 
 def differing(served: dict[str, FeatureValue], answer: SqlAnswer) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tidemill.archive.columns import event_folder
-from tidemill.archive.reading import has_value, lacking
+from tidemill.archive.reading import beginnings, lacking
 from tidemill.archive.view_records import RecordMaker, slices
 from tidemill.catalogue.definitions import NOTHING, Definitions, project_of
 from tidemill.catalogue.plan import Change, Surroundings, plan_of
@@ -16,7 +16,6 @@ from tidemill.declarations import Event, FeatureView
 from tidemill.declarations.project import Project
 from tidemill.names import version_name
 from tidemill.offline.store import Snapshot, counter_name
-from tidemill.records import since_record
 from tidemill.streams.following import in_force
 from tidemill.streams.topics import view_topic
 from tidemill.testing.lake import MemoryLake
@@ -46,7 +45,7 @@ def applied(before: Definitions, project: Project, kafka: MemoryKafka, lake: Mem
     now, meanwhile, logs = plan.first, project_of(plan.first, project.name), dict[str, Log]()
     for found in plan.fills:
         view = meanwhile.views[version_name(found.view.name, found.version)]
-        logs[view_topic(project.name, view.log)] = _filled(view, lake, now_ms)
+        logs[view_topic(project.name, view.log)] = _filled(view, lake)
         kafka.create(view.source.topic, view.source.partitions)
         ends = {number: partition.end for number, partition in enumerate(kafka.partitions(view.source.topic))}
         now = now.handed_over(found.view.name, found.version, ends, now_ms)
@@ -56,21 +55,22 @@ def applied(before: Definitions, project: Project, kafka: MemoryKafka, lake: Mem
 
 def _surroundings(before: Definitions, project: Project, kafka: MemoryKafka, lake: MemoryLake) -> Surroundings:
     archived = {event: found for event in project.events.values() if (found := lake.find(event_folder(event.name))) is not None}
-    routed = {event.name for event, found in archived.items() if found.rows or _came(event, found)}
-    logs = {found.log: any(part.end for part in kafka.partitions(view_topic(project.name, found.log))) for found in before.views}
-    return Surroundings(routed, logs, {event.name: lacking(found, event) for event, found in archived.items()})
+    return Surroundings(
+        {event.name for event, found in archived.items() if found.rows or _came(event, found)},
+        {found.log: any(part.end for part in kafka.partitions(view_topic(project.name, found.log))) for found in before.views},
+        {event.name: lacking(found, event) for event, found in archived.items()},
+        {event.name: beginnings(found, event) for event, found in archived.items()},
+    )
 
 
 def _came(event: Event, archive: Snapshot) -> bool:
     return any(archive.counter(counter_name(event.topic, partition)) for partition in range(event.partitions))
 
 
-def _filled(view: FeatureView, lake: MemoryLake, now_ms: int) -> Log:
+def _filled(view: FeatureView, lake: MemoryLake) -> Log:
     """The records of a new log."""
-    archive, maker = lake.snapshot(event_folder(view.source.name)), RecordMaker(view)
-    whole = not archive.rows or all(has_value(archive, view.source, name) for name in (view.key.field, *view.value_fields))
-    log: Log = {partition: [] if whole else [since_record(now_ms)] for partition in range(view.partitions)}
-    for events in slices(lake, view, archive):
+    maker, log = RecordMaker(view), Log()
+    for events in slices(lake, view, lake.snapshot(event_folder(view.source.name))):
         for partition, records in maker.made(events).records.items():
-            log[partition] += [(key, value) for key, value, _ in records]
+            log.setdefault(partition, []).extend((key, value) for key, value, _ in records)
     return log
