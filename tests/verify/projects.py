@@ -78,11 +78,11 @@ class View(NamedTuple):
     def __str__(self) -> str:
         """Its text."""
         written = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
-        return f"FeatureView({self.name!r}, event, {self.entity!r}, [{', '.join(map(str, self.features))}], {written})"
+        return f"{self.name} = FeatureView({self.name!r}, event, {self.entity!r}, [{', '.join(map(str, self.features))}], {written})"
 
 
 class Written(NamedTuple):
-    """A project as a person would write it. `fields`: of its event."""
+    """A project as a person would write it. `fields`, `id`, `partitions`: of its event."""
 
     fields: dict[str, Any]
     id: str | None
@@ -94,12 +94,16 @@ class Written(NamedTuple):
         event = Event("told", self.fields, time="at", id=self.id, partitions=self.partitions)
         return Project("generated", {"told": event}, {name: view.declared(event) for name, view in self.views.items()})
 
-    @property
-    def lines(self) -> list[str]:
+    def lines(self, topic: str = "told") -> list[str]:
         """Its text."""
-        fields = ", ".join(f"{name!r}: {getattr(kind, '__name__', kind)}" for name, kind in self.fields.items())
-        event = f"event = Event('told', {{{fields}}}, time='at', id={self.id!r}, partitions={self.partitions})"
-        return [event, *map(str, self.views.values())]
+        fields = ", ".join(f"{name!r}: {kind.__name__ if isinstance(kind, type) else kind}" for name, kind in self.fields.items())
+        arguments = f"time='at', id={self.id!r}, partitions={self.partitions}" + (f", topic={topic!r}" if topic != "told" else "")
+        return [f"event = Event('told', {{{fields}}}, {arguments})", *map(str, self.views.values())]
+
+    def file(self, name: str) -> str:
+        """Its `project.py`, for a project of this name."""
+        head = ["import tidemill as tm", "from tidemill import Event, FeatureView", f"PROJECT = {name!r}"]
+        return "\n".join([*head, *self.lines(f"{name}.told")]) + "\n"
 
 
 class Change(NamedTuple):
@@ -148,7 +152,7 @@ class Generated:
 
 
 def _lines(written: Written | None, project: Project) -> list[str]:
-    return [*(written.lines if written else ()), *_models(project)]
+    return [*(written.lines() if written else ()), *_models(project)]
 
 
 def _models(project: Project) -> Iterator[str]:

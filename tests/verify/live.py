@@ -1,0 +1,284 @@
+"""A generated project on real services: its stream is published while `tidemill apply` puts its changes in force, and processes are killed.
+
+In the end everything settles, and `tidemill verify` must find no difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hypothesis
+from aiokafka import TopicPartition
+from aiokafka.admin import NewPartitions
+from tests.verify.projects import Generated, Told, Written, changing
+
+from tidemill.archive.columns import event_folder
+from tidemill.declarations.project import load_project
+from tidemill.errors import TidemillError
+from tidemill.kafka.admin import admin
+from tidemill.kafka.client import started_producer
+from tidemill.kafka.topics import committed, offset_ranges
+from tidemill.kafka.waves import Record, send_wave
+from tidemill.local.services import choose
+from tidemill.local.stack import External, Stack
+from tidemill.offline.store import OfflineStore, counter_name
+from tidemill.operations.fill.folded import wait_folded
+from tidemill.operations.followers import wait_followed
+from tidemill.redis.client import redis_client
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.catalogue_log import read_definitions
+from tidemill.streams.following import in_force
+from tidemill.streams.topics import ingestion_group, view_topic
+
+ROOT = Path(__file__).parents[2]
+TIDEMILL = [sys.executable, "-c", "from tidemill.cli import main; main()"]
+SERVICES = ("ingestion", "features", "offline", "serving")
+COPIES = 20
+"""Each event is told of so many entities, so that a change meets them at different places of the stream."""
+
+PATIENCE_SECONDS = 240.0
+_PAUSE_SECONDS = 0.05
+
+
+class Verified(NamedTuple):
+    """What `tidemill verify` compared, and what was done on the way."""
+
+    values: int
+    undecided: int
+    withheld: int
+    applied: int
+    killed: list[str]
+
+
+def drawn(seed: int) -> Generated:
+    """The changing project of a seed."""
+    found: list[Generated] = []
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=2, phases=[hypothesis.Phase.generate], database=None, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
+    )
+    @hypothesis.given(changing())
+    def take(made: Generated) -> None:
+        found.append(made)
+
+    take()
+    return found[-1]  # the first is the simplest there is
+
+
+@contextmanager
+def servers(home: Path) -> Iterator[External]:
+    """Kafka and Valkey for any number of projects."""
+    with Stack(home, services=(), servers=("kafka", "valkey"), timeout_seconds=PATIENCE_SECONDS) as stack:
+        yield External(stack.kafka, stack.redis_url)
+
+
+class Live:
+    """One project. `external`: its servers."""
+
+    def __init__(self, made: Generated, seed: int, home: Path, external: External) -> None:
+        self.made, self.home, self._random = made, home, random.Random(seed)
+        self.name = f"{home.name.replace('-', '_')}_{seed}"
+        self._kafka = KafkaSettings(bootstrap_servers=external.kafka or "")
+        self._shift_ms = int(time.time() * 1000) - made.stream[-1].known_ms
+        self._killed = list[str]()
+        (home / "project").mkdir(parents=True)
+        self._declare(made.written)
+        self.environment = {
+            **os.environ, "TIDEMILL_HOME": str(home), "TIDEMILL_PROJECT": str(home / "project"), "COLUMNS": "300",
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "shared", ROOT / "services"))),
+        }  # fmt: skip
+        external = External(external.kafka, external.redis_url, str(home / "offline"))
+        self.stack = Stack(
+            home, str(home / "project"), choose(SERVICES), external=external, timeout_seconds=PATIENCE_SECONDS,
+            environment={"TIDEMILL_FLUSH_SECONDS": "0.5", "PYTHONPATH": self.environment["PYTHONPATH"]},
+        )  # fmt: skip
+
+    @property
+    def _topic(self) -> str:
+        return f"{self.name}.told"
+
+    def run(self) -> Verified:
+        """Everything. Raises AssertionError with what `tidemill verify` says when a value differs."""
+        with self.stack:
+            self._apply(kill=False)
+            begin = 0
+            for change in self.made.changes:
+                self._publish(self.made.stream[begin : change.after])
+                rest = self.made.stream[change.after :] or self.made.stream[-1:]
+                with self._traffic(rest):
+                    self._change(change.written)
+                begin = change.after
+            self._publish(self.made.stream[begin:])
+            self._settle()
+            return self._verify()
+
+    def _declare(self, written: Written | None) -> None:
+        assert written is not None
+        (self.home / "project" / "project.py").write_text(written.file(self.name))
+
+    def _change(self, written: Written | None) -> None:
+        """Put the next declarations in force, while a process is killed."""
+        assert written is not None
+        asyncio.run(self._extend(written.partitions))
+        self._declare(written)
+        victim = self._random.choice([None, "apply", "apply", *SERVICES[:3]])
+        killer = threading.Timer(self._random.uniform(0.5, 4), self._kill, [victim])
+        if victim in SERVICES:
+            killer.start()
+        self._apply(kill=victim == "apply")
+        killer.cancel()
+
+    def _kill(self, service: str) -> None:
+        self.stack.kill(service)
+        self._killed.append(service)
+
+    def _apply(self, *, kill: bool) -> None:
+        """Run `tidemill apply` until it ends well. `kill`: the first one is killed at some moment."""
+        for _ in range(4):
+            running = subprocess.Popen([*TIDEMILL, "apply", "--yes"], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+            if kill:
+                kill = False
+                try:
+                    running.wait(self._random.uniform(1.5, 6))
+                except subprocess.TimeoutExpired:
+                    running.kill()
+                    self._killed.append("apply")
+            said, _ = running.communicate(timeout=PATIENCE_SECONDS)
+            assert "Traceback" not in said, said
+            if running.returncode == 0:
+                return
+        raise AssertionError(said)
+
+    async def _extend(self, partitions: int) -> None:
+        """Give the event's topic as many partitions as it will be declared with."""
+        if len(await offset_ranges(self._kafka, self._topic)) < partitions:
+            async with admin(self._kafka) as client:
+                await client.create_partitions({self._topic: NewPartitions(partitions)})
+
+    @contextmanager
+    def _traffic(self, stream: Sequence[Told]) -> Iterator[None]:
+        """Events arrive inside `with`, over and over."""
+        stop, failed = threading.Event(), list[BaseException]()
+
+        def publish() -> None:
+            try:
+                while not stop.is_set():
+                    self._publish(stream, stop)
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=publish)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+        for error in failed:
+            raise error
+
+    def _publish(self, stream: Sequence[Told], stop: threading.Event | None = None) -> None:
+        """Publish each event for all copies of its entities. Its time is moved to now."""
+        asyncio.run(self._send(stream, stop or threading.Event()))
+
+    async def _send(self, stream: Sequence[Told], stop: threading.Event) -> None:
+        partitions = len(await offset_ranges(self._kafka, self._topic))
+        async with started_producer(self._kafka) as producer:
+            for told in stream:
+                for copy in range(COPIES):
+                    if stop.is_set():
+                        return
+                    partition = copy % partitions if copy % 4 else self._random.randrange(partitions)  # some in no certain order
+                    await send_wave(producer, {(self._topic, partition): [self._record(told, copy)]})
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _record(self, told: Told, copy: int) -> Record:
+        time_ms = told.time_ms + self._shift_ms
+        data: dict[str, Any] = {**told.data, "shop": f"{told.data['shop']}{copy}", "at": time_ms}
+        if isinstance(told.data["at"], str):
+            data["at"] = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time_ms // 1000)) + f".{time_ms % 1000:03}Z"
+        if told.data["number"] is not None:
+            data["number"] = told.data["number"] + 100 * copy
+        headers = [("ce_type", b"told")] + ([("ce_id", told.id.encode())] if told.id is not None and "id" not in data else [])
+        return None, json.dumps(data).encode(), headers
+
+    def _settle(self) -> None:
+        self.stack.wait_ready()
+        asyncio.run(asyncio.wait_for(self._settled(), PATIENCE_SECONDS))
+
+    async def _settled(self) -> None:
+        """Return once all services follow, and everything is where it belongs. Last events, which are routed when all before them are, show it."""
+        definitions = await read_definitions(self._kafka, self.name)
+        await wait_followed(self.stack.urls, definitions.number, print, all_known=True)
+        async with started_producer(self._kafka) as producer:
+            ends = {}
+            for target, held in (await offset_ranges(self._kafka, self._topic)).items():
+                _, last = (await send_wave(producer, {tuple(target): [self._record(self.made.stream[-1], 0)]}))[tuple(target)]
+                ends[target] = max(last + 1, held.end)
+        await _until(self._routed, ends)
+        store = OfflineStore(self.home / "offline")
+        await _until(partial(self._archived, store), ends)
+        project = in_force(definitions, load_project(self.home / "project")).project
+        async with redis_client(self.stack.redis_url, timeout_seconds=10) as link:
+            for view in project.views.values():
+                log = await offset_ranges(self._kafka, view_topic(self.name, view.log))
+                await wait_folded(self.name, view, {target.partition: held.end for target, held in log.items()}, store, link, _untold)
+
+    async def _routed(self) -> Mapping[TopicPartition, int]:
+        return await committed(self._kafka, ingestion_group(self.name))
+
+    async def _archived(self, store: OfflineStore) -> Mapping[TopicPartition, int]:
+        archive = store.find(event_folder("told"))
+        targets = await offset_ranges(self._kafka, self._topic)
+        return {} if archive is None else {target: archive.counter(counter_name(*target)) for target in targets}
+
+    def _verify(self) -> Verified:
+        done = subprocess.run(
+            [*TIDEMILL, "verify", "--sample", "40"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        rows = [[cell.strip().replace(",", "") for cell in line.split("│")[2:6]] for line in said.splitlines() if line.startswith("│")]
+        values, _, undecided, withheld = (sum(map(int, column)) for column in zip(*rows, strict=True))
+        return Verified(values, undecided, withheld, len(self.made.changes), self._killed)
+
+
+async def _until(positions: Callable[[], Awaitable[Mapping[TopicPartition, int]]], ends: Mapping[TopicPartition, int]) -> None:
+    """Return once all positions are at their ends."""
+    while True:
+        found = await positions()
+        if all(found.get(target, 0) >= end for target, end in ends.items()):
+            return
+        await asyncio.sleep(0.2)
+
+
+def _untold(*_: int) -> None:
+    """Tells nobody."""
+
+
+def live(seed: int, home: Path, external: External) -> Verified:
+    """Run the project of a seed. An error names it."""
+    made = drawn(seed)
+    try:
+        return Live(made, seed, home, external).run()
+    except (AssertionError, TidemillError, TimeoutError) as error:
+        error.add_note(f"seed {seed}, data in {home}: {made!r}")
+        raise
