@@ -100,11 +100,6 @@ class Written(NamedTuple):
         arguments = f"time='at', id={self.id!r}, partitions={self.partitions}" + (f", topic={topic!r}" if topic != "told" else "")
         return [f"event = Event('told', {{{fields}}}, {arguments})", *map(str, self.views.values())]
 
-    def file(self, name: str) -> str:
-        """Its `project.py`, for a project of this name."""
-        head = ["import tidemill as tm", "from tidemill import Event, FeatureView", f"PROJECT = {name!r}"]
-        return "\n".join([*head, *self.lines(f"{name}.told")]) + "\n"
-
 
 class Change(NamedTuple):
     """The project after so many events."""
