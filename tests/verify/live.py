@@ -6,33 +6,30 @@ In the end everything settles, and `tidemill verify` must find no difference.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
 import hypothesis
 from aiokafka import TopicPartition
-from aiokafka.admin import NewPartitions
 from tests.ask import get as ask
-from tests.verify.projects import Generated, Told, Written, changing
+from tests.verify.changing import changing
+from tests.verify.projects import Generated, Written
+from tests.verify.publishing import COPIES, Publisher
 
 from tidemill.archive.columns import event_folder
 from tidemill.declarations.project import load_project
 from tidemill.errors import TidemillError
-from tidemill.kafka.admin import admin
-from tidemill.kafka.client import started_producer
 from tidemill.kafka.topics import committed, offset_ranges
-from tidemill.kafka.waves import Record, send_wave
 from tidemill.local.services import choose
 from tidemill.local.stack import External, Stack
 from tidemill.offline.store import OfflineStore, counter_name
@@ -49,12 +46,7 @@ ROOT = Path(__file__).parents[2]
 TIDEMILL = [sys.executable, "-c", "from tidemill.cli import main; main()"]
 SERVICES = ("ingestion", "features", "offline", "serving")
 OF_MODELS = ("inference", "predlog")
-COPIES = 20
-"""Each event is told of so many entities, so that a change meets them at different places of the stream."""
-
 PATIENCE_SECONDS = 240.0
-_PAUSE_SECONDS = 0.05
-
 
 HEAD = """
 import tidemill as tm
@@ -125,7 +117,7 @@ class Live:
         self._predicts, self._predicted = False, 0
         self.name = f"{home.name.replace('-', '_')}_{seed}"
         self._kafka = KafkaSettings(bootstrap_servers=external.kafka or "")
-        self._shift_ms = int(time.time() * 1000) - made.stream[-1].known_ms
+        self._publisher = Publisher(self._kafka, self._topic, made.stream[-1].known_ms, self._random)
         self._killed = list[str]()
         (home / "project").mkdir(parents=True)
         self._declare(made.written)
@@ -149,15 +141,15 @@ class Live:
             self._apply(kill=False)
             begin = 0
             for change in self.made.changes:
-                self._publish(self.made.stream[begin : change.after])
+                self._publisher.publish(self.made.stream[begin : change.after])
                 if self._modelled and not begin:
                     self._train()
                 rest = self.made.stream[change.after :] or self.made.stream[-1:]
-                with self._traffic(rest):
+                with self._publisher.meanwhile(rest):
                     self._change(change.written)
                 self._predict()
                 begin = change.after
-            self._publish(self.made.stream[begin:])
+            self._publisher.publish(self.made.stream[begin:])
             self._predict()
             self._settle()
             return self._verify()
@@ -206,7 +198,7 @@ class Live:
     def _change(self, written: Written | None) -> None:
         """Put the next declarations in force, while a process is killed."""
         assert written is not None
-        asyncio.run(self._extend(written.partitions))
+        asyncio.run(self._publisher.extend(written.partitions))
         self._declare(written)
         victim = self._random.choice([None, "apply", "apply", *SERVICES[:3], *(OF_MODELS if self._modelled else ())])
         killer = threading.Timer(self._random.uniform(0.5, 4), self._kill, [victim])
@@ -236,63 +228,6 @@ class Live:
                 return
         raise AssertionError(said)
 
-    async def _extend(self, partitions: int) -> None:
-        """Give the event's topic as many partitions as it will be declared with."""
-        if len(await offset_ranges(self._kafka, self._topic)) < partitions:
-            async with admin(self._kafka) as client:
-                await client.create_partitions({self._topic: NewPartitions(partitions)})
-
-    @contextmanager
-    def _traffic(self, stream: Sequence[Told]) -> Iterator[None]:
-        """Events arrive inside `with`, over and over."""
-        stop, failed = threading.Event(), list[BaseException]()
-
-        def publish() -> None:
-            try:
-                while not stop.is_set():
-                    self._publish(stream, stop)
-            except BaseException as error:
-                failed.append(error)
-
-        thread = threading.Thread(target=publish)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-        for error in failed:
-            raise error
-
-    def _publish(self, stream: Sequence[Told], stop: threading.Event | None = None) -> None:
-        """Publish each event for all copies of its entities. Its time is moved to now."""
-        asyncio.run(self._send(stream, stop or threading.Event()))
-
-    async def _send(self, stream: Sequence[Told], stop: threading.Event) -> None:
-        partitions = len(await offset_ranges(self._kafka, self._topic))
-        async with started_producer(self._kafka) as producer:
-            for told in stream:
-                for copy in range(COPIES):
-                    if stop.is_set():
-                        return
-                    partition = copy % partitions if copy % 4 else self._random.randrange(partitions)  # some in no certain order
-                    await send_wave(producer, {(self._topic, partition): [self._record(told, copy)]})
-                await asyncio.sleep(_PAUSE_SECONDS)
-
-    def _record(self, told: Told, copy: int) -> Record:
-        time_ms = told.time_ms + self._shift_ms
-        data: dict[str, Any] = {**told.data, "shop": f"{told.data['shop']}{copy}", "at": time_ms}
-        if isinstance(told.data["at"], str):
-            data["at"] = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time_ms // 1000)) + f".{time_ms % 1000:03}Z"
-        if told.data["number"] is not None:
-            data["number"] = told.data["number"] + 100 * copy
-        headers = [("ce_type", b"told")]
-        if "id" in data:
-            data["id"] = f"{told.id}-{copy}"
-        elif told.id is not None:
-            headers.append(("ce_id", f"{told.id}-{copy}".encode()))
-        return None, json.dumps(data).encode(), headers
-
     def _settle(self) -> None:
         self.stack.wait_ready()
         asyncio.run(asyncio.wait_for(self._settled(), PATIENCE_SECONDS))
@@ -302,11 +237,7 @@ class Live:
         """Return once all services follow, and everything is where it belongs. Last events, which are routed when all before them are, show it."""
         definitions = await read_definitions(self._kafka, self.name)
         await wait_followed(self.stack.urls, definitions.number, print, all_known=True)
-        async with started_producer(self._kafka) as producer:
-            ends = {}
-            for target, held in (await offset_ranges(self._kafka, self._topic)).items():
-                _, last = (await send_wave(producer, {tuple(target): [self._record(self.made.stream[-1], 0)]}))[tuple(target)]
-                ends[target] = max(last + 1, held.end)
+        ends = await self._publisher.publish_last(self.made.stream[-1])
         await _until(self._routed, ends)
         store = OfflineStore(self.home / "offline")
         await _until(partial(self._archived, store), ends)

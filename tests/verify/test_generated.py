@@ -4,8 +4,9 @@ definitions change."""
 from __future__ import annotations
 
 from hypothesis import given, settings
+from tests.verify.changing import changing
 from tests.verify.judging import differences
-from tests.verify.projects import Generated, changing, generated
+from tests.verify.projects import Generated, generated
 
 
 @settings(max_examples=90)

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.verify.archive import Raw, archived
+from tests.verify.changing import changing
 from tests.verify.judging import differences, played
-from tests.verify.projects import CONDITIONS, OF_LATER, START_MS, Generated, changing, generated, with_model
+from tests.verify.projects import CONDITIONS, OF_LATER, START_MS, Generated, generated, with_model
 
 from tidemill.archive.columns import event_folder
 from tidemill.declarations import Event, Model, Outcome, Request

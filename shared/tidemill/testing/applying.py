@@ -25,7 +25,7 @@ Log = dict[int, list[tuple[bytes | None, bytes | None]]]
 """Key and value of each record, by partition."""
 
 
-class Applied(NamedTuple):
+class PutInForce(NamedTuple):
     """What a change made: the catalogue, the project that it means, the changes one by one, and each new log by its topic."""
 
     definitions: Definitions
@@ -39,7 +39,7 @@ def applied_first(project: Project) -> Definitions:
     return plan_of(NOTHING, project, 0, Surroundings()).first
 
 
-def applied(before: Definitions, project: Project, kafka: MemoryKafka, lake: MemoryLake, now_ms: int) -> Applied:
+def applied(before: Definitions, project: Project, kafka: MemoryKafka, lake: MemoryLake, now_ms: int) -> PutInForce:
     """Puts a project in force at a moment. `lake`: has all events. Writes no record. Raises DeclarationError."""
     plan = plan_of(before, project, now_ms, _surroundings(before, project, kafka, lake))
     now, meanwhile, logs = plan.first, project_of(plan.first, project.name), dict[str, Log]()
@@ -50,7 +50,7 @@ def applied(before: Definitions, project: Project, kafka: MemoryKafka, lake: Mem
         ends = {number: partition.end for number, partition in enumerate(kafka.partitions(view.source.topic))}
         now = now.handed_over(found.view.name, found.version, ends, now_ms)
     last = plan.finished(now, now_ms)
-    return Applied(last, in_force(last, project).project, plan.changes, logs)
+    return PutInForce(last, in_force(last, project).project, plan.changes, logs)
 
 
 def _surroundings(before: Definitions, project: Project, kafka: MemoryKafka, lake: MemoryLake) -> Surroundings:
