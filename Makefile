@@ -61,6 +61,7 @@ faults: install               ## the whole system under every kind of fault, som
 
 soak: install                 ## the same for an hour or more at full traffic; MINUTES=3 for a short one, SEED=7 to repeat one
 	$(BIN)/python -m pytest -q -m soak
+	$(BIN)/python -m tests.verify --minutes $$(( ($(MINUTES) + 3) / 4 )) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.faults --soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 clean:                        ## remove the environment and all local data

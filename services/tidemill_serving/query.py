@@ -12,7 +12,6 @@ from tidemill.declarations import FeatureView, Model
 from tidemill.declarations.project import Project
 from tidemill.errors import BadRequest, NotFound, UnknownFeature, UnknownView
 from tidemill.kernel.keys import entity_key
-from tidemill.names import version_name
 from tidemill.runtime.routes import decode_body
 from tidemill.timestamps import parse_time_ms
 
@@ -74,7 +73,7 @@ class QueryParser:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._views = named_views(project)
+        self._views = project.named_views
         self._services = {name: _references(model) for name, model in project.models.items()}
         self._plan_of_features = lru_cache(maxsize=256)(self._plan)  # names that cannot be resolved raise and are not cached
 
@@ -117,17 +116,6 @@ class QueryParser:
                 raise BadRequest(f"features: two columns would be called {name!r}", mend="set full_feature_names, or remove one of them")
             columns[name] = FeatureColumn(name, list(views).index(view.name), names.index(feature))
         return Plan(tuple(views.values()), tuple(dict.fromkeys(view.key.name for view in views.values())), tuple(columns.values()))
-
-
-def named_views(project: Project) -> dict[str, FeatureView]:
-    """The views by all names that a request may use: the plain name and `<view>@latest` for the version in force, and `<view>@v<version>`
-    for any version."""
-    found = dict(project.views)
-    for view in project.views.values():
-        found[version_name(view.plain_name, view.version)] = view
-        if view.name == view.plain_name:
-            found[f"{view.name}@latest"] = view
-    return found
 
 
 def _references(model: Model) -> tuple[str, ...]:

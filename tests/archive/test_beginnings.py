@@ -76,6 +76,12 @@ def test_what_is_lacking_by_chance(tmp_path: Path, every: int, before: int, told
     assert found.get("tip", 0) == (NOW_MS + before if told else 0)
 
 
+@pytest.mark.parametrize("before", [1, 2, 3, 4])
+def test_what_was_another_type_before(tmp_path: Path, before: int) -> None:
+    """However many events had the field as another type: it begins with the first value of its own."""
+    assert stored(tmp_path, [{"tip": "much"}] * before + [{"tip": 1.5}])["tip"] == NOW_MS + before
+
+
 def test_nothing_is_archived(tmp_path: Path) -> None:
     """Then nobody lacks anything."""
     store = OfflineStore(tmp_path)

@@ -23,6 +23,7 @@ from tests.beside import beside
 from tests.ingestion.log_tools import read_log
 
 from tidemill import Event, FeatureView, count, sum
+from tidemill.archive.view_records import FILL, NO_HEADERS
 from tidemill.catalogue.definitions import Definitions, ViewVersion, project_of
 from tidemill.declarations.project import Project
 from tidemill.declarations.written import write_event, write_view
@@ -31,7 +32,6 @@ from tidemill.kafka.client import started_producer
 from tidemill.kafka.topics import ensure_topics, offset_ranges
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.local.processes import free_port
-from tidemill.operations.fill.archived import FILL, NO_HEADERS
 from tidemill.records import ViewRecord, encode
 from tidemill.routing.router import Router
 from tidemill.runtime.settings import KafkaSettings

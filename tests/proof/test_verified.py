@@ -20,7 +20,7 @@ from tidemill.archive.erasure import Wanted, erase
 from tidemill.archive.reading import read_events
 from tidemill.archive.retention import forget_before
 from tidemill.archive.rows import event_table
-from tidemill.operations.fill.archived import RecordMaker
+from tidemill.archive.view_records import RecordMaker
 from tidemill.proof.audit import audit
 from tidemill.proof.verified import SampleSize, Verified, ViewVerify
 from tidemill.redis.link import RedisLink

@@ -83,6 +83,17 @@ def test_a_value_that_depends_on_the_order_of_partitions_is_undecided() -> None:
         assert (compared.differ, compared.undecided) == (0, undecided)
 
 
+def test_a_value_that_every_order_gives_does_not_differ() -> None:
+    """Beside others that depend on the order of three partitions, which lie in an order that is not tried, and are undecided."""
+    view = FeatureView("shops", SOLD, "shop", [tm.count(), tm.last("x"), tm.first("x")], windows=["10m"], tile="5m")
+    sql = SqlView(view, archived(SOLD, [sold(0, float(p), partition=p) for p in range(3)]), threads=1)
+    values: dict[str, tuple[str | None, Value | None]] = {
+        "count_10m": ("PRESENT", 3.0), "last_x": ("PRESENT", 2.0), "first_x": ("PRESENT", 2.0)
+    }  # fmt: skip
+    compared = compare("w", sql, [Told("shops of n", [AskedMoment("n", NOW)], values)])
+    assert (compared.values, compared.differ, compared.undecided) == (3, 0, 2)
+
+
 def test_events_of_one_partition_have_one_order() -> None:
     """A worker folds them by offset, history by when they became known; no third order is possible."""
     sql = view_of(sold(0, 1.0, offset=0, known=1), sold(0, 2.0, offset=1, known=0.5))
@@ -118,9 +129,9 @@ def test_a_difference_counts_when_it_is_found_twice(tmp_path: Path) -> None:
     """An archive that is late differs once, and not again when it has what was seen."""
     store, late = stored(tmp_path, [sold(0, 1.0)]), stored(tmp_path / "late", [])
     tables = [view_archive(store, SHOPS), view_archive(late, SHOPS), *[view_archive(store, SHOPS)] * 2]
-    compared = check_served(SHOPS, lambda: tables.pop(0), answers(1.0), lambda: T0 + 1, lambda: None, 5, 1)
+    (compared,) = check_served([SHOPS], lambda _: tables.pop(0), answers(1.0), lambda: T0 + 1, lambda: None, 5, 1)
     assert (compared.values, compared.differ, tables) == (1, 0, [])
-    wrong = check_served(SHOPS, lambda: view_archive(store, SHOPS), answers(2.0), lambda: T0 + MINUTE, lambda: None, 5, 1)
+    (wrong,) = check_served([SHOPS], lambda view: view_archive(store, view), answers(2.0), lambda: T0 + MINUTE, lambda: None, 5, 1)
     assert (wrong.values, wrong.differ) == (1, 1)
 
 

@@ -37,7 +37,7 @@ def project(features: list[Aggregation], stream: list[tuple[int, int, str | None
         for known, time, id, x in stream
     ]
     asked = [Question(len(told), "n", START_MS + at * MINUTE)]
-    return Generated("", Project("p", {"told": EVENT}, {"view": view}), EVENT, told, asked, frozenset(), frozenset(), 0)
+    return Generated(Project("p", {"told": EVENT}, {"view": view}), told, asked)
 
 
 def moved(first: int, last: int, always: bool = False) -> Callable[[Sliding, int, int, int], tuple[int, int, bool]]:

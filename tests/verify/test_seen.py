@@ -8,8 +8,8 @@ import pyarrow as pa
 from tests.verify.archive import Raw, archived
 
 import tidemill as tm
+from tidemill.archive.view_records import FILL
 from tidemill.declarations import Event, FeatureView
-from tidemill.operations.fill.archived import FILL
 from tidemill.verify.seen import FILLED, Absent, Reached, Seen, seen_events
 from tidemill.verify.sql import POSITION, AskedMoment, SqlView
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.verify.archive import Raw, archived
+from tests.verify.changing import changing
 from tests.verify.judging import differences, played
-from tests.verify.projects import CONDITIONS, START_MS, Generated, generated
+from tests.verify.projects import CONDITIONS, OF_LATER, START_MS, Generated, generated, with_model
 
 from tidemill.archive.columns import event_folder
 from tidemill.declarations import Event, Model, Outcome, Request
 from tidemill.declarations.project import Project
-from tidemill.errors import TidemillError
+from tidemill.errors import DeclarationError, TidemillError
 from tidemill.offline.store import OfflineStore
 from tidemill.testing import World
 from tidemill.training.dataset import TrainingSet
@@ -26,64 +29,107 @@ from tidemill.verify.labels import labelled
 MINUTE = 60_000
 
 
-class Asked(NamedTuple):
-    """A generated project with a model on its event, whose outcome the same event brings, and until when the set is made."""
+class Labelling(NamedTuple):
+    """The outcome of a model. Subjects come back, and answer what they themselves asked before."""
 
-    made: Generated
-    model: Model
-    until_ms: int
+    value: str
+    subject: str
+    within: str
+    absent: float | None
+
+    def model(self, project: Project) -> Model:
+        """A model on the project's event, whose outcome the same event brings, over all views."""
+        event = project.events["told"]
+        inputs = [
+            view.select(*numbers)
+            for view in project.views.values()
+            if (numbers := [feature.name for feature in view.served if not feature.aggregation.gives_list])
+        ]
+        outcome = Outcome(event, self.value, self.subject, within=self.within, absent=self.absent)
+        return Model("m", event, "at", self.subject, [*inputs, Request("y")], outcome, lambda: None)
 
 
 @st.composite
-def asked(draw: st.DrawFn) -> Asked:
-    """Subjects come back, and answer what they themselves asked before."""
-    made = draw(generated())
-    value = draw(st.sampled_from((*CONDITIONS, "x", "y", "ok")))
-    outcome = Outcome(
-        made.event,
-        value,
-        draw(st.sampled_from(("shop", "number"))),
-        within=draw(st.sampled_from(("1ms", "1s", "5m", "3h", "2d"))),
-        absent=draw(st.sampled_from((None, 0, 1.0))),
-    )
-    inputs = [
-        view.select(*numbers)
-        for view in made.project.views.values()
-        if (numbers := [feature.name for feature in view.served if not feature.aggregation.gives_list])
+def labellings(draw: st.DrawFn, project: Project) -> Labelling:
+    """An outcome."""
+    later = [
+        column for name, columns in OF_LATER.items() if name in project.events["told"].fields for column in columns if column != "sort"
     ]
-    model = Model("m", made.event, "at", outcome.subject, [*inputs, Request("y")], outcome, lambda: None)
-    project = Project("generated", made.project.events, made.project.views, {"m": model})
-    made.project = project
+    return Labelling(
+        draw(st.sampled_from((*CONDITIONS, "x", "y", "ok", *later))),
+        draw(st.sampled_from(("shop", "number"))),
+        draw(st.sampled_from(("1ms", "1s", "5m", "3h", "2d"))),
+        draw(st.sampled_from((None, 0, 1.0))),
+    )
+
+
+@st.composite
+def asked(draw: st.DrawFn, projects: st.SearchStrategy[Generated]) -> tuple[Generated, int]:
+    """A generated project with a model, whose outcome may change too, and until when the last set is made."""
+    made = draw(projects)
+    labelling = draw(labellings(made.project))
+    made.project = with_model(made.project, labelling.model(made.project))
+    for i, change in enumerate(made.changes):
+        wanted = draw(labellings(change.project)) if draw(st.booleans()) else labelling
+        with suppress(DeclarationError):  # its field may be declared no more
+            labelling, _ = wanted, wanted.model(change.project)
+        made.changes[i] = change._replace(project=with_model(change.project, labelling.model(change.project)))
     last_ms = made.stream[-1].known_ms
-    return Asked(made, model, draw(st.sampled_from((last_ms + 1, last_ms, last_ms + 6 * MINUTE, last_ms + 3 * 1440 * MINUTE, START_MS))))
+    return made, draw(st.sampled_from((last_ms + 1, last_ms, last_ms + 6 * MINUTE, last_ms + 3 * 1440 * MINUTE, START_MS)))
 
 
-def trained_on(world: World, until_ms: int) -> TrainingSet | None:
-    """The training set; None: there are no examples."""
+class Trained(NamedTuple):
+    """A training set (None: there were no examples), and the project by which it was made."""
+
+    project: Project
+    until_ms: int
+    examples: TrainingSet | None
+
+
+def trained(world: World, project: Project, until_ms: int) -> Trained:
+    """The training set of now."""
     try:
-        return world.training_set("m", until=until_ms)
+        return Trained(project, until_ms, world.training_set("m", until=until_ms))
     except TidemillError as error:
         assert "no training examples" in str(error)  # noqa: PT017 - any other error fails
-        return None
+        return Trained(project, until_ms, None)
 
 
-@settings(max_examples=120)
-@given(asked())
-def test_a_training_set_is_what_the_documentation_says(given_: Asked) -> None:
-    """The rows are the questions that have an answer, absent ones included, and each feature is that of the question's moment. Served values
-    are right beside a model too."""
-    made, model, until_ms = given_
-    run = played(made)
-    assert differences(made, run) == []
-    archive, examples = run.archive, trained_on(run.world, until_ms)
+def judge(one: Trained, archive: pa.Table) -> None:
+    """The rows are the questions that have an answer, absent ones included, and each feature is that of the question's moment."""
+    project, until_ms, examples = one
+    model = project.models["m"]
     if examples is None:
-        assert all(one.label is None for one in labelled(model, archive, archive, until_ms))
+        assert all(found.label is None for found in labelled(model, archive, archive, until_ms))
         return
-    archives = dict.fromkeys(made.project.views, archive)
+    archives = dict.fromkeys(project.views, archive)
     found = check_training_set(model, examples.table(), (archive, archive), archives, until_ms, 100, 0)
     assert [example for compared in found for example in compared.examples] == []
     assert [compared.values for compared in found[:2]] == [len(examples.labels), len(examples.labels)]  # rows, and questions with an answer
     assert len(found) == 2 + len(model.views)
+
+
+@settings(max_examples=60)
+@given(asked(generated()))
+def test_a_training_set_is_what_the_documentation_says(given_: tuple[Generated, int]) -> None:
+    """Rows, labels and features. Served values are right beside a model too."""
+    made, until_ms = given_
+    run = played(made)
+    assert differences(made, run) == []
+    judge(trained(run.world, made.project, until_ms), run.archive)
+
+
+@settings(max_examples=60)
+@given(asked(changing()))
+def test_what_is_trained_on_is_what_is_in_force(given_: tuple[Generated, int]) -> None:
+    """Before each change of views and outcomes, and after the last: all that came before is seen by the declarations of the moment."""
+    made, until_ms = given_
+    sets = list[Trained]()
+    run = played(made, lambda world, project: sets.append(trained(world, project, world.now_ms + 1)))
+    assert differences(made, run) == []
+    sets.append(trained(run.world, made.changes[-1].project, until_ms))
+    for one in sets:
+        judge(one, run.archive)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,9 @@ def _first(snapshot: Snapshot, event: Event, name: str, declared: Mapping[str, p
 def _by_chance(snapshot: Snapshot, first: _First) -> bool:
     """Whether all events before the first one that has a field may lack it by chance, judged by how many have it from then on."""
     before = sum(batch.num_rows for batch in snapshot.batches([], pc.field(KNOWN) < pa.scalar(first.known_ms, _MS).cast(MOMENT)))
-    lacked = 1 - first.having / max(snapshot.rows - before, 1)
+    lacked = max(
+        1 - first.having / max(snapshot.rows - before, 1), 0.0
+    )  # before it, too, events may seem to have the field, as another type
     return not before or lacked**before > _CHANCE
 
 

@@ -48,7 +48,7 @@ def verify(
         found = _training_set(at, training_set, _model(project, model), now_ms() if until is None else to_ms(until), sample, seed)
     else:
         views = _views(project, view)
-        found = [_served(at, each, sample, seed) for each in views] + _logged(at, project, views, sample, seed)
+        found = _served(at, views, sample, seed) + _logged(at, project, views, sample, seed)
     show(found)
     raise typer.Exit(1 if any(each.differ for each in found) else 0)
 
@@ -68,14 +68,17 @@ def _model(project: Project, name: str | None) -> Model:
     return project.models[name]
 
 
-def _served(at: Target, view: FeatureView, sample: int, seed: int) -> Compared:
+def _served(at: Target, views: Sequence[FeatureView], sample: int, seed: int) -> list[Compared]:
     from tidemill.verify.checks import check_served, view_archive
     from tidemill.verify.compare import SETTLED_MS
     from tidemill.verify.served import over_http
 
-    console.print(f"served: {view.name}: asks, then waits {SETTLED_MS // 1000} s until the archive has what was seen", highlight=False)
+    if not views:
+        return []
+    names = ", ".join(view.name for view in views)
+    console.print(f"served: {names}: asks, then waits {SETTLED_MS // 1000} s until the archive has what was seen", highlight=False)
     ask = over_http(at.url("serving"))
-    return check_served(view, lambda: view_archive(at.store, view), ask, now_ms, lambda: time.sleep(SETTLED_MS / 1000), sample, seed)
+    return check_served(views, lambda view: view_archive(at.store, view), ask, now_ms, lambda: time.sleep(SETTLED_MS / 1000), sample, seed)
 
 
 def _logged(at: Target, project: Project, views: Sequence[FeatureView], sample: int, seed: int) -> list[Compared]:

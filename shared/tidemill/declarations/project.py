@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from tidemill.declarations import Event, FeatureView, Model, Recording, Selection
 from tidemill.errors import DeclarationError, ProjectError, TidemillError
-from tidemill.names import check_name
+from tidemill.names import check_name, version_name
 
 T = TypeVar("T", Event, FeatureView, Model, Recording)
 _folders: set[Path] = set()  # of the projects loaded in this process
@@ -35,6 +35,17 @@ class Project:
     def views_of(self, event: Event) -> list[FeatureView]:
         """The views that fold an event."""
         return [view for view in self.views.values() if view.source is event]
+
+    @property
+    def named_views(self) -> dict[str, FeatureView]:
+        """The views by all names that a request may use: the plain name and `<view>@latest` for the version in force, and
+        `<view>@v<version>` for any version."""
+        found = dict(self.views)
+        for view in self.views.values():
+            found[version_name(view.plain_name, view.version)] = view
+            if view.in_force:
+                found[f"{view.name}@latest"] = view
+        return found
 
 
 def load_project(spec: str | Path) -> Project:

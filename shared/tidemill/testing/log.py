@@ -41,10 +41,17 @@ class PartitionRecords(Generic[R]):
 
 
 class MemoryKafka:
-    """All topics by name. `partitions`: how many partitions each topic has, for good."""
+    """All topics by name. `partitions`: how many partitions each topic has at first."""
 
     def __init__(self, partitions: Mapping[str, int]) -> None:
-        self._topics = {topic: [PartitionRecords[TopicRecord]() for _ in range(count)] for topic, count in partitions.items()}
+        self._topics: dict[str, list[PartitionRecords[TopicRecord]]] = {}
+        for topic, count in partitions.items():
+            self.create(topic, count)
+
+    def create(self, topic: str, count: int) -> None:
+        """Make a topic with so many partitions, or give it those that it lacks."""
+        found = self._topics.setdefault(topic, [])
+        found += [PartitionRecords[TopicRecord]() for _ in range(count - len(found))]
 
     def partitions(self, topic: str) -> list[PartitionRecords[TopicRecord]]:
         """The partitions of a topic. Raises KeyError."""

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from tidemill.archive.rows import EventTable, event_table
-from tidemill.declarations import FeatureView, Model
+from tidemill.declarations import Model
 from tidemill.declarations.models import FeatureInput, RequestInput
 from tidemill.declarations.project import Project
-from tidemill.errors import BadRequest, NotDeployed, UnknownModel
+from tidemill.errors import ArtifactError, BadRequest, NotDeployed, UnknownModel
 from tidemill.kernel.served import Served
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import Artifact, Manifest, check_manifest
+from tidemill.models.artifact import Artifact, Manifest, check_manifest, model_as_trained
 from tidemill.models.engine import Engine, load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
-from tidemill.offline.tables import MirrorTable, mirror_tables
-from tidemill.testing.lake import MemoryLake
-from tidemill.testing.log import MemoryKafka
+from tidemill.offline.store import OfflineStore
 from tidemill.testing.values import FeatureValue, shown
 from tidemill.training.dataset import TrainingSet, build
 
@@ -39,44 +37,38 @@ class Prediction(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A loaded version."""
+    """A loaded version. `kernels`: one for each view of `inputs`, as the version was trained on it."""
 
     manifest: Manifest
     engine: Engine
     inputs: ModelInputs
+    kernels: Sequence[ViewKernel]
 
 
 class Models:
-    """Trains and predicts. `served(views, entities, time_ms)` gives the features from the store."""
+    """Trains and predicts by the declarations that `use` gave last. `archived()` gives an offline store with all events; `served(kernels,
+    entities, time_ms)` gives the features from the online store."""
 
     def __init__(
         self,
-        project: Project,
-        kernels: Mapping[str, ViewKernel],
-        kafka: MemoryKafka,
-        served: Callable[[Sequence[FeatureView], Sequence[bytes | None], int], list[Served]],
+        archived: Callable[[], OfflineStore],
+        served: Callable[[Sequence[ViewKernel], Sequence[bytes | None], int], list[Served]],
     ) -> None:
-        self._project = project
-        self._kernels = kernels
-        self._kafka = kafka
+        self._archived = archived
         self._served = served
         self._loaded: dict[str, Loaded] = {}
 
-    def lake(self) -> MemoryLake:
-        """An offline store that has all topics up to their ends."""
-        lake = MemoryLake()
-        tables: list[EventTable | MirrorTable] = [event_table(self._project, event) for event in self._project.events.values()]
-        for table in [*tables, *mirror_tables(self._project)]:
-            mirror = lake.topic_table(table)
-            mirror.open()
-            read = {number: partition.records for number, partition in enumerate(self._kafka.partitions(table.topic))}
-            moves = {(table.topic, number): (0, len(records)) for number, records in read.items()}
-            mirror.append(table.rows_of(read), moves)
-        return lake
+    def use(self, project: Project, kernels: Mapping[str, ViewKernel]) -> None:
+        """Work by these declarations from now on. `kernels`: those of all views by name. As in inference, a loaded version reads what is in
+        force where that stores what it was trained on, and else goes on as it is."""
+        self._project, self._kernels = project, kernels
+        for name in self._loaded.keys() & project.models.keys():
+            with suppress(ArtifactError):
+                self._loaded[name] = self._ready(self._loaded[name].manifest, self._loaded[name].engine)
 
     def training_set(self, name: str, until_ms: int) -> TrainingSet:
         """See `World.training_set`."""
-        return build(self._project, None, self._declared(name), self.lake(), until_ms, lambda _progress: None)
+        return build(self._project, None, self._declared(name), self._archived(), until_ms, lambda _progress: None)
 
     def train(self, name: str, until_ms: int) -> Manifest:
         """See `World.train`."""
@@ -88,18 +80,25 @@ class Models:
 
     def deploy(self, artifact: Artifact) -> None:
         """See `World.deploy`."""
-        manifest = artifact.manifest
+        if not self._project.catalogue:
+            check_manifest(artifact.manifest, self._declared(artifact.manifest.model), self._kernels)
+        self._loaded[artifact.manifest.model] = self._ready(artifact.manifest, load_engine(artifact))
+
+    def _ready(self, manifest: Manifest, engine: Engine) -> Loaded:
+        """A version with the views that it reads. Raises ArtifactError, UnknownModel."""
         model = self._declared(manifest.model)
-        check_manifest(manifest, model, self._kernels)
-        self._loaded[model.name] = Loaded(manifest, load_engine(artifact), ModelInputs(model, manifest.categories))
+        kernels = [self._kernels[view.name] for view in model.views]
+        if self._project.catalogue:
+            model, kernels = model_as_trained(manifest, model, self._kernels.values())
+        return Loaded(manifest, engine, ModelInputs(model, manifest.categories), kernels)
 
     def predict(self, name: str, given: Mapping[str, Any], time_ms: int) -> Prediction:
         """See `World.predict`. The steps are those of inference: keys, one read, one row, one run."""
         self._declared(name)
         if name not in self._loaded:
             raise NotDeployed(name)
-        manifest, engine, inputs = self._loaded[name]
-        served = self._served([view for view, _ in inputs.views], inputs.keys(given), time_ms)
+        manifest, engine, inputs, kernels = self._loaded[name]
+        served = self._served(kernels, inputs.keys(given), time_ms)
         output = engine.predict(vector_of(inputs.row(served, given)))
         if not math.isfinite(output):
             raise BadRequest(f"model {engine.label} gives no number for these inputs", mend="check the values that come with the request")

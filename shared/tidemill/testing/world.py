@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from tidemill.declarations import Event, FeatureView
+from tidemill.declarations import Event
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import Rebuilding, UnknownEvent, UnknownView
 from tidemill.kernel.keys import entity_key, partition_of
@@ -18,7 +20,7 @@ from tidemill.online.writer import OnlineWriter
 from tidemill.records import DeadLetterRecord, decoder, encode
 from tidemill.routing.events import Attributes, moment
 from tidemill.routing.refusals import Refused
-from tidemill.routing.router import Router
+from tidemill.routing.router import Begins, Router
 from tidemill.streams.topics import dead_letters_topic, topic_specs, view_topic
 from tidemill.testing.folding import Folder
 from tidemill.testing.log import MemoryKafka, TopicRecord
@@ -28,8 +30,11 @@ from tidemill.testing.values import FeatureValue, shown
 from tidemill.timestamps import parse_time_ms
 
 if TYPE_CHECKING:
+    from tidemill.catalogue.definitions import Definitions
+    from tidemill.catalogue.plan import Change
     from tidemill.models.artifact import Artifact, Manifest
     from tidemill.testing.models import Models, Prediction
+    from tidemill.testing.offline import Offline
     from tidemill.training.dataset import TrainingSet
 
 Moment = int | str
@@ -44,21 +49,29 @@ class World:
     """
 
     def __init__(self, project: Project) -> None:
-        self.project = project
         self.now_ms = 0
         self.redis = MemoryRedis()
-        self.kafka = MemoryKafka({topic: spec.partitions for topic, spec in topic_specs(project).items()})
-        self._router = Router(project)
-        self._kernels = {name: ViewKernel(view) for name, view in project.views.items()}
-        self._reader = OnlineReader(self.redis, project.name, self._kernels)
+        self.kafka = MemoryKafka({})
         self._letters = dead_letters_topic(project.name)
+        self._use(project)
+
+    def _use(self, project: Project, begins: Begins | None = None) -> None:
+        """Works by these declarations from now on."""
+        self.project = project
+        for topic, spec in topic_specs(project).items():
+            self.kafka.create(topic, spec.partitions)
+        self._router = Router(project, begins)
+        self._kernels = {name: ViewKernel(view) for name, view in project.views.items()}
+        self._reader = OnlineReader(self.redis, project.name, {kernel.view.log: kernel for kernel in self._kernels.values()})
         writer = OnlineWriter(self.redis, project.name)
         self._folders = {
-            view_topic(project.name, view.log): Folder(view, self._kernels[view.name], writer) for view in project.views.values()
+            view_topic(project.name, view.log): Folder(view, self._kernels[name], writer) for name, view in project.views.items()
         }
         for topic, folder in self._folders.items():
             for partition in range(len(self.kafka.partitions(topic))):
                 at_once(folder.begin(partition))
+        if "_models" in self.__dict__:
+            self._models.use(project, self._kernels)
 
     @classmethod
     def load(cls, spec: str | Path) -> Self:
@@ -83,6 +96,24 @@ class World:
             raise UnknownEvent(event, list(self.project.events))
         self._happen(self.project.events[event], None, value, headers, self.now_ms if at is None else parse_time_ms(at))
 
+    def apply(self, project: Project) -> list[Change]:
+        """Puts changed declarations in force, as `tidemill apply` does, and returns the changes. A new version of a view has all events so far
+        at once; older versions go on, as `features("view@v1", ...)`. Needs the extra `lake`.
+
+        The project's own name does not count. Raises DeclarationError when the declarations cannot follow those in force; nothing changes then.
+        """
+        from tidemill.testing.applying import applied  # noqa: PLC0415 - needs an extra that events and features do not
+
+        lake = self._offline.archived(self.project)
+        done = applied(self._definitions, replace(project, name=self.project.name), self.kafka, lake, self.now_ms)
+        self._definitions = done.definitions
+        self._use(done.project, done.definitions.begins)
+        for topic, records in done.logs.items():
+            for partition, found in records.items():
+                for key, value in found:
+                    self._fold(self.kafka.append(topic, partition, key, value, self.now_ms))
+        return done.changes
+
     @property
     def dead_letters(self) -> list[DeadLetterRecord]:
         """The dead letters, in order: messages that were not used, and why."""
@@ -93,11 +124,11 @@ class World:
 
         Raises Rebuilding when the store has lost the view (`world.redis.data.clear()`); feature serving answers INVALID then.
         """
-        if view not in self.project.views:
+        declared = self.project.named_views.get(view)
+        if declared is None:
             raise UnknownView(view, list(self.project.views))
         time_ms = self._moment(at)
-        declared = self.project.views[view]
-        (served,) = self._served([declared], [None if entity is None else entity_key(entity)], time_ms)
+        (served,) = self._served([self._kernels[declared.name]], [None if entity is None else entity_key(entity)], time_ms)
         names = [feature.name for feature in declared.served]
         return {name: shown(served, place, time_ms) for place, name in enumerate(names)}
 
@@ -123,30 +154,43 @@ class World:
         """The answer of `POST /predict/{model}` for these entities and request values at a moment. Raises UnknownModel, BadRequest."""
         return self._models.predict(model, entities, self._moment(at))
 
-    @property
+    @cached_property
+    def _definitions(self) -> Definitions:
+        """The catalogue. A world's first project is one that was applied before any event came."""
+        from tidemill.testing.applying import applied_first  # noqa: PLC0415 - needs an extra that events and features do not
+
+        return applied_first(self.project)
+
+    @cached_property
+    def _offline(self) -> Offline:
+        from tidemill.testing.offline import Offline  # noqa: PLC0415 - needs an extra that events and features do not
+
+        return Offline(self.kafka)
+
+    @cached_property
     def _models(self) -> Models:
-        found: Models | None = self.__dict__.get("models")
-        if found is None:
-            from tidemill.testing.models import Models  # noqa: PLC0415 - needs extras that events and features do not
+        from tidemill.testing.models import Models  # noqa: PLC0415 - needs extras that events and features do not
 
-            found = self.__dict__["models"] = Models(self.project, self._kernels, self.kafka, self._served)
-        return found
+        models = Models(lambda: self._offline.archived(self.project), self._served)
+        models.use(self.project, self._kernels)
+        return models
 
-    def _served(self, views: Sequence[FeatureView], keys: Sequence[bytes | None], time_ms: int) -> list[Served]:
+    def _served(self, kernels: Sequence[ViewKernel], keys: Sequence[bytes | None], time_ms: int) -> list[Served]:
         """The served features of some views, each for its entity (None: no entity), from one read of the store. Raises Rebuilding."""
-        wanted = [(view.name, key) for view, key in zip(views, keys, strict=True) if key is not None]
-        found = at_once(self._reader.read(wanted))
-        if rebuilding := sorted({name for (name, _), item in zip(wanted, found, strict=True) if item.rebuilding}):
+        wanted = [(kernel.view, key) for kernel, key in zip(kernels, keys, strict=True) if key is not None]
+        found = at_once(self._reader.read([(view.log, key) for view, key in wanted]))
+        if rebuilding := sorted({view.name for (view, _), item in zip(wanted, found, strict=True) if item.rebuilding}):
             raise Rebuilding(rebuilding)
         stored, served = iter(found), list[Served]()
-        for view, key in zip(views, keys, strict=True):
-            value = None if key is None else next(stored).value
-            served.append(serve(view, None if value is None else self._kernels[view.name].read(value, time_ms), time_ms))
+        for kernel, key in zip(kernels, keys, strict=True):
+            item = None if key is None else next(stored)
+            reading = None if item is None or item.value is None else kernel.read(item.value, time_ms, item.since_ms)
+            served.append(serve(kernel.view, reading, time_ms))
         return served
 
     def _happen(self, event: Event, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]], known_ms: int) -> None:
         """Writes one record to an event's topic, routes it, and folds the records that it becomes."""
-        partition = partition_of(key or value or b"", event.partitions)
+        partition = partition_of(key or value or b"", len(self.kafka.partitions(event.topic)))
         source = self.kafka.append(event.topic, partition, key, value, known_ms, headers)
         self.now_ms = max(self.now_ms, known_ms)
         routed = self._router.route(event.name, event.topic, partition, source.offset, known_ms, key, value, list(headers))

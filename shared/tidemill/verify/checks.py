@@ -39,23 +39,24 @@ def view_archive(store: OfflineStore, view: FeatureView) -> pa.Table:
 
 
 def check_served(
-    view: FeatureView,
-    read: Callable[[], pa.Table],
+    views: Sequence[FeatureView],
+    read: Callable[[FeatureView], pa.Table],
     served: Served,
     now_ms: Callable[[], int],
     settle: Callable[[], None],
     sample: int,
     seed: int,
-) -> Compared:
-    """Asks for about `sample` entities at some moments, and compares. `read`: the archive as it is now; `settle`: waits until the archive
-    has what was seen by now. A difference counts when it is found twice: an archive may be late."""
+) -> list[Compared]:
+    """Asks for about `sample` entities of each view at some moments, and compares. `read`: the archive of a view as it is now; `settle`: waits
+    until it has what was seen by now. A difference counts when it is found twice: an archive may be late."""
+    found, left = dict[FeatureView, Compared](), list(views)
     for _ in range(2):
-        answers = _answers(view, read(), served, now_ms, sample, seed)
-        settle()
-        compared = _compared(view, read(), answers)
-        if not compared.differ:
-            break
-    return compared
+        asked = [(view, _answers(view, read(view), served, now_ms, sample, seed)) for view in left]
+        if asked:
+            settle()
+        found |= {view: _compared(view, read(view), answers) for view, answers in asked}
+        left = [view for view in left if found[view].differ]
+    return [found[view] for view in views]
 
 
 class _AnswerGiven(NamedTuple):

@@ -92,14 +92,14 @@ def _count_certain(compared: Compared, one: Told, answer: SqlAnswer) -> None:
 
 
 def _look_again(compared: Compared, sql: SqlView, one: Told, shifts_ms: Sequence[int | None], examples: int) -> None:
-    """Asks for each possible knowledge and order. When one gives each value, but none gives all of them, they are of different moments: they
-    differ together."""
+    """Asks for each possible knowledge and order. When one gives each value, but none gives all of them, they are of different moments: those
+    that not all of them give differ together."""
     orders = [sql.answers(one.asked, shift_ms) for shift_ms in shifts_ms]
     answers = [answer for order in orders for answer in order]
     if any(all(_agrees(one, answer, name) is not False for name in one.values) for answer in answers):
         return
     never = [name for name in one.values if all(_agrees(one, answer, name) is False for answer in answers)]
-    for name in never or one.values:
+    for name in never or [name for name in one.values if any(_agrees(one, answer, name) is False for answer in answers)]:
         if len({repr([answer.features[name][:2] for answer in order]) for order in orders}) > 1:
             compared.undecided += 1
             continue

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 from aiokafka import TopicPartition
 
 from tidemill.archive.reading import loads
+from tidemill.archive.view_records import NO_HEADERS, RecordMaker, slices
 from tidemill.catalogue.definitions import ViewVersion
 from tidemill.chunks import chunks
 from tidemill.declarations.project import Project
@@ -29,7 +30,6 @@ from tidemill.kafka.topics import ensure_topics, offset_ranges
 from tidemill.kafka.waves import Record
 from tidemill.names import version_name
 from tidemill.offline.store import OfflineStore, Snapshot, counter_name
-from tidemill.operations.fill.archived import NO_HEADERS, RecordMaker, slices
 from tidemill.operations.fill.around import archive_of
 from tidemill.operations.fill.private_log import PrivateLog
 from tidemill.records import since_record

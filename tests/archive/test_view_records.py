@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from tests.operations.fill.shop import LOAD, Raw, archive, declare, expected, raws
 
 from tidemill.archive.columns import event_folder
+from tidemill.archive.view_records import FILL, MadeRecords, RecordMaker, slices
 from tidemill.declarations.project import Project
 from tidemill.kernel.fold import PartitionFold, entry_decoder
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import ViewKernel
 from tidemill.offline.store import OfflineStore
-from tidemill.operations.fill.archived import FILL, MadeRecords, RecordMaker, slices
 from tidemill.routing.router import Router
 from tidemill.streams.topics import view_topic
 
