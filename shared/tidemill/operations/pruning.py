@@ -1,7 +1,9 @@
 """Deletes versions of views that nobody reads any more: first from the catalogue, then, once services have followed, what they left.
 
 A version stays while it is in force, while a deployed version of a model reads it, and while a logged prediction that read it may wait for
-its outcome. Logs of versions that are in the catalogue no more, such as those of fills that were broken off, go too.
+its outcome. Logs that are in the catalogue no more go too: those of fills that were broken off, and those that no record ever named, since
+their `apply` ended before its record, or lost the race. An `apply` that is just under way keeps its log: it takes a number above every
+number that its view has had, and a log goes only if its number is not above these.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from tidemill.errors import KafkaRefused
 from tidemill.kafka.admin import admin
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import load_artifact
-from tidemill.names import LogName, parse_log
+from tidemill.names import LogName, LogParts, parse_log
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore
 from tidemill.online.keys import fence_key, hash_tag
@@ -33,7 +35,7 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.catalogue_log import append_definitions, read_history
 from tidemill.streams.deployments import Deployments
 from tidemill.streams.topics import view_topic
-from tidemill.streams.view_logs import having_topics
+from tidemill.streams.view_logs import logs_with_topics
 from tidemill.timestamps import rfc3339
 
 Readers = Mapping[str, Sequence[str]]
@@ -75,8 +77,9 @@ class Pruning:
                 kept[views[found.log].name] = readers
             else:
                 versions.append(found)
-        gone = {found.log for record in history for found in record.views} - {found.log for found in now.views}
-        left = sorted(await having_topics(self._kafka, self._project, gone))
+        named, held = {found.log for record in history for found in record.views}, {found.log for found in now.views}
+        logs = await logs_with_topics(self._kafka, self._project)
+        left = sorted(log for log, parts in logs.items() if log not in held and (log in named or _passed(now, parts)))
         return Prunable(now, versions, [*(found.log for found in versions), *left], kept)
 
     async def delete(self, unread: Prunable, link: RedisClient, note: Callable[[str], None] = lambda _: None) -> None:
@@ -150,6 +153,11 @@ class Pruning:
                     raise KafkaRefused(
                         f"topic {topic} cannot be deleted: {error.__name__}", mend="delete it by hand, or look at your rights"
                     )
+
+
+def _passed(now: Definitions, parts: LogParts) -> bool:
+    """Whether no `apply` can take the number of a log any more. Those of version 1 may be older than the catalogue: see `tidemill repartition`."""
+    return 1 < parts.version <= now.newest(parts.view)
 
 
 def _pinned(view: FeatureView) -> tuple[str, str]:
