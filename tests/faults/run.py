@@ -161,10 +161,16 @@ class Run:
 
     @property
     def _over(self) -> bool:
-        whole = self.report.kinds + self.report.missed >= len(self.plan.catalogue)
-        return self.plan.over(time.monotonic() - self._began, self.report.faults, self.traffic.events, whole=whole)
+        return self.plan.over(time.monotonic() - self._began, self.report.faults, self.traffic.events, whole=not self._never)
+
+    @property
+    def _never(self) -> list[str]:
+        """The kinds that have not struck yet."""
+        return [kind.name for kind in self.plan.catalogue if kind.name not in self.report.by_kind]
 
     def _allowed(self, injection: Injection) -> bool:
+        if not self.plan.soak and injection.name in self.report.by_kind and self._never:
+            return False  # first those whose strike was missed
         return not (injection.name == "valkey: emptied" and self.traffic.events > self.plan.refolded_events)
 
     async def _strike(self, fault: Fault, progress: Progress) -> None:
@@ -268,6 +274,7 @@ class Run:
         report.take(self.tally)
         report.events, report.predictions = self.traffic.events, self.clients.answered
         report.requests_repeated, report.silences, report.rewinds = self.clients.repeated, len(progress.silences), len(self.checker.rewinds)
+        report.never = self._never
         report.changes, report.commands = self.operator.changes, self.operator.runs
         report.seconds = round(time.monotonic() - self._began, 1)
         report.resources, report.table_files = self.resources.usage(), self.resources.table_files

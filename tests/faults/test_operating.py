@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.faults.closing import Closing
-from tests.faults.injections.orders import taken, want, wanted
+from tests.faults.injections import orders
 from tests.faults.logs import NOW_MS, PROJECT
 from tests.faults.operating import History
 from tests.faults.stages import Stage
@@ -58,13 +58,21 @@ def test_history_in_a_file(tmp_path: Path) -> None:
 
 
 def test_commands_that_are_asked_for(tmp_path: Path) -> None:
-    """What was asked for waits until it is taken; asking twice is asking once."""
-    assert wanted(tmp_path / "orders") == set()
+    """What was asked for is to come until it has ended well; asking twice is asking once, and asking meanwhile is asking again."""
+    folder = tmp_path / "orders"
+    assert not orders.to_come(folder)
     for command in ("apply", "load", "apply"):
-        want(tmp_path / "orders", command)
-    assert wanted(tmp_path / "orders") == {"apply", "load"}
-    taken(tmp_path / "orders", {"apply", "prune"})
-    assert wanted(tmp_path / "orders") == {"load"}
+        orders.want(folder, command)
+    assert orders.to_come(folder, "load")
+    assert not orders.to_come(folder, "prune")
+    assert orders.take(folder) == {"apply", "load"}
+    assert orders.to_come(folder, "load")
+    orders.want(folder, "load")
+    orders.ended(folder, {"apply", "load"})
+    assert [orders.to_come(folder, command) for command in ("apply", "load")] == [False, True]
+    assert orders.take(folder) == {"load"}
+    orders.ended(folder, {"load"})
+    assert not orders.to_come(folder)
 
 
 @pytest.mark.parametrize("what", ["right", "lost", "doubled", "different"])

@@ -1,7 +1,7 @@
 """Deletes versions of views that nobody reads any more: first from the catalogue, then, once services have followed, what they left.
 
-A version stays while it is in force, while a deployed version of a model reads it, and while a logged prediction that read it may wait for
-its outcome. Logs that are in the catalogue no more go too: those of fills that were broken off, and those that no record ever named, since
+A version stays while it is in force, or about to be, while a deployed version of a model reads it, and while a logged prediction that read it
+may wait for its outcome. Logs that are in the catalogue no more go too: those of fills that were broken off, and those that no record ever named, since
 their `apply` ended before its record, or lost the race. An `apply` that is just under way keeps its log: it takes a number above every
 number that its view has had, and a log goes only if its number is not above these.
 """
@@ -17,16 +17,17 @@ import pyarrow.compute as pc
 from aiokafka.errors import UnknownTopicOrPartitionError, for_code
 
 from tidemill.catalogue.definitions import Definitions, ViewVersion, newest_of, project_of
-from tidemill.clock import now_ms
+from tidemill.clock import Deadline, now_ms
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
-from tidemill.errors import KafkaRefused
+from tidemill.errors import KafkaRefused, TidemillError
 from tidemill.kafka.admin import admin
+from tidemill.kafka.topics import offset_ranges
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import load_artifact
 from tidemill.names import LogName, LogParts, parse_log
 from tidemill.offline.names import view_folder
-from tidemill.offline.store import OfflineStore
+from tidemill.offline.store import OfflineStore, counter_name
 from tidemill.online.keys import fence_key, hash_tag
 from tidemill.operations.followers import wait_followed
 from tidemill.records import DeploymentRecord
@@ -34,9 +35,13 @@ from tidemill.redis.protocol import RedisClient
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.catalogue_log import append_definitions, read_history
 from tidemill.streams.deployments import Deployments
-from tidemill.streams.topics import view_topic
+from tidemill.streams.topics import predictions_topic, view_topic
 from tidemill.streams.view_logs import logs_with_topics
 from tidemill.timestamps import rfc3339
+
+LOGGED_SECONDS = 60.0
+_POLL_SECONDS = 0.2
+_WAITS = "it was handed over, and tidemill apply has not put it in force yet"
 
 Readers = Mapping[str, Sequence[str]]
 """Who reads, in words, by what is read."""
@@ -60,19 +65,24 @@ class Pruning:
         self._project, self._store, self._kafka = project, store, kafka
         self._urls, self._all_known = urls, all_known
 
-    async def unread(self) -> Prunable:
-        """What nobody reads now. Raises KafkaUnavailable, ArtifactError when the manifest of a deployed model cannot be read."""
+    async def unread(self, wait_seconds: float = LOGGED_SECONDS) -> Prunable:
+        """What nobody reads now. Raises TidemillError when predictions are not in their table within `wait_seconds`, KafkaUnavailable,
+        OfflineUnavailable, ArtifactError when the manifest of a deployed model cannot be read."""
         history = await read_history(self._kafka, self._project)
         now = newest_of(history)
         project = project_of(now, self._project)
         views = {view.log: view for view in project.views.values()}
         deployed = await self._deployed(project) if now.number else {}
+        await self._wait_logged(wait_seconds)
         predicted = await asyncio.to_thread(self._predicted, project)
+        ever = {numbered for record in history for numbered in record.in_force.items()}
         versions, kept = list[ViewVersion](), dict[str, Sequence[str]]()
         for found in now.views:
-            if now.in_force.get(found.view.name) == found.version or found.handover is None:
+            name, version = found.view.name, found.version
+            if now.in_force.get(name) == version or found.handover is None:
                 continue
-            readers = [*deployed.get(_pinned(views[found.log]), ()), *predicted.get(found.log, ())]
+            waits = (name, version) not in ever and version == now.newest(name)
+            readers = [_WAITS] * waits + [*deployed.get(_pinned(views[found.log]), ()), *predicted.get(found.log, ())]
             if readers:
                 kept[views[found.log].name] = readers
             else:
@@ -116,6 +126,23 @@ class Pruning:
             if view.name == view.plain_name:
                 found.pop(_pinned(view), None)
         return found
+
+    async def _wait_logged(self, seconds: float) -> None:
+        """Returns once the table of predictions has what their topic has now: one that it lacks may have read any version."""
+        held = await offset_ranges(self._kafka, predictions_topic(self._project))
+        ends = {counter_name(*target): found.end for target, found in held.items()}
+        deadline = Deadline(seconds)
+        while not await asyncio.to_thread(self._logged, ends):
+            if deadline.expired:
+                raise TidemillError(
+                    f"not all predictions are in their table within {seconds:g} s, and they may have read any version",
+                    mend="see that prediction logging runs (tidemill status), then run this again",
+                )
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _logged(self, ends: Mapping[str, int]) -> bool:
+        table = self._store.find("predictions")
+        return all((0 if table is None else table.counter(name)) >= end for name, end in ends.items())
 
     def _predicted(self, project: Project) -> dict[LogName, list[str]]:
         """Log -> the models whose predictions read it and may wait for their outcome."""

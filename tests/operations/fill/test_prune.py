@@ -15,17 +15,20 @@ from tests.operations.fill.test_killed import Command, shop_events
 
 from tidemill.catalogue.definitions import project_of
 from tidemill.declarations.project import Project
+from tidemill.errors import TidemillError
+from tidemill.kafka.client import started_producer
 from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.kafka.topics import ensure_topics
+from tidemill.kafka.waves import send_wave
 from tidemill.names import LogName, log_name
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore
-from tidemill.offline.tables import view_table
+from tidemill.offline.tables import predictions_table, view_table
 from tidemill.online.keys import fence_key, state_key
 from tidemill.operations.pruning import Pruning
 from tidemill.redis.link import RedisLink
 from tidemill.streams.catalogue_log import append_definitions
-from tidemill.streams.topics import topic_specs, view_topic
+from tidemill.streams.topics import predictions_topic, topic_specs, view_topic
 from tidemill.streams.view_logs import logs_with_topics
 
 pytestmark = pytest.mark.integration
@@ -158,16 +161,36 @@ async def test_an_apply_that_is_under_way_keeps_its_log(shop: Command, redis_url
 
 
 async def test_a_log_of_one_that_slept(shop: Command) -> None:
-    """An `apply` slept after its record until another had taken its place and was pruned after. The log that it makes then goes with the next prune."""
+    """An `apply` slept after its record until another had handed its own over, which a prune keeps. The log that it makes then goes with the next prune."""
     await route(shop, declare(shop.folder / "shop", shop.name, later=True))
     process = shop.start("apply", "--yes", order=Order("after_begin", "sleep", seconds=1))
     await shop.reached(process)
     freeze(process.pid)
     await shop.run("apply", "--yes", "--no-wait")
-    assert "nothing to delete" in await shop.run("prune", "--yes")
+    said = await shop.run("prune", "--yes")
+    assert "cards@v3 stays: it was handed over" in said
+    assert "nothing to delete" in said
     assert await logs(shop) == {FIRST, THIRD}
     process.send_signal(signal.SIGCONT)
     assert "was changed by somebody else meanwhile" in await shop.output(process)
     assert await logs(shop) == {FIRST, SECOND, THIRD}
     assert "1 deleted" in await shop.run("prune", "--yes")
     assert await logs(shop) == {FIRST, THIRD}
+
+
+async def test_predictions_that_are_not_in_their_table_yet(shop: Command) -> None:
+    """They may have read any version: prune waits until the table has them, and says so when that takes too long."""
+    project, store = declare(shop.folder / "shop", shop.name), OfflineStore(shop.folder / "offline")
+    async with started_producer(shop.settings) as made:
+        await send_wave(made, {(predictions_topic(shop.name), 1): [(b"k", b"{}", [])]})
+    job = Pruning(shop.name, store, shop.settings, {}, all_known=True)
+    with pytest.raises(TidemillError, match="not all predictions are in their table"):
+        await job.unread(0.3)
+    waiting = asyncio.create_task(job.unread())
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    table = predictions_table(project)
+    writer = store.topic_table(table)
+    writer.open()
+    writer.append(table.schema.empty_table(), {(table.topic, 1): (0, 1)})
+    assert (await waiting).logs == []
