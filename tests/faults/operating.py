@@ -107,13 +107,13 @@ class Operator:
                 await self._do(wanted)
             orders.ended(self._rig.orders, wanted)
 
-    async def settled(self) -> None:
-        """Return when all that was asked for is done. Raises Unwell."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+    async def settled(self, began: float, after: str) -> float:
+        """Returns the seconds from `began` (monotonic) until all that was asked for is done. Raises Unwell, naming what it came `after`."""
         while orders.to_come(self._rig.orders):
-            if time.monotonic() > deadline:
-                raise Unwell(f"the commands did not end well within {PATIENCE_SECONDS:g} s: see apply.log, load.log, prune.log")
+            if time.monotonic() - began > PATIENCE_SECONDS:
+                raise Unwell(f"after {after} commands did not end well within {PATIENCE_SECONDS:g} s: see apply.log, load.log, prune.log")
             await asyncio.sleep(0.1)
+        return time.monotonic() - began
 
     async def _do(self, wanted: set[str]) -> None:
         loads = "load" in wanted
@@ -173,16 +173,17 @@ class Operator:
 
     async def _until_well(self, process: str, *arguments: str) -> str:
         """Runs a command, again and again until it ends well. Returns what it said."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        began = time.monotonic()
         while True:
             code, said = await self._run(process, *arguments)
             if not code:
+                self._say(f"{process} ended well after {time.monotonic() - began:.1f} s")
                 return said
             if "Traceback" in said:
                 self._tally.add("different", f"{process}: an error that nobody thought of", [said[-_SHOWN:]])
             how = "was killed" if code < 0 else f"ended with {code}"
             self._say(f"{process} {how}: {' '.join(said[-_SHOWN:].split())}")
-            if time.monotonic() > deadline:
+            if time.monotonic() - began > PATIENCE_SECONDS:
                 raise Unwell(f"{process} does not end well: {said[-_SHOWN:]}")
             await asyncio.sleep(1)
 

@@ -75,22 +75,17 @@ class Pruning:
         deployed = await self._deployed(project) if now.number else {}
         await self._wait_logged(wait_seconds)
         predicted = await asyncio.to_thread(self._predicted, project)
-        ever = {numbered for record in history for numbered in record.in_force.items()}
         versions, kept = list[ViewVersion](), dict[str, Sequence[str]]()
         for found in now.views:
-            name, version = found.view.name, found.version
-            if now.in_force.get(name) == version or found.handover is None:
+            if now.in_force.get(found.view.name) == found.version or found.handover is None:
                 continue
-            waits = (name, version) not in ever and version == now.newest(name)
-            readers = [_WAITS] * waits + [*deployed.get(_pinned(views[found.log]), ()), *predicted.get(found.log, ())]
+            waits = [_WAITS] if _about_to_be_in_force(found, history) else []
+            readers = [*waits, *deployed.get(_pinned(views[found.log]), ()), *predicted.get(found.log, ())]
             if readers:
                 kept[views[found.log].name] = readers
             else:
                 versions.append(found)
-        named, held = {found.log for record in history for found in record.views}, {found.log for found in now.views}
-        logs = await logs_with_topics(self._kafka, self._project)
-        left = sorted(log for log, parts in logs.items() if log not in held and (log in named or _passed(now, parts)))
-        return Prunable(now, versions, [*(found.log for found in versions), *left], kept)
+        return Prunable(now, versions, [*(found.log for found in versions), *await self._left(history)], kept)
 
     async def delete(self, unread: Prunable, link: RedisClient, note: Callable[[str], None] = lambda _: None) -> None:
         """Takes the versions out of the catalogue, waits until services have followed, and deletes topics, tables and keys. It can be killed
@@ -108,6 +103,13 @@ class Pruning:
             await self._delete_keys(log, link)
             await asyncio.to_thread(self._store.drop, view_folder(log))
             await self._delete_topic(view_topic(self._project, log))
+
+    async def _left(self, history: Sequence[Definitions]) -> list[LogName]:
+        """The logs that the catalogue does not have, and that no `apply` will take."""
+        now = newest_of(history)
+        named, held = {found.log for record in history for found in record.views}, {found.log for found in now.views}
+        logs = await logs_with_topics(self._kafka, self._project)
+        return sorted(log for log, parts in logs.items() if log not in held and (log in named or _passed(now, parts)))
 
     async def _deployed(self, project: Project) -> dict[tuple[str, str], list[str]]:
         """View and definition -> the deployed versions of models that read it. One that the version in force has too is not there: inference
@@ -180,6 +182,12 @@ class Pruning:
                     raise KafkaRefused(
                         f"topic {topic} cannot be deleted: {error.__name__}", mend="delete it by hand, or look at your rights"
                     )
+
+
+def _about_to_be_in_force(found: ViewVersion, history: Sequence[Definitions]) -> bool:
+    """Whether a version that was handed over may be waited for by its `apply`: no other followed it, and it was never in force."""
+    name, version = found.view.name, found.version
+    return version == history[-1].newest(name) and all(record.in_force.get(name) != version for record in history)
 
 
 def _passed(now: Definitions, parts: LogParts) -> bool:

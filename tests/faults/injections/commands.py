@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from tests.faults.injections import kafka, links, orders, valkey
 from tests.faults.injections.ground import HOOKED
-from tests.faults.injections.hooked import points
+from tests.faults.injections.hooked import following, points
 from tests.faults.injections.injection import Injection, Missed, Rig, until
 from tests.faults.injections.orders import Order
 from tests.faults.injections.workers import STEP_INVARIANTS, kill_now, obeyed, pid_of
@@ -116,7 +116,7 @@ def followed(service: str) -> Injection:
         pid, point = pid_of(rig, service), rng.choice(("before_follow", "after_follow", "after_follow"))
         order = Order(point, "kill", seconds=rng.choice((0.0, rng.uniform(0, 2))), count=rng.randint(1, 2))
         orders.want(rig.orders, "apply")
-        _obeyed(rig, "apply", order, service)
+        _obeyed(rig, "apply", order, following(service))
         until(lambda: rig.stack.pid(service) != pid, f"{service} is dead")
         return f"{service} killed {1000 * order.seconds:.0f} ms {point}, the {order.count}. time"
 
