@@ -212,7 +212,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "nothing was loaded: 2 rows are refused" in told
     code, told = run(tmp_path, "hired", str(tmp_path / "hired.csv"), *HIRED, "--refused", str(tmp_path / "bad.csv"))
     assert (code, "20 events loaded" in told, "hired.csv:22" in told, "hired.csv:23" in told) == (0, True, True, True), told
-    assert "Served values do not have it yet" in told
+    assert "Served values have it after `tidemill apply`" in told
     assert [line.split(",")[2:6] for line in (tmp_path / "bad.csv").read_text().splitlines()[1:]] == [
         ["22", "started_at", "2024-03-10 02:30:00", "bad_time"],
         ["23", "member", "perhaps", "wrong_type"],

@@ -228,6 +228,56 @@ def test_a_field_that_archived_events_lack_may_be_null() -> None:
     assert more.changes[0].details == ("fields: with wait (int | None)",)
 
 
+def test_features_of_a_field_that_earlier_events_lack() -> None:
+    """Only they have no value in a window that begins earlier: from the first event on that has the field, or from the change on."""
+    before = applied(planned(NOTHING, project(taxis(trips(), [count()])), 5))
+    features = [count(), mean("miles"), mean("toll"), count("toll > 1 and wait > 2", name="long")]
+    begun = Surroundings({"trip"}, {}, {}, {"trip": {"toll": 700, "wait": None, "tip": 3}})
+    now = applied(planned(before, project(taxis(trips(toll=float, wait=int), features)), 900, begun))
+    assert now.since == {"trip": {"toll": 700, "wait": 900}}
+    view = project_of(now, "town").views["taxis"]
+    assert [view.since_ms(feature) for feature in view.served] == [0, 0, 700, 900]
+    keyed = project(FeatureView("waits", trips(toll=float, wait=int), "wait", [count()]), taxis(trips(toll=float, wait=int), features))
+    later = applied(planned(now, keyed, 950, begun))
+    assert later.since == now.since
+    assert project_of(later, "town").views["waits"].since_ms(later_view := project_of(later, "town").views["waits"].served[0]) == 900
+    assert later_view.name == "count"
+
+
+def test_history_that_was_loaded_later_is_a_change() -> None:
+    """A version whose fill lacked a file gives way to another one with the same definition; then nothing is left to do."""
+    wanted = project(taxis(trips(), [count()]))
+    before = applied(planned(NOTHING, wanted, 5, Surroundings({"trip"}, loads={"trip": {"b", "a"}})))
+    assert (before.loads, before.views[0].loaded) == ({"trip": ("a", "b")}, 2)
+    assert planned(before, wanted, 6, Surroundings({"trip"}, loads={"trip": {"a"}})).changes == []
+    more = Surroundings({"trip"}, loads={"trip": {"a", "b", "0", "c"}})
+    plan = planned(before, wanted, 6, more)
+    assert [(found.version, found.view) for found in plan.fills] == [(2, before.views[0].view)]
+    assert plan.changes[0].details == ("history was loaded from 2 files since version 1 was filled",)
+    assert unapplied(plan.first, wanted)
+    now = applied(plan)
+    assert (now.loads["trip"], now.in_force, [found.loaded for found in now.views]) == (("a", "b", "0", "c"), {"taxis": 2}, [2, 4])
+    assert planned(now, wanted, 7, more).changes == []
+    meanwhile = plan.first.handed_over("taxis", 2, {}, 6, {"a", "c", "later"})
+    assert (meanwhile.loads["trip"][-1], meanwhile.version("taxis", 2).loaded) == ("later", 5)
+
+
+def test_a_log_from_before_the_catalogue_lacks_what_was_loaded() -> None:
+    """So it is not taken for version 1."""
+    view = taxis(trips(), [count()])
+    plan = planned(NOTHING, project(view), 5, Surroundings({"trip"}, {view.log: True}, loads={"trip": {"a"}}))
+    assert [(found.version, found.handover) for found in plan.first.views] == [(2, None)]
+
+
+def test_a_field_of_another_type_begins_anew() -> None:
+    """Its earlier values mean something else, unless they can be read as the new type."""
+    before = applied(planned(NOTHING, project(taxis(trips(toll=int), [count()])), 5))
+    begun = Surroundings({"trip"}, {}, {}, {"trip": {"toll": None}})
+    now = applied(planned(before, project(taxis(trips(toll=str), [count("toll")])), 900, begun))
+    assert now.since == {"trip": {"toll": 900}}
+    assert applied(planned(before, project(taxis(trips(toll=float), [mean("toll")])), 900)).since == {}
+
+
 def test_a_field_that_an_older_version_reads_stays() -> None:
     """The event keeps it, and may lack it from now on; events without it are routed."""
     before = applied(planned(NOTHING, project(taxis(trips(), [mean("miles")])), 5))

@@ -108,3 +108,18 @@ def test_other_keys_tell_nothing(key: bytes) -> None:
     """Only the key as it is made is such a record."""
     assert since_of(key) is None
     assert since_of(since_record(START_MS)[0]) == START_MS
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=30), st.integers(1, 300), st.integers(0, 600))
+def test_a_field_that_earlier_events_lack(minutes: list[int], since: int, asked: int) -> None:
+    """Features that read it are INVALID while their window begins earlier, those of the whole life for ever; all else is as it was."""
+    since_ms, time_ms = START_MS + since * MINUTE_MS + 1, START_MS + asked * MINUTE_MS
+    view = VIEW.as_version(2, in_force=True, since={"x": since_ms})
+    stored = KERNEL.encode(folded(pairs_of(minutes))[1][b"a"])
+    plain = serve(VIEW, KERNEL.read(stored, time_ms), time_ms)
+    found = serve(view, ViewKernel(view).read(stored, time_ms), time_ms)
+    for i, feature in enumerate(VIEW.served):
+        length, tile = feature.window.written_ms, feature.window.grid.tile_ms
+        covered = length is not None and (time_ms - length) // tile * tile >= since_ms
+        held = covered or feature.aggregation.column is None
+        np.testing.assert_equal((found.values[i], found.statuses[i]), (plain.values[i], plain.statuses[i]) if held else (np.nan, "INVALID"))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.archive.cells import json_cell
-from tidemill.archive.columns import ARROW, EXTRA, ID, KNOWN, LOADED, OFFSET, PARTITION, TIME, TOPIC, event_folder
+from tidemill.archive.columns import ARROW, EXTRA, ID, KNOWN, LOADED, MOMENT, OFFSET, PARTITION, TIME, TOPIC, event_folder
 from tidemill.declarations import Event
 from tidemill.errors import DoubledRows
 from tidemill.limits import EXACT
@@ -22,6 +22,9 @@ PLACE = [KNOWN, TOPIC, PARTITION, OFFSET]
 """The order of events: when they became known; of one moment, where they lie."""
 
 _MS = pa.timestamp("ms", tz="UTC")
+_AT, _NEVER = "at", 2**63 - 1
+_DECODED = 1_000
+_CHANCE = 1e-6
 
 
 def read_events(
@@ -56,13 +59,13 @@ def read_events(
     return pa.table(columns)
 
 
-def has_value(snapshot: Snapshot, event: Event, name: str) -> bool:
-    """Whether some archived event has a value of a field, in a column or in the undeclared part. Raises OfflineUnavailable."""
-    if name in snapshot.columns and snapshot.any(pc.field(name).is_valid()):
-        return True
-    kind, named = event.base_type(name), pc.match_substring(pc.field(EXTRA), msgspec.json.encode(name).decode())
-    texts = (text for batch in snapshot.batches([EXTRA], named) for text in batch[EXTRA].to_pylist())
-    return any(_as(kind, msgspec.json.decode(text).get(name)) is not None for text in texts)
+def loads(snapshot: Snapshot) -> set[str]:
+    """The files of which all history is loaded, by the first 16 digits of their digest. Raises OfflineUnavailable, TornTable."""
+    of_files = (pc.field(TOPIC) >= LOADED) & (
+        pc.field(TOPIC) < LOADED[:-1] + chr(ord(LOADED[-1]) + 1)
+    )  # bounds, so that files are passed over
+    topics = set[str]().union(*(batch[TOPIC].unique().to_pylist() for batch in snapshot.batches([TOPIC], of_files)))
+    return {topic.removeprefix(LOADED) for topic in topics if snapshot.counter(f"{topic}:done")}
 
 
 def lacking(snapshot: Snapshot, event: Event) -> set[str]:
@@ -70,6 +73,53 @@ def lacking(snapshot: Snapshot, event: Event) -> set[str]:
     if not snapshot.rows:
         return set()
     return {name for name in event.fields if name not in snapshot.columns or snapshot.any(pc.field(name).is_null())}
+
+
+def beginnings(snapshot: Snapshot, event: Event) -> dict[str, int | None]:
+    """The declared fields that the earlier of the archived events do not have: when the first event that has one became known, epoch ms, or
+    None when no event has it. Raises OfflineUnavailable.
+
+    Left out are fields with a column of their type, since these events were archived when the field was declared: null is what they say. And
+    fields that the first events may lack by chance, as an optional one that few events carry at all.
+    """
+    if not snapshot.rows:
+        return {}
+    declared = {field.name: field.type for field in snapshot.schema}
+    found = {name: _first(snapshot, event, name, declared) for name, kind in event.types.items() if declared.get(name) != ARROW[kind]}
+    return {name: first.known_ms for name, first in found.items() if first.known_ms is None or not _by_chance(snapshot, first)}
+
+
+class _First(NamedTuple):
+    """The first event that has a field, when it became known, and how many seem to have it."""
+
+    known_ms: int | None
+    having: int
+
+
+def _first(snapshot: Snapshot, event: Event, name: str, declared: Mapping[str, pa.DataType]) -> _First:
+    """Only values that may be earlier than what is found already are decoded."""
+    kind, having, first = event.base_type(name), 0, _NEVER
+    carries = pc.match_substring(pc.field(EXTRA), msgspec.json.encode(name).decode())
+    chosen, columns = (carries | pc.field(name).is_valid(), [name]) if name in declared else (carries, [])
+    for batch in snapshot.batches([KNOWN, TOPIC, EXTRA, *columns], chosen):
+        having += batch.num_rows
+        rows = pa.table(batch).append_column(_AT, _epoch_ms(pa.chunked_array([batch[KNOWN]])))
+        rows = rows.filter(pc.less(rows[_AT], first)).sort_by(_AT)
+        for part in rows.to_batches(_DECODED):
+            values = _Extra(pa.chunked_array([part[EXTRA]]), pa.chunked_array([part[TOPIC]])).completed(
+                name, kind, pa.chunked_array([part[name]]) if columns else None
+            )
+            if values.null_count < len(values):
+                first = part[_AT][values.is_valid().index(True).as_py()].as_py()
+                break
+    return _First(None if first == _NEVER else first, having)
+
+
+def _by_chance(snapshot: Snapshot, first: _First) -> bool:
+    """Whether all events before the first one that has a field may lack it by chance, judged by how many have it from then on."""
+    before = sum(batch.num_rows for batch in snapshot.batches([], pc.field(KNOWN) < pa.scalar(first.known_ms, _MS).cast(MOMENT)))
+    lacked = 1 - first.having / max(snapshot.rows - before, 1)
+    return not before or lacked**before > _CHANCE
 
 
 def _check_once(name: str, table: pa.Table) -> None:

@@ -6,11 +6,11 @@ compare-and-swap: a record counts only if its number follows that of the record 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
-from tidemill.declarations import Event, FeatureView
+from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
 from tidemill.declarations.written import WrittenEvent, WrittenModel, WrittenPart, WrittenView, read_event, read_model, read_view
 from tidemill.names import LogName, log_name
@@ -22,13 +22,15 @@ class ViewVersion(WrittenPart, frozen=True):
 
     `handover`: None while the log is being filled from the archive; then, for each partition of the event's topic, the offset from which
     ingestion routes to the log (a partition that is not named: from its beginning). `handed`: the number of the record that said so first;
-    0 for a log that ingestion fed before there was a catalogue, so that nothing is routed to it again.
+    0 for a log that ingestion fed before there was a catalogue, so that nothing is routed to it again. `loaded`: how many of the files in
+    `Definitions.loads` its fill had.
     """
 
     view: WrittenView
     version: Natural
     handover: dict[Natural, Natural] | None = None
     handed: Natural = 0
+    loaded: Natural = 0
 
     @property
     def log(self) -> LogName:
@@ -40,7 +42,9 @@ class Definitions(Record, frozen=True):
     """The catalogue (topic `<project>.catalogue`). `in_force`: for each declared view, the version that its plain name means; `numbers`: the
     highest version number that each view has had, so that no number, and no log, is ever used twice.
 
-    Versions that are not in force are there as long as somebody may read them: see `without`.
+    Versions that are not in force are there as long as somebody may read them: see `without`. `since`: for each event, the fields that no
+    event that became known before a moment has, though there are such events. `loads`: for each event, the files from which history was
+    loaded, in the order in which plans found them, by the first 16 digits of their digest.
     """
 
     number: Natural
@@ -50,6 +54,8 @@ class Definitions(Record, frozen=True):
     in_force: dict[str, Natural] = {}
     models: tuple[WrittenModel, ...] = ()
     numbers: dict[str, Natural] = {}
+    since: dict[str, dict[str, Milliseconds]] = {}
+    loads: dict[str, tuple[str, ...]] = {}
 
     def version(self, view: str, version: int) -> ViewVersion:
         """A version of a view. Raises KeyError."""
@@ -62,12 +68,14 @@ class Definitions(Record, frozen=True):
         """The highest version number that a view has had; 0 when there was none."""
         return max([self.numbers.get(view, 0), *(found.version for found in self.views if found.view.name == view)])
 
-    def handed_over(self, view: str, version: int, handover: dict[int, int], time_ms: int) -> Definitions:
-        """The record that says from where ingestion routes to a version's log. Raises KeyError."""
+    def handed_over(self, view: str, version: int, handover: dict[int, int], time_ms: int, loads: Iterable[str] = ()) -> Definitions:
+        """The record that says from where ingestion routes to a version's log. `loads`: the files that its fill had. Raises KeyError."""
         found = self.version(view, version)
-        filled = msgspec.structs.replace(found, handover=handover, handed=self.number + 1)
+        known = with_loads(self.loads, {found.view.source: loads})
+        loaded = len(known.get(found.view.source, ()))
+        filled = msgspec.structs.replace(found, handover=handover, handed=self.number + 1, loaded=loaded)
         views = tuple(filled if item is found else item for item in self.views)
-        return msgspec.structs.replace(self, number=self.number + 1, time=time_ms, views=views)
+        return msgspec.structs.replace(self, number=self.number + 1, time=time_ms, views=views, loads=known)
 
     def without(self, gone: Collection[tuple[str, int]], time_ms: int) -> Definitions:
         """The record without these versions, which are not in force."""
@@ -89,6 +97,12 @@ class Definitions(Record, frozen=True):
         """
         since = [found for found in self.views if found.handover is not None and found.handed > seen and found.view.source == event]
         return min([committed, *((found.handover or {}).get(partition, 0) for found in since)])
+
+
+def with_loads(known: Mapping[str, tuple[str, ...]], loads: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    """The files of each event, those found now after those that are known."""
+    found = {event: tuple(dict.fromkeys((*known.get(event, ()), *sorted(files)))) for event, files in loads.items()}
+    return {**known, **{event: files for event, files in found.items() if files}}
 
 
 NOTHING = Definitions(0, 0)
@@ -116,11 +130,8 @@ def project_of(definitions: Definitions, name: str) -> Project:
     events = {written.name: read_event(written) for written in definitions.events}
     views: dict[str, FeatureView] = {}
     for found in definitions.views:
-        view = _view(found, events, in_force=definitions.in_force.get(found.view.name) == found.version)
+        in_force, since = definitions.in_force.get(found.view.name) == found.version, definitions.since.get(found.view.source, {})
+        view = read_view(found.view, events[found.view.source]).as_version(found.version, in_force=in_force, since=since)
         views[view.name] = view
     models = {written.name: read_model(written, events, views) for written in definitions.models}
     return Project(name, events, views, models, catalogue=definitions.number)
-
-
-def _view(found: ViewVersion, events: dict[str, Event], *, in_force: bool) -> FeatureView:
-    return read_view(found.view, events[found.view.source]).as_version(found.version, in_force=in_force)

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion, project_of
+from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion, project_of, with_loads
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
 from tidemill.declarations.written import (
@@ -50,11 +50,15 @@ class Change(NamedTuple):
 
 class Surroundings(NamedTuple):
     """What is there beside the catalogue. `routed`: the events that were routed or archived before; `logs`: the logs that have a topic, and
-    whether it holds records; `lacking`: for each event the fields that some archived event lacks."""
+    whether it holds records that have what their view folds; `lacking`: for each event the fields that some archived event lacks; `begun`: those that earlier events do
+    not have, with the moment since when events have it, epoch ms (None: none has it); `loads`: for each event the files from which its
+    history was loaded."""
 
     routed: Collection[str] = ()
     logs: Mapping[LogName, bool] = {}
     lacking: Mapping[str, Collection[str]] = {}
+    begun: Mapping[str, Mapping[str, int | None]] = {}
+    loads: Mapping[str, Collection[str]] = {}
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,9 @@ def plan_of(definitions: Definitions, project: Project, time_ms: int, around: Su
         return CataloguePlan(definitions, last=definitions)
     last = Definitions(0, 0, tuple(planner.events.values()), (), planner.in_force, tuple(models.values()))
     first = Definitions(
-        definitions.number + 1, time_ms, planner.meanwhile(), tuple(planner.views), planner.at_once, definitions.models, planner.numbers
-    )
+        definitions.number + 1, time_ms, planner.meanwhile(), tuple(planner.views), planner.at_once, definitions.models, planner.numbers,
+        planner.since(time_ms), planner.loads,
+    )  # fmt: skip
     waits = [(name, number) for name, number in planner.in_force.items() if planner.at_once.get(name) != number]
     plan = CataloguePlan(first, changes, [found for found in planner.views if found.handover is None], waits, last, planner.replaced)
     if not plan.waits:  # nothing to wait for: one record makes all changes
@@ -129,6 +134,7 @@ class _Planner:
         self._given_up = {found.view.name: found.version for found in before.views if found.handover is None}
         self.at_once, self.in_force = dict(before.in_force), dict(before.in_force)
         self.numbers = dict(before.numbers)
+        self.loads = with_loads(before.loads, around.loads)
         self.replaced: dict[Numbered, WrittenView] = {}
 
     def add(self, view: FeatureView) -> Iterator[Change]:
@@ -139,9 +145,13 @@ class _Planner:
         given_up = self._given_up.pop(view.name, None)
         notes = [] if given_up is None else [f"version {given_up}, of which the filling was broken off, is given up"]
         details = [*([] if old is None else differences(old.view, written)), *notes]
-        found = next((item for item in self._handed(view.name, current) if self._same_tiles(item, written)), None)
+        same = [item for item in self._handed(view.name, current) if self._same_tiles(item, written)]
+        found = next((item for item in same if not self._lacks(item)), None)
         if found is None:
             made = self._new(written)
+            for item in same[:1]:
+                files = self._lacks(item)
+                details.append(f"history was loaded from {files} file{'s' * (files > 1)} since version {item.version} was filled")
             yield Change(kind, "view", view.name, tuple(details), None if made.handover is not None else made.version)
             return
         if found.view != written:
@@ -168,10 +178,26 @@ class _Planner:
         found = {name: _both(old[name], event) if name in old else event for name, event in self.events.items()}
         return tuple((old | found).values())
 
+    def since(self, time_ms: int) -> dict[str, dict[str, int]]:
+        """Since when events have their fields: what is known, and what the archive tells of fields that are declared only now, or as another
+        type. `time_ms`: from now on, for a field that no event has."""
+        before = {event.name: event.fields for event in self._before.events}
+        found = dict(self._before.since)
+        for name, event in self.events.items():
+            known, begun = before.get(name, {}), self._around.begun.get(name, {})
+            new = {key: time_ms if ms is None else ms for key, ms in begun.items() if _base(known.get(key, "")) != _base(event.fields[key])}
+            if new:
+                found[name] = found.get(name, {}) | new
+        return found
+
     def _handed(self, view: str, current: int | None) -> list[ViewVersion]:
         """The versions of a view that have their events: that in force first, then the newest."""
         found = [item for item in self.views if item.view.name == view]
         return sorted(found, key=lambda item: (item.version != current, -item.version))
+
+    def _lacks(self, found: ViewVersion) -> int:
+        """How many files were loaded since a version was filled."""
+        return max(len(self.loads.get(found.view.source, ())) - found.loaded, 0)
 
     def _same_tiles(self, found: ViewVersion, written: WrittenView) -> bool:
         """Whether stored tiles of a version mean what the declared view would store, in the same place."""
@@ -183,7 +209,7 @@ class _Planner:
     def _new(self, written: WrittenView) -> ViewVersion:
         name, number = written.name, self._before.newest(written.name) + 1
         logs, unrouted = self._around.logs, written.source not in self._around.routed
-        adopted = number == 1 and logs.get(log_name(name, written.partitions)) is True
+        adopted = number == 1 and logs.get(log_name(name, written.partitions)) is True and not self.loads.get(written.source)
         if adopted or unrouted:
             made = ViewVersion(written, number, {}, 0 if adopted else self._before.number + 1)
             self.in_force[name] = number

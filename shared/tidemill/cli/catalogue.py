@@ -167,10 +167,12 @@ def _filled(survey: Survey, version: int) -> list[str]:
     cost = f"{survey.archived:,} archived events to fold, and {survey.live:,} from the topic; filling takes about {seconds:,} s"
     lines = [f"version {version} is filled: {cost} (an estimate, at {EVENTS_A_SECOND:,} events a second)"]
     if survey.missing:
-        lines.append(f"no archived event has {', '.join(survey.missing)}: values are null until a window begins after this change")
+        lines.append(
+            f"earlier events do not have the fields of {', '.join(survey.missing)}: null until a window begins later; of the whole life for ever"
+        )
     if survey.lost:
         lines.append(f"{survey.lost:,} events expired before they were archived: values are null until a window begins after this change")
-    if survey.since_ms is not None and not survey.missing and not survey.lost:
+    if survey.since_ms is not None and not survey.lost:
         lines.append(f"the archive keeps events since {moment(survey.since_ms)}: values of windows that begin earlier are null")
     return lines
 

@@ -68,7 +68,9 @@ def load(
             _tell(report, job)
         notes.tell()
         if any(report.loaded for report in reports):
-            _say("training sets, labels and `tidemill verify` see this history from now on. Served values do not have it yet.")
+            _say(
+                "training sets, labels and `tidemill verify` see this history from now on. Served values have it after `tidemill apply`, which fills views anew with it (the first `tidemill up` does so too)."
+            )
 
 
 class _UnknownEvent(NotFound):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from types import MappingProxyType
 
 from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.checks import Declaration, check_partitions, duration_ms
@@ -120,6 +121,7 @@ class FeatureView(Declaration):
     columns: dict[str, Column] = field(init=False, repr=False)
     served: tuple[Feature, ...] = field(init=False, repr=False)
     version: int = field(init=False, repr=False, default=1)
+    since: Mapping[str, int] = field(init=False, repr=False, default_factory=dict)
 
     @property
     def key(self) -> Entity:
@@ -157,11 +159,20 @@ class FeatureView(Declaration):
         """The fields of the event that the view folds, in a fixed order."""
         return tuple(sorted({name for column in self.columns.values() for name in column.fields}))
 
-    def as_version(self, version: int, *, in_force: bool) -> FeatureView:
-        """The same view as a version of itself. One that is not in force has its version in its name."""
+    def since_ms(self, feature: Feature) -> int:
+        """The moment from which on events have all fields of a feature, epoch ms; 0: always, as far as anybody knows."""
+        column = None if feature.aggregation.column is None else self.columns[feature.aggregation.column]
+        return max(self.since.get(name, 0) for name in (self.key.field, *(() if column is None else column.fields)))
+
+    def as_version(self, version: int, *, in_force: bool, since: Mapping[str, int] = MappingProxyType({})) -> FeatureView:
+        """The same view as a version of itself. One that is not in force has its version in its name.
+
+        `since`: fields of the event that nothing before a moment has (epoch ms). A feature that reads one has no value in a window that
+        begins earlier: what it would be is not known.
+        """
         made = object.__new__(FeatureView)  # all that depends on its arguments is checked and computed already
         name = self.plain_name if in_force else version_name(self.plain_name, version)
-        made.__dict__.update(self.__dict__ | {"name": name, "version": version})
+        made.__dict__.update(self.__dict__ | {"name": name, "version": version, "since": since})
         return made
 
     def select(self, *names: str) -> Selection:

@@ -63,10 +63,11 @@ class _Read(NamedTuple):
 
 class _Merged(NamedTuple):
     """One window and the features that are read from it. `others`: features that are lists or need side values; `numbers`: all others.
-    `resolution`: which length of tiles the window has."""
+    `resolution`: which length of tiles the window has. `since_ms`: from when on events have the fields of these features."""
 
     resolution: int
     window: Window
+    since_ms: int
     numbers: list[_Read]
     others: list[_Read]
 
@@ -127,13 +128,14 @@ class ViewKernel:
         self._shared_ms = grid.tile_ms
 
     def _plan_reads(self, features: Sequence[Feature]) -> list[_Merged]:
-        plan: dict[Window, _Merged] = {}
+        plan: dict[tuple[Window, int], _Merged] = {}
         grids = [resolution.grid for resolution in self.resolutions]
         for i, feature in enumerate(features):
             r, aggregation = grids.index(feature.window.grid), feature.aggregation
             layout = self.resolutions[r].layout
             places = [place for slot in aggregation.slots for place in layout.places(slot)]
-            merged = plan.setdefault(feature.window, _Merged(r, feature.window, [], []))
+            since_ms = self.view.since_ms(feature)
+            merged = plan.setdefault((feature.window, since_ms), _Merged(r, feature.window, since_ms, [], []))
             plain = not aggregation.gives_list and max(places) < layout.width
             (merged.numbers if plain else merged.others).append(_Read(i, aggregation.read, places, aggregation.as_ages))
         return list(plan.values())
@@ -233,11 +235,11 @@ class ViewKernel:
 
     def _merge(self, newest: int, passed: int, tiles: Sequence[TileRows], time_ms: int, since_ms: int) -> Reading:
         values, complete, lists = [math.nan] * len(self.view.served), [True] * len(self.view.served), dict[int, list[float]]()
-        for r, window, reads, others in self._plan:
+        for r, window, fields_since_ms, reads, others in self._plan:
             resolution, rows = self.resolutions[r], tiles[r]
             first, last, whole = window.at(time_ms, newest, rows.newest - resolution.kept_tiles)
-            if since_ms:
-                whole = whole and window.bounded and window.grid.start_ms(first) >= since_ms
+            if since_ms or fields_since_ms:
+                whole = whole and window.bounded and window.grid.start_ms(first) >= max(since_ms, fields_since_ms)
             merged = resolution.layout.merge(rows.select(first, last))
             for i, read, places, as_ages in reads:
                 if as_ages:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from tidemill.archive.retention import ArchiveSettings
 from tidemill.catalogue.definitions import Definitions, ViewVersion, project_of
-from tidemill.catalogue.plan import CataloguePlan, Numbered, Surroundings, plan_of
+from tidemill.catalogue.plan import CataloguePlan, Numbered, plan_of
 from tidemill.clock import now_ms
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
@@ -56,9 +56,6 @@ class Applying:
     async def planned(self, before: Definitions | None = None) -> Planned:
         """The plan now. `before`: the catalogue, if it was read just now. Writes nothing. Raises DeclarationError when the project's declarations cannot follow those in force."""
         before = before or await read_definitions(self._kafka, self._project.name)
-        plan = plan_of(before, self._project, now_ms(), Surroundings())
-        if not plan.changes:
-            return Planned(before, plan, {})
         around = await surroundings(self._project, self._store, self._kafka)
         plan = plan_of(before, self._project, now_ms(), around)
         meanwhile, surveys = project_of(plan.first, self._project.name), dict[Numbered, Survey]()
@@ -88,7 +85,7 @@ class Applying:
                 watcher.filling(found, phase, done, total)
 
             done = await Fill(meanwhile, found, self._store, self._kafka, since_ms, told).run()
-            now = now.handed_over(found.view.name, found.version, done.handover, now_ms())
+            now = now.handed_over(found.view.name, found.version, done.handover, now_ms(), done.loads)
             await append_definitions(self._kafka, name, now)
             watcher.filled(found, done)
         return now

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import reduce
 from typing import NamedTuple
 
@@ -30,6 +30,13 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def names_in(column: str, fields: Collection[str]) -> list[str]:
+    """The fields that a field or a condition reads."""
+    if column in fields:
+        return [column]
+    return list(dict.fromkeys(node.id for node in ast.walk(ast.parse(column, mode="eval")) if isinstance(node, ast.Name)))
+
+
 def column_sql(column: str, fields: Mapping[str, SqlPart]) -> str:
     """A field or a condition as SQL. A condition is null when one of its fields is null.
 
@@ -38,8 +45,7 @@ def column_sql(column: str, fields: Mapping[str, SqlPart]) -> str:
     if column in fields:
         return _field(column, fields).sql
     tree = ast.parse(column, mode="eval").body
-    names = dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
-    nulls = " OR ".join(f"{fields[name].sql} IS NULL" for name in names)
+    nulls = " OR ".join(f"{fields[name].sql} IS NULL" for name in names_in(column, fields))
     return f"CASE WHEN {nulls} THEN NULL ELSE CAST({_part(tree, fields).sql} AS DOUBLE) END"
 
 

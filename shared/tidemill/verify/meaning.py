@@ -10,6 +10,7 @@ from functools import cached_property
 
 from tidemill.declarations import FeatureView
 from tidemill.durations import parse_ms
+from tidemill.verify.expressions import names_in
 
 NO_WINDOW = ("first", "last", "last_k", "age")
 """Aggregates that are of the entity's whole life unless they say otherwise."""
@@ -29,13 +30,15 @@ class MeantWindow:
 
 @dataclass(frozen=True)
 class MeantFeature:
-    """A feature. `word`: its aggregate; `column`: a field, a condition, or None; `most`: how many values a list has."""
+    """A feature. `word`: its aggregate; `column`: a field, a condition, or None; `most`: how many values a list has; `since_ms`: earlier events
+    do not have its fields, so that a window that begins earlier has no value (0: they have)."""
 
     name: str
     word: str
     column: str | None
     window: MeantWindow
     most: int
+    since_ms: int
 
 
 class Meaning:
@@ -56,8 +59,12 @@ class Meaning:
             windows = aggregation.windows or ((_LIFETIME,) if word in NO_WINDOW else tuple(self.view.windows))
             for window in windows:
                 name = stem if window == _LIFETIME else f"{stem}_{window}"
-                features.append(MeantFeature(name, word, column, self._window(window), most))
+                features.append(MeantFeature(name, word, column, self._window(window), most, self._since_ms(column)))
         return features
+
+    def _since_ms(self, column: str | None) -> int:
+        names = [] if column is None else names_in(column, self.view.source.fields)
+        return max(self.view.since.get(name, 0) for name in [self.view.key.field, *names])
 
     def _window(self, window: str) -> MeantWindow:
         if window == _LIFETIME:

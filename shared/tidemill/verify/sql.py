@@ -276,7 +276,7 @@ class SqlView:
             kept = f"w{windows.index(feature.window)}" + (f" AND {x} IS NOT NULL" if feature.column else "")
             sql = aggregate_sql(feature, i, x, kept)
             gather |= sql.gather
-            told += [sql.value, f"CAST({sql.slack} AS DOUBLE)", self._whole(feature.window)]
+            told += [sql.value, f"CAST({sql.slack} AS DOUBLE)", self._whole(feature.window, feature.since_ms)]
         seen = "max(e.time)"
         if waits:
             begun = f"{_tile('e.time', self.meaning.waiting_ms)} <= {_tile('moment', self.meaning.waiting_ms)}"
@@ -302,11 +302,13 @@ class SqlView:
             vague = f"coalesce({_tile('moment', finest.tile_ms)} < {_tile('newest', finest.tile_ms)} - {self.meaning.kept_tiles(finest)}, false)"
         return f"SELECT {', '.join([reason, vague, *told])} FROM ({gathered}) ORDER BY n"
 
-    def _whole(self, window: MeantWindow) -> str:
+    def _whole(self, window: MeantWindow, since_ms: int) -> str:
         if window.length_ms is None:
-            return f"newest <= moment + {window.tile_ms}"
+            return "false" if since_ms else f"newest <= moment + {window.tile_ms}"
         first = _tile(f"(moment - {window.length_ms})", window.tile_ms)
-        return f"{first} >= {_tile('newest', window.tile_ms)} - {self.meaning.kept_tiles(window)}"
+        return (
+            f"{first} * {window.tile_ms} >= {since_ms} AND {first} >= {_tile('newest', window.tile_ms)} - {self.meaning.kept_tiles(window)}"
+        )
 
     def _answer(self, row: tuple[Any, ...]) -> SqlAnswer:
         reason, vague, *told = row

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
+from tests.offline.lake import Sent
 from tests.operations.fill.shop import (
     LOAD,
     T0,
@@ -25,6 +28,10 @@ from tests.operations.fill.shop import (
     routing,
 )
 
+from tidemill.archive.file_rules import FileRules
+from tidemill.archive.files import history_files
+from tidemill.archive.load import Load
+from tidemill.archive.reading import read_events
 from tidemill.archive.retention import ArchiveSettings
 from tidemill.catalogue.definitions import Definitions, ViewVersion, project_of
 from tidemill.declarations import FeatureView
@@ -33,7 +40,9 @@ from tidemill.errors import CatalogueChanged, TidemillError
 from tidemill.kafka.client import started_producer
 from tidemill.kafka.topics import ensure_topics
 from tidemill.kafka.waves import send_wave
+from tidemill.kernel.view import ViewKernel
 from tidemill.offline.store import OfflineStore
+from tidemill.offline.tables import view_table
 from tidemill.operations.applying import Applying, Planned
 from tidemill.operations.fill.job import Filled, Phase
 from tidemill.routing.router import Router
@@ -98,9 +107,9 @@ class Shop:
         await job.finish(planned, await job.fill(planned, now, told))
         return told
 
-    async def view(self) -> FeatureView:
-        """The view in force."""
-        return project_of(await read_definitions(self.settings, self.name), self.name).views["cards"]
+    async def view(self, name: str = "cards") -> FeatureView:
+        """The view in force, or another version."""
+        return project_of(await read_definitions(self.settings, self.name), self.name).views[name]
 
 
 @pytest.fixture
@@ -180,8 +189,28 @@ async def test_events_come_at_full_pace_while_a_version_is_handed_over(shop: Sho
         assert [fold.fence.duplicates for fold in folds] == [0, 0]
 
 
+async def test_history_that_is_loaded_later(shop: Shop, tmp_path: Path) -> None:
+    """The next plan fills another version of the view, with the file's events and all others; then there is nothing to do."""
+    await shop.applied(shop.declare())
+    events = raws(shop.topic, 3, 20, 7)
+    await live(shop, events, 20, 20)
+    project, rows = shop.declare(), [event for event in raws("", 1, 30, 8, T0 - 10**8) if event.data["no"]]
+    (tmp_path / "history.jsonl").write_text("".join(json.dumps(event.data) + "\n" for event in rows))
+    (file,) = history_files([tmp_path / "history.jsonl"])
+    report = Load(project, project.events["paid"], shop.store, FileRules(), lambda *_: None).run(file, lambda *_: None)
+    planned = await shop.job(project).planned()
+    assert [change.details for change in planned.plan.changes] == [("history was loaded from 1 file since version 1 was filled",)]
+    await shop.applied(project)
+    loaded = read_events(shop.store, project.events["paid"], ["no"], filters=pc.field("_topic") != shop.topic).to_pylist()
+    assert len(loaded) == report.loaded > 10
+    known = [rows[row["_offset"]]._replace(topic=row["_topic"], known=row["_known"], offset=row["_offset"]) for row in loaded]
+    states, _ = await folded(shop.settings, shop.name, await shop.view())
+    assert states == expected(await shop.view(), [*events, *known])
+    assert (await shop.job(project).planned()).plan.changes == []
+
+
 async def test_a_field_that_no_event_has(shop: Shop) -> None:
-    """The plan says so, and the log says that it lacks what was before: no window is served as if nothing had happened."""
+    """The plan names its features, which are null in a window that begins before the change; all others have their values."""
     await shop.applied(shop.declare())
     events = [
         event._replace(data={name: value for name, value in event.data.items() if name != "tip"}) for event in raws(shop.topic, 3, 20, 7)
@@ -189,11 +218,43 @@ async def test_a_field_that_no_event_has(shop: Shop) -> None:
     await live(shop, events, 20, 20)
     job, planned, now = await shop.begun(shop.declare(later=True))
     survey = planned.surveys["cards", 2]
-    assert (survey.archived, survey.live, survey.missing) == (60, 0, ("tip",))
+    view, changed_ms = await shop.view("cards@v2"), planned.plan.first.time
+    of_tip = [feature.name for feature in view.served if feature.aggregation.column == "tip"]
+    assert (survey.archived, survey.live, survey.missing) == (60, 0, tuple(of_tip))
+    assert of_tip == ["mean_tip_1h", "mean_tip_24h", "last_tip"]
     await job.finish(planned, await job.fill(planned, now, Told()))
-    states, folds = await folded(shop.settings, shop.name, await shop.view())
-    assert states == expected(await shop.view(), events)
-    assert [fold.fence.since_ms for fold in folds] == [planned.plan.first.time] * 2
+    view, kernel = await shop.view(), ViewKernel(await shop.view())
+    states, folds = await folded(shop.settings, shop.name, view)
+    assert states == expected(view, events)
+    assert [fold.fence.since_ms for fold in folds] == [0, 0]
+    for hours, null in ((0, of_tip), (2, of_tip[1:]), (25, of_tip[2:])):
+        complete = kernel.read(next(iter(states.values())), changed_ms + hours * 3_600_000).complete
+        assert [feature.name for feature, held in zip(view.served, complete, strict=True) if not held] == null
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_first_plan_for_a_log_that_is_there(shop: Shop, later: bool) -> None:
+    """Services ran by the file: the log is version 1, unless its records lack what the view folds by now; then another is filled."""
+    project, events = shop.declare(), raws(shop.topic, 3, 20, 7)
+    await ensure_topics(shop.settings, topic_specs(project))
+    await live(shop, events, 20, 20)
+    router, view = Router(project), project.views["cards"]
+    wave: dict[tuple[str, int], list[Any]] = {}
+    for event in events:
+        for topic, partition, key, value in router.route(
+            "paid", event.topic, event.partition, event.offset, event.known, event.key, event.value, event.headers
+        ):
+            if topic == view_topic(shop.name, view.log):
+                wave.setdefault((topic, partition), []).append((key, value, []))
+    async with started_producer(shop.settings) as made:
+        await send_wave(made, wave)
+    mirror, table = shop.store.topic_table(view_table(project, view)), view_table(project, view)
+    for (topic, partition), records in wave.items():
+        rows = [Sent(offset, key, value) for offset, (key, value, _) in enumerate(records)]
+        mirror.append(table.rows_of({partition: rows}), {(topic, partition): (0, len(rows))})
+    planned = await shop.job(shop.declare(later=later)).planned()
+    assert [found.version for found in planned.plan.first.views] == [2 if later else 1]
+    assert [found.version for found in planned.plan.fills] == ([2] if later else [])
 
 
 async def test_a_fill_that_was_broken_off_is_given_up(shop: Shop) -> None:

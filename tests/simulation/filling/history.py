@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.simulation.filling.faults import FILLING_FAULTS
-from tests.simulation.filling.processes import Apply, Archiver, Ingestion, LoadFile
+from tests.simulation.filling.processes import Archiver, Ingestion, LoadFile
 from tests.simulation.filling.world import FillingWorld
 from tests.simulation.world import Step
 
@@ -102,5 +102,4 @@ def _operator(world: FillingWorld) -> None:
     for file in world.files:
         if not world.is_loaded(file) and not any(process.file is file for process in world.living(LoadFile)):
             world.new_load(file)
-    if not world.living(Apply) and (world.last is None or not world.last.done):
-        world.last = world.new_apply()
+    world.apply_for_good()

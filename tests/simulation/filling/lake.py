@@ -10,7 +10,7 @@ import pyarrow as pa
 from tests.simulation.filling.project import Paid
 from tests.simulation.network import Process
 
-from tidemill.archive.columns import ID, KNOWN, OFFSET, PARTITION, TIME, TOPIC
+from tidemill.archive.columns import ID, KNOWN, LOADED, OFFSET, PARTITION, TIME, TOPIC
 from tidemill.declarations import FeatureView
 from tidemill.errors import UnknownTable
 from tidemill.offline.delta import CountedTable
@@ -108,6 +108,12 @@ def slices(store: OfflineStore, view: FeatureView, snapshot: Snapshot) -> Iterat
             ID: pa.nulls(len(part), pa.string()),
         }
         yield pa.table(own | {name: pa.array([getattr(row.event, name) for row in part], kinds[name]) for name in names})
+
+
+def loads(snapshot: Snapshot) -> set[str]:
+    """See `reading.loads`."""
+    topics = {row.topic for row in snapshot._table.rows() if row.topic.startswith(LOADED)}  # type: ignore[attr-defined]  # see RowsHandle
+    return {topic.removeprefix(LOADED) for topic in topics if snapshot.counter(f"{topic}:done")}
 
 
 def _archived(rows: pa.Table) -> Sequence[Archived]:

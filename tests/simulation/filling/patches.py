@@ -91,8 +91,9 @@ def changes(quiet: Any) -> list[Change]:
         (job, "WAVE_RECORDS", 8),
         (job, "LITTLE", 2),
         (job, "slices", lake.slices),
+        *((module, "loads", lake.loads) for module in (around, job)),
         (around, "lacking", lambda snapshot, event: set[str]()),
-        (around, "has_value", lambda snapshot, event, name: True),
+        (around, "beginnings", lambda snapshot, event: dict[str, int | None]()),
         (load, "COMMIT_ROWS", 5),
         (load, "copies", lambda store, folder, rows: np.zeros(len(rows), bool)),
     ]

@@ -48,7 +48,7 @@ P = TypeVar("P", bound=StackProcess)
 class FillingWorld(AnyWorld):
     """Everything there is. `published`: the events of each partition of the topic; `files`: of history; `catalogue`: the truth; `ends`: of each
     log that was filled, when it was handed over; `begun`: how many rows of each file the archive had when a fill began; `wanted`: what the
-    project's file declares; `last`: the job that puts it in force for good."""
+    project's file declares; `last`: the job that puts it in force for good, with the files that were `seen` before it."""
 
     def __init__(self, seed: int, story: list[Step] | None = None) -> None:
         super().__init__(seed, story)
@@ -62,6 +62,7 @@ class FillingWorld(AnyWorld):
         self.catalogue = NOTHING
         self.wanted: Project = DECLARED
         self.last: Apply | None = None
+        self.seen: list[File] = []
         self.ends: dict[LogName, dict[int, int]] = {}
         self.begun: dict[LogName, dict[str, int]] = {}
         self._numbers = itertools.count()
@@ -101,6 +102,12 @@ class FillingWorld(AnyWorld):
         process = Apply(self.site, self.name("apply"), self.wanted)
         process.fills = self._fills
         return self.starts(process)
+
+    def apply_for_good(self) -> None:
+        """Somebody applies what is wanted, until nothing is left to do."""
+        loaded = [file for file in self.files if self.is_loaded(file)]
+        if not self.living(Apply) and (self.last is None or not self.last.done or loaded != self.seen):
+            self.last, self.seen = self.new_apply(), loaded
 
     def new_load(self, file: File) -> LoadFile:
         """Somebody loads a file."""
@@ -193,6 +200,8 @@ class FillingWorld(AnyWorld):
         for file in self.files:
             if not self.is_loaded(file):
                 return f"{file.path} is not loaded"
+        if self.seen != self.files:
+            return "history was loaded, and no plan has looked since"
         for found in self.catalogue.views:
             if found.handover is not None:
                 for tp in self._log(found.log):
@@ -237,10 +246,14 @@ class FillingWorld(AnyWorld):
 
     def _events_of(self, version: ViewVersion) -> list[Paid]:
         """What a log must have: all published events, in the order of each partition; and of each file the rows that the archive had when
-        the log was filled, which the log itself says, but none that came before fewer."""
+        the log was filled, which the log itself says, but none that came before fewer; of a version in force all of them."""
         found = [event for events in self.published.values() for event in events]
         numbers = {number for tp in self._log(version.log) for number in self._counting(tp)}
+        in_force = self.catalogue.in_force.get(version.view.name) == version.version
         for file in self.files:
+            if in_force:
+                found += file.rows
+                continue
             has = [i + 1 for i, event in enumerate(file.rows) if event.number in numbers]
             least = self.begun.get(version.log, {}).get(file.digest, 0)
             found += file.rows[: max([least, *has])]

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 
 from aiokafka import TopicPartition
 
+from tidemill.archive.reading import loads
 from tidemill.catalogue.definitions import ViewVersion
 from tidemill.chunks import chunks
 from tidemill.declarations.project import Project
@@ -56,7 +57,8 @@ class FillProgress(Protocol):
 @dataclass
 class Filled:
     """What a fill did. `handover`: partition of the event's topic -> the offset from which ingestion routes; `ends`: of the log; `archived`
-    and `live`: events read in each phase; `unkeyed`: archived events without a key; `ahead`: those too far ahead for the view."""
+    and `live`: events read in each phase; `unkeyed`: archived events without a key; `ahead`: those too far ahead for the view; `loads`: the files of which
+    the archive had all history."""
 
     handover: dict[int, int] = field(default_factory=dict)
     ends: dict[int, int] = field(default_factory=dict)
@@ -64,6 +66,7 @@ class Filled:
     live: int = 0
     unkeyed: int = 0
     ahead: int = 0
+    loads: set[str] = field(default_factory=set)
 
 
 class Fill:
@@ -98,6 +101,7 @@ class Fill:
                 await log.send({partition: [(*since_record(self._since_ms), NO_HEADERS)] for partition in log.ends})
             snapshot = await asyncio.to_thread(archive_of, self._store, source.name)
             if snapshot is not None:
+                self._done.loads = await asyncio.to_thread(loads, snapshot)
                 await self._archive(log, snapshot)
             await self._live(log, snapshot)
         self._done.ends = dict(log.ends)
