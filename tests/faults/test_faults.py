@@ -21,7 +21,7 @@ from tidemill.local.addresses import home_folder
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.integration, pytest.mark.last]
-KINDS = 99  # of 103; the others need small disks
+KINDS = 99  # of 102; the others need small disks
 
 
 def test_nothing_is_lost_doubled_or_different(capsys: pytest.CaptureFixture[str]) -> None:
