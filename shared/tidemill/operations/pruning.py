@@ -1,9 +1,9 @@
 """Deletes versions of views that nobody reads any more: first from the catalogue, then, once services have followed, what they left.
 
-A version stays while it is in force, or about to be, while a deployed version of a model reads it, and while a logged prediction that read it
-may wait for its outcome. Logs that are in the catalogue no more go too: those of fills that were broken off, and those that no record ever named, since
-their `apply` ended before its record, or lost the race. An `apply` that is just under way keeps its log: it takes a number above every
-number that its view has had, and a log goes only if its number is not above these.
+A version stays while it is in force, or about to be, while a deployed version of a model reads it, and while a logged prediction that read
+it may wait for its outcome. Logs that the catalogue does not have go too: those of fills that were broken off, and those that no record ever
+named, since their `apply` ended before its record, or lost the race. An `apply` that is just under way keeps its log: it takes a number above
+every number that its view has had, and a log goes only if its number is not above these.
 """
 
 from __future__ import annotations
