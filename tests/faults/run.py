@@ -9,9 +9,9 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.faults.operating import Operator
 from tests.faults.progress import PATIENCE_SECONDS, Progress
 from tests.faults.report import Display, Report
 from tests.faults.resources import Resources
-from tests.faults.schedule import Fault, beside, schedule
+from tests.faults.schedule import SERVERS, Fault, beside, schedule
 from tests.faults.tally import Tally
 from tests.faults.traffic import Traffic
 from tests.faults.versions import Versions
@@ -199,6 +199,7 @@ class Run:
         try:
             seconds = await recovered(ended, fault.name)
         finally:
+            await self._ended(fault.injections)
             if any(injection.rewinds for injection in struck):
                 self._rewinding.append((began, time.monotonic() + _EXPLAINED_SECONDS))
         self.report.missed += len(fault.injections) - len(struck)
@@ -207,25 +208,23 @@ class Run:
         self._display.line(f"{fault.number}: {said}: took {ended - began:.1f} s, recovered in {seconds:.1f} s")
 
     async def _one(self, injection: Injection, seed: int) -> str | None:
-        try:
-            async with self._among_those_that_strike(injection):
-                return await asyncio.to_thread(injection.strike, self.rig, random.Random(seed))
-        except Missed as missed:
-            self._display.line(f"missed: {injection.name}: {missed}")
-            return None
-
-    @asynccontextmanager
-    async def _among_those_that_strike(self, injection: Injection) -> AsyncIterator[None]:
-        """Waits for those that it must not strike beside."""
         async with self._changed:
             await self._changed.wait_for(lambda: all(beside(injection, other) for other in self._striking))
             self._striking.append(injection)
         try:
-            yield
+            return await asyncio.to_thread(injection.strike, self.rig, random.Random(seed))
+        except Missed as missed:
+            self._display.line(f"missed: {injection.name}: {missed}")
+            return None
         finally:
-            async with self._changed:
-                self._striking.remove(injection)
-                self._changed.notify_all()
+            if SERVERS.isdisjoint(injection.targets):  # a server has to be back before another strike
+                await self._ended([injection])
+
+    async def _ended(self, injections: Sequence[Injection]) -> None:
+        """Others may strike that must not strike beside these."""
+        async with self._changed:
+            self._striking = [one for one in self._striking if one not in injections]
+            self._changed.notify_all()
 
     def _train(self) -> None:
         """Trains and deploys in a process of its own, which the services go before."""
