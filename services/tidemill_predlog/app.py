@@ -30,6 +30,7 @@ def build(settings: PredictionLogSettings) -> Service:
     following = Following(settings.kafka, project, models_of, tell, pulses)
 
     async def join(now: InForce) -> None:
+        board.up("topics")  # not before: until the catalogue was read, `following` may say that Kafka is away
         joiner = Joiner(store, now.project, predictions, settings.kafka, board)
         pulses[:] = [mirror.pulse, joiner.pulse]
         await joiner.run()
@@ -37,7 +38,6 @@ def build(settings: PredictionLogSettings) -> Service:
     async def work() -> None:
         needed = [predictions.topic, outcomes_topic(project.name), results_topic(project.name)]
         await need_topics(settings.kafka, project, tell, pulses, needed)
-        board.up("topics")
         await run_together(mirror.run(), following.run(join))
 
     return Service(settings, board, PositionsApp(board, [mirror]), work, pulses)

@@ -141,6 +141,8 @@ def _tell(report: Report) -> None:
     print("\n".join(f"{name:>24}  {value}" for name, value in shown.items() if name in ("checked", "results")))
     for kind, figures in sorted(report.by_kind.items(), key=lambda item: -item[1].worst_recovery_seconds):
         print(f"{figures.count:>6} x {figures.worst_recovery_seconds:6.1f} s  {kind}")
+    for kind in report.never:
+        print(f"NEVER STRUCK: {kind}")
     for finding in report.findings:
         print(f"FOUND: {finding}")
 

@@ -30,7 +30,7 @@ PATIENCE_SECONDS = 300.0
 LOADED = 100
 """The number of the first file's producer."""
 FILE_EVENTS = 6_000
-_MOST_VERSIONS = 3  # that are not in force; more are pruned unasked
+_MOST_VERSIONS = 3  # that are not in force: as long as it is there, each is folded, mirrored and compared like those in force
 _AHEAD_MS, _LONG_MS = 20 * 60_000, 30 * 60_000  # history ends so long before the run, and is so long
 _SHOWN = 400
 T = TypeVar("T")
@@ -84,7 +84,6 @@ class Operator:
         self._pick = random.Random(seed)
         self._began_ms = time.time_ns() // 1_000_000
         self._stage = Stage()
-        self._busy = False
         self.lock = asyncio.Lock()
         self.files: list[History] = []
         self.loaded: list[pa.Table] = []
@@ -99,24 +98,22 @@ class Operator:
     async def run(self) -> None:
         """Do what is asked for, for ever."""
         while True:
-            if not (wanted := orders.wanted(self._rig.orders)):
-                self._busy = False
+            if not orders.to_come(self._rig.orders):
                 await asyncio.sleep(0.2)
                 continue
-            self._busy = True
             await asyncio.sleep(0.5)  # strikes at once ask at once
-            wanted |= orders.wanted(self._rig.orders)
-            orders.taken(self._rig.orders, wanted)
             async with self.lock:
+                wanted = orders.take(self._rig.orders)
                 await self._do(wanted)
+            orders.ended(self._rig.orders, wanted)
 
-    async def settled(self) -> None:
-        """Return when all that was asked for is done. Raises Unwell."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self._busy or orders.wanted(self._rig.orders):
-            if time.monotonic() > deadline:
-                raise Unwell(f"the commands did not end well within {PATIENCE_SECONDS:g} s: see apply.log, load.log, prune.log")
+    async def settled(self, began: float, after: str) -> float:
+        """Returns the seconds from `began` (monotonic) until all that was asked for is done. Raises Unwell, naming what it came `after`."""
+        while orders.to_come(self._rig.orders):
+            if time.monotonic() - began > PATIENCE_SECONDS:
+                raise Unwell(f"after {after} commands did not end well within {PATIENCE_SECONDS:g} s: see apply.log, load.log, prune.log")
             await asyncio.sleep(0.1)
+        return time.monotonic() - began
 
     async def _do(self, wanted: set[str]) -> None:
         loads = "load" in wanted
@@ -129,9 +126,11 @@ class Operator:
 
     async def _prune(self) -> None:
         """Versions that nobody reads go, with all that they had; one is made if there is none."""
-        if "nothing to delete" in await self._until_well("prune", "prune"):
-            await self._change(both=False)
+        before = await insisting(self._topics)
         await self._until_well("prune", "prune", "--yes")
+        if await insisting(self._topics) == before:
+            await self._change(both=False)
+            await self._until_well("prune", "prune", "--yes")
         held = {found.log for found in (await self._catalogue()).views}
         left = {log for log in await insisting(self._topics) | await asyncio.to_thread(self._tables) if log not in held and ".v" in log}
         self._tally.add("different", "left of versions that were pruned", left)
@@ -174,16 +173,17 @@ class Operator:
 
     async def _until_well(self, process: str, *arguments: str) -> str:
         """Runs a command, again and again until it ends well. Returns what it said."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        began = time.monotonic()
         while True:
             code, said = await self._run(process, *arguments)
             if not code:
+                self._say(f"{process} ended well after {time.monotonic() - began:.1f} s")
                 return said
             if "Traceback" in said:
                 self._tally.add("different", f"{process}: an error that nobody thought of", [said[-_SHOWN:]])
             how = "was killed" if code < 0 else f"ended with {code}"
             self._say(f"{process} {how}: {' '.join(said[-_SHOWN:].split())}")
-            if time.monotonic() > deadline:
+            if time.monotonic() - began > PATIENCE_SECONDS:
                 raise Unwell(f"{process} does not end well: {said[-_SHOWN:]}")
             await asyncio.sleep(1)
 

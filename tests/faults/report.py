@@ -22,7 +22,8 @@ class KindFigures(msgspec.Struct):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """A run. `events`: acknowledged by Kafka, each once. `kinds`: different faults (a mechanism at a target). `missed`: strikes without effect.
+    """A run. `events`: acknowledged by Kafka, each once. `kinds`: different faults (a mechanism at a target); `never`: those that were asked for
+    and did not strike. `missed`: strikes without effect.
     `changes`: versions of views that came in force, by so many `commands` that were run."""
 
     seed: int
@@ -42,6 +43,7 @@ class Report(msgspec.Struct, kw_only=True):
     missed: int = 0
     changes: int = 0
     commands: int = 0
+    never: list[str] = []
     checked: dict[str, int] = {}
     rewinds: int = 0
     dead_letters: int = 0

@@ -9,10 +9,11 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.faults.operating import Operator
 from tests.faults.progress import PATIENCE_SECONDS, Progress
 from tests.faults.report import Display, Report
 from tests.faults.resources import Resources
-from tests.faults.schedule import Fault, schedule
+from tests.faults.schedule import SERVERS, Fault, beside, schedule
 from tests.faults.tally import Tally
 from tests.faults.traffic import Traffic
 from tests.faults.versions import Versions
@@ -47,6 +48,8 @@ _STRIKE_SECONDS = 480.0
 _THREADS = 24  # each strike waits in one
 _EXPLAINED_SECONDS = 5.0
 _TWICE_SECONDS = 5.0  # in which a result that is published twice would come
+Recovered = Callable[[float, str], Awaitable[float]]
+"""Returns when a fault is overcome: the seconds since a moment (monotonic). Called with the moment when it ended, and its name."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class Run:
         self.operator = Operator(rig, self.kafka, self.project.name, self.traffic, self.tally, self._display.line, plan.seed)
         config = Configuration(rig.stack.kafka, rig.redis_url, rig.stack.urls["serving"], rig.stack.offline, self._folder, plan.seed)
         self.checker = CheckerProcess(rig.home, config, self._display.line)
+        self._striking: list[Injection] = []
+        self._changed = asyncio.Condition()
         self._rewinding: list[tuple[float, float]] = []
         self._began = time.monotonic()
 
@@ -135,18 +140,30 @@ class Run:
         self.clients.asking = True
         await progress.recovered(time.monotonic(), "the first deployment")
         self._display.state("faults")
-        retraining: asyncio.Task[None] | None = None
+        commands = [kind for kind in self.plan.catalogue if "operator" in kind.needs]
+        others = [kind for kind in self.plan.catalogue if "operator" not in kind.needs]
         async with asyncio.TaskGroup() as group:
-            for fault in schedule(self.plan.seed, self.plan.catalogue, self._allowed):
-                if self._over:
-                    return
-                await self._strike(fault, progress)
-                if not retraining and self.report.faults >= min(self.plan.faults or 60, 60) / 2:
-                    retraining = group.create_task(self._train_again())
-                await asyncio.sleep(fault.pause_seconds)
+            for kinds, recovered in ((others, progress.recovered), (commands, self.operator.settled)):
+                group.create_task(self._strike_on(kinds, recovered))
+            group.create_task(self._train_again())
+
+    async def _strike_on(self, kinds: Sequence[Injection], recovered: Recovered) -> None:
+        """Faults of these kinds, one after the other, beside those of other kinds. A matrix rests once all of these struck, until the others have too."""
+        faults = schedule(self.plan.seed, kinds, partial(self._allowed, kinds)) if kinds else iter(())
+        for fault in faults:
+            while not self.plan.soak and self._never() and not self._never(kinds) and not self._over:
+                await asyncio.sleep(0.5)
+            if self._over:
+                return
+            await self._strike(fault, recovered)
+            await asyncio.sleep(fault.pause_seconds)
 
     async def _train_again(self) -> None:
         """A new model, while faults strike: a training that they end is begun again, as its operator would."""
+        while self.report.faults < min(self.plan.faults or 60, 60) / 2:
+            if self._over:
+                return
+            await asyncio.sleep(1)
         for left in reversed(range(TRAININGS)):
             try:
                 async with self.operator.lock:  # what is trained on stays in force meanwhile
@@ -161,35 +178,53 @@ class Run:
 
     @property
     def _over(self) -> bool:
-        whole = self.report.kinds + self.report.missed >= len(self.plan.catalogue)
-        return self.plan.over(time.monotonic() - self._began, self.report.faults, self.traffic.events, whole=whole)
+        return self.plan.over(time.monotonic() - self._began, self.report.faults, self.traffic.events, whole=not self._never())
 
-    def _allowed(self, injection: Injection) -> bool:
+    def _never(self, kinds: Sequence[Injection] | None = None) -> list[str]:
+        """Those of some kinds, or of all, that have not struck yet."""
+        return [kind.name for kind in (self.plan.catalogue if kinds is None else kinds) if kind.name not in self.report.by_kind]
+
+    def _allowed(self, kinds: Sequence[Injection], injection: Injection) -> bool:
+        if not self.plan.soak and injection.name in self.report.by_kind and self._never(kinds):
+            return False  # first those whose strike was missed
         return not (injection.name == "valkey: emptied" and self.traffic.events > self.plan.refolded_events)
 
-    async def _strike(self, fault: Fault, progress: Progress) -> None:
-        self._display.state(f"{fault.number}: {fault.name}")
+    async def _strike(self, fault: Fault, recovered: Recovered) -> None:
+        self._display.state(fault.name)
         began = time.monotonic()
         async with asyncio.timeout(_STRIKE_SECONDS):
             results = await asyncio.gather(*(self._one(injection, fault.seed + i) for i, injection in enumerate(fault.injections)))
         struck = [injection for injection, said in zip(fault.injections, results, strict=True) if said is not None]
-        await self.operator.settled()
         ended = time.monotonic()
         try:
-            seconds = await progress.recovered(ended, fault.name)
+            seconds = await recovered(ended, fault.name)
         finally:
+            await self._ended(fault.injections)
             if any(injection.rewinds for injection in struck):
                 self._rewinding.append((began, time.monotonic() + _EXPLAINED_SECONDS))
         self.report.missed += len(fault.injections) - len(struck)
         self.report.struck([injection.name for injection in struck], seconds)
-        self._display.line(f"{fault.number}: {'; '.join(said or 'missed' for said in results)}: recovered in {seconds:.1f} s")
+        said = "; ".join(said or "missed" for said in results)
+        self._display.line(f"{fault.number}: {said}: took {ended - began:.1f} s, recovered in {seconds:.1f} s")
 
     async def _one(self, injection: Injection, seed: int) -> str | None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: all(beside(injection, other) for other in self._striking))
+            self._striking.append(injection)
         try:
             return await asyncio.to_thread(injection.strike, self.rig, random.Random(seed))
         except Missed as missed:
             self._display.line(f"missed: {injection.name}: {missed}")
             return None
+        finally:
+            if SERVERS.isdisjoint(injection.targets):  # a server has to be back before another strike
+                await self._ended([injection])
+
+    async def _ended(self, injections: Sequence[Injection]) -> None:
+        """Others may strike that must not strike beside these."""
+        async with self._changed:
+            self._striking = [one for one in self._striking if one not in injections]
+            self._changed.notify_all()
 
     def _train(self) -> None:
         """Trains and deploys in a process of its own, which the services go before."""
@@ -268,6 +303,7 @@ class Run:
         report.take(self.tally)
         report.events, report.predictions = self.traffic.events, self.clients.answered
         report.requests_repeated, report.silences, report.rewinds = self.clients.repeated, len(progress.silences), len(self.checker.rewinds)
+        report.never = self._never()
         report.changes, report.commands = self.operator.changes, self.operator.runs
         report.seconds = round(time.monotonic() - self._began, 1)
         report.resources, report.table_files = self.resources.usage(), self.resources.table_files

@@ -70,5 +70,13 @@ def disjoint(one: Injection, other: Injection) -> bool:
     """
     apart = bool(one.targets and other.targets) and not set(one.targets) & set(other.targets)
     apart = apart and (one.seconds + other.seconds < 12 or SERVERS.isdisjoint(one.targets + other.targets))
-    forgotten = (one.rewinds and "inference" in other.targets) or (other.rewinds and "inference" in one.targets)
-    return apart and not forgotten
+    return apart and not _forgotten(one, other)
+
+
+def beside(one: Injection, other: Injection) -> bool:
+    """Whether two of two schedules may strike at once. They may share a service, as long as none stops a server under the other."""
+    return SERVERS.isdisjoint({*one.targets} & {*other.targets}) and not _forgotten(one, other)
+
+
+def _forgotten(one: Injection, other: Injection) -> bool:
+    return (one.rewinds and "inference" in other.targets) or (other.rewinds and "inference" in one.targets)

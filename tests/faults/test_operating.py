@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import random
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.faults.closing import Closing
-from tests.faults.injections.orders import taken, want, wanted
+from tests.faults.injections import commands, orders
+from tests.faults.injections.ground import Ground
+from tests.faults.injections.injection import Missed, until
+from tests.faults.injections.proxy import Proxy
 from tests.faults.logs import NOW_MS, PROJECT
 from tests.faults.operating import History
 from tests.faults.stages import Stage
@@ -18,6 +22,7 @@ from tests.faults.tally import Tally
 
 from tidemill.declarations.project import Project, load_project
 from tidemill.kernel.view import ViewKernel
+from tidemill.local.stack import Stack
 from tidemill.offline.store import OfflineStore
 from tidemill.runtime.settings import KafkaSettings
 
@@ -58,13 +63,34 @@ def test_history_in_a_file(tmp_path: Path) -> None:
 
 
 def test_commands_that_are_asked_for(tmp_path: Path) -> None:
-    """What was asked for waits until it is taken; asking twice is asking once."""
-    assert wanted(tmp_path / "orders") == set()
+    """What was asked for is to come until it has ended well; asking twice is asking once, and asking meanwhile is asking again."""
+    folder = tmp_path / "orders"
+    assert not orders.to_come(folder)
     for command in ("apply", "load", "apply"):
-        want(tmp_path / "orders", command)
-    assert wanted(tmp_path / "orders") == {"apply", "load"}
-    taken(tmp_path / "orders", {"apply", "prune"})
-    assert wanted(tmp_path / "orders") == {"load"}
+        orders.want(folder, command)
+    assert orders.to_come(folder, "load")
+    assert not orders.to_come(folder, "prune")
+    assert orders.take(folder) == {"apply", "load"}
+    assert orders.to_come(folder, "load")
+    orders.want(folder, "load")
+    orders.ended(folder, {"apply", "load"})
+    assert [orders.to_come(folder, command) for command in ("apply", "load")] == [False, True]
+    assert orders.take(folder) == {"load"}
+    orders.ended(folder, {"load"})
+    assert not orders.to_come(folder)
+
+
+def test_a_command_that_ends_well_without_the_point(tmp_path: Path) -> None:
+    """A strike whose point is not reached ends as soon as the command has ended well, and counts for none."""
+    rig = Ground(tmp_path, Stack(tmp_path), Proxy(), Proxy(), tmp_path / "orders")
+    strike = next(kind.strike for kind in commands.COMMANDS if kind.name == "prune: killed")
+    with ThreadPoolExecutor(1) as pool:
+        struck = pool.submit(strike, rig, random.Random(1))
+        until(lambda: orders.to_come(rig.orders, "prune"), "it is asked for", 5)
+        orders.ended(rig.orders, orders.take(rig.orders))
+        with pytest.raises(Missed, match="prune did not reach"):
+            struck.result(5)
+    assert not orders.waiting(rig.orders, "prune")
 
 
 @pytest.mark.parametrize("what", ["right", "lost", "doubled", "different"])

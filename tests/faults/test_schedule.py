@@ -20,7 +20,7 @@ from tests.faults.progress import SILENCE_SECONDS, Look, Voices
 from tests.faults.report import Report
 from tests.faults.resources import Resources
 from tests.faults.run import Plan
-from tests.faults.schedule import LONG_SECONDS, MOST, disjoint, schedule
+from tests.faults.schedule import LONG_SECONDS, MOST, beside, disjoint, schedule
 from tests.faults.tally import Tally
 
 
@@ -64,6 +64,19 @@ def test_what_may_strike_at_once() -> None:
     assert not disjoint(kind("features", seconds=5), kind("valkey", seconds=7))
     assert not disjoint(kind("features", seconds=7), kind("valkey", seconds=5))
     assert disjoint(kind("features", seconds=13), kind("ingestion", seconds=10))
+
+
+def test_what_may_strike_beside_another_schedule() -> None:
+    """Two strikes at a service may, at a server may not, nor what makes a store lose writes and an inference that ends."""
+
+    def kind(target: str, *, rewinds: bool = False) -> Injection:
+        return Injection(target, lambda _rig, _rng: target, (target,), (), (), rewinds=rewinds)
+
+    assert beside(kind("features"), kind("features"))
+    assert beside(kind("apply"), kind("kafka"))
+    assert not beside(kind("kafka"), kind("kafka"))
+    assert not beside(kind("inference"), kind("valkey", rewinds=True))
+    assert not beside(kind("valkey", rewinds=True), kind("inference"))
 
 
 def test_what_must_not_strike_now_is_left_out() -> None:

@@ -25,7 +25,7 @@ from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, deco
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.catalogue_log import append_definitions
-from tidemill.streams.topics import topic_specs
+from tidemill.streams.topics import catalogue_topic, topic_specs
 from tidemill_predlog.outbox import Outbox
 from tidemill_predlog.results import ResultsTable
 
@@ -233,6 +233,26 @@ async def test_two_at_once(kafka: str, project: Project, predlog: Service, tmp_p
         highest = max(highest, result.seq)
 
 
+async def make_anew(kafka: str, topic: str) -> None:
+    """Delete a topic, and make one of its name."""
+    async with admin(KafkaSettings(bootstrap_servers=kafka)) as client:
+        await client.delete_topics([topic])
+        while topic in await client.list_topics():
+            await asyncio.sleep(0.1)
+        await client.create_topics([NewTopic(topic, 1, 1)])
+
+
+async def test_ready_once_the_catalogue_can_be_read(kafka: str, project: Project, predlog: Service) -> None:
+    """A catalogue that could not be read, after the topics were there, is no reason any more when it can be."""
+    await make_topics(kafka, project)
+    topic = catalogue_topic(project.name)
+    await send(kafka, {(topic, 0): [(b"p", b"junk")]})
+    with running(predlog):
+        await until(lambda: "cannot be read" in predlog.get("/health/ready").json()["checks"]["topics"].get("reason", ""))
+        await make_anew(kafka, topic)
+        await until(lambda: predlog.get("/health/ready").status_code == 200)
+
+
 async def test_topic_is_filled_from_the_table(kafka: str, project: Project, predlog: Service, tmp_path: Path) -> None:
     """When the topic of results lacks what the table has, the next start publishes it, in order."""
     await make_topics(kafka, project)
@@ -240,11 +260,7 @@ async def test_topic_is_filled_from_the_table(kafka: str, project: Project, pred
     with running(predlog):
         await settled(kafka, project, predlog, tmp_path / "offline", 1000)
     topic = f"{project.name}.results"
-    async with admin(KafkaSettings(bootstrap_servers=kafka)) as client:
-        await client.delete_topics([topic])
-        while topic in await client.list_topics():
-            await asyncio.sleep(0.1)
-        await client.create_topics([NewTopic(topic, 1, 1)])
+    await make_anew(kafka, topic)
     first = OfflineStore(tmp_path / "offline").scan("results").slice(0, 10).to_pylist()
     await send(kafka, {(topic, 0): [(row["prediction"].encode(), encode(ResultRecord(**row))) for row in first]})
     with running(predlog):

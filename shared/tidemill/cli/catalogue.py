@@ -64,7 +64,8 @@ def prune(yes: Annotated[bool, typer.Option("--yes", help="Delete them; without 
 
     with servers() as at:
         job = Pruning(at.declared.name, at.store, at.kafka_settings, at.urls, all_known=find() is not None)
-        unread = asyncio.run(job.unread())
+        with console.status("looking who reads which version ..."):
+            unread = asyncio.run(job.unread())
         for name, readers in unread.kept.items():
             for reader in readers:
                 console.print(f"  {name} stays: {reader}", markup=False, highlight=False, soft_wrap=True)

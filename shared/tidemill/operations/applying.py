@@ -66,9 +66,11 @@ class Applying:
         return Planned(before, plan, surveys)
 
     async def begin(self, planned: Planned) -> Definitions:
-        """Makes the topics, and writes the first record."""
+        """Makes the topics, and writes the first record. Each fill makes that of its log, which so is never there before a record names it."""
         name, plan = self._project.name, planned.plan
-        await ensure_topics(self._kafka, topic_specs(project_of(plan.first, name)))
+        filled = {view_topic(name, found.log) for found in plan.fills}
+        specs = topic_specs(project_of(plan.first, name))
+        await ensure_topics(self._kafka, {topic: spec for topic, spec in specs.items() if topic not in filled})
         if plan.first != planned.before:
             await append_definitions(self._kafka, name, plan.first)
         return plan.first

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,16 @@ _COLUMNS = ["offset", "key", "proof", "time", "source_partition", "source_offset
 
 Breathe = Callable[[], None]
 """Called between pieces of work, so that other processes get the processor."""
+T = TypeVar("T")
+
+
+def waited_for(look: Callable[[], T | None], seconds: float, breathe: Breathe) -> T | None:
+    """What `look` finds, as soon as it finds anything; None: it found nothing within these seconds."""
+    deadline = Deadline(seconds)
+    while (found := look()) is None and not deadline.expired:
+        time.sleep(_RETRY_SECONDS)
+        breathe()
+    return found
 
 
 def snapshot_reaching(store: OfflineStore, view: FeatureView, partition: int, offset: int, wait_seconds: float) -> Snapshot | None:

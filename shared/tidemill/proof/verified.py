@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import pyarrow.compute as pc
 
 from tidemill.archive.columns import event_folder
 from tidemill.archive.erasure import erased_positions
-from tidemill.clock import Deadline, now_ms
+from tidemill.clock import now_ms
 from tidemill.declarations import Event, FeatureView
 from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, CorruptState
@@ -35,7 +34,7 @@ from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore, Snapshot, counter_name
 from tidemill.offline.tables import entities_of_row, stamp_of_row
 from tidemill.online.writer import OnlineWriter
-from tidemill.proof.book import Breathe, between
+from tidemill.proof.book import Breathe, between, waited_for
 from tidemill.redis.protocol import RedisClient
 from tidemill.timestamps import rfc3339
 from tidemill.verify.checks import columns_of
@@ -45,7 +44,6 @@ from tidemill.verify.seen import ROW_COLUMNS, Absent, Reached, Seen, seen_events
 from tidemill.verify.sql import BY_KNOWN, AskedMoment, SqlView, Value
 
 _NEAR = 1_000  # records among which entities and predictions are drawn
-_RETRY_SECONDS = 0.5
 
 
 class SampleSize(NamedTuple):
@@ -197,7 +195,7 @@ class ViewVerify:
         self, partition: int, online: _Online, asked: _Asked, sample: SampleSize, draw: random.Random, kept_since_ms: int, report: Verified
     ) -> None:
         reached = Reached(online.fence.next, online.fence.sources, self._begins, online.fence.since_ms)
-        stores = self._stores(partition, reached)
+        stores = waited_for(lambda: self._stores(partition, reached), self._wait_seconds, self._breathe)
         if stores is None:
             report.left_out["lags"] += len(asked.entities)
             return
@@ -250,18 +248,12 @@ class ViewVerify:
         report.strange = seen.strange if found else []
 
     def _stores(self, partition: int, reached: Reached) -> tuple[Snapshot, Snapshot] | None:
-        """The view's rows and the archive, once both have what was seen; None: they do not in time."""
-        deadline, source = Deadline(self._wait_seconds), self.view.source
-        while True:
-            log = self._store.find(view_folder(self.view.log))
-            if log is not None and log.positions.get(partition, 0) >= reached.next:
-                archive = archive_reaching(self._store, source, reached.ends)
-                if archive is not None:
-                    return log, archive
-            if deadline.expired:
-                return None
-            time.sleep(_RETRY_SECONDS)
-            self._breathe()
+        """The view's rows and the archive, when both have what was seen; else None."""
+        log = self._store.find(view_folder(self.view.log))
+        if log is None or log.positions.get(partition, 0) < reached.next:
+            return None
+        archive = archive_reaching(self._store, self.view.source, reached.ends)
+        return None if archive is None else (log, archive)
 
 
 def archive_reaching(store: OfflineStore, event: Event, ends: Mapping[int, int]) -> Snapshot | None:

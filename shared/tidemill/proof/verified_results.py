@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow.compute as pc
 
 from tidemill.archive.erasure import erased_positions
-from tidemill.clock import Deadline
 from tidemill.declarations import Model
-from tidemill.offline.store import OfflineStore, Snapshot
-from tidemill.proof.book import Breathe
+from tidemill.offline.store import OfflineStore
+from tidemill.proof.book import Breathe, waited_for
 from tidemill.proof.verified import Verified, archive_reaching
 from tidemill.verify.compare import Compared
 from tidemill.verify.results import check_results
@@ -21,7 +20,6 @@ from tidemill.verify.rows_of import rows_of
 
 RESULTS = "results"
 _NEAR = 1_000
-_RETRY_SECONDS = 0.5
 
 
 class ResultsVerify:
@@ -51,7 +49,9 @@ class ResultsVerify:
         outcome, report = self.model.outcome, Verified(Compared(f"{RESULTS}/{self.model.name}"))
         kept = [row for row in results if row["time"] >= kept_since_ms]
         report.left_out["forgotten"] += len(results) - len(kept)
-        archive = self._archive(ends) if kept else None
+        archive = (
+            waited_for(partial(archive_reaching, self._store, outcome.source, ends), self._wait_seconds, self._breathe) if kept else None
+        )
         if archive is None:
             report.left_out["lags"] += len(kept)
             return report
@@ -63,10 +63,3 @@ class ResultsVerify:
         else:
             report.compared = compared
         return report
-
-    def _archive(self, ends: Mapping[int, int]) -> Snapshot | None:
-        deadline = Deadline(self._wait_seconds)
-        while (archive := archive_reaching(self._store, self.model.outcome.source, ends)) is None and not deadline.expired:
-            time.sleep(_RETRY_SECONDS)
-            self._breathe()
-        return archive

@@ -17,7 +17,7 @@ from tidemill.declarations.project import Project
 from tidemill.errors import KafkaUnavailable, TidemillError, TopicMismatch, UnfilledLog
 from tidemill.kafka.admin import admin
 from tidemill.kafka.topics import ensure_topics, offset_ranges
-from tidemill.names import LogName, parse_log
+from tidemill.names import LogName, LogParts, parse_log
 from tidemill.records import LogRecord
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.supervise import supervise
@@ -69,10 +69,9 @@ async def existing_logs(settings: KafkaSettings, project: Project) -> dict[LogNa
     return {log: view_topic(project.name, log) in filled for log in logs}
 
 
-async def having_topics(settings: KafkaSettings, project: str, logs: Iterable[LogName]) -> set[LogName]:
-    """Those of some logs that have a topic. Raises KafkaUnavailable."""
-    topics = set(await _topics(settings))
-    return {log for log in logs if view_topic(project, log) in topics}
+async def logs_with_topics(settings: KafkaSettings, project: str) -> dict[LogName, LogParts]:
+    """All logs of a project that have a topic, whether anything declares them or not, and what their names say. Raises KafkaUnavailable."""
+    return _logs(project, await _topics(settings))
 
 
 async def check_logs(settings: KafkaSettings, project: Project, views: Iterable[FeatureView]) -> None:
@@ -120,12 +119,16 @@ async def _topics(settings: KafkaSettings) -> list[str]:
         return names
 
 
+def _logs(project: str, topics: Iterable[str]) -> dict[LogName, LogParts]:
+    prefix = view_topic(project, LogName(""))
+    logs = [LogName(topic.removeprefix(prefix)) for topic in topics if topic.startswith(prefix)]
+    return {log: parsed for log in logs if (parsed := parse_log(log)) is not None}
+
+
 def _existing(project: Project, topics: Iterable[str]) -> Mapping[str, set[LogName]]:
     """View -> its logs that have a topic."""
-    prefix, found = view_topic(project.name, LogName("")), dict[str, set[LogName]]()
-    for topic in topics:
-        log = LogName(topic.removeprefix(prefix))
-        parsed = parse_log(log)
-        if topic.startswith(prefix) and parsed is not None and parsed[0] in project.views:
-            found.setdefault(parsed[0], set()).add(log)
+    found = dict[str, set[LogName]]()
+    for log, parsed in _logs(project.name, topics).items():
+        if parsed.view in project.views:
+            found.setdefault(parsed.view, set()).add(log)
     return found

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from tests.faults.injections import kafka, links, orders, valkey
 from tests.faults.injections.ground import HOOKED
-from tests.faults.injections.hooked import points
+from tests.faults.injections.hooked import following, points
 from tests.faults.injections.injection import Injection, Missed, Rig, until
 from tests.faults.injections.orders import Order
 from tests.faults.injections.workers import STEP_INVARIANTS, kill_now, obeyed, pid_of
@@ -23,8 +23,8 @@ from tests.faults.injections.workers import STEP_INVARIANTS, kill_now, obeyed, p
 from tidemill.local.processes import HOST
 from tidemill.local.supervisor import child_command
 
-COMMAND_SECONDS = 180.0
-"""For a command to come by a point. Before it others may have to end, and it may have been killed already."""
+COMMAND_SECONDS = 300.0
+"""For a command to come by a point, at most: it is over earlier when the commands that were asked for ended well without it."""
 TWIN_SECONDS = 100.0
 _SECONDS = 10.0
 _FILLING = ("before_begin", "after_begin", "before_archive", "after_wave", "before_live", "after_live")
@@ -58,6 +58,11 @@ def _order(command: str, place: str, rng: random.Random) -> Order:
     return Order(place, "kill", count=rng.randint(1, 3) if place.endswith(("wave", "portion")) else 1)
 
 
+def _obeyed(rig: Rig, command: str, order: Order, process: str | None = None) -> None:
+    """`obeyed` while a command that was asked for is under way. `process`: who gets the order, if not the command itself. Raises Missed."""
+    obeyed(rig, process or command, order, COMMAND_SECONDS, lambda: orders.to_come(rig.orders, command))
+
+
 def killed(command: str, name: str, *turns: tuple[str, ...]) -> Injection:
     """Kill -9 at one of the first points, by chance; run again, at one of the next ones; and so on. A run that was killed at its very end leaves
     nothing for the next one to do."""
@@ -68,7 +73,7 @@ def killed(command: str, name: str, *turns: tuple[str, ...]) -> Injection:
         for places in turns:
             place = rng.choice(places)
             try:
-                obeyed(rig, command, _order(command, place, rng), COMMAND_SECONDS)
+                _obeyed(rig, command, _order(command, place, rng))
             except Missed:
                 if not said:
                     raise
@@ -88,7 +93,7 @@ def _twice(rig: Rig, rng: random.Random) -> str:
     """While one stands still, another is run to its end; then the first one goes on with what is not its own any more."""
     place = rng.choice(("before_begin", "after_begin", "after_wave", "before_live", "after_fill", "before_wait"))
     orders.want(rig.orders, "apply")
-    obeyed(rig, "apply", Order(place, "sleep", seconds=rng.uniform(2, 8)), COMMAND_SECONDS)
+    _obeyed(rig, "apply", Order(place, "sleep", seconds=rng.uniform(2, 8)))
     with (rig.home / "logs" / "apply2.log").open("ab") as log:
         other = subprocess.Popen(argv("apply2", "apply", "--yes"), env=environment(rig, "apply2"), stdout=log, stderr=log)
     try:
@@ -111,7 +116,7 @@ def followed(service: str) -> Injection:
         pid, point = pid_of(rig, service), rng.choice(("before_follow", "after_follow", "after_follow"))
         order = Order(point, "kill", seconds=rng.choice((0.0, rng.uniform(0, 2))), count=rng.randint(1, 2))
         orders.want(rig.orders, "apply")
-        obeyed(rig, service, order, COMMAND_SECONDS)
+        _obeyed(rig, "apply", order, following(service))
         until(lambda: rig.stack.pid(service) != pid, f"{service} is dead")
         return f"{service} killed {1000 * order.seconds:.0f} ms {point}, the {order.count}. time"
 
@@ -121,9 +126,9 @@ def followed(service: str) -> Injection:
 def _servers_killed(rig: Rig, rng: random.Random) -> str:
     orders.want(rig.orders, "apply")
     place = rng.choice(("before_archive", "after_wave", "before_live"))
-    obeyed(rig, "apply", Order(place, "sleep", seconds=0.2), COMMAND_SECONDS)
+    _obeyed(rig, "apply", Order(place, "sleep", seconds=0.2))
     kill_now(rig, kafka.NAME)
-    obeyed(rig, "apply", Order("before_wait", "sleep", seconds=0.2), COMMAND_SECONDS)
+    _obeyed(rig, "apply", Order("before_wait", "sleep", seconds=0.2))
     kill_now(rig, valkey.NAME)
     return f"kafka killed at {place}, valkey before the stores were waited for"
 
@@ -139,7 +144,7 @@ def while_it_is_at(places: tuple[str, ...], fault: Injection) -> Injection:
     def strike(rig: Rig, rng: random.Random) -> str:
         place = rng.choice(places)
         orders.want(rig.orders, "apply")
-        obeyed(rig, "apply", Order(place, "sleep", seconds=0.2), COMMAND_SECONDS)
+        _obeyed(rig, "apply", Order(place, "sleep", seconds=0.2))
         return f"at {place} of apply: {fault.strike(rig, rng)}"
 
     targets, needs = (*fault.targets, "apply"), fault.needs | _NEEDS
@@ -163,5 +168,5 @@ _POINTS = (
     ),
     *(while_it_is_at(("before_wait",), fault) for fault in (valkey.PAUSED, links.cut("valkey"), valkey.CUT)),
 )
-COMMANDS: tuple[Injection, ...] = tuple(replace(kind, soak=True) for kind in (*_PHASES, *_POINTS))
-"""All are for the soak: each strike costs a change, and all that a change costs."""
+COMMANDS: tuple[Injection, ...] = (*_PHASES, *(replace(kind, soak=True) for kind in _POINTS))
+"""The named points one by one are for the soak: each strike costs a change, and all that a change costs."""

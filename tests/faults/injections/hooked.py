@@ -82,7 +82,7 @@ WORK: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 FOLLOW = ("follow", "tidemill.streams.following:Following._take")
-"""The step of every service that follows the catalogue: it takes over a record of it."""
+"""The step of every service that follows the catalogue: it takes over a record of it. It has orders of its own, since it is struck beside others."""
 COMMANDS = ("apply", "load", "prune")
 PORTION_ROWS = 1_000  # that `load` commits at once, so that a file of moderate size takes several commits
 
@@ -92,6 +92,11 @@ def points(service: str) -> list[str]:
     return [f"{when}_{step}" for step, _ in WORK.get(service, ()) for when in ("before", "after")]
 
 
+def following(process: str) -> str:
+    """Who gets a process' orders about its step `FOLLOW`."""
+    return f"{process}.follow"
+
+
 def main() -> None:
     """Become the service."""
     folder = Path(os.environ["HOOKED_ORDERS"])
@@ -99,11 +104,12 @@ def main() -> None:
     service = _service(process)
     _bend_clock(folder / "clock")
     obedience = Obedience(folder, process)
-    for step, place in (*WORK.get(service, ()), *(() if service in COMMANDS else (FOLLOW,))):
+    for step, place in WORK.get(service, ()):
         _hook(place, step, obedience.reach)
     if service in COMMANDS:
         _run_command(obedience)
         return
+    _hook(FOLLOW[1], FOLLOW[0], Obedience(folder, following(process)).reach)
     if service in _MEMBERS:
         member: Any = import_module(_MEMBERS[service])
         assert member.SESSION_MS == 2_000 * SESSION_SECONDS

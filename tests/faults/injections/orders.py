@@ -16,7 +16,7 @@ from typing import Literal
 
 import msgspec
 
-_WANTED = ".wanted"
+_WANTED, _UNDER_WAY = "wanted", "under way"
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -62,18 +62,26 @@ def withdraw(folder: Path, process: str) -> bool:
 def want(folder: Path, command: str) -> None:
     """Ask the operator to run a command soon."""
     folder.mkdir(exist_ok=True)
-    (folder / f"{command}{_WANTED}").touch()
+    (folder / f"{command}.{_WANTED}").touch()
 
 
-def wanted(folder: Path) -> set[str]:
-    """The commands that the operator is asked for."""
-    return {file.name.removesuffix(_WANTED) for file in folder.glob(f"*{_WANTED}")}
-
-
-def taken(folder: Path, commands: set[str]) -> None:
-    """Note that these commands are under way."""
+def take(folder: Path) -> set[str]:
+    """The commands that the operator is asked for; they are under way now."""
+    commands = {file.stem for file in folder.glob(f"*.{_WANTED}")}
     for command in commands:
-        (folder / f"{command}{_WANTED}").unlink(missing_ok=True)
+        (folder / f"{command}.{_WANTED}").replace(folder / f"{command}.{_UNDER_WAY}")
+    return commands
+
+
+def ended(folder: Path, commands: set[str]) -> None:
+    """Note that these commands ended well."""
+    for command in commands:
+        (folder / f"{command}.{_UNDER_WAY}").unlink()
+
+
+def to_come(folder: Path, command: str = "*") -> bool:
+    """Whether a command (or any) that was asked for has not ended well yet."""
+    return any(any(folder.glob(f"{command}.{state}")) for state in (_WANTED, _UNDER_WAY))
 
 
 def set_clock(folder: Path, seconds: float) -> None:

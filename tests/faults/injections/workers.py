@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 from tests.faults.injections import orders
 from tests.faults.injections.hooked import SESSION_SECONDS, points
@@ -90,21 +89,21 @@ def paused(name: str, seconds: tuple[float, float] = (1.0, 2.0 * SESSION_SECONDS
         try:
             time.sleep(held)
         finally:
-            with contextlib.suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
         return f"{name} stopped for {held:.1f} s"
 
     return Injection(f"{name}: paused", strike, (name,), ("3",), STEP_INVARIANTS[name], seconds=sum(seconds) / 2)
 
 
-def obeyed(rig: Rig, name: str, order: Order, limit_seconds: float = POINT_SECONDS) -> None:
-    """Give an order and return when it was carried out. Raises Missed when its point is not reached in time."""
+def obeyed(rig: Rig, name: str, order: Order, limit_seconds: float = POINT_SECONDS, may_come: Callable[[], bool] = lambda: True) -> None:
+    """Give an order and return when it was carried out. Raises Missed when its point is not reached in time, or may not come any more."""
     orders.give(rig.orders, name, order)
-    try:
-        until(lambda: not orders.waiting(rig.orders, name), "the order is carried out", limit_seconds)
-    except TimeoutError:
-        if orders.withdraw(rig.orders, name):
-            raise Missed(f"{name} did not reach {order.point} {order.count} times within {limit_seconds:g} s") from None
+    began = time.monotonic()
+    with suppress(TimeoutError):
+        until(lambda: not (orders.waiting(rig.orders, name) and may_come()), "the order is carried out", limit_seconds)
+    if orders.withdraw(rig.orders, name):
+        raise Missed(f"{name} did not reach {order.point} {order.count} times within {time.monotonic() - began:.0f} s")
 
 
 def killed_at(service: str, point: str, *, name: str = "") -> Injection:
@@ -203,7 +202,7 @@ def another(rig: Rig, service: str, name: str, **environment: str) -> Iterator[s
 
 def _leave(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
     process.send_signal(how)
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with suppress(subprocess.TimeoutExpired):
         process.wait(12)
 
 

@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.faults.injections import orders
+from tests.faults.injections.ground import HOOKED
+from tests.faults.injections.orders import Order
 from tests.features.rig import ROOT
 from tests.frozen import freeze
 from tests.operations.fill.shop import T0, Raw, archive, commit, declare, expected, folded, publish
@@ -32,17 +35,27 @@ class Command:
 
     def __init__(self, kafka: str, name: str, folder: Path) -> None:
         self.settings, self.name, self.folder = KafkaSettings(bootstrap_servers=kafka), name, folder
+        self.orders = folder / "orders"
         self.environment = {
             **os.environ, "KAFKA_BOOTSTRAP_SERVERS": kafka, "REDIS_URL": "redis://127.0.0.1:1/0", "TIDEMILL_OFFLINE": str(folder / "offline"),
             "TIDEMILL_PROJECT": str(folder / "shop"), "PYTHONPATH": f"{ROOT}/shared:{ROOT}/services:{ROOT}", "COLUMNS": "200",
             **{f"TIDEMILL_{name}_URL": "http://127.0.0.1:1" for name in ("INGESTION", "FEATURES", "OFFLINE")},  # no service runs here
         }  # fmt: skip
-        self.before = 0
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """A process of it."""
-        line = [sys.executable, "-c", "from tidemill.cli import main; main()", *arguments]
-        return subprocess.Popen(line, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    def start(self, *arguments: str, order: Order | None = None) -> subprocess.Popen[bytes]:
+        """A process of it. `order`: what it shall do when it reaches a point of its work."""
+        line, environment = ["-c", "from tidemill.cli import main; main()"], self.environment
+        if order is not None:
+            orders.give(self.orders, arguments[0], order)
+            line = ["-m", HOOKED]
+            environment = {**environment, "HOOKED_ORDERS": str(self.orders), "HOOKED_PROCESS": arguments[0]}
+        return subprocess.Popen([sys.executable, *line, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    async def reached(self, process: subprocess.Popen[bytes]) -> None:
+        """Return when a process carries out its order."""
+        while orders.waiting(self.orders, "apply"):
+            assert process.poll() is None, await self.output(process)
+            await asyncio.sleep(0.02)
 
     async def output(self, process: subprocess.Popen[bytes]) -> str:
         """What it printed until it ended."""
