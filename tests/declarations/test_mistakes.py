@@ -71,7 +71,17 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Event(**event(time="x")), "time", "'x' must be int (epoch ms) or str (RFC 3339)", "change the field's type"),
     (lambda: Event(**event(time="maybe")), "time", "never null", "change the field's type"),
     (lambda: Event(**event(future="soon")), "future", "'soon' is not a duration", '"5m"'),
-    (lambda: Event(**event(future=5)), "future", "5 is not a duration", '"5m"'),
+    (lambda: Event(**event(future=5)), "future", "Event: future is 5", "give text"),
+    (lambda: Event(**event(description=None)), "description", "Event: description is None", "give text"),
+    (lambda: Event(**event(description="\ud800")), "description", "Event: description is '\\ud800'", "give text"),
+    (lambda: Event(**event(partitions=True)), "partitions", "Event: partitions is True", "give a whole number"),
+    (lambda: Event(**event(partitions=4.0)), "partitions", "Event: partitions is 4.0", "give a whole number"),
+    (lambda: FeatureView(**view(dedupe=8.0)), "dedupe", "FeatureView: dedupe is 8.0", "give a whole number"),
+    (lambda: FeatureView(**view(tiles=None)), "tiles", "FeatureView: tiles is None", "give a dict of texts"),
+    (lambda: FeatureView(**view(windows="1h")), "windows", "FeatureView: windows is '1h'", "give a list of texts"),
+    (lambda: FeatureView(**view(count(name=5))), "name", "FeatureView 'v': count(): name is 5", "give text"),  # type: ignore[arg-type]
+    (lambda: Outcome(GOOD, "n", "who", absent=10**400), "absent", "Outcome: absent is 1000", "give a number"),
+    (lambda: Outcome(GOOD, "n", "who", absent=float("nan")), "absent", "Outcome: absent is nan", "give a number"),
     (lambda: Event(**event(extra="drop")), "extra", "'drop' says nothing about undeclared fields", 'extra="refuse"'),
     (lambda: Event(**event(where="x > 1")), "where", "unexpected keyword argument 'where'", "its arguments are name, fields, time"),
     (
@@ -154,8 +164,8 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Outcome(GOOD, "x", "whom"), "subject", "no field 'whom'", "name one of who"),
     (lambda: Outcome(GOOD, "z > 1", "who"), "value", "no field 'z'", "a condition"),
     (lambda: Outcome(GOOD, "word", "who"), "value", "'word' is text", "a condition"),
-    (lambda: Outcome(GOOD, "n", "who", absent="none"), "absent", "'none' is not a number", "such as 0"),  # type: ignore[arg-type]
-    (lambda: Outcome(GOOD, "n > 1", "who", absent=2), "absent", "2 is neither 0 nor 1, as 'n > 1' is", "write 0 or 1"),
+    (lambda: Outcome(GOOD, "n", "who", absent="none"), "absent", "Outcome: absent is 'none'", "give a number"),  # type: ignore[arg-type]
+    (lambda: Outcome(GOOD, "n > 1", "who", absent=2), "absent", "2.0 is neither 0 nor 1, as 'n > 1' is", "write 0 or 1"),
     (lambda: Model(**model(name="my model")), "name", "'my model' is not a usable name", "underscores"),
     (lambda: Model(**model(inputs=[LISTS])), "inputs", "last_2_x of view 'lists' is a list of numbers", "lists.select('count')"),
     (lambda: Model(**model(inputs=[LISTS.select("last_2_x")])), "inputs", "last_2_x of view 'lists' is a list", "select numbers"),

@@ -50,10 +50,10 @@ def once(events: Sequence[Asked | Came]) -> list[int]:
     return kept
 
 
-def naive(asked: list[Asked], came: list[Came], wait: Wait, until: int) -> dict[tuple[int, int], tuple[int, float | None]]:
-    """(subject, time) -> place of the announcing event, and the answer."""
+def naive(asked: list[Asked], came: list[Came], wait: Wait, until: int) -> dict[int, float | None]:
+    """Place of the announcing event -> the answer."""
     asked = [event if max(event.at, event.known) < until else Asked(-9, 0, 0, NONE) for event in asked]
-    found: dict[tuple[int, int], tuple[int, float | None]] = {}
+    found: dict[int, float | None] = {}
     came = [event for event in came if event.known < until]
     outcomes = [came[place] for place in once(came)]
     for place in once(asked):
@@ -61,11 +61,11 @@ def naive(asked: list[Asked], came: list[Came], wait: Wait, until: int) -> dict[
         if subject >= 0:
             fits = [event.value for event in outcomes if event.subject == subject and at < event.known <= at + wait.within_ms]
             absent = wait.absent if at + wait.within_ms < until else None
-            found[subject, at] = place, fits[0] if fits else absent
+            found[place] = fits[0] if fits else absent
     return found
 
 
-def ours(asked: list[Asked], came: list[Came], wait: Wait, until: int) -> dict[tuple[int, int], tuple[int, float | None]]:
+def ours(asked: list[Asked], came: list[Came], wait: Wait, until: int) -> dict[int, float | None]:
     """The same from the module, and in order of time."""
     announced = Announced(*(np.array([event[i] for event in asked], np.int64) for i in range(4)))
     subject, known, value, event_id = (np.array([event[i] for event in came]) for i in range(4))
@@ -74,7 +74,7 @@ def ours(asked: list[Asked], came: list[Came], wait: Wait, until: int) -> dict[t
     assert places.tolist() == sorted(places.tolist(), key=lambda place: (asked[place].at, asked[place].subject))
     found = answers(announced.subjects[places], announced.at_ms[places], outcomes, wait, until)
     values = [None if math.isnan(answer) else answer for answer in found.tolist()]
-    return {(asked[p].subject, asked[p].at): (p, answer) for p, answer in zip(places.tolist(), values, strict=True)}
+    return dict(zip(places.tolist(), values, strict=True))
 
 
 @given(_asked, _came, _waits, st.integers(0, 70))
@@ -91,7 +91,7 @@ def test_the_join_follows_the_same_rule(asked: list[Asked], came: list[Came], wa
     came = sorted((event for event in came if event.known < until), key=lambda event: event.known)
     labels = ours(asked, came, wait, until)
     join = Join({"m": wait})
-    predictions = [LoggedPrediction(f"{subject} {at}", "m", "1", str(subject), at, 0.5) for subject, at in labels]
+    predictions = [LoggedPrediction(str(place), "m", "1", str(asked[place].subject), asked[place].at, 0.5) for place in labels]
     outcomes = [KnownOutcome("m", str(o.subject), o.value, o.known, None if o.id == NONE else str(o.id)) for o in came]
     both: list[LoggedPrediction | KnownOutcome] = [*predictions, *outcomes]
     for item in sorted(both, key=lambda item: item.time if isinstance(item, LoggedPrediction) else item.known):
@@ -101,7 +101,7 @@ def test_the_join_follows_the_same_rule(asked: list[Asked], came: list[Came], wa
             join.outcome(item)
     join.advance(until)
     joined = {result.prediction: result.outcome for result in join.take()}
-    assert {f"{subject} {at}": answer for (subject, at), (_, answer) in labels.items() if answer is not None} == {
+    assert {str(place): answer for place, answer in labels.items() if answer is not None} == {
         prediction: outcome for prediction, outcome in joined.items() if outcome is not None
     }
 
@@ -109,10 +109,10 @@ def test_the_join_follows_the_same_rule(asked: list[Asked], came: list[Came], wa
 @pytest.mark.parametrize(("known", "answer"), [(9, None), (10, None), (11, 1.0), (30, 1.0), (31, None)])
 def test_both_ends_of_the_wait(known: int, answer: float | None) -> None:
     """After the question's time, and not later than the end of the wait."""
-    assert ours([Asked(0, 10, 5, NONE)], [Came(0, known, 1.0, NONE)], Wait(20), 100) == {(0, 10): (0, answer)}
+    assert ours([Asked(0, 10, 5, NONE)], [Came(0, known, 1.0, NONE)], Wait(20), 100) == {0: answer}
 
 
 @pytest.mark.parametrize(("until", "answer"), [(30, None), (31, 0.0)])
 def test_absent_once_the_wait_is_over(until: int, answer: float | None) -> None:
     """Not a moment earlier."""
-    assert ours([Asked(0, 10, 5, NONE)], [], Wait(20, 0.0), until) == {(0, 10): (0, answer)}
+    assert ours([Asked(0, 10, 5, NONE)], [], Wait(20, 0.0), until) == {0: answer}

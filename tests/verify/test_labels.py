@@ -55,25 +55,25 @@ def once(raws: list[Raw]) -> list[Raw]:
     return list(found.values())
 
 
-def naive(asked: list[Raw], left: list[Raw], until_ms: int) -> dict[tuple[str, int], tuple[float | None, int, int]]:
-    """(subject, time) -> answer, and the place of the event that asks."""
-    questions = {
-        (raw.data["who"], raw.data["at"]): (raw.partition, raw.offset)
-        for raw in once([raw for raw in asked if raw.known_ms < until_ms and raw.data["at"] < until_ms and raw.data["who"] is not None])
-    }
+def naive(asked: list[Raw], left: list[Raw], until_ms: int) -> dict[tuple[int, int], tuple[str, int, float | None]]:
+    """The place of each event that asks -> subject, time and answer."""
+    questions = once([raw for raw in asked if raw.known_ms < until_ms and raw.data["at"] < until_ms and raw.data["who"] is not None])
     outcomes = once([raw for raw in left if raw.known_ms < until_ms and None not in (raw.data["who"], raw.data["x"])])
-    return {
-        (who, at_ms): (next((float(raw.data["x"] > 1) for raw in outcomes if raw.data["who"] == who and at_ms < raw.known_ms <= at_ms + WITHIN_MS), None), *place)
-        for (who, at_ms), place in questions.items()
-    }  # fmt: skip
+    found = {}
+    for question in questions:
+        who, at_ms = question.data["who"], question.data["at"]
+        fitting = (float(raw.data["x"] > 1) for raw in outcomes if raw.data["who"] == who and at_ms < raw.known_ms <= at_ms + WITHIN_MS)
+        found[question.partition, question.offset] = who, at_ms, next(fitting, None)
+    return found
 
 
 @given(streams(False), streams(True), st.integers(0, 14), st.sampled_from(("at", "when")))
 def test_an_answer_is_the_first_outcome_within_the_wait(asked: list[Raw], left: list[Raw], until: int, at: str) -> None:
     """Never one that was known before the question, nor a doubled one; a time may be text."""
     found = labelled(model(at), archived(ASKED, asked), archived(LEFT_BY_NAME, left), T0 + until)
-    shown = {(one.subject, one.at_ms): (one.label, *one.announcement.place[1:]) for one in found}
+    shown = {tuple(one.announcement.place[1:]): (one.subject, one.at_ms, one.label) for one in found}
     assert shown == naive(asked, left, T0 + until)
+    assert len(shown) == len(found)
     assert [one.at_ms for one in found] == sorted(one.at_ms for one in found)
 
 

@@ -125,9 +125,9 @@ def test_what_is_trained_on_is_what_is_in_force(given_: tuple[Generated, int]) -
     """Before each change of views and outcomes, and after the last: all that came before is seen by the declarations of the moment."""
     made, until_ms = given_
     sets = list[Trained]()
-    run = played(made, lambda world, project: sets.append(trained(world, project, world.now_ms + 1)))
+    run = played(made, lambda world, project: sets.append(trained(world, world.project, world.now_ms + 1)))
     assert differences(made, run) == []
-    sets.append(trained(run.world, made.changes[-1].project, until_ms))
+    sets.append(trained(run.world, run.world.project, until_ms))
     for one in sets:
         judge(one, run.archive)
 

@@ -149,15 +149,20 @@ def _show(at: Target, change: Change, planned: Planned, *, values: bool) -> None
 
 
 def _samples(at: Target, change: Change, planned: Planned) -> Iterator[str]:
-    """Values of a changed view; none where they would be null for want of events."""
+    """Values of a changed view; none where they would be null for want of events, or where those of today lack history that was loaded."""
     from tidemill.catalogue.definitions import project_of
     from tidemill.cli.samples import samples
     from tidemill.clock import now_ms
 
     survey = None if change.version is None else planned.surveys[change.name, change.version]
     old = project_of(planned.before, at.declared.name).views.get(change.name)
-    if old is not None and (survey is None or survey.since_ms is None):
-        yield from samples(at.store, old, at.declared.views[change.name], now_ms())
+    if old is None or (survey is not None and survey.since_ms is not None):
+        return
+    lacks = len(planned.plan.first.loads.get(old.source.name, ())) > planned.before.version(change.name, old.version).loaded
+    if not lacks:
+        since = planned.plan.first.since.get(old.source.name, {})
+        new = at.declared.views[change.name].as_version(change.version or old.version, in_force=True, since=since)
+        yield from samples(at.store, old, new, now_ms())
 
 
 def _filled(survey: Survey, version: int) -> list[str]:

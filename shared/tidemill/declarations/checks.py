@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin
@@ -38,15 +40,52 @@ class Declaration:
         """Makes the declaration and sets `where`. Raises DeclarationError unless the arguments fit."""
         where, takes = where_declared(), inspect.signature(cls.__init__)
         try:
-            takes.bind(None, *args, **kwargs)
+            given = takes.bind(None, *args, **kwargs).arguments
         except TypeError as error:
             known = list(takes.parameters)[1:]
             unknown = next((name for name in kwargs if name not in known), None)
             mend = f"its arguments are {', '.join(known)}" + (f"; {cls.refused}" if cls.refused else "")
             raise DeclarationError(f"{cls.__name__}: {error}", where=where, field=unknown, mend=mend) from None
+        for name, value in given.items():
+            if name != "name":  # there is a rule for names
+                check_plain(cls.__name__, name, takes.parameters[name].annotation, value, where)
         made = super().__new__(cls)
         object.__setattr__(made, "where", where)
         return made
+
+
+def check_plain(what: str, name: str, annotation: object, value: object, where: str) -> None:
+    """Raises DeclarationError unless an argument that is annotated as plain data is such data, and can be written down as it is.
+
+    `annotation`: its text; one that is no plain data passes. `what`: whose argument it is.
+    """
+    text = str(annotation)
+    fits, wanted = _PLAIN.get(text.removesuffix(" | None"), (None, ""))
+    if fits is not None and not fits(value) and not (value is None and text.endswith(" | None")):
+        raise DeclarationError(f"{what}: {name} is {value!r}", where=where, field=name, mend=f"give {wanted}")
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is text that UTF-8 can hold."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+_PLAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "str": (_is_text, "text"),
+    "int": (lambda value: type(value) is int, "a whole number"),
+    "float": (_is_number, "a number"),
+    "Sequence[str]": (lambda value: isinstance(value, list | tuple) and all(map(_is_text, value)), 'a list of texts, such as ["1h", "7d"]'),
+    "Mapping[str, str]": (
+        lambda value: isinstance(value, Mapping) and all(map(_is_text, (*value, *value.values()))), 'a dict of texts, such as {"7d": "6h"}'
+    ),
+}  # fmt: skip
 
 
 def base_type(kind: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
@@ -102,6 +101,7 @@ class Outcome(Declaration):
         if self.source.types.get(self.value) is str:
             self._fail("value", f"field {self.value!r} is text", "name a number, or a condition such as \"status == 'late'\"")
         if self.absent is not None:
+            object.__setattr__(self, "absent", float(self.absent))
             self._check_absent(self.absent)
 
     column: Column = field(init=False, repr=False)
@@ -114,11 +114,9 @@ class Outcome(Declaration):
     @property
     def wait(self) -> Wait:
         """`within` in ms, and `absent` as the outcome that a result has."""
-        return Wait(parse_ms(self.within), None if self.absent is None else float(self.absent))
+        return Wait(parse_ms(self.within), self.absent)
 
-    def _check_absent(self, absent: Any) -> None:
-        if not isinstance(absent, int | float) or not math.isfinite(absent):
-            self._fail("absent", f"{absent!r} is not a number", "write the outcome that no event means, such as 0")
+    def _check_absent(self, absent: float) -> None:
         if (self.value not in self.source.fields or self.source.base_type(self.value) is bool) and absent not in (0, 1):
             self._fail("absent", f"{absent!r} is neither 0 nor 1, as {self.value!r} is", "write 0 or 1")
 

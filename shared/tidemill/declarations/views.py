@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from types import MappingProxyType
 
 from tidemill.declarations.aggregations import Aggregation
-from tidemill.declarations.checks import Declaration, check_partitions, duration_ms
+from tidemill.declarations.checks import Declaration, check_partitions, check_plain, duration_ms
 from tidemill.declarations.events import Event
 from tidemill.declarations.expressions import Column, parse_column
 from tidemill.declarations.slots import SideKind
@@ -213,6 +214,15 @@ class FeatureView(Declaration):
         for aggregation in self.features:
             if not isinstance(aggregation, Aggregation):
                 self._fail("features", f"{aggregation!r} is not an aggregate", 'write count(), mean("field"), ...')
+            for argument in dataclasses.fields(aggregation):
+                annotation = "Sequence[str] | None" if argument.name == "windows" else argument.type
+                check_plain(
+                    f"FeatureView {self.name!r}: {aggregation.word}()",
+                    argument.name,
+                    annotation,
+                    getattr(aggregation, argument.name),
+                    self.where,
+                )
             text = aggregation.column
             if aggregation.mistake:
                 self._fail("features", f"{aggregation.word}({text!r}): {aggregation.mistake}", "correct the argument")

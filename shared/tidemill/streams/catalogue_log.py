@@ -6,13 +6,13 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from tidemill.catalogue.definitions import NOTHING, Definitions, counted, newest_of
-from tidemill.errors import CatalogueChanged, TopicMismatch
+from tidemill.catalogue.definitions import NOTHING, Definitions, counted, newest_of, project_of
+from tidemill.errors import CatalogueChanged, DeclarationError, TidemillError, TopicMismatch
 from tidemill.kafka.client import started_producer
 from tidemill.kafka.read_to_end import decoded_of, read_to_end, read_topic
 from tidemill.kafka.reader import Reader
 from tidemill.kafka.waves import send_wave
-from tidemill.records import decoder, encode
+from tidemill.records import DECODE_ERRORS, decoder, encode
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import catalogue_topic
 
@@ -34,14 +34,34 @@ async def append_definitions(settings: KafkaSettings, project: str, record: Defi
     """Puts a record in force whose number follows. The topic must exist.
 
     Raises CatalogueChanged when another record with this number came first, KafkaUnavailable, KafkaRefused. After an error of Kafka the
-    record may be in force: read the catalogue.
+    record may be in force: read the catalogue. Raises TidemillError, and writes nothing, when nobody could read the record.
     """
+    written = _readable(record, project)
     async with started_producer(settings) as made:
-        await send_wave(made, {(catalogue_topic(project), 0): [(project.encode(), encode(record), [])]})
+        await send_wave(made, {(catalogue_topic(project), 0): [(project.encode(), written, [])]})
     if await read_definitions(settings, project) != record:
         raise CatalogueChanged(
             f"the catalogue of {project} was changed by somebody else meanwhile", mend="look at the plan, and apply again"
         )
+
+
+def _readable(record: Definitions, project: str) -> bytes:
+    """The record as it is written. A record that cannot be read would stop everybody for good."""
+    try:
+        written = encode(record)
+        project_of(_decode(written), project)
+        same = _decode(written) == record
+    except (*DECODE_ERRORS, DeclarationError, TypeError, ValueError) as error:
+        raise _unreadable(project, str(error)) from error
+    if not same:
+        raise _unreadable(project, "it reads as something else")
+    return written
+
+
+def _unreadable(project: str, why: str) -> TidemillError:
+    return TidemillError(
+        f"the declarations of {project} cannot be written to the catalogue: {why}", mend="correct project.py; nothing was changed"
+    )
 
 
 class Catalogue:

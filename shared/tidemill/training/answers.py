@@ -1,9 +1,8 @@
 """Which events are questions, and which outcome answers which question. The prediction log's join (`services/tidemill_predlog/join.py`) follows
 the same rule for its predictions.
 
-An announcing event is a question (subject, time); a second publication of it (same id) is none. Of several with one subject and one time,
-the last known counts. A question's answer is the first outcome of its subject that became known after its time and at most `within_ms`
-later, never before. Without one, `absent` is the answer once the wait is over, if it is declared.
+An announcing event is a question (subject, time); a second publication of it (same id) is none. Several events may ask about one subject at
+one time. A question's answer is the first outcome of its subject that became known after its time and at most `within_ms` later, never before. Without one, `absent` is the answer once the wait is over, if it is declared.
 
 Nothing that is known, or asked, at or after `until_ms` exists. Subjects and ids are codes: equal numbers mean equal texts. Events stand in the
 order in which they became known.
@@ -44,14 +43,10 @@ class Outcomes(NamedTuple):
 
 
 def questions(announced: Announced, until_ms: int) -> Ints:
-    """The places of the announcing events that are questions, in order of time, then of subject."""
+    """The places of the announcing events that are questions, in order of time, then of subject, then of known."""
     places = np.flatnonzero((announced.at_ms < until_ms) & (announced.known_ms < until_ms))
     places = places[first_publications(announced.ids[places])]
-    places = places[np.lexsort((announced.subjects[places], announced.at_ms[places]))]  # stable: of equal ones, the last known is last
-    subjects, at_ms = announced.subjects[places], announced.at_ms[places]
-    last = np.ones(len(places), dtype=bool)
-    last[:-1] = (subjects[1:] != subjects[:-1]) | (at_ms[1:] != at_ms[:-1])
-    return places[last]
+    return places[np.lexsort((announced.subjects[places], announced.at_ms[places]))]  # stable
 
 
 def answers(subjects: Ints, at_ms: Ints, outcomes: Outcomes, wait: Wait, until_ms: int) -> Floats:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tidemill.archive.columns import OWN, event_folder
 from tidemill.declarations import Event, FeatureView, Model
@@ -23,6 +25,8 @@ Served = Callable[[FeatureView, Sequence[str], int], list[Mapping[str, tuple[str
 """(view, entities, epoch ms) -> for each entity, state and value of each feature by name, as served for this moment."""
 
 _MOMENTS = 4
+_Key = tuple[str, int, int]
+T = TypeVar("T")
 
 
 def archived(store: OfflineStore, event: Event, fields: Sequence[str]) -> pa.Table:
@@ -135,13 +139,15 @@ def check_training_set(
     those that bring outcomes; `archives`: the archived events by view; `until_ms`: the moment until which the set was made.
     """
     asked = labelled(model, *asking, until_ms)
-    by_key = {(question.subject, question.at_ms): question for question in asked}
-    rows = _sampled_rows(table, sample, seed)
-    compared = [_check_labels(model, rows, by_key), _check_missing(model, asked, table, sample, seed)]
+    by_key = dict(_numbered((question.subject, question.at_ms, question) for question in asked if question.label is not None))
+    numbered = dict(_numbered((row["subject"], row["time"], row) for row in _rows(table)))
+    chosen = random.Random(seed).sample(list(numbered), min(sample, len(numbered)))
+    compared = [_check_labels(model, {key: numbered[key]["label"] for key in chosen}, by_key)]
+    compared.append(_check_missing(model, by_key, numbered.keys(), sample, seed))
     for place, view in enumerate(model.views):
         columns, sql, told = columns_of(view, table.column_names), SqlView(view, archives[view.name]), []
-        for row in rows:
-            question = by_key.get((row["subject"], row["time"]))
+        for key in chosen:
+            row, question = numbered[key], by_key.get(key)
             if question is not None:
                 values = {feature: (None, row[name]) for feature, name in columns.items()}
                 what = f"training row of {row['subject']} at {rfc3339(row['time'])}"
@@ -152,12 +158,13 @@ def check_training_set(
 
 
 def check_training_rows(store: OfflineStore, model: Model, table: pa.Table, until_ms: int, sample: int, seed: int) -> list[Compared]:
-    """The same for some rows of a large set: only events of their subjects and entities are read, so questions are missed only of these.
+    """The same for the rows of some subjects of a large set: only events of these subjects, and of their entities, are read.
 
     Raises UnknownTable, OfflineUnavailable.
     """
-    rows = table.take(_places(table, sample, seed))
-    subjects, outcome = set(rows["subject"].to_pylist()), model.outcome
+    places = random.Random(seed).sample(range(len(table)), min(sample, len(table)))
+    subjects, outcome = set(table["subject"].take(pa.array(places, pa.int64())).to_pylist()), model.outcome
+    rows = table.filter(pc.is_in(table["subject"], pa.array(subjects)))
     fields = [model.at, *(view.key.name for view in model.views)]
     announced = rows_of(_archive(store, model.on), model.on, model.subject, subjects, fields)
     outcomes = rows_of(_archive(store, outcome.source), outcome.source, outcome.subject, subjects, outcome.column.fields)
@@ -165,25 +172,29 @@ def check_training_rows(store: OfflineStore, model: Model, table: pa.Table, unti
     for place, view in enumerate(model.views):
         entities = {question.entities[place] or "" for question in asked}
         archives[view.name] = rows_of(_archive(store, view.source), view.source, view.key.field, entities, view.value_fields)
-    return check_training_set(model, rows, (announced, outcomes), archives, until_ms, len(rows), seed)
+    return check_training_set(model, rows, (announced, outcomes), archives, until_ms, sample, seed)
 
 
 def _archive(store: OfflineStore, event: Event) -> Snapshot:
     return store.snapshot(event_folder(event.name))
 
 
-def _sampled_rows(table: pa.Table, sample: int, seed: int) -> list[dict[str, Any]]:
+def _rows(table: pa.Table) -> list[dict[str, Any]]:
     missing = [name for name in ("subject", "time", "label") if name not in table.column_names]
     if missing:
         raise TidemillError(f"the training set has no column {missing[0]!r}", mend="pass a file that `tidemill train-set` wrote")
-    rows: list[dict[str, Any]] = table.take(_places(table, sample, seed)).to_pylist()
+    rows: list[dict[str, Any]] = table.to_pylist()
     for row in rows:
         row["time"] = row["time"] if isinstance(row["time"], int) else int(row["time"].timestamp() * 1000)
     return rows
 
 
-def _places(table: pa.Table, sample: int, seed: int) -> pa.Array:
-    return pa.array(sorted(random.Random(seed).sample(range(len(table)), min(sample, len(table)))), pa.int64())
+def _numbered(found: Iterable[tuple[str, int, T]]) -> Iterator[tuple[_Key, T]]:
+    """Rows or questions by subject, time, and the number among those that share both: in a set they stand in the order of known."""
+    count = Counter[tuple[str, int]]()
+    for subject, time_ms, one in found:
+        yield (subject, time_ms, count[subject, time_ms]), one
+        count[subject, time_ms] += 1
 
 
 def _asked_at(model: Model, view: FeatureView, question: Labelled, place: int) -> AskedMoment:
@@ -192,30 +203,27 @@ def _asked_at(model: Model, view: FeatureView, question: Labelled, place: int) -
     return AskedMoment(question.entities[place] or "", question.at_ms, question.at_ms + 1, own)
 
 
-def _check_labels(model: Model, rows: Sequence[Mapping[str, Any]], asked: Mapping[tuple[str, int], Labelled]) -> Compared:
-    compared = Compared(f"labels: {model.name}", values=len(rows))
-    for row in rows:
-        question = asked.get((row["subject"], row["time"]))
-        if question is None or question.label != row["label"]:
-            compared.note(_label_example(row["subject"], row["time"], row["label"], None if question is None else question.label), 3)
+def _check_labels(model: Model, labels: Mapping[_Key, float], asked: Mapping[_Key, Labelled]) -> Compared:
+    compared = Compared(f"labels: {model.name}", values=len(labels))
+    for key, label in labels.items():
+        question = asked.get(key)
+        if question is None or question.label != label:
+            compared.note(_label_example(key, label, None if question is None else question.label), 3)
     return compared
 
 
-def _check_missing(model: Model, asked: Sequence[Labelled], table: pa.Table, sample: int, seed: int) -> Compared:
+def _check_missing(model: Model, asked: Mapping[_Key, Labelled], present: Collection[_Key], sample: int, seed: int) -> Compared:
     """Whether sampled questions that have an answer are rows."""
-    answered = [question for question in asked if question.label is not None]
-    chosen = random.Random(seed).sample(answered, min(sample, len(answered)))
-    rows = _sampled_rows(table.select(["subject", "time", "label"]), len(table), seed)
-    present = {(row["subject"], row["time"]) for row in rows}
+    chosen = random.Random(seed).sample(list(asked), min(sample, len(asked)))
     compared = Compared(f"questions: {model.name}", values=len(chosen))
-    for question in chosen:
-        if (question.subject, question.at_ms) not in present:
-            compared.note(_label_example(question.subject, question.at_ms, "no row", question.label), 3)
+    for key in chosen:
+        if key not in present:
+            compared.note(_label_example(key, "no row", asked[key].label), 3)
     return compared
 
 
-def _label_example(subject: str, at_ms: int, told: Any, label: float | None) -> Example:
-    return Example(f"{subject} at {rfc3339(at_ms)}", "label", repr(told), repr(label), [])
+def _label_example(key: _Key, told: Any, label: float | None) -> Example:
+    return Example(f"{key[0]} at {rfc3339(key[1])}", "label", repr(told), repr(label), [])
 
 
 def columns_of(view: FeatureView, names: Sequence[str]) -> dict[str, str]:

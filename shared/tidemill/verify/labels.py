@@ -1,7 +1,6 @@
 """Questions and their answers, in SQL over the archived events: which event asks, and which outcome answers it.
 
-An event that announces a subject is a question, once for each id; of several with one subject and one time, the last known counts. Its
-answer is the first outcome of the subject that became known after its time and within the wait. Without one, `absent` of the outcome is the
+An event that announces a subject is a question, once for each id; several may have one subject and one time. Its answer is the first outcome of the subject that became known after its time and within the wait. Without one, `absent` of the outcome is the
 answer once the wait is over.
 """
 
@@ -34,7 +33,8 @@ class Labelled(NamedTuple):
 
 
 def labelled(model: Model, announced: pa.Table, outcomes: pa.Table, until_ms: int) -> list[Labelled]:
-    """All questions of a model in order of time, from what was known before a moment. `announced`, `outcomes`: the archived events."""
+    """All questions of a model in order of time and of known, from what was known before a moment. `announced`, `outcomes`: the archived
+    events."""
     db = database(len(announced) + len(outcomes), None)
     try:
         db.register("announced", announced)
@@ -57,7 +57,7 @@ def _labelled_sql(model: Model, announced: pa.Table, brought: pa.Table, until_ms
     return (
         f"WITH asked AS ({_asked_sql(model, announced, until_ms)}), outcome AS ({_outcomes_sql(model, brought, until_ms)}) "
         f"SELECT q.subject, q.at_ms, {answer} END, q.known, q.topic, q.partition, q.place, q.id, q.entities "
-        "FROM asked q ASOF LEFT JOIN outcome o ON q.subject = o.subject AND q.at_ms < o.known ORDER BY q.at_ms, q.subject"
+        "FROM asked q ASOF LEFT JOIN outcome o ON q.subject = o.subject AND q.at_ms < o.known ORDER BY q.at_ms, q.subject, q.known, q.topic, q.partition, q.place"
     )
 
 
@@ -67,9 +67,7 @@ def _asked_sql(model: Model, events: pa.Table, until_ms: int) -> str:
     entities = ", ".join(key_sql(rows.fields[view.key.name]) for view in model.views)
     at, subject = _as_ms(model.on, model.at, rows), key_sql(rows.fields[model.subject])
     asked = f"SELECT *, {at} AS at_ms, {subject} AS subject, CAST([{entities}] AS VARCHAR[]) AS entities FROM {rows.sql}"
-    once = f"SELECT * FROM ({asked}) WHERE at_ms < {until_ms} AND known < {until_ms} AND subject IS NOT NULL QUALIFY {_FIRST}"
-    last = ", ".join(f"{name} DESC" for name in _ORDER.split(", "))
-    return f"SELECT * FROM ({once}) QUALIFY row_number() OVER (PARTITION BY subject, at_ms ORDER BY {last}) = 1"
+    return f"SELECT * FROM ({asked}) WHERE at_ms < {until_ms} AND known < {until_ms} AND subject IS NOT NULL QUALIFY {_FIRST}"
 
 
 def _outcomes_sql(model: Model, events: pa.Table, until_ms: int) -> str:
