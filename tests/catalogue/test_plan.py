@@ -373,3 +373,16 @@ def test_a_log_gets_nothing_from_before_its_hand_over() -> None:
     old, new = "town.view.taxis.p4", "town.view.taxis.v2.p4"
     assert [topics(0, 6), topics(0, 7), topics(0, 29), topics(0, 30), topics(1, 0)] == [[], [old], [old], [new, old][::-1], [old, new]]
     assert topics(0, 6, "") == ["town.dead-letters"]
+
+
+def test_a_field_is_strict_a_minute_after_it_was_declared() -> None:
+    """Or declared with another type; then it may be null too. A new event is strict at once, and what is known stays so."""
+    before = applied(planned(NOTHING, project(taxis(trips(), [count()])), 1_000))
+    assert before.events[0].strict == {}
+    plan = planned(before, project(taxis(trips(seats=int, miles=str), [count()])), 5_000)
+    assert plan.changes[0].details == ("fields: miles: float -> str | None", "fields: with seats (int | None)")
+    assert plan.first.events[0].strict == plan.last.events[0].strict == {"miles": 65_000, "seats": 65_000}
+    after = applied(plan)
+    assert unapplied(after, project(taxis(trips(seats=int, miles=str), [count()]))) == []
+    assert planned(after, project(taxis(trips(seats=int), [count()])), 9_000).last.events[0].strict == {"miles": 69_000, "seats": 65_000}
+    assert project_of(after, "town").events["trip"].strict == {"miles": 65_000, "seats": 65_000}

@@ -43,7 +43,7 @@ _ARGUMENTS: tuple[tuple[str, tuple[Any, ...]], ...] = (
 def changing(draw: st.DrawFn) -> Generated:
     """A project that changes while its stream goes on. Questions are asked before the changes, between them and after them."""
     first, known_ms, stream, changes = draw(projects()), START_MS, list[Told](), list[Change]()
-    past, carried = [first], dict.fromkeys(draw(st.lists(st.sampled_from(sorted(LATER)), max_size=3, unique=True)), False)
+    past, carried = [first], dict.fromkeys(draw(st.lists(st.sampled_from(sorted(LATER)), min_size=2, max_size=4, unique=True)), False)
     for left in reversed(range(draw(_CHANGES) + 1)):
         for _ in range(draw(_AFTER)):
             known_ms += draw(STEPS[1])

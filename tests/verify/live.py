@@ -23,7 +23,7 @@ import hypothesis
 from aiokafka import TopicPartition
 from tests.ask import get as ask
 from tests.verify.changing import changing
-from tests.verify.projects import Generated, Written
+from tests.verify.projects import Change, Generated, Written
 from tests.verify.publishing import COPIES, Publisher
 
 from tidemill.archive.columns import event_folder
@@ -46,6 +46,7 @@ ROOT = Path(__file__).parents[2]
 TIDEMILL = [sys.executable, "-c", "from tidemill.cli import main; main()"]
 SERVICES = ("ingestion", "features", "offline", "serving")
 OF_MODELS = ("inference", "predlog")
+_AWAY = "offline, for a while"
 PATIENCE_SECONDS = 240.0
 
 HEAD = """
@@ -117,7 +118,7 @@ class Live:
         self._predicts, self._predicted = False, 0
         self.name = f"{home.name.replace('-', '_')}_{seed}"
         self._kafka = KafkaSettings(bootstrap_servers=external.kafka or "")
-        self._publisher = Publisher(self._kafka, self._topic, made.stream[-1].known_ms, self._random)
+        self._publisher = Publisher(self._kafka, self._topic, made.stream[-1].known_ms, random.Random(seed))
         self._killed = list[str]()
         (home / "project").mkdir(parents=True)
         self._declare(made.written)
@@ -146,7 +147,7 @@ class Live:
                     self._train()
                 rest = self.made.stream[change.after :] or self.made.stream[-1:]
                 with self._publisher.meanwhile(rest):
-                    self._change(change.written)
+                    self._change(change)
                 self._predict()
                 begin = change.after
             self._publisher.publish(self.made.stream[begin:])
@@ -195,21 +196,27 @@ class Live:
         assert written is not None
         (self.home / "project" / "project.py").write_text(file_of(written, self.name, modelled=self._modelled))
 
-    def _change(self, written: Written | None) -> None:
-        """Put the next declarations in force, while a process is killed."""
-        assert written is not None
-        asyncio.run(self._publisher.extend(written.partitions))
-        self._declare(written)
-        victim = self._random.choice([None, "apply", "apply", *SERVICES[:3], *(OF_MODELS if self._modelled else ())])
-        killer = threading.Timer(self._random.uniform(0.5, 4), self._kill, [victim])
-        if victim not in (None, "apply"):
-            killer.start()
+    def _change(self, change: Change) -> None:
+        """Put the next declarations in force, while a process is killed, or the offline writer is away."""
+        assert change.written is not None
+        asyncio.run(self._publisher.extend(change.written.partitions))
+        victim = self._random.choice([None, _AWAY, "apply", "apply", *SERVICES[:3], *(OF_MODELS if self._modelled else ())])
+        if victim == _AWAY:  # events that are accepted now are archived when the change is known
+            self.stack.halt("offline")
+            self._publisher.publish(self.made.stream[change.after - 1 : change.after])
+        self._declare(change.written)
+        strike = threading.Timer(self._random.uniform(0.5, 4), self._strike, [victim])
+        strike.start()
         self._apply(kill=victim == "apply")
-        killer.cancel()
+        strike.join()
 
-    def _kill(self, service: str) -> None:
-        self.stack.kill(service)
-        self._killed.append(service)
+    def _strike(self, victim: str | None) -> None:
+        if victim == _AWAY:
+            self.stack.resume("offline")
+        elif victim in self.stack.urls:
+            self.stack.kill(victim)
+        if victim not in (None, "apply"):
+            self._killed.append(victim)
 
     def _apply(self, *, kill: bool) -> None:
         """Run `tidemill apply` until it ends well. `kill`: the first one is killed at some moment."""

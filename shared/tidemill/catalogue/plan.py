@@ -33,6 +33,9 @@ from tidemill.errors import DeclarationError
 from tidemill.kernel.view import ViewKernel
 from tidemill.names import LogName, log_name
 
+FOLLOWED_MS = 60_000
+"""So long after a change every service that runs works by it."""
+
 Kind = Literal["new", "changed", "gone"]
 Numbered = tuple[str, int]
 """A view and one of its versions."""
@@ -95,7 +98,7 @@ def plan_of(definitions: Definitions, project: Project, time_ms: int, around: Su
 
     Raises DeclarationError when a field that some version reads is declared with another type.
     """
-    planner = _Planner(definitions, project, around)
+    planner = _Planner(definitions, project, around, time_ms)
     changes = [*_compared("event", {item.name: item for item in definitions.events}, planner.events)]
     for view in project.views.values():
         changes += planner.add(view)
@@ -127,9 +130,11 @@ def unapplied(definitions: Definitions, project: Project) -> list[Change]:
 class _Planner:
     """Brings the declared views among the versions. `at_once`: the versions in force by the first record; `in_force`: by the last."""
 
-    def __init__(self, before: Definitions, project: Project, around: Surroundings) -> None:
+    def __init__(self, before: Definitions, project: Project, around: Surroundings, time_ms: int) -> None:
         self._before, self._project, self._around = before, project, around
-        self.events = _with_what_is_read(before, project, around.lacking)
+        known = {event.name: event for event in before.events}
+        events = _with_what_is_read(before, project, around.lacking)
+        self.events = {name: _strict_from(event, known.get(name), time_ms + FOLLOWED_MS) for name, event in events.items()}
         self.views = [found for found in before.views if found.handover is not None]
         self._given_up = {found.view.name: found.version for found in before.views if found.handover is None}
         self.at_once, self.in_force = dict(before.in_force), dict(before.in_force)
@@ -229,7 +234,17 @@ def _both(old: WrittenEvent, new: WrittenEvent) -> WrittenEvent:
     """An event that views and models of both declarations can read."""
     fields = {name: kind for name, kind in new.fields.items() if name not in old.fields or _base(old.fields[name]) != _base(kind)}
     fields |= {name: kind for name, kind in new.fields.items() if _is_null(kind) and not _is_null(old.fields.get(name, ""))}
-    return msgspec.structs.replace(old, fields={**old.fields, **fields})
+    return msgspec.structs.replace(old, fields={**old.fields, **fields}, strict=new.strict)
+
+
+def _strict_from(event: WrittenEvent, known: WrittenEvent | None, from_ms: int) -> WrittenEvent:
+    """An event whose new fields, and those that have another type now, are strict from a moment on."""
+    if known is None:
+        return event
+    before = {name: _base(kind) for name, kind in known.fields.items()}
+    new = [name for name, kind in event.fields.items() if _is_null(kind) and before.get(name) != _base(kind)]
+    kept = {name: at_ms for name, at_ms in known.strict.items() if name in event.fields}
+    return msgspec.structs.replace(event, strict=kept | dict.fromkeys(new, from_ms))
 
 
 def _with_what_is_read(before: Definitions, project: Project, lacking: Mapping[str, Collection[str]]) -> dict[str, WrittenEvent]:
@@ -263,7 +278,9 @@ def _nullable(declared: WrittenEvent, known: WrittenEvent | None, moments: Colle
     """An event whose fields may be null where earlier events lack them."""
 
     def earlier(name: str) -> bool:
-        return name in lacking or (known is not None and _is_null(known.fields.get(name, " | None")))
+        if known is None or name in lacking:
+            return name in lacking
+        return _is_null(known.fields.get(name, " | None")) or _base(known.fields[name]) != _base(declared.fields[name])
 
     fields = {
         name: kind if _is_null(kind) or name in moments or not earlier(name) else f"{kind} | None" for name, kind in declared.fields.items()
@@ -291,6 +308,8 @@ def _compared(what: str, before: Mapping[str, msgspec.Struct], after: Mapping[st
 def differences(before: msgspec.Struct, after: msgspec.Struct) -> Iterator[str]:
     """One line for each field that differs; of a mapping or a list, one for each entry."""
     for name in before.__struct_fields__:
+        if name == "strict":  # it follows from the fields
+            continue
         old, new = getattr(before, name), getattr(after, name)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _entries(name, old, new)

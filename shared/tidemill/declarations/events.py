@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from types import NoneType
 from typing import Any, Literal, get_args
 
@@ -35,6 +35,10 @@ class Event(Declaration):
     future: str = "1h"
     extra: Literal["keep", "refuse"] = "keep"
     description: str = ""
+
+    strict: Mapping[str, int] = field(init=False, repr=False, default_factory=dict)
+    """Fields that were declared later than the event -> a moment, epoch ms. Of events that became known before it, a value of another type is
+    no value: those that were accepted before the field was declared must not be refused by who reads them later."""
 
     def __post_init__(self) -> None:
         check_name(self.name, self.where, "name", dots=True)

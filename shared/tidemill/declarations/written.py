@@ -20,7 +20,7 @@ from tidemill.declarations.events import Event
 from tidemill.declarations.models import Model, Outcome, Request
 from tidemill.declarations.views import Entity, FeatureView, Selection
 from tidemill.errors import ProjectError
-from tidemill.records import Natural
+from tidemill.records import Milliseconds, Natural
 
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 _SHARED = {"column", "windows", "name"}
@@ -42,6 +42,7 @@ class WrittenEvent(WrittenPart, frozen=True):
     future: str = "1h"
     extra: Literal["keep", "refuse"] = "keep"
     description: str = ""
+    strict: dict[str, Milliseconds] = {}
 
 
 class WrittenFeature(WrittenPart, frozen=True):
@@ -119,17 +120,20 @@ def write_event(event: Event) -> WrittenEvent:
     """An event as data."""
     fields = {name: event.base_type(name).__name__ + (" | None" if event.nullable(name) else "") for name in event.fields}
     return WrittenEvent(
-        event.name, fields, event.time, event.topic, event.partitions, event.id, event.future, event.extra, event.description
-    )
+        event.name, fields, event.time, event.topic, event.partitions, event.id, event.future, event.extra, event.description,
+        dict(event.strict),
+    )  # fmt: skip
 
 
 def read_event(written: WrittenEvent) -> Event:
     """The event. Raises DeclarationError."""
     fields = {name: _type_of(kind) for name, kind in written.fields.items()}
-    return Event(
+    event = Event(
         written.name, fields, written.time, topic=written.topic, partitions=written.partitions, id=written.id, future=written.future,
         extra=written.extra, description=written.description,
     )  # fmt: skip
+    event.__dict__["strict"] = written.strict
+    return event
 
 
 def write_view(view: FeatureView) -> WrittenView:

@@ -6,7 +6,7 @@ the reason. An event is used whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
@@ -89,6 +89,7 @@ class EventReader:
         self.event = event
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(_data_type(event, keys, forbid_unknown=event.extra == "refuse")).decode
         self._keeps = event.extra == "keep"
+        self._strict = {name: (at_ms, msgspec.json.Decoder(_field_type(event, name, keys))) for name, at_ms in event.strict.items()}
         self._whole_numbers = [name for name, kind in event.types.items() if kind is int]
         self._text_keys = [name for name in {*keys, event.id} if name is not None and event.base_type(name) is str]
         self._time, self._time_is_text, self._future_ms = event.time, event.base_type(event.time) is str, event.future_ms
@@ -116,23 +117,37 @@ class EventReader:
             if self._keeps and not value.isascii():
                 value.decode()  # the decoder has passed over undeclared fields, whatever bytes they are
         except DECODE_ERRORS as error:
-            data = self._decode_again(value, error)
+            data = self._decode_again(value, error, attributes, published_ms)
         if len(value) > KEY_BYTES:
             self._check_keys(data)
         known_ms = self._known(attributes.recordedtime, published_ms)
         return Accepted(data, self._time_of(data, attributes.time, known_ms, value), known_ms, self._id_of(data, attributes.id, value))
 
-    def _decode_again(self, value: bytes, error: Exception) -> Any:
-        """The data of an event whose only mistake is a whole number written as 300.0. Raises Refused for any other one."""
-        if isinstance(error, msgspec.ValidationError) and "got `float`" in str(error):
+    def _decode_again(self, value: bytes, error: Exception, attributes: Attributes, published_ms: int) -> Any:
+        """The data of an event whose only mistakes are whole numbers written as 300.0, and values of another type that became known before
+        their field was declared (`Event.strict`). Raises Refused for any other one."""
+        if isinstance(error, msgspec.ValidationError) and ("got `float`" in str(error) or self._strict):
             try:
                 value.decode()
                 found = _OBJECT.decode(value)
                 found |= {name: _whole(found[name]) for name in self._whole_numbers if name in found}
-                return self._decode(msgspec.json.encode(found))
+                early = self._early(found, attributes, published_ms) if self._strict else {}
+                data = self._decode(msgspec.json.encode({name: text for name, text in found.items() if name not in early}))
             except DECODE_ERRORS:
                 pass  # the first error says more
+            else:
+                self._pass_over(early)
+                return data
         raise explain_data(value, error, self.event.fields, self.event.id) from None
+
+    def _early(self, found: Mapping[str, msgspec.Raw], attributes: Attributes, published_ms: int) -> dict[str, msgspec.Raw]:
+        """The values that their fields cannot have, and that became known before these were strict."""
+        known_ms = self._known(attributes.recordedtime, published_ms)
+        strict = {name: decoder for name, (at_ms, decoder) in self._strict.items() if name in found and known_ms < at_ms}
+        return {name: found[name] for name, decoder in strict.items() if not _fits(decoder, found[name])}
+
+    def _pass_over(self, early: Mapping[str, msgspec.Raw]) -> None:
+        """Hears of the values that an accepted event loses."""
 
     def _check_keys(self, data: Any) -> None:
         """Checks bytes, since the decoder counts characters. `check` skips this for an event too small to hold a key that is too long."""
@@ -225,6 +240,9 @@ class WholeReader(EventReader):
         self.rest = {name: text for name, text in _OBJECT.decode(value).items() if name not in self._columns}
         return data
 
+    def _pass_over(self, early: Mapping[str, msgspec.Raw]) -> None:
+        self.rest |= early
+
 
 def moment(given: str | int, name: str) -> int:
     """Epoch ms of a time: a whole number of ms, or RFC 3339 with a zone (cut to ms). Raises Refused, which names the field."""
@@ -246,6 +264,14 @@ def _whole(number: msgspec.Raw) -> msgspec.Raw:
     except DECODE_ERRORS:
         return number
     return msgspec.Raw(b"%d" % found) if found.is_integer() and abs(found) < EXACT else number
+
+
+def _fits(decoder: msgspec.json.Decoder[Any], text: msgspec.Raw) -> bool:
+    try:
+        decoder.decode(text)
+    except DECODE_ERRORS:
+        return False
+    return True
 
 
 def open_envelope(value: bytes) -> Envelope:
@@ -290,15 +316,19 @@ def _data_type(event: Event, keys: Collection[str], *, forbid_unknown: bool) -> 
     """The Struct of an event's data. A key has 1 to KEY_BYTES characters. Time and id may be absent, since attributes can give them."""
     fields: list[tuple[str, Any, Any]] = []
     for name in event.fields:
-        base = event.base_type(name)
-        kind: Any = base
-        if base is int:
-            kind = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-        elif base is str and (name in keys or name == event.id):
-            kind = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_BYTES)]
-        default: Any = None
-        kind, default = (kind | None, None) if event.nullable(name) else (kind, msgspec.NODEFAULT)
+        kind = _field_type(event, name, keys)
+        default: Any = None if event.nullable(name) else msgspec.NODEFAULT
         if name == event.time or (name == event.id and not event.nullable(name)):
             kind, default = kind | msgspec.UnsetType, msgspec.UNSET
         fields.append((name, kind, default))
     return msgspec.defstruct("Data", fields, forbid_unknown_fields=forbid_unknown, kw_only=True, gc=False)
+
+
+def _field_type(event: Event, name: str, keys: Collection[str]) -> Any:
+    base = event.base_type(name)
+    kind: Any = base
+    if base is int:
+        kind = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+    elif base is str and (name in keys or name == event.id):
+        kind = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_BYTES)]
+    return kind | None if event.nullable(name) else kind
