@@ -6,11 +6,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
-import os
 import random
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,25 +19,19 @@ import httpx
 import pytest
 import redis
 from tests.ask import get as ask
-from tests.offline.lake import ROOT
-from tests.oracles import expected, in_window
+from tests.cli.living import PATIENCE_SECONDS, Living
 
 from tidemill.clock import now_ms
 from tidemill.declarations import FeatureView
-from tidemill.declarations.project import load_project
 from tidemill.kafka.admin import admin
-from tidemill.local.addresses import Addresses, find
 from tidemill.names import LogName
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore
 from tidemill.online.keys import hash_tag
 from tidemill.proof.replay import logged
-from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.catalogue_log import read_definitions
 
 pytestmark = pytest.mark.integration
-TIDEMILL = [sys.executable, "-c", "from tidemill.cli import main; main()"]
-PATIENCE_SECONDS = 180
 DAY_MS = 86_400_000
 ZONES = "abcde"
 PROJECT = """
@@ -63,40 +54,12 @@ tips = Model("tips", trip, "at", "trip", [zones], Outcome(paid, "tipped", "trip"
 UNAPPLIED = "project.py differs from what is in force: run tidemill plan"
 
 
-class Town:
-    """A project in a folder, its stack, and the raw events of both ways into it. `raw`: as plain Python has them."""
+class Town(Living):
+    """A project with trips in five zones, and the raw events of both ways into it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.home, self.raw = folder, folder / "home", list[dict[str, Any]]()
+        super().__init__(folder, "town", PROJECT, "zone", ZONES)
         self.predicted = 0
-        self.environment = {
-            **os.environ, "TIDEMILL_HOME": str(self.home), "TIDEMILL_PROJECT": str(folder / "town"), "COLUMNS": "300",
-            "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "shared", ROOT / "services"))),
-        }  # fmt: skip
-        (folder / "town").mkdir()
-        (folder / "town" / "project.py").write_text(PROJECT)
-
-    def run(self, *arguments: str, code: int = 0) -> str:
-        """What a command prints, when it ends with this code."""
-        result = subprocess.run(
-            [*TIDEMILL, *arguments], env=self.environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
-        )
-        output = result.stdout + result.stderr
-        assert result.returncode == code, output
-        assert "Traceback" not in output
-        return output
-
-    @property
-    def at(self) -> Addresses:
-        """Where the stack is."""
-        found = find(self.home)
-        assert found is not None
-        return found
-
-    @property
-    def kafka(self) -> KafkaSettings:
-        """The broker of the stack."""
-        return KafkaSettings(bootstrap_servers=self.at.kafka)
 
     def add(self, at_ms: int) -> dict[str, Any]:
         """A new event; quarters have exact sums in any order. Its tip is declared later."""
@@ -116,12 +79,6 @@ class Town:
                 writer.writeheader()
                 writer.writerows(rows)
         return self.folder / "trips.csv", self.folder / "paid.csv"
-
-    def declare(self, old: str, new: str) -> None:
-        """Edit the project."""
-        file = self.folder / "town" / "project.py"
-        assert old in file.read_text()
-        file.write_text(file.read_text().replace(old, new))
 
     def post(self, events: int) -> None:
         """Publish new events over HTTP. Each request must be answered, whatever happens meanwhile."""
@@ -151,17 +108,6 @@ class Town:
         for error in failed:
             raise error
 
-    def served(self, name: str, view: FeatureView, time_ms: int) -> dict[str, list[Any]] | str:
-        """Feature -> the values of all zones; or why there is no answer."""
-        wanted = [f"{name}:{feature.name}" for feature in view.served]
-        body = {"features": wanted, "entities": {"zone": list(ZONES)}, "as_of": time_ms}
-        answer = httpx.post(f"{self.at.urls['serving']}/get-online-features", json=body, timeout=60, trust_env=False)
-        if answer.is_error:
-            return answer.text
-        found = answer.json()
-        names = found["metadata"]["feature_names"]
-        return {n: column["values"] for n, column in zip(names, found["results"], strict=True) if n != "zone"}
-
     def train(self) -> str:
         """Train and deploy the model; its version, once it serves."""
         (version,) = re.findall(r"^tips (\S+): ", self.run("train", "tips"), re.MULTILINE)
@@ -185,29 +131,6 @@ class Town:
             assert time.monotonic() < deadline
             time.sleep(0.2)
         return self.run("replay")
-
-    def oracle(self, view: FeatureView, time_ms: int) -> dict[str, list[Any]]:
-        """What plain Python says of the raw events."""
-        found = {}
-        for feature in view.served:
-            column = feature.aggregation.column
-            of_zones = [[(raw["at"], raw[column] if column else None) for raw in self.raw if raw["zone"] == zone] for zone in ZONES]
-            found[feature.name] = [expected(feature.aggregation, in_window(feature, events, time_ms), time_ms) for events in of_zones]
-        return found
-
-    def serves_all(self, name: str, view: FeatureView) -> None:
-        """Assert that soon the served values of all zones are those of plain Python, and stay so."""
-        time_ms, deadline = now_ms(), time.monotonic() + PATIENCE_SECONDS
-        wanted = self.oracle(view, time_ms)
-        while self.served(name, view, time_ms) != wanted and time.monotonic() < deadline:
-            time.sleep(0.3)
-        assert self.served(name, view, time_ms) == wanted
-        time.sleep(1)
-        assert self.served(name, view, time_ms) == wanted
-
-    def view(self) -> FeatureView:
-        """The view, as it is declared now."""
-        return load_project(self.folder / "town").views["zones"]
 
     def versions(self) -> tuple[dict[str, int], list[int], list[LogName]]:
         """What is in force, the versions of the view, and their logs."""
@@ -246,7 +169,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
 @pytest.fixture(scope="module")
 def before(town: Town) -> FeatureView:
     """The view as it was declared first."""
-    return town.view()
+    return town.view("zones")
 
 
 def test_history_and_live_events(town: Town, before: FeatureView) -> None:
@@ -285,7 +208,7 @@ def test_a_changed_file_changes_nothing_yet(town: Town, before: FeatureView) -> 
 
 def test_a_feature_is_added_while_events_arrive(town: Town, before: FeatureView) -> None:
     """Both versions serve all events as plain Python says."""
-    after = town.view()
+    after = town.view("zones")
     with town.traffic():
         time.sleep(1)
         assert "in force, as number" in town.run("apply", "--yes")
@@ -327,7 +250,7 @@ def test_a_model_that_is_gone(town: Town) -> None:
 
 def test_a_version_is_pruned(town: Town, before: FeatureView) -> None:
     """Nobody reads it any more: nothing of it is left, and predictions that read it are passed over. The new version goes on."""
-    after, old_log = town.view(), before.log
+    after, old_log = town.view("zones"), before.log
     assert old_log in town.run("prune")
     assert len(town.left_of(old_log)) > 2
     with town.traffic():
@@ -348,7 +271,7 @@ def test_what_needs_no_version(town: Town, before: FeatureView) -> None:
     """Values served otherwise are in force at once."""
     town.declare('"7d"]', '"7d"], ttl="30d"')
     assert "served from the tiles that are there" in town.run("apply", "--yes")
-    town.serves_all("zones", town.view())
+    town.serves_all("zones", town.view("zones"))
     assert town.left_of(before.log) == []
     assert "nothing to change" in town.run("plan")
     town.run("status")
