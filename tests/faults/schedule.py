@@ -45,6 +45,7 @@ def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injec
                 f"none of the chosen kinds may strike here now: {', '.join(kind.name for kind in catalogue) or 'no kind is left'}"
             )
         round_ = [kind for kind in pick.sample(list(catalogue), len(catalogue)) if kind.seconds <= LONG_SECONDS or turn % LONG_ROUNDS == 0]
+        round_.sort(key=lambda kind: bool(kind.targets))  # alone ones first: a store that is emptied folds again all that came until then
         while round_:
             struck = [round_.pop(0)]
             more, seed_, pause = pick.random() < MORE_CHANCE, pick.randrange(2**32), round(pick.uniform(0.1, 0.8), 2)

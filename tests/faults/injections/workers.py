@@ -20,6 +20,8 @@ from tidemill.local.processes import HOST
 from tidemill.local.supervisor import child_command
 
 POINT_SECONDS = 20.0  # for a process to come by a point; nearly always it takes a few
+BEGINNING = {"before_load", "after_load"}
+"""Points that a process may come by no more, once it has all that it needs."""
 STEP_INVARIANTS = {
     "features": ("I1", "I2", "I3"),
     "offline": ("I2", "I4"),
@@ -107,10 +109,12 @@ def obeyed(rig: Rig, name: str, order: Order, limit_seconds: float = POINT_SECON
 
 
 def killed_at(service: str, point: str, *, name: str = "") -> Injection:
-    """Kill -9 exactly there, at one of the next times it comes by."""
+    """Kill -9 exactly there, at one of the next times it comes by. What it does only when it begins, it is made to do by another kill -9."""
     process = name or service
 
     def strike(rig: Rig, rng: random.Random) -> str:
+        if point in BEGINNING:
+            kill_now(rig, process)
         pid = pid_of(rig, process)
         order = Order(point, "kill", count=rng.randint(1, 3))
         obeyed(rig, process, order)
