@@ -56,7 +56,7 @@ class Verifying:
         self.pulse = Pulse("verifying")
         begins = now.definitions.begins
         self._views = [
-            ViewVerify(now.project, view, store, link, begins.get(view.log, {}), WAIT_SECONDS, self.pulse.beat)
+            ViewVerify(now.project, view, store, link, begins.get(view.log, {}), WAIT_SECONDS, self.pulse.beat, now.definitions.time)
             for view in verified_views(now)
         ]
         self._results: list[ResultsVerify] | None = None

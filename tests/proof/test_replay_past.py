@@ -13,7 +13,8 @@ from tidemill.catalogue.definitions import Definitions, ViewVersion, project_of
 from tidemill.declarations.project import Project
 from tidemill.declarations.written import write_event, write_model, write_view
 from tidemill.offline.store import OfflineStore
-from tidemill.proof.replay import FOLLOWING_MS, Definition, Replayed, logged, replay
+from tidemill.proof.past import FOLLOWING_MS, Definition
+from tidemill.proof.replay import Replayed, logged, replay
 from tidemill.records import PredictionRecord
 
 EVENTS = tuple(write_event(event) for event in demo().events.values())

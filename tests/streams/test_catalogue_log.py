@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from tidemill.catalogue.definitions import NOTHING, Definitions
-from tidemill.errors import CatalogueChanged
+from tidemill.declarations.written import WrittenEvent, WrittenModel, WrittenOutcome
+from tidemill.errors import CatalogueChanged, TidemillError
 from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.kafka.topics import ensure_topics
 from tidemill.runtime.settings import KafkaSettings
@@ -48,3 +49,14 @@ async def test_of_two_who_change_at_once_one_is_told(settings: KafkaSettings, to
     async with Catalogue(settings, topic_prefix) as catalogue:
         assert catalogue.now == won
     assert await read_history(settings, topic_prefix) == [won]
+
+
+@pytest.mark.parametrize("absent", [True, float("nan"), "0"])
+async def test_what_nobody_could_read_is_not_written(settings: KafkaSettings, topic_prefix: str, absent: object) -> None:
+    """Such a record would stop all commands and services for good; the catalogue stays as it was."""
+    await ensure_topics(settings, {catalogue_topic(topic_prefix): TopicSpec(1)})
+    event = WrittenEvent("e", {"who": "str", "at": "int", "good": "bool"}, "at", "e", 1)
+    model = WrittenModel("m", "e", "at", "who", (), WrittenOutcome("e", "good", "who", "1d", absent))  # type: ignore[arg-type]
+    with pytest.raises(TidemillError, match="cannot be written to the catalogue"):
+        await append_definitions(settings, topic_prefix, Definitions(1, 5, (event,), models=(model,)))
+    assert await read_definitions(settings, topic_prefix) == NOTHING

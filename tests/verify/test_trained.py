@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +47,14 @@ class Labelling(NamedTuple):
         outcome = Outcome(event, self.value, self.subject, within=self.within, absent=self.absent)
         return Model("m", event, "at", self.subject, [*inputs, Request("y")], outcome, lambda: None)
 
+    def fits(self, project: Project) -> bool:
+        """Whether the event still has what it reads."""
+        try:
+            self.model(project)
+        except DeclarationError:
+            return False
+        return True
+
 
 @st.composite
 def labellings(draw: st.DrawFn, project: Project) -> Labelling:
@@ -70,9 +77,8 @@ def asked(draw: st.DrawFn, projects: st.SearchStrategy[Generated]) -> tuple[Gene
     labelling = draw(labellings(made.project))
     made.project = with_model(made.project, labelling.model(made.project))
     for i, change in enumerate(made.changes):
-        wanted = draw(labellings(change.project)) if draw(st.booleans()) else labelling
-        with suppress(DeclarationError):  # its field may be declared no more
-            labelling, _ = wanted, wanted.model(change.project)
+        if draw(st.booleans()) or not labelling.fits(change.project):
+            labelling = draw(labellings(change.project))
         made.changes[i] = change._replace(project=with_model(change.project, labelling.model(change.project)))
     last_ms = made.stream[-1].known_ms
     return made, draw(st.sampled_from((last_ms + 1, last_ms, last_ms + 6 * MINUTE, last_ms + 3 * 1440 * MINUTE, START_MS)))

@@ -64,6 +64,11 @@ class Definitions(Record, frozen=True):
                 return found
         raise KeyError(f"{view}@v{version}")
 
+    def loads_of(self, view: str, version: int) -> tuple[str, ...]:
+        """The files of history that a version has. Raises KeyError."""
+        found = self.version(view, version)
+        return self.loads.get(found.view.source, ())[: found.loaded]
+
     def newest(self, view: str) -> int:
         """The highest version number that a view has had; 0 when there was none."""
         return max([self.numbers.get(view, 0), *(found.version for found in self.views if found.view.name == view)])

@@ -84,7 +84,8 @@ def replay(
     need("deltalake", "lake")
     need("onnxruntime", "inference")
     from tidemill.catalogue.definitions import NOTHING, project_of
-    from tidemill.proof.replay import Definition, logged
+    from tidemill.proof.past import Definition
+    from tidemill.proof.replay import logged
     from tidemill.proof.replay import replay as recompute
     from tidemill.streams.catalogue_log import read_history
     from tidemill.streams.following import in_force

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,8 +23,10 @@ from tidemill.errors import ArtifactError, BadRequest, UnknownModel, UnknownTabl
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tidemill.catalogue.definitions import Definitions
     from tidemill.declarations import FeatureView, Model
     from tidemill.declarations.project import Project
+    from tidemill.proof.past import Past
     from tidemill.verify.compare import Compared, Example
 
 console = Console()
@@ -42,13 +46,20 @@ def verify(
     """
     need("deltalake", "lake")
     need("duckdb", "verify")
+    from tidemill.catalogue.definitions import project_of
+    from tidemill.proof.past import Definition, Past
+    from tidemill.streams.catalogue_log import read_history
+
     at = target()
     project = at.project()
     if training_set is not None:
         found = _training_set(at, training_set, _model(project, model), now_ms() if until is None else to_ms(until), sample, seed)
     else:
         views = _views(project, view)
-        found = _served(at, views, sample, seed) + _logged(at, project, views, sample, seed)
+        history = asyncio.run(read_history(at.kafka_settings, at.declared.name))
+        past = Past([Definition(record.time, project_of(record, project.name)) for record in history], views)
+        archives = partial(_archive, at, history)
+        found = _served(at, views, archives, sample, seed) + _logged(at, project, past, views, archives, sample, seed)
     show(found)
     raise typer.Exit(1 if any(each.differ for each in found) else 0)
 
@@ -68,8 +79,17 @@ def _model(project: Project, name: str | None) -> Model:
     return project.models[name]
 
 
-def _served(at: Target, views: Sequence[FeatureView], sample: int, seed: int) -> list[Compared]:
-    from tidemill.verify.checks import check_served, view_archive
+def _archive(at: Target, history: Sequence[Definitions], view: FeatureView) -> pa.Table:
+    """The archive of a view, without files of history that its version was filled without."""
+    from tidemill.verify.checks import view_archive
+
+    return view_archive(at.store, view, history[-1].loads_of(view.plain_name, view.version) if history else None)
+
+
+def _served(
+    at: Target, views: Sequence[FeatureView], archives: Callable[[FeatureView], pa.Table], sample: int, seed: int
+) -> list[Compared]:
+    from tidemill.verify.checks import check_served
     from tidemill.verify.compare import SETTLED_MS
     from tidemill.verify.served import over_http
 
@@ -77,15 +97,23 @@ def _served(at: Target, views: Sequence[FeatureView], sample: int, seed: int) ->
         return []
     names = ", ".join(view.name for view in views)
     console.print(f"served: {names}: asks, then waits {SETTLED_MS // 1000} s until the archive has what was seen", highlight=False)
-    ask = over_http(at.url("serving"))
-    return check_served(views, lambda view: view_archive(at.store, view), ask, now_ms, lambda: time.sleep(SETTLED_MS / 1000), sample, seed)
+    return check_served(views, archives, over_http(at.url("serving")), now_ms, lambda: time.sleep(SETTLED_MS / 1000), sample, seed)
 
 
-def _logged(at: Target, project: Project, views: Sequence[FeatureView], sample: int, seed: int) -> list[Compared]:
-    from tidemill.verify.checks import check_logged, view_archive
+def _logged(
+    at: Target,
+    project: Project,
+    past: Past,
+    views: Sequence[FeatureView],
+    archives: Callable[[FeatureView], pa.Table],
+    sample: int,
+    seed: int,
+) -> list[Compared]:
+    """Each prediction by the views that it read, as they were declared then."""
+    from tidemill.verify.checks import check_logged
+    from tidemill.verify.compare import added
 
-    asked = {view.name for view in views}
-    found: list[Compared] = []
+    asked, found = {view.name for view in views}, list[Compared]()
     try:
         logged = at.store.predictions(["id", "model"]).to_pydict()
     except UnknownTable:
@@ -94,30 +122,27 @@ def _logged(at: Target, project: Project, views: Sequence[FeatureView], sample: 
         mine = [id for id, of_model in zip(logged["id"], logged["model"], strict=True) if of_model == model.name]
         if mine:
             chosen = random.Random(seed).sample(mine, min(sample, len(mine)))
-            console.print(f"logged: {model.name}: {len(chosen):,} of {len(mine):,} predictions", highlight=False)
-            rows = at.store.predictions(["id", "model", "version", "time", "served", "inputs", "entities"], chosen).to_pylist()
-            for trained, inputs in _trained(at, project, model, sorted({row["version"] for row in rows})).items():
-                read = [view for view in trained if view.name in asked]
-                archives = {view.name: view_archive(at.store, view) for view in read}
-                found += check_logged(read, inputs, archives, [row for row in rows if row["version"] in inputs], model.name)
-    return found
+            rows = at.store.predictions(["id", "model", "version", "time", "served", "inputs", "entities", "stamp"], chosen).to_pylist()
+            groups, passed_over = past.grouped(rows)
+            left = f", {passed_over:,} passed over: their view is gone, or was changed within a minute" if passed_over else ""
+            console.print(f"logged: {model.name}: {len(chosen):,} of {len(mine):,} predictions{left}", highlight=False)
+            inputs = _inputs(at, model, sorted({row["version"] for row in rows}))
+            for seen, group in groups:
+                read = [view for view in seen if view.name in asked]
+                found += check_logged(read, inputs, {view.name: archives(view) for view in read}, group, model.name)
+    return added(found)
 
 
-def _trained(at: Target, project: Project, model: Model, versions: Sequence[str]) -> dict[tuple[FeatureView, ...], dict[str, list[str]]]:
-    """The views that versions of a model were trained on -> the versions, each with the names of its inputs; without those of which the
-    artifact or a view is gone."""
-    from tidemill.kernel.view import ViewKernel
-    from tidemill.models.artifact import model_as_trained, stored_artifact
+def _inputs(at: Target, model: Model, versions: Sequence[str]) -> dict[str, list[str]]:
+    """The names of the inputs of each version; without those of which the artifact is gone."""
+    from tidemill.models.artifact import stored_artifact
 
-    found: dict[tuple[FeatureView, ...], dict[str, list[str]]] = {}
+    found: dict[str, list[str]] = {}
     for version in versions:
         try:
-            manifest = stored_artifact(at.offline, model.name, version).manifest
-            as_trained = model_as_trained(manifest, model, map(ViewKernel, project.views.values()))[0] if project.catalogue else model
+            found[version] = [column.name for column in stored_artifact(at.offline, model.name, version).manifest.inputs]
         except ArtifactError as error:
             console.print(f"logged: passed over: {error.message}", markup=False, highlight=False)
-            continue
-        found.setdefault(as_trained.views, {})[version] = [column.name for column in manifest.inputs]
     return found
 
 

@@ -11,7 +11,6 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from tidemill.offline.history import Question, answer
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import entities_of_row, stamp_of_row
+from tidemill.proof.past import FOLLOWING_MS, Definition
 from tidemill.records import PredictionRecord, StampEntry
 
 
@@ -54,17 +54,6 @@ class Replayed:
     def equal(self) -> bool:
         """Whether every input and the output are the same bits."""
         return not self.differences and not self.passed_over
-
-
-class Definition(NamedTuple):
-    """What was in force from a moment on: a project of the catalogue, with all versions of views that there were."""
-
-    since_ms: int
-    project: Project
-
-
-FOLLOWING_MS = 60_000
-"""So long before and after a change a service may have worked by the one or by the other."""
 
 
 def replay(

@@ -35,6 +35,7 @@ from tidemill.offline.store import OfflineStore, Snapshot, counter_name
 from tidemill.offline.tables import entities_of_row, stamp_of_row
 from tidemill.online.writer import OnlineWriter
 from tidemill.proof.book import Breathe, between, waited_for
+from tidemill.proof.past import FOLLOWING_MS
 from tidemill.redis.protocol import RedisClient
 from tidemill.timestamps import rfc3339
 from tidemill.verify.checks import columns_of
@@ -98,7 +99,8 @@ class _Asked(NamedTuple):
 
 
 class ViewVerify:
-    """Verifies partitions of one view. `begins`: the offsets from which ingestion routes to its log (see `Definitions.begins`)."""
+    """Verifies partitions of one view. `begins`: the offsets from which ingestion routes to its log (see `Definitions.begins`);
+    `changed_ms`: when the catalogue was changed last, since earlier predictions may be by another declaration of the view (0: never)."""
 
     def __init__(
         self,
@@ -109,8 +111,10 @@ class ViewVerify:
         begins: Mapping[int, int],
         wait_seconds: float,
         breathe: Breathe = lambda: None,
+        changed_ms: int = 0,
     ) -> None:
         self.view, self._begins = view, begins
+        self._judged_from_ms = changed_ms and changed_ms + FOLLOWING_MS
         self._store, self._wait_seconds, self._breathe = store, wait_seconds, breathe
         self._online, self._kernel = OnlineWriter(link, project.name), ViewKernel(view)
         self._inputs = lru_cache(64)(self._read_inputs)
@@ -165,7 +169,7 @@ class ViewVerify:
         if snapshot is None or not most:
             return
         log, end = draw.choice(list(snapshot.positions.items()))
-        where = between(log, max(end - _NEAR, 0), end) & pc.field("time").is_valid()
+        where = between(log, max(end - _NEAR, 0), end) & pc.field("time").is_valid() & (pc.field("served") >= self._judged_from_ms)
         rows = snapshot.scan(["offset", "partition", "id", "model", "version", "time", "inputs", "entities", "stamp"], where)
         for place in draw.sample(range(len(rows)), len(rows)):
             (row,) = rows.slice(place, 1).to_pylist()

@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.archive.columns import OWN, event_folder
+from tidemill.archive.columns import LOADED, OWN, TOPIC, event_folder
 from tidemill.declarations import Event, FeatureView, Model
 from tidemill.errors import TidemillError
 from tidemill.offline.store import OfflineStore, Snapshot
@@ -37,9 +37,13 @@ def archived(store: OfflineStore, event: Event, fields: Sequence[str]) -> pa.Tab
     )
 
 
-def view_archive(store: OfflineStore, view: FeatureView) -> pa.Table:
-    """The archived events that a view needs."""
-    return archived(store, view.source, [view.key.field, *view.value_fields])
+def view_archive(store: OfflineStore, view: FeatureView, loads: Collection[str] | None = None) -> pa.Table:
+    """The archived events that a view needs. `loads`: the files of history that it has (None: all that are loaded)."""
+    table = archived(store, view.source, [view.key.field, *view.value_fields])
+    if loads is None:
+        return table
+    has = pa.array([f"{LOADED}{digest}" for digest in loads], pa.string())
+    return table.filter(pc.or_(pc.invert(pc.starts_with(table[TOPIC], LOADED)), pc.is_in(table[TOPIC], has)))
 
 
 def check_served(

@@ -64,6 +64,17 @@ class Compared:
             self.examples.append(example)
 
 
+def added(found: Sequence[Compared]) -> list[Compared]:
+    """What was compared of the same thing in several parts, as one."""
+    whole: dict[str, Compared] = {}
+    for part in found:
+        one = whole.setdefault(part.what, Compared(part.what))
+        one.values, one.differ = one.values + part.values, one.differ + part.differ
+        one.undecided, one.withheld = one.undecided + part.undecided, one.withheld + part.withheld
+        one.examples += part.examples
+    return list(whole.values())
+
+
 def possible(sql: SqlView, entity: str, at_ms: int, when_ms: int) -> list[AskedMoment]:
     """Every knowledge that an answer given at `when_ms` may have had of an entity: of an event that became known within `SETTLED_MS` of this
     moment it is open whether it was seen. Empty: there are too many."""
