@@ -59,14 +59,19 @@ class Difference(NamedTuple):
 
 
 class Played(NamedTuple):
-    """A project that has run. `archive`: its events, with a column for each field that was ever declared."""
+    """A project that has run. `archive`: its events, with a column for each field that was ever declared; `since`: see Judged."""
 
     world: World
     archive: pa.Table
     answers: list[Answer]
+    since: dict[str, int]
 
 
-def played(made: Generated, before_change: Callable[[World, Project], None] = lambda _world, _project: None) -> Played:
+Look = Callable[[World, Project, Mapping[str, int]], None]
+"""Gets a world, its project and `since`, before each change."""
+
+
+def played(made: Generated, look: Look = lambda _world, _project, _since: None) -> Played:
     """Runs a project with its changes, and asks its questions on the way, of all versions of views."""
     world, raws, answers, declared = World(made.project), list[Raw](), list[Answer](), made.project
     versions, since = with_versions({}, world, declared, {}), dict[str, int]()
@@ -79,13 +84,13 @@ def played(made: Generated, before_change: Callable[[World, Project], None] = la
             answers += asked(made, number, world, versions)
         for change in made.changes:
             if change.after == number:
-                before_change(world, declared)
+                look(world, declared, dict(since))
                 since |= begun(made, change, raws, world.now_ms)
                 declared = change.project
                 world.apply(declared)
                 versions = with_versions(versions, world, declared, since)
                 answers += asked(made, number, world, versions)
-    return Played(world, archived(_all_fields(made), raws, made.no_column), answers)
+    return Played(world, archived(_all_fields(made), raws, made.no_column), answers, since)
 
 
 def with_versions(before: Mapping[str, Judged], world: World, declared: Project, since: Mapping[str, int]) -> dict[str, Judged]:
@@ -144,7 +149,7 @@ def asked(made: Generated, number: int, world: World, versions: Mapping[str, Jud
 
 def differences(made: Generated, run: Played | None = None) -> list[Difference]:
     """Runs a project, if it has not run, and compares its answers with SQL."""
-    _, archive, answers = run or played(made)
+    _, archive, answers, _ = run or played(made)
     found = []
     for judged in dict.fromkeys(answer.judged for answer in answers):
         mine = [answer for answer in answers if answer.judged == judged]

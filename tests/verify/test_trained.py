@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ from tests.verify.judging import differences, played
 from tests.verify.projects import CONDITIONS, OF_LATER, START_MS, Generated, generated, with_model
 
 from tidemill.archive.columns import event_folder
-from tidemill.declarations import Event, Model, Outcome, Request
+from tidemill.declarations import Event, Model, Outcome, Request, Selection
 from tidemill.declarations.project import Project
 from tidemill.errors import DeclarationError, TidemillError
 from tidemill.offline.store import OfflineStore
@@ -85,30 +87,35 @@ def asked(draw: st.DrawFn, projects: st.SearchStrategy[Generated]) -> tuple[Gene
 
 
 class Trained(NamedTuple):
-    """A training set (None: there were no examples), and the project by which it was made."""
+    """A training set (None: there were no examples), and the model by which it was made."""
 
-    project: Project
+    model: Model
     until_ms: int
     examples: TrainingSet | None
 
 
-def trained(world: World, project: Project, until_ms: int) -> Trained:
+def trained(world: World, project: Project, since: Mapping[str, int], until_ms: int) -> Trained:
     """The training set of now."""
+    model = project.models["m"]
+    inputs = [
+        item.view.as_version(1, in_force=True, since=since).select(*item.names) if isinstance(item, Selection) else item
+        for item in model.inputs
+    ]
+    model = replace(model, inputs=inputs)
     try:
-        return Trained(project, until_ms, world.training_set("m", until=until_ms))
+        return Trained(model, until_ms, world.training_set("m", until=until_ms))
     except TidemillError as error:
         assert "no training examples" in str(error)  # noqa: PT017 - any other error fails
-        return Trained(project, until_ms, None)
+        return Trained(model, until_ms, None)
 
 
 def judge(one: Trained, archive: pa.Table) -> None:
     """The rows are the questions that have an answer, absent ones included, and each feature is that of the question's moment."""
-    project, until_ms, examples = one
-    model = project.models["m"]
+    model, until_ms, examples = one
     if examples is None:
         assert all(found.label is None for found in labelled(model, archive, archive, until_ms))
         return
-    archives = dict.fromkeys(project.views, archive)
+    archives = {view.name: archive for view in model.views}
     found = check_training_set(model, examples.table(), (archive, archive), archives, until_ms, 100, 0)
     assert [example for compared in found for example in compared.examples] == []
     assert [compared.values for compared in found[:2]] == [len(examples.labels), len(examples.labels)]  # rows, and questions with an answer
@@ -122,7 +129,7 @@ def test_a_training_set_is_what_the_documentation_says(given_: tuple[Generated, 
     made, until_ms = given_
     run = played(made)
     assert differences(made, run) == []
-    judge(trained(run.world, made.project, until_ms), run.archive)
+    judge(trained(run.world, made.project, run.since, until_ms), run.archive)
 
 
 @settings(max_examples=60)
@@ -131,9 +138,9 @@ def test_what_is_trained_on_is_what_is_in_force(given_: tuple[Generated, int]) -
     """Before each change of views and outcomes, and after the last: all that came before is seen by the declarations of the moment."""
     made, until_ms = given_
     sets = list[Trained]()
-    run = played(made, lambda world, project: sets.append(trained(world, world.project, world.now_ms + 1)))
+    run = played(made, lambda world, project, since: sets.append(trained(world, project, since, world.now_ms + 1)))
     assert differences(made, run) == []
-    sets.append(trained(run.world, run.world.project, until_ms))
+    sets.append(trained(run.world, made.changes[-1].project, run.since, until_ms))
     for one in sets:
         judge(one, run.archive)
 
