@@ -54,7 +54,6 @@ async def test_of_two_who_change_at_once_one_is_told(settings: KafkaSettings, to
 @pytest.mark.parametrize("absent", [True, float("nan"), "0"])
 async def test_what_nobody_could_read_is_not_written(settings: KafkaSettings, topic_prefix: str, absent: object) -> None:
     """Such a record would stop all commands and services for good; the catalogue stays as it was."""
-    await ensure_topics(settings, {catalogue_topic(topic_prefix): TopicSpec(1, {})})
     event = WrittenEvent("e", {"who": "str", "at": "int", "good": "bool"}, "at", "e", 1)
     model = WrittenModel("m", "e", "at", "who", (), WrittenOutcome("e", "good", "who", "1d", absent))  # type: ignore[arg-type]
     with pytest.raises(TidemillError, match="cannot be written to the catalogue"):
