@@ -18,12 +18,14 @@ from tests.verify.archive import Raw, archived
 from typer.testing import CliRunner
 
 from tidemill.archive.columns import event_folder, table_schema
+from tidemill.catalogue.definitions import Definitions
 from tidemill.cli import app, verify
 from tidemill.cli.target import Target
 from tidemill.models.artifact import Manifest, ModelInput, Parity, save_artifact
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import predictions_table
-from tidemill.records import PredictionRecord, encode
+from tidemill.records import PredictionRecord, StampEntry, encode
+from tidemill.streams import catalogue_log
 from tidemill.testing import World
 from tidemill.testing.log import TopicRecord
 from tidemill.verify import compare
@@ -75,6 +77,11 @@ def serving(world: World, change: Change) -> Iterator[str]:
         server.server_close()
 
 
+async def no_history(*_: object) -> list[Definitions]:
+    """A catalogue without a record."""
+    return []
+
+
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A project with events in a world and in a Delta table, and the environment that names them."""
@@ -95,6 +102,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         table.append(archived(event, raws), {f"{name}-0": (0, 6)})
     monkeypatch.setattr(compare, "SETTLED_MS", 0)
     monkeypatch.setattr(Target, "project", lambda at: at.declared)  # no Kafka runs here to ask for a catalogue
+    monkeypatch.setattr(catalogue_log, "read_history", no_history)
     monkeypatch.setattr(verify, "now_ms", lambda: T0 + 600_000)
     for name, value in {
         "TIDEMILL_PROJECT": str(tmp_path), "KAFKA_BOOTSTRAP_SERVERS": "-", "REDIS_URL": "-", "TIDEMILL_OFFLINE": str(tmp_path / "offline")
@@ -157,9 +165,10 @@ def test_inputs_of_logged_predictions_are_compared(world: World, monkeypatch: py
     log = OfflineStore(tmp_path / "offline").topic_table(table)
     log.open()
     at_ms = T0 + 600_000
+    stamp = [StampEntry(world.project.views["shops"].log, 0, 1)]
     records: list[TopicRecord] = []
     for id, version, count in (("p1", "v1", 3.0), ("p2", "v1", 4.0), ("p3", "gone", 5.0)):
-        record = PredictionRecord(id, "leaving", version, at_ms, at_ms, [count], 0.5, entities={"shop": "s0"})
+        record = PredictionRecord(id, "leaving", version, at_ms, at_ms, [count], 0.5, entities={"shop": "s0"}, stamp=stamp)
         records.append(TopicRecord("predictions", 0, len(records), id.encode(), encode(record)))
     log.append(table.rows_of({0: records}), {(table.topic, 0): (0, 3)})
     with serving(world, no_change) as url:

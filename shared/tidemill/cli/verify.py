@@ -113,7 +113,8 @@ def _logged(
     from tidemill.verify.checks import check_logged
     from tidemill.verify.compare import added
 
-    asked, found = {view.name for view in views}, list[Compared]()
+    asked = {view.name for view in views}
+    found: list[Compared] = []
     try:
         logged = at.store.predictions(["id", "model"]).to_pydict()
     except UnknownTable:
