@@ -157,7 +157,7 @@ class Live:
 
     def _train(self) -> None:
         """A version that serves; none when the events until now give no examples."""
-        time.sleep(4)  # until the answers of the events are due
+        time.sleep(3)  # until the answers of the events are due
         code, said = self._command("train", "m")
         if code:
             assert "no training examples" in said or "examples are too few" in said, said
@@ -237,14 +237,16 @@ class Live:
 
     def _settle(self) -> None:
         self.stack.wait_ready()
-        asyncio.run(asyncio.wait_for(self._settled(), PATIENCE_SECONDS))
-        time.sleep(SETTLED_MS / 1000)  # so that no event may be on its way, and order alone is left open
+        last = asyncio.run(asyncio.wait_for(self._settled(), PATIENCE_SECONDS))
+        time.sleep(max(last + SETTLED_MS / 1000 - time.monotonic(), 0))  # so that no event may be on its way, and order alone is left open
 
-    async def _settled(self) -> None:
-        """Return once all services follow, and everything is where it belongs. Last events, which are routed when all before them are, show it."""
+    async def _settled(self) -> float:
+        """Return once all services follow, and everything is where it belongs. Last events, which are routed when all before them are, show it.
+        Returns when these were published (monotonic)."""
         definitions = await read_definitions(self._kafka, self.name)
         await wait_followed(self.stack.urls, definitions.number, print, all_known=True)
         ends = await self._publisher.publish_last(self.made.stream[-1])
+        published = time.monotonic()
         await _until(self._routed, ends)
         store = OfflineStore(self.home / "offline")
         await _until(partial(self._archived, store), ends)
@@ -255,6 +257,7 @@ class Live:
             for view in project.views.values():
                 log = await offset_ranges(self._kafka, view_topic(self.name, view.log))
                 await wait_folded(self.name, view, {target.partition: held.end for target, held in log.items()}, store, link, _untold)
+        return published
 
     async def _routed(self) -> Mapping[TopicPartition, int]:
         return await committed(self._kafka, ingestion_group(self.name))
