@@ -278,6 +278,7 @@ async def test_somebody_else_who_writes_is_noticed(shop: Shop) -> None:
     await live(shop, _plain(shop, 20), 20, 20)
     job, planned, now = await shop.begun(shop.declare(later=True))
     topic = view_topic(shop.name, planned.plan.fills[0].log)
+    await ensure_topics(shop.settings, {topic: topic_specs(project_of(now, shop.name))[topic]})
 
     class Intruder(Told):
         def filling(self, version: ViewVersion, phase: Phase, done: int, total: int) -> None:
