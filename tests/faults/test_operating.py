@@ -82,9 +82,9 @@ def test_commands_that_are_asked_for(tmp_path: Path) -> None:
 
 def test_a_command_that_ends_well_without_the_point(tmp_path: Path) -> None:
     """A strike whose point is not reached ends as soon as the command has ended well, and counts for none."""
-    rig = Ground(tmp_path, Stack(tmp_path), Proxy(), Proxy(), tmp_path / "orders")
     strike = next(kind.strike for kind in commands.COMMANDS if kind.name == "prune: killed")
-    with ThreadPoolExecutor(1) as pool:
+    with Proxy() as redis, Proxy() as kafka, ThreadPoolExecutor(1) as pool:
+        rig = Ground(tmp_path, Stack(tmp_path), redis, kafka, tmp_path / "orders")
         struck = pool.submit(strike, rig, random.Random(1))
         until(lambda: orders.to_come(rig.orders, "prune"), "it is asked for", 5)
         orders.ended(rig.orders, orders.take(rig.orders))
