@@ -8,7 +8,6 @@ import csv
 import json
 import random
 import re
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import httpx
 import pytest
 import redis
 from tests.ask import get as ask
+from tests.beside import repeated
 from tests.cli.living import PATIENCE_SECONDS, Living
 
 from tidemill.clock import now_ms
@@ -89,24 +89,8 @@ class Town(Living):
     @contextmanager
     def traffic(self) -> Iterator[None]:
         """Events arrive inside `with`, twenty at a time."""
-        stop, failed = threading.Event(), list[BaseException]()
-
-        def post() -> None:
-            try:
-                while not stop.wait(0.1):
-                    self.post(20)
-            except BaseException as error:
-                failed.append(error)
-
-        thread = threading.Thread(target=post)
-        thread.start()
-        try:
+        with repeated((lambda _: self.post(20), 0.1)):
             yield
-        finally:
-            stop.set()
-            thread.join()
-        for error in failed:
-            raise error
 
     def train(self) -> str:
         """Train and deploy the model; its version, once it serves."""

