@@ -32,7 +32,7 @@ quick:
 
 test: check                   ## everything, the real Kafka and Valkey included; then the slowest tests, and folders beside their budgets
 	$(BIN)/python -m pytest -q -m "integration and not last and not soak" -n 5 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
-	$(BIN)/python -m pytest -q -m "integration and last" -n 3 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
+	$(BIN)/python -m pytest -q -m "integration and last" -n 2 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
 	$(BIN)/python -m tests.times $(TIMES)
 
 demo: install                 ## seven months of real flights through the whole system; MONTHS=2 for a shorter one

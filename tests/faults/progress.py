@@ -66,7 +66,19 @@ class Goal:
 
     published: Mapping[tuple[str, int], int]
     answered: int
+    set_at: float
     ends: dict[TopicPartition, int] = field(default_factory=dict)
+
+    def reach(self, ends: dict[TopicPartition, int]) -> None:
+        """Everything must come up to here. A version of a view that came into force meanwhile begins at the beginning of its log, and the
+        patience with it anew."""
+        self.ends, self.set_at = ends, time.monotonic()
+
+    def overdue(self, look: Look, now: float) -> str | None:
+        """What is wrong, once everything had its time."""
+        if now - self.set_at <= PATIENCE_SECONDS:
+            return None
+        return f"not recovered after {PATIENCE_SECONDS:g} s: behind {look.behind}, not ready {look.complaints}"
 
 
 class Progress:
@@ -84,7 +96,7 @@ class Progress:
         """Returns the seconds from `began` (monotonic) until all that was published before now has gone the whole way, every service is ready
         and a prediction was answered (if any is asked for). Raises Stuck naming what is behind. What stands still without a complaint is noted in `silences`, with what it came `after`.
         """
-        goal = Goal(dict(self._published), self._clients.answered if asking else -1)
+        goal = Goal(dict(self._published), self._clients.answered if asking else -1, began)
         voices = Voices()
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as http:
             while True:
@@ -93,8 +105,8 @@ class Progress:
                 if not look.behind and not look.complaints:
                     return now - began
                 self.silences += [f"after {after}: {said}" for said in voices.silent(look, now)]
-                if now - began > PATIENCE_SECONDS:
-                    raise Stuck(f"not recovered after {PATIENCE_SECONDS:g} s: {look.behind or look.complaints}")
+                if overdue := goal.overdue(look, now):
+                    raise Stuck(overdue)
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _look(self, goal: Goal, http: aiohttp.ClientSession) -> Look:
@@ -136,7 +148,7 @@ class Progress:
             if left:
                 return {"ingestion": (str(left), sum(routed.values()))}
             ranges = await offset_ranges(self._kafka, *{tp.topic for tp in keys})
-            goal.ends = {tp: span.end for tp, span in ranges.items()}
+            goal.reach({tp: span.end for tp, span in ranges.items()})
         fences = dict(zip(keys, map(position, await self._link.call(b"MGET", *keys.values())), strict=True))
         async with http.get(f"{self._rig.stack.urls['offline']}/positions") as answer:
             written = await answer.json()

@@ -10,13 +10,14 @@ from itertools import combinations, islice
 from pathlib import Path
 
 import pytest
+from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.faults.__main__ import main
 from tests.faults.injections.catalogue import CATALOGUE
 from tests.faults.injections.injection import Injection
 from tests.faults.oracle import Joined, differing, joined
-from tests.faults.progress import SILENCE_SECONDS, Look, Voices
+from tests.faults.progress import PATIENCE_SECONDS, SILENCE_SECONDS, Goal, Look, Voices
 from tests.faults.report import Report
 from tests.faults.resources import Resources
 from tests.faults.run import Plan
@@ -134,6 +135,19 @@ def test_silence_is_heard() -> None:
         "offline"
     ]
     assert voices.silent(Look({"offline": ("views[0]", 8)}, {}), 9 * long) == []
+
+
+def test_patience_begins_with_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came into force meanwhile has its whole time too; when that is over, all that is behind or complains is told."""
+    goal, look = Goal({}, 0, 100.0), Look({"features": ("places.v2[0]", 7)}, {"serving": "Kafka is away"})
+    assert goal.overdue(look, 100 + PATIENCE_SECONDS) is None
+    monkeypatch.setattr("time.monotonic", lambda: 150.0)
+    goal.reach({TopicPartition("places.v2", 0): 9})
+    assert goal.overdue(look, 150 + PATIENCE_SECONDS) is None
+    told = goal.overdue(look, 151 + PATIENCE_SECONDS)
+    assert told is not None
+    assert "places.v2[0]" in told
+    assert "Kafka is away" in told
 
 
 def test_a_report_counts_faults_and_kinds() -> None:
