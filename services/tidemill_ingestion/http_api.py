@@ -76,7 +76,7 @@ class EventsEndpoint:
     async def handle(self, scope: Scope, body: bytes) -> Answer:
         """Answers one request. Raises BadRequest for a body that is not a request, and KafkaUnavailable."""
         binary = _binary(scope, body)
-        events = split_body(body, _content_type(scope)) if binary is None else [binary]
+        events: Sequence[bytes | Envelope] = split_body(body, _content_type(scope)) if binary is None else [binary]
         results: list[EventResult | None] = []
         messages: list[Message] = []
         for index, event in enumerate(events):

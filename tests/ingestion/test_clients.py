@@ -35,7 +35,7 @@ def confluent(codec: str, *, transaction: bool = False) -> Publish:
             producer.init_transactions(30)
             producer.begin_transaction()
         for number, (value, headers) in enumerate(events):
-            producer.produce(topic, value, key=str(number), headers=headers)
+            producer.produce(topic, value, key=str(number), headers=[*headers])
         if transaction:
             producer.commit_transaction(30)
         assert producer.flush(30) == 0
