@@ -8,6 +8,7 @@ TidemillError                 500  root: catch this to catch all of them
 ├── UnusableFile              500  a file of history cannot be loaded as it is
 ├── BadRequest                400  a caller sent something unusable
 │   ├── InvalidEvent          422  an event cannot be used (carries a reason code)
+│   ├── MissingInputs         422  a model refuses a request of which inputs cannot be known
 │   ├── IdReused              409  another request already has this id
 │   ├── BodyTooLarge          413  a request's body exceeds the limit
 │   └── UnsupportedEncoding   415  a request's body is compressed in an unknown way
@@ -114,6 +115,18 @@ class InvalidEvent(BadRequest):
     def __init__(self, reason: str, message: str, *, mend: str = "") -> None:
         super().__init__(message, mend=mend)
         self.reason = reason
+
+
+class MissingInputs(BadRequest):
+    """A model refuses a request of which inputs cannot be known. `degraded`: why, by input."""
+
+    http_status = 422
+
+    def __init__(self, model: str, degraded: Mapping[str, str]) -> None:
+        said = ", ".join(f"{name} ({reason})" for name, reason in degraded.items())
+        mend = f'ask again when they are known, or declare on_missing="predict" for model {model}'
+        super().__init__(f"model {model} does not answer without these inputs: {said}", mend=mend)
+        self.degraded = degraded
 
 
 class IdReused(BadRequest):

@@ -81,7 +81,9 @@ def test_features_are_those_of_feature_serving(trips: list[dict[str, Any]], ahea
         for item, column in zip(mine.values(), columns, strict=True):
             age = item.age_seconds
             assert (
-                column["event_timestamps"][row].startswith("1970") if age is None else age <= (time_ms - min(t["at"] for t in trips)) / 1000
+                column["event_timestamps"][row].startswith("1970")
+                if age is None
+                else 0 <= age <= max(time_ms - min(t["at"] for t in trips), 0) / 1000
             )
 
 

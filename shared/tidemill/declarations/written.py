@@ -114,6 +114,7 @@ class WrittenModel(WrittenPart, frozen=True):
     inputs: tuple[WrittenInput, ...]
     outcome: WrittenOutcome
     description: str = ""
+    on_missing: Literal["predict", "refuse"] = "predict"
 
 
 def write_event(event: Event) -> WrittenEvent:
@@ -160,6 +161,7 @@ def write_model(model: Model) -> WrittenModel:
     return WrittenModel(
         model.name, model.on.name, model.at, model.subject, tuple(map(_write_input, model.inputs)),
         WrittenOutcome(outcome.source.name, outcome.value, outcome.subject, outcome.within, outcome.absent), model.description,
+        model.on_missing,
     )  # fmt: skip
 
 
@@ -169,7 +171,7 @@ def read_model(written: WrittenModel, events: Mapping[str, Event], views: Mappin
     return Model(
         written.name, events[written.on], written.at, written.subject, [_read_input(item, views) for item in written.inputs],
         Outcome(events[outcome.source], outcome.value, outcome.subject, within=outcome.within, absent=outcome.absent), partial(_no_pipeline, written.name),
-        description=written.description,
+        on_missing=written.on_missing, description=written.description,
     )  # fmt: skip
 
 

@@ -136,6 +136,7 @@ INFERENCE_REQUEST_SECONDS = _histogram(
 )
 INFERENCE_RESPONSES = _counter("inference_responses_total", "Answers to prediction requests by HTTP status", "model", "status")
 PREDICTIONS = _counter("inference_predictions_total", "Predictions made and logged", "model", "version")
+PREDICTIONS_DEGRADED = _counter("inference_degraded_total", "Predictions of which inputs could not be known", "model")
 PREDICTIONS_REPEATED = _counter(
     "inference_predictions_repeated_total", "Requests answered with the prediction of an earlier one of the same id", "model"
 )
