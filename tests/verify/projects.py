@@ -17,7 +17,17 @@ from tidemill.declarations.project import Project
 START_MS = 1_700_000_000_000 - 1_700_000_000_000 % 86_400_000
 MINUTE = 60_000
 NUMBERS = ("x", "y", "ok")
-CONDITIONS = ("x > 1", "kind == 'a'", "not ok", "x >= y", "kind != 'b' and x < 3", "y * 2 - x <= 1.5", "ok or x == 1", "-x < 0.5")
+NEWER = (
+    "y / x > 0.5",
+    "ok or 1 / x < 1",
+    "kind in ['a', '']",
+    "x not in (1, -2)",
+    "abs(x - y) <= 1",
+    "0 < x <= 3",
+    "hour(at) < 12",
+    "day(at) == 14 and ok",
+)
+CONDITIONS = ("x > 1", "kind == 'a'", "not ok", "x >= y", "kind != 'b' and x < 3", "y * 2 - x <= 1.5", "ok or x == 1", "-x < 0.5", *NEWER)
 FIELDS: dict[str, Any] = {"x": int | None, "y": float | None, "ok": bool | None, "kind": str | None}
 LATER: dict[str, Any] = {"n": int | None, "m": float | None, "on": bool | None, "sort": str | None}
 """Fields that a change declares. Events may carry them before."""
