@@ -117,7 +117,7 @@ def test_a_field_may_have_an_odd_name() -> None:
         ("a % 2", "may not stand in a condition; use fields, numbers, strings, + - * /"),
         ("a // 2", "may not stand"),
         ("a if a in [1] else b", "may not stand"),
-        ("s in ('JFK')", "write a list of numbers or strings behind in"),
+        ("s in ('JFK')", "write a list of numbers or strings after in"),
         ("a in b", "write a list"),
         ("a in [b]", "'b' may not stand in a list; use numbers or strings"),
         ("a in [1, 'x']", "mixes text and numbers"),
@@ -223,7 +223,7 @@ def test_parts_of_a_time(ms: int, told: str, parts: list[int] | None) -> None:
     for field in ("at", "told"):
         columns = [parse_column(f"{name}({field})", TYPES) for name in ("hour", "minute", "day", "month", "weekday")]
         found = [number_of(column)(SimpleNamespace(at=ms, told=told)) for column in columns]
-        assert found == (parts or [None] * 5)
+        assert found == ([None] * 5 if parts is None else parts)
 
 
 def test_what_is_a_condition() -> None:

@@ -165,6 +165,9 @@ def _models(project: Project) -> Iterator[str]:
         yield f"Model({model.name!r}, event, {model.at!r}, {model.subject!r}, {model.input_names}, Outcome(event, {said}))"
 
 
+_ONE_OF_THREE = st.sampled_from((False, False, True))
+
+
 @st.composite
 def columns_of(draw: st.DrawFn, word: str) -> str:
     """A column that an aggregate takes."""
@@ -207,6 +210,8 @@ def views(draw: st.DrawFn, i: int) -> View:
         arguments["tiles"] = {"3h": "1h"}
     if draw(st.booleans()):
         arguments["ttl"] = draw(st.sampled_from(("5m", "2h")))
+    if draw(_ONE_OF_THREE):
+        arguments["where"] = draw(st.sampled_from(("ok", *CONDITIONS)))
     arguments["partitions"] = draw(st.integers(1, 2))
     return View(f"view{i}", draw(st.sampled_from(("shop", "number"))), tuple(features), arguments)
 

@@ -27,17 +27,17 @@ def where_declared() -> str:
 
 
 class Declaration:
-    """Root of the declarations. `where`: file and line of the declaration, taken from the call stack.
+    """Root of the declarations. `declared_at`: file and line of the declaration, taken from the call stack.
 
     An unknown argument, a missing one, or one without its name where the name is needed raises DeclarationError like any other mistake.
     """
 
-    where: str
+    declared_at: str
     refused: ClassVar[str] = ""
     """What to write in place of arguments that a person may expect here but that do not exist; it is added to the mend."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Makes the declaration and sets `where`. Raises DeclarationError unless the arguments fit."""
+        """Makes the declaration and sets `declared_at`. Raises DeclarationError unless the arguments fit."""
         where, takes = where_declared(), inspect.signature(cls.__init__)
         try:
             given = takes.bind(None, *args, **kwargs).arguments
@@ -50,7 +50,7 @@ class Declaration:
             if name != "name":  # there is a rule for names
                 check_plain(cls.__name__, name, takes.parameters[name].annotation, value, where)
         made = super().__new__(cls)
-        object.__setattr__(made, "where", where)
+        object.__setattr__(made, "declared_at", where)
         return made
 
 
@@ -101,7 +101,7 @@ def check_partitions(owner: Any) -> None:
     if owner.partitions < 1:
         raise DeclarationError(
             f"{type(owner).__name__} {owner.name!r}: {owner.partitions} partitions",
-            where=owner.where,
+            where=owner.declared_at,
             field="partitions",
             mend="give at least 1",
         )
@@ -113,5 +113,8 @@ def duration_ms(owner: Any, name: str, text: str) -> int:
         return parse_ms(text)
     except ValueError as error:
         raise DeclarationError(
-            f"{type(owner).__name__} {owner.name!r}: {error}", where=owner.where, field=name, mend='write for example "5m", "24h" or "7d"'
+            f"{type(owner).__name__} {owner.name!r}: {error}",
+            where=owner.declared_at,
+            field=name,
+            mend='write for example "5m", "24h" or "7d"',
         ) from None

@@ -105,7 +105,7 @@ _ALLOWED = (
 )
 
 
-class _Part(NamedTuple):
+class _Term(NamedTuple):
     """Python source of a part. `is_truth`: it can only be true or false; `may_be_infinite`: it is calculated."""
 
     code: str
@@ -124,60 +124,60 @@ class _Writer:
     lacks: list[str] = field(default_factory=list)
     _names: dict[str, str] = field(default_factory=dict)
 
-    def part(self, node: ast.expr) -> _Part:
+    def part(self, node: ast.expr) -> _Term:
         """A part. Raises ValueError when it may not stand in a condition."""
         match node:
             case ast.Name(id=name):
                 return self._field(name)
             case ast.Constant(value=str(text)) if _is_utf8(text):
-                return _Part(repr(text), is_text=True)
+                return _Term(repr(text), is_text=True)
             case ast.Constant(value=value) if isinstance(value, int | float) and abs(value) < _LARGEST:
-                return _Part(repr(value), is_truth=isinstance(value, bool))
+                return _Term(repr(value), is_truth=isinstance(value, bool))
             case ast.Compare(left=left, ops=[op], comparators=[ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items)]) if (
                 type(op) in _AMONG
             ):
                 found, *constants = self._alike(node, left, *map(_constant, items), texts=True)
                 if not constants:
                     raise ValueError(f"{ast.unparse(node)!r} is about an empty list; name what may be in it")
-                return _Part(f"({found.code} {_AMONG[type(op)]} {{{', '.join(part.code for part in constants)}}})", is_truth=True)
+                return _Term(f"({found.code} {_AMONG[type(op)]} {{{', '.join(part.code for part in constants)}}})", is_truth=True)
             case ast.Compare(left=left, ops=ops, comparators=rights) if all(type(op) in _COMPARISONS for op in ops):
                 first, *rest = self._alike(node, left, *rights, texts=True)
                 compared = "".join(f" {_COMPARISONS[type(op)]} {part.code}" for op, part in zip(ops, rest, strict=True))
-                return _Part(f"({first.code}{compared})", is_truth=True)
+                return _Term(f"({first.code}{compared})", is_truth=True)
             case ast.BoolOp(op=op, values=values):  # one of the values, so it may be a number
                 parts = self._alike(node, *values)
                 code = f"({(' and ' if isinstance(op, ast.And) else ' or ').join(part.code for part in parts)})"
-                return _Part(code, False, all(part.is_truth for part in parts), any(part.may_be_infinite for part in parts))
+                return _Term(code, False, all(part.is_truth for part in parts), any(part.may_be_infinite for part in parts))
             case ast.UnaryOp(op=ast.Not(), operand=operand):
-                return _Part(f"(not {self._alike(node, operand)[0].code})", is_truth=True)
+                return _Term(f"(not {self._alike(node, operand)[0].code})", is_truth=True)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 (part,) = self._alike(node, operand)
-                return _Part(f"(-{part.code})", may_be_infinite=part.may_be_infinite)
+                return _Term(f"(-{part.code})", may_be_infinite=part.may_be_infinite)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
                 return self._calculated(op, *self._alike(node, left, right))
             case ast.Call(func=ast.Name(id="abs"), args=[operand], keywords=[]):
                 (part,) = self._alike(node, operand)
-                return _Part(f"abs({part.code})", may_be_infinite=part.may_be_infinite)
+                return _Term(f"abs({part.code})", may_be_infinite=part.may_be_infinite)
             case ast.Call(func=ast.Name(id=name), args=[ast.Name(id=of)], keywords=[]) if name in TIME_PARTS:
                 return self._time_part(name, of)
         raise ValueError(f"{ast.unparse(node)!r} may not stand in a condition; {_instead(node)}")
 
-    def _field(self, name: str) -> _Part:
+    def _field(self, name: str) -> _Term:
         if name not in self.types:
             near = get_close_matches(name, self.types, 1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"the event has no field {name!r}; it has {', '.join(sorted(self.types))}{meant}")
         self.fields[name] = None
-        return _Part(f"v.{name}", self.types[name] is str, self.types[name] is bool)
+        return _Term(f"v.{name}", self.types[name] is str, self.types[name] is bool)
 
-    def _alike(self, node: ast.expr, *nodes: ast.expr, texts: bool = False) -> list[_Part]:
+    def _alike(self, node: ast.expr, *nodes: ast.expr, texts: bool = False) -> list[_Term]:
         """Parts that are all numbers, or, where there may be texts, all texts."""
         parts = [self.part(part) for part in nodes]
         if len({part.is_text for part in parts}) > 1 or (parts[0].is_text and not texts):
             raise ValueError(f"{ast.unparse(node)!r} mixes text and numbers, or calculates with text")
         return parts
 
-    def _calculated(self, op: ast.operator, left: _Part, right: _Part) -> _Part:
+    def _calculated(self, op: ast.operator, left: _Term, right: _Term) -> _Term:
         sign, infinite = _ARITHMETIC[type(op)], (left.may_be_infinite, right.may_be_infinite)
         if sign == "/":
             right = right._replace(code=self._once(right.code, "{0} == 0"))
@@ -185,13 +185,13 @@ class _Writer:
         code = f"(float({left.code}) {sign} ({right.code}))"
         if any(infinite) if sign == "*" else all(infinite):
             code = self._once(code, "{0} != {1}")
-        return _Part(code, may_be_infinite=True)
+        return _Term(code, may_be_infinite=True)
 
-    def _time_part(self, name: str, of: str) -> _Part:
+    def _time_part(self, name: str, of: str) -> _Term:
         found = self._field(of)
         if self.types[of] not in (int, str):
             raise ValueError(f"{name}({of}): {of!r} is {self.types[of].__name__}; a time is int (epoch ms) or str (RFC 3339)")
-        return _Part(f"{self._once(f'utc({found.code})', '{0} is None')}.{TIME_PARTS[name]}")
+        return _Term(f"{self._once(f'utc({found.code})', '{0} is None')}.{TIME_PARTS[name]}")
 
     def _once(self, code: str, lacks: str) -> str:
         """A name for a part that is computed once, before all that uses it. `lacks`: when it has no value, over the part and its name."""
@@ -219,7 +219,7 @@ def _instead(node: ast.expr) -> str:
         case ast.Compare(ops=ops) if any(isinstance(op, ast.Is | ast.IsNot) for op in ops):
             return "a condition is null when one of its fields is null, and a null counts neither as true nor as false"
         case ast.Compare(ops=ops) if any(isinstance(op, ast.In | ast.NotIn) for op in ops):
-            return 'write a list of numbers or strings behind in: kind in ["a", "b"]'
+            return 'write a list of numbers or strings after in: kind in ["a", "b"]'
         case ast.Call(func=ast.Name(id=name)) if name in TIME_PARTS:
             return f"{name}() takes one field of the event"
         case ast.Call(func=ast.Name(id=name)):

@@ -148,7 +148,7 @@ def collect(module: ModuleType, path: Path | None) -> Project:
         if other is not event:
             raise DeclarationError(
                 f"topic {event.topic!r} is already that of event {other.name!r}",
-                where=event.where,
+                where=event.declared_at,
                 field="topic",
                 mend="give each event a topic of its own",
             )
@@ -160,8 +160,8 @@ def _by_name(items: list[T]) -> dict[str, T]:
     for item in items:
         if named.setdefault(item.name, item) is not item:
             raise DeclarationError(
-                f"{type(item).__name__} {item.name!r} is declared twice (also at {named[item.name].where})",
-                where=item.where,
+                f"{type(item).__name__} {item.name!r} is declared twice (also at {named[item.name].declared_at})",
+                where=item.declared_at,
                 field="name",
                 mend="give one another name",
             )
