@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import linecache
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin
@@ -26,7 +30,44 @@ def where_declared() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-class Declaration:
+def did_you_mean(name: str, names: Iterable[str], form: str = "{}") -> str:
+    """`did you mean count?`, by the names that there are; nothing when none is near."""
+    near = get_close_matches(name, names, 1)
+    return f"did you mean {form.format(near[0])}?" if near else ""
+
+
+def source_line(where: str) -> str:
+    """The line of `file:line`."""
+    path, _, line = where.rpartition(":")
+    return linecache.getline(path, int(line)).strip()
+
+
+_made: ContextVar[list[Any] | None] = ContextVar("made", default=None)
+
+
+@contextmanager
+def noted() -> Iterator[list[Any]]:
+    """Notes the declarations that are made, in order."""
+    made: list[Any] = []
+    token = _made.set(made)
+    try:
+        yield made
+    finally:
+        _made.reset(token)
+
+
+class _Noting(type):
+    """Makes declarations and notes them, once they are whole."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A declaration. Raises DeclarationError."""
+        declaration, made = super().__call__(*args, **kwargs), _made.get()
+        if made is not None:
+            made.append(declaration)
+        return declaration
+
+
+class Declaration(metaclass=_Noting):
     """Root of the declarations. `declared_at`: file and line of the declaration, taken from the call stack.
 
     An unknown argument, a missing one, or one without its name where the name is needed raises DeclarationError like any other mistake.
@@ -44,8 +85,11 @@ class Declaration:
         except TypeError as error:
             known = list(takes.parameters)[1:]
             unknown = next((name for name in kwargs if name not in known), None)
-            mend = f"its arguments are {', '.join(known)}" + (f"; {cls.refused}" if cls.refused else "")
-            raise DeclarationError(f"{cls.__name__}: {error}", where=where, field=unknown, mend=mend) from None
+            meant = did_you_mean(unknown or "", known, "{}=")
+            mend = f"{meant} its arguments are {', '.join(known)}".strip() + (f"; {cls.refused}" if cls.refused else "")
+            line = source_line(where)
+            message = f"{cls.__name__}: {error}" + (f", in: {line}" if line else "")
+            raise DeclarationError(message, where=where, field=unknown, mend=mend) from None
         for name, value in given.items():
             if name != "name":  # there is a rule for names
                 check_plain(cls.__name__, name, takes.parameters[name].annotation, value, where)

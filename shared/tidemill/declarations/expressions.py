@@ -13,9 +13,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+from tidemill.declarations.checks import did_you_mean
 from tidemill.timestamps import parse_time_ms
 
 
@@ -164,9 +164,8 @@ class _Writer:
 
     def _field(self, name: str) -> _Term:
         if name not in self.types:
-            near = get_close_matches(name, self.types, 1)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"the event has no field {name!r}; it has {', '.join(sorted(self.types))}{meant}")
+            meant = did_you_mean(name, self.types)
+            raise ValueError(f"the event has no field {name!r}; it has {', '.join(sorted(self.types))}" + (f"; {meant}" if meant else ""))
         self.fields[name] = None
         return _Term(f"v.{name}", self.types[name] is str, self.types[name] is bool)
 
@@ -223,6 +222,6 @@ def _instead(node: ast.expr) -> str:
         case ast.Call(func=ast.Name(id=name)) if name in TIME_PARTS:
             return f"{name}() takes one field of the event"
         case ast.Call(func=ast.Name(id=name)):
-            near = get_close_matches(name, ["abs", *TIME_PARTS], 1)
-            return (f"did you mean {near[0]}()? " if near and near[0] != name else "") + _ALLOWED
+            known = [other for other in ("abs", *TIME_PARTS) if other != name]
+            return f"{did_you_mean(name, known, '{}()')} {_ALLOWED}".strip()
     return _ALLOWED
