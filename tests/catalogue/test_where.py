@@ -7,7 +7,9 @@ from tests.catalogue.test_plan import applied, planned, project, taxis, trips
 
 from tidemill import count
 from tidemill.catalogue.definitions import NOTHING, project_of
+from tidemill.catalogue.plan import Surroundings
 from tidemill.errors import DeclarationError
+from tidemill.names import LogName
 
 
 def test_another_where_is_another_version() -> None:
@@ -20,6 +22,13 @@ def test_another_where_is_another_version() -> None:
     assert project_of(before, "town").views["taxis"].where == "tip > 0"
     (found,) = planned(before, project(views[2]), 7).changes
     assert found.details == ("where: tip > 0 -> None", "version 1 has its values already")
+
+
+@pytest.mark.parametrize(("where", "filled"), [(None, []), ("tip > 0", ["taxis.v2.p4"])])
+def test_a_log_of_before_the_catalogue_is_not_adopted(where: str | None, filled: list[str]) -> None:
+    """Whatever made its records took all events."""
+    plan = planned(NOTHING, project(taxis(trips(), [count()], where=where)), 5, Surroundings({"trip"}, {LogName("taxis.p4"): True}))
+    assert [found.log for found in plan.fills] == filled
 
 
 def test_a_field_that_only_where_reads_is_kept_for_its_version() -> None:

@@ -46,6 +46,6 @@ def view_rows(view: FeatureView, events: pa.Table, keys: pa.Array) -> tuple[pa.T
         folded = pc.and_(folded, pc.less_equal(pc.subtract(events[TIME], events[KNOWN]), view.ahead_ms))
     places = pc.indices_nonzero(folded)
     if view.condition is not None:
-        places = places.filter(fed(view, events.take(places)))
+        places = places.filter(fed(view, events.select(list(view.condition.fields)).take(places)))
     rows = events.append_column(KEY, texts).select([KEY, KNOWN, TIME, ID, *view.value_fields]).take(places)
     return rows, places.to_numpy().astype(np.int64)

@@ -214,7 +214,8 @@ class _Planner:
     def _new(self, written: WrittenView) -> ViewVersion:
         name, number = written.name, self._before.newest(written.name) + 1
         logs, unrouted = self._around.logs, written.source not in self._around.routed
-        adopted = number == 1 and logs.get(log_name(name, written.partitions)) is True and not self.loads.get(written.source)
+        there = written.where is None and logs.get(log_name(name, written.partitions)) is True  # records of before know no `where`
+        adopted = number == 1 and there and not self.loads.get(written.source)
         if adopted or unrouted:
             made = ViewVersion(written, number, {}, 0 if adopted else self._before.number + 1)
             self.in_force[name] = number
