@@ -74,6 +74,13 @@ def test_what_a_file_only_imports_is_not_declared_by_it(tmp_path: Path) -> None:
     assert list(load_project(tmp_path / "store").views) == ["a"]
 
 
+def test_a_function_of_another_file_declares_for_who_calls_it(tmp_path: Path) -> None:
+    """Also when nothing is done with what it returns."""
+    write(tmp_path / "shop", HEAD + "view('imported')\n", "others.py")
+    write(tmp_path / "shop", "from others import model, view\nfor name in 'ab':\n    view(name)\nmodel('late')\n")
+    assert names(load_project(tmp_path / "shop")) == (["sold"], ["a", "b", "of_late"], ["late"], [])
+
+
 def test_a_name_that_means_another_one_now(tmp_path: Path) -> None:
     """Python's last word counts, as it always did; what is made and could not be finished is not there."""
     project = loaded(tmp_path, "a = view('a')\na = view('a', 'zone')\ntry:\n    view('b', 'nothing')\nexcept Exception:\n    pass\n")

@@ -32,7 +32,7 @@ CASES = [
     ("from json import lods", "ImportError: cannot import name 'lods' from 'json'", "did you mean loads?"),
     ("import tidemil", "ModuleNotFoundError: No module named 'tidemil'", "did you mean tidemill?"),
     ("import neigbour", "ModuleNotFoundError: No module named 'neigbour'", "did you mean neighbour?"),
-    ("import nothing_of_that_name_at_all", "ModuleNotFoundError", "correct this line"),
+    ("import nothing_of_that_name_at_all", "ModuleNotFoundError", "install nothing_of_that_name_at_all, or correct"),
     ("Event('paid', 5, time='at')", "TypeError: 'int' object is not iterable", "correct this line"),
     ("count('a', 'b', 'c')", "TypeError: count() takes", "correct this line"),
     ("sold + 1", "TypeError: unsupported operand", "correct this line"),

@@ -42,13 +42,16 @@ def source_line(where: str) -> str:
     return linecache.getline(path, int(line)).strip()
 
 
-_made: ContextVar[list[Any] | None] = ContextVar("made", default=None)
+Made = tuple[str, Any]
+"""The name of the module that was executed when a declaration was made, and the declaration."""
+
+_made: ContextVar[list[Made] | None] = ContextVar("made", default=None)
 
 
 @contextmanager
-def noted() -> Iterator[list[Any]]:
+def noted() -> Iterator[list[Made]]:
     """Notes the declarations that are made, in order."""
-    made: list[Any] = []
+    made: list[Made] = []
     token = _made.set(made)
     try:
         yield made
@@ -63,7 +66,10 @@ class _Noting(type):
         """A declaration. Raises DeclarationError."""
         declaration, made = super().__call__(*args, **kwargs), _made.get()
         if made is not None:
-            made.append(declaration)
+            frame = sys._getframe(1)
+            while frame.f_back and frame.f_code.co_name != "<module>":
+                frame = frame.f_back
+            made.append((frame.f_globals["__name__"], declaration))
         return declaration
 
 

@@ -219,6 +219,8 @@ def _instead(node: ast.expr) -> str:
             return "a condition is null when one of its fields is null, and a null counts neither as true nor as false"
         case ast.Compare(ops=ops) if any(isinstance(op, ast.In | ast.NotIn) for op in ops):
             return 'write a list of numbers or strings after in: kind in ["a", "b"]'
+        case ast.BinOp(op=ast.BitAnd() | ast.BitOr()) | ast.UnaryOp(op=ast.Invert()):
+            return "write and, or, not"
         case ast.Call(func=ast.Name(id=name)) if name in TIME_PARTS:
             return f"{name}() takes one field of the event"
         case ast.Call(func=ast.Name(id=name)):

@@ -55,7 +55,9 @@ def _meant(error: Exception, frame: FrameType | None) -> str:
         if wrong := _NOT_THERE.match(str(error)):
             return did_you_mean(wrong[1], dir(sys.modules.get(wrong[2])))
         beside = [path.stem for path in Path(frame.f_code.co_filename).parent.glob("*.py")] if frame else []
-        return did_you_mean(error.name or "", ["tidemill", *beside, *sys.stdlib_module_names])
+        return (
+            did_you_mean(error.name or "", ["tidemill", *beside, *sys.stdlib_module_names]) or f"install {error.name}, or correct this line"
+        )
     if isinstance(error, TypeError) and (wrong := _UNEXPECTED.match(str(error))):
         return did_you_mean(wrong[2], _arguments(wrong[1], scope), "{}=")
     return ""

@@ -14,7 +14,7 @@ from types import CodeType, ModuleType
 from typing import TypeVar
 
 from tidemill.declarations import Event, FeatureView, Model, Recording, Selection
-from tidemill.declarations.checks import Declaration, noted
+from tidemill.declarations.checks import Declaration, Made, noted
 from tidemill.declarations.mistakes import mistake
 from tidemill.errors import DeclarationError, ProjectError, TidemillError
 from tidemill.names import check_name, version_name
@@ -109,10 +109,10 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _keep(module: ModuleType, made: list[Declaration]) -> None:
-    """Gives a module that was imported just now a list of what its file declared, so that all of it can be reached by a name."""
+def _keep(module: ModuleType, made: list[Made]) -> None:
+    """Gives a module that was imported just now a list of what it declared, itself or by the functions that it called."""
     if made:
-        vars(module)["__declared__"] = [one for one in made if one.declared_at.rpartition(":")[0] == module.__file__]
+        vars(module)["__declared__"] = [one for name, one in made if name == module.__name__]
 
 
 def _make_room(folder: Path) -> None:
@@ -147,8 +147,8 @@ def _folder_of(module: str) -> Path | None:
 def collect(module: ModuleType, path: Path | None) -> Project:
     """Collects the declarations of a module, and those that they refer to, and checks them against each other.
 
-    They are found by name, in lists, tuples, sets and dicts that have a name, and, without any name, by being made in the module's own file
-    while it was loaded. One without a name is passed over if one of its kind with a name is called the same: the name means another one now.
+    They are found by name, in lists, tuples, sets and dicts that have a name, and, without any name, by being made by the module while it
+    was loaded, not by another module that it imported. One without a name is passed over if one of its kind with a name is called the same: the name means another one now.
     """
     found = list(_named(module))
     models = [item for item in found if isinstance(item, Model)]
