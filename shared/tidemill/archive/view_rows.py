@@ -38,6 +38,11 @@ def fed(view: FeatureView, events: pa.Table) -> pa.Array:
     return pa.array(map(bool, numbers_of(view.condition, events)), pa.bool_())
 
 
+def counted(view: FeatureView, events: pa.Table) -> pa.ChunkedArray:
+    """When events count for a view (see `FeatureView.time_of`)."""
+    return events[TIME] if view.waits else pc.min_element_wise(events[TIME], events[KNOWN])
+
+
 def view_rows(view: FeatureView, events: pa.Table, keys: pa.Array) -> tuple[pa.Table, npt.NDArray[np.int64]]:
     """The rows of `events` (see `read_events`) that a view folds for these entities (text), with the entity in `_key`, and their places in `events`."""
     texts = key_texts(events[view.key.field])
@@ -47,5 +52,6 @@ def view_rows(view: FeatureView, events: pa.Table, keys: pa.Array) -> tuple[pa.T
     places = pc.indices_nonzero(folded)
     if view.condition is not None:
         places = places.filter(fed(view, events.select(list(view.condition.fields)).take(places)))
+    events = events.set_column(events.column_names.index(TIME), TIME, counted(view, events))
     rows = events.append_column(KEY, texts).select([KEY, KNOWN, TIME, ID, *view.value_fields]).take(places)
     return rows, places.to_numpy().astype(np.int64)
