@@ -3,8 +3,8 @@
 TidemillError                 500  root: catch this to catch all of them
 ├── SettingsError             500  an environment variable is missing or wrong
 ├── MissingExtra              500  a package of an extra is not installed
-├── DeclarationError          500  a project's declaration is wrong
 ├── ProjectError              500  a project cannot be loaded
+│   └── DeclarationError      500  a project's declaration is wrong
 ├── UnusableFile              500  a file of history cannot be loaded as it is
 ├── BadRequest                400  a caller sent something unusable
 │   ├── InvalidEvent          422  an event cannot be used (carries a reason code)
@@ -80,7 +80,11 @@ class MissingExtra(TidemillError, ImportError):
         super().__init__(f"the package {package} is not installed", mend=f"run: pip install 'tidemill[{extra}]'")
 
 
-class DeclarationError(TidemillError):
+class ProjectError(TidemillError):
+    """A project cannot be found, imported or used as a whole."""
+
+
+class DeclarationError(ProjectError):
     """A project's declaration is wrong.
 
     `where` is `file:line` of the declaration; `field` is the argument at fault (None: the declaration as a whole).
@@ -91,10 +95,6 @@ class DeclarationError(TidemillError):
         super().__init__(at + message, mend=mend)
         self.where = where
         self.field = field
-
-
-class ProjectError(TidemillError):
-    """A project cannot be found, imported or used as a whole."""
 
 
 class UnusableFile(TidemillError):

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -15,6 +16,7 @@ from aiokafka.record.util import calc_crc32c
 from tests.ingestion.log_tools import dead_letters, expected, make_topics, publish, read_log, told, wait_routed
 from tests.ingestion.samples import airline, arrived, departed, scheduled
 
+from tidemill import FeatureView, count
 from tidemill.declarations.project import Project
 from tidemill.errors import KafkaUnavailable, TidemillError, TopicRecreated
 from tidemill.kafka.admin import admin
@@ -119,6 +121,21 @@ async def test_bad_events_do_not_stop_good_ones(settings: KafkaSettings, project
     assert await told(settings, project) == await expected(settings, project)
     assert refused._value.get() == 2
     assert metrics.UNKEYED.labels(view_topic(project.name, project.views["planes"].log))._value.get() == 1
+
+
+async def test_events_that_a_view_passes_over_are_counted(settings: KafkaSettings, project: Project) -> None:
+    """Their records are not made, and no dead letter is."""
+    short = FeatureView("short", project.events["departed"], "origin", [count()], where="dep_delay <= 15")
+    project = replace(project, views={"short": short}, models={})
+    await make_topics(settings, project)
+    await publish(settings, project, "departed", [departed(dep_delay=delay) for delay in (1.0, 20.0, None, 15.0)], OLD)
+    async with running(settings, project):
+        await wait_routed(settings, project)
+    topic = view_topic(project.name, short.log)
+    logs = await read_log(settings, topic)
+    assert sum(map(len, logs.values())) == 2
+    assert await dead_letters(settings, project) == []
+    assert metrics.PASSED_OVER.labels(topic)._value.get() == 2
 
 
 async def test_headers_of_any_kind(settings: KafkaSettings, project: Project) -> None:

@@ -334,6 +334,18 @@ def test_what_waits_is_told() -> None:
         at_once(waits())
 
 
+def test_where_counts_only_some_events() -> None:
+    """Two of four payments are in cash; an entity that never paid in cash is not known."""
+    paid = Event("paid", {"at": int, "shop": str, "payment": str | None}, time="at")
+    cash = FeatureView("cash", paid, "shop", [count()], where="payment == 'Cash'")
+    world = World(Project("corner", {"paid": paid}, {"cash": cash}))
+    for i, payment in enumerate(("Cash", "Card", None, "Cash")):
+        world.publish("paid", {"at": NOW_MS + i, "shop": "north", "payment": payment})
+    world.publish("paid", {"at": NOW_MS, "shop": "south", "payment": "Card"})
+    assert world.features("cash", "north")["count"].value == 2
+    assert world.features("cash", "south")["count"].status == "NOT_FOUND"
+
+
 def test_lists_are_served_as_lists() -> None:
     """A feature that is a list is one in a world too."""
     sold = Event("sold", {"at": int, "shop": str, "price": float}, time="at")

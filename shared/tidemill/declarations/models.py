@@ -24,10 +24,13 @@ class Request(Declaration):
     type: Any = float
 
     def __post_init__(self) -> None:
-        check_name(self.name, self.where, "name")
+        check_name(self.name, self.declared_at, "name")
         if self.type not in FIELD_TYPES:
             raise DeclarationError(
-                f"Request {self.name!r}: {self.type!r} is not a type", where=self.where, field="type", mend="write float, int, bool or str"
+                f"Request {self.name!r}: {self.type!r} is not a type",
+                where=self.declared_at,
+                field="type",
+                mend="write float, int, bool or str",
             )
 
 
@@ -87,7 +90,7 @@ class Outcome(Declaration):
     def __post_init__(self) -> None:
         if not isinstance(self.source, Event):
             raise DeclarationError(
-                f"Outcome: {self.source!r} is not an Event", where=self.where, field="source", mend="pass the Event object itself"
+                f"Outcome: {self.source!r} is not an Event", where=self.declared_at, field="source", mend="pass the Event object itself"
             )
         duration_ms(self, "within", self.within)
         if self.subject not in self.source.fields:
@@ -121,7 +124,7 @@ class Outcome(Declaration):
             self._fail("absent", f"{absent!r} is neither 0 nor 1, as {self.value!r} is", "write 0 or 1")
 
     def _fail(self, name: str, message: str, mend: str) -> None:
-        raise DeclarationError(f"Outcome {self.name}: {message}", where=self.where, field=name, mend=mend)
+        raise DeclarationError(f"Outcome {self.name}: {message}", where=self.declared_at, field=name, mend=mend)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +151,7 @@ class Model(Declaration):
     description: str = ""
 
     def __post_init__(self) -> None:
-        check_name(self.name, self.where, "name")
+        check_name(self.name, self.declared_at, "name")
         for label, kind in (("on", Event), ("outcome", Outcome)):
             if not isinstance(getattr(self, label), kind):
                 self._fail(label, f"{getattr(self, label)!r} is not an {kind.__name__}", f"pass an {kind.__name__} object")
@@ -228,4 +231,4 @@ class Model(Declaration):
             )
 
     def _fail(self, name: str, message: str, mend: str) -> None:
-        raise DeclarationError(f"Model {self.name!r}: {message}", where=self.where, field=name, mend=mend)
+        raise DeclarationError(f"Model {self.name!r}: {message}", where=self.declared_at, field=name, mend=mend)

@@ -72,6 +72,7 @@ class WrittenView(WrittenPart, frozen=True):
     features: tuple[WrittenFeature, ...]
     windows: tuple[str, ...]
     partitions: Natural
+    where: str | None = None
     tile: str = "5m"
     tiles: dict[str, str] = {}
     ttl: str | None = None
@@ -141,7 +142,7 @@ def write_view(view: FeatureView) -> WrittenView:
     """A view as data; its event by name."""
     return WrittenView(
         view.name, view.source.name, view.key.name, view.key.field, tuple(map(_write_feature, view.features)), tuple(view.windows),
-        view.partitions, view.tile, dict(view.tiles), view.ttl, view.ahead, view.dedupe, view.description, view.key.description,
+        view.partitions, view.where, view.tile, dict(view.tiles), view.ttl, view.ahead, view.dedupe, view.description, view.key.description,
     )  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def read_view(written: WrittenView, source: Event) -> FeatureView:
     entity = Entity(written.entity, field=written.field, description=written.entity_description)
     return FeatureView(
         written.name, source, entity, [_read_feature(feature) for feature in written.features],
-        windows=written.windows, tile=written.tile, tiles=written.tiles, ttl=written.ttl, ahead=written.ahead, dedupe=written.dedupe,
+        where=written.where, windows=written.windows, tile=written.tile, tiles=written.tiles, ttl=written.ttl, ahead=written.ahead, dedupe=written.dedupe,
         partitions=written.partitions, description=written.description,
     )  # fmt: skip
 
