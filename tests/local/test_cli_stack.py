@@ -120,17 +120,49 @@ def test_down_ends_a_stack_in_the_foreground(modules: Path, home: Path) -> None:
         assert process.wait(30) == 0
 
 
-def test_a_service_that_fails_ends_up_with_its_last_lines(modules: Path, home: Path, kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exit code is not 0, the error names the service and shows why, and nothing is left. Kafka is one that runs elsewhere."""
+def test_a_service_that_fails_stops_no_other(modules: Path, home: Path, kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit code is not 0, the error names the service and shows why; the others run on, and the mends that it names can be run: once its
+    fault is mended, `restart` brings it back. Kafka is one that runs elsewhere."""
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka)
-    up = tidemill("up", "--service", "serving", "--service", "drift")
+    up = tidemill("up", "--detach", "--service", "serving", "--service", "drift")
     assert up.returncode == 1
     assert "cars.parked" in asyncio.run(topics(kafka)), "topics are made before services start"
     assert "drift ended instead of becoming ready" in up.stderr
     assert "FROBNICATE is missing" in up.stderr
     assert "Traceback" not in up.stderr
-    assert alive(home) == []
+    assert "tidemill restart SERVICE" in up.stderr
     assert not (home / "logs" / "kafka.log").exists()
+    addresses = find(home)
+    assert addresses is not None
+    assert httpx.get(addresses.urls["serving"]).is_success
+    assert tidemill("status").returncode == 1
+    (modules / "tidemill_drift.py").unlink()
+    shutil.copy(STANDINS / "standin_ready.py", modules / "tidemill_drift.py")
+    assert "drift runs again" in tidemill("restart", "drift").stdout
+    assert tidemill("status").returncode == 0
+    assert "stopped" in tidemill("down").stdout
+    assert left_after(home) == []
+
+
+def test_restart_and_reset(modules: Path, home: Path) -> None:
+    """A service gets a new process, and one that is not there is named with those that are. Data go only once the stack is down, and only what it
+    made."""
+    assert tidemill("up", "--detach", "--service", "serving").returncode == 0
+    addresses = find(home)
+    assert addresses is not None
+    before = httpx.get(addresses.urls["serving"]).json()["pid"]
+    assert tidemill("restart", "serving", "valkey").returncode == 0
+    assert httpx.get(addresses.urls["serving"]).json()["pid"] != before
+    unknown = tidemill("restart", "servng")
+    assert (unknown.returncode, "valkey, serving" in unknown.stderr) == (1, True), unknown.stderr
+    (home / "mine").write_text("stays")
+    refused = tidemill("reset", "--yes")
+    assert (refused.returncode, "tidemill down" in refused.stderr) == (1, True)
+    assert (home / "valkey").exists()
+    assert "stopped" in tidemill("down").stdout
+    assert tidemill("reset", "--yes").returncode == 0
+    assert [path.name for path in home.iterdir() if path.name != "lock"] == ["mine"]
+    assert "nothing is in" in tidemill("reset").stdout
 
 
 def test_ports_and_a_project_are_passed_on(modules: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

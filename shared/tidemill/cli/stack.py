@@ -1,4 +1,4 @@
-"""The commands of the local stack: up, down, status, logs.
+"""The commands of the local stack: up, down, status, logs, restart, reset.
 
 Each imports `tidemill.local` when it runs, so that the command line works where the extra ``local`` is not installed.
 """
@@ -30,6 +30,7 @@ from tidemill.streams.view_logs import check_logs, ensure_logs
 if TYPE_CHECKING:
     from tidemill.local.stack import Stack
 
+_KEPT = "All others run on. See `tidemill status` and `tidemill logs SERVICE`; then `tidemill restart SERVICE`, or `tidemill down`."
 console = Console()
 Home = Annotated[Path | None, typer.Option(help="Folder of the stack's data.", envvar="TIDEMILL_HOME", show_default=".tidemill")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: a free one, chosen once and kept.")]
@@ -44,11 +45,12 @@ def up(
     port: Annotated[list[str] | None, typer.Option(help="SERVICE=PORT; may be repeated.")] = None,
     timeout_seconds: Annotated[float, typer.Option(help="How long servers, then services, may take to be ready.")] = 60.0,
 ) -> None:
-    """Start Kafka, Valkey and every service, and stop them on Ctrl-C.
+    """Start Kafka, Valkey and every service, and stop them on Ctrl-C. A service that is not ready in time stops none of the others.
 
     KAFKA_BOOTSTRAP_SERVERS, REDIS_URL and TIDEMILL_OFFLINE name servers that run elsewhere; those are not started.
     """
     _require_local()
+    from tidemill.local.processes import NotReady
     from tidemill.local.stack import External, Stack
 
     spec = os.environ.get("TIDEMILL_PROJECT")
@@ -58,16 +60,25 @@ def up(
     begun: list[Started] = []
     ports = {"kafka": kafka_port, "valkey": valkey_port, **_service_ports(port or [])}
     stack = Stack(
-        home, spec, choose(service or []), external=External.from_environment(), detach=detach, timeout_seconds=timeout_seconds,
+        home, spec, choose(service or []), external=External.from_environment(), detach=detach, timeout_seconds=timeout_seconds, keep=True,
         ports={name: number for name, number in ports.items() if number}, prepare=lambda stack: begun.extend(_prepare(project, spec, stack)),
     )  # fmt: skip
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with console.status("starting ..."):
-            stack.start()
+        ready = True
+        try:
+            with console.status("starting ..."):
+                stack.start()
+        except NotReady as error:
+            if not stack.urls or find(home) is None:
+                raise
+            ready = False
+            typer.echo(f"error: {error.message}\n{_KEPT}", err=True)
         console.print(_addresses(home_folder(home)))
-        for started in begun:
+        for started in begun if ready else ():
             after_start(_target(project, spec, stack), started, wait={"features", "offline"} <= stack.urls.keys())
+        if detach and not ready:
+            raise typer.Exit(1)
         if not detach:
             console.print("Ctrl-C stops it.")
             code = stack.wait()
@@ -132,9 +143,46 @@ def logs(
             return
 
 
+def restart(
+    service: Annotated[list[str], typer.Argument(metavar="SERVICE...", help="Services, kafka or valkey, one after the other.")],
+    home: Home = None,
+    timeout_seconds: Annotated[float, typer.Option(help="How long each may take to be ready.")] = 60.0,
+) -> None:
+    """Stop processes of the running stack in good order and start them again; the others go on."""
+    _require_local()
+    from tidemill.local.stack import restart as restarted
+
+    addresses = _running(home)
+    for name in service:
+        restarted(home_folder(home), addresses, name, timeout_seconds)
+        console.print(f"{name} runs again")
+
+
+def reset(home: Home = None, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+    """Delete all data of the local stack: topics, values, tables, models, logs. It must have been stopped before.
+
+    What lies on servers that run elsewhere stays.
+    """
+    _require_local()
+    from tidemill.local.stack import data_of, remove
+
+    folder = home_folder(home)
+    if find(home) is not None:
+        raise TidemillError(f"a stack runs in {folder}", mend="stop it with `tidemill down`")
+    found = data_of(folder)
+    if not found:
+        console.print(f"nothing is in {folder}")
+        return
+    console.print(f"{folder}: {', '.join(path.name for path in found)}")
+    if not yes and not typer.confirm("delete all of it for ever?"):
+        raise typer.Exit(1)
+    remove(folder)
+    console.print("deleted")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (up, down, status, logs):
+    for command in (up, down, status, logs, restart, reset):
         app.command()(command)
 
 

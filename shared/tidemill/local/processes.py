@@ -18,6 +18,10 @@ class StackError(TidemillError):
     """The local stack cannot do what was asked."""
 
 
+class NotReady(StackError):
+    """A process of the local stack is not ready in time, or ended."""
+
+
 def running(home: Path, name: str) -> psutil.Process | None:
     """Return the live process NAME of this data folder, or None when its pid file is absent, stale or names another process."""
     try:

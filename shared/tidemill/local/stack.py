@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +17,14 @@ from typing import Self
 
 from tidemill.local import kafka, kafka_aot, processes, services, supervisor, valkey
 from tidemill.local.addresses import Addresses, find, home_folder
-from tidemill.local.processes import HOST, StackError
+from tidemill.local.processes import HOST, NotReady, StackError
 from tidemill.local.services import SERVICES, LocalService
 from tidemill.local.supervisor import Program, Supervisor
 
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 45.0  # of the supervisor: ten for the services, ten for the servers, and a margin
 _LAST_LINES = 25
+_MADE = ("kafka", "valkey", "offline", "logs", "run", "ports.json", "stack.json", "supervisor.conf", "supervisor.log")
 _PORTS = {"kafka": ("kafka", "kafka-controller"), "valkey": ("valkey",)}
 
 
@@ -60,6 +62,7 @@ class Stack:
     prepare: Callable[["Stack"], None] | None = None  # run once the servers answer, before any service starts: topics
     detach: bool = False
     timeout_seconds: float = 60.0  # for the servers to answer, and again for the services to be ready
+    keep: bool = False  # a service that is not ready stops nothing: `start` raises NotReady, and all others run
 
     def __post_init__(self) -> None:
         self._home = home_folder(self.home)
@@ -85,7 +88,7 @@ class Stack:
         self.stop()
 
     def start(self) -> None:
-        """Start everything and return when all is ready; on any failure stop everything and raise."""
+        """Start everything and return when all is ready; on any failure stop everything and raise. See `keep` for the one exception."""
         for folder in ("run", "logs"):
             (self._home / folder).mkdir(parents=True, exist_ok=True)
         with (self._home / "lock").open("w") as lock:
@@ -100,8 +103,9 @@ class Stack:
                 if self.prepare:
                     self.prepare(self)
                 self._start_services()
-            except BaseException:
-                self.stop()
+            except BaseException as error:
+                if not (self.keep and isinstance(error, NotReady)):
+                    self.stop()
                 raise
 
     def _assign_ports(self) -> dict[str, int]:
@@ -176,7 +180,15 @@ class Stack:
     def _start_services(self) -> None:
         for service in self.services:
             self.supervisor.start(service.name)
-        self._wait([*self.urls], failing={"BACKOFF", "EXITED", "FATAL"})
+        try:
+            self._wait([*self.urls], failing={"BACKOFF", "EXITED", "FATAL"})
+        except NotReady:
+            if self.keep:
+                self._write_addresses()
+            raise
+        self._write_addresses()
+
+    def _write_addresses(self) -> None:
         pids = {name: process.pid for name, process in self.supervisor.processes().items()}
         owner = 0 if self.detach else os.getpid()
         Addresses(self.kafka, self.redis_url, self.offline, self.project, self.urls, pids, owner, self.supervisor.url).write(self._home)
@@ -234,7 +246,7 @@ class Stack:
         self._wait(names or (*self._servers, *self.urls), failing={"FATAL"})
 
     def _wait(self, names: Sequence[str], failing: set[str]) -> None:
-        """Poll until all are ready. A process in a failing state, or the timeout, ends the wait."""
+        """Poll until all are ready. A process in a failing state, or the timeout, ends the wait: NotReady."""
         deadline = time.monotonic() + self.timeout_seconds
         waiting = list(names)
         while waiting:
@@ -246,16 +258,14 @@ class Stack:
             waiting = [name for name, reason in reasons.items() if reason is not None]
             for name in waiting:
                 if name in known and known[name].statename in failing:
-                    raise StackError(f"{name} ended instead of becoming ready. {self._last_lines(name)}")
+                    raise NotReady(f"{name} ended instead of becoming ready. {self._last_lines(name)}")
             if waiting and time.monotonic() > deadline:
                 said = "\n".join(f"{name}: {reasons[name]}. {self._last_lines(name)}" for name in waiting)
-                raise StackError(f"not ready after {self.timeout_seconds:g} s: {', '.join(waiting)}\n{said}")
+                raise NotReady(f"not ready after {self.timeout_seconds:g} s: {', '.join(waiting)}\n{said}")
             time.sleep(_POLL_SECONDS if waiting else 0)
 
     def _not_ready(self, name: str) -> str | None:
-        if name == "kafka":
-            return kafka.not_ready(self.kafka)
-        return valkey.not_ready(self.redis_url) if name == "valkey" else services.not_ready(self.urls[name])
+        return _not_ready(name, self.kafka, self.redis_url, self.urls)
 
     def _last_lines(self, name: str) -> str:
         file = self.log(name)
@@ -266,6 +276,42 @@ class Stack:
 def log_file(home: Path, name: str) -> Path:
     """Return the path of a process' log."""
     return home / "logs" / f"{name}.log"
+
+
+def restart(home: Path, addresses: Addresses, name: str, timeout_seconds: float) -> None:
+    """Stop one process of a running stack in good order, start it again, and return when it is ready. Raises `StackError`."""
+    control = Supervisor(addresses.supervisor)
+    known = control.processes()
+    if name not in known:
+        raise StackError(f"no process {name!r} is part of the stack in {home}", mend=f"there are {', '.join(known)}")
+    if known[name].pid:
+        control.stop(name)
+    control.start(name)
+    deadline = time.monotonic() + timeout_seconds
+    while (reason := _not_ready(name, addresses.kafka, addresses.redis_url, addresses.urls)) is not None or not control.processes()[
+        name
+    ].pid:
+        if time.monotonic() > deadline:
+            lines = processes.last_lines(log_file(home, name), _LAST_LINES)
+            raise NotReady(f"{name} is not ready after {timeout_seconds:g} s: {reason}. Last lines of its log:\n{lines}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _not_ready(name: str, kafka_at: str, redis_url: str, urls: Mapping[str, str]) -> str | None:
+    if name == "kafka":
+        return kafka.not_ready(kafka_at)
+    return valkey.not_ready(redis_url) if name == "valkey" else services.not_ready(urls[name])
+
+
+def data_of(home: Path) -> list[Path]:
+    """What a stack has made in its data folder."""
+    return [path for name in _MADE if (path := home / name).exists()]
+
+
+def remove(home: Path) -> None:
+    """Delete what a stack has made in its data folder; other files there stay."""
+    for path in data_of(home):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def clear(home: Path) -> None:
