@@ -22,9 +22,7 @@ import pyarrow.compute as pc
 from tidemill.archive.cells import Mask, mask_of, number_of_text, only
 from tidemill.errors import UnusableFile
 from tidemill.routing.refusals import Reason, Refused
-from tidemill.timestamps import LAST_MS, rfc3339
-
-UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+from tidemill.timestamps import LAST_MS, UNITS_PER_SECOND, rfc3339
 
 _JANUARY_MS = 31 * 86_400_000  # January 1970; the seconds of today lie in it if they are taken for milliseconds
 _CLOCK = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
@@ -72,6 +70,10 @@ class Times:
             raise UnusableFile(f"{rule.zone!r} is no time zone", mend="name one as in America/New_York or UTC") from None
         self._rule = rule
         self._per_second = UNITS_PER_SECOND[rule.unit or "ms"]
+
+    def of(self, unit: str | None) -> Times:
+        """The same, for a field whose declaration says the unit of its numbers. An option of the file says more."""
+        return self if unit is None or self._rule.unit else Times(self._rule._replace(unit=unit))
 
     def read(self, column: pa.Array, name: str) -> Moments:
         """The times of a bare column. Raises UnusableFile when its type can be no time."""

@@ -95,10 +95,11 @@ class Agenda:
         """Notes the requests that an event announces."""
         for model in self.models:
             if model.on.name == name:
-                at_ms = parse_time_ms(data[model.at]) // self.step_ms * self.step_ms
-                entities = {field: data.get(field) for field in model.request_fields}
+                event = model.on
+                at_ms = parse_time_ms(event.value(model.at, data)) // self.step_ms * self.step_ms
+                entities = {field: event.value(field, data) for field in model.request_fields}
                 self._order += 1
-                instance = {"subject": str(data[model.subject]), "entities": entities}
+                instance = {"subject": str(event.value(model.subject, data)), "entities": entities}
                 heapq.heappush(self._waiting, Due(at_ms, self._order, model.name, instance))
 
     def due(self, time_ms: int) -> Iterator[Due]:

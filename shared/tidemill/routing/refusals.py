@@ -12,6 +12,7 @@ import msgspec
 
 from tidemill.errors import InvalidEvent
 from tidemill.limits import KEY_BYTES
+from tidemill.routing.wire import WrongValue
 
 _PATH = re.compile(r" - at `\$\.(.*)`$", re.DOTALL)
 _FIELD = re.compile(r"^Object (missing required|contains unknown) field `(.*?)`(?: - at .*)?$", re.DOTALL)
@@ -59,13 +60,16 @@ def bad_key(name: str, is_id: bool, detail: str) -> Refused:
 def explain_data(value: bytes, error: Exception, fields: Collection[str], id_field: str | None) -> Refused:
     """Why the decoder refused the data of an event: its messages name the field and the type."""
     message = str(error)
+    if isinstance(error, WrongValue):
+        return Refused(Reason.BAD_TIME if error.is_time else Reason.WRONG_TYPE, f"{error.name}: {error.detail}", error.name)
     if not isinstance(error, msgspec.ValidationError):
         return _explain_malformed(value, message)
     field, path = _FIELD.match(message), _PATH.search(message)
-    if field and field[1] == "missing required":
-        return Refused(Reason.MISSING_FIELD, f"{field[2]} is missing{meant(value, field[2], fields)}", field[2])
     if field:
-        return Refused(Reason.UNKNOWN_FIELD, f"{field[2]} is not declared; the event has {', '.join(fields)}", field[2])
+        named = f"{path[1]}.{field[2]}" if path else field[2]
+        if field[1] == "missing required":
+            return Refused(Reason.MISSING_FIELD, f"{named} is missing{meant(value, named, fields)}", named)
+        return Refused(Reason.UNKNOWN_FIELD, f"{named} is not declared; the event has {', '.join(fields)}", named)
     if path is None:
         return Refused(Reason.NOT_OBJECT, f"the data: {message}")
     name, message = path[1], message[: path.start()]

@@ -206,10 +206,10 @@ class World:
     def _known(self, event: str, data: Mapping[str, Any]) -> int:
         """An event's own time, or `now_ms` if that is later or the time cannot be read; `admit` says later what is wrong with it."""
         declared = self.project.events.get(event)
-        own = None if declared is None else data.get(declared.time)
         try:
+            own = None if declared is None else declared.value(declared.time, data)
             return max(self.now_ms, moment(own, "time")) if isinstance(own, int | str) else self.now_ms
-        except Refused:
+        except (Refused, ValueError):
             return self.now_ms
 
     def _moment(self, at: Moment | None) -> int:
