@@ -184,3 +184,30 @@ def test_a_file_with_both_names_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"at,@timestamp,member\n{WHEN}000,{WHEN}000,t\n")
     with pytest.raises(UnusableFile, match="a column 'at' besides '@timestamp'"):
         taken(tmp_path / "a.csv")
+
+
+def test_files_of_another_unit(tmp_path: Path) -> None:
+    """All times: the file is refused. Some: these rows, in the words of the live path."""
+    event = Event("seen", {"at": int}, "at")
+    taker = Taker(Project("p", {"seen": event}, {}), event, FileRules(), None, "load:x", NOW_MS)
+    for name, content in (("a.csv", f"at\n{WHEN // 1000}\n{WHEN // 1000}\n"), ("a.jsonl", json.dumps({"at": WHEN * 1000}) + "\n")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(UnusableFile, match="none of the times can be one in milliseconds"):
+            taker.check(next(history_files([tmp_path / name])[0].chunks()))
+    (tmp_path / "b.csv").write_text(f"at\n{WHEN // 1000}\n{WHEN}\n-1\n")
+    refused = taker.take(next(history_files([tmp_path / "b.csv"])[0].chunks())).refused
+    assert [row.detail.partition(": ")[2] for row in refused] == [
+        '1699999991 ms is 1970-01-20: are these seconds? declare unit="s"',
+        "-1 ms is 1969-12-31, before 1971-01-01",
+    ]
+
+
+def test_files_of_long_ago(tmp_path: Path) -> None:
+    """By the switch of the event: rows from before 1970, from every kind of column."""
+    event = Event("seen", {"at": int}, "at", earliest="1900-01-01")
+    taker = Taker(Project("p", {"seen": event}, {}), event, FileRules(), None, "load:x", NOW_MS)
+    (tmp_path / "a.csv").write_text("at\n-5000\n1960-02-03T00:00:00Z\n5\n")
+    (tmp_path / "a.jsonl").write_text('{"at": -5000}\n{"at": "1960-02-03T00:00:00Z"}\n{"at": 5}\n')
+    for name in ("a.csv", "a.jsonl"):
+        rows = taker.take(next(history_files([tmp_path / name])[0].chunks())).rows.to_pylist()
+        assert [row["at"] for row in rows] == [-5000, -312_768_000_000, 5]

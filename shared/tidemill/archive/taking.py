@@ -75,7 +75,7 @@ class Taker:
                     mend=f"name {near[0]!r}" if near else f"name one of {', '.join(event.fields)}",
                 )
         self._event, self._rules, self._reading, self._now_ms = event, reading, reading, now_ms
-        self._times = Times(reading.times)
+        self._times = Times(reading.times, event.earliest_ms)
         units = [event.unit(name) for name in event.forms if reading.known in (name, event.published(name))]
         self._known_times = self._times.of(next(iter(units), None))
         self._table = replace(event_table(project, event, found), topic=topic)
@@ -203,7 +203,7 @@ class Taker:
         known_ms = self._known(carried)
         event = reader.check(carried.body, Attributes(recordedtime=known_ms), self._now_ms)
         for name in self._other_moments:
-            moment(getattr(event.data, name), name)
+            moment(getattr(event.data, name), name, self._event.earliest_ms)
         return Whole(number, event, rest_text(reader.rest))
 
     def _known(self, carried: Carried) -> int:

@@ -13,6 +13,7 @@ from tidemill.declarations.fields import Field, fields_of
 from tidemill.durations import parse_ms
 from tidemill.errors import DeclarationError
 from tidemill.names import check_name
+from tidemill.timestamps import FIRST_MS, parse_time_ms
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,9 @@ class Event(Declaration):
     writes it in another way. `time`: the field with the
     event's time, a whole number of epoch milliseconds or an RFC 3339 string. `id`: the field by which a second publication of the same
     event is known; the CloudEvents header `ce_id` can take its place. `future`: how far the time may lie ahead of the moment of
-    publishing; an event further ahead becomes a dead letter. `topic`: the topic's name, by default the event's name. `extra`: fields of an
+    publishing; an event further ahead becomes a dead letter. `earliest`: the first day on which its times may lie; an
+    event with an earlier one becomes a dead letter, since seconds that are taken for milliseconds lie in January 1970. `topic`: the topic's
+    name, by default the event's name. `extra`: fields of an
     event that are not declared are kept in the archive ("keep"), or the event is refused ("refuse").
     """
 
@@ -35,8 +38,12 @@ class Event(Declaration):
     topic: str = ""
     partitions: int = 4
     future: str = "1h"
+    earliest: str = "1971-01-01"
     extra: Literal["keep", "refuse"] = "keep"
     description: str = ""
+
+    earliest_ms: int = field(init=False, repr=False)
+    """The first moment of `earliest`, epoch ms."""
 
     forms: Mapping[str, Field] = field(init=False, repr=False, default_factory=dict)
     """The fields that a publisher does not write plainly; `fields` has their types."""
@@ -71,6 +78,10 @@ class Event(Declaration):
         if not self.is_time(self.time):
             self._fail("time", f"{self.time!r} must be int (epoch ms) or str (RFC 3339), never null", "change the field's type")
         duration_ms(self, "future", self.future)
+        try:
+            object.__setattr__(self, "earliest_ms", parse_time_ms(f"{self.earliest}T00:00:00Z", FIRST_MS))
+        except ValueError:
+            self._fail("earliest", f"{self.earliest!r} is no day", 'write for example earliest="1900-01-01"')
         if self.extra not in ("keep", "refuse"):
             self._fail("extra", f"{self.extra!r} says nothing about undeclared fields", 'write extra="keep" or extra="refuse"')
 

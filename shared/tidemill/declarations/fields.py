@@ -9,7 +9,7 @@ from types import NoneType
 from typing import Any, Final, Literal, get_args
 
 from tidemill.declarations.checks import FIELD_TYPES, Declaration, base_type
-from tidemill.timestamps import UNITS_PER_SECOND, check_moment
+from tidemill.timestamps import FIRST_MS, UNITS_PER_SECOND, check_moment
 
 REQUIRED: Final = object()
 """No default."""
@@ -151,6 +151,6 @@ def _in_ms(given: int, unit: str) -> int:
     per_second = UNITS_PER_SECOND[unit]
     ms = given * 1000 // per_second
     try:
-        return check_moment(ms, None)
+        return check_moment(ms, FIRST_MS)
     except ValueError:
         raise ValueError(f"{given} {unit} lies outside the years 1 to 9999") from None

@@ -18,7 +18,7 @@ from tidemill.limits import EXACT, KEY_BYTES, MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS
 from tidemill.routing.refusals import Reason, Refused, bad_key, explain_data, explain_envelope, meant
 from tidemill.routing.wire import Decode, data_decoder, field_type, merge, opened, place_of, put, tree_of, without
-from tidemill.timestamps import LAST_MS
+from tidemill.timestamps import EARLIEST_MS, LAST_MS, check_moment
 
 
 class Attributes(NamedTuple):
@@ -95,6 +95,7 @@ class EventReader:
         self._whole_numbers = [event.keys(name) for name, kind in event.types.items() if kind is int]
         self._text_keys = [name for name in {*keys, event.id} if name is not None and event.base_type(name) is str]
         self._time, self._time_is_text, self._future_ms = event.time, event.base_type(event.time) is str, event.future_ms
+        self._earliest_ms = event.earliest_ms
 
     def read(self, value: bytes | None, headers: Headers, published_ms: int) -> Accepted:
         """Decode a Kafka record: bare JSON, or a CloudEvent in binary or structured mode. `published_ms`: its timestamp. Raises Refused."""
@@ -177,9 +178,9 @@ class EventReader:
 
     def _known(self, recorded: str | int | None, published_ms: int) -> int:
         if recorded is None:
-            return _in_range(published_ms, "timestamp")
+            return _in_range(published_ms, "timestamp", self._earliest_ms)
         given = int(recorded) if isinstance(recorded, str) and recorded.isdecimal() and len(recorded) < 20 else recorded
-        known_ms = moment(given, "recordedtime")
+        known_ms = moment(given, "recordedtime", self._earliest_ms)
         if known_ms > published_ms + self._future_ms:
             raise self._ahead("recordedtime", known_ms, "the record's own timestamp", published_ms)
         return known_ms
@@ -189,10 +190,10 @@ class EventReader:
         if given is msgspec.UNSET:
             if attribute is None:
                 raise self._missing(name, "time", value)
-            time_ms, name = moment(attribute, "time"), "time"
+            time_ms, name = moment(attribute, "time", self._earliest_ms), "time"
             setattr(data, self._time, attribute if self._time_is_text else time_ms)
         else:
-            time_ms = moment(given, name)
+            time_ms = moment(given, name, self._earliest_ms)
         if time_ms > known_ms + self._future_ms:
             raise self._ahead(name, time_ms, "the moment it became known", known_ms)
         return time_ms
@@ -266,17 +267,17 @@ class WholeReader(EventReader):
         merge(self.rest, early)
 
 
-def moment(given: str | int, name: str) -> int:
+def moment(given: str | int, name: str, earliest_ms: int = EARLIEST_MS) -> int:
     """Epoch ms of a time: a whole number of ms, or RFC 3339 with a zone (cut to ms). Raises Refused, which names the field."""
     if isinstance(given, int):
-        return _in_range(given, name)
+        return _in_range(given, name, earliest_ms)
     try:
         when = msgspec.convert(given, datetime)
     except msgspec.ValidationError:
         raise Refused(Reason.BAD_TIME, f"{name} is {given!r}; write RFC 3339, such as 2013-01-01T05:15:00Z", name) from None
     if when.tzinfo is None:
         raise Refused(Reason.BAD_TIME, f"{name} is {given!r}, without a zone: add Z or an offset such as -05:00", name)
-    return _in_range((when - _EPOCH) // _MILLISECOND, name)
+    return _in_range((when - _EPOCH) // _MILLISECOND, name, earliest_ms)
 
 
 def _whole(number: msgspec.Raw) -> msgspec.Raw:
@@ -304,10 +305,13 @@ def _check_size(value: bytes) -> None:
         raise Refused(Reason.OVERSIZED, f"the value has {len(value)} bytes, {MESSAGE_BYTES} are allowed")
 
 
-def _in_range(time_ms: int, name: str) -> int:
-    if not 0 <= time_ms <= LAST_MS:
-        raise Refused(Reason.BAD_TIME, f"{name} is {time_ms} ms, outside the years 1970 to 9999", name)
-    return time_ms
+def _in_range(time_ms: int, name: str, earliest_ms: int) -> int:
+    if earliest_ms <= time_ms <= LAST_MS:
+        return time_ms
+    try:
+        return check_moment(time_ms, earliest_ms, 'declare unit="{unit}"')
+    except ValueError as error:
+        raise Refused(Reason.BAD_TIME, f"{name}: {error}", name) from None
 
 
 def _attributes(headers: Headers) -> tuple[Attributes, bool]:

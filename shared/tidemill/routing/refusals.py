@@ -35,7 +35,7 @@ class Reason(StrEnum):
     OUT_OF_RANGE = "out_of_range"  # beyond the range of a double or of 64 bits
     BAD_KEY = "bad_key"  # an entity or subject that is empty or longer than KEY_BYTES
     BAD_ID = "bad_id"  # an id that is empty or longer than KEY_BYTES
-    BAD_TIME = "bad_time"  # not a time, without a zone, or outside 1970 to 9999
+    BAD_TIME = "bad_time"  # not a time, without a zone, or outside the days that the event allows
     FUTURE_TIME = "future_time"  # further ahead of the moment it became known than the event (or the named view) allows
 
 

@@ -152,7 +152,9 @@ class _Route:
                 if key is not None and ahead_ms <= found.ahead_ms and (not found.begin or found.has(source)):
                     routed.append((target.topic, partition_of(key, target.partitions), key, value))
         for name in self._moments:
-            moment(getattr(data, name), self.reader.published[name])  # a training set starts from the event, so it must name a moment
+            moment(
+                getattr(data, name), self.reader.published[name], self.reader.event.earliest_ms
+            )  # a training set starts from the event, so it must name a moment
         for model, number, target in self._outcomes:
             self._add_outcome(routed, model, number, target, event, source)
         return routed

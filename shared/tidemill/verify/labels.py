@@ -81,9 +81,9 @@ def _outcomes_sql(model: Model, events: pa.Table, until_ms: int) -> str:
 
 
 def _as_ms(event: Event, name: str, rows: EventRows) -> str:
-    """A time in epoch ms, cut to ms; null where it is no RFC 3339 with a zone, or lies outside the years 1970 to 9999."""
+    """A time in epoch ms, cut to ms; null where it is no RFC 3339 with a zone, or lies before the event's `earliest` or after the year 9999."""
     sql = rows.fields[name].sql
     if event.base_type(name) is str:
         us = f"epoch_us(TRY_CAST({sql} AS TIMESTAMPTZ))"
-        sql = f"CASE WHEN regexp_full_match({sql}, {text(_RFC3339)}) AND {us} >= 0 THEN {us} // 1000 END"
-    return f"CASE WHEN {sql} BETWEEN 0 AND {LAST_MS} THEN {sql} END"
+        sql = f"CASE WHEN regexp_full_match({sql}, {text(_RFC3339)}) THEN ({us} - ({us} % 1000 + 1000) % 1000) // 1000 END"
+    return f"CASE WHEN {sql} BETWEEN {event.earliest_ms} AND {LAST_MS} THEN {sql} END"
