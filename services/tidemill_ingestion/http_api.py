@@ -16,6 +16,7 @@ from tidemill.kernel.keys import partition_of
 from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS, Position
 from tidemill.routing.events import Envelope, open_envelope
+from tidemill.routing.foreign import foreign
 from tidemill.routing.refusals import Refused
 from tidemill.routing.router import Router
 from tidemill.runtime import metrics
@@ -120,6 +121,8 @@ def split_body(body: bytes, content_type: str) -> Sequence[bytes]:
             array = body.lstrip()[:1] == b"["
             batch = _ARRAY.decode(body) if array else _OBJECT.decode(body).events
         except DECODE_ERRORS as error:
+            if other := foreign(body):
+                raise BadRequest(f"the body is {other.name}", mend="send JSON, in UTF-8") from None
             raise BadRequest(f"the body is not a JSON object or array: {error}", mend="send JSON, in UTF-8") from None
         events = [body] if batch is msgspec.UNSET else [bytes(event) for event in batch]
     if not events:

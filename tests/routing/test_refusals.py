@@ -28,13 +28,13 @@ def raw(field: str, value: bytes) -> bytes:
 
 
 CASES: list[tuple[str, Any, str, str]] = [
-    ("undecodable bytes", b"\xff\xfe\x00", "not_json", "malformed"),
+    ("undecodable bytes", b"\xfd\xfc\x00", "not_json", "malformed"),
     ("cut off", b'{"flight": "UA1"', "not_json", "truncated"),
     ("trailing text", json.dumps(departed()).encode() + b"x", "not_json", "trailing"),
     ("bytes that are no UTF-8 inside a text", raw("origin", b'"\xff"'), "not_json", "utf-8"),
     ("half a surrogate pair", raw("origin", b'"\\ud800"'), "not_json", ""),
     ("a control character in a text", raw("origin", b'"\x01"'), "not_json", ""),
-    ("a byte order mark", b"\xef\xbb\xbf" + json.dumps(departed()).encode(), "not_json", ""),
+    ("two byte order marks", 2 * b"\xef\xbb\xbf" + json.dumps(departed()).encode(), "not_json", ""),
     ("an array", [departed()], "not_object", "array"),
     ("a text", "departed", "not_object", "str"),
     ("null", b"null", "not_object", "null"),
@@ -336,6 +336,7 @@ def test_reasons_are_fixed() -> None:
     assert {reason.value for reason in Reason} == {
         "empty", "oversized", "not_json", "not_object", "bad_envelope", "wrong_event", "unknown_event", "missing_field", "unknown_field",
         "wrong_type", "not_finite", "out_of_range", "bad_key", "bad_id", "bad_time", "future_time",
+        "framed", "encoded",
     }  # fmt: skip
 
 

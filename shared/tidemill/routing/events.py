@@ -15,7 +15,7 @@ import msgspec
 from tidemill.declarations import Event
 from tidemill.errors import DeclarationError
 from tidemill.limits import EXACT, KEY_BYTES, MESSAGE_BYTES
-from tidemill.records import DECODE_ERRORS
+from tidemill.records import BYTE_ORDER_MARK, DECODE_ERRORS
 from tidemill.routing.refusals import Reason, Refused, bad_key, explain_data, explain_envelope, meant
 from tidemill.routing.wire import Decode, data_decoder, field_type, merge, opened, place_of, put, tree_of, without
 from tidemill.timestamps import EARLIEST_MS, LAST_MS, check_moment
@@ -106,7 +106,7 @@ class EventReader:
         attributes, structured = _attributes(headers)
         if structured:
             _check_size(value)
-            envelope = open_envelope(value)
+            envelope = open_envelope(value.removeprefix(BYTE_ORDER_MARK))
             return self.check(envelope.value, envelope.attributes, published_ms)
         return self.check(value, attributes, published_ms)
 
@@ -120,6 +120,8 @@ class EventReader:
             if self._keeps and not value.isascii():
                 value.decode()  # the decoder has passed over undeclared fields, whatever bytes they are
         except DECODE_ERRORS as error:
+            if value.startswith(BYTE_ORDER_MARK) and not value.startswith(BYTE_ORDER_MARK, len(BYTE_ORDER_MARK)):
+                return self.check(value.removeprefix(BYTE_ORDER_MARK), attributes, published_ms)
             data = self._decode_again(value, error, attributes, published_ms)
         if len(value) > KEY_BYTES:
             self._check_keys(data)

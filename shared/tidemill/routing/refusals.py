@@ -12,6 +12,7 @@ import msgspec
 
 from tidemill.errors import InvalidEvent
 from tidemill.limits import KEY_BYTES
+from tidemill.routing.foreign import foreign
 from tidemill.routing.wire import WrongValue
 
 _PATH = re.compile(r" - at `\$\.(.*)`$", re.DOTALL)
@@ -24,6 +25,8 @@ class Reason(StrEnum):
     EMPTY = "empty"  # no value: a tombstone
     OVERSIZED = "oversized"  # larger than MESSAGE_BYTES
     NOT_JSON = "not_json"  # bytes that are not JSON
+    FRAMED = "framed"  # by a schema registry: a 0 byte and the id of a schema come first
+    ENCODED = "encoded"  # compressed, of a binary format, or not UTF-8, as far as the bytes tell
     NOT_OBJECT = "not_object"  # JSON, but not an object
     BAD_ENVELOPE = "bad_envelope"  # a CloudEvents attribute of a wrong type or encoding
     WRONG_EVENT = "wrong_event"  # its type is not the event of this topic
@@ -103,7 +106,10 @@ def explain_envelope(value: bytes, error: Exception) -> Refused:
 
 
 def _explain_malformed(value: bytes, message: str) -> Refused:
-    """NaN and Infinity are not JSON, but common, so they have a reason of their own; anything else that does not parse is NOT_JSON."""
+    """Values of other formats, and NaN and Infinity, are not JSON but common, so they have reasons of their own; anything else that does not
+    parse is NOT_JSON."""
+    if other := foreign(value):
+        return Refused(Reason.FRAMED if other.framed else Reason.ENCODED, f"the value is {other.name}: {other.mend}")
     try:
         found = json.loads(value, parse_constant=_Constant, parse_int=str)
     except (ValueError, RecursionError):
