@@ -246,6 +246,9 @@ class EventConsumer:
             metrics.DEAD_LETTERS.labels(topic, reason).inc(count)
         for topic, count in self._router.unkeyed.items():
             metrics.UNKEYED.labels(topic).inc(count)
+        for (topic, reason), count in self._router.passed_over.items():
+            metrics.PASSED_OVER.labels(topic, reason).inc(count)
+        self._router.passed_over.clear()
         self._router.refused.clear()
         self._router.unkeyed.clear()
 

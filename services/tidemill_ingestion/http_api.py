@@ -12,7 +12,6 @@ import msgspec
 from tidemill.clock import now_ms
 from tidemill.declarations.project import Project
 from tidemill.errors import BadRequest, KafkaUnavailable
-from tidemill.kernel.keys import partition_of
 from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS, Position
 from tidemill.routing.events import Envelope, open_envelope
@@ -106,7 +105,7 @@ class EventsEndpoint:
         event = self._events[envelope.type]
         event_id = envelope.id or accepted.id or uuid.uuid4().hex
         key = (envelope.partitionkey or event_id).encode()
-        return Message(event.topic, partition_of(key, event.partitions), key, data, _headers(envelope, event_id))
+        return Message(event.topic, key, data, _headers(envelope, event_id))
 
 
 def split_body(body: bytes, content_type: str) -> Sequence[bytes]:

@@ -69,6 +69,7 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Event(**event(time="moment")), "time", "no field 'moment'", "name one of who, at"),
     (lambda: Event(**event(fields={"who": str, "at": Field(int, default=5)})), "fields['at']", "has no default", "leave default= out"),
     (lambda: Event(**event(earliest="1960")), "earliest", "'1960' is no day", "1900-01-01"),
+    (lambda: Event(**event(empty="keep")), "empty", "says nothing about records without a value", 'empty="refuse"'),
     (lambda: Event(**event(id="key")), "id", "no field 'key'", "name one of who, at"),
     (lambda: Event(**event(time="x")), "time", "'x' must be int (epoch ms) or str (RFC 3339)", "change the field's type"),
     (lambda: Event(**event(time="maybe")), "time", "never null", "change the field's type"),

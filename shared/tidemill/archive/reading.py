@@ -54,10 +54,13 @@ def read_events(
         _check_once(snapshot.name, table)
     columns = {KNOWN: _epoch_ms(table[KNOWN]), TIME: _epoch_ms(table[TIME])}
     columns |= {name: table[name] for name in (ID, TOPIC, PARTITION, OFFSET)}
-    extra = _Extra(event, table[EXTRA], table[TOPIC])
-    for name in fields:
-        columns[name] = extra.completed(name, table[name] if name in stored else None)
-    return pa.table(columns)
+    return pa.table(columns | field_values(event, table, fields))
+
+
+def field_values(event: Event, rows: pa.Table, fields: Iterable[str]) -> dict[str, pa.ChunkedArray]:
+    """What archived rows say of fields that are declared today, each with its type. `rows`: columns of the table."""
+    extra = _Extra(event, rows[EXTRA], rows[TOPIC])
+    return {name: extra.completed(name, rows[name] if name in rows.column_names else None) for name in fields}
 
 
 def loads(snapshot: Snapshot) -> set[str]:

@@ -27,7 +27,8 @@ class Event(Declaration):
     publishing; an event further ahead becomes a dead letter. `earliest`: the first day on which its times may lie; an
     event with an earlier one becomes a dead letter, since seconds that are taken for milliseconds lie in January 1970. `topic`: the topic's
     name, by default the event's name. `extra`: fields of an
-    event that are not declared are kept in the archive ("keep"), or the event is refused ("refuse").
+    event that are not declared are kept in the archive ("keep"), or the event is refused ("refuse"). `empty`: a record without a value, such
+    as the tombstone of a compacted topic, is passed over and counted ("pass"), or becomes a dead letter ("refuse").
     """
 
     name: str
@@ -40,6 +41,7 @@ class Event(Declaration):
     future: str = "1h"
     earliest: str = "1971-01-01"
     extra: Literal["keep", "refuse"] = "keep"
+    empty: Literal["pass", "refuse"] = "pass"
     description: str = ""
 
     earliest_ms: int = field(init=False, repr=False)
@@ -84,6 +86,8 @@ class Event(Declaration):
             self._fail("earliest", f"{self.earliest!r} is no day", 'write for example earliest="1900-01-01"')
         if self.extra not in ("keep", "refuse"):
             self._fail("extra", f"{self.extra!r} says nothing about undeclared fields", 'write extra="keep" or extra="refuse"')
+        if self.empty not in ("pass", "refuse"):
+            self._fail("empty", f"{self.empty!r} says nothing about records without a value", 'write empty="pass" or empty="refuse"')
 
     @property
     def future_ms(self) -> int:

@@ -61,6 +61,7 @@ class WrittenEvent(WrittenPart, frozen=True):
     description: str = ""
     strict: dict[str, Milliseconds] = {}
     earliest: str = "1971-01-01"
+    empty: Literal["pass", "refuse"] = "pass"
     forms: dict[str, WrittenForm] = {}
 
 
@@ -140,7 +141,7 @@ def write_event(event: Event) -> WrittenEvent:
     fields = {name: event.base_type(name).__name__ + (" | None" if event.nullable(name) else "") for name in event.fields}
     return WrittenEvent(
         event.name, fields, event.time, event.topic, event.partitions, event.id, event.future, event.extra, event.description,
-        dict(event.strict), event.earliest, {name: _write_form(form) for name, form in event.forms.items()},
+        dict(event.strict), event.earliest, event.empty, {name: _write_form(form) for name, form in event.forms.items()},
     )  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def read_event(written: WrittenEvent) -> Event:
     fields |= {name: _read_form(fields[name], form) for name, form in written.forms.items()}
     event = Event(
         written.name, fields, written.time, topic=written.topic, partitions=written.partitions, id=written.id, future=written.future,
-        extra=written.extra, description=written.description, earliest=written.earliest,
+        extra=written.extra, description=written.description, earliest=written.earliest, empty=written.empty,
     )  # fmt: skip
     event.__dict__["strict"] = written.strict
     return event

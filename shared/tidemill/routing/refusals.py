@@ -22,7 +22,7 @@ _FIELD = re.compile(r"^Object (missing required|contains unknown) field `(.*?)`(
 class Reason(StrEnum):
     """Why an event cannot be used: a label of the metric, and a field of the dead letter and of the HTTP answer."""
 
-    EMPTY = "empty"  # no value: a tombstone
+    EMPTY = "empty"  # no value; a dead letter only of an event declared with empty="refuse"
     OVERSIZED = "oversized"  # larger than MESSAGE_BYTES
     NOT_JSON = "not_json"  # bytes that are not JSON
     FRAMED = "framed"  # by a schema registry: a 0 byte and the id of a schema come first

@@ -78,7 +78,7 @@ def tree_of(event: Event, names: Collection[str]) -> dict[str, Any]:
     return tree
 
 
-def opened(text: bytes, tree: Tree) -> dict[str, Any]:
+def opened(text: bytes | str, tree: Tree) -> dict[str, Any]:
     """An object with the JSON text of each member; those below which the tree has fields are such objects themselves. Raises DECODE_ERRORS."""
     members: dict[str, Any] = _OBJECT.decode(text)
     for key, below in tree.items():

@@ -80,6 +80,9 @@ INGESTION_WAVE_SECONDS = _histogram(
 UNKEYED = _counter(
     "ingestion_unkeyed_total", "Records that were not made because the key of that view or model was null in the event", "topic"
 )
+PASSED_OVER = _counter(
+    "ingestion_passed_over_total", "Records of an application topic that are no events, by reason code", "topic", "reason"
+)
 EVENTS_REFUSED = _counter("ingestion_events_refused_total", "Events refused over HTTP, by reason code", "reason")
 EVENTS_EXPIRED = _counter(
     "ingestion_events_expired_total", "Events that retention removed from an application topic before they were routed", "topic"
