@@ -50,6 +50,12 @@ class FoldWatch:
 
     async def run(self) -> None:
         """Look until cancelled. Raises UnreadPartitions when a partition has been unread for REJOIN_SECONDS: join the group again."""
+        try:
+            await self._look()
+        finally:
+            self._show({})  # by other definitions other partitions are read
+
+    async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -54,6 +55,7 @@ class EventBatch(msgspec.Struct, frozen=True):
     events: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
 
 
+_ATTRIBUTES = frozenset(Envelope.__struct_fields__) - {"data"}
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _OBJECT = msgspec.json.Decoder(EventBatch)
 
@@ -73,7 +75,8 @@ class EventsEndpoint:
 
     async def handle(self, scope: Scope, body: bytes) -> Answer:
         """Answers one request. Raises BadRequest for a body that is not a request, and KafkaUnavailable."""
-        events = split_body(body, _content_type(scope))
+        binary = _binary(scope, body)
+        events: Sequence[bytes | Envelope] = split_body(body, _content_type(scope)) if binary is None else [binary]
         results: list[EventResult | None] = []
         messages: list[Message] = []
         for index, event in enumerate(events):
@@ -97,19 +100,18 @@ class EventsEndpoint:
             raise KafkaUnavailable("Kafka is away, nothing was written", mend="send the request again later")
         return await self._publisher.publish(messages)
 
-    def _message(self, raw: bytes) -> Message:
+    def _message(self, event: bytes | Envelope) -> Message:
         """Check one event and make the record for its topic. Raises Refused."""
-        envelope = open_envelope(raw)
+        envelope = event if isinstance(event, Envelope) else open_envelope(event)
         data = envelope.value
         accepted = self._router.admit(envelope.type, data, envelope.attributes, now_ms())
-        event = self._events[envelope.type]
         event_id = envelope.id or accepted.id or uuid.uuid4().hex
         key = (envelope.partitionkey or event_id).encode()
-        return Message(event.topic, key, data, _headers(envelope, event_id))
+        return Message(self._events[envelope.type].topic, key, data, _headers(envelope, event_id))
 
 
 def split_body(body: bytes, content_type: str) -> Sequence[bytes]:
-    """The events of a body: one object, an array, `{"events": [...]}`, or one per line. Raises BadRequest."""
+    """The events of a body: one object, an array (CloudEvents' batch mode), `{"events": [...]}`, or one per line. Raises BadRequest."""
     if not body.strip():
         raise BadRequest("the body is empty", mend='send {"type": "...", "data": {...}} or an array of such objects')
     events: Sequence[Any]
@@ -129,6 +131,28 @@ def split_body(body: bytes, content_type: str) -> Sequence[bytes]:
     if len(events) > MAX_EVENTS:
         raise BadRequest(f"the body has {len(events)} events", mend=f"send at most {MAX_EVENTS} in a request")
     return events
+
+
+def _binary(scope: Scope, body: bytes) -> Envelope | None:
+    """A CloudEvent in HTTP's binary mode: its attributes are headers `ce-...`, and the body is its data. None for any other request.
+
+    Raises BadRequest when the headers are no attributes.
+    """
+    attributes = {name[3:].decode("latin-1"): value for name, value in scope["headers"] if name.startswith(b"ce-")}
+    content_type = _content_type(scope)
+    if not attributes or content_type.startswith("application/cloudevents"):
+        return None
+    if content_type and "json" not in content_type:
+        raise BadRequest(
+            f"content-type is {content_type!r}", mend="send the data of the event as JSON, with content-type: application/json"
+        )
+    try:
+        texts = {name: unquote(value.decode(), errors="strict") for name, value in attributes.items() if name in _ATTRIBUTES}
+        return msgspec.structs.replace(msgspec.convert(texts, Envelope), data=msgspec.Raw(body))
+    except (UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise BadRequest(
+            f"the headers ce-... are no CloudEvent: {error}", mend="send ce-type, ce-id, ce-source and ce-specversion"
+        ) from None
 
 
 def _accepted(index: int, message: Message, position: Position) -> EventResult:

@@ -46,6 +46,12 @@ class IngestionWatch:
 
         The group must be joined again then.
         """
+        try:
+            await self._watch()
+        finally:
+            self._show({})  # by other definitions other topics are read
+
+    async def _watch(self) -> None:
         while True:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):

@@ -9,7 +9,8 @@ TidemillError                 500  root: catch this to catch all of them
 ├── BadRequest                400  a caller sent something unusable
 │   ├── InvalidEvent          422  an event cannot be used (carries a reason code)
 │   ├── IdReused              409  another request already has this id
-│   └── BodyTooLarge          413  a request's body exceeds the limit
+│   ├── BodyTooLarge          413  a request's body exceeds the limit
+│   └── UnsupportedEncoding   415  a request's body is compressed in an unknown way
 ├── NotFound                  404
 │   ├── UnknownModel          404
 │   │   └── NotDeployed       404
@@ -46,7 +47,7 @@ A message says what is wrong; `mend` says what the reader can do about it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 
@@ -135,6 +136,15 @@ class BodyTooLarge(BadRequest):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"the body exceeds the limit of {limit_bytes} bytes", mend="send fewer rows per request")
+
+
+class UnsupportedEncoding(BadRequest):
+    """A request's body is compressed in a way that is not known."""
+
+    http_status = 415
+
+    def __init__(self, coding: str, known: Iterable[str]) -> None:
+        super().__init__(f"Content-Encoding {coding!r} is not taken", mend=f"use one of {', '.join(known)}, or none")
 
 
 class NotFound(TidemillError):

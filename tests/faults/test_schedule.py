@@ -17,7 +17,7 @@ from tests.faults.__main__ import main
 from tests.faults.injections.catalogue import CATALOGUE
 from tests.faults.injections.injection import Injection
 from tests.faults.oracle import Joined, differing, joined
-from tests.faults.progress import PATIENCE_SECONDS, SILENCE_SECONDS, Goal, Look, Voices
+from tests.faults.progress import CATCHING_UP_SECONDS, PATIENCE_SECONDS, SILENCE_SECONDS, Goal, Look, Voices
 from tests.faults.report import Report
 from tests.faults.resources import Resources
 from tests.faults.run import Plan
@@ -139,7 +139,8 @@ def test_silence_is_heard() -> None:
 
 def test_patience_begins_with_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
     """What came into force meanwhile has its whole time too; when that is over, all that is behind or complains is told."""
-    goal, look = Goal({}, 0, 100.0), Look({"features": ("places.v2[0]", 7)}, {"serving": "Kafka is away"})
+    goal, look = Goal({}, 0, 100.0, 100.0), Look({"features": ("places.v2[0]", 7)}, {"serving": "Kafka is away"})
+    assert goal.overdue(look, 100) is None
     assert goal.overdue(look, 100 + PATIENCE_SECONDS) is None
     monkeypatch.setattr("time.monotonic", lambda: 150.0)
     goal.reach({TopicPartition("places.v2", 0): 9})
@@ -148,6 +149,15 @@ def test_patience_begins_with_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told is not None
     assert "places.v2[0]" in told
     assert "Kafka is away" in told
+
+
+def test_who_moves_is_not_stuck() -> None:
+    """As long as anything that is behind comes nearer it is catching up, but not for ever."""
+    goal = Goal({}, 0, 0.0, 0.0)
+    for turn in range(1, 6):
+        assert goal.overdue(Look({"features": ("places.v2[0]", turn)}, {}), turn * 100.0) is None
+    assert goal.overdue(Look({"features": ("places.v2[0]", 5)}, {}), 500 + PATIENCE_SECONDS + 1) is not None
+    assert goal.overdue(Look({"features": ("places.v2[0]", 6)}, {}), CATCHING_UP_SECONDS + 1) is not None
 
 
 def test_a_report_counts_faults_and_kinds() -> None:

@@ -218,6 +218,10 @@ class Worker:
         lines = [line for line in self.get("/metrics")[1].splitlines() if line.startswith(name)]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
+    def label(self, name: str, label: str) -> set[str]:
+        """The values of a label of a metric."""
+        return set(re.findall(rf'^{name}{{.*\b{label}="([^"]*)"', self.get("/metrics")[1], re.MULTILINE))
+
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self.process.send_signal(number)

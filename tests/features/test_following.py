@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.features.rig import Rig
+from tests.features.rig import Rig, until
 
 from tidemill import FeatureView, count, sum
 from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion
@@ -31,6 +31,7 @@ from tidemill.streams.topics import topic_specs, view_topic
 pytestmark = pytest.mark.integration
 
 SOON = 60.0
+LAG = "tidemill_features_lag_records"
 
 
 def reached(rig: Rig, root: str) -> bool:
@@ -81,12 +82,16 @@ def test_a_version_is_folded_and_mirrored_once_it_is_handed_over(rig: Rig, tmp_p
     assert rig.store.get(fence_key(rig.name, log, 0)) is None
     asyncio.run(append_definitions(rig.settings, rig.name, handed))
     all_reached(rig, root)
+    features = rig.workers[0]
+    until(lambda: "by_card@v2" in features.label(LAG, "view"), features.tail)
     swapped = msgspec.structs.replace(handed, number=handed.number + 1, in_force=handed.in_force | {"by_card": 2})
     asyncio.run(append_definitions(rig.settings, rig.name, swapped))
     rig.produce(100)
     all_reached(rig, root)
     rig.check()
     assert [worker.process.poll() for worker in rig.workers] == [None, None]
+    until(lambda: "by_card@v1" in features.label(LAG, "view"), features.tail)
+    assert features.label(LAG, "view") == {"by_card", "by_card@v1", "by_shop"}
 
 
 def test_services_wait_for_the_first_versions(rig: Rig, tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ class Reference:
 
     def value(self, feature: Feature, time_ms: int) -> Value:
         """A feature as its oracle says, over all accepted events in the tiles that the window covers."""
+        if time_ms < self.newest_ms <= time_ms + 5_000:
+            time_ms = self.newest_ms  # clocks differ
         column = feature.aggregation.column
         events = [(event.time_ms, column_value(column, event.values)) for event in self.accepted]
         return expected(feature.aggregation, in_window(feature, events, time_ms), time_ms)

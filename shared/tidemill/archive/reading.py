@@ -17,6 +17,7 @@ from tidemill.errors import DoubledRows
 from tidemill.limits import EXACT
 from tidemill.offline.store import OfflineStore, Snapshot
 from tidemill.records import DECODE_ERRORS
+from tidemill.routing.wire import opened, tree_of, without
 
 PLACE = [KNOWN, TOPIC, PARTITION, OFFSET]
 """The order of events: when they became known; of one moment, where they lie."""
@@ -152,6 +153,13 @@ def _none(event: Event, fields: Iterable[str]) -> pa.Table:
 
 def _epoch_ms(moments: pa.ChunkedArray) -> pa.ChunkedArray:
     return moments.cast(_MS).cast(pa.int64())
+
+
+def undeclared(event: Event, extra: str | None) -> dict[str, msgspec.Raw]:
+    """What a row has in `_extra` that is no part of a declared field, as the publisher wrote it."""
+    tree = tree_of(event, event.fields)
+    rest = without(opened(extra or "{}", tree), tree, lambda *_: False)
+    return {key: msgspec.Raw(msgspec.json.encode(member)) for key, member in rest.items()}
 
 
 class _Extra:

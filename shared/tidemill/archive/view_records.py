@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from tidemill.archive.columns import ID, KNOWN, MOMENT, TIME
 from tidemill.archive.reading import read_events
-from tidemill.archive.view_rows import key_texts
+from tidemill.archive.view_rows import counted, key_texts
 from tidemill.declarations import FeatureView
 from tidemill.kafka.waves import Record
 from tidemill.offline.store import OfflineStore, Snapshot
@@ -64,7 +64,7 @@ class RecordMaker:
         found: dict[int, list[Record]] = {partition: [] for partition in range(partitions)}
         adders = [found[partition].append for partition in range(partitions)]
         for text, time_ms, known_ms, event_id, value in zip(
-            keys, rows[TIME].to_pylist(), rows[KNOWN].to_pylist(), rows[ID].to_pylist(), values, strict=True
+            keys, counted(self.view, rows).to_pylist(), rows[KNOWN].to_pylist(), rows[ID].to_pylist(), values, strict=True
         ):
             key = text.encode()
             record = encode(ViewRecord(time_ms, known_ms, (FILL, number), value, event_id))

@@ -22,6 +22,11 @@ def key_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(fits, texts, pa.scalar(None, pa.string()))
 
 
+def counted(view: FeatureView, events: pa.Table) -> pa.ChunkedArray:
+    """When events count for a view (see `FeatureView.time_of`)."""
+    return events[TIME] if view.waits else pc.min_element_wise(events[TIME], events[KNOWN])
+
+
 def view_rows(view: FeatureView, events: pa.Table, keys: pa.Array) -> tuple[pa.Table, npt.NDArray[np.int64]]:
     """The rows of `events` (see `read_events`) that a view folds for these entities (text), with the entity in `_key`, and their places in `events`."""
     texts = key_texts(events[view.key.field])
@@ -29,5 +34,6 @@ def view_rows(view: FeatureView, events: pa.Table, keys: pa.Array) -> tuple[pa.T
     if view.ahead_ms is not None:
         folded = pc.and_(folded, pc.less_equal(pc.subtract(events[TIME], events[KNOWN]), view.ahead_ms))
     places = pc.indices_nonzero(folded)
+    events = events.set_column(events.column_names.index(TIME), TIME, counted(view, events))
     rows = events.append_column(KEY, texts).select([KEY, KNOWN, TIME, ID, *view.value_fields]).take(places)
     return rows, places.to_numpy().astype(np.int64)

@@ -62,7 +62,7 @@ class FeatureView(Declaration):
     event; an older event becomes a dead letter.
 
     `ahead`: how far the time of an event may lie ahead of the moment when the event became known. Without `ahead`, the event's `future` is
-    the limit, and the event counts at once. With `ahead` ("2h"), the event waits for its time: no window sees it before its tile begins,
+    the limit, and the event counts at the moment when it became known: it cannot have happened later, so its clock is wrong. With `ahead` ("2h"), the event waits for its time: no window sees it before its tile begins,
     and tiles and horizon reach that much further back, so that it drops nothing that the present needs. An event further ahead becomes a
     dead letter of this view.
     """
@@ -154,6 +154,15 @@ class FeatureView(Declaration):
     def ahead_ms(self) -> int | None:
         """`ahead` in ms."""
         return None if self.ahead is None else parse_ms(self.ahead)
+
+    @property
+    def waits(self) -> bool:
+        """Whether an event that lies ahead waits for its time."""
+        return self.ahead is not None
+
+    def time_of(self, time_ms: int, known_ms: int) -> int:
+        """When an event counts, in ms: at its time, but where events do not wait, not after the moment when it became known."""
+        return time_ms if self.waits else min(time_ms, known_ms)
 
     @property
     def value_fields(self) -> tuple[str, ...]:
@@ -271,7 +280,7 @@ class FeatureView(Declaration):
 
     def _window(self, window: str) -> Window:
         if window == LIFETIME:
-            return Lifetime(FOREVER, duration_ms(self, "tile", self.tile))
+            return Lifetime(FOREVER)
         window_ms = duration_ms(self, "windows", window)
         finest_ms = duration_ms(self, "tile", self.tile)
         chosen = self.tiles.get(window)

@@ -161,14 +161,11 @@ class Sliding(Window):
 
 @dataclass(frozen=True)
 class Lifetime(Window):
-    """All events of the entity. Its one tile cannot be cut, so the window is whole only at times that lie at most `slack_ms` before the
-    newest event."""
-
-    slack_ms: int
+    """All events of the entity. Its one tile cannot be cut, so the window is whole only at times that do not lie before the newest event."""
 
     def at(self, time_ms: int, newest_ms: int, kept_from: int) -> Covered:
         """The one tile; whole unless it holds an event after the time asked for."""
-        return 0, 0, newest_ms <= time_ms + self.slack_ms
+        return 0, 0, newest_ms <= time_ms
 
     @property
     def reach_ms(self) -> int:

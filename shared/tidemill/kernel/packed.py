@@ -115,6 +115,11 @@ class TileRows(NamedTuple):
         begin = n - int(self.ages.searchsorted(min(self.newest - oldest, _LOW), "right"))
         return begin, n if last >= self.newest else n - int(self.ages.searchsorted(min(self.newest - last, _LOW)))
 
+    def holds(self, index: int) -> bool:
+        """Whether there is a tile with this index."""
+        begin, end = self._closed(index, index)
+        return index == self.newest or begin < end
+
     def select(self, oldest: int, last: int) -> Matrix | Sequence[Sequence[float]]:
         """The tiles with index `oldest` to `last`, in order of time."""
         begin, end = self._closed(oldest, last)

@@ -30,6 +30,8 @@ class Applied(IntEnum):
     LATE = 3  # beyond the horizon: not folded
 
 
+CLOCKS_MS = 5_000
+"""The clocks of two machines may differ by so much: a moment that lies no further before an entity's newest event is that of the event."""
 _FOLDED, _CORRECTED = Applied.FOLDED, Applied.CORRECTED  # to look one up in the enum costs as much as to fold a slot
 NO_LISTS: Mapping[int, list[float]] = MappingProxyType({})
 _ANY_TIME = Slot(NewestTime(), None)
@@ -38,8 +40,8 @@ _ANY_TIME = Slot(NewestTime(), None)
 class Reading(NamedTuple):
     """Features of one entity at one time. `values`: in the order of the view, NaN where there is no value; `newest_ms`: time of the newest
     event (None: all events of the entity still wait for their time); `lists`: by place, the values of features that are lists, which are
-    NaN in `values`. `complete`: for each feature, False if the state no longer has all tiles of its window, because the time asked for
-    lies too far back, or if the view was not yet fed when the window began."""
+    NaN in `values`. `complete`: for each feature, False if the state cannot tell: it no longer has all tiles of the window, because the time
+    asked for lies too far back; or the window ends in a tile that may have later events; or the view was not yet fed when the window began."""
 
     values: list[float]
     newest_ms: int | None
@@ -234,10 +236,15 @@ class ViewKernel:
         return self._merge(state.newest, self.packing.passed(state.head), list(self.packing.view(state)), time_ms, since_ms)
 
     def _merge(self, newest: int, passed: int, tiles: Sequence[TileRows], time_ms: int, since_ms: int) -> Reading:
+        if time_ms < newest <= time_ms + CLOCKS_MS and not self._waits:
+            time_ms = newest
+        early = newest > time_ms and not self._waits
         values, complete, lists = [math.nan] * len(self.view.served), [True] * len(self.view.served), dict[int, list[float]]()
         for r, window, fields_since_ms, reads, others in self._plan:
             resolution, rows = self.resolutions[r], tiles[r]
             first, last, whole = window.at(time_ms, newest, rows.newest - resolution.kept_tiles)
+            if early and window.bounded and rows.holds(last):
+                whole = False  # the tile cannot be cut: some of its events may have come after the moment
             if since_ms or fields_since_ms:
                 whole = whole and window.bounded and window.grid.start_ms(first) >= max(since_ms, fields_since_ms)
             merged = resolution.layout.merge(rows.select(first, last))

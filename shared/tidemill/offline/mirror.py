@@ -93,8 +93,12 @@ class Follower:
     async def run(self) -> None:
         """Follow the topic. After an error it reports the reason and begins again from the positions in the table."""
         # Also after a FenceConflict: another writer has appended, and the table has the new positions.
-        while True:
-            await supervise(self._follow, partial(self._board.down, self.table.name), [self.pulse])
+        try:
+            while True:
+                await supervise(self._follow, partial(self._board.down, self.table.name), [self.pulse])
+        finally:
+            for partition in range(self.table.partitions):
+                metrics.OFFLINE_LAG.remove(self.table.name, str(partition))
 
     async def _open(self) -> Reader:
         """Opens the table, reads its positions, and makes a reader that begins there."""

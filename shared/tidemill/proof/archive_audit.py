@@ -20,7 +20,7 @@ from aiokafka import TopicPartition
 
 from tidemill.archive.columns import EXTRA, KNOWN, OFFSET, OWN, PARTITION, TOPIC, event_folder
 from tidemill.archive.erasure import erased_positions
-from tidemill.archive.reading import field_values
+from tidemill.archive.reading import field_values, undeclared
 from tidemill.archive.rows import EventTable, event_table
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project
@@ -29,7 +29,6 @@ from tidemill.kafka.reader import Reader
 from tidemill.kafka.topics import is_compacted, offset_ranges
 from tidemill.offline.store import OfflineStore, Snapshot, counter_name
 from tidemill.records import DECODE_ERRORS
-from tidemill.routing.wire import opened, tree_of, without
 from tidemill.runtime.settings import KafkaSettings
 
 _EXAMPLES = 20
@@ -195,9 +194,7 @@ def _content(event: Event, row: dict[str, Any]) -> dict[str, Any]:
     """What an event carries; undeclared values as the publisher's text."""
     if event.forms:
         fields = {name: column[0].as_py() for name, column in field_values(event, pa.Table.from_pylist([row]), event.fields).items()}
-        tree = tree_of(event, event.fields)
-        rest = without(opened(row[EXTRA] or "{}", tree), tree, lambda *_: False)
-        return fields | {f"{EXTRA}.{key}": msgspec.Raw(msgspec.json.encode(member)) for key, member in rest.items()}
+        return fields | {f"{EXTRA}.{key}": text for key, text in undeclared(event, row[EXTRA]).items()}
     carried = _CARRIED.decode(row[EXTRA]) if row[EXTRA] else {}
     return carried | {name: value for name, value in row.items() if name not in OWN.names and value is not None}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -113,9 +113,10 @@ class _ViewTarget(NamedTuple):
 
 
 class _Fold(NamedTuple):
-    """Views that fold the same fields: their records differ only in the key, so the value is encoded once for all of them."""
+    """Views that fold the same fields at the same time: their records differ only in the key, so the value is encoded once for all of them."""
 
     values: Callable[[Any], Any]
+    time_of: Callable[[int, int], int]
     targets: list[_ViewTarget]
 
 
@@ -133,7 +134,9 @@ class _Route:
             limit_ms = math.inf if view.ahead_ms is None else view.ahead_ms
             return _ViewTarget(view, target(view.key.field, view_topic(project.name, view.log)), limit_ms, (begins or {}).get(view.log, {}))
 
-        self._folds = [_Fold(_values_of(fields), [view_target(view) for view in same]) for fields, same in _by_fields(views).items()]
+        self._folds = [
+            _Fold(_values_of(same[0].value_fields), same[0].time_of, [view_target(view) for view in same]) for same in _alike(views)
+        ]
         self._moments = list(dict.fromkeys(model.at for model in project.models.values() if model.on is event))
         self._outcomes = [
             (model, number_of(model.outcome.column), target(model.outcome.subject, outcomes_topic(project.name)))
@@ -148,8 +151,9 @@ class _Route:
         data, time_ms, known_ms, event_id = event
         routed: list[Routed] = []
         ahead_ms = time_ms - known_ms
-        for values, targets in self._folds:
-            value = encode(ViewRecord(time_ms, known_ms, (source.partition, source.offset), values(data), event_id))
+        for values, time_of, targets in self._folds:
+            counts_ms = time_ms if ahead_ms <= 0 else time_of(time_ms, known_ms)
+            value = encode(ViewRecord(counts_ms, known_ms, (source.partition, source.offset), values(data), event_id))
             for found in targets:
                 target = found.target
                 key = self._key(target, data)
@@ -196,11 +200,11 @@ def _ahead(event: Accepted, view: FeatureView) -> Refused:
     return Refused(Reason.FUTURE_TIME, f"{ahead}, more than {view.ahead} (ahead= of view {view.name!r})")
 
 
-def _by_fields(views: list[FeatureView]) -> dict[tuple[str, ...], list[FeatureView]]:
-    groups: dict[tuple[str, ...], list[FeatureView]] = {}
+def _alike(views: list[FeatureView]) -> Iterable[list[FeatureView]]:
+    groups: dict[tuple[tuple[str, ...], bool], list[FeatureView]] = {}
     for view in views:
-        groups.setdefault(view.value_fields, []).append(view)
-    return groups
+        groups.setdefault((view.value_fields, view.waits), []).append(view)
+    return groups.values()
 
 
 def key_fields(project: Project, event: Event) -> set[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tidemill.errors import WorkerEnded
 from tidemill.runtime.door import Check, door
+from tidemill.runtime.encodings import unpacked
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.http import HttpServer
 from tidemill.runtime.settings import HttpSettings, ServiceSettings, WatchdogSettings
@@ -37,7 +38,7 @@ class Service:
 
     async def run(self) -> None:
         """Answer and work until SIGINT or SIGTERM. Raises the error that ends the work, and SettingsError when it cannot listen."""
-        app = door(self.app, self.check)
+        app = door(unpacked(self.app), self.check)
         await run_workers(app, self.settings.http, self.work(), self.pulses, self.board, self.settings.watchdog)
 
 

@@ -15,6 +15,9 @@ from tidemill.verify.expressions import names_in
 NO_WINDOW = ("first", "last", "last_k", "age")
 """Aggregates that are of the entity's whole life unless they say otherwise."""
 
+CLOCKS_MS = 5_000
+"""A moment that lies no further before the newest event than this is that of the event: clocks differ."""
+
 _LIFETIME = "lifetime"
 _STEPS = ("5m", "15m", "1h", "6h", "1d")
 _MOST_TILES = 168
@@ -90,6 +93,10 @@ class Meaning:
         tiles of this length, and those that `ahead` adds."""
         longest = max(other.length_ms or 0 for other in self.bounded if other.tile_ms == window.tile_ms)
         return -(-(longest + (self.ahead_ms or 0)) // window.tile_ms)
+
+    def time_sql(self, time: str, known: str) -> str:
+        """When an event counts, in SQL over its time and the moment when it became known: never later than that, unless it may wait."""
+        return f"least({time}, {known})" if self.ahead_ms is None else time
 
     @cached_property
     def waiting_ms(self) -> int:

@@ -19,6 +19,7 @@ from tidemill.declarations import FeatureView
 from tidemill.durations import parse_ms
 from tidemill.timestamps import rfc3339
 from tidemill.verify.expressions import quoted, text
+from tidemill.verify.meaning import Meaning
 from tidemill.verify.rows_of import entity_sql
 from tidemill.verify.sql import POSITION, database
 
@@ -98,7 +99,7 @@ def _owned(view: FeatureView, key: str) -> str:
     near = "true" if view.ahead is None else f"epoch_ms({TIME}) - epoch_ms({KNOWN}) <= {parse_ms(view.ahead)}"
     place = (
         f"SELECT rowid AS row, {key} AS key, {TOPIC} AS topic, {PARTITION} AS partition, {OFFSET} AS place, epoch_ms({KNOWN}) AS known, "
-        f"epoch_ms({TIME}) AS time, {ID} AS id FROM event WHERE {near}"
+        f"{Meaning(view).time_sql(f'epoch_ms({TIME})', f'epoch_ms({KNOWN})')} AS time, {ID} AS id FROM event WHERE {near}"
     )
     routed = (
         f"e.topic = {text(view.source.topic)} AND once.source_partition = e.partition AND once.source_offset = e.place AND once.key = e.key"

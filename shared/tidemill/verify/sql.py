@@ -26,7 +26,7 @@ from tidemill.limits import EXACT, KEY_BYTES
 from tidemill.timestamps import FIRST_MS, LAST_MS
 from tidemill.verify.aggregates import aggregate_sql
 from tidemill.verify.expressions import SqlPart, column_sql, quoted, text
-from tidemill.verify.meaning import Meaning, MeantWindow
+from tidemill.verify.meaning import CLOCKS_MS, Meaning, MeantWindow
 
 State = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
 Value = float | list[float]
@@ -206,7 +206,8 @@ class SqlView:
         key = key_sql(rows.fields[self.view.key.field])
         ahead = "" if self.meaning.ahead_ms is None else f" AND time - known <= {self.meaning.ahead_ms}"
         return (
-            f"(SELECT topic, partition, place, known, time, id, came, {key} AS key{columns} FROM {rows.sql} WHERE {key} IS NOT NULL{ahead})"
+            f"(SELECT topic, partition, place, known, {self.meaning.time_sql('time', 'known')} AS time, id, came, {key} AS key{columns} "
+            f"FROM {rows.sql} WHERE {key} IS NOT NULL{ahead})"
         )
 
     def entities(self, most: int, seed: int) -> list[str]:
@@ -315,13 +316,21 @@ class SqlView:
             begun = f"{_tile('e.time', self.meaning.waiting_ms)} <= {_tile('moment', self.meaning.waiting_ms)}"
             seen = f"max(least(e.time, moment)) FILTER (WHERE {begun})"
         gather |= {"newest": "max(e.time)", "seen": seen}
+        gather |= {
+            _ends(window): f"bool_or({_tile('e.time', window.tile_ms)} = {_tile('moment', window.tile_ms)})"
+            for window in self.meaning.bounded
+        }
         columns = ", ".join(f"{sql} AS {name}" for name, sql in gather.items())
         within = "".join(f", {_within(window)} AS w{i}" for i, window in enumerate(windows))
-        seen_events = (
-            f"(SELECT q.n, q.moment, e.*{within} FROM questions q LEFT JOIN judged e "
+        moment = "q.moment"
+        if not waits:
+            newest = "max(e.time) OVER (PARTITION BY q.n)"
+            moment = f"CASE WHEN {newest} BETWEEN q.moment AND q.moment + {CLOCKS_MS} THEN {newest} ELSE q.moment END"
+        joined = (
+            f"(SELECT q.n, {moment} AS moment, e.* FROM questions q LEFT JOIN judged e "
             "ON e.history = q.history AND e.counts AND e.came < q.before)"
         )
-        return f"SELECT n, moment, {columns} FROM {seen_events} e GROUP BY n, moment", told
+        return f"SELECT n, moment, {columns} FROM (SELECT *{within} FROM {joined}) e GROUP BY n, moment", told
 
     def _answers_sql(self) -> str:
         """Step 4: for each question, why there is no value at all ("": there is), whether the answer is vague, and for each feature its
@@ -337,11 +346,11 @@ class SqlView:
 
     def _whole(self, window: MeantWindow, since_ms: int) -> str:
         if window.length_ms is None:
-            return "false" if since_ms else f"newest <= moment + {window.tile_ms}"
+            return "false" if since_ms else f"NOT {_EARLY}"
         first = _tile(f"(moment - {window.length_ms})", window.tile_ms)
-        return (
-            f"{first} * {window.tile_ms} >= {since_ms} AND {first} >= {_tile('newest', window.tile_ms)} - {self.meaning.kept_tiles(window)}"
-        )
+        kept = f"{first} >= {_tile('newest', window.tile_ms)} - {self.meaning.kept_tiles(window)}"
+        cut = "" if self.meaning.ahead_ms is not None else f" AND NOT ({_EARLY} AND {_ends(window)})"
+        return f"{first} * {window.tile_ms} >= {since_ms} AND {kept}{cut}"
 
     def _answer(self, row: tuple[Any, ...]) -> SqlAnswer:
         reason, vague, *told = row
@@ -361,13 +370,21 @@ def _tile(moment: str, tile_ms: int) -> str:
     return f"floor({moment} / {tile_ms})"
 
 
+_EARLY = "(newest > moment)"
+
+
+def _ends(window: MeantWindow) -> str:
+    """The name under which is gathered whether events lie in the last tile of a window: those after the moment count too, then."""
+    return f"ends_{window.tile_ms}"
+
+
 def _within(window: MeantWindow) -> str:
     """Whether an event lies in the tiles that touch the window: from the tile of its beginning to the tile of its end."""
     if window.length_ms is None:
-        return "e.time IS NOT NULL"
+        return "time IS NOT NULL"
     tile_ms = window.tile_ms
-    first, last = _tile(f"(q.moment - {window.length_ms})", tile_ms), _tile("q.moment", tile_ms)
-    return f"(e.time >= {first} * {tile_ms} AND e.time < ({last} + 1) * {tile_ms})"
+    first, last = _tile(f"(moment - {window.length_ms})", tile_ms), _tile("moment", tile_ms)
+    return f"(time >= {first} * {tile_ms} AND time < ({last} + 1) * {tile_ms})"
 
 
 def _found(reason: State | Literal[""], value: Value | None, slack: float | None, whole: bool) -> Found:

@@ -138,6 +138,7 @@ def expected(view: FeatureView, events: Sequence[Raw]) -> dict[bytes, bytes]:
             continue
         values = {name: event.data.get(name) for name in view.value_fields}
         values = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+        at = at if view.ahead else min(at, event.known)
         record = {"time": at, "known": event.known, "source": [7, number], "values": values, "id": event.data["no"]}
         key = card.encode()
         folds[zlib.crc32(key) % view.partitions].advance([decode(number, key, json.dumps(record).encode())], states)
