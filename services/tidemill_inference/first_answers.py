@@ -49,21 +49,36 @@ class Made(NamedTuple):
     value: bytes
     output_name: str
     features: dict[str, FeatureShown] | None
+    degraded: dict[str, str] = {}
+    ignored: list[str] = []
     repeated: bool = False
 
     @property
     def prediction(self) -> PredictionAnswer:
         """The prediction for the answer."""
         record = self.record
-        return PredictionAnswer(record.id, record.model, record.version, record.time, self.output_name, record.output, self.features)
+        return PredictionAnswer(
+            record.id,
+            record.model,
+            record.version,
+            record.time,
+            self.output_name,
+            record.output,
+            self.features,
+            self.degraded,
+            self.ignored,
+        )
 
 
 class _FirstAnswer(msgspec.Struct, array_like=True):
-    """The value in Redis for an id: the record as it is logged, the name of the output, and the features if the request asked for them."""
+    """The value in Redis for an id: the record as it is logged, the name of the output, the features if the request asked for them, and what
+    the answer says of its inputs."""
 
     record: msgspec.Raw
     output_name: str
     features: dict[str, FeatureShown] | None
+    degraded: dict[str, str] = {}
+    ignored: list[str] = []
 
 
 class _Remembered(NamedTuple):
@@ -105,7 +120,7 @@ class FirstAnswers:
     def _keep(self, item: Made, known: _Remembered | None) -> Awaitable[bytes | None]:
         """Step 2: stores the remembered value of the id, else this prediction, unless Redis has one. Gives what Redis had, or None."""
         if known is None:
-            kept = _encode(_FirstAnswer(msgspec.Raw(item.value), item.output_name, item.features))
+            kept = _encode(_FirstAnswer(msgspec.Raw(item.value), item.output_name, item.features, item.degraded, item.ignored))
             known = _Remembered(kept, monotonic() + KEEP_SECONDS)
             with suppress(ValueError):  # larger than REMEMBERED_BYTES
                 self._remembered[item.instance.id] = known
@@ -125,7 +140,7 @@ def _first(item: Made, found: bytes | None) -> Made | IdReused:
     other = _differing(first, item.record, item.instance)
     if other:
         return IdReused(item.instance.id, other)
-    return Made(item.instance, first, bytes(kept.record), kept.output_name, kept.features, repeated=True)
+    return Made(item.instance, first, bytes(kept.record), kept.output_name, kept.features, kept.degraded, kept.ignored, repeated=True)
 
 
 def _differing(first: PredictionRecord, now: PredictionRecord, asked: Instance) -> list[str]:

@@ -68,7 +68,8 @@ class FeatureShown(msgspec.Struct):
 
 
 class PredictionAnswer(NamedTuple):
-    """One prediction to answer. `features`: None when the answer does not show them."""
+    """One prediction to answer. `features`: None when the answer does not show them; `degraded`: the inputs that cannot be known, and why;
+    `ignored`: the values of the request that the model does not take."""
 
     id: str
     model: str
@@ -77,6 +78,8 @@ class PredictionAnswer(NamedTuple):
     output_name: str
     output: float
     features: dict[str, FeatureShown] | None
+    degraded: dict[str, str] = {}
+    ignored: list[str] = []
 
 
 _decode = msgspec.json.Decoder(PredictBody).decode
@@ -142,6 +145,10 @@ def _shown(result: PredictionAnswer | TidemillError) -> Mapping[str, Any]:
         "time": result.time_ms,
         result.output_name: result.output,
     }
+    if result.degraded:
+        shown["degraded"] = result.degraded
+    if result.ignored:
+        shown["ignored"] = result.ignored
     if result.features is not None:
         shown["features"] = result.features
     return shown

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tidemill.clock import now_ms
 from tidemill.declarations.models import FeatureInput
-from tidemill.errors import BadRequest, Rebuilding, TidemillError
+from tidemill.errors import BadRequest, MissingInputs, Rebuilding, TidemillError
 from tidemill.kernel.served import Served, serve
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.inputs import ModelInputs, Vector, vector_of
@@ -122,10 +122,16 @@ class Predictor:
         instance, version, time_ms = routed.instance, routed.version, routed.instance.time_ms
         views = zip(version.kernels, routed.keys, stored, strict=True)
         served = [features.of(kernel, key, item, time_ms) for kernel, key, item in views]
-        vector = vector_of(version.inputs.row(served, instance.given))
+        inputs = version.inputs
+        vector = vector_of(inputs.row(served, instance.given))
+        degraded = inputs.degraded(served, instance.given)
+        if degraded:
+            if version.model.on_missing == "refuse":
+                raise MissingInputs(version.manifest.model, degraded)
+            metrics.PREDICTIONS_DEGRADED.labels(version.manifest.model).inc()
         record = _record(version, instance, vector, _output(version, vector), [item for item in stored if item is not None])
-        shown = _features_shown(version.inputs, served, instance) if show_features else None
-        return Made(instance, record, encode(record), version.manifest.output, shown)
+        shown = _features_shown(inputs, served, instance) if show_features else None
+        return Made(instance, record, encode(record), version.manifest.output, shown, degraded, inputs.ignored(instance.given))
 
 
 def _route(model: LoadedModel, item: Instance | TidemillError) -> _Routed | TidemillError:
@@ -170,7 +176,7 @@ def _features_shown(inputs: ModelInputs, served: Sequence[Served], instance: Ins
     for column in inputs.plan:
         if isinstance(column, FeatureInput):
             of_view = served[column.view]
-            age = None if of_view.newest_ms is None else (instance.time_ms - of_view.newest_ms) / 1000
+            age = None if of_view.newest_ms is None else max(instance.time_ms - of_view.newest_ms, 0) / 1000
             shown[column.name] = FeatureShown(of_view.values[column.feature], of_view.statuses[column.feature], age)
         else:
             value = instance.given[column.name]

@@ -246,11 +246,14 @@ class EventConsumer:
             metrics.DEAD_LETTERS.labels(topic, reason).inc(count)
         for topic, count in self._router.unkeyed.items():
             metrics.UNKEYED.labels(topic).inc(count)
-        for (topic, reason), count in self._router.passed_over.items():
-            metrics.PASSED_OVER.labels(topic, reason).inc(count)
-        self._router.passed_over.clear()
+        for topic, count in self._router.passed_over.items():
+            metrics.PASSED_OVER.labels(topic).inc(count)
+        for topic, count in self._router.empty.items():
+            metrics.EMPTY.labels(topic).inc(count)
+        self._router.empty.clear()
         self._router.refused.clear()
         self._router.unkeyed.clear()
+        self._router.passed_over.clear()
 
 
 def _digest(topics: Iterable[str]) -> str:

@@ -3,11 +3,12 @@
 TidemillError                 500  root: catch this to catch all of them
 ├── SettingsError             500  an environment variable is missing or wrong
 ├── MissingExtra              500  a package of an extra is not installed
-├── DeclarationError          500  a project's declaration is wrong
 ├── ProjectError              500  a project cannot be loaded
+│   └── DeclarationError      500  a project's declaration is wrong
 ├── UnusableFile              500  a file of history cannot be loaded as it is
 ├── BadRequest                400  a caller sent something unusable
 │   ├── InvalidEvent          422  an event cannot be used (carries a reason code)
+│   ├── MissingInputs         422  a model refuses a request of which inputs cannot be known
 │   ├── IdReused              409  another request already has this id
 │   ├── BodyTooLarge          413  a request's body exceeds the limit
 │   └── UnsupportedEncoding   415  a request's body is compressed in an unknown way
@@ -79,7 +80,11 @@ class MissingExtra(TidemillError, ImportError):
         super().__init__(f"the package {package} is not installed", mend=f"run: pip install 'tidemill[{extra}]'")
 
 
-class DeclarationError(TidemillError):
+class ProjectError(TidemillError):
+    """A project cannot be found, imported or used as a whole."""
+
+
+class DeclarationError(ProjectError):
     """A project's declaration is wrong.
 
     `where` is `file:line` of the declaration; `field` is the argument at fault (None: the declaration as a whole).
@@ -90,10 +95,6 @@ class DeclarationError(TidemillError):
         super().__init__(at + message, mend=mend)
         self.where = where
         self.field = field
-
-
-class ProjectError(TidemillError):
-    """A project cannot be found, imported or used as a whole."""
 
 
 class UnusableFile(TidemillError):
@@ -114,6 +115,18 @@ class InvalidEvent(BadRequest):
     def __init__(self, reason: str, message: str, *, mend: str = "") -> None:
         super().__init__(message, mend=mend)
         self.reason = reason
+
+
+class MissingInputs(BadRequest):
+    """A model refuses a request of which inputs cannot be known. `degraded`: why, by input."""
+
+    http_status = 422
+
+    def __init__(self, model: str, degraded: Mapping[str, str]) -> None:
+        said = ", ".join(f"{name} ({reason})" for name, reason in degraded.items())
+        mend = f'ask again when they are known, or declare on_missing="predict" for model {model}'
+        super().__init__(f"model {model} does not answer without these inputs: {said}", mend=mend)
+        self.degraded = degraded
 
 
 class IdReused(BadRequest):

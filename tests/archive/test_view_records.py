@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,13 @@ from tidemill.kernel.view import ViewKernel
 from tidemill.offline.store import OfflineStore
 from tidemill.routing.router import Router
 from tidemill.streams.topics import view_topic
+
+WHERE = "amount * 2 >= 1 and card not in ['d']"
+
+
+def is_fed(data: Mapping[str, Any]) -> bool:
+    """`WHERE` in plain Python."""
+    return data["card"] in ("a", "b", "c") and data["amount"] >= 0.5
 
 
 def made(project: Project, store: OfflineStore, most: int) -> Iterator[MadeRecords]:
@@ -45,13 +53,14 @@ def folded(project: Project, parts: list[MadeRecords]) -> dict[bytes, bytes]:
 
 @given(
     each=st.integers(0, 25), loaded=st.integers(0, 20), seed=st.integers(0, 99), ahead=st.sampled_from([None, "30m"]),
+    where=st.sampled_from([None, WHERE]),
     most=st.sampled_from([1, 7, 1000]),
 )  # fmt: skip
-def test_the_log_folds_to_what_the_events_say(each: int, loaded: int, seed: int, ahead: str | None, most: int) -> None:
+def test_the_log_folds_to_what_the_events_say(each: int, loaded: int, seed: int, ahead: str | None, where: str | None, most: int) -> None:
     """Whatever the slices: events of three partitions and of a file, in the order of known."""
     with tempfile.TemporaryDirectory() as folder:
         store, early = OfflineStore(f"{folder}/offline"), declare(Path(folder) / "shop", "shop")
-        later = declare(Path(folder) / "shop", "shop", later=True, ahead=ahead)
+        later = declare(Path(folder) / "shop", "shop", later=True, ahead=ahead, where=where)
         live, files = raws("shop.paid", 3, each, seed), raws(LOAD, 1, loaded, seed + 1)
         archive(store, early, [])
         archive(store, early, [event for event in live if event.offset < each // 2])
@@ -61,16 +70,18 @@ def test_the_log_folds_to_what_the_events_say(each: int, loaded: int, seed: int,
             return
         parts = list(made(later, store, most))
         accepted = [event for event in live + files if event.data.get("tip") != "much" or event.offset < each // 2 or event.topic == LOAD]
-        assert folded(later, parts) == expected(later.views["cards"], accepted)
-        counts = [sum(part.events for part in parts), sum(part.unkeyed for part in parts)]
-        assert counts == [len(accepted), len([event for event in accepted if event.data["card"] is None])]
-        left = len(accepted) - counts[1] - sum(part.ahead for part in parts)
+        fed = [event for event in accepted if where is None or is_fed(event.data)]
+        assert folded(later, parts) == expected(later.views["cards"], fed)
+        counts = [sum(part.events for part in parts), sum(part.passed_over for part in parts), sum(part.unkeyed for part in parts)]
+        assert counts == [len(accepted), len(accepted) - len(fed), len([event for event in fed if event.data["card"] is None])]
+        left = len(fed) - counts[2] - sum(part.ahead for part in parts)
         assert sum(len(records) for part in parts for records in part.records.values()) == left
 
 
-def test_records_are_those_of_the_router(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", [None, WHERE])
+def test_records_are_those_of_the_router(where: str | None, tmp_path: Path) -> None:
     """Byte by byte, up to the source; sources of the archive are numbered from 0 in their own partition."""
-    project = declare(tmp_path / "shop", "shop", later=True)
+    project = declare(tmp_path / "shop", "shop", later=True, where=where)
     store = OfflineStore(tmp_path / "offline")
     events = [event for event in raws("shop.paid", 1, 40, 5) if event.data.get("tip") != "much"]
     events = [Raw(event.topic, 0, number, T, event.data) for number, (T, event) in enumerate(sorted((e.known, e) for e in events))]

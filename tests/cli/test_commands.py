@@ -83,6 +83,20 @@ def test_check_shows_what_is_declared() -> None:
     assert "expires after 6h" in shown("check", str(FLIGHTS))
 
 
+def test_check_counts_what_lies_in_lists_and_names_a_wrong_argument(tmp_path: Path) -> None:
+    """Views of a loop, with the condition of their events; and one line for a mistake."""
+    text = (
+        'from tidemill import *\nsold = Event("sold", {"at": int, "shop": str, "pay": str}, time="at")\nfor pay in ("Cash", "Card"):\n    '
+    )
+    made = text + 'FeatureView(pay, sold, "shop", [count()], where=f"pay in [{pay!r}]", windows=["1h"])\n'
+    (tmp_path / "project.py").write_text(made)
+    output = shown("check", str(tmp_path))
+    assert "1 event, 2 views, 0 models" in output
+    assert "view Cash: sold by shop where pay in ['Cash']; tiles of 5m" in output
+    (tmp_path / "project.py").write_text(made.replace("windows=", "widows="))
+    assert "did you mean windows=?" in error("check", str(tmp_path)).mend
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -66,7 +66,7 @@ def test_the_types_are_those_of_the_fields() -> None:
     assert set(event.forms) == {"at", "user", "amount", "ok", "rate", "n"}
     assert [event.published(name) for name in ("at", "user", "amount", "plain")] == ["@timestamp", "payload.user.id", "amount", "plain"]
     plain = event.plain()
-    assert (plain.fields, set(plain.forms), plain.where) == (event.fields, {"amount", "ok", "rate", "n"}, event.where)
+    assert (plain.fields, set(plain.forms), plain.declared_at) == (event.fields, {"amount", "ok", "rate", "n"}, event.declared_at)
 
 
 def test_forms_come_back() -> None:

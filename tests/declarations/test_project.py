@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,16 +18,6 @@ shops = FeatureView("shops", sold, "shop", [count()])
 late = Model("late", sold, "at", "id", [shops], Outcome(paid, "late", subject="id"), list)
 year = Recording("year", lambda start, end: iter(()), "2020-01-01", "2021-01-01")
 """
-
-
-@pytest.fixture(autouse=True)
-def import_state() -> Iterator[None]:
-    """Give back the import path and the modules as they were."""
-    path, modules = list(sys.path), set(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        del sys.modules[name]
 
 
 def write(folder: Path, text: str, name: str = "project.py") -> Path:

@@ -19,6 +19,7 @@ from tidemill.declarations.project import Project
 from tidemill.kafka.client import consumer, producer
 from tidemill.models.artifact import Artifact
 from tidemill.records import DeploymentRecord, PredictionRecord, decoder, encode
+from tidemill.runtime.encodings import unpacked
 from tidemill.runtime.http import HttpServer
 from tidemill.runtime.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings
 from tidemill.streams.topics import deployments_topic, predictions_topic
@@ -90,7 +91,7 @@ class Service:
 async def running(service: Service) -> AsyncIterator[None]:
     """Start a service, point its client there, and wait until it is ready."""
     inference = Inference(service.project, service.settings)
-    server = HttpServer(inference.app, service.settings.http)
+    server = HttpServer(unpacked(inference.app), service.settings.http)
     async with beside(inference.run()), server, httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
         service.http = client
         await service.until("/health/ready")

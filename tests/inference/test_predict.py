@@ -60,6 +60,8 @@ async def test_an_unknown_entity_is_predicted_and_said_to_be_unknown(service: Se
         assert b"NaN" not in answer.content
         assert answer.json()["features"]["zones__age"] == {"value": None, "status": "NOT_FOUND", "age_seconds": None}
         assert answer.json()["features"]["drivers__max_fare"]["status"] == "PRESENT"
+        names = [name for name, shown in answer.json()["features"].items() if shown["status"] == "NOT_FOUND"]
+        assert answer.json()["degraded"] == dict.fromkeys(names, "NOT_FOUND")
         (record,) = (await service.logged())[f"u-{zone}"]
         assert record.inputs[:8] == [None] * 8
         assert record.entities["zone"] == zone
@@ -121,7 +123,7 @@ async def test_while_a_view_is_rebuilt_nothing_is_predicted(service: Service) ->
 async def test_the_answer_may_leave_features_out(service: Service) -> None:
     """With "features": false an answer is the prediction alone."""
     answer = (await service.predict({"entities": ENTITIES, "features": False})).json()
-    assert answer.keys() == {"prediction_id", "model", "version", "time", "probability"}
+    assert answer.keys() - {"degraded"} == {"prediction_id", "model", "version", "time", "probability"}
     batch = (await service.predict({"instances": [{"entities": ENTITIES}], "features": False})).json()["predictions"]
     assert batch[0].keys() == answer.keys()
     assert batch[0]["prediction_id"] != answer["prediction_id"]

@@ -103,12 +103,13 @@ async def test_bad_tensors_are_400_with_the_protocols_error(service: Service) ->
         (b"{}", {"Inference-Header-Content-Length": "two"}, 400),
         (b"1234567", {"Inference-Header-Content-Length": "0"}, 400),
         (b"not gzip", {"Content-Encoding": "gzip"}, 400),
-        (b"{}", {"Content-Encoding": "br"}, 400),
+        (b"{}", {"Content-Encoding": "br"}, 415),
         (gzip.compress(b" " * 3_000_000), {"Content-Encoding": "gzip"}, 413),
         (b" " * 2_000_000, {}, 413),
     ):
         answer = await service.http.post(path, content=content, headers=headers)
-        assert (answer.status_code, list(answer.json())) == (status, ["error"]), (content[:20], headers)
+        assert answer.status_code == status, (content[:20], headers)
+        assert answer.json().keys() - {"mend"} == {"error"}, (content[:20], headers)
     assert await service.logged() == {}
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -16,6 +17,7 @@ from tests.ingestion.log_tools import dead_letters, expected, make_topics, publi
 from tests.ingestion.samples import airline, arrived, departed, scheduled
 from tests.kafka.test_client import producing
 
+from tidemill import FeatureView, count
 from tidemill.declarations.project import Project
 from tidemill.errors import KafkaUnavailable, TidemillError, TopicRecreated
 from tidemill.kafka.admin import admin
@@ -121,7 +123,7 @@ async def test_bad_events_do_not_stop_good_ones(settings: KafkaSettings, project
     assert sorted((letter["reason"], *letter["source"][1:]) for letter in letters) == [
         ("not_json", 1, 0), ("not_json", 1, 1), ("wrong_type", 3, 0),
     ]  # fmt: skip
-    assert metrics.PASSED_OVER.labels(topic, "empty")._value.get() == 1
+    assert metrics.EMPTY.labels(topic)._value.get() == 1
     assert await told(settings, project) == await expected(settings, project)
     assert refused._value.get() == 2
     assert metrics.UNKEYED.labels(view_topic(project.name, project.views["planes"].log))._value.get() == 1
@@ -147,6 +149,21 @@ async def test_a_topic_that_looks_otherwise(settings: KafkaSettings, project: Pr
     logs = await read_log(settings, view_topic(project.name, project.views["carriers"].log))
     assert sum(map(len, logs.values())) == 32
     assert await dead_letters(settings, project) == []
+
+
+async def test_events_that_a_view_passes_over_are_counted(settings: KafkaSettings, project: Project) -> None:
+    """Their records are not made, and no dead letter is."""
+    short = FeatureView("short", project.events["departed"], "origin", [count()], where="dep_delay <= 15")
+    project = replace(project, views={"short": short}, models={})
+    await make_topics(settings, project)
+    await publish(settings, project, "departed", [departed(dep_delay=delay) for delay in (1.0, 20.0, None, 15.0)], OLD)
+    async with running(settings, project):
+        await wait_routed(settings, project)
+    topic = view_topic(project.name, short.log)
+    logs = await read_log(settings, topic)
+    assert sum(map(len, logs.values())) == 2
+    assert await dead_letters(settings, project) == []
+    assert metrics.PASSED_OVER.labels(topic)._value.get() == 2
 
 
 async def test_headers_of_any_kind(settings: KafkaSettings, project: Project) -> None:

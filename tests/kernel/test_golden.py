@@ -95,6 +95,12 @@ def test_the_text_of_a_definition() -> None:
     )
 
 
+def test_a_where_is_told_last_and_only_when_it_is_set() -> None:
+    """So the definitions of all other views stay as they are."""
+    some = FeatureView("some", SINGLE.source, "number", SINGLE.features, windows=["1h"], tile="10m", dedupe=0, where="x > 0")
+    assert ViewKernel(some).definition_text == f"{ViewKernel(SINGLE).definition_text[:-1]}, where 'x > 0']"
+
+
 def test_the_pinned_views_are_many() -> None:
     """Every aggregation there is, and every file, belongs to a view; patches, late events, duplicates and poison all occur."""
     used = {type(feature.aggregation) for view in VIEWS.values() for feature in view.served}

@@ -22,7 +22,11 @@ from tidemill.streams.topics import dead_letters_topic, view_topic
 
 EVENT = Event("e", {"at": int, "zone": str | None, "driver": int}, time="at", partitions=3)
 UNREAD = Event("unread", {"at": int}, time="at")
-VIEWS = [FeatureView("zones", EVENT, "zone", [count()], partitions=4), FeatureView("drivers", EVENT, "driver", [count()], partitions=2)]
+VIEWS = [
+    FeatureView("zones", EVENT, "zone", [count()], partitions=4),
+    FeatureView("drivers", EVENT, "driver", [count()], partitions=2),
+    FeatureView("some", EVENT, "driver", [count()], partitions=1, where="driver / 2 < 3 and zone != 'b'"),
+]
 PROJECT = Project("world", {"e": EVENT, "unread": UNREAD}, {view.name: view for view in VIEWS})
 EXPECTATIONS = Expectations(PROJECT)
 NOW_MS = 1_700_000_000_000
@@ -90,7 +94,7 @@ def test_when_nothing_is_lacking_all_is_folded(events: list[tuple[int, dict[str,
 
 def test_what_is_lacking_is_asked_for_again() -> None:
     """A fence that has not seen the last event stays expected, one that has is not."""
-    made = placed([(0, {"at": NOW_MS, "zone": "a", "driver": 1}), (1, {"at": NOW_MS, "zone": "a", "driver": 1})])
+    made = placed([(0, {"at": NOW_MS, "zone": "a", "driver": 9}), (1, {"at": NOW_MS, "zone": "a", "driver": 9})])
     expected = EXPECTATIONS.of(made)
     assert sorted(expected.values(), key=len) == [{0: 7, 1: 7}, {0: 7, 1: 7}]
     one, other = expected

@@ -66,6 +66,7 @@ async def test_both_sides_agree(online: Online, link: RedisLink, monkeypatch: py
     for part in ("zone7 of view zones", "fence: next", "count_1h", "PRESENT", "tiles from 2023-", "recent ids"):
         assert part in text
     assert "differences" not in text
+    assert "only events where tip > 0\n" in printed(shown._replace(where="tip > 0"), monkeypatch)
 
 
 async def test_an_altered_tile_is_marked(online: Online, link: RedisLink, monkeypatch: pytest.MonkeyPatch) -> None:

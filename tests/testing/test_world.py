@@ -81,7 +81,9 @@ def test_features_are_those_of_feature_serving(trips: list[dict[str, Any]], ahea
         for item, column in zip(mine.values(), columns, strict=True):
             age = item.age_seconds
             assert (
-                column["event_timestamps"][row].startswith("1970") if age is None else age <= (time_ms - min(t["at"] for t in trips)) / 1000
+                column["event_timestamps"][row].startswith("1970")
+                if age is None
+                else 0 <= age <= max(time_ms - min(t["at"] for t in trips), 0) / 1000
             )
 
 
@@ -330,6 +332,18 @@ def test_what_waits_is_told() -> None:
 
     with pytest.raises(RuntimeError, match="answers at once"):
         at_once(waits())
+
+
+def test_where_counts_only_some_events() -> None:
+    """Two of four payments are in cash; an entity that never paid in cash is not known."""
+    paid = Event("paid", {"at": int, "shop": str, "payment": str | None}, time="at")
+    cash = FeatureView("cash", paid, "shop", [count()], where="payment == 'Cash'")
+    world = World(Project("corner", {"paid": paid}, {"cash": cash}))
+    for i, payment in enumerate(("Cash", "Card", None, "Cash")):
+        world.publish("paid", {"at": NOW_MS + i, "shop": "north", "payment": payment})
+    world.publish("paid", {"at": NOW_MS, "shop": "south", "payment": "Card"})
+    assert world.features("cash", "north")["count"].value == 2
+    assert world.features("cash", "south")["count"].status == "NOT_FOUND"
 
 
 def test_lists_are_served_as_lists() -> None:

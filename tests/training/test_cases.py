@@ -166,6 +166,20 @@ def test_other_events_of_its_moment_are_seen() -> None:
     assert dict(zip(examples.times_ms.tolist(), examples.matrix.tolist(), strict=True))[T0] == [2.0, 1001.0]
 
 
+def test_a_view_of_some_events_is_trained_on_as_it_is_served() -> None:
+    """Of rides that are all questions, the dear ones alone feed the view, the ride that asks among them or not."""
+    dear = FeatureView("riders", RIDES, "who", [count(), sum_("fare")], windows=["1d"], where="fare / 2 > 5")
+    world = World(project(Outcome(CAME, "x", "who", within="1h"), dear, on=RIDES))
+    served = []
+    for i, fare in enumerate((20.0, 1.0, 30.0, 10.0, 40.0, 1.0)):
+        at = T0 + i * 15 * MINUTE_MS
+        served.append([value.value for value in world.features("riders", "a", at=at).values()])
+        world.publish("rides", {"id": f"r{i}", "at": at, "who": "a", "fare": fare})
+        come(world, "a", at + MINUTE_MS)
+    assert served[-1] == [3.0, 90.0]
+    assert world.training_set("m").matrix[1:].tolist() == served[1:]
+
+
 OLD = Event("rides", {"id": str, "at": int, "who": str, "fare": float}, time="at", id="id")
 NEW = Event("rides", {"id": str, "at": int, "who": str, "fare": float, "miles": float}, time="at", id="id")
 

@@ -35,6 +35,7 @@ _ARGUMENTS: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("ttl", (None, "5m", "2h")),
     ("ttl", (None, "5m", "2h")),
     ("partitions", (1, 2, 3)),
+    ("where", (None, "x > 1", "kind in ['a', '']", "ok")),
     ("tiles", ({}, {"3h": "1h"}, {"1d": "3h"})),
 )
 
@@ -103,6 +104,9 @@ def _declare(draw: st.DrawFn, now: Written, _past: list[Written]) -> Written:
     if not now.views:
         return now._replace(fields=fields)
     view = now.views[draw(st.sampled_from(sorted(now.views)))]
+    if draw(st.integers(0, 3)) == 0:
+        where = draw(st.sampled_from([column for column in OF_LATER[name] if " " in column or LATER[name] == bool | None]))
+        return _with(now._replace(fields=fields), view._replace(arguments={**view.arguments, "where": where}))
     feature = draw(aggregates(list(view.arguments["windows"]), draw(st.integers(0, 6)), OF_LATER[name]))
     others = tuple(other for other in view.features if other.keywords["name"] != feature.keywords["name"])
     return _with(now._replace(fields=fields), view._replace(features=(*others, feature)))

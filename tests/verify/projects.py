@@ -17,7 +17,17 @@ from tidemill.declarations.project import Project
 START_MS = 1_700_000_000_000 - 1_700_000_000_000 % 86_400_000
 MINUTE = 60_000
 NUMBERS = ("x", "y", "ok")
-CONDITIONS = ("x > 1", "kind == 'a'", "not ok", "x >= y", "kind != 'b' and x < 3", "y * 2 - x <= 1.5", "ok or x == 1", "-x < 0.5")
+NEWER = (
+    "y / x > 0.5",
+    "ok or 1 / x < 1",
+    "kind in ['a', '']",
+    "x not in (1, -2)",
+    "abs(x - y) <= 1",
+    "0 < x <= 3",
+    "hour(at) < 12",
+    "day(at) == 14 and ok",
+)
+CONDITIONS = ("x > 1", "kind == 'a'", "not ok", "x >= y", "kind != 'b' and x < 3", "y * 2 - x <= 1.5", "ok or x == 1", "-x < 0.5", *NEWER)
 FIELDS: dict[str, Any] = {"x": int | None, "y": float | None, "ok": bool | None, "kind": str | None}
 LATER: dict[str, Any] = {"n": int | None, "m": float | None, "on": bool | None, "sort": str | None}
 """Fields that a change declares. Events may carry them before."""
@@ -155,6 +165,9 @@ def _models(project: Project) -> Iterator[str]:
         yield f"Model({model.name!r}, event, {model.at!r}, {model.subject!r}, {model.input_names}, Outcome(event, {said}))"
 
 
+_ONE_OF_THREE = st.sampled_from((False, False, True))
+
+
 @st.composite
 def columns_of(draw: st.DrawFn, word: str) -> str:
     """A column that an aggregate takes."""
@@ -197,6 +210,8 @@ def views(draw: st.DrawFn, i: int) -> View:
         arguments["tiles"] = {"3h": "1h"}
     if draw(st.booleans()):
         arguments["ttl"] = draw(st.sampled_from(("5m", "2h")))
+    if draw(_ONE_OF_THREE):
+        arguments["where"] = draw(st.sampled_from(("ok", *CONDITIONS)))
     arguments["partitions"] = draw(st.integers(1, 2))
     return View(f"view{i}", draw(st.sampled_from(("shop", "number"))), tuple(features), arguments)
 

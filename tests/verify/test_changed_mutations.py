@@ -89,6 +89,14 @@ FAULTS: dict[str, tuple[Generated, Callable[[Patch], None]]] = {
         story(declared(*COUNT), [(0, 0, None, {"x": 1}), (1, 12, None, {"x": 2})], declared(*BOTH, ahead="10m"), [(2, 2, None, {})], 12),
         lambda patch: patch.setattr(view_records, "pc", Instead(pc, less_equal=lambda ahead, _: pc.is_valid(ahead))),
     ),
+    "events that do not feed the view are filled": (
+        story(declared(*COUNT), [(0, 0, None, {"x": 1}), (1, 1, None, {})], declared(*COUNT, where="x > 0"), [(2, 2, None, {"x": 2})], 2),
+        lambda patch: patch.setattr(view_records, "fed", lambda _, events: pc.is_valid(events[TIME])),
+    ),
+    "a window is whole although no event had the field of where": (
+        story(declared(*COUNT), [(0, 0, None, {})], declared(*COUNT, fields=WITH_N, where="n > 0"), [(1, 1, None, {"n": 2})], 2),
+        lambda patch: patch.setattr(applying, "beginnings", lambda *_: {}),
+    ),
     "an entity is filled into another partition": (
         story(declared(*COUNT), [(0, 0, None, {"x": 1})], declared(*BOTH), [(1, 1, None, {"x": 1})], 2),
         lambda patch: patch.setattr(view_records, "zlib", Instead(zlib, crc32=lambda key: zlib.crc32(key) + 1)),

@@ -114,6 +114,14 @@ FAULTS: dict[str, tuple[Generated, Callable[[Patch, Generated], None]]] = {
         project(COUNT, [(0, 0, None, 1), (1, 12, None, 2)], 12, ahead="10m"),
         lambda patch, _: patch.setattr(router, "_ViewTarget", lambda view, target, _, begin: TARGET(view, target, math.inf, begin)),
     ),
+    "an event for which where is null feeds the view": (
+        project(COUNT, [(0, 0, None, 1), (1, 1, None, None), (2, 2, None, 2)], 2, where="x < 2"),
+        lambda patch, _: patch.setattr(router, "number_of", lambda column: lambda data: data.x is None or data.x < 2),
+    ),
+    "where is forgotten": (
+        project(COUNT, [(0, 0, None, 1), (1, 1, None, 2)], 2, where="x < 2"),
+        lambda patch, _: patch.setattr(router, "_reading", lambda view: (None, router._values_of(view.value_fields))),
+    ),
     "an entity does not expire": (
         project(COUNT, [(0, 0, None, 1)], 6, ttl="5m"),
         lambda patch, _: patch.setattr(FeatureView, "ttl_ms", None),

@@ -128,6 +128,15 @@ def test_what_is_too_far_ahead_has_no_record() -> None:
     assert (positions(found), found.strange) == ({("sold", 0, 1): 0}, [])
 
 
+def test_what_does_not_feed_the_view_has_no_record() -> None:
+    """Neither an event for which `where` is false, nor one for which it is null; one for which it is true is missed."""
+    some = FeatureView("some", SOLD, "shop", [tm.count()], where="x != 1")
+    unknown = event(0, 3, 3)._replace(data={"at": T0, "shop": "n", "x": None})
+    found = seen([event(0, 0, 0), event(0, 1, 1), event(0, 2, 2), unknown], log(Row((0, 0), 0, 0)), view=some, sources={0: 3})
+    assert positions(found) == {("sold", 0, 0): 0, ("sold", 0, 2): 0}
+    assert found.strange == ["no record of the event sold[0] at 2, known 2023-11-14T22:13:20.002Z"]
+
+
 def test_what_the_archive_rightly_lacks() -> None:
     """Entities of which an event was erased or is older than the archive keeps them cannot be computed; a filled record has no place to tell."""
     rows = log(Row((0, 0), 0, 0), Row((0, 1), 1, 1, "m"), Row((FILL, 7), 50, 50, "o"))

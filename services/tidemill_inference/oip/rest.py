@@ -1,16 +1,15 @@
-"""The protocol over HTTP: the JSON part and the binary part of a body, compression, and the shape of errors. Independent of the server."""
+"""The protocol over HTTP: the JSON part and the binary part of a body, and the shape of errors. Independent of the server."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 
 import msgspec
 
-from tidemill.errors import BadRequest, BodyTooLarge
+from tidemill.errors import BadRequest
 from tidemill.models.inputs import Vector
 from tidemill.runtime.http import error_answer
-from tidemill.runtime.routes import MAX_BODY_BYTES, Answer
+from tidemill.runtime.routes import Answer
 from tidemill_inference.oip import binary_codec, json_codec
 from tidemill_inference.oip.messages import InferAnswer, InferRequest, ModelSpec, check_inputs, matrix_of, wants_binary
 
@@ -18,8 +17,7 @@ HEADER_LENGTH = b"inference-header-content-length"
 
 
 def parse_infer(body: bytes, headers: Mapping[bytes, bytes], spec: ModelSpec) -> InferRequest:
-    """The checked request in a body. Raises BadRequest with the reason, BodyTooLarge."""
-    body = _decompressed(body, headers.get(b"content-encoding", b"identity"))
+    """The checked request in a body. Raises BadRequest with the reason."""
     if not body:
         raise BadRequest("the body is empty", mend=json_codec.EXAMPLE)
     length = _header_length(headers, body)
@@ -59,23 +57,6 @@ def _matrix(tensor: json_codec.Tensor, part: bytes | None) -> Vector:
     if isinstance(tensor.data, msgspec.Raw):
         raise BadRequest(f"input {tensor.name!r} has both `data` and binary data")
     return matrix_of(tensor.name, binary_codec.numbers_of(part, tensor.head), tensor.shape)
-
-
-def _decompressed(body: bytes, encoding: bytes) -> bytes:
-    if encoding == b"identity":
-        return body
-    if encoding not in (b"gzip", b"deflate"):
-        raise BadRequest(f"content-encoding {encoding.decode('latin-1')!r} is not known", mend="use gzip, deflate or none")
-    stream = zlib.decompressobj(wbits=47)  # 32 + 15: zlib or gzip, whichever it is
-    try:
-        plain = stream.decompress(body, MAX_BODY_BYTES)
-    except zlib.error as error:
-        raise BadRequest(f"the body cannot be decompressed: {error}") from None
-    if stream.unconsumed_tail:
-        raise BodyTooLarge(MAX_BODY_BYTES)
-    if not stream.eof:
-        raise BadRequest("the compressed body is cut short")
-    return plain
 
 
 def _header_length(headers: Mapping[bytes, bytes], body: bytes) -> int | None:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from tidemill.archive.columns import ID, KNOWN, MOMENT, TIME
 from tidemill.archive.reading import read_events
-from tidemill.archive.view_rows import counted, key_texts
+from tidemill.archive.view_rows import counted, fed, key_texts
 from tidemill.declarations import FeatureView
 from tidemill.kafka.waves import Record
 from tidemill.offline.store import OfflineStore, Snapshot
@@ -27,10 +27,12 @@ NO_HEADERS: list[tuple[str, bytes]] = []
 
 
 class MadeRecords(NamedTuple):
-    """Records by partition of the log, and what became of the events: `events` were read; `unkeyed` have no key, `ahead` lie too far ahead."""
+    """Records by partition of the log, and what became of the events: `events` were read; for `passed_over` the view's `where` is not true,
+    `unkeyed` have no key, `ahead` lie too far ahead."""
 
     records: Mapping[int, list[Record]]
     events: int
+    passed_over: int
     unkeyed: int
     ahead: int
 
@@ -47,7 +49,9 @@ class RecordMaker:
 
     def made(self, events: pa.Table) -> MadeRecords:
         """The records of some events, which follow those of earlier calls."""
-        view = self.view
+        view, read = self.view, len(events)
+        if view.condition is not None:
+            events = events.filter(fed(view, events))
         keys = key_texts(events[view.key.field])
         keyed = pc.is_valid(keys)
         near = keyed
@@ -55,7 +59,7 @@ class RecordMaker:
             near = pc.and_(keyed, pc.less_equal(pc.subtract(events[TIME], events[KNOWN]), view.ahead_ms))
         rows, keys = events.filter(near), keys.filter(near).to_pylist()
         with_key = pc.sum(keyed).as_py() or 0
-        return MadeRecords(self._records(rows, keys), len(events), len(events) - with_key, with_key - len(rows))
+        return MadeRecords(self._records(rows, keys), read, read - len(events), len(events) - with_key, with_key - len(rows))
 
     def _records(self, rows: pa.Table, keys: list[str]) -> dict[int, list[Record]]:
         columns = [rows[name].to_pylist() for name in self.view.value_fields]
@@ -79,13 +83,12 @@ def slices(store: OfflineStore, view: FeatureView, snapshot: Snapshot, most: int
 
     Events of one moment are never divided. Beside the slice it keeps eight bytes for each event.
     """
-    fields = list(dict.fromkeys([view.key.field, *view.value_fields]))
     known = np.sort(snapshot.scan([KNOWN], order=())[KNOWN].cast(pa.int64()).to_numpy())
     bounds = np.unique(known[most::most])
     for first, after in zip([None, *bounds], [*bounds, None], strict=True):
         filters = [pc.field(KNOWN) >= _moment(first)] * (first is not None) + [pc.field(KNOWN) < _moment(after)] * (after is not None)
         chosen = filters[0] & filters[-1] if filters else None
-        yield read_events(store, view.source, fields, filters=chosen, snapshot=snapshot)
+        yield read_events(store, view.source, view.read_fields, filters=chosen, snapshot=snapshot)
 
 
 def _moment(known_us: Any) -> pa.Scalar:

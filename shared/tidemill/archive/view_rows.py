@@ -1,7 +1,10 @@
-"""The archived events that a view folds, by the rules of routing: its key is there, and the event is not too far ahead."""
+"""The archived events that a view folds, by the rules of routing: `where` is true, its key is there, and the event is not too far ahead."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -9,6 +12,7 @@ import pyarrow.compute as pc
 
 from tidemill.archive.columns import ID, KNOWN, TIME
 from tidemill.declarations import FeatureView
+from tidemill.declarations.expressions import Column, number_of
 from tidemill.limits import KEY_BYTES
 
 KEY = "_key"
@@ -20,6 +24,18 @@ def key_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     length = pc.binary_length(texts)
     fits = pc.and_(pc.greater(length, 0), pc.less_equal(length, KEY_BYTES))
     return pc.if_else(fits, texts, pa.scalar(None, pa.string()))
+
+
+def numbers_of(column: Column, events: pa.Table) -> Iterator[float | None]:
+    """The value of a column for each event, computed as routing does."""
+    make = msgspec.defstruct("Values", list(column.fields), frozen=True, gc=False)
+    return map(number_of(column), map(make, *(events[name].to_pylist() for name in column.fields)))
+
+
+def fed(view: FeatureView, events: pa.Table) -> pa.Array:
+    """Whether each event feeds the view, as far as `where` says. Only for a view that has one."""
+    assert view.condition is not None
+    return pa.array(map(bool, numbers_of(view.condition, events)), pa.bool_())
 
 
 def counted(view: FeatureView, events: pa.Table) -> pa.ChunkedArray:
@@ -34,6 +50,8 @@ def view_rows(view: FeatureView, events: pa.Table, keys: pa.Array) -> tuple[pa.T
     if view.ahead_ms is not None:
         folded = pc.and_(folded, pc.less_equal(pc.subtract(events[TIME], events[KNOWN]), view.ahead_ms))
     places = pc.indices_nonzero(folded)
+    if view.condition is not None:
+        places = places.filter(fed(view, events.select(list(view.condition.fields)).take(places)))
     events = events.set_column(events.column_names.index(TIME), TIME, counted(view, events))
     rows = events.append_column(KEY, texts).select([KEY, KNOWN, TIME, ID, *view.value_fields]).take(places)
     return rows, places.to_numpy().astype(np.int64)

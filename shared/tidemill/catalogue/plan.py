@@ -214,7 +214,8 @@ class _Planner:
     def _new(self, written: WrittenView) -> ViewVersion:
         name, number = written.name, self._before.newest(written.name) + 1
         logs, unrouted = self._around.logs, written.source not in self._around.routed
-        adopted = number == 1 and logs.get(log_name(name, written.partitions)) is True and not self.loads.get(written.source)
+        there = written.where is None and logs.get(log_name(name, written.partitions)) is True  # records of before know no `where`
+        adopted = number == 1 and there and not self.loads.get(written.source)
         if adopted or unrouted:
             made = ViewVersion(written, number, {}, 0 if adopted else self._before.number + 1)
             self.in_force[name] = number
@@ -261,7 +262,7 @@ def _with_what_is_read(before: Definitions, project: Project, lacking: Mapping[s
     for view in project_of(read, project.name).views.values():
         source = write_event(view.source)
         declared = events.setdefault(source.name, source)
-        for name in (*view.value_fields, view.key.field):
+        for name in view.read_fields:
             old, new = _base(source.fields[name]), declared.fields.get(name)
             if new is None:
                 forms = {key: form for key, form in source.forms.items() if key == name}
@@ -272,7 +273,7 @@ def _with_what_is_read(before: Definitions, project: Project, lacking: Mapping[s
             elif _base(new) != old:
                 raise DeclarationError(
                     f"Event {source.name!r}: field {name!r} was {old} and is {_base(new)} now, and view {view.name!r} reads it",
-                    where=project.events[source.name].where, field=f"fields[{name!r}]",
+                    where=project.events[source.name].declared_at, field=f"fields[{name!r}]",
                     mend="give the field another name, or take the view out of the project, apply, and prune it",
                 )  # fmt: skip
         events[source.name] = declared

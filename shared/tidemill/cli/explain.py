@@ -80,6 +80,8 @@ def show(found: Explanation) -> None:
     console.print(
         say((found.entity, "bold"), f" of view {found.view}, log {found.log}, partition {found.partition}, at {moment(found.time_ms)}")
     )
+    if found.where is not None:
+        console.print(say(f"only events where {found.where}"))
     console.print(say(f"Redis keys: {found.entity_key}, and {found.fence_key} of the fence"))
     fence = found.fence
     if fence is None:

@@ -41,7 +41,8 @@ class Bars:
 
     def filled(self, version: ViewVersion, done: Filled) -> None:
         """See `Watcher`."""
-        left_out = [f"{done.unkeyed:,} without a key"] * bool(done.unkeyed) + [f"{done.ahead:,} too far ahead"] * bool(done.ahead)
+        kinds = (done.passed_over, "by where"), (done.unkeyed, "without a key"), (done.ahead, "too far ahead")
+        left_out = [f"{events:,} {why}" for events, why in kinds if events]
         told = f"; left out: {', '.join(left_out)}" if left_out else ""
         self._console.print(
             f"{version.log}: {done.archived:,} events from the archive, {done.live:,} from the topic{told}; handed over to ingestion",

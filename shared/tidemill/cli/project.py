@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
@@ -30,7 +31,8 @@ def check(
     )
     console.print(f"project [bold]{loaded.name}[/bold]: {counts}", highlight=False)
     for view in loaded.views.values():
-        console.print(f"\nview [bold]{view.name}[/bold]: {view.source.name} by {view.key.name}; {_kept(view)}", highlight=False)
+        some = "" if view.where is None else f" where {escape(view.where)}"
+        console.print(f"\nview [bold]{view.name}[/bold]: {view.source.name} by {view.key.name}{some}; {_kept(view)}", highlight=False)
         console.print(Padding(", ".join(feature.name for feature in view.served), (0, 0, 0, 4)), highlight=False)
     for model in loaded.models.values():
         console.print(f"\nmodel [bold]{model.name}[/bold]: {len(model.input_names)} inputs; a request gives", highlight=False)

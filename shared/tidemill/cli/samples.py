@@ -45,7 +45,7 @@ def samples(store: OfflineStore, old: FeatureView, new: FeatureView, time_ms: in
 
 def _values(store: OfflineStore, view: FeatureView, keys: pa.Array, time_ms: int) -> dict[str, np.ndarray]:
     """Feature -> the value of each entity; features that are lists are left out."""
-    rows, _ = view_rows(view, read_events(store, view.source, list(dict.fromkeys([view.key.field, *view.value_fields]))), keys)
+    rows, _ = view_rows(view, read_events(store, view.source, view.read_fields), keys)
     found = features_of(view, rows, Questions(keys, np.full(len(keys), time_ms), np.full(len(keys), -1)))
     return {feature.name: found[:, i] for i, feature in enumerate(view.served) if not feature.aggregation.gives_list}
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import linecache
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin
@@ -26,31 +30,77 @@ def where_declared() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-class Declaration:
-    """Root of the declarations. `where`: file and line of the declaration, taken from the call stack.
+def did_you_mean(name: str, names: Iterable[str], form: str = "{}") -> str:
+    """`did you mean count?`, by the names that there are; nothing when none is near."""
+    near = get_close_matches(name, names, 1)
+    return f"did you mean {form.format(near[0])}?" if near else ""
+
+
+def source_line(where: str) -> str:
+    """The line of `file:line`."""
+    path, _, line = where.rpartition(":")
+    return linecache.getline(path, int(line)).strip()
+
+
+Made = tuple[str, Any]
+"""The name of the module that was executed when a declaration was made, and the declaration."""
+
+_made: ContextVar[list[Made] | None] = ContextVar("made", default=None)
+
+
+@contextmanager
+def noted() -> Iterator[list[Made]]:
+    """Notes the declarations that are made, in order."""
+    made: list[Made] = []
+    token = _made.set(made)
+    try:
+        yield made
+    finally:
+        _made.reset(token)
+
+
+class _Noting(type):
+    """Makes declarations and notes them, once they are whole."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A declaration. Raises DeclarationError."""
+        declaration, made = super().__call__(*args, **kwargs), _made.get()
+        if made is not None:
+            frame = sys._getframe(1)
+            while frame.f_back and frame.f_code.co_name != "<module>":
+                frame = frame.f_back
+            made.append((frame.f_globals["__name__"], declaration))
+        return declaration
+
+
+class Declaration(metaclass=_Noting):
+    """Root of the declarations. `declared_at`: file and line of the declaration, taken from the call stack.
 
     An unknown argument, a missing one, or one without its name where the name is needed raises DeclarationError like any other mistake.
     """
 
-    where: str
+    declared_at: str
     refused: ClassVar[str] = ""
     """What to write in place of arguments that a person may expect here but that do not exist; it is added to the mend."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Makes the declaration and sets `where`. Raises DeclarationError unless the arguments fit."""
+        """Makes the declaration and sets `declared_at`. Raises DeclarationError unless the arguments fit."""
         where, takes = where_declared(), inspect.signature(cls.__init__)
         try:
             given = takes.bind(None, *args, **kwargs).arguments
         except TypeError as error:
             known = list(takes.parameters)[1:]
             unknown = next((name for name in kwargs if name not in known), None)
-            mend = f"its arguments are {', '.join(known)}" + (f"; {cls.refused}" if cls.refused else "")
-            raise DeclarationError(f"{cls.__name__}: {error}", where=where, field=unknown, mend=mend) from None
+            meant = did_you_mean(unknown or "", known, "{}=")
+            mend = f"{meant} its arguments are {', '.join(known)}".strip() + (f"; {cls.refused}" if cls.refused else "")
+            line = source_line(where)
+            message = f"{cls.__name__}: {error}" + (f", in: {line}" if line else "")
+            raise DeclarationError(message, where=where, field=unknown, mend=mend) from None
         for name, value in given.items():
             if name != "name":  # there is a rule for names
                 check_plain(cls.__name__, name, takes.parameters[name].annotation, value, where)
         made = super().__new__(cls)
-        object.__setattr__(made, "where", where)
+        object.__setattr__(made, "declared_at", where)
         return made
 
 
@@ -101,7 +151,7 @@ def check_partitions(owner: Any) -> None:
     if owner.partitions < 1:
         raise DeclarationError(
             f"{type(owner).__name__} {owner.name!r}: {owner.partitions} partitions",
-            where=owner.where,
+            where=owner.declared_at,
             field="partitions",
             mend="give at least 1",
         )
@@ -113,5 +163,8 @@ def duration_ms(owner: Any, name: str, text: str) -> int:
         return parse_ms(text)
     except ValueError as error:
         raise DeclarationError(
-            f"{type(owner).__name__} {owner.name!r}: {error}", where=owner.where, field=name, mend='write for example "5m", "24h" or "7d"'
+            f"{type(owner).__name__} {owner.name!r}: {error}",
+            where=owner.declared_at,
+            field=name,
+            mend='write for example "5m", "24h" or "7d"',
         ) from None

@@ -55,15 +55,17 @@ class Event(Declaration):
     no value: those that were accepted before the field was declared must not be refused by who reads them later."""
 
     def __post_init__(self) -> None:
-        check_name(self.name, self.where, "name", dots=True)
+        check_name(self.name, self.declared_at, "name", dots=True)
         object.__setattr__(self, "topic", self.topic or self.name)
         if not re.fullmatch(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", self.topic):
             self._fail("topic", f"Kafka accepts no topic {self.topic!r}", "use letters, digits, dots, dashes and underscores")
         check_partitions(self)
         given = self.fields
-        object.__setattr__(self, "fields", {name: kind.type if isinstance(kind, Field) else kind for name, kind in self.fields.items()})
+        object.__setattr__(
+            self, "fields", {name: kind.type if isinstance(kind, Field) else kind for name, kind in dict(self.fields).items()}
+        )
         for name, kind in self.fields.items():
-            check_name(name, self.where, f"fields[{name!r}]")
+            check_name(name, self.declared_at, f"fields[{name!r}]")
             if base_type(kind) not in FIELD_TYPES:
                 self._fail(
                     f"fields[{name!r}]",
@@ -110,7 +112,7 @@ class Event(Declaration):
             name: Field(kind, default=self.forms[name].default) if self.has_default(name) else kind for name, kind in self.fields.items()
         }
         made = replace(self, fields=fields)
-        made.__dict__.update(where=self.where, strict=self.strict)
+        made.__dict__.update(declared_at=self.declared_at, strict=self.strict)
         return made
 
     def unit(self, name: str) -> str | None:
@@ -149,7 +151,7 @@ class Event(Declaration):
         return {name: self.base_type(name) for name in self.fields}
 
     def _fail(self, name: str, message: str, mend: str) -> None:
-        raise DeclarationError(f"Event {self.name!r}: {message}", where=self.where, field=name, mend=mend)
+        raise DeclarationError(f"Event {self.name!r}: {message}", where=self.declared_at, field=name, mend=mend)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,10 +24,13 @@ class Request(Declaration):
     type: Any = float
 
     def __post_init__(self) -> None:
-        check_name(self.name, self.where, "name")
+        check_name(self.name, self.declared_at, "name")
         if self.type not in FIELD_TYPES:
             raise DeclarationError(
-                f"Request {self.name!r}: {self.type!r} is not a type", where=self.where, field="type", mend="write float, int, bool or str"
+                f"Request {self.name!r}: {self.type!r} is not a type",
+                where=self.declared_at,
+                field="type",
+                mend="write float, int, bool or str",
             )
 
 
@@ -87,7 +90,7 @@ class Outcome(Declaration):
     def __post_init__(self) -> None:
         if not isinstance(self.source, Event):
             raise DeclarationError(
-                f"Outcome: {self.source!r} is not an Event", where=self.where, field="source", mend="pass the Event object itself"
+                f"Outcome: {self.source!r} is not an Event", where=self.declared_at, field="source", mend="pass the Event object itself"
             )
         duration_ms(self, "within", self.within)
         if self.subject not in self.source.fields:
@@ -121,7 +124,7 @@ class Outcome(Declaration):
             self._fail("absent", f"{absent!r} is neither 0 nor 1, as {self.value!r} is", "write 0 or 1")
 
     def _fail(self, name: str, message: str, mend: str) -> None:
-        raise DeclarationError(f"Outcome {self.name}: {message}", where=self.where, field=name, mend=mend)
+        raise DeclarationError(f"Outcome {self.name}: {message}", where=self.declared_at, field=name, mend=mend)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +134,9 @@ class Model(Declaration):
     `on`: the event that announces a subject for a prediction; its fields give the subject, the entities of the views and the Request
     values. `at`: its field with the moment of the request (epoch ms or RFC 3339). `pipeline`: a function without arguments that returns
     a scikit-learn classifier or regressor, for a float32 matrix with one column per input.
+
+    `on_missing`: what becomes of a request of which an input cannot be known: its entity is not found, its value expired or invalid, or its
+    category was not there in training. "predict": the answer names these inputs (`degraded`); "refuse": there is no answer.
     """
 
     name: str
@@ -141,10 +147,11 @@ class Model(Declaration):
     outcome: Outcome
     pipeline: Callable[[], Any]
     _: KW_ONLY
+    on_missing: Literal["predict", "refuse"] = "predict"
     description: str = ""
 
     def __post_init__(self) -> None:
-        check_name(self.name, self.where, "name")
+        check_name(self.name, self.declared_at, "name")
         for label, kind in (("on", Event), ("outcome", Outcome)):
             if not isinstance(getattr(self, label), kind):
                 self._fail(label, f"{getattr(self, label)!r} is not an {kind.__name__}", f"pass an {kind.__name__} object")
@@ -152,22 +159,13 @@ class Model(Declaration):
             self._need_field(label, getattr(self, label))
         if not self.on.is_time(self.at):
             self._fail("at", f"{self.at!r} must be int (epoch ms) or str (RFC 3339), never null", "change the field's type")
+        if self.on_missing not in ("predict", "refuse"):
+            self._fail("on_missing", f"{self.on_missing!r} says nothing about missing inputs", 'write "predict" or "refuse"')
         if not self.inputs:
             self._fail("inputs", "a model without inputs", "add feature views or Request values")
         if not callable(self.pipeline):
             self._fail("pipeline", f"{self.pipeline!r} cannot be called", "pass the function itself, which returns the pipeline")
-        for item in self.inputs:
-            if isinstance(item, Request):
-                self._need_field("inputs", item.name)
-            elif isinstance(item, FeatureView | Selection):
-                view = item if isinstance(item, FeatureView) else item.view
-                self._need_field("inputs", view.key.name)
-                self._need_numbers(view, None if isinstance(item, FeatureView) else item.names)
-            else:
-                self._fail("inputs", f"{item!r} is not an input", "pass a FeatureView, view.select(...) or Request(...)")
-        names = self.input_names
-        if len(set(names)) != len(names):
-            self._fail("inputs", "an input is named twice", "remove one of them")
+        self._check_inputs()
 
     @cached_property
     def selections(self) -> tuple[Selection, ...]:
@@ -204,6 +202,20 @@ class Model(Declaration):
         """The names that a request must give: the entities of the views, then the Request values, each once."""
         return list(dict.fromkeys([view.key.name for view in self.views] + [request.name for request in self.requests]))
 
+    def _check_inputs(self) -> None:
+        for item in self.inputs:
+            if isinstance(item, Request):
+                self._need_field("inputs", item.name)
+            elif isinstance(item, FeatureView | Selection):
+                view = item if isinstance(item, FeatureView) else item.view
+                self._need_field("inputs", view.key.name)
+                self._need_numbers(view, None if isinstance(item, FeatureView) else item.names)
+            else:
+                self._fail("inputs", f"{item!r} is not an input", "pass a FeatureView, view.select(...) or Request(...)")
+        names = self.input_names
+        if len(set(names)) != len(names):
+            self._fail("inputs", "an input is named twice", "remove one of them")
+
     def _need_numbers(self, view: FeatureView, names: Collection[str] | None) -> None:
         chosen = [feature for feature in view.served if names is None or feature.name in names]
         lists = [feature.name for feature in chosen if feature.aggregation.gives_list]
@@ -219,4 +231,4 @@ class Model(Declaration):
             )
 
     def _fail(self, name: str, message: str, mend: str) -> None:
-        raise DeclarationError(f"Model {self.name!r}: {message}", where=self.where, field=name, mend=mend)
+        raise DeclarationError(f"Model {self.name!r}: {message}", where=self.declared_at, field=name, mend=mend)

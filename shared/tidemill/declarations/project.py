@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import SourceFileLoader
+from itertools import chain
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import TypeVar
 
 from tidemill.declarations import Event, FeatureView, Model, Recording, Selection
+from tidemill.declarations.checks import Declaration, Made, noted
+from tidemill.declarations.mistakes import mistake
 from tidemill.errors import DeclarationError, ProjectError, TidemillError
 from tidemill.names import check_name, version_name
 
@@ -68,11 +72,13 @@ def load_project(spec: str | Path) -> Project:
     if not all(part.isidentifier() for part in str(spec).split(".")):
         raise ProjectError(f"there is no folder or file {str(spec)!r}", mend=mend)
     try:
-        module = importlib.import_module(str(spec))
+        with noted() as made:
+            module = importlib.import_module(str(spec))
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and f"{spec}.".startswith(f"{error.name}."):
             raise ProjectError(f"no folder, file or module {str(spec)!r}: {error}", mend=mend) from error
-        raise _unimportable(str(spec), error) from error
+        raise _unimportable(str(spec), error, _folder_of(str(spec))) from error
+    _keep(module, made)
     return collect(module, None)
 
 
@@ -95,10 +101,18 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with noted() as made:
+            spec.loader.exec_module(module)
     except Exception as error:
-        raise _unimportable(str(path), error) from error
+        raise _unimportable(str(path), error, path.parent) from error
+    _keep(module, made)
     return module
+
+
+def _keep(module: ModuleType, made: list[Made]) -> None:
+    """Gives a module that was imported just now a list of what it declared, itself or by the functions that it called."""
+    if made:
+        vars(module)["__declared__"] = [one for name, one in made if name == module.__name__]
 
 
 def _make_room(folder: Path) -> None:
@@ -117,15 +131,26 @@ def _make_room(folder: Path) -> None:
     importlib.invalidate_caches()  # files that came after Python last listed the folder
 
 
-def _unimportable(what: str, error: Exception) -> TidemillError:
-    if isinstance(error, TidemillError):
-        return error
-    return ProjectError(f"{what} cannot be imported: {type(error).__name__}: {error}", mend="import it with python to see the whole error")
+def _unimportable(what: str, error: Exception, folder: Path | None) -> TidemillError:
+    return error if isinstance(error, TidemillError) else mistake(what, error, folder)
+
+
+def _folder_of(module: str) -> Path | None:
+    """The folder of a module that may not be importable."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except Exception:  # of a package above it
+        return None
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
 
 def collect(module: ModuleType, path: Path | None) -> Project:
-    """Collects the declarations of a module, and those that they refer to, and checks them against each other."""
-    found = list(vars(module).values())
+    """Collects the declarations of a module, and those that they refer to, and checks them against each other.
+
+    They are found by name, in lists, tuples, sets and dicts that have a name, and, without any name, by being made by the module while it
+    was loaded, not by another module that it imported. One without a name is passed over if one of its kind with a name is called the same: the name means another one now.
+    """
+    found = list(_named(module))
     models = [item for item in found if isinstance(item, Model)]
     views = [item for item in found if isinstance(item, FeatureView)] + [item.view for item in found if isinstance(item, Selection)]
     views += [view for model in models for view in model.views]
@@ -148,11 +173,31 @@ def collect(module: ModuleType, path: Path | None) -> Project:
         if other is not event:
             raise DeclarationError(
                 f"topic {event.topic!r} is already that of event {other.name!r}",
-                where=event.where,
+                where=event.declared_at,
                 field="topic",
                 mend="give each event a topic of its own",
             )
     return project
+
+
+def _named(module: ModuleType) -> Iterator[Declaration]:
+    """The declarations of a module, each once, in order; at last those that have no name."""
+    scope = dict(vars(module))
+    unnamed = scope.pop("__declared__", [])
+    found = {id(one): one for one in _within(scope, set())}
+    taken = {(type(one), getattr(one, "name", None)) for one in found.values()}
+    yield from found.values()
+    yield from (one for one in unnamed if id(one) not in found and (type(one), getattr(one, "name", None)) not in taken)
+
+
+def _within(value: object, seen: set[int]) -> Iterator[Declaration]:
+    """The declarations in a value: itself, or those that it contains."""
+    if isinstance(value, Declaration):
+        yield value
+    elif isinstance(value, list | tuple | set | frozenset | Mapping) and id(value) not in seen:
+        seen.add(id(value))
+        for part in chain(value, value.values()) if isinstance(value, Mapping) else value:
+            yield from _within(part, seen)
 
 
 def _by_name(items: list[T]) -> dict[str, T]:
@@ -160,8 +205,8 @@ def _by_name(items: list[T]) -> dict[str, T]:
     for item in items:
         if named.setdefault(item.name, item) is not item:
             raise DeclarationError(
-                f"{type(item).__name__} {item.name!r} is declared twice (also at {named[item.name].where})",
-                where=item.where,
+                f"{type(item).__name__} {item.name!r} is declared twice (also at {named[item.name].declared_at})",
+                where=item.declared_at,
                 field="name",
                 mend="give one another name",
             )

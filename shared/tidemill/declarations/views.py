@@ -35,7 +35,7 @@ class Entity(Declaration):
     description: str = ""
 
     def __post_init__(self) -> None:
-        check_name(self.name, self.where, "name")
+        check_name(self.name, self.declared_at, "name")
         object.__setattr__(self, "field", self.field or self.name)
 
 
@@ -65,9 +65,9 @@ class FeatureView(Declaration):
     the limit, and the event counts at the moment when it became known: it cannot have happened later, so its clock is wrong. With `ahead` ("2h"), the event waits for its time: no window sees it before its tile begins,
     and tiles and horizon reach that much further back, so that it drops nothing that the present needs. An event further ahead becomes a
     dead letter of this view.
-    """
 
-    refused = "a view folds every event of its source: for some of them, fold a condition, or publish them as an event of their own"
+    `where`: a condition on the event's fields ("payment == 'Cash'"). Only events for which it is true feed the view.
+    """
 
     name: str
     source: Event
@@ -75,6 +75,7 @@ class FeatureView(Declaration):
     features: Sequence[Aggregation]
     _: KW_ONLY
     windows: Sequence[str] = (LIFETIME,)
+    where: str | None = None
     tile: str = "5m"
     tiles: Mapping[str, str] = field(default_factory=dict)
     ttl: str | None = None
@@ -84,12 +85,12 @@ class FeatureView(Declaration):
     description: str = ""
 
     def __post_init__(self) -> None:
-        check_name(self.name, self.where, "name")
+        check_name(self.name, self.declared_at, "name")
         if not isinstance(self.source, Event):
             self._fail("source", f"{self.source!r} is not an Event", "pass the Event object itself")
         check_partitions(self)
         if isinstance(self.entity, str):
-            check_name(self.entity, self.where, "entity")
+            check_name(self.entity, self.declared_at, "entity")
         entity = Entity(self.entity) if isinstance(self.entity, str) else self.entity
         object.__setattr__(self, "entity", entity)
         if not isinstance(entity, Entity):
@@ -106,6 +107,7 @@ class FeatureView(Declaration):
             self._fail("dedupe", f"{self.dedupe} is out of range", "keep between 0 and 255 ids")
         if self.ttl is not None:
             duration_ms(self, "ttl", self.ttl)
+        object.__setattr__(self, "condition", None if self.where is None else self._parse_where(self.where))
         object.__setattr__(self, "columns", self._parse_columns())
         object.__setattr__(self, "served", self._plan_features())
         if not self.served:
@@ -119,6 +121,7 @@ class FeatureView(Declaration):
             if window not in self.windows and not any(window in (aggregation.windows or ()) for aggregation in self.features):
                 self._fail("tiles", f"there is no window {window!r}", f"name one of {', '.join(self.windows)}")
 
+    condition: Column | None = field(init=False, repr=False)
     columns: dict[str, Column] = field(init=False, repr=False)
     served: tuple[Feature, ...] = field(init=False, repr=False)
     version: int = field(init=False, repr=False, default=1)
@@ -169,10 +172,17 @@ class FeatureView(Declaration):
         """The fields of the event that the view folds, in a fixed order."""
         return tuple(sorted({name for column in self.columns.values() for name in column.fields}))
 
+    @property
+    def read_fields(self) -> list[str]:
+        """The fields of the event that its record is made from: the key, those that the view folds, and those of `where`, each once."""
+        return list(dict.fromkeys((self.key.field, *self.value_fields, *(self.condition.fields if self.condition else ()))))
+
     def since_ms(self, feature: Feature) -> int:
-        """The moment from which on events have all fields of a feature, epoch ms; 0: always, as far as anybody knows."""
+        """The moment from which on events have all fields of a feature, the key and `where` included, epoch ms; 0: always, as far as anybody
+        knows."""
         column = None if feature.aggregation.column is None else self.columns[feature.aggregation.column]
-        return max(self.since.get(name, 0) for name in (self.key.field, *(() if column is None else column.fields)))
+        names = [name for read in (self.condition, column) if read is not None for name in read.fields]
+        return max(self.since.get(name, 0) for name in (self.key.field, *names))
 
     def as_version(self, version: int, *, in_force: bool, since: Mapping[str, int] = MappingProxyType({})) -> FeatureView:
         """The same view as a version of itself. One that is not in force has its version in its name.
@@ -218,6 +228,16 @@ class FeatureView(Declaration):
                 tiles = f"{_TILES_LIMIT} tiles of {format_ms(window.grid.tile_ms)}"
                 self._fail("ahead", f"{ahead} and the window of {feature.name!r} have more than {tiles}", "choose longer tiles")
 
+    def _parse_where(self, text: str) -> Column:
+        try:
+            condition = parse_column(text, self.source.types)
+        except ValueError as error:
+            self._fail("where", str(error), "write a condition on the event's fields, such as \"kind == 'a'\"")
+        if not condition.truth:
+            what = "text" if text in self.source.fields and self.source.base_type(text) is str else "a number"
+            self._fail("where", f"{text!r} is {what}, no condition", 'compare it: where="amount > 0", where="kind == \'a\'"')
+        return condition
+
     def _parse_columns(self) -> dict[str, Column]:
         columns = {}
         for aggregation in self.features:
@@ -230,7 +250,7 @@ class FeatureView(Declaration):
                     argument.name,
                     annotation,
                     getattr(aggregation, argument.name),
-                    self.where,
+                    self.declared_at,
                 )
             text = aggregation.column
             if aggregation.mistake:
@@ -261,7 +281,7 @@ class FeatureView(Declaration):
         for aggregation in self.features:
             for window in aggregation.windows or tuple(self.windows):
                 feature = self._feature(aggregation, window)
-                check_name(feature.name, self.where, "features")
+                check_name(feature.name, self.declared_at, "features")
                 if feature.name in served:
                     self._fail("features", f"two features are called {feature.name!r}", 'give one of them a name: mean("x", name="...")')
                 served[feature.name] = feature
@@ -302,7 +322,7 @@ class FeatureView(Declaration):
         return sliding(window, Grid(tile_ms))
 
     def _fail(self, name: str, message: str, mend: str) -> None:
-        raise DeclarationError(f"FeatureView {self.name!r}: {message}", where=self.where, field=name, mend=mend)
+        raise DeclarationError(f"FeatureView {self.name!r}: {message}", where=self.declared_at, field=name, mend=mend)
 
 
 def _conditions(word: str, text: str) -> str:
@@ -324,5 +344,5 @@ class Selection(Declaration):
         if unknown or not self.names:
             message = f"has no feature {unknown[0]!r}" if unknown else "gives nothing when nothing is selected"
             raise DeclarationError(
-                f"FeatureView {self.view.name!r} {message}", where=self.where, field="select", mend=f"choose among {', '.join(known)}"
+                f"FeatureView {self.view.name!r} {message}", where=self.declared_at, field="select", mend=f"choose among {', '.join(known)}"
             )

@@ -92,6 +92,7 @@ class WrittenView(WrittenPart, frozen=True):
     features: tuple[WrittenFeature, ...]
     windows: tuple[str, ...]
     partitions: Natural
+    where: str | None = None
     tile: str = "5m"
     tiles: dict[str, str] = {}
     ttl: str | None = None
@@ -134,6 +135,7 @@ class WrittenModel(WrittenPart, frozen=True):
     inputs: tuple[WrittenInput, ...]
     outcome: WrittenOutcome
     description: str = ""
+    on_missing: Literal["predict", "refuse"] = "predict"
 
 
 def write_event(event: Event) -> WrittenEvent:
@@ -161,7 +163,7 @@ def write_view(view: FeatureView) -> WrittenView:
     """A view as data; its event by name."""
     return WrittenView(
         view.name, view.source.name, view.key.name, view.key.field, tuple(map(_write_feature, view.features)), tuple(view.windows),
-        view.partitions, view.tile, dict(view.tiles), view.ttl, view.ahead, view.dedupe, view.description, view.key.description,
+        view.partitions, view.where, view.tile, dict(view.tiles), view.ttl, view.ahead, view.dedupe, view.description, view.key.description,
     )  # fmt: skip
 
 
@@ -170,7 +172,7 @@ def read_view(written: WrittenView, source: Event) -> FeatureView:
     entity = Entity(written.entity, field=written.field, description=written.entity_description)
     return FeatureView(
         written.name, source, entity, [_read_feature(feature) for feature in written.features],
-        windows=written.windows, tile=written.tile, tiles=written.tiles, ttl=written.ttl, ahead=written.ahead, dedupe=written.dedupe,
+        where=written.where, windows=written.windows, tile=written.tile, tiles=written.tiles, ttl=written.ttl, ahead=written.ahead, dedupe=written.dedupe,
         partitions=written.partitions, description=written.description,
     )  # fmt: skip
 
@@ -181,6 +183,7 @@ def write_model(model: Model) -> WrittenModel:
     return WrittenModel(
         model.name, model.on.name, model.at, model.subject, tuple(map(_write_input, model.inputs)),
         WrittenOutcome(outcome.source.name, outcome.value, outcome.subject, outcome.within, outcome.absent), model.description,
+        model.on_missing,
     )  # fmt: skip
 
 
@@ -190,7 +193,7 @@ def read_model(written: WrittenModel, events: Mapping[str, Event], views: Mappin
     return Model(
         written.name, events[written.on], written.at, written.subject, [_read_input(item, views) for item in written.inputs],
         Outcome(events[outcome.source], outcome.value, outcome.subject, within=outcome.within, absent=outcome.absent), partial(_no_pipeline, written.name),
-        description=written.description,
+        on_missing=written.on_missing, description=written.description,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tidemill.declarations.expressions import Column
+from tidemill.declarations.expressions import SCOPE, Column
 from tidemill.declarations.slots import FloatKind, SideKind, Slot
 
 Matrix = npt.NDArray[np.float64]
@@ -133,7 +133,7 @@ class TileLayout:
 def compile_fold(tiles: Sequence[Open], columns: dict[str, Column]) -> Fold:
     """Compiles the fold of one event into several tiles of one list."""
     lines = ["def fold(s, t, v):"]
-    scope: dict[str, Any] = {"float": float}
+    scope: dict[str, Any] = dict(SCOPE)
     for text in sorted({slot.column for at in tiles for slot in at.layout.slots + at.layout.sides}, key=lambda text: text or ""):
         body = [line for at in tiles for line in at.layout.lines(text, at, scope)]
         if text is None:

@@ -144,7 +144,8 @@ class ViewKernel:
 
     @property
     def definition_text(self) -> str:
-        """The text whose fingerprint is `definition`. It has all that stored tiles depend on: source, entity, tiles, slots, what is kept.
+        """The text whose fingerprint is `definition`. It has all that stored tiles depend on: source, entity, tiles, slots, what is kept, and
+        which events feed the view when these are not all.
 
         Every partition and every model has the fingerprint, so the form of this text is fixed: a renamed class must not change it.
         """
@@ -152,7 +153,8 @@ class ViewKernel:
         tiles = ", ".join(
             f"({res.grid.written_ms}, {res.kept_tiles}, {_slots_text(res.layout.slots + res.layout.sides)})" for res in self.resolutions
         )
-        return f"[{view.source.name!r}, {view.key.field!r}, [{tiles}], {view.dedupe}, {view.ahead_ms}, {FORMAT}]"
+        where = "" if view.where is None else f", where {view.where!r}"
+        return f"[{view.source.name!r}, {view.key.field!r}, [{tiles}], {view.dedupe}, {view.ahead_ms}, {FORMAT}{where}]"
 
     def _fingerprint(self) -> str:
         """A fingerprint that changes when stored tiles would get another meaning."""

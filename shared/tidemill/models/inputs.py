@@ -21,6 +21,8 @@ from tidemill.kernel.served import Served
 Vector = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
 
+UNKNOWN_CATEGORY = "UNKNOWN_CATEGORY"
+_UNKNOWN = frozenset({"NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"})
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 _INT64 = range(-(1 << 63), 1 << 63)  # a larger number could be written to the predictions topic, but no reader accepts it
 
@@ -38,6 +40,7 @@ class ModelInputs:
         self.views: list[tuple[FeatureView, str]] = [(view, view.key.name) for view in model.views]
         self._model = model.name
         self._features = [(i, column.view, column.feature) for i, column in enumerate(model.plan) if isinstance(column, FeatureInput)]
+        self._known = {column.name: frozenset(categories.get(column.name, ())) for column in model.requests if column.type is str}
         self._requests = [
             (i, column.name, _converter(column.request, categories.get(column.name, ())))
             for i, column in enumerate(model.plan)
@@ -72,6 +75,24 @@ class ModelInputs:
             if given_value is not None:
                 row[i] = convert(given_value)
         return row
+
+    def degraded(self, served: Sequence[Served], given: Mapping[str, Any]) -> dict[str, str]:
+        """The inputs that cannot be known, each with the reason: a feature with the status that says so, a category that was not there in
+        training. A mean over no events (NULL_VALUE) is known: there is none."""
+        found: dict[str, str] = {}
+        for i, view, feature in self._features:
+            status = served[view].statuses[feature]
+            if status in _UNKNOWN:
+                found[self.plan[i].name] = status
+        for name, known in self._known.items():
+            value = given[name]
+            if value is not None and value not in known:
+                found[name] = UNKNOWN_CATEGORY
+        return found
+
+    def ignored(self, given: Mapping[str, Any]) -> list[str]:
+        """The values of a request that the model does not take."""
+        return [] if len(given) == len(self.fields) else [name for name in given if name not in self.fields]
 
     def rows(self, served: Sequence[Values], given: Mapping[str, Sequence[Any]]) -> tuple[Values, dict[int, BadRequest]]:
         """`row` for many requests at once, before features beyond float32 count as missing (see `within_float32`): shape (requests, inputs).

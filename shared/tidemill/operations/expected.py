@@ -7,9 +7,12 @@ events. So it knows what each fence will name once they are applied, and need no
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
+from tidemill.declarations import FeatureView
+from tidemill.declarations.expressions import number_of
 from tidemill.declarations.project import Project
 from tidemill.kernel.fences import sources
 from tidemill.kernel.keys import entity_key, partition_of
@@ -28,25 +31,41 @@ class Expectations:
     def __init__(self, project: Project) -> None:
         self._fences = {
             event.name: [
-                (view.key.field, [fence_key(project.name, view.log, p) for p in range(view.partitions)]) for view in project.views_of(event)
+                (view.key.field, _feeding(view), [fence_key(project.name, view.log, p) for p in range(view.partitions)])
+                for view in project.views_of(event)
             ]
             for event in project.events.values()
         }
 
     def of(self, events: Iterable[Placed]) -> Expected:
-        """The positions that the fences must have seen once all these events are applied. An event that is refused, or left out for a view,
-        counts too: then the fences may never get there.
+        """The positions that the fences must have seen once all these events are applied. An event that is refused, or too far ahead for a
+        view, counts too: then the fences may never get there. One for which `where` of a view is not true does not count for it.
 
         Raises TypeError for an event whose key is neither text nor a whole number: its partition is not known.
         """
         expected: Expected = defaultdict(dict)
         for name, partition, offset, data in events:
-            for field, fences in self._fences[name]:
+            for field, feeds, fences in self._fences[name]:
                 entity = data.get(field)
-                if entity is not None:
+                if entity is not None and feeds(data):
                     seen = expected[fences[partition_of(entity_key(entity), len(fences))]]
                     seen[partition] = max(offset, seen.get(partition, -1))
         return expected
+
+
+def _feeding(view: FeatureView) -> Callable[[dict[str, Any]], bool]:
+    """Whether data feed a view, as far as `where` says. Data of a wrong type, which are refused, do."""
+    if view.condition is None:
+        return lambda _data: True
+    fields, number = view.condition.fields, number_of(view.condition)
+
+    def feeds(data: dict[str, Any]) -> bool:
+        try:
+            return bool(number(SimpleNamespace(**{name: data.get(name) for name in fields})))
+        except (TypeError, ValueError):
+            return True
+
+    return feeds
 
 
 def lacking(expected: Mapping[bytes, dict[int, int]], stored: Iterable[bytes | None]) -> Expected:

@@ -68,11 +68,12 @@ class Row(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """An entity of a view. `online`, `offline`: None where that store has no value; `rebuilding`: its values are not served now; `damaged`:
+    """An entity of a view. `where`: the condition of the events that feed the view (None: all); `online`, `offline`: None where that store has no value; `rebuilding`: its values are not served now; `damaged`:
     why the online value cannot be read; `offline_end`: the rows below this offset were folded; `rows`: how many of them are the
     entity's."""
 
     view: str
+    where: str | None
     log: str
     partition: int
     entity: str
@@ -109,6 +110,7 @@ async def explain(view: FeatureView, entity: str, audit: PartitionAudit, online:
     decoded, damaged = _decoded(kernel, stored)
     return Explanation(
         view.name,
+        view.where,
         view.log,
         partition,
         entity,

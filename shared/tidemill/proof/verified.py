@@ -209,7 +209,7 @@ class ViewVerify:
         report.left_out["large"] += len(asked.entities) - len(few)
         rows = rows.filter(pc.is_in(rows["key"], value_set=pa.array(few, pa.string())))
         source, key = self.view.source, self.view.key.field
-        events = rows_of(archive, source, key, few, self.view.value_fields, self._breathe)
+        events = rows_of(archive, source, key, few, self.view.read_fields, self._breathe)
         absent = Absent(kept_since_ms, erased_positions(self._store, source))
         seen = seen_events(self.view, events, rows, reached, absent)
         for entity in set(few) & seen.gone.keys():

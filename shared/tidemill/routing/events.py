@@ -82,7 +82,7 @@ class EventReader:
             if event.base_type(name) not in (str, int):
                 raise DeclarationError(
                     f"Event {event.name!r}: field {name!r} is {event.base_type(name).__name__} and cannot be a key or an id",
-                    where=event.where,
+                    where=event.declared_at,
                     field=f"fields[{name!r}]",
                     mend="declare it str or int, or name another field",
                 )

@@ -40,14 +40,16 @@ Begins = Mapping[LogName, Mapping[int, int]]
 class Router:
     """Routes the events of a project. `begins`: to these logs only (None: to all, from the beginning); whatever it is, an event is accepted
     or refused by the whole project. `refused` counts dead letters by (topic, reason). `unkeyed` counts, by the topic of the record, the
-    records that were not made because a nullable key was null. `passed_over` counts records of (topic, reason) that are no events.
+    records that were not made because a nullable key was null; `passed_over` those that were not made because the view's `where` was false
+    or null. `empty` counts records without a value, by topic.
     """
 
     def __init__(self, project: Project, begins: Begins | None = None) -> None:
         self.refused: Counter[tuple[str, str]] = Counter()
         self.unkeyed: Counter[str] = Counter()
-        self.passed_over: Counter[tuple[str, str]] = Counter()
-        self._routes = {event.name: _Route(project, event, self.unkeyed, begins) for event in project.events.values()}
+        self.passed_over: Counter[str] = Counter()
+        self.empty: Counter[str] = Counter()
+        self._routes = {event.name: _Route(project, event, self.unkeyed, self.passed_over, begins) for event in project.events.values()}
         self._dead_letters = dead_letters_topic(project.name)
         self._dead_partitions = topic_specs(project)[self._dead_letters].partitions
 
@@ -65,7 +67,7 @@ class Router:
             routed = route.records(event, source)
         except Refused as refused:
             if refused.reason == Reason.EMPTY and route.reader.event.empty == "pass":
-                self.passed_over[topic, refused.reason] += 1
+                self.empty[topic] += 1
                 return []
             return [self._dead_letter(refused, source, kafka_timestamp_ms, key, value)]
         if event.time_ms > event.known_ms:
@@ -113,8 +115,10 @@ class _ViewTarget(NamedTuple):
 
 
 class _Fold(NamedTuple):
-    """Views that fold the same fields at the same time: their records differ only in the key, so the value is encoded once for all of them."""
+    """Views that fold the same fields of the same events at the same time: their records differ only in the key, so the value is encoded once
+    for all of them. `where`: true of the data of these events (None: of all)."""
 
+    where: Callable[[Any], float | None] | None
     values: Callable[[Any], Any]
     time_of: Callable[[int, int], int]
     targets: list[_ViewTarget]
@@ -123,7 +127,7 @@ class _Fold(NamedTuple):
 class _Route:
     """The records that the events of one declaration become."""
 
-    def __init__(self, project: Project, event: Event, unkeyed: Counter[str], begins: Begins | None) -> None:
+    def __init__(self, project: Project, event: Event, unkeyed: Counter[str], passed_over: Counter[str], begins: Begins | None) -> None:
         views = [view for view in project.views_of(event) if begins is None or view.log in begins]
         specs = topic_specs(project)
 
@@ -134,9 +138,7 @@ class _Route:
             limit_ms = math.inf if view.ahead_ms is None else view.ahead_ms
             return _ViewTarget(view, target(view.key.field, view_topic(project.name, view.log)), limit_ms, (begins or {}).get(view.log, {}))
 
-        self._folds = [
-            _Fold(_values_of(same[0].value_fields), same[0].time_of, [view_target(view) for view in same]) for same in _alike(views)
-        ]
+        self._folds = [_Fold(*_reading(same[0]), same[0].time_of, [view_target(view) for view in same]) for same in _alike(views)]
         self._moments = list(dict.fromkeys(model.at for model in project.models.values() if model.on is event))
         self._outcomes = [
             (model, number_of(model.outcome.column), target(model.outcome.subject, outcomes_topic(project.name)))
@@ -144,14 +146,17 @@ class _Route:
             if model.outcome.source is event
         ]
         self.reader = EventReader(event, key_fields(project, event))
-        self._unkeyed = unkeyed
+        self._unkeyed, self._passed_over = unkeyed, passed_over
 
     def records(self, event: Accepted, source: Source) -> list[Routed]:
         """The records of a good event, in a fixed order. Raises Refused when one of their keys or numbers is out of bounds."""
         data, time_ms, known_ms, event_id = event
         routed: list[Routed] = []
         ahead_ms = time_ms - known_ms
-        for values, time_of, targets in self._folds:
+        for where, values, time_of, targets in self._folds:
+            if where is not None and not where(data):
+                self._passed_over.update(found.target.topic for found in targets)
+                continue
             counts_ms = time_ms if ahead_ms <= 0 else time_of(time_ms, known_ms)
             value = encode(ViewRecord(counts_ms, known_ms, (source.partition, source.offset), values(data), event_id))
             for found in targets:
@@ -170,7 +175,7 @@ class _Route:
     def too_far_ahead(self, event: Accepted, source: Source) -> list[FeatureView]:
         """The views that get no record of the event only because its time lies too far ahead for them."""
         ahead_ms = event.time_ms - event.known_ms
-        targets = [of_view for fold in self._folds for of_view in fold.targets]
+        targets = [of_view for fold in self._folds if fold.where is None or fold.where(event.data) for of_view in fold.targets]
         return [
             found.view for found in targets if ahead_ms > found.ahead_ms and found.target.get(event.data) is not None and found.has(source)
         ]
@@ -201,10 +206,15 @@ def _ahead(event: Accepted, view: FeatureView) -> Refused:
 
 
 def _alike(views: list[FeatureView]) -> Iterable[list[FeatureView]]:
-    groups: dict[tuple[tuple[str, ...], bool], list[FeatureView]] = {}
+    """The views that fold the same fields of the same events at the same time, together."""
+    groups: dict[tuple[str | None, tuple[str, ...], bool], list[FeatureView]] = {}
     for view in views:
-        groups.setdefault((view.value_fields, view.waits), []).append(view)
+        groups.setdefault((view.where, view.value_fields, view.waits), []).append(view)
     return groups.values()
+
+
+def _reading(view: FeatureView) -> tuple[Callable[[Any], float | None] | None, Callable[[Any], Any]]:
+    return None if view.condition is None else number_of(view.condition), _values_of(view.value_fields)
 
 
 def key_fields(project: Project, event: Event) -> set[str]:

@@ -81,8 +81,9 @@ UNKEYED = _counter(
     "ingestion_unkeyed_total", "Records that were not made because the key of that view or model was null in the event", "topic"
 )
 PASSED_OVER = _counter(
-    "ingestion_passed_over_total", "Records of an application topic that are no events, by reason code", "topic", "reason"
+    "ingestion_passed_over_total", "Records that were not made because the `where` of that view was false or null for the event", "topic"
 )
+EMPTY = _counter("ingestion_empty_total", "Records of an application topic without a value, which are passed over", "topic")
 EVENTS_REFUSED = _counter("ingestion_events_refused_total", "Events refused over HTTP, by reason code", "reason")
 EVENTS_EXPIRED = _counter(
     "ingestion_events_expired_total", "Events that retention removed from an application topic before they were routed", "topic"
@@ -139,6 +140,7 @@ INFERENCE_REQUEST_SECONDS = _histogram(
 )
 INFERENCE_RESPONSES = _counter("inference_responses_total", "Answers to prediction requests by HTTP status", "model", "status")
 PREDICTIONS = _counter("inference_predictions_total", "Predictions made and logged", "model", "version")
+PREDICTIONS_DEGRADED = _counter("inference_degraded_total", "Predictions of which inputs could not be known", "model")
 PREDICTIONS_REPEATED = _counter(
     "inference_predictions_repeated_total", "Requests answered with the prediction of an earlier one of the same id", "model"
 )

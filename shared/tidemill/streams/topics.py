@@ -76,7 +76,10 @@ def topic_specs(project: Project) -> dict[str, TopicSpec]:
     for event in project.events.values():
         if event.topic in specs:
             raise DeclarationError(
-                f"topic {event.topic!r} is one of the project's own", where=event.where, field="topic", mend="give the event another topic"
+                f"topic {event.topic!r} is one of the project's own",
+                where=event.declared_at,
+                field="topic",
+                mend="give the event another topic",
             )
         specs[event.topic] = TopicSpec(event.partitions, {**keep, "retention.ms": str(parse_ms("7d"))}, ours=False)
     return specs

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from tidemill.declarations import Model
 from tidemill.declarations.models import FeatureInput, RequestInput
 from tidemill.declarations.project import Project
-from tidemill.errors import ArtifactError, BadRequest, NotDeployed, UnknownModel
+from tidemill.errors import ArtifactError, BadRequest, MissingInputs, NotDeployed, UnknownModel
 from tidemill.kernel.served import Served
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Artifact, Manifest, check_manifest, model_as_trained
@@ -26,7 +26,7 @@ from tidemill.training.dataset import TrainingSet, build
 
 class Prediction(NamedTuple):
     """An answer of inference. `time_ms`: the request's time, epoch ms; `output_name`: "probability" or "value"; `features`: the inputs, by
-    name."""
+    name; `degraded`: those that cannot be known, and why; `ignored`: the values of the request that the model does not take."""
 
     model: str
     version: str
@@ -34,11 +34,14 @@ class Prediction(NamedTuple):
     output_name: str
     output: float
     features: dict[str, FeatureValue]
+    degraded: dict[str, str]
+    ignored: list[str]
 
 
 class Loaded(NamedTuple):
     """A loaded version. `kernels`: one for each view of `inputs`, as the version was trained on it."""
 
+    model: Model
     manifest: Manifest
     engine: Engine
     inputs: ModelInputs
@@ -90,20 +93,23 @@ class Models:
         kernels = [self._kernels[view.name] for view in model.views]
         if self._project.catalogue:
             model, kernels = model_as_trained(manifest, model, self._kernels.values())
-        return Loaded(manifest, engine, ModelInputs(model, manifest.categories), kernels)
+        return Loaded(model, manifest, engine, ModelInputs(model, manifest.categories), kernels)
 
     def predict(self, name: str, given: Mapping[str, Any], time_ms: int) -> Prediction:
         """See `World.predict`. The steps are those of inference: keys, one read, one row, one run."""
         self._declared(name)
         if name not in self._loaded:
             raise NotDeployed(name)
-        manifest, engine, inputs, kernels = self._loaded[name]
+        model, manifest, engine, inputs, kernels = self._loaded[name]
         served = self._served(kernels, inputs.keys(given), time_ms)
-        output = engine.predict(vector_of(inputs.row(served, given)))
+        row, degraded = inputs.row(served, given), inputs.degraded(served, given)
+        if degraded and model.on_missing == "refuse":
+            raise MissingInputs(name, degraded)
+        output = engine.predict(vector_of(row))
         if not math.isfinite(output):
             raise BadRequest(f"model {engine.label} gives no number for these inputs", mend="check the values that come with the request")
         values = {column.name: _shown(column, served, given, time_ms) for column in inputs.plan}
-        return Prediction(manifest.model, manifest.version, time_ms, manifest.output, output, values)
+        return Prediction(manifest.model, manifest.version, time_ms, manifest.output, output, values, degraded, inputs.ignored(given))
 
     def _declared(self, name: str) -> Model:
         if name not in self._project.models:

@@ -20,6 +20,6 @@ class FeatureValue(NamedTuple):
 
 def shown(served: Served, place: int, time_ms: int) -> FeatureValue:
     """The feature at a place among the served ones."""
-    value, age_ms = served.value(place), None if served.newest_ms is None else time_ms - served.newest_ms
+    value, age_ms = served.value(place), None if served.newest_ms is None else max(time_ms - served.newest_ms, 0)
     missing = isinstance(value, float) and math.isnan(value)
     return FeatureValue(None if missing else value, served.statuses[place], None if age_ms is None else age_ms / 1000)

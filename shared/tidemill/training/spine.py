@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,9 +16,8 @@ import pyarrow.compute as pc
 from tidemill.archive.columns import ID, KNOWN, MOMENT
 from tidemill.archive.moments import moments_of
 from tidemill.archive.reading import read_events
-from tidemill.archive.view_rows import key_texts
+from tidemill.archive.view_rows import key_texts, numbers_of
 from tidemill.declarations import Event, FeatureView, Model, Outcome
-from tidemill.declarations.expressions import number_of
 from tidemill.errors import TidemillError
 from tidemill.offline.store import OfflineStore
 from tidemill.training.answers import Announced, Floats, Ints, Outcomes, answers, questions
@@ -66,7 +64,7 @@ def view_fields(views: tuple[FeatureView, ...]) -> dict[Event, set[str]]:
     """The fields of events that these views need."""
     fields: dict[Event, set[str]] = {}
     for view in views:
-        fields.setdefault(view.source, set()).update((view.key.field, *view.value_fields))
+        fields.setdefault(view.source, set()).update(view.read_fields)
     return fields
 
 
@@ -117,10 +115,7 @@ def _outcomes(outcome: Outcome, events: pa.Table, known: pa.Array) -> Outcomes:
 
 def _values(outcome: Outcome, rows: pa.Table) -> Floats:
     """The outcome of each event, NaN where it has none; computed as routing does."""
-    fields = outcome.column.fields
-    make, number = msgspec.defstruct("Values", list(fields), frozen=True, gc=False), number_of(outcome.column)
-    found = map(number, map(make, *(rows[name].to_pylist() for name in fields)))
-    return np.array([np.nan if value is None else value for value in found], np.float64)
+    return np.array([np.nan if value is None else value for value in numbers_of(outcome.column, rows)], np.float64)
 
 
 def id_codes(ids: pa.ChunkedArray) -> Ints:

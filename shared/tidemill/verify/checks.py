@@ -39,7 +39,7 @@ def archived(store: OfflineStore, event: Event, fields: Sequence[str]) -> pa.Tab
 
 def view_archive(store: OfflineStore, view: FeatureView, loads: Collection[str] | None = None) -> pa.Table:
     """The archived events that a view needs. `loads`: the files of history that it has (None: all that are loaded)."""
-    table = archived(store, view.source, [view.key.field, *view.value_fields])
+    table = archived(store, view.source, view.read_fields)
     if loads is None:
         return table
     has = pa.array([f"{LOADED}{digest}" for digest in loads], pa.string())
@@ -175,7 +175,7 @@ def check_training_rows(store: OfflineStore, model: Model, table: pa.Table, unti
     asked, archives = labelled(model, announced, outcomes, until_ms), dict[str, pa.Table]()
     for place, view in enumerate(model.views):
         entities = {question.entities[place] or "" for question in asked}
-        archives[view.name] = rows_of(_archive(store, view.source), view.source, view.key.field, entities, view.value_fields)
+        archives[view.name] = rows_of(_archive(store, view.source), view.source, view.key.field, entities, view.read_fields)
     return check_training_set(model, rows, (announced, outcomes), archives, until_ms, sample, seed)
 
 

@@ -10,13 +10,11 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from tidemill.declarations import Event, Model
+from tidemill.declarations import Model
 from tidemill.durations import parse_ms
-from tidemill.timestamps import LAST_MS
-from tidemill.verify.expressions import column_sql, text
+from tidemill.verify.expressions import column_sql, moment_sql
 from tidemill.verify.sql import Announcement, EventRows, Place, database, key_sql
 
-_RFC3339 = r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"
 _ORDER = "known, topic, partition, place"
 _FIRST = f"id IS NULL OR row_number() OVER (PARTITION BY id ORDER BY {_ORDER}) = 1"
 
@@ -65,7 +63,7 @@ def _asked_sql(model: Model, events: pa.Table, until_ms: int) -> str:
     names = list(dict.fromkeys([model.subject, model.at, *(view.key.name for view in model.views)]))
     rows = EventRows(model.on, names, events, "announced")
     entities = ", ".join(key_sql(rows.fields[view.key.name]) for view in model.views)
-    at, subject = _as_ms(model.on, model.at, rows), key_sql(rows.fields[model.subject])
+    at, subject = moment_sql(rows.fields[model.at], model.on.earliest_ms), key_sql(rows.fields[model.subject])
     asked = f"SELECT *, {at} AS at_ms, {subject} AS subject, CAST([{entities}] AS VARCHAR[]) AS entities FROM {rows.sql}"
     return f"SELECT * FROM ({asked}) WHERE at_ms < {until_ms} AND known < {until_ms} AND subject IS NOT NULL QUALIFY {_FIRST}"
 
@@ -78,12 +76,3 @@ def _outcomes_sql(model: Model, events: pa.Table, until_ms: int) -> str:
     usable = f"known < {until_ms} AND subject IS NOT NULL AND isfinite(value)"
     once = f"SELECT * FROM ({brought}) WHERE {usable} QUALIFY {_FIRST}"
     return f"SELECT * FROM ({once}) QUALIFY row_number() OVER (PARTITION BY subject, known ORDER BY {_ORDER}) = 1"
-
-
-def _as_ms(event: Event, name: str, rows: EventRows) -> str:
-    """A time in epoch ms, cut to ms; null where it is no RFC 3339 with a zone, or lies before the event's `earliest` or after the year 9999."""
-    sql = rows.fields[name].sql
-    if event.base_type(name) is str:
-        us = f"epoch_us(TRY_CAST({sql} AS TIMESTAMPTZ))"
-        sql = f"CASE WHEN regexp_full_match({sql}, {text(_RFC3339)}) THEN ({us} - ({us} % 1000 + 1000) % 1000) // 1000 END"
-    return f"CASE WHEN {sql} BETWEEN {event.earliest_ms} AND {LAST_MS} THEN {sql} END"

@@ -66,7 +66,7 @@ class Meaning:
         return features
 
     def _since_ms(self, column: str | None) -> int:
-        names = [] if column is None else names_in(column, self.view.source.fields)
+        names = [name for read in (column, self.view.where) if read is not None for name in names_in(read, self.view.source.fields)]
         return max(self.view.since.get(name, 0) for name in [self.view.key.field, *names])
 
     def _window(self, window: str) -> MeantWindow:

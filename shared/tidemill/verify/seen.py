@@ -18,10 +18,9 @@ from tidemill.archive.columns import ID, KNOWN, OFFSET, PARTITION, TIME, TOPIC
 from tidemill.declarations import FeatureView
 from tidemill.durations import parse_ms
 from tidemill.timestamps import rfc3339
-from tidemill.verify.expressions import quoted, text
+from tidemill.verify.expressions import SqlPart, quoted, text
 from tidemill.verify.meaning import Meaning
-from tidemill.verify.rows_of import entity_sql
-from tidemill.verify.sql import POSITION, database
+from tidemill.verify.sql import POSITION, database, fed_sql, field_sql, key_sql
 
 FILLED = 2**33
 """The source partition of records that a fill made."""
@@ -76,7 +75,8 @@ def seen_events(view: FeatureView, archive: pa.Table, rows: pa.Table, reached: R
         ends = reached.ends
         db.register("reached", pa.table({"of": pa.array(list(ends), pa.int64()), "upto": pa.array(list(ends.values()), pa.int64())}))
         db.execute(_once())
-        db.execute(_owned(view, entity_sql(view.source, view.key.field, archive)))
+        fields = {name: SqlPart(field_sql(view.source, name, archive), view.source.base_type(name)) for name in view.read_fields}
+        db.execute(_owned(view, key_sql(fields[view.key.field]), fed_sql(view, fields)))
         db.execute(_expected(view, reached))
         gone, foreign = _gone(db, view, absent)
         strange = [*_texts(db, "own IS NULL", "no record of the event"), *foreign][:_SHOWN]
@@ -94,12 +94,12 @@ def _once() -> str:
     return f'CREATE TEMP TABLE once AS SELECT *, row_number() OVER (PARTITION BY {alike} ORDER BY "offset") AS nth FROM ({once})'
 
 
-def _owned(view: FeatureView, key: str) -> str:
-    """Each event with `own`, the offset of its record; null where it has none."""
+def _owned(view: FeatureView, key: str, fed: str) -> str:
+    """Each event that feeds the view, with `own`, the offset of its record; null where it has none."""
     near = "true" if view.ahead is None else f"epoch_ms({TIME}) - epoch_ms({KNOWN}) <= {parse_ms(view.ahead)}"
     place = (
         f"SELECT rowid AS row, {key} AS key, {TOPIC} AS topic, {PARTITION} AS partition, {OFFSET} AS place, epoch_ms({KNOWN}) AS known, "
-        f"{Meaning(view).time_sql(f'epoch_ms({TIME})', f'epoch_ms({KNOWN})')} AS time, {ID} AS id FROM event WHERE {near}"
+        f"{Meaning(view).time_sql(f'epoch_ms({TIME})', f'epoch_ms({KNOWN})')} AS time, {ID} AS id FROM event WHERE {near} AND {fed}"
     )
     routed = (
         f"e.topic = {text(view.source.topic)} AND once.source_partition = e.partition AND once.source_offset = e.place AND once.key = e.key"

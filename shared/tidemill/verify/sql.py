@@ -13,7 +13,7 @@ Four steps, each one statement over tables of DuckDB:
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -169,6 +169,11 @@ def key_sql(field: SqlPart) -> str:
     return f"CASE WHEN strlen({sql}) BETWEEN 1 AND {KEY_BYTES} THEN {sql} END"
 
 
+def fed_sql(view: FeatureView, fields: Mapping[str, SqlPart]) -> str:
+    """Whether an event feeds the view: `where` is true, neither false nor null. `fields`: the SQL of each field."""
+    return "true" if view.where is None else f"coalesce({column_sql(view.where, fields)} = 1, false)"
+
+
 class EventRows:
     """The archived events of a declaration, as a subquery over a table of DuckDB: an event's position, its times in ms, its id, `came` (by which
     one knows what was seen before), and some fields as f0, f1, ..., since a field may have any name. `fields`: the SQL of each field."""
@@ -201,13 +206,13 @@ class SqlView:
     @property
     def source(self) -> str:
         """Step 1, a subquery: the view's events, with `key` and the columns c0, c1, ..."""
-        rows = EventRows(self._event, list(dict.fromkeys([self.view.key.field, *self.view.value_fields])), self._archive)
+        rows = EventRows(self._event, self.view.read_fields, self._archive)
         columns = "".join(f", {column_sql(column, rows.fields)} AS c{i}" for i, column in enumerate(self._texts))
         key = key_sql(rows.fields[self.view.key.field])
         ahead = "" if self.meaning.ahead_ms is None else f" AND time - known <= {self.meaning.ahead_ms}"
         return (
             f"(SELECT topic, partition, place, known, {self.meaning.time_sql('time', 'known')} AS time, id, came, {key} AS key{columns} "
-            f"FROM {rows.sql} WHERE {key} IS NOT NULL{ahead})"
+            f"FROM {rows.sql} WHERE {fed_sql(self.view, rows.fields)} AND {key} IS NOT NULL{ahead})"
         )
 
     def entities(self, most: int, seed: int) -> list[str]:

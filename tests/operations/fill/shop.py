@@ -48,15 +48,17 @@ if {later}:
     fields |= {{"tip": float | None}}
 paid = Event("paid", fields, "at", topic={name!r} + ".paid", id="no", partitions=3, future="6h")
 features = [count(), sum("amount"), newest("amount")] + ([mean("tip"), newest("tip")] if {later} else [])
-cards = FeatureView("cards", paid, "card", features, windows=["1h", "24h"], partitions={partitions}, dedupe=4, ahead={ahead!r})
+cards = FeatureView("cards", paid, "card", features, windows=["1h", "24h"], partitions={partitions}, dedupe=4, ahead={ahead!r}, where={where!r})
 """
 
 
-def declare(folder: Path, name: str, *, later: bool = False, ahead: str | None = None, partitions: int = 2) -> Project:
+def declare(
+    folder: Path, name: str, *, later: bool = False, ahead: str | None = None, partitions: int = 2, where: str | None = None
+) -> Project:
     """The project, written down. `later`: the event has a tip too, and the view folds it; `ahead`: how far an event may lie ahead;
-    `partitions`: of the view."""
+    `partitions`, `where`: of the view."""
     folder.mkdir(exist_ok=True)
-    (folder / "project.py").write_text(PROJECT.format(name=name, later=later, ahead=ahead, partitions=partitions))
+    (folder / "project.py").write_text(PROJECT.format(name=name, later=later, ahead=ahead, partitions=partitions, where=where))
     return load_project(folder)
 
 

@@ -57,13 +57,14 @@ class FillProgress(Protocol):
 @dataclass
 class Filled:
     """What a fill did. `handover`: partition of the event's topic -> the offset from which ingestion routes; `ends`: of the log; `archived`
-    and `live`: events read in each phase; `unkeyed`: archived events without a key; `ahead`: those too far ahead for the view; `loads`: the files of which
+    and `live`: events read in each phase; `passed_over`: archived events for which the view's `where` is not true; `unkeyed`: those without a key; `ahead`: those too far ahead for the view; `loads`: the files of which
     the archive had all history."""
 
     handover: dict[int, int] = field(default_factory=dict)
     ends: dict[int, int] = field(default_factory=dict)
     archived: int = 0
     live: int = 0
+    passed_over: int = 0
     unkeyed: int = 0
     ahead: int = 0
     loads: set[str] = field(default_factory=set)
@@ -115,7 +116,8 @@ class Fill:
                 made = maker.made(events.slice(first, WAVE_RECORDS))
                 await log.send(made.records)
                 done = self._done
-                done.archived, done.unkeyed, done.ahead = done.archived + made.events, done.unkeyed + made.unkeyed, done.ahead + made.ahead
+                done.archived, done.passed_over = done.archived + made.events, done.passed_over + made.passed_over
+                done.unkeyed, done.ahead = done.unkeyed + made.unkeyed, done.ahead + made.ahead
                 self._progress("archive", done.archived, total)
 
     async def _live(self, log: PrivateLog, snapshot: Snapshot | None) -> None:
