@@ -248,6 +248,9 @@ class EventConsumer:
             metrics.UNKEYED.labels(topic).inc(count)
         for topic, count in self._router.passed_over.items():
             metrics.PASSED_OVER.labels(topic).inc(count)
+        for topic, count in self._router.empty.items():
+            metrics.EMPTY.labels(topic).inc(count)
+        self._router.empty.clear()
         self._router.refused.clear()
         self._router.unkeyed.clear()
         self._router.passed_over.clear()

@@ -13,10 +13,10 @@ import msgspec
 from tidemill.clock import now_ms
 from tidemill.declarations.project import Project
 from tidemill.errors import BadRequest, KafkaUnavailable
-from tidemill.kernel.keys import partition_of
 from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS, Position
 from tidemill.routing.events import Envelope, open_envelope
+from tidemill.routing.foreign import foreign
 from tidemill.routing.refusals import Refused
 from tidemill.routing.router import Router
 from tidemill.runtime import metrics
@@ -105,10 +105,9 @@ class EventsEndpoint:
         envelope = event if isinstance(event, Envelope) else open_envelope(event)
         data = envelope.value
         accepted = self._router.admit(envelope.type, data, envelope.attributes, now_ms())
-        declared = self._events[envelope.type]
         event_id = envelope.id or accepted.id or uuid.uuid4().hex
         key = (envelope.partitionkey or event_id).encode()
-        return Message(declared.topic, partition_of(key, declared.partitions), key, data, _headers(envelope, event_id))
+        return Message(self._events[envelope.type].topic, key, data, _headers(envelope, event_id))
 
 
 def split_body(body: bytes, content_type: str) -> Sequence[bytes]:
@@ -123,6 +122,8 @@ def split_body(body: bytes, content_type: str) -> Sequence[bytes]:
             array = body.lstrip()[:1] == b"["
             batch = _ARRAY.decode(body) if array else _OBJECT.decode(body).events
         except DECODE_ERRORS as error:
+            if other := foreign(body):
+                raise BadRequest(f"the body is {other.name}", mend="send JSON, in UTF-8") from None
             raise BadRequest(f"the body is not a JSON object or array: {error}", mend="send JSON, in UTF-8") from None
         events = [body] if batch is msgspec.UNSET else [bytes(event) for event in batch]
     if not events:

@@ -13,6 +13,7 @@ from aiokafka.structs import RecordMetadata
 from tidemill.errors import KafkaUnavailable
 from tidemill.kafka.client import close_producer, start_producer
 from tidemill.kafka.waves import Headers
+from tidemill.kernel.keys import partition_of
 from tidemill.records import Position
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
@@ -24,10 +25,9 @@ _MEND = "send the whole request again; events with the same id are folded once"
 
 
 class Message(NamedTuple):
-    """One event on its way to Kafka."""
+    """One event on its way to Kafka. Its key decides about its partition, of those that the topic has."""
 
     topic: str
-    partition: int
     key: bytes
     value: bytes
     headers: Headers
@@ -61,10 +61,12 @@ class Publisher:
         sent: list[asyncio.Future[RecordMetadata]] = []
         try:
             async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
-                for topic, partition, key, value, headers in messages:
-                    sent.append(await made.send(topic, value, key, partition, headers=list(headers)))
+                counts = {topic: len(await made.partitions_for(topic)) for topic in {message.topic for message in messages}}
+                for topic, key, value, headers in messages:
+                    sent.append(await made.send(topic, value, key, partition_of(key, counts[topic]), headers=list(headers)))
                 await asyncio.wait(sent)
-            return [(*message[:2], int(future.result().offset)) for message, future in zip(messages, sent, strict=True)]
+            written = (future.result() for future in sent)
+            return [(found.topic, int(found.partition), int(found.offset)) for found in written]
         except TimeoutError:
             for future in sent:
                 future.add_done_callback(_forget)

@@ -303,6 +303,9 @@ def encode(record: Record) -> bytes:
     return _ENCODER.encode(record)
 
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What some programs write before UTF-8. It says nothing."""
+
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """The exceptions of a decoder for bad records."""
 

@@ -7,28 +7,46 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 _EPOCH, _NAIVE_EPOCH = datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 1)
-LAST_MS = 253_402_300_799_999
-"""The end of the year 9999, the last year of RFC 3339. The first moment is the beginning of 1970, from which tiles are counted."""
+FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+"""The beginning of the year 1 and the end of the year 9999: what RFC 3339 can say."""
+
+EARLIEST_MS = 365 * 86_400_000
+"""1971. Seconds of our time that are taken for milliseconds lie before it, so nobody means an earlier moment unless he says so."""
+
+UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_OTHER_UNITS = (("s", "seconds"), ("us", "microseconds"), ("ns", "nanoseconds"))
+_LIKELY_MS = range(EARLIEST_MS, 4_102_444_800_000)  # 1971 to 2100
+_EPOCH, _NAIVE_EPOCH = datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 1)
 
 
-def parse_time_ms(value: int | str) -> int:
-    """Epoch milliseconds of a moment from 1970 to 9999. Raises ValueError for anything else."""
-    if isinstance(value, str):
-        try:
-            moment = msgspec.convert(value, datetime)
-        except msgspec.ValidationError:
-            moment = None
-        if moment is None or moment.tzinfo is None:
-            raise ValueError(
-                f"{value!r:.80} is not a moment; write RFC 3339 with an offset, such as 2026-01-31T12:00:00Z, or epoch milliseconds"
-            )
-        value = (moment - _EPOCH) // timedelta(milliseconds=1)
-    if not 0 <= value <= LAST_MS:
-        raise ValueError(f"{value} is not a moment in epoch milliseconds; the years 1970 to 9999 are understood")
-    return value
+def parse_time_ms(value: int | str, earliest_ms: int = EARLIEST_MS) -> int:
+    """Epoch milliseconds of a moment that somebody gives. Raises ValueError for anything else, see `check_moment`."""
+    if isinstance(value, int):
+        return check_moment(value, earliest_ms)
+    try:
+        moment = msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError(
+            f"{value!r:.80} is not a moment; write RFC 3339 with an offset, such as 2026-01-31T12:00:00Z, or epoch milliseconds"
+        )
+    return check_moment((moment - _EPOCH) // timedelta(milliseconds=1), earliest_ms)
+
+
+def check_moment(time_ms: int, earliest_ms: int = EARLIEST_MS, mend: str = "give milliseconds") -> int:
+    """The moment again. Raises ValueError when nobody can mean it: it lies before `earliest_ms` or after the year 9999. It says which unit
+    the number may have. `mend`: what to do then, with {unit}."""
+    if earliest_ms <= time_ms <= LAST_MS:
+        return time_ms
+    where = f"is {rfc3339(time_ms)[:10]}" if FIRST_MS <= time_ms <= LAST_MS else "lies outside the years 1 to 9999"
+    for unit, word in _OTHER_UNITS:
+        if time_ms * 1000 // UNITS_PER_SECOND[unit] in _LIKELY_MS:
+            raise ValueError(f"{time_ms} ms {where}: are these {word}? {mend.format(unit=unit)}")
+    raise ValueError(f"{time_ms} ms {where}" + (f", before {rfc3339(earliest_ms)[:10]}" if FIRST_MS <= time_ms < earliest_ms else ""))
 
 
 def rfc3339(time_ms: int) -> str:
-    """The moment as RFC 3339 in UTC; with milliseconds unless they are 0. Outside the years 1970 to 9999: the nearest of their two ends."""
-    clamped = min(max(time_ms, 0), LAST_MS)
+    """The moment as RFC 3339 in UTC; with milliseconds unless they are 0. Outside the years 1 to 9999: the nearest of their two ends."""
+    clamped = min(max(time_ms, FIRST_MS), LAST_MS)
     return (_NAIVE_EPOCH + timedelta(milliseconds=clamped)).isoformat(timespec="milliseconds" if clamped % 1000 else "seconds") + "Z"

@@ -104,8 +104,8 @@ def test_records_are_those_of_the_router(where: str | None, tmp_path: Path) -> N
 def test_events_of_one_moment_are_not_divided(tmp_path: Path, most: int) -> None:
     """A slice may be larger than asked for, and its order is that of the places."""
     project, store = declare(tmp_path / "shop", "shop"), OfflineStore(tmp_path / "offline")
-    data = {"at": 5, "card": "a", "amount": 1.0, "no": None}
-    archive(store, project, [Raw("shop.paid", partition, offset, 7, data) for partition in (1, 0) for offset in range(3)])
+    data = {"at": 1_700_000_000_000, "card": "a", "amount": 1.0, "no": None}
+    archive(store, project, [Raw("shop.paid", partition, offset, 1_700_000_000_007, data) for partition in (1, 0) for offset in range(3)])
     tables = list(slices(store, project.views["cards"], store.snapshot(event_folder("paid")), most))
     rows = [(row["_partition"], row["_offset"]) for table in tables for row in table.to_pylist()]
     assert rows == [(partition, offset) for partition in (0, 1) for offset in range(3)]

@@ -26,7 +26,7 @@ ROUTED = Surroundings(routed={"trip", "paid"})
 
 def trips(**fields: Any) -> Event:
     """The event of the tests."""
-    return Event("trip", FIELDS | fields, "at")
+    return Event("trip", FIELDS | fields, "at", earliest="1970-01-01")
 
 
 def taxis(event: Event, features: Sequence[Aggregation], **options: Any) -> FeatureView:
@@ -281,7 +281,7 @@ def test_a_field_of_another_type_begins_anew() -> None:
 def test_a_field_that_an_older_version_reads_stays() -> None:
     """The event keeps it, and may lack it from now on; events without it are routed."""
     before = applied(planned(NOTHING, project(taxis(trips(), [mean("miles")])), 5))
-    fewer = Event("trip", {name: kind for name, kind in FIELDS.items() if name != "miles"}, "at")
+    fewer = Event("trip", {name: kind for name, kind in FIELDS.items() if name != "miles"}, "at", earliest="1970-01-01")
     plan = planned(before, project(taxis(fewer, [count()])), 6)
     assert {change.name: change.details for change in plan.changes}["trip"] == ("fields: miles: float -> float | None",)
     after = project_of(applied(plan), "town")

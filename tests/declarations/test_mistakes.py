@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import tidemill
-from tidemill import Entity, Event, FeatureView, Model, Outcome, Recording, Request, count, distinct, last, last_k, max, mean, rate
+from tidemill import Entity, Event, FeatureView, Field, Model, Outcome, Recording, Request, count, distinct, last, last_k, max, mean, rate
 from tidemill.declarations import Selection
 from tidemill.declarations.aggregations import Mean
 from tidemill.declarations.project import collect
@@ -67,6 +67,9 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Event(**event(fields={"at": int, "y": int | str})), "fields['y']", "is not a type", "float | None"),
     (lambda: Event(**event(fields={"at": int, "y": None})), "fields['y']", "None is not a type", "float | None"),
     (lambda: Event(**event(time="moment")), "time", "no field 'moment'", "name one of who, at"),
+    (lambda: Event(**event(fields={"who": str, "at": Field(int, default=5)})), "fields['at']", "has no default", "leave default= out"),
+    (lambda: Event(**event(earliest="1960")), "earliest", "'1960' is no day", "1900-01-01"),
+    (lambda: Event(**event(empty="keep")), "empty", "says nothing about records without a value", 'empty="refuse"'),
     (lambda: Event(**event(id="key")), "id", "no field 'key'", "name one of who, at"),
     (lambda: Event(**event(time="x")), "time", "'x' must be int (epoch ms) or str (RFC 3339)", "change the field's type"),
     (lambda: Event(**event(time="maybe")), "time", "never null", "change the field's type"),

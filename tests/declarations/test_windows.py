@@ -44,7 +44,7 @@ def test_a_sliding_window_covers_what_it_touches(kept_from: int, whole: bool) ->
     """From the tile of its beginning to that of its end, whole while the first is kept."""
     window = sliding("10m", FIVE)
     assert window.at(300_001, 0, kept_from) == (-1, 1, whole)
-    assert window.text(window.at(300_001, 0, 0)).startswith("tiles from 1970-01-01T00:00:00Z to 1970-01-01T00:05:00Z")
+    assert window.text(window.at(300_001, 0, 0)).startswith("tiles from 1969-12-31T23:55:00Z to 1970-01-01T00:05:00Z")
     assert window.starts_ms((2, 4, True)) == (600_000, 1_200_000)
     assert (window.suffix, window.reach_ms, window.written_ms, window.bounded) == ("_10m", 600_000, 600_000, True)
 

@@ -15,13 +15,17 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.record.util import calc_crc32c
 from tests.ingestion.log_tools import dead_letters, expected, make_topics, publish, read_log, told, wait_routed
 from tests.ingestion.samples import airline, arrived, departed, scheduled
+from tests.kafka.test_client import producing
 
 from tidemill import FeatureView, count
 from tidemill.declarations.project import Project
 from tidemill.errors import KafkaUnavailable, TidemillError, TopicRecreated
 from tidemill.kafka.admin import admin
 from tidemill.kafka.client import consumer, producer
-from tidemill.kafka.topics import committed
+from tidemill.kafka.coverage import Coverage
+from tidemill.kafka.topic_spec import TopicSpec
+from tidemill.kafka.topics import committed, ensure_topics
+from tidemill.kafka.waves import send_wave
 from tidemill.runtime import metrics
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import ingestion_group, view_topic
@@ -106,7 +110,8 @@ async def test_events_of_transactions(settings: KafkaSettings, project: Project)
 
 
 async def test_bad_events_do_not_stop_good_ones(settings: KafkaSettings, project: Project) -> None:
-    """Good events around bad ones are routed; each bad one is a dead letter with its position, and counted."""
+    """Good events around bad ones are routed; each bad one is a dead letter with its position, and counted;
+    a tombstone is only counted."""
     await make_topics(settings, project)
     topic = project.events["departed"].topic
     refused = metrics.DEAD_LETTERS.labels(topic, "not_json")
@@ -116,11 +121,34 @@ async def test_bad_events_do_not_stop_good_ones(settings: KafkaSettings, project
         await wait_routed(settings, project)
     letters = await dead_letters(settings, project)
     assert sorted((letter["reason"], *letter["source"][1:]) for letter in letters) == [
-        ("empty", 2, 0), ("not_json", 1, 0), ("not_json", 1, 1), ("wrong_type", 3, 0),
+        ("not_json", 1, 0), ("not_json", 1, 1), ("wrong_type", 3, 0),
     ]  # fmt: skip
+    assert metrics.EMPTY.labels(topic)._value.get() == 1
     assert await told(settings, project) == await expected(settings, project)
     assert refused._value.get() == 2
     assert metrics.UNKEYED.labels(view_topic(project.name, project.views["planes"].log))._value.get() == 1
+
+
+@pytest.mark.parametrize("partitions", [1, 7])
+async def test_a_topic_that_looks_otherwise(settings: KafkaSettings, project: Project, partitions: int) -> None:
+    """Of another team: compacted, with fewer or more partitions than declared, and a smaller limit. It is read whole, tombstones passed over."""
+    event = project.events["departed"]
+    theirs = {"cleanup.policy": "compact", "max.message.bytes": "500000"}
+    await ensure_topics(settings, {event.topic: TopicSpec(partitions, theirs)})
+    await make_topics(settings, project)
+    async with producing(settings.bootstrap_servers) as to:
+        records = [(b"%d" % n, None if n % 5 == 4 else json.dumps(departed(flight=f"F{n}")).encode(), OLD) for n in range(40)]
+        await send_wave(to, {(event.topic, number): records[number::partitions] for number in range(partitions)})
+    async with running(settings, project) as routing:
+        coverage = Coverage(settings, routing.group, routing.declared)
+        async with asyncio.timeout(60):
+            while sum(routing.positions.values()) < 40 or coverage.unread or not routing.positions:
+                await coverage.look(routing.kafka.assignment())
+                await asyncio.sleep(0.05)
+        assert coverage.seconds == 0.0
+    logs = await read_log(settings, view_topic(project.name, project.views["carriers"].log))
+    assert sum(map(len, logs.values())) == 32
+    assert await dead_letters(settings, project) == []
 
 
 async def test_events_that_a_view_passes_over_are_counted(settings: KafkaSettings, project: Project) -> None:

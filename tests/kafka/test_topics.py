@@ -12,7 +12,7 @@ from tests.kafka.test_client import PLAIN, numbered, producing, topic
 from tidemill.errors import KafkaUnavailable, TopicMismatch
 from tidemill.kafka.client import consumer
 from tidemill.kafka.topic_spec import TopicSpec
-from tidemill.kafka.topics import OffsetRange, committed, ensure_topics, offset_ranges
+from tidemill.kafka.topics import OffsetRange, committed, ensure_topics, is_compacted, offset_ranges
 from tidemill.kafka.waves import send_wave
 from tidemill.runtime.settings import KafkaSettings
 
@@ -48,13 +48,15 @@ async def test_a_topic_of_another_shape_is_refused(kafka: str, topic_prefix: str
     await ensure_topics(settings, {name: TopicSpec(2, {"max.message.bytes": "1000", "retention.ms": "1"})})
 
 
-async def test_the_topic_of_an_application_may_have_more(kafka: str, topic_prefix: str) -> None:
-    """Partitions that another team added, and its choice of what is cleaned up, are no mistake; fewer partitions are."""
+async def test_the_topic_of_an_application_may_look_as_it_likes(kafka: str, topic_prefix: str) -> None:
+    """Its partitions, what is cleaned up there and how large its records may be are the choice of another team."""
     settings, name = KafkaSettings(bootstrap_servers=kafka), f"{topic_prefix}.theirs"
-    await ensure_topics(settings, {name: TopicSpec(3, {"cleanup.policy": "compact"})})
-    await ensure_topics(settings, {name: TopicSpec(2, PLAIN, ours=False)})
-    with pytest.raises(TopicMismatch, match="has 3 partitions, 4 are declared"):
-        await ensure_topics(settings, {name: TopicSpec(4, PLAIN, ours=False)})
+    await ensure_topics(settings, {name: TopicSpec(3, {"cleanup.policy": "compact", "max.message.bytes": "1000"})})
+    for partitions in (2, 3, 4):
+        await ensure_topics(settings, {name: TopicSpec(partitions, PLAIN, ours=False)})
+    assert len(await offset_ranges(settings, name)) == 3
+    assert await is_compacted(settings, name)
+    assert not await is_compacted(settings, f"{topic_prefix}.unknown")
 
 
 async def test_a_topic_that_cannot_be_is_told(kafka: str, topic_prefix: str) -> None:

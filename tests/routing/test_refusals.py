@@ -28,13 +28,13 @@ def raw(field: str, value: bytes) -> bytes:
 
 
 CASES: list[tuple[str, Any, str, str]] = [
-    ("undecodable bytes", b"\xff\xfe\x00", "not_json", "malformed"),
+    ("undecodable bytes", b"\xfd\xfc\x00", "not_json", "malformed"),
     ("cut off", b'{"flight": "UA1"', "not_json", "truncated"),
     ("trailing text", json.dumps(departed()).encode() + b"x", "not_json", "trailing"),
     ("bytes that are no UTF-8 inside a text", raw("origin", b'"\xff"'), "not_json", "utf-8"),
     ("half a surrogate pair", raw("origin", b'"\\ud800"'), "not_json", ""),
     ("a control character in a text", raw("origin", b'"\x01"'), "not_json", ""),
-    ("a byte order mark", b"\xef\xbb\xbf" + json.dumps(departed()).encode(), "not_json", ""),
+    ("two byte order marks", 2 * b"\xef\xbb\xbf" + json.dumps(departed()).encode(), "not_json", ""),
     ("an array", [departed()], "not_object", "array"),
     ("a text", "departed", "not_object", "str"),
     ("null", b"null", "not_object", "null"),
@@ -78,13 +78,11 @@ CASES: list[tuple[str, Any, str, str]] = [
     ("an empty id", departed(flight=""), "bad_id", "flight"),
     ("an id of 4 KB", departed(flight="x" * 4096), "bad_id", "flight"),
     ("an id of few characters but many bytes", departed(flight="€" * 400), "bad_id", "flight"),
-    ("a time before 1970", departed(departed_at=-1), "bad_time", "departed_at"),
+    ("a time before 1971", departed(departed_at=-1), "bad_time", "departed_at: -1 ms is 1969-12-31, before 1971-01-01"),
     ("a time after the year 9999", departed(departed_at=10**17), "bad_time", "departed_at"),
     ("a time too far ahead", departed(departed_at=NOW_MS + 3_600_001), "future_time", "departed_at"),
     ("an oversized value", departed(origin="x" * MESSAGE_BYTES), "oversized", str(MESSAGE_BYTES)),
     ("a value of 2 MB that is no JSON", b"\x00" * 2_000_000, "oversized", "2000000"),
-    ("an empty value", b"", "empty", "no value"),
-    ("a tombstone", None, "empty", "no value"),
 ]
 
 
@@ -111,7 +109,7 @@ def test_whole_numbers_written_as_doubles() -> None:
 
 def test_an_event_may_refuse_undeclared_fields() -> None:
     """With extra="refuse" an undeclared field is a mistake, and the message names the declared ones."""
-    strict = EventReader(Event("e", {"at": int, "name": str}, time="at", extra="refuse"))
+    strict = EventReader(Event("e", {"at": int, "name": str}, time="at", extra="refuse", earliest="1970-01-01"))
     assert strict.check(b'{"at": 5, "name": "x"}', BARE, NOW_MS).time_ms == 5
     with pytest.raises(Refused, match="nam is not declared; the event has at, name") as refused:
         strict.check(b'{"at": 5, "nam": "x", "name": "y"}', BARE, NOW_MS)
@@ -141,7 +139,7 @@ def test_bad_time_as_text(text: str, reason: str) -> None:
 def test_bad_request_time() -> None:
     """The moment of a request must be a time as well, but may lie ahead."""
     assert refusal(route(scheduled(departs_at="soon"), "scheduled")).reason == "bad_time"
-    for text in ("2024-11-14T23:13:21Z", "1970-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"):
+    for text in ("2024-11-14T23:13:21Z", "1971-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"):
         assert route(scheduled(departs_at=text), "scheduled") == []
 
 
@@ -281,9 +279,9 @@ def test_dead_letter_is_cut() -> None:
 def test_refused_are_counted() -> None:
     """The router counts dead letters by topic and reason."""
     router = Router(project())
-    for value in (b"", b"x", b"y"):
+    for value in (b"[]", b"x", b"y"):
         route(value, router=router)
-    assert router.refused == {("airline.in.departed", "empty"): 1, ("airline.in.departed", "not_json"): 2}
+    assert router.refused == {("airline.in.departed", "not_object"): 1, ("airline.in.departed", "not_json"): 2}
 
 
 @pytest.mark.parametrize("event", [arrived(fuel=1e200), arrived(fuel=-1.7e308)])
@@ -336,6 +334,7 @@ def test_reasons_are_fixed() -> None:
     assert {reason.value for reason in Reason} == {
         "empty", "oversized", "not_json", "not_object", "bad_envelope", "wrong_event", "unknown_event", "missing_field", "unknown_field",
         "wrong_type", "not_finite", "out_of_range", "bad_key", "bad_id", "bad_time", "future_time",
+        "framed", "encoded",
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.ingestion.samples import NOW_MS, NOW_TEXT, arrived, departed, project, refusal, route, scheduled
 
 from tidemill.declarations import Event
+from tidemill.declarations.project import Project
 from tidemill.kernel.fold import entry_decoder
 from tidemill.kernel.keys import partition_of
 from tidemill.limits import MESSAGE_BYTES
@@ -179,3 +180,16 @@ def test_largest_event() -> None:
         assert MESSAGE_BYTES - 1 <= len(value) <= MESSAGE_BYTES
         assert route(value, "scheduled") == []
     assert refusal(route(msgspec.json.encode(scheduled(cabin="x" * (room + 1))), "scheduled")).reason == "oversized"
+
+
+@pytest.mark.parametrize("value", [None, b""])
+def test_a_record_without_a_value_is_passed_over(value: bytes | None) -> None:
+    """A tombstone is ordinary: it is counted, and becomes nothing; a dead letter only where the event says so."""
+    router = Router(project())
+    assert route(value, headers=[("ce_id", b"x")], router=router) == []
+    assert (router.empty, router.refused) == ({"airline.in.departed": 1}, {})
+    event = Event("e", {"at": int}, "at", empty="refuse")
+    strict = Router(Project("p", {"e": event}, {}))
+    (letter,) = strict.route("e", "e", 0, 0, NOW_MS, b"k", value, [])
+    assert letter[0] == "p.dead-letters"
+    assert strict.refused == {("e", "empty"): 1}

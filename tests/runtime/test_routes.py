@@ -126,3 +126,11 @@ def test_bodies_that_cannot_be_decoded_say_why() -> None:
         with pytest.raises(BadRequest, match=text) as caught:
             decode_body(decode, body, "do this")
         assert caught.value.mend == "do this"
+
+
+async def test_a_byte_order_mark_is_passed_over() -> None:
+    """It stands before the JSON of some programs; only the first one, at the beginning."""
+    for body, told in ((b"\xef\xbb\xbf{}", b"{}"), (b"{}\xef\xbb\xbf", b"{}\xef\xbb\xbf"), (b"\xef\xbb", b"\xef\xbb")):
+        call = await Call([body]).to(echo)
+        assert told in call.sent[1]["body"]
+        assert call.status == 200

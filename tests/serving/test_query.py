@@ -80,3 +80,9 @@ def test_an_error_that_is_not_ours_shows_no_details() -> None:
     status, body = feast_error(RuntimeError("secret"))
     assert status == 500
     assert b"secret" not in body
+
+
+def test_a_moment_in_another_unit_is_refused() -> None:
+    """Seconds would be January 1970, where nothing has happened yet."""
+    with pytest.raises(BadRequest, match=r"as_of: 1700000000 ms is 1970-01-20: are these seconds\? give milliseconds"):
+        parse(features=["zones:age"], entities={"zone": ["a"]}, as_of=1_700_000_000)

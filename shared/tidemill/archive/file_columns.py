@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.archive.cells import Mask, bare, json_cell, mask_of, typed
+from tidemill.archive.cells import Mask, bare, json_cell, mask_of, only, typed
 from tidemill.archive.file_rules import FileRules
 from tidemill.archive.times import Moments, Times
 from tidemill.archive.undeclared import objects
@@ -35,9 +35,11 @@ class FileColumns:
     """The columns of one chunk as those of the event. `fields`: the typed ones; `plain`: the rows whose cells are all plain."""
 
     def __init__(
-        self, rows: pa.RecordBatch, is_text: bool, event: Event, reading: FileRules, times: Times, moments: Collection[str]
+        self, rows: pa.RecordBatch, is_text: bool, event: Event, reading: FileRules, times: Times, known: Times, moments: Collection[str]
     ) -> None:
-        self._rows, self._is_text, self._event, self._reading, self._times = rows, is_text, event, reading, times
+        self._rows, self._is_text, self._event, self._reading = rows, is_text, event, reading
+        self._times = {name: times.of(event.unit(name)) for name in event.fields}
+        self._known = known
         self._bare: dict[str, pa.Array] = {}
         self._undecoded: dict[str, Mask] = {}
         self._read: dict[str, Moments] = {}
@@ -47,9 +49,10 @@ class FileColumns:
         self._undeclared = {name: self._get(name) for name in rows.schema.names if name not in taken}
 
     def _field(self, name: str, kind: type, is_moment: bool) -> pa.Array:
+        """Its typed column. A null of a field with a default is the default: a table cannot lack a cell."""
         column = self._get(self._reading.column(name))
         if is_moment or (kind in (int, str) and _is_stamp(column.type)):
-            return self.moments(name).field(kind)
+            return self._filled(name, self.moments(name).field(kind), self.moments(name).plain)
         cells = typed(column, kind)
         if cells is None:
             raise UnusableFile(
@@ -57,13 +60,18 @@ class FileColumns:
                 mend=_MENDS.get(str(column.type), "write it as another type"),
             )
         self.plain &= cells.plain
-        return cells.values
+        return self._filled(name, cells.values, cells.plain)
+
+    def _filled(self, name: str, values: pa.Array, plain: Mask) -> pa.Array:
+        if not self._event.has_default(name) or self._event.forms[name].default is None:
+            return values
+        return only(pc.fill_null(values, pa.scalar(self._event.forms[name].default, values.type)), plain)
 
     def moments(self, name: str) -> Moments:
         """The times of a field, or of the column that says when events became known."""
         if name not in self._read:
             column = self._reading.column(name)
-            self._read[name] = self._times.read(self._get(column), column)
+            self._read[name] = self._times.get(name, self._known).read(self._get(column), column)
             self.plain &= self._read[name].plain
         return self._read[name]
 
@@ -115,11 +123,11 @@ class FileColumns:
         for name, kind in self._event.types.items():
             value = cells[self._reading.column(name)]
             if name in self._read:
-                members[name], ms = self._times.field(value, name, kind)
+                members[name], ms = self._times[name].field(value, name, kind)
                 time_ms = ms if name == self._event.time else time_ms
             else:
                 members[name] = json_cell(value, kind)
-            if members[name] is None and self._event.nullable(name):
+            if members[name] is None and (self._event.nullable(name) or self._event.has_default(name)):
                 del members[name]
         body = _JSON.encode(members)
         body = body if more is None else body[:-1] + b"," + more.encode()[1:]

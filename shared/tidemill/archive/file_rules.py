@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import msgspec
@@ -24,6 +24,12 @@ class FileRules:
     times: TimeRule = TimeRule()
     nulls: tuple[str, ...] = ()
 
+    def resolved(self, event: Event, there: Collection[str]) -> FileRules:
+        """The same for a file with these columns, in which a field may have its publisher's name or its own."""
+        found = {name: event.published(name) for name in event.forms if event.published(name) in there and name not in self.renamed}
+        found = {name: column for name, column in found.items() if name != column}
+        return replace(self, renamed=found | dict(self.renamed)) if found else self
+
     def written(self) -> bytes:
         """The same bytes for the same rules."""
         return msgspec.json.encode([sorted(self.renamed.items()), self.known, self.known_after_ms, *self.times, sorted(set(self.nulls))])
@@ -37,8 +43,8 @@ def check_columns(event: Event, reading: FileRules, there: Collection[str]) -> N
     """Raises UnusableFile when a file with these columns lacks one that the event or an option needs."""
     for name, column in reading.renamed.items():
         if column in there and name in there and name not in reading.renamed.values():
-            raise UnusableFile(f"there is a column {name!r} besides {column!r}, which is renamed to it", mend="leave --rename out")
-    needed = [name for name in event.fields if name in reading.renamed or not event.nullable(name)]
+            raise UnusableFile(f"there is a column {name!r} besides {column!r}, which is that field", mend="leave one of them out")
+    needed = [name for name in event.fields if name in reading.renamed or not (event.nullable(name) or event.has_default(name))]
     missing = [reading.column(name) for name in needed if reading.column(name) not in there]
     missing += [reading.known] if reading.known and reading.known not in there else []
     if not missing:

@@ -17,6 +17,7 @@ from tidemill.errors import DoubledRows
 from tidemill.limits import EXACT
 from tidemill.offline.store import OfflineStore, Snapshot
 from tidemill.records import DECODE_ERRORS
+from tidemill.routing.wire import opened, tree_of, without
 
 PLACE = [KNOWN, TOPIC, PARTITION, OFFSET]
 """The order of events: when they became known; of one moment, where they lie."""
@@ -25,6 +26,7 @@ _MS = pa.timestamp("ms", tz="UTC")
 _AT, _NEVER = "at", 2**63 - 1
 _DECODED = 1_000
 _CHANCE = 1e-6
+_ABSENT = object()
 
 
 def read_events(
@@ -39,7 +41,7 @@ def read_events(
     """The archived events of a declaration: `_known` and `_time` in epoch ms (int64), `_id`, `_topic`, `_partition`, `_offset`, then `fields`
     with the types of the declaration, in the order of `PLACE`. An event that was published twice is there twice.
 
-    A field is null where the event did not carry it, or carried a value of another type. `filters`: on the own columns, as
+    A field is null where the event did not carry it, or carried a value of another type, unless it has a default. `filters`: on the own columns, as
     `Snapshot.scan` takes them. `snapshot`: a version of the table (default: the newest); no rows when the table does not exist.
     Raises DoubledRows when a position is there twice, unless `doubled` allows for it; TornTable, OfflineUnavailable.
     """
@@ -53,10 +55,13 @@ def read_events(
         _check_once(snapshot.name, table)
     columns = {KNOWN: _epoch_ms(table[KNOWN]), TIME: _epoch_ms(table[TIME])}
     columns |= {name: table[name] for name in (ID, TOPIC, PARTITION, OFFSET)}
-    extra = _Extra(table[EXTRA], table[TOPIC])
-    for name in fields:
-        columns[name] = extra.completed(name, event.base_type(name), table[name] if name in stored else None)
-    return pa.table(columns)
+    return pa.table(columns | field_values(event, table, fields))
+
+
+def field_values(event: Event, rows: pa.Table, fields: Iterable[str]) -> dict[str, pa.ChunkedArray]:
+    """What archived rows say of fields that are declared today, each with its type. `rows`: columns of the table."""
+    extra = _Extra(event, rows[EXTRA], rows[TOPIC])
+    return {name: extra.completed(name, rows[name] if name in rows.column_names else None) for name in fields}
 
 
 def loads(snapshot: Snapshot) -> set[str]:
@@ -72,7 +77,8 @@ def lacking(snapshot: Snapshot, event: Event) -> set[str]:
     """The declared fields that some archived event may lack. Raises OfflineUnavailable."""
     if not snapshot.rows:
         return set()
-    return {name for name in event.fields if name not in snapshot.columns or snapshot.any(pc.field(name).is_null())}
+    named = [name for name in event.fields if not event.has_default(name)]
+    return {name for name in named if name not in snapshot.columns or snapshot.any(pc.field(name).is_null())}
 
 
 def beginnings(snapshot: Snapshot, event: Event) -> dict[str, int | None]:
@@ -80,12 +86,13 @@ def beginnings(snapshot: Snapshot, event: Event) -> dict[str, int | None]:
     None when no event has it. Raises OfflineUnavailable.
 
     Left out are fields with a column of their type, since these events were archived when the field was declared: null is what they say. And
-    fields that the first events may lack by chance, as an optional one that few events carry at all.
+    fields that the first events may lack by chance, as an optional one that few events carry at all. And fields with a default.
     """
     if not snapshot.rows:
         return {}
     declared = {field.name: field.type for field in snapshot.schema}
-    found = {name: _first(snapshot, event, name, declared) for name, kind in event.types.items() if declared.get(name) != ARROW[kind]}
+    named = [name for name, kind in event.types.items() if declared.get(name) != ARROW[kind] and not event.has_default(name)]
+    found = {name: _first(snapshot, event, name, declared) for name in named}
     return {name: first.known_ms for name, first in found.items() if first.known_ms is None or not _by_chance(snapshot, first)}
 
 
@@ -98,16 +105,16 @@ class _First(NamedTuple):
 
 def _first(snapshot: Snapshot, event: Event, name: str, declared: Mapping[str, pa.DataType]) -> _First:
     """Only values that may be earlier than what is found already are decoded."""
-    kind, having, first = event.base_type(name), 0, _NEVER
-    carries = pc.match_substring(pc.field(EXTRA), msgspec.json.encode(name).decode())
+    having, first = 0, _NEVER
+    carries = pc.match_substring(pc.field(EXTRA), msgspec.json.encode(event.keys(name)[-1]).decode())
     chosen, columns = (carries | pc.field(name).is_valid(), [name]) if name in declared else (carries, [])
     for batch in snapshot.batches([KNOWN, TOPIC, EXTRA, *columns], chosen):
         having += batch.num_rows
         rows = pa.table(batch).append_column(_AT, _epoch_ms(pa.chunked_array([batch[KNOWN]])))
         rows = rows.filter(pc.less(rows[_AT], first)).sort_by(_AT)
         for part in rows.to_batches(_DECODED):
-            values = _Extra(pa.chunked_array([part[EXTRA]]), pa.chunked_array([part[TOPIC]])).completed(
-                name, kind, pa.chunked_array([part[name]]) if columns else None
+            values = _Extra(event, pa.chunked_array([part[EXTRA]]), pa.chunked_array([part[TOPIC]])).completed(
+                name, pa.chunked_array([part[name]]) if columns else None
             )
             if values.null_count < len(values):
                 first = part[_AT][values.is_valid().index(True).as_py()].as_py()
@@ -148,30 +155,65 @@ def _epoch_ms(moments: pa.ChunkedArray) -> pa.ChunkedArray:
     return moments.cast(_MS).cast(pa.int64())
 
 
+def undeclared(event: Event, extra: str | None) -> dict[str, msgspec.Raw]:
+    """What a row has in `_extra` that is no part of a declared field, as the publisher wrote it."""
+    tree = tree_of(event, event.fields)
+    rest = without(opened(extra or "{}", tree), tree, lambda *_: False)
+    return {key: msgspec.Raw(msgspec.json.encode(member)) for key, member in rest.items()}
+
+
 class _Extra:
     """The undeclared part of each row, decoded when a field asks for it."""
 
-    def __init__(self, texts: pa.ChunkedArray, topics: pa.ChunkedArray) -> None:
-        self._texts, self._topics = texts, topics
+    def __init__(self, event: Event, texts: pa.ChunkedArray, topics: pa.ChunkedArray) -> None:
+        self._event, self._texts, self._topics = event, texts, topics
         self._objects: list[dict[str, Any] | None] | None = None
 
-    def completed(self, name: str, kind: type, stored: pa.ChunkedArray | None) -> pa.ChunkedArray:
-        """A field's column of this type: the stored value where there is one, else that of the undeclared part."""
+    def completed(self, name: str, stored: pa.ChunkedArray | None) -> pa.ChunkedArray:
+        """A field's column of its type: the stored value where there is one, else that of the undeclared part, else the default."""
+        kind = self._event.base_type(name)
         wanted = ARROW[kind]
         if stored is None:
             stored = pa.chunked_array([pa.nulls(len(self._texts), wanted)])
         elif stored.type != wanted:
             stored = pa.chunked_array([pa.array([_as(kind, value) for value in stored.to_pylist()], wanted)])
-        if not stored.null_count or self._texts.null_count == len(self._texts):
+        default = self._event.forms[name].default if self._event.has_default(name) else None
+        if not stored.null_count:
             return stored
+        if self._texts.null_count == len(self._texts):
+            return stored if default is None else pc.fill_null(stored, pa.scalar(default, wanted))
         if self._objects is None:
             self._objects = [None if text is None else msgspec.json.decode(text) for text in self._texts.to_pylist()]
         loaded = pc.starts_with(self._topics, LOADED).to_pylist()
-        found = [
-            None if carried is None else _as(kind, _of_file(carried.get(name), kind) if of_file else carried.get(name))
-            for carried, of_file in zip(self._objects, loaded, strict=True)
-        ]
+        found = [self._value(name, carried, of_file, default) for carried, of_file in zip(self._objects, loaded, strict=True)]
         return pc.coalesce(stored, pa.chunked_array([pa.array(found, wanted)]))
+
+    def _value(self, name: str, carried: dict[str, Any] | None, of_file: bool, default: Any) -> Any:
+        given = _ABSENT if carried is None else _member(carried, self._event.keys(name))
+        if given is _ABSENT and of_file and carried is not None:
+            given = carried.get(self._event.published(name), carried.get(name, _ABSENT))
+        if given is _ABSENT:
+            return default
+        if given is None:
+            return None if self._event.nullable(name) else default
+        kind, form = self._event.base_type(name), self._event.forms.get(name)
+        given = _of_file(given, kind) if of_file else given
+        found = given if form is not None and form.lenient and isinstance(given, str) else _as(kind, given)
+        if form is not None and form.converts:
+            try:
+                found = form.value(found)
+            except ValueError:
+                found = None
+        return default if found is None else found
+
+
+def _member(carried: Any, keys: tuple[str, ...]) -> Any:
+    """What lies at a path."""
+    for key in keys:
+        if not isinstance(carried, dict) or key not in carried:
+            return _ABSENT
+        carried = carried[key]
+    return carried
 
 
 def _of_file(value: Any, kind: type) -> Any:

@@ -30,10 +30,11 @@ from tidemill.declarations.project import Project
 from tidemill.errors import UnusableFile
 from tidemill.limits import KEY_BYTES, MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS
-from tidemill.routing.events import Attributes, moment
+from tidemill.routing.events import Attributes, WholeReader, moment
 from tidemill.routing.refusals import Reason, Refused, explain_data
 from tidemill.routing.router import key_fields
-from tidemill.timestamps import LAST_MS
+from tidemill.routing.wire import opened, place_of, put, tree_of
+from tidemill.timestamps import LAST_MS, UNITS_PER_SECOND
 
 _SHOWN = 200
 _SURELY_FITS = MESSAGE_BYTES // 8  # bytes of text that are no event too large, however JSON escapes them
@@ -73,32 +74,42 @@ class Taker:
                     f"event {event.name!r} has no field {name!r} for --rename {reading.renamed[name]}={name}",
                     mend=f"name {near[0]!r}" if near else f"name one of {', '.join(event.fields)}",
                 )
-        self._event, self._reading, self._now_ms = event, reading, now_ms
-        self._times = Times(reading.times)
+        self._event, self._rules, self._reading, self._now_ms = event, reading, reading, now_ms
+        self._times = Times(reading.times, event.earliest_ms)
+        units = [event.unit(name) for name in event.forms if reading.known in (name, event.published(name))]
+        self._known_times = self._times.of(next(iter(units), None))
         self._table = replace(event_table(project, event, found), topic=topic)
+        declared = [name for name in self._table.schema.names if name not in OWN.names]
+        self._of_table = WholeReader(event.plain(), key_fields(project, event), declared) if event.forms else self._table.reader
         moments = {event.time, *(model.at for model in project.models.values() if model.on is event)}
-        self._moments = {name: kind for name, kind in event.types.items() if name in moments}
-        self._other_moments = [name for name in self._moments if name != event.time]
+        self._moments = {name: kind for name, kind in event.types.items() if name in moments or event.unit(name)}
+        self._other_moments = [name for name in moments if name != event.time]
         self._keys = [name for name in {*key_fields(project, event), event.id} if name and event.base_type(name) is str]
+        self._tree = tree_of(event, event.fields)
         self._ids = ContentIds(event, self._table.schema)
         self._null_tokens = {_JSON.encode(text) for text in reading.nulls}
         has_columns = set(self._table.schema.names) - set(OWN.names) >= event.fields.keys()
-        self._json = JsonColumns(event, reading, moments, _SURELY_FITS) if has_columns and not reading.nulls else None
+        plain = has_columns and not reading.nulls and not event.forms
+        self._json = JsonColumns(event, reading, moments, _SURELY_FITS) if plain else None
 
     def check(self, chunk: Chunk) -> None:
         """Look at the first rows of a file. Raises UnusableFile when columns are missing, are not of a type that can be loaded, or when
         all times look like numbers of another unit."""
         there = set(chunk.rows.schema.names) if isinstance(chunk.rows, pa.RecordBatch) else _names(chunk.rows)
-        if isinstance(chunk.rows, pa.RecordBatch) or there:
-            check_columns(self._event, self._reading, there)
+        reading = self._rules.resolved(self._event, there)
         if isinstance(chunk.rows, list):
-            found = [_member(line, self._reading.column(self._event.time)) for line in chunk.rows]
+            nested = {name for name in self._event.fields if self._event.published(name) not in there and len(self._event.keys(name)) > 1}
+            if there:
+                check_columns(self._event, reading, there | nested)
+            found = [] if self._event.unit(self._event.time) else [_member(line, reading.column(self._event.time)) for line in chunk.rows]
             times = {self._event.time: self._times.read(pa.array(found), self._event.time)} if set(map(type, found)) == {int} else {}
         else:
+            check_columns(self._event, reading, there)
             work = self._columns(chunk, chunk.rows)
             times = {name: work.moments(name) for name in [*self._moments, *filter(None, [self._reading.known])]}
         for name, moments in times.items():
-            self._times.check_unit(moments, self._reading.column(name))
+            times_of = self._times.of(self._event.unit(name)) if name in self._event.fields else self._known_times
+            times_of.check_unit(moments, self._reading.column(name))
 
     def take(self, chunk: Chunk) -> Taken:
         """The rows of the next chunk. Raises UnusableFile."""
@@ -111,7 +122,8 @@ class Taker:
         return Taken(self._ids.filled(rows if len(batches) < 2 else rows.sort_by(OFFSET)), sorted(refused))
 
     def _columns(self, chunk: Chunk, rows: pa.RecordBatch) -> FileColumns:
-        return FileColumns(rows, chunk.lines is not None, self._event, self._reading, self._times, self._moments)
+        self._reading = self._rules.resolved(self._event, rows.schema.names)
+        return FileColumns(rows, chunk.lines is not None, self._event, self._reading, self._times, self._known_times, self._moments)
 
     def _take_lines(self, chunk: Chunk, lines: list[bytes], refused: list[RefusedRow]) -> list[pa.RecordBatch]:
         if self._json is None:
@@ -124,6 +136,11 @@ class Taker:
     def _take_columns(self, chunk: Chunk, rows: pa.RecordBatch, refused: list[RefusedRow]) -> list[pa.RecordBatch]:
         work = self._columns(chunk, rows)
         lacking = [name for name in self._event.fields if name not in self._table.schema.names or name in OWN.names]
+        if other := [name for name in lacking if name in self._event.forms]:
+            raise UnusableFile(
+                f"field {other[0]!r} has no column in the archive, which has one of this name and another type",
+                mend="give the field another name, with the path= that it has",
+            )
         batch, plain = self._plain(work, chunk.numbers, work.beyond(lacking))
         if plain.all():
             return [batch]
@@ -165,12 +182,13 @@ class Taker:
     def _read(self, chunk: Chunk, events: Iterable[tuple[int, Carried | Refused]], refused: list[RefusedRow]) -> list[pa.RecordBatch]:
         """The rows of events that are read as the live path reads them. `events`: the place in the chunk, and the row."""
         batches, accepted = [], list[Whole]()
+        reader = self._table.reader if isinstance(chunk.rows, list) else self._of_table
         for row, carried in events:
             number = int(chunk.numbers[row])
             try:
                 if isinstance(carried, Refused):
                     raise carried
-                accepted.append(self._whole(number, carried))
+                accepted.append(self._whole(number, carried, reader))
             except Refused as error:
                 column = self._at_fault(error)
                 line = None if chunk.lines is None else int(chunk.lines[row])
@@ -180,59 +198,79 @@ class Taker:
                 accepted = []
         return [*batches, self._table.batch(0, accepted)]
 
-    def _whole(self, number: int, carried: Carried) -> Whole:
+    def _whole(self, number: int, carried: Carried, reader: WholeReader) -> Whole:
         """The event of a row. Raises Refused."""
         known_ms = self._known(carried)
-        event = self._table.reader.check(carried.body, Attributes(recordedtime=known_ms), self._now_ms)
+        event = reader.check(carried.body, Attributes(recordedtime=known_ms), self._now_ms)
         for name in self._other_moments:
-            moment(getattr(event.data, name), name)
-        return Whole(number, event, rest_text(self._table.reader.rest))
+            moment(getattr(event.data, name), name, self._event.earliest_ms)
+        return Whole(number, event, rest_text(reader.rest))
 
     def _known(self, carried: Carried) -> int:
         if self._reading.known is None:
             return self._now_ms if carried.time_ms is None else carried.time_ms + self._reading.known_after_ms
         if carried.known is None:
             raise Refused(Reason.MISSING_FIELD, "when it became known is null", self._reading.known)
-        _, ms = self._times.one(carried.known, self._reading.known)
+        _, ms = self._known_times.one(carried.known, self._reading.known)
         if ms is None:
             raise Refused(Reason.BAD_TIME, f"{self._reading.known} is {carried.known!r:.80}, no time", self._reading.known)
         return ms
 
     def _of_line(self, line: bytes) -> Carried | Refused:
-        """A line of JSON: renamed, its times as the event declares them."""
+        """A line of JSON as its publisher writes it: renamed, its times as the event declares them."""
         try:
-            members = _OBJECT.decode(line)
+            members = opened(line, self._tree)
         except DECODE_ERRORS as error:
-            return explain_data(line, error, self._event.fields, self._event.id)
+            return explain_data(line, error, self._table.reader.published.values(), self._event.id)
         known = self._reading.known
         given = _VALUE.decode(members[known]) if known in members else None
-        changed = False
-        for name, column in self._reading.renamed.items():
-            if column in members:
-                members[name], changed = members.pop(column), True
+        changed = self._rename(members)
         if self._null_tokens:
-            void = [name for name, text in members.items() if bytes(text) in self._null_tokens]
+            void = [name for name, text in members.items() if isinstance(text, msgspec.Raw) and bytes(text) in self._null_tokens]
             members |= dict.fromkeys(void, _NULL)
             changed |= bool(void)
         time_ms: int | None = None
         for name, kind in self._moments.items():
-            if name not in members:
+            place, key = place_of(members, self._event.keys(name)), self._event.keys(name)[-1]
+            if place is None or not isinstance(place[key], msgspec.Raw):
                 continue
-            value = _VALUE.decode(members[name])
+            value = _VALUE.decode(place[key])
             try:
-                found, ms = self._times.field(value, name, kind)
+                found, ms = self._times.of(self._event.unit(name)).field(value, name, kind)
             except Refused as error:
                 return error
             time_ms = ms if name == self._event.time else time_ms
+            unit = self._event.unit(name)
+            if unit is not None and ms is not None:
+                found = value if type(value) is int and not self._rules.times.unit else _in_unit(value, ms, unit)
             if found is not value:
-                members[name], changed = msgspec.Raw(_JSON.encode(found)), True
+                place[key], changed = msgspec.Raw(_JSON.encode(found)), True
         return Carried(_JSON.encode(members) if changed else line, time_ms, given)
+
+    def _rename(self, members: dict[str, Any]) -> bool:
+        """Puts the members that a file calls otherwise where the publisher has them; whether there were any."""
+        others = [(name, self._event.published(name)) for name in self._event.forms] + [(name, name) for name in self._event.forms]
+        wanted = [*self._reading.renamed.items(), *(item for item in others if item[0] not in self._reading.renamed)]
+        changed = False
+        for name, column in wanted:
+            keys = self._event.keys(name)
+            if column in members and keys != (column,) and (name in self._reading.renamed or place_of(members, keys) is None):
+                changed |= (moved := put(members, keys, members[column]))
+                if moved:
+                    del members[column]
+        return changed
 
     def _at_fault(self, error: Refused) -> str:
         """The column that an error is about, as the file calls it."""
         if error.field in ("recordedtime", "timestamp"):
             return self._reading.known or self._reading.column(self._event.time)
         return self._reading.column(error.field or "")
+
+
+def _in_unit(value: Any, ms: int, unit: str) -> Any:
+    """A time as a number of a unit; what it was if that is no whole number."""
+    scaled, part = divmod(ms * UNITS_PER_SECOND[unit], 1000)
+    return value if part else scaled
 
 
 def _names(lines: Iterable[bytes]) -> set[str]:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pv
 
 from tidemill.errors import UnusableFile
+from tidemill.records import BYTE_ORDER_MARK
 from tidemill.routing.refusals import Reason, Refused
 
 Ints = npt.NDArray[np.int64]
@@ -24,7 +25,6 @@ UnreadRow = tuple[int, int, Refused, str]
 Parts = tuple[Any, Ints, Ints, list[UnreadRow], float]
 
 _BLOCK = 1 << 22
-_BOM = b"\xef\xbb\xbf"
 _SHOWN = 200
 
 
@@ -77,7 +77,7 @@ def csv_chunks(path: Path, compression: str | None) -> Iterator[Parts]:
 def _header(path: Path, compression: str | None) -> tuple[str, list[str]]:
     """The delimiter and the columns' names."""
     begin = _Source(path, compression).stream.read(1 << 20)
-    line = begin.removeprefix(_BOM).split(b"\n", 1)[0]
+    line = begin.removeprefix(BYTE_ORDER_MARK).split(b"\n", 1)[0]
     if not line.strip():
         raise UnusableFile(f"{path} has no header", mend="let the first line name the columns")
     counted = Counter({mark: line.count(mark.encode()) for mark in ",;\t|"})
@@ -156,7 +156,7 @@ def json_chunks(path: Path, compression: str | None) -> Iterator[Parts]:
     source, rest, number = _Source(path, compression), b"", 0
     while True:
         block = source.stream.read(_BLOCK)
-        if not number and not rest and (block := block.removeprefix(_BOM)).lstrip()[:1] == b"[":
+        if not number and not rest and (block := block.removeprefix(BYTE_ORDER_MARK)).lstrip()[:1] == b"[":
             raise UnusableFile(f"{path} is one JSON array", mend=f"write one object a line: jq -c '.[]' {path.name}")
         *lines, rest = (rest + block).split(b"\n")
         if not block:

@@ -22,11 +22,8 @@ import pyarrow.compute as pc
 from tidemill.archive.cells import Mask, mask_of, number_of_text, only
 from tidemill.errors import UnusableFile
 from tidemill.routing.refusals import Reason, Refused
-from tidemill.timestamps import LAST_MS, rfc3339
+from tidemill.timestamps import EARLIEST_MS, FIRST_MS, LAST_MS, UNITS_PER_SECOND, rfc3339
 
-UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-
-_JANUARY_MS = 31 * 86_400_000  # January 1970; the seconds of today lie in it if they are taken for milliseconds
 _CLOCK = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
 _ZONED = _CLOCK + r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 _LOCAL = _CLOCK + "$"
@@ -65,13 +62,17 @@ class Moments(NamedTuple):
 class Times:
     """Reads times by a rule. Raises UnusableFile when its time zone is not known."""
 
-    def __init__(self, rule: TimeRule) -> None:
+    def __init__(self, rule: TimeRule, earliest_ms: int = EARLIEST_MS) -> None:
         try:
             self._zone = ZoneInfo(rule.zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise UnusableFile(f"{rule.zone!r} is no time zone", mend="name one as in America/New_York or UTC") from None
-        self._rule = rule
+        self._rule, self._earliest_ms = rule, earliest_ms
         self._per_second = UNITS_PER_SECOND[rule.unit or "ms"]
+
+    def of(self, unit: str | None) -> Times:
+        """The same, for a field whose declaration says the unit of its numbers. An option of the file says more."""
+        return self if unit is None or self._rule.unit else Times(self._rule._replace(unit=unit), self._earliest_ms)
 
     def read(self, column: pa.Array, name: str) -> Moments:
         """The times of a bare column. Raises UnusableFile when its type can be no time."""
@@ -91,21 +92,17 @@ class Times:
             raise UnusableFile(
                 f"column {name!r} is {found} and can be no time", mend="write a timestamp, RFC 3339 text or epoch milliseconds"
             )
-        ms = only(ms, mask_of(pc.and_(pc.greater_equal(ms, 0), pc.less_equal(ms, LAST_MS)), null=True))
+        ms = only(ms, mask_of(pc.and_(pc.greater_equal(ms, self._earliest_ms), pc.less_equal(ms, LAST_MS)), null=True))
         return Moments(ms, mask_of(pc.or_(ms.is_valid(), column.is_null()), null=True), kept, numbers)
 
     def check_unit(self, moments: Moments, name: str) -> None:
-        """Raises UnusableFile when all times are numbers that, taken for milliseconds, lie in January 1970 or beyond the year 9999."""
+        """Raises UnusableFile when all times are numbers that, taken for milliseconds, nobody can mean."""
         if self._rule.unit or not moments.numbers or not len(moments.ms):
             return
-        last = pc.max(moments.ms).as_py()
-        if last is not None and last < _JANUARY_MS:
-            seen, mend = "in January 1970", "pass --unit s if they are seconds, --unit ms if they are what they seem"
-        elif last is None and not moments.plain.any():
-            seen, mend = "beyond the year 9999", "pass --unit us or --unit ns"
-        else:
-            return
-        raise UnusableFile(f"column {name!r}: all times would lie {seen} as milliseconds", mend=mend)
+        if not moments.plain.any():
+            raise UnusableFile(
+                f"column {name!r}: none of the times can be one in milliseconds", mend="pass --unit s, --unit us or --unit ns"
+            )
 
     def one(self, value: Any, name: str) -> tuple[Any, int | None]:
         """One time of any kind: what an event can carry, and its ms. A value that is no time comes back as it is, without ms, for the live
@@ -124,7 +121,7 @@ class Times:
     def field(self, value: Any, name: str, kind: type) -> tuple[Any, int | None]:
         """The same, as the declared type of the field: whole ms or text."""
         found, ms = self.one(value, name)
-        if ms is None or not 0 <= ms <= LAST_MS:
+        if ms is None or not FIRST_MS <= ms <= LAST_MS:
             return found if kind is int or isinstance(found, str) else str(value), None
         if kind is int:
             return ms, ms

@@ -235,7 +235,8 @@ def _both(old: WrittenEvent, new: WrittenEvent) -> WrittenEvent:
     """An event that views and models of both declarations can read."""
     fields = {name: kind for name, kind in new.fields.items() if name not in old.fields or _base(old.fields[name]) != _base(kind)}
     fields |= {name: kind for name, kind in new.fields.items() if _is_null(kind) and not _is_null(old.fields.get(name, ""))}
-    return msgspec.structs.replace(old, fields={**old.fields, **fields}, strict=new.strict)
+    forms = {name: form for name, form in new.forms.items() if name not in old.fields}
+    return msgspec.structs.replace(old, fields={**old.fields, **fields}, strict=new.strict, forms=old.forms | forms)
 
 
 def _strict_from(event: WrittenEvent, known: WrittenEvent | None, from_ms: int) -> WrittenEvent:
@@ -243,7 +244,7 @@ def _strict_from(event: WrittenEvent, known: WrittenEvent | None, from_ms: int) 
     if known is None:
         return event
     before = {name: _base(kind) for name, kind in known.fields.items()}
-    new = [name for name, kind in event.fields.items() if _is_null(kind) and before.get(name) != _base(kind)]
+    new = [name for name, kind in event.fields.items() if (_is_null(kind) or _has_default(event, name)) and before.get(name) != _base(kind)]
     kept = {name: at_ms for name, at_ms in known.strict.items() if name in event.fields}
     return msgspec.structs.replace(event, strict=kept | dict.fromkeys(new, from_ms))
 
@@ -264,7 +265,11 @@ def _with_what_is_read(before: Definitions, project: Project, lacking: Mapping[s
         for name in view.read_fields:
             old, new = _base(source.fields[name]), declared.fields.get(name)
             if new is None:
-                declared = msgspec.structs.replace(declared, fields={**declared.fields, name: f"{old} | None"})
+                forms = {key: form for key, form in source.forms.items() if key == name}
+                declared = msgspec.structs.replace(
+                    declared, fields={**declared.fields, name: f"{old} | None"}, forms=declared.forms | forms
+                )
+                _check_paths(declared, view.name)
             elif _base(new) != old:
                 raise DeclarationError(
                     f"Event {source.name!r}: field {name!r} was {old} and is {_base(new)} now, and view {view.name!r} reads it",
@@ -275,10 +280,23 @@ def _with_what_is_read(before: Definitions, project: Project, lacking: Mapping[s
     return events
 
 
+def _check_paths(declared: WrittenEvent, view: str) -> None:
+    """Raises DeclarationError when a field that a view reads lies where the project has another one now."""
+    try:
+        read_event(declared)
+    except DeclarationError as error:
+        raise DeclarationError(
+            f"{error.message}, and view {view!r} reads the field of the other name", where=error.where, field=error.field,
+            mend="give the field the name that it had, or take the view out of the project, apply, and prune it",
+        ) from None  # fmt: skip
+
+
 def _nullable(declared: WrittenEvent, known: WrittenEvent | None, moments: Collection[str], lacking: Collection[str]) -> WrittenEvent:
     """An event whose fields may be null where earlier events lack them."""
 
     def earlier(name: str) -> bool:
+        if _has_default(declared, name):
+            return False
         if known is None or name in lacking:
             return name in lacking
         return _is_null(known.fields.get(name, " | None")) or _base(known.fields[name]) != _base(declared.fields[name])
@@ -291,6 +309,10 @@ def _nullable(declared: WrittenEvent, known: WrittenEvent | None, moments: Colle
 
 def _is_null(kind: str) -> bool:
     return kind.endswith(" | None")
+
+
+def _has_default(event: WrittenEvent, name: str) -> bool:
+    return name in event.forms and event.forms[name].default is not msgspec.UNSET
 
 
 def _base(kind: str) -> str:

@@ -16,7 +16,7 @@ from rich.text import Text
 from tidemill.cli.target import need, offline_target
 from tidemill.durations import parse_ms
 from tidemill.errors import NotFound, TidemillError
-from tidemill.timestamps import rfc3339
+from tidemill.timestamps import UNITS_PER_SECOND, rfc3339
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -135,7 +135,7 @@ def _refusals(path: Path | None) -> Iterator[Refusals]:
 
 def _reading(rename: list[str], known: str | None, known_after: str | None, zone: str, unit: str | None, nulls: list[str]) -> FileRules:
     from tidemill.archive.file_rules import FileRules
-    from tidemill.archive.times import UNITS_PER_SECOND, TimeRule
+    from tidemill.archive.times import TimeRule
 
     if known and known_after:
         raise TidemillError("--known and --known-after both say when events became known", mend="give one of them")

@@ -81,7 +81,7 @@ def number_of(column: Column) -> Callable[[Any], float | None]:
 def _utc(value: int | str) -> datetime | None:
     """A moment in UTC; None for what is none."""
     try:
-        return _EPOCH + timedelta(milliseconds=parse_time_ms(value))
+        return _EPOCH + timedelta(milliseconds=parse_time_ms(value, 0))
     except ValueError:
         return None
 

@@ -16,11 +16,13 @@ from typing import Any, Literal
 import msgspec
 
 from tidemill.declarations.aggregations import Aggregation
+from tidemill.declarations.checks import base_type
 from tidemill.declarations.events import Event
+from tidemill.declarations.fields import REQUIRED, Field
 from tidemill.declarations.models import Model, Outcome, Request
 from tidemill.declarations.views import Entity, FeatureView, Selection
 from tidemill.errors import ProjectError
-from tidemill.records import Milliseconds, Natural
+from tidemill.records import Milliseconds, Natural, Scalar
 
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 _SHARED = {"column", "windows", "name"}
@@ -28,6 +30,21 @@ _SHARED = {"column", "windows", "name"}
 
 class WrittenPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Root of the structs that a record of the catalogue is made of."""
+
+
+class WrittenForm(WrittenPart, frozen=True):
+    """How a publisher writes a field. `path`: the keys that lead to it (None: its name); the rest as in Field."""
+
+    path: tuple[str, ...] | None = None
+    default: Scalar | msgspec.UnsetType = msgspec.UNSET
+    lenient: bool = False
+    unit: Literal["s", "ms", "us", "ns"] | None = None
+
+    def __str__(self) -> str:
+        """As it is declared."""
+        said = [] if self.path is None else [f"path={list(self.path)}"]
+        said += [f"default={self.default!r}"] * (self.default is not msgspec.UNSET) + ["lenient=True"] * self.lenient
+        return ", ".join([*said, f"unit={self.unit!r}"] if self.unit else said)
 
 
 class WrittenEvent(WrittenPart, frozen=True):
@@ -43,6 +60,9 @@ class WrittenEvent(WrittenPart, frozen=True):
     extra: Literal["keep", "refuse"] = "keep"
     description: str = ""
     strict: dict[str, Milliseconds] = {}
+    earliest: str = "1971-01-01"
+    empty: Literal["pass", "refuse"] = "pass"
+    forms: dict[str, WrittenForm] = {}
 
 
 class WrittenFeature(WrittenPart, frozen=True):
@@ -123,16 +143,17 @@ def write_event(event: Event) -> WrittenEvent:
     fields = {name: event.base_type(name).__name__ + (" | None" if event.nullable(name) else "") for name in event.fields}
     return WrittenEvent(
         event.name, fields, event.time, event.topic, event.partitions, event.id, event.future, event.extra, event.description,
-        dict(event.strict),
+        dict(event.strict), event.earliest, event.empty, {name: _write_form(form) for name, form in event.forms.items()},
     )  # fmt: skip
 
 
 def read_event(written: WrittenEvent) -> Event:
     """The event. Raises DeclarationError."""
     fields = {name: _type_of(kind) for name, kind in written.fields.items()}
+    fields |= {name: _read_form(fields[name], form) for name, form in written.forms.items()}
     event = Event(
         written.name, fields, written.time, topic=written.topic, partitions=written.partitions, id=written.id, future=written.future,
-        extra=written.extra, description=written.description,
+        extra=written.extra, description=written.description, earliest=written.earliest, empty=written.empty,
     )  # fmt: skip
     event.__dict__["strict"] = written.strict
     return event
@@ -196,6 +217,17 @@ def _no_pipeline(model: str) -> Any:
 def _type_of(text: str) -> Any:
     kind = _TYPES[text.removesuffix(" | None")]
     return kind | None if text.endswith(" | None") else kind
+
+
+def _write_form(form: Field) -> WrittenForm:
+    return WrittenForm(form.keys, form.default if form.has_default else msgspec.UNSET, form.lenient, form.unit)
+
+
+def _read_form(kind: Any, written: WrittenForm) -> Field:
+    default = REQUIRED if written.default is msgspec.UNSET else written.default
+    if base_type(kind) is float and isinstance(default, int):
+        default = float(default)  # JSON has one kind of number
+    return Field(kind, path=written.path, default=default, lenient=written.lenient, unit=written.unit)
 
 
 def _write_feature(aggregation: Aggregation) -> WrittenFeature:

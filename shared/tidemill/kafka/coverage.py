@@ -23,7 +23,10 @@ REJOIN_SECONDS = 20.0
 
 
 class Coverage:
-    """The declared partitions that no member of a group reads. `unread`: how many records wait in each of them."""
+    """The declared partitions that no member of a group reads. `unread`: how many records wait in each of them.
+
+    A topic may have fewer partitions than are declared; those that it does not have need no reader.
+    """
 
     def __init__(
         self, settings: KafkaSettings, group: str, declared: Iterable[TopicPartition], clock: Callable[[], float] = monotonic
@@ -54,7 +57,7 @@ class Coverage:
         if unread:
             unread -= await assigned_to_group(self._settings, self._group)
         self.unread = await self._waiting(unread) if unread else {}
-        if not unread:
+        if not self.unread:
             self._since = None
         elif self._since is None:
             self._since = self._clock()
@@ -62,7 +65,8 @@ class Coverage:
     async def _waiting(self, partitions: AbstractSet[TopicPartition]) -> dict[TopicPartition, int]:
         done = await committed(self._settings, self._group)
         held = await offset_ranges(self._settings, *{partition.topic for partition in partitions})
-        waiting = dict.fromkeys(partitions, 0)
+        topics = {partition.topic for partition in held}
+        waiting = {partition: 0 for partition in partitions if partition in held or partition.topic not in topics}
         for partition in partitions & held.keys():
             waiting[partition] = held[partition].end - max(done.get(partition, 0), held[partition].begin)
         return waiting

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class TopicSpec:
     """How a topic is created. `ours`: only tidemill writes to it, so its partitions decide where an entity lies.
 
-    The topic of an application may have more partitions than declared, since another team may add some.
+    The topic of an application may have other partitions and another configuration: it is another team's.
     """
 
     partitions: int

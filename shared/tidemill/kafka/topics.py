@@ -40,9 +40,8 @@ class OffsetRange(NamedTuple):
 async def ensure_topics(settings: KafkaSettings, specs: Mapping[str, TopicSpec], deadline_seconds: float = 30.0) -> None:
     """Create the missing topics and return once all have leaders. Safe to call again, and from several processes at once.
 
-    A topic that exists must have the partition count and `cleanup.policy` of its spec, and at least its `max.message.bytes`; the operator
-    of the cluster may change other settings. That of an application may have more partitions, and any `cleanup.policy`. Raises
-    TopicMismatch with all topics that do not fit (after creating the missing), KafkaUnavailable.
+    A topic of ours that exists must have the partition count and `cleanup.policy` of its spec, and at least its `max.message.bytes`; the
+    operator of the cluster may change other settings. That of an application may look as it likes. Raises TopicMismatch with all topics that do not fit (after creating the missing), KafkaUnavailable.
     """
     deadline = Deadline(deadline_seconds)
     async with admin(settings) as client:
@@ -54,7 +53,8 @@ async def ensure_topics(settings: KafkaSettings, specs: Mapping[str, TopicSpec],
             await asyncio.sleep(0.05)
             found = await _partition_counts(client)
         existing = {name: count for name, count in found.items() if count is not None}
-        wrong = [*_wrong_counts(specs, existing), *_wrong_configs(specs, await _configs(client, list(specs)))]
+        ours = {name: spec for name, spec in specs.items() if spec.ours}
+        wrong = [*_wrong_counts(ours, existing), *_wrong_configs(ours, await _configs(client, list(ours)))]
     if wrong:
         raise TopicMismatch("; ".join(text for text, _ in wrong), mend="; ".join(dict.fromkeys(mend for _, mend in wrong)))
 
@@ -92,7 +92,7 @@ def _wrong_counts(specs: Mapping[str, TopicSpec], existing: Mapping[str, int]) -
     return [
         (f"topic {name} has {existing[name]} partitions, {spec.partitions} are declared", mend)
         for name, spec in specs.items()
-        if existing[name] < spec.partitions or (spec.ours and existing[name] > spec.partitions)
+        if existing[name] != spec.partitions
     ]
 
 
@@ -101,7 +101,7 @@ def _wrong_configs(specs: Mapping[str, TopicSpec], configs: Mapping[str, Mapping
     for name, spec in specs.items():
         for setting in ("cleanup.policy", "max.message.bytes"):
             wanted, found = spec.config.get(setting), configs[name].get(setting)
-            if wanted is None or found is None or found == wanted or (setting == "cleanup.policy" and not spec.ours):
+            if wanted is None or found is None or found == wanted:
                 continue
             if setting == "cleanup.policy" or int(found) < int(wanted):
                 wrong.append((f"topic {name} has {setting}={found}, {wanted} is needed", f"set {setting} with kafka-configs"))
@@ -109,8 +109,16 @@ def _wrong_configs(specs: Mapping[str, TopicSpec], configs: Mapping[str, Mapping
 
 
 async def _configs(client: AIOKafkaAdminClient, topics: list[str]) -> dict[str, dict[str, str]]:
+    if not topics:
+        return {}
     answers = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics])
     return {name: {entry[0]: entry[1] for entry in entries} for answer in answers for _, _, _, name, entries in answer.resources}
+
+
+async def is_compacted(settings: KafkaSettings, topic: str) -> bool:
+    """Whether Kafka deletes records of a topic that newer ones with their key replace. Raises KafkaUnavailable."""
+    async with admin(settings) as client:
+        return "compact" in (await _configs(client, [topic])).get(topic, {}).get("cleanup.policy", "")
 
 
 async def offset_ranges(settings: KafkaSettings, *topics: str) -> dict[TopicPartition, OffsetRange]:

@@ -42,7 +42,7 @@ from tidemill.redis.client import redis_client
 from tidemill.redis.protocol import RedisClient
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import ingestion_group, view_topic
-from tidemill.timestamps import parse_time_ms
+from tidemill.timestamps import FIRST_MS, parse_time_ms
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.004  # every poll takes the processor from the services
 _PATIENCE_SECONDS = 0.1  # for the fences alone; after it Kafka is asked for positions, which also show what lags
@@ -95,10 +95,11 @@ class Agenda:
         """Notes the requests that an event announces."""
         for model in self.models:
             if model.on.name == name:
-                at_ms = parse_time_ms(data[model.at]) // self.step_ms * self.step_ms
-                entities = {field: data.get(field) for field in model.request_fields}
+                event = model.on
+                at_ms = parse_time_ms(event.value(model.at, data), FIRST_MS) // self.step_ms * self.step_ms
+                entities = {field: event.value(field, data) for field in model.request_fields}
                 self._order += 1
-                instance = {"subject": str(data[model.subject]), "entities": entities}
+                instance = {"subject": str(event.value(model.subject, data)), "entities": entities}
                 heapq.heappush(self._waiting, Due(at_ms, self._order, model.name, instance))
 
     def due(self, time_ms: int) -> Iterator[Due]:

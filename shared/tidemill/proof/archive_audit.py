@@ -20,12 +20,13 @@ from aiokafka import TopicPartition
 
 from tidemill.archive.columns import EXTRA, KNOWN, OFFSET, OWN, PARTITION, TOPIC, event_folder
 from tidemill.archive.erasure import erased_positions
+from tidemill.archive.reading import field_values, undeclared
 from tidemill.archive.rows import EventTable, event_table
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project
 from tidemill.kafka.read_to_end import read_to_end
 from tidemill.kafka.reader import Reader
-from tidemill.kafka.topics import offset_ranges
+from tidemill.kafka.topics import is_compacted, offset_ranges
 from tidemill.offline.store import OfflineStore, Snapshot, counter_name
 from tidemill.records import DECODE_ERRORS
 from tidemill.runtime.settings import KafkaSettings
@@ -63,6 +64,7 @@ async def audit_archive(
         comparison = await asyncio.to_thread(_opened, project, store, event, kept_since_ms)
         if comparison is not None:
             held = await offset_ranges(kafka, event.topic)
+            comparison.compacted = await is_compacted(kafka, event.topic)
             parts = {
                 target: _Part(found.begin, min(found.end, comparison.position(target.partition)), report) for target, found in held.items()
             }
@@ -85,6 +87,7 @@ class ArchiveAudit:
         if comparison is None:
             return {}
         held = await offset_ranges(self._kafka, self._event.topic)
+        comparison.compacted = await is_compacted(self._kafka, self._event.topic)
         parts = {}
         for target, found in held.items():
             end = min(found.end, comparison.position(target.partition))
@@ -109,7 +112,7 @@ def _opened(project: Project, store: OfflineStore, event: Event, kept_since_ms: 
     snapshot = store.find(event_folder(event.name))
     if snapshot is None:
         return None
-    return _Comparison(event_table(project, event, snapshot.schema), snapshot, erased_positions(store, event), kept_since_ms)
+    return _Comparison(event, event_table(project, event, snapshot.schema), snapshot, erased_positions(store, event), kept_since_ms)
 
 
 async def _follow(kafka: KafkaSettings, comparison: _Comparison, parts: Mapping[TopicPartition, _Part]) -> None:
@@ -130,12 +133,14 @@ async def _follow(kafka: KafkaSettings, comparison: _Comparison, parts: Mapping[
 
 @dataclass
 class _Comparison:
-    """Compares slices of a topic with one version of the table."""
+    """Compares slices of a topic with one version of the table. `compacted`: the archive may have events that Kafka has deleted since."""
 
+    event: Event
     table: EventTable
     snapshot: Snapshot
     erased: set[tuple[str, int, int]]
     kept_since_ms: int
+    compacted: bool = False
 
     def position(self, partition: int) -> int:
         """The next offset of a partition in the table."""
@@ -152,17 +157,21 @@ class _Comparison:
         rows = defaultdict[int, list[dict[str, Any]]](list)
         for row in found.to_pylist():
             rows[row[OFFSET]].append(row)
-        expected = {row[OFFSET]: row for row in wanted.to_pylist()}
+        expected, held = {row[OFFSET]: row for row in wanted.to_pylist()}, {record.offset for record in records}
         for offset in sorted(rows.keys() | expected.keys()):
-            for what in self._flaws(offset, expected.get(offset), rows.get(offset, []), report):
+            for what in self._flaws(offset, expected.get(offset), rows.get(offset, []), held, report):
                 report.add(f"{target.topic}[{target.partition}] at {offset}", what)
 
-    def _flaws(self, offset: int, expected: dict[str, Any] | None, rows: list[dict[str, Any]], report: ArchiveReport) -> Iterator[str]:
+    def _flaws(
+        self, offset: int, expected: dict[str, Any] | None, rows: list[dict[str, Any]], held: set[int], report: ArchiveReport
+    ) -> Iterator[str]:
         place = (rows[0] if rows else expected or {})[TOPIC], (rows[0] if rows else expected or {})[PARTITION], offset
         if place in self.erased:
             report.erased += not rows
             if rows:
                 yield "it was erased, and is in the archive again"
+        elif expected is None and self.compacted and offset not in held:
+            return
         elif expected is None:
             yield "the archive has an event where the topic has none that is accepted"
         elif not rows:
@@ -170,19 +179,22 @@ class _Comparison:
                 yield "the archive lacks the event"
         elif len(rows) > 1:
             yield f"the archive has the event {len(rows)} times"
-        elif differing := _differing(expected, rows[0]):
+        elif differing := _differing(self.event, expected, rows[0]):
             yield f"differs in {', '.join(differing)}"
 
 
-def _differing(expected: dict[str, Any], row: dict[str, Any]) -> list[str]:
+def _differing(event: Event, expected: dict[str, Any], row: dict[str, Any]) -> list[str]:
     """The names of what is not the same in two rows of one event; a value may lie in a column in the one and in `_extra` in the other."""
     own = [name for name in OWN.names if name != EXTRA and expected[name] != row[name]]
-    mine, other = _content(expected), _content(row)
+    mine, other = _content(event, expected), _content(event, row)
     return own + [name for name in sorted(mine.keys() | other.keys()) if not _same(mine.get(name), other.get(name))]
 
 
-def _content(row: dict[str, Any]) -> dict[str, Any]:
+def _content(event: Event, row: dict[str, Any]) -> dict[str, Any]:
     """What an event carries; undeclared values as the publisher's text."""
+    if event.forms:
+        fields = {name: column[0].as_py() for name, column in field_values(event, pa.Table.from_pylist([row]), event.fields).items()}
+        return fields | {f"{EXTRA}.{key}": text for key, text in undeclared(event, row[EXTRA]).items()}
     carried = _CARRIED.decode(row[EXTRA]) if row[EXTRA] else {}
     return carried | {name: value for name, value in row.items() if name not in OWN.names and value is not None}
 

@@ -6,7 +6,7 @@ the reason. An event is used whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
@@ -15,9 +15,10 @@ import msgspec
 from tidemill.declarations import Event
 from tidemill.errors import DeclarationError
 from tidemill.limits import EXACT, KEY_BYTES, MESSAGE_BYTES
-from tidemill.records import DECODE_ERRORS
+from tidemill.records import BYTE_ORDER_MARK, DECODE_ERRORS
 from tidemill.routing.refusals import Reason, Refused, bad_key, explain_data, explain_envelope, meant
-from tidemill.timestamps import LAST_MS
+from tidemill.routing.wire import Decode, data_decoder, field_type, merge, opened, place_of, put, tree_of, without
+from tidemill.timestamps import EARLIEST_MS, LAST_MS, check_moment
 
 
 class Attributes(NamedTuple):
@@ -67,7 +68,6 @@ class Accepted(NamedTuple):
 Headers = Sequence[tuple[str, bytes | None]]
 BARE = Attributes()
 _ENVELOPE = msgspec.json.Decoder(Envelope)
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _FLOAT = msgspec.json.Decoder(float)
 _STRUCTURED = "application/cloudevents"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -87,12 +87,15 @@ class EventReader:
                     mend="declare it str or int, or name another field",
                 )
         self.event = event
-        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(_data_type(event, keys, forbid_unknown=event.extra == "refuse")).decode
+        self.published = {name: event.published(name) for name in event.fields}
+        self._decode: Decode = data_decoder(event, keys, forbid_unknown=event.extra == "refuse")
         self._keeps = event.extra == "keep"
-        self._strict = {name: (at_ms, msgspec.json.Decoder(_field_type(event, name, keys))) for name, at_ms in event.strict.items()}
-        self._whole_numbers = [name for name, kind in event.types.items() if kind is int]
+        self._strict = {name: (at_ms, msgspec.json.Decoder(field_type(event, name, keys))) for name, at_ms in event.strict.items()}
+        self._tree = tree_of(event, event.fields)
+        self._whole_numbers = [event.keys(name) for name, kind in event.types.items() if kind is int]
         self._text_keys = [name for name in {*keys, event.id} if name is not None and event.base_type(name) is str]
         self._time, self._time_is_text, self._future_ms = event.time, event.base_type(event.time) is str, event.future_ms
+        self._earliest_ms = event.earliest_ms
 
     def read(self, value: bytes | None, headers: Headers, published_ms: int) -> Accepted:
         """Decode a Kafka record: bare JSON, or a CloudEvent in binary or structured mode. `published_ms`: its timestamp. Raises Refused."""
@@ -103,7 +106,7 @@ class EventReader:
         attributes, structured = _attributes(headers)
         if structured:
             _check_size(value)
-            envelope = open_envelope(value)
+            envelope = open_envelope(value.removeprefix(BYTE_ORDER_MARK))
             return self.check(envelope.value, envelope.attributes, published_ms)
         return self.check(value, attributes, published_ms)
 
@@ -117,6 +120,8 @@ class EventReader:
             if self._keeps and not value.isascii():
                 value.decode()  # the decoder has passed over undeclared fields, whatever bytes they are
         except DECODE_ERRORS as error:
+            if value.startswith(BYTE_ORDER_MARK) and not value.startswith(BYTE_ORDER_MARK, len(BYTE_ORDER_MARK)):
+                return self.check(value.removeprefix(BYTE_ORDER_MARK), attributes, published_ms)
             data = self._decode_again(value, error, attributes, published_ms)
         if len(value) > KEY_BYTES:
             self._check_keys(data)
@@ -129,24 +134,41 @@ class EventReader:
         if isinstance(error, msgspec.ValidationError) and ("got `float`" in str(error) or self._strict):
             try:
                 value.decode()
-                found = _OBJECT.decode(value)
-                found |= {name: _whole(found[name]) for name in self._whole_numbers if name in found}
+                found = opened(value, self._tree)
+                for keys in self._whole_numbers:
+                    if (place := place_of(found, keys)) is not None:
+                        place[keys[-1]] = _whole(place[keys[-1]])
                 early = self._early(found, attributes, published_ms) if self._strict else {}
-                data = self._decode(msgspec.json.encode({name: text for name, text in found.items() if name not in early}))
+                data = self._decode(msgspec.json.encode(found))
             except DECODE_ERRORS:
                 pass  # the first error says more
             else:
                 self._pass_over(early)
                 return data
-        raise explain_data(value, error, self.event.fields, self.event.id) from None
+        id_field = self.event.id and self.published[self.event.id]
+        raise explain_data(value, error, self.published.values(), id_field) from None
 
-    def _early(self, found: Mapping[str, msgspec.Raw], attributes: Attributes, published_ms: int) -> dict[str, msgspec.Raw]:
-        """The values that their fields cannot have, and that became known before these were strict."""
+    def _early(self, found: dict[str, Any], attributes: Attributes, published_ms: int) -> dict[str, Any]:
+        """Takes out the values that their fields cannot have, and that became known before these were strict; returns them as they lay."""
         known_ms = self._known(attributes.recordedtime, published_ms)
-        strict = {name: decoder for name, (at_ms, decoder) in self._strict.items() if name in found and known_ms < at_ms}
-        return {name: found[name] for name, decoder in strict.items() if not _fits(decoder, found[name])}
+        early: dict[str, Any] = {}
+        for name, (at_ms, decoder) in self._strict.items():
+            keys = self.event.keys(name)
+            place = place_of(found, keys) if known_ms < at_ms else None
+            if place is not None and not self._fits(name, decoder, place[keys[-1]]):
+                put(early, keys, place.pop(keys[-1]))
+        return early
 
-    def _pass_over(self, early: Mapping[str, msgspec.Raw]) -> None:
+    def _fits(self, name: str, decoder: msgspec.json.Decoder[Any], text: msgspec.Raw) -> bool:
+        try:
+            form, value = self.event.forms.get(name), decoder.decode(text)
+            if form is not None and form.converts:
+                form.value(value)
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+    def _pass_over(self, early: dict[str, Any]) -> None:
         """Hears of the values that an accepted event loses."""
 
     def _check_keys(self, data: Any) -> None:
@@ -154,27 +176,26 @@ class EventReader:
         for name in self._text_keys:
             size = len((getattr(data, name) or "").encode())
             if size > KEY_BYTES:
-                raise bad_key(name, name == self.event.id, f"it has {size} bytes")
+                raise bad_key(self.published[name], name == self.event.id, f"it has {size} bytes")
 
     def _known(self, recorded: str | int | None, published_ms: int) -> int:
         if recorded is None:
-            return _in_range(published_ms, "timestamp")
+            return _in_range(published_ms, "timestamp", self._earliest_ms)
         given = int(recorded) if isinstance(recorded, str) and recorded.isdecimal() and len(recorded) < 20 else recorded
-        known_ms = moment(given, "recordedtime")
+        known_ms = moment(given, "recordedtime", self._earliest_ms)
         if known_ms > published_ms + self._future_ms:
             raise self._ahead("recordedtime", known_ms, "the record's own timestamp", published_ms)
         return known_ms
 
     def _time_of(self, data: Any, attribute: str | None, known_ms: int, value: bytes) -> int:
-        name = self._time
-        given = getattr(data, name)
+        given, name = getattr(data, self._time), self.published[self._time]
         if given is msgspec.UNSET:
             if attribute is None:
                 raise self._missing(name, "time", value)
-            time_ms, name = moment(attribute, "time"), "time"
+            time_ms, name = moment(attribute, "time", self._earliest_ms), "time"
             setattr(data, self._time, attribute if self._time_is_text else time_ms)
         else:
-            time_ms = moment(given, name)
+            time_ms = moment(given, name, self._earliest_ms)
         if time_ms > known_ms + self._future_ms:
             raise self._ahead(name, time_ms, "the moment it became known", known_ms)
         return time_ms
@@ -192,7 +213,7 @@ class EventReader:
         given = getattr(data, name)
         if given is msgspec.UNSET:
             if attribute is None:
-                raise self._missing(name, "id", value)
+                raise self._missing(self.published[name], "id", value)
             setattr(data, name, self._as_id(attribute))
             return attribute
         if given is None:
@@ -200,7 +221,7 @@ class EventReader:
         return str(given)
 
     def _missing(self, name: str, attribute: str, value: bytes) -> Refused:
-        near = meant(value, name, self.event.fields)
+        near = meant(value, name, self.published.values())
         return Refused(Reason.MISSING_FIELD, f"{name} is missing, and there is no CloudEvents {attribute} in its place{near}", name)
 
     def _as_id(self, attribute: str) -> str | int:
@@ -209,52 +230,56 @@ class EventReader:
         if self.event.base_type(name) is str:
             return attribute
         if not (attribute.isdecimal() and len(attribute) < 19):
-            raise Refused(Reason.BAD_ID, f"id is {attribute!r}, {name} is a whole number", "id")
+            raise Refused(Reason.BAD_ID, f"id is {attribute!r}, {self.published[name]} is a whole number", "id")
         return int(attribute)
 
 
 class WholeReader(EventReader):
     """Reads the same events, and also gives what an event carries beyond the fields `columns`: see `rest`.
 
-    `rest`: name -> JSON text as the publisher wrote it, of the event read last; fields that are not declared, and declared ones that are
-    not in `columns`.
+    `rest`: key -> JSON text as the publisher wrote it, or an object of such; of the event read last: fields that are not declared, declared
+    ones that are not in `columns`, and what the columns do not hold of the others.
     """
 
     def __init__(self, event: Event, keys: Collection[str], columns: Collection[str]) -> None:
         super().__init__(event, keys)
-        self.rest: dict[str, msgspec.Raw] = {}
-        self._columns = frozenset(columns)
-        self._all_have_columns = self._columns.issuperset(event.fields)
+        self.rest: dict[str, Any] = {}
+        self._held = tree_of(event, [name for name in event.fields if name in columns])
+        keeping = any(form.may_keep for form in event.forms.values())
+        self._columns_hold_all = not keeping and event.fields.keys() <= set(columns)
         self._decode_declared = self._decode
-        self._decode_bare = msgspec.json.Decoder(_data_type(event, keys, forbid_unknown=True)).decode
+        self._decode_bare = data_decoder(event, keys, forbid_unknown=True)
         self._decode = self._decode_whole
 
     def _decode_whole(self, value: bytes) -> Any:
         self.rest = {}
-        if self._all_have_columns:
+        if self._columns_hold_all:
             try:
                 return self._decode_bare(value)  # an event without undeclared fields needs nothing more
             except msgspec.ValidationError:
                 pass
         data = self._decode_declared(value)
-        self.rest = {name: text for name, text in _OBJECT.decode(value).items() if name not in self._columns}
+        self.rest = without(opened(value, self._held), self._held, self._keeps_text)
         return data
 
-    def _pass_over(self, early: Mapping[str, msgspec.Raw]) -> None:
-        self.rest |= early
+    def _keeps_text(self, name: str, text: bytes) -> bool:
+        return name in self.event.forms and self.event.forms[name].keeps(text)
+
+    def _pass_over(self, early: dict[str, Any]) -> None:
+        merge(self.rest, early)
 
 
-def moment(given: str | int, name: str) -> int:
+def moment(given: str | int, name: str, earliest_ms: int = EARLIEST_MS) -> int:
     """Epoch ms of a time: a whole number of ms, or RFC 3339 with a zone (cut to ms). Raises Refused, which names the field."""
     if isinstance(given, int):
-        return _in_range(given, name)
+        return _in_range(given, name, earliest_ms)
     try:
         when = msgspec.convert(given, datetime)
     except msgspec.ValidationError:
         raise Refused(Reason.BAD_TIME, f"{name} is {given!r}; write RFC 3339, such as 2013-01-01T05:15:00Z", name) from None
     if when.tzinfo is None:
         raise Refused(Reason.BAD_TIME, f"{name} is {given!r}, without a zone: add Z or an offset such as -05:00", name)
-    return _in_range((when - _EPOCH) // _MILLISECOND, name)
+    return _in_range((when - _EPOCH) // _MILLISECOND, name, earliest_ms)
 
 
 def _whole(number: msgspec.Raw) -> msgspec.Raw:
@@ -264,14 +289,6 @@ def _whole(number: msgspec.Raw) -> msgspec.Raw:
     except DECODE_ERRORS:
         return number
     return msgspec.Raw(b"%d" % found) if found.is_integer() and abs(found) < EXACT else number
-
-
-def _fits(decoder: msgspec.json.Decoder[Any], text: msgspec.Raw) -> bool:
-    try:
-        decoder.decode(text)
-    except DECODE_ERRORS:
-        return False
-    return True
 
 
 def open_envelope(value: bytes) -> Envelope:
@@ -290,10 +307,13 @@ def _check_size(value: bytes) -> None:
         raise Refused(Reason.OVERSIZED, f"the value has {len(value)} bytes, {MESSAGE_BYTES} are allowed")
 
 
-def _in_range(time_ms: int, name: str) -> int:
-    if not 0 <= time_ms <= LAST_MS:
-        raise Refused(Reason.BAD_TIME, f"{name} is {time_ms} ms, outside the years 1970 to 9999", name)
-    return time_ms
+def _in_range(time_ms: int, name: str, earliest_ms: int) -> int:
+    if earliest_ms <= time_ms <= LAST_MS:
+        return time_ms
+    try:
+        return check_moment(time_ms, earliest_ms, 'declare unit="{unit}"')
+    except ValueError as error:
+        raise Refused(Reason.BAD_TIME, f"{name}: {error}", name) from None
 
 
 def _attributes(headers: Headers) -> tuple[Attributes, bool]:
@@ -310,25 +330,3 @@ def _attributes(headers: Headers) -> tuple[Attributes, bool]:
 def _text(headers: dict[str, bytes | None], name: str) -> str | None:
     found = headers.get(name)
     return None if found is None else found.decode()
-
-
-def _data_type(event: Event, keys: Collection[str], *, forbid_unknown: bool) -> Any:
-    """The Struct of an event's data. A key has 1 to KEY_BYTES characters. Time and id may be absent, since attributes can give them."""
-    fields: list[tuple[str, Any, Any]] = []
-    for name in event.fields:
-        kind = _field_type(event, name, keys)
-        default: Any = None if event.nullable(name) else msgspec.NODEFAULT
-        if name == event.time or (name == event.id and not event.nullable(name)):
-            kind, default = kind | msgspec.UnsetType, msgspec.UNSET
-        fields.append((name, kind, default))
-    return msgspec.defstruct("Data", fields, forbid_unknown_fields=forbid_unknown, kw_only=True, gc=False)
-
-
-def _field_type(event: Event, name: str, keys: Collection[str]) -> Any:
-    base = event.base_type(name)
-    kind: Any = base
-    if base is int:
-        kind = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-    elif base is str and (name in keys or name == event.id):
-        kind = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_BYTES)]
-    return kind | None if event.nullable(name) else kind

@@ -12,6 +12,8 @@ import msgspec
 
 from tidemill.errors import InvalidEvent
 from tidemill.limits import KEY_BYTES
+from tidemill.routing.foreign import foreign
+from tidemill.routing.wire import WrongValue
 
 _PATH = re.compile(r" - at `\$\.(.*)`$", re.DOTALL)
 _FIELD = re.compile(r"^Object (missing required|contains unknown) field `(.*?)`(?: - at .*)?$", re.DOTALL)
@@ -20,9 +22,11 @@ _FIELD = re.compile(r"^Object (missing required|contains unknown) field `(.*?)`(
 class Reason(StrEnum):
     """Why an event cannot be used: a label of the metric, and a field of the dead letter and of the HTTP answer."""
 
-    EMPTY = "empty"  # no value: a tombstone
+    EMPTY = "empty"  # no value; a dead letter only of an event declared with empty="refuse"
     OVERSIZED = "oversized"  # larger than MESSAGE_BYTES
     NOT_JSON = "not_json"  # bytes that are not JSON
+    FRAMED = "framed"  # by a schema registry: a 0 byte and the id of a schema come first
+    ENCODED = "encoded"  # compressed, of a binary format, or not UTF-8, as far as the bytes tell
     NOT_OBJECT = "not_object"  # JSON, but not an object
     BAD_ENVELOPE = "bad_envelope"  # a CloudEvents attribute of a wrong type or encoding
     WRONG_EVENT = "wrong_event"  # its type is not the event of this topic
@@ -34,7 +38,7 @@ class Reason(StrEnum):
     OUT_OF_RANGE = "out_of_range"  # beyond the range of a double or of 64 bits
     BAD_KEY = "bad_key"  # an entity or subject that is empty or longer than KEY_BYTES
     BAD_ID = "bad_id"  # an id that is empty or longer than KEY_BYTES
-    BAD_TIME = "bad_time"  # not a time, without a zone, or outside 1970 to 9999
+    BAD_TIME = "bad_time"  # not a time, without a zone, or outside the days that the event allows
     FUTURE_TIME = "future_time"  # further ahead of the moment it became known than the event (or the named view) allows
 
 
@@ -59,13 +63,16 @@ def bad_key(name: str, is_id: bool, detail: str) -> Refused:
 def explain_data(value: bytes, error: Exception, fields: Collection[str], id_field: str | None) -> Refused:
     """Why the decoder refused the data of an event: its messages name the field and the type."""
     message = str(error)
+    if isinstance(error, WrongValue):
+        return Refused(Reason.BAD_TIME if error.is_time else Reason.WRONG_TYPE, f"{error.name}: {error.detail}", error.name)
     if not isinstance(error, msgspec.ValidationError):
         return _explain_malformed(value, message)
     field, path = _FIELD.match(message), _PATH.search(message)
-    if field and field[1] == "missing required":
-        return Refused(Reason.MISSING_FIELD, f"{field[2]} is missing{meant(value, field[2], fields)}", field[2])
     if field:
-        return Refused(Reason.UNKNOWN_FIELD, f"{field[2]} is not declared; the event has {', '.join(fields)}", field[2])
+        named = f"{path[1]}.{field[2]}" if path else field[2]
+        if field[1] == "missing required":
+            return Refused(Reason.MISSING_FIELD, f"{named} is missing{meant(value, named, fields)}", named)
+        return Refused(Reason.UNKNOWN_FIELD, f"{named} is not declared; the event has {', '.join(fields)}", named)
     if path is None:
         return Refused(Reason.NOT_OBJECT, f"the data: {message}")
     name, message = path[1], message[: path.start()]
@@ -99,7 +106,10 @@ def explain_envelope(value: bytes, error: Exception) -> Refused:
 
 
 def _explain_malformed(value: bytes, message: str) -> Refused:
-    """NaN and Infinity are not JSON, but common, so they have a reason of their own; anything else that does not parse is NOT_JSON."""
+    """Values of other formats, and NaN and Infinity, are not JSON but common, so they have reasons of their own; anything else that does not
+    parse is NOT_JSON."""
+    if other := foreign(value):
+        return Refused(Reason.FRAMED if other.framed else Reason.ENCODED, f"the value is {other.name}: {other.mend}")
     try:
         found = json.loads(value, parse_constant=_Constant, parse_int=str)
     except (ValueError, RecursionError):

@@ -41,13 +41,14 @@ class Router:
     """Routes the events of a project. `begins`: to these logs only (None: to all, from the beginning); whatever it is, an event is accepted
     or refused by the whole project. `refused` counts dead letters by (topic, reason). `unkeyed` counts, by the topic of the record, the
     records that were not made because a nullable key was null; `passed_over` those that were not made because the view's `where` was false
-    or null.
+    or null. `empty` counts records without a value, by topic.
     """
 
     def __init__(self, project: Project, begins: Begins | None = None) -> None:
         self.refused: Counter[tuple[str, str]] = Counter()
         self.unkeyed: Counter[str] = Counter()
         self.passed_over: Counter[str] = Counter()
+        self.empty: Counter[str] = Counter()
         self._routes = {event.name: _Route(project, event, self.unkeyed, self.passed_over, begins) for event in project.events.values()}
         self._dead_letters = dead_letters_topic(project.name)
         self._dead_partitions = topic_specs(project)[self._dead_letters].partitions
@@ -56,7 +57,7 @@ class Router:
         self, event_name: str, topic: str, partition: int, offset: int, kafka_timestamp_ms: int,
         key: bytes | None, value: bytes | None, headers: Headers,
     ) -> list[Routed]:  # fmt: skip
-        """The records of one event: one for each view and outcome that it feeds, or one dead letter. Never raises.
+        """The records of one event: one for each view and outcome that it feeds, or one dead letter; none for a record that is passed over. Never raises.
 
         If the event lies too far ahead for a view, a dead letter for this view takes the place of its record.
         """
@@ -65,6 +66,9 @@ class Router:
             event = route.reader.read(value, headers, kafka_timestamp_ms)
             routed = route.records(event, source)
         except Refused as refused:
+            if refused.reason == Reason.EMPTY and route.reader.event.empty == "pass":
+                self.empty[topic] += 1
+                return []
             return [self._dead_letter(refused, source, kafka_timestamp_ms, key, value)]
         if event.time_ms > event.known_ms:
             too_far = route.too_far_ahead(event, source)
@@ -161,7 +165,9 @@ class _Route:
                 if key is not None and ahead_ms <= found.ahead_ms and (not found.begin or found.has(source)):
                     routed.append((target.topic, partition_of(key, target.partitions), key, value))
         for name in self._moments:
-            moment(getattr(data, name), name)  # a training set starts from the event, so it must name a moment
+            moment(
+                getattr(data, name), self.reader.published[name], self.reader.event.earliest_ms
+            )  # a training set starts from the event, so it must name a moment
         for model, number, target in self._outcomes:
             self._add_outcome(routed, model, number, target, event, source)
         return routed

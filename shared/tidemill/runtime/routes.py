@@ -3,7 +3,7 @@
     add_hot_route(app, "/predict/{model}", HotRoute(handle, observe), summary="...", request=Body)
 
 A framework that parses the body for us costs several times as much as the work itself. `handle` gets the scope (path parameters in
-`scope["path_params"]`) and the whole body, and returns an Answer or raises.
+`scope["path_params"]`) and the whole body, without a byte order mark, and returns an Answer or raises.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import msgspec
 
 from tidemill.errors import BadRequest, BodyTooLarge
+from tidemill.records import BYTE_ORDER_MARK
 from tidemill.runtime.asgi import Receive, Scope, Send
 from tidemill.runtime.http import error_answer
 
@@ -63,7 +64,7 @@ class HotRoute:
         """Answer one request (ASGI 3)."""
         started = perf_counter()
         try:
-            answer = await self._handle(scope, await read_body(receive, self._limit_bytes))
+            answer = await self._handle(scope, (await read_body(receive, self._limit_bytes)).removeprefix(BYTE_ORDER_MARK))
         except Disconnected:
             return
         except Exception as error:

@@ -27,7 +27,7 @@ from tidemill.testing.log import MemoryKafka, TopicRecord
 from tidemill.testing.running import at_once
 from tidemill.testing.store import MemoryRedis
 from tidemill.testing.values import FeatureValue, shown
-from tidemill.timestamps import parse_time_ms
+from tidemill.timestamps import EARLIEST_MS, parse_time_ms
 
 if TYPE_CHECKING:
     from tidemill.catalogue.definitions import Definitions
@@ -58,6 +58,7 @@ class World:
     def _use(self, project: Project, begins: Begins | None = None) -> None:
         """Works by these declarations from now on."""
         self.project = project
+        self._earliest_ms = min((event.earliest_ms for event in project.events.values()), default=EARLIEST_MS)
         for topic, spec in topic_specs(project).items():
             self.kafka.create(topic, spec.partitions)
         self._router = Router(project, begins)
@@ -84,7 +85,7 @@ class World:
         `at`: when the event became known; by default its own time, but never before `now_ms`. `id`: the CloudEvents id.
         """
         value = json.dumps(data).encode()
-        known_ms = self._known(event, data) if at is None else parse_time_ms(at)
+        known_ms = self._known(event, data) if at is None else parse_time_ms(at, self._earliest_ms)
         accepted = self._router.admit(event, value, Attributes(event, id), known_ms)
         headers = [("ce_type", event.encode())] + ([] if id is None else [("ce_id", id.encode())])
         key = None if accepted.id is None else accepted.id.encode()
@@ -94,7 +95,7 @@ class World:
         """Applies any record of an event's topic. A record that cannot be used becomes a dead letter. Raises UnknownEvent."""
         if event not in self.project.events:
             raise UnknownEvent(event, list(self.project.events))
-        self._happen(self.project.events[event], None, value, headers, self.now_ms if at is None else parse_time_ms(at))
+        self._happen(self.project.events[event], None, value, headers, self.now_ms if at is None else parse_time_ms(at, self._earliest_ms))
 
     def apply(self, project: Project) -> list[Change]:
         """Puts changed declarations in force, as `tidemill apply` does, and returns the changes. A new version of a view has all events so far
@@ -206,14 +207,14 @@ class World:
     def _known(self, event: str, data: Mapping[str, Any]) -> int:
         """An event's own time, or `now_ms` if that is later or the time cannot be read; `admit` says later what is wrong with it."""
         declared = self.project.events.get(event)
-        own = None if declared is None else data.get(declared.time)
         try:
-            return max(self.now_ms, moment(own, "time")) if isinstance(own, int | str) else self.now_ms
-        except Refused:
-            return self.now_ms
+            own = None if declared is None else declared.value(declared.time, data)
+            return max(self.now_ms, moment(own, "time", self._earliest_ms)) if isinstance(own, int | str) else self.now_ms
+        except (Refused, ValueError):
+            return max(self.now_ms, EARLIEST_MS)
 
     def _moment(self, at: Moment | None) -> int:
-        return self.now_ms if at is None else parse_time_ms(at)
+        return self.now_ms if at is None else parse_time_ms(at, self._earliest_ms)
 
     def _until(self, until: Moment | None) -> int:
-        return self.now_ms + 1 if until is None else parse_time_ms(until)
+        return self.now_ms + 1 if until is None else parse_time_ms(until, self._earliest_ms)

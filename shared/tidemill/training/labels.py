@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tidemill.archive.columns import ARROW
 from tidemill.archive.moments import moments_of
 from tidemill.declarations import Model
 from tidemill.errors import TidemillError
+from tidemill.timestamps import check_moment
 from tidemill.training.spine import Spine, no_examples
 
 TIME, LABEL, SUBJECT = "time", "label", "subject"
@@ -32,11 +34,13 @@ def read_labels(model: Model, path: Path, until_ms: int) -> Spine:
         raise TidemillError(
             f"{path} has no column {', '.join(missing)}", mend=f"give it the columns {', '.join((TIME, LABEL, *model.request_fields))}"
         )
-    times_ms, labels = _times(path, table[TIME]), _cast(path, LABEL, table[LABEL], pa.float64())
+    times_ms, labels = _times(path, table[TIME], model.on.earliest_ms), _cast(path, LABEL, table[LABEL], pa.float64())
     for name, column in ((TIME, times_ms), (LABEL, labels)):
         if column.null_count:
             raise _wrong(
-                path, name, f"row {pc.index(column.is_null(), True).as_py() + 1} has no usable value: {_first(table[name], column)}"
+                path,
+                name,
+                f"row {pc.index(column.is_null(), True).as_py() + 1} has no usable value: {_told(name, _first(table[name], column), model.on.earliest_ms)}",
             )
     given = {name: _cast(path, name, table[name], ARROW[model.on.base_type(name)]) for name in model.request_fields}
     subjects = table[SUBJECT].cast(pa.string()) if SUBJECT in table.column_names else pa.array(map(str, range(1, len(table) + 1)))
@@ -68,13 +72,13 @@ def _read(model: Model, path: Path) -> pa.Table:
     raise TidemillError(f"{path} is neither .parquet nor .csv", mend="give a file of one of these kinds")
 
 
-def _times(path: Path, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Epoch ms; null where a value is no moment."""
+def _times(path: Path, column: pa.ChunkedArray, earliest_ms: int) -> pa.ChunkedArray:
+    """Epoch ms; null where a value is no moment that anybody can mean."""
     if pa.types.is_timestamp(column.type):
         zoned = column if column.type.tz else pc.assume_timezone(column, "UTC")
-        return zoned.cast(_MS, safe=False).cast(pa.int64())
+        column = zoned.cast(_MS, safe=False).cast(pa.int64())
     if pa.types.is_integer(column.type) or pa.types.is_string(column.type):
-        return moments_of(column.cast(pa.int64()) if pa.types.is_integer(column.type) else column)
+        return moments_of(column.cast(pa.int64()) if pa.types.is_integer(column.type) else column, earliest_ms)
     raise _wrong(path, TIME, f"its type is {column.type}")
 
 
@@ -89,6 +93,18 @@ def _wrong(path: Path, name: str, why: str) -> TidemillError:
     return TidemillError(
         f"{path}: column {name!r} cannot be used: {why}", mend="correct the column; times are timestamps, epoch ms or RFC 3339 with a zone"
     )
+
+
+def _told(name: str, value: object, earliest_ms: int) -> str:
+    """A value that cannot be used; of a time, why nobody can mean it."""
+    if name != TIME or not isinstance(value, int | datetime):
+        return str(value)
+    if isinstance(value, datetime):
+        value = round(value.replace(tzinfo=value.tzinfo or UTC).timestamp() * 1000)
+    try:
+        return str(check_moment(value, earliest_ms))
+    except ValueError as error:
+        return str(error)
 
 
 def _first(column: pa.ChunkedArray, converted: pa.ChunkedArray) -> object:

@@ -79,7 +79,7 @@ def model_fields(model: Model) -> dict[Event, set[str]]:
 def archived_spine(model: Model, archived: Archived, until_ms: int) -> Spine:
     """The questions that have an answer, in order of time. Raises TidemillError when there is none."""
     events = archived.events(model.on)
-    subjects, at_ms = key_texts(events[model.subject]).combine_chunks(), moments_of(events[model.at]).combine_chunks()
+    subjects, at_ms = key_texts(events[model.subject]).combine_chunks(), moments_of(events[model.at], model.on.earliest_ms).combine_chunks()
     usable = pc.indices_nonzero(pc.and_(subjects.is_valid(), at_ms.is_valid())).to_numpy().astype(np.int64)
     subjects = subjects.take(pa.array(usable))
     known = subjects.unique()

@@ -59,13 +59,13 @@ def column_sql(column: str, fields: Mapping[str, SqlPart]) -> str:
     return f"CASE WHEN {' OR '.join(lacks)} THEN NULL ELSE CAST({_part(tree, fields).sql} AS DOUBLE) END"
 
 
-def moment_sql(field: SqlPart) -> str:
-    """A time in epoch ms, cut to ms; null where it is no RFC 3339 with a zone, or lies outside the years 1970 to 9999."""
+def moment_sql(field: SqlPart, earliest_ms: int = 0) -> str:
+    """A time in epoch ms, cut to ms; null where it is no RFC 3339 with a zone, or lies before `earliest_ms` or after the year 9999."""
     sql = field.sql
     if field.kind is str:
         us = f"epoch_us(TRY_CAST({sql} AS TIMESTAMPTZ))"
-        sql = f"CASE WHEN regexp_full_match({sql}, {text(_RFC3339)}) AND {us} >= 0 THEN {us} // 1000 END"
-    return f"CASE WHEN {sql} BETWEEN 0 AND {LAST_MS} THEN {sql} END"
+        sql = f"CASE WHEN regexp_full_match({sql}, {text(_RFC3339)}) THEN ({us} - ({us} % 1000 + 1000) % 1000) // 1000 END"
+    return f"CASE WHEN {sql} BETWEEN {earliest_ms} AND {LAST_MS} THEN {sql} END"
 
 
 def _field(name: str, fields: Mapping[str, SqlPart]) -> SqlPart:

@@ -63,7 +63,7 @@ def _asked_sql(model: Model, events: pa.Table, until_ms: int) -> str:
     names = list(dict.fromkeys([model.subject, model.at, *(view.key.name for view in model.views)]))
     rows = EventRows(model.on, names, events, "announced")
     entities = ", ".join(key_sql(rows.fields[view.key.name]) for view in model.views)
-    at, subject = moment_sql(rows.fields[model.at]), key_sql(rows.fields[model.subject])
+    at, subject = moment_sql(rows.fields[model.at], model.on.earliest_ms), key_sql(rows.fields[model.subject])
     asked = f"SELECT *, {at} AS at_ms, {subject} AS subject, CAST([{entities}] AS VARCHAR[]) AS entities FROM {rows.sql}"
     return f"SELECT * FROM ({asked}) WHERE at_ms < {until_ms} AND known < {until_ms} AND subject IS NOT NULL QUALIFY {_FIRST}"
 
