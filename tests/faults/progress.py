@@ -28,6 +28,7 @@ PATIENCE_SECONDS = 120.0
 CATCHING_UP_SECONDS = 600.0
 SILENCE_SECONDS = 30.0
 POLL_SECONDS = 0.25
+_POSITIONS_TIMEOUT = aiohttp.ClientTimeout(total=10)  # it lists every table, and on a busy machine its service comes last
 
 
 class Stuck(AssertionError):
@@ -157,7 +158,7 @@ class Progress:
             ranges = await offset_ranges(self._kafka, *{tp.topic for tp in keys})
             goal.reach({tp: span.end for tp, span in ranges.items()})
         fences = dict(zip(keys, map(position, await self._link.call(b"MGET", *keys.values())), strict=True))
-        async with http.get(f"{self._rig.stack.urls['offline']}/positions") as answer:
+        async with http.get(f"{self._rig.stack.urls['offline']}/positions", timeout=_POSITIONS_TIMEOUT) as answer:
             written = await answer.json()
         tables = {tp: int(written.get(tp.topic, {}).get(str(tp.partition), 0)) for tp in goal.ends}
         behind = {}

@@ -164,6 +164,22 @@ def test_structured_event() -> None:
     assert structured == route(departed(departed_at=..., flight=...), headers=binary)
 
 
+@pytest.mark.parametrize("name", ["Content-Type", "content_type", "contentType", "CONTENT-TYPE"])
+def test_structured_event_under_another_spelling(name: str) -> None:
+    """Publishers spell the header in their own ways."""
+    value = {"specversion": "1.0", "type": "departed", "source": "/gate", "id": "12", "data": departed()}
+    assert route(value, headers=[(name, b"Application/CloudEvents+JSON; charset=UTF-8")]) == route(departed(), headers=[("ce_id", b"12")])
+
+
+@pytest.mark.parametrize("spelt", ["ce-{}", "CE_{}", "Ce-{}"])
+def test_attributes_under_another_spelling(spelt: str) -> None:
+    """An event's headers as they are over HTTP, or in capitals, mean the same."""
+    told = {"type": b"departed", "id": b"7", "time": NOW_TEXT.encode()}
+    other, plain = ([(form.format(name), value) for name, value in told.items()] for form in (spelt, "ce_{}"))
+    value = departed(departed_at=..., flight=...)
+    assert route(value, headers=other) == route(value, headers=plain)
+
+
 def test_times_are_cut_to_milliseconds() -> None:
     """A time with more digits, or another zone, is the same moment cut to ms."""
     for text in ("2023-11-14T22:13:19.999999Z", "2023-11-15T03:43:19.999+05:30", "2023-11-14t22:13:19.9994z"):

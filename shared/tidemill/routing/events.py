@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -318,13 +319,20 @@ def _in_range(time_ms: int, name: str, earliest_ms: int) -> int:
 
 def _attributes(headers: Headers) -> tuple[Attributes, bool]:
     """The CloudEvents headers of a record, and whether its value is a whole CloudEvent in JSON."""
-    given = dict(headers)
+    given = {_plain(name): value for name, value in headers}
     try:
-        content_type = _text(given, "content-type") or ""
+        content_type = _text(given, "content_type") or ""
         attributes = Attributes(_text(given, "ce_type"), _text(given, "ce_id"), _text(given, "ce_time"), _text(given, "ce_recordedtime"))
     except UnicodeDecodeError as error:
         raise Refused(Reason.BAD_ENVELOPE, f"a CloudEvents header is not UTF-8: {error}") from None
-    return attributes, content_type.startswith(_STRUCTURED)
+    return attributes, content_type.lower().startswith(_STRUCTURED)
+
+
+@lru_cache(1024)
+def _plain(name: str) -> str:
+    """A header's name, however its publisher spells it: `ce_type` is also `ce-type` and `CE_Type`, and `content-type` is also `contentType`."""
+    found = name.lower().replace("-", "_")
+    return "content_type" if found == "contenttype" else found
 
 
 def _text(headers: dict[str, bytes | None], name: str) -> str | None:
