@@ -52,8 +52,9 @@ class FoldWatch:
         """Look until cancelled. Raises UnreadPartitions when a partition has been unread for REJOIN_SECONDS: join the group again."""
         try:
             await self._look()
-        finally:
+        except asyncio.CancelledError:
             self._show({})  # by other definitions other partitions are read
+            raise
 
     async def _look(self) -> None:
         while True:

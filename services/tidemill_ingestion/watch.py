@@ -48,8 +48,9 @@ class IngestionWatch:
         """
         try:
             await self._watch()
-        finally:
+        except asyncio.CancelledError:
             self._show({})  # by other definitions other topics are read
+            raise
 
     async def _watch(self) -> None:
         while True:
