@@ -14,9 +14,8 @@ EARLIEST_MS = 365 * 86_400_000
 """1971. Seconds of our time that are taken for milliseconds lie before it, so nobody means an earlier moment unless he says so."""
 
 UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_OTHER_UNITS = (("s", "seconds"), ("us", "microseconds"), ("ns", "nanoseconds"))
+_WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _LIKELY_MS = range(EARLIEST_MS, 4_102_444_800_000)  # 1971 to 2100
-_EPOCH, _NAIVE_EPOCH = datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 1)
 
 
 def parse_time_ms(value: int | str, earliest_ms: int = EARLIEST_MS) -> int:
@@ -40,10 +39,15 @@ def check_moment(time_ms: int, earliest_ms: int = EARLIEST_MS, mend: str = "give
     if earliest_ms <= time_ms <= LAST_MS:
         return time_ms
     where = f"is {rfc3339(time_ms)[:10]}" if FIRST_MS <= time_ms <= LAST_MS else "lies outside the years 1 to 9999"
-    for unit, word in _OTHER_UNITS:
-        if time_ms * 1000 // UNITS_PER_SECOND[unit] in _LIKELY_MS:
-            raise ValueError(f"{time_ms} ms {where}: are these {word}? {mend.format(unit=unit)}")
+    if likely := likely_unit(time_ms, "ms"):
+        raise ValueError(f"{time_ms} ms {where}: are these {_WORDS[likely]}? {mend.format(unit=likely)}")
     raise ValueError(f"{time_ms} ms {where}" + (f", before {rfc3339(earliest_ms)[:10]}" if FIRST_MS <= time_ms < earliest_ms else ""))
+
+
+def likely_unit(number: int, other_than: str) -> str | None:
+    """The unit in which a number is a moment of our time, if it is another one than was said."""
+    units = (unit for unit, per_second in UNITS_PER_SECOND.items() if unit != other_than and number * 1000 // per_second in _LIKELY_MS)
+    return next(units, None)
 
 
 def rfc3339(time_ms: int) -> str:

@@ -9,7 +9,7 @@ from types import NoneType
 from typing import Any, Final, Literal, get_args
 
 from tidemill.declarations.checks import FIELD_TYPES, Declaration, base_type
-from tidemill.timestamps import FIRST_MS, UNITS_PER_SECOND, check_moment
+from tidemill.timestamps import FIRST_MS, UNITS_PER_SECOND, check_moment, likely_unit
 
 REQUIRED: Final = object()
 """No default."""
@@ -153,4 +153,6 @@ def _in_ms(given: int, unit: str) -> int:
     try:
         return check_moment(ms, FIRST_MS)
     except ValueError:
-        raise ValueError(f"{given} {unit} lies outside the years 1 to 9999") from None
+        likely = likely_unit(given, unit)
+        meant = f': declare unit="{likely}"' if likely else ""
+        raise ValueError(f"{given} {unit} lies outside the years 1 to 9999{meant}") from None
