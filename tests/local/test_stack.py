@@ -82,6 +82,22 @@ def test_a_service_that_fails_is_named_with_its_last_lines(home: Path, module: s
     assert find(home) is None
 
 
+def test_a_server_that_is_away_stops_everything_all_the_same(home: Path) -> None:
+    """`keep` is for services: without its servers a stack is of no use, and nothing of it is left."""
+    with pytest.raises(StackError, match="not ready after 5 s: kafka"):
+        Stack(
+            home,
+            services=(ONE,),
+            servers=("kafka", "valkey"),
+            external=External(kafka="127.0.0.1:1"),
+            timeout_seconds=5,
+            keep=True,
+            detach=True,
+        ).start()
+    assert alive(home) == []
+    assert find(home) is None
+
+
 def test_prepare_runs_between_servers_and_services(home: Path) -> None:
     """The hook finds the servers answering and no service started."""
     seen = []

@@ -50,7 +50,6 @@ def up(
     KAFKA_BOOTSTRAP_SERVERS, REDIS_URL and TIDEMILL_OFFLINE name servers that run elsewhere; those are not started.
     """
     _require_local()
-    from tidemill.local.processes import NotReady
     from tidemill.local.stack import External, Stack
 
     spec = os.environ.get("TIDEMILL_PROJECT")
@@ -65,19 +64,14 @@ def up(
     )  # fmt: skip
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        ready = True
-        try:
-            with console.status("starting ..."):
-                stack.start()
-        except NotReady as error:
-            if not stack.urls or find(home) is None:
-                raise
-            ready = False
-            typer.echo(f"error: {error.message}\n{_KEPT}", err=True)
+        with console.status("starting ..."):
+            stack.start()
+        if stack.unready:
+            typer.echo(f"error: {stack.unready.message}\n{_KEPT}", err=True)
         console.print(_addresses(home_folder(home)))
-        for started in begun if ready else ():
+        for started in () if stack.unready else begun:
             after_start(_target(project, spec, stack), started, wait={"features", "offline"} <= stack.urls.keys())
-        if detach and not ready:
+        if detach and stack.unready:
             raise typer.Exit(1)
         if not detach:
             console.print("Ctrl-C stops it.")
@@ -150,11 +144,11 @@ def restart(
 ) -> None:
     """Stop processes of the running stack in good order and start them again; the others go on."""
     _require_local()
-    from tidemill.local.stack import restart as restarted
+    from tidemill.local.stack import Stack
 
-    addresses = _running(home)
+    stack = Stack.attached(home_folder(home), _running(home), timeout_seconds)
     for name in service:
-        restarted(home_folder(home), addresses, name, timeout_seconds)
+        stack.restart(name)
         console.print(f"{name} runs again")
 
 

@@ -24,6 +24,7 @@ from tidemill.local.supervisor import Program, Supervisor
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 45.0  # of the supervisor: ten for the services, ten for the servers, and a margin
 _LAST_LINES = 25
+_STOPPED = {"STOPPED", "EXITED", "FATAL"}
 _MADE = ("kafka", "valkey", "offline", "logs", "run", "ports.json", "stack.json", "supervisor.conf", "supervisor.log")
 _PORTS = {"kafka": ("kafka", "kafka-controller"), "valkey": ("valkey",)}
 
@@ -62,7 +63,8 @@ class Stack:
     prepare: Callable[["Stack"], None] | None = None  # run once the servers answer, before any service starts: topics
     detach: bool = False
     timeout_seconds: float = 60.0  # for the servers to answer, and again for the services to be ready
-    keep: bool = False  # a service that is not ready stops nothing: `start` raises NotReady, and all others run
+    keep: bool = False  # a service that is not ready stops nothing: `start` returns, and `unready` says why
+    unready: NotReady | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._home = home_folder(self.home)
@@ -80,6 +82,14 @@ class Stack:
         self.urls: dict[str, str] = {}
         self._launched: subprocess.Popen[bytes] | None = None
 
+    @classmethod
+    def attached(cls, home: Path, addresses: Addresses, timeout_seconds: float) -> Self:
+        """The stack that runs in a data folder, to look at its processes and to restart them; it is not ours to stop."""
+        servers = External(addresses.kafka, addresses.redis_url, addresses.offline)
+        stack = cls(home, addresses.project, services=(), external=servers, timeout_seconds=timeout_seconds)
+        stack.urls, stack.supervisor = addresses.urls, Supervisor(addresses.supervisor)
+        return stack
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -88,7 +98,7 @@ class Stack:
         self.stop()
 
     def start(self) -> None:
-        """Start everything and return when all is ready; on any failure stop everything and raise. See `keep` for the one exception."""
+        """Start everything and return when all is ready; on any failure stop everything and raise; see `keep`."""
         for folder in ("run", "logs"):
             (self._home / folder).mkdir(parents=True, exist_ok=True)
         with (self._home / "lock").open("w") as lock:
@@ -103,9 +113,8 @@ class Stack:
                 if self.prepare:
                     self.prepare(self)
                 self._start_services()
-            except BaseException as error:
-                if not (self.keep and isinstance(error, NotReady)):
-                    self.stop()
+            except BaseException:
+                self.stop()
                 raise
 
     def _assign_ports(self) -> dict[str, int]:
@@ -182,13 +191,10 @@ class Stack:
             self.supervisor.start(service.name)
         try:
             self._wait([*self.urls], failing={"BACKOFF", "EXITED", "FATAL"})
-        except NotReady:
-            if self.keep:
-                self._write_addresses()
-            raise
-        self._write_addresses()
-
-    def _write_addresses(self) -> None:
+        except NotReady as error:
+            if not self.keep:
+                raise
+            self.unready = error
         pids = {name: process.pid for name, process in self.supervisor.processes().items()}
         owner = 0 if self.detach else os.getpid()
         Addresses(self.kafka, self.redis_url, self.offline, self.project, self.urls, pids, owner, self.supervisor.url).write(self._home)
@@ -237,8 +243,12 @@ class Stack:
         self.wait_ready(name)
 
     def restart(self, name: str) -> None:
-        """Stop one process in good order, start it again and return when it is ready."""
-        self.halt(name)
+        """Stop one process in good order, if it runs, start it again and return when it is ready. Raises `StackError`."""
+        known = self.supervisor.processes()
+        if name not in known:
+            raise StackError(f"no process {name!r} is part of the stack in {self._home}", mend=f"there are {', '.join(known)}")
+        if known[name].statename not in _STOPPED:  # one that crashes at each start is about to start again
+            self.halt(name)
         self.resume(name)
 
     def wait_ready(self, *names: str) -> None:
@@ -265,7 +275,9 @@ class Stack:
             time.sleep(_POLL_SECONDS if waiting else 0)
 
     def _not_ready(self, name: str) -> str | None:
-        return _not_ready(name, self.kafka, self.redis_url, self.urls)
+        if name == "kafka":
+            return kafka.not_ready(self.kafka)
+        return valkey.not_ready(self.redis_url) if name == "valkey" else services.not_ready(self.urls[name])
 
     def _last_lines(self, name: str) -> str:
         file = self.log(name)
@@ -276,31 +288,6 @@ class Stack:
 def log_file(home: Path, name: str) -> Path:
     """Return the path of a process' log."""
     return home / "logs" / f"{name}.log"
-
-
-def restart(home: Path, addresses: Addresses, name: str, timeout_seconds: float) -> None:
-    """Stop one process of a running stack in good order, start it again, and return when it is ready. Raises `StackError`."""
-    control = Supervisor(addresses.supervisor)
-    known = control.processes()
-    if name not in known:
-        raise StackError(f"no process {name!r} is part of the stack in {home}", mend=f"there are {', '.join(known)}")
-    if known[name].pid:
-        control.stop(name)
-    control.start(name)
-    deadline = time.monotonic() + timeout_seconds
-    while (reason := _not_ready(name, addresses.kafka, addresses.redis_url, addresses.urls)) is not None or not control.processes()[
-        name
-    ].pid:
-        if time.monotonic() > deadline:
-            lines = processes.last_lines(log_file(home, name), _LAST_LINES)
-            raise NotReady(f"{name} is not ready after {timeout_seconds:g} s: {reason}. Last lines of its log:\n{lines}")
-        time.sleep(_POLL_SECONDS)
-
-
-def _not_ready(name: str, kafka_at: str, redis_url: str, urls: Mapping[str, str]) -> str | None:
-    if name == "kafka":
-        return kafka.not_ready(kafka_at)
-    return valkey.not_ready(redis_url) if name == "valkey" else services.not_ready(urls[name])
 
 
 def data_of(home: Path) -> list[Path]:
