@@ -66,7 +66,7 @@ def route_alone(events: int = 100_000, *, with_headers: bool = True) -> float:
     values = [(departure(number), headers_of(number) if with_headers else ()) for number in range(events)]
     started = time.process_time()
     for offset, (value, headers) in enumerate(values):
-        router.route(EVENT, EVENT, 0, offset, START_MS + offset, None, value, headers)
+        router.route(EVENT, 0, offset, START_MS + offset, None, value, headers)
     taken = time.process_time() - started
     if router.refused:
         raise AssertionError(f"the benchmark's events were refused: {router.refused}")

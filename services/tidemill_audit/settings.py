@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from tidemill.archive.retention import ArchiveSettings
 from tidemill.durations import parse_ms
+from tidemill.registry import RegistrySettings
 from tidemill.runtime.settings import KafkaSettings, OfflineSettings, RedisSettings, ServiceSettings, Settings
 
 
@@ -38,6 +39,7 @@ class AuditSettings(ServiceSettings):
     """What every service needs, Kafka, both stores, the pace, and how long the archive keeps events."""
 
     kafka: KafkaSettings
+    registry: RegistrySettings
     redis: RedisSettings
     offline: OfflineSettings
     pace: PaceSettings

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from tidemill.clock import now_ms
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import KafkaUnavailable, UnfilledLog, UnreadPartitions
-from tidemill.routing.events import Envelope
+from tidemill.routing.envelopes import Envelope
 from tidemill.runtime import metrics
 from tidemill.runtime.asgi import Scope
 from tidemill.runtime.health import HealthBoard

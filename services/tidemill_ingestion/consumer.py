@@ -29,10 +29,11 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from tidemill.catalogue.definitions import NOTHING, Definitions
 from tidemill.declarations.project import Project
-from tidemill.errors import KafkaRefused, TidemillError, TopicRecreated
+from tidemill.errors import KafkaRefused, RegistryUnavailable, TidemillError, TopicRecreated
 from tidemill.kafka.client import FETCH_BYTES, RETRY_SECONDS, close_consumer, close_producer, consumer, kafka_errors, start_producer
 from tidemill.kafka.patches import assignment_of, committed_with_metadata
 from tidemill.kafka.waves import Record, send_wave
+from tidemill.registry import configured_frames
 from tidemill.routing.refusals import Reason
 from tidemill.routing.router import Router
 from tidemill.runtime import metrics
@@ -60,7 +61,7 @@ Fetched = dict[TopicPartition, list[ConsumerRecord]]
 class EventConsumer:
     """Routes the events of a project's topics. Use it as a context manager: `run` inside, until `stop`.
 
-    `positions`: the offset up to which each of our partitions is routed and committed; `declared`: all partitions that members of
+    `waits_for`: why nothing is routed although events wait, if it is not for Kafka; `positions`: the offset up to which each of our partitions is routed and committed; `declared`: all partitions that members of
     `group` should read.
 
     `member`: a name that an instance has again after a restart. So it gets its partitions back at once, and does not wait until the group
@@ -74,9 +75,11 @@ class EventConsumer:
 
     def __init__(self, settings: KafkaSettings, project: Project, member: str | None = None, definitions: Definitions = NOTHING) -> None:
         self._settings = settings
-        self._router = Router(project, definitions.begins if definitions.number else None)
+        self._router = Router(project, definitions.begins if definitions.number else None, configured_frames())
         self._definitions = definitions
-        self._events = {event.topic: event.name for event in project.events.values()}
+        self._events = {
+            event.topic: [each.name for each in project.events.values() if each.topic == event.topic] for event in project.events.values()
+        }
         for topic in self._events:
             for reason in Reason:
                 metrics.DEAD_LETTERS.labels(topic, reason)  # starts at 0, so that the first letter is an increase
@@ -84,6 +87,7 @@ class EventConsumer:
         self.declared = frozenset(TopicPartition(event.topic, n) for event in project.events.values() for n in range(event.partitions))
         self._instance = None if member is None else f"{member}-{_digest(self._events)}"
         self._stopping = False
+        self.waits_for: str | None = None
         self._placed: object = NOWHERE
         self.positions: dict[TopicPartition, int] = {}
         self.kafka: AIOKafkaConsumer
@@ -158,7 +162,15 @@ class EventConsumer:
 
     async def _forward(self, fetched: Fetched) -> None:
         started = perf_counter()
-        wave = self._route(fetched)
+        try:
+            wave = self._route(fetched)
+        except RegistryUnavailable as error:
+            log.warning("waiting for the schema registry", reason=error.message, mend=error.mend)
+            self._router.forget_counts()
+            self.waits_for, self._placed = error.message, NOWHERE
+            await asyncio.sleep(RETRY_SECONDS)
+            return
+        self.waits_for = None
         await self._send(wave)
         await self._commit({partition: records[-1].offset + 1 for partition, records in fetched.items()})
         metrics.INGESTION_WAVE_SECONDS.observe(perf_counter() - started)
@@ -168,9 +180,8 @@ class EventConsumer:
         wave: Wave = defaultdict(list)
         route = self._router.route
         for (topic, partition), records in fetched.items():
-            name = self._events[topic]
             for record in records:
-                routed = route(name, topic, partition, record.offset, record.timestamp, record.key, record.value, record.headers)
+                routed = route(topic, partition, record.offset, record.timestamp, record.key, record.value, record.headers)
                 for out_topic, out_partition, key, value in routed:
                     wave[out_topic, out_partition].append((key, value, NO_HEADERS))
         return wave
@@ -232,7 +243,8 @@ class EventConsumer:
                 mend="the views know its old positions and would skip its new records: give the event a new topic, or the project a new name",
             )
         seen = int(metadata) if metadata.isdigit() else 0
-        position = self._definitions.routed_from(self._events[partition.topic], partition.partition, committed, seen)
+        events = self._events[partition.topic]
+        position = min(self._definitions.routed_from(event, partition.partition, committed, seen) for event in events)
         if position < committed:
             log.info("going back for a log that was handed over", topic=partition.topic, partition=partition.partition, position=position)
         return position
@@ -248,12 +260,9 @@ class EventConsumer:
             metrics.UNKEYED.labels(topic).inc(count)
         for topic, count in self._router.passed_over.items():
             metrics.PASSED_OVER.labels(topic).inc(count)
-        for topic, count in self._router.empty.items():
-            metrics.EMPTY.labels(topic).inc(count)
-        self._router.empty.clear()
-        self._router.refused.clear()
-        self._router.unkeyed.clear()
-        self._router.passed_over.clear()
+        for (topic, why), count in self._router.no_event.items():
+            metrics.NO_EVENT.labels(topic, why).inc(count)
+        self._router.forget_counts()
 
 
 def _digest(topics: Iterable[str]) -> str:

@@ -11,11 +11,12 @@ from urllib.parse import unquote
 import msgspec
 
 from tidemill.clock import now_ms
+from tidemill.declarations import Event
 from tidemill.declarations.project import Project
 from tidemill.errors import BadRequest, KafkaUnavailable
 from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS, Position
-from tidemill.routing.events import Envelope, open_envelope
+from tidemill.routing.envelopes import Envelope, open_envelope
 from tidemill.routing.foreign import foreign
 from tidemill.routing.refusals import Refused
 from tidemill.routing.router import Router
@@ -71,7 +72,6 @@ class EventsEndpoint:
     def use(self, project: Project) -> None:
         """Judge events by these declarations from now on."""
         self._router = Router(project)
-        self._events = project.events
 
     async def handle(self, scope: Scope, body: bytes) -> Answer:
         """Answers one request. Raises BadRequest for a body that is not a request, and KafkaUnavailable."""
@@ -104,10 +104,11 @@ class EventsEndpoint:
         """Check one event and make the record for its topic. Raises Refused."""
         envelope = event if isinstance(event, Envelope) else open_envelope(event)
         data = envelope.value
-        accepted = self._router.admit(envelope.type, data, envelope.attributes, now_ms())
+        declared = self._router.event_of(envelope.type)
+        accepted = self._router.admit(declared.name, data, envelope.attributes, now_ms())
         event_id = envelope.id or accepted.id or uuid.uuid4().hex
         key = (envelope.partitionkey or event_id).encode()
-        return Message(self._events[envelope.type].topic, key, data, _headers(envelope, event_id))
+        return Message(declared.topic, key, data, _headers(declared, envelope, event_id))
 
 
 def split_body(body: bytes, content_type: str) -> Sequence[bytes]:
@@ -159,10 +160,10 @@ def _accepted(index: int, message: Message, position: Position) -> EventResult:
     return EventResult(index, position, dict(message.headers)["ce_id"].decode())
 
 
-def _headers(envelope: Envelope, event_id: str) -> list[tuple[str, bytes]]:
+def _headers(declared: Event, envelope: Envelope, event_id: str) -> list[tuple[str, bytes]]:
     """CloudEvents headers, as in Kafka's binary mode."""
     headers = [
-        ("ce_specversion", b"1.0"), ("ce_id", event_id.encode()), ("ce_type", envelope.type.encode()),
+        *declared.headers, ("ce_specversion", b"1.0"), ("ce_id", event_id.encode()),
         ("ce_source", (envelope.source or "tidemill.ingestion").encode()), ("content-type", b"application/json"),
     ]  # fmt: skip
     if envelope.time is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tidemill.registry import RegistrySettings
 from tidemill.runtime.settings import KafkaSettings, ServiceSettings
 
 
@@ -12,3 +13,4 @@ class IngestionSettings(ServiceSettings):
     """The settings of every service, and Kafka."""
 
     kafka: KafkaSettings
+    registry: RegistrySettings

@@ -71,13 +71,13 @@ class IngestionWatch:
         lags = {partition: max(0, end - positions.get(partition, 0)) for partition, end in ends.items()}
         lag = sum(lags.values())
         self._show(lags | self._coverage.unread)
-        if not lag or positions != self._positions:
+        if not lag or positions != self._positions or self._consumer.waits_for:
             self._moved = monotonic()
             self._pulse.beat()
         self._positions = positions
         stuck_seconds = monotonic() - self._moved
         slow = f"{lag} events wait, and none has been routed for {stuck_seconds:.0f} s" if stuck_seconds > SLOW_SECONDS else None
-        self._board.report("routing", self._coverage.reason or slow)
+        self._board.report("routing", self._consumer.waits_for or self._coverage.reason or slow)
         if self._coverage.seconds > REJOIN_SECONDS:
             raise UnreadPartitions(self._coverage.reason or "", mend="stop other members of the group that do not declare these events")
 

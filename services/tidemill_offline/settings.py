@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tidemill.archive.retention import ArchiveSettings
 from tidemill.offline.mirror import FlushSettings
+from tidemill.registry import RegistrySettings
 from tidemill.runtime.settings import KafkaSettings, OfflineSettings, ServiceSettings
 
 
@@ -14,6 +15,7 @@ class OfflineWriterSettings(ServiceSettings):
     """What every service needs, Kafka, the offline store, and how often to commit, how long to keep."""
 
     kafka: KafkaSettings
+    registry: RegistrySettings
     offline: OfflineSettings
     flush: FlushSettings
     archive: ArchiveSettings

@@ -25,6 +25,7 @@ TidemillError                 500  root: catch this to catch all of them
 │   ├── KafkaUnavailable      503  Kafka
 │   │   └── UnreadPartitions  503  declared partitions that no member of a consumer group reads
 │   ├── OfflineUnavailable    503  the offline store
+│   ├── RegistryUnavailable   503  the schema registry
 │   └── Rebuilding            503  values in the online store are older than those served before
 ├── StoreError                500  Redis answered a command with an error
 │   └── NoScript              500  Redis does not hold the script (nothing ran)
@@ -234,6 +235,10 @@ class UnreadPartitions(KafkaUnavailable):
 
 class OfflineUnavailable(Unavailable):
     """The offline store cannot be read or written: no space, no rights, not reachable, or another writer is always faster."""
+
+
+class RegistryUnavailable(Unavailable):
+    """The schema registry cannot be reached, or does not answer as one."""
 
 
 class Rebuilding(Unavailable):

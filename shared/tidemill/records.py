@@ -279,8 +279,8 @@ class DeadLetterRecord(Record, frozen=True):
 
     `value`: its value in base64, cut at 64 KiB; `size`: the whole length of the value in bytes; `reason`: one of a fixed set of codes;
     `detail`: the cause, for a person; `source`: its position. `view`: the only view that lacks the message; without it, the message is lost
-    for all. `origin`: for a view's record, the position of the event from which it was made, if known. A letter may be written twice: the
-    same letter has the same `source` and `view`.
+    for all. `origin`: for a view's record, the position of the event from which it was made, if known. `event`: as which event it was read, if
+    that is known. A letter may be written twice: the same letter has the same `source` and `view`.
     """
 
     reason: str
@@ -292,6 +292,7 @@ class DeadLetterRecord(Record, frozen=True):
     key: str | None = None
     view: str | None = None
     origin: Position | None = None
+    event: str | None = None
 
 
 T = TypeVar("T")

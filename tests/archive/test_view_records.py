@@ -88,7 +88,7 @@ def test_records_are_those_of_the_router(where: str | None, tmp_path: Path) -> N
     archive(store, project, events)
     router, routed = Router(project), list[tuple[int, bytes | None, dict[str, object]]]()
     for event in events:
-        found = router.route("paid", event.topic, 0, event.offset, event.known, b"k", event.value, event.headers)
+        found = router.route(event.topic, 0, event.offset, event.known, b"k", event.value, event.headers)
         routed += [(p, key, json.loads(value)) for topic, p, key, value in found if topic == view_topic("shop", project.views["cards"].log)]
     (part,) = made(project, store, 1000)
     for partition, records in part.records.items():

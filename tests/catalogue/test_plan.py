@@ -285,7 +285,7 @@ def test_a_field_that_an_older_version_reads_stays() -> None:
     plan = planned(before, project(taxis(fewer, [count()])), 6)
     assert {change.name: change.details for change in plan.changes}["trip"] == ("fields: miles: float -> float | None",)
     after = project_of(applied(plan), "town")
-    routed = Router(after).route("trip", "trip", 0, 0, 10, None, b'{"taxi":"a","at":5,"tip":null}', [])
+    routed = Router(after).route("trip", 0, 0, 10, None, b'{"taxi":"a","at":5,"tip":null}', [])
     assert sorted(topic for topic, *_ in routed) == ["town.view.taxis.p4", "town.view.taxis.v2.p4"]
 
 
@@ -368,7 +368,7 @@ def test_a_log_gets_nothing_from_before_its_hand_over() -> None:
 
     def topics(partition: int, offset: int, taxi: str = "a") -> list[str]:
         value = b'{"taxi":"%s","at":5,"miles":1.0,"tip":null}' % taxi.encode()
-        return sorted(topic for topic, *_ in router.route("trip", "trip", partition, offset, 10, None, value, []))
+        return sorted(topic for topic, *_ in router.route("trip", partition, offset, 10, None, value, []))
 
     old, new = "town.view.taxis.p4", "town.view.taxis.v2.p4"
     assert [topics(0, 6), topics(0, 7), topics(0, 29), topics(0, 30), topics(1, 0)] == [[], [old], [old], [new, old][::-1], [old, new]]

@@ -141,7 +141,7 @@ def published(ahead_ms: int, who: str = "a") -> tuple[list[str], list[DeadLetter
     """The topics and dead letters that ingestion makes of an event that lies so far ahead."""
     router, known_ms = Router(PROJECT), START_MS
     data = json.dumps({"who": who, "at": known_ms + ahead_ms, "x": 1}).encode()
-    routed = router.route("happened", "happened", 3, 41, known_ms, b"key", data, [])
+    routed = router.route("happened", 3, 41, known_ms, b"key", data, [])
     letters = [decoder(DeadLetterRecord).decode(value) for topic, _, _, value in routed if topic == "world.dead-letters"]
     return [topic for topic, *_ in routed if topic != "world.dead-letters"], letters, router
 

@@ -101,7 +101,7 @@ def routed(stream: Sequence[Sent]) -> Logs:
             continue
         data = json.dumps({"who": told.entity, "at": told.time_ms, "id": told.id, "x": told.x}).encode()
         headers = [("ce_recordedtime", str(told.known_ms).encode())]
-        for topic, number, key, value in router.route("happened", "happened", partition, offset, told.known_ms, None, data, headers):
+        for topic, number, key, value in router.route("happened", partition, offset, told.known_ms, None, data, headers):
             if topic == dead_letters_topic("world"):
                 logs.letters.append(letters.decode(value))
             else:

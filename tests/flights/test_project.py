@@ -113,7 +113,7 @@ def test_ingestion_refuses_none_of_the_events(project: Project, storm: list[tupl
     topics = set()
     for i, (known_ms, name, payload) in enumerate(storm):
         headers = [("ce_recordedtime", str(known_ms).encode())]
-        routed = router.route(name, name, 0, i, known_ms, None, msgspec.json.encode(payload), headers)
+        routed = router.route(name, 0, i, known_ms, None, msgspec.json.encode(payload), headers)
         topics |= {record[0] for record in routed}
     assert not router.refused
     assert {view_topic("flights", view.log) for view in project.views.values() if view.name != "aircraft_register"} <= topics

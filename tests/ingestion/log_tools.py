@@ -109,7 +109,7 @@ async def expected(kafka: KafkaSettings, project: Project) -> Told:
     for event in project.events.values():
         for (topic, partition), records in (await read_log(kafka, event.topic)).items():
             for r in records:
-                for out, number, key, value in router.route(event.name, topic, partition, r.offset, r.timestamp, r.key, r.value, r.headers):
+                for out, number, key, value in router.route(topic, partition, r.offset, r.timestamp, r.key, r.value, r.headers):
                     should[out, number, topic, partition].append((r.offset, key, value))
     return dict(should)
 

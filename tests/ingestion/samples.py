@@ -13,7 +13,7 @@ import msgspec
 
 from tidemill.declarations.project import Project, load_project
 from tidemill.records import DeadLetterRecord
-from tidemill.routing.events import Headers
+from tidemill.routing.envelopes import Headers
 from tidemill.routing.router import Routed, Router
 
 AIRLINE = Path(__file__).parent / "airline"
@@ -76,7 +76,7 @@ def route(
     """Route one record of an event's topic, partition 1; `data` is bytes as they are, or anything JSON."""
     value = data if isinstance(data, bytes) or data is None else json.dumps(data).encode()
     topic = project().events[event].topic
-    return (router or Router(project())).route(event, topic, 1, offset, timestamp_ms, b"source key", value, headers)
+    return (router or Router(project())).route(topic, 1, offset, timestamp_ms, b"source key", value, headers)
 
 
 def refusal(routed: Sequence[Routed]) -> DeadLetterRecord:

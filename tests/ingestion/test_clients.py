@@ -22,6 +22,7 @@ from tidemill.runtime.settings import KafkaSettings
 
 pytestmark = pytest.mark.integration
 EVENTS = 40
+DEPARTED = project().events["departed"].topic
 Publish = Callable[[str, str, Iterator[tuple[bytes, list[tuple[str, bytes]]]]], None]
 
 
@@ -69,7 +70,7 @@ async def _read(settings: KafkaSettings, topic: str) -> list[str]:
         async for fetched in read_to_end(reader):
             for target, records in fetched.items():
                 for r in records:
-                    routed = router.route("departed", topic, target.partition, r.offset, r.timestamp, r.key, r.value, r.headers)
+                    routed = router.route(DEPARTED, target.partition, r.offset, r.timestamp, r.key, r.value, r.headers)
                     found += [name for name, *_ in routed]
     return found
 
@@ -88,7 +89,5 @@ def test_events_of_other_clients(kafka: str, topic_prefix: str, publish: Publish
     asyncio.run(ensure_topics(settings, {topic: TopicSpec(2, {}, ours=False)}))
     publish(kafka, topic, events())
     found = asyncio.run(_read(settings, topic))
-    one = [
-        name for name, *_ in Router(project()).route("departed", topic, 0, 0, 1_700_000_000_000, None, json.dumps(departed()).encode(), [])
-    ]
+    one = [name for name, *_ in Router(project()).route(DEPARTED, 0, 0, 1_700_000_000_000, None, json.dumps(departed()).encode(), [])]
     assert sorted(found) == sorted(one * EVENTS)

@@ -123,7 +123,7 @@ async def test_bad_events_do_not_stop_good_ones(settings: KafkaSettings, project
     assert sorted((letter["reason"], *letter["source"][1:]) for letter in letters) == [
         ("not_json", 1, 0), ("not_json", 1, 1), ("wrong_type", 3, 0),
     ]  # fmt: skip
-    assert metrics.EMPTY.labels(topic)._value.get() == 1
+    assert metrics.NO_EVENT.labels(topic, "empty")._value.get() == 1
     assert await told(settings, project) == await expected(settings, project)
     assert refused._value.get() == 2
     assert metrics.UNKEYED.labels(view_topic(project.name, project.views["planes"].log))._value.get() == 1

@@ -97,7 +97,7 @@ class Town:
         router, wave = Router(alone), dict[tuple[str, int], list[Record]]()
         for (topic, partition), records in (await read_log(self.settings, self.trip.topic)).items():
             for r in records[: until[partition]]:
-                for out, number, key, value in router.route("trip", topic, partition, r.offset, r.timestamp, r.key, r.value, r.headers):
+                for out, number, key, value in router.route(topic, partition, r.offset, r.timestamp, r.key, r.value, r.headers):
                     wave.setdefault((out, number), []).append((key, value, []))
         async with started_producer(self.settings) as made:
             await send_wave(made, wave)

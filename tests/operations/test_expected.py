@@ -53,7 +53,7 @@ def routed(events: list[Placed], again: int = 0) -> dict[bytes, list[LogEntry]]:
     router, logs = Router(PROJECT), defaultdict[bytes, list[LogEntry]](list)
     for name, partition, offset, data in [*events[:again], *events]:
         value, headers = msgspec.json.encode(data), [("ce_recordedtime", b"%d" % NOW_MS)]
-        for topic, to, key, record in router.route(name, "e", partition, offset, NOW_MS, None, value, headers):
+        for topic, to, key, record in router.route(PROJECT.events[name].topic, partition, offset, NOW_MS, None, value, headers):
             if topic != dead_letters_topic("world"):
                 view, decode = decoders[topic]
                 log = logs[fence_key("world", view.log, to)]

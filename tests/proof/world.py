@@ -62,7 +62,7 @@ class World:
             topic, value = self.project.events[name].topic, msgspec.json.encode(data)
             published = self.events[topic, 0]
             published.append(Published(len(published), None, value, known_ms, headers))
-            routed = router.route(name, topic, 0, len(published) - 1, known_ms, None, value, headers)
+            routed = router.route(topic, 0, len(published) - 1, known_ms, None, value, headers)
             for topic, partition, key, value in routed:
                 self.logs[topic, partition].append((key, value))
         assert not router.refused, router.refused

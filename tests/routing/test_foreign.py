@@ -18,14 +18,20 @@ from tests.ingestion.samples import NOW_MS, departed, refusal, route
 from tidemill import Event
 from tidemill.archive.rows import event_table
 from tidemill.declarations.project import Project
-from tidemill.routing.events import BARE, EventReader
+from tidemill.routing.envelopes import BARE
+from tidemill.routing.events import EventReader
 from tidemill.routing.foreign import foreign
 
 GOOD = json.dumps(departed()).encode()
 BOM = b"\xef\xbb\xbf"
 
 VALUES: list[tuple[str, bytes, str, str]] = [
-    ("JSON of a registry", b"\0\0\0\0\x07" + GOOD, "framed", "framed by a schema registry (schema id 7, then JSON): publish plain JSON"),
+    (
+        "half a JSON of a registry",
+        b"\0\0\0\0\x07" + GOOD[:-9],
+        "framed",
+        "framed by a schema registry (schema id 7, then JSON): set TIDEMILL",
+    ),
     ("Avro of a registry", b"\0\0\x01\0\x02\x0aUA100\x02", "framed", "(schema id 65538, then Avro or Protobuf)"),
     ("gzip", gzip.compress(GOOD), "encoded", "compressed with gzip"),
     ("zlib", zlib.compress(GOOD), "encoded", "compressed with zlib"),

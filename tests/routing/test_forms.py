@@ -9,8 +9,10 @@ import pytest
 
 from tidemill import Entity, Event, FeatureView, Field, count, last
 from tidemill.declarations.project import Project
-from tidemill.routing.events import BARE, Attributes, EventReader
+from tidemill.routing.envelopes import BARE, Attributes
+from tidemill.routing.events import EventReader
 from tidemill.routing.refusals import Refused
+from tidemill.routing.uses import Uses
 from tidemill.testing import World
 
 NOW_MS = 1_700_000_000_000
@@ -38,7 +40,7 @@ GOOD: dict[str, Any] = {
 
 def read(event: dict[str, Any], attributes: Attributes = BARE) -> Any:
     """The data of an event that came now."""
-    return EventReader(EVENT, ["user"]).check(json.dumps(event).encode(), attributes, NOW_MS)
+    return EventReader(EVENT, Uses(["user"])).check(json.dumps(event).encode(), attributes, NOW_MS)
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:

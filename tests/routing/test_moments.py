@@ -9,7 +9,7 @@ import pytest
 
 from tidemill import Entity, Event, FeatureView, Model, Outcome, count, last
 from tidemill.declarations.project import Project
-from tidemill.routing.events import BARE, Attributes
+from tidemill.routing.envelopes import BARE, Attributes
 from tidemill.routing.refusals import Refused
 from tidemill.routing.router import Router
 from tidemill.testing import World

@@ -14,9 +14,11 @@ from tidemill.declarations.aggregates import count
 from tidemill.declarations.project import Project
 from tidemill.errors import DeclarationError
 from tidemill.limits import CUT_BYTES, MESSAGE_BYTES
-from tidemill.routing.events import BARE, Attributes, EventReader
+from tidemill.routing.envelopes import BARE, Attributes
+from tidemill.routing.events import EventReader
 from tidemill.routing.refusals import Reason, Refused
 from tidemill.routing.router import Router
+from tidemill.routing.uses import Uses
 
 HUGE = b"9" * 10_000
 
@@ -244,7 +246,7 @@ def test_dead_letter_says_where_and_what() -> None:
 
 def test_a_record_without_a_key_has_a_letter_without_one() -> None:
     """What has no key lies in the first partition of the dead letters."""
-    routed = Router(project()).route("departed", "t", 0, 0, NOW_MS, None, b"nonsense", ())
+    routed = Router(project()).route("airline.in.departed", 0, 0, NOW_MS, None, b"nonsense", ())
     assert routed[0][1:3] == (0, None)
     assert refusal(routed).key is None
 
@@ -257,7 +259,7 @@ def test_the_subject_of_an_outcome_is_a_key(who: str, accepted: bool) -> None:
     view = FeatureView("v", asked, "who", [count()], windows=["1h"])
     model = Model("m", asked, "at", "who", [view], Outcome(told, "x", subject="who"), dict)
     router = Router(Project("airline", {"asked": asked, "told": told}, {"v": view}, {"m": model}))
-    routed = router.route("told", "told", 0, 0, NOW_MS, None, json.dumps({"at": NOW_MS, "who": who, "x": 1.0}).encode(), ())
+    routed = router.route("told", 0, 0, NOW_MS, None, json.dumps({"at": NOW_MS, "who": who, "x": 1.0}).encode(), ())
     if accepted:
         assert [record[0] for record in routed] == ["airline.outcomes"]
     else:
@@ -268,7 +270,7 @@ def test_dead_letter_is_cut() -> None:
     """However large the value, the key or the name of a field, a dead letter stays small."""
     name = "origin" + "x" * 900_000
     value = json.dumps(departed(origin=..., **{name: 1})).encode()
-    routed = Router(project()).route("departed", "t", 0, 0, NOW_MS, b"\xff" * 900_000, value, ())
+    routed = Router(project()).route("airline.in.departed", 0, 0, NOW_MS, b"\xff" * 900_000, value, ())
     letter = refusal(routed)
     assert (letter.reason, letter.size) == ("missing_field", len(value))
     assert base64.b64decode(letter.value) == value[:CUT_BYTES]
@@ -342,7 +344,7 @@ def test_declarations_that_cannot_be_routed() -> None:
     """A key or an id of a type that cannot be one is refused when the router is made."""
     event = Event("e", {"at": int, "ratio": float, "name": str}, time="at")
     with pytest.raises(DeclarationError, match="ratio"):
-        EventReader(event, ["ratio"])
+        EventReader(event, Uses(["ratio"]))
     with pytest.raises(DeclarationError, match="ratio"):
         EventReader(Event("e", {"at": int, "ratio": float}, time="at", id="ratio"))
     view = FeatureView("v", event, entity=Entity("ratio", field="name"), features=[count()])

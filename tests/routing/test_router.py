@@ -14,7 +14,8 @@ from tidemill.kernel.fold import entry_decoder
 from tidemill.kernel.keys import partition_of
 from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import OutcomeRecord, ViewRecord
-from tidemill.routing.events import Attributes, EventReader
+from tidemill.routing.envelopes import Attributes
+from tidemill.routing.events import EventReader
 from tidemill.routing.router import Router
 
 
@@ -203,9 +204,9 @@ def test_a_record_without_a_value_is_passed_over(value: bytes | None) -> None:
     """A tombstone is ordinary: it is counted, and becomes nothing; a dead letter only where the event says so."""
     router = Router(project())
     assert route(value, headers=[("ce_id", b"x")], router=router) == []
-    assert (router.empty, router.refused) == ({"airline.in.departed": 1}, {})
+    assert (router.no_event, router.refused) == ({("airline.in.departed", "empty"): 1}, {})
     event = Event("e", {"at": int}, "at", empty="refuse")
     strict = Router(Project("p", {"e": event}, {}))
-    (letter,) = strict.route("e", "e", 0, 0, NOW_MS, b"k", value, [])
+    (letter,) = strict.route("e", 0, 0, NOW_MS, b"k", value, [])
     assert letter[0] == "p.dead-letters"
     assert strict.refused == {("e", "empty"): 1}

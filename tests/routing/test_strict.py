@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from tidemill.declarations.written import WrittenEvent, read_event
-from tidemill.routing.events import Attributes, EventReader, WholeReader
+from tidemill.routing.envelopes import Attributes
+from tidemill.routing.events import EventReader, WholeReader
 from tidemill.routing.refusals import Reason, Refused
+from tidemill.routing.uses import Uses
 
 T0 = 1_700_000_000_000
 FIELDS = {"at": "int", "shop": "str", "n": "int | None", "tag": "str | None", "size": "int | None"}
@@ -30,7 +32,7 @@ def value(**fields: Any) -> bytes:
 )  # fmt: skip
 def test_an_early_value_of_another_type_is_none(fields: dict[str, Any], read: tuple[Any, ...]) -> None:
     """All else of the event is as it was. A text that no key can be is none of a field that is a key."""
-    data = EventReader(EVENT, ["tag"]).check(value(**fields), Attributes(), T0 - 1).data
+    data = EventReader(EVENT, Uses(["tag"])).check(value(**fields), Attributes(), T0 - 1).data
     assert (data.shop, data.n, data.tag, data.size) == ("north", *read)
 
 
@@ -54,6 +56,6 @@ def test_the_moment_is_that_of_the_event() -> None:
 
 def test_the_archive_keeps_what_was_published() -> None:
     """Beside the columns, with all that is not declared."""
-    reader = WholeReader(EVENT, [], list(FIELDS))
+    reader = WholeReader(EVENT, Uses(), list(FIELDS))
     assert reader.read(value(n="much", more=1.50), [], T0 - 1).data.n is None
     assert {name: bytes(text) for name, text in reader.rest.items()} == {"n": b'"much"', "more": b"1.5"}

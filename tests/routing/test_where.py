@@ -32,7 +32,7 @@ def topic(view: FeatureView) -> str:
 def routed(router: Router, time_ms: int = T0, known_ms: int = T0, **data: Any) -> dict[str, dict[str, Any]]:
     """The values of one event's records by topic."""
     event = {"at": time_ms, "taxi": "t", "zone": 1, "payment": "Cash", "tip": 1.0, "ok": True} | data
-    found = router.route("trip", "trip", 0, 0, known_ms, None, json.dumps(event).encode(), ())
+    found = router.route("trip", 0, 0, known_ms, None, json.dumps(event).encode(), ())
     return {topic: json.loads(value).get("values", {}) for topic, _, _, value in found}
 
 

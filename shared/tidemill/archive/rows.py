@@ -21,9 +21,11 @@ from tidemill.chunks import chunks
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project
 from tidemill.records import KafkaRecord
-from tidemill.routing.events import Accepted, Headers, WholeReader
-from tidemill.routing.refusals import Refused
-from tidemill.routing.router import key_fields
+from tidemill.routing.envelopes import Headers
+from tidemill.routing.events import Accepted, WholeReader
+from tidemill.routing.opening import Frames, unframed
+from tidemill.routing.refusals import PassedOver, Refused
+from tidemill.routing.uses import uses_of
 
 _JSON = msgspec.json.Encoder()
 AT_ONCE = 2_000  # more decoded events at a time take half as long again: Python's garbage collector looks at all of them
@@ -74,7 +76,7 @@ class EventTable:
         for record in records:
             try:
                 event = read(record.value, record.headers, record.timestamp)
-            except Refused:
+            except (Refused, PassedOver):
                 continue
             found.append(Whole(record.offset, event, rest_text(self.reader.rest)))
         return found
@@ -97,12 +99,12 @@ class EventTable:
         return pa.record_batch([arrays[name] for name in self.schema.names], self.schema)
 
 
-def event_table(project: Project, event: Event, found: pa.Schema | None = None) -> EventTable:
-    """The table of an event. `found`: the columns that it has already (None: there is no such table yet)."""
+def event_table(project: Project, event: Event, found: pa.Schema | None = None, frames: Frames = unframed) -> EventTable:
+    """The table of an event. `found`: the columns that it has already (None: there is no such table yet); `frames`: as in Opener."""
     schema = table_schema(event, found)
     declared = [name for name in schema.names if name not in OWN.names]
     return EventTable(
-        event_folder(event.name), event.topic, event.partitions, schema, WholeReader(event, key_fields(project, event), declared)
+        event_folder(event.name), event.topic, event.partitions, schema, WholeReader(event, uses_of(project, event), declared, frames)
     )
 
 

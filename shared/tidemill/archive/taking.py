@@ -30,9 +30,10 @@ from tidemill.declarations.project import Project
 from tidemill.errors import UnusableFile
 from tidemill.limits import KEY_BYTES, MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS
-from tidemill.routing.events import Attributes, WholeReader, moment
+from tidemill.routing.envelopes import Attributes
+from tidemill.routing.events import WholeReader, moment
 from tidemill.routing.refusals import Reason, Refused, explain_data
-from tidemill.routing.router import key_fields
+from tidemill.routing.uses import uses_of
 from tidemill.routing.wire import opened, place_of, put, tree_of
 from tidemill.timestamps import LAST_MS, UNITS_PER_SECOND
 
@@ -80,11 +81,11 @@ class Taker:
         self._known_times = self._times.of(next(iter(units), None))
         self._table = replace(event_table(project, event, found), topic=topic)
         declared = [name for name in self._table.schema.names if name not in OWN.names]
-        self._of_table = WholeReader(event.plain(), key_fields(project, event), declared) if event.forms else self._table.reader
+        self._of_table = WholeReader(event.plain(), uses_of(project, event), declared) if event.forms else self._table.reader
         moments = {event.time, *(model.at for model in project.models.values() if model.on is event)}
         self._moments = {name: kind for name, kind in event.types.items() if name in moments or event.unit(name)}
         self._other_moments = [name for name in moments if name != event.time]
-        self._keys = [name for name in {*key_fields(project, event), event.id} if name and event.base_type(name) is str]
+        self._keys = [name for name in {*uses_of(project, event).keys, event.id} if name and event.base_type(name) is str]
         self._tree = tree_of(event, event.fields)
         self._ids = ContentIds(event, self._table.schema)
         self._null_tokens = {_JSON.encode(text) for text in reading.nulls}

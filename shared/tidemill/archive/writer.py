@@ -27,8 +27,9 @@ from tidemill.kafka.sparse_reader import SparseReader, Witness
 from tidemill.kafka.topics import offset_ranges
 from tidemill.offline.mirror import Flush, Follower
 from tidemill.offline.store import OfflineStore, Snapshot
+from tidemill.registry import configured_frames
 from tidemill.routing.events import EventReader
-from tidemill.routing.refusals import Refused
+from tidemill.routing.refusals import PassedOver, Refused
 from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.logs import get_logger
@@ -72,7 +73,7 @@ class ArchiveWriter(Follower):
         """Opens the table and reads the positions of some partitions; returns the last archived event of each, where there is one."""
         name = self.table.name
         found = self._store.find(name)
-        self.table = event_table(self._project, self._event, found and found.schema)
+        self.table = event_table(self._project, self._event, found and found.schema, configured_frames())
         self._writer = self._store.topic_table(self.table)
         self._writer.open()
         self.positions = {p: self._writer.position(p) for p in partitions}
@@ -104,9 +105,9 @@ class ArchiveWriter(Follower):
 
 
 def _is_same(reader: EventReader, expected: tuple[int, int, str | None], record: Any) -> bool:
-    """Whether a record is the archived event. One that is refused now, by other declarations, may be it."""
+    """Whether a record is the archived event. One that is refused or passed over now, by other declarations, may be it."""
     try:
         event = reader.read(record.value, record.headers, record.timestamp)
-    except Refused:
+    except (Refused, PassedOver):
         return True
     return (event.known_ms, event.time_ms, event.id) == expected

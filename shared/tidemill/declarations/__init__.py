@@ -6,6 +6,7 @@ A mistake raises DeclarationError, which names file and line, the field, and wha
 from tidemill.declarations.events import Event, Recording
 from tidemill.declarations.fields import Field
 from tidemill.declarations.models import Model, Outcome, Request
+from tidemill.declarations.topics import Type
 from tidemill.declarations.views import Entity, Feature, FeatureView, Selection
 
-__all__ = ["Entity", "Event", "Feature", "FeatureView", "Field", "Model", "Outcome", "Recording", "Request", "Selection"]
+__all__ = ["Entity", "Event", "Feature", "FeatureView", "Field", "Model", "Outcome", "Recording", "Request", "Selection", "Type"]

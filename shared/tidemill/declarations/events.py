@@ -10,10 +10,14 @@ from typing import Any, Literal, get_args
 
 from tidemill.declarations.checks import FIELD_TYPES, Declaration, base_type, check_partitions, duration_ms
 from tidemill.declarations.fields import Field, fields_of
+from tidemill.declarations.topics import CE_TYPE, Type, check_topic, plain_header
 from tidemill.durations import parse_ms
 from tidemill.errors import DeclarationError
 from tidemill.names import check_name
 from tidemill.timestamps import FIRST_MS, parse_time_ms
+
+Kind = type
+"""The class `type`: within Event this word is a field's name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,10 @@ class Event(Declaration):
     event with an earlier one becomes a dead letter, since seconds that are taken for milliseconds lie in January 1970. `topic`: the topic's
     name, by default the event's name. `extra`: fields of an
     event that are not declared are kept in the archive ("keep"), or the event is refused ("refuse"). `empty`: a record without a value, such
-    as the tombstone of a compacted topic, is passed over and counted ("pass"), or becomes a dead letter ("refuse").
+    as the tombstone of a compacted topic, is passed over and counted ("pass"), or becomes a dead letter ("refuse"). `type`: by what its
+    events are known on a topic that has others too. `envelope`: "debezium", if a record is a change of a database's row: the event is the
+    row, with the fields of `DEBEZIUM_FIELDS`. `deletes`: of such changes, those that delete a row are passed over and counted ("pass"), or
+    are events with the row as it was before ("keep").
     """
 
     name: str
@@ -42,6 +49,9 @@ class Event(Declaration):
     earliest: str = "1971-01-01"
     extra: Literal["keep", "refuse"] = "keep"
     empty: Literal["pass", "refuse"] = "pass"
+    type: Type | None = None
+    envelope: Literal["debezium"] | None = None
+    deletes: Literal["pass", "keep"] = "pass"
     description: str = ""
 
     earliest_ms: int = field(init=False, repr=False)
@@ -90,6 +100,7 @@ class Event(Declaration):
             self._fail("extra", f"{self.extra!r} says nothing about undeclared fields", 'write extra="keep" or extra="refuse"')
         if self.empty not in ("pass", "refuse"):
             self._fail("empty", f"{self.empty!r} says nothing about records without a value", 'write empty="pass" or empty="refuse"')
+        check_topic(self, self._fail)
 
     @property
     def future_ms(self) -> int:
@@ -114,6 +125,12 @@ class Event(Declaration):
         made = replace(self, fields=fields)
         made.__dict__.update(declared_at=self.declared_at, strict=self.strict)
         return made
+
+    @property
+    def headers(self) -> list[tuple[str, bytes]]:
+        """The headers by which a record is known as this event."""
+        said = [] if self.type is None else self.type.headers()
+        return said if any(plain_header(name) == CE_TYPE for name, _ in said) else [(CE_TYPE, self.name.encode()), *said]
 
     def unit(self, name: str) -> str | None:
         """The unit in which a publisher counts a time, where it is declared."""
@@ -140,13 +157,13 @@ class Event(Declaration):
         """Whether a field has a value when an event lacks it."""
         return name is not None and name in self.forms and self.forms[name].has_default
 
-    def base_type(self, name: str) -> type:
+    def base_type(self, name: str) -> Kind:
         """A field's type without `| None`."""
-        kind: type = base_type(self.fields[name])
+        kind: Kind = base_type(self.fields[name])
         return kind
 
     @property
-    def types(self) -> dict[str, type]:
+    def types(self) -> dict[str, Kind]:
         """All fields with their types, without `| None`."""
         return {name: self.base_type(name) for name in self.fields}
 

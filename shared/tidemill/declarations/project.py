@@ -16,6 +16,7 @@ from typing import TypeVar
 from tidemill.declarations import Event, FeatureView, Model, Recording, Selection
 from tidemill.declarations.checks import Declaration, Made, noted
 from tidemill.declarations.mistakes import mistake
+from tidemill.declarations.topics import check_shared
 from tidemill.errors import DeclarationError, ProjectError, TidemillError
 from tidemill.names import check_name, version_name
 
@@ -167,16 +168,7 @@ def collect(module: ModuleType, path: Path | None) -> Project:
             f"{path or module.__name__} declares no Event",
             mend="declare at least one Event and one FeatureView at the top level of the module",
         )
-    topics: dict[str, Event] = {}
-    for event in project.events.values():
-        other = topics.setdefault(event.topic, event)
-        if other is not event:
-            raise DeclarationError(
-                f"topic {event.topic!r} is already that of event {other.name!r}",
-                where=event.declared_at,
-                field="topic",
-                mend="give each event a topic of its own",
-            )
+    check_shared(project.events.values())
     return project
 
 

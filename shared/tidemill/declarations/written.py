@@ -20,6 +20,7 @@ from tidemill.declarations.checks import base_type
 from tidemill.declarations.events import Event
 from tidemill.declarations.fields import REQUIRED, Field
 from tidemill.declarations.models import Model, Outcome, Request
+from tidemill.declarations.topics import Type
 from tidemill.declarations.views import Entity, FeatureView, Selection
 from tidemill.errors import ProjectError
 from tidemill.records import Milliseconds, Natural, Scalar
@@ -47,6 +48,14 @@ class WrittenForm(WrittenPart, frozen=True):
         return ", ".join([*said, f"unit={self.unit!r}"] if self.unit else said)
 
 
+class WrittenType(WrittenPart, frozen=True):
+    """By what an event is known on its topic, as in Type. `field`: the keys that lead to it."""
+
+    value: str | Natural
+    header: str | None = None
+    field: tuple[str, ...] | None = None
+
+
 class WrittenEvent(WrittenPart, frozen=True):
     """An event. `fields`: name -> `int`, `float | None` and so on; the rest as in Event."""
 
@@ -63,6 +72,9 @@ class WrittenEvent(WrittenPart, frozen=True):
     earliest: str = "1971-01-01"
     empty: Literal["pass", "refuse"] = "pass"
     forms: dict[str, WrittenForm] = {}
+    type: WrittenType | None = None
+    envelope: Literal["debezium"] | None = None
+    deletes: Literal["pass", "keep"] = "pass"
 
 
 class WrittenFeature(WrittenPart, frozen=True):
@@ -144,6 +156,7 @@ def write_event(event: Event) -> WrittenEvent:
     return WrittenEvent(
         event.name, fields, event.time, event.topic, event.partitions, event.id, event.future, event.extra, event.description,
         dict(event.strict), event.earliest, event.empty, {name: _write_form(form) for name, form in event.forms.items()},
+        None if event.type is None else WrittenType(event.type.value, event.type.header, event.type.keys or None), event.envelope, event.deletes,
     )  # fmt: skip
 
 
@@ -154,6 +167,8 @@ def read_event(written: WrittenEvent) -> Event:
     event = Event(
         written.name, fields, written.time, topic=written.topic, partitions=written.partitions, id=written.id, future=written.future,
         extra=written.extra, description=written.description, earliest=written.earliest, empty=written.empty,
+        type=None if written.type is None else Type(written.type.value, header=written.type.header, field=written.type.field),
+        envelope=written.envelope, deletes=written.deletes,
     )  # fmt: skip
     event.__dict__["strict"] = written.strict
     return event

@@ -21,6 +21,15 @@ class PositionsApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3)."""
         if scope["type"] == "http" and scope["path"] == "/positions" and scope["method"] in ("GET", "HEAD"):
-            await respond(send, 200, msgspec.json.encode({mirror.table.topic: mirror.positions for mirror in self._mirrors}))
+            await respond(send, 200, msgspec.json.encode(positions(self._mirrors)))
         else:
             await self._ops(scope, receive, send)
+
+
+def positions(mirrors: Sequence[Follower]) -> dict[str, dict[int, int]]:
+    """Topic -> partition -> the next offset that no table has; of a topic with several tables that of the last one."""
+    found: dict[str, dict[int, int]] = {}
+    for mirror in mirrors:
+        others = found.get(mirror.table.topic, mirror.positions)
+        found[mirror.table.topic] = {p: min(others.get(p, 0), mirror.positions.get(p, 0)) for p in {*others, *mirror.positions}}
+    return found

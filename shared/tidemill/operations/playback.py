@@ -144,7 +144,7 @@ class Playback:
                 )
             value = msgspec.json.encode(data)
             partition = zlib.crc32(value) % event.partitions
-            wave[event.topic, partition].append((None, value, [("ce_type", name.encode()), ("ce_recordedtime", b"%d" % known_ms)]))
+            wave[event.topic, partition].append((None, value, [*event.headers, ("ce_recordedtime", b"%d" % known_ms)]))
             sent[event.topic, partition].append((name, data))
         offsets = await send_wave(self._producer, wave)
         positions = {TopicPartition(*target): last + 1 for target, (_, last) in offsets.items()}

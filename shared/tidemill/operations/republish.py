@@ -30,8 +30,8 @@ def event_of(project: Project, letter: DeadLetterRecord, mended: bytes | None) -
     An event without an id of its own gets the letter's place as id: if it is sent twice, it is folded once. Raises BadRequest with the
     mend.
     """
-    place, names = place_of(letter), {event.topic: event.name for event in project.events.values()}
-    if letter.source[0] not in names:
+    place, names = place_of(letter), [event.name for event in project.events.values() if event.topic == letter.source[0]]
+    if not names:
         origin = "" if letter.origin is None else f", event {'/'.join(map(str, letter.origin))},"
         raise BadRequest(
             f"{place} is a record of view {letter.view!r}", mend=f"correct the event it was made from{origin} and publish it again"
@@ -49,7 +49,11 @@ def event_of(project: Project, letter: DeadLetterRecord, mended: bytes | None) -
         raise BadRequest(
             f"the data of {place} are not JSON: {error}", mend="write the corrected data to a file and name it with --value"
         ) from None
-    return msgspec.json.encode({"type": names[letter.source[0]], "id": place, "data": msgspec.Raw(data)})
+    if letter.event not in names and len(names) > 1:
+        raise BadRequest(
+            f"nothing says which of {', '.join(names)} {place} is", mend="publish the corrected event with POST /events, and its type"
+        )
+    return msgspec.json.encode({"type": letter.event if letter.event in names else names[0], "id": place, "data": msgspec.Raw(data)})
 
 
 def publish_again(url: str, body: bytes) -> Mapping[str, object]:

@@ -29,6 +29,7 @@ from tidemill.kafka.reader import Reader
 from tidemill.kafka.topics import is_compacted, offset_ranges
 from tidemill.offline.store import OfflineStore, Snapshot, counter_name
 from tidemill.records import DECODE_ERRORS
+from tidemill.registry import configured_frames
 from tidemill.runtime.settings import KafkaSettings
 
 _EXAMPLES = 20
@@ -112,7 +113,9 @@ def _opened(project: Project, store: OfflineStore, event: Event, kept_since_ms: 
     snapshot = store.find(event_folder(event.name))
     if snapshot is None:
         return None
-    return _Comparison(event, event_table(project, event, snapshot.schema), snapshot, erased_positions(store, event), kept_since_ms)
+    return _Comparison(
+        event, event_table(project, event, snapshot.schema, configured_frames()), snapshot, erased_positions(store, event), kept_since_ms
+    )
 
 
 async def _follow(kafka: KafkaSettings, comparison: _Comparison, parts: Mapping[TopicPartition, _Part]) -> None:

@@ -6,55 +6,23 @@ the reason. An event is used whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from tidemill.declarations import Event
+from tidemill.declarations.topics import CE_TYPE
 from tidemill.errors import DeclarationError
-from tidemill.limits import EXACT, KEY_BYTES, MESSAGE_BYTES
+from tidemill.limits import EXACT, KEY_BYTES
 from tidemill.records import BYTE_ORDER_MARK, DECODE_ERRORS
-from tidemill.routing.refusals import Reason, Refused, bad_key, explain_data, explain_envelope, meant
+from tidemill.routing.envelopes import Attributes, Headers
+from tidemill.routing.opening import Frames, Opened, Opener, check_size, unframed
+from tidemill.routing.refusals import PassedOver, Reason, Refused, bad_key, explain_data, meant
+from tidemill.routing.uses import UNUSED, Uses
 from tidemill.routing.wire import Decode, data_decoder, field_type, merge, opened, place_of, put, tree_of, without
 from tidemill.timestamps import EARLIEST_MS, LAST_MS, check_moment
-
-
-class Attributes(NamedTuple):
-    """The CloudEvents attributes beside the data; None where one is absent."""
-
-    type: str | None = None
-    id: str | None = None
-    time: str | None = None
-    recordedtime: str | int | None = None
-
-
-Short = Annotated[str, msgspec.Meta(max_length=KEY_BYTES)]
-
-
-class Envelope(msgspec.Struct, frozen=True):
-    """An event with its attributes in one JSON object: CloudEvents' structured mode, and the body of `POST /events`."""
-
-    type: str
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    id: Short | None = None
-    time: Short | None = None
-    recordedtime: Short | int | None = None
-    source: Short | None = None
-    partitionkey: Short | None = None
-
-    @property
-    def value(self) -> bytes:
-        """The bytes of the data, as the publisher wrote them."""
-        assert isinstance(self.data, msgspec.Raw)
-        return bytes(self.data)
-
-    @property
-    def attributes(self) -> Attributes:
-        """The attributes that the checks use."""
-        return Attributes(self.type, self.id, self.time, self.recordedtime)
 
 
 class Accepted(NamedTuple):
@@ -66,20 +34,16 @@ class Accepted(NamedTuple):
     id: str | None
 
 
-Headers = Sequence[tuple[str, bytes | None]]
-BARE = Attributes()
-_ENVELOPE = msgspec.json.Decoder(Envelope)
 _FLOAT = msgspec.json.Decoder(float)
-_STRUCTURED = "application/cloudevents"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
 class EventReader:
-    """Reads the values of one event's topic. `keys`: fields that some view or model uses as a key."""
+    """Reads the events of one declaration. `uses`: what the project does with its fields; `frames`: as in Opener."""
 
-    def __init__(self, event: Event, keys: Collection[str] = ()) -> None:
-        for name in (*keys, *((event.id,) if event.id else ())):
+    def __init__(self, event: Event, uses: Uses = UNUSED, frames: Frames = unframed) -> None:
+        for name in (*uses.keys, *((event.id,) if event.id else ())):
             if event.base_type(name) not in (str, int):
                 raise DeclarationError(
                     f"Event {event.name!r}: field {name!r} is {event.base_type(name).__name__} and cannot be a key or an id",
@@ -88,33 +52,43 @@ class EventReader:
                     mend="declare it str or int, or name another field",
                 )
         self.event = event
+        self.opener = Opener(event, frames)
+        self._type = None if event.type is None else event.type.value
+        self._ce_type = event.name if event.type is None else self._type if event.type.place == ("header", CE_TYPE) else None
         self.published = {name: event.published(name) for name in event.fields}
-        self._decode: Decode = data_decoder(event, keys, forbid_unknown=event.extra == "refuse")
+        self._decode: Decode = data_decoder(event, uses, forbid_unknown=event.extra == "refuse")
         self._keeps = event.extra == "keep"
-        self._strict = {name: (at_ms, msgspec.json.Decoder(field_type(event, name, keys))) for name, at_ms in event.strict.items()}
+        self._strict = {name: (at_ms, msgspec.json.Decoder(field_type(event, name, uses))) for name, at_ms in event.strict.items()}
         self._tree = tree_of(event, event.fields)
         self._whole_numbers = [event.keys(name) for name, kind in event.types.items() if kind is int]
-        self._text_keys = [name for name in {*keys, event.id} if name is not None and event.base_type(name) is str]
+        self._text_keys = [name for name in {*uses.keys, event.id} if name is not None and event.base_type(name) is str]
         self._time, self._time_is_text, self._future_ms = event.time, event.base_type(event.time) is str, event.future_ms
         self._earliest_ms = event.earliest_ms
 
     def read(self, value: bytes | None, headers: Headers, published_ms: int) -> Accepted:
-        """Decode a Kafka record: bare JSON, or a CloudEvent in binary or structured mode. `published_ms`: its timestamp. Raises Refused."""
-        if not value:
-            raise Refused(Reason.EMPTY, "the record has no value")
-        if not headers:
-            return self.check(value, BARE, published_ms)
-        attributes, structured = _attributes(headers)
-        if structured:
-            _check_size(value)
-            envelope = open_envelope(value.removeprefix(BYTE_ORDER_MARK))
-            return self.check(envelope.value, envelope.attributes, published_ms)
-        return self.check(value, attributes, published_ms)
+        """Decode a record of the event's topic. `published_ms`: its timestamp. Raises Refused, and PassedOver for one that is no such event."""
+        opened = self.opener.open(value, headers)
+        if self._type is not None and self.opener.type_of(opened) != self._type:
+            raise PassedOver("type")
+        return self.check_opened(opened, published_ms)
+
+    def check_opened(self, opened: Opened, published_ms: int) -> Accepted:
+        """Decode and check the event of a record that is known to have one. Raises Refused."""
+        return self.check(opened.value, opened.attributes, published_ms)
+
+    def admit(self, value: bytes, attributes: Attributes, published_ms: int) -> Accepted:
+        """Decode and check what would be the value of a record, before there is one. Raises Refused, PassedOver."""
+        check_size(value)
+        data = self.opener.opened(value)
+        if self.event.type is not None and self.event.type.keys and (found := self.opener.field_type(data)) != self._type:
+            name = ".".join(self.event.type.keys)
+            raise Refused(Reason.WRONG_EVENT, f"{name} is {found!r}, of {self.event.name!r} it is {self._type!r}", name)
+        return self.check(data, attributes._replace(type=None), published_ms)
 
     def check(self, value: bytes, attributes: Attributes, published_ms: int) -> Accepted:
         """Decode and check the data of an event. Raises Refused."""
-        _check_size(value)
-        if attributes.type is not None and attributes.type != self.event.name:
+        check_size(value)
+        if attributes.type is not None and attributes.type != self._ce_type and self._ce_type is not None:
             raise Refused(Reason.WRONG_EVENT, f"type is {attributes.type!r}, this is the topic of {self.event.name!r}", "type")
         try:
             data = self._decode(value)
@@ -242,14 +216,14 @@ class WholeReader(EventReader):
     ones that are not in `columns`, and what the columns do not hold of the others.
     """
 
-    def __init__(self, event: Event, keys: Collection[str], columns: Collection[str]) -> None:
-        super().__init__(event, keys)
+    def __init__(self, event: Event, uses: Uses, columns: Collection[str], frames: Frames = unframed) -> None:
+        super().__init__(event, uses, frames)
         self.rest: dict[str, Any] = {}
         self._held = tree_of(event, [name for name in event.fields if name in columns])
         keeping = any(form.may_keep for form in event.forms.values())
         self._columns_hold_all = not keeping and event.fields.keys() <= set(columns)
         self._decode_declared = self._decode
-        self._decode_bare = data_decoder(event, keys, forbid_unknown=True)
+        self._decode_bare = data_decoder(event, uses, forbid_unknown=True)
         self._decode = self._decode_whole
 
     def _decode_whole(self, value: bytes) -> Any:
@@ -292,22 +266,6 @@ def _whole(number: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(b"%d" % found) if found.is_integer() and abs(found) < EXACT else number
 
 
-def open_envelope(value: bytes) -> Envelope:
-    """Decode an event in one JSON object. Raises Refused."""
-    try:
-        envelope = _ENVELOPE.decode(value)
-    except DECODE_ERRORS as error:
-        raise explain_envelope(value, error) from None
-    if envelope.data is msgspec.UNSET:
-        raise Refused(Reason.MISSING_FIELD, "data is missing (data_base64 is not taken)", "data")
-    return envelope
-
-
-def _check_size(value: bytes) -> None:
-    if len(value) > MESSAGE_BYTES:
-        raise Refused(Reason.OVERSIZED, f"the value has {len(value)} bytes, {MESSAGE_BYTES} are allowed")
-
-
 def _in_range(time_ms: int, name: str, earliest_ms: int) -> int:
     if earliest_ms <= time_ms <= LAST_MS:
         return time_ms
@@ -315,26 +273,3 @@ def _in_range(time_ms: int, name: str, earliest_ms: int) -> int:
         return check_moment(time_ms, earliest_ms, 'declare unit="{unit}"')
     except ValueError as error:
         raise Refused(Reason.BAD_TIME, f"{name}: {error}", name) from None
-
-
-def _attributes(headers: Headers) -> tuple[Attributes, bool]:
-    """The CloudEvents headers of a record, and whether its value is a whole CloudEvent in JSON."""
-    given = {_plain(name): value for name, value in headers}
-    try:
-        content_type = _text(given, "content_type") or ""
-        attributes = Attributes(_text(given, "ce_type"), _text(given, "ce_id"), _text(given, "ce_time"), _text(given, "ce_recordedtime"))
-    except UnicodeDecodeError as error:
-        raise Refused(Reason.BAD_ENVELOPE, f"a CloudEvents header is not UTF-8: {error}") from None
-    return attributes, content_type.lower().startswith(_STRUCTURED)
-
-
-@lru_cache(1024)
-def _plain(name: str) -> str:
-    """A header's name, however its publisher spells it: `ce_type` is also `ce-type` and `CE_Type`, and `content-type` is also `contentType`."""
-    found = name.lower().replace("-", "_")
-    return "content_type" if found == "contenttype" else found
-
-
-def _text(headers: dict[str, bytes | None], name: str) -> str | None:
-    found = headers.get(name)
-    return None if found is None else found.decode()

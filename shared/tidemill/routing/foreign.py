@@ -47,7 +47,7 @@ def foreign(value: bytes) -> Foreign | None:
             return Foreign(name, mend)
     if len(value) > 5 and not value[0]:
         inner = "JSON" if value[5:].lstrip()[:1] == b"{" else "Avro or Protobuf"
-        mend = "publish plain JSON, without the serializer of the registry"
+        mend = "set TIDEMILL_SCHEMA_REGISTRY of ingestion and the offline writer to the registry's address"
         return Foreign(f"framed by a schema registry (schema id {int.from_bytes(value[1:5], 'big')}, then {inner})", mend, framed=True)
     if len(value) > 1 and 0x81 <= value[0] <= 0x8F and 0xA1 <= value[1] <= 0xBF:
         return Foreign("probably MessagePack", _AS_JSON)

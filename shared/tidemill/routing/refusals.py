@@ -50,6 +50,15 @@ class Refused(InvalidEvent):
         self.field = None if field is None else _utf8(field)[:200]
 
 
+class PassedOver(Exception):
+    """A record of an event's topic that is no event of this declaration, rightly. `why`: "empty" (no value), "type" (an event of another
+    type), "delete" (a deleted row), "no_row" (a change of a database that is none of a row)."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
 def _utf8(text: str) -> str:
     """The text, with lone halves of surrogate pairs escaped: JSON can name them, UTF-8 cannot encode them."""
     return text.encode(errors="backslashreplace").decode()

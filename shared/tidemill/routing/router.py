@@ -16,8 +16,11 @@ from tidemill.declarations.project import Project
 from tidemill.kernel.keys import entity_key, partition_of
 from tidemill.names import LogName
 from tidemill.records import OutcomeRecord, ViewRecord, encode
-from tidemill.routing.events import Accepted, Attributes, EventReader, Headers, moment
-from tidemill.routing.refusals import Reason, Refused
+from tidemill.routing.envelopes import Attributes, Headers
+from tidemill.routing.events import Accepted, EventReader, moment
+from tidemill.routing.opening import Frames, Opener, unframed
+from tidemill.routing.refusals import PassedOver, Reason, Refused
+from tidemill.routing.uses import uses_of
 from tidemill.streams.dead_letters import dead_letter, letter_record
 from tidemill.streams.topics import dead_letters_topic, outcomes_topic, topic_specs, view_topic
 
@@ -39,58 +42,99 @@ Begins = Mapping[LogName, Mapping[int, int]]
 
 class Router:
     """Routes the events of a project. `begins`: to these logs only (None: to all, from the beginning); whatever it is, an event is accepted
-    or refused by the whole project. `refused` counts dead letters by (topic, reason). `unkeyed` counts, by the topic of the record, the
+    or refused by the whole project. `frames`: as in Opener. `refused` counts dead letters by (topic, reason). `unkeyed` counts, by the topic of the record, the
     records that were not made because a nullable key was null; `passed_over` those that were not made because the view's `where` was false
-    or null. `empty` counts records without a value, by topic.
+    or null. `no_event` counts records that are no event of the project, by (topic, why): see PassedOver.
     """
 
-    def __init__(self, project: Project, begins: Begins | None = None) -> None:
+    def __init__(self, project: Project, begins: Begins | None = None, frames: Frames = unframed) -> None:
         self.refused: Counter[tuple[str, str]] = Counter()
         self.unkeyed: Counter[str] = Counter()
         self.passed_over: Counter[str] = Counter()
-        self.empty: Counter[str] = Counter()
-        self._routes = {event.name: _Route(project, event, self.unkeyed, self.passed_over, begins) for event in project.events.values()}
+        self.no_event: Counter[tuple[str, str]] = Counter()
+        self._routes = {
+            event.name: _Route(project, event, self.unkeyed, self.passed_over, begins, frames) for event in project.events.values()
+        }
+        self._topics: dict[str, _Topic] = {}
+        for event in project.events.values():
+            of_topic = self._topics.setdefault(event.topic, _Topic(Opener(event, frames), {}))
+            of_topic.routes[None if event.type is None else event.type.value] = self._routes[event.name]
+        self._typed = {event.type.value: self._routes[event.name] for event in project.events.values() if event.type is not None}
         self._dead_letters = dead_letters_topic(project.name)
         self._dead_partitions = topic_specs(project)[self._dead_letters].partitions
 
     def route(
-        self, event_name: str, topic: str, partition: int, offset: int, kafka_timestamp_ms: int,
-        key: bytes | None, value: bytes | None, headers: Headers,
-    ) -> list[Routed]:  # fmt: skip
-        """The records of one event: one for each view and outcome that it feeds, or one dead letter; none for a record that is passed over. Never raises.
+        self, topic: str, partition: int, offset: int, kafka_timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> list[Routed]:
+        """The records of one event: one for each view and outcome that it feeds, or one dead letter; none for a record that is passed over.
 
-        If the event lies too far ahead for a view, a dead letter for this view takes the place of its record.
+        If the event lies too far ahead for a view, a dead letter for this view takes the place of its record. Raises RegistryUnavailable.
         """
-        route, source = self._routes[event_name], Source(topic, partition, offset)
+        source, name = Source(topic, partition, offset), None
         try:
-            event = route.reader.read(value, headers, kafka_timestamp_ms)
+            of_topic = self._topics[topic]
+            opened = of_topic.opener.open(value, headers)
+            route = of_topic.routes.get(of_topic.opener.type_of(opened))
+            if route is None:
+                raise PassedOver("type")
+            name = route.reader.event.name
+            event = route.reader.check_opened(opened, kafka_timestamp_ms)
             routed = route.records(event, source)
+        except PassedOver as passed:
+            self.no_event[topic, passed.why] += 1
+            return []
         except Refused as refused:
-            if refused.reason == Reason.EMPTY and route.reader.event.empty == "pass":
-                self.empty[topic] += 1
-                return []
-            return [self._dead_letter(refused, source, kafka_timestamp_ms, key, value)]
+            return [self._dead_letter(refused, source, kafka_timestamp_ms, key, value, event=name)]
         if event.time_ms > event.known_ms:
             too_far = route.too_far_ahead(event, source)
-            routed += [self._dead_letter(_ahead(event, view), source, event.known_ms, key, value, view.name) for view in too_far]
+            routed += [self._dead_letter(_ahead(event, view), source, event.known_ms, key, value, view.name, name) for view in too_far]
         return routed
+
+    def forget_counts(self) -> None:
+        """Counts from 0 again."""
+        for counter in (self.refused, self.unkeyed, self.passed_over, self.no_event):
+            counter.clear()
+
+    def event_of(self, given: str) -> Event:
+        """The event of a name, or of the type by which it is known on its topic. Raises Refused."""
+        route = self._routes.get(given) or self._typed.get(given)
+        if route is None:
+            raise Refused(Reason.UNKNOWN_EVENT, f"no event {given!r}; there are {', '.join(self._routes)}", "type")
+        return route.reader.event
 
     def admit(self, event_name: str, value: bytes, attributes: Attributes, published_ms: int) -> Accepted:
         """Check an event before it is written to its topic: its data, its attributes, and the records it would become. Raises Refused."""
-        route = self._routes.get(event_name)
-        if route is None:
-            raise Refused(Reason.UNKNOWN_EVENT, f"no event {event_name!r}; there are {', '.join(self._routes)}", "type")
-        accepted = route.reader.check(value, attributes, published_ms)
+        route = self._routes[self.event_of(event_name).name]
+        try:
+            accepted = route.reader.admit(value, attributes, published_ms)
+        except PassedOver as passed:
+            raise Refused(Reason.WRONG_EVENT, f"{event_name!r} passes over it: {_NO_EVENT[passed.why]}") from None
         route.records(accepted, Source("", 0, 0))
         return accepted
 
     def _dead_letter(
-        self, refused: Refused, source: Source, known_ms: int, key: bytes | None, value: bytes | None, view: str | None = None
-    ) -> Routed:
+        self, refused: Refused, source: Source, known_ms: int, key: bytes | None, value: bytes | None,
+        view: str | None = None, event: str | None = None,
+    ) -> Routed:  # fmt: skip
         self.refused[source.topic, refused.reason] += 1
-        letter = dead_letter(refused.reason, refused.message, source, known_ms, key, value, view)
+        letter = msgspec.structs.replace(dead_letter(refused.reason, refused.message, source, known_ms, key, value, view), event=event)
         cut_key, record, _ = letter_record(letter, key)
         return self._dead_letters, partition_of(cut_key or b"", self._dead_partitions), cut_key, record
+
+
+_NO_EVENT = {
+    "type": "its type is another one",
+    "delete": 'it deletes a row (deletes="keep" takes those too)',
+    "no_row": "it is no change of a row",
+    "empty": "it is empty",
+}
+
+
+class _Topic(NamedTuple):
+    """The events of a topic. `routes`: by their type; a topic with one type has None."""
+
+    opener: Opener
+    routes: dict[str | int | None, _Route]
 
 
 class _Target(NamedTuple):
@@ -127,7 +171,9 @@ class _Fold(NamedTuple):
 class _Route:
     """The records that the events of one declaration become."""
 
-    def __init__(self, project: Project, event: Event, unkeyed: Counter[str], passed_over: Counter[str], begins: Begins | None) -> None:
+    def __init__(
+        self, project: Project, event: Event, unkeyed: Counter[str], passed_over: Counter[str], begins: Begins | None, frames: Frames
+    ) -> None:
         views = [view for view in project.views_of(event) if begins is None or view.log in begins]
         specs = topic_specs(project)
 
@@ -145,7 +191,7 @@ class _Route:
             for model in project.models.values()
             if model.outcome.source is event
         ]
-        self.reader = EventReader(event, key_fields(project, event))
+        self.reader = EventReader(event, uses_of(project, event), frames)
         self._unkeyed, self._passed_over = unkeyed, passed_over
 
     def records(self, event: Accepted, source: Source) -> list[Routed]:
@@ -215,17 +261,6 @@ def _alike(views: list[FeatureView]) -> Iterable[list[FeatureView]]:
 
 def _reading(view: FeatureView) -> tuple[Callable[[Any], float | None] | None, Callable[[Any], Any]]:
     return None if view.condition is None else number_of(view.condition), _values_of(view.value_fields)
-
-
-def key_fields(project: Project, event: Event) -> set[str]:
-    """The fields of an event that are keys of views, or subjects or entities of models: those that an `EventReader` checks as keys."""
-    keys = {view.key.field for view in project.views_of(event)}
-    for model in project.models.values():
-        if model.on is event:
-            keys |= {model.subject, *(view.key.name for view in model.views)}
-        if model.outcome.source is event:
-            keys.add(model.outcome.subject)
-    return keys
 
 
 def _values_of(fields: tuple[str, ...]) -> Callable[[Any], Any]:

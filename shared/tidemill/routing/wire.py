@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import msgspec
 
 from tidemill.declarations import Event
-from tidemill.limits import KEY_BYTES
+from tidemill.limits import EXACT, KEY_BYTES
+from tidemill.routing.uses import Uses
 
 Tree = Mapping[str, Any]
 """Keys of an object -> the tree below them, or the field that lies there."""
@@ -31,13 +32,13 @@ class WrongValue(msgspec.ValidationError):
         self.name, self.detail, self.is_time = name, detail, is_time
 
 
-def data_decoder(event: Event, keys: Collection[str], *, forbid_unknown: bool) -> Decode:
-    """Decodes the data of an event. A key has 1 to KEY_BYTES characters. Time and id may be absent, since attributes can give them.
+def data_decoder(event: Event, uses: Uses, *, forbid_unknown: bool) -> Decode:
+    """Decodes the data of an event. A key has 1 to KEY_BYTES characters, and a number that a double must hold is at most EXACT. Time and id may be absent, since attributes can give them.
 
     The decoder raises DECODE_ERRORS, and WrongValue.
     """
     plain = all(len(event.keys(name)) == 1 and not form.converts for name, form in event.forms.items())
-    fields = [(name, *_kind_and_default(event, name, keys)) for name in event.fields]
+    fields = [(name, *_kind_and_default(event, name, uses)) for name in event.fields]
     rename = {name: event.published(name) for name in event.fields} if plain else None
     data = msgspec.defstruct("Data", fields, rename=rename, forbid_unknown_fields=forbid_unknown, kw_only=True, gc=False)
     if plain:
@@ -53,13 +54,14 @@ def data_decoder(event: Event, keys: Collection[str], *, forbid_unknown: bool) -
     return decode
 
 
-def field_type(event: Event, name: str, keys: Collection[str]) -> Any:
+def field_type(event: Event, name: str, uses: Uses) -> Any:
     """What a field's JSON may be."""
     base = event.base_type(name)
     kind: Any = base
     if base is int:
-        kind = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-    elif base is str and (name in keys or name == event.id):
+        bounds = (-EXACT, EXACT) if name in uses.numbers else (-(2**63), 2**63 - 1)
+        kind = Annotated[int, msgspec.Meta(ge=bounds[0], le=bounds[1])]
+    elif base is str and (name in uses.keys or name == event.id):
         kind = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_BYTES)]
     if name in event.forms and event.forms[name].lenient:
         kind = kind | str
@@ -131,8 +133,8 @@ def without(members: dict[str, Any], tree: Tree, keeps: Callable[[str, bytes], b
     return rest
 
 
-def _kind_and_default(event: Event, name: str, keys: Collection[str]) -> tuple[Any, Any]:
-    kind = field_type(event, name, keys)
+def _kind_and_default(event: Event, name: str, uses: Uses) -> tuple[Any, Any]:
+    kind = field_type(event, name, uses)
     if event.has_default(name):
         default = event.forms[name].default
         return kind, float(default) if event.base_type(name) is float and default is not None else default

@@ -83,7 +83,12 @@ UNKEYED = _counter(
 PASSED_OVER = _counter(
     "ingestion_passed_over_total", "Records that were not made because the `where` of that view was false or null for the event", "topic"
 )
-EMPTY = _counter("ingestion_empty_total", "Records of an application topic without a value, which are passed over", "topic")
+NO_EVENT = _counter(
+    "ingestion_no_event_total",
+    "Records that are no event of the project, rightly: without a value, of another type, a deleted row",
+    "topic",
+    "why",
+)
 EVENTS_REFUSED = _counter("ingestion_events_refused_total", "Events refused over HTTP, by reason code", "reason")
 EVENTS_EXPIRED = _counter(
     "ingestion_events_expired_total", "Events that retention removed from an application topic before they were routed", "topic"

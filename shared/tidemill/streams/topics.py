@@ -73,8 +73,9 @@ def topic_specs(project: Project) -> dict[str, TopicSpec]:
         1), (catalogue_topic(project.name), 1), (dead_letters_topic(project.name), 1),
     ):  # fmt: skip
         specs[name] = TopicSpec(partitions, keep)
+    ours = set(specs)
     for event in project.events.values():
-        if event.topic in specs:
+        if event.topic in ours:
             raise DeclarationError(
                 f"topic {event.topic!r} is one of the project's own",
                 where=event.declared_at,

@@ -18,7 +18,8 @@ from tidemill.kernel.view import ViewKernel
 from tidemill.online.reader import OnlineReader
 from tidemill.online.writer import OnlineWriter
 from tidemill.records import DeadLetterRecord, decoder, encode
-from tidemill.routing.events import Attributes, moment
+from tidemill.routing.envelopes import Attributes
+from tidemill.routing.events import moment
 from tidemill.routing.refusals import Refused
 from tidemill.routing.router import Begins, Router
 from tidemill.streams.topics import dead_letters_topic, topic_specs, view_topic
@@ -87,7 +88,7 @@ class World:
         value = json.dumps(data).encode()
         known_ms = self._known(event, data) if at is None else parse_time_ms(at, self._earliest_ms)
         accepted = self._router.admit(event, value, Attributes(event, id), known_ms)
-        headers = [("ce_type", event.encode())] + ([] if id is None else [("ce_id", id.encode())])
+        headers = [*self.project.events[event].headers] + ([] if id is None else [("ce_id", id.encode())])
         key = None if accepted.id is None else accepted.id.encode()
         self._happen(self.project.events[event], key, value, headers, known_ms)
 
@@ -194,7 +195,7 @@ class World:
         partition = partition_of(key or value or b"", len(self.kafka.partitions(event.topic)))
         source = self.kafka.append(event.topic, partition, key, value, known_ms, headers)
         self.now_ms = max(self.now_ms, known_ms)
-        routed = self._router.route(event.name, event.topic, partition, source.offset, known_ms, key, value, list(headers))
+        routed = self._router.route(event.topic, partition, source.offset, known_ms, key, value, list(headers))
         for topic, number, record_key, record_value in routed:
             record = self.kafka.append(topic, number, record_key, record_value, known_ms)
             if topic in self._folders:

@@ -236,7 +236,7 @@ class StandIn:
         for place, records in fetched.items():
             for record in records:
                 for topic, partition, key, value in router.route(
-                    "paid", place.topic, place.partition, record.offset, record.timestamp, record.key, record.value, record.headers
+                    place.topic, place.partition, record.offset, record.timestamp, record.key, record.value, record.headers
                 ):
                     if ".view." in topic:
                         wave.setdefault((topic, partition), []).append((key, value, []))

@@ -242,7 +242,7 @@ async def test_a_first_plan_for_a_log_that_is_there(shop: Shop, later: bool) -> 
     wave: dict[tuple[str, int], list[Any]] = {}
     for event in events:
         for topic, partition, key, value in router.route(
-            "paid", event.topic, event.partition, event.offset, event.known, event.key, event.value, event.headers
+            event.topic, event.partition, event.offset, event.known, event.key, event.value, event.headers
         ):
             if topic == view_topic(shop.name, view.log):
                 wave.setdefault((topic, partition), []).append((key, value, []))
@@ -310,7 +310,7 @@ async def test_a_stack_of_today_is_taken_over(shop: Shop) -> None:
     await ensure_topics(shop.settings, topic_specs(project))
     await live(shop, events, 20, 20)
     router = Router(project)
-    routed = [router.route("paid", e.topic, e.partition, e.offset, e.known, b"k", e.value, e.headers)[0] for e in events]
+    routed = [router.route(e.topic, e.partition, e.offset, e.known, b"k", e.value, e.headers)[0] for e in events]
     async with started_producer(shop.settings) as made:
         for topic, partition, key, value in routed:
             await send_wave(made, {(topic, partition): [(key, value, [])]})

@@ -33,6 +33,7 @@ from tidemill.offline.store import OfflineStore, Snapshot, counter_name
 from tidemill.operations.fill.around import archive_of
 from tidemill.operations.fill.private_log import PrivateLog
 from tidemill.records import since_record
+from tidemill.registry import configured_frames
 from tidemill.routing.router import Router
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import topic_specs, view_topic
@@ -121,7 +122,7 @@ class Fill:
                 self._progress("archive", done.archived, total)
 
     async def _live(self, log: PrivateLog, snapshot: Snapshot | None) -> None:
-        started, router = time.monotonic(), Router(self._project, {self._view.log: {}})
+        started, router = time.monotonic(), Router(self._project, {self._view.log: {}}, configured_frames())
         held = await offset_ranges(self._kafka, self._view.source.topic)
         async with Reader(self._kafka, {target: _archived(snapshot, target) for target in held}, **GATHERING) as reader:
             left, little = await _left(reader), LITTLE
@@ -141,10 +142,9 @@ class Fill:
 
     def _routed(self, router: Router, source: TopicPartition, events: list[Any]) -> dict[int, list[Record]]:
         found: dict[int, list[Record]] = {}
-        name = self._view.source.name
         for event in events:
             for topic, partition, key, value in router.route(
-                name, source.topic, source.partition, event.offset, event.timestamp, event.key, event.value, event.headers
+                source.topic, source.partition, event.offset, event.timestamp, event.key, event.value, event.headers
             ):
                 if topic == self._topic:  # the others are dead letters, which ingestion writes
                     found.setdefault(partition, []).append((key, value, NO_HEADERS))

@@ -1,0 +1,114 @@
+"""Frames: a 0 byte, the id of a schema in four bytes (big-endian), then the event in the format of the schema."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from tidemill.errors import MissingExtra
+from tidemill.registry.client import Registry, Schema
+from tidemill.registry.settings import RegistrySettings
+from tidemill.routing.opening import Frames, check_frame, is_json, unframed
+from tidemill.routing.refusals import Reason, Refused
+
+Decode = Callable[[bytes], Any]
+"""From the bytes behind a frame's id to what JSON can hold. Raises ValueError."""
+
+_FRAME = 5
+_ABSENT_SECONDS = 10.0
+_JSON = msgspec.json.Encoder(decimal_format="number")
+
+
+@cache
+def configured_frames() -> Frames:
+    """How this process opens frames, by its environment; schemas are remembered. Raises SettingsError."""
+    return registry_frames(RegistrySettings.load())
+
+
+def registry_frames(settings: RegistrySettings) -> Frames:
+    """How frames are opened with these settings. Without a registry only JSON can be read."""
+    return unframed if settings.url is None else RegistryFrames(Registry(settings.url))
+
+
+class RegistryFrames:
+    """Opens frames with the schemas of a registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._decoders: dict[int, Decode] = {}
+        self._absent: dict[int, float] = {}
+
+    def __call__(self, value: bytes) -> bytes:
+        """The JSON of a framed event. Raises Refused when the value is not what its schema says, or the registry lacks the schema; RegistryUnavailable."""
+        body = value[_FRAME:]
+        if is_json(body):
+            return body
+        check_frame(value)
+        number = int.from_bytes(value[1:_FRAME], "big")
+        decode = self._decoders.get(number) or self._learn(number)
+        try:
+            found = decode(body)
+            _check_finite(found, "")
+            return _JSON.encode(found)
+        except ValueError as error:
+            raise Refused(Reason.ENCODED, f"the value is not what schema {number} of the registry says: {error}") from None
+
+    def _learn(self, number: int) -> Decode:
+        if time.monotonic() < self._absent.get(number, 0.0):
+            raise _unknown(number)
+        schema = self._registry.schema(number)
+        if schema is None:
+            self._absent[number] = time.monotonic() + _ABSENT_SECONDS  # so that a stream of such records does not ask for each
+            raise _unknown(number)
+        try:
+            found = _decoder(schema)
+        except ValueError as error:
+            raise Refused(Reason.FRAMED, f"schema {number} of the registry cannot be used: {error}") from None
+        self._decoders[number] = found
+        return found
+
+
+def _decoder(schema: Schema) -> Decode:
+    """Raises ValueError for a schema that cannot be used, MissingExtra."""
+    try:
+        if schema.kind == "AVRO":
+            from tidemill.registry.avro import avro_decoder  # noqa: PLC0415 - from the extra `registry`
+
+            return avro_decoder(schema)
+        if schema.kind == "PROTOBUF":
+            from tidemill.registry.protobuf import protobuf_decoder  # noqa: PLC0415 - from the extra `registry`
+
+            return protobuf_decoder(schema)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "registry") from error
+    if schema.kind == "JSON":
+        return _no_json
+    raise ValueError(f"its type is {schema.kind}; AVRO, PROTOBUF and JSON are known")
+
+
+def _no_json(_body: bytes) -> Any:
+    raise ValueError("it is no JSON object")
+
+
+def _unknown(number: int) -> Refused:
+    return Refused(
+        Reason.FRAMED,
+        f"the value is framed by a schema registry, and ours lacks schema {number}: set TIDEMILL_SCHEMA_REGISTRY to the publisher's",
+    )
+
+
+def _check_finite(found: Any, name: str) -> None:
+    """JSON has no NaN and no Infinity. Raises Refused, which names the field."""
+    if isinstance(found, dict):
+        for key, value in found.items():
+            _check_finite(value, f"{name}.{key}" if name else key)
+    elif isinstance(found, list):
+        for value in found:
+            _check_finite(value, name)
+    elif isinstance(found, float) and not math.isfinite(found):
+        raise Refused(Reason.NOT_FINITE, f"{name} is {found}; write null, or leave the event out", name)

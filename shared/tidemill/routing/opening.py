@@ -1,0 +1,148 @@
+"""From a record of a topic to the JSON of an event: what is around it is taken off, in this order.
+
+1. CloudEvents: attributes in headers (binary mode), or around the data (structured mode).
+2. The frame of a schema registry: see `Frames`.
+3. The envelope of a database's change log: see `debezium`.
+
+All events of one topic are opened alike; then the type says which of them a record is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import msgspec
+
+from tidemill.declarations import Event
+from tidemill.limits import MESSAGE_BYTES
+from tidemill.records import BYTE_ORDER_MARK, DECODE_ERRORS
+from tidemill.routing.debezium import row_of
+from tidemill.routing.envelopes import BARE, Attributes, Given, Headers, attributes_of, given_headers, open_envelope
+from tidemill.routing.foreign import Foreign, foreign
+from tidemill.routing.refusals import PassedOver, Reason, Refused, explain_data
+
+Frames = Callable[[bytes], bytes]
+"""Turns a value that a registry's serializer framed (a 0 byte, the id of a schema in four bytes, the event) into JSON. Raises Refused, and
+RegistryUnavailable when the schema cannot be had now."""
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_FRAME = 5
+_NO_HEADERS: Given = {}
+
+
+class Opened(NamedTuple):
+    """The JSON of an event, with what was around it. `headers`: by their plain names."""
+
+    value: bytes
+    attributes: Attributes
+    headers: Given
+
+
+class Opener:
+    """Opens the records of an event's topic."""
+
+    def __init__(self, event: Event, frames: Frames) -> None:
+        self._frames, self._passes_empty = frames, event.empty == "pass"
+        self._debezium, self._deletes = event.envelope == "debezium", event.deletes
+        self._header = None if event.type is None or event.type.header is None else event.type.place[1]
+        self._in_field = None if event.type is None or not event.type.keys else _type_decoder(event.type.keys)
+
+    def open(self, value: bytes | None, headers: Headers) -> Opened:
+        """Takes off what is around an event. Raises PassedOver, Refused, RegistryUnavailable."""
+        if not value:
+            if self._passes_empty:
+                raise PassedOver("empty")
+            raise Refused(Reason.EMPTY, "the record has no value")
+        given, attributes = _NO_HEADERS, BARE
+        if headers:
+            given = given_headers(headers)
+            attributes, structured = attributes_of(given)
+            if structured:
+                check_size(value)
+                envelope = open_envelope(value.removeprefix(BYTE_ORDER_MARK))
+                value, attributes = envelope.value, envelope.attributes
+        if not value.startswith(b"\0") and not self._debezium:
+            return Opened(value, attributes, given)
+        check_size(value)
+        return Opened(self.opened(self._frames(value) if value.startswith(b"\0") else value), attributes, given)
+
+    def opened(self, data: bytes) -> bytes:
+        """The JSON of an event without its envelope. Raises PassedOver, Refused."""
+        return row_of(data.removeprefix(BYTE_ORDER_MARK), self._deletes) if self._debezium else data
+
+    def type_of(self, opened: Opened) -> str | int | None:
+        """Of what type a record is; None if that is not told. Raises Refused when it is no JSON."""
+        if self._header is not None:
+            found = opened.attributes.type if self._header == "ce_type" else opened.headers.get(self._header)
+            return found.decode(errors="replace") if isinstance(found, bytes) else found
+        return None if self._in_field is None else self.field_type(opened.value)
+
+    def field_type(self, data: bytes) -> str | int | None:
+        """The type that the JSON of an event tells; None if it tells none. Raises Refused when it is no JSON."""
+        assert self._in_field is not None
+        try:
+            return self._in_field(data)
+        except msgspec.ValidationError:
+            return None
+        except DECODE_ERRORS as error:
+            if data.startswith(BYTE_ORDER_MARK):
+                return self.field_type(data.removeprefix(BYTE_ORDER_MARK))
+            raise explain_data(data, error, (), None) from None
+
+
+def unframed(value: bytes) -> bytes:
+    """The JSON in a registry's frame; any other format needs the registry. Raises Refused."""
+    if is_json(value[_FRAME:]):
+        return value[_FRAME:]
+    found = _frame_of(value)
+    raise Refused(Reason.FRAMED, f"the value is {found.name}: {found.mend}")
+
+
+def check_frame(value: bytes) -> None:
+    """Raises Refused for a value that begins with a 0 byte, and is no frame."""
+    _frame_of(value)
+
+
+def _frame_of(value: bytes) -> Foreign:
+    found = foreign(value)
+    if found is None:
+        raise Refused(Reason.ENCODED, "the value begins with a 0 byte, and is too short for the frame of a schema registry: publish JSON")
+    if not found.framed:
+        raise Refused(Reason.ENCODED, f"the value is {found.name}: {found.mend}")
+    return found
+
+
+def is_json(value: bytes) -> bool:
+    """Whether bytes are a whole JSON object."""
+    if value[:1] not in (b"{", b" ", b"\n"):
+        return False
+    try:
+        _OBJECT.decode(value)
+    except DECODE_ERRORS:
+        return False
+    return True
+
+
+def check_size(value: bytes) -> None:
+    """Raises Refused when a value is too large."""
+    if len(value) > MESSAGE_BYTES:
+        raise Refused(Reason.OVERSIZED, f"the value has {len(value)} bytes, {MESSAGE_BYTES} are allowed")
+
+
+def _type_decoder(keys: tuple[str, ...]) -> Callable[[bytes], str | int | None]:
+    """A function that reads a type at a path. It raises DECODE_ERRORS."""
+    kind: Any = str | int | None
+    for key in reversed(keys):
+        kind = msgspec.defstruct("Typed", [("below", kind, None)], rename={"below": key}, gc=False) | None
+    decoder = msgspec.json.Decoder(kind)
+
+    def read(data: bytes) -> str | int | None:
+        found: Any = decoder.decode(data)
+        for _ in keys:
+            if found is None:
+                return None
+            found = found.below
+        return cast("str | int | None", found)
+
+    return read
