@@ -34,6 +34,7 @@ class _Answer(msgspec.Struct, rename="camel"):
     references: list[_Reference] | None = None
 
 
+_ACCEPTED = "application/vnd.schemaregistry.v1+json, application/json"
 _ANSWER = msgspec.json.Decoder(_Answer)
 
 
@@ -41,7 +42,7 @@ class Registry:
     """A registry at an address, `http://[user:password@]host:port`."""
 
     def __init__(self, url: str) -> None:
-        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=SECONDS, trust_env=False)
+        self._base = url.rstrip("/")
         self._url = str(httpx.URL(url).copy_with(userinfo=b""))
 
     def schema(self, number: int) -> Schema | None:
@@ -50,7 +51,7 @@ class Registry:
 
     def _ask(self, path: str) -> Schema | None:
         try:
-            answer = self._http.get(path, headers={"Accept": "application/vnd.schemaregistry.v1+json, application/json"})
+            answer = httpx.get(f"{self._base}{path}", headers={"Accept": _ACCEPTED}, timeout=SECONDS, trust_env=False)
         except httpx.HTTPError as error:
             raise self._unavailable(f"does not answer: {type(error).__name__} {error}".rstrip(" :")) from None
         if answer.status_code == httpx.codes.NOT_FOUND:

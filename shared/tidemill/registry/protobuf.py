@@ -1,4 +1,5 @@
-"""Protobuf: a registry has the text of a .proto file, which Google's compiler turns into descriptors; messages become plain dicts.
+"""Protobuf: a registry has the text of a .proto file, which Google's compiler turns into descriptors, or the descriptor of the file in base64,
+as Python's serializer registers it. Messages become plain dicts.
 
 Fields have their names of the file. Enums are names; Timestamp and Duration are texts, wrappers their value; 64-bit numbers are numbers. A
 field with presence that is not set is absent; one without presence has its default.
@@ -16,7 +17,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc_tools
-from google.protobuf import json_format, message_factory
+from google.protobuf import (
+    any_pb2,
+    duration_pb2,
+    empty_pb2,
+    field_mask_pb2,
+    json_format,
+    message_factory,
+    struct_pb2,
+    timestamp_pb2,
+    wrappers_pb2,
+)
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -27,6 +38,10 @@ from tidemill.registry.frames import Decode
 
 _MAIN = "tidemill_registry_main.proto"
 _COMPILE_SECONDS = 30
+_GOOGLES = {
+    module.DESCRIPTOR.name: module.DESCRIPTOR.serialized_pb
+    for module in (any_pb2, duration_pb2, empty_pb2, field_mask_pb2, struct_pb2, timestamp_pb2, wrappers_pb2)
+}
 _WRAPPERS = {
     f"google.protobuf.{kind}Value" for kind in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
 }
@@ -34,11 +49,15 @@ _WRAPPERS = {
 
 def protobuf_decoder(schema: Schema) -> Decode:
     """Raises ValueError when the schema cannot be compiled."""
-    compiled = _compiled(schema)
+    files = _described(schema) or _compiled(schema)
     pool = DescriptorPool()
-    for file in compiled.file:
-        pool.Add(file)
-    main = next(file for file in compiled.file if file.name == _MAIN)
+    try:
+        for file in files:
+            pool.Add(file)
+        pool.FindFileByName(_MAIN)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"its files do not fit together: {error}") from None
+    main = files[-1]
     classes: dict[tuple[int, ...], type[Message]] = {}
 
     def decode(body: bytes) -> Any:
@@ -57,10 +76,32 @@ def protobuf_decoder(schema: Schema) -> Decode:
     return decode
 
 
-def _compiled(schema: Schema) -> FileDescriptorSet:
+def _described(schema: Schema) -> list[FileDescriptorProto]:
+    """The files of a schema that is given as a descriptor, those that others use first; none if it is given as text."""
+    found: dict[str, FileDescriptorProto] = {}
+    for name, text in [*_texts(schema), (_MAIN, schema.text)]:
+        try:
+            file = FileDescriptorProto.FromString(base64.b64decode(text, validate=True))
+        except (ValueError, DecodeError):
+            return []
+        file.name = name
+        found = {**_well_known(file), **found, name: file}
+    return [*found.values()]
+
+
+def _well_known(file: FileDescriptorProto) -> dict[str, FileDescriptorProto]:
+    """Google's own files that a file uses."""
+    found = {}
+    for name in file.dependency:
+        if name in _GOOGLES:
+            found[name] = FileDescriptorProto.FromString(_GOOGLES[name])
+    return found
+
+
+def _compiled(schema: Schema) -> list[FileDescriptorProto]:
     with TemporaryDirectory() as folder:
         root, out = Path(folder), Path(folder, "out")
-        for name, text in {**dict(_texts(schema)), _MAIN: schema.text}.items():
+        for name, text in [*_texts(schema), (_MAIN, schema.text)]:
             path = (root / name).resolve()
             if not path.is_relative_to(root.resolve()):
                 raise ValueError(f"it names a file {name!r} outside its folder")
@@ -80,14 +121,14 @@ def _compiled(schema: Schema) -> FileDescriptorSet:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
         if done.returncode:
             raise ValueError(f"it is no .proto file that can be compiled: {done.stderr.strip()[:300]}")
-        return FileDescriptorSet.FromString(out.read_bytes())
+        return [*FileDescriptorSet.FromString(out.read_bytes()).file]
 
 
 def _texts(schema: Schema) -> Iterator[tuple[str, str]]:
-    """The files that a schema imports."""
+    """The files that a schema imports, those that others use first."""
     for name, below in schema.references:
-        yield name, below.text
         yield from _texts(below)
+        yield name, below.text
 
 
 def _indexes(body: bytes) -> tuple[tuple[int, ...], int]:
