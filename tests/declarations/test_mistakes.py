@@ -13,7 +13,24 @@ from typing import Any
 import pytest
 
 import tidemill
-from tidemill import Entity, Event, FeatureView, Field, Model, Outcome, Recording, Request, count, distinct, last, last_k, max, mean, rate
+from tidemill import (
+    Entity,
+    Event,
+    FeatureView,
+    Field,
+    Model,
+    Outcome,
+    Recording,
+    Request,
+    Type,
+    count,
+    distinct,
+    last,
+    last_k,
+    max,
+    mean,
+    rate,
+)
 from tidemill.declarations import Selection
 from tidemill.declarations.aggregations import Mean
 from tidemill.declarations.project import collect
@@ -26,6 +43,8 @@ BOTH = Event("both", {**FIELDS, "X": float}, time="at")
 ASKED = Event("asked", {**FIELDS, "when": str}, time="at")
 VIEW = FeatureView("view", GOOD, "who", [count(), mean("x")], windows=["1h"])
 LISTS = FeatureView("lists", GOOD, "who", [count(), last_k("x", 2)])
+TYPED: dict[str, Any] = {"topic": "t", "type": Type("A", field="type")}
+SHARED = Event("shared", FIELDS, time="at", **TYPED)
 OUTCOME = Outcome(GOOD, "x > 1", subject="who")
 
 
@@ -183,7 +202,35 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Model(**model(on=Event("bare", {"at": int, "id": str}, time="at"), subject="id")), "inputs", "no field 'who'", "add it"),
     (lambda: Model(**model(inputs=["view"])), "inputs", "'view' is not an input", "pass a FeatureView"),
     (lambda: Model(**model(inputs=[VIEW, VIEW.select("count_1h")])), "inputs", "named twice", "remove one"),
-    (lambda: gathered(a=Event(**event(name="a", topic="t")), b=Event(**event(name="b", topic="t"))), "topic", "that of event 'a'", "own"),
+    (
+        lambda: gathered(a=Event("a", FIELDS, time="at", topic="t"), b=Event("b", FIELDS, time="at", topic="t")),
+        "type",
+        "nothing says which is which",
+        "a topic of its own",
+    ),
+    (
+        lambda: gathered(a=SHARED, b=Event(**event(**TYPED, partitions=2))),
+        "partitions",
+        "share topic 't', and partitions is",
+        "the same of both",
+    ),
+    (lambda: gathered(a=SHARED, b=Event(**event(**TYPED))), "type", "is already the type of event", "fields of both"),
+    (lambda: Event(**event(type=Type("", field="type"))), "type", "'' is no type", "whole number"),
+    (lambda: Event(**event(type=Type(-1, field="type"))), "type", "-1 is no type", "whole number"),
+    (lambda: Event(**event(type=Type("A"))), "type", "lies in a header or in a field", "one of header= and field="),
+    (lambda: Event(**event(type=Type("A", header=""))), "type", "'' is no header", "event-type"),
+    (lambda: Event(**event(type=Type(3, header="x"))), "type", "3 in a header", "as text"),
+    (lambda: Event(**event(type=Type("A", field=[]))), "type", "[] is no path", '["meta", "type"]'),
+    (
+        lambda: Event(**event(type=Type("A", field="type"), extra="refuse")),
+        "extra",
+        "the type lies in type, which is not declared",
+        "as a field too",
+    ),
+    (lambda: Event(**event(envelope="avro")), "envelope", "'avro' is no envelope", 'envelope="debezium"'),
+    (lambda: Event(**event(deletes="erase")), "deletes", "'erase' says nothing about deleted rows", 'deletes="keep"'),
+    (lambda: Event(**event(deletes="keep")), "deletes", "only a change of a database's row", 'envelope="debezium"'),
+    (lambda: Event(**event(envelope="debezium", extra="refuse")), "extra", "every change has fields that are not declared", "leave"),
     (lambda: gathered(a=Event(**event()), b=Event(**event(topic="t"))), "name", "Event 'e' is declared twice (also at", "another name"),
     (lambda: gathered(PROJECT="my project", a=GOOD), "PROJECT", "'my project' is not a usable name", "underscores"),
     (lambda: gathered(PROJECT="shop", a=Event(**event(topic="shop.outcomes"))), "topic", "one of the project's own", "another topic"),

@@ -12,8 +12,9 @@ from tests.faults.traffic import SHOWN_BYTES, Sender
 from tidemill.declarations.project import load_project
 from tidemill.routing.events import EventReader
 from tidemill.routing.refusals import Refused
+from tidemill.routing.uses import Uses
 
-READER = EventReader(load_project(PROJECT).events["fault.measured"], ["entity", "place"])
+READER = EventReader(load_project(PROJECT).events["fault.measured"], Uses(["entity", "place"]))
 
 
 class Careless(random.Random):

@@ -87,6 +87,12 @@ class FileColumns:
                 self._undecoded[name] = ~good
         return self._bare[name]
 
+    def says(self, name: str, text: str) -> Mask:
+        """Which rows have this text or number in a column; all rows of a file without the column."""
+        if name not in self._rows.schema.names:
+            return np.ones(len(self._rows), bool)
+        return mask_of(pc.equal(self._get(name).cast(pa.string()), text), null=False)
+
     def has_undeclared(self) -> Mask:
         """Which rows carry anything that is not declared."""
         return sum((mask_of(column.is_valid(), null=False) for column in self._undeclared.values()), np.zeros(len(self._rows), bool))

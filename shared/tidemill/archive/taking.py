@@ -28,7 +28,7 @@ from tidemill.archive.times import Times
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project
 from tidemill.errors import UnusableFile
-from tidemill.limits import KEY_BYTES, MESSAGE_BYTES
+from tidemill.limits import EXACT, KEY_BYTES, MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS
 from tidemill.routing.envelopes import Attributes
 from tidemill.routing.events import WholeReader, moment
@@ -86,11 +86,13 @@ class Taker:
         self._moments = {name: kind for name, kind in event.types.items() if name in moments or event.unit(name)}
         self._other_moments = [name for name in moments if name != event.time]
         self._keys = [name for name in {*uses_of(project, event).keys, event.id} if name and event.base_type(name) is str]
+        self._numbers = uses_of(project, event).numbers
+        self._type_column = None if event.type is None or not event.type.keys else ".".join(event.type.keys)
         self._tree = tree_of(event, event.fields)
         self._ids = ContentIds(event, self._table.schema)
         self._null_tokens = {_JSON.encode(text) for text in reading.nulls}
         has_columns = set(self._table.schema.names) - set(OWN.names) >= event.fields.keys()
-        plain = has_columns and not reading.nulls and not event.forms
+        plain = has_columns and not reading.nulls and not event.forms and self._type_column is None
         self._json = JsonColumns(event, reading, moments, _SURELY_FITS) if plain else None
 
     def check(self, chunk: Chunk) -> None:
@@ -177,7 +179,12 @@ class Taker:
         for name in self._keys:
             length = pc.binary_length(work.fields[name])
             certain = pc.and_(certain, pc.fill_null(pc.and_(pc.greater(length, 0), pc.less_equal(length, KEY_BYTES)), True))
+        for name in self._numbers:
+            within = pc.and_(pc.less_equal(work.fields[name], EXACT), pc.greater_equal(work.fields[name], -EXACT))
+            certain = pc.and_(certain, pc.fill_null(within, True))
         found = mask_of(certain, null=False) & (work.text_bytes() < _SURELY_FITS)
+        if self._event.type is not None and self._type_column is not None:
+            found &= work.says(self._type_column, str(self._event.type.value))
         return found & ~work.has_undeclared() if self._event.extra == "refuse" else found
 
     def _read(self, chunk: Chunk, events: Iterable[tuple[int, Carried | Refused]], refused: list[RefusedRow]) -> list[pa.RecordBatch]:
@@ -202,10 +209,25 @@ class Taker:
     def _whole(self, number: int, carried: Carried, reader: WholeReader) -> Whole:
         """The event of a row. Raises Refused."""
         known_ms = self._known(carried)
+        self._check_type(carried)
         event = reader.check(carried.body, Attributes(recordedtime=known_ms), self._now_ms)
         for name in self._other_moments:
             moment(getattr(event.data, name), name, self._event.earliest_ms)
         return Whole(number, event, rest_text(reader.rest))
+
+    def _check_type(self, carried: Carried) -> None:
+        """Raises Refused for a row that says that it is of another type."""
+        if self._event.type is None or self._type_column is None:
+            return
+        try:
+            found = _VALUE.decode(carried.body)
+        except DECODE_ERRORS:
+            return  # the reader says what is wrong with it
+        given = _at(found, self._event.type.keys)
+        given = found.get(self._type_column) if given is None and isinstance(found, dict) else given
+        if given is not None and str(given) != str(self._event.type.value):
+            told = f"{self._type_column} is {given!r:.80}, of {self._event.name!r} it is {self._event.type.value!r}"
+            raise Refused(Reason.WRONG_EVENT, told, self._type_column)
 
     def _known(self, carried: Carried) -> int:
         if self._reading.known is None:
@@ -266,6 +288,13 @@ class Taker:
         if error.field in ("recordedtime", "timestamp"):
             return self._reading.known or self._reading.column(self._event.time)
         return self._reading.column(error.field or "")
+
+
+def _at(found: Any, keys: Iterable[str]) -> Any:
+    """What lies at a path; None when there is nothing."""
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
 
 
 def _in_unit(value: Any, ms: int, unit: str) -> Any:

@@ -38,7 +38,7 @@ _ACCEPTED = "application/vnd.schemaregistry.v1+json, application/json"
 _ANSWER = msgspec.json.Decoder(_Answer)
 
 
-class Registry:
+class SchemaRegistry:
     """A registry at an address, `http://[user:password@]host:port`."""
 
     def __init__(self, url: str) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 
 from tidemill.errors import MissingExtra
-from tidemill.registry.client import Registry, Schema
+from tidemill.registry.client import Schema, SchemaRegistry
 from tidemill.registry.settings import RegistrySettings
 from tidemill.routing.opening import Frames, check_frame, is_json, unframed
 from tidemill.routing.refusals import Reason, Refused
 
 Decode = Callable[[bytes], Any]
-"""From the bytes behind a frame's id to what JSON can hold. Raises ValueError."""
+"""From the bytes after a frame's id to what JSON can hold. Raises ValueError."""
 
 _FRAME = 5
 _ABSENT_SECONDS = 10.0
@@ -32,13 +32,13 @@ def configured_frames() -> Frames:
 
 def registry_frames(settings: RegistrySettings) -> Frames:
     """How frames are opened with these settings. Without a registry only JSON can be read."""
-    return unframed if settings.url is None else RegistryFrames(Registry(settings.url))
+    return unframed if settings.url is None else RegistryFrames(SchemaRegistry(settings.url))
 
 
 class RegistryFrames:
     """Opens frames with the schemas of a registry."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: SchemaRegistry) -> None:
         self._registry = registry
         self._decoders: dict[int, Decode] = {}
         self._absent: dict[int, float] = {}

@@ -31,12 +31,12 @@ class _Change(msgspec.Struct, gc=False):
     ddl: msgspec.Raw = _NULL
 
 
-class _Source(msgspec.Struct, gc=False):
+class _Origin(msgspec.Struct, gc=False):
     ts_ms: msgspec.Raw = _NULL
 
 
 _CHANGE = msgspec.json.Decoder(_Change)
-_SOURCE = msgspec.json.Decoder(_Source)
+_SOURCE = msgspec.json.Decoder(_Origin)
 
 
 def row_of(value: bytes, deletes: Literal["pass", "keep"]) -> bytes:

@@ -10,8 +10,8 @@ from tidemill.declarations.project import Project
 
 
 class Uses(NamedTuple):
-    """`keys`: fields that are keys of views, or subjects or entities of models. `numbers`: whole numbers that views or outcomes read as a
-    number: a double, which holds them exactly up to 2^53."""
+    """`keys`: fields that are keys of views, or subjects or entities of models. `numbers`: whole numbers that become a
+    feature or an outcome, which is a double, and holds them exactly up to 2^53. Conditions compare all digits."""
 
     keys: Collection[str] = ()
     numbers: Collection[str] = ()
@@ -22,14 +22,14 @@ UNUSED = Uses()
 
 def uses_of(project: Project, event: Event) -> Uses:
     """What a project does with an event. `event`: one of the project."""
-    keys, read = set[str](), set[str]()
+    keys, read = set[str](), set[str | None]()
     for view in project.views_of(event):
         keys.add(view.key.field)
-        read |= {*view.value_fields, *(() if view.condition is None else view.condition.fields)}
+        read |= {aggregation.column for aggregation in view.features if any(slot.kind.sees_value for slot in aggregation.slots)}
     for model in project.models.values():
         if model.on is event:
             keys |= {model.subject, *(view.key.name for view in model.views)}
         if model.outcome.source is event:
             keys.add(model.outcome.subject)
-            read |= set(model.outcome.column.fields)
-    return Uses(keys, {name for name in read if event.base_type(name) is int and not event.unit(name)})
+            read.add(model.outcome.value)
+    return Uses(keys, {name for name in event.fields if name in read and event.base_type(name) is int})
