@@ -17,7 +17,7 @@ from tidemill.declarations.topics import CE_TYPE
 from tidemill.errors import DeclarationError
 from tidemill.limits import EXACT, KEY_BYTES
 from tidemill.records import BYTE_ORDER_MARK, DECODE_ERRORS
-from tidemill.routing.envelopes import Attributes, Headers
+from tidemill.routing.envelopes import BARE, Attributes, Headers, attributes_of, given_headers
 from tidemill.routing.opening import Frames, Opened, Opener, check_size, unframed
 from tidemill.routing.refusals import PassedOver, Reason, Refused, bad_key, explain_data, meant
 from tidemill.routing.uses import UNUSED, Uses
@@ -53,6 +53,7 @@ class EventReader:
                 )
         self.event = event
         self.opener = Opener(event, frames)
+        self._bare = event.type is None and event.envelope is None
         self._type = None if event.type is None else event.type.value
         self._ce_type = event.name if event.type is None else self._type if event.type.place == ("header", CE_TYPE) else None
         self.published = {name: event.published(name) for name in event.fields}
@@ -67,6 +68,12 @@ class EventReader:
 
     def read(self, value: bytes | None, headers: Headers, published_ms: int) -> Accepted:
         """Decode a record of the event's topic. `published_ms`: its timestamp. Raises Refused, and PassedOver for one that is no such event."""
+        if self._bare and value and value[0]:  # the usual record, without detours
+            if not headers:
+                return self.check(value, BARE, published_ms)
+            attributes, structured = attributes_of(given_headers(headers))
+            if not structured:
+                return self.check(value, attributes, published_ms)
         opened = self.opener.open(value, headers)
         if self._type is not None and self.opener.type_of(opened) != self._type:
             raise PassedOver("type")

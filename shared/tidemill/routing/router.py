@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -59,6 +59,7 @@ class Router:
         for event in project.events.values():
             of_topic = self._topics.setdefault(event.topic, _Topic(Opener(event, frames), {}))
             of_topic.routes[None if event.type is None else event.type.value] = self._routes[event.name]
+        self._only = {topic: found.routes[None] for topic, found in self._topics.items() if None in found.routes}
         self._typed = {event.type.value: self._routes[event.name] for event in project.events.values() if event.type is not None}
         self._dead_letters = dead_letters_topic(project.name)
         self._dead_partitions = topic_specs(project)[self._dead_letters].partitions
@@ -70,24 +71,24 @@ class Router:
 
         If the event lies too far ahead for a view, a dead letter for this view takes the place of its record. Raises RegistryUnavailable.
         """
-        source, name = Source(topic, partition, offset), None
+        source, route = Source(topic, partition, offset), self._only.get(topic)
         try:
-            of_topic = self._topics[topic]
-            opened = of_topic.opener.open(value, headers)
-            route = of_topic.routes.get(of_topic.opener.type_of(opened))
-            if route is None:
-                raise PassedOver("type")
-            name = route.reader.event.name
-            event = route.reader.check_opened(opened, kafka_timestamp_ms)
+            if route is not None:
+                event = route.reader.read(value, headers, kafka_timestamp_ms)
+            else:
+                of_topic = self._topics[topic]
+                opened = of_topic.opener.open(value, headers)
+                route = of_topic.routes.get(of_topic.opener.type_of(opened)) or _other_type()
+                event = route.reader.check_opened(opened, kafka_timestamp_ms)
             routed = route.records(event, source)
         except PassedOver as passed:
             self.no_event[topic, passed.why] += 1
             return []
         except Refused as refused:
-            return [self._dead_letter(refused, source, kafka_timestamp_ms, key, value, event=name)]
+            return [self._dead_letter(refused, source, kafka_timestamp_ms, key, value, event=route and route.name)]
         if event.time_ms > event.known_ms:
             too_far = route.too_far_ahead(event, source)
-            routed += [self._dead_letter(_ahead(event, view), source, event.known_ms, key, value, view.name, name) for view in too_far]
+            routed += [self._dead_letter(_ahead(event, view), source, event.known_ms, key, value, view.name, route.name) for view in too_far]
         return routed
 
     def forget_counts(self) -> None:
@@ -128,6 +129,10 @@ _NO_EVENT = {
     "no_row": "it is no change of a row",
     "empty": "it is empty",
 }
+
+
+def _other_type() -> NoReturn:
+    raise PassedOver("type")
 
 
 class _Topic(NamedTuple):
@@ -191,6 +196,7 @@ class _Route:
             for model in project.models.values()
             if model.outcome.source is event
         ]
+        self.name = event.name
         self.reader = EventReader(event, uses_of(project, event), frames)
         self._unkeyed, self._passed_over = unkeyed, passed_over
 
