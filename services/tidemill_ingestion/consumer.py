@@ -1,6 +1,6 @@
 """From the application topics to our topics, one wave after the other. A wave is the result of one fetch:
 
-1. Fetch events.
+1. Fetch events. While there is a backlog, no partition runs ahead of another in time (`time_order.py`).
 2. Route them: each becomes its records (`Router`).
 3. Send the records, and wait until Kafka has acknowledged all of them.
 4. Commit the positions of the events. Only then the next wave starts.
@@ -20,7 +20,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from types import TracebackType
 from typing import Self
 
@@ -41,6 +41,7 @@ from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.supervise import supervise
 from tidemill.streams.topics import ingestion_group
+from tidemill_ingestion.time_order import TimeOrder, slices
 
 log = get_logger(__name__)
 
@@ -89,6 +90,9 @@ class EventConsumer:
         self._stopping = False
         self.waits_for: str | None = None
         self._placed: object = NOWHERE
+        self._order = TimeOrder()
+        self._fetched: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}
         self.positions: dict[TopicPartition, int] = {}
         self.kafka: AIOKafkaConsumer
         self._producer: AIOKafkaProducer | None = None
@@ -131,7 +135,7 @@ class EventConsumer:
                 await self._place()
                 continue
             try:
-                fetched: Fetched = await self.kafka.getmany(timeout_ms=POLL_MS, max_records=WAVE_EVENTS)
+                fetched = await self._fetch()
             except KafkaError as error:
                 log.warning("going back to the committed positions", reason=f"{type(error).__name__} {error}")
                 self._placed = NOWHERE
@@ -150,6 +154,23 @@ class EventConsumer:
                 else:
                     await self._pass_markers()
 
+    async def _fetch(self) -> Fetched:
+        """The records of the next wave. None while partitions wait for another one that is behind them in time."""
+        wanted = self._order.wanted(self.positions)
+        fetched: Fetched = {}
+        if wanted or not self.positions:  # without partitions it waits
+            fetched = await self.kafka.getmany(*wanted, timeout_ms=POLL_MS, max_records=WAVE_EVENTS)
+        if not self._is_placed:
+            return {}
+        for partition, records in fetched.items():
+            self._fetched[partition] = records[-1].offset + 1
+        behind = [partition for partition, offset in self._fetched.items() if offset < self._end(partition)]
+        return self._order.ready(fetched, behind, monotonic())
+
+    def _end(self, partition: TopicPartition) -> int:
+        """The end of a partition, as far as we know."""
+        return max(self._ends[partition], self.kafka.highwater(partition) or 0)
+
     @property
     def _is_placed(self) -> bool:
         """Whether we chose the positions of the present assignment. Only then does a wave follow what was routed before."""
@@ -158,7 +179,9 @@ class EventConsumer:
     async def _pass_markers(self) -> None:
         """Moves our positions past markers of transactions and past aborted records, which the client skips without a fetch result."""
         with contextlib.suppress(KafkaError):
-            self.positions.update({partition: await self.kafka.position(partition) for partition in self.positions})
+            passed = {partition: await self.kafka.position(partition) for partition in self._order.wanted(self.positions)}
+            self.positions.update(passed)
+            self._fetched.update(passed)
 
     async def _forward(self, fetched: Fetched) -> None:
         started = perf_counter()
@@ -179,7 +202,7 @@ class EventConsumer:
     def _route(self, fetched: Fetched) -> Wave:
         wave: Wave = defaultdict(list)
         route = self._router.route
-        for (topic, partition), records in fetched.items():
+        for (topic, partition), records in slices(fetched):
             for record in records:
                 routed = route(topic, partition, record.offset, record.timestamp, record.key, record.value, record.headers)
                 for out_topic, out_partition, key, value in routed:
@@ -233,6 +256,8 @@ class EventConsumer:
             await asyncio.sleep(RETRY_SECONDS)
             return
         log.info("routing from", positions=_shown(positions))
+        self._order.forget()
+        self._fetched, self._ends = dict(positions), dict(ends)
         self._placed, self.positions = assignment, positions
 
     def _routed_up_to(self, partition: TopicPartition, committed: int, metadata: str, end: int) -> int:

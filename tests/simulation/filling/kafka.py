@@ -268,11 +268,16 @@ class GroupConsumer:
         await self._place()
         return self._client.at[tp]
 
-    async def getmany(self, *, timeout_ms: int, max_records: int) -> dict[TP, list[Row]]:
+    def highwater(self, tp: TP) -> int | None:
+        """Where a partition ends, as far as is known without a question."""
+        self._mine(tp)
+        return None
+
+    async def getmany(self, *partitions: TP, timeout_ms: int, max_records: int) -> dict[TP, list[Row]]:
         """What has come."""
         await self._place()
         client = self._client
-        placed = {tp for tp in self._assigned if tp in client.at}
+        placed = {tp for tp in self._assigned if tp in client.at and (not partitions or tp in partitions)}
         if not placed:
             await asyncio.sleep(timeout_ms / 1000)
             return {}
