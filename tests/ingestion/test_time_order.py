@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import pytest
 from aiokafka import TopicPartition
@@ -51,7 +51,7 @@ def drained(logs: dict[TopicPartition, list[Told]], sizes: list[int]) -> list[tu
                 fetched_to[found] += len(part)
         behind = [found for found, log in logs.items() if fetched_to[found] < len(log)]
         for found, records in slices(order.ready(fetched, behind, 0.0)):
-            routed += [(found, record) for record in records]
+            routed += [(found, cast(Told, record)) for record in records]
         if not behind and len(routed) == sum(map(len, logs.values())):
             return routed
     raise AssertionError(f"{len(routed)} records after 1,000 turns")
