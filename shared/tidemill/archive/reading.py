@@ -7,6 +7,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -50,7 +51,7 @@ def read_events(
         return _none(event, fields)
     stored = [name for name in fields if name in snapshot.columns]
     table = snapshot.scan([*PLACE, TIME, ID, EXTRA, *stored], filters, order=())
-    table = table.take(pc.sort_indices(table, [(name, "ascending") for name in PLACE]))
+    table = _sorted(table)
     if not doubled:
         _check_once(snapshot.name, table)
     columns = {KNOWN: _epoch_ms(table[KNOWN]), TIME: _epoch_ms(table[TIME])}
@@ -129,6 +130,16 @@ def _by_chance(snapshot: Snapshot, first: _First) -> bool:
         1 - first.having / max(snapshot.rows - before, 1), 0.0
     )  # before it, too, events may seem to have the field, as another type
     return not before or lacked**before > _CHANCE
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    """The rows in the order of `PLACE`."""
+    order = pc.sort_indices(table, [(name, "ascending") for name in PLACE])
+    if (np.diff(order.to_numpy()) == 1).all():
+        return table
+    for name in table.column_names:  # one after the other, since all of them take much memory
+        table = table.drop_columns([name]).append_column(name, table[name].take(order))
+    return table
 
 
 def _check_once(name: str, table: pa.Table) -> None:
