@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from functools import reduce
 from typing import Any, NamedTuple
@@ -67,11 +68,24 @@ def field_values(event: Event, rows: pa.Table, fields: Iterable[str]) -> dict[st
 
 def loads(snapshot: Snapshot) -> set[str]:
     """The files of which all history is loaded, by the first 16 digits of their digest. Raises OfflineUnavailable, TornTable."""
+    return {topic.removeprefix(LOADED) for topic in _files(snapshot) if snapshot.counter(f"{topic}:done")}
+
+
+def unfinished(snapshot: Snapshot) -> dict[str, int]:
+    """The files of which only a part is loaded, since the run that loads them goes on or was broken off: their topics, and how many events the
+    archive has of each. Raises OfflineUnavailable, TornTable."""
+    return {topic: rows for topic, rows in _files(snapshot).items() if not snapshot.counter(f"{topic}:done")}
+
+
+def _files(snapshot: Snapshot) -> Counter[str]:
+    """The topics of loaded history, each with its rows."""
     of_files = (pc.field(TOPIC) >= LOADED) & (
         pc.field(TOPIC) < LOADED[:-1] + chr(ord(LOADED[-1]) + 1)
     )  # bounds, so that files are passed over
-    topics = set[str]().union(*(batch[TOPIC].unique().to_pylist() for batch in snapshot.batches([TOPIC], of_files)))
-    return {topic.removeprefix(LOADED) for topic in topics if snapshot.counter(f"{topic}:done")}
+    found = Counter[str]()
+    for batch in snapshot.batches([TOPIC], of_files):
+        found.update({each["values"]: each["counts"] for each in pc.value_counts(batch[TOPIC]).to_pylist()})
+    return found
 
 
 def lacking(snapshot: Snapshot, event: Event) -> set[str]:
