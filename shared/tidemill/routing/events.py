@@ -97,6 +97,12 @@ class EventReader:
         self._text_keys = [name for name in {*keys, event.id} if name is not None and event.base_type(name) is str]
         self._time, self._time_is_text, self._future_ms = event.time, event.base_type(event.time) is str, event.future_ms
         self._earliest_ms = event.earliest_ms
+        self._former = self._of(event.former.event, keys) if event.former else None
+        self._former_until_ms = event.former.until_ms if event.former else 0
+
+    def _of(self, former: Event, keys: Collection[str]) -> EventReader:
+        """A reader of the event as it was declared before."""
+        return EventReader(former, keys)
 
     def read(self, value: bytes | None, headers: Headers, published_ms: int) -> Accepted:
         """Decode a Kafka record: bare JSON, or a CloudEvent in binary or structured mode. `published_ms`: its timestamp. Raises Refused."""
@@ -112,7 +118,28 @@ class EventReader:
         return self.check(value, attributes, published_ms)
 
     def check(self, value: bytes, attributes: Attributes, published_ms: int) -> Accepted:
-        """Decode and check the data of an event. Raises Refused."""
+        """Decode and check the data of an event. Raises Refused.
+
+        What became known while the event was declared otherwise is taken by the rules of then as well (`Event.former`).
+        """
+        try:
+            return self._check(value, attributes, published_ms)
+        except Refused:
+            found = self._by_former(value, attributes, published_ms)
+            if found is None:
+                raise
+            return found
+
+    def _by_former(self, value: bytes, attributes: Attributes, published_ms: int) -> Accepted | None:
+        if self._former is None:
+            return None
+        try:
+            found = self._former.check(value, attributes, published_ms)
+        except Refused:
+            return None
+        return found if found.known_ms < self._former_until_ms else None
+
+    def _check(self, value: bytes, attributes: Attributes, published_ms: int) -> Accepted:
         _check_size(value)
         if attributes.type is not None and attributes.type != self.event.name:
             raise Refused(Reason.WRONG_EVENT, f"type is {attributes.type!r}, this is the topic of {self.event.name!r}", "type")
@@ -122,7 +149,7 @@ class EventReader:
                 value.decode()  # the decoder has passed over undeclared fields, whatever bytes they are
         except DECODE_ERRORS as error:
             if value.startswith(BYTE_ORDER_MARK) and not value.startswith(BYTE_ORDER_MARK, len(BYTE_ORDER_MARK)):
-                return self.check(value.removeprefix(BYTE_ORDER_MARK), attributes, published_ms)
+                return self._check(value.removeprefix(BYTE_ORDER_MARK), attributes, published_ms)
             data = self._decode_again(value, error, attributes, published_ms)
         if len(value) > KEY_BYTES:
             self._check_keys(data)
@@ -243,6 +270,7 @@ class WholeReader(EventReader):
     """
 
     def __init__(self, event: Event, keys: Collection[str], columns: Collection[str]) -> None:
+        self._columns = columns
         super().__init__(event, keys)
         self.rest: dict[str, Any] = {}
         self._held = tree_of(event, [name for name in event.fields if name in columns])
@@ -251,6 +279,15 @@ class WholeReader(EventReader):
         self._decode_declared = self._decode
         self._decode_bare = data_decoder(event, keys, forbid_unknown=True)
         self._decode = self._decode_whole
+
+    def _of(self, former: Event, keys: Collection[str]) -> WholeReader:
+        return WholeReader(former, keys, self._columns)
+
+    def _by_former(self, value: bytes, attributes: Attributes, published_ms: int) -> Accepted | None:
+        found = super()._by_former(value, attributes, published_ms)
+        if found is not None and isinstance(self._former, WholeReader):
+            self.rest = self._former.rest
+        return found
 
     def _decode_whole(self, value: bytes) -> Any:
         self.rest = {}
