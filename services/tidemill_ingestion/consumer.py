@@ -155,7 +155,7 @@ class EventConsumer:
                     await self._pass_markers()
 
     async def _fetch(self) -> Fetched:
-        """The records of the next wave. None while partitions wait for another one that is behind them in time."""
+        """The records of the next wave. None while partitions wait for another one that lags."""
         wanted = self._order.wanted(self.positions)
         fetched: Fetched = {}
         if wanted or not self.positions:  # without partitions it waits
@@ -164,8 +164,8 @@ class EventConsumer:
             return {}
         for partition, records in fetched.items():
             self._fetched[partition] = records[-1].offset + 1
-        behind = [partition for partition, offset in self._fetched.items() if offset < self._end(partition)]
-        return self._order.ready(fetched, behind, monotonic())
+        lagging = [partition for partition, offset in self._fetched.items() if offset < self._end(partition)]
+        return self._order.ready(fetched, lagging, monotonic())
 
     def _end(self, partition: TopicPartition) -> int:
         """The end of a partition, as far as we know."""

@@ -50,14 +50,14 @@ class TimeOrder:
         return [partition for partition in partitions if partition not in self._held]
 
     def ready(
-        self, fetched: Mapping[TopicPartition, Sequence[Timed]], behind: Collection[TopicPartition], seconds: float
+        self, fetched: Mapping[TopicPartition, Sequence[Timed]], lagging: Collection[TopicPartition], seconds: float
     ) -> dict[TopicPartition, list[Timed]]:
-        """What may be routed now, in the order of each partition. `behind`: partitions that have more than was fetched; `seconds`: of a clock."""
+        """What may be routed now, in the order of each partition. `lagging`: partitions that have more than was fetched; `seconds`: of a clock."""
         for partition, records in fetched.items():
             self._held[partition] = [*records]
             self._seen_ms[partition] = records[-1].timestamp
             self._missed.pop(partition, None)
-        slowest = self._slowest(behind, seconds)
+        slowest = self._slowest(lagging, seconds)
         if slowest is None:
             ready, self._held = self._held, {}
             return ready
@@ -72,13 +72,13 @@ class TimeOrder:
                     del self._held[partition]
         return ready
 
-    def _slowest(self, behind: Collection[TopicPartition], seconds: float) -> TopicPartition | None:
+    def _slowest(self, lagging: Collection[TopicPartition], seconds: float) -> TopicPartition | None:
         """The partition for which the others wait. One that gives nothing for too long is not waited for."""
         for partition in [*self._missed]:
-            if partition not in behind:
+            if partition not in lagging:
                 del self._missed[partition]
         waited_for = []
-        for partition in behind:
+        for partition in lagging:
             if partition in self._held or seconds - self._missed.setdefault(partition, seconds) < PATIENCE_SECONDS:
                 waited_for.append(partition)
         return min(waited_for, key=lambda partition: self._seen_ms.get(partition, -math.inf), default=None)

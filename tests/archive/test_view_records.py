@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.operations.fill.shop import LOAD, Raw, archive, declare, expected, raws
 
 from tidemill.archive.columns import event_folder
+from tidemill.archive.reading import loads, unfinished
 from tidemill.archive.view_records import FILL, MadeRecords, RecordMaker, slices
 from tidemill.declarations.project import Project
 from tidemill.kernel.fold import PartitionFold, entry_decoder
@@ -22,6 +23,7 @@ from tidemill.kernel.view import ViewKernel
 from tidemill.offline.store import OfflineStore
 from tidemill.routing.router import Router
 from tidemill.streams.topics import view_topic
+from tidemill.verify.checks import view_archive
 
 WHERE = "amount * 2 >= 1 and card not in ['d']"
 
@@ -110,3 +112,21 @@ def test_events_of_one_moment_are_not_divided(tmp_path: Path, most: int) -> None
     rows = [(row["_partition"], row["_offset"]) for table in tables for row in table.to_pylist()]
     assert rows == [(partition, offset) for partition in (0, 1) for offset in range(3)]
     assert max(map(len, tables)) == 6
+
+
+def test_a_file_that_is_not_loaded_to_its_end(tmp_path: Path) -> None:
+    """Of a load that goes on or was broken off, a version has nothing, and verify computes it without; once it ends, everything."""
+    project, store = declare(tmp_path / "shop", "shop"), OfflineStore(tmp_path / "offline")
+    view, part = project.views["cards"], "load:00aa"
+    archive(store, project, [*raws("shop.paid", 1, 6, 1), *raws(LOAD, 1, 5, 2), *raws(part, 1, 4, 3)])
+    snapshot = store.snapshot(event_folder("paid"))
+    assert (loads(snapshot), unfinished(snapshot)) == ({LOAD.removeprefix("load:")}, {part: 4})
+    filled = sorted(topic for events in slices(store, view, snapshot) for topic in events["_topic"].to_pylist())
+    assert filled == sorted(["shop.paid"] * 6 + [LOAD] * 5)
+    assert sorted(view_archive(store, view, loads(snapshot))["_topic"].to_pylist()) == filled
+    table = store.counted_table(event_folder("paid"), snapshot.schema)
+    table.open()
+    table.append(table.schema.empty_table(), {f"{part}:done": (0, 1)})
+    ended = store.snapshot(event_folder("paid"))
+    assert unfinished(ended) == {}
+    assert sum(map(len, slices(store, view, ended))) == 15

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import redis
-from tests.demo_state import NOW_MS, demo, saved
+from tests.demo_state import NOW_MS, demo, saved, trip
 from tests.proof.conftest import ENTITIES, ZONES, Online, events
 from tests.proof.test_replay import ARTIFACT, predicted
-from tests.proof.world import World
+from tests.proof.world import Happened, World
 
 from tidemill.archive.erasure import Wanted, erase
 from tidemill.archive.reading import read_events
@@ -79,6 +79,33 @@ async def test_a_log_that_lies(own: tuple[World, Online]) -> None:
     found = await verified(world, online.url)
     assert [one.differing for one in found] == [[], [key.decode()], [], []]
     assert "mean_fare_" in found[1].examples[0]
+
+
+def busy(zone: str, count: int) -> list[Happened]:
+    """Trips in one zone, two a minute."""
+    return [(NOW_MS + 30_000 * i, "trips", trip(NOW_MS + 30_000 * i, zone, i % 7, None, 1, f"busy-{i}")) for i in range(count)]
+
+
+@pytest.mark.parametrize("lies", [False, True])
+async def test_an_entity_with_too_many_rows(tmp_path: Path, redis_url: str, lies: bool) -> None:
+    """It is compared by its newest rows, in the windows that these decide: what is right agrees, and a newest record that lies is found."""
+    redis.Redis.from_url(redis_url).flushall()
+    world = World(demo(), tmp_path)
+    world.publish(busy("zone0", 400))
+    ((topic, partition),) = [place for place in world.logs if place[0] == view_topic(world.project.name, ZONES.log)]
+    key, value = world.logs[topic, partition][-1]
+    if lies:
+        record = json.loads(value or b"")
+        record["values"]["fare"] += 7.0
+        world.logs[topic, partition][-1] = key, json.dumps(record).encode()
+    world.write()
+    Online(world, redis_url).apply()
+    whole, part, none = [await verified(world, redis_url, ALL._replace(rows=rows)) for rows in (400, 200, 8)]
+    assert [left_out(found) for found in (whole, part, none)] == [{}, {"large": 1}, {"large": 1}]
+    assert sum(one.checked for one in whole) > sum(one.checked for one in part) > sum(one.checked for one in none) == 0
+    for found in (whole, part):
+        assert [entity for one in found for entity in one.differing] == ["zone0"] * lies
+        assert all("_1h is" in text or found is whole for one in found for text in one.examples)
 
 
 async def test_a_version_that_was_filled(own: tuple[World, Online]) -> None:

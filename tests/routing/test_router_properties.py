@@ -130,8 +130,6 @@ def oracle(event: str, value: dict[str, Any]) -> list[tuple[str, bytes, dict[str
     full = {name: _as_declared(value.get(name), str(kind)) for name, kind in declared.fields.items()}
     if not all(_fits(name, content) for name, content in full.items()):
         return None
-    if abs(full.get("seats", 0)) > 2**53:  # a view adds them up
-        return None
     return {"departed": _departed, "scheduled": _scheduled, "arrived": _arrived}[event](full)
 
 

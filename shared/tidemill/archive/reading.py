@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from functools import reduce
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -50,7 +52,7 @@ def read_events(
         return _none(event, fields)
     stored = [name for name in fields if name in snapshot.columns]
     table = snapshot.scan([*PLACE, TIME, ID, EXTRA, *stored], filters, order=())
-    table = table.take(pc.sort_indices(table, [(name, "ascending") for name in PLACE]))
+    table = _sorted(table)
     if not doubled:
         _check_once(snapshot.name, table)
     columns = {KNOWN: _epoch_ms(table[KNOWN]), TIME: _epoch_ms(table[TIME])}
@@ -66,11 +68,24 @@ def field_values(event: Event, rows: pa.Table, fields: Iterable[str]) -> dict[st
 
 def loads(snapshot: Snapshot) -> set[str]:
     """The files of which all history is loaded, by the first 16 digits of their digest. Raises OfflineUnavailable, TornTable."""
+    return {topic.removeprefix(LOADED) for topic in _files(snapshot) if snapshot.counter(f"{topic}:done")}
+
+
+def unfinished(snapshot: Snapshot) -> dict[str, int]:
+    """The files of which only a part is loaded, since the run that loads them goes on or was broken off: their topics, and how many events the
+    archive has of each. Raises OfflineUnavailable, TornTable."""
+    return {topic: rows for topic, rows in _files(snapshot).items() if not snapshot.counter(f"{topic}:done")}
+
+
+def _files(snapshot: Snapshot) -> Counter[str]:
+    """The topics of loaded history, each with its rows."""
     of_files = (pc.field(TOPIC) >= LOADED) & (
         pc.field(TOPIC) < LOADED[:-1] + chr(ord(LOADED[-1]) + 1)
     )  # bounds, so that files are passed over
-    topics = set[str]().union(*(batch[TOPIC].unique().to_pylist() for batch in snapshot.batches([TOPIC], of_files)))
-    return {topic.removeprefix(LOADED) for topic in topics if snapshot.counter(f"{topic}:done")}
+    found = Counter[str]()
+    for batch in snapshot.batches([TOPIC], of_files):
+        found.update({each["values"]: each["counts"] for each in pc.value_counts(batch[TOPIC]).to_pylist()})
+    return found
 
 
 def lacking(snapshot: Snapshot, event: Event) -> set[str]:
@@ -129,6 +144,16 @@ def _by_chance(snapshot: Snapshot, first: _First) -> bool:
         1 - first.having / max(snapshot.rows - before, 1), 0.0
     )  # before it, too, events may seem to have the field, as another type
     return not before or lacked**before > _CHANCE
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    """The rows in the order of `PLACE`."""
+    order = pc.sort_indices(table, [(name, "ascending") for name in PLACE])
+    if (np.diff(order.to_numpy()) == 1).all():
+        return table
+    for name in table.column_names:  # one after the other, since all of them take much memory
+        table = table.drop_columns([name]).append_column(name, table[name].take(order))
+    return table
 
 
 def _check_once(name: str, table: pa.Table) -> None:

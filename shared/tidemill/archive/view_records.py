@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.archive.columns import ID, KNOWN, MOMENT, TIME
-from tidemill.archive.reading import read_events
+from tidemill.archive.columns import ID, KNOWN, MOMENT, TIME, TOPIC
+from tidemill.archive.reading import read_events, unfinished
 from tidemill.archive.view_rows import counted, fed, key_texts
 from tidemill.declarations import FeatureView
 from tidemill.kafka.waves import Record
@@ -79,16 +79,19 @@ class RecordMaker:
 
 
 def slices(store: OfflineStore, view: FeatureView, snapshot: Snapshot, most: int = SLICE_EVENTS) -> Iterator[pa.Table]:
-    """The events of one version of the archive for a view, about `most` at a time, in the order of known.
+    """The events of one version of the archive for a view, about `most` at a time, in the order of known; of a file that is not loaded to its
+    end, none: a version of a view has all of a file or nothing of it.
 
     Events of one moment are never divided. Beside the slice it keeps eight bytes for each event.
     """
+    left_out = pa.array(unfinished(snapshot), pa.string())
     known = np.sort(snapshot.scan([KNOWN], order=())[KNOWN].cast(pa.int64()).to_numpy())
     bounds = np.unique(known[most::most])
     for first, after in zip([None, *bounds], [*bounds, None], strict=True):
         filters = [pc.field(KNOWN) >= _moment(first)] * (first is not None) + [pc.field(KNOWN) < _moment(after)] * (after is not None)
         chosen = filters[0] & filters[-1] if filters else None
-        yield read_events(store, view.source, view.read_fields, filters=chosen, snapshot=snapshot)
+        events = read_events(store, view.source, view.read_fields, filters=chosen, snapshot=snapshot)
+        yield events.filter(pc.invert(pc.is_in(events[TOPIC], left_out))) if len(left_out) else events
 
 
 def _moment(known_us: Any) -> pa.Scalar:

@@ -53,5 +53,5 @@ def view_rows(view: FeatureView, events: pa.Table, keys: pa.Array) -> tuple[pa.T
     if view.condition is not None:
         places = places.filter(fed(view, events.select(list(view.condition.fields)).take(places)))
     events = events.set_column(events.column_names.index(TIME), TIME, counted(view, events))
-    rows = events.append_column(KEY, texts).select([KEY, KNOWN, TIME, ID, *view.value_fields]).take(places)
-    return rows, places.to_numpy().astype(np.int64)
+    rows = events.append_column(KEY, texts).select([KEY, KNOWN, TIME, ID, *view.value_fields])
+    return rows if len(places) == len(rows) else rows.take(places), places.to_numpy().astype(np.int64)

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion, project_of, with_loads
+from tidemill.catalogue.differences import differences
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
 from tidemill.declarations.written import (
     WrittenEvent,
-    WrittenInput,
+    WrittenFormer,
     WrittenView,
     read_event,
     read_view,
@@ -83,7 +83,12 @@ class CataloguePlan:
         """The record after `now` that puts all changes in force. `now`: `first`, with every filled version handed over."""
         if now == self._complete(now):
             return now
-        return msgspec.structs.replace(self._complete(now), number=now.number + 1, time=time_ms)
+        had = {event.name: event.former for event in now.events}
+        events = tuple(
+            event if event.former is None or event.former == had.get(event.name) else _until(event, event.former, time_ms + FOLLOWED_MS)
+            for event in self.last.events
+        )
+        return msgspec.structs.replace(self._complete(now), number=now.number + 1, time=time_ms, events=events)
 
     def _complete(self, now: Definitions) -> Definitions:
         views = tuple(
@@ -134,7 +139,10 @@ class _Planner:
         self._before, self._project, self._around = before, project, around
         known = {event.name: event for event in before.events}
         events = _with_what_is_read(before, project, around.lacking)
-        self.events = {name: _strict_from(event, known.get(name), time_ms + FOLLOWED_MS) for name, event in events.items()}
+        from_ms = time_ms + FOLLOWED_MS
+        self.events = {
+            name: _taken_before(_strict_from(event, known.get(name), from_ms), known.get(name), from_ms) for name, event in events.items()
+        }
         self.views = [found for found in before.views if found.handover is not None]
         self._given_up = {found.view.name: found.version for found in before.views if found.handover is None}
         self.at_once, self.in_force = dict(before.in_force), dict(before.in_force)
@@ -249,6 +257,45 @@ def _strict_from(event: WrittenEvent, known: WrittenEvent | None, from_ms: int) 
     return msgspec.structs.replace(event, strict=kept | dict.fromkeys(new, from_ms))
 
 
+def _taken_before(event: WrittenEvent, known: WrittenEvent | None, until_ms: int) -> WrittenEvent:
+    """An event that is taken by its rules of before too, when it became known before a moment; unless its time or id has another type now, or
+    lies where another field lies."""
+    if known is None or _rules(known) == _rules(event):
+        return event if known is None else msgspec.structs.replace(event, former=known.former)
+    gone = [name for name in (known.time, known.id) if name is not None and name not in event.fields]
+    former = WrittenFormer(
+        known.time, until_ms, known.id, known.future, known.extra, known.earliest,
+        {name: known.fields[name] for name in gone}, {name: known.forms[name] for name in gone if name in known.forms},
+    )  # fmt: skip
+    made = msgspec.structs.replace(event, former=former)
+    named = [name for name in (known.time, known.id) if name is not None and name in event.fields]
+    try:
+        read_event(made)
+    except DeclarationError:
+        return event
+    return made if all(_base(known.fields[name]) == _base(event.fields[name]) for name in named) else event
+
+
+def _until(event: WrittenEvent, former: WrittenFormer, until_ms: int) -> WrittenEvent:
+    return msgspec.structs.replace(event, former=msgspec.structs.replace(former, until=until_ms))
+
+
+def _rules(event: WrittenEvent) -> tuple[object, ...]:
+    """By which an event is taken or refused, beside its fields."""
+    types = [_base(event.fields[name]) for name in (event.time, event.id) if name is not None]
+    return event.time, event.id, *types, event.future, event.earliest, event.extra
+
+
+def _on_their_way(before: msgspec.Struct, after: msgspec.Struct) -> Iterator[str]:
+    """What becomes of events that are published and not yet read when the rules of an event change."""
+    if not isinstance(before, WrittenEvent) or not isinstance(after, WrittenEvent) or _rules(before) == _rules(after):
+        return
+    if after.former is not None and after.former != before.former:
+        yield "what becomes known before this is in force, or within a minute after it, is taken by the rules of before too"
+    else:
+        yield "events on their way may become dead letters: let ingestion read all of them before you apply this"
+
+
 def _with_what_is_read(before: Definitions, project: Project, lacking: Mapping[str, Collection[str]]) -> dict[str, WrittenEvent]:
     """The declared events, with what versions of views in the catalogue read beside: events that are not declared any more, and fields,
     which may be absent from now on. A field that earlier events lack may be absent too. Raises DeclarationError when a field that is read
@@ -326,38 +373,3 @@ def _compared(what: str, before: Mapping[str, msgspec.Struct], after: Mapping[st
         elif before[name] != written:
             yield Change("changed", what, name, tuple(differences(before[name], written)))
     yield from (Change("gone", what, name) for name in before.keys() - after.keys())
-
-
-def differences(before: msgspec.Struct, after: msgspec.Struct) -> Iterator[str]:
-    """One line for each field that differs; of a mapping or a list, one for each entry."""
-    for name in before.__struct_fields__:
-        if name == "strict":  # it follows from the fields
-            continue
-        old, new = getattr(before, name), getattr(after, name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from _entries(name, old, new)
-        elif isinstance(old, tuple) and isinstance(new, tuple):
-            yield from _entries(name, *(dict.fromkeys(chain.from_iterable(map(_each, items))) for items in (old, new)))
-        elif old != new:
-            yield from _changed(name, old, new)
-
-
-def _entries(name: str, old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
-    for entry in [*old, *(entry for entry in new if entry not in old)]:
-        if entry not in new:
-            yield f"{name}: without {entry}"
-        elif entry not in old:
-            yield f"{name}: with {entry}" + ("" if new[entry] is None else f" ({new[entry]})")
-        elif old[entry] != new[entry]:
-            yield f"{name}: {entry}: {old[entry]} -> {new[entry]}"
-
-
-def _changed(name: str, old: object, new: object) -> Iterator[str]:
-    if isinstance(old, msgspec.Struct) and isinstance(new, msgspec.Struct):
-        yield from (f"{name}.{found}" for found in differences(old, new))
-    else:
-        yield f"{name}: {old} -> {new}"
-
-
-def _each(item: object) -> list[str]:
-    return item.each() if isinstance(item, WrittenInput) else [str(item)]

@@ -171,6 +171,10 @@ def _filled(survey: Survey, version: int) -> list[str]:
     seconds = math.ceil((survey.archived + survey.live) / EVENTS_A_SECOND)
     cost = f"{survey.archived:,} archived events to fold, and {survey.live:,} from the topic; filling takes about {seconds:,} s"
     lines = [f"version {version} is filled: {cost} (an estimate, at {EVENTS_A_SECOND:,} events a second)"]
+    if survey.unfinished:
+        lines.append(
+            f"{survey.unfinished:,} archived events are left out: their file is not loaded to its end. Run tidemill load again, then this"
+        )
     if survey.missing:
         lines.append(
             f"earlier events do not have the fields of {', '.join(survey.missing)}: null until a window begins later; of the whole life for ever"

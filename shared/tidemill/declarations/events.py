@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from types import NoneType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from tidemill.declarations.checks import FIELD_TYPES, Declaration, base_type, check_partitions, duration_ms
 from tidemill.declarations.fields import Field, fields_of
@@ -63,6 +63,9 @@ class Event(Declaration):
     strict: Mapping[str, int] = field(init=False, repr=False, default_factory=dict)
     """Fields that were declared later than the event -> a moment, epoch ms. Of events that became known before it, a value of another type is
     no value: those that were accepted before the field was declared must not be refused by who reads them later."""
+
+    former: Former | None = field(init=False, repr=False, default=None)
+    """By which rules it was taken before they changed; None: they never did."""
 
     def __post_init__(self) -> None:
         check_name(self.name, self.declared_at, "name", dots=True)
@@ -123,7 +126,8 @@ class Event(Declaration):
             name: Field(kind, default=self.forms[name].default) if self.has_default(name) else kind for name, kind in self.fields.items()
         }
         made = replace(self, fields=fields)
-        made.__dict__.update(declared_at=self.declared_at, strict=self.strict)
+        former = self.former and Former(self.former.event.plain(), self.former.until_ms)
+        made.__dict__.update(declared_at=self.declared_at, strict=self.strict, former=former)
         return made
 
     @property
@@ -169,6 +173,14 @@ class Event(Declaration):
 
     def _fail(self, name: str, message: str, mend: str) -> None:
         raise DeclarationError(f"Event {self.name!r}: {message}", where=self.declared_at, field=name, mend=mend)
+
+
+class Former(NamedTuple):
+    """An event as it was declared before: with the former `time`, `id`, `future`, `earliest` and `extra`, and the fields of today. What became
+    known before `until_ms` (epoch ms) was published by these rules, and must not be refused by later ones."""
+
+    event: Event
+    until_ms: int
 
 
 @dataclass(frozen=True, eq=False)

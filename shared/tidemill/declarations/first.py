@@ -28,6 +28,11 @@ class Oldest(FloatKind):
         oldest: list[float] = tiles[int(tiles[:, i].argmin()), i : i + 2].tolist()
         return oldest
 
+    def merge_each(self, tiles: Matrix, places: Mapping[str, int], merged: Matrix) -> Matrix:
+        """The same tile of each window."""
+        i = places["i"]
+        return tiles[range(len(tiles)), tiles[..., i].argmin(axis=1), i : i + 2]
+
 
 class First(Aggregation):
     """The value of the oldest event in the window, by event time."""

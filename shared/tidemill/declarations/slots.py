@@ -69,6 +69,11 @@ class FloatKind(SlotKind):
         place as "i", and the places of `needs` by word; `merged`: the sum of each column of `tiles`."""
         raise NotImplementedError(f"{type(self).__name__} has neither ufunc nor merge")
 
+    def merge_each(self, tiles: Matrix, places: Mapping[str, int], merged: Matrix) -> Matrix | list[list[float]]:
+        """`merge` for many windows that have equally many tiles, to the same bits: shape (windows, numbers). `tiles`: (windows, tiles, width);
+        `merged`: (windows, width). A kind may override it to be faster."""
+        return [self.merge(each, places, sums.tolist()) for each, sums in zip(tiles, merged, strict=True)]
+
 
 @dataclass(frozen=True)
 class SideKind(SlotKind):
@@ -130,6 +135,21 @@ class M2(FloatKind):
         i, n, total = places["i"], places["n"], places["sum"]
         return [merged[i] + _m2_between(tiles[:, n], tiles[:, total], merged[n], merged[total])]
 
+    def merge_each(self, tiles: Matrix, places: Mapping[str, int], merged: Matrix) -> Matrix:
+        """The windows that have equally many tiles with a value are computed together."""
+        n, total, found = tiles[..., places["n"]], tiles[..., places["sum"]], merged[:, places["i"]].copy()
+        seen = n > 0
+        many = seen.sum(axis=1)
+        for count in set(many.tolist()) - {0}:
+            of = (many == count).nonzero()[0]
+            numbers, totals = (column[of][seen[of]].reshape(-1, count) for column in (n, total))
+            spread = totals / numbers
+            spread -= (merged[of, places["sum"]] / merged[of, places["n"]])[:, None]
+            spread *= spread
+            spread *= numbers
+            found[of] += spread.sum(axis=1)
+        return found[:, None]
+
 
 def _m2_between(n: Matrix, total: Matrix, n_all: float, total_all: float) -> float:
     seen = n > 0
@@ -181,3 +201,9 @@ class NewestValue(FloatKind):
         """The value of the tile with the newest event; of equal times the later tile wins, as in the fold."""
         times = tiles[:, places["last_time"]]
         return [float(tiles[len(times) - 1 - int(times[::-1].argmax()), places["i"]])]
+
+    def merge_each(self, tiles: Matrix, places: Mapping[str, int], merged: Matrix) -> Matrix:
+        """The same tile of each window."""
+        backwards = tiles[:, ::-1]
+        newest = backwards[..., places["last_time"]].argmax(axis=1)
+        return backwards[range(len(tiles)), newest, places["i"], None]

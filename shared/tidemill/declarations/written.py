@@ -17,7 +17,7 @@ import msgspec
 
 from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.checks import base_type
-from tidemill.declarations.events import Event
+from tidemill.declarations.events import Event, Former
 from tidemill.declarations.fields import REQUIRED, Field
 from tidemill.declarations.models import Model, Outcome, Request
 from tidemill.declarations.topics import Type
@@ -56,6 +56,20 @@ class WrittenType(WrittenPart, frozen=True):
     field: tuple[str, ...] | None = None
 
 
+class WrittenFormer(WrittenPart, frozen=True):
+    """By which rules an event was taken before, until a moment (see `Event.former`). `fields`, `forms`: time and id, where they are not declared
+    any more."""
+
+    time: str
+    until: Milliseconds
+    id: str | None = None
+    future: str = "1h"
+    extra: Literal["keep", "refuse"] = "keep"
+    earliest: str = "1971-01-01"
+    fields: dict[str, str] = {}
+    forms: dict[str, WrittenForm] = {}
+
+
 class WrittenEvent(WrittenPart, frozen=True):
     """An event. `fields`: name -> `int`, `float | None` and so on; the rest as in Event."""
 
@@ -75,6 +89,7 @@ class WrittenEvent(WrittenPart, frozen=True):
     type: WrittenType | None = None
     envelope: Literal["debezium"] | None = None
     deletes: Literal["pass", "keep"] = "pass"
+    former: WrittenFormer | None = None
 
 
 class WrittenFeature(WrittenPart, frozen=True):
@@ -152,16 +167,53 @@ class WrittenModel(WrittenPart, frozen=True):
 
 def write_event(event: Event) -> WrittenEvent:
     """An event as data."""
-    fields = {name: event.base_type(name).__name__ + (" | None" if event.nullable(name) else "") for name in event.fields}
+    fields, forms = _write_fields(event)
     return WrittenEvent(
         event.name, fields, event.time, event.topic, event.partitions, event.id, event.future, event.extra, event.description,
-        dict(event.strict), event.earliest, event.empty, {name: _write_form(form) for name, form in event.forms.items()},
+        dict(event.strict), event.earliest, event.empty, forms,
         None if event.type is None else WrittenType(event.type.value, event.type.header, event.type.keys or None), event.envelope, event.deletes,
+        event.former and _write_former(event, event.former),
+    )  # fmt: skip
+
+
+def _write_fields(event: Event) -> tuple[dict[str, str], dict[str, WrittenForm]]:
+    fields = {name: event.base_type(name).__name__ + (" | None" if event.nullable(name) else "") for name in event.fields}
+    return fields, {name: _write_form(form) for name, form in event.forms.items()}
+
+
+def _write_former(event: Event, former: Former) -> WrittenFormer:
+    was, (fields, forms) = former.event, _write_fields(former.event)
+    return WrittenFormer(
+        was.time, former.until_ms, was.id, was.future, was.extra, was.earliest,
+        {name: kind for name, kind in fields.items() if name not in event.fields},
+        {name: form for name, form in forms.items() if name not in event.fields},
     )  # fmt: skip
 
 
 def read_event(written: WrittenEvent) -> Event:
     """The event. Raises DeclarationError."""
+    event = _read_event(written)
+    event.__dict__["former"] = written.former and _read_former(written, written.former)
+    return event
+
+
+def _read_former(written: WrittenEvent, former: WrittenFormer) -> Former:
+    """Time and id of today may be absent from what was published before."""
+    fields = {
+        name: f"{kind.removesuffix(' | None')} | None"
+        if name in (written.time, written.id) and name not in (former.time, former.id)
+        else kind
+        for name, kind in (written.fields | former.fields).items()
+    }
+    fields[former.time] = fields[former.time].removesuffix(" | None")  # a version of a view may read it still
+    made = msgspec.structs.replace(
+        written, fields=fields, forms=written.forms | former.forms, time=former.time, id=former.id, future=former.future,
+        extra=former.extra, earliest=former.earliest,
+    )  # fmt: skip
+    return Former(_read_event(made), former.until)
+
+
+def _read_event(written: WrittenEvent) -> Event:
     fields = {name: _type_of(kind) for name, kind in written.fields.items()}
     fields |= {name: _read_form(fields[name], form) for name, form in written.forms.items()}
     event = Event(

@@ -54,7 +54,7 @@ class TileLayout:
         self._reduced = [
             (i, getattr(np, kind.ufunc)) for kind, slot in self._kinds for i in self.places(slot) if kind.ufunc not in (None, "add")
         ]
-        self._merged = [(_slice(self.places(slot)), kind.merge, self._around(slot)) for kind, slot in self._kinds if kind.ufunc is None]
+        self._merged = [(_slice(self.places(slot)), kind, self._around(slot)) for kind, slot in self._kinds if kind.ufunc is None]
         self.fold = compile_fold([Open(self, 0, self.width)], columns)
 
     def _needed(self, slots: Sequence[Slot]) -> set[Slot]:
@@ -83,6 +83,11 @@ class TileLayout:
             names += [name] if many == 1 else [f"{name}[{i}]" for i in range(many)]
         return names
 
+    @property
+    def texts(self) -> list[str | None]:
+        """The columns of the slots, in the order in which an event is folded (None: every event, null or not)."""
+        return sorted({slot.column for slot in self.slots + self.sides}, key=lambda text: text or "")
+
     def places(self, slot: Slot) -> range:
         """The places of a slot in a tile."""
         return self._places[self._shared(slot)]
@@ -103,8 +108,21 @@ class TileLayout:
         merged: list[float] = np.add.reduce(tiles, axis=0).tolist()
         for i, ufunc in self._reduced:
             merged[i] = float(ufunc.reduce(tiles[:, i]))
-        for place, merge, places in self._merged:
-            merged[place] = merge(tiles, places, merged)
+        for place, kind, places in self._merged:
+            merged[place] = kind.merge(tiles, places, merged)
+        return merged
+
+    def merge_each(self, tiles: Matrix) -> Matrix:
+        """`merge` for many windows that have equally many tiles, to the same bits: shape (windows, width). `tiles`: (windows, tiles, width)."""
+        if not tiles.shape[1]:
+            return np.tile(np.array(self.empty), (len(tiles), 1))
+        if tiles.shape[1] == 1:
+            return tiles[:, 0]
+        merged: Matrix = np.add.reduce(tiles, axis=1)
+        for i, ufunc in self._reduced:
+            merged[:, i] = ufunc.reduce(tiles[:, :, i], axis=1)
+        for place, kind, places in self._merged:
+            merged[:, place] = kind.merge_each(tiles, places, merged)
         return merged
 
     def merge_sides(self, tiles: Sequence[Sequence[bytes]]) -> list[bytes]:
@@ -134,7 +152,7 @@ def compile_fold(tiles: Sequence[Open], columns: dict[str, Column]) -> Fold:
     """Compiles the fold of one event into several tiles of one list."""
     lines = ["def fold(s, t, v):"]
     scope: dict[str, Any] = dict(SCOPE)
-    for text in sorted({slot.column for at in tiles for slot in at.layout.slots + at.layout.sides}, key=lambda text: text or ""):
+    for text in sorted({text for at in tiles for text in at.layout.texts}, key=lambda text: text or ""):
         body = [line for at in tiles for line in at.layout.lines(text, at, scope)]
         if text is None:
             lines += [f"    {line}" for line in body]

@@ -53,7 +53,7 @@ class Reading(NamedTuple):
         return self.lists[i] if i in self.lists else self.values[i]
 
 
-class _Read(NamedTuple):
+class FeatureRead(NamedTuple):
     """How a feature is read from a merged tile. `feature`: its place among the view's features; `places`: the places of its slots, whose
     values `read` takes; `as_ages`: the slots hold times, and `read` takes their ages in ms instead."""
 
@@ -63,15 +63,15 @@ class _Read(NamedTuple):
     as_ages: bool
 
 
-class _Merged(NamedTuple):
+class Merged(NamedTuple):
     """One window and the features that are read from it. `others`: features that are lists or need side values; `numbers`: all others.
     `resolution`: which length of tiles the window has. `since_ms`: from when on events have the fields of these features."""
 
     resolution: int
     window: Window
     since_ms: int
-    numbers: list[_Read]
-    others: list[_Read]
+    numbers: list[FeatureRead]
+    others: list[FeatureRead]
 
 
 class _Resolution:
@@ -118,7 +118,7 @@ class ViewKernel:
         self._share(_shared_grid(grids))
         self.encode, self.write = self.packing.encode, self.packing.write
         self.decode, self.reopen = self.packing.decode, self.packing.reopen
-        self._plan = self._plan_reads(view.served)
+        self.plan = self._plan_reads(view.served)
         self.definition = self._fingerprint()
 
     def new_state(self) -> EntityState:
@@ -129,17 +129,17 @@ class ViewKernel:
         """Remembers a grid with origin 0. Events in one tile of it share the tiles of every length, so one function folds into all."""
         self._shared_ms = grid.tile_ms
 
-    def _plan_reads(self, features: Sequence[Feature]) -> list[_Merged]:
-        plan: dict[tuple[Window, int], _Merged] = {}
+    def _plan_reads(self, features: Sequence[Feature]) -> list[Merged]:
+        plan: dict[tuple[Window, int], Merged] = {}
         grids = [resolution.grid for resolution in self.resolutions]
         for i, feature in enumerate(features):
             r, aggregation = grids.index(feature.window.grid), feature.aggregation
             layout = self.resolutions[r].layout
             places = [place for slot in aggregation.slots for place in layout.places(slot)]
             since_ms = self.view.since_ms(feature)
-            merged = plan.setdefault((feature.window, since_ms), _Merged(r, feature.window, since_ms, [], []))
+            merged = plan.setdefault((feature.window, since_ms), Merged(r, feature.window, since_ms, [], []))
             plain = not aggregation.gives_list and max(places) < layout.width
-            (merged.numbers if plain else merged.others).append(_Read(i, aggregation.read, places, aggregation.as_ages))
+            (merged.numbers if plain else merged.others).append(FeatureRead(i, aggregation.read, places, aggregation.as_ages))
         return list(plan.values())
 
     @property
@@ -242,7 +242,7 @@ class ViewKernel:
             time_ms = newest
         early = newest > time_ms and not self._waits
         values, complete, lists = [math.nan] * len(self.view.served), [True] * len(self.view.served), dict[int, list[float]]()
-        for r, window, fields_since_ms, reads, others in self._plan:
+        for r, window, fields_since_ms, reads, others in self.plan:
             resolution, rows = self.resolutions[r], tiles[r]
             first, last, whole = window.at(time_ms, newest, rows.newest - resolution.kept_tiles)
             if early and window.bounded and rows.holds(last):

@@ -35,6 +35,7 @@ from tidemill.offline.store import OfflineStore, Snapshot, counter_name
 from tidemill.offline.tables import entities_of_row, stamp_of_row
 from tidemill.online.writer import OnlineWriter
 from tidemill.proof.book import Breathe, between, waited_for
+from tidemill.proof.newest_rows import WHOLE, Cut, by_cut, cuts, decided
 from tidemill.proof.past import FOLLOWING_MS
 from tidemill.redis.protocol import RedisClient
 from tidemill.timestamps import rfc3339
@@ -48,7 +49,7 @@ _NEAR = 1_000  # records among which entities and predictions are drawn
 
 
 class SampleSize(NamedTuple):
-    """How much is compared at once: entities, logged predictions, and rows that all of these entities have together."""
+    """How much is compared at once: entities, logged predictions, and about how many rows of all of these entities together."""
 
     entities: int = 4
     predictions: int = 4
@@ -204,41 +205,43 @@ class ViewVerify:
             report.left_out["lags"] += len(asked.entities)
             return
         log, archive = stores
-        rows = log.scan(ROW_COLUMNS, between(partition, 0, reached.next), among=("key", asked.entities), order=("offset",))
-        few = _few(rows, asked.entities, sample.rows)
-        report.left_out["large"] += len(asked.entities) - len(few)
-        rows = rows.filter(pc.is_in(rows["key"], value_set=pa.array(few, pa.string())))
-        source, key = self.view.source, self.view.key.field
-        events = rows_of(archive, source, key, few, self.view.read_fields, self._breathe)
+        below = between(partition, 0, reached.next)
+        held = cuts(self.view, log.scan(["key", "known"], below, among=("key", asked.entities), order=()), asked.entities, sample.rows)
+        report.left_out["large"] += sum(cut != WHOLE for cut in held.values())
+        source, key, rows, events = self.view.source, self.view.key.field, list[pa.Table](), list[pa.Table]()
+        for known_ms, entities in by_cut(held).items():
+            where = below & (pc.field("known") >= known_ms) if known_ms else below
+            rows.append(log.scan(ROW_COLUMNS, where, among=("key", entities), order=("offset",)))
+            events.append(rows_of(archive, source, key, entities, self.view.read_fields, self._breathe, known_ms))
         absent = Absent(kept_since_ms, erased_positions(self._store, source))
-        seen = seen_events(self.view, events, rows, reached, absent)
-        for entity in set(few) & seen.gone.keys():
+        log_rows = pa.concat_tables(rows).sort_by("offset")
+        seen = seen_events(self.view, pa.concat_tables(events), log_rows, reached, absent)
+        for entity in held.keys() & seen.gone.keys():
             report.left_out[seen.gone[entity]] += 1
-        told = self._told(online, [entity for entity in few if entity not in seen.gone], asked.logged, rows, draw, report)
-        self._judge(seen, told, report)
+        there = {entity: cut for entity, cut in held.items() if entity not in seen.gone}
+        self._judge(seen, [one for one in self._told(online, there, asked.logged, log_rows, draw, report) if one.values], report)
 
     def _told(
-        self, online: _Online, entities: Collection[str], logged: Sequence[Logged], rows: pa.Table, draw: random.Random, report: Verified
-    ) -> list[Told]:
+        self, online: _Online, entities: Mapping[str, Cut], logged: Sequence[Logged], rows: pa.Table, draw: random.Random, report: Verified
+    ) -> Iterator[Told]:
         """What is served of the entities now: for this moment, and for those of their newest event and of any; and what predictions logged."""
-        told = []
-        for entity in entities:
+        for entity, cut in entities.items():
             times = rows.filter(pc.field("key") == entity)["time"].drop_null().to_pylist()
             for at_ms in dict.fromkeys([online.at_ms, *([max(times), draw.choice(times)] if times else [])]):
                 try:
-                    values = online.served(entity, at_ms)
+                    values = decided(self.view, online.served(entity, at_ms), at_ms, cut)
                 except CorruptState:
                     report.left_out["damaged"] += 1
                     continue
                 asked = [AskedMoment(entity, at_ms, online.fence.next)]
-                told.append(Told(f"{self.view.name} of {entity} at {rfc3339(at_ms)}, served", asked, values))
+                yield Told(f"{self.view.name} of {entity} at {rfc3339(at_ms)}, served", asked, values)
         for one in logged:
             if one.entity not in entities or one.next > online.fence.next:
                 report.left_out["lags"] += one.entity in entities
                 continue
             what = f"{self.view.name} of {one.entity} at {rfc3339(one.at_ms)}, logged by prediction {one.id}"
-            told.append(Told(what, [AskedMoment(one.entity, one.at_ms, one.next)], one.values, rounded=True, may_lack=True))
-        return told
+            inputs = decided(self.view, one.values, one.at_ms, entities[one.entity])
+            yield Told(what, [AskedMoment(one.entity, one.at_ms, one.next)], inputs, rounded=True, may_lack=True)
 
     def _judge(self, seen: Seen, told: Sequence[Told], report: Verified) -> None:
         sql = SqlView(self.view, seen.events, threads=1)
@@ -291,14 +294,3 @@ def _fence(stored: bytes | None) -> Fence | None:
         return None if stored is None else Fence.decode(stored)
     except msgspec.DecodeError:
         return None
-
-
-def _few(rows: pa.Table, entities: Sequence[str], most: int) -> list[str]:
-    """The first entities that have at most so many rows together; larger ones are passed over."""
-    counts = {found["values"]: found["counts"] for found in pc.value_counts(rows["key"]).to_pylist()}
-    few = []
-    for entity in entities:
-        if counts.get(entity, 0) <= most:
-            most -= counts.get(entity, 0)
-            few.append(entity)
-    return few

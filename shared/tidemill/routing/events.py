@@ -65,6 +65,12 @@ class EventReader:
         self._text_keys = [name for name in {*uses.keys, event.id} if name is not None and event.base_type(name) is str]
         self._time, self._time_is_text, self._future_ms = event.time, event.base_type(event.time) is str, event.future_ms
         self._earliest_ms = event.earliest_ms
+        self._former = self._of(event.former.event, uses) if event.former else None
+        self._former_until_ms = event.former.until_ms if event.former else 0
+
+    def _of(self, former: Event, uses: Uses) -> EventReader:
+        """A reader of the event as it was declared before."""
+        return EventReader(former, uses)
 
     def read(self, value: bytes | None, headers: Headers, published_ms: int) -> Accepted:
         """Decode a record of the event's topic. `published_ms`: its timestamp. Raises Refused, and PassedOver for one that is no such event."""
@@ -93,7 +99,28 @@ class EventReader:
         return self.check(data, attributes._replace(type=None), published_ms)
 
     def check(self, value: bytes, attributes: Attributes, published_ms: int) -> Accepted:
-        """Decode and check the data of an event. Raises Refused."""
+        """Decode and check the data of an event. Raises Refused.
+
+        What became known while the event was declared otherwise is taken by the rules of then as well (`Event.former`).
+        """
+        try:
+            return self._check(value, attributes, published_ms)
+        except Refused:
+            found = self._by_former(value, attributes, published_ms)
+            if found is None:
+                raise
+            return found
+
+    def _by_former(self, value: bytes, attributes: Attributes, published_ms: int) -> Accepted | None:
+        if self._former is None:
+            return None
+        try:
+            found = self._former.check(value, attributes, published_ms)
+        except Refused:
+            return None
+        return found if found.known_ms < self._former_until_ms else None
+
+    def _check(self, value: bytes, attributes: Attributes, published_ms: int) -> Accepted:
         check_size(value)
         if attributes.type is not None and attributes.type != self._ce_type and self._ce_type is not None:
             raise Refused(Reason.WRONG_EVENT, f"type is {attributes.type!r}, this is the topic of {self.event.name!r}", "type")
@@ -103,7 +130,7 @@ class EventReader:
                 value.decode()  # the decoder has passed over undeclared fields, whatever bytes they are
         except DECODE_ERRORS as error:
             if value.startswith(BYTE_ORDER_MARK) and not value.startswith(BYTE_ORDER_MARK, len(BYTE_ORDER_MARK)):
-                return self.check(value.removeprefix(BYTE_ORDER_MARK), attributes, published_ms)
+                return self._check(value.removeprefix(BYTE_ORDER_MARK), attributes, published_ms)
             data = self._decode_again(value, error, attributes, published_ms)
         if len(value) > KEY_BYTES:
             self._check_keys(data)
@@ -224,6 +251,7 @@ class WholeReader(EventReader):
     """
 
     def __init__(self, event: Event, uses: Uses, columns: Collection[str], frames: Frames = unframed) -> None:
+        self._columns = columns
         super().__init__(event, uses, frames)
         self.rest: dict[str, Any] = {}
         self._held = tree_of(event, [name for name in event.fields if name in columns])
@@ -232,6 +260,15 @@ class WholeReader(EventReader):
         self._decode_declared = self._decode
         self._decode_bare = data_decoder(event, uses, forbid_unknown=True)
         self._decode = self._decode_whole
+
+    def _of(self, former: Event, uses: Uses) -> WholeReader:
+        return WholeReader(former, uses, self._columns)
+
+    def _by_former(self, value: bytes, attributes: Attributes, published_ms: int) -> Accepted | None:
+        found = super()._by_former(value, attributes, published_ms)
+        if found is not None and isinstance(self._former, WholeReader):
+            self.rest = self._former.rest
+        return found
 
     def _decode_whole(self, value: bytes) -> Any:
         self.rest = {}

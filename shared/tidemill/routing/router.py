@@ -88,7 +88,9 @@ class Router:
             return [self._dead_letter(refused, source, kafka_timestamp_ms, key, value, event=None if route is None else route.name)]
         if event.time_ms > event.known_ms:
             too_far = route.too_far_ahead(event, source)
-            routed += [self._dead_letter(_ahead(event, view), source, event.known_ms, key, value, view.name, route.name) for view in too_far]
+            routed += [
+                self._dead_letter(_ahead(event, view), source, event.known_ms, key, value, view.name, route.name) for view in too_far
+            ]
         return routed
 
     def forget_counts(self) -> None:

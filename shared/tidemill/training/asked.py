@@ -1,7 +1,9 @@
 """Reading a view as it was: for many questions "entity e at time t", the features from the archived events that were known then.
 
-The events of one entity are folded in the order in which they became known, and each question is answered between two of them. So work and
-memory depend on the entities that are asked about.
+Nearly all questions are answered at once (kernel/at_once.py). The others are answered entity by entity, its events folded one by one in the
+order in which they became known, each question between two of them: those of views with lists, or whose events wait; of entities with an id
+that was published twice; and those that see events of the very moment of their own event. So work and memory depend on the entities that are
+asked about.
 """
 
 from __future__ import annotations
@@ -18,13 +20,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.archive.columns import ID, KNOWN, TIME
-from tidemill.archive.view_rows import KEY
+from tidemill.archive.view_rows import KEY, numbers_of
 from tidemill.declarations import FeatureView
+from tidemill.declarations.expressions import Column
+from tidemill.kernel.arrays import Numbers
+from tidemill.kernel.at_once import ReadAtOnce
 from tidemill.kernel.served import serve
+from tidemill.kernel.tile_versions import Events, Ints, Pairs
 from tidemill.kernel.view import ViewKernel
 
-Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+_BLOCK_ROWS = 20_000
 
 
 class Questions(NamedTuple):
@@ -36,44 +42,61 @@ class Questions(NamedTuple):
     own: Ints
 
 
-class _Question(NamedTuple):
-    """It sees the rows of its entity before `first`, and those from `tail` to `end`. `place`: where its answer belongs."""
-
-    first: int
-    tail: int
-    end: int
-    time_ms: int
-    place: int
-
-
-_BLOCK_ROWS = 20_000
-
-
 def features_of(view: FeatureView, rows: pa.Table, questions: Questions) -> Floats:
     """The features of each question: shape (questions, features), NaN where a request would see no value.
 
     `rows`: as `view_rows` gives them, in the order of known. A question sees the rows known at or before its time, but its own event only if
     that became known before its time.
     """
-    found = np.full((len(questions.times_ms), len(view.served)), math.nan)
-    if not len(rows) or not len(questions.times_ms):
-        return found
-    kernel = ViewKernel(view, lacking_fields(view, rows))
-    entities = rows[KEY].combine_chunks().dictionary_encode()
-    codes = codes_of(entities.indices)
-    order = np.argsort(codes, kind="stable")
-    standing = np.empty(len(order), np.int64)
-    standing[order] = np.arange(len(order))
-    own = np.where(questions.own < 0, -1, standing[questions.own])
-    asked = codes_of(pc.index_in(questions.keys, value_set=entities.dictionary))
-    log = _Log(view, rows.take(pa.array(order)))
-    starts = _starts(codes[order], len(entities.dictionary))
-    by_entity = np.argsort(asked, kind="stable")
-    bounds = _starts(asked[by_entity], len(entities.dictionary))
-    for entity in np.flatnonzero(np.diff(bounds)).tolist():
-        places = by_entity[bounds[entity] : bounds[entity + 1]]
-        log.answer(kernel, int(starts[entity]), int(starts[entity + 1]), Asking(places, questions.times_ms[places], own[places]), found)
+    found, left = at_once(view, rows, questions)
+    if len(left):
+        found[left] = one_by_one(view, *part_of(rows, questions, left))
     return found
+
+
+def at_once(view: FeatureView, rows: pa.Table, questions: Questions) -> tuple[Floats, Ints]:
+    """The features of the questions that can be answered at once; and the places of the others, for which they are NaN."""
+    found, reader = _nothing(view, questions), ReadAtOnce.of(ViewKernel(view, lacking_fields(view, rows)))
+    if reader is None or not len(rows):
+        return found, np.arange(len(found))
+    log = _Log(view, rows)
+    seen = log.seen(questions)
+    left = (seen.tail < seen.end) | log.again(seen.start, seen.end)
+    places = np.flatnonzero(~left & (seen.start < seen.first))
+    if len(places):
+        columns = {text: _numbers(column, log.rows) for text, column in view.columns.items()}
+        events = Events(log.entities, log.times_ms, columns)
+        del log  # it holds as much memory as the reader needs
+        found[places] = reader.read(events, seen.first[places] - 1, questions.times_ms[places])
+    return found, np.flatnonzero(left)
+
+
+def part_of(rows: pa.Table, questions: Questions, places: Ints) -> tuple[pa.Table, Questions]:
+    """Some of the questions, and the rows of their entities."""
+    keys = questions.keys.take(pa.array(places))
+    held = pc.indices_nonzero(pc.is_in(rows[KEY], value_set=keys.unique()))
+    standing = np.full(len(rows) + 1, -1)
+    standing[held.to_numpy()] = np.arange(len(held))
+    return rows.take(held), Questions(keys, questions.times_ms[places], standing[questions.own[places]])
+
+
+def one_by_one(view: FeatureView, rows: pa.Table, questions: Questions) -> Floats:
+    """As `features_of`, entity by entity and event by event."""
+    found, kernel = _nothing(view, questions), ViewKernel(view, lacking_fields(view, rows))
+    if not len(rows):
+        return found
+    log = _Log(view, rows)
+    seen = log.seen(questions)
+    order = np.lexsort((questions.times_ms, seen.tail, seen.first, seen.start))
+    order = order[seen.start[order] < seen.end[order]]
+    for places in np.split(order, np.flatnonzero(np.diff(seen.start[order])) + 1):
+        if len(places):
+            log.answer(kernel, seen, places, questions.times_ms, found)
+    return found
+
+
+def _nothing(view: FeatureView, questions: Questions) -> Floats:
+    return np.full((len(questions.times_ms), len(view.served)), math.nan)
 
 
 def lacking_fields(view: FeatureView, rows: pa.Table) -> list[str]:
@@ -87,61 +110,86 @@ def codes_of(indices: pa.Array) -> Ints:
     return codes
 
 
-def _starts(codes: Ints, count: int) -> Ints:
-    """Where each of `count` codes begins among sorted codes, and where the last one ends."""
-    starts: Ints = np.searchsorted(codes, np.arange(count + 1))
-    return starts
+def _numbers(column: Column, rows: pa.Table) -> Numbers:
+    """The values of a column; of a text only whether they are there."""
+    field = rows[column.text] if column.text in rows.column_names else None
+    if field is None:
+        found = np.fromiter((math.nan if x is None else x for x in numbers_of(column, rows.select(column.fields))), np.float64, len(rows))
+        return Numbers(found, ~np.isnan(found))
+    there = field.is_valid().to_numpy() if field.null_count else None
+    if pa.types.is_string(field.type):
+        return Numbers(np.zeros(len(rows)), there)
+    return Numbers(field.cast(pa.float64()).fill_null(0.0).to_numpy(), there)
 
 
-class Asking(NamedTuple):
-    """The questions of one entity: their places, times and own rows."""
+class _SeenRows(NamedTuple):
+    """Which rows each question sees: its entity's are those from `start`; it sees those before `first`, and those from `tail` to `end`."""
 
-    places: Ints
-    times_ms: Ints
-    own: Ints
+    start: Ints
+    first: Ints
+    tail: Ints
+    end: Ints
 
 
 class _Log:
-    """The rows of a view by entity, in the order of known."""
+    """The rows of a view by entity, those of an entity in the order of known."""
 
     def __init__(self, view: FeatureView, rows: pa.Table) -> None:
         self._view = view
-        self._known_ms: Ints = rows[KNOWN].to_numpy()
-        self._times_ms: Ints = rows[TIME].to_numpy()
-        self._values = [_Column(rows[name]) for name in view.value_fields]
+        entities = rows[KEY].combine_chunks().dictionary_encode()
+        self._known_entities, codes = entities.dictionary, codes_of(entities.indices)
+        self._order = np.argsort(codes, kind="stable")
+        self.entities: Ints = codes[self._order]
+        self.rows = rows.drop_columns([KEY]).take(pa.array(self._order))
+        self.times_ms: Ints = self.rows[TIME].to_numpy()
+        self._known_ms: Ints = self.rows[KNOWN].to_numpy()
+        self._id_codes = codes_of(self.rows[ID].combine_chunks().dictionary_encode().indices)
+        self._again = (np.bincount(self._id_codes + 1, minlength=1) > 1)[self._id_codes + 1] & (self._id_codes >= 0)
+        self._values = [_Column(self.rows[name]) for name in view.value_fields]
+        self._ids = _Column(self.rows[ID])
         self._make = msgspec.defstruct("Values", list(view.value_fields), frozen=True, gc=False)
-        self._ids = _Column(rows[ID])
-        self._id_codes = codes_of(rows[ID].combine_chunks().dictionary_encode().indices)
-        self._again = (np.bincount(self._id_codes + 1) > 1)[self._id_codes + 1] & (self._id_codes >= 0)
+        self._again = np.append(0, np.cumsum((np.bincount(self._id_codes + 1) > 1)[self._id_codes + 1] & (self._id_codes >= 0)))
 
-    def answer(self, kernel: ViewKernel, start: int, end: int, asking: Asking, found: Floats) -> None:
-        """Writes the answers of the entity whose rows are `start` to `end` into `found`."""
-        dedupe = bool(self._again[start:end].any())  # an id that stands once changes nothing
+    def seen(self, questions: Questions) -> _SeenRows:
+        """The rows that each question sees; none where there is no such entity."""
+        asked = codes_of(pc.index_in(questions.keys, value_set=self._known_entities))
+        pairs = Pairs(self.entities, self._known_ms)
+        start = np.searchsorted(self.entities, asked)
+        end = np.searchsorted(pairs.of(self.entities, self._known_ms), pairs.of(asked, questions.times_ms + 1))
+        standing = np.empty(len(self._order) + 1, np.int64)
+        standing[self._order], standing[-1] = np.arange(len(self._order)), -1
+        own = standing[questions.own]
+        hidden = (start <= own) & (own < end)
+        hidden[hidden] = self._known_ms[own[hidden]] == questions.times_ms[hidden]
+        return _SeenRows(start, np.where(hidden, own, end), np.where(hidden, own + 1, end), end)
+
+    def again(self, start: Ints, end: Ints) -> npt.NDArray[np.bool_]:
+        """Whether some rows from `start` to `end` have an id that is there twice. Any other id changes nothing."""
+        return self._again[end] > self._again[start]
+
+    def answer(self, kernel: ViewKernel, seen: _SeenRows, places: Ints, times_ms: Ints, found: Floats) -> None:
+        """Writes the answers of some questions about one entity, in the order in which the fold reaches them, into `found`."""
+        start, end = int(seen.start[places[0]]), int(seen.end[places].max())
+        dedupe = bool(self._again[end] > self._again[start])
         apply, state, folded, events = kernel.apply, kernel.new_state(), start, self._events(start, end, dedupe)
-        before: tuple[int, ...] = ()
+        before: list[int] = []
         values: list[float] = []
-        for first, tail, last, time_ms, place in self._in_order(start, end, asking):
+        columns = (seen.first, seen.tail, seen.end, times_ms)
+        for place, *question in zip(places.tolist(), *(column[places].tolist() for column in columns), strict=True):
+            first, tail, last, time_ms = question
             for event in islice(events, first - folded):
                 apply(state, *event)
             folded = first
-            if (first, tail, last, time_ms) != before:  # many questions share an entity and a time
-                before, seen = (first, tail, last, time_ms), state
+            if question != before:  # many questions share an entity and a time
+                before, seen_state = question, state
                 rest = self._rest(first, tail, last)
                 if rest:
-                    seen = kernel.reopen(kernel.encode(state))
+                    seen_state = kernel.reopen(kernel.encode(state))
                     for row in rest:
-                        apply(seen, *next(self._events(row, row + 1, dedupe)))
-                reading = kernel.read_state(seen, time_ms) if first > start or rest else None
+                        apply(seen_state, *next(self._events(row, row + 1, dedupe)))
+                reading = kernel.read_state(seen_state, time_ms) if first > start or rest else None
                 values = serve(self._view, reading, time_ms).values
             found[place] = values
-
-    def _in_order(self, start: int, end: int, asking: Asking) -> list[_Question]:
-        """The questions of an entity, in the order in which the fold reaches them."""
-        known = start + np.searchsorted(self._known_ms[start:end], asking.times_ms, "right")
-        hidden = (asking.own >= start) & (asking.own < known) & (self._known_ms[asking.own] == asking.times_ms)
-        first, tail = np.where(hidden, asking.own, known), np.where(hidden, asking.own + 1, known)
-        columns = (first, tail, known, asking.times_ms, asking.places)
-        return sorted(map(_Question._make, zip(*(column.tolist() for column in columns), strict=True)))
 
     def _rest(self, own: int, tail: int, end: int) -> list[int]:
         """The rows from `tail` to `end` that are no second publication of the row `own`."""
@@ -158,7 +206,7 @@ class _Log:
             ids: list[str | None] = self._ids.cut(begin, stop) if dedupe else [None] * (stop - begin)
             columns = [column.cut(begin, stop) for column in self._values]
             values = map(make, *columns) if columns else [make()] * (stop - begin)
-            yield from zip(self._times_ms[begin:stop].tolist(), ids, values, strict=True)
+            yield from zip(self.times_ms[begin:stop].tolist(), ids, values, strict=True)
 
 
 class _Column:

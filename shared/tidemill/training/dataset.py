@@ -113,7 +113,7 @@ def _examples(spec: str | None, model: Model, archived: Archived, spine: Spine, 
         if request.type is str
     }
     maker = ModelInputs(model, categories)
-    with Sharing(spec, len(spine)) as sharing:
+    with Sharing(spec) as sharing:
         features = [_view_features(view, archived, model, spine, sharing, note) for view in model.views]
     values, refused = maker.rows(features, {request.name: spine.given[request.name].to_pylist() for request in model.requests})
     if refused:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from tidemill.archive.view_rows import KEY
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import load_project
 from tidemill.declarations.written import WrittenEvent, WrittenView, read_event, read_view, write_event, write_view
-from tidemill.training.asked import Floats, Ints, Questions, codes_of, features_of
+from tidemill.training.asked import Floats, Questions, at_once, codes_of, one_by_one, part_of
 
 QUESTIONS_WORTH_A_PROCESS = 20_000
 
@@ -27,18 +25,10 @@ class Sharing:
     all). As a context manager it ends the other processes.
     """
 
-    def __init__(self, spec: str | None, questions: int) -> None:
-        others = (os.cpu_count() or 1) - 1 if spec and questions >= QUESTIONS_WORTH_A_PROCESS else 0
+    def __init__(self, spec: str | None) -> None:
+        self._others = (os.cpu_count() or 1) - 1 if spec else 0
         self._spec = spec or ""
-        self._pool = ProcessPoolExecutor(others, mp_context=multiprocessing.get_context("spawn")) if others else None
-        self._shares = others + 1
-        for _ in range(others):
-            self._start()
-
-    def _start(self) -> None:
-        """Lets a process start while this one reads."""
-        if self._pool is not None:
-            self._pool.submit(_load, self._spec)
+        self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -48,33 +38,25 @@ class Sharing:
             self._pool.shutdown(cancel_futures=True)
 
     def features(self, view: FeatureView, rows: pa.Table, questions: Questions) -> Floats:
-        """`features_of`, each share of the entities in a process of its own."""
-        if self._pool is None:
-            return features_of(view, rows, questions)
-        pa.default_memory_pool().release_unused()  # of reading: the other processes need as much again
-        entities = rows[KEY].combine_chunks().dictionary_encode()
-        held, asked = codes_of(entities.indices), codes_of(pc.index_in(questions.keys, value_set=entities.dictionary))
-        found = np.full((len(asked), len(view.served)), np.nan)
-        waiting: list[tuple[Ints, Future[Floats]]] = []
-        for share in reversed(range(self._shares)):
-            places = np.flatnonzero((asked >= 0) & (asked % self._shares == share))
-            mine, part = _share(rows, np.flatnonzero(held % self._shares == share), questions, places)
-            if share:
-                waiting.append((places, self._pool.submit(_in_process, self._spec, write_view(view), write_event(view.source), mine, part)))
-            else:  # this process has the last share, and works meanwhile
-                found[places] = features_of(view, mine, part)
-        for places, future in waiting:
-            found[places] = future.result()
+        """`features_of`; many questions that must be answered one by one are shared, each share of the entities in a process of its own."""
+        found, left = at_once(view, rows, questions)
+        if len(left):
+            rows, questions = part_of(rows, questions, left)
+            shared = self._others and len(left) >= QUESTIONS_WORTH_A_PROCESS
+            found[left] = self._in_shares(view, rows, questions) if shared else one_by_one(view, rows, questions)
         return found
 
-
-def _share(rows: pa.Table, held: Ints, questions: Questions, places: Ints) -> tuple[pa.Table, Questions]:
-    """Some of the rows and some of the questions."""
-    standing = np.full(len(rows) + 1, -1)
-    standing[held] = np.arange(len(held))
-    return rows.take(pa.array(held)), Questions(
-        questions.keys.take(pa.array(places)), questions.times_ms[places], standing[questions.own[places]]
-    )
+    def _in_shares(self, view: FeatureView, rows: pa.Table, questions: Questions) -> Floats:
+        self._pool = self._pool or ProcessPoolExecutor(self._others, mp_context=multiprocessing.get_context("spawn"))
+        asked = codes_of(questions.keys.dictionary_encode().indices) % (self._others + 1)
+        shares = [np.flatnonzero(asked == share) for share in range(self._others + 1)]
+        written = self._spec, write_view(view), write_event(view.source)
+        waiting = [self._pool.submit(_in_process, *written, *part_of(rows, questions, places)) for places in shares[1:]]
+        found = np.empty((len(asked), len(view.served)))
+        found[shares[0]] = one_by_one(view, *part_of(rows, questions, shares[0]))  # this process has a share too, and works meanwhile
+        for places, future in zip(shares[1:], waiting, strict=True):
+            found[places] = future.result()
+        return found
 
 
 @cache
@@ -85,4 +67,4 @@ def _load(spec: str) -> None:
 
 def _in_process(spec: str, view: WrittenView, source: WrittenEvent, rows: pa.Table, questions: Questions) -> Floats:
     _load(spec)
-    return features_of(read_view(view, read_event(source)), rows, questions)
+    return one_by_one(read_view(view, read_event(source)), rows, questions)

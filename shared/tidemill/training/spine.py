@@ -57,6 +57,7 @@ class Archived:
             before = pc.field(KNOWN) < pa.scalar(self._until_ms * 1000, MOMENT)
             table = read_events(self._store, event, sorted(self._fields[event]), filters=before)
             self._read[event] = table.drop_columns(["_topic", "_partition", "_offset"]).combine_chunks()
+            pa.default_memory_pool().release_unused()  # of reading: what follows needs as much
         return self._read[event]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.archive.columns import ARROW, EXTRA, OWN
+from tidemill.archive.columns import ARROW, EXTRA, KNOWN, MOMENT, OWN
 from tidemill.declarations import Event
 from tidemill.offline.store import Snapshot
 from tidemill.verify.expressions import SqlPart
@@ -23,9 +23,16 @@ def entity_sql(event: Event, field: str, archive: pa.Table) -> str:
 
 
 def rows_of(
-    snapshot: Snapshot, event: Event, field: str, values: Collection[str], fields: Sequence[str], breathe: Breathe = lambda: None
+    snapshot: Snapshot,
+    event: Event,
+    field: str,
+    values: Collection[str],
+    fields: Sequence[str],
+    breathe: Breathe = lambda: None,
+    known_ms: int = 0,
 ) -> pa.Table:
-    """The events in which `field`, as text, is one of `values`, with the columns that `fields` need. `breathe` is called after each batch.
+    """The events in which `field`, as text, is one of `values`, with the columns that `fields` need. `breathe` is called after each batch;
+    events known before `known_ms` are left out (0: none).
 
     Raises OfflineUnavailable.
     """
@@ -34,7 +41,10 @@ def rows_of(
     db, found = database(0), list[pa.Table]()
     try:
         db.register("asked", pa.table({"asked": pa.array(sorted(values), pa.string())}))
-        for batch in snapshot.batches(names, _may_have(event, field, values, present)):
+        chosen_rows = _may_have(event, field, values, present)
+        if known_ms:
+            chosen_rows &= pc.field(KNOWN) >= pa.scalar(known_ms * 1000, MOMENT)
+        for batch in snapshot.batches(names, chosen_rows):
             if batch.num_rows:
                 part = pa.Table.from_batches([batch])
                 db.register("part", part)

@@ -116,9 +116,9 @@ def archive(store: OfflineStore, project: Project, events: Sequence[Raw]) -> Non
         table = replace(event_table(project, project.events["paid"], _schema(store)), topic=topic)
         writer = store.topic_table(replace(table, topic=project.events["paid"].topic))
         writer.open()
-        writer._table.append(  # the table's own `append` knows one topic
-            table.rows_of(read), {counter_name(topic, p): (part[0].offset, part[-1].offset + 1) for p, part in read.items()}
-        )
+        moves = {counter_name(topic, p): (part[0].offset, part[-1].offset + 1) for p, part in read.items()}
+        done = {f"{topic}:done": (0, 1)} if topic == LOAD else {}  # of a file, all is loaded at once
+        writer._table.append(table.rows_of(read), moves | done)  # the table's own `append` knows one topic
 
 
 def _schema(store: OfflineStore) -> Any:

@@ -3,6 +3,7 @@ they come. Reading them in the order of known is modelled (`slices`), and so is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -97,7 +98,8 @@ def rows_of(table: MemoryTable, version: int | None = None) -> list[Archived]:
 
 def slices(store: OfflineStore, view: FeatureView, snapshot: Snapshot) -> Iterator[pa.Table]:
     """See `archived.slices`."""
-    rows = sorted(snapshot._table.rows(), key=lambda row: row[:4])  # type: ignore[attr-defined]  # see RowsHandle
+    parts = unfinished(snapshot)
+    rows = sorted((row for row in _rows(snapshot) if row.topic not in parts), key=lambda row: row[:4])
     names = dict.fromkeys([view.key.field, *view.value_fields])
     kinds = {"at": pa.int64(), "card": pa.string(), "amount": pa.float64(), "number": pa.int64()}
     for first in range(0, len(rows), SLICE_EVENTS):
@@ -112,8 +114,19 @@ def slices(store: OfflineStore, view: FeatureView, snapshot: Snapshot) -> Iterat
 
 def loads(snapshot: Snapshot) -> set[str]:
     """See `reading.loads`."""
-    topics = {row.topic for row in snapshot._table.rows() if row.topic.startswith(LOADED)}  # type: ignore[attr-defined]  # see RowsHandle
+    topics = {row.topic for row in _rows(snapshot) if row.topic.startswith(LOADED)}
     return {topic.removeprefix(LOADED) for topic in topics if snapshot.counter(f"{topic}:done")}
+
+
+def unfinished(snapshot: Snapshot) -> dict[str, int]:
+    """See `reading.unfinished`."""
+    topics = Counter(row.topic for row in _rows(snapshot) if row.topic.startswith(LOADED))
+    return {topic: rows for topic, rows in topics.items() if not snapshot.counter(f"{topic}:done")}
+
+
+def _rows(snapshot: Snapshot) -> list[Archived]:
+    rows: list[Archived] = snapshot._table.rows()  # type: ignore[attr-defined]  # see RowsHandle
+    return rows
 
 
 def _archived(rows: pa.Table) -> Sequence[Archived]:

@@ -91,7 +91,7 @@ def changes(quiet: Any) -> list[Change]:
         (job, "WAVE_RECORDS", 8),
         (job, "LITTLE", 2),
         (job, "slices", lake.slices),
-        *((module, "loads", lake.loads) for module in (around, job)),
+        *((module, name, getattr(lake, name)) for module in (around, job) for name in ("loads", "unfinished")),
         (around, "lacking", lambda snapshot, event: set[str]()),
         (around, "beginnings", lambda snapshot, event: dict[str, int | None]()),
         (load, "COMMIT_ROWS", 5),

@@ -47,7 +47,7 @@ P = TypeVar("P", bound=StackProcess)
 
 class FillingWorld(AnyWorld):
     """Everything there is. `published`: the events of each partition of the topic; `files`: of history; `catalogue`: the truth; `ends`: of each
-    log that was filled, when it was handed over; `begun`: how many rows of each file the archive had when a fill began; `wanted`: what the
+    log that was filled, when it was handed over; `begun`: the files that were loaded when a fill began; `wanted`: what the
     project's file declares; `last`: the job that puts it in force for good, with the files that were `seen` before it."""
 
     def __init__(self, seed: int, story: list[Step] | None = None) -> None:
@@ -64,7 +64,7 @@ class FillingWorld(AnyWorld):
         self.last: Apply | None = None
         self.seen: list[File] = []
         self.ends: dict[LogName, dict[int, int]] = {}
-        self.begun: dict[LogName, dict[str, int]] = {}
+        self.begun: dict[LogName, set[str]] = {}
         self._numbers = itertools.count()
 
     def now_ms(self) -> int:
@@ -136,11 +136,7 @@ class FillingWorld(AnyWorld):
 
     def _fills(self, versions: Sequence[ViewVersion]) -> None:
         for version in versions:
-            self.begun[version.log] = {file.digest: self._done(file) for file in self.files}
-
-    def _done(self, file: File) -> int:
-        table = self.site.tables.get(ARCHIVE)
-        return 0 if table is None else table.commits[-1].counters.get(f"load:{file.digest[:16]}", 0)
+            self.begun[version.log] = {file.digest for file in self.files if self.is_loaded(file)}
 
     def _written(self, tp: TP, row: Row) -> None:
         if tp.topic != catalogue_topic(NAME):
@@ -245,18 +241,15 @@ class FillingWorld(AnyWorld):
             self.fail("I4: the archive does not have each event once")
 
     def _events_of(self, version: ViewVersion) -> list[Paid]:
-        """What a log must have: all published events, in the order of each partition; and of each file the rows that the archive had when
-        the log was filled, which the log itself says, but none that came before fewer; of a version in force all of them."""
+        """What a log must have: all published events, in the order of each partition; and the files that were loaded when the log was filled,
+        each whole: those that were loaded before the fill began, and those of which it has a row; of a version in force all of them."""
         found = [event for events in self.published.values() for event in events]
         numbers = {number for tp in self._log(version.log) for number in self._counting(tp)}
         in_force = self.catalogue.in_force.get(version.view.name) == version.version
+        loaded = self.begun.get(version.log, set())
         for file in self.files:
-            if in_force:
+            if in_force or file.digest in loaded or any(event.number in numbers for event in file.rows):
                 found += file.rows
-                continue
-            has = [i + 1 for i, event in enumerate(file.rows) if event.number in numbers]
-            least = self.begun.get(version.log, {}).get(file.digest, 0)
-            found += file.rows[: max([least, *has])]
         return found
 
     def _look_at_log(self, version: ViewVersion, tp: TP, wanted: Sequence[Paid]) -> None:

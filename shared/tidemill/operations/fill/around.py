@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from aiokafka import TopicPartition
 
 from tidemill.archive.columns import event_folder
-from tidemill.archive.reading import beginnings, lacking, loads
+from tidemill.archive.reading import beginnings, lacking, loads, unfinished
 from tidemill.archive.retention import ArchiveSettings
 from tidemill.catalogue.definitions import ViewVersion
 from tidemill.catalogue.plan import Surroundings
@@ -27,13 +27,14 @@ from tidemill.streams.view_logs import existing_logs
 class Survey(NamedTuple):
     """What a version is filled with. `archived`, `live`: events that there are now; `missing`: its features of fields that earlier events
     do not have; `lost`: events of its topic that expired before they were archived; `since_ms`: its windows do not cover what was routed
-    before (None: all)."""
+    before (None: all); `unfinished`: archived events of files that are not loaded to their end, which it is filled without."""
 
     archived: int
     live: int
     missing: tuple[str, ...] = ()
     lost: int = 0
     since_ms: int | None = None
+    unfinished: int = 0
 
 
 def archive_of(store: OfflineStore, event: str) -> Snapshot | None:
@@ -92,10 +93,11 @@ async def survey(
         archived = 0 if snapshot is None else snapshot.counter(_counter(target))
         live += max(held.end - max(archived, held.begin), 0)
         lost += max(held.begin - archived, 0)
-    rows = 0 if snapshot is None else snapshot.rows
+    parts = 0 if snapshot is None else sum((await asyncio.to_thread(unfinished, snapshot)).values())
+    rows = 0 if snapshot is None else snapshot.rows - parts
     missing = tuple(feature.name for feature in view.served if view.since_ms(feature))
     since_ms = now_ms if lost else keeping.kept_since_ms(now_ms) or None
-    return Survey(rows, live, missing, lost, since_ms)
+    return Survey(rows, live, missing, lost, since_ms, parts)
 
 
 def _counter(target: TopicPartition) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 from aiokafka import TopicPartition
 
-from tidemill.archive.reading import loads
+from tidemill.archive.reading import loads, unfinished
 from tidemill.archive.view_records import NO_HEADERS, RecordMaker, slices
 from tidemill.catalogue.definitions import ViewVersion
 from tidemill.chunks import chunks
@@ -104,13 +104,14 @@ class Fill:
             snapshot = await asyncio.to_thread(archive_of, self._store, source.name)
             if snapshot is not None:
                 self._done.loads = await asyncio.to_thread(loads, snapshot)
-                await self._archive(log, snapshot)
+                left_out = sum((await asyncio.to_thread(unfinished, snapshot)).values())
+                await self._archive(log, snapshot, snapshot.rows - left_out)
             await self._live(log, snapshot)
         self._done.ends = dict(log.ends)
         return self._done
 
-    async def _archive(self, log: PrivateLog, snapshot: Snapshot) -> None:
-        maker, total = RecordMaker(self._view), snapshot.rows
+    async def _archive(self, log: PrivateLog, snapshot: Snapshot, total: int) -> None:
+        maker = RecordMaker(self._view)
         tables = slices(self._store, self._view, snapshot)
         while (events := await asyncio.to_thread(next, tables, None)) is not None:
             for first in range(0, len(events), WAVE_RECORDS):
