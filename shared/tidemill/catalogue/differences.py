@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 import msgspec
 
-from tidemill.declarations.written import WrittenInput
+from tidemill.declarations.written import WrittenEvent, WrittenInput
 
 
 def differences(before: msgspec.Struct, after: msgspec.Struct) -> Iterator[str]:
@@ -43,3 +44,19 @@ def _changed(name: str, old: object, new: object) -> Iterator[str]:
 
 def _each(item: object) -> list[str]:
     return item.each() if isinstance(item, WrittenInput) else [str(item)]
+
+
+def rules_of(event: WrittenEvent) -> tuple[object, ...]:
+    """By which an event is taken or refused, beside its fields."""
+    types = [_base(event.fields[name]) for name in (event.time, event.id) if name is not None]
+    return event.time, event.id, *types, event.future, event.earliest, event.extra
+
+
+def _on_their_way(before: msgspec.Struct, after: msgspec.Struct) -> Iterator[str]:
+    """What becomes of events that are published and not yet read when the rules of an event change."""
+    if not isinstance(before, WrittenEvent) or not isinstance(after, WrittenEvent) or rules_of(before) == rules_of(after):
+        return
+    if after.former is not None and after.former != before.former:
+        yield "what becomes known before this is in force, or within a minute after it, is taken by the rules of before too"
+    else:
+        yield "events on their way may become dead letters: let ingestion read all of them before you apply this"

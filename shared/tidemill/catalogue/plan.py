@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion, project_of, with_loads
-from tidemill.catalogue.differences import differences
+from tidemill.catalogue.differences import differences, rules_of
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
 from tidemill.declarations.written import (
@@ -260,7 +260,7 @@ def _strict_from(event: WrittenEvent, known: WrittenEvent | None, from_ms: int) 
 def _taken_before(event: WrittenEvent, known: WrittenEvent | None, until_ms: int) -> WrittenEvent:
     """An event that is taken by its rules of before too, when it became known before a moment; unless its time or id has another type now, or
     lies where another field lies."""
-    if known is None or _rules(known) == _rules(event):
+    if known is None or rules_of(known) == rules_of(event):
         return event if known is None else msgspec.structs.replace(event, former=known.former)
     gone = [name for name in (known.time, known.id) if name is not None and name not in event.fields]
     former = WrittenFormer(
@@ -278,22 +278,6 @@ def _taken_before(event: WrittenEvent, known: WrittenEvent | None, until_ms: int
 
 def _until(event: WrittenEvent, former: WrittenFormer, until_ms: int) -> WrittenEvent:
     return msgspec.structs.replace(event, former=msgspec.structs.replace(former, until=until_ms))
-
-
-def _rules(event: WrittenEvent) -> tuple[object, ...]:
-    """By which an event is taken or refused, beside its fields."""
-    types = [_base(event.fields[name]) for name in (event.time, event.id) if name is not None]
-    return event.time, event.id, *types, event.future, event.earliest, event.extra
-
-
-def _on_their_way(before: msgspec.Struct, after: msgspec.Struct) -> Iterator[str]:
-    """What becomes of events that are published and not yet read when the rules of an event change."""
-    if not isinstance(before, WrittenEvent) or not isinstance(after, WrittenEvent) or _rules(before) == _rules(after):
-        return
-    if after.former is not None and after.former != before.former:
-        yield "what becomes known before this is in force, or within a minute after it, is taken by the rules of before too"
-    else:
-        yield "events on their way may become dead letters: let ingestion read all of them before you apply this"
 
 
 def _with_what_is_read(before: Definitions, project: Project, lacking: Mapping[str, Collection[str]]) -> dict[str, WrittenEvent]:
