@@ -48,7 +48,7 @@ def _each(item: object) -> list[str]:
 
 def rules_of(event: WrittenEvent) -> tuple[object, ...]:
     """By which an event is taken or refused, beside its fields."""
-    types = [_base(event.fields[name]) for name in (event.time, event.id) if name is not None]
+    types = [event.fields[name].removesuffix(" | None") for name in (event.time, event.id) if name is not None]
     return event.time, event.id, *types, event.future, event.earliest, event.extra
 
 
