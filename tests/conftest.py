@@ -20,7 +20,7 @@ from tidemill.local.stack import Stack
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import topic_specs
 
-pytest_plugins = ["tests.times"]
+pytest_plugins = ["tests.marks", "tests.times"]
 SHARED = pytest.StashKey[Shared]()
 
 # Few examples while one works, many where time is no matter: HYPOTHESIS_PROFILE=ci. No deadline: tests never assert times.

