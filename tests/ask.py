@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 
 # Without `verify` a client reads the machine's certificates first: 25 ms of a processor for each question.
@@ -11,3 +13,8 @@ _CLIENT = httpx.Client(trust_env=False, verify=False, limits=httpx.Limits(max_ke
 def get(url: str, timeout: float = 5) -> httpx.Response:
     """GET. Raises httpx.HTTPError."""
     return _CLIENT.get(url, timeout=timeout)
+
+
+def post(url: str, json: Any, timeout: float = 60) -> httpx.Response:
+    """POST of a JSON body. Raises httpx.HTTPError."""
+    return _CLIENT.post(url, json=json, timeout=timeout)

@@ -20,8 +20,13 @@ from tidemill.local.stack import Stack
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import topic_specs
 
-pytest_plugins = ["tests.times"]
+pytest_plugins = ["tests.marks", "tests.times"]
 SHARED = pytest.StashKey[Shared]()
+
+# Of every library that computes on threads of its own: workers share the processors, and threads that wait for each other there spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Of every Kafka that a test starts: to compile it whole would cost as much again as its start, and few live long.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 # Few examples while one works, many where time is no matter: HYPOTHESIS_PROFILE=ci. No deadline: tests never assert times.
 _CALM = [hypothesis.HealthCheck.too_slow]

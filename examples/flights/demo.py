@@ -53,10 +53,9 @@ REPLAYED = 1_000
 SAMPLE = SampleSize(entities=4, predictions=10, rows=100_000)  # of one partition of each view, for SQL
 SAMPLED_RESULTS, SAMPLED_ROWS = 1_000, 20
 SETTINGS = {
-    "TIDEMILL_FLUSH_SECONDS": "4",  # fewer commits to Delta: at this pace four seconds are a week of flights
+    "TIDEMILL_FLUSH_SECONDS": "8",  # fewer commits to Delta: at this pace eight seconds are two weeks of flights
     "TIDEMILL_DRIFT_WINDOW": "30d",  # weeks differ from the whole of winter even within winter; months do not
     "TIDEMILL_AUDIT_CPU": "0.03",  # the proof at the end compares everything
-    "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1",  # for a Kafka that lives for minutes full compilation costs more than it saves
 }
 
 

@@ -8,7 +8,7 @@ from model import make_pipeline
 import tidemill as tm
 
 PROJECT = "flights"
-PARTITIONS = 2  # of each view's log: how many workers may share one; two are plenty for one machine
+PARTITIONS = 1  # of each view's log: how many workers may share one; one is plenty for flights
 IN_ORDER = 1  # partition of each event's topic: so events are folded as they became known, and none is late for its view
 
 scheduled = tm.Event(

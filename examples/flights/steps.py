@@ -59,4 +59,4 @@ async def served(inference_url: str, training: asyncio.Task[None]) -> None:
         while (await http.get(f"/v2/models/{MODEL}/ready")).status_code != httpx.codes.OK:
             if training.done():
                 await training
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import uvloop
+
 from tidemill.runtime.entry import run_service
 from tidemill_audit.app import build
 from tidemill_audit.settings import AuditSettings
@@ -11,7 +13,7 @@ from tidemill_audit.settings import AuditSettings
 
 def main() -> int:
     """Compare until SIGTERM; returns the exit code."""
-    return run_service("audit", AuditSettings, build)
+    return run_service("audit", AuditSettings, build, uvloop.run)
 
 
 if __name__ == "__main__":

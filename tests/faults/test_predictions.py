@@ -10,7 +10,7 @@ from tests.demo_state import demo, saved
 from tests.faults.predictions import Predictions, Question
 from tests.faults.tally import Tally
 from tests.offline.lake import Sent
-from tests.proof.test_replay import ARTIFACT, MODEL, predicted, trips
+from tests.proof.test_replay import MODEL, model_version, predicted, trips
 from tests.proof.world import World
 
 from tidemill.records import PredictionRecord, encode
@@ -21,7 +21,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A log, a model, and predictions in the offline store."""
     made = World(demo(), Path(tmp_path_factory.mktemp("offline")))
     made.publish(trips(120))
-    saved(str(made.root), ARTIFACT)
+    saved(str(made.root), model_version())
     made.predict(known(made))
     made.write()
     return made

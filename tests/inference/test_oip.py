@@ -2,6 +2,7 @@
 
 import json
 import struct
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from tidemill.errors import BadRequest
 from tidemill_inference.oip.messages import InferAnswer, InferRequest, ModelSpec, TensorMetadata, metadata, model_spec
 from tidemill_inference.oip.rest import HEADER_LENGTH, infer_answer, oip_error, parse_infer
 
-SPEC = model_spec(trained(demo().models["fare"]).manifest, "x", ["v1"])
 FIELDS = st.sampled_from(["inputs", "outputs", "id", "parameters", "name", "shape", "datatype", "data", "x"])
 TENSORS = st.fixed_dictionaries(
     {
@@ -28,9 +28,15 @@ TENSORS = st.fixed_dictionaries(
 BODIES = JSON | st.dictionaries(FIELDS, JSON) | st.fixed_dictionaries({"inputs": st.lists(TENSORS, max_size=2)}, optional={"outputs": JSON})
 
 
+@cache
+def spec() -> ModelSpec:
+    """A model with one input `x` of two columns."""
+    return model_spec(trained(demo().models["fare"]).manifest, "x", ["v1"])
+
+
 def parse(body: bytes, **headers: bytes) -> InferRequest:
     """Parse for a model with one input `x` of two columns."""
-    return parse_infer(body, {name.replace("_", "-").encode(): value for name, value in headers.items()}, SPEC)
+    return parse_infer(body, {name.replace("_", "-").encode(): value for name, value in headers.items()}, spec())
 
 
 @given(st.binary() | BODIES.map(lambda value: json.dumps(value).encode()), st.none() | st.binary(max_size=3) | st.integers(0, 40))
@@ -38,7 +44,7 @@ def test_any_body_is_a_request_or_a_bad_request(body: bytes, length: bytes | int
     """Whatever is sent, with whatever length of the JSON part, gives a float32 matrix without infinities or BadRequest."""
     text = length if isinstance(length, bytes) else str(length).encode()
     try:
-        request = parse_infer(body, {} if length is None else {HEADER_LENGTH: text}, SPEC)
+        request = parse_infer(body, {} if length is None else {HEADER_LENGTH: text}, spec())
     except BadRequest:
         return
     (matrix,) = request.inputs.values()
@@ -60,7 +66,7 @@ def test_flat_nested_and_binary_data_are_the_same_matrix(rows: list[tuple[float,
     raw = np.array([np.nan if value is None else value for value in flat], "<f4").tobytes()
     tensor = {"name": "x", "shape": [len(rows), 2], "datatype": "FP32", "parameters": {"binary_data_size": len(raw)}}
     head = json.dumps({"inputs": [tensor]}).encode()
-    binary = parse_infer(head + raw, {HEADER_LENGTH: str(len(head)).encode()}, SPEC).inputs["x"]
+    binary = parse_infer(head + raw, {HEADER_LENGTH: str(len(head)).encode()}, spec()).inputs["x"]
     assert np.array_equal(parse(request(flat, len(rows))).inputs["x"], nested, equal_nan=True)
     assert np.array_equal(binary, nested, equal_nan=True)
 
@@ -71,7 +77,7 @@ def test_number_types_are_cast(datatype: str, code: str) -> None:
     raw = struct.pack(f"<2{code}", 3, 100)
     tensor = {"name": "x", "shape": [1, 2], "datatype": datatype, "parameters": {"binary_data_size": len(raw)}}
     head = json.dumps({"inputs": [tensor]}).encode()
-    assert parse_infer(head + raw, {HEADER_LENGTH: str(len(head)).encode()}, SPEC).inputs["x"].tolist() == [[3.0, 100.0]]
+    assert parse_infer(head + raw, {HEADER_LENGTH: str(len(head)).encode()}, spec()).inputs["x"].tolist() == [[3.0, 100.0]]
 
 
 def test_the_answers_form_follows_the_request() -> None:

@@ -87,6 +87,13 @@ async def test_mirrors_every_topic_and_stops_in_order(kafka: str, project: Proje
     await assert_mirrored(kafka, project, tmp_path / "offline", 1000)
 
 
+async def test_empty_topics_are_no_wait(kafka: str, project: Project, writer: Service) -> None:
+    """Where nothing is to be written the service is ready at once, and not when the first commit would be due."""
+    await make_topics(kafka, project)
+    with running(writer, TIDEMILL_FLUSH_SECONDS="60"):
+        await until(lambda: writer.get("/health/ready").is_success)
+
+
 @pytest.mark.soak
 async def test_killed_again_and_again(kafka: str, project: Project, writer: Service, tmp_path: Path) -> None:
     """Seven kill -9 while records flow: nothing is missing, nothing twice."""

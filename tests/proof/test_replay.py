@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from tidemill.errors import ArtifactError, TidemillError, UnknownModel
 from tidemill.kernel.keys import entity_key, partition_of
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import Reading
+from tidemill.models.artifact import Artifact
 from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.offline.store import OfflineStore
@@ -29,9 +31,19 @@ from tidemill.records import PredictionRecord, StampEntry
 from tidemill.streams.topics import view_topic
 
 MODEL = demo().models["big_tip"]
-ARTIFACT = trained(MODEL)
-INPUTS = ModelInputs(MODEL, ARTIFACT.manifest.categories)
 ZONES = ["north", "süd", "nowhere", None]
+
+
+@cache
+def model_version() -> Artifact:
+    """A version of the model."""
+    return trained(MODEL)
+
+
+@cache
+def model_inputs() -> ModelInputs:
+    """Its inputs."""
+    return ModelInputs(MODEL, model_version().manifest.categories)
 
 
 def trips(count: int, seed: int = 1) -> list[tuple[int, str, dict[str, Any]]]:
@@ -62,7 +74,7 @@ def predicted(world: World, i: int, share: float) -> PredictionRecord:
         "member": i % 2 == 0,
     }
     time_ms, stamp, served = NOW_MS + int(share * 120 * 60_000), [], []
-    for view, name in INPUTS.views:
+    for view, name in model_inputs().views:
         reading = None
         if given[name] is not None:
             key = entity_key(given[name])
@@ -71,8 +83,8 @@ def predicted(world: World, i: int, share: float) -> PredictionRecord:
             stamp.append(StampEntry(view.log, partition, fence))
             reading = seen_at(world, view, key, fence, time_ms)
         served.append(serve(view, reading, time_ms))
-    vector = vector_of(INPUTS.row(served, given))
-    output = load_engine(ARTIFACT).predict(vector)
+    vector = vector_of(model_inputs().row(served, given))
+    output = load_engine(model_version()).predict(vector)
     return PredictionRecord(f"p{i}", MODEL.name, "v1", time_ms, time_ms, vector.tolist(), output, f"s{i}", given, stamp)
 
 
@@ -82,7 +94,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made = World(demo(), tmp_path_factory.mktemp("offline"))
     made.publish(trips(120))
     made.append(MODEL.views[0], b"north", b"poison")
-    saved(str(made.root), ARTIFACT)
+    saved(str(made.root), model_version())
     made.predict(predicted(made, i, i / 20) for i in range(21))
     made.write()
     return made
@@ -179,7 +191,7 @@ def test_another_history_gives_other_features(world: World, tmp_path: Path) -> N
         log = other.logs[topic, partition] = list(other.logs[topic, partition])
         if log:
             log[0] = (log[0][0], (log[0][1] or b"").replace(b'"fare":0.', b'"fare":7.'))
-    saved(str(tmp_path), ARTIFACT)
+    saved(str(tmp_path), model_version())
     found = differences(replay(world.project, other.write(), logged(world.store)))
     assert found
     assert {name for names in found.values() for name in names} <= {"drivers__max_fare", "output"}
@@ -198,8 +210,10 @@ def test_a_prediction_by_tensor_has_its_output_recomputed(world: World) -> None:
 def test_a_prediction_without_any_entity_has_its_inputs_recomputed(world: World) -> None:
     """When a request says that none of its entities exists there is no stamp, but its own values are still compared."""
     given = {"zone": None, "driver_id": None, "distance": 1.5, "payment": "cash", "member": True}
-    vector = vector_of(INPUTS.row([serve(view, None, NOW_MS) for view, _ in INPUTS.views], given))
-    record = PredictionRecord("q", MODEL.name, "v1", NOW_MS, NOW_MS, vector.tolist(), load_engine(ARTIFACT).predict(vector), "s", given, [])
+    vector = vector_of(model_inputs().row([serve(view, None, NOW_MS) for view, _ in model_inputs().views], given))
+    record = PredictionRecord(
+        "q", MODEL.name, "v1", NOW_MS, NOW_MS, vector.tolist(), load_engine(model_version()).predict(vector), "s", given, []
+    )
     (equal,) = replay(world.project, world.store, [record])
     assert equal.equal
     (altered,) = replay(world.project, world.store, [msgspec.structs.replace(record, entities=given | {"distance": 2.5})])
@@ -231,7 +245,7 @@ def test_models_with_and_without_views_together(world: World, tmp_path: Path) ->
     project: Project = replace(demo(), models={**demo().models, "plain": model})
     mixed = World(project, tmp_path)
     mixed.logs |= {place: list(log) for place, log in world.logs.items()}
-    saved(str(tmp_path), ARTIFACT)
+    saved(str(tmp_path), model_version())
     artifact = trained(model)
     saved(str(tmp_path), artifact)
     output = load_engine(artifact).predict(vector_of([2.0]))
@@ -247,7 +261,7 @@ def copy(world: World, tmp_path: Path) -> World:
     """The same log in an offline store that a test may spoil."""
     made = World(world.project, tmp_path)
     made.logs |= world.logs
-    saved(str(tmp_path), ARTIFACT)
+    saved(str(tmp_path), model_version())
     made.write()
     return made
 
@@ -287,7 +301,7 @@ def test_rows_that_are_not_there_yet(world: World, tmp_path: Path) -> None:
     """An offline store that ends before the served fence is not compared: the error says where it ends."""
     behind = World(world.project, tmp_path)
     behind.logs |= world.logs
-    saved(str(tmp_path), ARTIFACT)
+    saved(str(tmp_path), model_version())
     behind.write({place: len(log) // 2 for place, log in world.logs.items()})
     with pytest.raises(TidemillError, match=r"log '\w+\.p4', partition \d: the offline store ends at \d+, below what was served; wait"):
         replay(world.project, behind.store, logged(world.store))

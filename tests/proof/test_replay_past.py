@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from tests.demo_state import NOW_MS, demo, saved
-from tests.proof.test_replay import ARTIFACT, MODEL, differences, predicted, trips
+from tests.proof.test_replay import MODEL, differences, model_version, predicted, trips
 from tests.proof.world import World
 
 from tidemill import FeatureView, count, max
@@ -38,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> OfflineStore:
     """Logs of trips, a model, and predictions made by the first record of the catalogue."""
     made = World(demo(), tmp_path_factory.mktemp("offline"))
     made.publish(trips(120))
-    saved(str(made.root), ARTIFACT)
+    saved(str(made.root), model_version())
     made.predict(predicted(made, i, i / 20) for i in range(21))
     return made.write()
 

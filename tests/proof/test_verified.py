@@ -13,7 +13,7 @@ import pytest
 import redis
 from tests.demo_state import NOW_MS, demo, saved, trip
 from tests.proof.conftest import ENTITIES, ZONES, Online, events
-from tests.proof.test_replay import ARTIFACT, predicted
+from tests.proof.test_replay import model_version, predicted
 from tests.proof.world import Happened, World
 
 from tidemill.archive.erasure import Wanted, erase
@@ -185,7 +185,7 @@ async def test_logged_inputs(own: tuple[World, Online]) -> None:
     """Inputs are those at the stamp of each prediction, while the log has grown since; one that was altered is found."""
     world, online = own
     world.publish((known, name, data | {"zone": "north"}) for known, name, data in events(60, seed=3))
-    saved(str(world.root), ARTIFACT)
+    saved(str(world.root), model_version())
     predictions = [predicted(world, i, i / 20) for i in range(0, 20, 4)]
     world.predict(predictions)
     world.write()
@@ -194,7 +194,7 @@ async def test_logged_inputs(own: tuple[World, Online]) -> None:
     found = await verified(world, online.url, few)
     assert [one.examples for one in found] == [[]] * ZONES.partitions
     many = sum(one.checked for one in found)
-    place = next(i for i, name in enumerate(ARTIFACT.manifest.inputs) if name.name == "zones__count_1d")
+    place = next(i for i, name in enumerate(model_version().manifest.inputs) if name.name == "zones__count_1d")
     inputs = [value + 1.0 if i == place and value is not None else value for i, value in enumerate(predictions[-1].inputs)]
     world.predict([type(predictions[0])(**{**{f: getattr(predictions[-1], f) for f in predictions[0].__struct_fields__}, "id": "px", "inputs": inputs})])  # fmt: skip
     world.write()

@@ -12,11 +12,11 @@ from tests.simulation.running import Cores, replay
 from tests.simulation.world import Step
 
 HISTORIES = int(os.environ.get("TIDEMILL_HISTORIES", "20000"))
-FEW = range(min(1_000, HISTORIES))
+FEW = range(min(300, HISTORIES))
 
 
 def test_some_histories_end_right() -> None:
-    """A thousand histories: crashes, zombies, lost replies, losing stores and brokers; never a bit different, lost, doubled or stuck."""
+    """Three hundred histories: crashes, zombies, lost replies, losing stores and brokers; never a bit different, lost, doubled or stuck."""
     with Cores() as cores:
         outcome = cores.run_all(FEW)
     assert not outcome.wrong, str(outcome)

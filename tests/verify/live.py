@@ -22,6 +22,7 @@ import httpx
 import hypothesis
 from aiokafka import TopicPartition
 from tests.ask import get as ask
+from tests.ask import post
 from tests.verify.changing import changing
 from tests.verify.projects import Change, Generated, Written
 from tests.verify.publishing import COPIES, Publisher
@@ -176,7 +177,7 @@ class Live:
             body, deadline = {"entities": entities, "id": f"p{self._predicted}"}, time.monotonic() + PATIENCE_SECONDS
             while True:
                 with suppress(httpx.TransportError):
-                    answer = httpx.post(f"{self.stack.urls['inference']}/predict/m", json=body, timeout=30, trust_env=False)
+                    answer = post(f"{self.stack.urls['inference']}/predict/m", json=body, timeout=30)
                     if answer.is_success:
                         break
                     assert answer.is_server_error, answer.text

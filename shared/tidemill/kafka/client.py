@@ -66,6 +66,11 @@ GATHERING: Mapping[str, Any] = {"fetch_min_bytes": MAX_BATCH_BYTES, "fetch_max_w
 By default it answers as soon as one record comes, which costs broker and consumer more than their work on the record.
 """
 
+RARE: Mapping[str, Any] = {"fetch_max_wait_ms": 5_000}
+"""Options of a consumer of a topic that seldom gets a record. The broker still answers at once when one comes; while none does, it is asked
+ten times less often than by default. Such a consumer should ask nothing else meanwhile: its other requests wait behind this one.
+"""
+
 
 def producer(settings: KafkaSettings, **overrides: Any) -> AIOKafkaProducer:
     """An idempotent producer that waits for all replicas. The caller starts it and calls `close_producer`; `started_producer` does both.

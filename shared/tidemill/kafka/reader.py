@@ -14,7 +14,7 @@ from tidemill.runtime.settings import KafkaSettings
 
 
 class Reader:
-    """Reads all given partitions. `next`: for each partition, the offset after the last one read.
+    """Reads all given partitions. `next`: for each partition, the offset after the last one read; `first_ends`: its end when reading began.
 
     `positions`: where to begin; a position before the topic's first record moves up to it. `next` also skips offsets without a record
     (marks of transactions, aborted records, compacted records). Every method raises KafkaUnavailable, and TopicRecreated when a partition
@@ -23,6 +23,7 @@ class Reader:
 
     def __init__(self, kafka: KafkaSettings, positions: Mapping[TopicPartition, int], **overrides: Any) -> None:
         self.next: dict[TopicPartition, int] = dict(positions)
+        self.first_ends: dict[TopicPartition, int] = {}
         self._kafka = kafka
         self._consumer = consumer(kafka, **overrides)
 
@@ -32,11 +33,11 @@ class Reader:
             async with asyncio.timeout(KAFKA_SECONDS):
                 await self._consumer.start()
                 begins = await self._consumer.beginning_offsets(list(self.next))
-        ends = await self.ends()
+        self.first_ends = await self.ends()
         self._consumer.assign(list(self.next))
         for target in self.next:
             self._consumer.seek(target, self._begin(target, begins[target]))
-        return ends
+        return self.first_ends
 
     async def stop(self) -> None:
         """Disconnects; never raises."""

@@ -118,7 +118,10 @@ class Follower:
         reader = await self._open()
         try:
             self.pulse.beat()
-            self._note_ends(await reader.start())
+            ends = await reader.start()
+            self._note_ends(ends)
+            if not any(ends.values()):
+                self._board.up(self.table.name)  # nothing waits to be written
             self.pulse.beat()
             now = asyncio.get_running_loop().time
             flushed = checked = now()

@@ -20,9 +20,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
-import httpx
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -31,12 +31,13 @@ from aiokafka.errors import KafkaError
 from tidemill.clock import Deadline
 from tidemill.declarations import Model, Recording
 from tidemill.declarations.project import Project
-from tidemill.errors import TidemillError
+from tidemill.errors import TidemillError, Unavailable
 from tidemill.kafka.admin import admin
 from tidemill.kafka.client import started_consumer, started_producer
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.kernel.fences import position
 from tidemill.online.keys import fence_key
+from tidemill.operations.asking import Asking
 from tidemill.operations.expected import Expectations, Expected, Placed, lacking
 from tidemill.redis.client import redis_client
 from tidemill.redis.protocol import RedisClient
@@ -245,8 +246,8 @@ class Playback:
         self, recording: Recording, start_ms: int, end_ms: int, step_ms: int, agenda: Agenda, inference_url: str, speed: float | None = None
     ) -> AsyncIterator[PlayedStep]:
         """Plays from start to end; `speed` is event time over wall time (None: as fast as it goes)."""
-        began, http = time.monotonic(), httpx.AsyncClient(base_url=inference_url, timeout=60, trust_env=False)
-        async with http:
+        began = time.monotonic()
+        with Asking(inference_url) as http:
             upcoming = rounds(steps(recording, start_ms, end_ms, step_ms), agenda, gather=speed is None)
             following = next(upcoming, None)
             while following is not None:
@@ -277,7 +278,7 @@ async def _poll(lagging: Callable[[], Awaitable[str | None]], timeout_seconds: f
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
-async def _ask(http: httpx.AsyncClient, due: list[Due], time_ms: int) -> list[tuple[Due, dict[str, Any]]]:
+async def _ask(http: Asking, due: list[Due], time_ms: int) -> list[tuple[Due, dict[str, Any]]]:
     answers: list[tuple[Due, dict[str, Any]]] = []
     by_model: dict[str, list[Due]] = defaultdict(list)
     for item in due:
@@ -297,25 +298,29 @@ async def _ask(http: httpx.AsyncClient, due: list[Due], time_ms: int) -> list[tu
     return answers
 
 
-async def _post(http: httpx.AsyncClient, path: str, body: bytes, timeout_seconds: float = 60) -> list[dict[str, Any]]:
+async def _post(http: Asking, path: str, body: bytes, timeout_seconds: float = 60) -> list[dict[str, Any]]:
     """Asks inference, and again while it is away. The ids stay the same, so no prediction is made twice."""
-    answer: httpx.Response | None = None
+    answer = 0, b""
 
     async def unanswered() -> str | None:
         nonlocal answer
         try:
-            answer = await http.post(path, content=body)
-        except httpx.TransportError as error:
-            return f"inference at {http.base_url} does not answer: {type(error).__name__} {error}".rstrip()
-        return f"inference answered 503: {answer.text[:500]}" if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else None
+            answer = await asyncio.to_thread(http.post, path, body)
+        except Unavailable as error:
+            return error.message
+        return f"inference answered 503: {_begin(answer[1])}" if answer[0] == HTTPStatus.SERVICE_UNAVAILABLE else None
 
     await _poll(unanswered, timeout_seconds, mend="run: tidemill logs inference")
-    assert answer is not None
-    if answer.is_error:
-        mend = "train and deploy the model first" if answer.status_code == httpx.codes.NOT_FOUND else "run: tidemill logs inference"
-        raise TidemillError(f"inference answered {answer.status_code}: {answer.text[:500]}", mend=mend)
-    predictions: list[dict[str, Any]] = msgspec.json.decode(answer.content)["predictions"]
+    status, content = answer
+    if status >= HTTPStatus.BAD_REQUEST:
+        mend = "train and deploy the model first" if status == HTTPStatus.NOT_FOUND else "run: tidemill logs inference"
+        raise TidemillError(f"inference answered {status}: {_begin(content)}", mend=mend)
+    predictions: list[dict[str, Any]] = msgspec.json.decode(content)["predictions"]
     return predictions
+
+
+def _begin(content: bytes) -> str:
+    return content[:500].decode(errors="replace")
 
 
 def steps(recording: Recording, start_ms: int, end_ms: int, step_ms: int) -> Iterator[tuple[int, list[Moment]]]:

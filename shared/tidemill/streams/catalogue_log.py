@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 
 from tidemill.catalogue.definitions import NOTHING, Definitions, counted, newest_of, project_of
 from tidemill.errors import CatalogueChanged, DeclarationError, TidemillError, TopicMismatch
-from tidemill.kafka.client import started_producer
+from tidemill.kafka.client import RARE, started_producer
 from tidemill.kafka.read_to_end import decoded_of, read_to_end, read_topic
 from tidemill.kafka.reader import Reader
 from tidemill.kafka.waves import send_wave
@@ -71,12 +71,12 @@ class Catalogue:
     """
 
     def __init__(self, settings: KafkaSettings, project: str) -> None:
-        self._reader = Reader(settings, {TopicPartition(catalogue_topic(project), 0): 0})
+        self._reader = Reader(settings, {TopicPartition(catalogue_topic(project), 0): 0}, **RARE)
         self.now = NOTHING
 
     async def __aenter__(self) -> Catalogue:
         await self._reader.__aenter__()
-        async for fetched in read_to_end(self._reader):
+        async for fetched in read_to_end(self._reader, self._reader.first_ends):
             self._take(fetched)
         return self
 

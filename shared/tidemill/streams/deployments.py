@@ -8,7 +8,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from tidemill.kafka.client import started_producer
+from tidemill.kafka.client import RARE, started_producer
 from tidemill.kafka.read_to_end import decoded_of, read_to_end
 from tidemill.kafka.reader import Reader
 from tidemill.kafka.waves import send_wave
@@ -40,7 +40,7 @@ class Deployments:
     """
 
     def __init__(self, settings: KafkaSettings, project: str) -> None:
-        self._reader = Reader(settings, {TopicPartition(deployments_topic(project), 0): 0})
+        self._reader = Reader(settings, {TopicPartition(deployments_topic(project), 0): 0}, **RARE)
 
     async def __aenter__(self) -> Deployments:
         await self._reader.__aenter__()
@@ -51,7 +51,7 @@ class Deployments:
 
     async def so_far(self) -> AsyncIterator[list[DeploymentRecord]]:
         """The deployments there are now, in slices, oldest first; a slice may be empty."""
-        async for fetched in read_to_end(self._reader):
+        async for fetched in read_to_end(self._reader, self._reader.first_ends):
             yield list(decoded_of(fetched, _decode, _unreadable))
 
     async def next(self) -> list[DeploymentRecord]:

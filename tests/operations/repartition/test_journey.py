@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.ask import get as ask
+from tests.ask import post
 from tests.offline.lake import ROOT
 
 from tidemill.kafka.topics import offset_ranges
@@ -68,7 +69,7 @@ class Journey:
         url = f"{self.stack.urls['inference']}/predict/big_tip"
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
-            answer = httpx.post(url, json={"instances": instances, "features": True}, trust_env=False, timeout=60)
+            answer = post(url, json={"instances": instances, "features": True}, timeout=60)
             if answer.status_code != 503 or time.monotonic() > deadline:  # until the online store has caught up with a new log
                 break
             time.sleep(0.2)
