@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tidemill import Event, Field
-from tidemill.catalogue.differences import differences
+from tidemill.catalogue.plan import differences
 from tidemill.declarations.written import WrittenEvent, read_event, write_event
 from tidemill.errors import DeclarationError
 

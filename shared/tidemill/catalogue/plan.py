@@ -11,17 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion, project_of, with_loads
-from tidemill.catalogue.differences import differences, rules_of
+from tidemill.catalogue.rules import base_of, on_their_way, taken_before, taken_until
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
 from tidemill.declarations.written import (
     WrittenEvent,
-    WrittenFormer,
+    WrittenInput,
     WrittenView,
     read_event,
     read_view,
@@ -85,7 +86,9 @@ class CataloguePlan:
             return now
         had = {event.name: event.former for event in now.events}
         events = tuple(
-            event if event.former is None or event.former == had.get(event.name) else _until(event, event.former, time_ms + FOLLOWED_MS)
+            event
+            if event.former is None or event.former == had.get(event.name)
+            else taken_until(event, event.former, time_ms + FOLLOWED_MS)
             for event in self.last.events
         )
         return msgspec.structs.replace(self._complete(now), number=now.number + 1, time=time_ms, events=events)
@@ -141,7 +144,7 @@ class _Planner:
         events = _with_what_is_read(before, project, around.lacking)
         from_ms = time_ms + FOLLOWED_MS
         self.events = {
-            name: _taken_before(_strict_from(event, known.get(name), from_ms), known.get(name), from_ms) for name, event in events.items()
+            name: taken_before(_strict_from(event, known.get(name), from_ms), known.get(name), from_ms) for name, event in events.items()
         }
         self.views = [found for found in before.views if found.handover is not None]
         self._given_up = {found.view.name: found.version for found in before.views if found.handover is None}
@@ -198,7 +201,9 @@ class _Planner:
         found = dict(self._before.since)
         for name, event in self.events.items():
             known, begun = before.get(name, {}), self._around.begun.get(name, {})
-            new = {key: time_ms if ms is None else ms for key, ms in begun.items() if _base(known.get(key, "")) != _base(event.fields[key])}
+            new = {
+                key: time_ms if ms is None else ms for key, ms in begun.items() if base_of(known.get(key, "")) != base_of(event.fields[key])
+            }
             if new:
                 found[name] = found.get(name, {}) | new
         return found
@@ -241,7 +246,7 @@ class _Planner:
 
 def _both(old: WrittenEvent, new: WrittenEvent) -> WrittenEvent:
     """An event that views and models of both declarations can read."""
-    fields = {name: kind for name, kind in new.fields.items() if name not in old.fields or _base(old.fields[name]) != _base(kind)}
+    fields = {name: kind for name, kind in new.fields.items() if name not in old.fields or base_of(old.fields[name]) != base_of(kind)}
     fields |= {name: kind for name, kind in new.fields.items() if _is_null(kind) and not _is_null(old.fields.get(name, ""))}
     forms = {name: form for name, form in new.forms.items() if name not in old.fields}
     return msgspec.structs.replace(old, fields={**old.fields, **fields}, strict=new.strict, forms=old.forms | forms)
@@ -251,33 +256,12 @@ def _strict_from(event: WrittenEvent, known: WrittenEvent | None, from_ms: int) 
     """An event whose new fields, and those that have another type now, are strict from a moment on."""
     if known is None:
         return event
-    before = {name: _base(kind) for name, kind in known.fields.items()}
-    new = [name for name, kind in event.fields.items() if (_is_null(kind) or _has_default(event, name)) and before.get(name) != _base(kind)]
+    before = {name: base_of(kind) for name, kind in known.fields.items()}
+    new = [
+        name for name, kind in event.fields.items() if (_is_null(kind) or _has_default(event, name)) and before.get(name) != base_of(kind)
+    ]
     kept = {name: at_ms for name, at_ms in known.strict.items() if name in event.fields}
     return msgspec.structs.replace(event, strict=kept | dict.fromkeys(new, from_ms))
-
-
-def _taken_before(event: WrittenEvent, known: WrittenEvent | None, until_ms: int) -> WrittenEvent:
-    """An event that is taken by its rules of before too, when it became known before a moment; unless its time or id has another type now, or
-    lies where another field lies."""
-    if known is None or rules_of(known) == rules_of(event):
-        return event if known is None else msgspec.structs.replace(event, former=known.former)
-    gone = [name for name in (known.time, known.id) if name is not None and name not in event.fields]
-    former = WrittenFormer(
-        known.time, until_ms, known.id, known.future, known.extra, known.earliest,
-        {name: known.fields[name] for name in gone}, {name: known.forms[name] for name in gone if name in known.forms},
-    )  # fmt: skip
-    made = msgspec.structs.replace(event, former=former)
-    named = [name for name in (known.time, known.id) if name is not None and name in event.fields]
-    try:
-        read_event(made)
-    except DeclarationError:
-        return event
-    return made if all(_base(known.fields[name]) == _base(event.fields[name]) for name in named) else event
-
-
-def _until(event: WrittenEvent, former: WrittenFormer, until_ms: int) -> WrittenEvent:
-    return msgspec.structs.replace(event, former=msgspec.structs.replace(former, until=until_ms))
 
 
 def _with_what_is_read(before: Definitions, project: Project, lacking: Mapping[str, Collection[str]]) -> dict[str, WrittenEvent]:
@@ -294,16 +278,16 @@ def _with_what_is_read(before: Definitions, project: Project, lacking: Mapping[s
         source = write_event(view.source)
         declared = events.setdefault(source.name, source)
         for name in view.read_fields:
-            old, new = _base(source.fields[name]), declared.fields.get(name)
+            old, new = base_of(source.fields[name]), declared.fields.get(name)
             if new is None:
                 forms = {key: form for key, form in source.forms.items() if key == name}
                 declared = msgspec.structs.replace(
                     declared, fields={**declared.fields, name: f"{old} | None"}, forms=declared.forms | forms
                 )
                 _check_paths(declared, view.name)
-            elif _base(new) != old:
+            elif base_of(new) != old:
                 raise DeclarationError(
-                    f"Event {source.name!r}: field {name!r} was {old} and is {_base(new)} now, and view {view.name!r} reads it",
+                    f"Event {source.name!r}: field {name!r} was {old} and is {base_of(new)} now, and view {view.name!r} reads it",
                     where=project.events[source.name].declared_at, field=f"fields[{name!r}]",
                     mend="give the field another name, or take the view out of the project, apply, and prune it",
                 )  # fmt: skip
@@ -330,7 +314,7 @@ def _nullable(declared: WrittenEvent, known: WrittenEvent | None, moments: Colle
             return False
         if known is None or name in lacking:
             return name in lacking
-        return _is_null(known.fields.get(name, " | None")) or _base(known.fields[name]) != _base(declared.fields[name])
+        return _is_null(known.fields.get(name, " | None")) or base_of(known.fields[name]) != base_of(declared.fields[name])
 
     fields = {
         name: kind if _is_null(kind) or name in moments or not earlier(name) else f"{kind} | None" for name, kind in declared.fields.items()
@@ -346,10 +330,6 @@ def _has_default(event: WrittenEvent, name: str) -> bool:
     return name in event.forms and event.forms[name].default is not msgspec.UNSET
 
 
-def _base(kind: str) -> str:
-    return kind.removesuffix(" | None")
-
-
 def _compared(what: str, before: Mapping[str, msgspec.Struct], after: Mapping[str, msgspec.Struct]) -> Iterator[Change]:
     for name, written in after.items():
         if name not in before:
@@ -357,3 +337,39 @@ def _compared(what: str, before: Mapping[str, msgspec.Struct], after: Mapping[st
         elif before[name] != written:
             yield Change("changed", what, name, tuple(differences(before[name], written)))
     yield from (Change("gone", what, name) for name in before.keys() - after.keys())
+
+
+def differences(before: msgspec.Struct, after: msgspec.Struct) -> Iterator[str]:
+    """One line for each field that differs; of a mapping or a list, one for each entry."""
+    for name in before.__struct_fields__:
+        if name in ("strict", "former"):  # they follow from the rest
+            continue
+        old, new = getattr(before, name), getattr(after, name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _entries(name, old, new)
+        elif isinstance(old, tuple) and isinstance(new, tuple):
+            yield from _entries(name, *(dict.fromkeys(chain.from_iterable(map(_each, items))) for items in (old, new)))
+        elif old != new:
+            yield from _changed(name, old, new)
+    yield from on_their_way(before, after)
+
+
+def _entries(name: str, old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
+    for entry in [*old, *(entry for entry in new if entry not in old)]:
+        if entry not in new:
+            yield f"{name}: without {entry}"
+        elif entry not in old:
+            yield f"{name}: with {entry}" + ("" if new[entry] is None else f" ({new[entry]})")
+        elif old[entry] != new[entry]:
+            yield f"{name}: {entry}: {old[entry]} -> {new[entry]}"
+
+
+def _changed(name: str, old: object, new: object) -> Iterator[str]:
+    if isinstance(old, msgspec.Struct) and isinstance(new, msgspec.Struct):
+        yield from (f"{name}.{found}" for found in differences(old, new))
+    else:
+        yield f"{name}: {old} -> {new}"
+
+
+def _each(item: object) -> list[str]:
+    return item.each() if isinstance(item, WrittenInput) else [str(item)]
