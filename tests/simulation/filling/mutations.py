@@ -73,8 +73,8 @@ def _number_of_nothing(self: EventConsumer, partition: TP, committed: int, metad
     return _routed_up_to(self, partition, committed, "", end)
 
 
-def _from_the_beginning(project: Any, begins: Any = None) -> Router:
-    return Router(project, begins and {log: {} for log in begins})
+def _from_the_beginning(project: Any, begins: Any, frames: Any) -> Router:
+    return Router(project, begins and {log: {} for log in begins}, frames)
 
 
 # The filler

@@ -214,7 +214,7 @@ class FillingWorld(AnyWorld):
         self._look_at_archive()
         project = project_of(self.catalogue, NAME)
         views = {view.log: view for view in project.views.values()}
-        if any(folding(project.views[name]) != folding(view) for name, view in self.wanted.views.items()):
+        if any(name not in project.views or folding(project.views[name]) != folding(view) for name, view in self.wanted.views.items()):
             self.fail("I2: another definition is in force than the one that was applied last")
         for found in self.catalogue.views:
             if found.handover is None:
