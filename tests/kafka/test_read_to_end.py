@@ -218,7 +218,7 @@ async def test_the_end_is_the_one_at_the_beginning(kafka: str, topic_prefix: str
 
 @pytest.mark.integration
 async def test_the_ends_when_reading_began(kafka: str, topic_prefix: str) -> None:
-    """A reader remembers them. Reading up to them asks Kafka nothing: else the question would wait behind a fetch that waits for records."""
+    """A reader remembers them. Reading up to them asks Kafka nothing: else the question would wait until a fetch has its records."""
     settings, name = KafkaSettings(bootstrap_servers=kafka), await topic(kafka, topic_prefix)
     place = TopicPartition(name, 0)
     async with Reader(settings, {place: 0}, fetch_max_wait_ms=8_000) as reader, asyncio.timeout(6):

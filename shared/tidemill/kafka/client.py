@@ -68,7 +68,7 @@ By default it answers as soon as one record comes, which costs broker and consum
 
 RARE: Mapping[str, Any] = {"fetch_max_wait_ms": 5_000}
 """Options of a consumer of a topic that seldom gets a record. The broker still answers at once when one comes; while none does, it is asked
-ten times less often than by default. Such a consumer should ask nothing else meanwhile: its other requests wait behind this one.
+ten times less often than by default. Such a consumer should ask nothing else meanwhile: its other requests wait until this one is answered.
 """
 
 

@@ -37,8 +37,8 @@ from tidemill.kafka.client import started_consumer, started_producer
 from tidemill.kafka.waves import Record, send_wave
 from tidemill.kernel.fences import position
 from tidemill.online.keys import fence_key
-from tidemill.operations.asking import Asking
 from tidemill.operations.expected import Expectations, Expected, Placed, lacking
+from tidemill.operations.inference_client import InferenceClient
 from tidemill.redis.client import redis_client
 from tidemill.redis.protocol import RedisClient
 from tidemill.runtime.settings import KafkaSettings
@@ -247,7 +247,7 @@ class Playback:
     ) -> AsyncIterator[PlayedStep]:
         """Plays from start to end; `speed` is event time over wall time (None: as fast as it goes)."""
         began = time.monotonic()
-        with Asking(inference_url) as http:
+        with InferenceClient(inference_url) as http:
             upcoming = rounds(steps(recording, start_ms, end_ms, step_ms), agenda, gather=speed is None)
             following = next(upcoming, None)
             while following is not None:
@@ -278,7 +278,7 @@ async def _poll(lagging: Callable[[], Awaitable[str | None]], timeout_seconds: f
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
-async def _ask(http: Asking, due: list[Due], time_ms: int) -> list[tuple[Due, dict[str, Any]]]:
+async def _ask(http: InferenceClient, due: list[Due], time_ms: int) -> list[tuple[Due, dict[str, Any]]]:
     answers: list[tuple[Due, dict[str, Any]]] = []
     by_model: dict[str, list[Due]] = defaultdict(list)
     for item in due:
@@ -298,7 +298,7 @@ async def _ask(http: Asking, due: list[Due], time_ms: int) -> list[tuple[Due, di
     return answers
 
 
-async def _post(http: Asking, path: str, body: bytes, timeout_seconds: float = 60) -> list[dict[str, Any]]:
+async def _post(http: InferenceClient, path: str, body: bytes, timeout_seconds: float = 60) -> list[dict[str, Any]]:
     """Asks inference, and again while it is away. The ids stay the same, so no prediction is made twice."""
     answer = 0, b""
 

@@ -13,7 +13,7 @@ TIMEOUT_SECONDS = 60
 _HEADERS = {"Content-Type": "application/json"}
 
 
-class Asking:
+class InferenceClient:
     """A connection to `url`, opened with the first question, and again after one that failed. Ask one question at a time."""
 
     def __init__(self, url: str) -> None:

@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 
 from tidemill.errors import Unavailable
-from tidemill.operations.asking import Asking
+from tidemill.operations.inference_client import InferenceClient
 
 CONNECTIONS: list[tuple[str, int]] = []
 
@@ -48,21 +48,24 @@ def url() -> Iterator[str]:
 
 def test_questions_share_a_connection(url: str) -> None:
     """Status and content come back, errors included; a path before the address's own is kept."""
-    with Asking(url + "/below/") as asking:
-        assert asking.post("/200", b"[1]") == (200, b"[1]")
-        assert asking.post("/503", b"x" * 100_000) == (503, b"x" * 100_000)
+    with InferenceClient(url + "/below/") as client:
+        assert client.post("/200", b"[1]") == (200, b"[1]")
+        assert client.post("/503", b"x" * 100_000) == (503, b"x" * 100_000)
     assert len(set(CONNECTIONS)) == 1
 
 
 def test_after_a_failure_it_connects_again(url: str) -> None:
     """No answer is an error with the address; the next question finds the server again."""
-    with Asking(url) as asking:
+    with InferenceClient(url) as client:
         with pytest.raises(Unavailable, match=rf"{url} does not answer: RemoteDisconnected"):
-            asking.post("/hang-up", b"{}")
-        assert asking.post("/200", b"{}") == (200, b"{}")
+            client.post("/hang-up", b"{}")
+        assert client.post("/200", b"{}") == (200, b"{}")
 
 
 def test_nobody_listens() -> None:
     """A refused connection is named."""
-    with Asking("http://127.0.0.1:1") as asking, pytest.raises(Unavailable, match=r"127\.0\.0\.1:1 does not answer: ConnectionRefused"):
-        asking.post("/200", b"")
+    with (
+        InferenceClient("http://127.0.0.1:1") as client,
+        pytest.raises(Unavailable, match=r"127\.0\.0\.1:1 does not answer: ConnectionRefused"),
+    ):
+        client.post("/200", b"")
