@@ -22,6 +22,7 @@ from tidemill.declarations.project import Project
 from tidemill.errors import DeclarationError, TidemillError
 from tidemill.offline.store import OfflineStore
 from tidemill.testing import World
+from tidemill.timestamps import EARLIEST_MS
 from tidemill.training.dataset import TrainingSet
 from tidemill.training.spine import Archived, archived_spine, model_fields
 from tidemill.verify.checks import check_training_set
@@ -138,7 +139,7 @@ def test_what_is_trained_on_is_what_is_in_force(given_: tuple[Generated, int]) -
     """Before each change of views and outcomes, and after the last: all that came before is seen by the declarations of the moment."""
     made, until_ms = given_
     sets = list[Trained]()
-    run = played(made, lambda world, project, since: sets.append(trained(world, project, since, world.now_ms + 1)))
+    run = played(made, lambda world, project, since: sets.append(trained(world, project, since, max(world.now_ms + 1, EARLIEST_MS))))
     assert differences(made, run) == []
     sets.append(trained(run.world, made.changes[-1].project, run.since, until_ms))
     for one in sets:
