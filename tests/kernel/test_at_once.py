@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.kernel.streams import (
     ASKEW,
@@ -181,6 +181,7 @@ def test_windows_merged_together(data: st.DataObject, windows: int, tiles: int) 
     pairs=st.lists(st.tuples(st.integers(0, 9), st.integers(-5, 5) | st.integers(-(2**60), 2**60)), min_size=1),
     asked=st.lists(st.tuples(st.integers(0, 9), st.integers(-6, 6) | st.integers(-(2**61), 2**61))),
 )
+@example(pairs=[(0, 0), (0, -922_337_203_685_477_579)], asked=[(9, 0)])
 def test_a_pair_is_one_number_in_the_same_order(pairs: list[tuple[int, int]], asked: list[tuple[int, int]]) -> None:
     """However far apart moments lie, numbers stand as pairs do, and any other pair finds its place among them."""
     pairs.sort()

@@ -127,17 +127,19 @@ class TileVersions:
 
 
 class Pairs:
-    """An entity and a moment as one number, in order of both. `moments`: those of these entities; any other moment may be asked for."""
+    """An entity and a moment as one number, in order of both. `moments`: those of these entities; any other pair may be asked for."""
 
     def __init__(self, entities: Ints, moments: Ints) -> None:
         self._lowest, self._highest = int(moments.min()), int(moments.max())
         self._width = self._highest - self._lowest + 2
+        self._beyond = int(entities.max()) + 1
         self._ranks: Ints | None = None
-        if self._width * (int(entities.max()) + 1) >= 2**62:  # beyond a whole number of 64 bits: ranks in place of moments
+        if self._width * (self._beyond + 1) >= 2**62:  # beyond a whole number of 64 bits: ranks in place of moments
             self._ranks, self._width = np.sort(moments), len(moments) + 1
 
     def of(self, entities: Ints, moments: Ints | int) -> Ints:
-        """The number of each pair. That of a moment before or after all others lies before or after theirs."""
+        """The number of each pair. That of a moment or an entity before or after all others lies before or after theirs."""
+        entities = np.minimum(entities, self._beyond)  # a larger one might not fit into 64 bits
         if self._ranks is None:
             steps: Ints = np.clip(moments, self._lowest, self._highest + 1) - self._lowest
             return entities * self._width + steps
