@@ -214,7 +214,7 @@ class _Extra:
         return pc.coalesce(stored, pa.chunked_array([pa.array(found, wanted)]))
 
     def _value(self, name: str, carried: dict[str, Any] | None, of_file: bool, default: Any) -> Any:
-        given = _ABSENT if carried is None else _member(carried, self._event.keys(name))
+        given = _ABSENT if carried is None else member_at(carried, self._event.keys(name), _ABSENT)
         if given is _ABSENT and of_file and carried is not None:
             given = carried.get(self._event.published(name), carried.get(name, _ABSENT))
         if given is _ABSENT:
@@ -232,11 +232,11 @@ class _Extra:
         return default if found is None else found
 
 
-def _member(carried: Any, keys: tuple[str, ...]) -> Any:
-    """What lies at a path."""
+def member_at(carried: Any, keys: tuple[str, ...], absent: Any = None) -> Any:
+    """What lies at a path in decoded JSON; `absent` where there is nothing."""
     for key in keys:
         if not isinstance(carried, dict) or key not in carried:
-            return _ABSENT
+            return absent
         carried = carried[key]
     return carried
 

@@ -23,6 +23,7 @@ from tidemill.archive.file_columns import Carried, FileColumns, texts_of_stamps
 from tidemill.archive.file_rules import FileRules, check_columns
 from tidemill.archive.files import Chunk, Ints
 from tidemill.archive.json_columns import JsonColumns
+from tidemill.archive.reading import member_at
 from tidemill.archive.rows import AT_ONCE, Whole, event_table, rest_text
 from tidemill.archive.times import Times
 from tidemill.declarations import Event
@@ -81,12 +82,13 @@ class Taker:
         self._known_times = self._times.of(next(iter(units), None))
         self._table = replace(event_table(project, event, found), topic=topic)
         declared = [name for name in self._table.schema.names if name not in OWN.names]
-        self._of_table = WholeReader(event.plain(), uses_of(project, event), declared) if event.forms else self._table.reader
+        uses = uses_of(project, event)
+        self._of_table = WholeReader(event.plain(), uses, declared) if event.forms else self._table.reader
         moments = {event.time, *(model.at for model in project.models.values() if model.on is event)}
         self._moments = {name: kind for name, kind in event.types.items() if name in moments or event.unit(name)}
         self._other_moments = [name for name in moments if name != event.time]
-        self._keys = [name for name in {*uses_of(project, event).keys, event.id} if name and event.base_type(name) is str]
-        self._numbers = uses_of(project, event).numbers
+        self._keys = [name for name in {*uses.keys, event.id} if name and event.base_type(name) is str]
+        self._numbers = uses.numbers
         self._type_column = None if event.type is None or not event.type.keys else ".".join(event.type.keys)
         self._tree = tree_of(event, event.fields)
         self._ids = ContentIds(event, self._table.schema)
@@ -223,7 +225,7 @@ class Taker:
             found = _VALUE.decode(carried.body)
         except DECODE_ERRORS:
             return  # the reader says what is wrong with it
-        given = _at(found, self._event.type.keys)
+        given = member_at(found, self._event.type.keys)
         given = found.get(self._type_column) if given is None and isinstance(found, dict) else given
         if given is not None and str(given) != str(self._event.type.value):
             told = f"{self._type_column} is {given!r:.80}, of {self._event.name!r} it is {self._event.type.value!r}"
@@ -288,13 +290,6 @@ class Taker:
         if error.field in ("recordedtime", "timestamp"):
             return self._reading.known or self._reading.column(self._event.time)
         return self._reading.column(error.field or "")
-
-
-def _at(found: Any, keys: Iterable[str]) -> Any:
-    """What lies at a path; None when there is nothing."""
-    for key in keys:
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
 
 
 def _in_unit(value: Any, ms: int, unit: str) -> Any:

@@ -20,8 +20,6 @@ def avro_decoder(schema: Schema) -> Decode:
     """Raises ValueError when the schema is none."""
     named: dict[str, Any] = {}
     try:
-        for _, below in schema.references:
-            _parse(below, named)
         parsed = _parse(schema, named)
     except (SchemaParseException, UnknownType, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"it is no Avro schema: {type(error).__name__} {error}") from None
@@ -40,6 +38,7 @@ def avro_decoder(schema: Schema) -> Decode:
 
 
 def _parse(schema: Schema, named: dict[str, Any]) -> Any:
+    """The schema, after those that it names."""
     for _, below in schema.references:
         _parse(below, named)
     return fastavro.parse_schema(_without_times(json.loads(schema.text)), named_schemas=named, _force=True)

@@ -13,7 +13,7 @@ import msgspec
 from tidemill.errors import MissingExtra
 from tidemill.registry.client import Schema, SchemaRegistry
 from tidemill.registry.settings import RegistrySettings
-from tidemill.routing.opening import Frames, check_frame, is_json, unframed
+from tidemill.routing.opening import Frames, frame_of, is_json, unframed
 from tidemill.routing.refusals import Reason, Refused
 
 Decode = Callable[[bytes], Any]
@@ -48,7 +48,7 @@ class RegistryFrames:
         body = value[_FRAME:]
         if is_json(body):
             return body
-        check_frame(value)
+        frame_of(value)  # refuses what is none
         number = int.from_bytes(value[1:_FRAME], "big")
         decode = self._decoders.get(number) or self._learn(number)
         try:

@@ -14,7 +14,7 @@ from tidemill.declarations.topics import DEBEZIUM_FIELDS
 from tidemill.records import DECODE_ERRORS
 from tidemill.routing.refusals import PassedOver, Reason, Refused, explain_data
 
-_ROW = b"__op", b"__deleted", b"__ts_ms", b"__source_ts_ms", b"__source", b"__before"
+_ADDED = [name.encode() for name in DEBEZIUM_FIELDS]
 _NULL = msgspec.Raw(b"null")
 _OPERATIONS = {b'"c"', b'"u"', b'"r"', b'"d"'}
 _NO_ROWS = {b'"t"', b'"m"'}  # the table was truncated; a message of the database
@@ -70,10 +70,10 @@ def row_of(value: bytes, deletes: Literal["pass", "keep"]) -> bytes:
         raise Refused(Reason.MISSING_FIELD, f"{label} is {row[:40].decode(errors='replace')}, op is {operation.decode()}{mend}", label)
     before = _NULL if deleted else change.before
     values = operation, b"true" if deleted else b"false", change.ts_ms, source_ms, change.source, before
-    members = b",".join(b'"%s":%s' % (name, bytes(found)) for name, found in zip(_ROW, values, strict=True))
+    members = b",".join(b'"%s":%s' % (name, bytes(found)) for name, found in zip(_ADDED, values, strict=True))
     inner = row[1 : row.rindex(b"}")].strip()
     return b"{" + inner + b"," * bool(inner) + members + b"}"
 
 
 def _is_object(text: msgspec.Raw) -> bool:
-    return bytes(text[:1] if isinstance(text, bytes) else bytes(text)[:1]) == b"{"
+    return bytes(text).startswith(b"{")

@@ -95,16 +95,12 @@ def unframed(value: bytes) -> bytes:
     """The JSON in a registry's frame; any other format needs the registry. Raises Refused."""
     if is_json(value[_FRAME:]):
         return value[_FRAME:]
-    found = _frame_of(value)
+    found = frame_of(value)
     raise Refused(Reason.FRAMED, f"the value is {found.name}: {found.mend}")
 
 
-def check_frame(value: bytes) -> None:
-    """Raises Refused for a value that begins with a 0 byte, and is no frame."""
-    _frame_of(value)
-
-
-def _frame_of(value: bytes) -> Foreign:
+def frame_of(value: bytes) -> Foreign:
+    """What is in the frame of a value that begins with a 0 byte, as far as its bytes tell. Raises Refused for one that is no frame."""
     found = foreign(value)
     if found is None:
         raise Refused(Reason.ENCODED, "the value begins with a 0 byte, and is too short for the frame of a schema registry: publish JSON")

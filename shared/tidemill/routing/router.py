@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -78,7 +78,9 @@ class Router:
             else:
                 of_topic = self._topics[topic]
                 opened = of_topic.opener.open(value, headers)
-                route = of_topic.routes.get(of_topic.opener.type_of(opened)) or _other_type()
+                route = of_topic.routes.get(of_topic.opener.type_of(opened))
+                if route is None:
+                    raise PassedOver("type")
                 event = route.reader.check_opened(opened, kafka_timestamp_ms)
             routed = route.records(event, source)
         except PassedOver as passed:
@@ -131,10 +133,6 @@ _NO_EVENT = {
     "no_row": "it is no change of a row",
     "empty": "it is empty",
 }
-
-
-def _other_type() -> NoReturn:
-    raise PassedOver("type")
 
 
 class _Topic(NamedTuple):
