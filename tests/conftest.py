@@ -28,6 +28,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Of every Kafka that a test starts: to compile it whole would cost as much again as its start, and few live long.
 os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 
+# Each worker chooses ports of its own: between the choice and the server, another worker might take the same.
+if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    _first = 15_000 + 2_000 * (int(_worker.removeprefix("gw")) % 8)
+    os.environ["TIDEMILL_PORTS"] = f"{_first}-{_first + 1_999}"
+
 # Few examples while one works, many where time is no matter: HYPOTHESIS_PROFILE=ci. No deadline: tests never assert times.
 _CALM = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile("dev", max_examples=30, deadline=None, suppress_health_check=_CALM)

@@ -28,8 +28,9 @@ def test_a_run_with_fewer_processes_forgets_no_port(home: Path) -> None:
     assert processes.assign_ports(home, ["kafka", "valkey"], {}) == both
 
 
-def test_ports_lie_below_the_ephemeral_range(home: Path) -> None:
+def test_ports_lie_below_the_ephemeral_range(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No outgoing connection can take a chosen port while its server is down."""
+    monkeypatch.delenv("TIDEMILL_PORTS", raising=False)
     ports = processes.assign_ports(home, [f"p{number}" for number in range(20)], {})
     assert len(set(ports.values())) == 20
     assert all(15_000 <= port < 32_000 for port in ports.values())
@@ -37,9 +38,27 @@ def test_ports_lie_below_the_ephemeral_range(home: Path) -> None:
 
 def test_no_port_is_given_twice(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ports drawn for one stack differ from each other, however few there are."""
-    monkeypatch.setattr(processes, "_PORTS", range(31_900, 31_920))
+    monkeypatch.setenv("TIDEMILL_PORTS", "31900-31919")
     monkeypatch.setattr(processes, "is_free", lambda port: True)
     assert len(set(processes.assign_ports(home, [f"p{number}" for number in range(20)], {}).values())) == 20
+
+
+def test_ports_are_chosen_from_those_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment may say from which ports: both ends belong to them, and when none is left that is said."""
+    monkeypatch.setenv("TIDEMILL_PORTS", "31900-31901")
+    monkeypatch.setattr(processes, "is_free", lambda port: True)
+    assert set(processes.assign_ports(home, ["one", "two"], {}).values()) == {31_900, 31_901}
+    with pytest.raises(StackError, match="no free port between 31900 and 31901"):
+        processes.assign_ports(home, ["three"], {})
+
+
+@pytest.mark.parametrize("text", ["31900", "31901-31900", "0-10", "31900-70000", "31900-", "a-b"])
+def test_ports_that_are_none_are_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable must be two ports, the first not after the last."""
+    monkeypatch.setenv("TIDEMILL_PORTS", text)
+    with pytest.raises(StackError, match="TIDEMILL_PORTS") as told:
+        processes.free_port(set())
+    assert "15000-31999" in told.value.mend
 
 
 def test_a_given_port_wins_and_is_kept(home: Path) -> None:

@@ -38,11 +38,13 @@ def test_a_service_ends_with_a_code_and_says_why(body: str, code: int, said: str
 
 
 SERVICE = """
+import os
 import sys
 from dataclasses import dataclass
 from tidemill.runtime.asgi import OpsApp
 from tidemill.runtime.entry import run_service
 from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.logs import get_logger
 from tidemill.runtime.service import Service
 from tidemill.runtime.settings import RedisSettings, ServiceSettings
 
@@ -51,9 +53,10 @@ class TriedSettings(ServiceSettings):
     redis: RedisSettings
 
 async def work():
-    pass
+    get_logger("tried").info("works", nice=os.nice(0))
 
 def build(settings):
+    get_logger("tried").info("builds", nice=os.nice(0))
     board = HealthBoard()
     return Service(settings, board, OpsApp(board), work)
 
@@ -80,6 +83,14 @@ def test_a_service_logs_its_settings_masked_and_runs() -> None:
     assert "hunter2" not in done.stderr
     assert "listening" in [line["message"] for line in rest]
     assert (done.returncode, rest[-1].get("reason")) == (1, "the work of this service ended by itself")
+
+
+def test_a_service_lets_others_go_first_once_it_runs() -> None:
+    """While it reads its code and its project it has the niceness of who started it: a nice process starves at that on a busy machine."""
+    done = run_service(TIDEMILL_PROJECT="taxis", REDIS_URL="redis://r:1/0", TIDEMILL_NICE="3")
+    nice = {line["message"]: line.get("nice") for line in map(json.loads, done.stderr.splitlines())}
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert (nice["builds"], nice["works"]) == (before, before + 3)
 
 
 def test_a_service_names_all_that_it_lacks() -> None:

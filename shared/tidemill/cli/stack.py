@@ -43,7 +43,7 @@ def up(
     kafka_port: Port = 0,
     valkey_port: Port = 0,
     port: Annotated[list[str] | None, typer.Option(help="SERVICE=PORT; may be repeated.")] = None,
-    timeout_seconds: Annotated[float, typer.Option(help="How long servers, then services, may take to be ready.")] = 60.0,
+    timeout_seconds: Annotated[float, typer.Option(help="How long servers, then services, may take to be ready.")] = 180.0,
 ) -> None:
     """Start Kafka, Valkey and every service, and stop them on Ctrl-C. A service that is not ready in time stops none of the others.
 
@@ -140,7 +140,7 @@ def logs(
 def restart(
     service: Annotated[list[str], typer.Argument(metavar="SERVICE...", help="Services, kafka or valkey, one after the other.")],
     home: Home = None,
-    timeout_seconds: Annotated[float, typer.Option(help="How long each may take to be ready.")] = 60.0,
+    timeout_seconds: Annotated[float, typer.Option(help="How long each may take to be ready.")] = 180.0,
 ) -> None:
     """Stop processes of the running stack in good order and start them again; the others go on."""
     _require_local()

@@ -1,6 +1,7 @@
 """Pid files and ports of a data folder: they show the processes that an earlier run left, and give each run the same addresses."""
 
 import json
+import os
 import random
 import socket
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import psutil
 from tidemill.errors import TidemillError
 
 HOST = "127.0.0.1"
-_PORTS = range(15_000, 32_000)  # below the ephemeral ports, which any outgoing connection may take while a server is down
+PORTS = "15000-31999"  # below the ephemeral ports, which any outgoing connection may take while a server is down
 
 
 class StackError(TidemillError):
@@ -90,13 +91,24 @@ def assign_ports(home: Path, names: Sequence[str], given: Mapping[str, int]) -> 
 
 
 def free_port(taken: set[int]) -> int:
-    """Return a port that a server may be started on, and started again, and add it to `taken`. Raises `StackError` when there is none."""
-    ports = random.SystemRandom().sample(_PORTS, len(_PORTS))
-    port = next((port for port in ports if port not in taken and is_free(port)), None)
+    """Return a port that a server may be started on, and started again, and add it to `taken`. Raises `StackError` when there is none.
+
+    `TIDEMILL_PORTS` in the environment says from which ports: stacks that start at the same moment, each with ports of its own, cannot
+    choose the same.
+    """
+    span = _span(os.environ.get("TIDEMILL_PORTS") or PORTS)
+    port = next((port for port in random.SystemRandom().sample(span, len(span)) if port not in taken and is_free(port)), None)
     if port is None:
-        raise StackError(f"no free port between {_PORTS.start} and {_PORTS.stop}")
+        raise StackError(f"no free port between {span.start} and {span.stop - 1}", mend="set TIDEMILL_PORTS to others")
     taken.add(port)
     return port
+
+
+def _span(text: str) -> range:
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) < 65_536):
+        raise StackError(f"TIDEMILL_PORTS is {text!r}", mend=f"set it to the first port and the last one, as {PORTS}")
+    return range(int(first), int(last) + 1)
 
 
 def last_lines(file: Path, count: int) -> str:

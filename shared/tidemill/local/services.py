@@ -18,8 +18,8 @@ class UnknownLocalService(NotFound):
 class LocalService:
     """One service: started as ``python -m MODULE``, ready when ``/health/ready`` answers 200.
 
-    `nice`: on one machine, services that answer requests go first, then feature computation, then services that store and watch, and the
-    audit last.
+    `nice`: on one machine, services that answer requests go first, then feature computation, then services that store and watch. All start
+    at full speed, and let others go first once they run: see `runtime.settings.PrioritySettings`.
     """
 
     name: str
@@ -36,7 +36,7 @@ SERVICES = (
     LocalService("inference", "tidemill_inference", ("kafka", "valkey")),
     LocalService("predlog", "tidemill_predlog", ("kafka",), nice=10),
     LocalService("drift", "tidemill_drift", ("kafka",), nice=10),
-    LocalService("audit", "tidemill_audit", ("kafka", "valkey"), nice=15),
+    LocalService("audit", "tidemill_audit", ("kafka", "valkey"), nice=10),
 )
 
 

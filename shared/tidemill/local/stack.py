@@ -62,7 +62,7 @@ class Stack:
     environment: Mapping[str, str] = field(default_factory=dict)  # more variables for every process
     prepare: Callable[["Stack"], None] | None = None  # run once the servers answer, before any service starts: topics
     detach: bool = False
-    timeout_seconds: float = 60.0  # for the servers to answer, and again for the services to be ready
+    timeout_seconds: float = 180.0  # for the servers to answer, and again for the services to be ready
     keep: bool = False  # a service that is not ready stops nothing: `start` returns, and `unready` says why
     unready: NotReady | None = field(init=False, default=None)
 
@@ -158,8 +158,7 @@ class Stack:
                 service.name,
                 "services",
                 [sys.executable, "-m", service.module],
-                service.nice,
-                environment={"TIDEMILL_PORT": str(ports[service.name])},
+                environment={"TIDEMILL_PORT": str(ports[service.name]), "TIDEMILL_NICE": str(service.nice)},
             )
             for service in self.services
         ]

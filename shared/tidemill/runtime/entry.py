@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ def run_service(name: str, settings: type[S], build: Callable[[S], Service], loo
         service = build(found)
         gc.collect()
         gc.freeze()  # what was imported stays: no later collection has to look at it
+        os.nice(found.priority.nice)  # not before: on a busy machine a nice process needs minutes for its imports
         loop(service.run())
 
     return service_main(name, run)

@@ -151,6 +151,18 @@ class WatchdogSettings(Settings):
     )
 
 
+class PrioritySettings(Settings):
+    """How much a process lets others go first on the machine that they share."""
+
+    nice: int = Field(
+        0,
+        validation_alias="TIDEMILL_NICE",
+        ge=0,
+        le=19,
+        description="a number from 0 to 19 that the process adds to its niceness once it has read its code and its project",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SettingsGroup:
     """Base of groups: every field is a class of settings."""
@@ -182,3 +194,4 @@ class ServiceSettings(SettingsGroup):
     project: ProjectSettings
     http: HttpSettings
     watchdog: WatchdogSettings = dataclasses.field(default_factory=WatchdogSettings.load)
+    priority: PrioritySettings = dataclasses.field(default_factory=PrioritySettings.load)
