@@ -43,7 +43,7 @@ async def audited(case: Case, redis_url: str) -> AsyncIterator[None]:
 
 async def until(holds: Callable[[], bool]) -> None:
     """Returns once it holds."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while not holds():
             await asyncio.sleep(0.05)
 

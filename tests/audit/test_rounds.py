@@ -19,7 +19,7 @@ from tidemill_audit.rounds import Rounds
 from tidemill_audit.settings import PaceSettings
 
 pytestmark = pytest.mark.integration
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 180.0
 
 
 async def said(board: HealthBoard, reason: str | None) -> None:

@@ -37,7 +37,7 @@ def alter(rig: Mirrored, entity: bytes) -> int:
 def tidemill(rig: Mirrored, *arguments: str) -> tuple[int, str]:
     """Exit code and output of a command."""
     process = rig.command(*arguments)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=180)
     return process.returncode, output.decode()
 
 

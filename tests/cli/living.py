@@ -82,7 +82,7 @@ class Living:
         wanted = [f"{name}:{feature.name}" for feature in view.served]
         body = {"features": wanted, "entities": {self.field: self.entities}, "as_of": time_ms}
         try:
-            answer = post(f"{self.at.urls['serving']}/get-online-features", json=body, timeout=60)
+            answer = post(f"{self.at.urls['serving']}/get-online-features", json=body, timeout=180)
         except httpx.TransportError as error:
             return repr(error)
         if answer.is_error:

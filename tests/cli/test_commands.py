@@ -174,7 +174,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     command = [sys.executable, "-c", "from tidemill.cli import main; main()", *arguments]
     path = f"{ROOT / 'shared'}{os.pathsep}{ROOT / 'services'}"
     return subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True, timeout=120, check=False
+        command, env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True, timeout=180, check=False
     )
 
 

@@ -53,7 +53,7 @@ def shell(live: Stack) -> Shell:
     history = made.run("replay-stream", "--end", "2026-01-01T12:00", "--speed", "max", "--step", "3h", "--no-predict")
     assert "2026-01-01 12:00" in history
     assert "\ndeployed\n" in made.run("train", "big_tip", "--until", "2026-01-01T12:00")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while ask(f"{live.urls['inference']}/v2/models/big_tip/ready").is_error:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -96,7 +96,7 @@ def test_play_predict_and_prove(shell: Shell, live: Stack) -> None:
 
 def wait_logged(live: Stack, count: int) -> list[str]:
     """The ids of all predictions, once so many are in the offline store."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while len(found := logged(OfflineStore(live.offline))) < count:
         assert time.monotonic() < deadline
         time.sleep(0.2)

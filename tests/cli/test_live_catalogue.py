@@ -84,7 +84,7 @@ class Town(Living):
     def post(self, events: int) -> None:
         """Publish new events over HTTP. Each request must be answered, whatever happens meanwhile."""
         body = [{"type": "trip", "data": self.add(now_ms())} for _ in range(events)]
-        answer = post(f"{self.at.urls['ingestion']}/events", json=body, timeout=60)
+        answer = post(f"{self.at.urls['ingestion']}/events", json=body, timeout=180)
         assert answer.status_code == httpx.codes.OK, answer.text
 
     @contextmanager
@@ -105,7 +105,7 @@ class Town(Living):
     def predict(self) -> None:
         """Ask for a prediction of each zone."""
         instances = [{"id": f"p{self.predicted + n}", "entities": {"zone": zone}} for n, zone in enumerate(ZONES)]
-        answer = post(f"{self.at.urls['inference']}/predict/tips", json={"instances": instances}, timeout=60)
+        answer = post(f"{self.at.urls['inference']}/predict/tips", json={"instances": instances}, timeout=180)
         assert answer.status_code == httpx.codes.OK, answer.text
         self.predicted += len(instances)
 

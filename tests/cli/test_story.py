@@ -100,7 +100,7 @@ class Station(Living):
         body, deadline = [{"type": "report", "data": row} for row in rows], time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                answer = post(f"{self.at.urls['ingestion']}/events", json=body, timeout=60)
+                answer = post(f"{self.at.urls['ingestion']}/events", json=body, timeout=180)
                 if not answer.is_error:
                     break
                 assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE, answer.text
@@ -219,7 +219,7 @@ def test_a_model_is_added_and_its_outcome_is_changed(station: Station) -> None:
     assert len(wanted) > 1_000
     assert station.of_history(station.trained_on()) == wanted
     body = {"instances": [{"entities": {"airport": airport}} for airport in AIRPORTS]}
-    answer = post(f"{station.at.urls['inference']}/predict/rain", json=body, timeout=60)
+    answer = post(f"{station.at.urls['inference']}/predict/rain", json=body, timeout=180)
     assert all(0 < found["probability"] < 1 for found in answer.json()["predictions"]), answer.text
     station.declare('"precip > 0", "airport", within="2h"', '"wind_speed > 12", "airport", within="1h"')
     with station.traffic():

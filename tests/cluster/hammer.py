@@ -129,7 +129,7 @@ async def hammering(client: RedisClient, logs: list[Log]) -> AsyncIterator[list[
         readers = [group.create_task(hammer.read()) for hammer in hammers]
         writers = [group.create_task(hammer.write()) for hammer in hammers]
         yield hammers
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             await asyncio.gather(*writers)
         for reader in readers:
             reader.cancel()

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for something to hold, thirty seconds at most."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(180):
         while not holds():
             await asyncio.sleep(0.005)
 

@@ -25,7 +25,7 @@ ECHO = "#!lua\nreturn {KEYS[1], ARGV[1]}"
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for something to hold, twenty seconds at most."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(180):
         while not holds():
             await asyncio.sleep(0.005)
 

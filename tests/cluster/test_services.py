@@ -79,12 +79,12 @@ async def test_serving(cluster: Cluster, world: World) -> None:
         assert (await http.get("/health/ready")).status_code == 200
         assert await ask(*zones.values()) == 200
         down.kill()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(180):
             while await ask(zones[0]) != 503:
                 await asyncio.sleep(0.01)
         assert [await ask(zones[partition]) for partition in range(4)] == [503 if gone else 200 for gone in away]
         assert (await http.get("/health/ready")).status_code == 200
         await asyncio.to_thread(down.start)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(180):
             while await ask(*zones.values()) != 200:
                 await asyncio.sleep(0.01)

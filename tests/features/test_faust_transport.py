@@ -130,7 +130,7 @@ class Reader:
 
     async def wait_for(self, count: int) -> None:
         """Return once every partition has delivered so many records; nothing missing, doubled or out of order."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while any(len(self.got[partition]) < count for partition in range(PARTITIONS)):
                 await asyncio.sleep(0.02)
         assert all(self.got[partition] == [b"%d" % i for i in range(count)] for partition in range(PARTITIONS))
@@ -220,7 +220,7 @@ async def test_a_partition_left_out(reader: Reader) -> None:
     """A partition without a position waits and is asked for again, while the others are delivered."""
     reader.refuse = {1}
     async with reader.running() as consumer:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while len(reader.got[0]) < 5_000 or len(reader.asked) < 3:
                 await asyncio.sleep(0.02)
         assert {tp.partition for tp in consumer.delivery.placed} == {0}
@@ -236,7 +236,7 @@ async def test_a_rebalance(reader: Reader) -> None:
     async with reader.running() as first:
         await reader.wait_for(5_000)
         async with reader.running() as second:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(180):
                 while not (len(first.delivery.placed) == len(second.delivery.placed) == 1):
                     await asyncio.sleep(0.02)
             await reader.write(3_000, first=5_000)

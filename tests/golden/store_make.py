@@ -60,7 +60,7 @@ def until(done: Any, seconds: float = 60) -> None:
 
 def fill(stack: Stack, home: Path) -> None:
     """Everything that happens to the system."""
-    inference = httpx.Client(base_url=stack.urls["inference"], timeout=30, trust_env=False)
+    inference = httpx.Client(base_url=stack.urls["inference"], timeout=180, trust_env=False)
     run(home, "replay-stream", "--end", "2026-01-01T08:00", "--speed", "max", "--step", "2h", "--no-predict")
     for model in MODELS:
         run(home, "train", model, "--until", "2026-01-01T08:00")

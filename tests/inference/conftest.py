@@ -56,7 +56,7 @@ class Service:
 
     async def until(self, path: str, status: int = 200) -> httpx.Response:
         """Wait until a path answers so."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             while (answer := await self.http.get(path)).status_code != status:
                 await asyncio.sleep(0.02)
         return answer
@@ -92,7 +92,7 @@ async def running(service: Service) -> AsyncIterator[None]:
     """Start a service, point its client there, and wait until it is ready."""
     inference = Inference(service.project, service.settings)
     server = HttpServer(unpacked(inference.app), service.settings.http)
-    async with beside(inference.run()), server, httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
+    async with beside(inference.run()), server, httpx.AsyncClient(base_url=server.url, timeout=180, trust_env=False) as client:
         service.http = client
         await service.until("/health/ready")
         yield

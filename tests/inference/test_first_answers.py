@@ -169,7 +169,7 @@ async def crashing(service: Service, folder: Path, point: str) -> AsyncIterator[
     settings, project = service.settings, renamed(folder, service.project.name)
     environment = environment_of(settings.kafka.bootstrap_servers, settings.redis.url, Path(settings.offline.root), project)
     child, port = await started("tests.inference.crashing", environment | {"CRASH_AT": point})
-    async with asyncio.timeout(60), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+    async with asyncio.timeout(180), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
         while (await http.get("/v2/models/big_tip/ready")).status_code != 200:
             await asyncio.sleep(0.05)
         yield http

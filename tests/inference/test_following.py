@@ -102,7 +102,7 @@ async def test_a_loaded_version_reads_what_is_in_force_where_that_stores_the_sam
 
 async def _until(service: Service, body: dict[str, object], shown: str) -> None:
     """Wait until an answer shows a text."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(180):
         while shown not in (await service.predict(body)).text:
             await asyncio.sleep(0.1)
 

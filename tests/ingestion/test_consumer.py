@@ -100,7 +100,7 @@ async def test_events_of_transactions(settings: KafkaSettings, project: Project)
             await (writer.commit_transaction() if kept else writer.abort_transaction())
         await writer.stop()
         end = (await routing.kafka.end_offsets([partition]))[partition]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while routing.positions.get(partition) != end:
                 await asyncio.sleep(0.05)
     assert end == 8
@@ -141,7 +141,7 @@ async def test_a_topic_that_looks_otherwise(settings: KafkaSettings, project: Pr
         await send_wave(to, {(event.topic, number): records[number::partitions] for number in range(partitions)})
     async with running(settings, project) as routing:
         coverage = Coverage(settings, routing.group, routing.declared)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while sum(routing.positions.values()) < 40 or coverage.unread or not routing.positions:
                 await coverage.look(routing.kafka.assignment())
                 await asyncio.sleep(0.05)

@@ -102,7 +102,7 @@ async def test_events_change_with_a_restart(stack: Stack, declared: Declared, se
     for event in events:
         await publish(settings, project, event, happened(20, 100))
     await all_routed(settings, project)
-    async with httpx.AsyncClient(base_url=stack.urls["ingestion"], timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=stack.urls["ingestion"], timeout=180, trust_env=False) as client:
         answer = await client.post("/events", json={"type": events[0], "data": happened(1, 200)[0]})
         assert answer.status_code == 200
         assert (await client.get("/health/ready")).status_code == 200
@@ -193,7 +193,7 @@ async def test_partitions_that_nobody_reads(declared: Declared, settings: KafkaS
                 rf'tidemill_ingestion_lag_records{{partition="(.)",topic="{event.topic}"}} (.+)', metrics.exposition()[1].decode()
             )
             assert sorted(shown) == [("0", "5.0"), ("1", "4.0")]
-        async with EventConsumer(settings, project) as other, asyncio.timeout(30):
+        async with EventConsumer(settings, project) as other, asyncio.timeout(180):
             while other.kafka.assignment() | leader.assignment() != other.declared:  # the group may still be sharing them out
                 await asyncio.sleep(0.1)
     finally:

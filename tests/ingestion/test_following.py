@@ -364,7 +364,7 @@ async def test_a_new_event_is_read_without_restart(town: Town, start: Start) -> 
     paid = Event("paid", {"shop": str, "at": int}, "at", topic=f"{town.name}.in.paid", partitions=2)
     shops = ViewVersion(write_view(FeatureView("shops", paid, "shop", [count()], partitions=1)), 1, {}, 2)
     after = Definitions(2, 6, (*town.now.events, write_event(paid)), (*town.now.views, shops), {"taxis": 1, "shops": 1})
-    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=180, trust_env=False) as client:
         body = {"type": "paid", "data": {"shop": "s", "at": 1_790_000_000_000}}
         assert (await client.post("/events", json=body)).status_code == 422
         await append_definitions(town.settings, town.name, after)

@@ -58,7 +58,7 @@ def stack(kafka: str, project: Project, tmp_path: Path) -> Iterator[Stack]:
 @asynccontextmanager
 async def client_of(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the service."""
-    async with httpx.AsyncClient(base_url=stack.urls["ingestion"], timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=stack.urls["ingestion"], timeout=180, trust_env=False) as client:
         yield client
 
 

@@ -133,7 +133,7 @@ async def test_a_day_of_backlog_is_not_late(kafka: str, topic_prefix: str) -> No
             sends.append(await made.send(event.topic, value, partition=number % 4, timestamp_ms=at))
     await asyncio.gather(*sends)
     await made.stop()
-    async with EventConsumer(kafka_settings, project) as routing, beside(routing.run()), asyncio.timeout(90):
+    async with EventConsumer(kafka_settings, project) as routing, beside(routing.run()), asyncio.timeout(180):
         while sum(routing.positions.values()) < len(sends):
             await asyncio.sleep(0.05)
     times = []

@@ -64,7 +64,7 @@ async def test_from_both_doors_to_log_and_archive(kafka: str, topic_prefix: str,
     posted = 2 if "field" in place else 3
     end = (await offset_ranges(settings, topic))[TopicPartition(topic, 0)].end
     before = metrics.NO_EVENT.labels(topic, "type")._value.get()
-    async with EventConsumer(settings, project) as routing, beside(routing.run()), asyncio.timeout(60):
+    async with EventConsumer(settings, project) as routing, beside(routing.run()), asyncio.timeout(180):
         while routing.positions.get(TopicPartition(topic, 0)) != end:
             await asyncio.sleep(0.05)
     assert metrics.NO_EVENT.labels(topic, "type")._value.get() - before == TYPES - 200
@@ -111,7 +111,7 @@ async def _archived(project: Project, settings: KafkaSettings, folder: Path, end
         ArchiveWriter(store, project, event, settings, HealthBoard(), Flush(0.05), ArchiveSettings(days=None))
         for event in project.events.values()
     ]
-    async with beside(writers[0].run()), beside(writers[1].run()), asyncio.timeout(60):
+    async with beside(writers[0].run()), beside(writers[1].run()), asyncio.timeout(180):
         while positions(writers) != {project.events["paid"].topic: {0: end}}:
             await asyncio.sleep(0.05)
     report = await audit_archive(project, store, settings)

@@ -62,7 +62,7 @@ async def read(kafka: str, name: str) -> dict[int, list[tuple[int, Record]]]:
     try:
         reader.assign(list(ends))
         await reader.seek_to_beginning()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while any([await reader.position(partition) < end for partition, end in ends.items()]):
                 for partition, records in (await reader.getmany(timeout_ms=200)).items():
                     found[partition.partition] += [(r.offset, (r.key, r.value, list(r.headers))) for r in records]
@@ -291,7 +291,7 @@ async def test_a_wave_waits_out_a_killed_broker(broker: OwnBroker) -> None:
         await asyncio.sleep(0.3)
         broker.start()
 
-    async with producing(broker.bootstrap) as to, asyncio.timeout(90):
+    async with producing(broker.bootstrap) as to, asyncio.timeout(180):
         for number in range(60):
             records: Sequence[Record] = [(b"k", b"%d" % (count + i), []) for i in range(size)]
             if number in (20, 40):
@@ -320,7 +320,7 @@ async def test_closing_does_not_wait_for_a_broker_that_is_away(broker: OwnBroker
     else:
         broker.kill()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             sending = asyncio.create_task(send_wave(to, {(name, 0): numbered(1)}))
             await asyncio.sleep(0.5)
             assert not sending.done()
@@ -353,7 +353,7 @@ async def test_a_broker_that_is_away_is_not_asked_without_a_pause(broker: OwnBro
             await send_wave(to, {(name, partition): numbered(1) for partition in range(4)})
             sent += 1
 
-    async with producing(broker.bootstrap) as to, asyncio.timeout(90):
+    async with producing(broker.bootstrap) as to, asyncio.timeout(180):
         sending = asyncio.create_task(send_on())
         while not sent:
             await asyncio.sleep(0.1)

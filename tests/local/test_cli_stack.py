@@ -42,7 +42,7 @@ def modules(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def tidemill(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
-    return subprocess.run([*TIDEMILL, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([*TIDEMILL, *arguments], capture_output=True, text=True, timeout=180, check=False)
 
 
 @contextmanager

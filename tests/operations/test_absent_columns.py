@@ -47,7 +47,7 @@ def test_a_column_is_added(rig: Mirrored) -> None:
     worker.wait_saying("tidemill rebuild by_card")
     writer.wait_ready()
     process = rig.command("rebuild", "by_card")
-    said = " ".join(process.communicate(timeout=60)[0].decode().split())
+    said = " ".join(process.communicate(timeout=180)[0].decode().split())
     assert process.returncode != 0
     assert "lack amount" in said
     assert "give the changed view another name" in said

@@ -190,7 +190,7 @@ async def prepare(live: Stack) -> None:
         async for _ in playback.load(RECORDING, START_MS, START_MS + 12 * HOUR_MS, 6 * HOUR_MS, Agenda([BIG_TIP], STEP_MS)):
             pass
         ends = await playback.ends()
-    async with httpx.AsyncClient(base_url=live.urls["offline"], trust_env=False) as http, asyncio.timeout(60):
+    async with httpx.AsyncClient(base_url=live.urls["offline"], trust_env=False) as http, asyncio.timeout(180):
         behind = True
         while behind:
             await asyncio.sleep(0.1)
@@ -202,7 +202,7 @@ async def prepare(live: Stack) -> None:
     }  # fmt: skip
     command = [sys.executable, "-m", "tidemill_training", "big_tip", "--until", "2026-01-01T12:00"]
     await asyncio.to_thread(subprocess.run, command, env={**os.environ, **environment}, check=True)
-    async with httpx.AsyncClient(base_url=live.urls["inference"], trust_env=False) as http, asyncio.timeout(60):
+    async with httpx.AsyncClient(base_url=live.urls["inference"], trust_env=False) as http, asyncio.timeout(180):
         while (await http.get("/v2/models/big_tip/ready")).is_error:
             await asyncio.sleep(0.05)
 

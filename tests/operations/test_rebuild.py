@@ -83,7 +83,7 @@ def test_a_topic_that_no_longer_has_the_history(rig: Mirrored) -> None:
     worker = rig.worker()
     worker.wait_saying("run: tidemill rebuild by_card --partition")
     process = rig.command("rebuild", "by_card")
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == 0, out.decode()
     assert "computation goes on with" in " ".join(out.decode().split())
     rig.wait_folded()

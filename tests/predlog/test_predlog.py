@@ -135,7 +135,7 @@ async def settled(kafka: str, project: Project, service: Service, offline: Path,
     await until(lambda: results_so_far(offline) >= len(expected(count)))
     records = sum(map(len, (await read_topic(kafka, f"{project.name}.predictions")).values()))
     await until(lambda: sum(service.get("/positions").json()[f"{project.name}.predictions"].values()) == records)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while len(await results_published(kafka, project)) < len(expected(count)):
             await asyncio.sleep(0.2)
 

@@ -71,7 +71,7 @@ class Reader:
         view = load_project(self.folder / "examples/shop").views["customers"]
         customers, at = [*draw.sample(sorted(self.bought), 40), "c4"], now_ms()
         body = {"features": [f"customers:{feature.name}" for feature in view.served], "entities": {"customer": customers}, "as_of": at}
-        answer = post(f"{self.at.urls['serving']}/get-online-features", json=body, timeout=60).json()
+        answer = post(f"{self.at.urls['serving']}/get-online-features", json=body, timeout=180).json()
         for name, column in zip(answer["metadata"]["feature_names"], answer["results"], strict=True):
             feature = next((feature for feature in view.served if feature.name == name), None)
             if feature is not None:

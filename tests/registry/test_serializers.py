@@ -218,7 +218,7 @@ async def _route(project: Project, settings: KafkaSettings, away: StandIn, regis
 
 
 async def _until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while not holds():
             await asyncio.sleep(0.05)
 

@@ -73,7 +73,7 @@ def start(body: str, after: str = "pass", patience: int = 2, stderr: int = subpr
 def test_silence_ends_the_process(body: str, silent: str) -> None:
     """Without a beat the process ends with 70 and shows who was silent, and where tasks and threads are, also when the loop itself is blocked."""
     process = start(body)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=180)
     assert process.returncode == 70
     assert "no progress" in errors
     assert f'"{silent}":3' in errors
@@ -105,7 +105,7 @@ def test_a_pipe_that_nobody_reads_does_not_hold_up_the_end() -> None:
 def test_beats_keep_it_alive() -> None:
     """With a beat in time it lives on, and after its end nothing is needed."""
     process = start("for _ in range(16): pulse.beat(); await asyncio.sleep(0.25)", "await asyncio.sleep(4)")
-    process.communicate(timeout=30)
+    process.communicate(timeout=180)
     assert process.returncode == 0
 
 
@@ -114,7 +114,7 @@ def test_silence_is_told_before_the_end() -> None:
     """After a quarter of the patience the board names who is silent, and for how long; a beat makes it well again."""
     said = "import json; print(json.loads(board.ready_answer()[1])['checks']['progress'].get('reason'), flush=True)"
     process = start(f"await asyncio.sleep(6.5); {said}; pulse.beat(); await asyncio.sleep(2.5); {said}", patience=16)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=180)
     first, second = out.splitlines()
     assert first.startswith("no sign of life of the fetching for ")
     assert first.endswith("the process ends after 16 s")
@@ -128,5 +128,5 @@ def test_a_stopped_process_is_not_stuck() -> None:
     freeze(process.pid)
     time.sleep(4)
     process.send_signal(signal.SIGCONT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=180)
     assert process.returncode == 0

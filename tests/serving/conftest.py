@@ -30,8 +30,8 @@ async def serving(project: Project, redis_url: str) -> AsyncIterator[httpx.Async
     settings = ServingSettings(project=ProjectSettings(project="unused"), http=http, kafka=kafka, redis=RedisSettings(url=redis_url))
     service = build(settings, project)
     server = HttpServer(service.app, http)
-    async with beside(service.work()), server, httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
-        async with asyncio.timeout(20):
+    async with beside(service.work()), server, httpx.AsyncClient(base_url=server.url, timeout=180, trust_env=False) as client:
+        async with asyncio.timeout(180):
             while (await client.get("/health/ready")).status_code != httpx.codes.OK:
                 await asyncio.sleep(0.02)
         yield client

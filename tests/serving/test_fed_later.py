@@ -53,13 +53,13 @@ class Town:
         """One event of each, now."""
         now = time.time_ns() // 1_000_000
         batch = [{"type": "sold", "data": {"shop": shop, "at": now, "price": 2.0}} for shop in shops]
-        post(self.stack.urls["ingestion"] + "/events", json=batch, timeout=30).raise_for_status()
+        post(self.stack.urls["ingestion"] + "/events", json=batch, timeout=180).raise_for_status()
         self.events += [(shop, now) for shop in shops]
 
     def served(self, view: str, at_ms: int) -> dict[str, tuple[Any, str]]:
         """Value and status of each feature of shop "a"."""
         body = {"features": [f"{view}:{name}" for name in FEATURES], "entities": {"shop": ["a"]}, "as_of": at_ms}
-        answer = post(self.stack.urls["serving"] + "/get-online-features", json=body, timeout=30).raise_for_status().json()
+        answer = post(self.stack.urls["serving"] + "/get-online-features", json=body, timeout=180).raise_for_status().json()
         names = answer["metadata"]["feature_names"]
         found = {name: (column["values"][0], column["statuses"][0]) for name, column in zip(names, answer["results"], strict=True)}
         return {name: found[name] for name in FEATURES}

@@ -70,9 +70,9 @@ async def test_a_view_is_swapped_under_load(kafka: str, redis_url: str, topic_pr
         own = ServingSettings(project=ProjectSettings(project=str(tmp_path)), http=http, kafka=settings, redis=RedisSettings(url=redis_url))
         service = build(own)
         server = HttpServer(service.app, http)
-        async with beside(service.work()), server, httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
+        async with beside(service.work()), server, httpx.AsyncClient(base_url=server.url, timeout=180, trust_env=False) as client:
             assert (await client.post("/get-online-features", json=body)).status_code in (200, 503)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(180):
                 while (await client.get("/health/ready")).status_code != httpx.codes.OK:
                     await asyncio.sleep(0.02)
             for definitions in numbers:
@@ -80,7 +80,7 @@ async def test_a_view_is_swapped_under_load(kafka: str, redis_url: str, topic_pr
                 for _ in range(100):
                     answers.append(await client.post("/get-online-features", json=body))
                     await asyncio.sleep(0.01)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(180):
                 while (await client.post("/get-online-features", json=body | {"features": ["zones:max_fare_1h"]})).status_code != 200:
                     await asyncio.sleep(0.1)
             assert {view["name"] for view in (await client.get("/features")).json()["views"]} == {"zones", "zones@v1", "drivers"}

@@ -111,7 +111,7 @@ class Work:
 async def soon(work: Work, begun: list[int]) -> None:
     """Assert that runs began so."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(180):
             while work.begun != begun:
                 await asyncio.sleep(0.02)
     assert work.begun == begun
@@ -154,7 +154,7 @@ async def test_nothing_is_done_before_the_catalogue_was_read() -> None:
     """Without Kafka nobody knows whether the file or a catalogue counts: the reason is told, and no work begins."""
     told, work = list[Exception](), Work()
     following = Following(KafkaSettings(bootstrap_servers="127.0.0.1:1"), DECLARED, views_of, told.append)
-    async with beside(following.run(work.run)), asyncio.timeout(30):
+    async with beside(following.run(work.run)), asyncio.timeout(180):
         while not told:
             await asyncio.sleep(0.1)
     assert isinstance(told[0], KafkaUnavailable)

@@ -93,7 +93,7 @@ async def test_deployments_are_followed(kafka: str, topic_prefix: str) -> None:
             await send_wave(made, {(topic, 0): [(None, b"{}", [])]})
         await append_deployment(settings, topic_prefix, second, 30)
         found: list[DeploymentRecord] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             while not found:
                 found = await deployments.next()
         assert found == [second]

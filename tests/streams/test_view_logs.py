@@ -120,13 +120,13 @@ async def test_needing_topics_waits_until_a_log_is_filled(kafka: str, topic_pref
     with pytest.raises(UnfilledLog):
         await need_topics(settings, new, told.append, [pulse], waited_for=(KafkaUnavailable,))
     waiting = asyncio.create_task(need_topics(settings, new, told.append, [pulse]))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while not told:
             await asyncio.sleep(0.05)
     assert isinstance(told[0], UnfilledLog)
     for written in (mark(P8, filled=False), mark(P8, filled=True)):
         await append_mark(settings, topic_prefix, written)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         await waiting
     pulse.tick()
     assert pulse.silent_seconds == 0

@@ -177,7 +177,7 @@ class Live:
             body, deadline = {"entities": entities, "id": f"p{self._predicted}"}, time.monotonic() + PATIENCE_SECONDS
             while True:
                 with suppress(httpx.TransportError):
-                    answer = post(f"{self.stack.urls['inference']}/predict/m", json=body, timeout=30)
+                    answer = post(f"{self.stack.urls['inference']}/predict/m", json=body, timeout=180)
                     if answer.is_success:
                         break
                     assert answer.is_server_error, answer.text

@@ -59,7 +59,7 @@ class Command:
 
     async def output(self, process: subprocess.Popen[bytes]) -> str:
         """What it printed until it ended."""
-        return (await asyncio.to_thread(process.communicate, timeout=120))[0].decode()
+        return (await asyncio.to_thread(process.communicate, timeout=180))[0].decode()
 
     async def run(self, *arguments: str) -> str:
         """What a command prints that ends well."""

@@ -69,7 +69,7 @@ class Journey:
         url = f"{self.stack.urls['inference']}/predict/big_tip"
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
-            answer = post(url, json={"instances": instances, "features": True}, timeout=60)
+            answer = post(url, json={"instances": instances, "features": True}, timeout=180)
             if answer.status_code != 503 or time.monotonic() > deadline:  # until the online store has caught up with a new log
                 break
             time.sleep(0.2)
@@ -82,7 +82,7 @@ class Journey:
         while text not in said:
             assert time.monotonic() < deadline, f"{service} said {said!r}"
             try:
-                said = ask(f"{self.stack.urls[service]}/health/ready", timeout=10).text
+                said = ask(f"{self.stack.urls[service]}/health/ready", timeout=180).text
             except httpx.HTTPError as error:
                 said = repr(error)
             time.sleep(0.2)
