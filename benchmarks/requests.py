@@ -63,7 +63,7 @@ async def fill(project: Project, redis_url: str) -> None:
             decode, kernel = entry_decoder(view), ViewKernel(view)
             logs: dict[int, list[LogEntry]] = {}
             for i, event in enumerate(made):
-                key = str(event[view.key.field]).encode()
+                key = str(event[view.key.fields[0]]).encode()
                 entries = logs.setdefault(partition_of(key, view.partitions), [])
                 values = {name: event[name] for name in view.value_fields}
                 record = ViewRecord(event["at"], event["at"], (0, i), values)  # type: ignore[arg-type]

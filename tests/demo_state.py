@@ -78,7 +78,7 @@ class Store:
     def _entries(self, view: FeatureView, events: Sequence[dict[str, Any]]) -> dict[int, list[LogEntry]]:
         decode, found = entry_decoder(view), dict[int, list[LogEntry]]()
         for event in events:
-            key = entity_key(event[view.key.field])
+            key = entity_key(event[view.key.fields[0]])
             partition = zlib.crc32(key) % view.partitions
             values = {name: event[name] for name in view.value_fields}
             self._sent += 1

@@ -82,6 +82,7 @@ def describe(project: Project) -> dict[str, Any]:
             "description": view.description,
             "event": view.source.name,
             "entity": view.key.name,
+            "join_keys": list(view.key.names),
             "entity_description": view.key.description,
             "ttl": view.ttl,
             "features": [

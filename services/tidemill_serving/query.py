@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import msgspec
 from tidemill.declarations import FeatureView, Model
 from tidemill.declarations.project import Project
 from tidemill.errors import BadRequest, NotFound, UnknownFeature, UnknownView
-from tidemill.kernel.keys import entity_key
+from tidemill.kernel.keys import asked_key
 from tidemill.runtime.routes import decode_body
 from tidemill.timestamps import parse_time_ms
 
@@ -90,7 +90,7 @@ class QueryParser:
             raise BadRequest("features is missing or empty", mend='give "features": ["view:feature", ...] or "feature_service": a model')
         plan = self._plan_of_features(references, request.full_feature_names)
         rows = _check_lists(request.entities, plan)
-        keys = [_keys(view.key.name, request.entities[view.key.name]) for view in plan.views]
+        keys = [_keys(view.key.names, request.entities) for view in plan.views]
         try:
             time_ms = now_ms if request.as_of is None else parse_time_ms(request.as_of)
         except ValueError as error:
@@ -115,7 +115,9 @@ class QueryParser:
             if name in columns:
                 raise BadRequest(f"features: two columns would be called {name!r}", mend="set full_feature_names, or remove one of them")
             columns[name] = FeatureColumn(name, list(views).index(view.name), names.index(feature))
-        return Plan(tuple(views.values()), tuple(dict.fromkeys(view.key.name for view in views.values())), tuple(columns.values()))
+        return Plan(
+            tuple(views.values()), tuple(dict.fromkeys(name for view in views.values() for name in view.key.names)), tuple(columns.values())
+        )
 
 
 def _references(model: Model) -> tuple[str, ...]:
@@ -144,11 +146,11 @@ def _check_lists(entities: dict[str, Any], plan: Plan) -> int:
     return rows
 
 
-def _keys(name: str, values: Sequence[Any]) -> list[bytes | None]:
+def _keys(names: Sequence[str], entities: Mapping[str, Sequence[Any]]) -> list[bytes | None]:
     keys: list[bytes | None] = []
-    for row, value in enumerate(values):
+    for row, values in enumerate(zip(*(entities[name] for name in names), strict=True)):
         try:
-            keys.append(None if value is None else entity_key(value))
+            keys.append(asked_key(values))
         except TypeError as error:
-            raise BadRequest(f"entities.{name}[{row}]: {error}") from None
+            raise BadRequest(f"entities.{', '.join(names)}[{row}]: {error}") from None
     return keys

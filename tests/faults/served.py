@@ -36,7 +36,7 @@ async def ask(http: aiohttp.ClientSession, view: FeatureView, name: str, entitie
     """All features of entities of a view now, which is asked for by a name; None when serving does not give them (it is away, or the view is being rebuilt)."""
     time_ms = time.time_ns() // 1_000_000
     names = [feature.name for feature in view.served]
-    given = [int(key) if view.source.base_type(view.key.field) is int else key.decode() for key in entities]
+    given = [int(key) if view.source.base_type(view.key.fields[0]) is int else key.decode() for key in entities]
     body = {"entities": {view.key.name: given}, "features": [f"{name}:{feature}" for feature in names], "as_of": time_ms}
     try:
         async with http.post("/get-online-features", data=msgspec.json.encode(body)) as response:

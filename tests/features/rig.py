@@ -247,7 +247,7 @@ class Traffic:
         for _ in range(events):
             entities, record = self._next()
             for view in self._project.views.values():
-                key = entities[view.key.field].encode()
+                key = entities[view.key.fields[0]].encode()
                 known = ViewRecord(
                     record.time, record.known, record.source, {name: record.values[name] for name in view.value_fields}, record.id
                 )

@@ -74,7 +74,7 @@ def asked(project: Project, storm: list[tuple[int, str, dict[str, Any]]]) -> lis
             answers.append(Asked(flight, dict(_read(kernels, states, flight))))
             flight = next(due, None)
         for view in project.views_of(project.events[name]):
-            key = (view.name, payload[view.key.field])
+            key = (view.name, payload[view.key.fields[0]])
             state = states.setdefault(key, kernels[view.name].new_state())
             kernels[view.name].apply(state, payload[view.source.time], payload["event_id"], SimpleNamespace(**payload))
     return answers

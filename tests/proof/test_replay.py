@@ -19,7 +19,7 @@ from tidemill import FeatureView, Model, Request
 from tidemill.declarations import Selection
 from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, TidemillError, UnknownModel
-from tidemill.kernel.keys import entity_key, partition_of
+from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import Reading
 from tidemill.models.artifact import Artifact
@@ -74,10 +74,9 @@ def predicted(world: World, i: int, share: float) -> PredictionRecord:
         "member": i % 2 == 0,
     }
     time_ms, stamp, served = NOW_MS + int(share * 120 * 60_000), [], []
-    for view, name in model_inputs().views:
+    for (view, _), key in zip(model_inputs().views, model_inputs().keys(given), strict=True):
         reading = None
-        if given[name] is not None:
-            key = entity_key(given[name])
+        if key is not None:
             partition = partition_of(key, view.partitions)
             fence = int(share * len(world.logs[view_topic(world.project.name, view.log), partition]))
             stamp.append(StampEntry(view.log, partition, fence))

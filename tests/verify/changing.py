@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 from tests.verify.projects import (
+    KEYS,
     LATER,
     OF_LATER,
     START_MS,
@@ -87,7 +88,7 @@ def _of_view(draw: st.DrawFn, now: Written, edit: str) -> Written:
     if edit == "drop":
         return _with(now, view._replace(features=others or view.features))
     if edit == "entity":
-        return _with(now, view._replace(entity="number" if view.entity == "shop" else "shop"))
+        return _with(now, view._replace(entity=draw(st.sampled_from(sorted({*KEYS} - {view.entity})))))
     if edit == "window":
         windows = draw(st.lists(st.sampled_from(("10m", "30m", "3h", "1d", "lifetime")), min_size=1, max_size=3, unique=True))
         return _with(now, view._replace(arguments={**view.arguments, "windows": windows}))

@@ -18,6 +18,7 @@ from tidemill.verify.compare import agrees
 from tidemill.verify.sql import AskedMoment, Found, SqlAnswer, SqlView
 
 _BY_CHANCE = 1e-6
+KEYS_OF = {("shop",): "shop", ("number",): "number", ("shop", "number"): "both"}
 
 
 class Judged(NamedTuple):
@@ -141,7 +142,7 @@ def asked(made: Generated, number: int, world: World, versions: Mapping[str, Jud
     in_force = {version_name(name, view.version): name for name, view in world.project.views.items()}
     for question in made.questions:
         for version, judged in versions.items():
-            if question.after == number and isinstance(question.entity, str) == (judged.view.key.field == "shop"):
+            if question.after == number and KEYS_OF[judged.view.key.fields] == question.key:
                 name = in_force.get(version, version)
                 served = world.features(name, question.entity, at=question.at_ms)
                 yield Answer(name, judged, question, served, made.stream[number - 1].known_ms + 1)
@@ -154,7 +155,7 @@ def differences(made: Generated, run: Played | None = None) -> list[Difference]:
     for judged in dict.fromkeys(answer.judged for answer in answers):
         mine = [answer for answer in answers if answer.judged == judged]
         sql = SqlView(judged.sql_of, archive, threads=1)
-        told = sql.answers([AskedMoment(str(answer.question.entity), answer.question.at_ms, answer.before) for answer in mine])
+        told = sql.answers([AskedMoment(answer.question.text, answer.question.at_ms, answer.before) for answer in mine])
         sql.close()
         for (name, _, question, served, _), answer in zip(mine, told, strict=True):
             found += [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 import tidemill as tm
-from tidemill.declarations import Event, FeatureView, Model
+from tidemill.declarations import Entity, Event, FeatureView, Model
 from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.project import Project
 
@@ -35,6 +36,10 @@ OF_LATER = {"n": ("n", "n > 1", "n < x"), "m": ("m", "m <= 1"), "on": ("on", "no
 """Columns over each of them."""
 
 
+KEYS: dict[str, str | Entity] = {"shop": "shop", "number": "number", "both": Entity("both", field=["shop", "number"])}
+"""The entities that a view may have."""
+
+
 class Told(NamedTuple):
     """One event as it is published: its fields, and when it became known."""
 
@@ -48,8 +53,20 @@ class Question(NamedTuple):
     """After how many events, and for which entity and moment, features are asked for."""
 
     after: int
-    entity: str | int
+    entity: str | int | tuple[str, int]
     at_ms: int
+
+    @property
+    def key(self) -> str:
+        """By what the views that it asks have their entities: KEYS."""
+        return {str: "shop", int: "number"}.get(type(self.entity), "both")
+
+    @property
+    def text(self) -> str:
+        """The entity as text, as the documents say."""
+        if not isinstance(self.entity, tuple):
+            return str(self.entity)
+        return json.dumps([*map(str, self.entity)], ensure_ascii=False, separators=(",", ":"))
 
 
 class Feature(NamedTuple):
@@ -72,7 +89,7 @@ class Feature(NamedTuple):
 
 
 class View(NamedTuple):
-    """A view as it is written."""
+    """A view as it is written. `entity`: one of KEYS."""
 
     name: str
     entity: str
@@ -81,12 +98,13 @@ class View(NamedTuple):
 
     def declared(self, event: Event) -> FeatureView:
         """The view. Raises DeclarationError."""
-        return FeatureView(self.name, event, self.entity, [feature.declared for feature in self.features], **self.arguments)
+        return FeatureView(self.name, event, KEYS[self.entity], [feature.declared for feature in self.features], **self.arguments)
 
     def __str__(self) -> str:
         """Its text."""
         written = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
-        return f"{self.name} = FeatureView({self.name!r}, event, {self.entity!r}, [{', '.join(map(str, self.features))}], {written})"
+        key = "Entity('both', field=['shop', 'number'])" if self.entity == "both" else repr(self.entity)
+        return f"{self.name} = FeatureView({self.name!r}, event, {key}, [{', '.join(map(str, self.features))}], {written})"
 
 
 class Written(NamedTuple):
@@ -213,7 +231,7 @@ def views(draw: st.DrawFn, i: int) -> View:
     if draw(_ONE_OF_THREE):
         arguments["where"] = draw(st.sampled_from(("ok", *CONDITIONS)))
     arguments["partitions"] = draw(st.integers(1, 2))
-    return View(f"view{i}", draw(st.sampled_from(("shop", "number"))), tuple(features), arguments)
+    return View(f"view{i}", draw(st.sampled_from(("shop", "number", "both"))), tuple(features), arguments)
 
 
 _NUMBERS = st.integers(-3, 5) | st.sampled_from((10**9, -(2**53), 2**53))  # what a feature can hold; events with others are refused
@@ -221,7 +239,7 @@ _FLOATS = st.integers(-3, 5).map(float) | st.sampled_from((0.1, -0.0, 2.5, 1e9 +
 
 
 _OFF_MS = st.sampled_from((0, 0, 0, -1, -MINUTE, -7 * MINUTE, -11 * MINUTE, -45 * MINUTE, -4 * 60 * MINUTE, -2 * 1440 * MINUTE, 1, 4 * MINUTE, 20 * MINUTE, 59 * MINUTE, 61 * MINUTE))  # fmt: skip
-_SHOPS, _KEYS = st.sampled_from(("n", "n", "n", "ö s")), st.sampled_from((7, 7, -1, None))
+_SHOPS, _KEYS = st.sampled_from(("n", "n", "n", 'ö "s\\')), st.sampled_from((7, 7, -1, None))
 _KINDS = st.sampled_from(("a", "b", ""))
 _VALUES = [(name, st.none() | values) for name, values in (("x", _NUMBERS), ("y", _FLOATS), ("ok", st.booleans()), ("kind", _KINDS))]
 _OF_LATER = {"n": _NUMBERS, "m": _FLOATS, "on": st.booleans(), "sort": _KINDS}
@@ -271,7 +289,9 @@ def projects(draw: st.DrawFn, partitions: tuple[int, ...] = (1, 3)) -> Written:
 @st.composite
 def asked_of(draw: st.DrawFn, stream: list[Told], count: int) -> list[Question]:
     """Questions about the entities of a stream, at its end and on the way."""
-    asked_about = [key for told in stream for key in (told.data["shop"], told.data["number"]) if key is not None]
+    asked_about: list[str | int | tuple[str, int]] = [told.data["shop"] for told in stream]
+    for shop, number in ((told.data["shop"], told.data["number"]) for told in stream if told.data["number"] is not None):
+        asked_about += [number, (shop, number)]
     entities, found = st.sampled_from((*asked_about, "nobody")), []
     for _ in range(count):
         after = draw(st.just(len(stream)) | st.integers(1, len(stream)))

@@ -91,7 +91,7 @@ def other_places(project: Project, wanted: Wanted) -> list[str]:
     """Where else the value may lie. `erase` touches none of these."""
     places = [f"topic {wanted.event.topic}, as long as Kafka keeps it", f"topic {dead_letters_topic(project.name)}, if events were refused"]
     for view in project.views_of(wanted.event):
-        if wanted.field == view.key.field:
+        if wanted.field in view.key.fields:
             places.append(f"view {view.name}: topic {view_topic(project.name, view.log)}, table {view_folder(view.log)}, and Redis")
         elif wanted.field in (*view.value_fields, wanted.event.id):
             places.append(f"view {view.name}: topic {view_topic(project.name, view.log)}, table {view_folder(view.log)}, not by its key")

@@ -88,7 +88,7 @@ class Taker:
         self._moments = {name: kind for name, kind in event.types.items() if name in moments or event.unit(name)}
         self._other_moments = [name for name in moments if name != event.time]
         self._keys = [name for name in {*uses.keys, event.id} if name and event.base_type(name) is str]
-        self._numbers = uses.numbers
+        self._numbers, self._joined = uses.numbers, uses.joined
         self._type_column = None if event.type is None or not event.type.keys else ".".join(event.type.keys)
         self._tree = tree_of(event, event.fields)
         self._ids = ContentIds(event, self._table.schema)
@@ -181,6 +181,10 @@ class Taker:
         for name in self._keys:
             length = pc.binary_length(work.fields[name])
             certain = pc.and_(certain, pc.fill_null(pc.and_(pc.greater(length, 0), pc.less_equal(length, KEY_BYTES)), True))
+        for names in self._joined:
+            for name in names:  # each so short that all together fit, however they are escaped
+                surely = pc.less_equal(pc.binary_length(work.fields[name].cast(pa.string())), KEY_BYTES // (2 * len(names)) - len(names))
+                certain = pc.and_(certain, pc.fill_null(surely, True))
         for name in self._numbers:
             within = pc.and_(pc.less_equal(work.fields[name], EXACT), pc.greater_equal(work.fields[name], -EXACT))
             certain = pc.and_(certain, pc.fill_null(within, True))

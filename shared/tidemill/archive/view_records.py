@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from tidemill.archive.columns import ID, KNOWN, MOMENT, TIME, TOPIC
 from tidemill.archive.reading import read_events, unfinished
-from tidemill.archive.view_rows import counted, fed, key_texts
+from tidemill.archive.view_rows import counted, entity_texts, fed
 from tidemill.declarations import FeatureView
 from tidemill.kafka.waves import Record
 from tidemill.offline.store import OfflineStore, Snapshot
@@ -52,7 +52,7 @@ class RecordMaker:
         view, read = self.view, len(events)
         if view.condition is not None:
             events = events.filter(fed(view, events))
-        keys = key_texts(events[view.key.field])
+        keys = entity_texts(view.key.fields, events)
         keyed = pc.is_valid(keys)
         near = keyed
         if view.ahead_ms is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -26,6 +26,16 @@ def key_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(fits, texts, pa.scalar(None, pa.string()))
 
 
+def entity_texts(fields: Sequence[str], columns: Mapping[str, pa.ChunkedArray]) -> pa.ChunkedArray:
+    """The keys of entities of these fields, as text; null where there is no key."""
+    parts = [key_texts(columns[name]) for name in fields]
+    if len(parts) == 1:
+        return parts[0]
+    quoted = [pc.replace_substring(pc.replace_substring(part, "\\", "\\\\"), '"', '\\"') for part in parts]
+    joined = pc.binary_join_element_wise(*quoted, '","')
+    return key_texts(pc.binary_join_element_wise('["', joined, '"]', ""))
+
+
 def numbers_of(column: Column, events: pa.Table) -> Iterator[float | None]:
     """The value of a column for each event, computed as routing does."""
     make = msgspec.defstruct("Values", list(column.fields), frozen=True, gc=False)
@@ -45,7 +55,7 @@ def counted(view: FeatureView, events: pa.Table) -> pa.ChunkedArray:
 
 def view_rows(view: FeatureView, events: pa.Table, keys: pa.Array) -> tuple[pa.Table, npt.NDArray[np.int64]]:
     """The rows of `events` (see `read_events`) that a view folds for these entities (text), with the entity in `_key`, and their places in `events`."""
-    texts = key_texts(events[view.key.field])
+    texts = entity_texts(view.key.fields, events)
     folded = pc.is_in(texts, value_set=keys, skip_nulls=True)
     if view.ahead_ms is not None:
         folded = pc.and_(folded, pc.less_equal(pc.subtract(events[TIME], events[KNOWN]), view.ahead_ms))

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from tidemill.archive.columns import event_folder
 from tidemill.archive.reading import read_events
-from tidemill.archive.view_rows import key_texts, view_rows
+from tidemill.archive.view_rows import entity_texts, view_rows
 from tidemill.cli.showing import number
 from tidemill.declarations import FeatureView
 from tidemill.offline.store import OfflineStore
@@ -30,8 +30,8 @@ def samples(store: OfflineStore, old: FeatureView, new: FeatureView, time_ms: in
     if snapshot.rows > MOST_EVENTS:
         yield f"no sample values: {snapshot.rows:,} events are too many to compute them in passing"
         return
-    events = read_events(store, new.source, [new.key.field])
-    keys = pc.unique(key_texts(events[new.key.field]).drop_null()[::-1])[:ENTITIES]
+    events = read_events(store, new.source, new.key.fields)
+    keys = pc.unique(entity_texts(new.key.fields, events).drop_null()[::-1])[:ENTITIES]
     before, after = _values(store, old, keys, time_ms), _values(store, new, keys, time_ms)
     for i, key in enumerate(keys.to_pylist()):
         differing = [

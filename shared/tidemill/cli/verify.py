@@ -155,7 +155,7 @@ def _training_set(at: Target, path: str, model: Model, until_ms: int, sample: in
     def events(event: Any, fields: Sequence[str]) -> pa.Table:
         return archived(at.store, event, fields)
 
-    announced = events(model.on, [model.subject, model.at, *(view.key.name for view in model.views)])
+    announced = events(model.on, [model.subject, model.at, *(name for view in model.views for name in view.key.names)])
     outcomes = events(model.outcome.source, [model.outcome.subject, *model.outcome.column.fields])
     views = {view.name: view_archive(at.store, view) for view in model.views}
     return check_training_set(model, pq.read_table(path), (announced, outcomes), views, until_ms, sample, seed)

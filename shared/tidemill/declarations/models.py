@@ -200,7 +200,7 @@ class Model(Declaration):
     @cached_property
     def request_fields(self) -> list[str]:
         """The names that a request must give: the entities of the views, then the Request values, each once."""
-        return list(dict.fromkeys([view.key.name for view in self.views] + [request.name for request in self.requests]))
+        return list(dict.fromkeys([name for view in self.views for name in view.key.names] + [request.name for request in self.requests]))
 
     def _check_inputs(self) -> None:
         for item in self.inputs:
@@ -208,7 +208,8 @@ class Model(Declaration):
                 self._need_field("inputs", item.name)
             elif isinstance(item, FeatureView | Selection):
                 view = item if isinstance(item, FeatureView) else item.view
-                self._need_field("inputs", view.key.name)
+                for name in view.key.names:
+                    self._need_field("inputs", name)
                 self._need_numbers(view, None if isinstance(item, FeatureView) else item.names)
             else:
                 self._fail("inputs", f"{item!r} is not an input", "pass a FeatureView, view.select(...) or Request(...)")

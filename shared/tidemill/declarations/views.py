@@ -25,18 +25,39 @@ _TILES_LIMIT = 10_000  # a window never has more tiles: each is stored for every
 
 @dataclass(frozen=True, eq=False)
 class Entity(Declaration):
-    """The key of a view: a field of the event. `name`: its name in requests; `field`: its name in the event, by default the same."""
+    """The key of a view: a field of the event, or several together.
 
-    refused = "an entity is one field of the event: for a key of several, publish a field that joins them"
+    `name`: its name in requests; `field`: the field's name in the event, by default the same. Of several fields, field=["shop", "currency"],
+    a request gives a value for each, under the names of the fields; an event in which one of them is null has no key. As one text, such a key
+    is a JSON array of texts: `["7","EUR"]`.
+    """
+
+    refused = 'for a key of several fields, write field=["shop", "currency"]'
 
     name: str
     _: KW_ONLY
-    field: str = ""
+    field: str | Sequence[str] = ""
     description: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name, self.declared_at, "name")
-        object.__setattr__(self, "field", self.field or self.name)
+        given = self.field or self.name
+        object.__setattr__(self, "field", given if isinstance(given, str) else (*given,))
+        if not isinstance(given, str) and not 1 < len({*given}) == len(given):
+            raise DeclarationError(
+                f"Entity {self.name!r}: {given!r} are not several fields of an event",
+                where=self.declared_at, field="field", mend='name each once, as in field=["shop", "currency"]',
+            )  # fmt: skip
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of the event."""
+        return (self.field,) if isinstance(self.field, str) else (*self.field,)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names under which a request gives their values."""
+        return (self.name,) if isinstance(self.field, str) else (*self.field,)
 
 
 @dataclass(frozen=True)
@@ -95,12 +116,8 @@ class FeatureView(Declaration):
         object.__setattr__(self, "entity", entity)
         if not isinstance(entity, Entity):
             self._fail("entity", f"{entity!r} is not an Entity", "name a field of the event, or pass an Entity")
-        if entity.field not in self.source.fields:
-            self._fail(
-                "entity", f"event {self.source.name!r} has no field {entity.field!r}", f"name one of {', '.join(self.source.fields)}"
-            )
-        if self.source.base_type(entity.field) not in (str, int):
-            self._fail("entity", f"field {entity.field!r} must be str or int to be a key", "change the field's type or choose another")
+        for name in entity.fields:
+            self._check_key(name)
         if not isinstance(self.features, Sequence) or not self.features:
             self._fail("features", "a view without a list of features serves nothing", "add count(), mean(...) or another aggregate")
         if not 0 <= self.dedupe <= 255:
@@ -175,14 +192,14 @@ class FeatureView(Declaration):
     @property
     def read_fields(self) -> list[str]:
         """The fields of the event that its record is made from: the key, those that the view folds, and those of `where`, each once."""
-        return list(dict.fromkeys((self.key.field, *self.value_fields, *(self.condition.fields if self.condition else ()))))
+        return list(dict.fromkeys((*self.key.fields, *self.value_fields, *(self.condition.fields if self.condition else ()))))
 
     def since_ms(self, feature: Feature) -> int:
         """The moment from which on events have all fields of a feature, the key and `where` included, epoch ms; 0: always, as far as anybody
         knows."""
         column = None if feature.aggregation.column is None else self.columns[feature.aggregation.column]
         names = [name for read in (self.condition, column) if read is not None for name in read.fields]
-        return max(self.since.get(name, 0) for name in (self.key.field, *names))
+        return max(self.since.get(name, 0) for name in (*self.key.fields, *names))
 
     def as_version(self, version: int, *, in_force: bool, since: Mapping[str, int] = MappingProxyType({})) -> FeatureView:
         """The same view as a version of itself. One that is not in force has its version in its name.
@@ -214,6 +231,12 @@ class FeatureView(Declaration):
         if len({name.casefold() for name in self.value_fields}) < len(self.value_fields):
             names = ", ".join(self.value_fields)
             self._fail("features", f"fields differ only in case: {names}", "fold one of them: a table has one column for both")
+
+    def _check_key(self, name: str) -> None:
+        if name not in self.source.fields:
+            self._fail("entity", f"event {self.source.name!r} has no field {name!r}", f"name one of {', '.join(self.source.fields)}")
+        if self.source.base_type(name) not in (str, int):
+            self._fail("entity", f"field {name!r} must be str or int to be a key", "change the field's type or choose another")
 
     def _check_ahead(self, ahead: str) -> None:
         ahead_ms = duration_ms(self, "ahead", ahead)

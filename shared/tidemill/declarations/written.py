@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -115,7 +115,7 @@ class WrittenView(WrittenPart, frozen=True):
     name: str
     source: str
     entity: str
-    field: str
+    field: str | tuple[str, ...]
     features: tuple[WrittenFeature, ...]
     windows: tuple[str, ...]
     partitions: Natural
@@ -229,7 +229,7 @@ def _read_event(written: WrittenEvent) -> Event:
 def write_view(view: FeatureView) -> WrittenView:
     """A view as data; its event by name."""
     return WrittenView(
-        view.name, view.source.name, view.key.name, view.key.field, tuple(map(_write_feature, view.features)), tuple(view.windows),
+        view.name, view.source.name, view.key.name, cast("str | tuple[str, ...]", view.key.field), tuple(map(_write_feature, view.features)), tuple(view.windows),
         view.partitions, view.where, view.tile, dict(view.tiles), view.ttl, view.ahead, view.dedupe, view.description, view.key.description,
     )  # fmt: skip
 

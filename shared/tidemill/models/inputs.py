@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tidemill.declarations import FeatureView, Model, Request
 from tidemill.declarations.models import FeatureInput, RequestInput
 from tidemill.errors import BadRequest
-from tidemill.kernel.keys import entity_key
+from tidemill.kernel.keys import asked_key
 from tidemill.kernel.served import Served
 
 Vector = npt.NDArray[np.float32]
@@ -37,7 +37,7 @@ class ModelInputs:
     def __init__(self, model: Model, categories: Mapping[str, Sequence[str]]) -> None:
         self.plan = model.plan
         self.fields = model.request_fields
-        self.views: list[tuple[FeatureView, str]] = [(view, view.key.name) for view in model.views]
+        self.views: list[tuple[FeatureView, tuple[str, ...]]] = [(view, view.key.names) for view in model.views]
         self._model = model.name
         self._features = [(i, column.view, column.feature) for i, column in enumerate(model.plan) if isinstance(column, FeatureInput)]
         self._known = {column.name: frozenset(categories.get(column.name, ())) for column in model.requests if column.type is str}
@@ -50,14 +50,15 @@ class ModelInputs:
     def keys(self, given: Mapping[str, Any]) -> list[bytes | None]:
         """The entity key for each of `views`; None where the request has null. Raises BadRequest, which names the field."""
         keys: list[bytes | None] = []
-        for _, name in self.views:
-            value = self._get(given, name)
-            if isinstance(value, int) and value not in _INT64:
-                raise BadRequest(f"entities.{name}: a whole number beyond 64 bits")
+        for _, names in self.views:
+            values = [self._get(given, name) for name in names]
+            for name, value in zip(names, values, strict=True):
+                if isinstance(value, int) and value not in _INT64:
+                    raise BadRequest(f"entities.{name}: a whole number beyond 64 bits")
             try:
-                keys.append(None if value is None else entity_key(value))
+                keys.append(asked_key(values))
             except TypeError as error:
-                raise BadRequest(f"entities.{name}: {error}") from None
+                raise BadRequest(f"entities.{', '.join(names)}: {error}") from None
         return keys
 
     def row(self, served: Sequence[Served], given: Mapping[str, Any]) -> list[float]:

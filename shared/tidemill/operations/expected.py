@@ -15,7 +15,7 @@ from tidemill.declarations import FeatureView
 from tidemill.declarations.expressions import number_of
 from tidemill.declarations.project import Project
 from tidemill.kernel.fences import sources
-from tidemill.kernel.keys import entity_key, partition_of
+from tidemill.kernel.keys import asked_key, partition_of
 from tidemill.online.keys import fence_key
 
 Placed = tuple[str, int, int, dict[str, Any]]
@@ -31,7 +31,7 @@ class Expectations:
     def __init__(self, project: Project) -> None:
         self._fences = {
             event.name: [
-                (view.key.field, _feeding(view), [fence_key(project.name, view.log, p) for p in range(view.partitions)])
+                (view.key.fields, _feeding(view), [fence_key(project.name, view.log, p) for p in range(view.partitions)])
                 for view in project.views_of(event)
             ]
             for event in project.events.values()
@@ -45,10 +45,10 @@ class Expectations:
         """
         expected: Expected = defaultdict(dict)
         for name, partition, offset, data in events:
-            for field, feeds, fences in self._fences[name]:
-                entity = data.get(field)
-                if entity is not None and feeds(data):
-                    seen = expected[fences[partition_of(entity_key(entity), len(fences))]]
+            for fields, feeds, fences in self._fences[name]:
+                key = asked_key([data.get(field) for field in fields])
+                if key is not None and feeds(data):
+                    seen = expected[fences[partition_of(key, len(fences))]]
                     seen[partition] = max(offset, seen.get(partition, -1))
         return expected
 

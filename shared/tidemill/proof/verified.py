@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -26,7 +26,7 @@ from tidemill.declarations import Event, FeatureView
 from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, CorruptState
 from tidemill.kernel.fences import Fence
-from tidemill.kernel.keys import entity_key, partition_of
+from tidemill.kernel.keys import asked_key, partition_of
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import stored_artifact
@@ -174,20 +174,22 @@ class ViewVerify:
         rows = snapshot.scan(["offset", "partition", "id", "model", "version", "time", "inputs", "entities", "stamp"], where)
         for place in draw.sample(range(len(rows)), len(rows)):
             (row,) = rows.slice(place, 1).to_pylist()
-            entity = entities_of_row(row["entities"]).get(self.view.key.name)
+            entities = entities_of_row(row["entities"])
+            key = asked_key([entities.get(name) for name in self.view.key.names])
             ends = [seen.next for seen in stamp_of_row(row["stamp"]) if (seen.view, seen.partition) == (self.view.log, partition)]
             names = self._inputs(row["model"], row["version"])
-            if not ends or len(names) != len(row["inputs"]) or not self._lives(entity, partition):
+            if not ends or len(names) != len(row["inputs"]) or key is None or not self._lives(key, entities, partition):
                 continue
             values = {feature: (None, row["inputs"][names.index(name)]) for feature, name in columns_of(self.view, names).items()}
-            yield Logged(row["id"], str(entity), row["time"], ends[0], values)
+            yield Logged(row["id"], key.decode(), row["time"], ends[0], values)
             most -= 1
             if not most:
                 return
 
-    def _lives(self, entity: object, partition: int) -> bool:
-        kind = self.view.source.base_type(self.view.key.field)
-        return type(entity) is kind and partition_of(entity_key(entity), self.view.partitions) == partition
+    def _lives(self, key: bytes, entities: Mapping[str, Any], partition: int) -> bool:
+        kinds = [self.view.source.base_type(name) for name in self.view.key.fields]
+        typed = all(type(entities[name]) is kind for name, kind in zip(self.view.key.names, kinds, strict=True))
+        return typed and partition_of(key, self.view.partitions) == partition
 
     def _read_inputs(self, model: str, version: str) -> Sequence[str]:
         """The names of a version's inputs; none when it is gone."""
@@ -208,7 +210,7 @@ class ViewVerify:
         below = between(partition, 0, reached.next)
         held = cuts(self.view, log.scan(["key", "known"], below, among=("key", asked.entities), order=()), asked.entities, sample.rows)
         report.left_out["large"] += sum(cut != WHOLE for cut in held.values())
-        source, key, rows, events = self.view.source, self.view.key.field, list[pa.Table](), list[pa.Table]()
+        source, key, rows, events = self.view.source, self.view.key.fields, list[pa.Table](), list[pa.Table]()
         for known_ms, entities in by_cut(held).items():
             where = below & (pc.field("known") >= known_ms) if known_ms else below
             rows.append(log.scan(ROW_COLUMNS, where, among=("key", entities), order=("offset",)))

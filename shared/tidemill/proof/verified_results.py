@@ -56,7 +56,7 @@ class ResultsVerify:
             report.left_out["lags"] += len(kept)
             return report
         subjects = {row["subject"] for row in kept}
-        found = rows_of(archive, outcome.source, outcome.subject, subjects, outcome.column.fields, self._breathe)
+        found = rows_of(archive, outcome.source, [outcome.subject], subjects, outcome.column.fields, self._breathe)
         compared = check_results(self.model, kept, found)
         if compared.differ and erased_positions(self._store, outcome.source):
             report.left_out["erased"] += len(kept)  # which of them were erased is not known by subject

@@ -15,6 +15,7 @@ import msgspec
 from tidemill.declarations import Event
 from tidemill.declarations.topics import CE_TYPE
 from tidemill.errors import DeclarationError
+from tidemill.kernel.keys import entity_of
 from tidemill.limits import EXACT, KEY_BYTES
 from tidemill.records import BYTE_ORDER_MARK, DECODE_ERRORS
 from tidemill.routing.envelopes import BARE, Attributes, Headers, attributes_of, given_headers
@@ -63,6 +64,7 @@ class EventReader:
         self._tree = tree_of(event, event.fields)
         self._whole_numbers = [event.keys(name) for name, kind in event.types.items() if kind is int]
         self._text_keys = [name for name in {*uses.keys, event.id} if name is not None and event.base_type(name) is str]
+        self._joined = [(names, entity_of(names)) for names in uses.joined]
         self._time, self._time_is_text, self._future_ms = event.time, event.base_type(event.time) is str, event.future_ms
         self._earliest_ms = event.earliest_ms
         self._former = self._of(event.former.event, uses) if event.former else None
@@ -186,6 +188,12 @@ class EventReader:
             size = len((getattr(data, name) or "").encode())
             if size > KEY_BYTES:
                 raise bad_key(self.published[name], name == self.event.id, f"it has {size} bytes")
+        for names, entity in self._joined:
+            size = len((entity(data) or "").encode())
+            if size > KEY_BYTES:
+                raise bad_key(
+                    " and ".join(self.published[name] for name in names), False, f"together, as a JSON array, they have {size} bytes"
+                )
 
     def _known(self, recorded: str | int | None, published_ms: int) -> int:
         if recorded is None:

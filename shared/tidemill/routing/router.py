@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import msgspec
 from tidemill.declarations import Event, FeatureView, Model
 from tidemill.declarations.expressions import number_of
 from tidemill.declarations.project import Project
-from tidemill.kernel.keys import entity_key, partition_of
+from tidemill.kernel.keys import entity_key, entity_of, partition_of
 from tidemill.names import LogName
 from tidemill.records import OutcomeRecord, ViewRecord, encode
 from tidemill.routing.envelopes import Attributes, Headers
@@ -182,17 +182,19 @@ class _Route:
         views = [view for view in project.views_of(event) if begins is None or view.log in begins]
         specs = topic_specs(project)
 
-        def target(field: str, topic: str) -> _Target:
-            return _Target(attrgetter(field), topic, specs[topic].partitions)
+        def target(fields: Sequence[str], topic: str) -> _Target:
+            return _Target(entity_of(fields), topic, specs[topic].partitions)
 
         def view_target(view: FeatureView) -> _ViewTarget:
             limit_ms = math.inf if view.ahead_ms is None else view.ahead_ms
-            return _ViewTarget(view, target(view.key.field, view_topic(project.name, view.log)), limit_ms, (begins or {}).get(view.log, {}))
+            return _ViewTarget(
+                view, target(view.key.fields, view_topic(project.name, view.log)), limit_ms, (begins or {}).get(view.log, {})
+            )
 
         self._folds = [_Fold(*_reading(same[0]), same[0].time_of, [view_target(view) for view in same]) for same in _alike(views)]
         self._moments = list(dict.fromkeys(model.at for model in project.models.values() if model.on is event))
         self._outcomes = [
-            (model, number_of(model.outcome.column), target(model.outcome.subject, outcomes_topic(project.name)))
+            (model, number_of(model.outcome.column), target([model.outcome.subject], outcomes_topic(project.name)))
             for model in project.models.values()
             if model.outcome.source is event
         ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import Rebuilding, UnknownEvent, UnknownView
-from tidemill.kernel.keys import entity_key, partition_of
+from tidemill.kernel.keys import asked_key, partition_of
 from tidemill.kernel.served import Served, serve
 from tidemill.kernel.view import ViewKernel
 from tidemill.online.reader import OnlineReader
@@ -121,8 +121,9 @@ class World:
         """The dead letters, in order: messages that were not used, and why."""
         return [decoder(DeadLetterRecord).decode(record.value or b"") for record in self.kafka.partitions(self._letters)[0].records]
 
-    def features(self, view: str, entity: str | int | None, *, at: Moment | None = None) -> dict[str, FeatureValue]:
-        """The features of an entity by name, at a moment (by default `now_ms`), from all events so far. Raises UnknownView.
+    def features(self, view: str, entity: str | int | Sequence[str | int] | None, *, at: Moment | None = None) -> dict[str, FeatureValue]:
+        """The features of an entity by name, at a moment (by default `now_ms`), from all events so far. Of a key of several fields, `entity`
+        has the value of each. Raises UnknownView.
 
         Raises Rebuilding when the store has lost the view (`world.redis.data.clear()`); feature serving answers INVALID then.
         """
@@ -130,7 +131,9 @@ class World:
         if declared is None:
             raise UnknownView(view, list(self.project.views))
         time_ms = self._moment(at)
-        (served,) = self._served([self._kernels[declared.name]], [None if entity is None else entity_key(entity)], time_ms)
+        (served,) = self._served(
+            [self._kernels[declared.name]], [asked_key([entity] if entity is None or isinstance(entity, str | int) else entity)], time_ms
+        )
         names = [feature.name for feature in declared.served]
         return {name: shown(served, place, time_ms) for place, name in enumerate(names)}
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from tidemill.archive.view_rows import key_texts, view_rows
+from tidemill.archive.view_rows import entity_texts, view_rows
 from tidemill.declarations import Event, FeatureView, Model
 from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
@@ -129,7 +129,7 @@ def _view_features(
     view: FeatureView, archived: Archived, model: Model, spine: Spine, sharing: Sharing, note: Note
 ) -> npt.NDArray[np.float64]:
     events = archived.events(view.source)
-    keys = key_texts(pa.chunked_array([spine.given[view.key.name]])).combine_chunks()
+    keys = entity_texts(view.key.names, {name: pa.chunked_array([spine.given[name]]) for name in view.key.names}).combine_chunks()
     rows, places = view_rows(view, events, keys.unique().drop_null())
     for name in lacking_fields(view, rows):
         note(f"view {view.name!r}: {rows[name].null_count:,} of {len(rows):,} events have no {name!r}, and count for no feature of it")

@@ -17,6 +17,7 @@ from tidemill.errors import TidemillError
 from tidemill.offline.store import OfflineStore, Snapshot
 from tidemill.timestamps import rfc3339
 from tidemill.verify.compare import Compared, Example, Told, compare, possible
+from tidemill.verify.entities import entity_text
 from tidemill.verify.labels import Labelled, labelled
 from tidemill.verify.rows_of import rows_of
 from tidemill.verify.sql import BY_KNOWN, AskedMoment, SqlView, Value
@@ -118,10 +119,10 @@ def check_logged(
         sql, told = SqlView(view, archives[view.name]), []
         for row in predictions:
             names = inputs.get(row["version"], ())
-            entity = msgspec.json.decode(row["entities"] or "{}").get(view.key.name)
+            entity = entity_text(view.key.names, msgspec.json.decode(row["entities"] or "{}"))
             if entity is not None and len(names) == len(row["inputs"]):
                 values = {feature: (None, row["inputs"][names.index(name)]) for feature, name in columns_of(view, names).items()}
-                asked = possible(sql, str(entity), row["time"], row["served"])
+                asked = possible(sql, entity, row["time"], row["served"])
                 told.append(Told(f"prediction {row['id']}", asked, values, rounded=True, may_lack=True))
         found.append(compare(f"logged: {model}, {view.name}", sql, told))
         sql.close()
@@ -169,13 +170,13 @@ def check_training_rows(store: OfflineStore, model: Model, table: pa.Table, unti
     places = random.Random(seed).sample(range(len(table)), min(sample, len(table)))
     subjects, outcome = set(table["subject"].take(pa.array(places, pa.int64())).to_pylist()), model.outcome
     rows = table.filter(pc.is_in(table["subject"], pa.array(subjects)))
-    fields = [model.at, *(view.key.name for view in model.views)]
-    announced = rows_of(_archive(store, model.on), model.on, model.subject, subjects, fields)
-    outcomes = rows_of(_archive(store, outcome.source), outcome.source, outcome.subject, subjects, outcome.column.fields)
+    fields = [model.at, *(name for view in model.views for name in view.key.names)]
+    announced = rows_of(_archive(store, model.on), model.on, [model.subject], subjects, fields)
+    outcomes = rows_of(_archive(store, outcome.source), outcome.source, [outcome.subject], subjects, outcome.column.fields)
     asked, archives = labelled(model, announced, outcomes, until_ms), dict[str, pa.Table]()
     for place, view in enumerate(model.views):
         entities = {question.entities[place] or "" for question in asked}
-        archives[view.name] = rows_of(_archive(store, view.source), view.source, view.key.field, entities, view.read_fields)
+        archives[view.name] = rows_of(_archive(store, view.source), view.source, view.key.fields, entities, view.read_fields)
     return check_training_set(model, rows, (announced, outcomes), archives, until_ms, sample, seed)
 
 

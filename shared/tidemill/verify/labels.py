@@ -13,7 +13,7 @@ import pyarrow as pa
 from tidemill.declarations import Model
 from tidemill.durations import parse_ms
 from tidemill.verify.expressions import column_sql, moment_sql
-from tidemill.verify.sql import Announcement, EventRows, Place, database, key_sql
+from tidemill.verify.sql import Announcement, EventRows, Place, database, entity_sql, key_sql
 
 _ORDER = "known, topic, partition, place"
 _FIRST = f"id IS NULL OR row_number() OVER (PARTITION BY id ORDER BY {_ORDER}) = 1"
@@ -60,9 +60,9 @@ def _labelled_sql(model: Model, announced: pa.Table, brought: pa.Table, until_ms
 
 
 def _asked_sql(model: Model, events: pa.Table, until_ms: int) -> str:
-    names = list(dict.fromkeys([model.subject, model.at, *(view.key.name for view in model.views)]))
+    names = list(dict.fromkeys([model.subject, model.at, *(name for view in model.views for name in view.key.names)]))
     rows = EventRows(model.on, names, events, "announced")
-    entities = ", ".join(key_sql(rows.fields[view.key.name]) for view in model.views)
+    entities = ", ".join(entity_sql(view.key.names, rows.fields) for view in model.views)
     at, subject = moment_sql(rows.fields[model.at], model.on.earliest_ms), key_sql(rows.fields[model.subject])
     asked = f"SELECT *, {at} AS at_ms, {subject} AS subject, CAST([{entities}] AS VARCHAR[]) AS entities FROM {rows.sql}"
     return f"SELECT * FROM ({asked}) WHERE at_ms < {until_ms} AND known < {until_ms} AND subject IS NOT NULL QUALIFY {_FIRST}"

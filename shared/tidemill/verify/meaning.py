@@ -67,7 +67,7 @@ class Meaning:
 
     def _since_ms(self, column: str | None) -> int:
         names = [name for read in (column, self.view.where) if read is not None for name in names_in(read, self.view.source.fields)]
-        return max(self.view.since.get(name, 0) for name in [self.view.key.field, *names])
+        return max(self.view.since.get(name, 0) for name in [*self.view.key.fields, *names])
 
     def _window(self, window: str) -> MeantWindow:
         if window == _LIFETIME:

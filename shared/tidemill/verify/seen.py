@@ -20,7 +20,7 @@ from tidemill.durations import parse_ms
 from tidemill.timestamps import rfc3339
 from tidemill.verify.expressions import SqlPart, quoted, text
 from tidemill.verify.meaning import Meaning
-from tidemill.verify.sql import POSITION, database, fed_sql, field_sql, key_sql
+from tidemill.verify.sql import POSITION, database, entity_sql, fed_sql, field_sql
 
 FILLED = 2**33
 """The source partition of records that a fill made."""
@@ -76,7 +76,7 @@ def seen_events(view: FeatureView, archive: pa.Table, rows: pa.Table, reached: R
         db.register("reached", pa.table({"of": pa.array(list(ends), pa.int64()), "upto": pa.array(list(ends.values()), pa.int64())}))
         db.execute(_once())
         fields = {name: SqlPart(field_sql(view.source, name, archive), view.source.base_type(name)) for name in view.read_fields}
-        db.execute(_owned(view, key_sql(fields[view.key.field]), fed_sql(view, fields)))
+        db.execute(_owned(view, entity_sql(view.key.fields, fields), fed_sql(view, fields)))
         db.execute(_expected(view, reached))
         gone, foreign = _gone(db, view, absent)
         strange = [*_texts(db, "own IS NULL", "no record of the event"), *foreign][:_SHOWN]

@@ -9,6 +9,7 @@ import httpx
 from tidemill.declarations import FeatureView
 from tidemill.errors import Unavailable
 from tidemill.verify.checks import Served
+from tidemill.verify.entities import parts_of
 from tidemill.verify.meaning import Meaning
 from tidemill.verify.sql import Value
 
@@ -30,10 +31,15 @@ def over_http(url: str) -> Served:
 
 def _ask(url: str, view: FeatureView, entities: Sequence[str], at_ms: int) -> list[Mapping[str, tuple[str, Value | None]]]:
     features = [feature.name for feature in Meaning(view).features]
-    whole = view.source.base_type(view.key.field) is int
+    parts, whole = (
+        [parts_of(entity, len(view.key.fields)) for entity in entities],
+        [view.source.base_type(name) is int for name in view.key.fields],
+    )
     body = {
         "features": [f"{view.name}:{feature}" for feature in features],
-        "entities": {view.key.name: [int(entity) if whole else entity for entity in entities]},
+        "entities": {
+            name: [int(part[place]) if whole[place] else part[place] for part in parts] for place, name in enumerate(view.key.names)
+        },
         "as_of": at_ms,
     }
     try:

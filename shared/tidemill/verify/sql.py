@@ -169,6 +169,16 @@ def key_sql(field: SqlPart) -> str:
     return f"CASE WHEN strlen({sql}) BETWEEN 1 AND {KEY_BYTES} THEN {sql} END"
 
 
+def entity_sql(fields: Sequence[str], found: Mapping[str, SqlPart]) -> str:
+    """The entity of a view as text: of several fields, a JSON array of their texts. `found`: the SQL of each field."""
+    parts = [key_sql(found[name]) for name in fields]
+    if len(parts) == 1:
+        return parts[0]
+    quoted = [f"""replace(replace({part}, '\\', '\\\\'), '"', '\\"')""" for part in parts]
+    joined = """ || '","' || """.join(quoted)
+    return key_sql(SqlPart(f"""('["' || {joined} || '"]')""", str))
+
+
 def fed_sql(view: FeatureView, fields: Mapping[str, SqlPart]) -> str:
     """Whether an event feeds the view: `where` is true, neither false nor null. `fields`: the SQL of each field."""
     return "true" if view.where is None else f"coalesce({column_sql(view.where, fields)} = 1, false)"
@@ -208,7 +218,7 @@ class SqlView:
         """Step 1, a subquery: the view's events, with `key` and the columns c0, c1, ..."""
         rows = EventRows(self._event, self.view.read_fields, self._archive)
         columns = "".join(f", {column_sql(column, rows.fields)} AS c{i}" for i, column in enumerate(self._texts))
-        key = key_sql(rows.fields[self.view.key.field])
+        key = entity_sql(self.view.key.fields, rows.fields)
         ahead = "" if self.meaning.ahead_ms is None else f" AND time - known <= {self.meaning.ahead_ms}"
         return (
             f"(SELECT topic, partition, place, known, {self.meaning.time_sql('time', 'known')} AS time, id, came, {key} AS key{columns} "

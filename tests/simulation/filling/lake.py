@@ -100,7 +100,7 @@ def slices(store: OfflineStore, view: FeatureView, snapshot: Snapshot) -> Iterat
     """See `archived.slices`."""
     parts = unfinished(snapshot)
     rows = sorted((row for row in _rows(snapshot) if row.topic not in parts), key=lambda row: row[:4])
-    names = dict.fromkeys([view.key.field, *view.value_fields])
+    names = dict.fromkeys([*view.key.fields, *view.value_fields])
     kinds = {"at": pa.int64(), "card": pa.string(), "amount": pa.float64(), "number": pa.int64()}
     for first in range(0, len(rows), SLICE_EVENTS):
         part = rows[first : first + SLICE_EVENTS]
