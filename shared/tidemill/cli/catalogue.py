@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from tidemill.cli.console import console
 from tidemill.cli.showing import moment
 from tidemill.cli.target import Target, need, servers
 from tidemill.errors import CatalogueChanged, DeclarationError, TidemillError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tidemill.operations.applying import Applying, Planned
     from tidemill.operations.fill.around import Survey
 
-console = Console()
 _MARKS = {"new": ("+", "green"), "changed": ("~", "yellow"), "gone": ("-", "red")}
 
 

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tidemill.cli.console import console
 from tidemill.cli.target import target
 from tidemill.errors import BadRequest
 
 if TYPE_CHECKING:
     from tidemill.records import DeadLetterRecord
 
-console = Console()
 _SHOWN_CHARACTERS = 200
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from tidemill.cli.console import console
 from tidemill.cli.target import need, target
 from tidemill.errors import UnknownEvent
-
-console = Console()
 
 
 def erase(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tidemill.cli.console import console
 from tidemill.cli.showing import moment, number
 from tidemill.cli.target import need, target
 from tidemill.cli.times import to_ms
@@ -20,7 +20,6 @@ from tidemill.errors import UnknownView
 if TYPE_CHECKING:
     from tidemill.proof.explain import Explanation
 
-console = Console()
 OTHER = "bold red"
 
 
@@ -88,7 +87,7 @@ def show(found: Explanation) -> None:
         console.print("no fence: feature computation has not begun this partition, nothing of it is served")
     else:
         counted = ", ".join(
-            f"{name} {fence[name]}"
+            f"{name} {moment(fence[name]) if name == 'since' else fence[name]}"
             for name in fence
             if name not in ("next", "definition", "partitions", "proof", "sources") and fence[name] not in (None, "", b"")
         )

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tidemill.cli.console import console
 from tidemill.cli.target import need, offline_target
 from tidemill.durations import parse_ms
 from tidemill.errors import NotFound, TidemillError
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from tidemill.archive.taking import RefusedRow
 
 SHOWN = 10
-
-console = Console()
 
 
 def load(

@@ -6,17 +6,15 @@ import os
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from tidemill.cli.console import console
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import load_project
 from tidemill.durations import format_ms
 from tidemill.streams.topics import topic_specs
-
-console = Console()
 
 
 def check(
@@ -33,10 +31,10 @@ def check(
     for view in loaded.views.values():
         some = "" if view.where is None else f" where {escape(view.where)}"
         console.print(f"\nview [bold]{view.name}[/bold]: {view.source.name} by {view.key.name}{some}; {_kept(view)}", highlight=False)
-        console.print(Padding(", ".join(feature.name for feature in view.served), (0, 0, 0, 4)), highlight=False)
+        console.print(Padding(", ".join(feature.name for feature in view.served), (0, 0, 0, 4), expand=False), highlight=False)
     for model in loaded.models.values():
         console.print(f"\nmodel [bold]{model.name}[/bold]: {len(model.input_names)} inputs; a request gives", highlight=False)
-        console.print(Padding(", ".join(model.request_fields), (0, 0, 0, 4)), highlight=False)
+        console.print(Padding(", ".join(model.request_fields), (0, 0, 0, 4), expand=False), highlight=False)
     if topics:
         table = Table("topic", "partitions")
         for name, spec in specs.items():

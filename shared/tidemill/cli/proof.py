@@ -7,13 +7,11 @@ from collections import Counter
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from tidemill.cli.console import console
 from tidemill.cli.target import need, target, tell_unapplied
 from tidemill.errors import NotFound
-
-console = Console()
 
 
 class UnknownPrediction(NotFound):

@@ -6,15 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from tidemill.cli.console import console
 from tidemill.cli.target import need, target
 from tidemill.errors import UnknownView
 
 if TYPE_CHECKING:
     from tidemill.operations.rebuild import Rebuilt
-
-console = Console()
 
 
 def rebuild(

@@ -6,15 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from tidemill.cli.console import console
 from tidemill.cli.target import need, servers
 from tidemill.errors import TidemillError, UnknownView
 
 if TYPE_CHECKING:
     from tidemill.operations.repartition.job import Phase, Repartitioned
 
-console = Console()
 _PHASES = {"read": "reading the old log", "copy": "copying", "check": "folding both, comparing"}
 
 

@@ -14,10 +14,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from tidemill.cli.catalogue import Started, after_start, at_start
+from tidemill.cli.console import console
 from tidemill.cli.target import Target
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import MissingExtra, ProjectError, TidemillError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from tidemill.local.stack import Stack
 
 _KEPT = "All others run on. See `tidemill status` and `tidemill logs SERVICE`; then `tidemill restart SERVICE`, or `tidemill down`."
-console = Console()
 Home = Annotated[Path | None, typer.Option(help="Folder of the stack's data.", envvar="TIDEMILL_HOME", show_default=".tidemill")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: a free one, chosen once and kept.")]
 

@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tidemill.cli.console import console
 from tidemill.cli.showing import moment, number
 from tidemill.cli.target import Target, need, target
 from tidemill.cli.times import to_ms
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from tidemill.declarations.project import Project
     from tidemill.proof.past import Past
     from tidemill.verify.compare import Compared, Example
-
-console = Console()
 
 
 def verify(
