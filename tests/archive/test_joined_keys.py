@@ -27,9 +27,8 @@ from tidemill.models.inputs import ModelInputs
 from tidemill.routing.router import Router
 from tidemill.streams.topics import view_topic
 from tidemill.testing import World
-from tidemill.verify.entities import entity_text, parts_of
+from tidemill.verify.entities import entity_sql, entity_text, parts_of
 from tidemill.verify.expressions import SqlPart
-from tidemill.verify.sql import entity_sql
 from tidemill_serving.query import QueryParser
 
 SALE = Event("sale", {"at": int, "shop": str, "till": int | None, "paid": float | None, "id": str}, time="at", id="id")

@@ -118,6 +118,7 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
         "its arguments are name, source",
     ),
     (lambda: Entity("who", fields="word"), "fields", "unexpected keyword argument 'fields'", "its arguments are name, field"),  # type: ignore[call-arg]
+    (lambda: Entity("who", field=["word"]), "field", "['word'] are not several fields", 'field=["shop", "currency"]'),
     (lambda: Entity("the origin"), "name", "'the origin' is not a usable name", "underscores"),
     (lambda: FeatureView(**view(name="a.b")), "name", "'a.b' is not a usable name", "underscores"),
     (lambda: FeatureView(**view(source="good")), "source", "'good' is not an Event", "pass the Event object"),

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from tidemill.declarations import Model
 from tidemill.durations import parse_ms
+from tidemill.verify.entities import entity_sql, key_sql
 from tidemill.verify.expressions import column_sql, moment_sql
-from tidemill.verify.sql import Announcement, EventRows, Place, database, entity_sql, key_sql
+from tidemill.verify.sql import Announcement, EventRows, Place, database
 
 _ORDER = "known, topic, partition, place"
 _FIRST = f"id IS NULL OR row_number() OVER (PARTITION BY id ORDER BY {_ORDER}) = 1"

@@ -12,8 +12,9 @@ from tidemill.declarations import Model
 from tidemill.durations import parse_ms
 from tidemill.timestamps import rfc3339
 from tidemill.verify.compare import Compared, Example
+from tidemill.verify.entities import key_sql
 from tidemill.verify.expressions import column_sql, text
-from tidemill.verify.sql import EventRows, database, key_sql
+from tidemill.verify.sql import EventRows, database
 
 
 def check_results(model: Model, results: Sequence[Mapping[str, Any]], outcomes: pa.Table) -> Compared:

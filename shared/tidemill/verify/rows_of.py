@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from tidemill.archive.columns import ARROW, EXTRA, KNOWN, MOMENT, OWN
 from tidemill.declarations import Event
 from tidemill.offline.store import Snapshot
-from tidemill.verify.entities import parts_of
+from tidemill.verify.entities import entity_sql, parts_of
 from tidemill.verify.expressions import SqlPart
-from tidemill.verify.sql import database, entity_sql, field_sql
+from tidemill.verify.sql import database, field_sql
 
 Breathe = Callable[[], None]
 

@@ -22,9 +22,10 @@ import pyarrow as pa
 
 from tidemill.archive.columns import EXTRA, ID, KNOWN, OFFSET, PARTITION, TIME, TOPIC
 from tidemill.declarations import Event, FeatureView
-from tidemill.limits import EXACT, KEY_BYTES
+from tidemill.limits import EXACT
 from tidemill.timestamps import FIRST_MS, LAST_MS
 from tidemill.verify.aggregates import aggregate_sql
+from tidemill.verify.entities import entity_sql
 from tidemill.verify.expressions import SqlPart, column_sql, quoted, text
 from tidemill.verify.meaning import CLOCKS_MS, Meaning, MeantWindow
 
@@ -161,22 +162,6 @@ def _in_ms_sql(number: str, unit: str) -> str:
 def _whole_sql(number: str) -> str:
     """A double that is a whole number, as one; null where it is none, or so large that it need not be the one that was meant."""
     return f"CASE WHEN {number} = trunc({number}) AND abs({number}) < {EXACT} THEN CAST({number} AS BIGINT) END"
-
-
-def key_sql(field: SqlPart) -> str:
-    """An entity or a subject as text; null where there is none, or one that no event may have."""
-    sql = f"CAST({field.sql} AS VARCHAR)"
-    return f"CASE WHEN strlen({sql}) BETWEEN 1 AND {KEY_BYTES} THEN {sql} END"
-
-
-def entity_sql(fields: Sequence[str], found: Mapping[str, SqlPart]) -> str:
-    """The entity of a view as text: of several fields, a JSON array of their texts. `found`: the SQL of each field."""
-    parts = [key_sql(found[name]) for name in fields]
-    if len(parts) == 1:
-        return parts[0]
-    quoted = [f"""replace(replace({part}, '\\', '\\\\'), '"', '\\"')""" for part in parts]
-    joined = """ || '","' || """.join(quoted)
-    return key_sql(SqlPart(f"""('["' || {joined} || '"]')""", str))
 
 
 def fed_sql(view: FeatureView, fields: Mapping[str, SqlPart]) -> str:
