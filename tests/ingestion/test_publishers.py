@@ -83,6 +83,6 @@ async def test_every_publisher_publishes_every_event(stack: Stack, kafka: str, p
     routed = [(record.key.decode(), decode(record.value)) for records in log.values() for record in records]
     expected = [
         (row["order"], row["customer"], int(datetime.fromisoformat(row["at"]).timestamp() * 1000), float(row["dollars"]))
-        for row in csv.DictReader(purchases.open())
+        for row in csv.DictReader(purchases.read_text().splitlines())
     ]
     assert sorted((found.id, key, found.time, found.values["dollars"]) for key, found in routed) == sorted(expected * 3)

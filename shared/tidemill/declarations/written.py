@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -24,8 +24,6 @@ from tidemill.declarations.topics import Type
 from tidemill.declarations.views import Entity, FeatureView, Selection
 from tidemill.errors import ProjectError
 from tidemill.records import Milliseconds, Natural, Scalar
-
-Several = Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
 
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 _SHARED = {"column", "windows", "name"}
@@ -117,7 +115,7 @@ class WrittenView(WrittenPart, frozen=True):
     name: str
     source: str
     entity: str
-    field: str | Several
+    field: str | tuple[str, ...]
     features: tuple[WrittenFeature, ...]
     windows: tuple[str, ...]
     partitions: Natural
