@@ -7,7 +7,7 @@ MINUTES ?= 65
 TIMES  := .tidemill/times.jsonl
 unexport PYTHONDONTWRITEBYTECODE  # set in many images: without compiled files each process of a test run compiles the tests again
 
-.PHONY: help install check types quick test demo up prove down bench peers faults soak clean
+.PHONY: help install check types quick test demo up prove down bench peers faults soak containers clean
 help:           ## what can be made
 	@grep -E '^[a-z]+: ' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/'
 
@@ -63,6 +63,9 @@ soak: install                 ## the same for an hour or more at full traffic; M
 	$(BIN)/python -m pytest -q -m soak
 	$(BIN)/python -m tests.verify --minutes $$(( ($(MINUTES) + 3) / 4 )) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.faults --soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+containers: install          ## docker-compose.yml for real, by podman: built, a month of flights, stopped and started again; as root on Debian
+	$(BIN)/python -m tests.containers
 
 clean:                        ## remove the environment and all local data
 	rm -rf $(VENV) .tidemill

@@ -19,8 +19,8 @@ SERVERS = {"kafka", "valkey", "prometheus", "grafana"}
 
 
 def test_every_service_is_there() -> None:
-    """The services of the local stack, training and the four servers: none is missing, none is left over."""
-    assert set(compose()["services"]) == {*IMAGES, *SERVERS}
+    """The services of the local stack, training, every command and the four servers: none is missing, none is left over."""
+    assert set(compose()["services"]) == {*IMAGES, "tidemill", *SERVERS}
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -52,7 +52,9 @@ def test_the_environment_satisfies_the_settings(name: str, monkeypatch: pytest.M
         monkeypatch.setenv(variable, value)
     settings_of(name).load()
     kafka_host, _, port = KafkaSettings.load().bootstrap_servers.partition(":")
-    assert f"PLAINTEXT://{kafka_host}:{port}" == container(kafka_host)["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+    inside, outside = container(kafka_host)["environment"]["KAFKA_ADVERTISED_LISTENERS"].split(",")
+    assert inside == f"PLAINTEXT://{kafka_host}:{port}"
+    assert container(kafka_host)["ports"] == [f"{outside.rpartition(':')[2]}:{outside.rpartition(':')[2]}"]
     assert urlsplit(RedisSettings.load().url).hostname == "valkey"
     assert HttpSettings.load().host == "0.0.0.0"  # noqa: S104 - inside a container
 

@@ -68,6 +68,14 @@ def publish_by_java(folder: Path, servers: str, topic: str, file: Path) -> None:
     run(java(), "-cp", os.pathsep.join([str(folder), jars]), "Publisher", servers, topic, file)
 
 
+def rows(file: Path) -> list[tuple[str, str, int, float]]:
+    """Order, customer, time in ms and dollars of each purchase."""
+    return [
+        (row["order"], row["customer"], int(datetime.fromisoformat(row["at"]).timestamp() * 1000), float(row["dollars"]))
+        for row in csv.DictReader(file.read_text().splitlines())
+    ]
+
+
 async def test_every_publisher_publishes_every_event(stack: Stack, kafka: str, purchases: Path, tmp_path: Path) -> None:
     """Three publishers publish the same purchases: each event is routed three times with the same values, and none is refused."""
     settings, project = KafkaSettings(bootstrap_servers=kafka), load_project(tmp_path)
@@ -81,8 +89,5 @@ async def test_every_publisher_publishes_every_event(stack: Stack, kafka: str, p
     view, decode = project.views["customers"], decoder(ViewRecord).decode
     log = await read_log(settings, view_topic(project.name, view.log))
     routed = [(record.key.decode(), decode(record.value)) for records in log.values() for record in records]
-    expected = [
-        (row["order"], row["customer"], int(datetime.fromisoformat(row["at"]).timestamp() * 1000), float(row["dollars"]))
-        for row in csv.DictReader(purchases.read_text().splitlines())
-    ]
+    expected = rows(purchases)
     assert sorted((found.id, key, found.time, found.values["dollars"]) for key, found in routed) == sorted(expected * 3)

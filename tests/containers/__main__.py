@@ -1,0 +1,119 @@
+"""docker-compose.yml for real: images are built, everything starts, a month of flights runs through it, and it is stopped and started again.
+
+make containers        as root on Debian; some ten minutes the first time, three when images are there
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from tests.containers.podman import Podman
+
+from tidemill.errors import TidemillError
+from tidemill.local.services import SERVICES
+
+ROOT = Path(__file__).parents[2]
+NAMES = ["kafka", "valkey", *(service.name for service in SERVICES)]
+SERVING, INFERENCE = "http://localhost:8002", "http://localhost:8003"
+AT = "2013-02-01T00:00:00Z"
+ASKED = {
+    "features": ["origin_departures:count_1h", "origin_departures:mean_dep_delay_3h", "route_arrivals:last_arr_delay"],
+    "entities": {"origin": ["EWR", "JFK", "LGA"], "route": ["EWR-SFO", "JFK-LAX", "LGA-ATL"]},
+    "as_of": AT,
+}
+
+
+def step(text: str) -> None:
+    """Tells what goes on, with the time."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def until(what: str, holds: Callable[[], bool], seconds: float = 300) -> None:
+    """Returns once something holds. Raises TidemillError."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TidemillError(f"after {seconds:g} s still not: {what}")
+        time.sleep(1)
+
+
+def ready(url: str) -> bool:
+    """Whether a service answers that it is ready."""
+    try:
+        return httpx.get(f"{url}/health/ready", timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def features() -> Any:
+    """What is served for one moment of January."""
+    return httpx.post(f"{SERVING}/get-online-features", json=ASKED, timeout=30, trust_env=False).raise_for_status().json()["results"]
+
+
+def play(podman: Podman, end: str) -> None:
+    """Plays flights from outside of the containers' network, as an application would: by Kafka's published port."""
+    command = [
+        sys.executable,
+        "-c",
+        "from tidemill.cli import main; main()",
+        "replay-stream",
+        "--end",
+        end,
+        "--speed",
+        "max",
+        "--no-predict",
+    ]
+    redis = f"redis://{podman.address('tidemill_valkey_1')}:6379/0"
+    own = {"KAFKA_BOOTSTRAP_SERVERS": "localhost:29092", "REDIS_URL": redis, "TIDEMILL_PROJECT": str(ROOT / "examples" / "flights")}
+    subprocess.run(command, check=True, env={**os.environ, **own, "TIDEMILL_OFFLINE": str(podman.folder / "nowhere")})
+
+
+def cached(podman: Podman) -> bool:
+    """Whether an image whose code changed is built without installing its libraries again."""
+    probe = ROOT / "shared" / "tidemill" / "containers_probe.py"
+    probe.write_text('"""A change of code."""\n')
+    try:
+        return "Using cache" in podman.compose("build", "ingestion").partition("pip install -c")[2].partition("STEP")[0]
+    finally:
+        probe.unlink()
+
+
+def main() -> int:
+    """Runs it all. Returns 0 when everything held."""
+    podman = Podman((ROOT / ".tidemill" / "containers").resolve(), ROOT)
+    step("base images")
+    podman.make_bases()
+    step("images of the services")
+    podman.compose("build", *(service.name for service in SERVICES), "tidemill", "training")
+    step(f"a change of code installs no library again: {cached(podman)}")
+    podman.compose("down", "--volumes")
+    step("up")
+    podman.compose("up", "--detach", "--no-build", *NAMES)
+    podman.compose("run", "--rm", "-T", "tidemill", "apply", "--yes")
+    until("serving and inference are ready", lambda: ready(SERVING) and ready(INFERENCE))
+    step("January, published from outside of the network")
+    play(podman, "2013-02-01")
+    before = features()
+    step(f"served: {before}")
+    step(podman.compose("run", "--rm", "-T", "tidemill", "audit"))
+    step("down, and up with the same data")
+    podman.compose("down")
+    podman.compose("up", "--detach", "--no-build", *NAMES)
+    until("serving is ready again", lambda: ready(SERVING))
+    until("the same values are served", lambda: features() == before)
+    play(podman, "2013-02-08")
+    step(podman.compose("run", "--rm", "-T", "tidemill", "audit"))
+    podman.compose("down", "--volumes")
+    step("all held")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
