@@ -1,7 +1,8 @@
 """Joining predictions with outcomes, as pure logic: records in, results out.
 
 An outcome answers a prediction of the same model and subject when it became known after the prediction's time and at most `within_ms`
-later, never before: a subject may come back, and each prediction has its own answer. Of several, the first in the log counts. A second
+later, never before: a subject may come back, and each prediction has its own answer. An event that announces a question itself answers
+only predictions for earlier moments: what announced a prediction is not its outcome. Of several, the first in the log counts. A second
 publication of an event (same id) is no outcome, for as long as outcomes are kept. A prediction that none has answered when the clock passes its time plus
 `within_ms` is answered `never`, or with the value of `absent`. Of several predictions with one id only the first counts; one without a
 subject is not joined. Training sets follow the same rule (`training/answers.py`).
@@ -44,13 +45,19 @@ class LoggedPrediction(NamedTuple):
 
 
 class KnownOutcome(NamedTuple):
-    """What the join needs of an outcome. `id`: by which a second publication of its event is known."""
+    """What the join needs of an outcome. `id`: by which a second publication of its event is known; `asks`: the moment of the question that
+    its event announces too."""
 
     model: str
     subject: str
     value: float
     known: int
     id: str | None = None
+    asks: int | None = None
+
+    def stands_behind(self, other: KnownOutcome) -> bool:
+        """Whether it came with `other` and after it in the log, so that it answers nothing which that one does not."""
+        return self.known == other.known and (other.asks is None or (self.asks is not None and self.asks <= other.asks))
 
 
 class Join:
@@ -116,8 +123,8 @@ class Join:
         subject, end = (outcome.model, outcome.subject), outcome.known + memory_ms
         answers = self._answers.get(subject, [])
         again = outcome.id is not None and self._published_again((outcome.model, outcome.id), outcome.known, memory_ms)
-        if again or end < self.clock or any(answer.known == outcome.known for answer in answers):
-            return  # of two that were published at one time, the second is never the first that fits
+        if again or end < self.clock or any(map(outcome.stands_behind, answers)):
+            return
         self._answers[subject] = [*answers, outcome]
         heappush(self._answers_end, (end, subject))
         left = []
@@ -193,7 +200,8 @@ class Join:
 
 
 def _answers(outcome: KnownOutcome, prediction: LoggedPrediction, within_ms: int) -> bool:
-    return prediction.time < outcome.known <= prediction.time + within_ms
+    later = outcome.asks is None or outcome.asks > prediction.time
+    return later and prediction.time < outcome.known <= prediction.time + within_ms
 
 
 def _memory_ms(within_ms: int) -> int:

@@ -165,7 +165,7 @@ class Joiner:
             outcomes = [(record, _decoded(_OUTCOME, record.value)) for record in records]
             for _, outcome in outcomes:
                 if outcome is not None:
-                    join.outcome(KnownOutcome(outcome.model, outcome.subject, outcome.value, outcome.known, outcome.id))
+                    join.outcome(KnownOutcome(outcome.model, outcome.subject, outcome.value, outcome.known, outcome.id, outcome.asks))
             return max((min(outcome.known, record.timestamp) for record, outcome in outcomes if outcome is not None), default=0)
         predictions = [p for record in records if record.key is not None and (p := _decoded(_PREDICTION, record.value)) is not None]
         for p in predictions:

@@ -104,7 +104,8 @@ class KafkaRecord(Protocol):
 
 class OutcomeRecord(Record, frozen=True):
     """The true value for a subject (topic `<project>.outcomes`, key = subject). `value`: 1 or 0 for a condition, else the number; `id`: by
-    which a second publication of its event is known."""
+    which a second publication of its event is known; `asks`: of an event that announces a question of the model too, the moment of that
+    question: it answers earlier ones only."""
 
     model: str
     subject: str
@@ -113,6 +114,7 @@ class OutcomeRecord(Record, frozen=True):
     known: Milliseconds
     source: Position
     id: str | None = None
+    asks: Milliseconds | None = None
 
 
 class StampEntry(Record, frozen=True, array_like=True):

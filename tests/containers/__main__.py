@@ -6,6 +6,7 @@ make containers        as root on Debian; some ten minutes the first time, three
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -52,6 +53,15 @@ def ready(url: str) -> bool:
         return False
 
 
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections at a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
 def features() -> Any:
     """What is served for one moment of January."""
     return httpx.post(f"{SERVING}/get-online-features", json=ASKED, timeout=30, trust_env=False).raise_for_status().json()["results"]
@@ -80,7 +90,8 @@ def cached(podman: Podman) -> bool:
     probe = ROOT / "shared" / "tidemill" / "containers_probe.py"
     probe.write_text('"""A change of code."""\n')
     try:
-        return "Using cache" in podman.compose("build", "ingestion").partition("pip install -c")[2].partition("STEP")[0]
+        said = podman.compose("build", "ingestion")
+        return "Successfully installed tidemill" in said and "Collecting" not in said
     finally:
         probe.unlink()
 
@@ -96,6 +107,7 @@ def main() -> int:
     podman.compose("down", "--volumes")
     step("up")
     podman.compose("up", "--detach", "--no-build", *NAMES)
+    until("Kafka listens for applications", lambda: listens(29092))  # podman has no timers of its own for health checks
     podman.compose("run", "--rm", "-T", "tidemill", "apply", "--yes")
     until("serving and inference are ready", lambda: ready(SERVING) and ready(INFERENCE))
     step("January, published from outside of the network")

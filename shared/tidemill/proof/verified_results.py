@@ -14,6 +14,7 @@ from tidemill.declarations import Model
 from tidemill.offline.store import OfflineStore
 from tidemill.proof.book import Breathe, waited_for
 from tidemill.proof.verified import Verified, archive_reaching
+from tidemill.verify.checks import outcome_fields
 from tidemill.verify.compare import Compared
 from tidemill.verify.results import check_results
 from tidemill.verify.rows_of import rows_of
@@ -56,7 +57,7 @@ class ResultsVerify:
             report.left_out["lags"] += len(kept)
             return report
         subjects = {row["subject"] for row in kept}
-        found = rows_of(archive, outcome.source, [outcome.subject], subjects, outcome.column.fields, self._breathe)
+        found = rows_of(archive, outcome.source, [outcome.subject], subjects, outcome_fields(self.model), self._breathe)
         compared = check_results(self.model, kept, found)
         if compared.differ and erased_positions(self._store, outcome.source):
             report.left_out["erased"] += len(kept)  # which of them were erased is not known by subject

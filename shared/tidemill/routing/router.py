@@ -250,7 +250,10 @@ class _Route:
             raise Refused(Reason.OUT_OF_RANGE, f"the outcome {model.outcome.value!r} is beyond a double", model.outcome.column.fields[0])
         if value is None or key is None:
             return
-        record = OutcomeRecord(model.name, key.decode(), value, event.time_ms, event.known_ms, source, event.id)
+        asks = (
+            None if model.on is not model.outcome.source else moment(getattr(event.data, model.at), model.at, self.reader.event.earliest_ms)
+        )
+        record = OutcomeRecord(model.name, key.decode(), value, event.time_ms, event.known_ms, source, event.id, asks)
         routed.append((target.topic, partition_of(key, target.partitions), key, encode(record)))
 
 

@@ -2,9 +2,12 @@
 the same rule for its predictions.
 
 An announcing event is a question (subject, time); a second publication of it (same id) is none. Several events may ask about one subject at
-one time. A question's answer is the first outcome of its subject that became known after its time and at most `within_ms` later, never before. Without one, `absent` is the answer once the wait is over, if it is declared.
+one time. A question's answer is the first outcome of its subject that became known after its time and at most `within_ms` later, never before.
+An event that asks and answers answers earlier questions only, so never its own. Without an answer, `absent` is it once the wait is over, if
+it is declared. A question of such a model has no answer at all before its wait is over: those that were answered soon would otherwise stand
+for all of the newest ones.
 
-Nothing that is known, or asked, at or after `until_ms` exists. Subjects and ids are codes: equal numbers mean equal texts. Events stand in the
+Nothing that is known, or asked, at or after `until_ms` exists. The wait is over by the time of the events: `until_ms` is not after the newest. Subjects and ids are codes: equal numbers mean equal texts. Events stand in the
 order in which they became known.
 """
 
@@ -34,12 +37,14 @@ class Announced(NamedTuple):
 
 
 class Outcomes(NamedTuple):
-    """Outcome events with a value. `ids`: `NONE` for an event without an id."""
+    """Outcome events with a value. `ids`: `NONE` for an event without an id; `asks_ms`: the moments of their own questions (None: they ask
+    none)."""
 
     subjects: Ints
     known_ms: Ints
     values: Floats
     ids: Ints
+    asks_ms: Ints | None = None
 
 
 def questions(announced: Announced, until_ms: int) -> Ints:
@@ -59,12 +64,16 @@ def answers(subjects: Ints, at_ms: Ints, outcomes: Outcomes, wait: Wait, until_m
     places = outcomes.subjects[counting] * len(moments) + np.searchsorted(moments, known_ms)
     first = np.searchsorted(places, subjects * len(moments) + np.searchsorted(moments, at_ms), "right")
     found = np.full(len(subjects), math.nan if wait.absent is None else wait.absent)
-    if wait.absent is not None:
-        found[at_ms + wait.within_ms >= until_ms] = math.nan
     there = np.flatnonzero(first < len(counting))
     at = first[there]
-    fits = (outcomes.subjects[counting][at] == subjects[there]) & (known_ms[at] <= at_ms[there] + wait.within_ms)
-    found[there[fits]] = outcomes.values[counting][at[fits]]
+    while len(there):
+        mine = (outcomes.subjects[counting][at] == subjects[there]) & (known_ms[at] <= at_ms[there] + wait.within_ms)
+        later = np.full(len(at), True) if outcomes.asks_ms is None else outcomes.asks_ms[counting][at] > at_ms[there]
+        found[there[mine & later]] = outcomes.values[counting][at[mine & later]]
+        next_one = mine & ~later & (at + 1 < len(counting))
+        there, at = there[next_one], at[next_one] + 1
+    if wait.absent is not None:
+        found[at_ms + wait.within_ms >= until_ms] = math.nan
     return found
 
 

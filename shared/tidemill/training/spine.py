@@ -20,6 +20,7 @@ from tidemill.archive.view_rows import key_texts, numbers_of
 from tidemill.declarations import Event, FeatureView, Model, Outcome
 from tidemill.errors import TidemillError
 from tidemill.offline.store import OfflineStore
+from tidemill.timestamps import LAST_MS
 from tidemill.training.answers import Announced, Floats, Ints, Outcomes, answers, questions
 
 
@@ -80,6 +81,7 @@ def model_fields(model: Model) -> dict[Event, set[str]]:
 def archived_spine(model: Model, archived: Archived, until_ms: int) -> Spine:
     """The questions that have an answer, in order of time. Raises TidemillError when there is none."""
     events = archived.events(model.on)
+    until_ms = min(until_ms, 1 + max(_newest(events), _newest(archived.events(model.outcome.source))))  # no event says what came later
     subjects, at_ms = key_texts(events[model.subject]).combine_chunks(), moments_of(events[model.at], model.on.earliest_ms).combine_chunks()
     usable = pc.indices_nonzero(pc.and_(subjects.is_valid(), at_ms.is_valid())).to_numpy().astype(np.int64)
     subjects = subjects.take(pa.array(usable))
@@ -93,25 +95,35 @@ def archived_spine(model: Model, archived: Archived, until_ms: int) -> Spine:
     asked = questions(announced, until_ms)
     if not len(asked):
         raise no_examples(model, f"no event {model.on.name!r} announces a subject")
-    outcomes = _outcomes(model.outcome, archived.events(model.outcome.source), known)
+    outcomes = _outcomes(model, archived.events(model.outcome.source), known)
     labels = answers(announced.subjects[asked], announced.at_ms[asked], outcomes, model.outcome.wait, until_ms)
     answered = np.flatnonzero(~np.isnan(labels))
     if not len(answered):
-        raise no_examples(model, "no announced subject has an outcome")
+        waits = f", or the wait of {model.outcome.within} is over for none" if model.outcome.absent is not None else ""
+        raise no_examples(model, f"no announced subject has an outcome{waits}")
     asked, labels = asked[answered], labels[answered]
     own = usable[asked]
     given = {name: events[name].combine_chunks().take(pa.array(own)) for name in model.request_fields}
     return Spine(subjects.take(pa.array(asked)), announced.at_ms[asked], labels, given, own)
 
 
-def _outcomes(outcome: Outcome, events: pa.Table, known: pa.Array) -> Outcomes:
+def _newest(events: pa.Table) -> int:
+    """When the newest event became known, epoch ms; -1 without one."""
+    return -1 if not len(events) else pc.max(events[KNOWN]).as_py()
+
+
+def _outcomes(model: Model, events: pa.Table, known: pa.Array) -> Outcomes:
     """The outcome events that have a subject and a value. A subject that nobody asked about is -1."""
+    outcome = model.outcome
     texts = key_texts(events[outcome.subject])
     places = pc.indices_nonzero(texts.is_valid())
     rows, subjects = events.take(places), pc.index_in(texts.take(places), value_set=known).fill_null(-1)
     values, ids = _values(outcome, rows), id_codes(events[ID])[places.to_numpy()]
     there = np.isfinite(values)
-    return Outcomes(subjects.to_numpy().astype(np.int64)[there], rows[KNOWN].to_numpy()[there], values[there], ids[there])
+    asks_ms = None
+    if outcome.source is model.on:
+        asks_ms = moments_of(rows[model.at], model.on.earliest_ms).fill_null(LAST_MS).to_numpy().astype(np.int64)[there]
+    return Outcomes(subjects.to_numpy().astype(np.int64)[there], rows[KNOWN].to_numpy()[there], values[there], ids[there], asks_ms)
 
 
 def _values(outcome: Outcome, rows: pa.Table) -> Floats:

@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.archive.columns import LOADED, OWN, TOPIC, event_folder
+from tidemill.archive.columns import KNOWN, LOADED, MOMENT, OWN, TOPIC, event_folder
 from tidemill.declarations import Event, FeatureView, Model
 from tidemill.errors import TidemillError
 from tidemill.offline.store import OfflineStore, Snapshot
@@ -172,12 +172,28 @@ def check_training_rows(store: OfflineStore, model: Model, table: pa.Table, unti
     rows = table.filter(pc.is_in(table["subject"], pa.array(subjects)))
     fields = [model.at, *(name for view in model.views for name in view.key.names)]
     announced = rows_of(_archive(store, model.on), model.on, [model.subject], subjects, fields)
-    outcomes = rows_of(_archive(store, outcome.source), outcome.source, [outcome.subject], subjects, outcome.column.fields)
+    outcomes = rows_of(_archive(store, outcome.source), outcome.source, [outcome.subject], subjects, outcome_fields(model))
+    until_ms = known_until(store, model, until_ms)
     asked, archives = labelled(model, announced, outcomes, until_ms), dict[str, pa.Table]()
     for place, view in enumerate(model.views):
         entities = {question.entities[place] or "" for question in asked}
         archives[view.name] = rows_of(_archive(store, view.source), view.source, view.key.fields, entities, view.read_fields)
     return check_training_set(model, rows, (announced, outcomes), archives, until_ms, sample, seed)
+
+
+def outcome_fields(model: Model) -> list[str]:
+    """The fields of its outcome's event that decide which question it answers, and how."""
+    return [*model.outcome.column.fields, *([model.at] if model.on is model.outcome.source else [])]
+
+
+def known_until(store: OfflineStore, model: Model, until_ms: int) -> int:
+    """The moment until which events tell what came of a question: just after the newest one that a training set until `until_ms` reads."""
+    newest, limit = -1, pa.scalar(until_ms * 1000, MOMENT)
+    for event in dict.fromkeys((model.on, model.outcome.source)):
+        for batch in _archive(store, event).batches([KNOWN], pc.field(KNOWN) < limit):
+            if batch.num_rows:
+                newest = max(newest, pc.max(batch[KNOWN]).cast(pa.int64()).as_py() // 1000)
+    return min(until_ms, newest + 1)
 
 
 def _archive(store: OfflineStore, event: Event) -> Snapshot:

@@ -1,7 +1,8 @@
 """Questions and their answers, in SQL over the archived events: which event asks, and which outcome answers it.
 
-An event that announces a subject is a question, once for each id; several may have one subject and one time. Its answer is the first outcome of the subject that became known after its time and within the wait. Without one, `absent` of the outcome is the
-answer once the wait is over.
+An event that announces a subject is a question, once for each id; several may have one subject and one time. Its answer is the first outcome
+of the subject that became known after its time and within the wait; an event that asks and answers answers only questions of earlier
+moments. Without one, `absent` of the outcome is the answer once the wait is over, and before that no question of such a model has one.
 """
 
 from __future__ import annotations
@@ -52,12 +53,32 @@ def _labelled_sql(model: Model, announced: pa.Table, brought: pa.Table, until_ms
     absent = model.outcome.absent
     answer = f"CASE WHEN o.known <= q.at_ms + {wait} THEN o.value"
     if absent is not None:
-        answer += f" WHEN q.at_ms + {wait} < {until_ms} THEN CAST({absent} AS DOUBLE)"
+        over = f"q.at_ms + {wait} < {until_ms}"
+        answer = f"CASE WHEN NOT {over} THEN NULL WHEN o.known <= q.at_ms + {wait} THEN o.value ELSE CAST({absent} AS DOUBLE)"
+    joined = (
+        _after_asking(wait)
+        if model.on is model.outcome.source
+        else "asked q ASOF LEFT JOIN outcome o ON q.subject = o.subject AND q.at_ms < o.known"
+    )
     return (
         f"WITH asked AS ({_asked_sql(model, announced, until_ms)}), outcome AS ({_outcomes_sql(model, brought, until_ms)}) "
         f"SELECT q.subject, q.at_ms, {answer} END, q.known, q.topic, q.partition, q.place, q.id, q.entities "
-        "FROM asked q ASOF LEFT JOIN outcome o ON q.subject = o.subject AND q.at_ms < o.known ORDER BY q.at_ms, q.subject, q.known, q.topic, q.partition, q.place"
+        f"FROM {joined} ORDER BY q.at_ms, q.subject, q.known, q.topic, q.partition, q.place"
     )
+
+
+def _after_asking(wait: int) -> str:
+    """The same join where outcomes are questions, too, and answer only those of earlier moments. The next question of the subject bounds where
+    an answer may lie, if it became known after the question: so that not all events of a subject are joined with all others."""
+    bound = "SELECT q.*, o.known AS next_known FROM asked q ASOF LEFT JOIN outcome o ON q.subject = o.subject AND q.at_ms < o.asks"
+    last = f"least(q.at_ms + {wait}, CASE WHEN q.next_known > q.at_ms THEN q.next_known ELSE q.at_ms + {wait} END)"
+    first = "row_number() OVER (PARTITION BY q.topic, q.partition, q.place ORDER BY o.known, o.topic, o.partition, o.place) = 1"
+    outcome = "o.value, o.known AS outcome_known"
+    pairs = (
+        f"SELECT q.*, {outcome} FROM ({bound}) q LEFT JOIN outcome o "
+        f"ON q.subject = o.subject AND o.known > q.at_ms AND o.known <= {last} AND o.asks > q.at_ms QUALIFY {first}"
+    )
+    return f"({pairs}) q CROSS JOIN LATERAL (SELECT q.value AS value, q.outcome_known AS known) o"
 
 
 def _asked_sql(model: Model, events: pa.Table, until_ms: int) -> str:
@@ -70,10 +91,12 @@ def _asked_sql(model: Model, events: pa.Table, until_ms: int) -> str:
 
 
 def _outcomes_sql(model: Model, events: pa.Table, until_ms: int) -> str:
-    outcome = model.outcome
-    rows = EventRows(outcome.source, list(dict.fromkeys([outcome.subject, *outcome.column.fields])), events, "brought")
+    outcome, both = model.outcome, model.on is model.outcome.source
+    names = [outcome.subject, *outcome.column.fields, *([model.at] if both else [])]
+    rows = EventRows(outcome.source, list(dict.fromkeys(names)), events, "brought")
     value, subject = f"CAST({column_sql(outcome.value, rows.fields)} AS DOUBLE)", key_sql(rows.fields[outcome.subject])
-    brought = f"SELECT *, {value} AS value, {subject} AS subject FROM {rows.sql}"
+    asks = f"coalesce({moment_sql(rows.fields[model.at], model.on.earliest_ms)}, {2**62})" if both else "NULL"
+    brought = f"SELECT *, {value} AS value, {subject} AS subject, {asks} AS asks FROM {rows.sql}"
     usable = f"known < {until_ms} AND subject IS NOT NULL AND isfinite(value)"
     once = f"SELECT * FROM ({brought}) WHERE {usable} QUALIFY {_FIRST}"
-    return f"SELECT * FROM ({once}) QUALIFY row_number() OVER (PARTITION BY subject, known ORDER BY {_ORDER}) = 1"
+    return once if both else f"SELECT * FROM ({once}) QUALIFY row_number() OVER (PARTITION BY subject, known ORDER BY {_ORDER}) = 1"

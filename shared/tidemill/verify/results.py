@@ -13,8 +13,11 @@ from tidemill.durations import parse_ms
 from tidemill.timestamps import rfc3339
 from tidemill.verify.compare import Compared, Example
 from tidemill.verify.entities import key_sql
-from tidemill.verify.expressions import column_sql, text
+from tidemill.verify.expressions import column_sql, moment_sql, text
 from tidemill.verify.sql import EventRows, database
+
+_ANY = 2**62
+"""Later than any question."""
 
 
 def check_results(model: Model, results: Sequence[Mapping[str, Any]], outcomes: pa.Table) -> Compared:
@@ -27,7 +30,11 @@ def check_results(model: Model, results: Sequence[Mapping[str, Any]], outcomes: 
     brought = _brought(model, outcomes)
     within_ms = parse_ms(model.outcome.within)
     for row in results:
-        fits = [(known, value) for known, value in brought[row["subject"]] if row["time"] < known <= row["time"] + within_ms]
+        fits = [
+            (known, value)
+            for known, value, asks in brought[row["subject"]]
+            if row["time"] < known <= row["time"] + within_ms and row["time"] < asks
+        ]
         told = (row["known"], row["outcome"])
         given_up = (row["time"] + within_ms, model.outcome.absent)
         right = fits[0] if fits else given_up
@@ -36,27 +43,28 @@ def check_results(model: Model, results: Sequence[Mapping[str, Any]], outcomes: 
         else:
             what = f"result of prediction {row['prediction']} of {row['subject']} at {rfc3339(row['time'])}"
             events = [
-                {"known": known, "time": known, "id": None, "counts": True, "outcome": value} for known, value in brought[row["subject"]]
+                {"known": known, "time": known, "id": None, "counts": True, "outcome": value} for known, value, _ in brought[row["subject"]]
             ]
             compared.note(Example(what, "outcome", _shown(*told), _shown(*right), events[-8:]), 3)
     return compared
 
 
-def _brought(model: Model, outcomes: pa.Table) -> dict[str, list[tuple[int, float]]]:
-    """The outcomes of each subject, when each became known, and its value, in this order."""
-    outcome = model.outcome
-    rows = EventRows(outcome.source, list(dict.fromkeys([outcome.subject, *outcome.column.fields])), outcomes, "brought")
-    value, subject = f"CAST({column_sql(outcome.value, rows.fields)} AS DOUBLE)", key_sql(rows.fields[outcome.subject])
-    brought = (
-        f"SELECT {subject} AS subject, known, {value} AS value, partition, place FROM {rows.sql} WHERE topic = {text(outcome.source.topic)}"
+def _brought(model: Model, outcomes: pa.Table) -> dict[str, list[tuple[int, float, int]]]:
+    """The outcomes of each subject, when each became known, its value, and the moment before which it answers questions, in this order."""
+    outcome, both = model.outcome, model.on is model.outcome.source
+    rows = EventRows(
+        outcome.source, list(dict.fromkeys([outcome.subject, *outcome.column.fields, *([model.at] if both else [])])), outcomes, "brought"
     )
+    asks = f"coalesce({moment_sql(rows.fields[model.at], model.on.earliest_ms)}, {_ANY})" if both else str(_ANY)
+    value, subject = f"CAST({column_sql(outcome.value, rows.fields)} AS DOUBLE)", key_sql(rows.fields[outcome.subject])
+    brought = f"SELECT {subject} AS subject, known, {value} AS value, {asks} AS asks, partition, place FROM {rows.sql} WHERE topic = {text(outcome.source.topic)}"
     usable = "subject IS NOT NULL AND isfinite(value)"
-    db, found = database(len(outcomes)), defaultdict[str, list[tuple[int, float]]](list)
+    db, found = database(len(outcomes)), defaultdict[str, list[tuple[int, float, int]]](list)
     try:
         db.register("brought", outcomes)
-        ordered = f"SELECT subject, known, value FROM ({brought}) WHERE {usable} ORDER BY known, partition, place"
-        for key, known, number in db.execute(ordered).fetchall():
-            found[key].append((known, number))
+        ordered = f"SELECT subject, known, value, asks FROM ({brought}) WHERE {usable} ORDER BY known, partition, place"
+        for key, known, number, before in db.execute(ordered).fetchall():
+            found[key].append((known, number, before))
     finally:
         db.close()
     return found
