@@ -15,6 +15,8 @@ from tidemill.declarations.models import Wait
 from tidemill.training.answers import NONE, Announced, Outcomes, answers, questions
 from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction
 
+NEVER = 10**6
+
 
 class Asked(NamedTuple):
     """An announcing event: subject, the time that it names, when it became known, its id."""
@@ -26,17 +28,19 @@ class Asked(NamedTuple):
 
 
 class Came(NamedTuple):
-    """An outcome event."""
+    """An outcome event. `asks`: the moment of its own question; NEVER for one that asks none."""
 
     subject: int
     known: int
     value: float
     id: int
+    asks: int
 
 
 _ids = st.sampled_from([NONE, NONE, 1, 2, 3])
 _asked = st.lists(st.builds(Asked, st.integers(0, 2), st.integers(0, 40), st.integers(0, 60), _ids), max_size=12)
-_came = st.lists(st.builds(Came, st.integers(-1, 2), st.integers(0, 60), st.floats(0, 1), _ids), max_size=12)
+_asks = st.just(NEVER) | st.integers(0, 40)
+_came = st.lists(st.builds(Came, st.integers(-1, 2), st.integers(0, 60), st.floats(0, 1), _ids, _asks), max_size=12)
 _waits = st.builds(Wait, st.integers(0, 30), st.sampled_from([None, 0.0, 0.5]))
 
 
@@ -59,17 +63,19 @@ def naive(asked: list[Asked], came: list[Came], wait: Wait, until: int) -> dict[
     for place in once(asked):
         subject, at, *_ = asked[place]
         if subject >= 0:
-            fits = [event.value for event in outcomes if event.subject == subject and at < event.known <= at + wait.within_ms]
-            absent = wait.absent if at + wait.within_ms < until else None
-            found[place] = fits[0] if fits else absent
+            mine = [event for event in outcomes if event.subject == subject and event.asks > at]
+            fits = [event.value for event in mine if at < event.known <= at + wait.within_ms]
+            over = at + wait.within_ms < until
+            found[place] = None if wait.absent is not None and not over else fits[0] if fits else wait.absent
     return found
 
 
 def ours(asked: list[Asked], came: list[Came], wait: Wait, until: int) -> dict[int, float | None]:
     """The same from the module, and in order of time."""
     announced = Announced(*(np.array([event[i] for event in asked], np.int64) for i in range(4)))
-    subject, known, value, event_id = (np.array([event[i] for event in came]) for i in range(4))
-    outcomes = Outcomes(subject.astype(np.int64), known.astype(np.int64), value.astype(np.float64), event_id.astype(np.int64))
+    subject, known, value, event_id, asks = (np.array([event[i] for event in came]) for i in range(5))
+    asks_ms = None if all(event.asks == NEVER for event in came) else asks.astype(np.int64)
+    outcomes = Outcomes(subject.astype(np.int64), known.astype(np.int64), value.astype(np.float64), event_id.astype(np.int64), asks_ms)
     places = questions(announced, until)
     assert places.tolist() == sorted(places.tolist(), key=lambda place: (asked[place].at, asked[place].subject))
     found = answers(announced.subjects[places], announced.at_ms[places], outcomes, wait, until)
@@ -92,7 +98,10 @@ def test_the_join_follows_the_same_rule(asked: list[Asked], came: list[Came], wa
     labels = ours(asked, came, wait, until)
     join = Join({"m": wait})
     predictions = [LoggedPrediction(str(place), "m", "1", str(asked[place].subject), asked[place].at, 0.5) for place in labels]
-    outcomes = [KnownOutcome("m", str(o.subject), o.value, o.known, None if o.id == NONE else str(o.id)) for o in came]
+    outcomes = [
+        KnownOutcome("m", str(o.subject), o.value, o.known, None if o.id == NONE else str(o.id), None if o.asks == NEVER else o.asks)
+        for o in came
+    ]
     both: list[LoggedPrediction | KnownOutcome] = [*predictions, *outcomes]
     for item in sorted(both, key=lambda item: item.time if isinstance(item, LoggedPrediction) else item.known):
         if isinstance(item, LoggedPrediction):
@@ -100,7 +109,11 @@ def test_the_join_follows_the_same_rule(asked: list[Asked], came: list[Came], wa
         else:
             join.outcome(item)
     join.advance(until)
-    joined = {result.prediction: result.outcome for result in join.take()}
+    joined = {
+        result.prediction: result.outcome
+        for result in join.take()
+        if wait.absent is None or result.time + wait.within_ms < until  # a label waits until the wait is over, a result does not
+    }
     assert {str(place): answer for place, answer in labels.items() if answer is not None} == {
         prediction: outcome for prediction, outcome in joined.items() if outcome is not None
     }
@@ -109,7 +122,7 @@ def test_the_join_follows_the_same_rule(asked: list[Asked], came: list[Came], wa
 @pytest.mark.parametrize(("known", "answer"), [(9, None), (10, None), (11, 1.0), (30, 1.0), (31, None)])
 def test_both_ends_of_the_wait(known: int, answer: float | None) -> None:
     """After the question's time, and not later than the end of the wait."""
-    assert ours([Asked(0, 10, 5, NONE)], [Came(0, known, 1.0, NONE)], Wait(20), 100) == {0: answer}
+    assert ours([Asked(0, 10, 5, NONE)], [Came(0, known, 1.0, NONE, NEVER)], Wait(20), 100) == {0: answer}
 
 
 @pytest.mark.parametrize(("until", "answer"), [(30, None), (31, 0.0)])

@@ -17,9 +17,11 @@ from tidemill import sum as sum_
 from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
 from tidemill.testing import World
+from tidemill.timestamps import rfc3339
 from tidemill.training.dataset import build
 
 T0 = 1_700_000_000_000
+SHOP = Path(__file__).parents[2] / "examples" / "shop"
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 FIELDS = {"id": str, "at": int, "who": str, "x": float}
 ASKED = Event("asked", {"id": str, "at": int, "who": str, "amount": float}, time="at", id="id")
@@ -88,16 +90,34 @@ def test_a_subject_is_asked_for_every_month() -> None:
 
 
 def test_the_absence_of_an_event_is_an_answer() -> None:
-    """1,000 impressions and 30 clicks are 1,000 rows of which 30 are labelled 1, once the wait is over."""
+    """1,000 impressions and 30 clicks are 1,000 rows of which 30 are labelled 1, once the wait is over; before that they are none, since those
+    with a click would stand for all."""
     outcome = Outcome(CAME, "x > 0", "who", within="1h", absent=0)
     world = World(project(outcome))
     for i in range(1000):
         ask(world, f"i{i}", T0 + i)
     for i in range(30):
         come(world, f"i{i}", T0 + 2000 + i)
-    assert labels(world) == [1.0] * 30
+    with pytest.raises(TidemillError, match="the wait of 1h is over for none"):
+        labels(world)
     ask(world, "later", T0 + 2 * HOUR_MS)
     assert sorted(labels(world)) == [0.0] * 970 + [1.0] * 30
+
+
+@pytest.mark.parametrize("delay_ms", [0, 1, 1000, 5 * MINUTE_MS])
+def test_an_event_that_asks_is_not_its_own_answer(delay_ms: int) -> None:
+    """Each customer buys once, or twice; whatever the time from the purchase to its publication, only the next purchase is a return."""
+    world, day_ms = World.load(SHOP), DAY_MS
+    bought = [(f"c{i}", T0 + i * day_ms) for i in range(60)] + [(f"c{i}", T0 + (i + 5) * day_ms) for i in range(0, 60, 3)]
+    for number, (customer, at_ms) in enumerate(sorted(bought, key=lambda each: each[1])):
+        data = {"order": str(number), "at": rfc3339(at_ms), "customer": customer, "cds": 1, "dollars": 2.0}
+        world.publish("bought", data, at=at_ms + delay_ms)
+    examples, newest_ms = world.training_set("returns"), max(at_ms for _, at_ms in bought) + delay_ms
+    decided = [(customer, at_ms) for customer, at_ms in bought if at_ms + 30 * day_ms <= newest_ms]
+    expected = {(customer, at_ms): float((customer, at_ms + 5 * day_ms) in bought) for customer, at_ms in decided}
+    found = {(who, at_ms): label for who, at_ms, label in zip(examples.subjects, examples.times_ms.tolist(), examples.labels, strict=True)}
+    assert found == expected
+    assert 0 < sum(expected.values()) < len(expected)
 
 
 def test_labels_follow_the_declaration_of_today() -> None:

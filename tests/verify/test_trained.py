@@ -110,9 +110,16 @@ def trained(world: World, project: Project, since: Mapping[str, int], until_ms: 
         return Trained(model, until_ms, None)
 
 
+def newest_before(archive: pa.Table, until_ms: int) -> int:
+    """When the newest event became known, of those that became known before a moment; -1 without one."""
+    known = [moment // 1000 for moment in archive["_known"].cast(pa.int64()).to_pylist()]
+    return max((known_ms for known_ms in known if known_ms < until_ms), default=-1)
+
+
 def judge(one: Trained, archive: pa.Table) -> None:
     """The rows are the questions that have an answer, absent ones included, and each feature is that of the question's moment."""
-    model, until_ms, examples = one
+    model, examples = one.model, one.examples
+    until_ms = newest_before(archive, one.until_ms) + 1  # a wait is over by the time of the events
     if examples is None:
         assert all(found.label is None for found in labelled(model, archive, archive, until_ms))
         return
@@ -155,12 +162,14 @@ def test_what_is_no_moment_asks_nothing(at: str, tmp_path: Path) -> None:
     event = Event("told", {"id": str, "known": int, "at": str, "who": str, "x": float}, time="known", id="id")
     model = Model("m", event, "at", "who", [Request("x")], Outcome(event, "x", "who", absent=3), lambda: None)
     data = {"id": "1", "known": START_MS, "at": at, "who": "a", "x": 1.0}
-    archive = archived(event, [Raw("told", 0, 0, START_MS, START_MS, "1", data)])
+    later_ms = START_MS + 8 * 1440 * MINUTE  # after the wait: an event says that time went on
+    later = {"id": "2", "known": later_ms, "at": "2023-11-22T12:00:00Z", "who": "b", "x": 1.0}
+    archive = archived(event, [Raw("told", 0, 0, START_MS, START_MS, "1", data), Raw("told", 0, 1, later_ms, later_ms, "2", later)])
     store, until_ms = OfflineStore(tmp_path), START_MS + 9 * 1440 * MINUTE
     table = store.counted_table(event_folder("told"), archive.schema)
     table.open()
     table.append(archive, {})
-    found = [(one.subject, one.at_ms, one.label) for one in labelled(model, archive, archive, until_ms) if one.label is not None]
+    found = [(one.subject, one.at_ms, one.label) for one in labelled(model, archive, archive, later_ms + 1) if one.label is not None]
     try:
         spine = archived_spine(model, Archived(store, model_fields(model), until_ms), until_ms)
     except TidemillError:
