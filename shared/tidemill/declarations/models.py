@@ -219,11 +219,11 @@ class Model(Declaration):
 
     def _need_numbers(self, view: FeatureView, names: Collection[str] | None) -> None:
         chosen = [feature for feature in view.served if names is None or feature.name in names]
-        lists = [feature.name for feature in chosen if feature.aggregation.gives_list]
-        if lists:
-            rest = [feature.name for feature in view.served if not feature.aggregation.gives_list]
+        others = [feature.name for feature in chosen if feature.aggregation.gives is not float]
+        if others:
+            rest = [feature.name for feature in view.served if feature.aggregation.gives is float]
             mend = f"select numbers: {view.name}.select({', '.join(map(repr, rest)) or '...'})"
-            self._fail("inputs", f"{', '.join(lists)} of view {view.name!r} is a list of numbers, a model takes single ones", mend)
+            self._fail("inputs", f"{', '.join(others)} of view {view.name!r} is no number, as a model takes them", mend)
 
     def _need_field(self, label: str, name: str) -> None:
         if name not in self.on.fields:

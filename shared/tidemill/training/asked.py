@@ -1,7 +1,7 @@
 """Reading a view as it was: for many questions "entity e at time t", the features from the archived events that were known then.
 
 Nearly all questions are answered at once (kernel/at_once.py). The others are answered entity by entity, its events folded one by one in the
-order in which they became known, each question between two of them: those of views with lists, or whose events wait; of entities with an id
+order in which they became known, each question between two of them: those of views with lists or texts, or whose events wait; of entities with an id
 that was published twice; and those that see events of the very moment of their own event. So work and memory depend on the entities that are
 asked about.
 """
@@ -29,7 +29,9 @@ from tidemill.kernel.served import serve
 from tidemill.kernel.tile_versions import Events, Ints, Pairs
 from tidemill.kernel.view import ViewKernel
 
-Floats = npt.NDArray[np.float64]
+Answers = npt.NDArray[Any]
+"""Features, shape (questions, features): numbers, NaN where a request would see no value; a text stands as such in an array of objects."""
+
 _BLOCK_ROWS = 20_000
 
 
@@ -42,8 +44,8 @@ class Questions(NamedTuple):
     own: Ints
 
 
-def features_of(view: FeatureView, rows: pa.Table, questions: Questions) -> Floats:
-    """The features of each question: shape (questions, features), NaN where a request would see no value.
+def features_of(view: FeatureView, rows: pa.Table, questions: Questions) -> Answers:
+    """The features of each question; of one that is a list NaN.
 
     `rows`: as `view_rows` gives them, in the order of known. A question sees the rows known at or before its time, but its own event only if
     that became known before its time.
@@ -54,9 +56,9 @@ def features_of(view: FeatureView, rows: pa.Table, questions: Questions) -> Floa
     return found
 
 
-def at_once(view: FeatureView, rows: pa.Table, questions: Questions) -> tuple[Floats, Ints]:
+def at_once(view: FeatureView, rows: pa.Table, questions: Questions) -> tuple[Answers, Ints]:
     """The features of the questions that can be answered at once; and the places of the others, for which they are NaN."""
-    found, reader = _nothing(view, questions), ReadAtOnce.of(ViewKernel(view, lacking_fields(view, rows)))
+    found, reader = nothing(view, len(questions.times_ms)), ReadAtOnce.of(ViewKernel(view, lacking_fields(view, rows)))
     if reader is None or not len(rows):
         return found, np.arange(len(found))
     log = _Log(view, rows)
@@ -80,9 +82,9 @@ def part_of(rows: pa.Table, questions: Questions, places: Ints) -> tuple[pa.Tabl
     return rows.take(held), Questions(keys, questions.times_ms[places], standing[questions.own[places]])
 
 
-def one_by_one(view: FeatureView, rows: pa.Table, questions: Questions) -> Floats:
+def one_by_one(view: FeatureView, rows: pa.Table, questions: Questions) -> Answers:
     """As `features_of`, entity by entity and event by event."""
-    found, kernel = _nothing(view, questions), ViewKernel(view, lacking_fields(view, rows))
+    found, kernel = nothing(view, len(questions.times_ms)), ViewKernel(view, lacking_fields(view, rows))
     if not len(rows):
         return found
     log = _Log(view, rows)
@@ -95,8 +97,14 @@ def one_by_one(view: FeatureView, rows: pa.Table, questions: Questions) -> Float
     return found
 
 
-def _nothing(view: FeatureView, questions: Questions) -> Floats:
-    return np.full((len(questions.times_ms), len(view.served)), math.nan)
+def nothing(view: FeatureView, questions: int) -> Answers:
+    """The features of so many questions, none of which has a value."""
+    return np.full((questions, len(view.served)), math.nan, object if _texts(view) else np.float64)
+
+
+def _texts(view: FeatureView) -> list[int]:
+    """The places of the features that are texts."""
+    return [i for i, feature in enumerate(view.served) if feature.aggregation.gives is str]
 
 
 def lacking_fields(view: FeatureView, rows: pa.Table) -> list[str]:
@@ -135,7 +143,7 @@ class _Log:
     """The rows of a view by entity, those of an entity in the order of known."""
 
     def __init__(self, view: FeatureView, rows: pa.Table) -> None:
-        self._view = view
+        self._view, self._texts = view, _texts(view)
         entities = rows[KEY].combine_chunks().dictionary_encode()
         self._known_entities, codes = entities.dictionary, codes_of(entities.indices)
         self._order = np.argsort(codes, kind="stable")
@@ -167,13 +175,13 @@ class _Log:
         """Whether some rows from `start` to `end` have an id that is there twice. Any other id changes nothing."""
         return self._again[end] > self._again[start]
 
-    def answer(self, kernel: ViewKernel, seen: _SeenRows, places: Ints, times_ms: Ints, found: Floats) -> None:
+    def answer(self, kernel: ViewKernel, seen: _SeenRows, places: Ints, times_ms: Ints, found: Answers) -> None:
         """Writes the answers of some questions about one entity, in the order in which the fold reaches them, into `found`."""
         start, end = int(seen.start[places[0]]), int(seen.end[places].max())
         dedupe = bool(self._again[end] > self._again[start])
         apply, state, folded, events = kernel.apply, kernel.new_state(), start, self._events(start, end, dedupe)
         before: list[int] = []
-        values: list[float] = []
+        values: list[Any] = []
         columns = (seen.first, seen.tail, seen.end, times_ms)
         for place, *question in zip(places.tolist(), *(column[places].tolist() for column in columns), strict=True):
             first, tail, last, time_ms = question
@@ -188,7 +196,10 @@ class _Log:
                     for row in rest:
                         apply(seen_state, *next(self._events(row, row + 1, dedupe)))
                 reading = kernel.read_state(seen_state, time_ms) if first > start or rest else None
-                values = serve(self._view, reading, time_ms).values
+                served = serve(self._view, reading, time_ms)
+                values = [*served.values]
+                for i in self._texts:
+                    values[i] = served.value(i)
             found[place] = values
 
     def _rest(self, own: int, tail: int, end: int) -> list[int]:
