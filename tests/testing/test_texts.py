@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
@@ -22,6 +23,7 @@ from tidemill.errors import DeclarationError
 from tidemill.kernel.keys import entity_key, partition_of
 from tidemill.kernel.served import serve
 from tidemill.models.artifact import ModelInput
+from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.proof.replay import logged, replay
 from tidemill.records import PredictionRecord, StampEntry
@@ -53,14 +55,14 @@ def boosted() -> Any:
 
 def one_hot() -> Any:
     """The column of the status as one column for each text."""
-    shape = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), [0]), remainder="drop")
-    return make_pipeline(shape, LogisticRegression())
+    each = make_pipeline(SimpleImputer(strategy="constant", fill_value=-1), OneHotEncoder(handle_unknown="ignore"))
+    return make_pipeline(make_column_transformer((each, [0]), remainder="drop"), LogisticRegression())
 
 
 def project(pipeline: Any = boosted, view: tm.FeatureView = SHOPS) -> Project:
     """Will an order be paid late? From the newest status of its shop."""
     outcome = tm.Outcome(PAID, "late", "order", within="1h")
-    inputs = [view.select("last_status", "count_1h", "first_status_10m"), tm.Request("amount")]
+    inputs: list[Any] = [view.select("last_status", "count_1h", "first_status_10m"), tm.Request("amount")]
     model = tm.Model("late", ASKED, "at", "order", inputs, outcome, pipeline)
     return Project("corner", {"moved": MOVED, "asked": ASKED, "paid": PAID}, {"shops": view}, {"late": model})
 
@@ -74,7 +76,9 @@ def happened(orders: int, seed: int = 1) -> list[tuple[int, str, dict[str, Any]]
         status[shop] = moved or status.get(shop, "")
         events.append((at, "moved", {"at": at - draw.choice([0, 0, 30_000]), "shop": shop, "status": moved, "amount": 1.0}))
         asked = at + 1_000
-        events.append((asked, "asked", {"order": f"o{i}", "at": asked, "shop": draw.choice([shop, shop, "unknown"]), "amount": draw.random()}))
+        events.append(
+            (asked, "asked", {"order": f"o{i}", "at": asked, "shop": draw.choice([shop, shop, "unknown"]), "amount": draw.random()})
+        )
         late = status[shop] == "late" or draw.random() < 0.1
         events.append((asked + 10_000, "paid", {"order": f"o{i}", "at": asked + 10_000, "late": late}))
     return events
@@ -208,7 +212,7 @@ def test_drift_watches_a_text_as_a_category() -> None:
     told = [finding for finding in compare_predictions(manifest, same, 0.01) if finding.subject == "shops__last_status"]
     assert not told or max(abs(finding.effect) for finding in told) < 0.2
     found = [finding for finding in compare_predictions(manifest, moved, 0.01) if finding.subject == "shops__last_status"]
-    assert any("late" in finding.summary for finding in found), found
+    assert any("late" in finding.what for finding in found), found
 
 
 def test_predictions_from_texts_are_recomputed_bit_for_bit(tmp_path: Path) -> None:
@@ -221,7 +225,8 @@ def test_predictions_from_texts_are_recomputed_bit_for_bit(tmp_path: Path) -> No
     saved(str(tmp_path), version.artifact)
     inputs, engine, records = ModelInputs(model, version.artifact.manifest.categories), load_engine(version.artifact), []
     for i, shop in enumerate(["a", "b", "c", "nobody"] * 5):
-        given, partition = {"shop": shop, "amount": i / 20}, partition_of(entity_key(shop), SHOPS.partitions)
+        given: dict[str, Any] = {"shop": shop, "amount": i / 20}
+        partition = partition_of(entity_key(shop), SHOPS.partitions)
         fence = (i + 1) * len(world.logs[view_topic("corner", SHOPS.log), partition]) // 20
         fold, states = world.fold(SHOPS, partition, fence)
         time_ms = NOW_MS + 60 * MINUTE

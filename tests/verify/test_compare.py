@@ -141,7 +141,7 @@ def test_inputs_of_predictions_are_compared_as_float32() -> None:
         {"id": id, "version": "v1", "time": NOW, "served": NOW, "inputs": inputs, "entities": msgspec.json.encode({"shop": shop}).decode()}
         for id, shop, inputs in (("p1", "n", [0.10000000149011612]), ("p2", "n", [0.2]), ("p3", "nobody", [None]), ("p4", "n", [None]))
     ]
-    (compared,) = check_logged([SHOPS], {"v1": ["shops__last_x"]}, {"shops": archived(SOLD, [sold(0, 0.1)])}, rows, "m")
+    (compared,) = check_logged([SHOPS], {"v1": {"shops__last_x": []}}, {"shops": archived(SOLD, [sold(0, 0.1)])}, rows, "m")
     assert (compared.values, compared.differ, [example.what for example in compared.examples]) == (4, 1, ["prediction p2"])
     assert compared.withheld == 1
 
