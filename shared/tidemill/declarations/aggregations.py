@@ -57,6 +57,10 @@ class Aggregation(ABC):
         """What this aggregation is over a text field; None: it has no meaning there."""
         return self if self.takes_text else None
 
+    def over_places(self) -> Aggregation:
+        """This aggregation over a column in which each text is its place in a list; of a text its value is such a place."""
+        return self
+
     @property
     def label(self) -> str:
         """The feature's name without its window: the declared name, or one such as "mean_price"."""
@@ -155,6 +159,10 @@ class LastText(Last):
     """The text of the newest event, by the same rules."""
 
     kinds, gives = (NewestText(),), str
+
+    def over_places(self) -> Aggregation:
+        """The place of the newest event."""
+        return Last(column=self.column, windows=self.windows, name=self.name)
 
     def read(self, *slots: Any) -> Value:
         """The text; NaN over no events."""

@@ -56,6 +56,10 @@ class FirstText(First):
 
     kinds, gives = (OldestText(),), str
 
+    def over_places(self) -> Aggregation:
+        """The place of the oldest event."""
+        return First(column=self.column, windows=self.windows, name=self.name)
+
     def read(self, *slots: Any) -> Value:
         """The text; NaN over no events."""
         return text_of(slots[0]) if slots[0] else math.nan

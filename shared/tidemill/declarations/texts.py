@@ -19,7 +19,7 @@ _CHARACTER_BYTES = 4  # of UTF-8, at most
 
 @dataclass(frozen=True)
 class OneText(SideKind):
-    """Time of one event in ms, and the first TEXT_CHARACTERS characters of its text, in UTF-8."""
+    """Time of one event in ms, and what is kept of its text, in UTF-8."""
 
     reads = frozenset({"text", "time"})
 
@@ -36,7 +36,7 @@ class OneText(SideKind):
         """The event's text, if it is the first one or takes the place of the one before."""
         if held and not self.replaces(time_ms, _TIME.unpack_from(held)[0]):
             return held
-        return _TIME.pack(time_ms) + str(value)[:TEXT_CHARACTERS].encode()
+        return _TIME.pack(time_ms) + kept(str(value)).encode()
 
     def show(self, held: bytes) -> str:
         """The text, quoted."""
@@ -71,6 +71,11 @@ class OldestText(OneText):
     def merge(self, held: Sequence[bytes]) -> bytes:
         """That of the first tile that has one, since tiles come in order of time."""
         return held[0] if held else b""
+
+
+def kept(text: str) -> str:
+    """What is kept of a text: its first TEXT_CHARACTERS characters."""
+    return text[:TEXT_CHARACTERS]
 
 
 def text_of(held: bytes) -> str:

@@ -212,6 +212,13 @@ class FeatureView(Declaration):
         made.__dict__.update(self.__dict__ | {"name": name, "version": version, "since": since})
         return made
 
+    def over_places(self) -> FeatureView:
+        """The same view over columns in which each text is its place in a list (see `Aggregation.over_places`)."""
+        made = object.__new__(FeatureView)
+        served = tuple(dataclasses.replace(feature, aggregation=feature.aggregation.over_places()) for feature in self.served)
+        made.__dict__.update(self.__dict__ | {"served": served})
+        return made
+
     def select(self, *names: str) -> Selection:
         """Some of the view's features, as the input of a model."""
         return Selection(self, tuple(names))

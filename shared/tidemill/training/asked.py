@@ -1,7 +1,7 @@
 """Reading a view as it was: for many questions "entity e at time t", the features from the archived events that were known then.
 
 Nearly all questions are answered at once (kernel/at_once.py). The others are answered entity by entity, its events folded one by one in the
-order in which they became known, each question between two of them: those of views with lists or texts, or whose events wait; of entities with an id
+order in which they became known, each question between two of them: those of views with lists, or whose events wait; of entities with an id
 that was published twice; and those that see events of the very moment of their own event. So work and memory depend on the entities that are
 asked about.
 """
@@ -23,6 +23,7 @@ from tidemill.archive.columns import ID, KNOWN, TIME
 from tidemill.archive.view_rows import KEY, numbers_of
 from tidemill.declarations import FeatureView
 from tidemill.declarations.expressions import Column
+from tidemill.declarations.texts import kept
 from tidemill.kernel.arrays import Numbers
 from tidemill.kernel.at_once import ReadAtOnce
 from tidemill.kernel.served import serve
@@ -58,7 +59,7 @@ def features_of(view: FeatureView, rows: pa.Table, questions: Questions) -> Answ
 
 def at_once(view: FeatureView, rows: pa.Table, questions: Questions) -> tuple[Answers, Ints]:
     """The features of the questions that can be answered at once; and the places of the others, for which they are NaN."""
-    found, reader = nothing(view, len(questions.times_ms)), ReadAtOnce.of(ViewKernel(view, lacking_fields(view, rows)))
+    found, reader = nothing(view, len(questions.times_ms)), ReadAtOnce.of(ViewKernel(view.over_places(), lacking_fields(view, rows)))
     if reader is None or not len(rows):
         return found, np.arange(len(found))
     log = _Log(view, rows)
@@ -67,9 +68,12 @@ def at_once(view: FeatureView, rows: pa.Table, questions: Questions) -> tuple[An
     places = np.flatnonzero(~left & (seen.start < seen.first))
     if len(places):
         columns = {text: _numbers(column, log.rows) for text, column in view.columns.items()}
+        texts = {i: log.list_texts(view.served[i].aggregation.column or "", columns) for i in _texts(view)}
         events = Events(log.entities, log.times_ms, columns)
         del log  # it holds as much memory as the reader needs
         found[places] = reader.read(events, seen.first[places] - 1, questions.times_ms[places])
+        for i, listed in texts.items():
+            found[places, i] = [listed[int(place)] if place >= 0 else math.nan for place in found[places, i]]
     return found, np.flatnonzero(left)
 
 
@@ -119,7 +123,7 @@ def codes_of(indices: pa.Array) -> Ints:
 
 
 def _numbers(column: Column, rows: pa.Table) -> Numbers:
-    """The values of a column; of a text only whether they are there."""
+    """The values of a column; of a text only whether they are there (but see `_Log.list_texts`)."""
     field = rows[column.text] if column.text in rows.column_names else None
     if field is None:
         found = np.fromiter((math.nan if x is None else x for x in numbers_of(column, rows.select(column.fields))), np.float64, len(rows))
@@ -170,6 +174,12 @@ class _Log:
         hidden = (start <= own) & (own < end)
         hidden[hidden] = self._known_ms[own[hidden]] == questions.times_ms[hidden]
         return _SeenRows(start, np.where(hidden, own, end), np.where(hidden, own + 1, end), end)
+
+    def list_texts(self, name: str, columns: dict[str, Numbers]) -> list[str]:
+        """The texts of a field, as features keep them. In `columns` they become places in this list."""
+        listed = self.rows[name].combine_chunks().dictionary_encode()
+        columns[name] = columns[name]._replace(values=codes_of(listed.indices).astype(np.float64))
+        return [kept(text) for text in listed.dictionary.to_pylist()]
 
     def again(self, start: Ints, end: Ints) -> npt.NDArray[np.bool_]:
         """Whether some rows from `start` to `end` have an id that is there twice. Any other id changes nothing."""
