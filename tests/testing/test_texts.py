@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from sklearn.compose import make_column_transformer
@@ -19,10 +20,11 @@ from tests.proof.world import World as StoredWorld
 
 import tidemill as tm
 from tidemill.declarations.project import Project
-from tidemill.errors import DeclarationError
+from tidemill.errors import ArtifactError
 from tidemill.kernel.keys import entity_key, partition_of
 from tidemill.kernel.served import serve
-from tidemill.models.artifact import ModelInput
+from tidemill.kernel.view import ViewKernel
+from tidemill.models.artifact import ModelInput, check_manifest, model_as_trained
 from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.proof.replay import logged, replay
@@ -241,7 +243,14 @@ def test_predictions_from_texts_are_recomputed_bit_for_bit(tmp_path: Path) -> No
     assert len({result.prediction.inputs[0] for result in results}) > 3
 
 
-def test_a_version_is_read_with_the_texts_it_was_trained_on() -> None:
-    """A text that became a list of numbers, or the other way round, is another input."""
-    with pytest.raises(DeclarationError, match="has no feature 'last_state'"):
-        SHOPS.select("last_state")
+def test_a_version_goes_with_the_texts_it_was_trained_on() -> None:
+    """It is found again among the versions of its view, and one whose input was a number then is refused."""
+    declared = project()
+    manifest, model, kernels = trained(lived(declared)).artifact.manifest, declared.models["late"], {"shops": ViewKernel(SHOPS)}
+    check_manifest(manifest, model, kernels)
+    read, (kernel,) = model_as_trained(manifest, model, kernels.values())
+    assert (read.plan, kernel) == (model.plan, kernels["shops"])
+    first, *others = manifest.inputs
+    number = msgspec.structs.replace(manifest, inputs=[ModelInput(first.name, "feature"), *others])
+    with pytest.raises(ArtifactError, match="trained on other inputs"):
+        check_manifest(number, model, kernels)
