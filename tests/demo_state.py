@@ -134,7 +134,7 @@ def trained(model: Model, version: str = "v1", seed: int = 0) -> Artifact:
 
 
 def _inputs(model: Model) -> list[ModelInput]:
-    return inputs_of(model.plan, {request.name: PAYMENTS for request in model.requests if request.type is str})
+    return inputs_of(model.plan, {column.name: PAYMENTS for column in model.plan if column.kind in ("text", "category")})
 
 
 def saved(offline_root: str, artifact: Artifact) -> DeploymentRecord:

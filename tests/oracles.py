@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from tidemill.declarations import Feature
-from tidemill.declarations.aggregations import Age, Aggregation, Count, Last, Max, Mean, Min, Rate, Std, Sum, Value
+from tidemill.declarations.aggregations import Age, Aggregation, Count, Last, LastText, Max, Mean, Min, Rate, Std, Sum, Value
 from tidemill.declarations.distinct import Distinct
-from tidemill.declarations.first import First
+from tidemill.declarations.first import First, FirstText
 from tidemill.declarations.last_k import LastK
 
 Events = Sequence[tuple[int, Any]]
@@ -59,6 +59,11 @@ def _of(*kinds: type[Aggregation]) -> Callable[[A], A]:
         return oracle
 
     return register
+
+
+def _cut(text: str) -> str:
+    """The first 256 characters."""
+    return "".join(character for place, character in enumerate(text) if place < 256)
 
 
 def _present(events: Events) -> list[Any]:
@@ -108,6 +113,12 @@ def _last(_: Last, events: Events, __: int) -> float:
     return float(known[-1][1]) if known else math.nan
 
 
+@_of(LastText)
+def _last_text(_: LastText, events: Events, __: int) -> Value:
+    known = _by_time(events)
+    return _cut(known[-1][1]) if known else math.nan
+
+
 @_of(Age)
 def _age(aggregation: Age, events: Events, time_ms: int) -> float:
     times = [time for time, value in events if aggregation.column is None or value is not None]
@@ -118,6 +129,12 @@ def _age(aggregation: Age, events: Events, time_ms: int) -> float:
 def _first(_: First, events: Events, __: int) -> float:
     known = _by_time(events)
     return float(known[0][1]) if known else math.nan
+
+
+@_of(FirstText)
+def _first_text(_: FirstText, events: Events, __: int) -> Value:
+    known = _by_time(events)
+    return _cut(known[0][1]) if known else math.nan
 
 
 @_of(LastK)

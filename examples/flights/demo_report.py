@@ -103,7 +103,7 @@ def without_windows(store: OfflineStore, pipeline: Any, model: str) -> Plain:
 
 def _numbers(column: pa.ChunkedArray, item: ModelInput) -> npt.NDArray[Any]:
     """An input as the model gets it: a category is its place in the list of the input."""
-    if item.kind == "category":
+    if item.is_category:
         column = pc.index_in(column, value_set=pa.array(item.categories, pa.string()))
     numbers: npt.NDArray[Any] = column.to_numpy()
     return numbers

@@ -177,7 +177,7 @@ def _features_shown(inputs: ModelInputs, served: Sequence[Served], instance: Ins
         if isinstance(column, FeatureInput):
             of_view = served[column.view]
             age = None if of_view.newest_ms is None else max(instance.time_ms - of_view.newest_ms, 0) / 1000
-            shown[column.name] = FeatureShown(of_view.values[column.feature], of_view.statuses[column.feature], age)
+            shown[column.name] = FeatureShown(of_view.value(column.feature), of_view.statuses[column.feature], age)
         else:
             value = instance.given[column.name]
             shown[column.name] = FeatureShown(value, "NULL_VALUE" if value is None else "PRESENT", None)

@@ -88,7 +88,7 @@ def describe(project: Project) -> dict[str, Any]:
             "features": [
                 {
                     "name": feature.name,
-                    "type": "list" if feature.aggregation.gives_list else "float",
+                    "type": feature.aggregation.gives.__name__,
                     "aggregate": feature.aggregation.word,
                     "column": feature.aggregation.column,
                     "window_ms": feature.window.written_ms,

@@ -11,3 +11,6 @@ EXACT = 2**53
 
 KEY_BYTES = 1024
 """The longest entity, subject or id, in bytes of UTF-8; and how much of its key a dead letter keeps."""
+
+TEXT_CHARACTERS = 256
+"""How much of a text is kept as a feature: its first characters, at most KEY_BYTES bytes of UTF-8. The rest is cut off."""

@@ -9,10 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.archive.trips import NOW_MS, Sent, project_of, trip
 
+from tidemill import FeatureView, last
 from tidemill.archive.erasure import Wanted, erase, erased_positions, matching, other_places
 from tidemill.archive.reading import read_events
 from tidemill.archive.retention import ArchiveSettings, forget_before
 from tidemill.archive.rows import event_table
+from tidemill.declarations.project import Project
 from tidemill.errors import BadRequest, DoubledRows
 from tidemill.offline.store import OfflineStore
 
@@ -77,6 +79,9 @@ def test_what_cannot_be_erased_is_named() -> None:
             Wanted.parse(TRIPS, text)
     assert any("view zones" in place and "Redis" in place for place in other_places(PROJECT, Wanted.parse(TRIPS, "zone=a")))
     assert not any("view zones" in place for place in other_places(PROJECT, Wanted.parse(TRIPS, "seats=2")))
+    newest = FeatureView("newest", TRIPS, "zone", [last("id")])
+    told = other_places(Project("p", {"trips": TRIPS}, {"newest": newest}), Wanted.parse(TRIPS, "id=t1"))
+    assert any("view newest" in place and "Redis where a feature keeps it" in place for place in told)
 
 
 def test_nothing_to_erase_makes_nothing(tmp_path: Path) -> None:

@@ -21,6 +21,11 @@ class Told(NamedTuple):
     id: str | None
     x: int | None
 
+    @property
+    def word(self) -> str | None:
+        """A text that tells events apart as `x` does."""
+        return None if self.x is None else f"é {self.x}" * (self.x % 3)
+
 
 @dataclass
 class Naive:

@@ -24,7 +24,7 @@ NAMES = [feature.name for feature in WAITING.served]
 
 def apply(state: EntityState, minutes: float, x: int | None = 1, kernel: ViewKernel = KERNEL, event_id: str | None = None) -> Applied:
     """Folds an event so many minutes after the start."""
-    return kernel.apply(state, START_MS + int(minutes * MINUTE_MS), event_id, SimpleNamespace(x=x, id=event_id))
+    return kernel.apply(state, START_MS + int(minutes * MINUTE_MS), event_id, SimpleNamespace(x=x, id=event_id, word=None))
 
 
 def read(state: EntityState, minutes: float, kernel: ViewKernel = KERNEL) -> Reading:

@@ -33,13 +33,15 @@ from tidemill_features.worker import Worker
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 START_MS = 1_700_000_000_000 // HOUR_MS * HOUR_MS
-HAPPENED = Event("happened", {"who": str, "at": int, "id": str | None, "x": int | None}, time="at", id="id", future="3h")
+HAPPENED = Event(
+    "happened", {"who": str, "at": int, "id": str | None, "x": int | None, "word": str | None}, time="at", id="id", future="3h"
+)
 FEATURES = [count(), count("x", name="known"), sum("x"), mean("x"), min("x"), max("x"), std("x")]
 NEWEST = [last("x", windows=["20m", "2h"]), age(windows=["20m", "2h"]), age("x", windows=["2h"], name="age_x")]
 KEPT = [first("x", windows=["20m", "2h"]), last_k("x", 2, windows=["20m", "5h"]), distinct("x"), distinct("id", windows=["2h"])]
 NAMED = {type(feature) for feature in (*FEATURES, *NEWEST, *KEPT)}
 OTHERS = [
-    kind(column="x > 1" if kind.needs_truth else "x", name=kind.__name__.lower(), **FEW.get(kind, {}))
+    kind(column="x > 1" if kind.needs_truth else "word" if kind.gives is str else "x", name=kind.__name__.lower(), **FEW.get(kind, {}))
     for kind in aggregation_kinds()
     if kind not in NAMED
 ]
@@ -99,7 +101,7 @@ def routed(stream: Sequence[Sent]) -> Logs:
                     told.known_ms,
                 )
             continue
-        data = json.dumps({"who": told.entity, "at": told.time_ms, "id": told.id, "x": told.x}).encode()
+        data = json.dumps({"who": told.entity, "at": told.time_ms, "id": told.id, "x": told.x, "word": told.word}).encode()
         headers = [("ce_recordedtime", str(told.known_ms).encode())]
         for topic, number, key, value in router.route("happened", partition, offset, told.known_ms, None, data, headers):
             if topic == dead_letters_topic("world"):

@@ -8,10 +8,10 @@ import dataclasses
 import msgspec
 import pytest
 from tests.beside import beside
-from tests.demo_state import NOW_MS, Store, saved, trained, trip
+from tests.demo_state import NOW_MS, PAYMENTS, Store, saved, trained, trip
 from tests.inference.conftest import ENTITIES, Service
 
-from tidemill import FeatureView, count, max, mean
+from tidemill import FeatureView, count, last, max, mean
 from tidemill.catalogue.definitions import Definitions, ViewVersion
 from tidemill.declarations import Model
 from tidemill.declarations.written import write_event, write_model, write_view
@@ -32,7 +32,7 @@ def first(service: Service) -> Definitions:
 
 def changed(service: Service, before: Definitions) -> Definitions:
     """The next record: `zones` has a second version, which is handed over."""
-    zones = FeatureView("zones", service.project.events["trips"], "zone", [count(), mean("fare"), max("fare")], windows=["1h"])
+    zones = FeatureView("zones", service.project.events["trips"], "zone", [count(), mean("fare"), max("fare"), last("id")], windows=["1h"])
     version = ViewVersion(write_view(zones), 2, {}, before.number + 1)
     return msgspec.structs.replace(before, number=before.number + 1, views=(*before.views, version))
 
@@ -68,13 +68,15 @@ async def test_a_model_goes_on_with_its_version_of_a_view(service: Service) -> N
         asking = False
     assert (statuses, len(outputs)) == ({200}, 1), outputs
     second = Store(service.settings.redis.url, dataclasses.replace(service.project, views={"zones": zones}))
-    second.apply([trip(NOW_MS, "north", fare=77.0)])
+    second.apply([trip(NOW_MS, "north", fare=77.0) | {"id": "cash"}])
     await service.deploy(trained(wider, "v2"))
     answer = await service.predict(body | {"id": "x", "features": True})
     assert answer.status_code == 200, answer.text
     shown = answer.json()
     assert "77" in str(shown)
+    assert shown["features"]["zones__last_id"] == {"value": "cash", "status": "PRESENT", "age_seconds": 0.0}
     (logged,) = (await service.logged())["x"]
+    assert logged.inputs[wider.input_names.index("zones__last_id")] == PAYMENTS.index("cash")
     assert {str(entry.view) for entry in logged.stamp} == {"zones.v2.p4"}
 
 

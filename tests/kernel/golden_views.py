@@ -114,5 +114,22 @@ SIDED = FeatureView(
     tile="10m",
     dedupe=2,
 )
+TEXTS = FeatureView(
+    "texts",
+    HAPPENED,
+    "who",
+    [
+        count(),
+        last("x"),
+        last("note"),
+        last("kind", windows=["30m", "3h"]),
+        tm.first("note", windows=["30m", "lifetime"]),
+        tm.first("kind"),
+    ],
+    windows=["30m", "3h"],
+    tile="10m",
+    where="kind == 'a' or x > 0",
+    dedupe=2,
+)
 
-VIEWS = {view.name: view for view in (EVERY, LIFETIME, AHEAD, ASKEW, LADDER, CONDITIONS, SINGLE, SIDED)}
+VIEWS = {view.name: view for view in (EVERY, LIFETIME, AHEAD, ASKEW, LADDER, CONDITIONS, SINGLE, SIDED, TEXTS)}

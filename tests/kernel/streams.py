@@ -59,7 +59,10 @@ def features_of(kind: type[Aggregation]) -> list[Aggregation]:
     columns: tuple[str | None, ...] = COLUMNS if kind.needs_column else (None, *COLUMNS)
     if kind.needs_truth:
         columns = tuple(column for column in COLUMNS if parse_column(column, EVENT.types).truth)
-    if kind(column="word").takes_text:
+    made = kind(column="word")
+    if made.gives is str:
+        columns = ("word",)
+    elif made.takes_text:
         columns = (*columns, "word")
     return [kind(column=column, name=f"{kind.__name__.lower()}_{i}", **FEW.get(kind, {})) for i, column in enumerate(columns)]
 
@@ -135,9 +138,12 @@ class Reference:
         return sum(abs(event.values.x or 0.0) + abs(event.values.y) + 1.0 for event in self.accepted)
 
 
+WORDS = ["a", "é", "z", "", "e\u0301", "\U0001f30a" * 256, "\U0001f30a" * 256 + "a", "nan"]
+"""Texts: none at all, of several bytes, of the greatest length, and one character longer."""
+
 _FLOATS = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e9, 1e9, allow_subnormal=False))
 _VALUES = st.builds(
-    Values, st.none() | _FLOATS, st.integers(-(2**40), 2**40) | st.integers(-9, 9), st.booleans(), st.none() | st.sampled_from("aéz")
+    Values, st.none() | _FLOATS, st.integers(-(2**40), 2**40) | st.integers(-9, 9), st.booleans(), st.none() | st.sampled_from(WORDS)
 )
 _IDS = st.none() | st.sampled_from("abcdef")
 _EDGES_MS = st.sampled_from([0, 0, 1, -1, 17_331])

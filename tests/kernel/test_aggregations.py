@@ -38,14 +38,18 @@ CONDITIONS = COLUMNS[2:]
 
 def test_every_aggregation_is_discovered() -> None:
     """The walk over subclasses finds all kinds, each under the word by which a project calls it."""
-    assert {"Age", "Count", "Distinct", "First", "Last", "LastK", "Max", "Mean", "Min", "Rate", "Std", "Sum"} <= {
+    assert {"Age", "Count", "Distinct", "First", "FirstText", "Last", "LastK", "LastText", "Max", "Mean", "Min", "Rate", "Std", "Sum"} <= {
         kind.__name__ for kind in KINDS
     }
-    assert len({kind.word for kind in KINDS}) == len(KINDS)
-    for kind in KINDS:
+    called = [kind for kind in KINDS if "word" in vars(kind)]
+    assert len({kind.word for kind in called}) == len(called)
+    for kind in called:
         made = getattr(tidemill, kind.word)("x", name="named", **FEW.get(kind, {}))
         assert type(made) is kind
         assert (made.column, made.label) == ("x", "named")
+    for kind in set(KINDS) - set(called):
+        becomes = getattr(tidemill, kind.word)("word", name="named").over_text()
+        assert (type(becomes), becomes.column, becomes.label) == (kind, "word", "named")
 
 
 def assert_same(found: Value, wanted: Value) -> None:

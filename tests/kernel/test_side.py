@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.kernel.streams import EVENT, MINUTE_MS, START_MS, Happening, Values, fold_all, streams
 
 from tidemill import FeatureView, count, distinct, first, last_k
+from tidemill.declarations.aggregations import Value
 from tidemill.declarations.distinct import EXACT, DifferentValues, count_of, hash_of
 from tidemill.declarations.hyperloglog import REGISTERS, STANDARD_ERROR
 from tidemill.declarations.last_k import NewestValues, values_of
@@ -35,7 +36,7 @@ def at(minute: float, x: float | None = 1.0, word: str | None = "a") -> Happenin
     return Happening(START_MS + int(minute * MINUTE_MS), None, Values(x, 1, True, word))
 
 
-def values_at(kernel: ViewKernel, events: list[Happening], minute: float) -> dict[str, float | list[float]]:
+def values_at(kernel: ViewKernel, events: list[Happening], minute: float) -> dict[str, Value]:
     """The features after events, by name, from the stored bytes."""
     reading = kernel.read(kernel.encode(fold_all(kernel, events)), START_MS + int(minute * MINUTE_MS))
     return {feature.name: reading.value(i) for i, feature in enumerate(kernel.view.served)}

@@ -1,4 +1,4 @@
-"""Answers without a server: lists among numbers, in Feast's format, and in the list of what can be asked for."""
+"""Answers without a server: lists and texts among numbers, in Feast's format, and in the list of what can be asked for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tidemill import Event, FeatureView, count, distinct, last_k
+from tidemill import Event, FeatureView, count, distinct, first, last, last_k
 from tidemill.declarations.project import Project
 from tidemill.kernel.served import Served, serve
 from tidemill.kernel.view import ViewKernel
@@ -59,3 +59,26 @@ def test_what_can_be_asked_for_says_which_are_lists() -> None:
     assert {feature["name"]: feature["type"] for feature in view["features"]} == {
         "count_1h": "float", "last_3_fare": "list", "distinct_driver_1h": "float",
     }  # fmt: skip
+
+
+def test_a_text_is_answered_as_a_text() -> None:
+    """A JSON string, whatever characters it has, the empty one too; null where there is none."""
+    view = FeatureView("zones", RODE, "zone", [last("driver"), first("driver"), count()])
+    project, kernel = Project("p", {"rode": RODE}, {"zones": view}), ViewKernel(view)
+    decoder, told = view_decoder({"driver": str}), {b"a": ['é "1"', ""], b"b": ["2"], b"c": []}
+    names = ["last_driver", "first_driver", "count"]
+    body = {"entities": {"zone": ["a", "b", "c"]}, "features": [f"zones:{name}" for name in names]}
+    query, served = QueryParser(project).parse(json.dumps(body).encode(), NOW_MS), dict[tuple[int, bytes | None], Served]()
+    for zone, drivers in told.items():
+        state = kernel.new_state()
+        for i, driver in enumerate(drivers):
+            record = {"time": NOW_MS - 9 + i, "known": NOW_MS, "source": [0, i], "values": {"driver": driver}}
+            kernel.apply(state, NOW_MS - 9 + i, None, decoder.decode(json.dumps(record).encode()).values)
+        served[0, zone] = serve(view, kernel.read(kernel.encode(state), NOW_MS) if drivers else None, NOW_MS)
+    answer = json.loads(answer_body(query, served, []))
+    columns = dict(zip(answer["metadata"]["feature_names"], answer["results"], strict=True))
+    assert columns["last_driver"]["values"] == ["", "2", None]
+    assert columns["first_driver"]["values"] == ['é "1"', "2", None]
+    assert columns["last_driver"]["statuses"] == ["PRESENT", "PRESENT", "NOT_FOUND"]
+    (shown,) = describe(project)["views"]
+    assert [feature["type"] for feature in shown["features"]] == ["str", "str", "float"]

@@ -14,6 +14,8 @@ from tests.demo_state import HOUR_MS, NOW_MS, Store, demo, trip
 from tests.frozen import freeze
 from tests.serving.conftest import serving
 
+from tidemill import FeatureView, count, last
+from tidemill.declarations.project import Project
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.keys import partition_of
 from tidemill.local.stack import Stack
@@ -54,6 +56,24 @@ async def test_the_answer_is_feasts_column_by_column(http: httpx.AsyncClient, st
         "metadata": {"feature_names": ["zone", "driver_id", "mean_fare_1h", "last_tip", "count"]},
     }
     assert answer.headers["content-type"] == "application/json"
+
+
+async def test_a_text_is_a_json_string(redis_url: str) -> None:
+    """As it was stored, beside a zone that has none in the window and one that nobody knows."""
+    view = FeatureView("zones", demo().events["trips"], "zone", [last("id", windows=["1h"]), count(windows=["lifetime"])])
+    project = Project("texts", {"trips": view.source}, {"zones": view})
+    stored = [
+        trip(NOW_MS, "north") | {"id": 'é "2"'},
+        trip(NOW_MS - 1, "north") | {"id": "1"},
+        trip(NOW_MS - 2 * HOUR_MS, "south") | {"id": "0"},
+    ]
+    Store(redis_url, project).apply(stored)
+    async with serving(project, redis_url) as client:
+        body = {"features": ["zones:last_id_1h"], "entities": {"zone": ["north", "south", "nowhere"]}, "as_of": NOW_MS}
+        shown = columns(await client.post(PATH, json=body))["last_id_1h"]
+        assert (shown["values"], shown["statuses"]) == (['é "2"', None, None], ["PRESENT", "NULL_VALUE", "NOT_FOUND"])
+        (described,) = (await client.get("/features")).json()["views"]
+        assert [feature["type"] for feature in described["features"]] == ["str", "float"]
 
 
 async def test_a_feature_service_is_a_models_features(http: httpx.AsyncClient, store: Store) -> None:

@@ -140,7 +140,7 @@ def test_a_model_goes_on_reading_what_it_was_trained_on() -> None:
     world.train("fare")
     before = world.predict("fare", entities)
     zones = replace(now.views["zones"], windows=["2h"])
-    names = [feature.name for feature in zones.served if not feature.aggregation.gives_list]
+    names = [feature.name for feature in zones.served if feature.aggregation.gives is not list]
     others = [item for item in now.models["fare"].inputs if isinstance(item, tm.Request)]
     fare = replace(now.models["fare"], inputs=[zones.select(*names), *others])
     world.apply(replace(now, views={**now.views, "zones": zones}, models={"fare": fare}))

@@ -82,7 +82,7 @@ def file_of(written: Written, name: str, *, modelled: bool) -> str:
     """The `project.py` of a generated project. `modelled`: with a model over all views."""
     inputs = ['tm.Request("y")']
     for view in written.declared().views.values():
-        numbers = [feature.name for feature in view.served if not feature.aggregation.gives_list]
+        numbers = [feature.name for feature in view.served if feature.aggregation.gives is not list]
         inputs += [f"{view.name}.select({', '.join(map(repr, numbers))})"] * bool(numbers)
     model = MODEL.format(inputs=", ".join(inputs)) if modelled else ""
     return "\n".join([HEAD.format(name=name), *written.lines(f"{name}.told"), model])

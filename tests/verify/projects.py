@@ -189,7 +189,9 @@ _ONE_OF_THREE = st.sampled_from((False, False, True))
 @st.composite
 def columns_of(draw: st.DrawFn, word: str) -> str:
     """A column that an aggregate takes."""
-    column: str = draw(st.sampled_from((*NUMBERS, *CONDITIONS, *(("kind",) if word in ("count", "age", "distinct") else ()))))
+    column: str = draw(
+        st.sampled_from((*NUMBERS, *CONDITIONS, *(("kind",) if word in ("count", "age", "distinct", "first", "last") else ())))
+    )
     return column
 
 
@@ -240,7 +242,7 @@ _FLOATS = st.integers(-3, 5).map(float) | st.sampled_from((0.1, -0.0, 2.5, 1e9 +
 
 _OFF_MS = st.sampled_from((0, 0, 0, -1, -MINUTE, -7 * MINUTE, -11 * MINUTE, -45 * MINUTE, -4 * 60 * MINUTE, -2 * 1440 * MINUTE, 1, 4 * MINUTE, 20 * MINUTE, 59 * MINUTE, 61 * MINUTE))  # fmt: skip
 _SHOPS, _KEYS = st.sampled_from(("n", "n", "n", 'ö "s\\')), st.sampled_from((7, 7, -1, None))
-_KINDS = st.sampled_from(("a", "b", ""))
+_KINDS = st.sampled_from(("a", "b", "", "ö" * 256 + "a"))
 _VALUES = [(name, st.none() | values) for name, values in (("x", _NUMBERS), ("y", _FLOATS), ("ok", st.booleans()), ("kind", _KINDS))]
 _OF_LATER = {"n": _NUMBERS, "m": _FLOATS, "on": st.booleans(), "sort": _KINDS}
 _ANYTHING = st.sampled_from(("much", 1, 2.5, True, [1], {"a": 1}))

@@ -141,9 +141,31 @@ def test_inputs_of_predictions_are_compared_as_float32() -> None:
         {"id": id, "version": "v1", "time": NOW, "served": NOW, "inputs": inputs, "entities": msgspec.json.encode({"shop": shop}).decode()}
         for id, shop, inputs in (("p1", "n", [0.10000000149011612]), ("p2", "n", [0.2]), ("p3", "nobody", [None]), ("p4", "n", [None]))
     ]
-    (compared,) = check_logged([SHOPS], {"v1": ["shops__last_x"]}, {"shops": archived(SOLD, [sold(0, 0.1)])}, rows, "m")
+    (compared,) = check_logged([SHOPS], {"v1": {"shops__last_x": []}}, {"shops": archived(SOLD, [sold(0, 0.1)])}, rows, "m")
     assert (compared.values, compared.differ, [example.what for example in compared.examples]) == (4, 1, ["prediction p2"])
     assert compared.withheld == 1
+
+
+def test_a_logged_text_is_compared_as_the_text_for_which_its_number_stands() -> None:
+    """The right one, a wrong one, one that was not there in training, and none."""
+    moved = Event("moved", {"at": int, "shop": str, "status": str | None}, time="at")
+    view = FeatureView("shops", moved, "shop", [tm.last("status"), tm.count()])
+    raws = [
+        Raw("moved", 0, i, T0 + i, T0 + i, None, {"at": T0 + i, "shop": shop, "status": status})
+        for i, (shop, status) in enumerate([("a", "new"), ("a", "paid"), ("b", None), ("c", "lost")])
+    ]
+    told = [("right", "a", 1.0), ("wrong", "a", 0.0), ("none", "b", None), ("unknown", "c", None), ("too much", "b", 1.0)]
+    rows = [
+        {"id": id, "version": "v1", "time": NOW, "served": NOW, "inputs": [2.0 if shop == "a" else 1.0, number], "entities": f'{{"shop": "{shop}"}}'}
+        for id, shop, number in told
+    ]  # fmt: skip
+    inputs = {"v1": {"shops__count": [], "shops__last_status": ["new", "paid"]}}
+    (compared,) = check_logged([view], inputs, {"shops": archived(moved, raws)}, rows, "m")
+    assert (compared.values, compared.differ, compared.withheld) == (10, 2, 1)
+    assert [(example.what, example.feature, example.told, example.sql) for example in compared.examples] == [
+        ("prediction wrong", "last_status", "'new'", "'paid'"),
+        ("prediction too much", "last_status", "'paid'", "null NULL_VALUE"),
+    ]
 
 
 ASKED = Event("asked", {"at": int, "who": str, "shop": str}, time="at")

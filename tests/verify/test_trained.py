@@ -45,7 +45,7 @@ class Labelling(NamedTuple):
         inputs = [
             view.select(*numbers)
             for view in project.views.values()
-            if (numbers := [feature.name for feature in view.served if not feature.aggregation.gives_list])
+            if (numbers := [feature.name for feature in view.served if feature.aggregation.gives is not list])
         ]
         outcome = Outcome(event, self.value, self.subject, within=self.within, absent=self.absent)
         return Model("m", event, "at", self.subject, [*inputs, Request("y")], outcome, lambda: None)

@@ -94,7 +94,10 @@ def other_places(project: Project, wanted: Wanted) -> list[str]:
         if wanted.field in view.key.fields:
             places.append(f"view {view.name}: topic {view_topic(project.name, view.log)}, table {view_folder(view.log)}, and Redis")
         elif wanted.field in (*view.value_fields, wanted.event.id):
-            places.append(f"view {view.name}: topic {view_topic(project.name, view.log)}, table {view_folder(view.log)}, not by its key")
+            online = ", Redis where a feature keeps it" if wanted.field in view.value_fields else ""
+            places.append(
+                f"view {view.name}: topic {view_topic(project.name, view.log)}, table {view_folder(view.log)}{online}, not by its key"
+            )
     if project.models:
         places.append("predictions: topic and tables predictions and results; what was stored of training sets below models/")
     places.append("the table's own commits name the smallest and the largest value of each file, for about a day")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -47,11 +46,10 @@ def _values(store: OfflineStore, view: FeatureView, keys: pa.Array, time_ms: int
     """Feature -> the value of each entity; features that are lists are left out."""
     rows, _ = view_rows(view, read_events(store, view.source, view.read_fields), keys)
     found = features_of(view, rows, Questions(keys, np.full(len(keys), time_ms), np.full(len(keys), -1)))
-    return {feature.name: found[:, i] for i, feature in enumerate(view.served) if not feature.aggregation.gives_list}
+    return {feature.name: found[:, i] for i, feature in enumerate(view.served) if feature.aggregation.gives is not list}
 
 
 def _shown(values: dict[str, np.ndarray], name: str, i: int) -> str:
     if name not in values:
         return "(none)"
-    value = float(values[name][i])
-    return "null" if math.isnan(value) else number(value)
+    return number(values[name][i : i + 1].tolist()[0])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tidemill.declarations import FeatureView, Model
     from tidemill.declarations.project import Project
     from tidemill.proof.past import Past
+    from tidemill.verify.checks import LoggedInputs
     from tidemill.verify.compare import Compared, Example
 
 
@@ -132,14 +133,14 @@ def _logged(
     return added(found)
 
 
-def _inputs(at: Target, model: Model, versions: Sequence[str]) -> dict[str, list[str]]:
-    """The names of the inputs of each version; without those of which the artifact is gone."""
+def _inputs(at: Target, model: Model, versions: Sequence[str]) -> dict[str, LoggedInputs]:
+    """The inputs of each version; without those of which the artifact is gone."""
     from tidemill.models.artifact import stored_artifact
 
-    found: dict[str, list[str]] = {}
+    found: dict[str, LoggedInputs] = {}
     for version in versions:
         try:
-            found[version] = [column.name for column in stored_artifact(at.offline, model.name, version).manifest.inputs]
+            found[version] = {item.name: item.categories for item in stored_artifact(at.offline, model.name, version).manifest.inputs}
         except ArtifactError as error:
             console.print(f"logged: passed over: {error.message}", markup=False, highlight=False)
     return found

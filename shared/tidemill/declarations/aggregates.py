@@ -51,7 +51,7 @@ def std(column: str, *, windows: Sequence[str] | None = None, name: str | None =
 
 
 def last(column: str, *, windows: Sequence[str] | None = None, name: str | None = None) -> Last:
-    """Value of the newest event. Without windows, over the whole life of the entity."""
+    """Value of the newest event, of a number or a text. Without windows, over the whole life of the entity."""
     return _make(Last, column, windows or (LIFETIME,), name)
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tidemill.declarations.slots import M2, Largest, N, NewestTime, NewestValue, Slot, SlotKind, Smallest, Total
+from tidemill.declarations.texts import NewestText, text_of
 
-Value = float | list[float]
-"""The value of a feature: a number (NaN: none) or a list of numbers."""
+Value = float | list[float] | str
+"""The value of a feature: a number (NaN: no value), a list of numbers or a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,8 @@ class Aggregation(ABC):
     """One aggregate of a view. `column`: a field or a condition; `windows`: in place of the view's; `name`: in place of the default name.
 
     `word`: its function's name in a project; `kinds`: its kinds of slots, in the order in which `read` takes them; `as_ages`: slots hold
-    times, and `read` takes their ages in ms at the time asked for; `needs_truth`: the column is a condition or a bool; `gives_list`: the value is a list of numbers, which no model takes.
+    times, and `read` takes their ages in ms at the time asked for; `needs_truth`: the column is a condition or a bool; `gives`: the type of
+    the value: a number, a list of numbers, which no model takes, or a text, which a model takes as a category.
     """
 
     column: str | None = None
@@ -33,7 +35,7 @@ class Aggregation(ABC):
     needs_column: ClassVar[bool] = True
     needs_truth: ClassVar[bool] = False
     as_ages: ClassVar[bool] = False
-    gives_list: ClassVar[bool] = False
+    gives: ClassVar[type[float] | type[list[Any]] | type[str]] = float
     kinds: ClassVar[tuple[SlotKind, ...]]
 
     @property
@@ -50,6 +52,14 @@ class Aggregation(ABC):
     def takes_text(self) -> bool:
         """Whether its column may be a text field."""
         return all("text" in slot.kind.reads or not slot.kind.sees_value for slot in self.slots)
+
+    def over_text(self) -> Aggregation | None:
+        """What this aggregation is over a text field; None: it has no meaning there."""
+        return self if self.takes_text else None
+
+    def over_places(self) -> Aggregation:
+        """This aggregation over a column in which each text is its place in a list; of a text its value is such a place."""
+        return self
 
     @property
     def label(self) -> str:
@@ -132,11 +142,31 @@ class Std(Aggregation):
 class Last(Aggregation):
     """The value of the newest event by event time. Of two events at one time, the one that arrived later is the newer."""
 
-    word, kinds = "last", (NewestTime(), NewestValue())
+    word = "last"
+    kinds: ClassVar[tuple[SlotKind, ...]] = (NewestTime(), NewestValue())
 
-    def read(self, *slots: float) -> float:
+    def over_text(self) -> Aggregation:
+        """The text of the newest event."""
+        return LastText(column=self.column, windows=self.windows, name=self.name)
+
+    def read(self, *slots: Any) -> Value:
         """The value; NaN over no events."""
-        return slots[1]
+        value: float = slots[1]
+        return value
+
+
+class LastText(Last):
+    """The text of the newest event, by the same rules."""
+
+    kinds, gives = (NewestText(),), str
+
+    def over_places(self) -> Aggregation:
+        """The place of the newest event."""
+        return Last(column=self.column, windows=self.windows, name=self.name)
+
+    def read(self, *slots: Any) -> Value:
+        """The text; NaN over no events."""
+        return text_of(slots[0]) if slots[0] else math.nan
 
 
 class Age(Aggregation):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from tidemill.declarations.aggregations import Aggregation
-from tidemill.declarations.slots import FloatKind
+from tidemill.declarations.aggregations import Aggregation, Value
+from tidemill.declarations.slots import FloatKind, SlotKind
+from tidemill.declarations.texts import OldestText, text_of
 from tidemill.declarations.windows import LIFETIME
 
 if TYPE_CHECKING:
@@ -37,13 +38,33 @@ class Oldest(FloatKind):
 class First(Aggregation):
     """The value of the oldest event in the window, by event time."""
 
-    word, kinds = "first", (Oldest(),)
+    word = "first"
+    kinds: ClassVar[tuple[SlotKind, ...]] = (Oldest(),)
 
-    def read(self, *slots: float) -> float:
+    def over_text(self) -> Aggregation:
+        """The text of the oldest event."""
+        return FirstText(column=self.column, windows=self.windows, name=self.name)
+
+    def read(self, *slots: Any) -> Value:
         """The value; NaN over no events."""
-        return slots[1]
+        value: float = slots[1]
+        return value
+
+
+class FirstText(First):
+    """The text of the oldest event, by the same rules."""
+
+    kinds, gives = (OldestText(),), str
+
+    def over_places(self) -> Aggregation:
+        """The place of the oldest event."""
+        return First(column=self.column, windows=self.windows, name=self.name)
+
+    def read(self, *slots: Any) -> Value:
+        """The text; NaN over no events."""
+        return text_of(slots[0]) if slots[0] else math.nan
 
 
 def first(column: str, *, windows: Sequence[str] | None = None, name: str | None = None) -> First:
-    """Value of the oldest event. Without windows, over the whole life of the entity."""
+    """Value of the oldest event, of a number or a text. Without windows, over the whole life of the entity."""
     return First(column=column, windows=tuple(windows or (LIFETIME,)), name=name)

@@ -63,7 +63,7 @@ class LastK(Aggregation):
 
     n: int = 10
 
-    word, gives_list = "last_k", True
+    word, gives = "last_k", list
 
     @property
     def slots(self) -> tuple[Slot, ...]:

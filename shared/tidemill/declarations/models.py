@@ -35,16 +35,18 @@ class Request(Declaration):
 
 
 class FeatureInput(NamedTuple):
-    """An input that is a feature. `view`: the place of its view among the model's views; `feature`: its place in the view."""
+    """An input that is a feature. `view`: the place of its view among the model's views; `feature`: its place in the view; `text`: whether
+    it is a text, which the model takes as a category."""
 
     name: str
     view: int
     feature: int
+    text: bool = False
 
     @property
-    def kind(self) -> Literal["feature"]:
+    def kind(self) -> Literal["feature", "text"]:
         """As a manifest calls it."""
-        return "feature"
+        return "text" if self.text else "feature"
 
 
 class RequestInput(NamedTuple):
@@ -188,8 +190,13 @@ class Model(Declaration):
         """The columns of the model's matrix: `<view>__<feature>` of the selections in order, then the Request values."""
         plan: list[FeatureInput | RequestInput] = []
         for selection in self.selections:
-            view, features = selection.view, [feature.name for feature in selection.view.served]
-            plan += [FeatureInput(f"{view.plain_name}__{name}", self.views.index(view), features.index(name)) for name in selection.names]
+            view, places = selection.view, {feature.name: i for i, feature in enumerate(selection.view.served)}
+            plan += [
+                FeatureInput(
+                    f"{view.plain_name}__{name}", self.views.index(view), places[name], view.served[places[name]].aggregation.gives is str
+                )
+                for name in selection.names
+            ]
         return (*plan, *(RequestInput(request.name, request) for request in self.requests))
 
     @property
@@ -210,19 +217,19 @@ class Model(Declaration):
                 view = item if isinstance(item, FeatureView) else item.view
                 for name in view.key.names:
                     self._need_field("inputs", name)
-                self._need_numbers(view, None if isinstance(item, FeatureView) else item.names)
+                self._refuse_lists(view, None if isinstance(item, FeatureView) else item.names)
             else:
                 self._fail("inputs", f"{item!r} is not an input", "pass a FeatureView, view.select(...) or Request(...)")
         names = self.input_names
         if len(set(names)) != len(names):
             self._fail("inputs", "an input is named twice", "remove one of them")
 
-    def _need_numbers(self, view: FeatureView, names: Collection[str] | None) -> None:
+    def _refuse_lists(self, view: FeatureView, names: Collection[str] | None) -> None:
         chosen = [feature for feature in view.served if names is None or feature.name in names]
-        lists = [feature.name for feature in chosen if feature.aggregation.gives_list]
+        lists = [feature.name for feature in chosen if feature.aggregation.gives is list]
         if lists:
-            rest = [feature.name for feature in view.served if not feature.aggregation.gives_list]
-            mend = f"select numbers: {view.name}.select({', '.join(map(repr, rest)) or '...'})"
+            rest = [feature.name for feature in view.served if feature.aggregation.gives is not list]
+            mend = f"select the others: {view.name}.select({', '.join(map(repr, rest)) or '...'})"
             self._fail("inputs", f"{', '.join(lists)} of view {view.name!r} is a list of numbers, a model takes single ones", mend)
 
     def _need_field(self, label: str, name: str) -> None:

@@ -19,7 +19,7 @@ from tidemill.names import LogName, check_name, log_name, version_name
 
 _LADDER_MS = tuple(parse_ms(text) for text in ("5m", "15m", "1h", "6h", "1d"))
 _MOST_TILES = 168  # a window has at most this many tiles, unless `tiles` says otherwise: 7 days of 1 h
-_SIDE_LIMIT = 8 << 20  # bytes that the lists and sketches of one entity may take: such a value is written whole
+_SIDE_LIMIT = 8 << 20  # bytes that the lists, sketches and texts of one entity may take: such a value is written whole
 _TILES_LIMIT = 10_000  # a window never has more tiles: each is stored for every entity and merged in every request
 
 
@@ -212,6 +212,13 @@ class FeatureView(Declaration):
         made.__dict__.update(self.__dict__ | {"name": name, "version": version, "since": since})
         return made
 
+    def over_places(self) -> FeatureView:
+        """The same view over columns in which each text is its place in a list (see `Aggregation.over_places`)."""
+        made = object.__new__(FeatureView)
+        served = tuple(dataclasses.replace(feature, aggregation=feature.aggregation.over_places()) for feature in self.served)
+        made.__dict__.update(self.__dict__ | {"served": served})
+        return made
+
     def select(self, *names: str) -> Selection:
         """Some of the view's features, as the input of a model."""
         return Selection(self, tuple(names))
@@ -224,7 +231,7 @@ class FeatureView(Declaration):
             tiles = 1 + grid.tiles(max(feature.window.reach_ms for feature in features) + (self.ahead_ms or 0))
             most += tiles * sum(slot.kind.most_bytes for slot in slots if isinstance(slot.kind, SideKind))
         if most > _SIDE_LIMIT:
-            message = f"lists and sketches of one entity could take {most / 2**20:.0f} MiB, more than {_SIDE_LIMIT >> 20}"
+            message = f"lists, sketches and texts of one entity could take {most / 2**20:.0f} MiB, more than {_SIDE_LIMIT >> 20}"
             self._fail("features", message, "choose longer tiles, fewer windows or shorter lists")
 
     def _check_case(self) -> None:
@@ -257,7 +264,7 @@ class FeatureView(Declaration):
         except ValueError as error:
             self._fail("where", str(error), "write a condition on the event's fields, such as \"kind == 'a'\"")
         if not condition.truth:
-            what = "text" if text in self.source.fields and self.source.base_type(text) is str else "a number"
+            what = "text" if self._is_text(text) else "a number"
             self._fail("where", f"{text!r} is {what}, no condition", 'compare it: where="amount > 0", where="kind == \'a\'"')
         return condition
 
@@ -286,11 +293,11 @@ class FeatureView(Declaration):
                 column = parse_column(text, self.source.types)
             except ValueError as error:
                 self._fail("features", f"{aggregation.word}({text!r}): {error}", "name a field of the event, or a condition on its fields")
-            if column.text in self.source.fields and self.source.base_type(text) is str and not aggregation.takes_text:
+            if self._is_text(text) and aggregation.over_text() is None:
                 self._fail(
                     "features",
                     f"{aggregation.word}({text!r}): {text!r} is text",
-                    "aggregate a number, or a condition such as rate(\"kind == 'x'\")",
+                    f'aggregate a number, or a condition such as rate("{text} == \'x\'", name="..."); of a text there are last({text!r}), first, distinct and count',
                 )
             if aggregation.needs_truth and not column.truth:
                 self._fail(
@@ -298,6 +305,9 @@ class FeatureView(Declaration):
                 )
             columns[text] = column
         return columns
+
+    def _is_text(self, column: str) -> bool:
+        return column in self.source.fields and self.source.base_type(column) is str
 
     def _plan_features(self) -> tuple[Feature, ...]:
         served: dict[str, Feature] = {}
@@ -319,7 +329,8 @@ class FeatureView(Declaration):
                 f'write {aggregation.word}({aggregation.column!r}, name="...")',
             )
         planned = self._window(window)
-        return Feature(label + planned.suffix, aggregation, planned)
+        over_text = aggregation.over_text() if aggregation.column is not None and self._is_text(aggregation.column) else None
+        return Feature(label + planned.suffix, over_text or aggregation, planned)
 
     def _window(self, window: str) -> Window:
         if window == LIFETIME:

@@ -314,6 +314,6 @@ def aggregations() -> Mapping[str, type[Aggregation]]:
 
 def _below(kind: type[Aggregation]) -> Iterator[type[Aggregation]]:
     for child in kind.__subclasses__():
-        if hasattr(child, "word"):
+        if "word" in vars(child):  # one that inherits its word is what another becomes over a text field
             yield child
         yield from _below(child)

@@ -7,23 +7,24 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tidemill.declarations import FeatureView
-from tidemill.kernel.view import NO_LISTS, Reading
+from tidemill.declarations.aggregations import Value
+from tidemill.kernel.view import NO_OTHERS, Reading
 from tidemill.records import Status
 
 
 class Served(NamedTuple):
     """The features of one view for one entity. `values`: NaN where there is no value; `statuses`: one for each; `newest_ms`: time of the
-    newest event (None: no such entity). `lists`: by place, the values of PRESENT features that are lists; `values` has NaN for them.
-    """
+    newest event (None: no such entity). `others`: by place, the values of PRESENT features that are lists or texts; `values` has NaN for
+    them."""
 
     values: list[float]
     statuses: list[Status]
     newest_ms: int | None
-    lists: Mapping[int, list[float]] = NO_LISTS
+    others: Mapping[int, list[float] | str] = NO_OTHERS
 
-    def value(self, i: int) -> float | list[float]:
-        """The value of the feature at a place: a number or a list."""
-        return self.lists[i] if i in self.lists else self.values[i]
+    def value(self, i: int) -> Value:
+        """The value of the feature at a place: a number, a list or a text."""
+        return self.others[i] if i in self.others else self.values[i]
 
 
 def withheld(view: FeatureView) -> Served:
@@ -44,9 +45,9 @@ def serve(view: FeatureView, reading: Reading | None, time_ms: int) -> Served:
             statuses.append("INVALID")
         else:
             statuses.append("PRESENT")
-            if not math.isfinite(values[i]) and not reading.lists.get(i):  # no value, or one beyond the range of a double
+            if not math.isfinite(values[i]) and i not in reading.others:  # no value, or one beyond the range of a double
                 values[i], statuses[i] = math.nan, "NULL_VALUE"
-    present = {i: value for i, value in reading.lists.items() if statuses[i] == "PRESENT"}
+    present = {i: value for i, value in reading.others.items() if statuses[i] == "PRESENT"}
     return Served(values, statuses, reading.newest_ms, present)
 
 

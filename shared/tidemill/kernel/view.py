@@ -33,24 +33,24 @@ class Applied(IntEnum):
 CLOCKS_MS = 5_000
 """The clocks of two machines may differ by so much: a moment that lies no further before an entity's newest event is that of the event."""
 _FOLDED, _CORRECTED = Applied.FOLDED, Applied.CORRECTED  # to look one up in the enum costs as much as to fold a slot
-NO_LISTS: Mapping[int, list[float]] = MappingProxyType({})
+NO_OTHERS: Mapping[int, list[float] | str] = MappingProxyType({})
 _ANY_TIME = Slot(NewestTime(), None)
 
 
 class Reading(NamedTuple):
     """Features of one entity at one time. `values`: in the order of the view, NaN where there is no value; `newest_ms`: time of the newest
-    event (None: all events of the entity still wait for their time); `lists`: by place, the values of features that are lists, which are
-    NaN in `values`. `complete`: for each feature, False if the state cannot tell: it no longer has all tiles of the window, because the time
+    event (None: all events of the entity still wait for their time); `others`: by place, the values that are no numbers but lists or texts,
+    which are NaN in `values`. `complete`: for each feature, False if the state cannot tell: it no longer has all tiles of the window, because the time
     asked for lies too far back; or the window ends in a tile that may have later events; or the view was not yet fed when the window began."""
 
     values: list[float]
     newest_ms: int | None
     complete: list[bool]
-    lists: Mapping[int, list[float]] = NO_LISTS
+    others: Mapping[int, list[float] | str] = NO_OTHERS
 
     def value(self, i: int) -> Value:
-        """The value of the feature at a place: a number or a list."""
-        return self.lists[i] if i in self.lists else self.values[i]
+        """The value of the feature at a place: a number, a list or a text."""
+        return self.others[i] if i in self.others else self.values[i]
 
 
 class FeatureRead(NamedTuple):
@@ -64,7 +64,7 @@ class FeatureRead(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """One window and the features that are read from it. `others`: features that are lists or need side values; `numbers`: all others.
+    """One window and the features that are read from it. `others`: features that are no numbers or need side values; `numbers`: all others.
     `resolution`: which length of tiles the window has. `since_ms`: from when on events have the fields of these features."""
 
     resolution: int
@@ -138,7 +138,7 @@ class ViewKernel:
             places = [place for slot in aggregation.slots for place in layout.places(slot)]
             since_ms = self.view.since_ms(feature)
             merged = plan.setdefault((feature.window, since_ms), Merged(r, feature.window, since_ms, [], []))
-            plain = not aggregation.gives_list and max(places) < layout.width
+            plain = aggregation.gives is float and max(places) < layout.width
             (merged.numbers if plain else merged.others).append(FeatureRead(i, aggregation.read, places, aggregation.as_ages))
         return list(plan.values())
 
@@ -241,7 +241,8 @@ class ViewKernel:
         if time_ms < newest <= time_ms + CLOCKS_MS and not self._waits:
             time_ms = newest
         early = newest > time_ms and not self._waits
-        values, complete, lists = [math.nan] * len(self.view.served), [True] * len(self.view.served), dict[int, list[float]]()
+        values, complete = [math.nan] * len(self.view.served), [True] * len(self.view.served)
+        found = dict[int, list[float] | str]()
         for r, window, fields_since_ms, reads, others in self.plan:
             resolution, rows = self.resolutions[r], tiles[r]
             first, last, whole = window.at(time_ms, newest, rows.newest - resolution.kept_tiles)
@@ -261,12 +262,12 @@ class ViewKernel:
                 held = [*merged, *resolution.layout.merge_sides(rows.select_sides(first, last))]
                 for i, other, places, _ in others:
                     complete[i], value = whole, other(*[held[place] for place in places])
-                    if isinstance(value, list):
-                        lists[i] = value
+                    if isinstance(value, list | str):
+                        found[i] = value
                     else:
                         values[i] = value
         seen = self._newest_by(time_ms, passed, tiles[0]) if self._waits and newest > time_ms else newest
-        return Reading(values, seen, complete, lists)
+        return Reading(values, seen, complete, found)
 
     def _newest_by(self, time_ms: int, passed: int, tiles: TileRows) -> int | None:
         """Time of the newest event that a reading at `time_ms` sees: from the finest tiles up to then, or else from those out of reach."""

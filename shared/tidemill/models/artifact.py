@@ -29,11 +29,22 @@ _FOLDER = re.compile(r"models/[A-Za-z0-9_]+/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class ModelInput(msgspec.Struct, frozen=True):
-    """One column of the model's matrix. `categories`: the values seen in training; the number of a value is its place in this list."""
+    """One column of the model's matrix. `kind`: a number or a text of the online store, a number or a text of the request; `categories`: the
+    texts seen in training; the number of a text is its place in this list."""
 
     name: str
-    kind: Literal["feature", "number", "category"]
+    kind: Literal["feature", "text", "number", "category"]
     categories: list[str] = []
+
+    @property
+    def is_category(self) -> bool:
+        """Whether it is a text, given to the model as a number."""
+        return self.kind in ("text", "category")
+
+    @property
+    def is_feature(self) -> bool:
+        """Whether it comes from the online store."""
+        return self.kind in ("feature", "text")
 
 
 class Parity(msgspec.Struct, frozen=True):
@@ -77,7 +88,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def categories(self) -> dict[str, list[str]]:
         """The known values of each category, by the name of its input."""
-        return {item.name: item.categories for item in self.inputs if item.kind == "category"}
+        return {item.name: item.categories for item in self.inputs if item.is_category}
 
 
 class Artifact(NamedTuple):
@@ -196,7 +207,7 @@ def model_as_trained(manifest: Manifest, model: Model, kernels: Iterable[ViewKer
 
 def _input(item: ModelInput, model: Model, of_view: Mapping[str, ViewKernel]) -> Selection | Request:
     """An input of a manifest. Raises DeclarationError for a feature that the view does not serve, KeyError for an unknown name."""
-    if item.kind != "feature":
+    if not item.is_feature:
         return next((request for request in model.requests if request.name == item.name), None) or Request(item.name, _KINDS[item.kind])
     view, feature = next((view, item.name[len(view) + 2 :]) for view in _longest_first(of_view) if item.name.startswith(f"{view}__"))
     return of_view[view].view.select(feature)

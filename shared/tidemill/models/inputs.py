@@ -28,8 +28,8 @@ _INT64 = range(-(1 << 63), 1 << 63)  # a larger number could be written to the p
 
 
 class ModelInputs:
-    """Makes a model's vector, in the order of its plan. `categories`: the known values of each Request of type str; the number of a value
-    is its place in that list.
+    """Makes a model's vector, in the order of its plan. `categories`: the known values of each input that is a text, a feature or a
+    Request of type str, by its name; the number of a value is its place in that list.
 
     `given`: the values of a request by name: the entity of each view (None: no such entity) and the Request values (None: missing).
     """
@@ -39,7 +39,12 @@ class ModelInputs:
         self.fields = model.request_fields
         self.views: list[tuple[FeatureView, tuple[str, ...]]] = [(view, view.key.names) for view in model.views]
         self._model = model.name
-        self._features = [(i, column.view, column.feature) for i, column in enumerate(model.plan) if isinstance(column, FeatureInput)]
+        features = [(i, column) for i, column in enumerate(model.plan) if isinstance(column, FeatureInput)]
+        self._features = [(i, column.view, column.feature) for i, column in features if not column.text]
+        self._texts = [
+            (i, column.view, column.feature, _numbered(categories.get(column.name, ()))) for i, column in features if column.text
+        ]
+        self._read = [(column.name, column.view, column.feature) for _, column in features]
         self._known = {column.name: frozenset(categories.get(column.name, ())) for column in model.requests if column.type is str}
         self._requests = [
             (i, column.name, _converter(column.request, categories.get(column.name, ())))
@@ -71,6 +76,8 @@ class ModelInputs:
             value = served[view].values[feature]
             if -FLOAT32_MAX <= value <= FLOAT32_MAX:
                 row[i] = value
+        for i, view, feature, numbers in self._texts:
+            row[i] = numbers.get(served[view].value(feature), math.nan)
         for i, name, convert in self._requests:
             given_value = self._get(given, name)
             if given_value is not None:
@@ -81,10 +88,13 @@ class ModelInputs:
         """The inputs that cannot be known, each with the reason: a feature with the status that says so, a category that was not there in
         training. A mean over no events (NULL_VALUE) is known: there is none."""
         found: dict[str, str] = {}
-        for i, view, feature in self._features:
+        for name, view, feature in self._read:
             status = served[view].statuses[feature]
             if status in _UNKNOWN:
-                found[self.plan[i].name] = status
+                found[name] = status
+        for i, view, feature, numbers in self._texts:
+            if isinstance(text := served[view].value(feature), str) and text not in numbers:
+                found[self.plan[i].name] = UNKNOWN_CATEGORY
         for name, known in self._known.items():
             value = given[name]
             if value is not None and value not in known:
@@ -95,16 +105,18 @@ class ModelInputs:
         """The values of a request that the model does not take."""
         return [] if len(given) == len(self.fields) else [name for name in given if name not in self.fields]
 
-    def rows(self, served: Sequence[Values], given: Mapping[str, Sequence[Any]]) -> tuple[Values, dict[int, BadRequest]]:
+    def rows(self, served: Sequence[npt.NDArray[Any]], given: Mapping[str, Sequence[Any]]) -> tuple[Values, dict[int, BadRequest]]:
         """`row` for many requests at once, before features beyond float32 count as missing (see `within_float32`): shape (requests, inputs).
         Also the requests that `row` refuses, and why.
 
-        `served`: for each of `views`, the values of its features, shape (requests, features); `given`: the Request values by name.
+        `served`: for each of `views`, the values of its features, shape (requests, features), texts as such; `given`: the Request values by name.
         """
         count = len(served[0]) if served else len(given[self._requests[0][1]])
         made, refused = np.full((count, len(self.plan)), math.nan), dict[int, BadRequest]()
         for i, view, feature in self._features:
             made[:, i] = served[view][:, feature]
+        for i, view, feature, numbers in self._texts:
+            made[:, i] = [numbers.get(value, math.nan) for value in served[view][:, feature]]
         for i, name, convert in self._requests:
             for place, value in enumerate(given[name]):
                 if value is not None:
@@ -131,9 +143,13 @@ def vector_of(row: Sequence[float | None]) -> Vector:
     return np.array([math.nan if value is None else value for value in row], np.float32)
 
 
+def _numbered(categories: Sequence[str]) -> dict[Any, float]:
+    return {category: float(i) for i, category in enumerate(categories)}
+
+
 def _converter(request: Request, categories: Sequence[str]) -> Callable[[Any], float]:
     """A function that turns a value of a Request into its number. It raises BadRequest for a wrong type."""
-    numbers = {category: float(i) for i, category in enumerate(categories)}
+    numbers = _numbered(categories)
 
     def wrong(value: object, wanted: str) -> BadRequest:
         return BadRequest(

@@ -39,7 +39,7 @@ from tidemill.proof.newest_rows import WHOLE, Cut, by_cut, cuts, decided
 from tidemill.proof.past import FOLLOWING_MS
 from tidemill.redis.protocol import RedisClient
 from tidemill.timestamps import rfc3339
-from tidemill.verify.checks import columns_of
+from tidemill.verify.checks import LoggedInputs, logged_values
 from tidemill.verify.compare import Compared, Told, compare
 from tidemill.verify.rows_of import rows_of
 from tidemill.verify.seen import ROW_COLUMNS, Absent, Reached, Seen, seen_events
@@ -91,7 +91,7 @@ class Logged(NamedTuple):
     entity: str
     at_ms: int
     next: int
-    values: dict[str, tuple[None, float | None]]
+    values: dict[str, tuple[None, float | str | None]]
 
 
 class _Asked(NamedTuple):
@@ -180,7 +180,7 @@ class ViewVerify:
             names = self._inputs(row["model"], row["version"])
             if not ends or len(names) != len(row["inputs"]) or key is None or not self._lives(key, entities, partition):
                 continue
-            values = {feature: (None, row["inputs"][names.index(name)]) for feature, name in columns_of(self.view, names).items()}
+            values = logged_values(self.view, names, row["inputs"])
             yield Logged(row["id"], key.decode(), row["time"], ends[0], values)
             most -= 1
             if not most:
@@ -191,12 +191,12 @@ class ViewVerify:
         typed = all(type(entities[name]) is kind for name, kind in zip(self.view.key.names, kinds, strict=True))
         return typed and partition_of(key, self.view.partitions) == partition
 
-    def _read_inputs(self, model: str, version: str) -> Sequence[str]:
-        """The names of a version's inputs; none when it is gone."""
+    def _read_inputs(self, model: str, version: str) -> LoggedInputs:
+        """The inputs of a version; none when it is gone."""
         try:
-            return [column.name for column in stored_artifact(self._store.url, model, version).manifest.inputs]
+            return {item.name: item.categories for item in stored_artifact(self._store.url, model, version).manifest.inputs}
         except ArtifactError:
-            return ()
+            return {}
 
     def _compare(
         self, partition: int, online: _Online, asked: _Asked, sample: SampleSize, draw: random.Random, kept_since_ms: int, report: Verified

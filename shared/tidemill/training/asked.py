@@ -23,13 +23,16 @@ from tidemill.archive.columns import ID, KNOWN, TIME
 from tidemill.archive.view_rows import KEY, numbers_of
 from tidemill.declarations import FeatureView
 from tidemill.declarations.expressions import Column
+from tidemill.declarations.texts import kept
 from tidemill.kernel.arrays import Numbers
 from tidemill.kernel.at_once import ReadAtOnce
 from tidemill.kernel.served import serve
 from tidemill.kernel.tile_versions import Events, Ints, Pairs
 from tidemill.kernel.view import ViewKernel
 
-Floats = npt.NDArray[np.float64]
+Answers = npt.NDArray[Any]
+"""Features, shape (questions, features): numbers, NaN where a request would see no value; a text stands as such in an array of objects."""
+
 _BLOCK_ROWS = 20_000
 
 
@@ -42,8 +45,8 @@ class Questions(NamedTuple):
     own: Ints
 
 
-def features_of(view: FeatureView, rows: pa.Table, questions: Questions) -> Floats:
-    """The features of each question: shape (questions, features), NaN where a request would see no value.
+def features_of(view: FeatureView, rows: pa.Table, questions: Questions) -> Answers:
+    """The features of each question; of one that is a list NaN.
 
     `rows`: as `view_rows` gives them, in the order of known. A question sees the rows known at or before its time, but its own event only if
     that became known before its time.
@@ -54,9 +57,9 @@ def features_of(view: FeatureView, rows: pa.Table, questions: Questions) -> Floa
     return found
 
 
-def at_once(view: FeatureView, rows: pa.Table, questions: Questions) -> tuple[Floats, Ints]:
+def at_once(view: FeatureView, rows: pa.Table, questions: Questions) -> tuple[Answers, Ints]:
     """The features of the questions that can be answered at once; and the places of the others, for which they are NaN."""
-    found, reader = _nothing(view, questions), ReadAtOnce.of(ViewKernel(view, lacking_fields(view, rows)))
+    found, reader = nothing(view, len(questions.times_ms)), ReadAtOnce.of(ViewKernel(view.over_places(), lacking_fields(view, rows)))
     if reader is None or not len(rows):
         return found, np.arange(len(found))
     log = _Log(view, rows)
@@ -65,9 +68,12 @@ def at_once(view: FeatureView, rows: pa.Table, questions: Questions) -> tuple[Fl
     places = np.flatnonzero(~left & (seen.start < seen.first))
     if len(places):
         columns = {text: _numbers(column, log.rows) for text, column in view.columns.items()}
+        texts = {i: log.list_texts(view.served[i].aggregation.column or "", columns) for i in _texts(view)}
         events = Events(log.entities, log.times_ms, columns)
         del log  # it holds as much memory as the reader needs
         found[places] = reader.read(events, seen.first[places] - 1, questions.times_ms[places])
+        for i, listed in texts.items():
+            found[places, i] = [listed[int(place)] if place >= 0 else math.nan for place in found[places, i]]
     return found, np.flatnonzero(left)
 
 
@@ -80,9 +86,9 @@ def part_of(rows: pa.Table, questions: Questions, places: Ints) -> tuple[pa.Tabl
     return rows.take(held), Questions(keys, questions.times_ms[places], standing[questions.own[places]])
 
 
-def one_by_one(view: FeatureView, rows: pa.Table, questions: Questions) -> Floats:
+def one_by_one(view: FeatureView, rows: pa.Table, questions: Questions) -> Answers:
     """As `features_of`, entity by entity and event by event."""
-    found, kernel = _nothing(view, questions), ViewKernel(view, lacking_fields(view, rows))
+    found, kernel = nothing(view, len(questions.times_ms)), ViewKernel(view, lacking_fields(view, rows))
     if not len(rows):
         return found
     log = _Log(view, rows)
@@ -95,8 +101,14 @@ def one_by_one(view: FeatureView, rows: pa.Table, questions: Questions) -> Float
     return found
 
 
-def _nothing(view: FeatureView, questions: Questions) -> Floats:
-    return np.full((len(questions.times_ms), len(view.served)), math.nan)
+def nothing(view: FeatureView, questions: int) -> Answers:
+    """The features of so many questions, none of which has a value."""
+    return np.full((questions, len(view.served)), math.nan, object if _texts(view) else np.float64)
+
+
+def _texts(view: FeatureView) -> list[int]:
+    """The places of the features that are texts."""
+    return [i for i, feature in enumerate(view.served) if feature.aggregation.gives is str]
 
 
 def lacking_fields(view: FeatureView, rows: pa.Table) -> list[str]:
@@ -111,7 +123,7 @@ def codes_of(indices: pa.Array) -> Ints:
 
 
 def _numbers(column: Column, rows: pa.Table) -> Numbers:
-    """The values of a column; of a text only whether they are there."""
+    """The values of a column; of a text only whether they are there (but see `_Log.list_texts`)."""
     field = rows[column.text] if column.text in rows.column_names else None
     if field is None:
         found = np.fromiter((math.nan if x is None else x for x in numbers_of(column, rows.select(column.fields))), np.float64, len(rows))
@@ -135,7 +147,7 @@ class _Log:
     """The rows of a view by entity, those of an entity in the order of known."""
 
     def __init__(self, view: FeatureView, rows: pa.Table) -> None:
-        self._view = view
+        self._view, self._texts = view, _texts(view)
         entities = rows[KEY].combine_chunks().dictionary_encode()
         self._known_entities, codes = entities.dictionary, codes_of(entities.indices)
         self._order = np.argsort(codes, kind="stable")
@@ -163,17 +175,23 @@ class _Log:
         hidden[hidden] = self._known_ms[own[hidden]] == questions.times_ms[hidden]
         return _SeenRows(start, np.where(hidden, own, end), np.where(hidden, own + 1, end), end)
 
+    def list_texts(self, name: str, columns: dict[str, Numbers]) -> list[str]:
+        """The texts of a field, as features keep them. In `columns` they become places in this list."""
+        listed = self.rows[name].combine_chunks().dictionary_encode()
+        columns[name] = columns[name]._replace(values=codes_of(listed.indices).astype(np.float64))
+        return [kept(text) for text in listed.dictionary.to_pylist()]
+
     def again(self, start: Ints, end: Ints) -> npt.NDArray[np.bool_]:
         """Whether some rows from `start` to `end` have an id that is there twice. Any other id changes nothing."""
         return self._again[end] > self._again[start]
 
-    def answer(self, kernel: ViewKernel, seen: _SeenRows, places: Ints, times_ms: Ints, found: Floats) -> None:
+    def answer(self, kernel: ViewKernel, seen: _SeenRows, places: Ints, times_ms: Ints, found: Answers) -> None:
         """Writes the answers of some questions about one entity, in the order in which the fold reaches them, into `found`."""
         start, end = int(seen.start[places[0]]), int(seen.end[places].max())
         dedupe = bool(self._again[end] > self._again[start])
         apply, state, folded, events = kernel.apply, kernel.new_state(), start, self._events(start, end, dedupe)
         before: list[int] = []
-        values: list[float] = []
+        values: list[Any] = []
         columns = (seen.first, seen.tail, seen.end, times_ms)
         for place, *question in zip(places.tolist(), *(column[places].tolist() for column in columns), strict=True):
             first, tail, last, time_ms = question
@@ -188,7 +206,10 @@ class _Log:
                     for row in rest:
                         apply(seen_state, *next(self._events(row, row + 1, dedupe)))
                 reading = kernel.read_state(seen_state, time_ms) if first > start or rest else None
-                values = serve(self._view, reading, time_ms).values
+                served = serve(self._view, reading, time_ms)
+                values = [*served.values]
+                for i in self._texts:
+                    values[i] = served.value(i)
             found[place] = values
 
     def _rest(self, own: int, tail: int, end: int) -> list[int]:

@@ -6,7 +6,7 @@ from the events known at each moment (`asked`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 
 from tidemill.archive.view_rows import entity_texts, view_rows
 from tidemill.declarations import Event, FeatureView, Model
+from tidemill.declarations.models import FeatureInput
 from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import ModelInput, inputs_of
 from tidemill.models.inputs import ModelInputs, within_float32
 from tidemill.offline.store import OfflineStore
 from tidemill.training.answers import Ints
-from tidemill.training.asked import Questions, lacking_fields
+from tidemill.training.asked import Answers, Questions, lacking_fields
 from tidemill.training.labels import read_labels
 from tidemill.training.sharing import Sharing
 from tidemill.training.spine import Archived, Spine, archived_spine, model_fields, no_examples, view_fields
@@ -65,9 +66,7 @@ class TrainingSet:
         }
         for i, spec in enumerate(self.inputs):
             numbers = pa.array(np.asarray(self.values[:, i], np.float64), from_pandas=True)
-            columns[spec.name] = (
-                pa.array(spec.categories, pa.string()).take(numbers.cast(pa.int64())) if spec.kind == "category" else numbers
-            )
+            columns[spec.name] = pa.array(spec.categories, pa.string()).take(numbers.cast(pa.int64())) if spec.is_category else numbers
         return pa.table(columns)
 
     def write(self, path: Path) -> None:
@@ -107,15 +106,12 @@ def needed_events(model: Model, *, own_labels: bool) -> list[Event]:
 def _examples(spec: str | None, model: Model, archived: Archived, spine: Spine, note: Note) -> TrainingSet:
     """The rows of a spine with their features."""
     note(f"{len(spine):,} examples; reading {len(model.views)} views as they were")
-    categories = {
-        request.name: sorted(spine.given[request.name].drop_null().unique().to_pylist())
-        for request in model.requests
-        if request.type is str
-    }
-    maker = ModelInputs(model, categories)
     with Sharing(spec) as sharing:
         features = [_view_features(view, archived, model, spine, sharing, note) for view in model.views]
-    values, refused = maker.rows(features, {request.name: spine.given[request.name].to_pylist() for request in model.requests})
+    categories = _categories(model, spine, features)
+    values, refused = ModelInputs(model, categories).rows(
+        features, {request.name: spine.given[request.name].to_pylist() for request in model.requests}
+    )
     if refused:
         note(f"{len(refused):,} examples are left out: as requests they would be refused, such as: {next(iter(refused.values()))}")
         kept = np.setdiff1d(np.arange(len(spine)), np.array(list(refused)))
@@ -125,9 +121,17 @@ def _examples(spec: str | None, model: Model, archived: Archived, spine: Spine, 
     return TrainingSet(values, spine.labels, spine.times_ms, spine.subjects.to_pylist(), inputs_of(model.plan, categories))
 
 
-def _view_features(
-    view: FeatureView, archived: Archived, model: Model, spine: Spine, sharing: Sharing, note: Note
-) -> npt.NDArray[np.float64]:
+def _categories(model: Model, spine: Spine, features: Sequence[Answers]) -> dict[str, list[str]]:
+    """The texts that each input which is one has among the examples, in order."""
+    requests = {request.name: spine.given[request.name] for request in model.requests if request.type is str}
+    found = {name: sorted(given.drop_null().unique().to_pylist()) for name, given in requests.items()}
+    for column in model.plan:
+        if isinstance(column, FeatureInput) and column.text:
+            found[column.name] = sorted({value for value in features[column.view][:, column.feature] if isinstance(value, str)})
+    return found
+
+
+def _view_features(view: FeatureView, archived: Archived, model: Model, spine: Spine, sharing: Sharing, note: Note) -> Answers:
     events = archived.events(view.source)
     keys = entity_texts(view.key.names, {name: pa.chunked_array([spine.given[name]]) for name in view.key.names}).combine_chunks()
     rows, places = view_rows(view, events, keys.unique().drop_null())

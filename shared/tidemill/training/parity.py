@@ -84,16 +84,16 @@ def probes(model: Model, inputs: Sequence[ModelInput], matrix: Floats) -> Iterat
     """
     base = _spread(matrix, MISSING_ROWS)
     for i, spec in enumerate(inputs):
-        never_seen = " or never seen" if spec.kind == "category" else ""
+        never_seen = " or never seen" if spec.is_category else ""
         yield Probe(f"with input {spec.name!r} missing{never_seen}", _with(base, [i], np.nan))
     for view in model.views:
-        mine = [i for i, spec in enumerate(inputs) if spec.kind == "feature" and spec.name.startswith(f"{view.name}__")]
+        mine = [i for i, spec in enumerate(inputs) if spec.is_feature and spec.name.startswith(f"{view.name}__")]
         yield Probe(f"of an entity that view {view.name!r} does not know", _with(base, mine, np.nan))
     yield Probe("with all inputs missing", _with(base[:1], list(range(len(inputs))), np.nan))
     flags = {request.name for request in model.requests if request.type is bool}
     base = _spread(matrix, BEYOND_ROWS)
     for i, spec in enumerate(inputs):
-        if spec.kind != "category":
+        if not spec.is_category:
             values = [0.0, 1.0] if spec.name in flags else _ends(matrix[:, i])
             yield Probe(f"with input {spec.name!r} from {values[0]:g} to {values[-1]:g}", np.vstack([_with(base, [i], v) for v in values]))
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import load_project
 from tidemill.declarations.written import WrittenEvent, WrittenView, read_event, read_view, write_event, write_view
-from tidemill.training.asked import Floats, Questions, at_once, codes_of, one_by_one, part_of
+from tidemill.training.asked import Answers, Questions, at_once, codes_of, nothing, one_by_one, part_of
 
 QUESTIONS_WORTH_A_PROCESS = 20_000
 
@@ -37,7 +37,7 @@ class Sharing:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def features(self, view: FeatureView, rows: pa.Table, questions: Questions) -> Floats:
+    def features(self, view: FeatureView, rows: pa.Table, questions: Questions) -> Answers:
         """`features_of`; many questions that must be answered one by one are shared, each share of the entities in a process of its own."""
         found, left = at_once(view, rows, questions)
         if len(left):
@@ -46,13 +46,13 @@ class Sharing:
             found[left] = self._in_shares(view, rows, questions) if shared else one_by_one(view, rows, questions)
         return found
 
-    def _in_shares(self, view: FeatureView, rows: pa.Table, questions: Questions) -> Floats:
+    def _in_shares(self, view: FeatureView, rows: pa.Table, questions: Questions) -> Answers:
         self._pool = self._pool or ProcessPoolExecutor(self._others, mp_context=multiprocessing.get_context("spawn"))
         asked = codes_of(questions.keys.dictionary_encode().indices) % (self._others + 1)
         shares = [np.flatnonzero(asked == share) for share in range(self._others + 1)]
         written = self._spec, write_view(view), write_event(view.source)
         waiting = [self._pool.submit(_in_process, *written, *part_of(rows, questions, places)) for places in shares[1:]]
-        found = np.empty((len(asked), len(view.served)))
+        found = nothing(view, len(asked))
         found[shares[0]] = one_by_one(view, *part_of(rows, questions, shares[0]))  # this process has a share too, and works meanwhile
         for places, future in zip(shares[1:], waiting, strict=True):
             found[places] = future.result()
@@ -65,6 +65,6 @@ def _load(spec: str) -> None:
     load_project(spec)
 
 
-def _in_process(spec: str, view: WrittenView, source: WrittenEvent, rows: pa.Table, questions: Questions) -> Floats:
+def _in_process(spec: str, view: WrittenView, source: WrittenEvent, rows: pa.Table, questions: Questions) -> Answers:
     _load(spec)
     return one_by_one(read_view(view, read_event(source)), rows, questions)

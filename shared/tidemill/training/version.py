@@ -69,7 +69,7 @@ def _manifest(
 
 def _reference(examples: TrainingSet, fitted: Fitted) -> dict[str, Histogram]:
     """The distributions for drift detection: the inputs of all examples, and the holdout's outputs from a pipeline fitted without it."""
-    histograms = {spec.name: reference(examples.matrix[:, i], category=spec.kind == "category") for i, spec in enumerate(examples.inputs)}
+    histograms = {spec.name: reference(examples.matrix[:, i], category=spec.is_category) for i, spec in enumerate(examples.inputs)}
     return histograms | {"prediction": reference(np.asarray(fitted.holdout_output))}
 
 

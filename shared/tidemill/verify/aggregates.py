@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tidemill.errors import TidemillError
+from tidemill.limits import TEXT_CHARACTERS
 from tidemill.verify.meaning import MeantFeature
 
 _RELATIVE = 1e-9
@@ -83,8 +84,13 @@ def _std(_: MeantFeature, x: str) -> Sql:
 
 
 def _ordered(word: str) -> Callable[[MeantFeature, str], Sql]:
-    """Of two events at one time, the one that became known later is the newer."""
-    return lambda _, x: Sql({"x": f"{word}({x} ORDER BY e.time, e.seq) KEPT"}, "CAST(@x AS DOUBLE)")
+    """Of two events at one time, the one that became known later is the newer. Of a text the first characters are kept."""
+
+    def ordered(feature: MeantFeature, x: str) -> Sql:
+        value = f"left(@x, {TEXT_CHARACTERS})" if feature.text else "CAST(@x AS DOUBLE)"
+        return Sql({"x": f"{word}({x} ORDER BY e.time, e.seq) KEPT"}, value)
+
+    return ordered
 
 
 def _age(_: MeantFeature, x: str) -> Sql:

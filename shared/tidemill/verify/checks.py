@@ -25,6 +25,9 @@ from tidemill.verify.sql import BY_KNOWN, AskedMoment, SqlView, Value
 Served = Callable[[FeatureView, Sequence[str], int], list[Mapping[str, tuple[str, Value | None]]]]
 """(view, entities, epoch ms) -> for each entity, state and value of each feature by name, as served for this moment."""
 
+LoggedInputs = Mapping[str, Sequence[str]]
+"""The inputs of a version of a model by name, in the order of the log; each with the texts for which its numbers stand, if it is a text."""
+
 _MOMENTS = 4
 _Key = tuple[str, int, int]
 T = TypeVar("T")
@@ -104,13 +107,12 @@ def _compared(view: FeatureView, events: pa.Table, answers: Sequence[_AnswerGive
 
 def check_logged(
     views: Sequence[FeatureView],
-    inputs: Mapping[str, Sequence[str]],
+    inputs: Mapping[str, LoggedInputs],
     archives: Mapping[str, pa.Table],
     predictions: Sequence[Mapping[str, Any]],
     model: str,
 ) -> list[Compared]:
-    """Compares the inputs of a model's logged predictions, view by view. `inputs`: the names of the inputs of each version, in the order of
-    the log; `archives`: the archived events by view; `predictions`: rows of the table `predictions`.
+    """Compares the inputs of a model's logged predictions, view by view. `inputs`: those of each version; `archives`: the archived events by view; `predictions`: rows of the table `predictions`.
 
     Predictions without entities (by tensor) and of versions without names say nothing about views.
     """
@@ -118,10 +120,10 @@ def check_logged(
     for view in views:
         sql, told = SqlView(view, archives[view.name]), []
         for row in predictions:
-            names = inputs.get(row["version"], ())
+            names = inputs.get(row["version"], {})
             entity = entity_text(view.key.names, msgspec.json.decode(row["entities"] or "{}"))
             if entity is not None and len(names) == len(row["inputs"]):
-                values = {feature: (None, row["inputs"][names.index(name)]) for feature, name in columns_of(view, names).items()}
+                values = logged_values(view, names, row["inputs"])
                 asked = possible(sql, entity, row["time"], row["served"])
                 told.append(Told(f"prediction {row['id']}", asked, values, rounded=True, may_lack=True))
         found.append(compare(f"logged: {model}, {view.name}", sql, told))
@@ -198,6 +200,15 @@ def known_until(store: OfflineStore, model: Model, until_ms: int) -> int:
 
 def _archive(store: OfflineStore, event: Event) -> Snapshot:
     return store.snapshot(event_folder(event.name))
+
+
+def logged_values(view: FeatureView, inputs: LoggedInputs, logged: Sequence[float | None]) -> dict[str, tuple[None, float | str | None]]:
+    """The features of a view among the inputs of a logged prediction. A text that was not there in training was logged as null."""
+    numbers = dict(zip(inputs, logged, strict=True))
+    return {
+        feature: (None, inputs[name][int(number)] if inputs[name] and (number := numbers[name]) is not None else numbers[name])
+        for feature, name in columns_of(view, list(inputs)).items()
+    }
 
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:

@@ -33,12 +33,14 @@ class MeantWindow:
 
 @dataclass(frozen=True)
 class MeantFeature:
-    """A feature. `word`: its aggregate; `column`: a field, a condition, or None; `most`: how many values a list has; `since_ms`: earlier events
+    """A feature. `word`: its aggregate; `column`: a field, a condition, or None; `text`: whether the column
+    is a text; `most`: how many values a list has; `since_ms`: earlier events
     do not have its fields, so that a window that begins earlier has no value (0: they have)."""
 
     name: str
     word: str
     column: str | None
+    text: bool
     window: MeantWindow
     most: int
     since_ms: int
@@ -55,14 +57,16 @@ class Meaning:
         self.features = list(self._features())
 
     def _features(self) -> list[MeantFeature]:
-        features = []
+        features, types = [], self.view.source.types
         for aggregation in self.view.features:
             word, column, most = aggregation.word, aggregation.column, int(getattr(aggregation, "n", 0))
             stem = aggregation.name or "_".join(filter(None, (f"last_{most}" if word == "last_k" else word, column)))
             windows = aggregation.windows or ((_LIFETIME,) if word in NO_WINDOW else tuple(self.view.windows))
             for window in windows:
                 name = stem if window == _LIFETIME else f"{stem}_{window}"
-                features.append(MeantFeature(name, word, column, self._window(window), most, self._since_ms(column)))
+                features.append(
+                    MeantFeature(name, word, column, types.get(column or "") is str, self._window(window), most, self._since_ms(column))
+                )
         return features
 
     def _since_ms(self, column: str | None) -> int:

@@ -30,7 +30,7 @@ from tidemill.verify.expressions import SqlPart, column_sql, quoted, text
 from tidemill.verify.meaning import CLOCKS_MS, Meaning, MeantWindow
 
 State = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
-Value = float | list[float]
+Value = float | list[float] | str
 ALWAYS_MS = 2**62
 _FEW = 1_000  # of so few events the plan costs more than what it saves
 BY_KNOWN = None
