@@ -28,6 +28,7 @@ cgroup_manager = "cgroupfs"
 network_backend = "netavark"
 """
 CERTIFICATES = "/etc/ssl/certs"
+PYTHON = "python:3.11-slim"
 
 
 class Podman:
@@ -58,7 +59,9 @@ class Podman:
             self._run(sys.executable, "-m", "venv", self.folder / "compose")
             self._run(self.folder / "compose" / "bin" / "pip", "install", "--quiet", "podman-compose")
         build = f"--isolation=chroot --format=docker --volume={CERTIFICATES}:{CERTIFICATES}:ro"
-        return self._run(self._compose, "--podman-build-args", build, "--in-pod", "false", "--profile", "job", *arguments)
+        return self._run(
+            self._compose, "--podman-build-args", build, "--in-pod", "false", "--parallel", "2", "--profile", "job", *arguments
+        )
 
     def address(self, container: str) -> str:
         """The address of a running container on its network."""
@@ -67,25 +70,22 @@ class Podman:
     def make_bases(self) -> None:
         """The stand-ins for the base images, where they are not there yet."""
         images = self.run("images", "--format", "{{.Repository}}:{{.Tag}}")
-        if "docker.io/library/python:3.11-slim" not in images:
+        if f"localhost/{PYTHON}" not in images:
             self._make_python()
-        for name, files in (
-            ("docker.io/apache/kafka:" + kafka.VERSION, self._kafka_files()),
-            ("docker.io/valkey/valkey:9.1", self._valkey_files()),
-        ):
-            if name not in images:
+        for name, files in ((f"apache/kafka:{kafka.VERSION}", self._kafka_files()), ("valkey/valkey:9.1", self._valkey_files())):
+            if f"localhost/{name}" not in images:
                 self._make(name, files)
 
     def _make_python(self) -> None:
         place = self.folder / "python"
         shutil.rmtree(place, ignore_errors=True)
         extra = "--include=python3,python3-venv,python3-pip,ca-certificates"
-        self._run("debootstrap", "--variant=minbase", extra, "bookworm", place, "http://deb.debian.org/debian")
+        self._run("debootstrap", "--variant=minbase", extra, "bookworm", place)
         (place / "usr" / "bin" / "python").symlink_to("python3")
         for mark in (place / "usr" / "lib").glob("python3*/EXTERNALLY-MANAGED"):
             mark.unlink()
         self._run("tar", "-C", place, "-cf", place.with_suffix(".tar"), ".")
-        self.run("import", place.with_suffix(".tar"), "docker.io/library/python:3.11-slim")
+        self.run("import", place.with_suffix(".tar"), PYTHON)
         place.with_suffix(".tar").unlink()
         shutil.rmtree(place)
 

@@ -1,4 +1,4 @@
-FROM docker.io/library/python:3.11-slim
+FROM python:3.11-slim
 COPY java /opt/java
 COPY jars /opt/kafka/libs
 COPY modules /opt/kafka/modules
