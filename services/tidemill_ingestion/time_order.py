@@ -2,7 +2,8 @@
 
 After a standstill each partition has hours of events. Read as Kafka gives them, one partition would be through before another begins, and the
 events of the other would be hours late for every entity that both have. So what was fetched of one partition is held until the others are as
-far. Without a backlog nothing is held.
+far. Without a backlog nothing is held. The time of an event is when it became known, so history that is published again with its recorded
+times keeps their order.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from aiokafka import TopicPartition
+
+from tidemill.routing.envelopes import Headers, given_headers
+from tidemill.routing.events import moment
+from tidemill.routing.refusals import Refused
 
 SLACK_MS = 5_000
 """So far ahead may a partition be: much less than any window, much more than what lies between partitions that are read as events come."""
@@ -26,6 +31,10 @@ class Timed(Protocol):
     @property
     def timestamp(self) -> int:
         """When it was published, epoch ms."""
+
+    @property
+    def headers(self) -> Headers:
+        """Its headers."""
 
 
 T = TypeVar("T", bound=Timed)
@@ -55,7 +64,7 @@ class TimeOrder:
         """What may be routed now, in the order of each partition. `lagging`: partitions that have more than was fetched; `seconds`: of a clock."""
         for partition, records in fetched.items():
             self._held[partition] = [*records]
-            self._seen_ms[partition] = records[-1].timestamp
+            self._seen_ms[partition] = known_ms(records[-1])
             self._missed.pop(partition, None)
         slowest = self._slowest(lagging, seconds)
         if slowest is None:
@@ -84,11 +93,23 @@ class TimeOrder:
         return min(waited_for, key=lambda partition: self._seen_ms.get(partition, -math.inf), default=None)
 
 
+def known_ms(record: Timed) -> int:
+    """When an event became known: as its publisher recorded it, else when it was published."""
+    given = given_headers(record.headers).get("ce_recordedtime") if record.headers else None
+    if not given:
+        return record.timestamp
+    text = given.decode(errors="replace")
+    try:
+        return moment(int(text) if text.isdecimal() else text, "recordedtime")
+    except (Refused, ValueError):
+        return record.timestamp  # the event is refused for it
+
+
 def slices(wave: Mapping[TopicPartition, Sequence[T]]) -> Iterator[tuple[TopicPartition, Sequence[T]]]:
     """The records of a wave, so that none is more than the slack newer than one of another partition after it."""
     begins = dict.fromkeys(wave, 0)
     while begins:
-        bound_ms = min(wave[partition][begin].timestamp for partition, begin in begins.items()) + SLACK_MS
+        bound_ms = min(known_ms(wave[partition][begin]) for partition, begin in begins.items()) + SLACK_MS
         for partition, begin in [*begins.items()]:
             records = wave[partition]
             end = _up_to(records, bound_ms, begin)
@@ -101,5 +122,5 @@ def slices(wave: Mapping[TopicPartition, Sequence[T]]) -> Iterator[tuple[TopicPa
 
 
 def _up_to(records: Sequence[Timed], bound_ms: float, begin: int = 0) -> int:
-    """The first place from `begin` on of a record that was published after a moment; the end without one."""
-    return next((place for place in range(begin, len(records)) if records[place].timestamp > bound_ms), len(records))
+    """The first place from `begin` on of a record that became known after a moment; the end without one."""
+    return next((place for place in range(begin, len(records)) if known_ms(records[place]) > bound_ms), len(records))

@@ -21,8 +21,9 @@ from tidemill.kafka.reader import Reader
 from tidemill.kafka.topics import ensure_topics
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import topic_specs, view_topic
+from tidemill.timestamps import rfc3339
 from tidemill_ingestion.consumer import EventConsumer
-from tidemill_ingestion.time_order import PATIENCE_SECONDS, SLACK_MS, TimeOrder, slices
+from tidemill_ingestion.time_order import PATIENCE_SECONDS, SLACK_MS, TimeOrder, known_ms, slices
 
 NOW_MS = 1_700_000_000_000
 HOUR_MS = 3_600_000
@@ -33,6 +34,7 @@ class Told(NamedTuple):
 
     timestamp: int
     offset: int
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 def place(number: int) -> TopicPartition:
@@ -62,6 +64,16 @@ def logs_of(gaps: list[list[int]]) -> dict[TopicPartition, list[Told]]:
     return {place(number): [Told(NOW_MS + at, offset) for offset, at in enumerate(accumulate(steps))] for number, steps in enumerate(gaps)}
 
 
+def recorded(log: list[Told]) -> list[Told]:
+    """The same events, published at one moment and told with the times when they became known, in several spellings."""
+    spelled = [
+        lambda at: ("ce_recordedtime", b"%d" % at),
+        lambda at: ("Ce-RecordedTime", rfc3339(at).encode()),
+        lambda at: ("ce_recordedtime", rfc3339(at).encode()),
+    ]
+    return [Told(NOW_MS, record.offset, (("other", b"1"), spelled[record.offset % 3](record.timestamp))) for record in log]
+
+
 STEPS = [0, 5, 1_000, 60_000, HOUR_MS]
 SIZES = st.lists(st.integers(1, 7), min_size=1)
 
@@ -70,10 +82,19 @@ SIZES = st.lists(st.integers(1, 7), min_size=1)
 @given(gaps=st.lists(st.lists(st.sampled_from(STEPS), max_size=40), min_size=1, max_size=4), sizes=SIZES)
 def test_a_backlog_is_in_the_order_of_time(gaps: list[list[int]], sizes: list[int]) -> None:
     """No record comes after one that is newer by more than the slack."""
-    newest_ms = 0
-    for _, record in drained(logs_of(gaps), sizes):
-        assert record.timestamp >= newest_ms - SLACK_MS
-        newest_ms = max(newest_ms, record.timestamp)
+    logs = logs_of(gaps)
+    for found in (logs, {partition: recorded(log) for partition, log in logs.items()}):
+        newest_ms = 0
+        for partition, record in drained(found, sizes):
+            at_ms = logs[partition][record.offset].timestamp
+            assert at_ms >= newest_ms - SLACK_MS
+            newest_ms = max(newest_ms, at_ms)
+
+
+@pytest.mark.parametrize("told", [b"", b"soon", b"9" * 400, b"\xff", b"-1"])
+def test_a_recorded_time_that_is_none_holds_nothing_up(told: bytes) -> None:
+    """Such an event is refused when it is routed; until then it stands where it was published."""
+    assert known_ms(Told(NOW_MS, 0, (("ce_recordedtime", told),))) == NOW_MS
 
 
 @settings(max_examples=300, deadline=None)

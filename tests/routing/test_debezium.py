@@ -11,6 +11,8 @@ from tidemill import Event, FeatureView, Field, count, last, sum
 from tidemill.declarations.project import Project
 from tidemill.declarations.topics import DEBEZIUM_FIELDS
 from tidemill.records import DeadLetterRecord, decoder
+from tidemill.routing.debezium import change_of
+from tidemill.routing.events import EventReader
 from tidemill.routing.router import Router
 from tidemill.routing.wire import opened
 from tidemill.testing import World
@@ -133,9 +135,33 @@ def test_a_delete_without_its_row_names_the_mend() -> None:
 def test_the_row_keeps_its_bytes(text: str) -> None:
     """Whatever the row is, the event has its members and those of the change, each once, in the publisher's own digits."""
     value = f'{{"op":"c","after":{text},"before":null,"source":{{"ts_ms":5}},"ts_ms":1e3}}'.encode()
-    found = Router(orders())._topics[TOPIC].opener.opened(value)
+    found = change_of(value, "pass").row
     members = {key: bytes(member) for key, member in opened(found, {}).items()}
     assert members == {
         **{key: bytes(member) for key, member in opened(text.strip(), {}).items()},
         **dict(zip(DEBEZIUM_FIELDS, [b'"c"', b"false", b"1e3", b"5", b'{"ts_ms":5}', b"null"], strict=True)),
     }
+
+
+def test_a_change_that_is_delivered_again_counts_once() -> None:
+    """Debezium delivers at least once, and reads a change again later: the same place of the database's log, and the same row."""
+    world = World(orders())
+    changes = [change("c", None, row(5.0)), change("u", row(5.0), row(7.0)), change("u", row(7.0), row(7.0))]
+    for lsn, told in enumerate(changes):
+        told["source"]["lsn"] = lsn
+    for again_ms in (0, 0, 60_000):
+        for told in changes:
+            world.receive("order_changed", json.dumps({**told, "ts_ms": told["ts_ms"] + again_ms}).encode(), at=T0 + 50 + again_ms)
+    found = world.features("customers", "ann")
+    assert {name: found[name].value for name in ("count_1h", "sum_amount_1h", "made_1h")} == {
+        "count_1h": 3, "sum_amount_1h": 19.0, "made_1h": 1,
+    }  # fmt: skip
+
+
+def test_an_id_of_the_publisher_stands() -> None:
+    """A field that is declared as id, or a header, tells changes apart as they say."""
+    told = json.dumps(change("c", None, row(5.0))).encode()
+    plain, named = (EventReader(orders(**more).events["order_changed"]) for more in ({}, {"id": "id"}))
+    headers = [("ce_id", b"e-1")]
+    ids = [found.read(told, given, T0 + 50).id for found, given in ((plain, []), (plain, headers), (named, []))]
+    assert (len(ids[0] or ""), ids[1:]) == (32, ["e-1", "1"])

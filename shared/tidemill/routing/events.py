@@ -94,7 +94,7 @@ class EventReader:
     def admit(self, value: bytes, attributes: Attributes, published_ms: int) -> Accepted:
         """Decode and check what would be the value of a record, before there is one. Raises Refused, PassedOver."""
         check_size(value)
-        data = self.opener.opened(value)
+        data, attributes, _ = self.opener.opened(value, attributes)
         if self.event.type is not None and self.event.type.keys and (found := self.opener.field_type(data)) != self._type:
             name = ".".join(self.event.type.keys)
             raise Refused(Reason.WRONG_EVENT, f"{name} is {found!r}, of {self.event.name!r} it is {self._type!r}", name)

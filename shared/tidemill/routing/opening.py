@@ -17,7 +17,7 @@ import msgspec
 from tidemill.declarations import Event
 from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import BYTE_ORDER_MARK, DECODE_ERRORS
-from tidemill.routing.debezium import row_of
+from tidemill.routing.debezium import change_of
 from tidemill.routing.envelopes import BARE, Attributes, Given, Headers, attributes_of, given_headers, open_envelope
 from tidemill.routing.foreign import Foreign, foreign
 from tidemill.routing.refusals import PassedOver, Reason, Refused, explain_data
@@ -65,11 +65,15 @@ class Opener:
         if not value.startswith(b"\0") and not self._debezium:
             return Opened(value, attributes, given)
         check_size(value)
-        return Opened(self.opened(self._frames(value) if value.startswith(b"\0") else value), attributes, given)
+        data = self._frames(value) if value.startswith(b"\0") else value
+        return self.opened(data, attributes, given)
 
-    def opened(self, data: bytes) -> bytes:
-        """The JSON of an event without its envelope. Raises PassedOver, Refused."""
-        return row_of(data.removeprefix(BYTE_ORDER_MARK), self._deletes) if self._debezium else data
+    def opened(self, data: bytes, attributes: Attributes, given: Given = _NO_HEADERS) -> Opened:
+        """An event without its envelope. A change of a database without an id has one of its own. Raises PassedOver, Refused."""
+        if not self._debezium:
+            return Opened(data, attributes, given)
+        change = change_of(data.removeprefix(BYTE_ORDER_MARK), self._deletes)
+        return Opened(change.row, attributes if attributes.id is not None else attributes._replace(id=change.id), given)
 
     def type_of(self, opened: Opened) -> str | int | None:
         """Of what type a record is; None if that is not told. Raises Refused when it is no JSON."""
