@@ -40,14 +40,14 @@ _CHANGE = msgspec.json.Decoder(_Change)
 _SOURCE = msgspec.json.Decoder(_Origin)
 
 
-class Change(NamedTuple):
+class ChangedRow(NamedTuple):
     """The JSON of the event that a change is, and what tells it from other changes: a change that Debezium delivers again has the same `id`."""
 
     row: bytes
     id: str
 
 
-def change_of(value: bytes, deletes: Literal["pass", "keep"]) -> Change:
+def change_of(value: bytes, deletes: Literal["pass", "keep"]) -> ChangedRow:
     """The event that a change is. Raises PassedOver for a change of no row, and for a delete unless these are kept; Refused."""
     try:
         change = _CHANGE.decode(value)
@@ -82,7 +82,7 @@ def change_of(value: bytes, deletes: Literal["pass", "keep"]) -> Change:
     inner = row[1 : row.rindex(b"}")].strip()
     parts = bytes(change.source), operation, bytes(change.before), bytes(change.after)  # not when Debezium read it: that differs
     told = blake2b(b"\0".join(parts), digest_size=16).hexdigest()
-    return Change(b"{" + inner + b"," * bool(inner) + members + b"}", told)
+    return ChangedRow(b"{" + inner + b"," * bool(inner) + members + b"}", told)
 
 
 def _is_object(text: msgspec.Raw) -> bool:
