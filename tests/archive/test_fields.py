@@ -9,15 +9,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.archive.trips import NOW_MS, Sent
 
 from tidemill import Event, Field
+from tidemill.archive.columns import table_schema
 from tidemill.archive.file_rules import FileRules
 from tidemill.archive.files import history_files
-from tidemill.archive.reading import beginnings, lacking, read_events
+from tidemill.archive.reading import beginnings, field_values, lacking, read_events
 from tidemill.archive.rows import event_table
 from tidemill.archive.taking import Taker
 from tidemill.archive.times import TimeRule
@@ -26,7 +28,7 @@ from tidemill.errors import UnusableFile
 from tidemill.offline.store import OfflineStore
 from tidemill.routing.events import EventReader
 from tidemill.routing.refusals import Refused
-from tidemill.verify.sql import field_sql
+from tidemill.verify.fields import field_sql
 
 TIME = {"at": Field(int, path="@timestamp", unit="us")}
 NEW: dict[str, Any] = {
@@ -71,7 +73,11 @@ def archived(folder: Path, declared: Event, values: Sequence[bytes]) -> OfflineS
 
 def by_sql(store: OfflineStore) -> list[dict[str, Any]]:
     """The fields, as `verify` reads them."""
-    archive = store.snapshot("events/seen").scan(store.snapshot("events/seen").columns, order=("_offset",))
+    return in_sql(store.snapshot("events/seen").scan(store.snapshot("events/seen").columns, order=("_offset",)))
+
+
+def in_sql(archive: pa.Table) -> list[dict[str, Any]]:
+    """The same of an archive that was read."""
     fields = ", ".join(f"{field_sql(AFTER, name, archive)} AS {name}" for name in NEW)
     found: list[dict[str, Any]] = duckdb.from_arrow(archive).project(fields).to_arrow_table().to_pylist()
     return found
@@ -95,6 +101,41 @@ def test_whoever_reads_an_event_sees_the_same(events: list[dict[str, Any]]) -> N
             store = archived(Path(folder), declared, accepted)
             assert read_events(store, AFTER, list(NEW)).select(list(NEW)).to_pylist() == expected
             assert not accepted or by_sql(store) == expected
+
+
+CELLS = {
+    "payload.user.user-id": ("u1", "ü", "7", "t"),
+    "user": ("u2",),
+    "payload.amount": ("12.50", " +7 ", ".5", "1e3", "1e400", "NaN", "x", "12_0", "\u00a05"),
+    "seats": ("3", "300.0", "3.", "3.5", "1e3", "9007199254740993", "9007199254740993.0", "9" * 19, "+007", "-4 ", "t", "?"),
+    "is member": ("t", "True ", "1", "f", "FALSE", "0", "yes"),
+    "member": ("true",),
+    "seen": ("1700000000", "1.7e9", "99999999999999", "2024-01-01T00:00:00Z"),
+    "payload.heard": ("1700000000123456789", "1"),
+    "plain": ("4", "4.0", " 4", "-9223372036854775808", "9223372036854775808", "1e2", "4.5", "1e-2", '"1,000"', "inf"),
+}
+"""Columns of a CSV file, and what their cells may be; "?" means that there is no value."""
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sets(st.sampled_from(sorted(CELLS)), min_size=1).flatmap(
+        lambda names: st.lists(
+            st.fixed_dictionaries({name: st.sampled_from(("", "?", '" "', *CELLS[name])) for name in names}), min_size=1, max_size=8
+        )
+    )
+)
+def test_sql_takes_texts_of_files_as_the_archive_does(rows: list[dict[str, str]]) -> None:
+    """A file was loaded before any of the fields was declared: under each name that its columns may have, beside an event that came live."""
+    live = Sent(0, json.dumps({"@timestamp": WHEN * 1000, "plain": "4", "seats": "3"}).encode(), NOW_MS)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "h.csv"
+        path.write_text("\n".join(",".join(row) for row in (["@timestamp", *rows[0]], *([f"{WHEN}000", *row.values()] for row in rows))))
+        loaded = pa.Table.from_pylist(taken(path, FileRules(nulls=("?",)), BEFORE), table_schema(BEFORE))
+    came = event_table(Project("p", {"seen": BEFORE}, {}), BEFORE).rows(0, [live])
+    archive = pa.concat_tables([loaded, pa.table(came).select(loaded.column_names)]).combine_chunks()
+    assert len(archive) == len(rows) + 1
+    assert in_sql(archive) == pa.table(field_values(AFTER, archive, list(NEW))).to_pylist()
 
 
 @settings(max_examples=60)
@@ -132,9 +173,9 @@ WHEN = NOW_MS - 9_000
 EXPECTED = {"user": "u1", "amount": 12.5, "seats": 2, "member": True, "seen": WHEN, "heard": None, "plain": 4}
 
 
-def taken(path: Path, reading: FileRules | None = None) -> list[dict[str, Any]]:
+def taken(path: Path, reading: FileRules | None = None, event: Event = AFTER) -> list[dict[str, Any]]:
     """The rows that a file becomes."""
-    taker = Taker(Project("p", {"seen": AFTER}, {}), AFTER, reading or FileRules(), None, "load:x", NOW_MS)
+    taker = Taker(Project("p", {"seen": event}, {}), event, reading or FileRules(), None, "load:x", NOW_MS)
     (file,) = history_files([path])
     for chunk in file.chunks():
         taker.check(chunk)

@@ -88,6 +88,23 @@ def test_a_field_declared_later_has_the_values_of_its_type(kind: type, values: t
     assert one(view, table) == [found]
 
 
+@pytest.mark.parametrize(
+    ("kind", "texts", "found"),
+    [
+        (int, ("1", " 2 ", "3.0", "4e0", "x", "2.5", "", "9" * 19), [1.0, 2.0, 3.0, 4.0]),
+        (float, ("1", ".5", " +1e3", "nan", "x", "1e999", "1,000"), [1.0, 0.5, 1000.0]),
+        (bool, ("t", "True", " 1", "yes", "f"), [1.0, 1.0, 1.0, 0.0]),
+    ],
+)
+def test_a_field_declared_later_has_the_values_that_csv_has_as_text(kind: type, texts: tuple[str, ...], found: list[float]) -> None:
+    """In rows of a loaded file; of a live event a text is no number."""
+    event = Event("sold", {"at": int, "shop": str, "x": kind | None}, time="at")
+    view = FeatureView("shops", event, "shop", [tm.last_k("x", 9)])
+    raws = [raw(offset, x=value) for offset, value in enumerate(texts)]
+    assert one(view, archived(event, [each._replace(topic="load:0123") for each in raws], frozenset({"x"}))) == [found]
+    assert one(view, archived(event, raws, frozenset({"x"}))) == [None]
+
+
 def test_a_column_of_another_type_is_that_of_an_earlier_declaration() -> None:
     """Whole numbers are floats; texts are no numbers, and the later values lie in `_extra`."""
     was, event = Event("sold", {"at": int, "shop": str, "x": int | None, "y": str | None}, time="at"), Event(

@@ -13,7 +13,8 @@ from tidemill.declarations import Event
 from tidemill.offline.store import Snapshot
 from tidemill.verify.entities import entity_sql, parts_of
 from tidemill.verify.expressions import SqlPart
-from tidemill.verify.sql import database, field_sql
+from tidemill.verify.fields import field_sql
+from tidemill.verify.sql import database
 
 Breathe = Callable[[], None]
 

@@ -20,8 +20,9 @@ from tidemill.durations import parse_ms
 from tidemill.timestamps import rfc3339
 from tidemill.verify.entities import entity_sql
 from tidemill.verify.expressions import SqlPart, quoted, text
+from tidemill.verify.fields import field_sql
 from tidemill.verify.meaning import Meaning
-from tidemill.verify.sql import POSITION, database, fed_sql, field_sql
+from tidemill.verify.sql import POSITION, database, fed_sql
 
 FILLED = 2**33
 """The source partition of records that a fill made."""

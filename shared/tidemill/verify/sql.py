@@ -20,13 +20,12 @@ from typing import Any, Literal, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from tidemill.archive.columns import EXTRA, ID, KNOWN, OFFSET, PARTITION, TIME, TOPIC
+from tidemill.archive.columns import ID, KNOWN, OFFSET, PARTITION, TIME, TOPIC
 from tidemill.declarations import Event, FeatureView
-from tidemill.limits import EXACT
-from tidemill.timestamps import FIRST_MS, LAST_MS
 from tidemill.verify.aggregates import aggregate_sql
 from tidemill.verify.entities import entity_sql
 from tidemill.verify.expressions import SqlPart, column_sql, quoted, text
+from tidemill.verify.fields import field_sql
 from tidemill.verify.meaning import CLOCKS_MS, Meaning, MeantWindow
 
 State = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
@@ -38,14 +37,6 @@ BY_KNOWN = None
 
 POSITION = "position in the log"
 """A column that events may have beside those of the archive: where their record lies in a view's log. No field has such a name."""
-_STORED = {pa.string(): str, pa.large_string(): str, pa.int64(): int, pa.float64(): float, pa.bool_(): bool}
-_TYPES = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
-_JSON: dict[type, tuple[str, ...]] = {
-    str: ("VARCHAR",),
-    int: ("BIGINT", "UBIGINT"),
-    float: ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "DOUBLE"),
-    bool: ("BOOLEAN",),
-}
 
 
 @cache
@@ -102,66 +93,6 @@ class SqlAnswer(NamedTuple):
 
     features: dict[str, Found]
     vague: bool
-
-
-def field_sql(event: Event, name: str, archive: pa.Table) -> str:
-    """A field of an archived event: from its own column, or from what the event carried beyond its columns; null where it has another
-    type, but a whole number may stand for a float, and 300.0 for a whole number."""
-    kind, found = event.base_type(name), list[str]()
-    if name in archive.column_names:
-        stored = _STORED.get(archive.field(name).type)
-        found += [f"CAST({quoted(name)} AS {_TYPES[kind]})"] if stored is kind or (stored is int and kind is float) else []
-        found += [_whole_sql(quoted(name))] if stored is float and kind is int else []
-    carries = archive[EXTRA].null_count < len(archive)
-    found += [_carried_sql(event, name)] if carries else []
-    sql = f"coalesce({', '.join([*found, f'CAST(NULL AS {_TYPES[kind]})'])})"
-    if not event.has_default(name) or event.forms[name].default is None:
-        return sql
-    sql = f"coalesce({sql}, CAST({_literal(event.forms[name].default)} AS {_TYPES[kind]}))"
-    is_null = f"json_type({EXTRA}, {_path(event, name)}) = 'NULL'" if carries and event.nullable(name) else "false"
-    return f"CASE WHEN {is_null} THEN NULL ELSE {sql} END"
-
-
-def _literal(value: str | float) -> str:
-    return text(value) if isinstance(value, str) else repr(value)
-
-
-def _path(event: Event, name: str) -> str:
-    """A JSON pointer."""
-    return text("".join("/" + key.replace("~", "~0").replace("/", "~1") for key in event.keys(name)))
-
-
-def _carried_sql(event: Event, name: str) -> str:
-    kind, form, path = event.base_type(name), event.forms.get(name), _path(event, name)
-    kinds = ", ".join(map(text, _JSON[kind]))
-    carried = f"json_extract_string({EXTRA}, {path})"
-    chosen = f"WHEN json_type({EXTRA}, {path}) IN ({kinds}) THEN TRY_CAST({carried} AS {_TYPES[kind]})"
-    if kind is int:
-        chosen += f" WHEN json_type({EXTRA}, {path}) = 'DOUBLE' THEN {_whole_sql(f'TRY_CAST({carried} AS DOUBLE)')}"
-    if form is not None and form.lenient:
-        chosen += f" WHEN json_type({EXTRA}, {path}) = 'VARCHAR' THEN {_of_text_sql(carried, kind)}"
-    sql = f"CASE {chosen} END"
-    return sql if form is None or form.unit in (None, "ms") else _in_ms_sql(sql, form.unit)
-
-
-def _of_text_sql(said: str, kind: type) -> str:
-    """What a text states, of a field that takes texts for numbers and truths."""
-    if kind is bool:
-        return f"CASE WHEN lower({said}) IN ('true', 't', '1') THEN true WHEN lower({said}) IN ('false', 'f', '0') THEN false END"
-    pattern = r"[+-]?[0-9]{1,18}(\.0*)?" if kind is int else r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
-    number = f"TRY_CAST(split_part({said}, '.', 1) AS BIGINT)" if kind is int else f"TRY_CAST({said} AS DOUBLE)"
-    return f"CASE WHEN regexp_full_match({said}, {text(pattern)}) AND isfinite(CAST({number} AS DOUBLE)) THEN {number} END"
-
-
-def _in_ms_sql(number: str, unit: str) -> str:
-    wide, parts = f"CAST({number} AS HUGEINT)", {"us": 1_000, "ns": 1_000_000}.get(unit)
-    ms = f"{wide} * 1000" if parts is None else f"({wide} - ({wide} % {parts} + {parts}) % {parts}) // {parts}"
-    return f"CASE WHEN {ms} BETWEEN {FIRST_MS} AND {LAST_MS} THEN CAST({ms} AS BIGINT) END"
-
-
-def _whole_sql(number: str) -> str:
-    """A double that is a whole number, as one; null where it is none, or so large that it need not be the one that was meant."""
-    return f"CASE WHEN {number} = trunc({number}) AND abs({number}) < {EXACT} THEN CAST({number} AS BIGINT) END"
 
 
 def fed_sql(view: FeatureView, fields: Mapping[str, SqlPart]) -> str:
