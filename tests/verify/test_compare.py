@@ -14,11 +14,15 @@ from tests.verify.archive import Raw, archived
 import tidemill as tm
 from tidemill.archive.columns import event_folder, table_schema
 from tidemill.declarations import Event, FeatureView, Model, Outcome
+from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
 from tidemill.offline.store import OfflineStore
+from tidemill.offline.tables import view_table
+from tidemill.testing import World
 from tidemill.verify.checks import check_logged, check_served, check_training_set, view_archive
-from tidemill.verify.compare import SETTLED_MS, Told, compare, possible
+from tidemill.verify.compare import SETTLED_MS, Compared, Told, compare, possible
 from tidemill.verify.sql import AskedMoment, SqlView, Value
+from tidemill.verify.stamped import records_of
 
 T0 = 1_700_000_000_000
 MINUTE = 60_000
@@ -135,13 +139,64 @@ def test_a_difference_counts_when_it_is_found_twice(tmp_path: Path) -> None:
     assert (wrong.values, wrong.differ) == (1, 1)
 
 
+def predicted(id: str, at_ms: int, served_ms: int, value: float | None, next: int, shop: str = "n") -> dict[str, Any]:
+    """A row of the prediction log. `next`: the fence of the view that it saw."""
+    entities, stamp = (msgspec.json.encode(each).decode() for each in ({"shop": shop}, [[SHOPS.log, 0, next]]))
+    return {"id": id, "version": "v1", "time": at_ms, "served": served_ms, "inputs": [value], "entities": entities, "stamp": stamp}
+
+
+def view_rows(*known_ms: int) -> pa.Table:
+    """The records of the shop in the view's log."""
+    columns: dict[str, list[Any]] = {"key": ["n"] * len(known_ms), "partition": [0] * len(known_ms), "offset": [*range(len(known_ms))]}
+    return pa.table(columns | {"known": pa.array(known_ms, pa.int64())})
+
+
+def logged(rows: Sequence[Mapping[str, Any]], events: Sequence[Raw], records: pa.Table, feature: str = "count_10m") -> list[Compared]:
+    """Predictions with one input beside these events."""
+    inputs, archives = {"v1": {f"shops__{feature}": list[str]()}}, {"shops": archived(SOLD, events)}
+    return check_logged([SHOPS], inputs, archives, rows, "m", lambda _view, _entities: records)
+
+
+def test_a_prediction_during_a_replay_is_compared_with_what_its_stamp_says() -> None:
+    """All events were published later than they became known; a value that they do not give differs, as ever."""
+    events, later = [sold(minute, 1.0, offset=minute) for minute in range(4)], T0 + 10**10
+    asked = [predicted(f"p{next}", T0 + next * MINUTE - 1, later + next, float(next), next) for next in (1, 2, 3, 4)]
+    records = view_rows(*(event.known_ms for event in events))
+    (compared,) = logged([*asked, predicted("wrong", T0 + 2 * MINUTE - 1, later, 3.0, 2)], events, records)
+    assert (compared.values, compared.undecided, [example.what for example in compared.examples]) == (5, 0, ["prediction wrong"])
+
+
+def test_a_prediction_during_a_replay_in_no_order_is_undecided() -> None:
+    """It had seen an event that became known after one that it had not seen: which others it had seen, the time of known does not say."""
+    events = [sold(0, 1.0, offset=0), sold(2, 1.0, offset=1), sold(1, 1.0, offset=2)]
+    records = view_rows(*(event.known_ms for event in events))
+    (compared,) = logged([predicted("p", T0 + 2 * MINUTE, T0 + 10**10, 2.0, 2)], events, records)
+    assert (compared.values, compared.differ, compared.undecided) == (0, 0, 1)
+
+
+def test_records_are_read_from_the_rows_of_a_view(tmp_path: Path) -> None:
+    """Those of the entities that are asked about; none where the view has no rows yet."""
+    view = FeatureView("shops", SOLD, "shop", [tm.count()], windows=["10m"], partitions=1)
+    store, project = OfflineStore(tmp_path), Project("p", {"sold": SOLD}, {"shops": view})
+    assert len(records_of(store, view, ["n"])) == 0
+    table, world = view_table(project, view), World(project)
+    log = store.topic_table(table)
+    log.open()
+    for minute, shop in enumerate(("n", "other", "n")):
+        world.publish("sold", {"at": T0 + minute * MINUTE, "shop": shop, "x": 1.0}, at=T0 + minute * MINUTE)
+    log.append(table.rows_of({0: world.kafka.partitions(table.topic)[0].records}), {(table.topic, 0): (0, 3)})
+    assert records_of(store, view, ["n"]).drop_columns("key").to_pylist() == [
+        {"partition": 0, "offset": offset, "known": T0 + offset * MINUTE} for offset in (0, 2)
+    ]
+
+
 def test_inputs_of_predictions_are_compared_as_float32() -> None:
     """0.1 as float32 is right, another number is not; null stands for any reason why there is no value, and for one that was withheld."""
     rows = [
-        {"id": id, "version": "v1", "time": NOW, "served": NOW, "inputs": inputs, "entities": msgspec.json.encode({"shop": shop}).decode()}
-        for id, shop, inputs in (("p1", "n", [0.10000000149011612]), ("p2", "n", [0.2]), ("p3", "nobody", [None]), ("p4", "n", [None]))
+        predicted(id, NOW, NOW, value, 1, shop)
+        for id, shop, value in (("p1", "n", 0.10000000149011612), ("p2", "n", 0.2), ("p3", "nobody", None), ("p4", "n", None))
     ]
-    (compared,) = check_logged([SHOPS], {"v1": {"shops__last_x": []}}, {"shops": archived(SOLD, [sold(0, 0.1)])}, rows, "m")
+    (compared,) = logged(rows, [sold(0, 0.1)], view_rows(), "last_x")
     assert (compared.values, compared.differ, [example.what for example in compared.examples]) == (4, 1, ["prediction p2"])
     assert compared.withheld == 1
 
@@ -156,11 +211,11 @@ def test_a_logged_text_is_compared_as_the_text_for_which_its_number_stands() -> 
     ]
     told = [("right", "a", 1.0), ("wrong", "a", 0.0), ("none", "b", None), ("unknown", "c", None), ("too much", "b", 1.0)]
     rows = [
-        {"id": id, "version": "v1", "time": NOW, "served": NOW, "inputs": [2.0 if shop == "a" else 1.0, number], "entities": f'{{"shop": "{shop}"}}'}
+        {"id": id, "version": "v1", "time": NOW, "served": NOW, "inputs": [2.0 if shop == "a" else 1.0, number], "entities": f'{{"shop": "{shop}"}}', "stamp": "[]"}
         for id, shop, number in told
     ]  # fmt: skip
     inputs = {"v1": {"shops__count": [], "shops__last_status": ["new", "paid"]}}
-    (compared,) = check_logged([view], inputs, {"shops": archived(moved, raws)}, rows, "m")
+    (compared,) = check_logged([view], inputs, {"shops": archived(moved, raws)}, rows, "m", lambda _view, _entities: view_rows())
     assert (compared.values, compared.differ, compared.withheld) == (10, 2, 1)
     assert [(example.what, example.feature, example.told, example.sql) for example in compared.examples] == [
         ("prediction wrong", "last_status", "'new'", "'paid'"),

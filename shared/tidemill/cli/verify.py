@@ -111,6 +111,7 @@ def _logged(
     """Each prediction by the views that it read, as they were declared then."""
     from tidemill.verify.checks import check_logged
     from tidemill.verify.compare import added
+    from tidemill.verify.stamped import records_of
 
     asked = {view.name for view in views}
     found: list[Compared] = []
@@ -129,7 +130,8 @@ def _logged(
             inputs = _inputs(at, model, sorted({row["version"] for row in rows}))
             for seen, group in groups:
                 read = [view for view in seen if view.name in asked]
-                found += check_logged(read, inputs, {view.name: archives(view) for view in read}, group, model.name)
+                events = {view.name: archives(view) for view in read}
+                found += check_logged(read, inputs, events, group, model.name, partial(records_of, at.store))
     return added(found)
 
 

@@ -21,6 +21,7 @@ from tidemill.verify.entities import entity_text
 from tidemill.verify.labels import Labelled, labelled
 from tidemill.verify.rows_of import rows_of
 from tidemill.verify.sql import BY_KNOWN, AskedMoment, SqlView, Value
+from tidemill.verify.stamped import knowledge
 
 Served = Callable[[FeatureView, Sequence[str], int], list[Mapping[str, tuple[str, Value | None]]]]
 """(view, entities, epoch ms) -> for each entity, state and value of each feature by name, as served for this moment."""
@@ -111,20 +112,23 @@ def check_logged(
     archives: Mapping[str, pa.Table],
     predictions: Sequence[Mapping[str, Any]],
     model: str,
+    records: Callable[[FeatureView, Collection[str]], pa.Table],
 ) -> list[Compared]:
-    """Compares the inputs of a model's logged predictions, view by view. `inputs`: those of each version; `archives`: the archived events by view; `predictions`: rows of the table `predictions`.
+    """Compares the inputs of a model's logged predictions, view by view. `inputs`: those of each version; `archives`: the archived events by view;
+    `predictions`: rows of the table `predictions`; `records`: see `stamped.records_of`.
 
     Predictions without entities (by tensor) and of versions without names say nothing about views.
     """
     found = []
     for view in views:
         sql, told = SqlView(view, archives[view.name]), []
-        for row in predictions:
+        asking = [(entity_text(view.key.names, msgspec.json.decode(row["entities"] or "{}")), row) for row in predictions]
+        log = records(view, {entity for entity, _ in asking if entity is not None})
+        for entity, row in asking:
             names = inputs.get(row["version"], {})
-            entity = entity_text(view.key.names, msgspec.json.decode(row["entities"] or "{}"))
             if entity is not None and len(names) == len(row["inputs"]):
                 values = logged_values(view, names, row["inputs"])
-                asked = possible(sql, entity, row["time"], row["served"])
+                asked = knowledge(sql, entity, row, log)
                 told.append(Told(f"prediction {row['id']}", asked, values, rounded=True, may_lack=True))
         found.append(compare(f"logged: {model}, {view.name}", sql, told))
         sql.close()
