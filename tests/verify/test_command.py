@@ -11,16 +11,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.verify.archive import Raw, archived
 from typer.testing import CliRunner
 
+import tidemill as tm
 from tidemill.archive.columns import event_folder, table_schema
 from tidemill.catalogue.definitions import Definitions
 from tidemill.cli import app, verify
 from tidemill.cli.target import Target
+from tidemill.declarations import Event, FeatureView, Model, Outcome
+from tidemill.errors import TidemillError
 from tidemill.models.artifact import Manifest, ModelInput, Parity, save_artifact
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.tables import predictions_table
@@ -28,7 +32,9 @@ from tidemill.records import PredictionRecord, StampEntry, encode
 from tidemill.streams import catalogue_log
 from tidemill.testing import World
 from tidemill.testing.log import TopicRecord
+from tidemill.training.dataset import TrainingSet
 from tidemill.verify import compare
+from tidemill.verify.files import training_file
 
 PROJECT = """
 from sklearn.linear_model import LogisticRegression
@@ -151,6 +157,60 @@ def test_a_training_set_is_compared(world: World, tmp_path: Path) -> None:
     assert run("--training-set", str(tmp_path / "right.parquet"), "--model", "leaving")[0] == 0
     code, output = run("--training-set", str(tmp_path / "short.parquet"), "--model", "leaving")
     assert (code, "'no row', by SQL 1.0" in output) == (1, True), output
+
+
+def test_a_training_set_in_csv_is_compared(world: World, tmp_path: Path) -> None:
+    """As `train-set` writes it: texts that look like numbers or like nothing are subjects, and a feature may have no value at all."""
+    times = np.array([T0 + offset * 60_000 + 1 for offset in range(3)])
+    inputs = [ModelInput("shops__count_1h", "feature")]
+    for subjects, counts, code, told in (
+        (["w"] * 3, [1.0, 1.0, 2.0], 1, "w at 2023-11-14T22:13:20.001Z"),
+        (["007", "NA", ""], [np.nan] * 3, 1, "007 at 2023-11-14T22:13:20.001Z"),
+    ):
+        TrainingSet(np.array([counts]).T, np.ones(3), times, subjects, inputs).write(tmp_path / "set.csv")
+        found, output = run("--training-set", str(tmp_path / "set.csv"), "--model", "leaving")
+        assert (found, told in output) == (code, True), output
+    TrainingSet(np.array([[1.0, 1.0, 2.0, 2.0, 3.0]]).T, np.ones(5), T0 + 60_000 * np.arange(5), ["w"] * 5, inputs).write(
+        tmp_path / "set.csv"
+    )
+    code, output = run("--training-set", str(tmp_path / "set.csv"), "--model", "leaving")
+    assert (code, "15 values compared, 0 differ" in output) == (0, True), output
+
+
+def test_a_set_in_csv_has_the_types_of_its_features(tmp_path: Path) -> None:
+    """Texts stay what they are, also those that look like numbers or like nothing; both files have the same rows."""
+    shops = FeatureView("shops", Event("sold", {"at": int, "shop": str, "kind": str}, "at"), "shop", [tm.last("kind"), tm.count()])
+    asked = Event("asked", {"at": int, "who": str, "shop": str}, "at")
+    model = Model("m", asked, "at", "who", [shops], Outcome(asked, "at > 0", "who"), list)
+    inputs = [ModelInput("shops__last_kind", "text", ["", "007", "NA"]), ModelInput("shops__count", "feature")]
+    values = np.array([[2.0, 1.0], [1.0, np.nan], [0.0, 2.0], [np.nan, 3.0]])
+    made, tables = TrainingSet(values, np.ones(4), T0 + np.arange(4), ["1", "NA", "", "w"], inputs), []
+    for name in ("set.csv", "set.parquet"):
+        made.write(tmp_path / name)
+        tables.append(training_file(tmp_path / name, model))
+    assert tables[0].to_pylist() == tables[1].to_pylist()
+    assert tables[0]["shops__last_kind"].to_pylist() == ["NA", "007", "", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("set.parquet", "subject,time,label\n", "Parquet magic bytes"),
+        ("set.csv", "", "Empty CSV file"),
+        ("set.csv", "subject,time,label\nw,yesterday,1\n", "yesterday"),
+        ("set.csv", "subject,time,label\nw,,1\n", "time is null in 1 rows"),
+        ("set.csv", "who,time,label\nw,2023-11-14 22:13:20Z,1\n", "has no column 'subject'"),
+        ("set.json", None, "is not there"),
+    ],
+)
+def test_another_file_is_told(world: World, tmp_path: Path, name: str, content: str | None, told: str) -> None:
+    """With what to give instead, and without a traceback."""
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(TidemillError) as error:
+        run("--training-set", str(tmp_path / name), "--model", "leaving")
+    assert told in error.value.message
+    assert "train-set` wrote" in (error.value.mend or "")
 
 
 def test_inputs_of_logged_predictions_are_compared(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -149,9 +150,10 @@ def _inputs(at: Target, model: Model, versions: Sequence[str]) -> dict[str, Logg
 
 
 def _training_set(at: Target, path: str, model: Model, until_ms: int, sample: int, seed: int) -> list[Compared]:
-    import pyarrow.parquet as pq
-
     from tidemill.verify.checks import archived, check_training_set, known_until, outcome_fields, view_archive
+    from tidemill.verify.files import training_file
+
+    table = training_file(Path(path), model)
 
     def events(event: Any, fields: Sequence[str]) -> pa.Table:
         return archived(at.store, event, fields)
@@ -159,9 +161,7 @@ def _training_set(at: Target, path: str, model: Model, until_ms: int, sample: in
     announced = events(model.on, [model.subject, model.at, *(name for view in model.views for name in view.key.names)])
     outcomes = events(model.outcome.source, [model.outcome.subject, *outcome_fields(model)])
     views = {view.name: view_archive(at.store, view) for view in model.views}
-    return check_training_set(
-        model, pq.read_table(path), (announced, outcomes), views, known_until(at.store, model, until_ms), sample, seed
-    )
+    return check_training_set(model, table, (announced, outcomes), views, known_until(at.store, model, until_ms), sample, seed)
 
 
 def show(found: Sequence[Compared]) -> None:

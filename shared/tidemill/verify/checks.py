@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -30,6 +31,7 @@ LoggedInputs = Mapping[str, Sequence[str]]
 """The inputs of a version of a model by name, in the order of the log; each with the texts for which its numbers stand, if it is a text."""
 
 _MOMENTS = 4
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Key = tuple[str, int, int]
 T = TypeVar("T")
 
@@ -221,7 +223,7 @@ def _rows(table: pa.Table) -> list[dict[str, Any]]:
         raise TidemillError(f"the training set has no column {missing[0]!r}", mend="pass a file that `tidemill train-set` wrote")
     rows: list[dict[str, Any]] = table.to_pylist()
     for row in rows:
-        row["time"] = row["time"] if isinstance(row["time"], int) else int(row["time"].timestamp() * 1000)
+        row["time"] = row["time"] if isinstance(row["time"], int) else (row["time"] - _EPOCH) // timedelta(milliseconds=1)
     return rows
 
 
