@@ -33,13 +33,14 @@ def parse_time_ms(value: int | str, earliest_ms: int = EARLIEST_MS) -> int:
     return check_moment((moment - _EPOCH) // timedelta(milliseconds=1), earliest_ms)
 
 
-def check_moment(time_ms: int, earliest_ms: int = EARLIEST_MS, mend: str = "give milliseconds") -> int:
+def check_moment(time_ms: int, earliest_ms: int = EARLIEST_MS, mend: str = "give milliseconds", unit: str = "ms") -> int:
     """The moment again. Raises ValueError when nobody can mean it: it lies before `earliest_ms` or after the year 9999. It says which unit
-    the number may have. `mend`: what to do then, with {unit}."""
+    the number may have. `mend`: what to do then, with {unit}; `unit`: in which it was taken to be written."""
     if earliest_ms <= time_ms <= LAST_MS:
         return time_ms
     where = f"is {rfc3339(time_ms)[:10]}" if FIRST_MS <= time_ms <= LAST_MS else "lies outside the years 1 to 9999"
-    if likely := likely_unit(time_ms, "ms"):
+    where += "" if unit == "ms" else f", read as {_WORDS[unit]}"
+    if likely := likely_unit(time_ms * UNITS_PER_SECOND[unit] // 1000, unit):
         raise ValueError(f"{time_ms} ms {where}: are these {_WORDS[likely]}? {mend.format(unit=likely)}")
     raise ValueError(f"{time_ms} ms {where}" + (f", before {rfc3339(earliest_ms)[:10]}" if FIRST_MS <= time_ms < earliest_ms else ""))
 

@@ -243,6 +243,17 @@ def test_files_of_another_unit(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("content", ["at\n{}\n", '{{"at": {}}}\n'])
+def test_rows_of_another_unit_than_the_declared_one(tmp_path: Path, content: str) -> None:
+    """The unit is guessed from the number in the file, as from that of an event."""
+    event = Event("seen", {"at": Field(int, unit="us")}, "at")
+    path = tmp_path / ("a.csv" if content.startswith("at") else "a.jsonl")
+    path.write_text(content.format(WHEN + 41))
+    taker = Taker(Project("p", {"seen": event}, {}), event, FileRules(), None, "load:x", NOW_MS)
+    (refused,) = [row for chunk in history_files([path])[0].chunks() for row in taker.take(chunk).refused]
+    assert refused.detail == 'at: 1699999991 ms is 1970-01-20, read as microseconds: are these milliseconds? declare unit="ms"'
+
+
 def test_files_of_long_ago(tmp_path: Path) -> None:
     """By the switch of the event: rows from before 1970, from every kind of column."""
     event = Event("seen", {"at": int}, "at", earliest="1900-01-01")

@@ -22,7 +22,7 @@ from tidemill.archive.reading import read_events
 from tidemill.archive.rows import event_table
 from tidemill.archive.taking import RefusedRow, Taker
 from tidemill.archive.times import TimeRule
-from tidemill.declarations import Event
+from tidemill.declarations import Event, Field
 from tidemill.declarations.project import Project
 from tidemill.errors import UnusableFile
 from tidemill.offline.store import OfflineStore
@@ -321,6 +321,33 @@ def test_files_that_cannot_be_the_event(tmp_path: Path, columns: dict[str, list[
         Taker(PROJECT, EVENT, reading, None, "", NOW_MS).check(next(history_files([tmp_path / "f.parquet"])[0].chunks()))
     assert told in str(error.value)
     assert error.value.mend
+
+
+CHANGED = Event(
+    "changed",
+    {"at": Field(int, path="__source_ts_ms"), "who": str, "was": Field(float | None, path=["__before", "x"])},
+    "at",
+    envelope="debezium",
+)
+
+
+@pytest.mark.parametrize("with_schema", [False, True])
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_records_of_changes_are_no_rows(tmp_path: Path, kind: str, with_schema: bool) -> None:
+    """A file of what Debezium writes is refused with what to write instead, and that is taken."""
+    change = {"before": None, "after": {"who": "a"}, "source": {"ts_ms": NOW_MS}, "op": "c", "ts_ms": NOW_MS}
+    written: dict[str, Any] = {"schema": {}, "payload": change} if with_schema else change
+    path, taker = tmp_path / f"f.{kind}", Taker(Project("p", {"changed": CHANGED}, {}), CHANGED, FileRules(), None, "load:x", NOW_MS)
+    path.write_text(json.dumps(written) + "\n" if kind == "jsonl" else ",".join(written) + "\n" + ",".join("x" * len(written)) + "\n")
+    with pytest.raises(UnusableFile, match="these are records of changes") as error:
+        taker.check(next(history_files([path])[0].chunks()))
+    assert "'__source_ts_ms', 'who' must be there" in (error.value.mend or "")
+    flat = {"who": "a", "__source_ts_ms": NOW_MS}
+    path.write_text(json.dumps(flat) + "\n" if kind == "jsonl" else f"who,__source_ts_ms\na,{NOW_MS}\n")
+    chunks = list(history_files([path])[0].chunks())
+    taker.check(chunks[0])
+    (row,) = [row for chunk in chunks for row in taker.take(chunk).rows.to_pylist()]
+    assert (row["who"], row["at"]) == ("a", NOW_MS)
 
 
 def test_unusable_options() -> None:

@@ -102,6 +102,31 @@ def test_refusals_use_the_publishers_names(event: dict[str, Any], reason: str, f
     assert told in refused.value.message
 
 
+@pytest.mark.parametrize(
+    ("given", "there", "told"),
+    [
+        ("payload.order-id", "payload.Order-Id", "in its place; the event has payload.Order-Id, which is not declared"),
+        ("payload.user.id", "payload.user.ID", "payload.user.id is missing"),
+        ("payload.user.id", "payload.user.id_", "payload.user.id is missing; the event has payload.user.id_, which is not declared"),
+        ("payload.user.id", "payload.user_id", "payload.user.id is missing; the event has payload.user_id, which is not declared"),
+        ("payload.user.id", "more", "payload.user.id is missing"),
+        ("@timestamp", "timestamp", "no CloudEvents time in its place; the event has timestamp, which is not declared"),
+    ],
+)
+def test_a_missing_member_is_told_with_the_one_that_has_nearly_its_name(given: str, there: str, told: str) -> None:
+    """Also within objects; one that leads to declared fields is declared itself."""
+    event = json.loads(json.dumps(changed(given, ...)).replace('"class"', '"huge": 1, "class"'))
+    *through, last = there.split(".")
+    place = event
+    for key in through:
+        place = place[key]
+    place[last] = 1
+    with pytest.raises(Refused) as refused:
+        EventReader(EVENT).check(json.dumps(event).replace('"huge": 1', '"huge": 1e400').encode(), BARE, NOW_MS)
+    assert told in refused.value.message
+    assert "has payload," not in refused.value.message
+
+
 def test_attributes_take_the_place_of_time_and_id() -> None:
     """Also of those that lie within objects, or count in another unit."""
     event = changed("payload.order-id", ...)

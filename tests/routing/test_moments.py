@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tidemill import Entity, Event, FeatureView, Model, Outcome, count, last
+from tidemill import Entity, Event, FeatureView, Field, Model, Outcome, count, last
 from tidemill.declarations.project import Project
 from tidemill.routing.envelopes import BARE, Attributes
 from tidemill.routing.refusals import Refused
@@ -45,6 +45,29 @@ def test_a_unit_that_cannot_be_meant(changes: dict[str, Any], attributes: Attrib
     event = {name: value for name, value in ({"at": NOW_MS, "who": "a", "asked": NOW_MS, "n": 1} | changes).items() if value is not ...}
     with pytest.raises(Refused) as refused:
         Router(declared()).admit("paid", json.dumps(event).encode(), attributes, published_ms)
+    assert (refused.value.reason, refused.value.field) == ("bad_time", field)
+    assert told in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("unit", "written", "told"),
+    [
+        ("us", NOW_MS + 41, '1700000000 ms is 1970-01-20, read as microseconds: are these milliseconds? declare unit="ms"'),
+        ("us", NOW_MS // 1000, 'are these seconds? declare unit="s"'),
+        ("ns", NOW_MS * 1000 + 5, 'read as nanoseconds: are these microseconds? declare unit="us"'),
+        ("s", 5_000, "5000000 ms is 1970-01-01, read as seconds, before 1971-01-01"),
+    ],
+)
+@pytest.mark.parametrize("field", ["at", "asked"])
+def test_a_declared_unit_that_cannot_be_meant(unit: Any, written: int, told: str, field: str) -> None:
+    """Another one is guessed from the number that was written, not from the milliseconds that it became."""
+    fields = {"at": int, "asked": int, "who": str, "n": int, field: Field(int, unit=unit)}
+    event = Event("paid", fields, "at")
+    view = FeatureView("people", event, "who", [count()], windows=["1h"])
+    project = Project("shop", {"paid": event}, {}, {"m": Model("m", event, "asked", "who", [view], Outcome(event, "n", "who"), list)})
+    value = json.dumps({"at": NOW_MS, "asked": NOW_MS, "who": "a", "n": 1, field: written}).encode()
+    with pytest.raises(Refused) as refused:
+        Router(project).admit("paid", value, BARE, NOW_MS)
     assert (refused.value.reason, refused.value.field) == ("bad_time", field)
     assert told in refused.value.message
 

@@ -12,6 +12,9 @@ from tidemill.archive.times import TimeRule
 from tidemill.declarations import Event
 from tidemill.errors import UnusableFile
 
+_CHANGES = {"op", "source"}, {"schema", "payload"}
+"""Columns of files of changes: as Debezium writes them, without its schema and with it."""
+
 
 @dataclass(frozen=True)
 class FileRules:
@@ -49,6 +52,12 @@ def check_columns(event: Event, reading: FileRules, there: Collection[str]) -> N
     missing += [reading.known] if reading.known and reading.known not in there else []
     if not missing:
         return
+    if event.envelope is not None and any(changes <= set(there) for changes in _CHANGES):
+        members = [f"{event.published(name)!r}" for name in needed]
+        raise UnusableFile(
+            "these are records of changes; a file has plain rows",
+            mend=f"write the row of each change, with the members beside its columns: {', '.join(members)} must be there",
+        )
     free = {_simple(column): column for column in sorted(set(there) - set(map(reading.column, event.fields)))}
     near = [(get_close_matches(_simple(name), free, 1), name) for name in missing if name in event.fields]
     options = [f"--rename '{free[found[0]]}={name}'" for found, name in near if found]

@@ -216,10 +216,19 @@ class Taker:
         """The event of a row. Raises Refused."""
         known_ms = self._known(carried)
         self._check_type(carried)
-        event = reader.check(carried.body, Attributes(recordedtime=known_ms), self._now_ms)
+        try:
+            event = reader.check(carried.body, Attributes(recordedtime=known_ms), self._now_ms)
+        except Refused as error:
+            if error.reason is Reason.BAD_TIME and carried.time_ms is not None:
+                self._check_moment(self._event.time, carried.time_ms)
+            raise
         for name in self._other_moments:
-            moment(getattr(event.data, name), name, self._event.earliest_ms)
+            self._check_moment(name, getattr(event.data, name))
         return Whole(number, event, rest_text(reader.rest))
+
+    def _check_moment(self, name: str, given: str | int) -> None:
+        """Raises Refused for a time that nobody can mean; it was read in the unit of the file, or else of its field."""
+        moment(given, name, self._event.earliest_ms, self._rules.times.unit or self._event.unit(name) or "ms")
 
     def _check_type(self, carried: Carried) -> None:
         """Raises Refused for a row that says that it is of another type."""

@@ -212,7 +212,7 @@ class EventReader:
             time_ms, name = moment(attribute, "time", self._earliest_ms), "time"
             setattr(data, self._time, attribute if self._time_is_text else time_ms)
         else:
-            time_ms = moment(given, name, self._earliest_ms)
+            time_ms = moment(given, name, self._earliest_ms, self.event.unit(self._time) or "ms")
         if time_ms > known_ms + self._future_ms:
             raise self._ahead(name, time_ms, "the moment it became known", known_ms)
         return time_ms
@@ -296,10 +296,11 @@ class WholeReader(EventReader):
         merge(self.rest, early)
 
 
-def moment(given: str | int, name: str, earliest_ms: int = EARLIEST_MS) -> int:
-    """Epoch ms of a time: a whole number of ms, or RFC 3339 with a zone (cut to ms). Raises Refused, which names the field."""
+def moment(given: str | int, name: str, earliest_ms: int = EARLIEST_MS, unit: str = "ms") -> int:
+    """Epoch ms of a time: a whole number of ms, or RFC 3339 with a zone (cut to ms). `unit`: in which the publisher's number was read. Raises
+    Refused, which names the field."""
     if isinstance(given, int):
-        return _in_range(given, name, earliest_ms)
+        return _in_range(given, name, earliest_ms, unit)
     try:
         when = msgspec.convert(given, datetime)
     except msgspec.ValidationError:
@@ -318,10 +319,10 @@ def _whole(number: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(b"%d" % found) if found.is_integer() and abs(found) < EXACT else number
 
 
-def _in_range(time_ms: int, name: str, earliest_ms: int) -> int:
+def _in_range(time_ms: int, name: str, earliest_ms: int, unit: str = "ms") -> int:
     if earliest_ms <= time_ms <= LAST_MS:
         return time_ms
     try:
-        return check_moment(time_ms, earliest_ms, 'declare unit="{unit}"')
+        return check_moment(time_ms, earliest_ms, 'declare unit="{unit}"', unit)
     except ValueError as error:
         raise Refused(Reason.BAD_TIME, f"{name}: {error}", name) from None

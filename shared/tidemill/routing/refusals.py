@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from enum import StrEnum
 
 import msgspec
@@ -92,13 +92,23 @@ def explain_data(value: bytes, error: Exception, fields: Collection[str], id_fie
 
 
 def meant(value: bytes, missing: str, fields: Collection[str]) -> str:
-    """For the message about a missing field: which undeclared field of the event has nearly its name. Empty without one."""
+    """For the message about a missing field: which undeclared field of the event has nearly its name. Empty without one. `fields`: the declared
+    ones as paths, with dots; objects on the way to them are looked into."""
     try:
-        carried = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
+        near = difflib.get_close_matches(missing, list(_undeclared(value, fields)), 1)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
-    near = difflib.get_close_matches(missing, [name for name in carried if name not in fields], 1)
     return f"; the event has {near[0]}, which is not declared" if near else ""
+
+
+def _undeclared(value: bytes | msgspec.Raw, fields: Collection[str], above: str = "") -> Iterator[str]:
+    """The paths of what an object carries beside the declared fields."""
+    for key, member in msgspec.json.decode(value, type=dict[str, msgspec.Raw]).items():
+        path = f"{above}{key}"
+        if bytes(member).startswith(b"{") and any(name.startswith(f"{path}.") for name in fields):
+            yield from _undeclared(member, fields, f"{path}.")
+        elif path not in fields:
+            yield path
 
 
 def explain_envelope(value: bytes, error: Exception) -> Refused:

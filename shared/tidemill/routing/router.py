@@ -218,10 +218,9 @@ class _Route:
                 key = self._key(target, data)
                 if key is not None and ahead_ms <= found.ahead_ms and (not found.begin or found.has(source)):
                     routed.append((target.topic, partition_of(key, target.partitions), key, value))
-        for name in self._moments:
-            moment(
-                getattr(data, name), self.reader.published[name], self.reader.event.earliest_ms
-            )  # a training set starts from the event, so it must name a moment
+        event_read = self.reader.event
+        for name in self._moments:  # a training set starts from the event, so it must name a moment
+            moment(getattr(data, name), self.reader.published[name], event_read.earliest_ms, event_read.unit(name) or "ms")
         for model, number, target in self._outcomes:
             self._add_outcome(routed, model, number, target, event, source)
         return routed
