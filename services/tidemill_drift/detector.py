@@ -36,7 +36,7 @@ from tidemill.streams.alerts import append_alert, read_alerts
 from tidemill.streams.topics import alerts_topic, predictions_topic, results_topic, topic_specs
 from tidemill_drift.compare import Finding
 from tidemill_drift.episodes import Episodes, JudgedWindow
-from tidemill_drift.monitor import PredictionRow, ResultRow, compare_predictions, compare_results
+from tidemill_drift.monitor import LEAST_ROWS, PredictionRow, ResultRow, compare_predictions, compare_results
 from tidemill_drift.settings import WindowSettings
 from tidemill_drift.windows import Key, Windows
 
@@ -168,6 +168,10 @@ class Detector:
         window = JudgedWindow(model, version, start, start + parse_ms(self._settings.window), len(rows))
         metrics.DRIFT_WINDOWS.labels(model).inc()
         compare: Any = compare_predictions if topic == self._topics[0] else compare_results
+        if len(rows) < LEAST_ROWS:
+            few = f"fewer than {LEAST_ROWS} rows"
+            log.info("window not judged", model=model, version=version, topic=topic, start=start, rows=len(rows), reason=few)
+            return []
         try:
             return [(window, finding) for finding in compare(self._manifest(model, version), rows, self._settings.budget)]
         except ArtifactError as error:

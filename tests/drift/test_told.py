@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 from tests.demo_state import demo
 
 from tidemill.kafka.client import started_producer
@@ -17,10 +18,22 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.alerts import append_alert
 from tidemill.streams.topics import alerts_topic, topic_specs
 from tidemill_drift.detector import Detector
+from tidemill_drift.monitor import LEAST_ROWS
 from tidemill_drift.settings import WindowSettings
 from tidemill_drift.windows import Windows
 
 OURS = AlertRecord("ours", "m", "1", "data_quality", "amount", "opened", 0, 5, "missing", 1.0, 1.0, 0.3, 1, "worse", source="drift")
+
+
+def test_a_window_with_few_rows_is_named_in_the_log() -> None:
+    """It is not judged: so nobody takes the silence for a model that is well."""
+    detector = Detector(demo(), KafkaSettings(bootstrap_servers="-"), "/nowhere", WindowSettings.load(), HealthBoard())
+    for topic in detector._topics:
+        with capture_logs() as lines:
+            assert detector._judge(topic, ("m", "1", 5), [None] * (LEAST_ROWS - 1)) == []
+        (line,) = lines
+        assert (line["event"], line["model"], line["start"], line["rows"]) == ("window not judged", "m", 5, LEAST_ROWS - 1)
+        assert line["reason"] == "fewer than 200 rows"
 
 
 @pytest.mark.integration
