@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from tests.verify.archive import Raw, archived
 from typer.testing import CliRunner
 
@@ -131,6 +133,22 @@ def test_served_values_are_those_of_sql(world: World, monkeypatch: pytest.Monkey
         monkeypatch.setenv("TIDEMILL_SERVING_URL", url)
         code, output = run("--sample", "8")
     assert (code, "6 values compared, 0 differ" in output) == (0, True), output
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_is_told_what_begins(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, terminal: bool) -> None:
+    """View by view, beside standard output; a file gets nothing of it."""
+    told = io.StringIO()
+    monkeypatch.setattr(verify, "errors", Console(file=told, force_terminal=terminal, width=200))
+    rows = pa.table({"subject": ["w"], "time": [T0], "label": [1.0], "shops__count_1h": [1.0]})
+    pq.write_table(rows, tmp_path / "set.parquet")
+    with serving(world, no_change) as url:
+        monkeypatch.setenv("TIDEMILL_SERVING_URL", url)
+        for options in ([], ["--training-set", str(tmp_path / "set.parquet"), "--model", "leaving"]):
+            assert "reads its archived events" not in run(*options)[1]
+            assert ("shops: reads its archived events" in told.getvalue()) == terminal
+    assert ("leaving: compares sampled rows" in told.getvalue()) == terminal
+    assert bool(told.getvalue()) == terminal
 
 
 def test_a_served_value_that_differs_is_shown_with_its_events(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from tidemill.proof.past import Past
     from tidemill.verify.checks import LoggedInputs
     from tidemill.verify.compare import Compared, Example
+
+errors = Console(stderr=True)
 
 
 def verify(
@@ -79,10 +82,17 @@ def _model(project: Project, name: str | None) -> Model:
     return project.models[name]
 
 
+def _begin(what: str) -> None:
+    """Says on a terminal what begins now, since each may take a minute."""
+    if errors.is_terminal:
+        errors.print(what, style="dim", markup=False, highlight=False)
+
+
 def _archive(at: Target, history: Sequence[Definitions], view: FeatureView) -> pa.Table:
     """The archive of a view, without files of history that its version was filled without."""
     from tidemill.verify.checks import view_archive
 
+    _begin(f"{view.name}: reads its archived events")
     return view_archive(at.store, view, history[-1].loads_of(view.plain_name, view.version) if history else None)
 
 
@@ -110,6 +120,11 @@ def _logged(
     seed: int,
 ) -> list[Compared]:
     """Each prediction by the views that it read, as they were declared then."""
+
+    def records(view: FeatureView, entities: Collection[str]) -> pa.Table:
+        _begin(f"{view.name}: compares what predictions logged of {len(entities):,} entities")
+        return records_of(at.store, view, entities)
+
     from tidemill.verify.checks import check_logged
     from tidemill.verify.compare import added
     from tidemill.verify.stamped import records_of
@@ -132,7 +147,7 @@ def _logged(
             for seen, group in groups:
                 read = [view for view in seen if view.name in asked]
                 events = {view.name: archives(view) for view in read}
-                found += check_logged(read, inputs, events, group, model.name, partial(records_of, at.store))
+                found += check_logged(read, inputs, events, group, model.name, records)
     return added(found)
 
 
@@ -150,17 +165,19 @@ def _inputs(at: Target, model: Model, versions: Sequence[str]) -> dict[str, Logg
 
 
 def _training_set(at: Target, path: str, model: Model, until_ms: int, sample: int, seed: int) -> list[Compared]:
-    from tidemill.verify.checks import archived, check_training_set, known_until, outcome_fields, view_archive
+    from tidemill.verify.checks import archived, check_training_set, known_until, outcome_fields
     from tidemill.verify.files import training_file
 
     table = training_file(Path(path), model)
 
     def events(event: Any, fields: Sequence[str]) -> pa.Table:
+        _begin(f"{event.name}: reads its archived events")
         return archived(at.store, event, fields)
 
     announced = events(model.on, [model.subject, model.at, *(name for view in model.views for name in view.key.names)])
     outcomes = events(model.outcome.source, [model.outcome.subject, *outcome_fields(model)])
-    views = {view.name: view_archive(at.store, view) for view in model.views}
+    views = {view.name: _archive(at, [], view) for view in model.views}
+    _begin(f"{model.name}: compares sampled rows")
     return check_training_set(model, table, (announced, outcomes), views, known_until(at.store, model, until_ms), sample, seed)
 
 
