@@ -66,12 +66,15 @@ def logs_of(gaps: list[list[int]]) -> dict[TopicPartition, list[Told]]:
 
 def recorded(log: list[Told]) -> list[Told]:
     """The same events, published at one moment and told with the times when they became known, in several spellings."""
-    spelled = [
-        lambda at: ("ce_recordedtime", b"%d" % at),
-        lambda at: ("Ce-RecordedTime", rfc3339(at).encode()),
-        lambda at: ("ce_recordedtime", rfc3339(at).encode()),
-    ]
-    return [Told(NOW_MS, record.offset, (("other", b"1"), spelled[record.offset % 3](record.timestamp))) for record in log]
+
+    def spelled(at_ms: int, which: int) -> tuple[str, bytes]:
+        return [
+            ("ce_recordedtime", b"%d" % at_ms),
+            ("Ce-RecordedTime", rfc3339(at_ms).encode()),
+            ("ce_recordedtime", rfc3339(at_ms).encode()),
+        ][which]
+
+    return [Told(NOW_MS, record.offset, (("other", b"1"), spelled(record.timestamp, record.offset % 3))) for record in log]
 
 
 STEPS = [0, 5, 1_000, 60_000, HOUR_MS]
