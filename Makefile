@@ -31,7 +31,7 @@ quick:
 	$(BIN)/python -m pytest -q -n auto -m "not integration" --times=$(TIMES)
 
 test: check                   ## everything, the real Kafka and Valkey included; then the slowest tests, and folders beside their budgets
-	$(BIN)/python -m pytest -q -m "integration and not last and not soak" -n 5 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
+	$(BIN)/python -m pytest -q -m "integration and not last and not soak" -n 4 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
 	$(BIN)/python -m pytest -q -m "integration and last" -n 2 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
 	$(BIN)/python -m tests.times $(TIMES)
 
