@@ -69,7 +69,8 @@ class Alerts:
                 await append_alert(writer, self._project, alert)
                 told[about] = alert
             try:
-                await asyncio.wait_for(self._news.wait(), NEWS_SECONDS)
+                async with asyncio.timeout(NEWS_SECONDS):
+                    await self._news.wait()
             except TimeoutError:
                 continue
 

@@ -157,7 +157,8 @@ class PredictionLog:
             else:
                 reached = False
                 with contextlib.suppress(TimeoutError):
-                    reached = await asyncio.wait_for(asyncio.shield(made.client.force_metadata_update()), TIMEOUT_SECONDS)
+                    async with asyncio.timeout(TIMEOUT_SECONDS):
+                        reached = await asyncio.shield(made.client.force_metadata_update())
                 self._report(None if reached else f"no broker at {self._settings.bootstrap_servers} answers")
 
     def _report(self, reason: str | None) -> None:

@@ -154,6 +154,12 @@ def test_there_are_as_many_lines_of_tests_as_of_source(record_property: pytest.F
     assert tests >= source, f"{tests} lines of tests for {source} lines of source"
 
 
+def test_no_cancellation_is_lost() -> None:
+    """Python 3.11's `wait_for` forgets that it was cancelled when what it waits for is there at that moment; `asyncio.timeout` does not."""
+    sources = [path for folder in ("shared", "services") for path in (ROOT / folder).rglob("*.py")]
+    assert [path.name for path in sources if "asyncio.wait_for(" in path.read_text()] == []
+
+
 def test_nothing_is_mocked() -> None:
     """Tests use the real parts; no mocking library is imported."""
     mocks = ("unittest.mock", "mock", "pytest_mock", "fakeredis", "responses", "respx")

@@ -41,6 +41,7 @@ from tidemill.timestamps import rfc3339
 
 LOGGED_SECONDS = 60.0
 _POLL_SECONDS = 0.2
+_LOOKS, _LOOK_SECONDS = 100, 0.1
 _WAITS = "it was handed over, and tidemill apply has not put it in force yet"
 
 Readers = Mapping[str, Sequence[str]]
@@ -182,6 +183,10 @@ class Pruning:
                     raise KafkaRefused(
                         f"topic {topic} cannot be deleted: {error.__name__}", mend="delete it by hand, or look at your rights"
                     )
+            for _ in range(_LOOKS):  # brokers hear of it after the answer: whoever looks next shall not see the topic
+                if topic not in await client.list_topics():
+                    return
+                await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _about_to_be_in_force(found: ViewVersion, history: Sequence[Definitions]) -> bool:

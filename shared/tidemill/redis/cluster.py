@@ -78,7 +78,8 @@ class RedisCluster:
                 self._link(*place)
             self._task = asyncio.create_task(self._follow(), name="redis-cluster")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._up.wait(), self._timeout_seconds)
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._up.wait()
 
     async def close(self) -> None:
         """Close every connection. Calls that wait, and all later ones, fail with StoreUnavailable."""

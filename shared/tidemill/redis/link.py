@@ -162,7 +162,8 @@ class RedisLink:
         """Connect in the background and wait for the connection, one time-out at most. Does not raise when Redis is away."""
         self.open()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._up.wait(), self._timeout_seconds)
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._up.wait()
 
     async def close(self) -> None:
         """Close the connection. Calls that wait, and all later ones, fail with StoreUnavailable."""

@@ -136,10 +136,10 @@ async def test_killed_at_random_moments_and_applied_again(command: Command) -> N
 
 async def test_a_frozen_one_that_wakes_up_changes_nothing(command: Command) -> None:
     """It was asleep while another one did the whole work: it ends with an error, and nobody reads what it wrote."""
-    process = await command.begun()
+    process = command.start("apply", "--yes", "--no-wait", order=Order("after_begin", "sleep", seconds=10))
+    await command.reached(process)
     freeze(process.pid)
-    await asyncio.sleep(0.1)
-    assert (await command.definitions()).views[-1].handover is None, "it was too fast to be frozen"
+    assert (await command.definitions()).views[-1].handover is None
     await command.run("apply", "--yes", "--no-wait")
     before = await command.definitions()
     process.send_signal(signal.SIGCONT)
