@@ -23,7 +23,13 @@ _predictions = st.builds(
     st.integers(0, 12), st.integers(0, 600), st.one_of(_subjects, st.none()), _models,
 )  # fmt: skip
 _outcomes = st.builds(
-    KnownOutcome, _models, _subjects, st.floats(0, 1), st.integers(0, 800), st.one_of(st.none(), st.sampled_from(["x", "y", "z"]))
+    KnownOutcome,
+    _models,
+    _subjects,
+    st.floats(0, 1),
+    st.integers(0, 800),
+    st.one_of(st.none(), st.sampled_from(["x", "y", "z"])),
+    st.none() | st.integers(0, 800),
 )
 _streams = st.tuples(st.lists(_predictions, max_size=15), st.lists(_outcomes, max_size=15))
 
@@ -38,7 +44,7 @@ def naive(predictions: Sequence[LoggedPrediction], outcomes: Sequence[KnownOutco
             continue
         seen.add(item.id)
         ours = [o for o in first_publications(outcomes) if (o.model, o.subject) == (item.model, item.subject)]
-        fitting = [o for o in ours if item.time < o.known <= item.time + wait.within_ms]
+        fitting = [o for o in ours if item.time < o.known <= item.time + wait.within_ms and (o.asks is None or o.asks > item.time)]
         if fitting:
             found[item.id] = ("joined", fitting[0].value)
         elif item.time + wait.within_ms < clock:

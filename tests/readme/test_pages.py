@@ -19,9 +19,10 @@ TARGETS = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.
 RUN_BY = {
     "demo": "readme/test_commands.py", "up": "readme/test_commands.py", "prove": "readme/test_commands.py", "down": "readme/test_commands.py",
     "test": "readme/test_commands.py", "check": "readme/test_commands.py", "faults": "faults/test_faults.py", "soak": "faults/test_faults.py",
-    "bench": "readme/test_pages.py",
+    "bench": "readme/test_pages.py", "install": "readme/test_commands.py", "containers": "infra/test_compose.py",
 }  # fmt: skip
-"""Which test runs what a target of the Makefile runs; `bench` takes ten minutes, so only its figures are looked at."""
+"""Which test runs what a target of the Makefile runs; `bench` takes ten minutes, so only its figures are looked at; `containers` needs podman, so
+only its files are."""
 
 
 def test_every_target_of_make_is_known() -> None:
