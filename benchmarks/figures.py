@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import resource
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Figure(NamedTuple):
@@ -16,6 +20,14 @@ class Figure(NamedTuple):
     def __str__(self) -> str:
         others = "; ".join(f"{name} {_number(value)}" for name, value in self.beside.items())
         return f"{self.name}: {_number(self.value)} {self.unit}" + (f"   (beside: {others})" if others else "")
+
+
+def spent(work: Callable[[], T]) -> tuple[T, float]:
+    """What some work gives, and the CPU seconds that this process spent on it."""
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    given = work()
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return given, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _number(value: float) -> str:

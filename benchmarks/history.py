@@ -6,7 +6,6 @@ python -m benchmarks.history
 from __future__ import annotations
 
 import json
-import resource
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.json as pj
 import pyarrow.parquet as pq
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, spent
 from deltalake import write_deltalake
 
 from tidemill import Event
@@ -50,14 +49,6 @@ def write_lines(table: pa.Table, path: Path) -> None:
     with path.open("w") as file:
         for batch in table.to_batches(50_000):
             file.writelines(json.dumps(row) + "\n" for row in batch.to_pylist())
-
-
-def spent(work: Callable[[], object]) -> float:
-    """CPU seconds of this process for some work."""
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    work()
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def loaded(path: Path, folder: Path, *, ids: bool = True) -> None:
@@ -97,8 +88,8 @@ def figures(*, quick: bool = False) -> Iterator[Figure]:
         ]  # fmt: skip
         for what, file, ids, read in reading:
             path = folder / file
-            ours = spent(partial(loaded, path, folder / f"ours-{file}", ids=ids))
-            plain = spent(partial(copied, path, folder / f"plain-{file}", read))
+            _, ours = spent(partial(loaded, path, folder / f"ours-{file}", ids=ids))
+            _, plain = spent(partial(copied, path, folder / f"plain-{file}", read))
             yield Figure(
                 f"loading history: {what}", count / ours, "rows per CPU second", {"pyarrow and delta-rs, unchecked": count / plain}
             )

@@ -165,8 +165,9 @@ def _inputs(at: Target, model: Model, versions: Sequence[str]) -> dict[str, Logg
 
 
 def _training_set(at: Target, path: str, model: Model, until_ms: int, sample: int, seed: int) -> list[Compared]:
-    from tidemill.verify.checks import archived, check_training_set, known_until, outcome_fields
+    from tidemill.verify.checks import archived, check_training_set, known_until
     from tidemill.verify.files import training_file
+    from tidemill.verify.labels import outcome_fields
 
     table = training_file(Path(path), model)
 

@@ -14,8 +14,8 @@ from tidemill.declarations import Model
 from tidemill.offline.store import OfflineStore
 from tidemill.proof.book import Breathe, waited_for
 from tidemill.proof.verified import Verified, archive_reaching
-from tidemill.verify.checks import outcome_fields
 from tidemill.verify.compare import Compared
+from tidemill.verify.labels import outcome_fields
 from tidemill.verify.results import check_results
 from tidemill.verify.rows_of import rows_of
 

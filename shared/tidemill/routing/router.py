@@ -218,11 +218,14 @@ class _Route:
                 key = self._key(target, data)
                 if key is not None and ahead_ms <= found.ahead_ms and (not found.begin or found.has(source)):
                     routed.append((target.topic, partition_of(key, target.partitions), key, value))
-        event_read = self.reader.event
-        for name in self._moments:  # a training set starts from the event, so it must name a moment
-            moment(getattr(data, name), self.reader.published[name], event_read.earliest_ms, event_read.unit(name) or "ms")
+        declared = self.reader.event
+        asked = {  # a training set starts from the event, so it must name a moment
+            name: moment(getattr(data, name), self.reader.published[name], declared.earliest_ms, declared.unit(name) or "ms")
+            for name in self._moments
+        }
         for model, number, target in self._outcomes:
-            self._add_outcome(routed, model, number, target, event, source)
+            asks = asked[model.at] if model.on is model.outcome.source else None
+            self._add_outcome(routed, model, number, target, event, source, asks)
         return routed
 
     def too_far_ahead(self, event: Accepted, source: Source) -> list[FeatureView]:
@@ -241,7 +244,14 @@ class _Route:
         return entity_key(entity)
 
     def _add_outcome(
-        self, routed: list[Routed], model: Model, number: Callable[[Any], float | None], target: _Target, event: Accepted, source: Source
+        self,
+        routed: list[Routed],
+        model: Model,
+        number: Callable[[Any], float | None],
+        target: _Target,
+        event: Accepted,
+        source: Source,
+        asks: int | None,
     ) -> None:
         key = self._key(target, event.data)
         value = number(event.data)
@@ -249,9 +259,6 @@ class _Route:
             raise Refused(Reason.OUT_OF_RANGE, f"the outcome {model.outcome.value!r} is beyond a double", model.outcome.column.fields[0])
         if value is None or key is None:
             return
-        asks = (
-            None if model.on is not model.outcome.source else moment(getattr(event.data, model.at), model.at, self.reader.event.earliest_ms)
-        )
         record = OutcomeRecord(model.name, key.decode(), value, event.time_ms, event.known_ms, source, event.id, asks)
         routed.append((target.topic, partition_of(key, target.partitions), key, encode(record)))
 

@@ -19,7 +19,7 @@ from tidemill.offline.store import OfflineStore, Snapshot
 from tidemill.timestamps import rfc3339
 from tidemill.verify.compare import Compared, Example, Told, compare, possible
 from tidemill.verify.entities import entity_text
-from tidemill.verify.labels import Labelled, labelled
+from tidemill.verify.labels import Labelled, labelled, outcome_fields
 from tidemill.verify.rows_of import rows_of
 from tidemill.verify.sql import BY_KNOWN, AskedMoment, SqlView, Value
 from tidemill.verify.stamped import knowledge
@@ -187,11 +187,6 @@ def check_training_rows(store: OfflineStore, model: Model, table: pa.Table, unti
         entities = {question.entities[place] or "" for question in asked}
         archives[view.name] = rows_of(_archive(store, view.source), view.source, view.key.fields, entities, view.read_fields)
     return check_training_set(model, rows, (announced, outcomes), archives, until_ms, sample, seed)
-
-
-def outcome_fields(model: Model) -> list[str]:
-    """The fields of its outcome's event that decide which question it answers, and how."""
-    return [*model.outcome.column.fields, *([model.at] if model.on is model.outcome.source else [])]
 
 
 def known_until(store: OfflineStore, model: Model, until_ms: int) -> int:

@@ -20,6 +20,9 @@ from tidemill.verify.sql import Announcement, EventRows, Place, database
 _ORDER = "known, topic, partition, place"
 _FIRST = f"id IS NULL OR row_number() OVER (PARTITION BY id ORDER BY {_ORDER}) = 1"
 
+_NEVER = 2**62
+"""Later than any question."""
+
 
 class Labelled(NamedTuple):
     """A question. `label`: its answer (None: there is none yet); `announcement`: the event that asks; `entities`: the entity of each of the
@@ -46,6 +49,24 @@ def labelled(model: Model, announced: pa.Table, outcomes: pa.Table, until_ms: in
         Labelled(subject, at_ms, label, Announcement(known_ms, Place(*place), id), tuple(entities))
         for subject, at_ms, label, known_ms, *place, id, entities in found
     ]
+
+
+def outcome_fields(model: Model) -> list[str]:
+    """The fields of its outcome's event that decide which question it answers, and how."""
+    return [*model.outcome.column.fields, *([model.at] if model.on is model.outcome.source else [])]
+
+
+def outcome_rows(model: Model, events: pa.Table) -> EventRows:
+    """The events that bring outcomes, the table `brought`, with all fields that decide about them."""
+    names = dict.fromkeys([model.outcome.subject, *outcome_fields(model)])
+    return EventRows(model.outcome.source, list(names), events, "brought")
+
+
+def asks_sql(model: Model, rows: EventRows) -> str:
+    """Before which moment an outcome answers questions: that of its own question, if it asks one."""
+    if model.on is not model.outcome.source:
+        return str(_NEVER)
+    return f"coalesce({moment_sql(rows.fields[model.at], model.on.earliest_ms)}, {_NEVER})"
 
 
 def _labelled_sql(model: Model, announced: pa.Table, brought: pa.Table, until_ms: int) -> str:
@@ -91,12 +112,13 @@ def _asked_sql(model: Model, events: pa.Table, until_ms: int) -> str:
 
 
 def _outcomes_sql(model: Model, events: pa.Table, until_ms: int) -> str:
-    outcome, both = model.outcome, model.on is model.outcome.source
-    names = [outcome.subject, *outcome.column.fields, *([model.at] if both else [])]
-    rows = EventRows(outcome.source, list(dict.fromkeys(names)), events, "brought")
+    outcome, rows = model.outcome, outcome_rows(model, events)
     value, subject = f"CAST({column_sql(outcome.value, rows.fields)} AS DOUBLE)", key_sql(rows.fields[outcome.subject])
-    asks = f"coalesce({moment_sql(rows.fields[model.at], model.on.earliest_ms)}, {2**62})" if both else "NULL"
-    brought = f"SELECT *, {value} AS value, {subject} AS subject, {asks} AS asks FROM {rows.sql}"
+    brought = f"SELECT *, {value} AS value, {subject} AS subject, {asks_sql(model, rows)} AS asks FROM {rows.sql}"
     usable = f"known < {until_ms} AND subject IS NOT NULL AND isfinite(value)"
     once = f"SELECT * FROM ({brought}) WHERE {usable} QUALIFY {_FIRST}"
-    return once if both else f"SELECT * FROM ({once}) QUALIFY row_number() OVER (PARTITION BY subject, known ORDER BY {_ORDER}) = 1"
+    return (
+        once
+        if model.on is outcome.source
+        else f"SELECT * FROM ({once}) QUALIFY row_number() OVER (PARTITION BY subject, known ORDER BY {_ORDER}) = 1"
+    )

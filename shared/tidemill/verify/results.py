@@ -13,11 +13,9 @@ from tidemill.durations import parse_ms
 from tidemill.timestamps import rfc3339
 from tidemill.verify.compare import Compared, Example
 from tidemill.verify.entities import key_sql
-from tidemill.verify.expressions import column_sql, moment_sql, text
-from tidemill.verify.sql import EventRows, database
-
-_ANY = 2**62
-"""Later than any question."""
+from tidemill.verify.expressions import column_sql, text
+from tidemill.verify.labels import asks_sql, outcome_rows
+from tidemill.verify.sql import database
 
 
 def check_results(model: Model, results: Sequence[Mapping[str, Any]], outcomes: pa.Table) -> Compared:
@@ -51,13 +49,9 @@ def check_results(model: Model, results: Sequence[Mapping[str, Any]], outcomes: 
 
 def _brought(model: Model, outcomes: pa.Table) -> dict[str, list[tuple[int, float, int]]]:
     """The outcomes of each subject, when each became known, its value, and the moment before which it answers questions, in this order."""
-    outcome, both = model.outcome, model.on is model.outcome.source
-    rows = EventRows(
-        outcome.source, list(dict.fromkeys([outcome.subject, *outcome.column.fields, *([model.at] if both else [])])), outcomes, "brought"
-    )
-    asks = f"coalesce({moment_sql(rows.fields[model.at], model.on.earliest_ms)}, {_ANY})" if both else str(_ANY)
+    outcome, rows = model.outcome, outcome_rows(model, outcomes)
     value, subject = f"CAST({column_sql(outcome.value, rows.fields)} AS DOUBLE)", key_sql(rows.fields[outcome.subject])
-    brought = f"SELECT {subject} AS subject, known, {value} AS value, {asks} AS asks, partition, place FROM {rows.sql} WHERE topic = {text(outcome.source.topic)}"
+    brought = f"SELECT {subject} AS subject, known, {value} AS value, {asks_sql(model, rows)} AS asks, partition, place FROM {rows.sql} WHERE topic = {text(outcome.source.topic)}"
     usable = "subject IS NOT NULL AND isfinite(value)"
     db, found = database(len(outcomes)), defaultdict[str, list[tuple[int, float, int]]](list)
     try:
