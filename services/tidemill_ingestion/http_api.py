@@ -56,7 +56,7 @@ class EventBatch(msgspec.Struct, frozen=True):
     events: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
 
 
-_ATTRIBUTES = frozenset(Envelope.__struct_fields__) - {"data"}
+_ATTRIBUTES = frozenset(Envelope.__struct_fields__) - {"data", "data_base64", "datacontenttype"}
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _OBJECT = msgspec.json.Decoder(EventBatch)
 

@@ -13,8 +13,10 @@ FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 EARLIEST_MS = 365 * 86_400_000
 """1971. Seconds of our time that are taken for milliseconds lie before it, so nobody means an earlier moment unless he says so."""
 
-UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+UNITS = {"d": (86_400_000, 1), "s": (1_000, 1), "ms": (1, 1), "us": (1, 1_000), "ns": (1, 1_000_000)}
+"""In what a time since 1970 may be counted -> how many ms that many units are."""
+
+_WORDS = {"d": "days", "s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _LIKELY_MS = range(EARLIEST_MS, 4_102_444_800_000)  # 1971 to 2100
 
 
@@ -40,15 +42,26 @@ def check_moment(time_ms: int, earliest_ms: int = EARLIEST_MS, mend: str = "give
         return time_ms
     where = f"is {rfc3339(time_ms)[:10]}" if FIRST_MS <= time_ms <= LAST_MS else "lies outside the years 1 to 9999"
     where += "" if unit == "ms" else f", read as {_WORDS[unit]}"
-    if likely := likely_unit(time_ms * UNITS_PER_SECOND[unit] // 1000, unit):
+    if likely := likely_unit(of_ms(time_ms, unit)[0], unit):
         raise ValueError(f"{time_ms} ms {where}: are these {_WORDS[likely]}? {mend.format(unit=likely)}")
     raise ValueError(f"{time_ms} ms {where}" + (f", before {rfc3339(earliest_ms)[:10]}" if FIRST_MS <= time_ms < earliest_ms else ""))
 
 
 def likely_unit(number: int, other_than: str) -> str | None:
     """The unit in which a number is a moment of our time, if it is another one than was said."""
-    units = (unit for unit, per_second in UNITS_PER_SECOND.items() if unit != other_than and number * 1000 // per_second in _LIKELY_MS)
-    return next(units, None)
+    return next((unit for unit in UNITS if unit != other_than and to_ms(number, unit) in _LIKELY_MS), None)
+
+
+def to_ms(number: int, unit: str) -> int:
+    """The ms of a number of units; what is finer is cut off."""
+    ms, units = UNITS[unit]
+    return number * ms // units
+
+
+def of_ms(time_ms: int, unit: str) -> tuple[int, int]:
+    """The whole units in a number of ms, and whether some part of one is left (not 0)."""
+    ms, units = UNITS[unit]
+    return divmod(time_ms * units, ms)
 
 
 def rfc3339(time_ms: int) -> str:

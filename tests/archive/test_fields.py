@@ -38,6 +38,7 @@ NEW: dict[str, Any] = {
     "member": Field(bool, path="is member", lenient=True, default=False),
     "seen": Field(int | None, unit="s", lenient=True),
     "heard": Field(int | None, path=["payload", "heard"], unit="ns"),
+    "born": Field(int | None, unit="d"),
     "plain": int | None,
 }
 BEFORE, AFTER = Event("seen", TIME, "at"), Event("seen", TIME | NEW, "at")
@@ -47,6 +48,7 @@ MEMBERS = {
     "seats": NUMBERS | TEXTS | st.none(),
     "is member": st.booleans() | TEXTS,
     "seen": NUMBERS | TEXTS | st.none(),
+    "born": NUMBERS | st.integers(-800_000, 3_000_000) | st.none(),
     "plain": NUMBERS | st.none(),
     "more": st.dictionaries(st.sampled_from("ab"), NUMBERS),
 }
@@ -148,7 +150,10 @@ def test_the_archive_has_all_that_was_published(event: dict[str, Any]) -> None:
         return
     extra = json.loads(rows[0]["_extra"] or "{}")
     payload, rest = event.get("payload") or {}, extra.get("payload") or {}
-    for part, found, held in ((event, extra, {"seats", "is member", "seen", "plain", "payload"}), (payload, rest, {"user", "amount"})):
+    for part, found, held in (
+        (event, extra, {"seats", "is member", "seen", "born", "plain", "payload"}),
+        (payload, rest, {"user", "amount"}),
+    ):
         assert {key: value for key, value in found.items() if key not in {*held, "@timestamp", "heard"}} == {
             key: value for key, value in part.items() if key not in {*held, "@timestamp", "heard"}
         }
@@ -162,7 +167,7 @@ def test_a_field_with_a_default_lacks_nothing(tmp_path: Path) -> None:
     """So it need not be nullable for earlier events, and has no beginning; another one has."""
     events = [json.dumps({"@timestamp": NOW_MS * 1000} | more).encode() for more in ({}, {"payload": {"user": {"user-id": "a"}}})]
     snapshot = archived(tmp_path, BEFORE, events).snapshot("events/seen")
-    assert lacking(snapshot, AFTER) == {"user", "amount", "seen", "heard", "plain"}
+    assert lacking(snapshot, AFTER) == {"user", "amount", "seen", "heard", "born", "plain"}
     found = beginnings(snapshot, AFTER)
     assert "seats" not in found
     assert "member" not in found
@@ -170,7 +175,7 @@ def test_a_field_with_a_default_lacks_nothing(tmp_path: Path) -> None:
 
 
 WHEN = NOW_MS - 9_000
-EXPECTED = {"user": "u1", "amount": 12.5, "seats": 2, "member": True, "seen": WHEN, "heard": None, "plain": 4}
+EXPECTED = {"user": "u1", "amount": 12.5, "seats": 2, "member": True, "seen": WHEN, "heard": None, "born": None, "plain": 4}
 
 
 def taken(path: Path, reading: FileRules | None = None, event: Event = AFTER) -> list[dict[str, Any]]:

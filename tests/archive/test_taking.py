@@ -212,6 +212,8 @@ NEW_YORK = FileRules(times=TimeRule("America/New_York"))
         ("1700000000.25", FileRules(times=TimeRule(unit="s")), NOW_MS + 250),
         ("1700000000000999", FileRules(times=TimeRule(unit="us")), NOW_MS),
         ("1700000000000999999", FileRules(times=TimeRule(unit="ns")), NOW_MS),
+        ("19675", FileRules(times=TimeRule(unit="d")), 1_699_920_000_000),
+        ("19675.5", FileRules(times=TimeRule(unit="d")), 1_699_963_200_000),
         ("1700000000000.5", FileRules(), None),
         ("2024-01-01T00:00:00Z", FileRules(), None),  # ahead of now
     ],

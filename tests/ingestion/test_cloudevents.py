@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +15,7 @@ from cloudevents.core.bindings.http import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.ingestion.samples import departed, project
+from tests.ingestion.samples import departed, project, refusal, route
 
 from tidemill.records import Position
 from tidemill.runtime.encodings import unpacked
@@ -101,3 +102,56 @@ def test_any_text_is_an_attribute(text: str) -> None:
     found = _binary({"headers": headers}, message.body)
     assert found is not None
     assert found.id == text
+
+
+WHOLE = {"type": "departed", "source": "/gates", "id": "e-1", "specversion": "1.0"}
+STRUCTURED = [("content-type", b"application/cloudevents+json")]
+GOOD = json.dumps(departed(), ensure_ascii=False).encode()
+
+
+def in_base64(content: bytes = GOOD, /, **members: Any) -> dict[str, Any]:
+    """A whole CloudEvent whose data are bytes."""
+    return WHOLE | {"data_base64": base64.b64encode(content).decode()} | members
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {"datacontenttype": "application/json; charset=utf-8"}, {"datacontenttype": "application/vnd.shop+JSON"}]
+)
+async def test_data_in_base64(client: httpx.AsyncClient, kept: Kept, told: dict[str, Any]) -> None:
+    """JSON in base64 is the event: the same record as with plain data, over HTTP alone, in a batch and beside others, and from Kafka."""
+    whole, plain = in_base64(**told), WHOLE | {"data": departed()}
+    for body in (plain, whole, [whole], {"events": [whole]}):
+        answer = await client.post("/events", json=body, headers={"content-type": "application/cloudevents+json"})
+        assert (answer.status_code, answer.json()["accepted"]) == (200, 1), answer.text
+    first, *others = kept.messages
+    assert [(json.loads(each.value), each.headers) for each in others] == [(json.loads(first.value), first.headers)] * 3
+    assert route(whole, headers=STRUCTURED) == route(plain, headers=STRUCTURED)
+
+
+@pytest.mark.parametrize(
+    ("whole", "reason", "field", "detail"),
+    [
+        (in_base64(data=departed()), "bad_envelope", "data_base64", "data and data_base64 are both there"),
+        (in_base64(data=None), "bad_envelope", "data_base64", "data and data_base64 are both there"),
+        (in_base64(datacontenttype="application/avro"), "bad_envelope", "data_base64", "data_base64 is 'application/avro' (datacontenttype)"),
+        (in_base64(datacontenttype="text/plain"), "bad_envelope", "data_base64", "publish JSON"),
+        (in_base64(data_base64="no base64!"), "bad_envelope", "data_base64", "data_base64 is no base64"),
+        (in_base64(data_base64=7), "bad_envelope", "data_base64", "Expected `str | null`, got `int`"),
+        (in_base64(b""), "not_json", "data_base64", "data_base64: "),
+        (in_base64(b"hello"), "not_json", "data_base64", "data_base64: JSON is malformed"),
+        (in_base64(gzip.compress(GOOD)), "encoded", "data_base64", "data_base64: the value is compressed with gzip"),
+        (in_base64(b'{"dep_delay": NaN}'), "not_finite", "dep_delay", "data_base64: dep_delay is NaN"),
+        (in_base64(b"[1]"), "not_object", None, "Expected `object`"),
+        (in_base64(json.dumps(departed(seats="x")).encode()), "wrong_type", "seats", "Expected `int"),
+        (in_base64(b"\0\0\0\0\x07\x02\x04"), "framed", None, "framed by a schema registry (schema id 7"),
+        (WHOLE | {"data_base64": None}, "missing_field", "data", "data is missing"),
+    ],
+)  # fmt: skip
+async def test_bytes_that_are_no_event(
+    client: httpx.AsyncClient, whole: dict[str, Any], reason: str, field: str | None, detail: str
+) -> None:
+    """The refusal names the cause, over HTTP and from Kafka."""
+    (result,) = (await client.post("/events", json=whole)).json()["results"]
+    assert (result["reason"], result.get("field"), detail in result["detail"]) == (reason, field, True), result
+    letter = refusal(route(whole, headers=STRUCTURED))
+    assert (letter.reason, detail in letter.detail) == (reason, True), letter.detail

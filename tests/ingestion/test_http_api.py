@@ -83,7 +83,7 @@ async def test_body_too_large(client: httpx.AsyncClient) -> None:
         ({"type": "departed", "data": departed(origin=..., orgin="EWR")}, "missing_field", "origin"),
         ({"type": "departed", "data": departed(origin="x" * 2 * MESSAGE_BYTES)}, "oversized", None),
         ({"type": "departed", "data": [departed()]}, "not_object", None),
-        ({"type": "departed", "data_base64": "e30="}, "missing_field", "data"),
+        ({"type": "departed", "data_base64": "e30="}, "missing_field", "carrier"),
     ],
 )
 async def test_refused_event(client: httpx.AsyncClient, event: dict[str, Any], reason: str, field: str | None) -> None:

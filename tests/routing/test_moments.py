@@ -10,6 +10,7 @@ import pytest
 from tidemill import Entity, Event, FeatureView, Field, Model, Outcome, count, last
 from tidemill.declarations.project import Project
 from tidemill.routing.envelopes import BARE, Attributes
+from tidemill.routing.events import EventReader
 from tidemill.routing.refusals import Refused
 from tidemill.routing.router import Router
 from tidemill.testing import World
@@ -55,7 +56,11 @@ def test_a_unit_that_cannot_be_meant(changes: dict[str, Any], attributes: Attrib
         ("us", NOW_MS + 41, '1700000000 ms is 1970-01-20, read as microseconds: are these milliseconds? declare unit="ms"'),
         ("us", NOW_MS // 1000, 'are these seconds? declare unit="s"'),
         ("ns", NOW_MS * 1000 + 5, 'read as nanoseconds: are these microseconds? declare unit="us"'),
-        ("s", 5_000, "5000000 ms is 1970-01-01, read as seconds, before 1971-01-01"),
+        ("s", 5, "5000 ms is 1970-01-01, read as seconds, before 1971-01-01"),
+        ("s", 19_675, '19675000 ms is 1970-01-01, read as seconds: are these days? declare unit="d"'),
+        ("ms", 19_675, '19675 ms is 1970-01-01: are these days? declare unit="d"'),
+        ("d", NOW_MS // 1000, 'lies outside the years 1 to 9999: declare unit="s"'),
+        ("d", 20, "1728000000 ms is 1970-01-21, read as days, before 1971-01-01"),
     ],
 )
 @pytest.mark.parametrize("field", ["at", "asked"])
@@ -70,6 +75,14 @@ def test_a_declared_unit_that_cannot_be_meant(unit: Any, written: int, told: str
         Router(project).admit("paid", value, BARE, NOW_MS)
     assert (refused.value.reason, refused.value.field) == ("bad_time", field)
     assert told in refused.value.message
+
+
+def test_days_are_a_unit() -> None:
+    """A day, as Avro and Debezium count them, is its first moment in UTC."""
+    event = Event("paid", {"at": Field(int, unit="d"), "due": Field(int | None, unit="d", lenient=True)}, "at", earliest="1900-01-01")
+    for day, expected in ((19_675, 1_699_920_000_000), (0, 0), (-1, -86_400_000)):
+        found = EventReader(event).check(b'{"at": %d, "due": "%d"}' % (day, day), BARE, NOW_MS)
+        assert (found.time_ms, found.data.at, found.data.due) == (expected,) * 3
 
 
 def test_an_event_of_before_1971_is_one_if_that_is_declared() -> None:

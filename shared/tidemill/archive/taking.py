@@ -36,7 +36,7 @@ from tidemill.routing.events import WholeReader, moment
 from tidemill.routing.refusals import Reason, Refused, explain_data
 from tidemill.routing.uses import uses_of
 from tidemill.routing.wire import opened, place_of, put, tree_of
-from tidemill.timestamps import LAST_MS, UNITS_PER_SECOND
+from tidemill.timestamps import LAST_MS, of_ms
 
 _SHOWN = 200
 _SURELY_FITS = MESSAGE_BYTES // 8  # bytes of text that are no event too large, however JSON escapes them
@@ -307,7 +307,7 @@ class Taker:
 
 def _in_unit(value: Any, ms: int, unit: str) -> Any:
     """A time as a number of a unit; what it was if that is no whole number."""
-    scaled, part = divmod(ms * UNITS_PER_SECOND[unit], 1000)
+    scaled, part = of_ms(ms, unit)
     return value if part else scaled
 
 

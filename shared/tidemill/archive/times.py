@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from tidemill.archive.cells import Mask, mask_of, number_of_text, only
 from tidemill.errors import UnusableFile
 from tidemill.routing.refusals import Reason, Refused
-from tidemill.timestamps import EARLIEST_MS, FIRST_MS, LAST_MS, UNITS_PER_SECOND, rfc3339
+from tidemill.timestamps import EARLIEST_MS, FIRST_MS, LAST_MS, UNITS, rfc3339
 
 _CLOCK = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
 _ZONED = _CLOCK + r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
@@ -68,7 +68,7 @@ class Times:
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise UnusableFile(f"{rule.zone!r} is no time zone", mend="name one as in America/New_York or UTC") from None
         self._rule, self._earliest_ms = rule, earliest_ms
-        self._per_second = UNITS_PER_SECOND[rule.unit or "ms"]
+        self._unit = rule.unit or "ms"
 
     def of(self, unit: str | None) -> Times:
         """The same, for a field whose declaration says the unit of its numbers. An option of the file says more."""
@@ -78,13 +78,13 @@ class Times:
         """The times of a bare column. Raises UnusableFile when its type can be no time."""
         found, kept, numbers = column.type, pa.nulls(len(column), pa.string()), False
         if pa.types.is_integer(found):
-            ms, numbers = self._scaled(column.cast(pa.int64(), safe=False), self._per_second), True
+            ms, numbers = self._scaled(column.cast(pa.int64(), safe=False), self._unit), True
         elif pa.types.is_string(found):
             ms, kept, numbers = self._texts(column)
         elif pa.types.is_date(found):
-            ms = self._local(pc.multiply(column.cast(pa.date32()).cast(pa.int32()).cast(pa.int64()), 86_400_000))
+            ms = self._local(self._scaled(column.cast(pa.date32()).cast(pa.int32()).cast(pa.int64()), "d"))
         elif pa.types.is_timestamp(found):
-            ms = self._scaled(column.cast(pa.int64()), UNITS_PER_SECOND[found.unit])
+            ms = self._scaled(column.cast(pa.int64()), found.unit)
             ms = self._local(ms) if found.tz is None else ms
         elif pa.types.is_floating(found) or pa.types.is_null(found):
             ms = pa.nulls(len(column), pa.int64())
@@ -101,7 +101,7 @@ class Times:
             return
         if not moments.plain.any():
             raise UnusableFile(
-                f"column {name!r}: none of the times can be one in milliseconds", mend="pass --unit s, --unit us or --unit ns"
+                f"column {name!r}: none of the times can be one in milliseconds", mend="pass --unit d, --unit s, --unit us or --unit ns"
             )
 
     def one(self, value: Any, name: str) -> tuple[Any, int | None]:
@@ -129,12 +129,13 @@ class Times:
 
     def _of_number(self, number: int | float | Decimal) -> int | None:
         """None when it is no number of the unit, where ms are whole, or far beyond all times."""
-        if not -(10**25) < number < 10**25 or (self._per_second == 1000 and number != number // 1):
+        if not -(10**25) < number < 10**25 or (self._unit == "ms" and number != number // 1):
             return None
-        if self._per_second == 1 and isinstance(number, float):
-            return round(number * 1_000_000) // 1000  # the double nearest to a time in ms may lie below it
+        ms, units = UNITS[self._unit]
+        if ms > 1 and isinstance(number, float):
+            return round(number * (ms * 1000)) // 1000  # the double nearest to a time in ms may lie below it
         exact = int(number // 1) if isinstance(number, float) else number
-        return int(exact * 1000 // self._per_second)
+        return int(exact * ms // units)
 
     def _of_text(self, text: str, value: str, name: str) -> tuple[str | int | None, int | None]:
         if not text:
@@ -162,14 +163,10 @@ class Times:
         ms = (when - _EPOCH) // _MILLISECOND
         return ms, ms
 
-    def _scaled(self, numbers: pa.Array, per_second: int) -> pa.Array:
+    def _scaled(self, numbers: pa.Array, unit: str) -> pa.Array:
         """Numbers of a unit as ms; the nearest end of 64 bits when that is beyond them."""
-        values = pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False)
-        if per_second < 1000:
-            factor = 1000 // per_second
-            values = np.clip(values, -(2**62) // factor, 2**62 // factor) * factor
-        else:
-            values = values // (per_second // 1000)
+        values, (ms, units) = pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False), UNITS[unit]
+        values = np.clip(values, -(2**62) // ms, 2**62 // ms) * ms if ms > 1 else values // units
         return pa.array(values, mask=mask_of(numbers.is_null(), null=True))
 
     def _local(self, ms: pa.Array) -> pa.Array:
@@ -184,10 +181,10 @@ class Times:
     def _texts(self, column: pa.Array) -> tuple[pa.Array, pa.Array, bool]:
         """Digits, times with an offset and local times, each in one pass."""
         digits, zoned, local = (mask_of(pc.match_substring_regex(column, pattern), null=False) for pattern in (_DIGITS, _ZONED, _LOCAL))
-        ms = self._scaled(only(column, digits).cast(pa.int64()), self._per_second)
+        ms = self._scaled(only(column, digits).cast(pa.int64()), self._unit)
         for mask, kind in ((zoned, pa.timestamp("us", "UTC")), (local, pa.timestamp("us"))):
             try:
-                stamps = self._scaled(only(column, mask).cast(kind).cast(pa.int64()), UNITS_PER_SECOND["us"])
+                stamps = self._scaled(only(column, mask).cast(kind).cast(pa.int64()), "us")
             except pa.ArrowInvalid:  # some of them name no day or no hour
                 continue
             ms = pc.coalesce(ms, self._local(stamps) if kind.tz is None else stamps)

@@ -16,7 +16,7 @@ from tidemill.cli.console import console
 from tidemill.cli.target import need, offline_target
 from tidemill.durations import parse_ms
 from tidemill.errors import NotFound, TidemillError
-from tidemill.timestamps import UNITS_PER_SECOND, rfc3339
+from tidemill.timestamps import UNITS, rfc3339
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -36,7 +36,7 @@ def load(
     known: Annotated[str | None, typer.Option(help="The column that says when an event became known.")] = None,
     known_after: Annotated[str | None, typer.Option(help='An event became known so long after its time, e.g. "5m".')] = None,
     timezone: Annotated[str, typer.Option(help="Of times without an offset, e.g. America/New_York.")] = "UTC",
-    unit: Annotated[str | None, typer.Option(help="Of times that are numbers: s, ms, us or ns.", show_default="ms")] = None,
+    unit: Annotated[str | None, typer.Option(help="Of times that are numbers: d (days), s, ms, us or ns.", show_default="ms")] = None,
     null: Annotated[list[str] | None, typer.Option(help="A text that means that there is no value, e.g. NULL; may be repeated.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Load nothing of a file if one of its rows is refused.")] = False,
     refused: Annotated[Path | None, typer.Option(help="Write all refused rows into this CSV file.")] = None,
@@ -137,8 +137,8 @@ def _reading(rename: list[str], known: str | None, known_after: str | None, zone
 
     if known and known_after:
         raise TidemillError("--known and --known-after both say when events became known", mend="give one of them")
-    if unit is not None and unit not in UNITS_PER_SECOND:
-        raise TidemillError(f"--unit {unit} is no unit", mend=f"write one of {', '.join(UNITS_PER_SECOND)}")
+    if unit is not None and unit not in UNITS:
+        raise TidemillError(f"--unit {unit} is no unit", mend=f"write one of {', '.join(UNITS)}")
     try:
         after_ms = 0 if known_after is None else parse_ms(known_after)
     except ValueError as error:

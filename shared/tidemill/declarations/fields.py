@@ -9,7 +9,7 @@ from types import NoneType
 from typing import Any, Final, Literal, get_args
 
 from tidemill.declarations.checks import FIELD_TYPES, Declaration, base_type
-from tidemill.timestamps import FIRST_MS, UNITS_PER_SECOND, check_moment, likely_unit
+from tidemill.timestamps import FIRST_MS, UNITS, check_moment, likely_unit, to_ms
 
 REQUIRED: Final = object()
 """No default."""
@@ -29,8 +29,8 @@ class Field(Declaration):
 
     `type`: as in an event. `path`: the field's key in the JSON object, as it stands ("@timestamp"), or the keys that lead to it through nested
     objects (["payload", "user", "id"]); by default the field's name. `default`: the value of an event that does not have the key; a null is
-    a value, and needs `| None`. `lenient`: a number or a truth may be written as text. `unit`: of a time that is a whole number, "s", "ms",
-    "us" or "ns"; the value of the field is in ms.
+    a value, and needs `| None`. `lenient`: a number or a truth may be written as text. `unit`: of a time that is a whole number since 1970, "d"
+    (days), "s", "ms", "us" or "ns"; the value of the field is in ms.
     """
 
     type: Any
@@ -38,7 +38,7 @@ class Field(Declaration):
     path: str | Sequence[str] | None = None
     default: Any = REQUIRED
     lenient: bool = False
-    unit: Literal["s", "ms", "us", "ns"] | None = None
+    unit: Literal["d", "s", "ms", "us", "ns"] | None = None
 
     @property
     def base(self) -> type:
@@ -71,7 +71,7 @@ class Field(Declaration):
         """Whether a column of values does not hold all that a publisher's JSON says: a null, which is not the default, or a part of a ms."""
         if text == b"null":
             return self.has_default
-        parts, digits = {"us": 1_000, "ns": 1_000_000}.get(self.unit or "", 1), text.strip(b'"')
+        parts, digits = UNITS[self.unit or "ms"][1], text.strip(b'"')
         return parts > 1 and not (digits.isdigit() and int(digits) % parts == 0)
 
     @property
@@ -112,8 +112,8 @@ def _flaws(field: Field) -> list[tuple[str, str]]:
                 'give a key such as "@timestamp", or keys such as ["payload", "id"], without quotes and backslashes',
             )
         )
-    if field.unit is not None and (kind is not int or field.unit not in UNITS_PER_SECOND):
-        flaws.append((f"unit={field.unit!r} of {kind.__name__}", 'write "s", "ms", "us" or "ns", of a field that is int'))
+    if field.unit is not None and (kind is not int or field.unit not in UNITS):
+        flaws.append((f"unit={field.unit!r} of {kind.__name__}", 'write "d", "s", "ms", "us" or "ns", of a field that is int'))
     if field.lenient not in (True, False) or (field.lenient and kind is str):
         flaws.append(
             (f"lenient={field.lenient!r} of {kind.__name__}", "write lenient=True of int, float or bool: a text is written as text anyway")
@@ -148,10 +148,8 @@ def _of_text(text: str, kind: type) -> Any:
 
 
 def _in_ms(given: int, unit: str) -> int:
-    per_second = UNITS_PER_SECOND[unit]
-    ms = given * 1000 // per_second
     try:
-        return check_moment(ms, FIRST_MS)
+        return check_moment(to_ms(given, unit), FIRST_MS)
     except ValueError:
         likely = likely_unit(given, unit)
         meant = f': declare unit="{likely}"' if likely else ""

@@ -39,7 +39,7 @@ class WrittenForm(WrittenPart, frozen=True):
     path: tuple[str, ...] | None = None
     default: Scalar | msgspec.UnsetType = msgspec.UNSET
     lenient: bool = False
-    unit: Literal["s", "ms", "us", "ns"] | None = None
+    unit: Literal["d", "s", "ms", "us", "ns"] | None = None
 
     def __str__(self) -> str:
         """As it is declared."""

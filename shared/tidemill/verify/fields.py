@@ -102,7 +102,11 @@ def _of_cell_sql(cell: str, kind: type) -> str:
 
 def _in_ms_sql(number: str, unit: str) -> str:
     wide, parts = f"CAST({number} AS HUGEINT)", {"us": 1_000, "ns": 1_000_000}.get(unit)
-    ms = f"{wide} * 1000" if parts is None else f"({wide} - ({wide} % {parts} + {parts}) % {parts}) // {parts}"
+    ms = (
+        f"{wide} * {86_400_000 if unit == 'd' else 1_000}"
+        if parts is None
+        else f"({wide} - ({wide} % {parts} + {parts}) % {parts}) // {parts}"
+    )
     return f"CASE WHEN {ms} BETWEEN {FIRST_MS} AND {LAST_MS} THEN CAST({ms} AS BIGINT) END"
 
 
