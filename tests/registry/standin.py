@@ -23,6 +23,10 @@ class StandIn:
         """It has a schema under an id."""
         self.answers[f"/schemas/ids/{number}"] = (200, json.dumps({"schema": text, "schemaType": kind, **more}).encode())
 
+    def knows(self, guid: str, kind: str, text: str) -> None:
+        """It has a schema under a GUID."""
+        self.answers[f"/schemas/guids/{guid}"] = (200, json.dumps({"schema": text, "schemaType": kind, "guid": guid}).encode())
+
 
 @contextmanager
 def standing_in() -> Iterator[StandIn]:

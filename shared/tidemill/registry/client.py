@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 from urllib.parse import quote
+from uuid import UUID
 
 import httpx
 import msgspec
@@ -45,9 +46,9 @@ class SchemaRegistry:
         self._base = url.rstrip("/")
         self._url = str(httpx.URL(url).copy_with(userinfo=b""))
 
-    def schema(self, number: int) -> Schema | None:
-        """The schema with this id; None if the registry has none. Raises RegistryUnavailable."""
-        return self._ask(f"/schemas/ids/{number}")
+    def schema(self, known: int | UUID) -> Schema | None:
+        """The schema with this id or GUID; None if the registry has none. Raises RegistryUnavailable."""
+        return self._ask(f"/schemas/{'ids' if isinstance(known, int) else 'guids'}/{known}")
 
     def _ask(self, path: str) -> Schema | None:
         try:

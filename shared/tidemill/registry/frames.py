@@ -1,4 +1,4 @@
-"""Frames: a 0 byte, the id of a schema in four bytes (big-endian), then the event in the format of the schema."""
+"""Opens frames (see `routing.framing`): the event after the id of its schema, in the format of the schema."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import time
 from collections.abc import Callable
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
 from tidemill.errors import MissingExtra
 from tidemill.registry.client import Schema, SchemaRegistry
 from tidemill.registry.settings import RegistrySettings
+from tidemill.routing.framing import head_of, schema_of
 from tidemill.routing.opening import Frames, frame_of, is_json, unframed
 from tidemill.routing.refusals import Reason, Refused
 
 Decode = Callable[[bytes], Any]
 """From the bytes after a frame's id to what JSON can hold. Raises ValueError."""
 
-_FRAME = 5
 _ABSENT_SECONDS = 10.0
 _JSON = msgspec.json.Encoder(decimal_format="number")
 
@@ -40,36 +41,39 @@ class RegistryFrames:
 
     def __init__(self, registry: SchemaRegistry) -> None:
         self._registry = registry
-        self._decoders: dict[int, Decode] = {}
-        self._absent: dict[int, float] = {}
+        self._decoders: dict[bytes, Decode] = {}
+        self._absent: dict[bytes, float] = {}
 
     def __call__(self, value: bytes) -> bytes:
         """The JSON of a framed event. Raises Refused when the value is not what its schema says, or the registry lacks the schema; RegistryUnavailable."""
-        body = value[_FRAME:]
+        head = head_of(value)
+        body = value[len(head) :]
         if is_json(body):
             return body
-        frame_of(value)  # refuses what is none
-        number = int.from_bytes(value[1:_FRAME], "big")
-        decode = self._decoders.get(number) or self._learn(number)
+        found = frame_of(value)  # refuses what is none
+        known = schema_of(head)
+        if known is None:
+            raise Refused(Reason.FRAMED, f"the value is {found.name}: {found.mend}")
+        decode = self._decoders.get(head) or self._learn(head, known)
         try:
-            found = decode(body)
-            _check_finite(found, "")
-            return _JSON.encode(found)
+            event = decode(body)
+            _check_finite(event, "")
+            return _JSON.encode(event)
         except ValueError as error:
-            raise Refused(Reason.ENCODED, f"the value is not what schema {number} of the registry says: {error}") from None
+            raise Refused(Reason.ENCODED, f"the value is not what schema {known} of the registry says: {error}") from None
 
-    def _learn(self, number: int) -> Decode:
-        if time.monotonic() < self._absent.get(number, 0.0):
-            raise _unknown(number)
-        schema = self._registry.schema(number)
+    def _learn(self, head: bytes, known: int | UUID) -> Decode:
+        if time.monotonic() < self._absent.get(head, 0.0):
+            raise _unknown(known)
+        schema = self._registry.schema(known)
         if schema is None:
-            self._absent[number] = time.monotonic() + _ABSENT_SECONDS  # so that a stream of such records does not ask for each
-            raise _unknown(number)
+            self._absent[head] = time.monotonic() + _ABSENT_SECONDS  # so that a stream of such records does not ask for each
+            raise _unknown(known)
         try:
             found = _decoder(schema)
         except ValueError as error:
-            raise Refused(Reason.FRAMED, f"schema {number} of the registry cannot be used: {error}") from None
-        self._decoders[number] = found
+            raise Refused(Reason.FRAMED, f"schema {known} of the registry cannot be used: {error}") from None
+        self._decoders[head] = found
         return found
 
 
@@ -95,10 +99,10 @@ def _no_json(_body: bytes) -> Any:
     raise ValueError("it is no JSON object")
 
 
-def _unknown(number: int) -> Refused:
+def _unknown(known: int | UUID) -> Refused:
     return Refused(
         Reason.FRAMED,
-        f"the value is framed by a schema registry, and ours lacks schema {number}: set TIDEMILL_SCHEMA_REGISTRY to the publisher's",
+        f"the value is framed by a schema registry, and ours lacks schema {known}: set TIDEMILL_SCHEMA_REGISTRY to the publisher's",
     )
 
 

@@ -19,6 +19,7 @@ from tidemill.kernel.keys import entity_of
 from tidemill.limits import EXACT, KEY_BYTES
 from tidemill.records import BYTE_ORDER_MARK, DECODE_ERRORS
 from tidemill.routing.envelopes import BARE, Attributes, Headers, attributes_of, given_headers
+from tidemill.routing.framing import HEADERS
 from tidemill.routing.opening import Frames, Opened, Opener, check_size, unframed
 from tidemill.routing.refusals import PassedOver, Reason, Refused, bad_key, explain_data, meant
 from tidemill.routing.uses import UNUSED, Uses
@@ -79,8 +80,9 @@ class EventReader:
         if self._bare and value and value[0]:  # the usual record, without detours
             if not headers:
                 return self.check(value, BARE, published_ms)
-            attributes, structured = attributes_of(given_headers(headers))
-            if not structured:
+            given = given_headers(headers)
+            attributes, structured = attributes_of(given)
+            if not structured and HEADERS.isdisjoint(given):
                 return self.check(value, attributes, published_ms)
         opened = self.opener.open(value, headers)
         if self._type is not None and self.opener.type_of(opened) != self._type:

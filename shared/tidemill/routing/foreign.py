@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tidemill.routing.framing import HEADER, head_of, schema_of
+
 
 class Foreign(NamedTuple):
     """What a value is instead of JSON, and what to do about it. `framed`: by a schema registry."""
@@ -16,6 +18,8 @@ class Foreign(NamedTuple):
 _DECOMPRESS = "publish it uncompressed, and let the producer compress its batches (compression.type): that is undone before we see it"
 _AS_JSON = "publish JSON"
 _AS_UTF8 = "write it as UTF-8"
+_SET_REGISTRY = "set TIDEMILL_SCHEMA_REGISTRY of ingestion and the offline writer to the registry's address"
+_FOUR_BYTES = "let them write ids as Confluent's do: apicurio.registry.as-confluent=true and apicurio.registry.use-id=contentId"
 _BEGINNINGS: dict[bytes, tuple[str, str]] = {
     b"\x1f\x8b": ("compressed with gzip", _DECOMPRESS),
     b"\x28\xb5\x2f\xfd": ("compressed with zstd", _DECOMPRESS),
@@ -46,14 +50,23 @@ def foreign(value: bytes) -> Foreign | None:
         if value.startswith(begin):
             return Foreign(name, mend)
     if len(value) > 5 and not value[0]:
-        inner = "JSON" if value[5:].lstrip()[:1] == b"{" else "Avro or Protobuf"
-        mend = "set TIDEMILL_SCHEMA_REGISTRY of ingestion and the offline writer to the registry's address"
-        return Foreign(f"framed by a schema registry (schema id {int.from_bytes(value[1:5], 'big')}, then {inner})", mend, framed=True)
+        return framed(value)
     if len(value) > 1 and 0x81 <= value[0] <= 0x8F and 0xA1 <= value[1] <= 0xBF:
         return Foreign("probably MessagePack", _AS_JSON)
     if any(byte < 32 or byte > 126 for byte in value[:64]) and _is_protobuf(value):
         return Foreign("probably Protobuf", _AS_JSON)
     return None
+
+
+def framed(value: bytes) -> Foreign:
+    """What a frame holds, as far as its bytes tell."""
+    head = head_of(value)
+    schema, inner = schema_of(head), "JSON" if value[len(head) :].lstrip()[:1] == b"{" else "Avro or Protobuf"
+    if schema is None:
+        name = f"framed by Apicurio's serializers (schema id {int.from_bytes(head[1:], 'big')} in eight bytes, then {inner})"
+        return Foreign(name, _FOUR_BYTES, framed=True)
+    said = f"schema id {schema}" if isinstance(schema, int) else f"schema {schema} in the header {HEADER}"
+    return Foreign(f"framed by a schema registry ({said}, then {inner})", _SET_REGISTRY, framed=True)
 
 
 def _is_protobuf(value: bytes) -> bool:

@@ -1,7 +1,7 @@
 """From a record of a topic to the JSON of an event: what is around it is taken off, in this order.
 
 1. CloudEvents: attributes in headers (binary mode), or around the data (structured mode).
-2. The frame of a schema registry: see `Frames`.
+2. The frame of a schema registry, before the value or in a header: see `framing` and `Frames`.
 3. The envelope of a database's change log: see `debezium`.
 
 All events of one topic are opened alike; then the type says which of them a record is.
@@ -19,15 +19,15 @@ from tidemill.limits import MESSAGE_BYTES
 from tidemill.records import BYTE_ORDER_MARK, DECODE_ERRORS
 from tidemill.routing.debezium import change_of
 from tidemill.routing.envelopes import BARE, Attributes, Given, Headers, attributes_of, given_headers, open_envelope
-from tidemill.routing.foreign import Foreign, foreign
+from tidemill.routing.foreign import Foreign, foreign, framed
+from tidemill.routing.framing import APICURIO_HEADERS, HEADER, HEADERS, head_of, is_head
 from tidemill.routing.refusals import PassedOver, Reason, Refused, explain_data
 
 Frames = Callable[[bytes], bytes]
-"""Turns a value that a registry's serializer framed (a 0 byte, the id of a schema in four bytes, the event) into JSON. Raises Refused, and
+"""Turns a value that a registry's serializer framed into JSON; what it put into a header stands before the value. Raises Refused, and
 RegistryUnavailable when the schema cannot be had now."""
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_FRAME = 5
 _NO_HEADERS: Given = {}
 
 
@@ -50,11 +50,11 @@ class Opener:
 
     def open(self, value: bytes | None, headers: Headers) -> Opened:
         """Takes off what is around an event. Raises PassedOver, Refused, RegistryUnavailable."""
-        if not value:
+        if value is None or not (value or HEADER in given_headers(headers)):
             if self._passes_empty:
                 raise PassedOver("empty")
             raise Refused(Reason.EMPTY, "the record has no value")
-        given, attributes = _NO_HEADERS, BARE
+        given, attributes, in_frame = _NO_HEADERS, BARE, value.startswith(b"\0")
         if headers:
             given = given_headers(headers)
             attributes, structured = attributes_of(given)
@@ -62,10 +62,13 @@ class Opener:
                 check_size(value)
                 envelope = open_envelope(value.removeprefix(BYTE_ORDER_MARK))
                 value, attributes = envelope.value, envelope.attributes
-        if not value.startswith(b"\0") and not self._debezium:
+                in_frame = value.startswith(b"\0")
+            elif not HEADERS.isdisjoint(given) and not is_json(value):
+                value, in_frame = _with_header(value, given), True
+        if not in_frame and not self._debezium:
             return Opened(value, attributes, given)
         check_size(value)
-        data = self._frames(value) if value.startswith(b"\0") else value
+        data = self._frames(value) if in_frame else value
         return self.opened(data, attributes, given)
 
     def opened(self, data: bytes, attributes: Attributes, given: Given = _NO_HEADERS) -> Opened:
@@ -97,15 +100,16 @@ class Opener:
 
 def unframed(value: bytes) -> bytes:
     """The JSON in a registry's frame; any other format needs the registry. Raises Refused."""
-    if is_json(value[_FRAME:]):
-        return value[_FRAME:]
+    body = value[len(head_of(value)) :]
+    if is_json(body):
+        return body
     found = frame_of(value)
     raise Refused(Reason.FRAMED, f"the value is {found.name}: {found.mend}")
 
 
 def frame_of(value: bytes) -> Foreign:
-    """What is in the frame of a value that begins with a 0 byte, as far as its bytes tell. Raises Refused for one that is no frame."""
-    found = foreign(value)
+    """What is in a frame, as far as its bytes tell. Raises Refused for a value that begins with a 0 byte and is none."""
+    found = framed(value) if value.startswith(b"\1") else foreign(value)
     if found is None:
         raise Refused(Reason.ENCODED, "the value begins with a 0 byte, and is too short for the frame of a schema registry: publish JSON")
     if not found.framed:
@@ -122,6 +126,23 @@ def is_json(value: bytes) -> bool:
     except DECODE_ERRORS:
         return False
     return True
+
+
+def _with_header(value: bytes, given: Given) -> bytes:
+    """The value after what its serializer put into a header. Raises Refused."""
+    head = given.get(HEADER)
+    if head is not None and is_head(head):
+        return head + value
+    if value.startswith(b"\0"):
+        return value
+    if head is not None:
+        raise Refused(Reason.FRAMED, f"the value is no JSON, and the header {HEADER} is no id of a schema: {head[:20]!r}")
+    name = next(iter(APICURIO_HEADERS & given.keys()))
+    raise Refused(
+        Reason.FRAMED,
+        f"the value is framed by Apicurio's serializers, with the schema's id in the header {name}: let them write the id before the value, "
+        "apicurio.registry.headers.enabled=false",
+    )
 
 
 def check_size(value: bytes) -> None:
