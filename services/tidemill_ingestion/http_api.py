@@ -22,7 +22,7 @@ from tidemill.routing.refusals import Refused
 from tidemill.routing.router import Router
 from tidemill.runtime import metrics
 from tidemill.runtime.asgi import Scope
-from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.health import UNCHECKED, HealthBoard
 from tidemill.runtime.routes import Answer
 from tidemill_ingestion.publisher import Message, Publisher
 
@@ -96,8 +96,9 @@ class EventsEndpoint:
         return Answer(msgspec.json.encode(EventsAnswer(len(messages), refusals, whole)), status)
 
     async def _publish(self, messages: list[Message]) -> list[Position]:
-        if "kafka" in self._board.missing:
-            raise KafkaUnavailable("Kafka is away, nothing was written", mend="send the request again later")
+        if (reason := self._board.missing.get("kafka")) is not None:
+            what = "ingestion is starting" if reason == UNCHECKED else "Kafka is away"
+            raise KafkaUnavailable(f"{what}, nothing was written", mend="send the request again later")
         return await self._publisher.publish(messages)
 
     def _message(self, event: bytes | Envelope) -> Message:

@@ -259,4 +259,4 @@ def test_what_needs_no_version(town: Town, before: FeatureView) -> None:
     town.serves_all("zones", town.view("zones"))
     assert town.left_of(before.log) == []
     assert "nothing to change" in town.run("plan")
-    town.run("status")
+    assert "events too late: 0" in town.run("status")

@@ -12,7 +12,7 @@ from tests.ingestion.samples import departed, project
 
 from tidemill.errors import BadRequest
 from tidemill.limits import MESSAGE_BYTES
-from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.health import UNCHECKED, HealthBoard
 from tidemill.runtime.settings import KafkaSettings
 from tidemill_ingestion.app import create_app
 from tidemill_ingestion.http_api import MAX_BODY_BYTES, MAX_EVENTS, EventsEndpoint, split_body
@@ -22,9 +22,16 @@ GOOD = {"type": "departed", "data": departed()}
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
+def board() -> HealthBoard:
+    """The checks of an ingestion that found no Kafka."""
+    made = HealthBoard("kafka", "routing")
+    made.down("kafka", "connection refused")
+    return made
+
+
+@pytest.fixture
+async def client(board: HealthBoard) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application while Kafka is away."""
-    board = HealthBoard("kafka", "routing")
     app = create_app(board, EventsEndpoint(project(), Publisher(KafkaSettings(bootstrap_servers="127.0.0.1:1")), board))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ingestion") as made:
         yield made
@@ -122,7 +129,16 @@ async def test_kafka_away(client: httpx.AsyncClient, body: Any) -> None:
     """While Kafka is away a good event is answered 503, soon to be tried again, and nothing was written."""
     answer = await client.post("/events", json=body)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    assert "nothing was written" in answer.json()["error"]
+    assert answer.json()["error"] == "Kafka is away, nothing was written"
+
+
+async def test_ingestion_that_starts_says_so(client: httpx.AsyncClient, board: HealthBoard) -> None:
+    """Before the first look at Kafka nobody knows whether it is away."""
+    board.report("kafka", UNCHECKED)
+    answer = await client.post("/events", json=GOOD)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json() == {"error": "ingestion is starting, nothing was written", "mend": "send the request again later"}
+    assert (await client.post("/events", json={"type": "x", "data": {}})).status_code == 422
 
 
 async def test_health_and_docs(client: httpx.AsyncClient) -> None:

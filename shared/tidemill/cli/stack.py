@@ -18,6 +18,7 @@ from rich.table import Table
 
 from tidemill.cli.catalogue import Started, after_start, at_start
 from tidemill.cli.console import console
+from tidemill.cli.late import late_line
 from tidemill.cli.target import Target
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import MissingExtra, ProjectError, TidemillError
@@ -92,7 +93,7 @@ def down(home: Home = None) -> None:
 
 
 def status(home: Home = None) -> None:
-    """Show every process of the running stack; exit code 1 unless all are ready."""
+    """Show every process of the running stack, and how many events came too late; exit code 1 unless all are ready."""
     _require_local()
     from tidemill.local.supervisor import Supervisor
 
@@ -107,6 +108,8 @@ def status(home: Home = None) -> None:
             name, process.statename, str(process.pid or ""), f"{process.now - process.start} s", "yes" if ready else reason or "no"
         )
     console.print(table)
+    if said := late_line(addresses):
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(0 if all_ready else 1)
 
 

@@ -1,0 +1,29 @@
+"""What `tidemill status` says about late events where nobody can be asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tidemill.cli.late import late_line
+from tidemill.local.addresses import Addresses
+
+PROJECT = Path(__file__).parents[1] / "demo_project"
+RUNNING = Addresses(
+    "127.0.0.1:1", "redis://127.0.0.1:1", "offline", str(PROJECT), {"features": "http://127.0.0.1:1"}, {}, owner=0, supervisor=""
+)
+
+
+def test_servers_that_are_away_are_told() -> None:
+    """The other lines of the command stand; this one says why it knows nothing."""
+    said = late_line(RUNNING)
+    assert said is not None
+    assert said.startswith("events too late: not known (")
+
+
+@pytest.mark.parametrize("without", [{"kafka": ""}, {"redis_url": ""}, {"project": None}, {"urls": {"serving": "http://127.0.0.1:1"}}])
+def test_a_stack_that_folds_nothing_says_nothing(without: dict[str, object]) -> None:
+    """There are no views that could refuse an event."""
+    assert late_line(msgspec.structs.replace(RUNNING, **without)) is None
