@@ -334,18 +334,15 @@ CHANGED = Event(
 
 
 @pytest.mark.parametrize("with_schema", [False, True])
-@pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_records_of_changes_are_no_rows(tmp_path: Path, kind: str, with_schema: bool) -> None:
-    """A file of what Debezium writes is refused with what to write instead, and that is taken."""
-    change = {"before": None, "after": {"who": "a"}, "source": {"ts_ms": NOW_MS}, "op": "c", "ts_ms": NOW_MS}
-    written: dict[str, Any] = {"schema": {}, "payload": change} if with_schema else change
-    path, taker = tmp_path / f"f.{kind}", Taker(Project("p", {"changed": CHANGED}, {}), CHANGED, FileRules(), None, "load:x", NOW_MS)
-    path.write_text(json.dumps(written) + "\n" if kind == "jsonl" else ",".join(written) + "\n" + ",".join("x" * len(written)) + "\n")
+def test_columns_of_changes_are_no_rows(tmp_path: Path, with_schema: bool) -> None:
+    """A table of what Debezium writes is refused with what to write instead, and that is taken."""
+    written = ["schema", "payload"] if with_schema else ["before", "after", "source", "op", "ts_ms"]
+    path, taker = tmp_path / "f.csv", Taker(Project("p", {"changed": CHANGED}, {}), CHANGED, FileRules(), None, "load:x", NOW_MS)
+    path.write_text(",".join(written) + "\n" + ",".join("x" * len(written)) + "\n")
     with pytest.raises(UnusableFile, match="these are records of changes") as error:
         taker.check(next(history_files([path])[0].chunks()))
     assert "'__source_ts_ms', 'who' must be there" in (error.value.mend or "")
-    flat = {"who": "a", "__source_ts_ms": NOW_MS}
-    path.write_text(json.dumps(flat) + "\n" if kind == "jsonl" else f"who,__source_ts_ms\na,{NOW_MS}\n")
+    path.write_text(f"who,__source_ts_ms\na,{NOW_MS}\n")
     chunks = list(history_files([path])[0].chunks())
     taker.check(chunks[0])
     (row,) = [row for chunk in chunks for row in taker.take(chunk).rows.to_pylist()]

@@ -24,11 +24,13 @@ _MENDS = {"double": "write it as text or as whole numbers: 300 and 300.0 would b
 
 
 class Carried(NamedTuple):
-    """A row as the JSON of an event, the ms of its time (None: it is no time), and what the column of `known` has."""
+    """A row as the JSON of an event, the ms of its time (None: it is no time), and what the column of `known` has. `id`: of a change of a
+    database, which has no other."""
 
     body: bytes
     time_ms: int | None
     known: Any
+    id: str | None = None
 
 
 class FileColumns:

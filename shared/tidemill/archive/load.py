@@ -39,12 +39,13 @@ Watch = Callable[[int, float], None]
 @dataclass
 class LoadReport:
     """What became of one file. `loaded`: events that this run wrote; `before`: rows that earlier runs had done; `copies`: rows that were
-    passed over, since the archive has their event; `done_ms`: when an earlier run was done with it."""
+    passed over, since the archive has their event; `no_event`: rows that are no event, such as deletes of a database; `done_ms`: when an earlier run was done with it."""
 
     file: HistoryFile
     loaded: int = 0
     before: int = 0
     copies: int = 0
+    no_event: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     done_ms: int = 0
 
@@ -113,6 +114,7 @@ class Load:
         taker, done = self._taker(found, topic), 0
         for chunk in report.file.chunks():
             taken = taker.take(chunk)
+            report.no_event += taken.passed
             for row in taken.refused:
                 report.refused[row.reason] += 1
                 self._refused(report.file, row)

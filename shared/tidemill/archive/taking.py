@@ -6,6 +6,7 @@ and read by the reader of the live path, which takes it or says why not. So both
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.archive.cells import Mask, mask_of, only
+from tidemill.archive.changes import change_in
 from tidemill.archive.columns import EXTRA, ID, KNOWN, MOMENT, OFFSET, OWN, PARTITION, TIME, TOPIC
 from tidemill.archive.content_ids import ContentIds
 from tidemill.archive.file_columns import Carried, FileColumns, texts_of_stamps
@@ -33,7 +35,7 @@ from tidemill.limits import EXACT, KEY_BYTES, MESSAGE_BYTES
 from tidemill.records import DECODE_ERRORS
 from tidemill.routing.envelopes import Attributes
 from tidemill.routing.events import WholeReader, moment
-from tidemill.routing.refusals import Reason, Refused, explain_data
+from tidemill.routing.refusals import PassedOver, Reason, Refused, explain_data
 from tidemill.routing.uses import uses_of
 from tidemill.routing.wire import opened, place_of, put, tree_of
 from tidemill.timestamps import LAST_MS, of_ms
@@ -58,10 +60,11 @@ class RefusedRow(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """The accepted rows in the order of the file, with the archive's columns."""
+    """The accepted rows in the order of the file, with the archive's columns. `passed`: how many rows are no event, rightly."""
 
     rows: pa.Table
     refused: list[RefusedRow]
+    passed: int = 0
 
 
 class Taker:
@@ -77,6 +80,7 @@ class Taker:
                     mend=f"name {near[0]!r}" if near else f"name one of {', '.join(event.fields)}",
                 )
         self._event, self._rules, self._reading, self._now_ms = event, reading, reading, now_ms
+        self._passed = 0
         self._times = Times(reading.times, event.earliest_ms)
         units = [event.unit(name) for name in event.forms if reading.known in (name, event.published(name))]
         self._known_times = self._times.of(next(iter(units), None))
@@ -94,23 +98,24 @@ class Taker:
         self._ids = ContentIds(event, self._table.schema)
         self._null_tokens = {_JSON.encode(text) for text in reading.nulls}
         has_columns = set(self._table.schema.names) - set(OWN.names) >= event.fields.keys()
-        plain = has_columns and not reading.nulls and not event.forms and self._type_column is None
+        plain = has_columns and not reading.nulls and not event.forms and self._type_column is None and event.envelope is None
         self._json = JsonColumns(event, reading, moments, _SURELY_FITS) if plain else None
 
     def check(self, chunk: Chunk) -> None:
         """Look at the first rows of a file. Raises UnusableFile when columns are missing, are not of a type that can be loaded, or when
         all times look like numbers of another unit."""
-        there = set(chunk.rows.schema.names) if isinstance(chunk.rows, pa.RecordBatch) else _names(chunk.rows)
+        rows = self._events_of(chunk.rows) if isinstance(chunk.rows, list) else chunk.rows
+        there = set(rows.schema.names) if isinstance(rows, pa.RecordBatch) else _names(rows)
         reading = self._rules.resolved(self._event, there)
-        if isinstance(chunk.rows, list):
+        if isinstance(rows, list):
             nested = {name for name in self._event.fields if self._event.published(name) not in there and len(self._event.keys(name)) > 1}
             if there:
                 check_columns(self._event, reading, there | nested)
-            found = [] if self._event.unit(self._event.time) else [_member(line, reading.column(self._event.time)) for line in chunk.rows]
+            found = [] if self._event.unit(self._event.time) else [_member(line, reading.column(self._event.time)) for line in rows]
             times = {self._event.time: self._times.read(pa.array(found), self._event.time)} if set(map(type, found)) == {int} else {}
         else:
             check_columns(self._event, reading, there)
-            work = self._columns(chunk, chunk.rows)
+            work = self._columns(chunk, rows)
             times = {name: work.moments(name) for name in [*self._moments, *filter(None, [self._reading.known])]}
         for name, moments in times.items():
             times_of = self._times.of(self._event.unit(name)) if name in self._event.fields else self._known_times
@@ -119,12 +124,22 @@ class Taker:
     def take(self, chunk: Chunk) -> Taken:
         """The rows of the next chunk. Raises UnusableFile."""
         refused = [RefusedRow(row.number, row.line, row.error.reason, "", row.text, row.error.message) for row in chunk.unread]
+        before = self._passed
         if isinstance(chunk.rows, list):
             batches = self._take_lines(chunk, chunk.rows, refused)
         else:
             batches = self._take_columns(chunk, chunk.rows, refused)
         rows = pa.Table.from_batches(batches, self._table.schema)
-        return Taken(self._ids.filled(rows if len(batches) < 2 else rows.sort_by(OFFSET)), sorted(refused))
+        return Taken(self._ids.filled(rows if len(batches) < 2 else rows.sort_by(OFFSET)), sorted(refused), self._passed - before)
+
+    def _events_of(self, lines: list[bytes]) -> list[bytes]:
+        """The lines as rows, without changes that are no event or cannot be one."""
+        found = []
+        for line in lines:
+            with contextlib.suppress(PassedOver, Refused):
+                change = change_in(line, self._event)
+                found.append(line if change is None else change.row)
+        return found
 
     def _columns(self, chunk: Chunk, rows: pa.RecordBatch) -> FileColumns:
         self._reading = self._rules.resolved(self._event, rows.schema.names)
@@ -193,11 +208,16 @@ class Taker:
             found &= work.says(self._type_column, str(self._event.type.value))
         return found & ~work.has_undeclared() if self._event.extra == "refuse" else found
 
-    def _read(self, chunk: Chunk, events: Iterable[tuple[int, Carried | Refused]], refused: list[RefusedRow]) -> list[pa.RecordBatch]:
-        """The rows of events that are read as the live path reads them. `events`: the place in the chunk, and the row."""
+    def _read(
+        self, chunk: Chunk, events: Iterable[tuple[int, Carried | Refused | None]], refused: list[RefusedRow]
+    ) -> list[pa.RecordBatch]:
+        """The rows of events that are read as the live path reads them. `events`: the place in the chunk, and the row; None if it is no event."""
         batches, accepted = [], list[Whole]()
         reader = self._table.reader if isinstance(chunk.rows, list) else self._of_table
         for row, carried in events:
+            if carried is None:
+                self._passed += 1
+                continue
             number = int(chunk.numbers[row])
             try:
                 if isinstance(carried, Refused):
@@ -206,7 +226,7 @@ class Taker:
             except Refused as error:
                 column = self._at_fault(error)
                 line = None if chunk.lines is None else int(chunk.lines[row])
-                refused.append(RefusedRow(number, line, error.reason, column, _shown(chunk.rows, row, column), error.message))
+                refused.append(RefusedRow(number, line, error.reason, column, _shown(chunk.rows, row, column, carried), error.message))
             if len(accepted) == AT_ONCE:
                 batches.append(self._table.batch(0, accepted))
                 accepted = []
@@ -217,7 +237,7 @@ class Taker:
         known_ms = self._known(carried)
         self._check_type(carried)
         try:
-            event = reader.check(carried.body, Attributes(recordedtime=known_ms), self._now_ms)
+            event = reader.check(carried.body, Attributes(id=carried.id, recordedtime=known_ms), self._now_ms)
         except Refused as error:
             if error.reason is Reason.BAD_TIME and carried.time_ms is not None:
                 self._check_moment(self._event.time, carried.time_ms)
@@ -254,8 +274,15 @@ class Taker:
             raise Refused(Reason.BAD_TIME, f"{self._reading.known} is {carried.known!r:.80}, no time", self._reading.known)
         return ms
 
-    def _of_line(self, line: bytes) -> Carried | Refused:
-        """A line of JSON as its publisher writes it: renamed, its times as the event declares them."""
+    def _of_line(self, line: bytes) -> Carried | Refused | None:
+        """A line of JSON as its publisher writes it: renamed, its times as the event declares them. None for a line that is no event."""
+        try:
+            change = change_in(line, self._event)
+        except PassedOver:
+            return None
+        except Refused as error:
+            return error
+        line, id = (line, None) if change is None else change
         try:
             members = opened(line, self._tree)
         except DECODE_ERRORS as error:
@@ -283,7 +310,7 @@ class Taker:
                 found = value if type(value) is int and not self._rules.times.unit else _in_unit(value, ms, unit)
             if found is not value:
                 place[key], changed = msgspec.Raw(_JSON.encode(found)), True
-        return Carried(_JSON.encode(members) if changed else line, time_ms, given)
+        return Carried(_JSON.encode(members) if changed else line, time_ms, given, id)
 
     def _rename(self, members: dict[str, Any]) -> bool:
         """Puts the members that a file calls otherwise where the publisher has them; whether there were any."""
@@ -334,10 +361,10 @@ def _stored_moment(ms: pa.Array, plain: Mask) -> pa.Array:
     return only(ms, plain).cast(pa.timestamp("ms", "UTC")).cast(MOMENT)
 
 
-def _shown(rows: pa.RecordBatch | list[bytes], row: int, column: str) -> str:
+def _shown(rows: pa.RecordBatch | list[bytes], row: int, column: str, carried: Carried | Refused) -> str:
     """What the file has in a column, as text."""
     if isinstance(rows, list):
-        value = _member(rows[row], column)
+        value = _member(carried.body if isinstance(carried, Carried) and carried.id is not None else rows[row], column)
     elif column in rows.schema.names:
         value = texts_of_stamps(rows.column(column).slice(row, 1))[0].as_py()
     else:

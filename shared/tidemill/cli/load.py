@@ -196,6 +196,8 @@ def _tell(report: LoadReport, job: Load) -> None:
     _say(f"{name}: {report.loaded:,} events loaded{before}")
     if report.copies:
         _say(f"  {report.copies:,} rows passed over: the archive has an event with their id and time")
+    if report.no_event:
+        _say(f"  {report.no_event:,} rows passed over: deletes and other changes that are no event")
     if report.refused:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.refused.most_common())
         console.print(Text(f"  {report.refused.total():,} rows refused: {reasons}", style="yellow"))
