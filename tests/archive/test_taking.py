@@ -216,6 +216,10 @@ NEW_YORK = FileRules(times=TimeRule("America/New_York"))
         ("19675.5", FileRules(times=TimeRule(unit="d")), 1_699_963_200_000),
         ("1700000000000.5", FileRules(), None),
         ("2024-01-01T00:00:00Z", FileRules(), None),  # ahead of now
+        ("2016-12-31T23:59:60Z", FileRules(), None),  # a second that clocks of computers do not have
+        ("2016-12-31 23:59:60", FileRules(), None),
+        ("9999-12-31T23:59:59.999Z", FileRules(), None),
+        ("9999-12-31T23:59:59-05:00", FileRules(), None),  # in the year 10000
     ],
 )
 def test_times(folder: Path, cell: str, reading: FileRules, expected: int | None) -> None:

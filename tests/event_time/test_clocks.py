@@ -52,6 +52,22 @@ def test_one_phone_is_fifty_minutes_ahead() -> None:
     assert served(world, "waiting", NOW_MS + 50 * MINUTE_MS)["count_6h"] == (21, "PRESENT")
 
 
+def test_a_clock_jumps_back_an_hour() -> None:
+    """The publisher's clock, by which it stamps events and records, is set back: what it tells then is an hour older, counts in its own hour,
+    and nothing is late, INVALID or refused; the newest event stays the newest."""
+    world = World(PROJECT)
+    before = [NOW_MS + minute * MINUTE_MS for minute in range(10)]
+    for time_ms in (*before, *(time_ms - HOUR_MS + 1 for time_ms in before)):
+        paid(world, time_ms, time_ms, amount=time_ms // MINUTE_MS % 100)
+    found = served(world, "shops", before[-1] + 1)
+    assert found["count_30m"] == (10, "PRESENT")
+    assert found["count_6h"] == (20, "PRESENT")
+    assert found["last_amount"] == (before[-1] // MINUTE_MS % 100, "PRESENT")
+    assert found["age"] == (0.001, "PRESENT")
+    assert served(world, "long", before[-1] + 1)["ever"] == (20, "PRESENT")
+    assert world.dead_letters == []
+
+
 @given(st.lists(st.tuples(st.integers(-5, 60), st.booleans()), min_size=1, max_size=30))
 def test_nobody_suffers_from_a_clock_ahead(payments: list[tuple[int, bool]]) -> None:
     """However many clocks are ahead within `future`: every event counts once it is known, and no value is INVALID at the present."""

@@ -126,6 +126,8 @@ TEXT_TIMES = [
     ("a month that is none", "2023-13-14T22:13:20Z", "bad_time"),
     ("before 1970", "1969-12-31T23:59:59Z", "bad_time"),
     ("the first year", "0001-01-01T00:00:00+14:00", "bad_time"),
+    ("a second 60", "2016-12-31T23:59:60Z", "bad_time"),
+    ("the year 10000, in UTC", "9999-12-31T23:59:59-05:00", "bad_time"),
     ("empty", "", "bad_time"),
     ("too far ahead", "2023-11-14T23:13:21Z", "future_time"),
 ]
