@@ -36,4 +36,4 @@ async def _late(at: Addresses, declared: Project) -> Counter[str]:
     async with asyncio.timeout(_SECONDS):
         now = await read_in_force(KafkaSettings(bootstrap_servers=at.kafka), declared)
         async with redis_client(at.redis_url, timeout_seconds=_SECONDS) as link:
-            return await late_events(link, now.project.name, now.project.views.values())
+            return await late_events(link, now.project.name, (view.log for view in now.project.views.values()))
