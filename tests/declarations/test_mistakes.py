@@ -110,6 +110,9 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: FeatureView(**view(where="")), "where", "'' is not an expression", "write a condition"),
     (lambda: FeatureView(**view(where="x + 1")), "where", "'x + 1' is a number, no condition", 'where="amount > 0"'),
     (lambda: FeatureView(**view(where="word")), "where", "'word' is text, no condition", "where=\"kind == 'a'\""),
+    (lambda: FeatureView(**view(erase=True)), "erase", "FeatureView: erase is True", "give text"),
+    (lambda: FeatureView(**view(erase="z")), "erase", "has no field 'z'", "write a condition on the event's fields"),
+    (lambda: FeatureView(**view(erase="x")), "erase", "'x' is a number, no condition", 'erase="amount > 0"'),
     (
         lambda: FeatureView(**view(columns={}, served=())),
         "columns",
