@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tidemill import Event, FeatureView, Field, count, last, sum
 from tidemill.declarations.project import Project
@@ -165,3 +168,37 @@ def test_an_id_of_the_publisher_stands() -> None:
     headers = [("ce_id", b"e-1")]
     ids = [found.read(told, given, T0 + 50).id for found, given in ((plain, []), (plain, headers), (named, []))]
     assert (len(ids[0] or ""), ids[1:]) == (32, ["e-1", "1"])
+
+
+HELD = [
+    sum("amount * (1 - 2 * deleted)", name="amounts"),
+    sum("before", name="befores"),
+    sum("op in ['c', 'r']", name="made"),
+    sum("deleted", name="gone"),
+    sum("(amount > 2) * (1 - 2 * deleted)", name="large"),
+    sum("before > 2", name="large_before"),
+]
+"""What the rows held now follow from, as docs/events.md says."""
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 3), st.integers(-8, 30) | st.none()), max_size=30))
+def test_differences_of_sums_are_those_of_the_rows_that_are_held(steps: list[tuple[int, int | None]]) -> None:
+    """Through every history of rows that are made, changed and deleted: their sum, number and mean, and the share of some."""
+    changed = orders(deletes="keep").events["order_changed"]
+    view, table = FeatureView("customers", changed, "customer", HELD), dict[int, float]()
+    world = World(Project("shop", {changed.name: changed}, {"customers": view}))
+    for lsn, (key, quarters) in enumerate(steps):
+        before = table.pop(key, None)
+        after = None if quarters is None else quarters / 4
+        if before is None and after is None:
+            continue
+        if after is not None:
+            table[key] = after
+        told = change("d" if after is None else "c" if before is None else "u", *(None if x is None else row(x) for x in (before, after)))
+        told["source"] |= {"lsn": lsn}
+        world.receive("order_changed", json.dumps(told).encode(), at=T0 + lsn)
+    found = {name: one.value or 0.0 for name, one in world.features("customers", "ann").items()}
+    rows = [*table.values()]
+    assert found["amounts"] - found["befores"] == math.fsum(rows)
+    assert found["made"] - found["gone"] == len(rows)
+    assert found["large"] - found["large_before"] == len([amount for amount in rows if amount > 2])
