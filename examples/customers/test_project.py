@@ -76,7 +76,9 @@ def live(world: World) -> None:
         for who in range(6):
             order = {"order": f"{who}-{day}", "at": at + who + 1, "customer": who, "amount": 20.0 + who}
             world.publish("ordered", order, at=at + who + 1)
-            world.publish("closed", {"order": order["order"], "at": at + 3_600_000, "returned": segments[who] == "returns"}, at=at + 3_600_000)
+            world.publish(
+                "closed", {"order": order["order"], "at": at + 3_600_000, "returned": segments[who] == "returns"}, at=at + 3_600_000
+            )
 
 
 def test_a_training_set_has_the_row_of_its_moment(world: World) -> None:
