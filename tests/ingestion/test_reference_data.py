@@ -16,7 +16,7 @@ from tests.ingestion.log_tools import make_topics, read_log, wait_routed
 
 from tidemill.declarations.project import Project, load_project
 from tidemill.kafka.client import close_producer, producer
-from tidemill.kafka.waves import send_wave
+from tidemill.kafka.waves import Record, send_wave
 from tidemill.local.services import choose
 from tidemill.local.stack import External, Stack
 from tidemill.offline.store import OfflineStore
@@ -101,7 +101,7 @@ async def test_served_values_are_the_rows_of_the_table(stack: Stack, project: Pr
     client = producer(settings)
     await client.start()
     for half in range(2):
-        records = [(None, value, []) for _ in range(CHANGES // 2) for value in database.change()]
+        records: list[Record] = [(None, value, []) for _ in range(CHANGES // 2) for value in database.change()]
         await send_wave(client, {(topic, 0): records})
         if half == 0:
             await asyncio.to_thread(stack.restart, "features")

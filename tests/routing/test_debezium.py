@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill import Event, FeatureView, Field, count, last, sum
+from tidemill import Event, FeatureView, Field, age, count, last, sum
 from tidemill.declarations.project import Project
 from tidemill.declarations.topics import DEBEZIUM_FIELDS
 from tidemill.records import DeadLetterRecord, decoder
@@ -194,11 +194,31 @@ def test_differences_of_sums_are_those_of_the_rows_that_are_held(steps: list[tup
             continue
         if after is not None:
             table[key] = after
-        told = change("d" if after is None else "c" if before is None else "u", *(None if x is None else row(x) for x in (before, after)))
+        rows = [None if amount is None else row(amount) for amount in (before, after)]
+        told = change("d" if after is None else "c" if before is None else "u", rows[0], rows[1])
         told["source"] |= {"lsn": lsn}
         world.receive("order_changed", json.dumps(told).encode(), at=T0 + lsn)
     found = {name: one.value or 0.0 for name, one in world.features("customers", "ann").items()}
-    rows = [*table.values()]
-    assert found["amounts"] - found["befores"] == math.fsum(rows)
-    assert found["made"] - found["gone"] == len(rows)
-    assert found["large"] - found["large_before"] == len([amount for amount in rows if amount > 2])
+    held = [*table.values()]
+    assert found["amounts"] - found["befores"] == math.fsum(held)
+    assert found["made"] - found["gone"] == len(held)
+    assert found["large"] - found["large_before"] == len([amount for amount in held if amount > 2])
+
+
+def test_a_column_that_becomes_null_keeps_its_value_until_the_row_is_deleted() -> None:
+    """The ages tell it; after a delete a null is a null."""
+    changed = orders(deletes="keep").events["order_changed"]
+    fields = {**changed.fields, **changed.forms, "note": str | None}
+    changed = Event("order_changed", fields, time="at", topic=TOPIC, envelope="debezium", deletes="keep")
+    view = FeatureView("rows", changed, "id", [last("note"), age("note", name="noted"), age()], erase="deleted")
+    world, steps = (
+        World(Project("shop", {changed.name: changed}, {"rows": view})),
+        [("c", None, "a"), ("u", "a", None), ("d", None, None), ("c", None, None)],
+    )
+    seen = []
+    for second, (op, before, after) in enumerate(steps):
+        old, new = (row(1.0) | {"note": note} for note in (before, after))
+        told = change(op, old if op in "ud" else None, new if op in "cu" else None, T0 + 1_000 * second)
+        world.receive("order_changed", json.dumps(told).encode(), at=T0 + 1_000 * second)
+        seen.append([found.value for found in world.features("rows", 1, at=T0 + 1_000 * second).values()])
+    assert seen == [["a", 0.0, 0.0], ["a", 1.0, 0.0], [None, None, None], [None, None, 0.0]]
