@@ -227,8 +227,7 @@ class _Planner:
     def _new(self, written: WrittenView) -> ViewVersion:
         name, number = written.name, self._before.newest(written.name) + 1
         logs, unrouted = self._around.logs, written.source not in self._around.routed
-        plain = written.where is None and written.erase is None  # records of before know neither
-        there = plain and logs.get(log_name(name, written.partitions)) is True
+        there = written.where is None and logs.get(log_name(name, written.partitions)) is True  # records of before know no `where`
         adopted = number == 1 and there and not self.loads.get(written.source)
         if adopted or unrouted:
             made = ViewVersion(written, number, {}, 0 if adopted else self._before.number + 1)
