@@ -25,9 +25,7 @@ def test_another_condition_is_another_version(argument: str) -> None:
     assert found.details == (f"{argument}: tip > 0 -> None", "version 1 has its values already")
 
 
-@pytest.mark.parametrize(
-    ("conditions", "filled"), [({}, []), ({"where": "tip > 0"}, ["taxis.v2.p4"]), ({"erase": "tip > 0"}, [])]
-)
+@pytest.mark.parametrize(("conditions", "filled"), [({}, []), ({"where": "tip > 0"}, ["taxis.v2.p4"]), ({"erase": "tip > 0"}, [])])
 def test_a_log_of_before_the_catalogue_is_not_adopted(conditions: dict[str, str], filled: list[str]) -> None:
     """Whatever made its records took all events, also those for which `where` is not true; which of them erase is told by their fields."""
     plan = planned(NOTHING, project(taxis(trips(), [count()], **conditions)), 5, Surroundings({"trip"}, {LogName("taxis.p4"): True}))

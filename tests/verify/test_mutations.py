@@ -58,19 +58,18 @@ def forgetful(self: ViewKernel, state: EntityState, time_ms: int, event_id: str 
     return applied
 
 
-def counts_what_erases(self: ViewKernel, state: EntityState, time_ms: int, *rest: Any) -> Applied:
+def counts_what_erases(self: kernel_view._ErasingKernel, state: EntityState, *event: Any) -> Applied:
     """An erasing event that is folded after it has erased."""
-    applied, erases = APPLY(self, state, time_ms, *rest), self._erases
+    applied = ERASING(self, state, *event)
     if applied is Applied.ERASED:
-        self._erases = None
-        APPLY(self, state, time_ms + 1, *[None if isinstance(part, str) else part for part in rest])
-        self._erases = erases
+        without_id: Any = [None if isinstance(part, str) else part for part in event]
+        APPLY(self, state, *without_id)
     return applied
 
 
-def erases_in_time(self: ViewKernel, state: EntityState, time_ms: int, *rest: Any) -> Applied:
+def erases_in_time(self: kernel_view._ErasingKernel, state: EntityState, time_ms: int, *event: Any) -> Applied:
     """An erasing event that is refused when it is too late to be folded."""
-    return Applied.LATE if time_ms < state.newest - self.horizon_ms else APPLY(self, state, time_ms, *rest)
+    return Applied.LATE if time_ms < state.newest - self.horizon_ms else ERASING(self, state, time_ms, *event)
 
 
 def forgets_ids(self: Packing, state: EntityState) -> None:
@@ -79,7 +78,7 @@ def forgets_ids(self: Packing, state: EntityState) -> None:
     state.ids = b""
 
 
-APPLY, CLEAR = ViewKernel.apply, Packing.clear
+APPLY, ERASING, CLEAR = ViewKernel.apply, kernel_view._ErasingKernel.apply, Packing.clear
 TARGET = router._ViewTarget
 COUNT = [tm.count(), tm.sum("x")]
 FAULTS: dict[str, tuple[Generated, Callable[[Patch, Generated], None]]] = {
@@ -149,7 +148,7 @@ FAULTS: dict[str, tuple[Generated, Callable[[Patch, Generated], None]]] = {
     ),
     "what erases counts": (
         project(COUNT, [(0, 0, "a", 1), (1, 1, "b", 5), (2, 2, "c", 1)], 2, erase="x > 4"),
-        lambda patch, _: patch.setattr(ViewKernel, "apply", counts_what_erases),
+        lambda patch, _: patch.setattr(kernel_view._ErasingKernel, "apply", counts_what_erases),
     ),
     "what is erased is there, with nothing": (
         project(COUNT, [(0, 0, None, 1), (1, 1, None, 5)], 2, erase="x > 4"),
@@ -161,7 +160,7 @@ FAULTS: dict[str, tuple[Generated, Callable[[Patch, Generated], None]]] = {
     ),
     "an event that is too late does not erase": (
         project(COUNT, [(40, 40, None, 1), (41, 1, None, 5)], 41, erase="x > 4"),
-        lambda patch, _: patch.setattr(ViewKernel, "apply", erases_in_time),
+        lambda patch, _: patch.setattr(kernel_view._ErasingKernel, "apply", erases_in_time),
     ),
     "an event for which erase is null erases": (
         project(COUNT, [(0, 0, None, 1), (1, 1, None, None)], 2, erase="x > 4"),

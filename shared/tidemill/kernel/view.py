@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from tidemill.declarations import Feature, FeatureView
 from tidemill.declarations.aggregations import Value
@@ -93,8 +93,14 @@ class ViewKernel:
     """All that the fold and the read need to know of a view, computed once.
 
     `lacking`: fields that some events lack although they may not be null, since they are older than the field. An event counts for a column
-    only if it has all fields of the column.
+    only if it has all fields of the column. The kernel of a view that events may erase is an `_ErasingKernel`; others pay nothing for it.
     """
+
+    def __new__(cls, view: FeatureView, _lacking: Collection[str] = ()) -> Self:
+        """A kernel of the class that the view needs."""
+        kind: Any = cls if view.erase is None else _ErasingKernel
+        made: Self = super().__new__(kind)
+        return made
 
     def __init__(self, view: FeatureView, lacking: Collection[str] = ()) -> None:
         self.view = view
@@ -166,10 +172,9 @@ class ViewKernel:
 
     def apply(self, state: EntityState, time_ms: int, event_id: str | None, values: object) -> Applied:
         """Folds one event into an entity's state. `values` has one attribute per field of the view."""
-        erases = self._erases is not None and self._erases(values)
         head = state.head
         newest = head[NEWEST]
-        if time_ms < newest - self.horizon_ms and not erases:
+        if time_ms < newest - self.horizon_ms:
             return Applied.LATE
         ids_bytes = self._ids_bytes
         if event_id is not None and ids_bytes:
@@ -177,9 +182,6 @@ class ViewKernel:
             if _holds(ids, digest):
                 return Applied.DUPLICATE
             state.ids = (ids if len(ids) < ids_bytes else ids[ID_BYTES:]) + digest
-        if erases:
-            self.packing.clear(state)
-            return Applied.ERASED
         shared_ms = self._shared_ms
         if time_ms // shared_ms == newest // shared_ms:  # the event belongs to the open tile of every length
             self._fold_open(head, time_ms, values)
@@ -293,6 +295,22 @@ def _shared_grid(grids: Sequence[Grid]) -> Grid:
     """A grid with origin 0, each tile of which lies within one tile of every grid."""
     finest = min(grids, key=lambda grid: grid.tile_ms)
     return finest if not finest.origin_ms and all(finest.divides(grid) for grid in grids) else EACH_MS
+
+
+class _ErasingKernel(ViewKernel):
+    """The kernel of a view with `erase`."""
+
+    def apply(self, state: EntityState, time_ms: int, event_id: str | None, values: object) -> Applied:
+        """As in `ViewKernel`, unless the event erases: then the state is that of a new entity with the recent ids. It is never too late."""
+        if not self.erases(values):
+            return super().apply(state, time_ms, event_id, values)
+        new = self.new_state()
+        new.ids = state.ids
+        if super().apply(new, time_ms, event_id, values) is Applied.DUPLICATE:
+            return Applied.DUPLICATE
+        state.ids = new.ids
+        self.packing.clear(state)
+        return Applied.ERASED
 
 
 def _slots_text(slots: Sequence[Slot]) -> str:
