@@ -33,7 +33,7 @@ class ViewRecord(Record, frozen=True):
     """The part of one event that one view folds (topic `<project>.view.<view>.p<partitions>`, key = entity).
 
     `known`: when the event was published; `source`: partition and offset on the application's topic (a partition from 2^32 on is one that
-    `tidemill repartition` made); `values`: the fields that the view folds. `view_decoder` makes a faster decoder with typed values.
+    `tidemill repartition` made); `values`: the fields that the view folds, those of its `erase` included. `view_decoder` makes a faster decoder with typed values.
     """
 
     time: Milliseconds

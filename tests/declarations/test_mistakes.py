@@ -45,6 +45,7 @@ LISTS = FeatureView("lists", GOOD, "who", [count(), last_k("x", 2)])
 TYPED: dict[str, Any] = {"topic": "t", "type": Type("A", field="type")}
 SHARED = Event("shared", FIELDS, time="at", **TYPED)
 OUTCOME = Outcome(GOOD, "x > 1", subject="who")
+CHANGED = Event("changed", {**FIELDS, "gone": Field(bool, path="__deleted")}, time="at", envelope="debezium")
 
 
 def event(**changes: Any) -> dict[str, Any]:
@@ -110,6 +111,9 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: FeatureView(**view(where="")), "where", "'' is not an expression", "write a condition"),
     (lambda: FeatureView(**view(where="x + 1")), "where", "'x + 1' is a number, no condition", 'where="amount > 0"'),
     (lambda: FeatureView(**view(where="word")), "where", "'word' is text, no condition", "where=\"kind == 'a'\""),
+    (lambda: FeatureView(**view(erase=True)), "erase", "FeatureView: erase is True", "give text"),
+    (lambda: FeatureView(**view(erase="z")), "erase", "has no field 'z'", "write a condition on the event's fields"),
+    (lambda: FeatureView(**view(erase="x")), "erase", "'x' is a number, no condition", 'erase="amount > 0"'),
     (
         lambda: FeatureView(**view(columns={}, served=())),
         "columns",
@@ -232,6 +236,7 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Event(**event(deletes="erase")), "deletes", "'erase' says nothing about deleted rows", 'deletes="keep"'),
     (lambda: Event(**event(deletes="keep")), "deletes", "only a change of a database's row", 'envelope="debezium"'),
     (lambda: Event(**event(envelope="debezium", extra="refuse")), "extra", "every change has fields that are not declared", "leave"),
+    (lambda: gathered(v=FeatureView("v", CHANGED, "who", [count()], erase="x > 1 and gone")), "erase", "passes deleted rows over", "keep"),
     (lambda: gathered(a=Event(**event()), b=Event(**event(topic="t"))), "name", "Event 'e' is declared twice (also at", "another name"),
     (lambda: gathered(PROJECT="my project", a=GOOD), "PROJECT", "'my project' is not a usable name", "underscores"),
     (lambda: gathered(PROJECT="shop", a=Event(**event(topic="shop.outcomes"))), "topic", "one of the project's own", "another topic"),

@@ -64,10 +64,11 @@ def test_any_view_comes_back(features: list[Aggregation], tiles: tuple[str, dict
 
 def test_a_view_of_some_events_comes_back() -> None:
     """With the condition as it was written, and its definition."""
-    view = FeatureView("v", EVENT, "who", [count()], where="x / y > 0.5 and word in ['a', 'b']")
+    view = FeatureView("v", EVENT, "who", [count()], where="x / y > 0.5 and word in ['a', 'b']", erase="flag")
     found = again(view)
     assert_same(found, view)
     assert (found.where, found.condition) == (view.where, view.condition)
+    assert (found.erase, found.erasure) == (view.erase, view.erasure)
 
 
 def test_an_event_comes_back() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -108,6 +109,9 @@ class PartitionCheck:
             self._tally.add("different", f"{where} by the naive fold", [(key, wrong) for wrong in self._naively(key, value)])
 
     def _naively(self, key: bytes, value: bytes) -> list[tuple[str, float | None, float]]:
+        if self.naive.entities[key].newest == -math.inf:  # it is erased
+            reading = self.kernel.read(value, 0)
+            return [] if reading.newest_ms is None else [("newest event", float(reading.newest_ms), math.nan)]
         newest = int(self.naive.entities[key].newest)
         names = [feature.name for feature in self.view.served]
         wrong = []

@@ -24,7 +24,7 @@ EVENTS = 300
 
 
 def events(seed: int, count: int = EVENTS) -> list[tuple[int, str, dict[str, Any]]]:
-    """Measurements of one producer, in the order of its numbers: some late, some too late."""
+    """Measurements of one producer, in the order of its numbers: some late, some too late, some that erase their place."""
     pick = random.Random(seed)
     made = []
     for number in range(count):
@@ -32,7 +32,7 @@ def events(seed: int, count: int = EVENTS) -> list[tuple[int, str, dict[str, Any
         late_ms = pick.choice([0, 0, 0, 0, 50_000, 500_000, 3_000_000])
         data = {
             "id": f"0-{number}", "at": known - late_ms, "entity": pick.randrange(6), "place": f"p{pick.randrange(12)}",
-            "value": pick.random() * 100, "units": pick.choice([None, pick.randrange(400) / 4]),
+            "value": pick.random() * 100 if number % 29 else 99.95, "units": pick.choice([None, pick.randrange(400) / 4]),
         }  # fmt: skip
         made.append((known, EVENT, data))
     return made

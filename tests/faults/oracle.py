@@ -23,12 +23,20 @@ _COLUMNS: dict[str | None, Callable[[Any], float | None]] = {
 }
 
 
+# What erases is said again in plain Python.
+_ERASES: dict[str | None, Callable[[Any], bool]] = {None: lambda values: False, "value > 99.9": lambda values: bool(values.value > 99.9)}
+
+
 class _Entity:
     """The events of an entity that a window can reach, and what its whole life adds up to."""
 
     def __init__(self, dedupe: int) -> None:
         self.ids: deque[str] = deque(maxlen=dedupe)
         self._known: set[str] = set()  # the same, to look them up
+        self.erase()
+
+    def erase(self) -> None:
+        """Begins anew, but for the recent ids."""
         self.newest = -math.inf
         self.times = array("q")
         self.columns: dict[str | None, array[float]] = {name: array("d") for name in _COLUMNS}
@@ -59,6 +67,7 @@ class Naive:
         self.entities: dict[bytes, _Entity] = {}
         self.counts = dict.fromkeys(("folded", "duplicates", "resent", "late", "poison"), 0)
         self._sources: dict[int, int] = {}
+        self._erases = _ERASES[view.erase]
         self._longest_ms = max(feature.window.reach_ms for feature in view.served)
         self._coarsest_ms = max(feature.window.grid.tile_ms for feature in view.served if feature.window.bounded)
 
@@ -79,10 +88,14 @@ class Naive:
         entity = self.entities.get(entry.key)
         if entity is None:
             entity = self.entities[entry.key] = _Entity(self.view.dedupe)
-        if record.time < entity.newest - self._longest_ms:
+        erases = self._erases(record.values)
+        if record.time < entity.newest - self._longest_ms and not erases:
             return "late"
         if entity.holds(record.id or ""):
             return "duplicates"
+        if erases:
+            entity.erase()
+            return "folded"
         entity.newest = max(entity.newest, record.time)
         entity.times.append(record.time)
         for name, get in _COLUMNS.items():

@@ -132,4 +132,15 @@ TEXTS = FeatureView(
     dedupe=2,
 )
 
-VIEWS = {view.name: view for view in (EVERY, LIFETIME, AHEAD, ASKEW, LADDER, CONDITIONS, SINGLE, SIDED, TEXTS)}
+ERASED = FeatureView(
+    "erased",
+    HAPPENED,
+    "who",
+    [count(), mean("x"), last("y", windows=["lifetime"]), last("kind"), tm.last_k("y", 3, windows=["1h"])],
+    windows=["1h", "6h"],
+    tile="10m",
+    erase="maybe and y < -2",
+    dedupe=3,
+)
+
+VIEWS = {view.name: view for view in (EVERY, LIFETIME, AHEAD, ASKEW, LADDER, CONDITIONS, SINGLE, SIDED, TEXTS, ERASED)}

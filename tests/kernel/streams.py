@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,20 +67,20 @@ def features_of(kind: type[Aggregation]) -> list[Aggregation]:
     return [kind(column=column, name=f"{kind.__name__.lower()}_{i}", **FEW.get(kind, {})) for i, column in enumerate(columns)]
 
 
-def view_of(features: Sequence[Aggregation], tiles: tuple[str, dict[str, str]] = TILES) -> FeatureView:
+def view_of(features: Sequence[Aggregation], tiles: tuple[str, dict[str, str]] = TILES, erase: str | None = None) -> FeatureView:
     """A view of these features over windows of several tile sizes."""
-    return FeatureView("tested", EVENT, "who", features, windows=WINDOWS, tile=tiles[0], tiles=tiles[1], dedupe=DEDUPE)
+    return FeatureView("tested", EVENT, "who", features, windows=WINDOWS, tile=tiles[0], tiles=tiles[1], dedupe=DEDUPE, erase=erase)
 
 
-def everything() -> ViewKernel:
+def everything(erase: str | None = None) -> ViewKernel:
     """The kernel of a view with every aggregation over every column."""
-    return ViewKernel(view_of([feature for kind in aggregation_kinds() for feature in features_of(kind)]))
+    return ViewKernel(view_of([feature for kind in aggregation_kinds() for feature in features_of(kind)], erase=erase))
 
 
-def numbers() -> ViewKernel:
+def numbers(erase: str | None = None) -> ViewKernel:
     """The kernel of a view with every aggregation whose tiles are numbers alone, so that its values are patched."""
     features = [feature for kind in aggregation_kinds() for feature in features_of(kind)]
-    return ViewKernel(view_of([f for f in features if not any(isinstance(slot.kind, SideKind) for slot in f.slots)]))
+    return ViewKernel(view_of([f for f in features if not any(isinstance(slot.kind, SideKind) for slot in f.slots)], erase=erase))
 
 
 def column_value(column: str | None, values: Values) -> float | str | None:
@@ -100,11 +100,17 @@ def column_value(column: str | None, values: Values) -> float | str | None:
     raise AssertionError(column)
 
 
+def never(_values: Values) -> bool:
+    """No event erases."""
+    return False
+
+
 @dataclass
 class Reference:
-    """What an entity accepts, by the rules as documented, with nothing forgotten."""
+    """What an entity accepts, by the rules as documented, with nothing forgotten but by an event for which `erases` is true."""
 
     horizon_ms: int
+    erases: Callable[[Values], bool] = never
     accepted: list[Happening] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
 
@@ -114,13 +120,17 @@ class Reference:
         return max(event.time_ms for event in self.accepted)
 
     def offer(self, event: Happening) -> str:
-        """Takes an event or not: "FOLDED", "CORRECTED" (folded, but older than the newest), "LATE" or "DUPLICATE"."""
-        if self.accepted and event.time_ms < self.newest_ms - self.horizon_ms:
+        """Takes an event or not: "FOLDED", "CORRECTED" (folded, but older than the newest), "ERASED", "LATE" or "DUPLICATE"."""
+        erases = self.erases(event.values)
+        if not erases and self.accepted and event.time_ms < self.newest_ms - self.horizon_ms:
             return "LATE"
         if event.id is not None:
             if event.id in self.ids[-DEDUPE:]:
                 return "DUPLICATE"
             self.ids.append(event.id)
+        if erases:
+            self.accepted = []
+            return "ERASED"
         corrected = bool(self.accepted) and event.time_ms < self.newest_ms
         self.accepted.append(event)
         return "CORRECTED" if corrected else "FOLDED"

@@ -101,6 +101,14 @@ def test_a_where_is_told_last_and_only_when_it_is_set() -> None:
     assert ViewKernel(some).definition_text == f"{ViewKernel(SINGLE).definition_text[:-1]}, where 'x > 0']"
 
 
+def test_an_erase_is_told_after_that_and_only_when_it_is_set() -> None:
+    """Another condition is another definition."""
+    given: dict[str, Any] = {"windows": ["1h"], "tile": "10m", "dedupe": 0, "where": "x > 0"}
+    views = [FeatureView("some", SINGLE.source, "number", SINGLE.features, erase=erase, **given) for erase in (None, "flag", "not flag")]
+    texts = [ViewKernel(view).definition_text for view in views]
+    assert texts[1:] == [f"{texts[0][:-1]}, erase {erase!r}]" for erase in ("flag", "not flag")]
+
+
 def test_the_pinned_views_are_many() -> None:
     """Every aggregation there is, and every file, belongs to a view; patches, late events, duplicates and poison all occur."""
     used = {type(feature.aggregation) for view in VIEWS.values() for feature in view.served}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,10 +62,10 @@ def logs(draw: st.DrawFn) -> list[Sent]:
     return sent
 
 
-def log_of(sent: Sequence[Sent]) -> PartitionLog:
+def log_of(sent: Sequence[Sent], view: FeatureView = VIEW) -> PartitionLog:
     """The rows that the offline store would have."""
     pairs: list[Any] = [(item.key, item.value) for item in sent]
-    return PartitionLog(VIEW, pa.Table.from_batches([view_table(demo(), VIEW).rows(0, numbered(pairs))]))
+    return PartitionLog(view, pa.Table.from_batches([view_table(demo(), view).rows(0, numbered(pairs))]))
 
 
 def bits(reading: Reading | None) -> object:
@@ -72,12 +73,12 @@ def bits(reading: Reading | None) -> object:
     return None if reading is None else (np.array(reading.values).tobytes(), reading.newest_ms, reading.complete)
 
 
-def cut(sent: Sequence[Sent], rows: int, entity: bytes, time_ms: int) -> Reading | None:
+def cut(sent: Sequence[Sent], rows: int, entity: bytes, time_ms: int, kernel: ViewKernel = KERNEL) -> Reading | None:
     """The answer by folding the first records of the log from the start, and reading what would be stored."""
-    fold, states = PartitionFold.start(KERNEL), dict[bytes, Any]()
+    fold, states = PartitionFold.start(kernel), dict[bytes, Any]()
     for offset, item in enumerate(sent[:rows]):
         fold.advance([DECODE(offset, item.key, item.value)], states)
-    return KERNEL.read(KERNEL.encode(states[entity]), time_ms) if entity in states else None
+    return kernel.read(kernel.encode(states[entity]), time_ms) if entity in states else None
 
 
 def usable(sent: Sequence[Sent]) -> list[Sent]:
@@ -105,13 +106,14 @@ def test_fields_of_any_name() -> None:
     assert ViewKernel(view).read_state(states[b"a"], NOW_MS).values == [1.0, 2.0, 4.0]
 
 
+@pytest.mark.parametrize("kernel", [KERNEL, ViewKernel(dataclasses.replace(VIEW, erase="tip > 3 or fare == 2"))], ids=["plain", "erased"])
 @given(logs(), st.data())
-def test_answers_equal_a_fold_cut_at_the_same_record(sent: list[Sent], data: st.DataObject) -> None:
+def test_answers_equal_a_fold_cut_at_the_same_record(kernel: ViewKernel, sent: list[Sent], data: st.DataObject) -> None:
     """Any number of questions, in any order, get what a fold of just those records would have stored."""
     asked = st.tuples(st.integers(0, len(sent)), st.sampled_from([*ZONES, "nobody"]), st.integers(-40, 40))
     questions = [Question(rows, zone.encode(), NOW_MS + hours * HOUR_MS) for rows, zone, hours in data.draw(st.lists(asked, max_size=8))]
-    found = answer(KERNEL, log_of(sent), questions)
-    assert [bits(reading) for reading in found] == [bits(cut(sent, *question)) for question in questions]
+    found = answer(kernel, log_of(sent, kernel.view), questions)
+    assert [bits(reading) for reading in found] == [bits(cut(sent, *question, kernel)) for question in questions]
 
 
 @given(logs())

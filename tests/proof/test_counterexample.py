@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from rich.console import Console
 from tests.kernel.streams import everything, streams
@@ -76,6 +79,26 @@ def test_what_became_of_each_row() -> None:
     steps = steps_of(KERNEL, rows, {40}, None, None)
     assert [step.fate for step in steps] == ["folded", "folded", "duplicate", "late", "resent", "poison"]
     assert [bool(step.features) for step in steps] == [True, True, False, False, False, False]
+
+
+def test_a_row_that_erases_is_told_by_name() -> None:
+    """An erased entity has ids, and neither tiles nor a newest event; what is stored after that row is compared as after any other."""
+    view = dataclasses.replace(ZONES, erase="fare == 2")
+    kernel, rows = ViewKernel(view), entries([0, 1, 2, 3, 3], ["a", "b", "c", "d", "c"])
+    states = [kernel.new_state() for _ in rows]
+    for i, state in enumerate(states):
+        for row in rows[: i + 1]:
+            assert row.record is not None
+            kernel.apply(state, row.record.time, row.record.id, row.record.values)
+    stored = kernel.encode(states[2])
+    steps = steps_of(kernel, rows, set(), stored, None)
+    assert [step.fate for step in steps] == ["folded", "folded", "erased", "folded", "duplicate"]
+    assert [step.stored for step in steps] == [False, False, True, False, False]
+    assert [step.features.get("count_1h") for step in steps[1:4]] == [2.0, pytest.approx(math.nan, nan_ok=True), 1.0]
+    assert tiles_of(kernel, states[2]) == {}
+    found = [(one.slot, one.expected) for one in differences(kernel, kernel.encode(states[1]), stored) if one.slot != "recent ids"]
+    assert ("newest event (ms)", None) in found
+    assert {expected for _, expected in found} == {None}
 
 
 def test_an_altered_slot_is_the_only_difference() -> None:

@@ -67,6 +67,9 @@ async def test_both_sides_agree(online: Online, link: RedisLink, monkeypatch: py
         assert part in text
     assert "differences" not in text
     assert "only events where tip > 0\n" in printed(shown._replace(where="tip > 0"), monkeypatch)
+    erased = shown._replace(erase="tip > 9", online=shown.online._replace(newest_ms=None))
+    for part in ("erased by events where tip > 9\n", "online: no event since it was erased, recent ids", "offline: newest event 2023-"):
+        assert part in printed(erased, monkeypatch)
 
 
 async def test_an_altered_tile_is_marked(online: Online, link: RedisLink, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tidemill import Event, FeatureView, Field, count, last, sum
+from tidemill import Event, FeatureView, Field, age, count, last, sum
 from tidemill.declarations.project import Project
 from tidemill.declarations.topics import DEBEZIUM_FIELDS
 from tidemill.records import DeadLetterRecord, decoder
@@ -165,3 +168,57 @@ def test_an_id_of_the_publisher_stands() -> None:
     headers = [("ce_id", b"e-1")]
     ids = [found.read(told, given, T0 + 50).id for found, given in ((plain, []), (plain, headers), (named, []))]
     assert (len(ids[0] or ""), ids[1:]) == (32, ["e-1", "1"])
+
+
+HELD = [
+    sum("amount * (1 - 2 * deleted)", name="amounts"),
+    sum("before", name="befores"),
+    sum("op in ['c', 'r']", name="made"),
+    sum("deleted", name="gone"),
+    sum("(amount > 2) * (1 - 2 * deleted)", name="large"),
+    sum("before > 2", name="large_before"),
+]
+"""What the rows held now follow from, as docs/events.md says."""
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 3), st.integers(-8, 30) | st.none()), max_size=30))
+def test_differences_of_sums_are_those_of_the_rows_that_are_held(steps: list[tuple[int, int | None]]) -> None:
+    """Through every history of rows that are made, changed and deleted: their sum, number and mean, and the share of some."""
+    changed = orders(deletes="keep").events["order_changed"]
+    view, table = FeatureView("customers", changed, "customer", HELD), dict[int, float]()
+    world = World(Project("shop", {changed.name: changed}, {"customers": view}))
+    for lsn, (key, quarters) in enumerate(steps):
+        before = table.pop(key, None)
+        after = None if quarters is None else quarters / 4
+        if before is None and after is None:
+            continue
+        if after is not None:
+            table[key] = after
+        rows = [None if amount is None else row(amount) for amount in (before, after)]
+        told = change("d" if after is None else "c" if before is None else "u", rows[0], rows[1])
+        told["source"] |= {"lsn": lsn}
+        world.receive("order_changed", json.dumps(told).encode(), at=T0 + lsn)
+    found = {name: one.value or 0.0 for name, one in world.features("customers", "ann").items()}
+    held = [*table.values()]
+    assert found["amounts"] - found["befores"] == math.fsum(held)
+    assert found["made"] - found["gone"] == len(held)
+    assert found["large"] - found["large_before"] == len([amount for amount in held if amount > 2])
+
+
+def test_a_column_that_becomes_null_keeps_its_value_until_the_row_is_deleted() -> None:
+    """The ages tell it; after a delete a null is a null."""
+    changed = orders(deletes="keep").events["order_changed"]
+    fields = {**changed.fields, **changed.forms, "note": str | None}
+    changed = Event("order_changed", fields, time="at", topic=TOPIC, envelope="debezium", deletes="keep")
+    view = FeatureView("rows", changed, "id", [last("note"), age("note", name="noted"), age()], erase="deleted")
+    world, steps = (
+        World(Project("shop", {changed.name: changed}, {"rows": view})),
+        [("c", None, "a"), ("u", "a", None), ("d", None, None), ("c", None, None)],
+    )
+    seen = []
+    for second, (op, before, after) in enumerate(steps):
+        old, new = (row(1.0) | {"note": note} for note in (before, after))
+        told = change(op, old if op in "ud" else None, new if op in "cu" else None, T0 + 1_000 * second)
+        world.receive("order_changed", json.dumps(told).encode(), at=T0 + 1_000 * second)
+        seen.append([found.value for found in world.features("rows", 1, at=T0 + 1_000 * second).values()])
+    assert seen == [["a", 0.0, 0.0], ["a", 1.0, 0.0], [None, None, None], [None, None, 0.0]]

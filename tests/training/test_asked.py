@@ -37,12 +37,13 @@ def rows_of(view: FeatureView, histories: list[list[Happening]]) -> pa.Table:
     tiles=st.sampled_from([TILES, ASKEW]),
     steps=st.lists(st.integers(0, 4_000), min_size=1, max_size=6),
     mixed=st.booleans(),
+    erase=st.sampled_from([None, None, "flag and x > 0"]),
 )
 def test_texts_at_once_are_those_of_the_fold(
-    histories: list[list[Happening]], tiles: tuple[str, dict[str, str]], steps: list[int], mixed: bool
+    histories: list[list[Happening]], tiles: tuple[str, dict[str, str]], steps: list[int], mixed: bool, erase: str | None
 ) -> None:
     """For any moment, of any entity: the same text, or none, whoever of the two ways answers."""
-    view = view_of(MIXED if mixed else TEXTS, tiles)
+    view = view_of(MIXED if mixed else TEXTS, tiles, erase)
     rows = rows_of(view, histories)
     known = sorted(rows[KNOWN].to_pylist())
     times = np.array([known[step % len(known)] + step * 1_000 for step in steps])
@@ -64,3 +65,18 @@ def test_views_with_texts_are_answered_at_once() -> None:
         assert len(at_once(view, rows, questions)[1]) == left
         assert features_of(view, rows, questions)[0][0] == "a"
         assert np.isnan(features_of(view, rows.slice(0, 0), questions)[0][0])
+
+
+def test_questions_before_an_entity_was_erased_are_answered_at_once() -> None:
+    """Those after it one by one; both as a request would have seen it."""
+    start, view = 1_700_000_000_000, view_of(MIXED, erase="flag")
+    events = [Happening(start + 1_000 * i, None, Values(float(i), 2, i == 2, f"w{i}")) for i in range(4)]
+    times = np.array([event.time_ms + 1 for event in events])
+    questions = Questions(pa.array(["a"] * 4), times, np.full(4, -1))
+    rows = rows_of(view, [events, [Happening(start, None, Values(1.0, 2, False, "b"))]])
+    assert at_once(view, rows, questions)[1].tolist() == [2, 3]
+    found, counts = features_of(view, rows, questions), [feature.name for feature in view.served].index("count")
+    assert found[:, 0].tolist()[:2] == ["w0", "w1"]
+    assert found[3, 0] == "w3"
+    assert [found[i, counts] for i in (0, 1, 3)] == [1.0, 2.0, 1.0]
+    assert all(np.isnan(value) for value in found[2])

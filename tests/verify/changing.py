@@ -37,6 +37,7 @@ _ARGUMENTS: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("ttl", (None, "5m", "2h")),
     ("partitions", (1, 2, 3)),
     ("where", (None, "x > 1", "kind in ['a', '']", "ok")),
+    ("erase", (None, "x > 1", "kind == 'b'", "not ok")),
     ("tiles", ({}, {"3h": "1h"}, {"1d": "3h"})),
 )
 
@@ -98,7 +99,7 @@ def _of_view(draw: st.DrawFn, now: Written, edit: str) -> Written:
 
 @st.composite
 def _declare(draw: st.DrawFn, now: Written, _past: list[Written]) -> Written:
-    """A field that is declared, and a feature of it. It may be one that is never null from now on, and was absent before."""
+    """A field that is declared, and a feature or a condition of it. It may be one that is never null from now on, and was absent before."""
     name = draw(st.sampled_from(sorted(LATER)))
     kind = draw(st.sampled_from((LATER[name], LATER[name], get_args(LATER[name])[0])))
     fields = {**now.fields, name: now.fields.get(name, kind)}
@@ -106,8 +107,9 @@ def _declare(draw: st.DrawFn, now: Written, _past: list[Written]) -> Written:
         return now._replace(fields=fields)
     view = now.views[draw(st.sampled_from(sorted(now.views)))]
     if draw(st.integers(0, 3)) == 0:
-        where = draw(st.sampled_from([column for column in OF_LATER[name] if " " in column or LATER[name] == bool | None]))
-        return _with(now._replace(fields=fields), view._replace(arguments={**view.arguments, "where": where}))
+        condition = draw(st.sampled_from([column for column in OF_LATER[name] if " " in column or LATER[name] == bool | None]))
+        argument = draw(st.sampled_from(("where", "erase")))
+        return _with(now._replace(fields=fields), view._replace(arguments={**view.arguments, argument: condition}))
     feature = draw(aggregates(list(view.arguments["windows"]), draw(st.integers(0, 6)), OF_LATER[name]))
     others = tuple(other for other in view.features if other.keywords["name"] != feature.keywords["name"])
     return _with(now._replace(fields=fields), view._replace(features=(*others, feature)))

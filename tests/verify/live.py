@@ -52,7 +52,7 @@ PATIENCE_SECONDS = 240.0
 
 HEAD = """
 import tidemill as tm
-from tidemill import Event, FeatureView
+from tidemill import Entity, Event, FeatureView
 PROJECT = {name!r}
 """
 MODEL = """

@@ -232,6 +232,8 @@ def views(draw: st.DrawFn, i: int) -> View:
         arguments["ttl"] = draw(st.sampled_from(("5m", "2h")))
     if draw(_ONE_OF_THREE):
         arguments["where"] = draw(st.sampled_from(("ok", *CONDITIONS)))
+    if draw(_ONE_OF_THREE):
+        arguments["erase"] = draw(st.sampled_from(("ok", "x > 1 and ok", *CONDITIONS)))
     arguments["partitions"] = draw(st.integers(1, 2))
     return View(f"view{i}", draw(st.sampled_from(("shop", "number", "both"))), tuple(features), arguments)
 

@@ -21,7 +21,7 @@ from tidemill.declarations.project import Project
 from tidemill.declarations.slots import NewestValue
 from tidemill.declarations.windows import Sliding
 from tidemill.kernel import view as kernel_view
-from tidemill.kernel.packed import EntityState
+from tidemill.kernel.packed import EntityState, Packing
 from tidemill.kernel.view import Applied, ViewKernel
 from tidemill.routing import router
 
@@ -58,7 +58,27 @@ def forgetful(self: ViewKernel, state: EntityState, time_ms: int, event_id: str 
     return applied
 
 
-APPLY = ViewKernel.apply
+def counts_what_erases(self: kernel_view._ErasingKernel, state: EntityState, *event: Any) -> Applied:
+    """An erasing event that is folded after it has erased."""
+    applied = ERASING(self, state, *event)
+    if applied is Applied.ERASED:
+        without_id: Any = [None if isinstance(part, str) else part for part in event]
+        APPLY(self, state, *without_id)
+    return applied
+
+
+def erases_in_time(self: kernel_view._ErasingKernel, state: EntityState, time_ms: int, *event: Any) -> Applied:
+    """An erasing event that is refused when it is too late to be folded."""
+    return Applied.LATE if time_ms < state.newest - self.horizon_ms else ERASING(self, state, time_ms, *event)
+
+
+def forgets_ids(self: Packing, state: EntityState) -> None:
+    """An entity that is wholly new once it was erased."""
+    CLEAR(self, state)
+    state.ids = b""
+
+
+APPLY, ERASING, CLEAR = ViewKernel.apply, kernel_view._ErasingKernel.apply, Packing.clear
 TARGET = router._ViewTarget
 COUNT = [tm.count(), tm.sum("x")]
 FAULTS: dict[str, tuple[Generated, Callable[[Patch, Generated], None]]] = {
@@ -121,6 +141,30 @@ FAULTS: dict[str, tuple[Generated, Callable[[Patch, Generated], None]]] = {
     "where is forgotten": (
         project(COUNT, [(0, 0, None, 1), (1, 1, None, 2)], 2, where="x < 2"),
         lambda patch, _: patch.setattr(router, "_reading", lambda view: (None, router._values_of(view.value_fields))),
+    ),
+    "what is erased stays": (
+        project(COUNT, [(0, 0, None, 1), (1, 1, None, 5), (2, 2, None, 1)], 2, erase="x > 4"),
+        lambda patch, _: patch.setattr(Packing, "clear", lambda self, state: None),
+    ),
+    "what erases counts": (
+        project(COUNT, [(0, 0, "a", 1), (1, 1, "b", 5), (2, 2, "c", 1)], 2, erase="x > 4"),
+        lambda patch, _: patch.setattr(kernel_view._ErasingKernel, "apply", counts_what_erases),
+    ),
+    "what is erased is there, with nothing": (
+        project(COUNT, [(0, 0, None, 1), (1, 1, None, 5)], 2, erase="x > 4"),
+        lambda patch, _: patch.setattr(kernel_view, "NEVER", 1),
+    ),
+    "an erased entity forgets its ids": (
+        project(COUNT, [(0, 0, "a", 1), (1, 1, "b", 5), (2, 0, "a", 1)], 2, erase="x > 4"),
+        lambda patch, _: patch.setattr(Packing, "clear", forgets_ids),
+    ),
+    "an event that is too late does not erase": (
+        project(COUNT, [(40, 40, None, 1), (41, 1, None, 5)], 41, erase="x > 4"),
+        lambda patch, _: patch.setattr(kernel_view._ErasingKernel, "apply", erases_in_time),
+    ),
+    "an event for which erase is null erases": (
+        project(COUNT, [(0, 0, None, 1), (1, 1, None, None)], 2, erase="x > 4"),
+        lambda patch, _: patch.setattr(kernel_view, "number_of", lambda column: lambda values: values.x is None),
     ),
     "an entity does not expire": (
         project(COUNT, [(0, 0, None, 1)], 6, ttl="5m"),

@@ -81,6 +81,8 @@ def show(found: Explanation) -> None:
     )
     if found.where is not None:
         console.print(say(f"only events where {found.where}"))
+    if found.erase is not None:
+        console.print(say(f"erased by events where {found.erase}"))
     console.print(say(f"Redis keys: {found.entity_key}, and {found.fence_key} of the fence"))
     fence = found.fence
     if fence is None:
@@ -108,7 +110,8 @@ def show(found: Explanation) -> None:
         )
     for name, side in (("online", found.online), ("offline", found.offline)):
         if side is not None:
-            console.print(say(f"{name}: newest event {moment(side.newest_ms)}, recent ids {' '.join(side.ids) or 'none'}"))
+            newest = "no event since it was erased" if side.newest_ms is None else f"newest event {moment(side.newest_ms)}"
+            console.print(say(f"{name}: {newest}, recent ids {' '.join(side.ids) or 'none'}"))
     console.print(_features(found))
     console.print(_tiles(found))
     if found.differences:

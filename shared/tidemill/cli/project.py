@@ -30,6 +30,7 @@ def check(
     console.print(f"project [bold]{loaded.name}[/bold]: {counts}", highlight=False)
     for view in loaded.views.values():
         some = "" if view.where is None else f" where {escape(view.where)}"
+        some += "" if view.erase is None else f", erased by {escape(view.erase)}"
         console.print(f"\nview [bold]{view.name}[/bold]: {view.source.name} by {view.key.name}{some}; {_kept(view)}", highlight=False)
         console.print(Padding(", ".join(feature.name for feature in view.served), (0, 0, 0, 4), expand=False), highlight=False)
     for model in loaded.models.values():

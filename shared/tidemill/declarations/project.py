@@ -16,7 +16,7 @@ from typing import TypeVar
 from tidemill.declarations import Event, FeatureView, Model, Recording, Selection
 from tidemill.declarations.checks import Declaration, Made, noted
 from tidemill.declarations.mistakes import mistake
-from tidemill.declarations.topics import check_shared
+from tidemill.declarations.topics import check_deletes, check_shared
 from tidemill.errors import DeclarationError, ProjectError, TidemillError
 from tidemill.names import check_name, version_name
 
@@ -169,6 +169,7 @@ def collect(module: ModuleType, path: Path | None) -> Project:
             mend="declare at least one Event and one FeatureView at the top level of the module",
         )
     check_shared(project.events.values())
+    check_deletes(project.views.values())
     return project
 
 

@@ -12,6 +12,7 @@ from tidemill.errors import DeclarationError
 
 if TYPE_CHECKING:
     from tidemill.declarations.events import Event
+    from tidemill.declarations.views import FeatureView
 
 CE_TYPE = "ce_type"
 """The header that CloudEvents have for the type; so the type of a CloudEvent in structured mode counts as this header."""
@@ -139,3 +140,16 @@ def check_shared(events: Iterable[Event]) -> None:
                     field="type",
                     mend="give it another type, or declare one event with the fields of both",
                 )
+
+
+def check_deletes(views: Iterable[FeatureView]) -> None:
+    """Whether the deletes that are to erase reach their views. Raises DeclarationError."""
+    for view in views:
+        event, fields = view.source, () if view.erasure is None else view.erasure.fields
+        if event.envelope == "debezium" and event.deletes == "pass" and ("__deleted",) in map(event.keys, fields):
+            raise DeclarationError(
+                f"FeatureView {view.name!r}: event {event.name!r} passes deleted rows over, so {view.erase!r} is never true",
+                where=view.declared_at,
+                field="erase",
+                mend=f'write deletes="keep" in event {event.name!r}',
+            )

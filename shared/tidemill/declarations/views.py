@@ -88,6 +88,10 @@ class FeatureView(Declaration):
     dead letter of this view.
 
     `where`: a condition on the event's fields ("payment == 'Cash'"). Only events for which it is true feed the view.
+
+    `erase`: such a condition too ("deleted"). An event that feeds the view and for which it is true erases its entity: the view forgets all
+    that it held of the entity, which is not found until its next event, and the event itself is in no feature. It erases at its place in the
+    log, whatever its time. Recent ids stay, so that it erases once.
     """
 
     name: str
@@ -97,6 +101,7 @@ class FeatureView(Declaration):
     _: KW_ONLY
     windows: Sequence[str] = (LIFETIME,)
     where: str | None = None
+    erase: str | None = None
     tile: str = "5m"
     tiles: Mapping[str, str] = field(default_factory=dict)
     ttl: str | None = None
@@ -124,7 +129,8 @@ class FeatureView(Declaration):
             self._fail("dedupe", f"{self.dedupe} is out of range", "keep between 0 and 255 ids")
         if self.ttl is not None:
             duration_ms(self, "ttl", self.ttl)
-        object.__setattr__(self, "condition", None if self.where is None else self._parse_where(self.where))
+        object.__setattr__(self, "condition", self._parse_condition("where", self.where))
+        object.__setattr__(self, "erasure", self._parse_condition("erase", self.erase))
         object.__setattr__(self, "columns", self._parse_columns())
         object.__setattr__(self, "served", self._plan_features())
         if not self.served:
@@ -139,6 +145,7 @@ class FeatureView(Declaration):
                 self._fail("tiles", f"there is no window {window!r}", f"name one of {', '.join(self.windows)}")
 
     condition: Column | None = field(init=False, repr=False)
+    erasure: Column | None = field(init=False, repr=False)
     columns: dict[str, Column] = field(init=False, repr=False)
     served: tuple[Feature, ...] = field(init=False, repr=False)
     version: int = field(init=False, repr=False, default=1)
@@ -186,8 +193,9 @@ class FeatureView(Declaration):
 
     @property
     def value_fields(self) -> tuple[str, ...]:
-        """The fields of the event that the view folds, in a fixed order."""
-        return tuple(sorted({name for column in self.columns.values() for name in column.fields}))
+        """The fields of the event that the view folds, those of `erase` included, in a fixed order."""
+        columns = [*self.columns.values(), *([self.erasure] if self.erasure else [])]
+        return tuple(sorted({name for column in columns for name in column.fields}))
 
     @property
     def read_fields(self) -> list[str]:
@@ -195,10 +203,10 @@ class FeatureView(Declaration):
         return list(dict.fromkeys((*self.key.fields, *self.value_fields, *(self.condition.fields if self.condition else ()))))
 
     def since_ms(self, feature: Feature) -> int:
-        """The moment from which on events have all fields of a feature, the key and `where` included, epoch ms; 0: always, as far as anybody
-        knows."""
+        """The moment from which on events have all fields of a feature, the key, `where` and `erase` included, epoch ms; 0: always, as far as
+        anybody knows."""
         column = None if feature.aggregation.column is None else self.columns[feature.aggregation.column]
-        names = [name for read in (self.condition, column) if read is not None for name in read.fields]
+        names = [name for read in (self.condition, self.erasure, column) if read is not None for name in read.fields]
         return max(self.since.get(name, 0) for name in (*self.key.fields, *names))
 
     def as_version(self, version: int, *, in_force: bool, since: Mapping[str, int] = MappingProxyType({})) -> FeatureView:
@@ -258,14 +266,17 @@ class FeatureView(Declaration):
                 tiles = f"{_TILES_LIMIT} tiles of {format_ms(window.grid.tile_ms)}"
                 self._fail("ahead", f"{ahead} and the window of {feature.name!r} have more than {tiles}", "choose longer tiles")
 
-    def _parse_where(self, text: str) -> Column:
+    def _parse_condition(self, argument: str, text: str | None) -> Column | None:
+        if text is None:
+            return None
         try:
             condition = parse_column(text, self.source.types)
         except ValueError as error:
-            self._fail("where", str(error), "write a condition on the event's fields, such as \"kind == 'a'\"")
+            self._fail(argument, str(error), "write a condition on the event's fields, such as \"kind == 'a'\"")
         if not condition.truth:
             what = "text" if self._is_text(text) else "a number"
-            self._fail("where", f"{text!r} is {what}, no condition", 'compare it: where="amount > 0", where="kind == \'a\'"')
+            mend = f'compare it: {argument}="amount > 0", {argument}="kind == \'a\'"'
+            self._fail(argument, f"{text!r} is {what}, no condition", mend)
         return condition
 
     def _parse_columns(self) -> dict[str, Column]:

@@ -127,6 +127,7 @@ class WrittenView(WrittenPart, frozen=True):
     dedupe: Natural = 8
     description: str = ""
     entity_description: str = ""
+    erase: str | None = None
 
 
 class WrittenInput(WrittenPart, frozen=True):
@@ -231,6 +232,7 @@ def write_view(view: FeatureView) -> WrittenView:
     return WrittenView(
         view.name, view.source.name, view.key.name, cast("str | tuple[str, ...]", view.key.field), tuple(map(_write_feature, view.features)), tuple(view.windows),
         view.partitions, view.where, view.tile, dict(view.tiles), view.ttl, view.ahead, view.dedupe, view.description, view.key.description,
+        view.erase,
     )  # fmt: skip
 
 
@@ -239,7 +241,7 @@ def read_view(written: WrittenView, source: Event) -> FeatureView:
     entity = Entity(written.entity, field=written.field, description=written.entity_description)
     return FeatureView(
         written.name, source, entity, [_read_feature(feature) for feature in written.features],
-        where=written.where, windows=written.windows, tile=written.tile, tiles=written.tiles, ttl=written.ttl, ahead=written.ahead, dedupe=written.dedupe,
+        where=written.where, erase=written.erase, windows=written.windows, tile=written.tile, tiles=written.tiles, ttl=written.ttl, ahead=written.ahead, dedupe=written.dedupe,
         partitions=written.partitions, description=written.description,
     )  # fmt: skip
 

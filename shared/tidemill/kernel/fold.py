@@ -6,9 +6,10 @@ on the log alone. Each record takes these steps, up to the first that applies:
 1. Its key says since when the view is fed (`since_of`), and it has no usable value: the fence keeps that moment.
 2. It cannot be decoded: it is poison, and refused.
 3. Its source position is not above the last position seen from that source partition: ingestion sent it twice, and it is skipped.
-4. Its time lies beyond the horizon of its entity: it is too late, and refused.
+4. Its time lies beyond the horizon of its entity, and it does not erase it: it is too late, and refused.
 5. Its id is one of the entity's recent ids: it is a publisher's duplicate, and skipped.
-6. It is folded.
+6. It erases its entity: all events of the entity before it are forgotten, whatever their times; their ids are not.
+7. It is folded.
 
 Every refused record becomes a dead letter. The fence counts the records of steps 2 to 5.
 """
@@ -83,7 +84,7 @@ class RefusedEntry(NamedTuple):
 
 @dataclass
 class Progress:
-    """What one call of `advance` did. `touched`: the changed entities; `folded`: how many events it folded; `oldest_known_ms`: the oldest
+    """What one call of `advance` did. `touched`: the changed entities; `folded`: how many events it folded, those that erase included; `oldest_known_ms`: the oldest
     of their publishing times. `refused`: the refused records, in order. `late_by_ms`: for each late event, folded or refused, how many ms
     it lay before its entity's newest event."""
 
@@ -166,7 +167,9 @@ class PartitionFold:
         return progress
 
     def _late(self, outcome: Applied, entry: LogEntry, newest_ms: int, progress: Progress) -> bool:
-        """Notes an event that is late or a duplicate. Returns whether it was folded."""
+        """Notes an event that is late or a duplicate. Returns whether it changed its entity."""
+        if outcome is Applied.ERASED:
+            return True
         if outcome is Applied.DUPLICATE:
             self._counts[0] += 1
             return False

@@ -74,7 +74,7 @@ class EntityState:
 
     @property
     def newest(self) -> int:
-        """Time of the newest event, in ms."""
+        """Time of the newest event, in ms. NEVER if there is none, or none since the entity was erased."""
         newest: int = self.head[NEWEST]
         return newest
 
@@ -177,6 +177,11 @@ class Packing:
     def new(self) -> EntityState:
         """The state of an entity without events."""
         return self._state([*self._new], b"", 0)
+
+    def clear(self, state: EntityState) -> None:
+        """Makes a state that of an entity without events, which has recent ids."""
+        new = self._state([*self._new], state.ids, state.length)
+        state.head, state.rows, state.rows_crc, state.changed = new.head, new.rows, new.rows_crc, new.changed
 
     def _state(self, head: list[Any], ids: bytes, length: int) -> EntityState:
         """A state without closed tiles."""

@@ -56,6 +56,11 @@ class SidePacking(Packing):
         state.sides = [[] for _ in self._sides]
         return state
 
+    def clear(self, state: EntityState) -> None:
+        """As in `Packing`, without side values."""
+        super().clear(state)
+        state.sides = [[] for _ in self._sides]
+
     def open(self, state: EntityState, r: int, closed: int, index: int, slots: list[float]) -> None:
         """As in `Packing`; the side values of the closed tile move from the head to `sides`."""
         super().open(state, r, closed, index, slots)

@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from tidemill.declarations import Feature, FeatureView
 from tidemill.declarations.aggregations import Value
+from tidemill.declarations.expressions import number_of
 from tidemill.declarations.slots import NewestTime, Slot
 from tidemill.declarations.windows import EACH_MS, Grid, Window, horizon_ms
 from tidemill.kernel.packed import FORMAT, ID_BYTES, NEVER, NEWEST, EntityState, Packing, TileRows
@@ -28,6 +29,7 @@ class Applied(IntEnum):
     CORRECTED = 1  # folded, although older than the entity's newest event
     DUPLICATE = 2
     LATE = 3  # beyond the horizon: not folded
+    ERASED = 4  # not folded: it erased its entity
 
 
 CLOCKS_MS = 5_000
@@ -39,7 +41,7 @@ _ANY_TIME = Slot(NewestTime(), None)
 
 class Reading(NamedTuple):
     """Features of one entity at one time. `values`: in the order of the view, NaN where there is no value; `newest_ms`: time of the newest
-    event (None: all events of the entity still wait for their time); `others`: by place, the values that are no numbers but lists or texts,
+    event (None: all events of the entity still wait for their time, or the entity is erased); `others`: by place, the values that are no numbers but lists or texts,
     which are NaN in `values`. `complete`: for each feature, False if the state cannot tell: it no longer has all tiles of the window, because the time
     asked for lies too far back; or the window ends in a tile that may have later events; or the view was not yet fed when the window began."""
 
@@ -91,8 +93,14 @@ class ViewKernel:
     """All that the fold and the read need to know of a view, computed once.
 
     `lacking`: fields that some events lack although they may not be null, since they are older than the field. An event counts for a column
-    only if it has all fields of the column.
+    only if it has all fields of the column. The kernel of a view that events may erase is an `_ErasingKernel`; others pay nothing for it.
     """
+
+    def __new__(cls, view: FeatureView, _lacking: Collection[str] = ()) -> Self:
+        """A kernel of the class that the view needs."""
+        kind: Any = cls if view.erase is None else _ErasingKernel
+        made: Self = super().__new__(kind)
+        return made
 
     def __init__(self, view: FeatureView, lacking: Collection[str] = ()) -> None:
         self.view = view
@@ -101,6 +109,7 @@ class ViewKernel:
         for feature in view.served:
             by_grid.setdefault(feature.window.grid, []).append(feature)
         grids = sorted(by_grid, key=lambda grid: grid.written_ms)
+        self._erases = None if view.erasure is None else number_of(view.erasure)
         self._waits, self._ids_bytes = view.ahead_ms is not None, ID_BYTES * view.dedupe
         self.resolutions = [
             _Resolution(grid, by_grid[grid], view, [_ANY_TIME] if self._waits and not i else [], nullable) for i, grid in enumerate(grids)
@@ -144,8 +153,8 @@ class ViewKernel:
 
     @property
     def definition_text(self) -> str:
-        """The text whose fingerprint is `definition`. It has all that stored tiles depend on: source, entity, tiles, slots, what is kept, and
-        which events feed the view when these are not all.
+        """The text whose fingerprint is `definition`. It has all that stored tiles depend on: source, entity, tiles, slots, what is kept,
+        which events feed the view when these are not all, and which ones erase when some do.
 
         Every partition and every model has the fingerprint, so the form of this text is fixed: a renamed class must not change it.
         """
@@ -154,7 +163,8 @@ class ViewKernel:
             f"({res.grid.written_ms}, {res.kept_tiles}, {_slots_text(res.layout.slots + res.layout.sides)})" for res in self.resolutions
         )
         where = "" if view.where is None else f", where {view.where!r}"
-        return f"[{view.source.name!r}, {view.key.field!r}, [{tiles}], {view.dedupe}, {view.ahead_ms}, {FORMAT}{where}]"
+        erase = "" if view.erase is None else f", erase {view.erase!r}"
+        return f"[{view.source.name!r}, {view.key.field!r}, [{tiles}], {view.dedupe}, {view.ahead_ms}, {FORMAT}{where}{erase}]"
 
     def _fingerprint(self) -> str:
         """A fingerprint that changes when stored tiles would get another meaning."""
@@ -181,6 +191,10 @@ class ViewKernel:
             return _CORRECTED
         head[NEWEST] = time_ms
         return _FOLDED
+
+    def erases(self, values: object) -> bool:
+        """Whether an event with these values erases its entity."""
+        return self._erases is not None and bool(self._erases(values))
 
     def _fold_tiles(self, state: EntityState, newest: int, time_ms: int, values: object) -> None:
         """Folds an event of which some tiles are not open. `newest`: time of the newest event, whose tiles are open.
@@ -238,6 +252,8 @@ class ViewKernel:
         return self._merge(state.newest, self.packing.passed(state.head), list(self.packing.view(state)), time_ms, since_ms)
 
     def _merge(self, newest: int, passed: int, tiles: Sequence[TileRows], time_ms: int, since_ms: int) -> Reading:
+        if newest == NEVER:
+            return Reading([math.nan] * len(self.view.served), None, [True] * len(self.view.served))
         if time_ms < newest <= time_ms + CLOCKS_MS and not self._waits:
             time_ms = newest
         early = newest > time_ms and not self._waits
@@ -279,6 +295,22 @@ def _shared_grid(grids: Sequence[Grid]) -> Grid:
     """A grid with origin 0, each tile of which lies within one tile of every grid."""
     finest = min(grids, key=lambda grid: grid.tile_ms)
     return finest if not finest.origin_ms and all(finest.divides(grid) for grid in grids) else EACH_MS
+
+
+class _ErasingKernel(ViewKernel):
+    """The kernel of a view with `erase`."""
+
+    def apply(self, state: EntityState, time_ms: int, event_id: str | None, values: object) -> Applied:
+        """As in `ViewKernel`, unless the event erases: then the state is that of a new entity with the recent ids. It is never too late."""
+        if not self.erases(values):
+            return super().apply(state, time_ms, event_id, values)
+        new = self.new_state()
+        new.ids = state.ids
+        if super().apply(new, time_ms, event_id, values) is Applied.DUPLICATE:
+            return Applied.DUPLICATE
+        state.ids = new.ids
+        self.packing.clear(state)
+        return Applied.ERASED
 
 
 def _slots_text(slots: Sequence[Slot]) -> str:

@@ -16,14 +16,15 @@ from tidemill.declarations.windows import Tile
 from tidemill.errors import CorruptState
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.fold import LogEntry, PartitionFold
-from tidemill.kernel.packed import EntityState
+from tidemill.kernel.packed import NEVER, EntityState
 from tidemill.kernel.view import ViewKernel
 
+_APPLIED = ("folded", "erased")
 _COUNTED = {"duplicates": "duplicate", "resent": "resent", "late": "late", "poison": "poison"}
 
 
 class ShownStep(NamedTuple):
-    """One row of the entity. `fate`: "folded", or why it was not; `features`: the view's values after this row, at the row's time;
+    """One row of the entity. `fate`: "folded", "erased" (it erased the entity), or why it changed nothing; `features`: the view's values after this row, at the row's time;
     `stored`: whether the value after this row is the one in the online store."""
 
     offset: int
@@ -63,8 +64,15 @@ class Counterexample(NamedTuple):
     differences: list[Difference]
 
 
+def newest_of(state: EntityState) -> int | None:
+    """Time of the newest event in ms; None of an erased entity."""
+    return None if state.newest == NEVER else state.newest
+
+
 def tiles_of(kernel: ViewKernel, state: EntityState) -> dict[Tile, dict[str, float | str]]:
-    """The tiles of a state by grid and in order of time, each with the value of every slot by name."""
+    """The tiles of a state by grid and in order of time, each with the value of every slot by name; none of an erased entity."""
+    if newest_of(state) is None:
+        return {}
     found: dict[Tile, dict[str, float | str]] = {}
     for resolution, tiles in zip(kernel.resolutions, kernel.packing.view(state), strict=True):
         grid, show = resolution.grid, resolution.layout.show
@@ -87,7 +95,7 @@ def differences(kernel: ViewKernel, stored: bytes | None, expected: bytes | None
         return [Difference(None, "value", error.message, _size(expected))]
     found = [Difference(tile, slot, a, b) for tile, slot, a, b in _slots(tiles_of(kernel, one), tiles_of(kernel, other))]
     if one.newest != other.newest:
-        found.append(Difference(None, "newest event (ms)", one.newest, other.newest))
+        found.append(Difference(None, "newest event (ms)", newest_of(one), newest_of(other)))
     if one.ids != other.ids:
         found.append(Difference(None, "recent ids", one.recent_ids, other.recent_ids))
     return found or [Difference(None, "layout of the bytes", _size(stored), _size(expected))]
@@ -124,22 +132,23 @@ def steps_of(kernel: ViewKernel, entries: Sequence[LogEntry], resent: set[int], 
         if entry.offset not in resent:
             fold.advance([entry], states)
         if before is not None:
-            fate = "resent" if entry.offset in resent else _fate(before, fold.fence)
+            fate = "resent" if entry.offset in resent else _fate(kernel, entry, before, fold.fence)
             steps.append(_step(kernel, entry, fate, states.get(entry.key), stored))
     return steps
 
 
-def _fate(before: Fence, after: Fence) -> str:
-    return next((fate for name, fate in _COUNTED.items() if getattr(after, name) > getattr(before, name)), "folded")
+def _fate(kernel: ViewKernel, entry: LogEntry, before: Fence, after: Fence) -> str:
+    applied = "erased" if entry.record is not None and kernel.erases(entry.record.values) else "folded"
+    return next((fate for name, fate in _COUNTED.items() if getattr(after, name) > getattr(before, name)), applied)
 
 
 def _step(kernel: ViewKernel, entry: LogEntry, fate: str, state: EntityState | None, stored: bytes | None) -> ShownStep:
     record = entry.record
     features: dict[str, Value] = {}
-    if state is not None and record is not None and fate == "folded":
+    if state is not None and record is not None and fate in _APPLIED:
         reading = kernel.read_state(state, record.time)
         features = {feature.name: reading.value(i) for i, feature in enumerate(kernel.view.served)}
-    as_stored = state is not None and fate == "folded" and kernel.encode(state) == stored
+    as_stored = state is not None and fate in _APPLIED and kernel.encode(state) == stored
     if record is None:
         return ShownStep(entry.offset, None, None, {}, fate, features, as_stored)
     given = {name: getattr(record.values, name) for name in kernel.view.value_fields}

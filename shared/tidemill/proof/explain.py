@@ -20,7 +20,7 @@ from tidemill.kernel.packed import EntityState
 from tidemill.kernel.served import Served, serve, withheld
 from tidemill.kernel.view import ViewKernel
 from tidemill.online.writer import OnlineWriter
-from tidemill.proof.counterexample import Difference, differences, tiles_of
+from tidemill.proof.counterexample import Difference, differences, newest_of, tiles_of
 from tidemill.proof.partition_audit import PartitionAudit
 from tidemill.records import Status
 
@@ -46,9 +46,9 @@ class ExplainedFeature(NamedTuple):
 
 
 class Side(NamedTuple):
-    """An entity as one store has it: newest event in ms, recent ids, and the slots of each tile."""
+    """An entity as one store has it: newest event in ms (None: it is erased), recent ids, and the slots of each tile."""
 
-    newest_ms: int
+    newest_ms: int | None
     ids: list[str]
     tiles: dict[Tile, dict[str, float | str]]
 
@@ -68,12 +68,13 @@ class Row(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """An entity of a view. `where`: the condition of the events that feed the view (None: all); `online`, `offline`: None where that store has no value; `rebuilding`: its values are not served now; `damaged`:
+    """An entity of a view. `where`: the condition of the events that feed the view (None: all); `erase`: that of the events that erase it (None: none does); `online`, `offline`: None where that store has no value; `rebuilding`: its values are not served now; `damaged`:
     why the online value cannot be read; `offline_end`: the rows below this offset were folded; `rows`: how many of them are the
     entity's."""
 
     view: str
     where: str | None
+    erase: str | None
     log: str
     partition: int
     entity: str
@@ -111,6 +112,7 @@ async def explain(view: FeatureView, entity: str, audit: PartitionAudit, online:
     return Explanation(
         view.name,
         view.where,
+        view.erase,
         view.log,
         partition,
         entity,
@@ -147,7 +149,7 @@ def _row(entry: LogEntry) -> Row:
 def _side(kernel: ViewKernel, state: EntityState | None) -> Side | None:
     if state is None:
         return None
-    return Side(state.newest, state.recent_ids, tiles_of(kernel, state))
+    return Side(newest_of(state), state.recent_ids, tiles_of(kernel, state))
 
 
 def _features(

@@ -2,7 +2,7 @@
 
 Nearly all questions are answered at once (kernel/at_once.py). The others are answered entity by entity, its events folded one by one in the
 order in which they became known, each question between two of them: those of views with lists, or whose events wait; of entities with an id
-that was published twice; and those that see events of the very moment of their own event. So work and memory depend on the entities that are
+that was published twice, or that were erased; and those that see events of the very moment of their own event. So work and memory depend on the entities that are
 asked about.
 """
 
@@ -64,7 +64,7 @@ def at_once(view: FeatureView, rows: pa.Table, questions: Questions) -> tuple[An
         return found, np.arange(len(found))
     log = _Log(view, rows)
     seen = log.seen(questions)
-    left = (seen.tail < seen.end) | log.again(seen.start, seen.end)
+    left = (seen.tail < seen.end) | log.again(seen.start, seen.end) | log.erased(seen.start, seen.end)
     places = np.flatnonzero(~left & (seen.start < seen.first))
     if len(places):
         columns = {text: _numbers(column, log.rows) for text, column in view.columns.items()}
@@ -184,6 +184,15 @@ class _Log:
     def again(self, start: Ints, end: Ints) -> npt.NDArray[np.bool_]:
         """Whether some rows from `start` to `end` have an id that is there twice. Any other id changes nothing."""
         return self._again[end] > self._again[start]
+
+    def erased(self, start: Ints, end: Ints) -> npt.NDArray[np.bool_]:
+        """Whether some rows from `start` to `end` erase the entity."""
+        if self._view.erasure is None:
+            return np.zeros(len(start), bool)
+        erases = map(bool, numbers_of(self._view.erasure, self.rows))
+        until = np.append(0, np.cumsum(np.fromiter(erases, bool, len(self.rows))))
+        found: npt.NDArray[np.bool_] = until[end] > until[start]
+        return found
 
     def answer(self, kernel: ViewKernel, seen: _SeenRows, places: Ints, times_ms: Ints, found: Answers) -> None:
         """Writes the answers of some questions about one entity, in the order in which the fold reaches them, into `found`."""

@@ -70,7 +70,12 @@ class Meaning:
         return features
 
     def _since_ms(self, column: str | None) -> int:
-        names = [name for read in (column, self.view.where) if read is not None for name in names_in(read, self.view.source.fields)]
+        names = [
+            name
+            for read in (column, self.view.where, self.view.erase)
+            if read is not None
+            for name in names_in(read, self.view.source.fields)
+        ]
         return max(self.view.since.get(name, 0) for name in [*self.view.key.fields, *names])
 
     def _window(self, window: str) -> MeantWindow:

@@ -3,7 +3,8 @@
 Four steps, each one statement over tables of DuckDB:
 
 1. `judged`: the events of the asked entities, with a value for each column, in the order in which they became known (`seq`).
-2. Which of them count. An event that is too late, or whose id was among the last `dedupe` ids, does not. Whether one counts depends
+2. Which of them count. An event that is too late, or whose id was among the last `dedupe` ids, does not. One that erases is never too late,
+   and those before it in its order neither make an event late nor are they seen by a question that sees it. Whether one counts depends
    on those before it, so the statement is repeated until its answer agrees with itself. What one event needs to know is settled one
    repetition after what its predecessors need, so there is exactly one such answer.
 3. What the aggregates need of the events that a question sees, one row for each question.
@@ -97,7 +98,11 @@ class SqlAnswer(NamedTuple):
 
 def fed_sql(view: FeatureView, fields: Mapping[str, SqlPart]) -> str:
     """Whether an event feeds the view: `where` is true, neither false nor null. `fields`: the SQL of each field."""
-    return "true" if view.where is None else f"coalesce({column_sql(view.where, fields)} = 1, false)"
+    return "true" if view.where is None else _is_true(view.where, fields)
+
+
+def _is_true(condition: str, fields: Mapping[str, SqlPart]) -> str:
+    return f"coalesce({column_sql(condition, fields)} = 1, false)"
 
 
 class EventRows:
@@ -131,9 +136,10 @@ class SqlView:
 
     @property
     def source(self) -> str:
-        """Step 1, a subquery: the view's events, with `key` and the columns c0, c1, ..."""
+        """Step 1, a subquery: the view's events, with `key`, the columns c0, c1, ..., and `erases`."""
         rows = EventRows(self._event, self.view.read_fields, self._archive)
         columns = "".join(f", {column_sql(column, rows.fields)} AS c{i}" for i, column in enumerate(self._texts))
+        columns += f", {'false' if self.view.erase is None else _is_true(self.view.erase, rows.fields)} AS erases"
         key = entity_sql(self.view.key.fields, rows.fields)
         ahead = "" if self.meaning.ahead_ms is None else f" AND time - known <= {self.meaning.ahead_ms}"
         return (
@@ -205,7 +211,7 @@ class SqlView:
         if shift_ms is not None:
             arrived = f"max(known) OVER (PARTITION BY history, topic, partition ORDER BY place) + partition * {shift_ms}"
         order = "row_number() OVER (PARTITION BY history ORDER BY arrived, topic, partition, place)"
-        columns = "".join(f", c{i}" for i in range(len(self._texts)))
+        columns = "".join(f", c{i}" for i in range(len(self._texts))) + ", erases"
         self._db.execute(
             f"CREATE OR REPLACE TEMP TABLE judged AS SELECT history, time, known, came, id, {order} AS seq, true AS counts, true AS counted{columns} FROM ("
             f"SELECT h.history, a.*, {arrived} AS arrived FROM {self.source} a JOIN histories h ON a.key = h.key AND ({without}))"
@@ -226,11 +232,23 @@ class SqlView:
         late = "false" if horizon_ms is None else f"coalesce(time < newest - {horizon_ms}, false)"
         twice = f"coalesce(id IS NOT NULL AND same >= number - {remembered}, false)" if remembered else "false"
         return (
-            f"SELECT * EXCLUDE (newest, number, same) REPLACE (NOT ({late}) AND NOT ({twice}) AS counts, counts AS counted) FROM ("
+            f"SELECT * EXCLUDE (era, newest, number, same) REPLACE ((erases OR NOT ({late})) AND NOT ({twice}) AS counts, counts AS counted) FROM ("
             f"SELECT *, max(number) FILTER (WHERE counts) OVER (PARTITION BY history, id {before}) AS same FROM ("
-            f"SELECT *, max(time) FILTER (WHERE counts) OVER (PARTITION BY history {before}) AS newest, "
-            f"count(id) FILTER (WHERE counts) OVER (PARTITION BY history {before}) AS number FROM judged))"
+            f"SELECT *, max(time) FILTER (WHERE counts) OVER (PARTITION BY history, era {before}) AS newest, "
+            f"count(id) FILTER (WHERE counts) OVER (PARTITION BY history {before}) AS number FROM {self._eras_sql(before)}))"
         )
+
+    def _eras_sql(self, before: str) -> str:
+        """The judged events, with how often their entity was erased before each."""
+        era = "0" if self.view.erase is None else f"count(*) FILTER (WHERE counts AND erases) OVER (PARTITION BY history {before})"
+        return f"(SELECT *, {era} AS era FROM judged)"
+
+    def _remembered_sql(self) -> str:
+        """The questions, each with `since`: the last event that it sees and that erased its entity."""
+        erased = "max(j.seq) FILTER (WHERE j.counts AND j.erases AND j.came < q.before)"
+        if self.view.erase is None:
+            return "(SELECT *, 0 AS since FROM questions)"
+        return f"(SELECT q.*, coalesce({erased}, 0) AS since FROM questions q LEFT JOIN judged j ON j.history = q.history GROUP BY ALL)"
 
     def _gathered_sql(self) -> tuple[str, list[str]]:
         """Step 3, and the value, slack and state of each feature over it."""
@@ -258,8 +276,8 @@ class SqlView:
             newest = "max(e.time) OVER (PARTITION BY q.n)"
             moment = f"CASE WHEN {newest} BETWEEN q.moment AND q.moment + {CLOCKS_MS} THEN {newest} ELSE q.moment END"
         joined = (
-            f"(SELECT q.n, {moment} AS moment, e.* FROM questions q LEFT JOIN judged e "
-            "ON e.history = q.history AND e.counts AND e.came < q.before)"
+            f"(SELECT q.n, {moment} AS moment, e.* FROM {self._remembered_sql()} q LEFT JOIN judged e "
+            "ON e.history = q.history AND e.counts AND e.came < q.before AND e.seq > q.since)"
         )
         return f"SELECT n, moment, {columns} FROM (SELECT *{within} FROM {joined}) e GROUP BY n, moment", told
 
