@@ -124,7 +124,7 @@ class WrittenView(WrittenPart, frozen=True):
     tiles: dict[str, str] = {}
     ttl: str | None = None
     ahead: str | None = None
-    dedupe: Natural = 8
+    dedupe: Natural | str = 8
     description: str = ""
     entity_description: str = ""
 

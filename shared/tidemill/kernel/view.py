@@ -17,6 +17,7 @@ from tidemill.declarations.aggregations import Value
 from tidemill.declarations.slots import NewestTime, Slot
 from tidemill.declarations.windows import EACH_MS, Grid, Window, horizon_ms
 from tidemill.kernel.packed import FORMAT, ID_BYTES, NEVER, NEWEST, EntityState, Packing, TileRows
+from tidemill.kernel.recent import Recent
 from tidemill.kernel.side import SidePacking
 from tidemill.kernel.tiles import Held, Open, TileLayout, compile_fold
 
@@ -101,7 +102,7 @@ class ViewKernel:
         for feature in view.served:
             by_grid.setdefault(feature.window.grid, []).append(feature)
         grids = sorted(by_grid, key=lambda grid: grid.written_ms)
-        self._waits, self._ids_bytes = view.ahead_ms is not None, ID_BYTES * view.dedupe
+        self._waits, self._ids_bytes = view.ahead_ms is not None, ID_BYTES * view.last_ids
         self.resolutions = [
             _Resolution(grid, by_grid[grid], view, [_ANY_TIME] if self._waits and not i else [], nullable) for i, grid in enumerate(grids)
         ]
@@ -124,6 +125,10 @@ class ViewKernel:
     def new_state(self) -> EntityState:
         """The state of an entity without events."""
         return self.packing.new()
+
+    def new_recent(self) -> Recent | None:
+        """The memory of a log without records; None where ids are remembered only by their number."""
+        return None if self.view.dedupe_ms is None else Recent(self.view.dedupe_ms)
 
     def _share(self, grid: Grid) -> None:
         """Remembers a grid with origin 0. Events in one tile of it share the tiles of every length, so one function folds into all."""
@@ -154,7 +159,8 @@ class ViewKernel:
             f"({res.grid.written_ms}, {res.kept_tiles}, {_slots_text(res.layout.slots + res.layout.sides)})" for res in self.resolutions
         )
         where = "" if view.where is None else f", where {view.where!r}"
-        return f"[{view.source.name!r}, {view.key.field!r}, [{tiles}], {view.dedupe}, {view.ahead_ms}, {FORMAT}{where}]"
+        remembered = view.dedupe if view.dedupe_ms is None else f"{view.last_ids} and {view.dedupe_ms} ms"
+        return f"[{view.source.name!r}, {view.key.field!r}, [{tiles}], {remembered}, {view.ahead_ms}, {FORMAT}{where}]"
 
     def _fingerprint(self) -> str:
         """A fingerprint that changes when stored tiles would get another meaning."""
