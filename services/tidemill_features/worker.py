@@ -38,7 +38,7 @@ from tidemill.streams.topics import view_topic
 from tidemill_features.dead_letters import DeadLetters
 from tidemill_features.delivery import Chain, Held, Slice
 from tidemill_features.partition import Batch, Partition
-from tidemill_features.recall import Past, recall
+from tidemill_features.recall import ReadBack, recall
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -55,16 +55,16 @@ class Superseded(Exception):
 class Worker:
     """Folds slices of all views of a project. `cache_bytes`: the memory for cached entities, shared evenly by the partitions.
 
-    `past`: what the logs had before. `refused`: why a partition is not folded, for a person; `held_up`: why the store or Kafka does not take
+    `read_back`: reads what the logs had before. `refused`: why a partition is not folded, for a person; `held_up`: why the store or Kafka does not take
     a batch now; `recalling`: how many partitions wait for the ids that their logs had lately.
     """
 
-    def __init__(self, project: Project, writer: OnlineWriter, cache_bytes: int, dead_letters: DeadLetters, past: Past) -> None:
+    def __init__(self, project: Project, writer: OnlineWriter, cache_bytes: int, dead_letters: DeadLetters, read_back: ReadBack) -> None:
         self._project = project
         self._writer = writer
         self._dead_letters = dead_letters
         self._cache_bytes = cache_bytes
-        self._past = past
+        self._read_back = read_back
         self.recalling = 0
         views = {view_topic(project.name, view.log): view for view in project.views.values()}
         self._kernels = {topic: ViewKernel(view) for topic, view in views.items()}
@@ -127,7 +127,7 @@ class Worker:
         self.recalling = len(timed)
         try:
             found = await asyncio.gather(
-                *(recall(for_ms, self._decoders[tp.topic], self._past, tp, applied[tp]) for tp, for_ms in timed.items())
+                *(recall(for_ms, self._decoders[tp.topic], self._read_back, tp, applied[tp]) for tp, for_ms in timed.items())
             )
         finally:
             self.recalling = 0

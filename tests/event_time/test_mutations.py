@@ -138,7 +138,9 @@ def counted_late(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PartitionFold, "_late", note)
 
 
-@pytest.mark.parametrize("mutate", [horizon, kept, newest, passed, unseen, dedupe, forgotten, unparted, unsent, misplaced, unrefused, counted_late])
+@pytest.mark.parametrize(
+    "mutate", [horizon, kept, newest, passed, unseen, dedupe, forgotten, unparted, unsent, misplaced, unrefused, counted_late]
+)
 def test_a_rule_switched_off_is_caught(mutate: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
     """One rule less, and some stream ends otherwise than the reference says."""
     mutate(monkeypatch)

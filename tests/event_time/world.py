@@ -29,7 +29,7 @@ from tidemill.routing.router import Router
 from tidemill.streams.topics import dead_letters_topic, view_topic
 from tidemill_features import worker as worker_module
 from tidemill_features.delivery import Chain, Slice
-from tidemill_features.recall import Past
+from tidemill_features.recall import ReadBack
 from tidemill_features.worker import Worker
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
@@ -189,7 +189,7 @@ def fold(logs: Logs, cuts: Sequence[Cut], cache_bytes: int) -> tuple[Shelf, Kept
     return shelf, letters
 
 
-def past_of(logs: Mapping[TP, Sequence[KafkaRecord]]) -> Past:
+def past_of(logs: Mapping[TP, Sequence[KafkaRecord]]) -> ReadBack:
     """What logs that begin at offset 0 had before, in small pieces."""
 
     async def past(tp: TP, start: int, end: int) -> AsyncIterator[Sequence[KafkaRecord]]:

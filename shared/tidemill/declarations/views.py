@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.checks import Declaration, check_partitions, check_plain, duration_ms
+from tidemill.declarations.entities import Entity
 from tidemill.declarations.events import Event
 from tidemill.declarations.expressions import Column, parse_column
 from tidemill.declarations.slots import SideKind
@@ -23,43 +24,6 @@ _SIDE_LIMIT = 8 << 20  # bytes that the lists, sketches and texts of one entity 
 _LAST_IDS = 8  # of each entity, beside those that are remembered for a time
 _LONGEST_MEMORY = "1d"
 _TILES_LIMIT = 10_000  # a window never has more tiles: each is stored for every entity and merged in every request
-
-
-@dataclass(frozen=True, eq=False)
-class Entity(Declaration):
-    """The key of a view: a field of the event, or several together.
-
-    `name`: its name in requests; `field`: the field's name in the event, by default the same. Of several fields, field=["shop", "currency"],
-    a request gives a value for each, under the names of the fields; an event in which one of them is null has no key. As one text, such a key
-    is a JSON array of texts: `["7","EUR"]`.
-    """
-
-    refused = 'for a key of several fields, write field=["shop", "currency"]'
-
-    name: str
-    _: KW_ONLY
-    field: str | Sequence[str] = ""
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        check_name(self.name, self.declared_at, "name")
-        given = self.field or self.name
-        object.__setattr__(self, "field", given if isinstance(given, str) else (*given,))
-        if not isinstance(given, str) and not 1 < len({*given}) == len(given):
-            raise DeclarationError(
-                f"Entity {self.name!r}: {given!r} are not several fields of an event",
-                where=self.declared_at, field="field", mend='name each once, as in field=["shop", "currency"]',
-            )  # fmt: skip
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The fields of the event."""
-        return (self.field,) if isinstance(self.field, str) else (*self.field,)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names under which a request gives their values."""
-        return (self.name,) if isinstance(self.field, str) else (*self.field,)
 
 
 @dataclass(frozen=True)
@@ -244,6 +208,8 @@ class FeatureView(Declaration):
             self._fail("features", message, "choose longer tiles, fewer windows or shorter lists")
 
     def _check_dedupe(self) -> int:
+        if not isinstance(self.dedupe, int | str) or isinstance(self.dedupe, bool):
+            self._fail("dedupe", f"dedupe is {self.dedupe!r}", 'give a duration such as "30m", or a number of ids')
         if isinstance(self.dedupe, int):
             if not 0 <= self.dedupe <= 255:
                 self._fail("dedupe", f"{self.dedupe} is out of range", 'keep between 0 and 255 ids, or give a duration such as "30m"')

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Self
 
 PARTS = 3
-BEHIND = 1
+EARLIER = 1
 """A record is compared if it became known in the newest part or at most so many parts before."""
 
 
@@ -35,7 +35,7 @@ class Recent:
     @property
     def kept_ms(self) -> int:
         """What became known so long before the newest record, or longer, is forgotten."""
-        return (PARTS + BEHIND + 1) * self._part_ms
+        return (PARTS + EARLIER + 1) * self._part_ms
 
     def again(self, entity: bytes, event_id: str, known_ms: int) -> bool:
         """Whether a record repeats an earlier one. Each record of the log is told once, in order; it is remembered from then on."""
@@ -58,10 +58,10 @@ class Recent:
 
     def _turn_to(self, part: int) -> None:
         self._part, self._own = part, None
-        if part < self._newest - BEHIND:
+        if part < self._newest - EARLIER:
             return
         self._newest = max(self._newest, part)
-        for old in [old for old in self._parts if old < self._newest - BEHIND - PARTS]:
+        for old in [old for old in self._parts if old < self._newest - EARLIER - PARTS]:
             del self._parts[old]
         self._own = self._parts.setdefault(part, set())
         self._near = [told for other, told in self._parts.items() if 0 < abs(other - part) <= PARTS]
