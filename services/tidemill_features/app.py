@@ -20,6 +20,7 @@ from tidemill.streams.topics import dead_letters_topic
 from tidemill.streams.view_logs import need_topics
 from tidemill_features.dead_letters import DeadLetterTopic
 from tidemill_features.faust_transport import batched_app
+from tidemill_features.recall import read_back_from
 from tidemill_features.settings import FeaturesSettings
 from tidemill_features.watch import LOOK_SECONDS, FoldWatch
 from tidemill_features.worker import Worker
@@ -42,7 +43,9 @@ def build(settings: FeaturesSettings) -> Service:
         async with letters, redis_link as link:
 
             async def fold(now: InForce) -> None:
-                worker = Worker(now.project, OnlineWriter(link, project.name), settings.limits.cache_mb << 20, letters)
+                worker = Worker(
+                    now.project, OnlineWriter(link, project.name), settings.limits.cache_mb << 20, letters, read_back_from(kafka)
+                )
                 needed = [*worker.topics, dead_letters_topic(project.name)]
                 await need_topics(kafka, now.project, tell, [pulse], needed)
                 if not worker.topics:

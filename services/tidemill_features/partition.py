@@ -15,6 +15,7 @@ from tidemill.errors import CorruptState, FenceConflict, Rebuilding, TopicMismat
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.fold import LogEntry, PartitionFold, Progress, empty_fence, entities_of
 from tidemill.kernel.packed import EntityState, Patch
+from tidemill.kernel.recent import Recent
 from tidemill.kernel.view import ViewKernel
 from tidemill.records import KafkaRecord
 
@@ -59,6 +60,10 @@ class Partition:
         self._cache = StateCache(kernel)
         self._fold = PartitionFold(kernel, self._fence, self._cache.take)
         self._loaded: dict[bytes, EntityState] = {}
+
+    def remember(self, recent: Recent) -> None:
+        """Takes the memory of the records before the fence."""
+        self._fold.recent = recent
 
     @property
     def next(self) -> int:

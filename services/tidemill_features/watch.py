@@ -109,12 +109,14 @@ class FoldWatch:
         refused = {tp: reason for tp, reason in worker.refused.items() if tp in assigned}
         waiting = assigned - lags.keys() - refused.keys()
         joining = [f"{tp.topic}[{tp.partition}] has no position yet" for tp in waiting] if joined else ["joining the consumer group"]
+        if worker.recalling:
+            joining = [f"reading the ids that the logs of {worker.recalling} partitions had lately"]
         faults = [*(refused.values() if joined else ()), worker.held_up or "", self._coverage.reason or ""]
         if not joining or any(faults) or monotonic() > self._began + JOIN_SECONDS:
             self._board.report("partitions", "; ".join(filter(None, joining + faults)) or None)
         positions = {tp: worker.next(tp) for tp in lags}
         idle = not joining and not any(lags.values())
-        if idle or positions != self._positions or worker.held_up or "redis" in self._board.missing:
+        if idle or positions != self._positions or worker.recalling or worker.held_up or "redis" in self._board.missing:
             self._pulse.beat()
         self._positions = positions
         if self._coverage.seconds > REJOIN_SECONDS:

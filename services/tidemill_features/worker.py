@@ -7,7 +7,7 @@ the partition begins again from the fence. A fault that this cannot repair stops
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from time import perf_counter
 from typing import TypeVar
 
@@ -38,6 +38,7 @@ from tidemill.streams.topics import view_topic
 from tidemill_features.dead_letters import DeadLetters
 from tidemill_features.delivery import Chain, Held, Slice
 from tidemill_features.partition import Batch, Partition
+from tidemill_features.recall import ReadBack, recall
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -54,14 +55,17 @@ class Superseded(Exception):
 class Worker:
     """Folds slices of all views of a project. `cache_bytes`: the memory for cached entities, shared evenly by the partitions.
 
-    `refused`: why a partition is not folded, for a person; `held_up`: why the store or Kafka does not take a batch now.
+    `read_back`: reads what the logs had before. `refused`: why a partition is not folded, for a person; `held_up`: why the store or Kafka does not take
+    a batch now; `recalling`: how many partitions wait for the ids that their logs had lately.
     """
 
-    def __init__(self, project: Project, writer: OnlineWriter, cache_bytes: int, dead_letters: DeadLetters) -> None:
+    def __init__(self, project: Project, writer: OnlineWriter, cache_bytes: int, dead_letters: DeadLetters, read_back: ReadBack) -> None:
         self._project = project
         self._writer = writer
         self._dead_letters = dead_letters
         self._cache_bytes = cache_bytes
+        self._read_back = read_back
+        self.recalling = 0
         views = {view_topic(project.name, view.log): view for view in project.views.values()}
         self._kernels = {topic: ViewKernel(view) for topic, view in views.items()}
         self._decoders = {topic: entry_decoder(view) for topic, view in views.items()}
@@ -105,7 +109,7 @@ class Worker:
             return {}
         fences = dict(zip(partitions, await self._writer.fences([self._place(tp) for tp in partitions]), strict=True))
         logs = await held(partitions)
-        starts = {}
+        starts: dict[TP, int] = {}
         for tp, stored in fences.items():
             try:
                 starts[tp] = await self._begin(tp, logs[tp], stored)
@@ -114,7 +118,21 @@ class Worker:
             else:
                 if self.refused.pop(tp, None):
                     log.info("partition is folded again", topic=tp.topic, partition=tp.partition)
+        await self._recall({tp: range(logs[tp].start, self._partitions[tp].next) for tp in starts})
         return starts
+
+    async def _recall(self, applied: Mapping[TP, range]) -> None:
+        """Gives partitions the memory of their logs: of what is `applied`."""
+        timed = {tp: for_ms for tp in applied if applied[tp] and (for_ms := self._kernels[tp.topic].view.dedupe_ms) is not None}
+        self.recalling = len(timed)
+        try:
+            found = await asyncio.gather(
+                *(recall(for_ms, self._decoders[tp.topic], self._read_back, tp, applied[tp]) for tp, for_ms in timed.items())
+            )
+        finally:
+            self.recalling = 0
+        for tp, recent in zip(timed, found, strict=True):
+            self._partitions[tp].remember(recent)
 
     async def _begin(self, tp: TP, log_holds: range, stored: bytes | SlotUnavailable | None) -> int:
         if isinstance(stored, SlotUnavailable):

@@ -98,7 +98,7 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Event(**event(description="\ud800")), "description", "Event: description is '\\ud800'", "give text"),
     (lambda: Event(**event(partitions=True)), "partitions", "Event: partitions is True", "give a whole number"),
     (lambda: Event(**event(partitions=4.0)), "partitions", "Event: partitions is 4.0", "give a whole number"),
-    (lambda: FeatureView(**view(dedupe=8.0)), "dedupe", "FeatureView: dedupe is 8.0", "give a whole number"),
+    (lambda: FeatureView(**view(dedupe=8.0)), "dedupe", "dedupe is 8.0", "a number of ids"),
     (lambda: FeatureView(**view(tiles=None)), "tiles", "FeatureView: tiles is None", "give a dict of texts"),
     (lambda: FeatureView(**view(windows="1h")), "windows", "FeatureView: windows is '1h'", "give a list of texts"),
     (lambda: FeatureView(**view(count(name=5))), "name", "FeatureView 'v': count(): name is 5", "give text"),  # type: ignore[arg-type]
@@ -136,6 +136,8 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: FeatureView(**view(tile="5 minutes")), "tile", "'5 minutes' is not a duration", '"5m"'),
     (lambda: FeatureView(**view(mean("x"), mean("X"), source=BOTH)), "features", "fields differ only in case: X, x", "fold one of them"),
     (lambda: FeatureView(**view(dedupe=256)), "dedupe", "256 is out of range", "between 0 and 255"),
+    (lambda: FeatureView(**view(dedupe="25h")), "dedupe", "25h is longer than 1d", "in memory"),
+    (lambda: FeatureView(**view(dedupe="often")), "dedupe", "'often' is not a duration", "5m"),
     (lambda: FeatureView(**view(dedupe=-1)), "dedupe", "-1 is out of range", "between 0 and 255"),
     (lambda: FeatureView(**view(ttl="never")), "ttl", "'never' is not a duration", '"24h"'),
     (lambda: FeatureView(**view(last_k("x", 0))), "features", "n is 0; keep between 1 and 100 values", "correct"),

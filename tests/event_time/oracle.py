@@ -53,7 +53,7 @@ class Naive:
         if behind_ms > horizon_ms:
             self.late_by_ms.append(behind_ms)
             return False
-        recent = [accepted.id for accepted in self.accepted if accepted.id is not None][-self.view.dedupe :]
+        recent = [accepted.id for accepted in self.accepted if accepted.id is not None][-self.view.last_ids :]
         if event.id is not None and event.id in recent:
             self.duplicates += 1
             return True

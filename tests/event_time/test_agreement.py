@@ -15,7 +15,7 @@ import pytest
 from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.event_time.oracle import Naive
+from tests.event_time.oracle import Naive, Told
 from tests.event_time.world import HOUR_MS, MINUTE_MS, PROJECT, VIEWS, Cut, Logs, Sent, Shelf, cuttings, fold, routed, streams
 from tests.offline.lake import numbered
 
@@ -46,12 +46,25 @@ class Expected:
     view: FeatureView
     entities: dict[str, Naive] = field(default_factory=dict)
     letters: set[Identity] = field(default_factory=set)
+    logs: dict[int, list[tuple[int, str, str]]] = field(default_factory=dict)
     resent: int = 0
     poison: int = 0
 
     def naive(self, entity: str) -> Naive:
         """The entity's events."""
         return self.entities.setdefault(entity, Naive(self.view))
+
+    def repeats(self, partition: int, told: Told) -> bool:
+        """Whether the log had the event's id for its entity lately: in the same third of the time for which ids are remembered, or at most three
+        thirds away. What became known before the third that lies before the newest one is not compared, nor is anything compared with it."""
+        if self.view.dedupe_ms is None or told.id is None:
+            return False
+        third, log = told.known_ms // -(-self.view.dedupe_ms // 3), self.logs.setdefault(partition, [])
+        if third + 1 < max((other for other, _, _ in log), default=0):
+            return False
+        found = any(abs(other - third) <= 3 and (entity, event) == (told.entity, told.id) for other, entity, event in log)
+        log.append((third, told.entity, told.id))
+        return found
 
     def counters(self) -> tuple[int, int, int, int]:
         """Duplicates, resent, late, poison, as a fence counts them."""
@@ -78,7 +91,9 @@ def expected_of(view: FeatureView, stream: Iterable[Sent]) -> Expected:
             found.resent += 1
         else:
             seen.add(sent.source)
-            if not found.naive(told.entity).offer(told):
+            if found.repeats(partition, told):
+                found.naive(told.entity).duplicates += 1
+            elif not found.naive(told.entity).offer(told):
                 found.letters.add(("late", here, view.name))
         ends[partition] += 1
     return found

@@ -13,11 +13,13 @@ from tests.event_time.test_agreement import DIVISIONS, agree
 from tests.event_time.world import VIEWS, streams
 
 from tidemill.declarations.windows import Grid
+from tidemill.kernel import recent
 from tidemill.kernel.fold import PartitionFold
 from tidemill.kernel.packed import ID_BYTES, NEVER, EntityState, TileRows
 from tidemill.kernel.view import Applied, ViewKernel, _Resolution
 from tidemill.routing.router import _Route
 from tidemill.streams.dead_letters import letter_of_refused
+from tidemill_features.partition import Partition
 from tidemill_features.worker import Worker
 
 EXAMPLES = 600
@@ -92,6 +94,16 @@ def dedupe(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ViewKernel, "apply", apply)
 
 
+def forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A worker that begins anew does not read what the log had lately."""
+    patch.setattr(Partition, "remember", lambda self, recent: None)
+
+
+def unparted(patch: pytest.MonkeyPatch) -> None:
+    """An id is known in its own part of time and in the next one only."""
+    patch.setattr(recent, "PARTS", 1)
+
+
 def unsent(patch: pytest.MonkeyPatch) -> None:
     """What the fold refuses is lost."""
 
@@ -126,7 +138,9 @@ def counted_late(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PartitionFold, "_late", note)
 
 
-@pytest.mark.parametrize("mutate", [horizon, kept, newest, passed, unseen, dedupe, unsent, misplaced, unrefused, counted_late])
+@pytest.mark.parametrize(
+    "mutate", [horizon, kept, newest, passed, unseen, dedupe, forgotten, unparted, unsent, misplaced, unrefused, counted_late]
+)
 def test_a_rule_switched_off_is_caught(mutate: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
     """One rule less, and some stream ends otherwise than the reference says."""
     mutate(monkeypatch)

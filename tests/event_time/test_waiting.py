@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.event_time.world import AT_ONCE, HAPPENED, HOUR_MS, MINUTE_MS, PROJECT, START_MS, WAITING
+from tests.event_time.world import AT_ONCE, HAPPENED, HOUR_MS, LATELY, MINUTE_MS, PROJECT, START_MS, WAITING
 
 from tidemill import FeatureView, count
 from tidemill.kernel.packed import EntityState
@@ -150,13 +150,13 @@ def published(ahead_ms: int, who: str = "a") -> tuple[list[str], list[DeadLetter
 def test_ingestion_refuses_for_a_view_what_it_lets_not_wait(ahead_ms: int) -> None:
     """Up to `ahead` every view gets its record; beyond it this view gets a dead letter, the others their record; beyond `future` nobody."""
     topics, letters, router = published(ahead_ms)
-    waiting, at_once = (f"world.view.{view.log}" for view in (WAITING, AT_ONCE))
+    waiting, *others = (f"world.view.{view.log}" for view in (WAITING, AT_ONCE, LATELY))
     if ahead_ms > 3 * HOUR_MS:
         assert (topics, [letter.view for letter in letters]) == ([], [None])
     elif ahead_ms > 90 * MINUTE_MS:
-        assert (topics, [letter.view for letter in letters]) == ([at_once], ["waiting"])
+        assert (topics, [letter.view for letter in letters]) == (others, ["waiting"])
     else:
-        assert (sorted(topics), letters) == (sorted([at_once, waiting]), [])
+        assert (sorted(topics), letters) == (sorted([*others, waiting]), [])
     assert sum(router.refused.values()) == len(letters)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,11 +24,12 @@ from tidemill.kernel.keys import partition_of
 from tidemill.kernel.packed import Patch
 from tidemill.names import LogName
 from tidemill.online.writer import OnlineWriter
-from tidemill.records import DeadLetterRecord, decoder
+from tidemill.records import DeadLetterRecord, KafkaRecord, decoder
 from tidemill.routing.router import Router
 from tidemill.streams.topics import dead_letters_topic, view_topic
 from tidemill_features import worker as worker_module
 from tidemill_features.delivery import Chain, Slice
+from tidemill_features.recall import ReadBack
 from tidemill_features.worker import Worker
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
@@ -52,8 +53,10 @@ WAITING = FeatureView(
 AT_ONCE = FeatureView(
     "at_once", HAPPENED, "who", [*FEATURES, last("x"), age(), sum("x", windows=["lifetime"], name="all")], dedupe=2, partitions=2, **TILES
 )
-PROJECT = Project("world", {"happened": HAPPENED}, {"waiting": WAITING, "at_once": AT_ONCE})
-VIEWS = (WAITING, AT_ONCE)
+LATELY = FeatureView("lately", HAPPENED, "who", [count(), sum("x"), last("x")], dedupe="2h", partitions=1, **TILES)
+LATELY.__dict__["last_ids"] = 1  # as few as a short stream outlives
+VIEWS = (WAITING, AT_ONCE, LATELY)
+PROJECT = Project("world", {"happened": HAPPENED}, {view.name: view for view in VIEWS})
 POISON = [None, b"", b"{", b"\xff", b'{"time":1}', b"null"]
 
 
@@ -186,9 +189,19 @@ def fold(logs: Logs, cuts: Sequence[Cut], cache_bytes: int) -> tuple[Shelf, Kept
     return shelf, letters
 
 
+def past_of(logs: Mapping[TP, Sequence[KafkaRecord]]) -> ReadBack:
+    """What logs that begin at offset 0 had before, in small pieces."""
+
+    async def past(tp: TP, start: int, end: int) -> AsyncIterator[Sequence[KafkaRecord]]:
+        for i in range(start, end, 3):
+            yield logs[tp][i:end][:3]
+
+    return past
+
+
 async def _fold(logs: Logs, cuts: Sequence[Cut], shelf: Shelf, letters: KeptLetters, cache_bytes: int) -> None:
     for tp, rows in logs.rows.items():
-        worker = Worker(PROJECT, shelf, cache_bytes, letters)
+        worker = Worker(PROJECT, shelf, cache_bytes, letters, past_of(logs.rows))
 
         async def held(_: object, tp: TP = tp, end: int = len(rows)) -> dict[TP, range]:
             return {tp: range(end)}
@@ -196,7 +209,7 @@ async def _fold(logs: Logs, cuts: Sequence[Cut], shelf: Shelf, letters: KeptLett
         chain = Chain((await worker.positions([tp], held))[tp])
         for cut in [*cuts, Cut(len(rows), True, 0)]:
             if cut.anew:
-                worker = Worker(PROJECT, shelf, cache_bytes, letters)
+                worker = Worker(PROJECT, shelf, cache_bytes, letters, past_of(logs.rows))
                 chain = Chain((await worker.positions([tp], held))[tp])
             piece = rows[chain.next : chain.next + cut.records]
             if piece:

@@ -68,6 +68,8 @@ class Naive:
         self.counts = dict.fromkeys(("folded", "duplicates", "resent", "late", "poison"), 0)
         self._sources: dict[int, int] = {}
         self._erases = _ERASES[view.erase]
+        self._lately: dict[tuple[bytes, str], int] = {}  # the newest third of the time for which ids are remembered, of each entity's id
+        self._newest = 0
         self._longest_ms = max(feature.window.reach_ms for feature in view.served)
         self._coarsest_ms = max(feature.window.grid.tile_ms for feature in view.served if feature.window.bounded)
 
@@ -85,9 +87,11 @@ class Naive:
         if offset <= self._sources.get(partition, -1):
             return "resent"
         self._sources[partition] = offset
+        if self.view.dedupe_ms is not None and self._repeats(entry.key, record.id or "", record.known // -(-self.view.dedupe_ms // 3)):
+            return "duplicates"
         entity = self.entities.get(entry.key)
         if entity is None:
-            entity = self.entities[entry.key] = _Entity(self.view.dedupe)
+            entity = self.entities[entry.key] = _Entity(self.view.last_ids)
         erases = self._erases(record.values)
         if record.time < entity.newest - self._longest_ms and not erases:
             return "late"
@@ -105,6 +109,17 @@ class Naive:
         if len(entity.times) > 64 and entity.times[0] < entity.newest - 2 * self._longest_ms:
             entity.forget(entity.newest - self._longest_ms - 2 * self._coarsest_ms)
         return "folded"
+
+    def _repeats(self, key: bytes, event: str, third: int) -> bool:
+        """Whether the entity had the event in the same third or at most three before; what lies two thirds before the newest is not compared."""
+        if third > self._newest:
+            self._newest = third
+            self._lately = {told: at for told, at in self._lately.items() if at >= third - 4}
+        if third < self._newest - 1:
+            return False
+        before = self._lately.get((key, event))
+        self._lately[key, event] = third if before is None else max(before, third)
+        return before is not None and abs(third - before) <= 3
 
     @staticmethod
     def _live(life: dict[str, float], units: float | None) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 import zlib
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
 import msgspec
@@ -43,11 +43,13 @@ class Sender:
     spoiled_numbers: set[int] = field(default_factory=set)
     repeated: int = 0
     """Events sent twice, by intention or because Kafka refused a wave."""
+    sent: deque[list[bytes]] = field(default_factory=lambda: deque(maxlen=300))
+    """The waves of the last half minute."""
     graded: bool = False
     """Whether new events carry a grade."""
 
     def wave(self, events: int, now_ms: int) -> list[bytes]:
-        """So many new events in order; a few of them twice."""
+        """So many new events in order; a few of them twice, and now and then a whole earlier wave again."""
         values = []
         for number in range(self.next, self.next + events):
             value = self._event(number, now_ms)
@@ -55,6 +57,11 @@ class Sender:
             if self.pick.random() < 0.001 and number not in self.spoiled_numbers:
                 values.append(value)
                 self.repeated += 1
+        self.sent.append([value for value in values if value[:SHOWN_BYTES] not in self.spoiled])
+        if self.pick.random() < 0.02:
+            again = self.pick.choice(self.sent)
+            self.repeated += len(again)
+            return [*values, *again]
         return values
 
     def _event(self, number: int, now_ms: int) -> bytes:

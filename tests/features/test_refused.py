@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from faust.types import TP
 from prometheus_client import REGISTRY
-from tests.event_time.world import HOUR_MS, PROJECT, START_MS, WAITING, Row, Shelf
+from tests.event_time.world import HOUR_MS, PROJECT, START_MS, WAITING, Row, Shelf, past_of
 from tests.features.letters import KeptLetters
 
 from tidemill.errors import StoreUnavailable
@@ -64,7 +64,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _placed(store: Shelf, letters: KeptLetters) -> tuple[Worker, Chain]:
-    worker = Worker(PROJECT, store, 1 << 20, letters)
+    worker = Worker(PROJECT, store, 1 << 20, letters, past_of({TOPIC: ROWS}))
 
     async def held(_: object) -> dict[TP, range]:
         return {TOPIC: range(len(ROWS))}

@@ -37,10 +37,11 @@ zones = FeatureView(
     [count(), mean("tip"), std("fare"), rate("tip > 2", name="tipped"), last("tip"), age("note", windows=["6h"])],
     windows=["1h", "6h"],
     ttl="4h",
+    dedupe=8,
     partitions=2,
 )
 drivers = FeatureView("drivers", taken, Entity("driver_id", field="driver"), [count(), max("fare"), min("tip"), age()], dedupe=0)
-orders = FeatureView("orders", ordered, "zone", [count(), sum("distance")], windows=["30m", "2h"], ahead="2h", partitions=2)
+orders = FeatureView("orders", ordered, "zone", [count(), sum("distance")], windows=["30m", "2h"], ahead="2h", dedupe=8, partitions=2)
 
 
 def classifier() -> Any:

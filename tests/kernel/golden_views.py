@@ -79,6 +79,7 @@ LADDER = FeatureView(
     [count(), mean("x"), rate("maybe", name="maybes"), tm.max("y"), age()],
     windows=["1h", "1d", "7d", "30d"],
     ttl="2d",
+    dedupe=8,
 )
 CONDITIONS = FeatureView(
     "conditions",

@@ -47,7 +47,7 @@ def test_what_is_left_out_counts_in_no_window_that_is_decided(
             first_ms = begins_ms // feature.window.grid.tile_ms * feature.window.grid.tile_ms
             latest = [moment + (30 * MINUTE_MS if ahead else 0) for moment in moments if moment < cut.known_ms]
             assert all(moment < first_ms for moment in latest)
-            assert sum(moment < first_ms for moment in kept) >= cards.dedupe
+            assert sum(moment < first_ms for moment in kept) >= cards.last_ids
 
 
 def test_entities_are_read_by_their_cut() -> None:

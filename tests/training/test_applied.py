@@ -43,5 +43,5 @@ def test_what_is_not_applied_is_not_trained() -> None:
     with pytest.raises(TidemillError, match=r"model big_tip is changed in project\.py .*1h"):
         said(APPLIED, dataclasses.replace(demo(), models=demo().models | {"big_tip": asked}))
     zones = dataclasses.replace(demo().views["zones"], dedupe=9)
-    with pytest.raises(TidemillError, match=r"view zones is changed in project\.py \(dedupe: 8 -> 9\)"):
+    with pytest.raises(TidemillError, match=r"view zones is changed in project\.py \(dedupe: 30m -> 9\)"):
         said(APPLIED, dataclasses.replace(demo(), views=demo().views | {"zones": zones}))

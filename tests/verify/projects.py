@@ -223,7 +223,7 @@ def views(draw: st.DrawFn, i: int) -> View:
     lengths = ["lifetime"] if ahead is None else []
     windows = draw(st.lists(st.sampled_from(("10m", "30m", "3h", "1d", *lengths)), min_size=1, max_size=3, unique=True))
     features = [draw(aggregates(windows, n)) for n in range(draw(st.integers(1, 4)))]
-    arguments: dict[str, Any] = {"windows": windows, "tile": tile, "dedupe": draw(st.sampled_from((0, 1, 2, 8)))}
+    arguments: dict[str, Any] = {"windows": windows, "tile": tile, "dedupe": draw(st.sampled_from((0, 1, 2, "3m", "30m")))}
     if ahead is not None:
         arguments["ahead"] = ahead
     if "3h" in windows and draw(st.booleans()):

@@ -20,8 +20,10 @@ from tidemill.declarations.last_k import NewestValues
 from tidemill.declarations.project import Project
 from tidemill.declarations.slots import NewestValue
 from tidemill.declarations.windows import Sliding
+from tidemill.kernel import recent
 from tidemill.kernel import view as kernel_view
 from tidemill.kernel.packed import EntityState, Packing
+from tidemill.kernel.recent import Recent
 from tidemill.kernel.view import Applied, ViewKernel
 from tidemill.routing import router
 
@@ -103,12 +105,20 @@ FAULTS: dict[str, tuple[Generated, Callable[[Patch, Generated], None]]] = {
         lambda patch, _: patch.setattr(kernel_view, "horizon_ms", lambda windows, ahead_ms: MINUTE),
     ),
     "a duplicate counts": (
-        project(COUNT, [(0, 0, "a", 1), (1, 1, "a", 1)], 2),
+        project(COUNT, [(0, 0, "a", 1), (1, 1, "a", 1)], 2, dedupe=8),
         lambda patch, _: patch.setattr(kernel_view, "_holds", lambda ids, digest: False),
     ),
     "one id fewer is remembered": (
         project(COUNT, [(0, 0, "a", 1), (1, 1, "b", 1), (2, 0, "a", 1)], 2, dedupe=2),
         lambda patch, _: patch.setattr(ViewKernel, "apply", forgetful),
+    ),
+    "an event counts again after eight others": (
+        project(COUNT, [*((i, 0, event_id, 1) for i, event_id in enumerate("abcdefghij")), (20, 0, "a", 1)], 20, dedupe="30m", windows=["2h"]),
+        lambda patch, _: patch.setattr(Recent, "again", lambda self, entity, event_id, known_ms: False),
+    ),
+    "an event never counts again": (
+        project(COUNT, [*((i, 0, event_id, 1) for i, event_id in enumerate("abcdefghij")), (50, 0, "a", 1)], 50, dedupe="30m", windows=["2h"]),
+        lambda patch, _: patch.setattr(recent, "part_ms", lambda for_ms: 2**40),
     ),
     "null counts as 0": (
         project([tm.mean("x"), tm.min("x")], [(0, 0, None, None), (1, 1, None, 4)], 2),

@@ -3,10 +3,11 @@
 A mistake raises DeclarationError, which names file and line, the field, and what to do.
 """
 
+from tidemill.declarations.entities import Entity
 from tidemill.declarations.events import Event, Recording
 from tidemill.declarations.fields import Field
 from tidemill.declarations.models import Model, Outcome, Request
 from tidemill.declarations.topics import Type
-from tidemill.declarations.views import Entity, Feature, FeatureView, Selection
+from tidemill.declarations.views import Feature, FeatureView, Selection
 
 __all__ = ["Entity", "Event", "Feature", "FeatureView", "Field", "Model", "Outcome", "Recording", "Request", "Selection", "Type"]

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.checks import Declaration, check_partitions, check_plain, duration_ms
+from tidemill.declarations.entities import Entity
 from tidemill.declarations.events import Event
 from tidemill.declarations.expressions import Column, parse_column
 from tidemill.declarations.slots import SideKind
@@ -20,44 +21,9 @@ from tidemill.names import LogName, check_name, log_name, version_name
 _LADDER_MS = tuple(parse_ms(text) for text in ("5m", "15m", "1h", "6h", "1d"))
 _MOST_TILES = 168  # a window has at most this many tiles, unless `tiles` says otherwise: 7 days of 1 h
 _SIDE_LIMIT = 8 << 20  # bytes that the lists, sketches and texts of one entity may take: such a value is written whole
+_LAST_IDS = 8  # of each entity, beside those that are remembered for a time
+_LONGEST_MEMORY = "1d"
 _TILES_LIMIT = 10_000  # a window never has more tiles: each is stored for every entity and merged in every request
-
-
-@dataclass(frozen=True, eq=False)
-class Entity(Declaration):
-    """The key of a view: a field of the event, or several together.
-
-    `name`: its name in requests; `field`: the field's name in the event, by default the same. Of several fields, field=["shop", "currency"],
-    a request gives a value for each, under the names of the fields; an event in which one of them is null has no key. As one text, such a key
-    is a JSON array of texts: `["7","EUR"]`.
-    """
-
-    refused = 'for a key of several fields, write field=["shop", "currency"]'
-
-    name: str
-    _: KW_ONLY
-    field: str | Sequence[str] = ""
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        check_name(self.name, self.declared_at, "name")
-        given = self.field or self.name
-        object.__setattr__(self, "field", given if isinstance(given, str) else (*given,))
-        if not isinstance(given, str) and not 1 < len({*given}) == len(given):
-            raise DeclarationError(
-                f"Entity {self.name!r}: {given!r} are not several fields of an event",
-                where=self.declared_at, field="field", mend='name each once, as in field=["shop", "currency"]',
-            )  # fmt: skip
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The fields of the event."""
-        return (self.field,) if isinstance(self.field, str) else (*self.field,)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names under which a request gives their values."""
-        return (self.name,) if isinstance(self.field, str) else (*self.field,)
 
 
 @dataclass(frozen=True)
@@ -78,8 +44,10 @@ class FeatureView(Declaration):
     window up to half a year needs more than 168: 5 min up to 14 h, 15 min up to 42 h, 1 h up to 7 d, 6 h up to 42 d, then 1 d. `tiles`
     sets others: {"7d": "6h"}. `ttl`: the values of an entity whose newest event is older are served as expired.
 
-    `dedupe`: how many ids each entity remembers: those of its last events in the order of the log. An event with one of these ids is a
-    publisher's duplicate and skipped. A late event corrects its tile if it lies within the longest window before the entity's newest
+    `dedupe`: for how long the id of an event is remembered ("30m"; at least so long, by the moments at which events became known, and at
+    most a third longer), or how many ids each entity remembers (8), those of its last events in the order of the log. With a duration an
+    entity remembers its last 8 ids too, however old. An event whose id is remembered for its entity is a publisher's duplicate and
+    skipped. A late event corrects its tile if it lies within the longest window before the entity's newest
     event; an older event becomes a dead letter.
 
     `ahead`: how far the time of an event may lie ahead of the moment when the event became known. Without `ahead`, the event's `future` is
@@ -106,7 +74,7 @@ class FeatureView(Declaration):
     tiles: Mapping[str, str] = field(default_factory=dict)
     ttl: str | None = None
     ahead: str | None = None
-    dedupe: int = 8
+    dedupe: int | str = "30m"
     partitions: int = 4
     description: str = ""
 
@@ -125,8 +93,7 @@ class FeatureView(Declaration):
             self._check_key(name)
         if not isinstance(self.features, Sequence) or not self.features:
             self._fail("features", "a view without a list of features serves nothing", "add count(), mean(...) or another aggregate")
-        if not 0 <= self.dedupe <= 255:
-            self._fail("dedupe", f"{self.dedupe} is out of range", "keep between 0 and 255 ids")
+        object.__setattr__(self, "last_ids", self._check_dedupe())
         if self.ttl is not None:
             duration_ms(self, "ttl", self.ttl)
         object.__setattr__(self, "condition", self._parse_condition("where", self.where))
@@ -148,6 +115,7 @@ class FeatureView(Declaration):
     erasure: Column | None = field(init=False, repr=False)
     columns: dict[str, Column] = field(init=False, repr=False)
     served: tuple[Feature, ...] = field(init=False, repr=False)
+    last_ids: int = field(init=False, repr=False)
     version: int = field(init=False, repr=False, default=1)
     since: Mapping[str, int] = field(init=False, repr=False, default_factory=dict)
 
@@ -181,6 +149,11 @@ class FeatureView(Declaration):
     def ahead_ms(self) -> int | None:
         """`ahead` in ms."""
         return None if self.ahead is None else parse_ms(self.ahead)
+
+    @property
+    def dedupe_ms(self) -> int | None:
+        """For how long the ids of events are remembered, in ms; None: only by their number."""
+        return parse_ms(self.dedupe) if isinstance(self.dedupe, str) else None
 
     @property
     def waits(self) -> bool:
@@ -241,6 +214,18 @@ class FeatureView(Declaration):
         if most > _SIDE_LIMIT:
             message = f"lists, sketches and texts of one entity could take {most / 2**20:.0f} MiB, more than {_SIDE_LIMIT >> 20}"
             self._fail("features", message, "choose longer tiles, fewer windows or shorter lists")
+
+    def _check_dedupe(self) -> int:
+        if not isinstance(self.dedupe, int | str) or isinstance(self.dedupe, bool):
+            self._fail("dedupe", f"dedupe is {self.dedupe!r}", 'give a duration such as "30m", or a number of ids')
+        if isinstance(self.dedupe, int):
+            if not 0 <= self.dedupe <= 255:
+                self._fail("dedupe", f"{self.dedupe} is out of range", 'keep between 0 and 255 ids, or give a duration such as "30m"')
+            return self.dedupe
+        if duration_ms(self, "dedupe", self.dedupe) > parse_ms(_LONGEST_MEMORY):
+            mend = "a worker holds the ids of all events of that time in memory: choose a shorter one"
+            self._fail("dedupe", f"{self.dedupe} is longer than {_LONGEST_MEMORY}", mend)
+        return _LAST_IDS
 
     def _check_case(self) -> None:
         if len({name.casefold() for name in self.value_fields}) < len(self.value_fields):

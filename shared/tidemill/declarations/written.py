@@ -17,11 +17,12 @@ import msgspec
 
 from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.checks import base_type
+from tidemill.declarations.entities import Entity
 from tidemill.declarations.events import Event, Former
 from tidemill.declarations.fields import REQUIRED, Field
 from tidemill.declarations.models import Model, Outcome, Request
 from tidemill.declarations.topics import Type
-from tidemill.declarations.views import Entity, FeatureView, Selection
+from tidemill.declarations.views import FeatureView, Selection
 from tidemill.errors import ProjectError
 from tidemill.records import Milliseconds, Natural, Scalar
 
@@ -124,7 +125,7 @@ class WrittenView(WrittenPart, frozen=True):
     tiles: dict[str, str] = {}
     ttl: str | None = None
     ahead: str | None = None
-    dedupe: Natural = 8
+    dedupe: Natural | str = 8
     description: str = ""
     entity_description: str = ""
     erase: str | None = None

@@ -18,6 +18,7 @@ from tidemill.declarations.expressions import number_of
 from tidemill.declarations.slots import NewestTime, Slot
 from tidemill.declarations.windows import EACH_MS, Grid, Window, horizon_ms
 from tidemill.kernel.packed import FORMAT, ID_BYTES, NEVER, NEWEST, EntityState, Packing, TileRows
+from tidemill.kernel.recent import Recent
 from tidemill.kernel.side import SidePacking
 from tidemill.kernel.tiles import Held, Open, TileLayout, compile_fold
 
@@ -110,7 +111,7 @@ class ViewKernel:
             by_grid.setdefault(feature.window.grid, []).append(feature)
         grids = sorted(by_grid, key=lambda grid: grid.written_ms)
         self._erases = None if view.erasure is None else number_of(view.erasure)
-        self._waits, self._ids_bytes = view.ahead_ms is not None, ID_BYTES * view.dedupe
+        self._waits, self._ids_bytes = view.ahead_ms is not None, ID_BYTES * view.last_ids
         self.resolutions = [
             _Resolution(grid, by_grid[grid], view, [_ANY_TIME] if self._waits and not i else [], nullable) for i, grid in enumerate(grids)
         ]
@@ -133,6 +134,10 @@ class ViewKernel:
     def new_state(self) -> EntityState:
         """The state of an entity without events."""
         return self.packing.new()
+
+    def new_recent(self) -> Recent | None:
+        """The memory of a log without records; None where ids are remembered only by their number."""
+        return None if self.view.dedupe_ms is None else Recent(self.view.dedupe_ms)
 
     def _share(self, grid: Grid) -> None:
         """Remembers a grid with origin 0. Events in one tile of it share the tiles of every length, so one function folds into all."""
@@ -164,7 +169,8 @@ class ViewKernel:
         )
         where = "" if view.where is None else f", where {view.where!r}"
         erase = "" if view.erase is None else f", erase {view.erase!r}"
-        return f"[{view.source.name!r}, {view.key.field!r}, [{tiles}], {view.dedupe}, {view.ahead_ms}, {FORMAT}{where}{erase}]"
+        remembered = view.dedupe if view.dedupe_ms is None else f"{view.last_ids} and {view.dedupe_ms} ms"
+        return f"[{view.source.name!r}, {view.key.field!r}, [{tiles}], {remembered}, {view.ahead_ms}, {FORMAT}{where}{erase}]"
 
     def _fingerprint(self) -> str:
         """A fingerprint that changes when stored tiles would get another meaning."""

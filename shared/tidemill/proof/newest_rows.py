@@ -2,7 +2,8 @@
 
 Rows of a log and archived events say the same moment of knowing, so both are cut there. An event that is left out counts at that moment at the
 latest (an event that waits: so much later as it may lie ahead), so a window that begins afterwards holds none of them. Between the cut and the
-first window lie as many rows as ids that an entity remembers, so that a second publication of an event that was left out is none of the window's.
+first window lie as many rows as ids that an entity remembers, and the time for which ids are remembered, so that a second publication of an
+event that was left out is none of the window's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.declarations import FeatureView
+from tidemill.kernel.recent import Recent
 
 _NEVER_MS = 2**62
 T = TypeVar("T")
@@ -54,7 +56,9 @@ def _cut(view: FeatureView, known_ms: Ints, most: int) -> Cut:
         return WHOLE
     at = int(known_ms[-most - 1]) + 1
     kept = known_ms[np.searchsorted(known_ms, at) :]
-    from_ms = int(kept[view.dedupe]) + 1 if len(kept) > view.dedupe else _NEVER_MS
+    from_ms = int(kept[view.last_ids]) + 1 if len(kept) > view.last_ids else _NEVER_MS
+    if view.dedupe_ms is not None:
+        from_ms = max(from_ms, at + Recent(view.dedupe_ms).kept_ms)
     return Cut(at, from_ms + (view.ahead_ms or 0))
 
 

@@ -8,6 +8,7 @@ from tidemill.declarations import FeatureView
 from tidemill.errors import FenceConflict
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.fold import PartitionFold, empty_fence, entities_of, entry_decoder
+from tidemill.kernel.recent import Recent
 from tidemill.kernel.view import ViewKernel
 from tidemill.online.writer import OnlineWriter
 from tidemill.records import DeadLetterRecord
@@ -16,13 +17,14 @@ from tidemill.testing.log import TopicRecord
 
 
 class Folder:
-    """Folds the records of one view's topic into the online store. It has no state: the store has all of it."""
+    """Folds the records of one view's topic into the online store, which has all of its state but for the ids of late."""
 
     def __init__(self, view: FeatureView, kernel: ViewKernel, writer: OnlineWriter) -> None:
         self._view = view
         self._kernel = kernel
         self._writer = writer
         self._decode = entry_decoder(view)
+        self._recent: dict[int, Recent | None] = {}
 
     async def begin(self, partition: int) -> None:
         """Writes the first fence of a partition, as a worker does."""
@@ -36,9 +38,11 @@ class Folder:
         if fence.next != records[0].offset:
             raise FenceConflict(f"view {self._view.name!r} partition {partition}", expected=records[0].offset, found=fence.next)
         fold, states = PartitionFold(self._kernel, fence), {entity: self._kernel.decode(value) for entity, value in values.items()}
+        fold.recent = self._recent.setdefault(partition, fold.recent)
         progress = fold.advance(entries, states)
         changed = {entity: self._kernel.encode(states[entity]) for entity in progress.touched}
         if not await self._writer.apply(self._view.log, partition, before, fold.fence.encode(), changed):
+            del self._recent[partition]  # it has records that the store has not
             raise FenceConflict(f"view {self._view.name!r} partition {partition}", expected=fence.next, found=None)
         topic, first, horizon_ms = records[0].topic, records[0].offset, self._kernel.horizon_ms
         return [

@@ -9,8 +9,8 @@ asked about.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,6 +26,8 @@ from tidemill.declarations.expressions import Column
 from tidemill.declarations.texts import kept
 from tidemill.kernel.arrays import Numbers
 from tidemill.kernel.at_once import ReadAtOnce
+from tidemill.kernel.packed import EntityState
+from tidemill.kernel.recent import Recent
 from tidemill.kernel.served import serve
 from tidemill.kernel.tile_versions import Events, Ints, Pairs
 from tidemill.kernel.view import ViewKernel
@@ -156,7 +158,6 @@ class _Log:
         self.times_ms: Ints = self.rows[TIME].to_numpy()
         self._known_ms: Ints = self.rows[KNOWN].to_numpy()
         self._id_codes = codes_of(self.rows[ID].combine_chunks().dictionary_encode().indices)
-        self._again = (np.bincount(self._id_codes + 1, minlength=1) > 1)[self._id_codes + 1] & (self._id_codes >= 0)
         self._values = [_Column(self.rows[name]) for name in view.value_fields]
         self._ids = _Column(self.rows[ID])
         self._make = msgspec.defstruct("Values", list(view.value_fields), frozen=True, gc=False)
@@ -198,22 +199,21 @@ class _Log:
         """Writes the answers of some questions about one entity, in the order in which the fold reaches them, into `found`."""
         start, end = int(seen.start[places[0]]), int(seen.end[places].max())
         dedupe = bool(self._again[end] > self._again[start])
-        apply, state, folded, events = kernel.apply, kernel.new_state(), start, self._events(start, end, dedupe)
+        state, folded, events = kernel.new_state(), start, self._events(start, end, dedupe)
+        recent = kernel.new_recent() if dedupe else None
         before: list[int] = []
         values: list[Any] = []
         columns = (seen.first, seen.tail, seen.end, times_ms)
         for place, *question in zip(places.tolist(), *(column[places].tolist() for column in columns), strict=True):
             first, tail, last, time_ms = question
-            for event in islice(events, first - folded):
-                apply(state, *event)
+            _fold(kernel, state, recent, islice(events, first - folded))
             folded = first
             if question != before:  # many questions share an entity and a time
                 before, seen_state = question, state
                 rest = self._rest(first, tail, last)
                 if rest:
-                    seen_state = kernel.reopen(kernel.encode(state))
-                    for row in rest:
-                        apply(seen_state, *next(self._events(row, row + 1, dedupe)))
+                    seen_state, seen_recent = kernel.reopen(kernel.encode(state)), recent and recent.copy()
+                    _fold(kernel, seen_state, seen_recent, chain.from_iterable(self._events(row, row + 1, dedupe) for row in rest))
                 reading = kernel.read_state(seen_state, time_ms) if first > start or rest else None
                 served = serve(self._view, reading, time_ms)
                 values = [*served.values]
@@ -228,15 +228,27 @@ class _Log:
         code = self._id_codes[own]
         return [row for row in range(tail, end) if code < 0 or self._id_codes[row] != code]
 
-    def _events(self, start: int, end: int, dedupe: bool) -> Iterator[tuple[int, str | None, object]]:
-        """Time, id and values of the rows from `start` to `end`."""
+    def _events(self, start: int, end: int, dedupe: bool) -> Iterator[_FoldedRow]:
+        """What is folded of the rows from `start` to `end`; without ids unless `dedupe`."""
         make = self._make
         for begin in range(start, end, _BLOCK_ROWS):
             stop = min(begin + _BLOCK_ROWS, end)
             ids: list[str | None] = self._ids.cut(begin, stop) if dedupe else [None] * (stop - begin)
             columns = [column.cut(begin, stop) for column in self._values]
             values = map(make, *columns) if columns else [make()] * (stop - begin)
-            yield from zip(self.times_ms[begin:stop].tolist(), ids, values, strict=True)
+            yield from zip(self._known_ms[begin:stop].tolist(), self.times_ms[begin:stop].tolist(), ids, values, strict=True)
+
+
+_FoldedRow = tuple[int, int, str | None, object]
+"""When it became known, its time, its id, its values."""
+
+
+def _fold(kernel: ViewKernel, state: EntityState, recent: Recent | None, events: Iterable[_FoldedRow]) -> None:
+    """Folds events of an entity. `recent`: the memory of those before them."""
+    apply = kernel.apply
+    for known_ms, time_ms, event_id, values in events:
+        if recent is None or event_id is None or not recent.again(b"", event_id, known_ms):
+            apply(state, time_ms, event_id, values)
 
 
 class _Column:

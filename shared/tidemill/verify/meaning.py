@@ -19,6 +19,7 @@ CLOCKS_MS = 5_000
 """A moment that lies no further before the newest event than this is that of the event: clocks differ."""
 
 _LIFETIME = "lifetime"
+_LAST_IDS = 8  # that an entity remembers, however old, when ids are remembered for a time
 _STEPS = ("5m", "15m", "1h", "6h", "1d")
 _MOST_TILES = 168
 
@@ -54,6 +55,9 @@ class Meaning:
         self.ahead_ms = None if view.ahead is None else parse_ms(view.ahead)
         self.ttl_ms = None if view.ttl is None else parse_ms(view.ttl)
         self.finest_ms = parse_ms(view.tile)
+        timed = isinstance(view.dedupe, str)
+        self.last_ids = _LAST_IDS if timed else int(view.dedupe)
+        self.memory_ms = parse_ms(str(view.dedupe)) if timed else None
         self.features = list(self._features())
 
     def _features(self) -> list[MeantFeature]:

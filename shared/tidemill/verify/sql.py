@@ -3,7 +3,7 @@
 Four steps, each one statement over tables of DuckDB:
 
 1. `judged`: the events of the asked entities, with a value for each column, in the order in which they became known (`seq`).
-2. Which of them count. An event that is too late, or whose id was among the last `dedupe` ids, does not. One that erases is never too late,
+2. Which of them count. An event that is too late, or whose id is remembered, does not. One that erases is never too late,
    and those before it in its order neither make an event late nor are they seen by a question that sees it. Whether one counts depends
    on those before it, so the statement is repeated until its answer agrees with itself. What one event needs to know is settled one
    repetition after what its predecessors need, so there is exactly one such answer.
@@ -213,9 +213,12 @@ class SqlView:
         order = "row_number() OVER (PARTITION BY history ORDER BY arrived, topic, partition, place)"
         columns = "".join(f", c{i}" for i in range(len(self._texts))) + ", erases"
         self._db.execute(
-            f"CREATE OR REPLACE TEMP TABLE judged AS SELECT history, time, known, came, id, {order} AS seq, true AS counts, true AS counted{columns} FROM ("
+            f"CREATE OR REPLACE TEMP TABLE judged AS SELECT history, time, known, came, id, {order} AS seq, "
+            f"true AS counts, true AS counted, false AS lately{columns} FROM ("
             f"SELECT h.history, a.*, {arrived} AS arrived FROM {self.source} a JOIN histories h ON a.key = h.key AND ({without}))"
         )
+        if self.meaning.memory_ms is not None:
+            self._db.execute(_lately_sql(self.meaning.memory_ms))
 
     def _judge(self) -> None:
         """Step 2."""
@@ -228,11 +231,11 @@ class SqlView:
     def _judged_sql(self) -> str:
         """Whether each event counts, if of those before it `counted` says so."""
         before = "ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"
-        horizon_ms, remembered = self.meaning.horizon_ms, self.view.dedupe
+        horizon_ms, remembered = self.meaning.horizon_ms, self.meaning.last_ids
         late = "false" if horizon_ms is None else f"coalesce(time < newest - {horizon_ms}, false)"
         twice = f"coalesce(id IS NOT NULL AND same >= number - {remembered}, false)" if remembered else "false"
         return (
-            f"SELECT * EXCLUDE (era, newest, number, same) REPLACE ((erases OR NOT ({late})) AND NOT ({twice}) AS counts, counts AS counted) FROM ("
+            f"SELECT * EXCLUDE (era, newest, number, same) REPLACE ((erases OR NOT ({late})) AND NOT ({twice}) AND NOT lately AS counts, counts AS counted) FROM ("
             f"SELECT *, max(number) FILTER (WHERE counts) OVER (PARTITION BY history, id {before}) AS same FROM ("
             f"SELECT *, max(time) FILTER (WHERE counts) OVER (PARTITION BY history, era {before}) AS newest, "
             f"count(id) FILTER (WHERE counts) OVER (PARTITION BY history {before}) AS number FROM {self._eras_sql(before)}))"
@@ -312,6 +315,19 @@ class SqlView:
     def _register(self, name: str, rows: Sequence[tuple[Any, ...]], columns: list[tuple[str, pa.DataType]]) -> None:
         arrays = [pa.array(values, kind) for values, (_, kind) in zip(zip(*rows, strict=True), columns, strict=True)]
         self._db.register(name, pa.table(arrays, names=[name for name, _ in columns]))
+
+
+def _lately_sql(memory_ms: int) -> str:
+    """Marks the events of which an earlier one, whatever became of it, has the same id and became known lately: in one of three parts of the
+    time for which ids are remembered, or in the same part."""
+    part_ms = math.ceil(memory_ms / 3)
+    near = f"abs(floor(a.known / {part_ms}) - floor(b.known / {part_ms})) <= 3"
+    same = f"a.history = b.history AND a.id = b.id AND a.seq < b.seq AND {near}"
+    return (
+        "UPDATE judged SET lately = true FROM "
+        f"(SELECT DISTINCT b.history, b.seq FROM judged a JOIN judged b ON {same}) again "
+        "WHERE judged.history = again.history AND judged.seq = again.seq"
+    )
 
 
 def _tile(moment: str, tile_ms: int) -> str:

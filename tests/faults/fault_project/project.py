@@ -41,7 +41,7 @@ entities = tm.FeatureView(
 )  # fmt: skip
 
 places = tm.FeatureView(
-    "places", measured, entity="place", windows=_windows(PLACES, "1m", "10m"), tile="10s", dedupe=255, partitions=2, erase="value > 99.9",
+    "places", measured, entity="place", windows=_windows(PLACES, "1m", "10m"), tile="10s", dedupe="30m", partitions=2, erase="value > 99.9",
     features=[
         tm.count(), tm.sum("units"), tm.last("units", windows=("10m",)), tm.mean("value"), tm.rate("value > 50", name="high"),
         *([tm.max("grade"), tm.mean("grade")] if _graded and PLACES % 2 else []),
