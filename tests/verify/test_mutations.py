@@ -165,7 +165,7 @@ FAULTS: dict[str, tuple[Generated, Callable[[Patch, Generated], None]]] = {
         lambda patch, _: patch.setattr(kernel_view, "NEVER", 1),
     ),
     "an erased entity forgets its ids": (
-        project(COUNT, [(0, 0, "a", 1), (1, 1, "b", 5), (2, 0, "a", 1)], 2, erase="x > 4"),
+        project(COUNT, [(0, 0, "a", 1), (1, 1, "b", 5), (2, 0, "a", 1)], 2, dedupe=8, erase="x > 4"),
         lambda patch, _: patch.setattr(Packing, "clear", forgets_ids),
     ),
     "an event that is too late does not erase": (
