@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from benchmarks.features import MINUTE_MS, VIEW, Source
@@ -32,10 +33,10 @@ class Row(NamedTuple):
     value: bytes | None
 
 
-def rows_of(keys: int, events: int) -> list[Row]:
-    """So many records of one partition."""
+def rows_of(keys: int, events: int, *, ids: bool) -> list[Row]:
+    """So many records of one partition, with an id of their own or without."""
     (drawn,) = Source(keys, partitions=1).wave(events, now_ms() - MINUTE_MS, MINUTE_MS).values()
-    return [Row(offset, key, value) for offset, (key, value, _) in enumerate(drawn)]
+    return [Row(i, key, b'%s,"id":"payment-%d"}' % ((value or b"")[:-1], i) if ids else value) for i, (key, value, _) in enumerate(drawn)]
 
 
 def slice_seconds(partition: Partition, start: int, rows: Sequence[Row], store: dict[bytes, bytes], cache_bytes: int) -> float:
@@ -55,10 +56,11 @@ def slice_seconds(partition: Partition, start: int, rows: Sequence[Row], store: 
     return asked - began + written - answered + time.process_time() - kept
 
 
-def speed(keys: int, events: int, cache_bytes: int) -> float:
-    """Events per CPU second once every key is in the store: the median of rounds of some slices."""
-    first = 3 * keys // SLICE_RECORDS * SLICE_RECORDS
-    rows, partition, store = rows_of(keys, first + events), Partition(ViewKernel(VIEW), entry_decoder(VIEW), 0, None), dict[bytes, bytes]()
+def speed(keys: int, events: int, cache_bytes: int, dedupe: int | str | None = None) -> float:
+    """Events per CPU second once every key is in the store: the median of rounds of some slices. `dedupe`: of events with ids."""
+    first, view = 3 * keys // SLICE_RECORDS * SLICE_RECORDS, VIEW if dedupe is None else replace(VIEW, dedupe=dedupe)
+    rows, partition = rows_of(keys, first + events, ids=dedupe is not None), Partition(ViewKernel(view), entry_decoder(view), 0, None)
+    store = dict[bytes, bytes]()
     gc.freeze()
     slices = [
         slice_seconds(partition, start, rows[start : start + SLICE_RECORDS], store, cache_bytes)
@@ -78,6 +80,8 @@ def figures(*, quick: bool = False) -> Iterator[Figure]:
     for keys in (2_500, 25_000) if quick else (2_500, 25_000, 250_000):
         beside = {"250 keys": few, "none in memory": speed(keys, events, 0)}
         yield Figure(f"fold alone, {keys:,} keys", speed(keys, events, ALL_IN_MEMORY), "events per CPU second", beside)
+    by_number = {f"dedupe {n}": speed(2_500, events, ALL_IN_MEMORY, n) for n in (0, 8)}
+    yield Figure("fold alone, 2,500 keys, ids", speed(2_500, events, ALL_IN_MEMORY, "30m"), "events per CPU second", by_number)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ python -m benchmarks.forms
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import time
@@ -27,6 +28,7 @@ from tidemill.routing.opening import Frames, unframed
 from tidemill.routing.router import Router
 
 EVENTS = 20_000
+_ENVELOPE = {"specversion": "1.0", "id": "1", "source": "bench", "type": EVENT}
 ROUNDS = 5
 _AVRO = {str: "string", int: "long", float: "double"}
 _PROTO = {str: 9, int: 3, float: 1}
@@ -76,6 +78,8 @@ def forms(event: Event) -> list[Form]:
         Form("Debezium", lambda e: _changed(e, envelope="debezium"), lambda d: _json({"before": None, "after": d, "op": "c", "ts_ms": 1, "source": {"ts_ms": 1}})),
         Form("JSON of a registry", plain, lambda d: b"\0\0\0\0\7" + _json(d)),
         Form("Avro", plain, in_avro, (), RegistryFrames(_Registry("AVRO", json.dumps(avro)))),  # type: ignore[arg-type]
+        Form("Avro, its id in a header", plain, lambda d: in_avro(d)[5:], [("__value_schema_id", b"\0\0\0\0\7")], RegistryFrames(_Registry("AVRO", json.dumps(avro)))),  # type: ignore[arg-type]
+        Form("CloudEvents with data_base64", plain, lambda d: _json(_ENVELOPE | {"data_base64": base64.b64encode(_json(d)).decode()}), [("content-type", b"application/cloudevents+json")]),
         Form("Protobuf", plain, lambda d: b"\0\0\0\0\7\0" + message(**d).SerializeToString(), (), RegistryFrames(_Registry("PROTOBUF", text))),  # type: ignore[arg-type]
     ]  # fmt: skip
 
