@@ -91,7 +91,7 @@ async def test_an_entity_with_too_many_rows(tmp_path: Path, redis_url: str, lies
     """It is compared by its newest rows, in the windows that these decide: what is right agrees, and a newest record that lies is found."""
     redis.Redis.from_url(redis_url).flushall()
     world = World(demo(), tmp_path)
-    world.publish(busy("zone0", 400))
+    world.publish(busy("zone0", 500))
     ((topic, partition),) = [place for place in world.logs if place[0] == view_topic(world.project.name, ZONES.log)]
     key, value = world.logs[topic, partition][-1]
     if lies:
@@ -100,7 +100,7 @@ async def test_an_entity_with_too_many_rows(tmp_path: Path, redis_url: str, lies
         world.logs[topic, partition][-1] = key, json.dumps(record).encode()
     world.write()
     Online(world, redis_url).apply()
-    whole, part, none = [await verified(world, redis_url, ALL._replace(rows=rows)) for rows in (400, 200, 8)]
+    whole, part, none = [await verified(world, redis_url, ALL._replace(rows=rows)) for rows in (500, 260, 8)]
     assert [left_out(found) for found in (whole, part, none)] == [{}, {"large": 1}, {"large": 1}]
     assert sum(one.checked for one in whole) > sum(one.checked for one in part) > sum(one.checked for one in none) == 0
     for found in (whole, part):
