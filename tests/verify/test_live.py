@@ -9,7 +9,7 @@ from tests.verify.live import live
 
 from tidemill.local.stack import External
 
-SEED = 14
+SEED = 31
 pytestmark = [pytest.mark.integration, pytest.mark.last]
 
 
