@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ from tests.ingestion.log_tools import make_topics, read_log, wait_routed
 from tidemill.declarations.project import Project, load_project
 from tidemill.kafka.client import close_producer, producer
 from tidemill.kafka.waves import Record, send_wave
-from tidemill.local.services import choose
-from tidemill.local.stack import External, Stack
+from tidemill.local.stack import Stack
 from tidemill.offline.store import OfflineStore
 from tidemill.proof.partition_audit import AuditReport, PartitionAudit
 from tidemill.redis.link import RedisLink
@@ -39,14 +37,6 @@ def project(topic_prefix: str, tmp_path: Path) -> Project:
         text = text.replace(end, f'{end[:-1]}, topic="{topic_prefix}.{event}")')
     (tmp_path / "project.py").write_text(text)
     return load_project(tmp_path)
-
-
-@pytest.fixture
-def stack(kafka: str, redis_url: str, project: Project, tmp_path: Path) -> Iterator[Stack]:
-    """Ingestion, feature computation, the offline writer and feature serving."""
-    services = choose(["ingestion", "features", "offline", "serving"])
-    with Stack(tmp_path / "home", project=str(tmp_path), services=services, external=External(kafka=kafka, redis_url=redis_url)) as made:
-        yield made
 
 
 class Database:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from tests.ingestion.log_tools import make_topics, publish, wait_routed
 from tidemill.clock import now_ms
 from tidemill.declarations.project import Project, load_project
 from tidemill.kafka.topics import offset_ranges
-from tidemill.local.services import choose
-from tidemill.local.stack import External, Stack
+from tidemill.local.stack import Stack
 from tidemill.offline.store import OfflineStore
 from tidemill.operations.fill.folded import wait_folded
 from tidemill.proof.partition_audit import AuditReport, PartitionAudit
@@ -41,14 +40,6 @@ def project(topic_prefix: str, tmp_path: Path) -> Project:
     """A view of shops."""
     (tmp_path / "project.py").write_text(PROJECT.format(name=topic_prefix))
     return load_project(tmp_path)
-
-
-@pytest.fixture
-def stack(kafka: str, redis_url: str, project: Project, tmp_path: Path) -> Iterator[Stack]:
-    """Ingestion, feature computation, the offline writer and feature serving."""
-    services = choose(["ingestion", "features", "offline", "serving"])
-    with Stack(tmp_path / "home", project=str(tmp_path), services=services, external=External(kafka=kafka, redis_url=redis_url)) as made:
-        yield made
 
 
 def send(stack: Stack, batch: Sequence[dict[str, Any]]) -> None:
