@@ -61,9 +61,10 @@ class Partition:
         self._fold = PartitionFold(kernel, self._fence, self._cache.take)
         self._loaded: dict[bytes, EntityState] = {}
 
-    def remember(self, recent: Recent) -> None:
-        """Takes the memory of the records before the fence."""
-        self._fold.recent = recent
+    @property
+    def recent(self) -> Recent | None:
+        """The memory of the log, for a view that has one. Before the first slice it has to be told what the log had."""
+        return self._fold.recent
 
     @property
     def next(self) -> int:

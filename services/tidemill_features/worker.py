@@ -27,7 +27,7 @@ from tidemill.errors import (
     TopicRecreated,
     Unavailable,
 )
-from tidemill.kernel.fold import entry_decoder
+from tidemill.kernel.fold import entry_decoder, typed_decoder
 from tidemill.kernel.view import ViewKernel
 from tidemill.names import LogName
 from tidemill.online.writer import OnlineWriter
@@ -38,7 +38,7 @@ from tidemill.streams.topics import view_topic
 from tidemill_features.dead_letters import DeadLetters
 from tidemill_features.delivery import Chain, Held, Slice
 from tidemill_features.partition import Batch, Partition
-from tidemill_features.recall import ReadBack, recall
+from tidemill_features.recall import Memory, ReadBack, recall
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -121,18 +121,15 @@ class Worker:
         await self._recall({tp: range(logs[tp].start, self._partitions[tp].next) for tp in starts})
         return starts
 
-    async def _recall(self, applied: Mapping[TP, range]) -> None:
-        """Gives partitions the memory of their logs: of what is `applied`."""
-        timed = {tp: for_ms for tp in applied if applied[tp] and (for_ms := self._kernels[tp.topic].view.dedupe_ms) is not None}
-        self.recalling = len(timed)
+    async def _recall(self, held: Mapping[TP, range]) -> None:
+        """Tells partitions what their logs had lately. `held`: the offsets that each log holds below the fence."""
+        timed = {tp: recent for tp in held if (recent := self._partitions[tp].recent) is not None and recent.turns}
+        memories = {tp: Memory(recent, typed_decoder(self._kernels[tp.topic].view)) for tp, recent in timed.items()}
+        self.recalling = len(memories)
         try:
-            found = await asyncio.gather(
-                *(recall(for_ms, self._decoders[tp.topic], self._read_back, tp, applied[tp]) for tp, for_ms in timed.items())
-            )
+            await recall(memories, held, self._read_back)
         finally:
             self.recalling = 0
-        for tp, recent in zip(timed, found, strict=True):
-            self._partitions[tp].remember(recent)
 
     async def _begin(self, tp: TP, log_holds: range, stored: bytes | SlotUnavailable | None) -> int:
         if isinstance(stored, SlotUnavailable):

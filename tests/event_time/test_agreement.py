@@ -46,7 +46,7 @@ class Expected:
     view: FeatureView
     entities: dict[str, Naive] = field(default_factory=dict)
     letters: set[Identity] = field(default_factory=set)
-    logs: dict[int, list[tuple[int, str, str]]] = field(default_factory=dict)
+    logs: dict[int, list[tuple[int, str, str | None]]] = field(default_factory=dict)
     resent: int = 0
     poison: int = 0
 
@@ -55,16 +55,15 @@ class Expected:
         return self.entities.setdefault(entity, Naive(self.view))
 
     def repeats(self, partition: int, told: Told) -> bool:
-        """Whether the log had the event's id for its entity lately: in the same third of the time for which ids are remembered, or at most three
-        thirds away. What became known before the third that lies before the newest one is not compared, nor is anything compared with it."""
-        if self.view.dedupe_ms is None or told.id is None:
+        """Whether the log had the event's id for its entity lately: in the same third of the time for which ids are remembered, or in one of the
+        three before. The log's time is the newest moment of knowing so far."""
+        if self.view.dedupe_ms is None:
             return False
-        third, log = told.known_ms // -(-self.view.dedupe_ms // 3), self.logs.setdefault(partition, [])
-        if third + 1 < max((other for other, _, _ in log), default=0):
-            return False
-        found = any(abs(other - third) <= 3 and (entity, event) == (told.entity, told.id) for other, entity, event in log)
+        log = self.logs.setdefault(partition, [])
+        third = max([told.known_ms // -(-self.view.dedupe_ms // 3), *(other for other, _, _ in log)])
+        found = any(third - other <= 3 and (entity, event) == (told.entity, told.id) for other, entity, event in log)
         log.append((third, told.entity, told.id))
-        return found
+        return found and told.id is not None
 
     def counters(self) -> tuple[int, int, int, int]:
         """Duplicates, resent, late, poison, as a fence counts them."""
@@ -87,11 +86,12 @@ def expected_of(view: FeatureView, stream: Iterable[Sent]) -> Expected:
         elif view.ahead_ms is not None and told.time_ms - told.known_ms > view.ahead_ms:
             found.letters.add(("future_time", ("happened", *sent.source), view.name))
             continue
-        elif sent.source in seen:
-            found.resent += 1
         else:
+            repeats, known = found.repeats(partition, told), sent.source in seen
             seen.add(sent.source)
-            if found.repeats(partition, told):
+            if known:
+                found.resent += 1
+            elif repeats:
                 found.naive(told.entity).duplicates += 1
             elif not found.naive(told.entity).offer(told):
                 found.letters.add(("late", here, view.name))

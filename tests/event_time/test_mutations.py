@@ -16,10 +16,10 @@ from tidemill.declarations.windows import Grid
 from tidemill.kernel import recent
 from tidemill.kernel.fold import PartitionFold
 from tidemill.kernel.packed import ID_BYTES, NEVER, EntityState, TileRows
+from tidemill.kernel.recent import Recent
 from tidemill.kernel.view import Applied, ViewKernel, _Resolution
 from tidemill.routing.router import _Route
 from tidemill.streams.dead_letters import letter_of_refused
-from tidemill_features.partition import Partition
 from tidemill_features.worker import Worker
 
 EXAMPLES = 600
@@ -96,7 +96,18 @@ def dedupe(patch: pytest.MonkeyPatch) -> None:
 
 def forgotten(patch: pytest.MonkeyPatch) -> None:
     """A worker that begins anew does not read what the log had lately."""
-    patch.setattr(Partition, "remember", lambda self, recent: None)
+    patch.setattr(Recent, "remember", lambda self, offset, entity, event_id: None)
+
+
+def backwards(patch: pytest.MonkeyPatch) -> None:
+    """The log's time goes back where a record became known before the one in front of it."""
+    turn = Recent.turn
+
+    def begin(self: Recent, known_ms: int, offset: int) -> None:
+        turn(self, known_ms, offset)
+        self.turn_ms = 0
+
+    patch.setattr(Recent, "turn", begin)
 
 
 def unparted(patch: pytest.MonkeyPatch) -> None:
@@ -139,7 +150,7 @@ def counted_late(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "mutate", [horizon, kept, newest, passed, unseen, dedupe, forgotten, unparted, unsent, misplaced, unrefused, counted_late]
+    "mutate", [horizon, kept, newest, passed, unseen, dedupe, forgotten, backwards, unparted, unsent, misplaced, unrefused, counted_late]
 )
 def test_a_rule_switched_off_is_caught(mutate: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
     """One rule less, and some stream ends otherwise than the reference says."""

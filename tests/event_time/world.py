@@ -192,9 +192,10 @@ def fold(logs: Logs, cuts: Sequence[Cut], cache_bytes: int) -> tuple[Shelf, Kept
 def past_of(logs: Mapping[TP, Sequence[KafkaRecord]]) -> ReadBack:
     """What logs that begin at offset 0 had before, in small pieces."""
 
-    async def past(tp: TP, start: int, end: int) -> AsyncIterator[Sequence[KafkaRecord]]:
-        for i in range(start, end, 3):
-            yield logs[tp][i:end][:3]
+    async def past(spans: Mapping[TP, range]) -> AsyncIterator[tuple[TP, Sequence[KafkaRecord]]]:
+        for tp, span in spans.items():
+            for i in span[::3]:
+                yield tp, logs[tp][i : span.stop][:3]
 
     return past
 

@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="the schedule's and the traffic's; a soak has another one each time unless told")
     parser.add_argument("--soak", action="store_true", help="a random schedule until the time is up, the longer faults included")
     parser.add_argument(
-        "--minutes", type=float, help=f"a soak's length, else at most so long (soak: {SOAK.minutes:g}, else {MATRIX.minutes:g})"
+        "--minutes", type=float, help=f"a soak's length, else at most twice so long (soak: {SOAK.minutes:g}, else {MATRIX.minutes:g})"
     )
     parser.add_argument(
         "--faults",

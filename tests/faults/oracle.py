@@ -83,11 +83,14 @@ class Naive:
         record = entry.record
         if record is None:
             return "poison"
+        repeats = self.view.dedupe_ms is not None and self._repeats(
+            entry.key, record.id or "", record.known // -(-self.view.dedupe_ms // 3)
+        )
         partition, offset = record.source
         if offset <= self._sources.get(partition, -1):
             return "resent"
         self._sources[partition] = offset
-        if self.view.dedupe_ms is not None and self._repeats(entry.key, record.id or "", record.known // -(-self.view.dedupe_ms // 3)):
+        if repeats:
             return "duplicates"
         entity = self.entities.get(entry.key)
         if entity is None:
@@ -111,15 +114,13 @@ class Naive:
         return "folded"
 
     def _repeats(self, key: bytes, event: str, third: int) -> bool:
-        """Whether the entity had the event in the same third or at most three before; what lies two thirds before the newest is not compared."""
+        """Whether the log had the event in the same third of its time or in one of the three before. `third`: in which the event became known."""
         if third > self._newest:
             self._newest = third
-            self._lately = {told: at for told, at in self._lately.items() if at >= third - 4}
-        if third < self._newest - 1:
-            return False
+            self._lately = {told: at for told, at in self._lately.items() if at >= third - 3}
         before = self._lately.get((key, event))
-        self._lately[key, event] = third if before is None else max(before, third)
-        return before is not None and abs(third - before) <= 3
+        self._lately[key, event] = self._newest
+        return before is not None
 
     @staticmethod
     def _live(life: dict[str, float], units: float | None) -> None:

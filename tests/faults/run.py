@@ -54,8 +54,8 @@ Recovered = Callable[[float, str], Awaitable[float]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is: `faults` faults and `events` events at least, and every kind of fault or `minutes`, whichever is earlier; a soak takes its
-    minutes. After twice as long it ends anyway.
+    """What a run is: `faults` faults and `events` events at least, and every kind of fault; a soak takes its `minutes`. After twice as long it
+    ends anyway.
 
     A store that was emptied folds its whole log again: beyond `refolded_events` that is not done any more, since nothing else takes as long.
     """
@@ -74,7 +74,7 @@ class Plan:
     def over(self, seconds: float, faults: int, events: int, *, whole: bool) -> bool:
         """Whether a run is long enough after so much. `whole`: every kind struck."""
         enough, limit_seconds = faults >= self.faults and events >= self.events, 60 * self.minutes
-        return (enough and (seconds > limit_seconds or (whole and not self.soak))) or seconds > 2 * limit_seconds
+        return (enough and (seconds > limit_seconds if self.soak else whole)) or seconds > 2 * limit_seconds
 
 
 class Run:

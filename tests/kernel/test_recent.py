@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill import Event, FeatureView, count
 from tidemill.kernel.fold import PartitionFold, entry_decoder
 from tidemill.kernel.packed import EntityState
-from tidemill.kernel.recent import Recent, part_ms
+from tidemill.kernel.recent import Recent, kept_ms, part_ms
 from tidemill.kernel.view import ViewKernel
 from tidemill.records import ViewRecord, encode
 
@@ -20,36 +22,73 @@ Told = tuple[bytes, str, int]
 TOLD = st.tuples(st.sampled_from([b"a", b"b"]), st.sampled_from("xyz"), st.integers(0, 120))
 
 
+class Log:
+    """A log told record by record. Minutes; thirds of half an hour have ten."""
+
+    def __init__(self) -> None:
+        self.recent, self.end = Recent(30 * MINUTE_MS), 0
+
+    def again(self, entity: bytes, event_id: str, minute: int) -> bool:
+        """What the memory says of the next record."""
+        if minute * MINUTE_MS >= self.recent.turn_ms:
+            self.recent.turn(minute * MINUTE_MS, self.end)
+        self.end += 1
+        return self.recent.again(entity, event_id)
+
+
 def naive(log: list[Told], told: Told) -> bool:
-    """Whether a record repeats one of the log, by the rule; minutes, and thirds of half an hour."""
-    entity, event_id, minute = told
-    compared = list[Told]()
-    for one in log:
-        if one[2] // 10 >= max((other[2] // 10 for other in compared), default=0) - 1:
-            compared.append(one)
-    if minute // 10 < max((other[2] // 10 for other in compared), default=0) - 1:
-        return False
-    return any(one[:2] == (entity, event_id) and abs(one[2] // 10 - minute // 10) <= 3 for one in compared)
+    """Whether a record repeats one of the log, by the rule."""
+    thirds = list(accumulate((minute // 10 for _, _, minute in [*log, told]), max))
+    return any(one[:2] == told[:2] and thirds[-1] - third <= 3 for one, third in zip(log, thirds, strict=False))
 
 
 @given(st.lists(TOLD, max_size=30))
-def test_the_rule(log: list[Told]) -> None:
+def test_the_rule(told: list[Told]) -> None:
     """In whatever order records become known, each is a repetition exactly where the rule says so; a copy says the same."""
-    recent, before = Recent(30 * MINUTE_MS), list[Told]()
-    for entity, event_id, minute in log:
-        other = recent.copy()
-        found = recent.again(entity, event_id, minute * MINUTE_MS)
-        assert found == naive(before, (entity, event_id, minute)) == other.again(entity, event_id, minute * MINUTE_MS)
-        before.append((entity, event_id, minute))
+    log = Log()
+    for i, (entity, event_id, minute) in enumerate(told):
+        copied = Log()
+        copied.recent, copied.end = log.recent.copy(), log.end
+        expected = naive(told[:i], told[i])
+        assert log.again(entity, event_id, minute) == expected == copied.again(entity, event_id, minute)
+
+
+@given(st.lists(TOLD, max_size=30), TOLD)
+def test_what_is_remembered_again_is_the_same(told: list[Told], more: Told) -> None:
+    """From the turns, and all records of the log since the first of them, comes a memory that answers alike."""
+    log = Log()
+    for one in told:
+        log.again(*one)
+    other = Log()
+    other.recent, other.end = Recent(30 * MINUTE_MS, log.recent.turns), log.end
+    for offset, (entity, event_id, _) in enumerate(told):
+        if offset >= log.recent.turns[0][1]:
+            other.recent.remember(offset, entity, event_id)
+    assert (other.recent.turns, other.recent.records, other.recent.turn_ms) == (log.recent.turns, log.recent.records, log.recent.turn_ms)
+    assert log.again(*more) == other.again(*more)
+    assert other.recent.turns == log.recent.turns
 
 
 def test_at_least_so_long_and_a_third_longer() -> None:
     """What was known half an hour before is known, wherever the parts begin; what was known 40 minutes before is not."""
-    for begin in range(0, 10 * MINUTE_MS, 7_919):
-        recent = Recent(30 * MINUTE_MS)
-        assert not recent.again(b"a", "x", begin)
-        assert recent.copy().again(b"a", "x", begin + 30 * MINUTE_MS)
-        assert not recent.again(b"a", "x", begin + 40 * MINUTE_MS)
+    for begin in range(10):
+        log = Log()
+        assert not log.again(b"a", "x", begin)
+        other = Log()
+        other.recent = log.recent.copy()
+        assert other.again(b"a", "x", begin + 30)
+        assert not log.again(b"a", "x", begin + 40)
+
+
+def test_wrong_moments_are_no_way_around() -> None:
+    """A publisher whose clock is a day behind, history that is played beside live events, and a partition that lags: what comes again counts once."""
+    log = Log()
+    assert not log.again(b"live", "a", 10_000)
+    for minute in (10_000 - 1_440, 5, 9_965):
+        assert [log.again(b"lags", f"m{minute}", at) for at in (minute, minute + 1, minute)] == [False, True, True]
+    assert not log.again(b"live", "b", 10_030)
+    assert log.again(b"lags", "m5", 40)
+    assert log.recent.turns == [(1_000, 0), (1_003, 10)]
 
 
 def test_a_batch_of_any_size_counts_once() -> None:
@@ -64,15 +103,26 @@ def test_a_batch_of_any_size_counts_once() -> None:
         fold.advance([decode(5_000 * again + i, b"shop", record) for i, record in enumerate(records)], states)
     assert KERNEL.read_state(states[b"shop"], 5_000).values == [5_000.0]
     assert fold.fence.duplicates == 5_000
+    assert fold.fence.turns == [(0, 0)]
+
+
+def test_a_record_that_ingestion_sent_again_is_told_too() -> None:
+    """It counts as resent. What the log has is all that a memory is read from, so its publisher's copy half an hour later counts as a duplicate."""
+    decode = entry_decoder(VIEW)
+    fold, states = PartitionFold.start(KERNEL), dict[bytes, EntityState]()
+    log = [(0, 0, "a"), (100, 1, "b"), (0, 0, "a"), (130, 2, "a")]
+    records = [encode(ViewRecord(minute, MINUTE_MS * minute, (0, place), {}, event_id)) for minute, place, event_id in log]
+    fold.advance([decode(i, b"shop", record) for i, record in enumerate(records)], states)
+    assert (fold.fence.resent, fold.fence.duplicates, fold.fence.turns) == (1, 1, [(10, 1), (13, 3)])
 
 
 def test_what_is_long_gone_is_forgotten() -> None:
-    """After a day of events as many are held as of some fifty minutes."""
-    recent = Recent(30 * MINUTE_MS)
+    """After a day of events as many are held as of forty minutes."""
+    log = Log()
     for minute in range(24 * 60):
-        recent.again(b"a", f"e{minute}", minute * MINUTE_MS)
-        assert len(recent) <= 50
-    assert recent.kept_ms == 50 * MINUTE_MS
+        log.again(b"a", f"e{minute}", minute)
+        assert log.recent.records <= 40
+    assert kept_ms(30 * MINUTE_MS) == 40 * MINUTE_MS
 
 
 def test_parts_are_never_nothing() -> None:

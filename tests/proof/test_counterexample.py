@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import given
+from msgspec.structs import replace
 from rich.console import Console
 from tests.kernel.streams import everything, streams
 from tests.proof.conftest import ZONES
@@ -48,12 +49,12 @@ def folded(rows: list[LogEntry]) -> bytes:
 def test_the_row_after_which_the_store_stopped() -> None:
     """A store that lacks the last two events is shown to stand before them, with the value after each."""
     rows = entries([0, 1, 2, 3, 4])
-    steps = steps_of(KERNEL, rows, set(), folded(rows[:3]), None)
+    steps = steps_of(KERNEL, rows, folded(rows[:3]), None)
     assert [step.stored for step in steps] == [False, False, True, False, False]
     assert [step.features["count_1h"] for step in steps] == [1.0, 2.0, 3.0, 4.0, 5.0]
     assert [step.offset for step in steps] == [0, 10, 20, 30, 40]
     assert steps[1].values == {"fare": 1.0, "tip": None}
-    assert steps_of(KERNEL, rows, set(), None, 2) == [step._replace(stored=False) for step in steps[-2:]]
+    assert steps_of(KERNEL, rows, None, 2) == [step._replace(stored=False) for step in steps[-2:]]
 
 
 def test_whole_numbers_are_told_as_the_store_tells_them() -> None:
@@ -76,7 +77,9 @@ def test_whole_numbers_are_told_as_the_store_tells_them() -> None:
 def test_what_became_of_each_row() -> None:
     """Folded, a publisher's duplicate, sent twice, too late, not decodable: each by name, without a value where it changed nothing."""
     rows = [*entries([10_000, 10_001, 10_001, 5, 10_002], ["a", "b", "b", "c", "d"]), LogEntry(50, b"north", 0, None)]
-    steps = steps_of(KERNEL, rows, {40}, None, None)
+    again: Any = rows[4].record
+    rows[4] = replace(rows[4], record=replace(again, source=(0, 3)))
+    steps = steps_of(KERNEL, rows, None, None)
     assert [step.fate for step in steps] == ["folded", "folded", "duplicate", "late", "resent", "poison"]
     assert [bool(step.features) for step in steps] == [True, True, False, False, False, False]
 
@@ -91,7 +94,7 @@ def test_a_row_that_erases_is_told_by_name() -> None:
             assert row.record is not None
             kernel.apply(state, row.record.time, row.record.id, row.record.values)
     stored = kernel.encode(states[2])
-    steps = steps_of(kernel, rows, set(), stored, None)
+    steps = steps_of(kernel, rows, stored, None)
     assert [step.fate for step in steps] == ["folded", "folded", "erased", "folded", "duplicate"]
     assert [step.stored for step in steps] == [False, False, True, False, False]
     assert [step.features.get("count_1h") for step in steps[1:4]] == [2.0, pytest.approx(math.nan, nan_ok=True), 1.0]
@@ -161,7 +164,7 @@ def test_it_can_be_written_and_printed() -> None:
     """As JSON for the log, and as tables for a person, markup in an entity's name included."""
     rows = entries([0, 1, 2])
     found = differences(KERNEL, folded(rows[:2]), folded(rows))
-    example = Counterexample("zones", 1, "[bold]north", 21, 3, steps_of(KERNEL, rows, set(), folded(rows[:2]), 2), found)
+    example = Counterexample("zones", 1, "[bold]north", 21, 3, steps_of(KERNEL, rows, folded(rows[:2]), 2), found)
     assert msgspec.json.decode(msgspec.json.encode(shown(example)))["steps"][0]["stored"] is True
     console = Console(record=True, width=240)
     print_counterexample(console, example)

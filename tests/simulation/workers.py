@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from aiokafka.errors import KafkaError
@@ -41,10 +41,10 @@ class SimLetters:
             raise KafkaUnavailable(str(error), mend="") from error
 
 
-async def _past(tp: TP, start: int, end: int) -> AsyncIterator[Sequence[KafkaRecord]]:
-    """What the log had before: nobody asks, since the view remembers ids by their number."""
-    raise AssertionError(tp)
-    yield []
+async def _past(spans: Mapping[TP, range]) -> AsyncIterator[tuple[TP, Sequence[KafkaRecord]]]:
+    """What the logs had before: nobody asks, since the view remembers ids by their number."""
+    raise AssertionError(spans)
+    yield TP("", 0), []
 
 
 class Member(Process):

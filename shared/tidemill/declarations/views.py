@@ -44,8 +44,8 @@ class FeatureView(Declaration):
     window up to half a year needs more than 168: 5 min up to 14 h, 15 min up to 42 h, 1 h up to 7 d, 6 h up to 42 d, then 1 d. `tiles`
     sets others: {"7d": "6h"}. `ttl`: the values of an entity whose newest event is older are served as expired.
 
-    `dedupe`: for how long the id of an event is remembered ("30m"; at least so long, by the moments at which events became known, and at
-    most a third longer), or how many ids each entity remembers (8), those of its last events in the order of the log. With a duration an
+    `dedupe`: for how long the id of an event is remembered ("30m"; at least so long by the time of the log, and at most a third
+    longer), or how many ids each entity remembers (8), those of its last events in the order of the log. With a duration an
     entity remembers its last 8 ids too, however old. An event whose id is remembered for its entity is a publisher's duplicate and
     skipped. A late event corrects its tile if it lies within the longest window before the entity's newest
     event; an older event becomes a dead letter.

@@ -21,6 +21,7 @@ class Fence(msgspec.Struct, frozen=True):
     `builder`: the rebuild that writes the partition from the offline store now; no worker touches the partition ("": no rebuild does).
     `built`: the rebuild that wrote the partition last; so no worker takes it for the partition that it knew ("": folded from its topic).
     `since`: the log lacks all events routed before this moment, in ms, because the view was declared then (unset: it has everything).
+    `turns`: the parts of the log's time in which ids are remembered (see kernel/recent.py; unset: by their number only).
     """
 
     next: Natural
@@ -36,6 +37,7 @@ class Fence(msgspec.Struct, frozen=True):
     builder: str = ""
     built: str = ""
     since: Natural | msgspec.UnsetType = msgspec.UNSET
+    turns: list[tuple[Natural, Natural]] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def since_ms(self) -> int:

@@ -6,7 +6,7 @@ on the log alone. Each record takes these steps, up to the first that applies:
 1. Its key says since when the view is fed (`since_of`), and it has no usable value: the fence keeps that moment.
 2. It cannot be decoded: it is poison, and refused.
 3. Its source position is not above the last position seen from that source partition: ingestion sent it twice, and it is skipped.
-4. The log had a record of its entity with its id lately (recent.py): it is a publisher's duplicate, and skipped.
+4. The log had a record of its entity with its id lately (recent.py), whatever became of that one: it is a publisher's duplicate, and skipped.
 5. Its time lies beyond the horizon of its entity, and it does not erase it: it is too late, and refused.
 6. Its id is one of the entity's last ids: it is a publisher's duplicate too.
 7. It erases its entity: all events of the entity before it are forgotten, whatever their times; their ids are not.
@@ -98,12 +98,12 @@ class Progress:
 
 class PartitionFold:
     """The fold of one partition, from a fence on. `find(entity)` gives the state of an entity that is not among the states passed to
-    `advance` (None: the entity is new). `recent`: the memory of the records before the fence, for a view that has one; a fold that does not
-    begin at offset 0 must be given it."""
+    `advance` (None: the entity is new). `recent`: the memory of the log, for a view that has one; a fold that does not begin at offset 0 must
+    be told what the log had in the parts of its fence (`Recent.remember`)."""
 
     def __init__(self, kernel: ViewKernel, fence: Fence, find: Callable[[bytes], EntityState | None] = lambda _key: None) -> None:
         self.kernel = kernel
-        self.recent = kernel.new_recent()
+        self.recent = kernel.new_recent(fence.turns or ())
         self._find = find
         self._fence = fence
         self._next = fence.next
@@ -131,6 +131,7 @@ class PartitionFold:
             late=late,
             poison=poison,
             since=self._since or msgspec.UNSET,
+            turns=msgspec.UNSET if self.recent is None else self.recent.turns or msgspec.UNSET,
             until=self._fence.until if self._next < self._fence.until else 0,
         )
 
@@ -138,7 +139,7 @@ class PartitionFold:
         """Folds entries into `states`, by entity, and adds the missing states. The entries start at the fence, in order of offset."""
         progress, folded, oldest_known_ms = Progress(), 0, _NEVER_MS
         apply, find, new_state, sources, counts = self.kernel.apply, self._find, self.kernel.new_state, self._sources, self._counts
-        touch, in_order, again = progress.touched.add, Applied.FOLDED, None if self.recent is None else self.recent.again
+        touch, in_order, recent, repeats = progress.touched.add, Applied.FOLDED, self.recent, False
         for entry in entries:
             record = entry.record
             if record is None and (since_ms := since_of(entry.key)) is not None:
@@ -148,13 +149,17 @@ class PartitionFold:
                 counts[3] += 1
                 progress.refused.append(RefusedEntry("poison", entry))
                 continue
+            key = entry.key
+            if recent is not None:
+                if record.known >= recent.turn_ms:
+                    recent.turn(record.known, entry.offset)
+                repeats = record.id is not None and recent.again(key, record.id)
             partition, offset = record.source
             if offset <= sources.get(partition, -1):
                 counts[1] += 1
                 continue
             sources[partition] = offset
-            key = entry.key
-            if again is not None and record.id is not None and again(key, record.id, record.known):
+            if repeats:
                 counts[0] += 1
                 continue
             state = states.get(key)

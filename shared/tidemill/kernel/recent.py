@@ -1,76 +1,89 @@
 """Which events a partition of a view's log had lately, so that a batch that is published again counts once, whatever its size.
 
-The rule depends on the log alone. Time is cut into parts of a third of what is remembered. A record repeats an earlier one of the same entity
-and id if the moments at which the two became known lie in one part, or at most three apart: so whatever is remembered for 30 minutes is known
-for 30 to 40. A record that became known two parts or more before the newest one of the log is not compared, since what lies around it may be
-forgotten already; its entity's own ids still tell (`EntityState.ids`).
+The rule depends on the log alone. The log's time at a record is the newest moment at which this record or one before it became known. This
+time is cut into parts of a third of what is remembered. A record repeats an earlier one of the same entity and id if their parts are the same
+or at most three apart: so whatever is remembered for 30 minutes is known for 30 to 40.
+
+The log's time never goes back. So what lies in older parts is never asked for again, however late or wrong the moments of single records are.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Self
 
 PARTS = 3
-EARLIER = 1
-"""A record is compared if it became known in the newest part or at most so many parts before."""
+
+Turn = tuple[int, int]
+"""The number of a part of time, counted from 1970 on, and the offset of its first record."""
 
 
 class Recent:
-    """The entities and ids of the records that became known lately. `for_ms`: for how long each is remembered at least.
+    """The entities and ids of the records that a log had lately. `for_ms`: for how long each is remembered at least; `turns`: of a log that
+    has records already, as the property gives them; what these held is told by `remember`.
 
-    They are kept as hashes of 64 bits in sets, one for each part of time: about 70 bytes a record.
+    They are kept as hashes of 64 bits in sets, one for each part of time: about 70 bytes a record. `turn_ms`: a record that became known then
+    or later begins a new part.
     """
 
-    def __init__(self, for_ms: int) -> None:
+    def __init__(self, for_ms: int, turns: Sequence[Turn] = ()) -> None:
         self._part_ms = part_ms(for_ms)
-        self._newest = self._part = -1
-        self._parts: dict[int, set[int]] = {}
-        self._own: set[int] | None = None
-        self._near: list[set[int]] = []
-
-    def __len__(self) -> int:
-        """How many records are remembered; a repetition in another part of time is one more."""
-        return sum(map(len, self._parts.values()))
+        self._turns = list(turns)
+        self._sets: list[set[int]] = [set() for _ in turns]
+        self._settle()
 
     @property
-    def kept_ms(self) -> int:
-        """What became known so long before the newest record, or longer, is forgotten."""
-        return (PARTS + EARLIER + 1) * self._part_ms
+    def records(self) -> int:
+        """How many records are remembered; a repetition in another part of time is one more."""
+        return sum(map(len, self._sets))
 
-    def again(self, entity: bytes, event_id: str, known_ms: int) -> bool:
-        """Whether a record repeats an earlier one. Each record of the log is told once, in order; it is remembered from then on."""
+    @property
+    def turns(self) -> list[Turn]:
+        """The parts that are remembered, the oldest first. Parts without a record are left out."""
+        return list(self._turns)
+
+    def turn(self, known_ms: int, offset: int) -> None:
+        """Begins the part of a moment that is not before `turn_ms`. `offset`: of the record that became known then."""
         part = known_ms // self._part_ms
-        if part != self._part:
-            self._turn_to(part)
-        own, told = self._own, hash((entity, event_id))
-        if own is None:
-            return False
-        if told in own:
+        kept = [i for i, (other, _) in enumerate(self._turns) if other >= part - PARTS]
+        self._turns = [*(self._turns[i] for i in kept), (part, offset)]
+        self._sets = [*(self._sets[i] for i in kept), set()]
+        self._settle()
+
+    def again(self, entity: bytes, event_id: str) -> bool:
+        """Whether the newest record, whose part has begun, repeats an earlier one. It is remembered from then on."""
+        told = hash((entity, event_id))
+        if told in self._own:
             return True
-        own.add(told)
-        for others in self._near:  # noqa: SIM110 - a loop costs half of what any() does
+        self._own.add(told)
+        for others in self._earlier:  # noqa: SIM110 - a loop costs half of what any() does
             if told in others:
                 return True
         return False
 
+    def remember(self, offset: int, entity: bytes, event_id: str) -> None:
+        """Takes in a record that the log has had in one of the parts."""
+        self._sets[bisect_right(self._turns, offset, key=lambda turn: turn[1]) - 1].add(hash((entity, event_id)))
+
     def copy(self) -> Self:
         """Another one that remembers the same."""
         other = type(self)(1)
-        other._part_ms, other._newest = self._part_ms, self._newest
-        other._parts = {part: set(told) for part, told in self._parts.items()}
+        other._part_ms, other._turns, other._sets = self._part_ms, list(self._turns), [set(told) for told in self._sets]
+        other._settle()
         return other
 
-    def _turn_to(self, part: int) -> None:
-        self._part, self._own = part, None
-        if part < self._newest - EARLIER:
-            return
-        self._newest = max(self._newest, part)
-        for old in [old for old in self._parts if old < self._newest - EARLIER - PARTS]:
-            del self._parts[old]
-        self._own = self._parts.setdefault(part, set())
-        self._near = [told for other, told in self._parts.items() if 0 < abs(other - part) <= PARTS]
+    def _settle(self) -> None:
+        self.turn_ms = (self._turns[-1][0] + 1) * self._part_ms if self._turns else 0
+        self._own = self._sets[-1] if self._sets else set()
+        self._earlier = tuple(self._sets[:-1])
 
 
 def part_ms(for_ms: int) -> int:
     """The length of the parts of time for what is remembered so long."""
     return -(-for_ms // PARTS)
+
+
+def kept_ms(for_ms: int) -> int:
+    """What became known so long before a record, or longer, is never compared with it where records lie in the order of known."""
+    return (PARTS + 1) * part_ms(for_ms)

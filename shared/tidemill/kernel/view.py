@@ -18,7 +18,7 @@ from tidemill.declarations.expressions import number_of
 from tidemill.declarations.slots import NewestTime, Slot
 from tidemill.declarations.windows import EACH_MS, Grid, Window, horizon_ms
 from tidemill.kernel.packed import FORMAT, ID_BYTES, NEVER, NEWEST, EntityState, Packing, TileRows
-from tidemill.kernel.recent import Recent
+from tidemill.kernel.recent import Recent, Turn
 from tidemill.kernel.side import SidePacking
 from tidemill.kernel.tiles import Held, Open, TileLayout, compile_fold
 
@@ -135,9 +135,9 @@ class ViewKernel:
         """The state of an entity without events."""
         return self.packing.new()
 
-    def new_recent(self) -> Recent | None:
-        """The memory of a log without records; None where ids are remembered only by their number."""
-        return None if self.view.dedupe_ms is None else Recent(self.view.dedupe_ms)
+    def new_recent(self, turns: Sequence[Turn] = ()) -> Recent | None:
+        """The memory of a log, empty in each of its parts; None where ids are remembered only by their number."""
+        return None if self.view.dedupe_ms is None else Recent(self.view.dedupe_ms, turns)
 
     def _share(self, grid: Grid) -> None:
         """Remembers a grid with origin 0. Events in one tile of it share the tiles of every length, so one function folds into all."""

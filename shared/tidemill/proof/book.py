@@ -1,7 +1,7 @@
 """Facts about a whole partition that the check of any entity needs, in little memory. They are read once, later only from new rows.
 
-Which records ingestion sent twice depends on the source positions of all records of a partition. Once these are known, the rows of one
-entity can be read alone. The book also counts the rows of each entity. So the audit draws samples of a known size, and entities that the
+Which records ingestion sent twice depends on the source positions of all records of a partition, and which ids it had lately on its time.
+Once these are known, the rows of one entity can be folded alone. The book also counts the rows of each entity. So the audit draws samples of a known size, and entities that the
 store lost too.
 """
 
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec.structs import replace
 
 from tidemill.clock import Deadline
 from tidemill.declarations import FeatureView
@@ -23,11 +25,12 @@ from tidemill.kernel.fold import LogEntry
 from tidemill.offline.history import PartitionLog
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore, Snapshot
+from tidemill.proof.log_times import LogTimes
 from tidemill.records import since_of
 
 SLICE_ROWS = 200_000
 _RETRY_SECONDS = 0.5
-_COLUMNS = ["offset", "key", "proof", "time", "source_partition", "source_offset"]
+_COLUMNS = ["offset", "key", "proof", "known", "time", "source_partition", "source_offset"]
 
 Breathe = Callable[[], None]
 """Called between pieces of work, so that other processes get the processor."""
@@ -80,6 +83,7 @@ class PartitionBook:
         self.sources: dict[int, int] = {}
         self.resent: set[int] = set()
         self.rows_of: dict[str, int] = {}
+        self._times = None if self._view.dedupe_ms is None else LogTimes(self._view)
 
     def advance(self, snapshot: Snapshot, end: int, breathe: Breathe = lambda: None) -> None:
         """Reads the rows from `next` to `end`. When `end` lies before `next`, it starts again from the first row."""
@@ -105,6 +109,8 @@ class PartitionBook:
         self.poison += len(rows) - len(usable) - len(starts_ms)
         partitions, offsets = usable["source_partition"].to_numpy(), usable["source_offset"].to_numpy()
         places = usable["offset"].to_numpy()
+        if self._times is not None:
+            self._times.take(places, usable["known"].to_numpy())
         for source in map(int, np.unique(partitions)):
             mine = np.flatnonzero(partitions == source)
             highest = np.maximum.accumulate(np.concatenate(([self.sources.get(source, -1)], offsets[mine])))
@@ -120,14 +126,22 @@ class PartitionBook:
             "resent": len(self.resent),
             "poison": self.poison,
             "since_ms": self.since_ms,
+            "turns": msgspec.UNSET if self._times is None else self._times.turns or msgspec.UNSET,
         }
         pairs = [(name, getattr(fence, name), wanted) for name, wanted in expected.items()]
         return "; ".join(f"{name} is {found!r}, the rows give {wanted!r}" for name, found, wanted in pairs if found != wanted)
 
     def entries(self, snapshot: Snapshot, entities: Collection[str], end: int) -> list[LogEntry]:
-        """The rows of some entities below `end`, including records that were sent twice. Only these rows are read whole."""
+        """The rows of some entities below `end`, as they are folded without those of others. Only these rows are read whole."""
         rows = snapshot.scan(filters=between(self._partition, 0, end), among=("key", entities))
-        return list(PartitionLog(self._view, rows).entries())
+        return self._alone(list(PartitionLog(self._view, rows).entries()))
+
+    def _alone(self, entries: list[LogEntry]) -> list[LogEntry]:
+        """Each record becomes known at the time of the log; one that ingestion sent twice has a source position that says so."""
+        if self._times is not None:
+            times_ms = self._times.at_ms(np.array([entry.offset for entry in entries], np.int64)).tolist()
+            entries = [_with(entry, known=time_ms) for entry, time_ms in zip(entries, times_ms, strict=True)]
+        return [_with(entry, source=(0, -1)) if entry.offset in self.resent else entry for entry in entries]
 
     def draw(self, after: str, most_rows: int) -> list[str]:
         """At least one entity, and more while all of them together have at most `most_rows` rows. They come in order of their names: first
@@ -141,3 +155,9 @@ class PartitionBook:
                 break
             drawn.append(name)
         return drawn
+
+
+def _with(entry: LogEntry, **changes: Any) -> LogEntry:
+    """An entry whose record says something else; a broken one as it is."""
+    record: Any = entry.record
+    return entry if record is None else replace(entry, record=replace(record, **changes))

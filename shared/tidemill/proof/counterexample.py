@@ -122,17 +122,16 @@ def _size(value: bytes | None) -> str | None:
     return None if value is None else f"{len(value)} bytes"
 
 
-def steps_of(kernel: ViewKernel, entries: Sequence[LogEntry], resent: set[int], stored: bytes | None, last: int | None) -> list[ShownStep]:
-    """The last rows of one entity (None: all), each with its fate. `resent`: offsets of records that ingestion sent twice."""
+def steps_of(kernel: ViewKernel, entries: Sequence[LogEntry], stored: bytes | None, last: int | None) -> list[ShownStep]:
+    """The last rows of one entity (None: all), each with its fate. `entries`: as the book of the partition gives them."""
     fold, states = PartitionFold.start(kernel), dict[bytes, EntityState]()
     shown = 0 if last is None else max(0, len(entries) - last)
     steps = []
     for i, entry in enumerate(entries):
         before = fold.fence if i >= shown else None
-        if entry.offset not in resent:
-            fold.advance([entry], states)
+        fold.advance([entry], states)
         if before is not None:
-            fate = "resent" if entry.offset in resent else _fate(kernel, entry, before, fold.fence)
+            fate = _fate(kernel, entry, before, fold.fence)
             steps.append(_step(kernel, entry, fate, states.get(entry.key), stored))
     return steps
 

@@ -2,8 +2,7 @@
 
 Rows of a log and archived events say the same moment of knowing, so both are cut there. An event that is left out counts at that moment at the
 latest (an event that waits: so much later as it may lie ahead), so a window that begins afterwards holds none of them. Between the cut and the
-first window lie as many rows as ids that an entity remembers, and the time for which ids are remembered, so that a second publication of an
-event that was left out is none of the window's.
+first window lie as many rows as ids that an entity remembers, and all that may be a second publication of an event that was left out.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.declarations import FeatureView
-from tidemill.kernel.recent import Recent
+from tidemill.kernel.recent import kept_ms
+from tidemill.verify.sql import LOG_TIME
 
 _NEVER_MS = 2**62
 T = TypeVar("T")
@@ -38,27 +38,31 @@ WHOLE = Cut(0, 0)
 def cuts(view: FeatureView, rows: pa.Table, entities: Sequence[str], most: int) -> dict[str, Cut]:
     """How each entity is cut, so that all have about `most` rows: the first ones that fit are whole, and the others share as many again.
 
-    `rows`: `key` and `known` of all of their rows.
+    `rows`: `key` and `known` of all of their rows, and `LOG_TIME` if the view remembers ids for a time.
     """
-    found, large, left = dict[str, Cut](), dict[str, Ints](), most
+    found, large, left = dict[str, Cut](), dict[str, pa.Table](), most
     for entity in entities:
-        known_ms = np.sort(rows.filter(pc.equal(rows["key"], entity))["known"].drop_null().to_numpy())
-        if len(known_ms) <= left:
-            found[entity], left = WHOLE, left - len(known_ms)
+        own = rows.filter(pc.and_(pc.equal(rows["key"], entity), pc.is_valid(rows["known"]))).sort_by("known")
+        if len(own) <= left:
+            found[entity], left = WHOLE, left - len(own)
         else:
-            large[entity] = known_ms
-    return found | {entity: _cut(view, known_ms, most // len(large)) for entity, known_ms in large.items()}
+            large[entity] = own
+    return found | {entity: _cut(view, own, most // len(large)) for entity, own in large.items()}
 
 
-def _cut(view: FeatureView, known_ms: Ints, most: int) -> Cut:
+def _cut(view: FeatureView, own: pa.Table, most: int) -> Cut:
     """At most `most` rows; of one moment all or none."""
-    if len(known_ms) <= most:
+    if len(own) <= most:
         return WHOLE
+    known_ms: Ints = own["known"].to_numpy()
     at = int(known_ms[-most - 1]) + 1
-    kept = known_ms[np.searchsorted(known_ms, at) :]
+    first = int(np.searchsorted(known_ms, at))
+    kept = known_ms[first:]
     from_ms = int(kept[view.last_ids]) + 1 if len(kept) > view.last_ids else _NEVER_MS
     if view.dedupe_ms is not None:
-        from_ms = max(from_ms, at + Recent(view.dedupe_ms).kept_ms)
+        log_ms: Ints = own[LOG_TIME].to_numpy()
+        near = kept[log_ms[first:] < log_ms[:first].max() + kept_ms(view.dedupe_ms)]
+        from_ms = max(from_ms, int(near.max(initial=at)) + 1)
     return Cut(at, from_ms + (view.ahead_ms or 0))
 
 

@@ -160,7 +160,7 @@ class PartitionAudit:
         if snapshot is None:
             return [], {}
         entries, states = self._book.entries(snapshot, names, end), dict[bytes, EntityState]()
-        PartitionFold.start(self._kernel).advance([entry for entry in entries if entry.offset not in self._book.resent], states)
+        PartitionFold.start(self._kernel).advance(entries, states)
         return entries, states
 
     def _store_at(self, end: int) -> Snapshot | None:
@@ -176,7 +176,7 @@ class PartitionAudit:
         key = found.entity.encode()
         entries, states = self.alone([found.entity], found.fence)
         expected = self._kernel.encode(states[key]) if key in states else None
-        steps = steps_of(self._kernel, entries, self._book.resent, found.stored, last)
+        steps = steps_of(self._kernel, entries, found.stored, last)
         return Counterexample(
             found.view, found.partition, found.entity, found.fence, len(entries), steps, differences(self._kernel, found.stored, expected)
         )

@@ -37,6 +37,7 @@ from tidemill.online.writer import OnlineWriter
 from tidemill.proof.book import Breathe, between, waited_for
 from tidemill.proof.newest_rows import WHOLE, Cut, by_cut, cuts, decided
 from tidemill.proof.past import FOLLOWING_MS
+from tidemill.proof.timed_rows import TimedPartition
 from tidemill.redis.protocol import RedisClient
 from tidemill.timestamps import rfc3339
 from tidemill.verify.checks import LoggedInputs, logged_values
@@ -119,6 +120,7 @@ class ViewVerify:
         self._store, self._wait_seconds, self._breathe = store, wait_seconds, breathe
         self._online, self._kernel = OnlineWriter(link, project.name), ViewKernel(view)
         self._inputs = lru_cache(64)(self._read_inputs)
+        self._times: dict[int, TimedPartition] = {}
 
     async def look(
         self, partition: int, sample: SampleSize, draw: random.Random, also: Collection[str] = (), kept_since_ms: int = 0
@@ -208,7 +210,8 @@ class ViewVerify:
             return
         log, archive = stores
         below = between(partition, 0, reached.next)
-        held = cuts(self.view, log.scan(["key", "known"], below, among=("key", asked.entities), order=()), asked.entities, sample.rows)
+        counted = log.scan(["offset", "key", "known"], below, among=("key", asked.entities), order=())
+        held = cuts(self.view, self._timed(partition, log, reached.next, counted), asked.entities, sample.rows)
         report.left_out["large"] += sum(cut != WHOLE for cut in held.values())
         source, key, rows, events = self.view.source, self.view.key.fields, list[pa.Table](), list[pa.Table]()
         for known_ms, entities in by_cut(held).items():
@@ -216,12 +219,18 @@ class ViewVerify:
             rows.append(log.scan(ROW_COLUMNS, where, among=("key", entities), order=("offset",)))
             events.append(rows_of(archive, source, key, entities, self.view.read_fields, self._breathe, known_ms))
         absent = Absent(kept_since_ms, erased_positions(self._store, source))
-        log_rows = pa.concat_tables(rows).sort_by("offset")
+        log_rows = self._timed(partition, log, reached.next, pa.concat_tables(rows).sort_by("offset"))
         seen = seen_events(self.view, pa.concat_tables(events), log_rows, reached, absent)
         for entity in held.keys() & seen.gone.keys():
             report.left_out[seen.gone[entity]] += 1
         there = {entity: cut for entity, cut in held.items() if entity not in seen.gone}
         self._judge(seen, [one for one in self._told(online, there, asked.logged, log_rows, draw, report) if one.values], report)
+
+    def _timed(self, partition: int, log: Snapshot, end: int, rows: pa.Table) -> pa.Table:
+        """Rows below `end` with the time of the log, if the view needs it."""
+        if self.view.dedupe_ms is None:
+            return rows
+        return self._times.setdefault(partition, TimedPartition(self.view, partition)).timed(log, end, rows, self._breathe)
 
     def _told(
         self, online: _Online, entities: Mapping[str, Cut], logged: Sequence[Logged], rows: pa.Table, draw: random.Random, report: Verified
@@ -246,7 +255,7 @@ class ViewVerify:
             yield Told(what, [AskedMoment(one.entity, one.at_ms, one.next)], inputs, rounded=True, may_lack=True)
 
     def _judge(self, seen: Seen, told: Sequence[Told], report: Verified) -> None:
-        sql = SqlView(self.view, seen.events, threads=1)
+        sql = SqlView(self.view, seen.events, seen.echoes, threads=1)
         try:
             report.compared = compare(report.compared.what, sql, told, shifts_ms=(BY_KNOWN,))
         finally:

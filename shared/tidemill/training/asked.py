@@ -212,7 +212,7 @@ class _Log:
                 before, seen_state = question, state
                 rest = self._rest(first, tail, last)
                 if rest:
-                    seen_state, seen_recent = kernel.reopen(kernel.encode(state)), recent and recent.copy()
+                    seen_state, seen_recent = kernel.reopen(kernel.encode(state)), None if recent is None else recent.copy()
                     _fold(kernel, seen_state, seen_recent, chain.from_iterable(self._events(row, row + 1, dedupe) for row in rest))
                 reading = kernel.read_state(seen_state, time_ms) if first > start or rest else None
                 served = serve(self._view, reading, time_ms)
@@ -244,10 +244,12 @@ _FoldedRow = tuple[int, int, str | None, object]
 
 
 def _fold(kernel: ViewKernel, state: EntityState, recent: Recent | None, events: Iterable[_FoldedRow]) -> None:
-    """Folds events of an entity. `recent`: the memory of those before them."""
+    """Folds events of an entity. `recent`: the memory of those before them. In the order of known, the log's time is that of each event."""
     apply = kernel.apply
     for known_ms, time_ms, event_id, values in events:
-        if recent is None or event_id is None or not recent.again(b"", event_id, known_ms):
+        if recent is not None and known_ms >= recent.turn_ms:
+            recent.turn(known_ms, 0)
+        if recent is None or event_id is None or not recent.again(b"", event_id):
             apply(state, time_ms, event_id, values)
 
 

@@ -22,7 +22,7 @@ from tidemill.verify.entities import entity_sql
 from tidemill.verify.expressions import SqlPart, quoted, text
 from tidemill.verify.fields import field_sql
 from tidemill.verify.meaning import Meaning
-from tidemill.verify.sql import POSITION, database, fed_sql
+from tidemill.verify.sql import LOG_TIME, POSITION, database, fed_sql
 
 FILLED = 2**33
 """The source partition of records that a fill made."""
@@ -59,16 +59,19 @@ class Absent(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """The events of some entities, as the archive has them, with their `POSITION`. `gone`: entities of which the archive rightly lacks an
-    event, so that they cannot be computed, and why. `strange`: in words, the first events that have no record, and records that have no event."""
+    """The events of some entities, as the archive has them, with their `POSITION` and `LOG_TIME`. `echoes`: records that ingestion sent again:
+    the position of the first one, their own, and the log's time. `gone`: entities of which the archive rightly lacks an event, so that they
+    cannot be computed, and why. `strange`: in words, the first events that have no record, and records that have no event."""
 
     events: pa.Table
+    echoes: pa.Table
     gone: dict[str, str]
     strange: list[str]
 
 
 def seen_events(view: FeatureView, archive: pa.Table, rows: pa.Table, reached: Reached, absent: Absent) -> Seen:
-    """`archive`: the archived events of some entities, at least up to `reached`; `rows`: theirs in the view's partition, below `reached.next`."""
+    """`archive`: the archived events of some entities, at least up to `reached`; `rows`: theirs in the view's partition, below `reached.next`,
+    with the time of the log at each as `LOG_TIME` if the view remembers ids for a time."""
     db = database(len(archive))
     try:
         db.register("archive", archive)
@@ -82,8 +85,10 @@ def seen_events(view: FeatureView, archive: pa.Table, rows: pa.Table, reached: R
         db.execute(_expected(view, reached))
         gone, foreign = _gone(db, view, absent)
         strange = [*_texts(db, "own IS NULL", "no record of the event"), *foreign][:_SHOWN]
-        chosen = f"SELECT event.*, expected.position AS {quoted(POSITION)} FROM event JOIN expected ON event.rowid = expected.row"
-        return Seen(db.sql(chosen).to_arrow_table(), gone, strange)
+        timed = quoted(LOG_TIME) if LOG_TIME in rows.column_names else "CAST(NULL AS BIGINT)"
+        at = f'SELECT row, position, {timed} AS log_ms FROM expected LEFT JOIN log ON expected.position = log."offset"'
+        chosen = f"SELECT event.*, position AS {quoted(POSITION)}, log_ms AS {quoted(LOG_TIME)} FROM event JOIN ({at}) ON event.rowid = row"
+        return Seen(db.sql(chosen).to_arrow_table(), db.sql(_echoes(timed)).to_arrow_table(), gone, strange)
     finally:
         db.close()
 
@@ -94,6 +99,13 @@ def _once() -> str:
     once = f"SELECT * FROM log WHERE source_partition IS NOT NULL QUALIFY {first}"
     alike = f"source_partition = {FILLED}, key, known, time, id"
     return f'CREATE TEMP TABLE once AS SELECT *, row_number() OVER (PARTITION BY {alike} ORDER BY "offset") AS nth FROM ({once})'
+
+
+def _echoes(timed: str) -> str:
+    """The records that ingestion sent again. `timed`: the SQL of the log's time."""
+    first = 'min("offset") OVER (PARTITION BY source_partition, source_offset)'
+    rows = f'SELECT {first} AS first, "offset" AS position, {timed} AS log_ms FROM log WHERE source_partition IS NOT NULL'
+    return f"SELECT * FROM ({rows}) WHERE position > first"
 
 
 def _owned(view: FeatureView, key: str, fed: str) -> str:

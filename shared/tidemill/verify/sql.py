@@ -39,6 +39,9 @@ BY_KNOWN = None
 POSITION = "position in the log"
 """A column that events may have beside those of the archive: where their record lies in a view's log. No field has such a name."""
 
+LOG_TIME = "time of the log"
+"""Another one beside it: the time of the log at this record, in ms; null where it is not known."""
+
 
 @cache
 def _databases(threads: int | None) -> duckdb.DuckDBPyConnection:
@@ -107,11 +110,16 @@ def _is_true(condition: str, fields: Mapping[str, SqlPart]) -> str:
 
 class EventRows:
     """The archived events of a declaration, as a subquery over a table of DuckDB: an event's position, its times in ms, its id, `came` (by which
-    one knows what was seen before), and some fields as f0, f1, ..., since a field may have any name. `fields`: the SQL of each field."""
+    one knows what was seen before), `log_ms` (the time of the log, if it is known), and some fields as f0, f1, ..., since a field may have any name. `fields`: the SQL of each field."""
 
     def __init__(self, event: Event, names: Collection[str], archive: pa.Table, table: str = "archive") -> None:
         own = f"{TOPIC} AS topic, {PARTITION} AS partition, {OFFSET} AS place, epoch_ms({KNOWN}) AS known, epoch_ms({TIME}) AS time, {ID} AS id"
-        own += f", {quoted(POSITION) if POSITION in archive.column_names else f'epoch_ms({KNOWN})'} AS came"
+        placed = POSITION in archive.column_names
+        own += (
+            f", {quoted(POSITION)} AS came, {quoted(LOG_TIME)} AS log_ms"
+            if placed
+            else f", epoch_ms({KNOWN}) AS came, CAST(NULL AS BIGINT) AS log_ms"
+        )
         carried = "".join(f", {field_sql(event, name, archive)} AS f{i}" for i, name in enumerate(names))
         self.fields = {name: SqlPart(f"f{i}", event.base_type(name)) for i, name in enumerate(names)}
         self.sql = f"(SELECT {own}{carried} FROM {table})"
@@ -119,9 +127,9 @@ class EventRows:
 
 class SqlView:
     """A view over the archived events of its source. `archive`: columns of `archive/columns.py`; those that the table does not have lie in
-    `_extra`."""
+    `_extra`. `echoes`: see `seen.Seen`."""
 
-    def __init__(self, view: FeatureView, archive: pa.Table, *, threads: int | None = None) -> None:
+    def __init__(self, view: FeatureView, archive: pa.Table, echoes: pa.Table | None = None, *, threads: int | None = None) -> None:
         self.view = view
         self.meaning = Meaning(view)
         self._texts = list(dict.fromkeys(feature.column for feature in self.meaning.features if feature.column is not None))
@@ -129,6 +137,9 @@ class SqlView:
         self._archive = archive
         self._db = database(len(archive), threads)
         self._db.register("archive", archive)
+        self._echoes = echoes
+        if echoes is not None:
+            self._db.register("echoes", echoes)
 
     def close(self) -> None:
         """Gives its memory back."""
@@ -143,7 +154,7 @@ class SqlView:
         key = entity_sql(self.view.key.fields, rows.fields)
         ahead = "" if self.meaning.ahead_ms is None else f" AND time - known <= {self.meaning.ahead_ms}"
         return (
-            f"(SELECT topic, partition, place, known, {self.meaning.time_sql('time', 'known')} AS time, id, came, {key} AS key{columns} "
+            f"(SELECT topic, partition, place, known, {self.meaning.time_sql('time', 'known')} AS time, id, came, log_ms, {key} AS key{columns} "
             f"FROM {rows.sql} WHERE {fed_sql(self.view, rows.fields)} AND {key} IS NOT NULL{ahead})"
         )
 
@@ -210,15 +221,15 @@ class SqlView:
         arrived = "came"
         if shift_ms is not None:
             arrived = f"max(known) OVER (PARTITION BY history, topic, partition ORDER BY place) + partition * {shift_ms}"
-        order = "row_number() OVER (PARTITION BY history ORDER BY arrived, topic, partition, place)"
+        arrival = "(PARTITION BY history ORDER BY arrived, topic, partition, place)"
         columns = "".join(f", c{i}" for i in range(len(self._texts))) + ", erases"
         self._db.execute(
-            f"CREATE OR REPLACE TEMP TABLE judged AS SELECT history, time, known, came, id, {order} AS seq, "
-            f"true AS counts, true AS counted, false AS lately{columns} FROM ("
+            f"CREATE OR REPLACE TEMP TABLE judged AS SELECT history, time, known, came, id, row_number() OVER {arrival} AS seq, "
+            f"coalesce(log_ms, max(known) OVER {arrival}) AS log_ms, true AS counts, true AS counted, false AS lately{columns} FROM ("
             f"SELECT h.history, a.*, {arrived} AS arrived FROM {self.source} a JOIN histories h ON a.key = h.key AND ({without}))"
         )
         if self.meaning.memory_ms is not None:
-            self._db.execute(_lately_sql(self.meaning.memory_ms))
+            self._db.execute(_lately_sql(self.meaning.memory_ms, with_echoes=self._echoes is not None))
 
     def _judge(self) -> None:
         """Step 2."""
@@ -317,17 +328,18 @@ class SqlView:
         self._db.register(name, pa.table(arrays, names=[name for name, _ in columns]))
 
 
-def _lately_sql(memory_ms: int) -> str:
-    """Marks the events of which an earlier one, whatever became of it, has the same id and became known lately: in one of three parts of the
-    time for which ids are remembered, or in the same part."""
+def _lately_sql(memory_ms: int, *, with_echoes: bool) -> str:
+    """Marks the events of which an earlier record, whatever became of it, has the same id and lies near: in one of the three parts of the log's
+    time before, or in the same part. Three parts are the time for which ids are remembered. A record that was sent again is near too."""
     part_ms = math.ceil(memory_ms / 3)
-    near = f"abs(floor(a.known / {part_ms}) - floor(b.known / {part_ms})) <= 3"
-    same = f"a.history = b.history AND a.id = b.id AND a.seq < b.seq AND {near}"
-    return (
-        "UPDATE judged SET lately = true FROM "
-        f"(SELECT DISTINCT b.history, b.seq FROM judged a JOIN judged b ON {same}) again "
-        "WHERE judged.history = again.history AND judged.seq = again.seq"
-    )
+    near, same = f"floor(b.log_ms / {part_ms}) - floor({{}}.log_ms / {part_ms}) <= 3", "a.history = b.history AND a.id = b.id"
+    again = f"SELECT b.history, b.seq FROM judged a JOIN judged b ON {same} AND a.seq < b.seq AND {near.format('a')}"
+    if with_echoes:
+        again += (
+            f" UNION SELECT b.history, b.seq FROM judged a JOIN echoes e ON e.first = a.came "
+            f"JOIN judged b ON {same} AND e.position < b.came AND {near.format('e')}"
+        )
+    return f"UPDATE judged SET lately = true FROM ({again}) again WHERE judged.history = again.history AND judged.seq = again.seq"
 
 
 def _tile(moment: str, tile_ms: int) -> str:
