@@ -22,6 +22,7 @@ from tidemill.streams.following import Following, InForce, everything_of
 from tidemill.streams.topics import predictions_topic, topic_specs
 from tidemill_inference.first_answers import FirstAnswers
 from tidemill_inference.messages import PredictBody, answer_body, parse_predict
+from tidemill_inference.model_routes import ModelRoutes
 from tidemill_inference.oip.routes import ProtocolRoutes
 from tidemill_inference.prediction_log import PredictionLog
 from tidemill_inference.predictor import Predictor
@@ -42,6 +43,7 @@ class Inference:
     """The parts of the service, wired: `app` answers while `run` runs. Ready when Redis and Kafka answer and the deployments were read."""
 
     def __init__(self, project: Project, settings: InferenceSettings) -> None:
+        self._settings = settings
         self.board = HealthBoard(*CHECKS)
         report = self.board.report
         topic = predictions_topic(project.name)
@@ -58,6 +60,7 @@ class Inference:
         predict = HotRoute(self.predict, self.observe)
         add_hot_route(app, "/predict/{model}", predict, summary="Predictions by entity", request=PredictBody)
         ProtocolRoutes(self.board, self._registry, self._predictor).add(app, self.observe)
+        ModelRoutes(self._registry, self._settings.kafka, self._settings.offline.root).add(app)
         add_ops_routes(app)
         return app
 

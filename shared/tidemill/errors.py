@@ -32,8 +32,11 @@ TidemillError                 500  root: catch this to catch all of them
 ├── WorkerEnded               500  a worker ended although its service should run
 ├── CorruptState              500  a stored value fails its checksum
 ├── ArtifactError             500  a model artifact is missing, damaged, or made for other declarations
+│   └── NoSuchVersion         404  no such version of a model is stored
 ├── AbsentColumns             500  records of a view's log lack columns that the view folds now
 ├── BadDeployment             500  a deployment states versions, roles or shares that contradict each other
+├── DeploymentRefused         409  a version cannot have the role that was asked for
+│   └── DeploymentChanged     409  somebody else changed the deployment first
 ├── TornTable                 500  a table of the offline store is damaged or has other columns
 │   └── DoubledRows           500  a table has more rows than the records that it mirrors
 ├── RecordTooLarge            413  a record exceeds the limit of its topic
@@ -279,6 +282,16 @@ class ArtifactError(TidemillError):
     """A model artifact is missing or damaged, or was not made for the declarations of this project."""
 
 
+class NoSuchVersion(ArtifactError):
+    """No such version of a model is stored."""
+
+    http_status = 404
+
+    def __init__(self, model: str, version: str, there: list[str]) -> None:
+        mend = f"choose one of: {', '.join(there)}" if there else f"run: tidemill train {model}"
+        super().__init__(f"no version {version} of {model} is stored", mend=mend)
+
+
 class AbsentColumns(TidemillError):
     """Records of a view's log were written before the view folded some of its columns. An absent column must not be folded as null."""
 
@@ -294,6 +307,19 @@ class BadDeployment(TidemillError):
 
     def __init__(self, model: str, message: str) -> None:
         super().__init__(f"deployment of model {model!r}: {message}", mend="state each version once, and shares whose sum is at most 1")
+
+
+class DeploymentRefused(TidemillError):
+    """A version cannot have the role that was asked for."""
+
+    http_status = 409
+
+    def __init__(self, model: str, message: str, mend: str) -> None:
+        super().__init__(f"model {model!r}: {message}", mend=mend)
+
+
+class DeploymentChanged(DeploymentRefused):
+    """Somebody else changed the deployment of a model between our look and our change; what was written last counts."""
 
 
 class TornTable(TidemillError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import weakref
 from collections import Counter
 from pathlib import Path
@@ -14,11 +15,15 @@ import pytest
 from tests.demo_state import NOW_MS, saved, trained
 from tests.inference.conftest import ENTITIES, Service, running
 
+from tidemill.errors import DeploymentChanged
 from tidemill.kernel.keys import entity_key
 from tidemill.models.artifact import Artifact
 from tidemill.models.engine import Engine
 from tidemill.models.roles import Seat, Traffic, traffic_key
+from tidemill.operations.deploying import Deploying
 from tidemill.records import DeploymentRecord, OtherVersion, Role, encode
+from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.deployments import append_deployment
 
 pytestmark = pytest.mark.integration
 
@@ -188,3 +193,94 @@ async def test_errors_have_the_shape_of_their_route(service: Service) -> None:
     assert shown.keys() == {"error"}
     for answer in (await service.predict({"entities": {}}, "nope"), await service.http.get("/nothing")):
         assert answer.json().keys() == {"error", "mend"}
+
+
+async def act(service: Service, action: str, **body: Any) -> list[tuple[str, str, float]]:
+    """Do something with the versions of the tests' model over HTTP; returns those that serve from then on."""
+    answer = await service.http.post(f"/models/big_tip/{action}", json=body)
+    assert answer.status_code == 200, answer.text
+    return [(seat["version"], seat["role"], seat["share"]) for seat in answer.json()]
+
+
+async def serves(service: Service) -> list[tuple[str, str, float]]:
+    """The versions of the tests' model that serve now."""
+    shown = (await service.http.get("/models/big_tip")).json()
+    assert shown in (await service.http.get("/models")).json()
+    return [(seat["version"], seat["role"], seat["share"]) for seat in shown["serving"]]
+
+
+async def test_versions_change_their_roles_over_http(service: Service) -> None:
+    """A shadow becomes a challenger, then the champion; a rollback brings the old one back; all agree, also after a restart, and no request fails."""
+    root = service.settings.offline.root
+    for name in ("v2", "v3"):
+        saved(root, version(service, name, int(name[1:])))
+    stated = await act(service, "deploy", version="v2")
+    assert stated == [("v2", "champion", 1.0)]
+    await service.serving("big_tip", "v2")
+    failed, stop = [], asyncio.Event()
+
+    async def ask_on() -> None:
+        for i in itertools.count():
+            answer = await service.predict(ask(f"zone-{i % 50}"))
+            if answer.status_code != 200:
+                failed.append(answer.text)
+            if stop.is_set():
+                return
+
+    client = asyncio.create_task(ask_on())
+    for action, body, expected in (
+        ("shadow", {"version": "v3"}, [("v2", "champion", 1.0), ("v3", "shadow", 0.0)]),
+        ("canary", {"version": "v3", "share": 0.25}, [("v2", "champion", 0.75), ("v3", "challenger", 0.25)]),
+        ("promote", {"version": "v3"}, [("v3", "champion", 1.0)]),
+        ("rollback", {}, [("v2", "champion", 1.0)]),
+        ("shadow", {"version": "v3"}, [("v2", "champion", 1.0), ("v3", "shadow", 0.0)]),
+    ):
+        assert await act(service, action, **body) == expected
+        async with asyncio.timeout(20):
+            while await serves(service) != expected:
+                await asyncio.sleep(0.02)
+    stop.set()
+    await client
+    assert failed == []
+    async with running(service):
+        assert await serves(service) == [("v2", "champion", 1.0), ("v3", "shadow", 0.0)]
+        assert await act(service, "retire", version="v3") == [("v2", "champion", 1.0)]
+
+
+async def test_what_cannot_be_done_is_told(service: Service) -> None:
+    """A model, a version, an action, a share or a body that is none: each with the right status and a mend; nothing is deployed."""
+    saved(service.settings.offline.root, version(service, "v2", 2))
+    await act(service, "deploy", version="v2")
+    for path, body, status, says in (
+        ("nothing/deploy", {"version": "v2"}, 404, "big_tip"),
+        ("big_tip/explode", {"version": "v2"}, 400, "choose from deploy, shadow, canary, promote, rollback, retire"),
+        ("big_tip/deploy", {"version": "v9"}, 404, "choose one of: v1, v2"),
+        ("big_tip/deploy", {}, 400, "name one: big_tip@VERSION"),
+        ("big_tip/canary", {"version": "v2", "share": 5}, 400, "give 0.05 for 5 %"),
+        ("big_tip/canary", {"version": "v2", "share": 0.5}, 409, "v2 is the champion"),
+        ("big_tip/retire", {"version": "v3"}, 409, "v3 does not serve"),
+        ("big_tip/shadow", {"versoin": "v2"}, 400, "versoin"),
+    ):
+        answer = await service.http.post(f"/models/{path}", json=body)
+        assert answer.status_code == status, answer.text
+        assert says in answer.text
+    assert (await service.http.get("/models/nothing")).status_code == 404
+
+
+async def test_two_who_change_at_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The later record counts; whose change was overtaken is told, so nobody believes in a deployment that is none."""
+    root = service.settings.offline.root
+    for name in ("v2", "v3"):
+        saved(root, version(service, name, int(name[1:])))
+    deploying = Deploying(service.settings.kafka, service.project, root)
+    await deploying.act("big_tip", "deploy", "v2")
+    append = append_deployment
+
+    async def overtaken(settings: KafkaSettings, project: str, record: DeploymentRecord, seconds: float) -> None:
+        monkeypatch.undo()
+        await deploying.act("big_tip", "deploy", "v3")
+        await append(settings, project, record, seconds)
+
+    monkeypatch.setattr("tidemill.operations.deploying.append_deployment", overtaken)
+    with pytest.raises(DeploymentChanged, match="somebody else deployed v3 at the same time"):
+        await deploying.act("big_tip", "shadow", "v3")

@@ -21,6 +21,7 @@ from tidemill.cli import (
     proof,
     rebuild,
     repartition,
+    roles,
     stack,
     verify,
 )
@@ -40,7 +41,7 @@ def _options(
         os.environ["TIDEMILL_PROJECT"] = os.path.abspath(project_path) if os.path.exists(project_path) else project_path
 
 
-for part in (stack, project, load, catalogue, models, playback, proof, verify, rebuild, repartition, explain, dead_letters, erase):
+for part in (stack, project, load, catalogue, models, roles, playback, proof, verify, rebuild, repartition, explain, dead_letters, erase):
     part.register(app)
 
 

@@ -17,7 +17,7 @@ from pyarrow import fs
 
 from tidemill.declarations import Model, Request, Selection
 from tidemill.declarations.models import InputPlan
-from tidemill.errors import ArtifactError, DeclarationError
+from tidemill.errors import ArtifactError, DeclarationError, NoSuchVersion
 from tidemill.kernel.view import ViewKernel
 from tidemill.stats.histograms import Histogram
 
@@ -151,6 +151,28 @@ def load_artifact(offline_root: str, artifact: str, sha256: str) -> Artifact:
     if hashlib.sha256(onnx).hexdigest() != manifest.onnx_sha256:
         raise ArtifactError(f"{artifact}/model.onnx is not the one that was trained", mend="restore the file, or deploy the model again")
     return Artifact(manifest, onnx)
+
+
+def stored_versions(offline_root: str, model: str) -> list[str]:
+    """The versions of a model that are stored, by name. Raises ArtifactError when the offline store does not answer."""
+    try:
+        store = _store(offline_root)
+        found = store.get_file_info(fs.FileSelector(f"models/{model}", recursive=True, allow_not_found=True))
+    except OSError as error:
+        raise ArtifactError(f"models/{model} cannot be read: {error}", mend="check TIDEMILL_OFFLINE") from error
+    return sorted(info.path.split("/")[-2] for info in found if info.path.endswith("/manifest.json"))
+
+
+def stored_manifest(offline_root: str, model: str, version: str) -> tuple[Manifest, str]:
+    """The manifest of a stored version, and its SHA-256. Raises NoSuchVersion, and ArtifactError when it cannot be read."""
+    path = f"models/{model}/{version}/manifest.json"
+    try:
+        content = _read(_store(offline_root), path)
+        return msgspec.json.decode(content, type=Manifest), hashlib.sha256(content).hexdigest()
+    except OSError as error:
+        raise NoSuchVersion(model, version, stored_versions(offline_root, model)) from error
+    except msgspec.DecodeError as error:
+        raise ArtifactError(f"{path}: {error}", mend="train the model again with this version of tidemill") from error
 
 
 def stored_artifact(offline_root: str, model: str, version: str) -> Artifact:
