@@ -131,6 +131,49 @@ def test_training_without_deployment(shell: Shell) -> None:
     assert "has no training examples" in shell.run("train", "big_tip", "--until", "2020-01-01", code=1)
 
 
+def test_versions_and_their_roles(shell: Shell, live: Stack) -> None:
+    """What is stored is listed with its role; a version is shown, compared, tried beside the champion, promoted, rolled back and retired."""
+    listed = shell.run("models", "list", "big_tip")
+    roles = dict(re.findall(r"big_tip\s*│ (\S+)\s*│ (champion|)", listed))
+    newest, champion = next(iter(roles)), next(version for version, role in roles.items() if role)
+    assert sorted(roles.values(), reverse=True)[1:] == [""] * (len(roles) - 1)
+
+    def seats() -> list[tuple[str, str, float]]:
+        return [(one["version"], one["role"], one["share"]) for one in ask(f"{live.urls['inference']}/models/big_tip").json()["serving"]]
+
+    assert "has no version" not in shell.run("models", "show", f"big_tip@{newest}")
+    compared = shell.run("models", "compare", f"big_tip@{champion}", f"big_tip@{newest}")
+    assert re.search(r"auc\s+│ 0\.\d+\s+│ 0\.\d+", compared)
+    shell.run("models", "shadow", f"big_tip@{newest}")
+    assert seats() == [(champion, "champion", 1.0), (newest, "shadow", 0.0)]
+    said = shell.run("models", "canary", f"big_tip@{newest}", "5%")
+    assert f"big_tip {newest}: challenger, 0.05 of the requests" in said
+    assert "inference serves it" in said
+    assert seats() == [(champion, "champion", 0.95), (newest, "challenger", 0.05)]
+    shell.run("models", "promote", f"big_tip@{newest}")
+    assert seats() == [(newest, "champion", 1.0)]
+    shell.run("models", "rollback", "big_tip")
+    assert seats() == [(champion, "champion", 1.0)]
+    shell.run("models", "shadow", f"big_tip@{newest}")
+    shell.run("models", "retire", f"big_tip@{newest}")
+    shell.run("models", "deploy", f"big_tip@{champion}", "--no-wait")
+    assert seats() == [(champion, "champion", 1.0)]
+
+
+def test_roles_that_cannot_be(shell: Shell) -> None:
+    """What is no version, no share or no model is told with what would be one; so is a rollback too many."""
+    for arguments, says in (
+        (("show", "big_tip"), "write MODEL@VERSION"),
+        (("show", "big_tip@v9"), "no version v9 of big_tip is stored; choose one of: "),
+        (("canary", "big_tip@v9", "half"), "'half' is no share of the requests; write 5% or 0.05"),
+        (("canary", "big_tip@v9", "150%"), "at most 100%"),
+        (("deploy", "small@v1"), "unknown model 'small'; known: big_tip"),
+        (("rollback", "big_tip"), "no champion came before"),
+    ):
+        assert says in shell.run("models", *arguments, code=1), arguments
+    assert "name two versions or more" in shell.run("models", "compare", "big_tip@v9", code=2)
+
+
 def test_ctrl_c_ends_a_play(shell: Shell, tmp_path: Path) -> None:
     """A play that would take hours ends at once, without a traceback, with the table as far as it came."""
     command = [*TIDEMILL, "replay-stream", "--start", "2026-01-02T20:00", "--speed", "1200x", "--step", "10m", "--no-predict"]

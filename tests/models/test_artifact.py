@@ -11,9 +11,19 @@ import pytest
 from tests.demo_state import demo, saved, trained
 
 from tidemill import FeatureView, count
-from tidemill.errors import ArtifactError
+from tidemill.errors import ArtifactError, NoSuchVersion
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import Artifact, Manifest, ModelInput, check_manifest, load_artifact, model_as_trained, save_artifact
+from tidemill.models.artifact import (
+    Artifact,
+    Manifest,
+    ModelInput,
+    check_manifest,
+    load_artifact,
+    model_as_trained,
+    save_artifact,
+    stored_manifest,
+    stored_versions,
+)
 
 ARTIFACT = trained(demo().models["big_tip"])
 KERNELS = {name: ViewKernel(view) for name, view in demo().views.items()}
@@ -53,6 +63,24 @@ def test_a_save_that_was_cut_short_is_finished_by_the_next(tmp_path: Path) -> No
         load_artifact(str(tmp_path), record.artifact, record.sha256)
     assert saved(str(tmp_path), ARTIFACT) == record
     assert load_artifact(str(tmp_path), record.artifact, record.sha256) == ARTIFACT
+
+
+def test_stored_versions_are_found(tmp_path: Path) -> None:
+    """Those with a manifest, by name; another name is told with them, and nothing at all with what makes one."""
+    root = str(tmp_path)
+    assert stored_versions(root, "big_tip") == []
+    with pytest.raises(NoSuchVersion, match="no version v1 of big_tip is stored; run: tidemill train big_tip"):
+        stored_manifest(root, "big_tip", "v1")
+    _, digest = save_artifact(root, ARTIFACT.manifest, ARTIFACT.onnx)
+    save_artifact(root, changed(version="v2"), ARTIFACT.onnx)
+    (tmp_path / "models/big_tip/v3").mkdir()
+    assert stored_versions(root, "big_tip") == ["v1", "v2"]
+    assert stored_manifest(root, "big_tip", "v1") == (ARTIFACT.manifest, digest)
+    with pytest.raises(NoSuchVersion, match="choose one of: v1, v2"):
+        stored_manifest(root, "big_tip", "v3")
+    (tmp_path / "models/big_tip/v3/manifest.json").write_text("{}")
+    with pytest.raises(ArtifactError, match=r"v3/manifest\.json: .*train the model again"):
+        stored_manifest(root, "big_tip", "v3")
 
 
 @pytest.mark.parametrize("version", ["", ".", "..", "a/b", "-x", "v 1", "x" * 101, "ü"])
