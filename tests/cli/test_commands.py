@@ -83,6 +83,23 @@ def test_check_shows_what_is_declared() -> None:
     assert "expires after 6h" in shown("check", str(FLIGHTS))
 
 
+def test_check_names_a_view_to_which_the_asking_event_belongs(tmp_path: Path) -> None:
+    """It says so if the question is of the event's own time; not of a view of another event, nor if the event is known before its question."""
+    shop = (ROOT / "examples" / "shop" / "project.py").read_text()
+    note = "customers: of the event that asks, bought. Ask before it is published: training leaves it out"
+    for text, noted in (
+        (shop, True),
+        (shop.replace("[customers, tm", "[tm"), False),
+        (shop.replace('"at": str,', '"at": str, "ships": str,').replace('    at="at"', '    at="ships"'), False),
+    ):
+        (tmp_path / "project.py").write_text(text)
+        output = " ".join(shown("check", str(tmp_path)).split())
+        assert "model returns: " in output
+        assert (note in output) is noted
+        assert ("Ask before" in output) is noted
+    assert "Ask before" not in shown("check", str(ROOT / "examples" / "orders"))
+
+
 def test_check_counts_what_lies_in_lists_and_names_a_wrong_argument(tmp_path: Path) -> None:
     """Views of a loop, with the condition of their events; and one line for a mistake."""
     text = (

@@ -47,6 +47,12 @@ class Reader:
         if command.startswith("export "):
             self.environment |= dict(word.split("=") for word in command.split()[1:])
             return ""
+        if assigned := re.match(r"(\w+)=\$\(", command):
+            self.environment[assigned[1]] = self._runs(f"{command}; echo ${assigned[1]}").strip()
+            return ""
+        return self._runs(command)
+
+    def _runs(self, command: str) -> str:
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=self.folder,
@@ -106,20 +112,23 @@ def test_from_a_file_to_a_live_prediction(reader: Reader) -> None:
             reader.bought[row["customer"]].append((int(day.timestamp() * 1000), float(row["dollars"])))
     reader.sees_right_values(draw)
 
-    reader.environment |= {"INGESTION": reader.at.urls["ingestion"], "INFERENCE": reader.at.urls["inference"]}
-    published, _, asked = map(reader.does, live)
-    assert msgspec.json.decode(published)["accepted"] == 1
+    reader.environment |= {name.upper(): reader.at.urls[name] for name in ("ingestion", "inference", "serving")}
+    _, asked, published, _, served = map(reader.does, live)
     answer: dict[str, Any] = msgspec.json.decode(asked)
-    assert answer["features"]["customers__sum_dollars_30d"]["value"] >= 41.5
+    before = reader.bought["c4"]
+    assert answer["features"]["customers__age"]["value"] == (answer["time"] - max(before)[0]) / 1000
+    assert answer["features"]["customers__count_30d"]["value"] == 0  # his last purchase is half a year old
     assert 0 < answer["probability"] < 1
-    reader.bought["c4"].append((answer["time"] - int(1000 * answer["features"]["customers__age"]["age_seconds"]), 41.5))
+    assert msgspec.json.decode(published)["accepted"] == 1
+    assert [column["values"] for column in msgspec.json.decode(served)["results"]] == [["c4"], [1.0], [41.5]]
+    before.append((answer["time"], 41.5))
     reader.sees_right_values(draw)
 
     printed = "".join(map(reader.does, change[:-1]))
     assert "69,660 archived events to fold" in printed
     assert re.search(r"[1-9][0-9,]* values compared, 0 differ", printed)
     assert "1 predictions of model returns read it, and wait for outcomes until" in printed
-    assert "customers__max_dollars_30d" in msgspec.json.decode(reader.does(live[-1]))["features"]
+    assert "customers__max_dollars_30d" in msgspec.json.decode(reader.does(live[1]))["features"]
     reader.sees_right_values(draw)
     assert change[-1] == "tidemill down"
     reader.does(change[-1])

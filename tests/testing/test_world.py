@@ -274,6 +274,26 @@ def test_late_and_early_events() -> None:
     assert [world.features("shops", "s1", at=NOW_MS + after)["count_1h"].value for after in (0, HOUR_MS // 4, 2 * HOUR_MS)] == [1, 2, 0]
 
 
+@pytest.mark.parametrize(("tiles", "waits"), [({}, False), ({"30d": "1h"}, True), ({"30d": "30m"}, True)])
+def test_an_event_that_lies_ahead_waits_for_its_tile(tiles: dict[str, str], waits: bool) -> None:
+    """A window of long tiles has it at once, one of short tiles when its tile begins; each has it from its time on."""
+    sold = Event("sold", {"at": int, "shop": str}, time="at")
+    view = FeatureView("shops", sold, "shop", [count()], windows=["1h", "30d"], tiles=tiles, ahead="1h")
+    world = World(Project("p", {"sold": sold}, {"shops": view}))
+    noon = NOW_MS - NOW_MS % (6 * HOUR_MS)
+    world.publish("sold", {"at": noon, "shop": "s1"})
+    world.publish("sold", {"at": noon + HOUR_MS, "shop": "s1"}, at=noon + HOUR_MS // 3)
+
+    def counts(at_ms: int) -> list[float | str | None]:
+        found = world.features("shops", "s1", at=at_ms)
+        assert {one.status for one in found.values()} == {"PRESENT"}
+        return [found[f"count_{window}"].value for window in ("1h", "30d")]
+
+    assert counts(noon + HOUR_MS // 3) == [1, 1 if waits else 2]
+    assert counts(noon + HOUR_MS - 1) == [1, 1 if waits else 2]
+    assert counts(noon + HOUR_MS) == [2, 2]
+
+
 def test_when_an_event_becomes_known() -> None:
     """By default at its own time, but never before what was known already; `at` says otherwise, and is the moment that features are read at."""
     world = World(demo())

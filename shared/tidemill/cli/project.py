@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from tidemill.cli.console import console
-from tidemill.declarations import FeatureView
+from tidemill.declarations import FeatureView, Model
 from tidemill.declarations.project import load_project
 from tidemill.durations import format_ms
 from tidemill.streams.topics import topic_specs
@@ -36,6 +36,9 @@ def check(
     for model in loaded.models.values():
         console.print(f"\nmodel [bold]{model.name}[/bold]: {len(model.input_names)} inputs; a request gives", highlight=False)
         console.print(Padding(", ".join(model.request_fields), (0, 0, 0, 4), expand=False), highlight=False)
+        if own := _reading_what_asks(model):
+            note = f"{', '.join(own)}: of the event that asks, {model.on.name}. Ask before it is published: training leaves it out"
+            console.print(Padding(note, (0, 0, 0, 4), expand=False), highlight=False)
     if topics:
         table = Table("topic", "partitions")
         for name, spec in specs.items():
@@ -45,6 +48,11 @@ def check(
 
 def _number(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def _reading_what_asks(model: Model) -> list[str]:
+    """The model's views to which the event that asks belongs as soon as it is published, and in training only afterwards."""
+    return [view.name for view in model.views if view.source is model.on and model.at == model.on.time]
 
 
 def _kept(view: FeatureView) -> str:
