@@ -31,6 +31,12 @@ def _text(file: Path) -> str:
     return file.read_text()
 
 
+@cache
+def _named(file: Path) -> frozenset[str]:
+    """The marks that a file names: asked for each of its tests."""
+    return frozenset(_NAMED.findall(_text(file)))
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave a file of tests unread where nothing in it is wanted."""
     of_tests = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
@@ -40,6 +46,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Raises UsageError for a test that has a mark which is not in its file."""
     for item in items:
-        hidden = MARKS.intersection(mark.name for mark in item.iter_markers()) - {*_NAMED.findall(_text(item.path))}
+        hidden = MARKS.intersection(mark.name for mark in item.iter_markers()) - _named(item.path)
         if hidden:
             raise pytest.UsageError(f"{item.nodeid} is marked {', '.join(hidden)} from elsewhere: write pytest.mark in its file")
