@@ -60,14 +60,10 @@ def _place(path: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest first. Raises UsageError for a file that wants a costly fixture and is not named in TOGETHER, and for a test that wants a
-    server without the mark: `make check` would start one for it."""
+    """Put the longest first. Raises UsageError for a file that wants a costly fixture and is not named in TOGETHER."""
     folder = Path(__file__).parent
     places = {item.path: _place(os.path.relpath(item.path, folder)) for item in items}
     for item in items:
-        wanted = {"kafka", "mortal", "valkey"}.intersection(getattr(item, "fixturenames", ()))
-        if wanted and item.get_closest_marker("integration") is None:
-            raise pytest.UsageError(f"{item.nodeid} wants {', '.join(sorted(wanted))}: mark it integration")
         apart = {*TOGETHER.values()}.intersection(getattr(item, "fixturenames", ())) - {places[item.path]}
         if apart:
             raise pytest.UsageError(f"{item.path} wants {', '.join(apart)}: name it in TOGETHER of tests/conftest.py")
