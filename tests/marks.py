@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 MARKS = frozenset({"integration", "last", "soak"})
+SERVERS = frozenset({"kafka", "mortal", "valkey"})
+"""The fixtures that start servers."""
 _EXPRESSION = re.compile(r"(not )?\w+( and (not )?\w+)*")
 _NAMED = re.compile(r"\bmark\.(\w+)")
 _OF_ALL = re.compile(r"^pytestmark = .*$", re.MULTILINE)
@@ -31,6 +33,12 @@ def _text(file: Path) -> str:
     return file.read_text()
 
 
+@cache
+def _named(file: Path) -> frozenset[str]:
+    """The marks that a file names: asked for each of its tests."""
+    return frozenset(_NAMED.findall(_text(file)))
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave a file of tests unread where nothing in it is wanted."""
     of_tests = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
@@ -38,8 +46,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Raises UsageError for a test that has a mark which is not in its file."""
+    """Raises UsageError for a test that has a mark which is not in its file, and for one that wants a server without the mark `integration`:
+    `make check` would start the server for it."""
     for item in items:
-        hidden = MARKS.intersection(mark.name for mark in item.iter_markers()) - {*_NAMED.findall(_text(item.path))}
+        hidden = MARKS.intersection(mark.name for mark in item.iter_markers()) - _named(item.path)
         if hidden:
             raise pytest.UsageError(f"{item.nodeid} is marked {', '.join(hidden)} from elsewhere: write pytest.mark in its file")
+        wanted = SERVERS.intersection(getattr(item, "fixturenames", ()))
+        if wanted and item.get_closest_marker("integration") is None:
+            raise pytest.UsageError(f"{item.nodeid} wants {', '.join(sorted(wanted))}: mark it integration")

@@ -17,6 +17,8 @@ from tidemill.declarations.project import load_project
 from tidemill.errors import TidemillError, UnknownEvent
 from tidemill.offline.store import OfflineStore
 
+pytestmark = pytest.mark.integration
+
 UNAPPLIED = "project.py differs from what is in force: run tidemill plan"
 
 

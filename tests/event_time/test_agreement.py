@@ -137,8 +137,8 @@ def served_online(shelf: Shelf, view: FeatureView, entity: str, time_ms: int) ->
     return serve(view, None if value is None else KERNELS[view.name].read(value, time_ms), time_ms)
 
 
-def in_training(view: FeatureView, logs: Logs, entity: str, known_ms: int, time_ms: int) -> list[Value]:
-    """The features that a training set holds for a request: of what was known by `known_ms`, read at `time_ms`."""
+def in_training(view: FeatureView, logs: Logs, known_ms: int, times_ms: Sequence[int]) -> dict[tuple[str, int], list[Value]]:
+    """The features that a training set holds for requests, by entity and time: of what was known by `known_ms`, read at each of `times_ms`."""
     log, topic, parts = view_table(PROJECT, view), view_topic(PROJECT.name, view.log), list[pa.Table]()
     for p in range(view.partitions):
         part = pa.Table.from_batches([log.rows(p, numbered([(row.key, row.value) for row in logs.rows[TP(topic, p)]]))])
@@ -148,8 +148,10 @@ def in_training(view: FeatureView, logs: Logs, entity: str, known_ms: int, time_
     table = table.sort_by([("known", "ascending"), ("source_partition", "ascending"), ("source_offset", "ascending")])
     names = {"key": KEY, "known": KNOWN, "time": TIME, "id": ID, **{f"v_{name}": name for name in view.value_fields}}
     rows = pa.table({name: table[column] for column, name in names.items()})
-    found: list[Value] = features_of(view, rows, Questions(pa.array([entity]), np.array([time_ms]), np.array([-1])))[0].tolist()
-    return found
+    asked = [(entity, time_ms) for time_ms in times_ms for entity in "ab"]
+    keys, times = (list(column) for column in zip(*asked, strict=True))
+    found = features_of(view, rows, Questions(pa.array(keys), np.array(times), np.full(len(asked), -1)))
+    return dict(zip(asked, found.tolist(), strict=True))
 
 
 def moments(data: st.DataObject, from_ms: int) -> list[int]:
@@ -195,11 +197,10 @@ def test_a_training_set_holds_what_was_answered(stream: list[Sent], data: st.Dat
     shelf, _ = fold(routed([sent for sent in stream if sent.told.known_ms <= known_ms]), [], 1 << 20)
     logs = routed(stream)
     for view in VIEWS:
-        for time_ms in moments(data, known_ms):
-            for entity in "ab":
-                online, row = served_online(shelf, view, entity, time_ms), in_training(view, logs, entity, known_ms, time_ms)
-                told = [value if isinstance(value := online.value(i), str) else online.values[i] for i in range(len(row))]
-                assert [repr(value) for value in row] == [repr(value) for value in told]
+        for (entity, time_ms), row in in_training(view, logs, known_ms, moments(data, known_ms)).items():
+            online = served_online(shelf, view, entity, time_ms)
+            told = [value if isinstance(value := online.value(i), str) else online.values[i] for i in range(len(row))]
+            assert [repr(value) for value in row] == [repr(value) for value in told]
 
 
 @given(streams(in_order=False), st.data())
@@ -209,12 +210,10 @@ def test_a_training_set_agrees_with_the_reference(stream: list[Sent], data: st.D
     known_ms = data.draw(st.sampled_from([sent.told.known_ms for sent in stream])) + data.draw(st.integers(-1, 1))
     for view in VIEWS:
         entities = known_by(view, stream, known_ms)
-        for time_ms in moments(data, known_ms):
-            for entity in "ab":
-                row = in_training(view, logs, entity, known_ms, time_ms)
-                expected = entities.get(entity, Naive(view)).serve(time_ms)
-                numbers = [value if status == "PRESENT" and not isinstance(value, list) else math.nan for status, value in expected]
-                assert all(map(equal, row, numbers))
+        for (entity, time_ms), row in in_training(view, logs, known_ms, moments(data, known_ms)).items():
+            expected = entities.get(entity, Naive(view)).serve(time_ms)
+            numbers = [value if status == "PRESENT" and not isinstance(value, list) else math.nan for status, value in expected]
+            assert all(map(equal, row, numbers))
 
 
 def test_the_streams_hold_every_kind_of_trouble() -> None:

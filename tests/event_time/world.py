@@ -57,6 +57,8 @@ LATELY = FeatureView("lately", HAPPENED, "who", [count(), sum("x"), last("x")], 
 LATELY.__dict__["last_ids"] = 1  # as few as a short stream outlives
 VIEWS = (WAITING, AT_ONCE, LATELY)
 PROJECT = Project("world", {"happened": HAPPENED}, {view.name: view for view in VIEWS})
+ALONE = {view_topic("world", view.log): Project("world", {"happened": HAPPENED}, {view.name: view}) for view in VIEWS}
+"""By topic, the project with this view alone: a worker compiles the folds of all its views, each time it begins."""
 POISON = [None, b"", b"{", b"\xff", b'{"time":1}', b"null"]
 
 
@@ -202,7 +204,7 @@ def past_of(logs: Mapping[TP, Sequence[KafkaRecord]]) -> ReadBack:
 
 async def _fold(logs: Logs, cuts: Sequence[Cut], shelf: Shelf, letters: KeptLetters, cache_bytes: int) -> None:
     for tp, rows in logs.rows.items():
-        worker = Worker(PROJECT, shelf, cache_bytes, letters, past_of(logs.rows))
+        worker = Worker(ALONE[tp.topic], shelf, cache_bytes, letters, past_of(logs.rows))
 
         async def held(_: object, tp: TP = tp, end: int = len(rows)) -> dict[TP, range]:
             return {tp: range(end)}
@@ -210,7 +212,7 @@ async def _fold(logs: Logs, cuts: Sequence[Cut], shelf: Shelf, letters: KeptLett
         chain = Chain((await worker.positions([tp], held))[tp])
         for cut in [*cuts, Cut(len(rows), True, 0)]:
             if cut.anew:
-                worker = Worker(PROJECT, shelf, cache_bytes, letters, past_of(logs.rows))
+                worker = Worker(ALONE[tp.topic], shelf, cache_bytes, letters, past_of(logs.rows))
                 chain = Chain((await worker.positions([tp], held))[tp])
             piece = rows[chain.next : chain.next + cut.records]
             if piece:

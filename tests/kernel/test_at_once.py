@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -49,12 +50,13 @@ def columns_of(view: FeatureView, values: list[Values]) -> dict[str, Numbers]:
     return found
 
 
-def one_by_one(kernel: ViewKernel, events: list[Happening], time_ms: int) -> list[float]:
-    """What a request sees after these events."""
-    state = kernel.new_state()
-    for event in events:
+def one_by_one(kernel: ViewKernel, events: list[Happening], times_ms: list[int]) -> list[list[float]]:
+    """What a request sees after each of these events, at the time that belongs to it."""
+    state, seen = kernel.new_state(), list[list[float]]()
+    for event, time_ms in zip(events, times_ms, strict=True):
         kernel.apply(state, event.time_ms, None, event.values)
-    return serve(kernel.view, kernel.read_state(state, time_ms), time_ms).values
+        seen.append(serve(kernel.view, kernel.read_state(state, time_ms), time_ms).values)
+    return seen
 
 
 @pytest.mark.parametrize(("few", "block"), [(1, 1 << 17), (3, 8), (10**9, 1 << 17)])
@@ -78,11 +80,11 @@ def test_it_reads_what_the_fold_reads(
         np.array([event.time_ms for event in events]),
         columns_of(view, [event.values for event in events]),
     )
-    expected, times = [], []
+    expected, times = list[list[float]](), list[int]()
     for history in histories:
-        for end in range(1, len(history) + 1):
-            times.append(max(event.time_ms for event in history[:end]) + offset)
-            expected.append(one_by_one(kernel, history[:end], times[-1]))
+        asked = [newest_ms + offset for newest_ms in accumulate((event.time_ms for event in history), max)]
+        expected += one_by_one(kernel, history, asked)
+        times += asked
     order = np.random.default_rng(len(events)).permutation(len(events))
     with pytest.MonkeyPatch.context() as changed:
         changed.setattr(tile_versions, "FEW_TILES", few)
@@ -100,7 +102,7 @@ def test_fields_that_came_later() -> None:
     columns = columns_of(view, [event.values for event in events])
     given_events = Events(np.zeros(len(events), np.int64), np.array([event.time_ms for event in events]), columns)
     found = reader.read(given_events, np.arange(len(events)), given_events.times_ms)
-    expected = [one_by_one(kernel, events[: i + 1], event.time_ms) for i, event in enumerate(events)]
+    expected = one_by_one(kernel, events, [event.time_ms for event in events])
     assert found.tobytes() == np.array(expected).tobytes()
     assert np.isnan(found).any()
     assert not np.isnan(found[-1, [0, 1, 2, 3, 4]]).any()

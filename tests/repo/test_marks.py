@@ -56,3 +56,14 @@ def test_a_mark_from_elsewhere_is_refused(tmp_path: Path) -> None:
     done = _run(tmp_path, more="def pytest_itemcollected(item): item.add_marker(pytest.mark.integration)")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "is marked integration from elsewhere" in done.stderr
+
+
+def test_a_server_without_the_mark_is_refused(tmp_path: Path) -> None:
+    """Else `make check` would start it."""
+    (tmp_path / "test_marked.py").write_text("import pytest\n\n\n@pytest.mark.integration\ndef test_a(kafka): ...")
+    kafka = "@pytest.fixture\ndef kafka(): ..."
+    assert _run(tmp_path, more=kafka).returncode == 0
+    (tmp_path / "test_plain.py").write_text("def test_a(kafka): ...")
+    done = _run(tmp_path, more=kafka)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "wants kafka: mark it integration" in done.stderr

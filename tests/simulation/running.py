@@ -18,7 +18,6 @@ from tests.simulation.mutations import MUTATIONS
 from tests.simulation.patches import simulated
 from tests.simulation.world import AnyWorld, Step
 
-FEW = 10
 CHUNK = 100
 NICE = 19  # histories have no clock of their own: whatever runs beside them goes first
 HASHES = {"PYTHONHASHSEED": "0"}
@@ -78,12 +77,15 @@ def _begin() -> None:
 
 
 class Cores:
-    """Processes that run histories, one per core, for as long as the context lasts."""
+    """Processes that run histories, one per core if their number is not given, for as long as the context lasts."""
+
+    def __init__(self, processes: int | None = None) -> None:
+        self._processes = processes or os.cpu_count() or 1
 
     def __enter__(self) -> Self:
         self._environment = dict(os.environ)
         os.environ |= HASHES  # of the processes, which are started as they are needed
-        self._pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _begin)
+        self._pool = ProcessPoolExecutor(self._processes, get_context("spawn"), _begin)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -98,11 +100,11 @@ class Cores:
         return Outcome(len(seeds), {seed: what for part in found for seed, what in part.items()}, mutation)
 
     def first_wrong(self, mutation: str, limit: int) -> tuple[int, str] | None:
-        """The first seed that catches a mutation, and how."""
-        size = FEW
+        """The first seed that catches a mutation, and how. Most are caught by one of the first three, so the first pieces are of one seed."""
+        size = 1
         start = 0
         while start < limit:
-            ahead = size * (os.cpu_count() or 1)
+            ahead = size * self._processes
             parts = [range(first, first + size) for first in range(start, start + ahead, size)]
             for wrong in self._pool.map(_some, parts, [mutation] * len(parts)):
                 if wrong:

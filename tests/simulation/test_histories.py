@@ -15,10 +15,9 @@ HISTORIES = int(os.environ.get("TIDEMILL_HISTORIES", "20000"))
 FEW = range(min(300, HISTORIES))
 
 
-def test_some_histories_end_right() -> None:
+def test_some_histories_end_right(histories: Cores) -> None:
     """Three hundred histories: crashes, zombies, lost replies, losing stores and brokers; never a bit different, lost, doubled or stuck."""
-    with Cores() as cores:
-        outcome = cores.run_all(FEW)
+    outcome = histories.run_all(FEW)
     assert not outcome.wrong, str(outcome)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.running import Cores
@@ -16,27 +14,22 @@ RARE = ("lazy-load", "unchecked-refreshed", "unacknowledged", "not-placed")
 CAUGHT = [
     pytest.param(name, marks=pytest.mark.integration if name in RARE else ()) for name, mutation in MUTATIONS.items() if not mutation.safe
 ]
-SAFE = [name for name, mutation in MUTATIONS.items() if mutation.safe]
-
-
-@pytest.fixture(scope="module")
-def cores() -> Iterator[Cores]:
-    """Return processes for all histories of this module."""
-    with Cores() as cores:
-        yield cores
+SAFE = [
+    pytest.param(name, marks=pytest.mark.integration if mutation.filling else ()) for name, mutation in MUTATIONS.items() if mutation.safe
+]
 
 
 @pytest.mark.parametrize("name", CAUGHT)
-def test_without_a_safeguard(name: str, cores: Cores, record_property: pytest.FixtureRequest) -> None:
+def test_without_a_safeguard(name: str, histories: Cores, record_property: pytest.FixtureRequest) -> None:
     """Histories go wrong, and soon."""
-    found = cores.first_wrong(name, LIMIT)
+    found = histories.first_wrong(name, LIMIT)
     assert found is not None, f"{MUTATIONS[name].what}: not caught by {LIMIT} histories"
     record_property("histories", found[0] + 1)  # type: ignore[operator]
     record_property("verdict", found[1])  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("name", SAFE)
-def test_what_is_safe(name: str, cores: Cores) -> None:
+def test_what_is_safe(name: str, histories: Cores) -> None:
     """What another safeguard covers does no harm."""
-    outcome = cores.run_all(range(SAFE_HISTORIES), name)
+    outcome = histories.run_all(range(SAFE_HISTORIES), name)
     assert not outcome.wrong, f"{MUTATIONS[name].safe}: {outcome}"

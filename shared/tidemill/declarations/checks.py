@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin
@@ -19,13 +20,14 @@ from tidemill.durations import parse_ms
 from tidemill.errors import DeclarationError
 
 FIELD_TYPES = (str, int, float, bool)
+_HOME = str(Path(__file__).parents[1]) + os.sep
+_signature = cache(inspect.signature)  # a project is read again and again while a catalogue changes; these classes do not
 
 
 def where_declared() -> str:
     """File and line of the declaration: the first frame outside this package."""
     frame = sys._getframe(1)
-    home = str(Path(__file__).parents[1]) + os.sep
-    while frame.f_back and (frame.f_code.co_filename.startswith((home, "<"))):
+    while frame.f_back and (frame.f_code.co_filename.startswith((_HOME, "<"))):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
@@ -85,7 +87,7 @@ class Declaration(metaclass=_Noting):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Makes the declaration and sets `declared_at`. Raises DeclarationError unless the arguments fit."""
-        where, takes = where_declared(), inspect.signature(cls.__init__)
+        where, takes = where_declared(), _signature(cls.__init__)
         try:
             given = takes.bind(None, *args, **kwargs).arguments
         except TypeError as error:

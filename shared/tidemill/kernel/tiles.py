@@ -7,6 +7,8 @@ changes them and how tiles are merged. This module gives each slot its place, an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from types import CodeType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,7 +92,8 @@ class TileLayout:
 
     def places(self, slot: Slot) -> range:
         """The places of a slot in a tile."""
-        return self._places[self._shared(slot)]
+        found = self._places.get(slot)
+        return self._places[self._shared(slot)] if found is None else found
 
     def _shared(self, slot: Slot) -> Slot:
         return Slot(slot.kind, None) if not slot.kind.sees_value and slot.column in self._always else slot
@@ -158,8 +161,14 @@ def compile_fold(tiles: Sequence[Open], columns: dict[str, Column]) -> Fold:
             lines += [f"    {line}" for line in body]
         else:
             lines += [f"    x = {columns[text].source}", "    if x is not None:", *(f"        {line}" for line in body)]
-    exec("\n".join(lines), scope)  # noqa: S102 - made of parsed columns and the kinds' lines, nothing else
+    exec(_code("\n".join(lines)), scope)  # noqa: S102 - made of parsed columns and the kinds' lines, nothing else
     return scope["fold"]  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=1_024)
+def _code(source: str) -> CodeType:
+    """Kernels of one view are made again and again, as for each part of a training set; to compile their folds is a third of it."""
+    return compile(source, "<fold>", "exec")
 
 
 def _slice(places: range) -> slice:
