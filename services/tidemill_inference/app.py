@@ -19,7 +19,7 @@ from tidemill.runtime.http import add_ops_routes, fastapi_app
 from tidemill.runtime.routes import Answer, HotRoute, add_hot_route
 from tidemill.runtime.service import Service, run_together
 from tidemill.streams.following import Following, InForce, everything_of
-from tidemill.streams.topics import predictions_topic, topic_specs
+from tidemill.streams.topics import predictions_topic, shadows_topic, topic_specs
 from tidemill_inference.first_answers import FirstAnswers
 from tidemill_inference.messages import PredictBody, answer_body, parse_predict
 from tidemill_inference.model_routes import ModelRoutes
@@ -28,6 +28,7 @@ from tidemill_inference.prediction_log import PredictionLog
 from tidemill_inference.predictor import Predictor
 from tidemill_inference.registry import Registry
 from tidemill_inference.settings import InferenceSettings
+from tidemill_inference.shadows import Shadows
 
 REDIS_TIMEOUT_SECONDS = 0.5
 CHECKS = ("redis", "kafka", "deployments")
@@ -49,8 +50,12 @@ class Inference:
         topic = predictions_topic(project.name)
         self._link = redis_client(settings.redis.url, REDIS_TIMEOUT_SECONDS, on_change=partial(report, "redis"))
         self._log = PredictionLog(settings.kafka, topic, topic_specs(project)[topic], partial(report, "kafka"))
+        shadows = shadows_topic(project.name)
+        self._shadow_log = PredictionLog(settings.kafka, shadows, topic_specs(project)[shadows], lambda _: None)
         self._registry = Registry(project.name, settings.kafka, settings.offline.root, partial(report, "deployments"))
-        self._predictor = Predictor(OnlineReader(self._link, project.name, {}), FirstAnswers(self._link, project.name), self._log)
+        nothing = OnlineReader(self._link, project.name, {})
+        self._shadows = Shadows(nothing, self._shadow_log)
+        self._predictor = Predictor(nothing, FirstAnswers(self._link, project.name), self._log, self._shadows)
         self._following = Following(settings.kafka, project, everything_of, partial(self.board.down, "deployments"))
         self.pulses = [self._log.pulse, self._registry.pulse]
         self.app = self._app()
@@ -67,7 +72,8 @@ class Inference:
     async def run(self) -> None:
         """Keep the connections, write the log and follow the deployments, for ever."""
         async with self._link:
-            await run_together(self._log.run(), self._registry.run(), keep_asking(self._link), self._following.run(self._use))
+            logs = self._log.run(), self._shadow_log.run(), self._shadows.run()
+            await run_together(*logs, self._registry.run(), keep_asking(self._link), self._following.run(self._use))
 
     async def _use(self, now: InForce) -> None:
         """Work by what is in force, until cancelled. Requests that have begun end by the logs by which they began."""
@@ -75,7 +81,7 @@ class Inference:
         before = self._loaded()
         self._registry.use(now.project, kernels)
         by_log: dict[str, ViewKernel] = {kernel.view.log: kernel for kernel in (*before, *self._loaded(), *kernels.values())}
-        self._predictor.reader = OnlineReader(self._link, now.project.name, by_log)
+        self._predictor.reader = self._shadows.reader = OnlineReader(self._link, now.project.name, by_log)
         await asyncio.Event().wait()
 
     def _loaded(self) -> list[ViewKernel]:

@@ -33,6 +33,8 @@ class LoadedModel:
         self.seats = seats
         self.versions = [versions[seat.version] for seat in seats]
         """First the champion, or the version in its place."""
+        self.shadows = [versions[seat.version] for seat in seats if seat.role == "shadow"]
+        """Those that are asked what they would have answered."""
         self._by_name = versions
         self._traffic = Traffic(name, seats) if sum(seat.share > 0 for seat in seats) > 1 else None
         self._only = next(versions[seat.version] for seat in seats if seat.share > 0)

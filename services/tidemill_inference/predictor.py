@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tidemill.clock import now_ms
 from tidemill.declarations.models import FeatureInput
 from tidemill.errors import BadRequest, MissingInputs, Rebuilding, TidemillError
-from tidemill.kernel.served import Served, serve
-from tidemill.kernel.view import ViewKernel
-from tidemill.models.inputs import ModelInputs, Vector, vector_of
-from tidemill.online.reader import OnlineReader, Stored, stamp_of
-from tidemill.records import PredictionRecord, encode
+from tidemill.kernel.served import Served
+from tidemill.models.inputs import ModelInputs, Vector
+from tidemill.online.reader import OnlineReader, Stored
+from tidemill.records import encode
 from tidemill.runtime import metrics
+from tidemill_inference.computing import Features, logged, output_of, record_of
 from tidemill_inference.first_answers import FirstAnswers, Made
 from tidemill_inference.loaded import LoadedModel, LoadedVersion
 from tidemill_inference.messages import FeatureShown, Instance, PredictionAnswer, PredictRequest
 from tidemill_inference.prediction_log import PredictionLog
+from tidemill_inference.shadows import Seen, Shadows
 
 _BREATH = 20  # rows between two turns of the loop, so that a large request does not delay small ones
-
-
-class Features:
-    """The features that one request sees. Its instances share entities and times, so each view is read once for each of them."""
-
-    def __init__(self) -> None:
-        self._seen: dict[tuple[ViewKernel, bytes, int], Served] = {}
-
-    def of(self, kernel: ViewKernel, key: bytes | None, stored: Stored | None, time_ms: int) -> Served:
-        """The features of one view. All instances with the same key have the same `stored`, since the request reads the store once."""
-        if key is None or stored is None:
-            return serve(kernel.view, None, time_ms)
-        place = kernel, key, time_ms
-        found = self._seen.get(place)
-        if found is None:
-            reading = None if stored.value is None else kernel.read(stored.value, time_ms, stored.since_ms)
-            found = self._seen[place] = serve(kernel.view, reading, time_ms)
-        return found
 
 
 class _Routed(NamedTuple):
@@ -53,15 +35,17 @@ class _Routed(NamedTuple):
 class Predictor:
     """Predicts by entity and by tensor. `reader`: reads views by the names of their logs; another may take its place at any time."""
 
-    def __init__(self, reader: OnlineReader, answers: FirstAnswers, log: PredictionLog) -> None:
+    def __init__(self, reader: OnlineReader, answers: FirstAnswers, log: PredictionLog, shadows: Shadows | None = None) -> None:
         self.reader = reader
         self._answers = answers
         self._log = log
+        self._shadows = shadows
 
     async def by_entity(self, model: LoadedModel, request: PredictRequest) -> list[PredictionAnswer | TidemillError]:
         """One result per instance, logged. Raises StoreUnavailable, KafkaUnavailable and RecordTooLarge for the whole request."""
         routed = [_route(model, item) for item in request.instances]
-        stored = iter(await self._read([item for item in routed if isinstance(item, _Routed)]))
+        read = await self._read([item for item in routed if isinstance(item, _Routed)])
+        stored = iter(read)
         features = Features()
         results: list[Made | TidemillError] = []
         for count, item in enumerate(routed, 1):
@@ -74,7 +58,29 @@ class Predictor:
                 results.append(error)
             if count % _BREATH == 0:
                 await asyncio.sleep(0)
-        return [item.prediction if isinstance(item, Made) else item for item in await self._logged(model.name, results)]
+        results = await self._logged(model.name, results)
+        if model.shadows and self._shadows is not None:
+            self._ask_shadows(self._shadows, model, routed, read, results)
+        return [item.prediction if isinstance(item, Made) else item for item in results]
+
+    @staticmethod
+    def _ask_shadows(
+        shadows: Shadows,
+        model: LoadedModel,
+        routed: Sequence[_Routed | TidemillError],
+        read: Sequence[list[Stored | None]],
+        results: Sequence[Made | TidemillError],
+    ) -> None:
+        """Lets shadows be asked what was answered for the first time. `read`: what was read for each instance without an error."""
+        stored = iter(read)
+        for item, result in zip(routed, results, strict=True):
+            if isinstance(item, _Routed):
+                views = zip(item.version.kernels, item.keys, next(stored), strict=True)
+                if isinstance(result, Made) and not result.repeated:
+                    seen: Seen = {
+                        (kernel.view.log, key): of_view for kernel, key, of_view in views if key is not None and of_view is not None
+                    }
+                    shadows.ask(model.shadows, item.instance, seen)
 
     async def by_tensor(self, version: LoadedVersion, rows: Sequence[Vector], prediction_id: str) -> list[float]:
         """The outputs of rows of inputs. The first row's prediction has the id given, row i > 0 has `<id>-<i>`. Raises as `by_entity`."""
@@ -82,8 +88,8 @@ class Predictor:
         entries, outputs = [], []
         for i, vector in enumerate(rows):
             instance = Instance(f"{prediction_id}-{i}" if i else prediction_id, None, now, {})
-            outputs.append(_output(version, vector))
-            entries.append((instance.id.encode(), encode(_record(version, instance, vector, outputs[-1], []))))
+            outputs.append(output_of(version, vector))
+            entries.append((instance.id.encode(), encode(logged(version, instance, vector, outputs[-1], []))))
             if i % _BREATH == _BREATH - 1:
                 await asyncio.sleep(0)
         await self._log.append(entries)
@@ -119,17 +125,14 @@ class Predictor:
         return [[None if key is None else next(found) for key in item.keys] for item in asked]
 
     def _predict(self, routed: _Routed, stored: list[Stored | None], features: Features, *, show_features: bool) -> Made:
-        instance, version, time_ms = routed.instance, routed.version, routed.instance.time_ms
-        views = zip(version.kernels, routed.keys, stored, strict=True)
-        served = [features.of(kernel, key, item, time_ms) for kernel, key, item in views]
-        inputs = version.inputs
-        vector = vector_of(inputs.row(served, instance.given))
+        instance, version, inputs = routed.instance, routed.version, routed.version.inputs
+        served = features.of_all(version, routed.keys, stored, instance.time_ms)
         degraded = inputs.degraded(served, instance.given)
         if degraded:
             if version.model.on_missing == "refuse":
                 raise MissingInputs(version.manifest.model, degraded)
             metrics.PREDICTIONS_DEGRADED.labels(version.manifest.model).inc()
-        record = _record(version, instance, vector, _output(version, vector), [item for item in stored if item is not None])
+        record = record_of(version, instance, served, stored)
         shown = _features_shown(inputs, served, instance) if show_features else None
         return Made(instance, record, encode(record), version.manifest.output, shown, degraded, inputs.ignored(instance.given))
 
@@ -142,33 +145,6 @@ def _route(model: LoadedModel, item: Instance | TidemillError) -> _Routed | Tide
         return _Routed(item, version.inputs.keys(item.given), version)
     except BadRequest as error:
         return error
-
-
-def _output(version: LoadedVersion, vector: Vector) -> float:
-    output = version.engine.predict(vector)
-    if not math.isfinite(output):
-        raise BadRequest(
-            f"model {version.engine.label} gives no number for these inputs", mend="check the values that come with the request"
-        )
-    return output
-
-
-def _record(version: LoadedVersion, instance: Instance, vector: Vector, output: float, stored: Sequence[Stored]) -> PredictionRecord:
-    """The record for the log; a NaN input is written as null."""
-    manifest = version.manifest
-    given: dict[str, Any] = {name: instance.given[name] for name in version.inputs.fields} if instance.given else {}
-    return PredictionRecord(
-        instance.id,
-        manifest.model,
-        manifest.version,
-        instance.time_ms,
-        now_ms(),
-        vector.tolist(),
-        output,
-        instance.subject,
-        given,
-        stamp_of(stored),
-    )
 
 
 def _features_shown(inputs: ModelInputs, served: Sequence[Served], instance: Instance) -> dict[str, FeatureShown]:

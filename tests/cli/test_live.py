@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 from tests.ask import get as ask
+from tests.ask import post
 from tests.offline.lake import ROOT
 
 from tidemill.local.stack import Stack
@@ -146,6 +147,15 @@ def test_versions_and_their_roles(shell: Shell, live: Stack) -> None:
     assert re.search(r"auc\s+│ 0\.\d+\s+│ 0\.\d+", compared)
     shell.run("models", "shadow", f"big_tip@{newest}")
     assert seats() == [(champion, "champion", 1.0), (newest, "shadow", 0.0)]
+    for i in range(20):
+        body = {"entities": {"zone": "abc"[i % 3], "driver": i, "distance": 0.5}, "id": f"shadowed-{i}"}
+        assert post(f"{live.urls['inference']}/predict/big_tip", json=body).json()["version"] == champion
+    store = OfflineStore(str(live.offline))
+    deadline = time.monotonic() + 180
+    while store.find("shadows") is None or len(logged(store, shadows=True)) < 20:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert "20 predictions recomputed, 20 equal bit for bit" in shell.run("replay", "--shadows")
     said = shell.run("models", "canary", f"big_tip@{newest}", "5%")
     assert f"big_tip {newest}: challenger, 0.05 of the requests" in said
     assert "inference serves it" in said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,10 @@ class Service:
         """POST /predict."""
         return await self.http.post(f"/predict/{model}", json=body)
 
-    async def logged(self) -> dict[str, list[PredictionRecord]]:
-        """Every prediction in the log, by id."""
+    async def logged(self, topic_of: Callable[[str], str] = predictions_topic) -> dict[str, list[PredictionRecord]]:
+        """Every prediction in the log, by id; or in that of the shadows."""
         found: dict[str, list[PredictionRecord]] = {}
-        topic = predictions_topic(self.project.name)
+        topic = topic_of(self.project.name)
         reader = consumer(self.settings.kafka)
         await reader.start()
         try:

@@ -10,7 +10,7 @@ from tidemill.kernel.served import serve
 from tidemill.names import log_name
 from tidemill.online.reader import Stored
 from tidemill.records import StampEntry
-from tidemill_inference.predictor import Features
+from tidemill_inference.computing import Features
 
 KEYS = [b"a", b"b", b"new", None]
 FENCE = StampEntry(log_name("v", 1), 0, 1)

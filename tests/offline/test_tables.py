@@ -85,11 +85,12 @@ def test_bad_records_are_blank_rows_among_good_ones() -> None:
 
 
 def test_every_mirrored_topic_has_a_table() -> None:
-    """Views and predictions: one table each, with the partitions of its topic."""
+    """Views, predictions and shadows: one table each, with the partitions of its topic."""
     assert [(table.name, table.topic, table.partitions) for table in mirror_tables(PROJECT)] == [
         ("views/shops.p3", "lake.view.shops.p3", 3),
         ("views/items.p2", "lake.view.items.p2", 2),
         ("predictions", "lake.predictions", 4),
+        ("shadows", "lake.shadows", 4),
     ]
 
 

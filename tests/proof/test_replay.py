@@ -138,9 +138,9 @@ class Counting(OfflineStore):
 
     given: ClassVar[list[tuple[int, Sequence[str] | None]]] = []
 
-    def predictions(self, columns: Sequence[str] | None = None, ids: Collection[str] | None = None) -> pa.Table:
+    def predictions(self, columns: Sequence[str] | None = None, ids: Collection[str] | None = None, *, shadows: bool = False) -> pa.Table:
         """As ever."""
-        table = super().predictions(columns, ids)
+        table = super().predictions(columns, ids, shadows=shadows)
         self.given.append((len(table), columns))
         return table
 

@@ -74,6 +74,7 @@ def audit(
 def replay(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Predictions by id.")] = None,
     sample: Annotated[int, typer.Option(min=1, help="Without ids: how many, spread evenly over the log.")] = 100,
+    shadows: Annotated[bool, typer.Option("--shadows", help="Those of shadows instead.")] = False,
 ) -> None:
     """Recompute logged predictions from Parquet, by the definitions of their time, and compare every bit. Exit code 1 when one differs.
 
@@ -89,7 +90,7 @@ def replay(
     from tidemill.streams.following import in_force
 
     at = target()
-    predictions = logged(at.store, ids or None, None if ids else sample)
+    predictions = logged(at.store, ids or None, None if ids else sample, shadows=shadows)
     unknown = set(ids or ()) - {prediction.id for prediction in predictions}
     if unknown:
         raise UnknownPrediction(sorted(unknown)[0])

@@ -116,7 +116,7 @@ def _acting(action: Action, help_text: str) -> None:
 
 
 _acting("deploy", "Let one version answer all requests of a model, alone.")
-_acting("shadow", "Load a version beside the champion. It answers no request but those that name it.")
+_acting("shadow", "Ask a version beside the champion: what it would have answered is logged, and costs callers nothing.")
 _acting("promote", "Make a version the champion. The challengers and shadows beside it stay.")
 _acting("retire", "Take away a challenger or a shadow.")
 

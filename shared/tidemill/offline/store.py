@@ -8,7 +8,7 @@
     shops = store.topic_table(view_table(project, view))    # the one writer of this table
     shops.append(rows, {(topic, 0): (1204, 1300)})
 
-Below the root: `views/<view>.p<partitions>`, `events/<event>`, `predictions`, `results` (tables), `models/` and `untracked/` (files).
+Below the root: `views/<view>.p<partitions>`, `events/<event>`, `predictions`, `shadows`, `results` (tables), `models/` and `untracked/` (files).
 """
 
 from __future__ import annotations
@@ -96,16 +96,18 @@ class OfflineStore:
         """`snapshot(name).scan(columns, filters)`."""
         return self.snapshot(name).scan(columns, filters)
 
-    def predictions(self, columns: Sequence[str] | None = None, ids: Collection[str] | None = None) -> pa.Table:
+    def predictions(self, columns: Sequence[str] | None = None, ids: Collection[str] | None = None, *, shadows: bool = False) -> pa.Table:
         """Predictions (`ids`: only these), each once: of several records with one id the first counts (lowest partition, then offset).
 
-        A client that repeats a request with the same id adds a record to the topic, but no prediction.
+        A client that repeats a request with the same id adds a record to the topic, but no prediction. `shadows`: what each shadow would have
+        answered instead.
         """
-        wanted = None if columns is None else list(dict.fromkeys(["id", *columns]))
+        key = ["id", "model", "version"] if shadows else ["id"]
+        wanted = None if columns is None else list(dict.fromkeys([*key, *columns]))
         among = None if ids is None else ("id", ids)
-        table = self.snapshot("predictions").scan(wanted, pc.field("time").is_valid(), among=among)
-        places = pa.table({"id": table["id"], "row": np.arange(len(table))})
-        first = places.group_by("id").aggregate([("row", "min")])["row_min"].to_numpy()
+        table = self.snapshot("shadows" if shadows else "predictions").scan(wanted, pc.field("time").is_valid(), among=among)
+        places = table.select(key).append_column("row", pa.array(np.arange(len(table))))
+        first = places.group_by(key).aggregate([("row", "min")])["row_min"].to_numpy()
         return table.take(np.sort(first)).select(columns or table.column_names)
 
 

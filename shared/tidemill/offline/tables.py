@@ -28,7 +28,7 @@ from tidemill.records import (
     decoder,
     view_decoder,
 )
-from tidemill.streams.topics import predictions_topic, topic_specs, view_topic
+from tidemill.streams.topics import predictions_topic, shadows_topic, topic_specs, view_topic
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 _JSON = msgspec.json.Encoder()
@@ -164,6 +164,15 @@ def predictions_table(project: Project) -> MirrorTable:
 
     Every record is a row, also a repeated one with the same id; `OfflineStore.predictions` gives each prediction once.
     """
+    return _predictions_table(project, "predictions", predictions_topic(project.name))
+
+
+def shadows_table(project: Project) -> MirrorTable:
+    """Rows as those of predictions: what shadows would have answered to the predictions of the same ids."""
+    return _predictions_table(project, "shadows", shadows_topic(project.name))
+
+
+def _predictions_table(project: Project, name: str, topic: str) -> MirrorTable:
     columns = (
         _column("id", pa.string()),
         _column("model", pa.string()),
@@ -176,7 +185,7 @@ def predictions_table(project: Project) -> MirrorTable:
         TableColumn("entities", pa.string(), _entities_json),
         TableColumn("stamp", pa.string(), _stamp_json),
     )
-    return _plain_table(project, "predictions", predictions_topic(project.name), PredictionRecord, columns)
+    return _plain_table(project, name, topic, PredictionRecord, columns)
 
 
 def _plain_table(project: Project, name: str, topic: str, kind: type[msgspec.Struct], columns: tuple[TableColumn, ...]) -> MirrorTable:
@@ -184,9 +193,9 @@ def _plain_table(project: Project, name: str, topic: str, kind: type[msgspec.Str
 
 
 def mirror_tables(project: Project) -> list[MirrorTable]:
-    """Every table that mirrors a topic, predictions included."""
+    """Every table that mirrors a topic: of views, of predictions, and of what shadows would have answered."""
     views = [view_table(project, view) for view in project.views.values()]
-    return [*views, predictions_table(project)]
+    return [*views, predictions_table(project), shadows_table(project)]
 
 
 RESULTS_SCHEMA = pa.schema(

@@ -83,13 +83,15 @@ def replay(
     return [results[i] for i in range(len(predictions))]
 
 
-def logged(store: OfflineStore, ids: Sequence[str] | None = None, sample: int | None = None) -> list[PredictionRecord]:
-    """Logged predictions: those of the ids, or a sample spread evenly over the log, or all."""
+def logged(
+    store: OfflineStore, ids: Sequence[str] | None = None, sample: int | None = None, *, shadows: bool = False
+) -> list[PredictionRecord]:
+    """Logged predictions: those of the ids, or a sample spread evenly over the log, or all. `shadows`: those of shadows instead."""
     if sample is not None and ids is None:
-        known = store.predictions(["id"])["id"]  # of predictions outside the sample only the id is read
+        known = store.predictions(["id"], shadows=shadows)["id"]  # of predictions outside the sample only the id is read
         if sample < len(known):
             ids = known.take(np.linspace(0, len(known) - 1, sample).astype(np.int64)).to_pylist()
-    table = store.predictions(ids=ids)
+    table = store.predictions(ids=ids, shadows=shadows)
     fields = [f for f in PredictionRecord.__struct_fields__ if f not in ("entities", "stamp")]
     rows = table.to_pylist()
     return [

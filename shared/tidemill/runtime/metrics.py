@@ -149,6 +149,8 @@ PREDICTIONS_DEGRADED = _counter("inference_degraded_total", "Predictions of whic
 PREDICTIONS_REPEATED = _counter(
     "inference_predictions_repeated_total", "Requests answered with the prediction of an earlier one of the same id", "model"
 )
+SHADOWS = _counter("inference_shadows_total", "Predictions of shadows that were logged", "model", "version")
+SHADOWS_LEFT_OUT = _counter("inference_shadows_left_out_total", "Predictions of shadows that were not made or not logged", "model")
 DEPLOYMENT_FAILURES = _counter("inference_deployment_failures_total", "Deployments that could not be loaded, retries included", "model")
 MODELS_LOADED = _gauge("inference_model_loaded_info", "1 for each model version that is loaded", "model", "version")
 

@@ -19,6 +19,11 @@ def outcomes_topic(project: str) -> str:
     return f"{project}.outcomes"
 
 
+def shadows_topic(project: str) -> str:
+    """Topic of what shadows would have answered: records as those of predictions, with the same ids."""
+    return f"{project}.shadows"
+
+
 def predictions_topic(project: str) -> str:
     """Topic of predictions."""
     return f"{project}.predictions"
@@ -68,7 +73,7 @@ def topic_specs(project: Project) -> dict[str, TopicSpec]:
     keep = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "1048588"}
     specs = {view_topic(project.name, view.log): TopicSpec(view.partitions, keep) for view in project.views.values()}
     for name, partitions in (
-        (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4),
+        (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4), (shadows_topic(project.name), 4),
         (results_topic(project.name), 1), (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (logs_topic(project.name),
         1), (catalogue_topic(project.name), 1), (dead_letters_topic(project.name), 1),
     ):  # fmt: skip

@@ -1,0 +1,74 @@
+"""From what the store has to a record for the log: features, inputs, output. Pure, but for the clock in the record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tidemill.clock import now_ms
+from tidemill.errors import BadRequest
+from tidemill.kernel.served import Served, serve
+from tidemill.kernel.view import ViewKernel
+from tidemill.models.inputs import Vector, vector_of
+from tidemill.online.reader import Stored, stamp_of
+from tidemill.records import PredictionRecord
+from tidemill_inference.loaded import LoadedVersion
+from tidemill_inference.messages import Instance
+
+
+class Features:
+    """The features that one request sees. Its instances share entities and times, so each view is read once for each of them."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[ViewKernel, bytes, int], Served] = {}
+
+    def of(self, kernel: ViewKernel, key: bytes | None, stored: Stored | None, time_ms: int) -> Served:
+        """The features of one view. All instances with the same key have the same `stored`, since the request reads the store once."""
+        if key is None or stored is None:
+            return serve(kernel.view, None, time_ms)
+        place = kernel, key, time_ms
+        found = self._seen.get(place)
+        if found is None:
+            reading = None if stored.value is None else kernel.read(stored.value, time_ms, stored.since_ms)
+            found = self._seen[place] = serve(kernel.view, reading, time_ms)
+        return found
+
+    def of_all(self, version: LoadedVersion, keys: Sequence[bytes | None], stored: Sequence[Stored | None], time_ms: int) -> list[Served]:
+        """The features of each view of a version."""
+        views = zip(version.kernels, keys, stored, strict=True)
+        return [self.of(kernel, key, item, time_ms) for kernel, key, item in views]
+
+
+def record_of(version: LoadedVersion, instance: Instance, served: Sequence[Served], stored: Sequence[Stored | None]) -> PredictionRecord:
+    """What a version answers from features, for the log. Raises BadRequest when it gives no number."""
+    vector = vector_of(version.inputs.row(served, instance.given))
+    return logged(version, instance, vector, output_of(version, vector), [item for item in stored if item is not None])
+
+
+def output_of(version: LoadedVersion, vector: Vector) -> float:
+    """What a version answers to inputs. Raises BadRequest when that is no number."""
+    output = version.engine.predict(vector)
+    if not math.isfinite(output):
+        raise BadRequest(
+            f"model {version.engine.label} gives no number for these inputs", mend="check the values that come with the request"
+        )
+    return output
+
+
+def logged(version: LoadedVersion, instance: Instance, vector: Vector, output: float, stored: Sequence[Stored]) -> PredictionRecord:
+    """The record for the log; a NaN input is written as null. `stored`: what it has seen of the store."""
+    manifest = version.manifest
+    given: dict[str, Any] = {name: instance.given[name] for name in version.inputs.fields} if instance.given else {}
+    return PredictionRecord(
+        instance.id,
+        manifest.model,
+        manifest.version,
+        instance.time_ms,
+        now_ms(),
+        vector.tolist(),
+        output,
+        instance.subject,
+        given,
+        stamp_of(stored),
+    )
