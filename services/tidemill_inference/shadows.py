@@ -30,7 +30,7 @@ Seen = Mapping[tuple[str, bytes], Stored]
 """What the answer saw of the store, by log and entity."""
 
 
-class _Asked(NamedTuple):
+class _Unasked(NamedTuple):
     version: LoadedVersion
     instance: Instance
     seen: Seen
@@ -42,7 +42,7 @@ class Shadows:
     def __init__(self, reader: OnlineReader, to_log: PredictionLog) -> None:
         self.reader = reader
         self._log = to_log
-        self._waiting: deque[_Asked] = deque()
+        self._waiting: deque[_Unasked] = deque()
         self._something = asyncio.Event()
 
     def ask(self, versions: Sequence[LoadedVersion], instance: Instance, seen: Seen) -> None:
@@ -51,7 +51,7 @@ class Shadows:
             if len(self._waiting) >= MOST:
                 metrics.SHADOWS_LEFT_OUT.labels(version.manifest.model).inc()
             else:
-                self._waiting.append(_Asked(version, instance, seen))
+                self._waiting.append(_Unasked(version, instance, seen))
                 self._something.set()
 
     async def run(self) -> None:
@@ -62,8 +62,8 @@ class Shadows:
             while self._waiting:
                 await self._wave([self._waiting.popleft() for _ in range(min(WAVE, len(self._waiting)))])
 
-    async def _wave(self, asked: Sequence[_Asked]) -> None:
-        answered, entries = list[_Asked](), list[Entry]()
+    async def _wave(self, asked: Sequence[_Unasked]) -> None:
+        answered, entries = list[_Unasked](), list[Entry]()
         for item in asked:
             await asyncio.sleep(0)  # requests come first
             try:
@@ -79,7 +79,7 @@ class Shadows:
             for item in answered:
                 metrics.SHADOWS.labels(item.version.manifest.model, item.version.manifest.version).inc()
 
-    async def _answer(self, item: _Asked) -> Entry:
+    async def _answer(self, item: _Unasked) -> Entry:
         """Raises what the reader raises, and BadRequest for inputs that the version cannot take."""
         version, instance = item.version, item.instance
         keys = version.inputs.keys(instance.given)
@@ -94,7 +94,7 @@ class Shadows:
         return instance.id.encode(), encode(record_of(version, instance, served, stored))
 
     @staticmethod
-    def _left_out(items: Sequence[_Asked], error: Exception) -> None:
+    def _left_out(items: Sequence[_Unasked], error: Exception) -> None:
         for item in items:
             metrics.SHADOWS_LEFT_OUT.labels(item.version.manifest.model).inc()
         log.warning("shadows are left out", versions=len(items), reason=str(error) or repr(error))

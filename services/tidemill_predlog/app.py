@@ -1,4 +1,4 @@
-"""Wiring of prediction logging: the mirror of predictions, the join, and the HTTP answers beside them."""
+"""Wiring of prediction logging: the mirrors of predictions and of shadows, the join, and the HTTP answers beside them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tidemill.declarations.project import load_project
 from tidemill.offline.mirror import Mirror
 from tidemill.offline.positions import PositionsApp
 from tidemill.offline.store import OfflineStore
-from tidemill.offline.tables import predictions_table
+from tidemill.offline.tables import predictions_table, shadows_table
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.service import Service, run_together
 from tidemill.streams.following import Following, InForce, models_of
@@ -23,21 +23,21 @@ def build(settings: PredictionLogSettings) -> Service:
     project = load_project(settings.project.project)
     board = HealthBoard("topics", "join")
     store = OfflineStore(settings.offline.root)
-    predictions = predictions_table(project)
-    mirror = Mirror(store, predictions, settings.kafka, board, settings.flush.flush())
-    pulses = [mirror.pulse]
+    predictions, shadows = predictions_table(project), shadows_table(project)
+    mirrors = [Mirror(store, table, settings.kafka, board, settings.flush.flush()) for table in (predictions, shadows)]
+    pulses = [mirror.pulse for mirror in mirrors]
     tell = partial(board.down, "topics")
     following = Following(settings.kafka, project, models_of, tell, pulses)
 
     async def join(now: InForce) -> None:
         board.up("topics")  # not before: until the catalogue was read, `following` may say that Kafka is away
         joiner = Joiner(store, now.project, predictions, settings.kafka, board)
-        pulses[:] = [mirror.pulse, joiner.pulse]
+        pulses[:] = [*(mirror.pulse for mirror in mirrors), joiner.pulse]
         await joiner.run()
 
     async def work() -> None:
-        needed = [predictions.topic, outcomes_topic(project.name), results_topic(project.name)]
+        needed = [predictions.topic, shadows.topic, outcomes_topic(project.name), results_topic(project.name)]
         await need_topics(settings.kafka, project, tell, pulses, needed)
-        await run_together(mirror.run(), following.run(join))
+        await run_together(*(mirror.run() for mirror in mirrors), following.run(join))
 
-    return Service(settings, board, PositionsApp(board, [mirror]), work, pulses)
+    return Service(settings, board, PositionsApp(board, mirrors), work, pulses)
