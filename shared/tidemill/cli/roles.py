@@ -83,7 +83,7 @@ def show(version: Version) -> None:
 
 @commands.command()
 def compare(versions: Annotated[list[str], typer.Argument(metavar="MODEL@VERSION ...", help="Two or more stored versions.")]) -> None:
-    """Compare versions side by side: metrics, training data, and what differs in their inputs and views."""
+    """Compare versions side by side: metrics, training data, what differs in their inputs and views, and what they answered to the same requests."""
     if len(versions) < 2:
         raise typer.BadParameter("name two versions or more")
     at = _target()
@@ -102,6 +102,26 @@ def compare(versions: Annotated[list[str], typer.Argument(metavar="MODEL@VERSION
     both = dict.fromkeys(name for one in manifests for name in _most_important(one))
     for name in both:
         table.add_row(Text(f"importance {name}"), *(_importance(one, name) for one in manifests))
+    console.print(table)
+    for manifest in manifests[1:]:
+        if manifest.model == manifests[0].model:
+            _print_pairs(at, manifests[0], manifest)
+
+
+def _print_pairs(at: Target, first: Manifest, other: Manifest) -> None:
+    """What two versions of a model answered to the same requests, and what became of it."""
+    from tidemill.proof.paired import paired_versions
+
+    found = paired_versions(at.store, first.model, first.version, other.version, first.output)
+    if not found.pairs:
+        console.print(f"no request was answered by both {first.version} and {other.version}: let one be a shadow", markup=False)
+        return
+    title = f"the same {found.pairs:,} requests, {found.answered:,} with an outcome; outputs differ by {found.apart:.4g} on average"
+    table = Table("", first.version, other.version, "difference, 95 % of one look", title=Text(title))
+    if found.auc is not None:
+        table.add_row("auc", *(f"{auc:.4g}" for auc in found.auc), "")
+    for one in found.measures if found.answered else ():
+        table.add_row(one.name, f"{one.first:.4g}", f"{one.other:.4g}", f"{one.difference:+.3g} ({one.low:+.3g} to {one.high:+.3g})")
     console.print(table)
 
 
