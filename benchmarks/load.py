@@ -24,6 +24,7 @@ class Load(msgspec.Struct):
     requests_per_second: float
     p50_ms: float
     p99_ms: float
+    most_ms: float
     failures: int
     body_bytes: int
 
@@ -102,6 +103,7 @@ async def _run(host: str, port: int, path: str, clients: int, seconds: float, pe
         len(taken) / (perf_counter() - started),
         1000 * taken[len(taken) // 2],
         1000 * taken[int(len(taken) * 0.99)],
+        1000 * taken[-1],
         sum(client.failures for client in made),
         made[0].body_bytes,
     )
