@@ -1,14 +1,12 @@
-"""From a training set to a model: holdout by time, fitting, conversion to ONNX."""
+"""From a training set to a model: holdout by time, and fitting."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import skl2onnx
-from skl2onnx.common.data_types import FloatTensorType
+import numpy.typing as npt
 from sklearn.base import is_classifier
 from sklearn.metrics import brier_score_loss, log_loss, mean_absolute_error, mean_squared_error
 
@@ -17,6 +15,8 @@ from tidemill.errors import TidemillError
 from tidemill.models.artifact import Output
 from tidemill.stats.roc import auc_with_error
 from tidemill.training.dataset import Floats, TrainingSet
+from tidemill.training.mends import fit_mend, probability_mend
+from tidemill.training.steps import fails_to_fit, last_step
 
 HOLDOUT = 0.2
 FEWEST_ROWS = 10
@@ -25,13 +25,15 @@ FEWEST_ROWS = 10
 @dataclass(frozen=True)
 class Fitted:
     """A pipeline fitted on all examples; whether it gives probabilities; the holdout, with metrics and outputs of a pipeline fitted
-    without it."""
+    without it; of a value, the mean and the standard deviation of the labels, by which differences are judged (see `Parity`)."""
 
     pipeline: Any
     probability: bool
     metrics: dict[str, float]
     holdout: TrainingSet
     holdout_output: Floats
+    center: float = 0.0
+    scale: float = 1.0
 
     @property
     def output(self) -> Output:
@@ -50,7 +52,14 @@ def fit(model: Model, examples: TrainingSet) -> Fitted:
     _check_labels(model, before, after, probability=probability)
     output = outputs(_fitted(model, before), after.matrix, probability=probability)
     metrics = score(after.labels, output, probability=probability) | {"examples": float(len(examples))}
-    return Fitted(_fitted(model, examples), probability, metrics, after, output)
+    center, scale = (0.0, 1.0) if probability else _scale(examples.labels)
+    return Fitted(_fitted(model, examples), probability, metrics, after, output, center, scale)
+
+
+def _scale(labels: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and standard deviation of the labels; the deviation of labels that are all equal is taken as their size."""
+    center, deviation = float(np.mean(labels)), float(np.std(labels))
+    return center, deviation or abs(center) or 1.0
 
 
 def _is_classifier(model: Model) -> bool:
@@ -85,19 +94,29 @@ def _check_labels(model: Model, before: TrainingSet, after: TrainingSet, *, prob
 
 
 def _fitted(model: Model, examples: TrainingSet) -> Any:
-    """A new pipeline, fitted. An error names the columns without any value: few estimators say that these are the cause."""
+    """A new pipeline, fitted. An error names the step, and the columns without any value: few estimators say that these are the cause."""
     try:
-        return model.pipeline().fit(examples.matrix, examples.labels)
+        made = model.pipeline().fit(examples.matrix, examples.labels)
     except Exception as error:  # raised by the project's own code, or by scikit-learn for its data
-        empty = [spec.name for i, spec in enumerate(examples.inputs) if np.isnan(examples.matrix[:, i]).all()]
-        reason = f"model {model.name!r}: fitting its pipeline to {len(examples)} rows failed: {type(error).__name__}: {error}"
-        if empty:
-            raise TidemillError(
-                f"{reason} (no row has a value of {', '.join(empty)})",
-                mend="see that their events arrive, and that they became known before the requests (history is published with recordedtime); "
-                "else remove these inputs, or begin with SimpleImputer(keep_empty_features=True)",
-            ) from error
-        raise TidemillError(reason, mend="see that the pipeline takes one float32 matrix with NaN where there is no value") from error
+        raise _unfitted(model, examples, error) from error
+    if is_classifier(made) and not hasattr(made, "predict_proba"):
+        step = last_step(made)
+        raise TidemillError(f"model {model.name!r}: {step.title} gives no probabilities", mend=probability_mend(step))
+    return made
+
+
+def _unfitted(model: Model, examples: TrainingSet, error: Exception) -> TidemillError:
+    empty = [spec.name for i, spec in enumerate(examples.inputs) if np.isnan(examples.matrix[:, i]).all()]
+    failed = fails_to_fit(model.pipeline(), examples.matrix, examples.labels, error)
+    told = str(failed.error).strip().partition("\n")[0][:300]
+    reason = f"model {model.name!r}: {failed.step.title} cannot be fitted to {len(examples)} rows: {type(failed.error).__name__}: {told}"
+    if empty:
+        return TidemillError(
+            f"{reason} (no row has a value of {', '.join(empty)})",
+            mend="see that their events arrive, and that they became known before the requests (history is published with recordedtime); "
+            "else remove these inputs, or begin with SimpleImputer(keep_empty_features=True)",
+        )
+    return TidemillError(reason, mend=fit_mend(failed.step, failed.error))
 
 
 def outputs(pipeline: Any, matrix: Floats, *, probability: bool) -> Floats:
@@ -120,21 +139,6 @@ def score(labels: Any, output: Floats, *, probability: bool) -> dict[str, float]
         }
     mae, rmse = float(mean_absolute_error(labels, output)), float(mean_squared_error(labels, output) ** 0.5)
     return {"mae": mae, "mae_error": (max(rmse**2 - mae**2, 0.0) / len(output)) ** 0.5, "rmse": rmse}
-
-
-def to_onnx(pipeline: Any, columns: int, *, probability: bool) -> bytes:
-    """The pipeline as ONNX: one float32 input `features` of shape (rows, columns). Raises TidemillError when it cannot be converted."""
-    options = {id(pipeline): {"zipmap": False}} if probability else None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of onnx and protobuf: a project cannot mend them
-            converted = skl2onnx.to_onnx(pipeline, initial_types=[("features", FloatTensorType([None, columns]))], options=options)
-    except Exception as error:  # the exceptions of skl2onnx have no common root, and it lets those of other libraries through
-        raise TidemillError(
-            f"skl2onnx cannot convert {type(pipeline).__name__}: {type(error).__name__}: {str(error).strip()[:500]}",
-            mend="use estimators that skl2onnx supports; it cannot convert functions of your own",
-        ) from error
-    return bytes(converted.SerializeToString())
 
 
 def _rows(examples: TrainingSet, part: slice) -> TrainingSet:

@@ -15,9 +15,10 @@ from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Artifact, GoldenRow, Manifest, Parity
 from tidemill.models.engine import Engine
 from tidemill.stats.histograms import Histogram, reference
+from tidemill.training.conversion import to_onnx
 from tidemill.training.dataset import TrainingSet
-from tidemill.training.fitting import Fitted, fit, to_onnx
-from tidemill.training.parity import check_parity, expected_answers
+from tidemill.training.fitting import Fitted, fit
+from tidemill.training.parity import check_parity, engine_of, expected_answers
 
 GOLDEN_ROWS = 20
 
@@ -40,8 +41,12 @@ def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Cal
     note("converting to ONNX and comparing")
     onnx = to_onnx(fitted.pipeline, len(examples.inputs), probability=fitted.probability)
     expected = expected_answers(model, fitted)
-    engine = Engine.of_onnx(model.name, onnx, len(examples.inputs), fitted.output)
-    parity, golden = check_parity(model, expected, engine), _golden(engine, fitted)
+    engine = engine_of(model, fitted, onnx)
+    parity, golden = check_parity(model, fitted, expected, engine), _golden(engine, fitted)
+    if parity.on_threshold:
+        note(
+            f"{parity.on_threshold:,} of {parity.compared:,} compared rows lie on a threshold of a tree and fall on its other side in float32"
+        )
     return Version(Artifact(_manifest(model, examples, fitted, onnx, parity, golden, created_ms), onnx), fitted)
 
 

@@ -1,0 +1,87 @@
+"""What mends a pipeline that cannot be served, by its step. Each mend is tried by a test."""
+
+from __future__ import annotations
+
+from sklearn.base import is_classifier
+from sklearn.impute import SimpleImputer
+
+from tidemill.training.steps import Step
+
+_NUMBERS = "SimpleImputer(strategy='constant', fill_value=-1)"
+_WITHOUT = "leave this step out"
+_INSTEAD = {
+    "CalibratedClassifierCV": "calibrate inside the pipeline: make_pipeline(..., CalibratedClassifierCV(...)) with a classifier alone in it",
+    "HistGradientBoostingClassifier": "leave categorical_features out: the category's number is cut like any other",
+    "HistGradientBoostingRegressor": "leave categorical_features out: the category's number is cut like any other",
+    "IterativeImputer": "use a SimpleImputer",
+    "KNNImputer": "use a SimpleImputer",
+    "LinearDiscriminantAnalysis": "use LogisticRegression",
+    "MissingIndicator": "leave this step out: trees see what is missing, and a SimpleImputer with a value that does not occur shows it",
+    "SplineTransformer": "use KBinsDiscretizer or PolynomialFeatures",
+    "TransformedTargetRegressor": "use its regressor alone, or one with a loss for such amounts: HistGradientBoostingRegressor(loss='gamma')",
+}
+
+
+def fit_mend(step: Step, error: Exception) -> str:
+    """What to do about a step that cannot be fitted."""
+    if "contains NaN" in str(error):
+        return f"put {_NUMBERS} before it"
+    return "see that the pipeline takes one float32 matrix with NaN where there is no value"
+
+
+def rows_mend(step: Step, error: Exception) -> str:
+    """What to do about a step that fails on rows that requests will bring."""
+    kind = type(step.estimator).__name__
+    if kind in ("OneHotEncoder", "OrdinalEncoder"):
+        return _encoder_mend(kind)
+    return f"put {_NUMBERS} before it" if "contains NaN" in str(error) else _instead(step)
+
+
+def convert_mend(step: Step, error: Exception) -> str:
+    """What to do about a step that skl2onnx cannot convert."""
+    kind = type(step.estimator).__name__
+    if kind in ("OneHotEncoder", "OrdinalEncoder"):
+        infrequent = "nfrequent" in str(error)
+        return "leave min_frequency and max_categories out" if infrequent else _encoder_mend(kind)
+    return _instead(step)
+
+
+def differ_mend(step: Step, *, missing: bool) -> str:
+    """What to do about a step that ONNX computes in another way. `missing`: whether the row misses a value."""
+    kind = type(step.estimator).__name__
+    if isinstance(step.estimator, SimpleImputer):
+        return "give it keep_empty_features=True, and leave add_indicator out"
+    if kind in ("OneHotEncoder", "OrdinalEncoder"):
+        return _encoder_mend(kind)
+    return f"put {_NUMBERS} before it" if missing and kind not in _INSTEAD else _instead(step)
+
+
+def threshold_mend(step: Step | None) -> str:
+    """What to do about a step whose numbers are not those of scikit-learn to the last bit, when too many rows lie on thresholds."""
+    return f"{_WITHOUT}, since trees need no scaling, or train on more rows" if step and step.path else "train on more rows"
+
+
+def probability_mend(step: Step) -> str:
+    """What to do about a classifier that gives no probabilities."""
+    kind = type(step.estimator).__name__
+    if kind == "VotingClassifier":
+        return "give it voting='soft'"
+    return f"wrap it: CalibratedClassifierCV({kind}(...)), from sklearn.calibration"
+
+
+def _encoder_mend(kind: str) -> str:
+    option = "handle_unknown='ignore'" if kind == "OneHotEncoder" else "handle_unknown='use_encoded_value', unknown_value=-2"
+    return f"write make_pipeline({_NUMBERS}, {kind}({option})) in its place"
+
+
+def _instead(step: Step) -> str:
+    kind = type(step.estimator).__name__
+    if kind in _INSTEAD:
+        return _INSTEAD[kind]
+    if hasattr(step.estimator, "transform") and not hasattr(step.estimator, "predict"):
+        return f"{_WITHOUT}, or do its work in a feature or in what the request sends"
+    return f"use another estimator, such as {'LogisticRegression' if is_classifier(step.estimator) else 'Ridge'} or {_boosted(step)}"
+
+
+def _boosted(step: Step) -> str:
+    return "HistGradientBoostingClassifier" if is_classifier(step.estimator) else "HistGradientBoostingRegressor"
