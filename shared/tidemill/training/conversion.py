@@ -79,6 +79,8 @@ def _prepared(estimator: Any) -> Any:
         estimator.transformers_ = [(name, _prepared(step), columns) for name, step, columns in estimator.transformers_]
     if hasattr(estimator, "flatten_transform"):
         estimator.flatten_transform = False
+    if getattr(estimator, "encode", None) == "onehot":  # of KBinsDiscretizer: sparse
+        estimator.encode = "onehot-dense"
     if isinstance(found := getattr(estimator, "estimators_", None), list):  # of votes and stacks
         estimator.estimators_ = [_prepared(part) for part in found]
     if hasattr(estimator, "calibrated_classifiers_"):

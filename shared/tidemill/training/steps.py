@@ -92,11 +92,16 @@ def fails_to_fit(estimator: Any, rows: Any, labels: Any, error: Exception) -> Fa
 
 
 def _fails_to_fit(estimator: Any, rows: Any, labels: Any, error: Exception, path: tuple[str, ...]) -> Failed:
-    for name, step, part, reached in _parts(estimator, rows, labels):
-        try:
-            step.fit(reached, labels)
-        except Exception as found:  # of any library
-            return _fails_to_fit(part, reached, labels, found, (*path, name))
+    blamed = Step(path, estimator, rows)
+    try:
+        for name, step, part, reached in _parts(estimator, rows, labels):
+            blamed = Step((*path, name), part, reached)
+            try:
+                step.fit(reached, labels)
+            except Exception as found:  # of any library
+                return _fails_to_fit(part, reached, labels, found, blamed.path)
+    except Exception as found:  # a step that was fitted cannot transform
+        return Failed(blamed, found)
     return Failed(Step(path, estimator, rows), error)
 
 
