@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
 from tidemill.errors import TidemillError
+from tidemill.training.boosting import boosting_opsets
 from tidemill.training.mends import convert_mend
 from tidemill.training.steps import Step, first_that_fails, searched
 
@@ -64,7 +65,13 @@ def _converted(estimator: Any, inputs: Sequence[tuple[str, Any]], *, probability
         options[id(estimator)] = {"zipmap": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of onnx and protobuf: a project cannot mend them
-        made = convert_sklearn(estimator, initial_types=list(inputs), options=options, custom_conversion_functions=_CORRECTED)
+        made = convert_sklearn(
+            estimator,
+            initial_types=list(inputs),
+            options=options,
+            custom_conversion_functions=_CORRECTED,
+            target_opset=boosting_opsets(),
+        )
     return bytes(made.SerializeToString())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from sklearn.base import is_classifier
 from sklearn.impute import SimpleImputer
 
@@ -13,6 +15,8 @@ _INSTEAD = {
     "CalibratedClassifierCV": "calibrate inside the pipeline: make_pipeline(..., CalibratedClassifierCV(...)) with a classifier alone in it",
     "HistGradientBoostingClassifier": "leave categorical_features out: the category's number is cut like any other",
     "HistGradientBoostingRegressor": "leave categorical_features out: the category's number is cut like any other",
+    "CatBoostClassifier": "use LGBMClassifier or XGBClassifier (pip install 'tidemill[boosting]'), or HistGradientBoostingClassifier",
+    "CatBoostRegressor": "use LGBMRegressor or XGBRegressor (pip install 'tidemill[boosting]'), or HistGradientBoostingRegressor",
     "IterativeImputer": "use a SimpleImputer",
     "KNNImputer": "use a SimpleImputer",
     "LinearDiscriminantAnalysis": "use LogisticRegression",
@@ -43,12 +47,16 @@ def convert_mend(step: Step, error: Exception) -> str:
     if kind in ("OneHotEncoder", "OrdinalEncoder"):
         infrequent = "nfrequent" in str(error)
         return "leave min_frequency and max_categories out" if infrequent else _encoder_mend(kind)
+    if kind.startswith(("LGBM", "XGB")) and not is_installed("onnxmltools"):
+        return "pip install 'tidemill[boosting]'"
     return _instead(step)
 
 
 def differ_mend(step: Step, *, missing: bool) -> str:
     """What to do about a step that ONNX computes in another way. `missing`: whether the row misses a value."""
     kind = type(step.estimator).__name__
+    if kind == "CalibratedClassifierCV":
+        return "leave the calibration out"
     if isinstance(step.estimator, SimpleImputer):
         return "give it keep_empty_features=True, and leave add_indicator out"
     if kind in ("OneHotEncoder", "OrdinalEncoder"):
@@ -67,6 +75,11 @@ def probability_mend(step: Step) -> str:
     if kind == "VotingClassifier":
         return "give it voting='soft'"
     return f"wrap it: CalibratedClassifierCV({kind}(...)), from sklearn.calibration"
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported here."""
+    return find_spec(package) is not None
 
 
 def _encoder_mend(kind: str) -> str:
