@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from threadpoolctl import threadpool_limits
 
 from tidemill import Model
 from tidemill.errors import TidemillError
-from tidemill.models.artifact import Parity, inputs_of
+from tidemill.models.artifact import ModelInput, Parity, inputs_of
 from tidemill.models.engine import Engine
 from tidemill.training.conversion import to_onnx
 from tidemill.training.dataset import TrainingSet
@@ -70,8 +70,9 @@ def examples(rows: int = 400, missing: float = 0.0) -> TrainingSet:
     return TrainingSet(matrix, labels, np.arange(rows), [f"s{i}" for i in range(rows)], INPUTS)
 
 
-def plain(pipeline: Any, columns: int, *, probability: bool) -> bytes:
+def plain(pipeline: Any, inputs: Sequence[ModelInput], *, probability: bool) -> bytes:
     """A pipeline as skl2onnx converts it."""
+    columns = len(inputs)
     options = {id(pipeline): {"zipmap": False}}
     return bytes(skl2onnx.to_onnx(pipeline, initial_types=[("x", FloatTensorType([None, columns]))], options=options).SerializeToString())
 
@@ -80,7 +81,7 @@ def compared(pipeline: Callable[[], Any], data: TrainingSet, convert: Callable[.
     """A pipeline fitted, converted and compared, as training does it."""
     model = dataclasses.replace(MODEL, pipeline=pipeline)
     fitted = fit(model, data)
-    onnx = convert(fitted.pipeline, len(INPUTS), probability=fitted.probability)
+    onnx = convert(fitted.pipeline, fitted.holdout.inputs, probability=fitted.probability)
     expected = expected_answers(model, fitted)
     engine = engine_of(model, fitted, onnx)
     return check_parity(model, fitted, expected, engine), fitted, engine
@@ -160,9 +161,9 @@ def test_a_wrong_answer_is_wrong_at_any_scale(scale: float) -> None:
     data = examples()
     data = dataclasses.replace(data, labels=data.matrix[:, 0].astype(np.float64) * scale)
 
-    def shifted(pipeline: Any, columns: int, *, probability: bool) -> bytes:
+    def shifted(pipeline: Any, inputs: Sequence[ModelInput], *, probability: bool) -> bytes:
         pipeline[-1].intercept_ += scale / 1_000
-        made = to_onnx(pipeline, columns, probability=probability)
+        made = to_onnx(pipeline, inputs, probability=probability)
         pipeline[-1].intercept_ -= scale / 1_000
         return made
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-from skl2onnx import convert_sklearn
+from skl2onnx import _parse, convert_sklearn
 from skl2onnx.common._registration import get_converter
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.ensemble import (
@@ -19,13 +17,16 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
 from tidemill.errors import TidemillError
+from tidemill.models.artifact import ModelInput
+from tidemill.training.blocks import add_front, block_places, block_types
 from tidemill.training.boosting import boosting_opsets
+from tidemill.training.frames import check_blocks, names_columns
 from tidemill.training.mends import convert_mend
+from tidemill.training.prepared import prepared, takes_texts
 from tidemill.training.steps import Step, first_that_fails, searched
 
 _TREES = (
@@ -35,13 +36,22 @@ _TREES = (
 _LOG_LINK = ("poisson", "gamma")
 
 
-def to_onnx(pipeline: Any, columns: int, *, probability: bool) -> bytes:
+def to_onnx(pipeline: Any, inputs: int | Sequence[ModelInput], *, probability: bool) -> bytes:
     """The pipeline as ONNX: one float32 input `features` of shape (rows, columns).
 
-    Raises TidemillError when it cannot be converted; the error names the step.
+    `inputs`: how many columns there are, or what they are, which a pipeline that names its columns needs. Raises TidemillError when it cannot
+    be converted; the error names the step.
     """
     try:
-        return _converted(pipeline, [("features", FloatTensorType([None, columns]))], probability=probability)
+        if isinstance(inputs, int) or not names_columns(pipeline):
+            columns = inputs if isinstance(inputs, int) else len(inputs)
+            return bytes(_converted(pipeline, [_matrix(columns)], probability=probability).SerializeToString())
+        check_blocks(pipeline, inputs)
+        made = _converted(pipeline, block_types(inputs), block_places(inputs), probability=probability)
+        add_front(made, inputs)
+        return bytes(made.SerializeToString())
+    except TidemillError:
+        raise
     except Exception as error:  # the exceptions of skl2onnx have no common root, and it lets those of other libraries through
         failed = first_that_fails(pipeline, None, step_to_onnx)
         step, reason = (failed.step, failed.error) if failed else (Step((), searched(pipeline)), error)
@@ -51,54 +61,31 @@ def to_onnx(pipeline: Any, columns: int, *, probability: bool) -> bytes:
 
 
 def step_to_onnx(step: Step) -> bytes:
-    """One fitted step alone as ONNX, for rows of floats, or of texts where its categories are texts. Raises what skl2onnx raises."""
+    """One fitted step alone as ONNX, for rows of floats, or of texts if it takes texts. Raises what skl2onnx raises."""
     columns = step.estimator.n_features_in_
-    texts = any(np.asarray(found).dtype.kind in "OU" for found in getattr(step.estimator, "categories_", ()))
-    kind = StringTensorType if texts else FloatTensorType
-    return _converted(step.estimator, [("features", kind([None, columns]))], probability=hasattr(step.estimator, "predict_proba"))
+    kind = ("features", StringTensorType([None, columns])) if takes_texts(step.estimator) else _matrix(columns)
+    made = _converted(step.estimator, [kind], probability=hasattr(step.estimator, "predict_proba"))
+    return bytes(made.SerializeToString())
 
 
-def _converted(estimator: Any, inputs: Sequence[tuple[str, Any]], *, probability: bool) -> bytes:
-    estimator = _prepared(estimator)
+def _matrix(columns: int) -> tuple[str, Any]:
+    return "features", FloatTensorType([None, columns])
+
+
+def _converted(estimator: Any, inputs: Sequence[tuple[str, Any]], places: Sequence[int] | None = None, *, probability: bool) -> Any:
+    estimator = prepared(estimator, places)
     options: dict[Any, dict[str, Any]] = {StandardScaler: {"div": "div"}}  # as scikit-learn divides: equal to the last bit
     if probability:
         options[id(estimator)] = {"zipmap": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of onnx and protobuf: a project cannot mend them
-        made = convert_sklearn(
+        return convert_sklearn(
             estimator,
             initial_types=list(inputs),
             options=options,
             custom_conversion_functions=_CORRECTED,
             target_opset=boosting_opsets(),
         )
-    return bytes(made.SerializeToString())
-
-
-def _prepared(estimator: Any) -> Any:
-    """A copy without what keeps skl2onnx from converting an equal model: searches, and options that do not change a prediction."""
-    estimator = copy.copy(searched(estimator))
-    if isinstance(estimator, Pipeline):
-        estimator.steps = [(name, _prepared(step)) for name, step in estimator.steps]
-    elif isinstance(estimator, FeatureUnion):
-        estimator.transformer_list = [(name, _prepared(step)) for name, step in estimator.transformer_list]
-    elif hasattr(estimator, "transformers_"):
-        estimator.transformers_ = [(name, _prepared(step), columns) for name, step, columns in estimator.transformers_]
-    if hasattr(estimator, "flatten_transform"):
-        estimator.flatten_transform = False
-    if getattr(estimator, "encode", None) == "onehot":  # of KBinsDiscretizer: sparse
-        estimator.encode = "onehot-dense"
-    if isinstance(found := getattr(estimator, "estimators_", None), list):  # of votes and stacks
-        estimator.estimators_ = [_prepared(part) for part in found]
-    if hasattr(estimator, "calibrated_classifiers_"):
-        estimator.calibrated_classifiers_ = [_calibrated(part) for part in estimator.calibrated_classifiers_]
-    return estimator
-
-
-def _calibrated(part: Any) -> Any:
-    part = copy.copy(part)
-    part.estimator = _prepared(part.estimator)
-    return part
 
 
 def _first_line(error: Exception) -> str:
@@ -146,3 +133,18 @@ _CORRECTED: dict[type, Callable[[Any, Any, Any], None]] = {
     **dict.fromkeys(_TREES, _converted_trees),
     HistGradientBoostingRegressor: _converted_boosting,
 }
+
+
+def _columns(scope: Any, inputs: list[Any], columns: Sequence[int]) -> list[Any]:
+    """The columns that a transformer chooses, in its order; skl2onnx 1.20 forgets the order where it chooses all of them."""
+    if len(inputs) != 1 or len(columns) != inputs[0].type.shape[1] or list(columns) == list(range(len(columns))):
+        found: list[Any] = _columns_of_skl2onnx(scope, inputs, columns)
+        return found
+    operator = scope.declare_local_operator("SklearnArrayFeatureExtractor")
+    operator.inputs, operator.column_indices = inputs, columns
+    operator.outputs.append(scope.declare_local_variable("chosen_columns", inputs[0].type))
+    return list(operator.outputs)
+
+
+_columns_of_skl2onnx = _parse._fetch_input_slice
+_parse._fetch_input_slice = _columns

@@ -15,6 +15,7 @@ from tidemill.errors import TidemillError
 from tidemill.models.artifact import Output
 from tidemill.stats.roc import auc_with_error
 from tidemill.training.dataset import Floats, TrainingSet
+from tidemill.training.frames import given, names_columns, with_unknown
 from tidemill.training.mends import fit_mend, probability_mend
 from tidemill.training.steps import fails_to_fit, last_step
 
@@ -35,6 +36,10 @@ class Fitted:
     center: float = 0.0
     scale: float = 1.0
 
+    def given(self, rows: Floats) -> Any:
+        """Rows of a matrix as the pipeline gets them."""
+        return given(self.pipeline, self.holdout.inputs, rows)
+
     @property
     def output(self) -> Output:
         """The kind of output: a probability or a value."""
@@ -46,11 +51,13 @@ def fit(model: Model, examples: TrainingSet) -> Fitted:
 
     Raises TidemillError for unusable labels or columns.
     """
+    if _names_columns(model):
+        examples = with_unknown(examples)
     cut = int(len(examples) * (1 - HOLDOUT))
     before, after = _rows(examples, slice(None, cut)), _rows(examples, slice(cut, None))
     probability = _is_classifier(model)
     _check_labels(model, before, after, probability=probability)
-    output = outputs(_fitted(model, before), after.matrix, probability=probability)
+    output = _answers(_fitted(model, before), after, probability=probability)
     metrics = score(after.labels, output, probability=probability) | {"examples": float(len(examples))}
     center, scale = (0.0, 1.0) if probability else _scale(examples.labels)
     return Fitted(_fitted(model, examples), probability, metrics, after, output, center, scale)
@@ -62,9 +69,21 @@ def _scale(labels: npt.NDArray[np.float64]) -> tuple[float, float]:
     return center, deviation or abs(center) or 1.0
 
 
+def _answers(pipeline: Any, examples: TrainingSet, *, probability: bool) -> Floats:
+    return outputs(pipeline, given(pipeline, examples.inputs, examples.matrix), probability=probability)
+
+
+def _names_columns(model: Model) -> bool:
+    return names_columns(_made(model))
+
+
 def _is_classifier(model: Model) -> bool:
+    return bool(is_classifier(_made(model)))
+
+
+def _made(model: Model) -> Any:
     try:
-        return bool(is_classifier(model.pipeline()))
+        return model.pipeline()
     except Exception as error:  # the project's own code
         raise TidemillError(
             f"model {model.name!r}: its pipeline cannot be made: {type(error).__name__}: {error}",
@@ -96,7 +115,8 @@ def _check_labels(model: Model, before: TrainingSet, after: TrainingSet, *, prob
 def _fitted(model: Model, examples: TrainingSet) -> Any:
     """A new pipeline, fitted. An error names the step, and the columns without any value: few estimators say that these are the cause."""
     try:
-        made = model.pipeline().fit(examples.matrix, examples.labels)
+        made = model.pipeline()
+        made.fit(given(made, examples.inputs, examples.matrix), examples.labels)
     except Exception as error:  # raised by the project's own code, or by scikit-learn for its data
         raise _unfitted(model, examples, error) from error
     if is_classifier(made) and not hasattr(made, "predict_proba"):
@@ -107,7 +127,8 @@ def _fitted(model: Model, examples: TrainingSet) -> Any:
 
 def _unfitted(model: Model, examples: TrainingSet, error: Exception) -> TidemillError:
     empty = [spec.name for i, spec in enumerate(examples.inputs) if np.isnan(examples.matrix[:, i]).all()]
-    failed = fails_to_fit(model.pipeline(), examples.matrix, examples.labels, error)
+    pipeline = model.pipeline()
+    failed = fails_to_fit(pipeline, given(pipeline, examples.inputs, examples.matrix), examples.labels, error)
     told = str(failed.error).strip().partition("\n")[0][:300]
     reason = f"model {model.name!r}: {failed.step.title} cannot be fitted to {len(examples)} rows: {type(failed.error).__name__}: {told}"
     if empty:
@@ -119,7 +140,7 @@ def _unfitted(model: Model, examples: TrainingSet, error: Exception) -> Tidemill
     return TidemillError(reason, mend=fit_mend(failed.step, failed.error))
 
 
-def outputs(pipeline: Any, matrix: Floats, *, probability: bool) -> Floats:
+def outputs(pipeline: Any, matrix: Any, *, probability: bool) -> Floats:
     """The model's output for each row: the probability of the outcome, or its value."""
     raw = pipeline.predict_proba(matrix)[:, 1] if probability else pipeline.predict(matrix)
     return np.asarray(raw, dtype=np.float32)

@@ -7,9 +7,12 @@ from importlib.util import find_spec
 from sklearn.base import is_classifier
 from sklearn.impute import SimpleImputer
 
+from tidemill.training.prepared import takes_texts
 from tidemill.training.steps import Step
 
 _NUMBERS = "SimpleImputer(strategy='constant', fill_value=-1)"
+WORDS_MEND = "take the text as a category: OneHotEncoder(handle_unknown='ignore')"
+"""For a step that takes the words of a text."""
 _WITHOUT = "leave this step out"
 _INSTEAD = {
     "CalibratedClassifierCV": "calibrate inside the pipeline: make_pipeline(..., CalibratedClassifierCV(...)) with a classifier alone in it",
@@ -30,14 +33,18 @@ def fit_mend(step: Step, error: Exception) -> str:
     """What to do about a step that cannot be fitted."""
     if "contains NaN" in str(error):
         return f"put {_NUMBERS} before it"
-    return "see that the pipeline takes one float32 matrix with NaN where there is no value"
+    if type(step.estimator).__name__.endswith("Vectorizer"):
+        return WORDS_MEND
+    if "string to float" in str(error):
+        return "choose its columns before it: make_pipeline(make_column_transformer(...), ...), with an encoder for the texts"
+    return "see that the pipeline takes a float32 matrix with NaN where there is no value, or chooses columns of a data frame by name"
 
 
 def rows_mend(step: Step, error: Exception) -> str:
     """What to do about a step that fails on rows that requests will bring."""
     kind = type(step.estimator).__name__
     if kind in ("OneHotEncoder", "OrdinalEncoder"):
-        return _encoder_mend(kind)
+        return _encoder_mend(step)
     return f"put {_NUMBERS} before it" if "contains NaN" in str(error) else _instead(step)
 
 
@@ -46,7 +53,7 @@ def convert_mend(step: Step, error: Exception) -> str:
     kind = type(step.estimator).__name__
     if kind in ("OneHotEncoder", "OrdinalEncoder"):
         infrequent = "nfrequent" in str(error)
-        return "leave min_frequency and max_categories out" if infrequent else _encoder_mend(kind)
+        return "leave min_frequency and max_categories out" if infrequent else _encoder_mend(step)
     if kind.startswith(("LGBM", "XGB")) and not is_installed("onnxmltools"):
         return "pip install 'tidemill[boosting]'"
     return _instead(step)
@@ -60,7 +67,7 @@ def differ_mend(step: Step, *, missing: bool) -> str:
     if isinstance(step.estimator, SimpleImputer):
         return "give it keep_empty_features=True, and leave add_indicator out"
     if kind in ("OneHotEncoder", "OrdinalEncoder"):
-        return _encoder_mend(kind)
+        return _encoder_mend(step)
     return f"put {_NUMBERS} before it" if missing and kind not in _INSTEAD else _instead(step)
 
 
@@ -82,7 +89,11 @@ def is_installed(package: str) -> bool:
     return find_spec(package) is not None
 
 
-def _encoder_mend(kind: str) -> str:
+def _encoder_mend(step: Step) -> str:
+    kind = type(step.estimator).__name__
+    if takes_texts(step.estimator):
+        options = "handle_unknown='use_encoded_value', unknown_value=-1, encoded_missing_value=-2"
+        return f"give it {'handle_unknown=' + repr('ignore') if kind == 'OneHotEncoder' else options}"
     option = "handle_unknown='ignore'" if kind == "OneHotEncoder" else "handle_unknown='use_encoded_value', unknown_value=-2"
     return f"write make_pipeline({_NUMBERS}, {kind}({option})) in its place"
 

@@ -7,6 +7,7 @@ other side in float32; a small share of such rows is borne and told.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -127,7 +128,7 @@ def _on_threshold(fitted: Fitted, rows: Floats, answers: Any, got: Floats, allow
         for sign in (-1, 1):
             nudged = rows.copy()
             nudged[:, i] += np.float32(sign * _NUDGE * sizes[i])
-            moved.append(outputs(fitted.pipeline, nudged, probability=fitted.probability) - answers)
+            moved.append(outputs(fitted.pipeline, fitted.given(nudged), probability=fitted.probability) - answers)
         below += np.minimum(0.0, np.minimum(*moved))
         above += np.maximum(0.0, np.maximum(*moved))
     margin = allowed.allowed(answers)
@@ -137,9 +138,11 @@ def _on_threshold(fitted: Fitted, rows: Floats, answers: Any, got: Floats, allow
 
 def _answers(model: Model, fitted: Fitted, probe: Probe) -> Floats:
     try:
-        return outputs(fitted.pipeline, probe.rows, probability=fitted.probability)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values that were not there in training: these rows are made for that
+            return outputs(fitted.pipeline, fitted.given(probe.rows), probability=fitted.probability)
     except Exception as error:  # raised by the project's own code, or by scikit-learn for a row
-        failed = failing_step(fitted.pipeline, probe.rows)
+        failed = failing_step(fitted.pipeline, fitted.given(probe.rows))
         step, reason = (failed.step, failed.error) if failed else (Step((), fitted.pipeline), error)
         raise TidemillError(
             f"model {model.name!r}: {step.title} fails on rows {probe.what}, which requests will bring: "
@@ -156,7 +159,7 @@ def _predicted(model: Model, fitted: Fitted, probe: Probe, engine: Engine) -> Fl
 
 
 def _onnx_fails(model: Model, fitted: Fitted, probe: Probe, error: Exception) -> TidemillError:
-    step = differing_step(fitted.pipeline, probe.rows) or Step((), fitted.pipeline)
+    step = differing_step(fitted.pipeline, fitted.given(probe.rows)) or Step((), fitted.pipeline)
     return TidemillError(
         f"model {model.name!r}: the ONNX form of {step.title} fails on rows {probe.what}, which requests will bring: "
         f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}",
@@ -175,7 +178,7 @@ def _refuse(model: Model, fitted: Fitted, compared: Sequence[_Compared], wrong: 
     allowed = Parity(0.0, 0, TOLERANCE, fitted.center, fitted.scale).allowed(answers[worst])
     near = all((item.borne >= item.wrong).all() for item in compared)
     blame = inexact_step if near else differing_step
-    step = blame(fitted.pipeline, np.vstack([rows[worst : worst + 1], rows[wrong][:20]]))
+    step = blame(fitted.pipeline, fitted.given(np.vstack([rows[worst : worst + 1], rows[wrong][:20]])))
     where = compared[0].expected.probe.what if len(compared) == 1 else "of all kinds"
     thresholds = f" that lie on a threshold of {type(last_step(fitted.pipeline).estimator).__name__}" if near else ""
     raise TidemillError(

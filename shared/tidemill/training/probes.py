@@ -9,6 +9,7 @@ import numpy as np
 
 from tidemill.declarations import Model
 from tidemill.models.artifact import ModelInput
+from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.training.dataset import Floats
 
 MISSING_ROWS = 100
@@ -26,15 +27,18 @@ class Probe(NamedTuple):
 def probes(model: Model, inputs: Sequence[ModelInput], matrix: Floats) -> Iterator[Probe]:
     """Each row is a row of `matrix` with a change:
 
-    - one input missing (a new category looks the same);
+    - one input missing; a text never seen (for a pipeline that gets a matrix it looks the same);
     - all features of a view missing, as for an unknown entity;
     - all inputs missing;
     - a number at its smallest or largest value, or ten times its range beyond.
     """
     base = spread(matrix, MISSING_ROWS)
     for i, spec in enumerate(inputs):
-        never_seen = " or never seen" if spec.is_category else ""
+        apart = UNKNOWN_TEXT in spec.categories
+        never_seen = " or never seen" if spec.is_category and not apart else ""
         yield Probe(f"with input {spec.name!r} missing{never_seen}", _with(base, [i], np.nan))
+        if apart:
+            yield Probe(f"with input {spec.name!r} never seen", _with(base, [i], spec.categories.index(UNKNOWN_TEXT)))
     for view in model.views:
         mine = [i for i, spec in enumerate(inputs) if spec.is_feature and spec.name.startswith(f"{view.name}__")]
         yield Probe(f"of an entity that view {view.name!r} does not know", _with(base, mine, np.nan))

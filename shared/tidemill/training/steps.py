@@ -6,14 +6,17 @@ transformers and of unions. A search counts as its best estimator.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
-_NOTHING = ("passthrough", "drop", None)
+NOTHING = ("passthrough", "drop", None)
+"""What may stand in the place of a step."""
 
 
 class Step(NamedTuple):
@@ -59,7 +62,7 @@ def steps_of(estimator: Any, rows: Any = None, path: tuple[str, ...] = ()) -> It
     estimator = searched(estimator)
     if isinstance(estimator, Pipeline):
         for name, step in estimator.steps:
-            if step not in _NOTHING:
+            if step not in NOTHING:
                 yield from steps_of(step, rows, (*path, name))
                 rows = step.transform(rows) if rows is not None and step is not estimator.steps[-1][1] else None
     elif isinstance(estimator, ColumnTransformer):
@@ -68,10 +71,27 @@ def steps_of(estimator: Any, rows: Any = None, path: tuple[str, ...] = ()) -> It
                 yield from steps_of(step, None if rows is None else _columns(rows, columns), (*path, name))
     elif isinstance(estimator, FeatureUnion):
         for name, step in estimator.transformer_list:
-            if step not in _NOTHING:
+            if step not in NOTHING:
                 yield from steps_of(step, rows, (*path, name))
     else:
         yield Step(path, estimator, rows)
+
+
+def chosen_columns(whole: ColumnTransformer, columns: Any) -> list[int]:
+    """The places of the columns that a part of a fitted column transformer chooses, by name, number, slice or mask."""
+    names = list(getattr(whole, "feature_names_in_", ()))
+    if isinstance(columns, slice):
+        first, last = (names.index(end) if isinstance(end, str) else end for end in (columns.start, columns.stop))
+        last = last + 1 if isinstance(columns.stop, str) else last  # by name, the end is one of them
+        return list(range(whole.n_features_in_))[slice(first, last, columns.step)]
+    found = np.atleast_1d(np.asarray(columns, dtype=object if _is_empty(columns) else None))
+    if found.dtype == bool:
+        return [int(place) for place in np.flatnonzero(found)]
+    return [names.index(column) if isinstance(column, str) else int(column) % whole.n_features_in_ for column in found.tolist()]
+
+
+def _is_empty(columns: Any) -> bool:
+    return hasattr(columns, "__len__") and len(columns) == 0
 
 
 def first_that_fails(estimator: Any, rows: Any, attempt: Callable[[Step], object]) -> Failed | None:
@@ -79,8 +99,10 @@ def first_that_fails(estimator: Any, rows: Any, attempt: Callable[[Step], object
     steps = steps_of(estimator, rows)
     step = Step((), estimator, rows)
     try:
-        for step in steps:
-            attempt(step)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error says what is wrong
+            for step in steps:
+                attempt(step)
     except Exception as error:  # of any library
         return Failed(step, error)
     return None
@@ -109,7 +131,7 @@ def _parts(estimator: Any, rows: Any, labels: Any) -> Iterator[tuple[str, Any, A
     """Name, unfitted copy, original and rows of each part of an unfitted pipeline. A copy is fitted before the next part is asked for."""
     if isinstance(estimator, Pipeline):
         for name, step in estimator.steps:
-            if step not in _NOTHING:
+            if step not in NOTHING:
                 made = clone(step)
                 yield name, made, step, rows
                 if step is not estimator.steps[-1][1]:
@@ -120,13 +142,15 @@ def _parts(estimator: Any, rows: Any, labels: Any) -> Iterator[tuple[str, Any, A
                 yield name, clone(step), step, _columns(rows, columns)
     elif isinstance(estimator, FeatureUnion):
         for name, step in estimator.transformer_list:
-            if step not in _NOTHING:
+            if step not in NOTHING:
                 yield name, clone(step), step, rows
 
 
 def _columns(rows: Any, columns: Any) -> Any:
     columns = columns(rows) if callable(columns) else columns
-    names = [columns] if isinstance(columns, str | int) else columns
+    names = columns
+    if isinstance(names, str):
+        return rows[names]
     if not hasattr(rows, "iloc"):
         return rows[:, names]
     by_name = not isinstance(names, slice) and all(isinstance(name, str) for name in names)

@@ -39,7 +39,7 @@ def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Cal
     note(f"fitting on {len(examples):,} rows of {len(examples.inputs)} inputs")
     fitted = fit(model, examples)
     note("converting to ONNX and comparing")
-    onnx = to_onnx(fitted.pipeline, len(examples.inputs), probability=fitted.probability)
+    onnx = to_onnx(fitted.pipeline, fitted.holdout.inputs, probability=fitted.probability)
     expected = expected_answers(model, fitted)
     engine = engine_of(model, fitted, onnx)
     parity, golden = check_parity(model, fitted, expected, engine), _golden(engine, fitted)
@@ -58,7 +58,7 @@ def _manifest(
         model=model.name,
         version=time.strftime("%Y%m%dT%H%M%S", time.gmtime(created_ms / 1000)) + f"{created_ms % 1000:03d}",
         created=created_ms,
-        inputs=examples.inputs,
+        inputs=fitted.holdout.inputs,
         output=fitted.output,
         definitions={view.name: ViewKernel(view).definition for view in model.views},
         trained_from=int(examples.times_ms[0]),
