@@ -70,6 +70,12 @@ NAMED: dict[str, Callable[[], Any]] = {
     ),
     "the rest as it is": lambda: trees(OneHotEncoder(handle_unknown="ignore", sparse_output=False)),
     "ordinal": lambda: trees(OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2)),
+    "ordinal, of which much depends": lambda: make_pipeline(
+        make_column_transformer(
+            (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2), ["payment"])
+        ),
+        LogisticRegression(),
+    ),
     "target": lambda: trees(TargetEncoder()),
     "votes": lambda: make_pipeline(columns(), VOTES),
     "calibrated": lambda: make_pipeline(columns(), CalibratedClassifierCV(RandomForestClassifier(5), cv=2)),

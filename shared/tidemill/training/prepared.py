@@ -80,4 +80,13 @@ def _without_missing_texts(estimator: Any) -> Any:
 
 def _filled(categories: Any) -> Any:
     missing = [text is None or text != text for text in categories]  # noqa: PLR0124 - NaN
-    return np.where(missing, MISSING_TEXT, categories).astype(object) if any(missing) else categories
+    made = np.asarray(categories, dtype=object).copy()
+    made[missing] = _MissingText("nan")
+    return made
+
+
+class _MissingText(float):
+    """NaN, by which skl2onnx knows the category of missing texts, and written as what stands for them in the graph."""
+
+    def __str__(self) -> str:
+        return MISSING_TEXT
