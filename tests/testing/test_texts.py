@@ -33,7 +33,7 @@ from tidemill.records import PredictionRecord, StampEntry
 from tidemill.streams.topics import view_topic
 from tidemill.testing import World
 from tidemill.training.fitting import outputs
-from tidemill.training.version import Version, make_version
+from tidemill.training.version import Version, make_version, version_texts
 from tidemill_drift.monitor import PredictionRow, compare_predictions
 
 MINUTE = 60_000
@@ -242,6 +242,30 @@ def test_drift_watches_a_text_as_a_category() -> None:
     assert not told or max(abs(finding.effect) for finding in told) < 0.2
     found = [finding for finding in compare_predictions(manifest, moved, 0.01) if finding.subject == "shops__last_status"]
     assert any("late" in finding.what for finding in found), found
+
+
+def test_drift_tells_new_texts_from_missing_ones() -> None:
+    """The reference of new texts is their share among the rows that were held out; more of them are a finding of their own."""
+    manifest = trained(lived(project(by_name), 400)).artifact.manifest
+    spec, histogram = manifest.inputs[0], manifest.reference["shops__last_status"]
+    assert (histogram.rows, len(histogram.counts)) == (80, len(spec.categories) + 1)
+    rows = lived(project(by_name), 400).training_set("late").matrix[-80:]
+    same = [PredictionRow(row, 0.1) for row in rows] * 4
+    unknown = float(len(spec.categories) - 1)
+    new = [PredictionRow(np.array([unknown, *row.inputs[1:]], np.float32), 0.1) if i % 2 else row for i, row in enumerate(same)]
+    assert not [finding for finding in compare_predictions(manifest, same, 0.01) if finding.subject == spec.name and finding.drifted]
+    (found,) = [finding for finding in compare_predictions(manifest, new, 0.01) if finding.subject == spec.name and finding.drifted]
+    assert found.what == f"share of {spec.categories[-2]} and texts that were not there in training"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "held_out", "counts", "missing"),
+    [([0, 1, 0, 1, 2], 1, [0, 0, 0, 0, 1], 0), ([0, 1, 2, np.nan, 2], 2, [0, 0, 0, 1, 0], 1), ([0, 1, 2, 0, 1], 2, [0, 1, 1, 0, 0], 0)],
+)
+def test_a_text_of_held_out_rows_alone_counts_as_new(numbers: list[float], held_out: int, counts: list[int], missing: int) -> None:
+    """It lies in the last bin, a known one in its own, a missing one in none."""
+    histogram = version_texts(np.array(numbers, np.float32), held_out, 3)
+    assert (histogram.counts, histogram.missing, histogram.rows) == (counts, missing, held_out)
 
 
 @pytest.mark.parametrize("pipeline", [boosted, by_name])
