@@ -61,6 +61,8 @@ NAMED: dict[str, Callable[[], Any]] = {
     "missing is a category": linear,
     "missing is filled": lambda: linear(make_pipeline(FILLED, HOT)),
     "missing is the most frequent": lambda: linear(make_pipeline(SimpleImputer(strategy="most_frequent"), HOT)),
+    "unknown with a warning": lambda: linear(OneHotEncoder(handle_unknown="warn")),
+    "unknown as infrequent": lambda: linear(OneHotEncoder(handle_unknown="infrequent_if_exist")),
     "first category dropped": lambda: linear(OneHotEncoder(handle_unknown="ignore", drop="first")),
     "by type": lambda: make_pipeline(
         make_column_transformer(

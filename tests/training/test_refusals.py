@@ -12,6 +12,7 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor, make_column_transformer
+from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier, VotingClassifier
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
@@ -208,14 +209,15 @@ def test_a_classifier_that_is_refused_and_mended(name: str) -> None:
     assert compared(mended, data)[0].on_threshold == 0
 
 
+@pytest.mark.parametrize("others", [(), (StandardScaler(),), (StandardScaler(), PCA(3))])
 @pytest.mark.parametrize("empty", [0, PAYMENT])
-def test_an_input_without_any_value(empty: int) -> None:
+def test_an_input_without_any_value(empty: int, others: tuple[Any, ...]) -> None:
     """An imputer leaves such a column out, and ONNX does not: its option mends it, and so it does before one that cannot be fitted."""
     data = examples(missing=0.1)
     data.matrix[:, empty] = np.nan
     with pytest.raises(TidemillError, match=r"step 'simpleimputer' \(SimpleImputer\).*; give it keep_empty_features=True"):
-        compared(lambda: make_pipeline(SimpleImputer(), LogisticRegression(max_iter=500)), data)
-    compared(lambda: make_pipeline(SimpleImputer(keep_empty_features=True), LogisticRegression(max_iter=500)), data)
+        compared(lambda: make_pipeline(SimpleImputer(), *others, LogisticRegression(max_iter=500)), data)
+    compared(lambda: make_pipeline(SimpleImputer(keep_empty_features=True), *others, LogisticRegression(max_iter=500)), data)
 
 
 def test_an_ordinal_encoder() -> None:

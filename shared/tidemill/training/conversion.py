@@ -17,6 +17,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
@@ -25,9 +26,9 @@ from tidemill.models.artifact import ModelInput
 from tidemill.training.blocks import add_front, block_places, block_types
 from tidemill.training.boosting import boosting_opsets
 from tidemill.training.frames import check_blocks, names_columns
-from tidemill.training.mends import convert_mend
+from tidemill.training.mends import convert_mend, differ_mend
 from tidemill.training.prepared import prepared, takes_texts
-from tidemill.training.steps import Step, first_that_fails, searched
+from tidemill.training.steps import Step, first_that_fails, searched, steps_of
 
 _TREES = (
     DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor,
@@ -55,6 +56,10 @@ def to_onnx(pipeline: Any, inputs: int | Sequence[ModelInput], *, probability: b
     except Exception as error:  # the exceptions of skl2onnx have no common root, and it lets those of other libraries through
         failed = first_that_fails(pipeline, None, step_to_onnx)
         step, reason = (failed.step, failed.error) if failed else (Step((), searched(pipeline)), error)
+        if failed is None and (dropping := _drops_columns(pipeline)):
+            raise TidemillError(
+                f"{dropping.title} leaves out columns without any value, and ONNX does not", mend=differ_mend(dropping, missing=False)
+            ) from error
         raise TidemillError(
             f"skl2onnx cannot convert {step.title}: {type(reason).__name__}: {_first_line(reason)}", mend=convert_mend(step, reason)
         ) from error
@@ -86,6 +91,15 @@ def _converted(estimator: Any, inputs: Sequence[tuple[str, Any]], places: Sequen
             custom_conversion_functions=_CORRECTED,
             target_opset=boosting_opsets(),
         )
+
+
+def _drops_columns(pipeline: Any) -> Step | None:
+    """The imputer that leaves out a column without any value, if there is one."""
+    for step in steps_of(pipeline):
+        imputer = step.estimator
+        if isinstance(imputer, SimpleImputer) and not imputer.keep_empty_features and any(found != found for found in imputer.statistics_):  # noqa: PLR0124
+            return step
+    return None
 
 
 def _first_line(error: Exception) -> str:

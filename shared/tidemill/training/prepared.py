@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from tidemill.training.blocks import MISSING_TEXT
 from tidemill.training.steps import NOTHING, chosen_columns, searched
@@ -32,6 +33,8 @@ def prepared(estimator: Any, places: Places = None) -> Any:
         ]
     if hasattr(estimator, "flatten_transform"):
         estimator.flatten_transform = False
+    if isinstance(estimator, OneHotEncoder) and estimator.min_frequency is None and estimator.max_categories is None:
+        estimator.handle_unknown = "error" if estimator.handle_unknown == "error" else "ignore"  # a warning is no answer
     if getattr(estimator, "encode", None) == "onehot":  # of KBinsDiscretizer: sparse
         estimator.encode = "onehot-dense"
     if isinstance(found := getattr(estimator, "estimators_", None), list):  # of votes and stacks
