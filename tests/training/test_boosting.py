@@ -1,4 +1,4 @@
-"""LightGBM and XGBoost are served as they predict, with missing values, for classes, amounts and quantiles."""
+"""LightGBM, XGBoost and CatBoost (where it is installed) are served as they predict, with missing values, for classes, amounts and quantiles."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries themselves
 MADE: dict[str, dict[str, Any]] = {
     "lightgbm": {"n_estimators": 10, "verbose": -1, "n_jobs": 1},
     "xgboost": {"n_estimators": 10, "n_jobs": 1},
+    "catboost": {"iterations": 10, "thread_count": 1, "verbose": 0, "allow_writing_files": False},
 }
 AMOUNTS = [
     ("lightgbm", {}), ("lightgbm", {"objective": "quantile", "alpha": 0.9}), ("lightgbm", {"objective": "gamma"}),
     ("xgboost", {}), ("xgboost", {"objective": "reg:quantileerror", "quantile_alpha": 0.9}), ("xgboost", {"objective": "reg:gamma"}),
+    ("catboost", {}), ("catboost", {"loss_function": "Quantile:alpha=0.9"}),
 ]  # fmt: skip
 
 
@@ -41,7 +43,7 @@ def one_thread() -> Iterator[None]:
 def boosted(library: str, kind: str, **options: Any) -> Any:
     """An estimator of a library; the test is skipped where it is not installed."""
     pytest.importorskip("onnxmltools")
-    name = {"lightgbm": "LGBM", "xgboost": "XGB"}[library] + kind
+    name = {"lightgbm": "LGBM", "xgboost": "XGB", "catboost": "CatBoost"}[library] + kind
     return getattr(pytest.importorskip(library), name)(**MADE[library], **options)
 
 
@@ -80,6 +82,6 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_imported_that_a_project_does_not_use() -> None:
     """Training alone imports no library of boosted trees, which would take seconds."""
-    code = "import tidemill.training.version, sys; print([name for name in ('lightgbm', 'xgboost', 'onnxmltools') if name in sys.modules])"
+    code = "import tidemill.training.version, sys; print([name for name in ('lightgbm', 'xgboost', 'catboost', 'onnxmltools') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

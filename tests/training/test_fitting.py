@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from tests.demo_state import demo
@@ -91,10 +91,17 @@ def test_one_kind_of_outcome_only(labels: np.ndarray) -> None:
         fit(model(linear), dataclasses.replace(examples(), labels=labels.astype(np.float64)))
 
 
-def test_a_classifier_of_numbers() -> None:
-    """A classifier needs a condition as its outcome."""
-    with pytest.raises(TidemillError, match="needs an outcome that is true or false, but 'tip > 2' gives numbers; write a condition"):
-        fit(model(linear), dataclasses.replace(examples(), labels=(np.arange(300) % 3).astype(np.float64)))
+@pytest.mark.parametrize(("classes", "told"), [(3, "gives 3 classes"), (20, "gives 20 classes"), (21, "gives numbers")])
+def test_a_classifier_of_more_than_two_classes(classes: int, told: str) -> None:
+    """A classifier needs a condition as its outcome: a model for each class, or a regressor, is what can be had."""
+    labels = (np.arange(300) % classes).astype(np.float64)
+    with pytest.raises(
+        TidemillError, match=f"needs an outcome that is true or false, but 'tip > 2' {told}; write a condition such as .*one model for"
+    ):
+        fit(model(linear), dataclasses.replace(examples(), labels=labels))
+    for one in range(min(classes, 3)):
+        assert fit(model(linear), dataclasses.replace(examples(), labels=(labels == one).astype(np.float64))).probability
+    assert not fit(model(lambda: make_pipeline(SimpleImputer(), Ridge())), dataclasses.replace(examples(), labels=labels)).probability
 
 
 def test_too_few_examples() -> None:

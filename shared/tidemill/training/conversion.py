@@ -111,12 +111,12 @@ def _converted_trees(scope: Any, operator: Any, container: Any) -> None:
     before = len(container.nodes)
     get_converter(operator.type)(scope, operator, container)
     model = operator.raw_operator
-    trees = [part.tree_ for part in getattr(model, "estimators_", [model])]
+    goes_left = [part.tree_.missing_go_to_left.tolist() for part in getattr(model, "estimators_", [model])]
     for node in container.nodes[before:]:
         if node.op_type.startswith("TreeEnsemble"):
             attributes = {attribute.name: attribute for attribute in node.attribute}
             places = zip(attributes["nodes_treeids"].ints, attributes["nodes_nodeids"].ints, strict=True)
-            goes = [int(trees[tree].missing_go_to_left[place]) for tree, place in places]
+            goes = [int(goes_left[tree][place]) for tree, place in places]
             del attributes["nodes_missing_value_tracks_true"].ints[:]
             attributes["nodes_missing_value_tracks_true"].ints.extend(goes)
 

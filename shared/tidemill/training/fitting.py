@@ -21,6 +21,8 @@ from tidemill.training.steps import fails_to_fit, last_step
 
 HOLDOUT = 0.2
 FEWEST_ROWS = 10
+MOST_CLASSES = 20
+_CLASSES_MEND = 'write a condition such as "delay > 15" or "kind == 2", one model for each class, or use a regressor'
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,12 @@ def _check_labels(model: Model, before: TrainingSet, after: TrainingSet, *, prob
         )
     if not probability:
         return
-    if not np.isin(np.concatenate([before.labels, after.labels]), (0.0, 1.0)).all():
+    classes = np.unique(np.concatenate([before.labels, after.labels]))
+    if not np.isin(classes, (0.0, 1.0)).all():
+        told = f"gives {len(classes)} classes" if len(classes) <= MOST_CLASSES else "gives numbers"
         raise TidemillError(
-            f"model {model.name!r}: a classifier needs an outcome that is true or false, but {model.outcome.value!r} gives numbers",
-            mend='write a condition such as "delay > 15", or use a regressor',
+            f"model {model.name!r}: a classifier needs an outcome that is true or false, but {model.outcome.value!r} {told}",
+            mend=_CLASSES_MEND,
         )
     if any(min(np.sum(part.labels == 0.0), np.sum(part.labels == 1.0)) < 2 for part in (before, after)):  # an AUC needs two of each
         raise TidemillError(
@@ -116,7 +120,8 @@ def _fitted(model: Model, examples: TrainingSet) -> Any:
     """A new pipeline, fitted. An error names the step, and the columns without any value: few estimators say that these are the cause."""
     try:
         made = model.pipeline()
-        made.fit(given(made, examples.inputs, examples.matrix), examples.labels)
+        labels = examples.labels.astype(np.int64) if is_classifier(made) else examples.labels  # classes are 0 and 1, not 0.0 and 1.0
+        made.fit(given(made, examples.inputs, examples.matrix), labels)
     except Exception as error:  # raised by the project's own code, or by scikit-learn for its data
         raise _unfitted(model, examples, error) from error
     if is_classifier(made) and not hasattr(made, "predict_proba"):

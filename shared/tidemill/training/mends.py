@@ -18,8 +18,6 @@ _INSTEAD = {
     "CalibratedClassifierCV": "calibrate inside the pipeline: make_pipeline(..., CalibratedClassifierCV(...)) with a classifier alone in it",
     "HistGradientBoostingClassifier": "leave categorical_features out: the category's number is cut like any other",
     "HistGradientBoostingRegressor": "leave categorical_features out: the category's number is cut like any other",
-    "CatBoostClassifier": "use LGBMClassifier or XGBClassifier (pip install 'tidemill[boosting]'), or HistGradientBoostingClassifier",
-    "CatBoostRegressor": "use LGBMRegressor or XGBRegressor (pip install 'tidemill[boosting]'), or HistGradientBoostingRegressor",
     "IterativeImputer": "use a SimpleImputer",
     "KNNImputer": "use a SimpleImputer",
     "LinearDiscriminantAnalysis": "use LogisticRegression",
