@@ -11,16 +11,26 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cluster import KMeans
 from sklearn.compose import TransformedTargetRegressor, make_column_transformer
-from sklearn.decomposition import PCA
+from sklearn.decomposition import NMF, PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier, VotingClassifier
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.impute import IterativeImputer, KNNImputer, MissingIndicator, SimpleImputer
 from sklearn.linear_model import LogisticRegression, Perceptron, Ridge, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
-from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, SplineTransformer, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    SplineTransformer,
+    StandardScaler,
+)
 from sklearn.svm import SVC, LinearSVC
 from tests.training.test_parity import IMPUTED, INPUTS, PAYMENT, compared, examples
 from threadpoolctl import threadpool_limits
@@ -183,6 +193,26 @@ CLASSIFIERS: dict[str, tuple[Callable[[], Any], str, Callable[[], Any]]] = {
         lambda: last(SplineTransformer(), LogisticRegression()),
         r"cannot convert step 'splinetransformer' \(SplineTransformer\): .*; use KBinsDiscretizer or PolynomialFeatures",
         lambda: last(KBinsDiscretizer(quantile_method="averaged_inverted_cdf"), LogisticRegression()),
+    ),
+    "clusters": (
+        lambda: last(StandardScaler(), KMeans(3), LogisticRegression()),
+        r"cannot convert step 'kmeans' \(KMeans\): .*; leave this step out, or do its work in a feature",
+        lambda: last(StandardScaler(), LogisticRegression()),
+    ),
+    "negative values": (
+        lambda: last(MinMaxScaler(), NMF(3), LogisticRegression()),
+        r"step 'nmf' \(NMF\) fails on rows held out, .*; leave this step out, or do its work in a feature",
+        lambda: last(MinMaxScaler(), LogisticRegression()),
+    ),
+    "calibration by temperature": (
+        lambda: last(StandardScaler(), CalibratedClassifierCV(LogisticRegression(), method="temperature")),
+        r"step 'calibratedclassifiercv' \(CalibratedClassifierCV\): .*; give it method='sigmoid', or leave the calibration out",
+        lambda: last(StandardScaler(), CalibratedClassifierCV(LogisticRegression(), method="sigmoid")),
+    ),
+    "gaussian process": (
+        lambda: last(StandardScaler(), GaussianProcessClassifier()),
+        r"step 'gaussianprocessclassifier' \(GaussianProcessClassifier\) fails on .*; use another estimator, such as LogisticRegression",
+        lambda: last(StandardScaler(), LogisticRegression()),
     ),
     "discriminant": (
         lambda: last(LinearDiscriminantAnalysis()),

@@ -10,6 +10,7 @@ from typing import Any
 from skl2onnx import _parse, convert_sklearn
 from skl2onnx.common._registration import get_converter
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+from sklearn.base import is_clusterer
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -58,8 +59,10 @@ def to_onnx(pipeline: Any, inputs: int | Sequence[ModelInput], *, probability: b
         step, reason = (failed.step, failed.error) if failed else (Step((), searched(pipeline)), error)
         if failed is None and (dropping := _drops_columns(pipeline)):
             raise TidemillError(
-                f"{dropping.title} leaves out columns without any value, and ONNX does not", mend=differ_mend(dropping, missing=False)
+                f"{dropping.title} leaves out columns without any value, and ONNX does not", mend=differ_mend(dropping)
             ) from error
+        if failed is None and (between := [one for one in steps_of(pipeline) if is_clusterer(one.estimator)]):
+            step = between[0]  # alone it is converted, but as one that predicts
         raise TidemillError(
             f"skl2onnx cannot convert {step.title}: {type(reason).__name__}: {_first_line(reason)}", mend=convert_mend(step, reason)
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,11 @@ from tidemill.declarations import Model
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import Output
 from tidemill.stats.roc import auc_with_error
+from tidemill.training.blame import failing_step
 from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.frames import given, names_columns, with_unknown
-from tidemill.training.mends import fit_mend, probability_mend
-from tidemill.training.steps import fails_to_fit, last_step
+from tidemill.training.mends import fit_mend, probability_mend, rows_mend
+from tidemill.training.steps import Step, fails_to_fit, last_step
 
 HOLDOUT = 0.2
 FEWEST_ROWS = 10
@@ -59,7 +61,8 @@ def fit(model: Model, examples: TrainingSet) -> Fitted:
     before, after = _rows(examples, slice(None, cut)), _rows(examples, slice(cut, None))
     probability = _is_classifier(model)
     _check_labels(model, before, after, probability=probability)
-    output = _answers(_fitted(model, before), after, probability=probability)
+    first = _fitted(model, before)
+    output = answered(model, first, given(first, after.inputs, after.matrix), "held out", probability=probability)
     metrics = score(after.labels, output, probability=probability) | {"examples": float(len(examples))}
     center, scale = (0.0, 1.0) if probability else _scale(examples.labels)
     return Fitted(_fitted(model, examples), probability, metrics, after, output, center, scale)
@@ -71,8 +74,20 @@ def _scale(labels: npt.NDArray[np.float64]) -> tuple[float, float]:
     return center, deviation or abs(center) or 1.0
 
 
-def _answers(pipeline: Any, examples: TrainingSet, *, probability: bool) -> Floats:
-    return outputs(pipeline, given(pipeline, examples.inputs, examples.matrix), probability=probability)
+def answered(model: Model, pipeline: Any, rows: Any, what: str, *, probability: bool) -> Floats:
+    """`outputs`, for rows as the pipeline gets them. Raises TidemillError, which names the step that fails, and the rows by `what`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values that were not there in training: rows are made for that
+            return outputs(pipeline, rows, probability=probability)
+    except Exception as error:  # raised by the project's own code, or by scikit-learn for a row
+        failed = failing_step(pipeline, rows)
+        step, reason = (failed.step, failed.error) if failed else (Step((), pipeline), error)
+        raise TidemillError(
+            f"model {model.name!r}: {step.title} fails on rows {what}, which requests will bring: "
+            f"{type(reason).__name__}: {str(reason).strip().partition(chr(10))[0][:300]}",
+            mend=rows_mend(step, reason),
+        ) from error
 
 
 def _names_columns(model: Model) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from sklearn.base import is_classifier
+import numpy as np
+from sklearn.base import is_classifier, is_clusterer
 from sklearn.impute import SimpleImputer
 
 from tidemill.training.prepared import takes_texts
@@ -15,7 +16,6 @@ WORDS_MEND = "take the text as a category: OneHotEncoder(handle_unknown='ignore'
 """For a step that takes the words of a text."""
 _WITHOUT = "leave this step out"
 _INSTEAD = {
-    "CalibratedClassifierCV": "calibrate inside the pipeline: make_pipeline(..., CalibratedClassifierCV(...)) with a classifier alone in it",
     "HistGradientBoostingClassifier": "leave categorical_features out: the category's number is cut like any other",
     "HistGradientBoostingRegressor": "leave categorical_features out: the category's number is cut like any other",
     "IterativeImputer": "use a SimpleImputer",
@@ -52,21 +52,23 @@ def convert_mend(step: Step, error: Exception) -> str:
     if kind in ("OneHotEncoder", "OrdinalEncoder"):
         infrequent = "nfrequent" in str(error)
         return "leave min_frequency and max_categories out" if infrequent else _encoder_mend(step)
+    if kind == "CalibratedClassifierCV":
+        return _calibration_mend(step)
     if kind.startswith(("LGBM", "XGB")) and not is_installed("onnxmltools"):
         return "pip install 'tidemill[boosting]'"
     return _instead(step)
 
 
-def differ_mend(step: Step, *, missing: bool) -> str:
-    """What to do about a step that ONNX computes in another way. `missing`: whether the row misses a value."""
+def differ_mend(step: Step) -> str:
+    """What to do about a step that ONNX computes in another way, or not at all, on its rows."""
     kind = type(step.estimator).__name__
     if kind == "CalibratedClassifierCV":
-        return "leave the calibration out"
+        return _calibration_mend(step)
     if isinstance(step.estimator, SimpleImputer):
         return "give it keep_empty_features=True, and leave add_indicator out"
     if kind in ("OneHotEncoder", "OrdinalEncoder"):
         return _encoder_mend(step)
-    return f"put {_NUMBERS} before it" if missing and kind not in _INSTEAD else _instead(step)
+    return f"put {_NUMBERS} before it" if _misses_values(step) and kind not in _INSTEAD else _instead(step)
 
 
 def threshold_mend(step: Step | None) -> str:
@@ -80,6 +82,21 @@ def probability_mend(step: Step) -> str:
     if kind == "VotingClassifier":
         return "give it voting='soft'"
     return f"wrap it: CalibratedClassifierCV({kind}(...)), from sklearn.calibration"
+
+
+def _calibration_mend(step: Step) -> str:
+    if step.estimator.method != "sigmoid":
+        return "give it method='sigmoid', or leave the calibration out"
+    if hasattr(step.estimator.estimator, "steps"):
+        return "calibrate inside the pipeline: make_pipeline(..., CalibratedClassifierCV(...)) with a classifier alone in it"
+    return "leave the calibration out"
+
+
+def _misses_values(step: Step) -> bool:
+    try:
+        return bool(np.isnan(np.asarray(step.rows, dtype=np.float64)).any())
+    except (TypeError, ValueError):  # texts, sparse rows, or none
+        return False
 
 
 def is_installed(package: str) -> bool:
@@ -100,7 +117,7 @@ def _instead(step: Step) -> str:
     kind = type(step.estimator).__name__
     if kind in _INSTEAD:
         return _INSTEAD[kind]
-    if hasattr(step.estimator, "transform") and not hasattr(step.estimator, "predict"):
+    if is_clusterer(step.estimator) or (hasattr(step.estimator, "transform") and not hasattr(step.estimator, "predict")):
         return f"{_WITHOUT}, or do its work in a feature or in what the request sends"
     return f"use another estimator, such as {'LogisticRegression' if is_classifier(step.estimator) else 'Ridge'} or {_boosted(step)}"
 

@@ -7,7 +7,6 @@ other side in float32; a small share of such rows is borne and told.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,10 +17,10 @@ from tidemill.declarations import Model
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import Parity
 from tidemill.models.engine import Engine
-from tidemill.training.blame import differing_step, failing_step, inexact_step
+from tidemill.training.blame import differing_step, inexact_step
 from tidemill.training.dataset import Floats
-from tidemill.training.fitting import Fitted, outputs
-from tidemill.training.mends import differ_mend, rows_mend, threshold_mend
+from tidemill.training.fitting import Fitted, answered, outputs
+from tidemill.training.mends import differ_mend, threshold_mend
 from tidemill.training.probes import Probe, probes, spread
 from tidemill.training.steps import Step, last_step
 
@@ -137,18 +136,7 @@ def _on_threshold(fitted: Fitted, rows: Floats, answers: Any, got: Floats, allow
 
 
 def _answers(model: Model, fitted: Fitted, probe: Probe) -> Floats:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values that were not there in training: these rows are made for that
-            return outputs(fitted.pipeline, fitted.given(probe.rows), probability=fitted.probability)
-    except Exception as error:  # raised by the project's own code, or by scikit-learn for a row
-        failed = failing_step(fitted.pipeline, fitted.given(probe.rows))
-        step, reason = (failed.step, failed.error) if failed else (Step((), fitted.pipeline), error)
-        raise TidemillError(
-            f"model {model.name!r}: {step.title} fails on rows {probe.what}, which requests will bring: "
-            f"{type(reason).__name__}: {str(reason).strip().partition(chr(10))[0][:300]}",
-            mend=rows_mend(step, reason),
-        ) from error
+    return answered(model, fitted.pipeline, fitted.given(probe.rows), probe.what, probability=fitted.probability)
 
 
 def _predicted(model: Model, fitted: Fitted, probe: Probe, engine: Engine) -> Floats:
@@ -162,8 +150,8 @@ def _onnx_fails(model: Model, fitted: Fitted, probe: Probe, error: Exception) ->
     step = differing_step(fitted.pipeline, fitted.given(probe.rows)) or Step((), fitted.pipeline)
     return TidemillError(
         f"model {model.name!r}: the ONNX form of {step.title} fails on rows {probe.what}, which requests will bring: "
-        f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}",
-        mend=differ_mend(step, missing=bool(np.isnan(probe.rows).any())),
+        f"{type(error).__name__}: {getattr(error, 'message', str(error)).strip().partition(chr(10))[0][:300]}",
+        mend=differ_mend(step),
     )
 
 
@@ -184,11 +172,11 @@ def _refuse(model: Model, fitted: Fitted, compared: Sequence[_Compared], wrong: 
     raise TidemillError(
         f"model {model.name!r}: ONNX and scikit-learn differ on {int(wrong.sum()):,} of {len(wrong):,} rows {where}{thresholds}, "
         f"such as {got[worst]:.4g} for {answers[worst]:.4g}; {allowed:.2g} is allowed{f', first in {step.title}' if step else ', though no step alone differs'}",
-        mend=_mend(step, near=near, missing=bool(np.isnan(rows[worst]).any())),
+        mend=_mend(step, near=near),
     )
 
 
-def _mend(step: Step | None, *, near: bool, missing: bool) -> str:
+def _mend(step: Step | None, *, near: bool) -> str:
     if near:
         return threshold_mend(step)
-    return differ_mend(step, missing=missing) if step else "use another pipeline, and report this one"
+    return differ_mend(step) if step else "use another pipeline, and report this one"

@@ -35,6 +35,8 @@ def prepared(estimator: Any, places: Places = None) -> Any:
         estimator.flatten_transform = False
     if isinstance(estimator, OneHotEncoder) and estimator.min_frequency is None and estimator.max_categories is None:
         estimator.handle_unknown = "error" if estimator.handle_unknown == "error" else "ignore"  # a warning is no answer
+    if isinstance(getattr(estimator, "weights", None), list):  # of votes
+        estimator.weights = np.asarray(estimator.weights)
     if getattr(estimator, "encode", None) == "onehot":  # of KBinsDiscretizer: sparse
         estimator.encode = "onehot-dense"
     if isinstance(found := getattr(estimator, "estimators_", None), list):  # of votes and stacks
@@ -54,8 +56,8 @@ def takes_texts(estimator: Any) -> bool:
 def _steps(steps: Sequence[tuple[str, Any]], places: Places) -> list[tuple[str, Any]]:
     made = []
     for name, step in steps:
-        made.append((name, prepared(step, places)))
         if step not in NOTHING:
+            made.append((name, prepared(step, places)))
             places = None
     return made
 
