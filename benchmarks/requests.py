@@ -36,7 +36,7 @@ from tidemill.records import DeploymentRecord, ViewRecord, encode
 from tidemill.redis.link import RedisLink
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import deployments_topic, topic_specs
-from tidemill.training.fitting import to_onnx
+from tidemill.training.conversion import to_onnx
 
 PROJECT = Path(__file__).with_name("requests_project.py")
 BARE = LocalService("bare", "benchmarks.bare", ())

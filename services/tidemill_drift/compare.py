@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import chdtri, ndtri
 
+from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.stats.histograms import Histogram
 from tidemill.stats.roc import auc_with_error
 
@@ -28,6 +29,7 @@ MISSING_FLOOR = 0.1
 AUC_FLOOR = 0.02
 CALIBRATION_FLOOR = 0.03
 ERROR_FLOOR = 0.2
+_NEW_TEXTS = "texts that were not there in training"
 _LEAST_ERROR = 1e-9  # a standard error of zero (all ranked right) must not become an infinite statistic
 
 
@@ -101,6 +103,8 @@ def _range(edges: Sequence[float], start: int, end: int, categories: Sequence[st
     """The bins from `start` to before `end` in words."""
     if categories:
         first, last = (categories[min(max(int(edges[max(i, 0)]), 0), len(categories) - 1)] for i in (start - 1, end - 2))
+        if categories[-1] == UNKNOWN_TEXT and end > len(edges):  # the last bin
+            return _NEW_TEXTS if start == len(edges) else f"{first} and {_NEW_TEXTS}"
         return first if first == last else f"{first} to {last}"
     low, high = (f"{edges[i]:.4g}" if 0 <= i < len(edges) else "" for i in (start - 1, end - 1))
     if low == high:

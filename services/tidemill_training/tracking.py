@@ -94,7 +94,8 @@ class Tracker:
         run_id: str = run.info.run_id
         for name, value in params.items():
             client.log_param(run_id, name, value)
-        for name, value in {**manifest.metrics, "parity_max_abs_diff": manifest.parity.max_abs_diff}.items():
+        parity = {"parity_max_abs_diff": manifest.parity.max_abs_diff, "parity_rows_on_threshold": float(manifest.parity.on_threshold)}
+        for name, value in {**manifest.metrics, **parity}.items():
             client.log_metric(run_id, name, value)
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "model.onnx").write_bytes(onnx)

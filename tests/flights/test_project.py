@@ -19,7 +19,7 @@ from tidemill.declarations.project import Project, load_project
 from tidemill.kernel.view import ViewKernel
 from tidemill.routing.router import Router
 from tidemill.streams.topics import view_topic
-from tidemill.training.fitting import to_onnx
+from tidemill.training.conversion import to_onnx
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS

@@ -13,7 +13,7 @@ from tests.demo_state import demo
 from tidemill import Request
 from tidemill.errors import BadRequest
 from tidemill.kernel.served import Served
-from tidemill.models.inputs import FLOAT32_MAX, ModelInputs, vector_of
+from tidemill.models.inputs import FLOAT32_MAX, UNKNOWN_TEXT, ModelInputs, vector_of
 
 MODEL = demo().models["big_tip"]
 INPUTS = ModelInputs(MODEL, {"payment": ["card", "cash"]})
@@ -122,3 +122,19 @@ def test_logged_inputs_are_the_same_vector(values: list[float]) -> None:
     logged = [None if math.isnan(value) else value for value in vector.tolist()]
     assert logged == [None if math.isnan(value) else value for value in values]
     assert np.array_equal(vector_of(logged), vector, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [("card", 0.0), ("cash", 1.0), ("gold", 2.0), ("", 2.0), (None, math.nan), (UNKNOWN_TEXT, 2.0)]
+)
+def test_a_text_that_was_never_there_may_have_a_number(value: str | None, number: float) -> None:
+    """Where the categories end with the mark of the unknown, such a text is told apart from none, and still named as unknown."""
+    inputs = ModelInputs(MODEL, {"payment": ["card", "cash", UNKNOWN_TEXT]})
+    given = GIVEN | {"payment": value}
+    found = inputs.row(served([0.0] * 10), given)[MODEL.input_names.index("payment")]
+    assert found == number or (math.isnan(found) and math.isnan(number))
+    (many,), refused = inputs.rows([np.zeros((1, 8)), np.zeros((1, 2))], {name: [value] for name, value in given.items()})
+    assert np.array_equal(many, inputs.row(served([0.0] * 10), given), equal_nan=True)
+    assert not refused
+    shown = Served([0.0] * 8, ["PRESENT"] * 8, 0), Served([0.0] * 2, ["PRESENT"] * 2, 0)
+    assert inputs.degraded(shown, given) == ({"payment": "UNKNOWN_CATEGORY"} if number == 2.0 else {})

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from tests.demo_state import demo, trained
 
 from tidemill.errors import ArtifactError
-from tidemill.models.artifact import GoldenRow
+from tidemill.models.artifact import GoldenRow, Parity
 from tidemill.models.engine import Engine, load_engine
 from tidemill.models.runner import Array, OnnxRunner, Runner, TensorSpec
 
@@ -86,9 +86,9 @@ def test_an_engine_runs_whatever_is_a_runner() -> None:
     engine = Engine("weighted", Weighted(), 3, "value")
     assert engine.input_name == "row"
     assert engine.predict(np.array([1, 1, 1], np.float32)) == 7.0
-    engine.check_golden([GoldenRow([1.0, None, 1.0], 5.0)], 0.0)
+    engine.check_golden([GoldenRow([1.0, None, 1.0], 5.0)], Parity(0.0, 0, 0.0))
     with pytest.raises(ArtifactError, match=r"weighted gives 5.0 where it gave 5.5 in training"):
-        engine.check_golden([GoldenRow([1.0, None, 1.0], 5.5)], 0.25)
+        engine.check_golden([GoldenRow([1.0, None, 1.0], 5.5)], Parity(0.0, 0, 0.05))
 
 
 @pytest.mark.parametrize("name", ["big_tip", "fare"])

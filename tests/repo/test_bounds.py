@@ -19,12 +19,12 @@ DISTRIBUTION = {"faust": "faust-streaming", "mode": "faust-streaming", "sklearn"
 """Where the name of an import is not that of what is installed. `mode` comes with Faust."""
 PRIVATE = {
     "aiokafka": ("shared/tidemill/kafka/patches.py",),
+    "skl2onnx": ("shared/tidemill/training/conversion.py",),
     "faust-streaming": ("services/tidemill_features/faust_transport.py",),
 }
 """Where the private parts lie."""
-TRUSTED = {"deltalake", "skl2onnx"}
-"""Nothing private is used, but what a minor version does has been proved by tests and is relied upon: merges that double rows, missing
-values in trees."""
+TRUSTED = {"deltalake"}
+"""Nothing private is used, but what a minor version does has been proved by tests and is relied upon: merges that double rows."""
 OURS = {"self", "cls", "super"}
 
 

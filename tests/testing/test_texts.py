@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -32,7 +33,7 @@ from tidemill.records import PredictionRecord, StampEntry
 from tidemill.streams.topics import view_topic
 from tidemill.testing import World
 from tidemill.training.fitting import outputs
-from tidemill.training.version import Version, make_version
+from tidemill.training.version import Version, make_version, version_texts
 from tidemill_drift.monitor import PredictionRow, compare_predictions
 
 MINUTE = 60_000
@@ -59,6 +60,15 @@ def one_hot() -> Any:
     """The column of the status as one column for each text."""
     each = make_pipeline(SimpleImputer(strategy="constant", fill_value=-1), OneHotEncoder(handle_unknown="ignore"))
     return make_pipeline(make_column_transformer((each, [0]), remainder="drop"), LogisticRegression())
+
+
+def by_name() -> Any:
+    """The texts and the numbers, each chosen by name; a missing text is a category of its own."""
+    columns = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["shops__last_status", "shops__first_status_10m"]),
+        (SimpleImputer(strategy="constant", fill_value=-1), ["amount", "shops__count_1h"]),
+    )
+    return make_pipeline(columns, LogisticRegression(max_iter=500))
 
 
 def project(pipeline: Any = boosted, view: tm.FeatureView = SHOPS) -> Project:
@@ -193,6 +203,23 @@ def test_a_model_predicts_from_a_text(pipeline: Any) -> None:
     assert nobody.degraded == dict.fromkeys(["shops__last_status", "shops__count_1h", "shops__first_status_10m"], "NOT_FOUND")
 
 
+def test_a_pipeline_that_names_its_columns_gets_the_texts_themselves() -> None:
+    """The answer is the pipeline's for a data frame of what the answer shows, with a text that was never there and with none."""
+    world = lived(project(by_name))
+    version = trained(world)
+    for minute, text in [(200, "late"), (201, "new"), (202, "never seen"), (203, "x" * 300)]:
+        move(world, minute, text)
+        shops = ["a", None] if text == "late" else ["a"]
+        for shop in shops:
+            answer = world.predict("late", {"shop": shop, "amount": 0.5}, at=NOW_MS + minute * MINUTE)
+            shown = {name: one.value for name, one in answer.features.items()}
+            assert shown["shops__last_status"] == (text[:256] if shop else None)
+            assert ("shops__last_status" in answer.degraded) == (shop is None or text == "never seen")
+            row = pd.DataFrame({name: pd.Series([np.nan if value is None else value], dtype=object) for name, value in shown.items()})
+            row = row.astype({name: "float32" for name in row.columns if "status" not in name})
+            assert answer.output == pytest.approx(version.fitted.pipeline.predict_proba(row)[0, 1], abs=1e-6)
+
+
 def test_a_late_shop_is_told_apart_by_its_text() -> None:
     """What the model learnt is in the text alone."""
     world = lived(project(one_hot), 300)
@@ -217,9 +244,34 @@ def test_drift_watches_a_text_as_a_category() -> None:
     assert any("late" in finding.what for finding in found), found
 
 
-def test_predictions_from_texts_are_recomputed_bit_for_bit(tmp_path: Path) -> None:
+def test_drift_tells_new_texts_from_missing_ones() -> None:
+    """The reference of new texts is their share among the rows that were held out; more of them are a finding of their own."""
+    manifest = trained(lived(project(by_name), 400)).artifact.manifest
+    spec, histogram = manifest.inputs[0], manifest.reference["shops__last_status"]
+    assert (histogram.rows, len(histogram.counts)) == (80, len(spec.categories) + 1)
+    rows = lived(project(by_name), 400).training_set("late").matrix[-80:]
+    same = [PredictionRow(row, 0.1) for row in rows] * 4
+    unknown = float(len(spec.categories) - 1)
+    new = [PredictionRow(np.array([unknown, *row.inputs[1:]], np.float32), 0.1) if i % 2 else row for i, row in enumerate(same)]
+    assert not [finding for finding in compare_predictions(manifest, same, 0.01) if finding.subject == spec.name and finding.drifted]
+    (found,) = [finding for finding in compare_predictions(manifest, new, 0.01) if finding.subject == spec.name and finding.drifted]
+    assert found.what == f"share of {spec.categories[-2]} and texts that were not there in training"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "held_out", "counts", "missing"),
+    [([0, 1, 0, 1, 2], 1, [0, 0, 0, 0, 1], 0), ([0, 1, 2, np.nan, 2], 2, [0, 0, 0, 1, 0], 1), ([0, 1, 2, 0, 1], 2, [0, 1, 1, 0, 0], 0)],
+)
+def test_a_text_of_held_out_rows_alone_counts_as_new(numbers: list[float], held_out: int, counts: list[int], missing: int) -> None:
+    """It lies in the last bin, a known one in its own, a missing one in none."""
+    histogram = version_texts(np.array(numbers, np.float32), held_out, 3)
+    assert (histogram.counts, histogram.missing, histogram.rows) == (counts, missing, held_out)
+
+
+@pytest.mark.parametrize("pipeline", [boosted, by_name])
+def test_predictions_from_texts_are_recomputed_bit_for_bit(tmp_path: Path, pipeline: Any) -> None:
     """From the log alone: known texts, unknown ones, none, and entities that nobody knows."""
-    declared = project()
+    declared = project(pipeline)
     world, model, version = StoredWorld(declared, tmp_path), declared.models["late"], trained(lived(declared))
     events = happened(60, seed=2)
     events[90:90] = [(events[90][0], "moved", {"at": events[90][0], "shop": "c", "status": "never seen", "amount": 1.0})]

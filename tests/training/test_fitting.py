@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from tests.demo_state import demo
@@ -18,8 +18,9 @@ from tests.demo_state import demo
 from tidemill import Model
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import ModelInput
+from tidemill.training.conversion import to_onnx
 from tidemill.training.dataset import TrainingSet
-from tidemill.training.fitting import fit, outputs, to_onnx
+from tidemill.training.fitting import fit, outputs
 
 COLUMNS = [ModelInput(name, "feature") for name in ("speed", "load", "heat")]
 
@@ -90,10 +91,17 @@ def test_one_kind_of_outcome_only(labels: np.ndarray) -> None:
         fit(model(linear), dataclasses.replace(examples(), labels=labels.astype(np.float64)))
 
 
-def test_a_classifier_of_numbers() -> None:
-    """A classifier needs a condition as its outcome."""
-    with pytest.raises(TidemillError, match="needs an outcome that is true or false, but 'tip > 2' gives numbers; write a condition"):
-        fit(model(linear), dataclasses.replace(examples(), labels=(np.arange(300) % 3).astype(np.float64)))
+@pytest.mark.parametrize(("classes", "told"), [(3, "gives 3 classes"), (20, "gives 20 classes"), (21, "gives numbers")])
+def test_a_classifier_of_more_than_two_classes(classes: int, told: str) -> None:
+    """A classifier needs a condition as its outcome: a model for each class, or a regressor, is what can be had."""
+    labels = (np.arange(300) % classes).astype(np.float64)
+    with pytest.raises(
+        TidemillError, match=f"needs an outcome that is true or false, but 'tip > 2' {told}; write a condition such as .*one model for"
+    ):
+        fit(model(linear), dataclasses.replace(examples(), labels=labels))
+    for one in range(min(classes, 3)):
+        assert fit(model(linear), dataclasses.replace(examples(), labels=(labels == one).astype(np.float64))).probability
+    assert not fit(model(lambda: make_pipeline(SimpleImputer(), Ridge())), dataclasses.replace(examples(), labels=labels)).probability
 
 
 def test_too_few_examples() -> None:
@@ -106,7 +114,9 @@ def test_columns_without_any_value_are_named() -> None:
     """Boosted trees cannot take a column that is all missing; the error says which, and what to do."""
     data = examples()
     data.matrix[:, 1] = np.nan
-    with pytest.raises(TidemillError, match=r"fitting its pipeline to 240 rows failed: .*\(no row has a value of load\); see that"):
+    with pytest.raises(
+        TidemillError, match=r"HistGradientBoostingClassifier cannot be fitted to 240 rows: .*\(no row has a value of load\); see that"
+    ):
         fit(model(boosted), data)
 
 
@@ -126,7 +136,9 @@ def test_a_pipeline_that_cannot_be_made_or_fitted() -> None:
 
     with pytest.raises(TidemillError, match="its pipeline cannot be made: ZeroDivisionError: oops; return a scikit-learn"):
         fit(model(broken), examples())
-    with pytest.raises(TidemillError, match="fitting its pipeline to 240 rows failed: ValueError: Input X contains NaN"):
+    with pytest.raises(
+        TidemillError, match=r"LogisticRegression cannot be fitted to 240 rows: ValueError: Input X contains NaN\.; put SimpleImputer"
+    ):
         fit(model(LogisticRegression), examples())
 
 
@@ -134,7 +146,9 @@ def test_a_pipeline_without_an_onnx_twin() -> None:
     """What skl2onnx cannot convert is refused with its reason."""
     data = examples()
     pipeline = make_pipeline(SimpleImputer(), FunctionTransformer(np.tanh), LogisticRegression()).fit(data.matrix, data.labels)
-    with pytest.raises(TidemillError, match=r"skl2onnx cannot convert Pipeline: .*; use estimators that skl2onnx supports"):
+    with pytest.raises(
+        TidemillError, match=r"skl2onnx cannot convert step 'functiontransformer' \(FunctionTransformer\): .*; leave this step out"
+    ):
         to_onnx(pipeline, 3, probability=True)
 
 

@@ -135,7 +135,8 @@ class Model(Declaration):
 
     `on`: the event that announces a subject for a prediction; its fields give the subject, the entities of the views and the Request
     values. `at`: its field with the moment of the request (epoch ms or RFC 3339). `pipeline`: a function without arguments that returns
-    a scikit-learn classifier or regressor, for a float32 matrix with one column per input.
+    a scikit-learn classifier or regressor. If it chooses columns by name, it gets a data frame with the inputs by their names, else a float32
+    matrix with one column per input.
 
     `on_missing`: what becomes of a request of which an input cannot be known: its entity is not found, its value expired or invalid, or its
     category was not there in training. "predict": the answer names these inputs (`degraded`); "refuse": there is no answer.

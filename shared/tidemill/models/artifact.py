@@ -9,9 +9,10 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
@@ -24,6 +25,7 @@ from tidemill.stats.histograms import Histogram
 Output = Literal["probability", "value"]
 """The output of a model: a classifier's probability of the true class, or a regressor's value."""
 
+_LAST_DIGITS = 1e-6  # eight steps of float32
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FOLDER = re.compile(r"models/[A-Za-z0-9_]+/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -48,11 +50,22 @@ class ModelInput(msgspec.Struct, frozen=True):
 
 
 class Parity(msgspec.Struct, frozen=True):
-    """The largest difference between the ONNX model and the scikit-learn pipeline, the number of compared rows, and the tolerance."""
+    """How ONNX compares with scikit-learn. `max_abs_diff`: the largest difference on the held-out rows that do not lie on a threshold;
+    `rows`: how many were held out; `compared`: those and the rows that tidemill made; `on_threshold`: rows that lie on a threshold, fell on
+    its other side, and were borne. `center` and `scale` of the target, by which a difference is judged: see `allowed`."""
 
     max_abs_diff: float
     rows: int
     tolerance: float
+    center: float = 0.0
+    scale: float = 1.0
+    compared: int = 0
+    on_threshold: int = 0
+
+    def allowed(self, answer: Any) -> Any:
+        """The difference allowed for an answer, or for each of an array: the tolerance of the scale, or of the answer's distance from the
+        centre if that is larger, and the last digits that float32 has for the answer."""
+        return self.tolerance * np.maximum(self.scale, np.abs(answer - self.center)) + _LAST_DIGITS * np.abs(answer)
 
 
 class GoldenRow(msgspec.Struct, frozen=True):

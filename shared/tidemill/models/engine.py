@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from tidemill.errors import ArtifactError
-from tidemill.models.artifact import Artifact, GoldenRow, Output
+from tidemill.models.artifact import Artifact, GoldenRow, Output, Parity
 from tidemill.models.inputs import Vector, vector_of
 from tidemill.models.runner import OnnxRunner, Runner
 
@@ -43,11 +43,11 @@ class Engine:
         (output,) = self._runner.run({self.input_name: vector.reshape(1, -1)}, self._outputs)
         return float(output[0, self._column])
 
-    def check_golden(self, rows: Sequence[GoldenRow], tolerance: float) -> None:
-        """Raises ArtifactError when the output of a row differs by more than the tolerance from the output when the model was made."""
+    def check_golden(self, rows: Sequence[GoldenRow], parity: Parity) -> None:
+        """Raises ArtifactError when the output of a row differs by more than is allowed from the output when the model was made."""
         for row in rows:
             output = self.predict(vector_of(row.inputs))
-            if not abs(output - row.output) <= tolerance:
+            if not abs(output - row.output) <= parity.allowed(row.output):
                 raise ArtifactError(
                     f"{self.label} gives {output} where it gave {row.output} in training", mend="train it again on this kind of machine"
                 )
@@ -85,5 +85,5 @@ def load_engine(artifact: Artifact) -> Engine:
     """The engine of a stored version, after a check of its golden rows. Raises ArtifactError."""
     manifest = artifact.manifest
     engine = Engine.of_onnx(f"{manifest.model} {manifest.version}", artifact.onnx, len(manifest.inputs), manifest.output)
-    engine.check_golden(manifest.golden, manifest.parity.tolerance)
+    engine.check_golden(manifest.golden, manifest.parity)
     return engine

@@ -22,6 +22,8 @@ Vector = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
 
 UNKNOWN_CATEGORY = "UNKNOWN_CATEGORY"
+UNKNOWN_TEXT = "\uffffunknown"
+"""The last of the categories where a text that was not there in training has a number of its own; where it is not, such a text is NaN."""
 _UNKNOWN = frozenset({"NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"})
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 _INT64 = range(-(1 << 63), 1 << 63)  # a larger number could be written to the predictions topic, but no reader accepts it
@@ -29,7 +31,7 @@ _INT64 = range(-(1 << 63), 1 << 63)  # a larger number could be written to the p
 
 class ModelInputs:
     """Makes a model's vector, in the order of its plan. `categories`: the known values of each input that is a text, a feature or a
-    Request of type str, by its name; the number of a value is its place in that list.
+    Request of type str, by its name; the number of a value is its place in that list (see UNKNOWN_TEXT for others).
 
     `given`: the values of a request by name: the entity of each view (None: no such entity) and the Request values (None: missing).
     """
@@ -41,11 +43,9 @@ class ModelInputs:
         self._model = model.name
         features = [(i, column) for i, column in enumerate(model.plan) if isinstance(column, FeatureInput)]
         self._features = [(i, column.view, column.feature) for i, column in features if not column.text]
-        self._texts = [
-            (i, column.view, column.feature, _numbered(categories.get(column.name, ()))) for i, column in features if column.text
-        ]
+        self._texts = [(i, column.view, column.feature, _Numbers(categories.get(column.name, ()))) for i, column in features if column.text]
         self._read = [(column.name, column.view, column.feature) for _, column in features]
-        self._known = {column.name: frozenset(categories.get(column.name, ())) for column in model.requests if column.type is str}
+        self._known = {column.name: frozenset(_Numbers(categories.get(column.name, ()))) for column in model.requests if column.type is str}
         self._requests = [
             (i, column.name, _converter(column.request, categories.get(column.name, ())))
             for i, column in enumerate(model.plan)
@@ -77,7 +77,7 @@ class ModelInputs:
             if -FLOAT32_MAX <= value <= FLOAT32_MAX:
                 row[i] = value
         for i, view, feature, numbers in self._texts:
-            row[i] = numbers.get(served[view].value(feature), math.nan)
+            row[i] = numbers[served[view].value(feature)]
         for i, name, convert in self._requests:
             given_value = self._get(given, name)
             if given_value is not None:
@@ -116,7 +116,7 @@ class ModelInputs:
         for i, view, feature in self._features:
             made[:, i] = served[view][:, feature]
         for i, view, feature, numbers in self._texts:
-            made[:, i] = [numbers.get(value, math.nan) for value in served[view][:, feature]]
+            made[:, i] = [numbers[value] for value in served[view][:, feature]]
         for i, name, convert in self._requests:
             for place, value in enumerate(given[name]):
                 if value is not None:
@@ -143,13 +143,20 @@ def vector_of(row: Sequence[float | None]) -> Vector:
     return np.array([math.nan if value is None else value for value in row], np.float32)
 
 
-def _numbered(categories: Sequence[str]) -> dict[Any, float]:
-    return {category: float(i) for i, category in enumerate(categories)}
+class _Numbers(dict[Any, float]):
+    """The number of each known text. Any other text has that of UNKNOWN_TEXT, or NaN where this is not among the categories; no text is NaN."""
+
+    def __init__(self, categories: Sequence[str]) -> None:
+        super().__init__({category: float(i) for i, category in enumerate(categories)})
+        self._unknown = self.pop(UNKNOWN_TEXT, math.nan)
+
+    def __missing__(self, value: object) -> float:
+        return self._unknown if isinstance(value, str) else math.nan
 
 
 def _converter(request: Request, categories: Sequence[str]) -> Callable[[Any], float]:
     """A function that turns a value of a Request into its number. It raises BadRequest for a wrong type."""
-    numbers = _numbered(categories)
+    numbers = _Numbers(categories)
 
     def wrong(value: object, wanted: str) -> BadRequest:
         return BadRequest(
@@ -159,7 +166,7 @@ def _converter(request: Request, categories: Sequence[str]) -> Callable[[Any], f
     def category(value: Any) -> float:
         if not isinstance(value, str):
             raise wrong(value, "text")
-        return numbers.get(value, math.nan)
+        return numbers[value]
 
     def flag(value: Any) -> float:
         if not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""From a training set to a model: holdout by time, fitting, conversion to ONNX."""
+"""From a training set to a model: holdout by time, and fitting."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import skl2onnx
-from skl2onnx.common.data_types import FloatTensorType
+import numpy.typing as npt
 from sklearn.base import is_classifier
 from sklearn.metrics import brier_score_loss, log_loss, mean_absolute_error, mean_squared_error
 
@@ -16,22 +15,34 @@ from tidemill.declarations import Model
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import Output
 from tidemill.stats.roc import auc_with_error
+from tidemill.training.blame import failing_step
 from tidemill.training.dataset import Floats, TrainingSet
+from tidemill.training.frames import given, names_columns, with_unknown
+from tidemill.training.mends import fit_mend, probability_mend, rows_mend
+from tidemill.training.steps import Step, fails_to_fit, last_step
 
 HOLDOUT = 0.2
 FEWEST_ROWS = 10
+MOST_CLASSES = 20
+_CLASSES_MEND = 'write a condition such as "delay > 15" or "kind == 2", one model for each class, or use a regressor'
 
 
 @dataclass(frozen=True)
 class Fitted:
     """A pipeline fitted on all examples; whether it gives probabilities; the holdout, with metrics and outputs of a pipeline fitted
-    without it."""
+    without it; of a value, the mean and the standard deviation of the labels, by which differences are judged (see `Parity`)."""
 
     pipeline: Any
     probability: bool
     metrics: dict[str, float]
     holdout: TrainingSet
     holdout_output: Floats
+    center: float = 0.0
+    scale: float = 1.0
+
+    def given(self, rows: Floats) -> Any:
+        """Rows of a matrix as the pipeline gets them."""
+        return given(self.pipeline, self.holdout.inputs, rows)
 
     @property
     def output(self) -> Output:
@@ -44,18 +55,52 @@ def fit(model: Model, examples: TrainingSet) -> Fitted:
 
     Raises TidemillError for unusable labels or columns.
     """
+    if _names_columns(model):
+        examples = with_unknown(examples)
     cut = int(len(examples) * (1 - HOLDOUT))
     before, after = _rows(examples, slice(None, cut)), _rows(examples, slice(cut, None))
     probability = _is_classifier(model)
     _check_labels(model, before, after, probability=probability)
-    output = outputs(_fitted(model, before), after.matrix, probability=probability)
+    first = _fitted(model, before)
+    output = answered(model, first, given(first, after.inputs, after.matrix), "held out", probability=probability)
     metrics = score(after.labels, output, probability=probability) | {"examples": float(len(examples))}
-    return Fitted(_fitted(model, examples), probability, metrics, after, output)
+    center, scale = (0.0, 1.0) if probability else _scale(examples.labels)
+    return Fitted(_fitted(model, examples), probability, metrics, after, output, center, scale)
+
+
+def _scale(labels: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and standard deviation of the labels; the deviation of labels that are all equal is taken as their size."""
+    center, deviation = float(np.mean(labels)), float(np.std(labels))
+    return center, deviation or abs(center) or 1.0
+
+
+def answered(model: Model, pipeline: Any, rows: Any, what: str, *, probability: bool) -> Floats:
+    """`outputs`, for rows as the pipeline gets them. Raises TidemillError, which names the step that fails, and the rows by `what`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values that were not there in training: rows are made for that
+            return outputs(pipeline, rows, probability=probability)
+    except Exception as error:  # raised by the project's own code, or by scikit-learn for a row
+        failed = failing_step(pipeline, rows)
+        step, reason = (failed.step, failed.error) if failed else (Step((), pipeline), error)
+        raise TidemillError(
+            f"model {model.name!r}: {step.title} fails on rows {what}, which requests will bring: "
+            f"{type(reason).__name__}: {str(reason).strip().partition(chr(10))[0][:300]}",
+            mend=rows_mend(step, reason),
+        ) from error
+
+
+def _names_columns(model: Model) -> bool:
+    return names_columns(_made(model))
 
 
 def _is_classifier(model: Model) -> bool:
+    return bool(is_classifier(_made(model)))
+
+
+def _made(model: Model) -> Any:
     try:
-        return bool(is_classifier(model.pipeline()))
+        return model.pipeline()
     except Exception as error:  # the project's own code
         raise TidemillError(
             f"model {model.name!r}: its pipeline cannot be made: {type(error).__name__}: {error}",
@@ -72,10 +117,12 @@ def _check_labels(model: Model, before: TrainingSet, after: TrainingSet, *, prob
         )
     if not probability:
         return
-    if not np.isin(np.concatenate([before.labels, after.labels]), (0.0, 1.0)).all():
+    classes = np.unique(np.concatenate([before.labels, after.labels]))
+    if not np.isin(classes, (0.0, 1.0)).all():
+        told = f"gives {len(classes)} classes" if len(classes) <= MOST_CLASSES else "gives numbers"
         raise TidemillError(
-            f"model {model.name!r}: a classifier needs an outcome that is true or false, but {model.outcome.value!r} gives numbers",
-            mend='write a condition such as "delay > 15", or use a regressor',
+            f"model {model.name!r}: a classifier needs an outcome that is true or false, but {model.outcome.value!r} {told}",
+            mend=_CLASSES_MEND,
         )
     if any(min(np.sum(part.labels == 0.0), np.sum(part.labels == 1.0)) < 2 for part in (before, after)):  # an AUC needs two of each
         raise TidemillError(
@@ -85,22 +132,35 @@ def _check_labels(model: Model, before: TrainingSet, after: TrainingSet, *, prob
 
 
 def _fitted(model: Model, examples: TrainingSet) -> Any:
-    """A new pipeline, fitted. An error names the columns without any value: few estimators say that these are the cause."""
+    """A new pipeline, fitted. An error names the step, and the columns without any value: few estimators say that these are the cause."""
     try:
-        return model.pipeline().fit(examples.matrix, examples.labels)
+        made = model.pipeline()
+        labels = examples.labels.astype(np.int64) if is_classifier(made) else examples.labels  # classes are 0 and 1, not 0.0 and 1.0
+        made.fit(given(made, examples.inputs, examples.matrix), labels)
     except Exception as error:  # raised by the project's own code, or by scikit-learn for its data
-        empty = [spec.name for i, spec in enumerate(examples.inputs) if np.isnan(examples.matrix[:, i]).all()]
-        reason = f"model {model.name!r}: fitting its pipeline to {len(examples)} rows failed: {type(error).__name__}: {error}"
-        if empty:
-            raise TidemillError(
-                f"{reason} (no row has a value of {', '.join(empty)})",
-                mend="see that their events arrive, and that they became known before the requests (history is published with recordedtime); "
-                "else remove these inputs, or begin with SimpleImputer(keep_empty_features=True)",
-            ) from error
-        raise TidemillError(reason, mend="see that the pipeline takes one float32 matrix with NaN where there is no value") from error
+        raise _unfitted(model, examples, error) from error
+    if is_classifier(made) and not hasattr(made, "predict_proba"):
+        step = last_step(made)
+        raise TidemillError(f"model {model.name!r}: {step.title} gives no probabilities", mend=probability_mend(step))
+    return made
 
 
-def outputs(pipeline: Any, matrix: Floats, *, probability: bool) -> Floats:
+def _unfitted(model: Model, examples: TrainingSet, error: Exception) -> TidemillError:
+    empty = [spec.name for i, spec in enumerate(examples.inputs) if np.isnan(examples.matrix[:, i]).all()]
+    pipeline = model.pipeline()
+    failed = fails_to_fit(pipeline, given(pipeline, examples.inputs, examples.matrix), examples.labels, error)
+    told = str(failed.error).strip().partition("\n")[0][:300]
+    reason = f"model {model.name!r}: {failed.step.title} cannot be fitted to {len(examples)} rows: {type(failed.error).__name__}: {told}"
+    if empty:
+        return TidemillError(
+            f"{reason} (no row has a value of {', '.join(empty)})",
+            mend="see that their events arrive, and that they became known before the requests (history is published with recordedtime); "
+            "else remove these inputs, or begin with SimpleImputer(keep_empty_features=True)",
+        )
+    return TidemillError(reason, mend=fit_mend(failed.step, failed.error))
+
+
+def outputs(pipeline: Any, matrix: Any, *, probability: bool) -> Floats:
     """The model's output for each row: the probability of the outcome, or its value."""
     raw = pipeline.predict_proba(matrix)[:, 1] if probability else pipeline.predict(matrix)
     return np.asarray(raw, dtype=np.float32)
@@ -120,21 +180,6 @@ def score(labels: Any, output: Floats, *, probability: bool) -> dict[str, float]
         }
     mae, rmse = float(mean_absolute_error(labels, output)), float(mean_squared_error(labels, output) ** 0.5)
     return {"mae": mae, "mae_error": (max(rmse**2 - mae**2, 0.0) / len(output)) ** 0.5, "rmse": rmse}
-
-
-def to_onnx(pipeline: Any, columns: int, *, probability: bool) -> bytes:
-    """The pipeline as ONNX: one float32 input `features` of shape (rows, columns). Raises TidemillError when it cannot be converted."""
-    options = {id(pipeline): {"zipmap": False}} if probability else None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of onnx and protobuf: a project cannot mend them
-            converted = skl2onnx.to_onnx(pipeline, initial_types=[("features", FloatTensorType([None, columns]))], options=options)
-    except Exception as error:  # the exceptions of skl2onnx have no common root, and it lets those of other libraries through
-        raise TidemillError(
-            f"skl2onnx cannot convert {type(pipeline).__name__}: {type(error).__name__}: {str(error).strip()[:500]}",
-            mend="use estimators that skl2onnx supports; it cannot convert functions of your own",
-        ) from error
-    return bytes(converted.SerializeToString())
 
 
 def _rows(examples: TrainingSet, part: slice) -> TrainingSet:

@@ -14,10 +14,12 @@ from tidemill.declarations import Model
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Artifact, GoldenRow, Manifest, Parity
 from tidemill.models.engine import Engine
-from tidemill.stats.histograms import Histogram, reference
-from tidemill.training.dataset import TrainingSet
-from tidemill.training.fitting import Fitted, fit, to_onnx
-from tidemill.training.parity import check_parity, expected_answers
+from tidemill.models.inputs import UNKNOWN_TEXT
+from tidemill.stats.histograms import Histogram, count, reference
+from tidemill.training.conversion import to_onnx
+from tidemill.training.dataset import Floats, TrainingSet
+from tidemill.training.fitting import Fitted, fit
+from tidemill.training.parity import check_parity, engine_of, expected_answers
 
 GOLDEN_ROWS = 20
 
@@ -38,10 +40,14 @@ def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Cal
     note(f"fitting on {len(examples):,} rows of {len(examples.inputs)} inputs")
     fitted = fit(model, examples)
     note("converting to ONNX and comparing")
-    onnx = to_onnx(fitted.pipeline, len(examples.inputs), probability=fitted.probability)
+    onnx = to_onnx(fitted.pipeline, fitted.holdout.inputs, probability=fitted.probability)
     expected = expected_answers(model, fitted)
-    engine = Engine.of_onnx(model.name, onnx, len(examples.inputs), fitted.output)
-    parity, golden = check_parity(model, expected, engine), _golden(engine, fitted)
+    engine = engine_of(model, fitted, onnx)
+    parity, golden = check_parity(model, fitted, expected, engine), _golden(engine, fitted)
+    if parity.on_threshold:
+        note(
+            f"{parity.on_threshold:,} of {parity.compared:,} compared rows lie on a threshold of a tree and fall on its other side in float32"
+        )
     return Version(Artifact(_manifest(model, examples, fitted, onnx, parity, golden, created_ms), onnx), fitted)
 
 
@@ -53,7 +59,7 @@ def _manifest(
         model=model.name,
         version=time.strftime("%Y%m%dT%H%M%S", time.gmtime(created_ms / 1000)) + f"{created_ms % 1000:03d}",
         created=created_ms,
-        inputs=examples.inputs,
+        inputs=fitted.holdout.inputs,
         output=fitted.output,
         definitions={view.name: ViewKernel(view).definition for view in model.views},
         trained_from=int(examples.times_ms[0]),
@@ -68,9 +74,23 @@ def _manifest(
 
 
 def _reference(examples: TrainingSet, fitted: Fitted) -> dict[str, Histogram]:
-    """The distributions for drift detection: the inputs of all examples, and the holdout's outputs from a pipeline fitted without it."""
-    histograms = {spec.name: reference(examples.matrix[:, i], category=spec.is_category) for i, spec in enumerate(examples.inputs)}
+    """The distributions for drift detection: the inputs of all examples, and the holdout's outputs from a pipeline fitted without it. Texts
+    are those of the holdout where the model tells unknown ones apart: how many of them were new is seen there alone."""
+    histograms = {
+        spec.name: version_texts(examples.matrix[:, i], len(fitted.holdout), spec.categories.index(UNKNOWN_TEXT))
+        if UNKNOWN_TEXT in spec.categories
+        else reference(examples.matrix[:, i], category=spec.is_category)
+        for i, spec in enumerate(fitted.holdout.inputs)
+    }
     return histograms | {"prediction": reference(np.asarray(fitted.holdout_output))}
+
+
+def version_texts(numbers: Floats, held_out: int, unknown: int) -> Histogram:
+    """The texts of the last rows, one bin for each; those that no earlier row has are unknown, and lie in the last bin."""
+    before, after = numbers[:-held_out], numbers[-held_out:]
+    new = ~np.isnan(after) & ~np.isin(after, before)
+    edges = [*map(float, range(unknown)), float(np.nextafter(unknown - 1, unknown))] if unknown else [0.0]
+    return count(edges, np.where(new, unknown, after))
 
 
 def _golden(engine: Engine, fitted: Fitted) -> list[GoldenRow]:

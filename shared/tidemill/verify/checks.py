@@ -27,6 +27,7 @@ from tidemill.verify.stamped import knowledge
 Served = Callable[[FeatureView, Sequence[str], int], list[Mapping[str, tuple[str, Value | None]]]]
 """(view, entities, epoch ms) -> for each entity, state and value of each feature by name, as served for this moment."""
 
+_UNKNOWN_TEXT = "\uffffunknown"  # in the log and in manifests; `models.inputs` writes it
 LoggedInputs = Mapping[str, Sequence[str]]
 """The inputs of a version of a model by name, in the order of the log; each with the texts for which its numbers stand, if it is a text."""
 
@@ -204,12 +205,16 @@ def _archive(store: OfflineStore, event: Event) -> Snapshot:
 
 
 def logged_values(view: FeatureView, inputs: LoggedInputs, logged: Sequence[float | None]) -> dict[str, tuple[None, float | str | None]]:
-    """The features of a view among the inputs of a logged prediction. A text that was not there in training was logged as null."""
+    """The features of a view among the inputs of a logged prediction. A text that was not there in training is null."""
     numbers = dict(zip(inputs, logged, strict=True))
-    return {
-        feature: (None, inputs[name][int(number)] if inputs[name] and (number := numbers[name]) is not None else numbers[name])
-        for feature, name in columns_of(view, list(inputs)).items()
-    }
+    return {feature: (None, _logged_value(inputs[name], numbers[name])) for feature, name in columns_of(view, list(inputs)).items()}
+
+
+def _logged_value(categories: Sequence[str], number: float | None) -> float | str | None:
+    if not categories or number is None:
+        return number
+    text = categories[int(number)]
+    return None if text == _UNKNOWN_TEXT else text
 
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:
