@@ -74,4 +74,6 @@ async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> No
 
 
 def _params(fitted: Fitted, until_ms: int) -> dict[str, object]:
-    return {"pipeline": type(fitted.pipeline).__name__, "until_ms": until_ms, "holdout_rows": len(fitted.holdout)}
+    """What the run of a training is remembered by: the pipeline's own parameters too, as far as they are plain values."""
+    own = {name: value for name, value in fitted.pipeline.get_params().items() if isinstance(value, str | int | float | bool)}
+    return {"pipeline": type(fitted.pipeline).__name__, "until_ms": until_ms, "holdout_rows": len(fitted.holdout), **own}

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from tidemill.clock import now_ms
 from tidemill.errors import ArtifactError, TidemillError
 from tidemill.models.artifact import Manifest, stored_artifact
+from tidemill_training.mlmodel import files_of
 from tidemill_training.untracked import Notes, Untracked
 
 # The defaults of MLflow are 120 seconds and 7 attempts: four minutes of silence. The environment can set both.
 _SECONDS, _REPEATS = "20", "2"
+_PARAM_CHARACTERS = 500  # the limit of older servers
 
 
 def track(offline_root: str, manifest: Manifest, onnx: bytes, params: dict[str, Any], note: Callable[[str], None]) -> str | None:
@@ -92,14 +93,11 @@ class Tracker:
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(manifest.model, self.artifacts)
         run = client.create_run(experiment_id, run_name=manifest.version)
         run_id: str = run.info.run_id
-        for name, value in params.items():
-            client.log_param(run_id, name, value)
         parity = {"parity_max_abs_diff": manifest.parity.max_abs_diff, "parity_rows_on_threshold": float(manifest.parity.on_threshold)}
-        for name, value in {**manifest.metrics, **parity}.items():
-            client.log_metric(run_id, name, value)
+        client.log_batch(run_id, *_logged({**manifest.metrics, **parity}, params))
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "model.onnx").write_bytes(onnx)
-            (Path(folder) / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+            for name, content in files_of(manifest, onnx, run_id).items():
+                (Path(folder) / name).write_bytes(content)
             client.log_artifacts(run_id, folder, "model")
         client.set_terminated(run_id)
         self._register(client, manifest, f"{run.info.artifact_uri}/model", run_id)
@@ -113,6 +111,15 @@ class Tracker:
                 raise
         version = client.create_model_version(manifest.model, source=source, run_id=run_id, tags={"tidemill.version": manifest.version})
         client.set_registered_model_alias(manifest.model, "champion", version.version)
+
+
+def _logged(metrics: dict[str, float], params: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Metrics and parameters as MLflow takes them, in one request."""
+    from mlflow.entities import Metric, Param  # noqa: PLC0415 - as MLflow's client
+
+    at_ms = now_ms()
+    found = [Metric(name, value, at_ms, 0) for name, value in metrics.items()]
+    return found, [Param(name, str(value)[:_PARAM_CHARACTERS]) for name, value in params.items()]
 
 
 def _mlflow() -> tuple[Any, type[Exception], type[Exception]]:

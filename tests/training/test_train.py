@@ -36,6 +36,7 @@ from tidemill.training.fitting import Fitted
 from tidemill.training.parity import check_parity, expected_answers
 from tidemill_training.app import Trained, deploy, train
 from tidemill_training.catching_up import wait_archived
+from tidemill_training.mlmodel import with_one_output
 from tidemill_training.tracking import Tracker
 
 LATER = NOW_MS + 10**9
@@ -98,9 +99,42 @@ def test_the_run_and_the_champion(world: World, trained: Trained) -> None:
     assert run.info.status == "FINISHED"
     assert {name: run.data.metrics[name] for name in trained.manifest.metrics} == pytest.approx(trained.manifest.metrics)
     assert run.data.params["pipeline"] == "Pipeline"
-    assert {file.path for file in mlflow.list_artifacts(trained.run_id, "model")} == {"model/manifest.json", "model/model.onnx"}
+    files = {file.path.removeprefix("model/") for file in mlflow.list_artifacts(trained.run_id, "model")}
+    assert files == {"MLmodel", "input_example.json", "manifest.json", "model.onnx", "python_env.yaml", "requirements.txt"}
     champion = mlflow.get_model_version_by_alias("big_tip", "champion")
     assert (champion.run_id, champion.tags) == (trained.run_id, {"tidemill.version": trained.manifest.version})
+
+
+STRANGER = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import mlflow, pandas as pd
+mlflow.set_tracking_uri(sys.argv[1])
+onnx = mlflow.onnx.load_model(sys.argv[2])
+loaded = mlflow.pyfunc.load_model(sys.argv[2])
+names = loaded.metadata.get_input_schema().input_names()
+rows = pd.DataFrame(json.loads(sys.argv[3]), columns=names, dtype="float32")
+found = loaded.predict(rows[names[::-1]])
+print(json.dumps([names, list(loaded.input_example.columns), [output.name for output in onnx.graph.output], list(found), found.iloc[:, 0].tolist()]))
+"""
+
+
+def test_mlflow_loads_what_was_registered(world: World, trained: Trained) -> None:
+    """By its alias, as ONNX and as a function of a data frame, whose columns may stand in any order: the answers are those that are served."""
+    artifact = load_artifact(str(world.root), trained.artifact, trained.sha256)
+    rows, names = [row.inputs for row in artifact.manifest.golden], [item.name for item in artifact.manifest.inputs]
+    arguments = [Tracker.for_store(str(world.root)).uri, "models:/big_tip@champion", json.dumps(rows)]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run([sys.executable, "-c", STRANGER, *arguments], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [names, names, ["probability"], ["probability"], [row.output for row in artifact.manifest.golden]]
+    params = client(world).get_run(trained.run_id).data.params
+    assert (params["logisticregression__C"], params["simpleimputer__fill_value"]) == ("1.0", "-1.0")
+
+
+def test_a_regressor_keeps_its_output() -> None:
+    """It has one already."""
+    assert with_one_output(b"as it is", "value") == b"as it is"
 
 
 def test_the_next_version_becomes_the_champion(world: World, trained: Trained) -> None:

@@ -1,0 +1,89 @@
+"""A version as a model of MLflow's: the files that `mlflow.onnx.load_model` and `mlflow.pyfunc.load_model` read, beside the ONNX file.
+
+They are written here and not by MLflow's own `save_model`, which imports pandas and a web framework and takes seconds. A classifier's ONNX
+file has labels and probabilities, of which MLflow can make no data frame; there it has one output, the probability that is served.
+"""
+
+from __future__ import annotations
+
+import platform
+import uuid
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from tidemill.models.artifact import Manifest, Output
+
+ONNX, EXAMPLE, MANIFEST = "model.onnx", "input_example.json", "manifest.json"
+_TRUE_CLASS = 1
+_NEEDED = ("mlflow-skinny", "onnx", "onnxruntime", "pandas")
+
+
+def files_of(manifest: Manifest, onnx: bytes, run_id: str) -> dict[str, bytes]:
+    """The files of a version's folder in MLflow, by name."""
+    requirements = [f"{name}=={version(name)}" for name in _NEEDED]
+    example = {"columns": [item.name for item in manifest.inputs], "data": [row.inputs for row in manifest.golden[:1]]}
+    onnx = with_one_output(onnx, manifest.output)
+    return {
+        ONNX: onnx,
+        MANIFEST: msgspec.json.encode(manifest),
+        EXAMPLE: msgspec.json.encode(example),
+        "requirements.txt": "\n".join([*requirements, ""]).encode(),
+        "python_env.yaml": _yaml({"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}),
+        "MLmodel": _yaml(_described(manifest, len(onnx), run_id)),
+    }
+
+
+def with_one_output(onnx: bytes, output: Output) -> bytes:
+    """A classifier with its probability of the true class, shape (rows, 1), as its only output; a regressor as it is."""
+    if output == "value":
+        return onnx
+    from onnx import TensorProto, helper, load_from_string  # noqa: PLC0415 - takes a third of a second
+
+    model = load_from_string(onnx)
+    probabilities = model.graph.output[-1].name
+    model.graph.initializer.append(helper.make_tensor("true_class", TensorProto.INT64, [1], [_TRUE_CLASS]))
+    model.graph.node.append(helper.make_node("Gather", [probabilities, "true_class"], ["probability"], name="probability", axis=1))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("probability", TensorProto.FLOAT, [None, 1]))
+    return bytes(model.SerializeToString())
+
+
+def _described(manifest: Manifest, size: int, run_id: str) -> dict[str, Any]:
+    """What MLflow knows of the model. Its inputs are columns of floats by name, so a data frame may have them in any order."""
+    inputs = [{"type": "float", "name": item.name, "required": True} for item in manifest.inputs]
+    onnx = {
+        "data": ONNX,
+        "onnx_version": version("onnx"),
+        "providers": ["CPUExecutionProvider"],
+        "code": None,
+        "onnx_session_options": None,
+    }
+    function = {
+        "loader_module": "mlflow.onnx",
+        "data": ONNX,
+        "env": {"virtualenv": "python_env.yaml"},
+        "python_version": platform.python_version(),
+    }
+    outputs = [{"type": "float", "name": manifest.output, "required": True}]
+    example = {"artifact_path": EXAMPLE, "type": "dataframe", "pandas_orient": "split"}
+    return {
+        "artifact_path": "model",
+        "flavors": {"onnx": onnx, "python_function": function},
+        "metadata": {"tidemill.model": manifest.model, "tidemill.version": manifest.version, "tidemill.output": manifest.output},
+        "mlflow_version": version("mlflow-skinny"),
+        "model_size_bytes": size,
+        "model_uuid": uuid.uuid5(uuid.NAMESPACE_URL, f"{manifest.model}@{manifest.version}").hex,
+        "run_id": run_id,
+        "saved_input_example_info": example if manifest.golden else None,
+        "signature": {"inputs": msgspec.json.encode(inputs).decode(), "outputs": msgspec.json.encode(outputs).decode(), "params": None},
+        "utc_time_created": datetime.fromtimestamp(manifest.created / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
+    }
+
+
+def _yaml(content: dict[str, Any]) -> bytes:
+    import yaml  # noqa: PLC0415 - comes with MLflow
+
+    return bytes(yaml.safe_dump({name: value for name, value in content.items() if value is not None}).encode())
