@@ -26,11 +26,22 @@ OTHERS = 120
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the template is stored."""
+    return tmp_path_factory.mktemp("offline")
+
+
+@pytest.fixture(scope="module")
+def template(root: Path) -> Trained:
     """A version of the town's model, trained once."""
-    root = tmp_path_factory.mktemp("offline")
     town(root, 60)
     return _train(root, [])
+
+
+@pytest.fixture
+def onnx(template: Trained, root: Path) -> bytes:
+    """Its ONNX file."""
+    return (root / template.artifact / "model.onnx").read_bytes()
 
 
 @pytest.fixture
@@ -94,7 +105,7 @@ def _stored(world: World) -> Any:
     return stored_artifact(str(world.root), "big_tip", made.manifest.version)
 
 
-def test_more_than_a_hundred_models(world: World, template: Trained) -> None:
+def test_more_than_a_hundred_models(world: World, template: Trained, onnx: bytes) -> None:
     """A server lists a hundred models at a time; one whose name comes later is registered once, and gets its next version."""
     uri = Tracker.for_store(str(world.root)).uri
     from mlflow import MlflowClient
@@ -102,10 +113,8 @@ def test_more_than_a_hundred_models(world: World, template: Trained) -> None:
     mlflow = MlflowClient(tracking_uri=uri, registry_uri=uri)
     for i in range(OTHERS):
         mlflow.create_registered_model(f"a{i:03d}")
-    tracker = Tracker.for_store(str(world.root))
-    runs = [
-        tracker.record(msgspec.structs.replace(template.manifest, model="zz", version=version), b"onnx", {}) for version in ("v1", "v2")
-    ]
+    tracker, made = Tracker.for_store(str(world.root)), template.manifest
+    runs = [tracker.record(msgspec.structs.replace(made, model="zz", version=version), onnx, {}) for version in ("v1", "v2")]
     assert "zz" not in [model.name for model in mlflow.search_registered_models()]
     found = sorted(mlflow.search_model_versions("name='zz'"), key=lambda version: int(version.version))
     assert [version.run_id for version in found] == runs
