@@ -48,7 +48,7 @@ class Defaults(NamedTuple):
     events_per_second: int
 
 
-MATRIX, SOAK = Defaults(15.0, 60, 300_000, 800), Defaults(65.0, 0, 0, 4_000)
+MATRIX, SOAK = Defaults(15.0, 60, 300_000, 600), Defaults(65.0, 0, 0, 4_000)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
