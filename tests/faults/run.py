@@ -211,6 +211,8 @@ class Run:
         async with self._changed:
             await self._changed.wait_for(lambda: all(beside(injection, other) for other in self._striking))
             self._striking.append(injection)
+        if injection.rewinds:
+            await self._all_answered()
         try:
             return await asyncio.to_thread(injection.strike, self.rig, random.Random(seed))
         except Missed as missed:
@@ -219,6 +221,14 @@ class Run:
         finally:
             if SERVERS.isdisjoint(injection.targets):  # a server has to be back before another strike
                 await self._ended([injection])
+
+    async def _all_answered(self) -> None:
+        """Returns once no request waits, or after a minute. One that inference was killed under, and that is repeated to a Redis that has lost its
+        answer meanwhile, is a prediction of its own: that limit is told in decision 0015."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                while self.clients.waiting:
+                    await asyncio.sleep(0.05)
 
     async def _ended(self, injections: Sequence[Injection]) -> None:
         """Others may strike that must not strike beside these."""
