@@ -21,7 +21,7 @@ from benchmarks.requests_project import PROJECT as NAME
 
 from tidemill.kafka.client import producer
 from tidemill.local.stack import Stack
-from tidemill.models.artifact import save_artifact, stored_artifact, stored_manifest
+from tidemill.models.artifact import folder_of, save_artifact, stored_artifact, stored_manifest
 from tidemill.records import DeploymentRecord, OtherVersion, encode
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.deployments import append_deployment
@@ -38,7 +38,7 @@ def deployments(stack: Stack) -> list[DeploymentRecord]:
     manifest, onnx = stored_artifact(stack.offline, MODEL, "v1")
     folder, digest = save_artifact(stack.offline, msgspec.structs.replace(manifest, version="v2"), onnx)
     _, first = stored_manifest(stack.offline, MODEL, "v1")
-    return [DeploymentRecord(MODEL, "v1", f"models/{MODEL}/v1", first, 0), DeploymentRecord(MODEL, "v2", folder, digest, 0)]
+    return [DeploymentRecord(MODEL, "v1", folder_of(MODEL, "v1"), first, 0), DeploymentRecord(MODEL, "v2", folder, digest, 0)]
 
 
 async def swapped(stack: Stack, records: list[DeploymentRecord], most: int, load: Future[Load]) -> int:

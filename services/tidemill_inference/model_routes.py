@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, get_args
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -10,12 +10,12 @@ from fastapi.responses import Response
 
 from tidemill.errors import BadRequest, UnknownModel
 from tidemill.operations.deploying import Action, Deploying
-from tidemill.records import DeploymentRecord
+from tidemill.records import DeploymentRecord, Role
 from tidemill.runtime.routes import decode_body
 from tidemill.runtime.settings import KafkaSettings
 from tidemill_inference.registry import Registry
 
-ACTIONS: tuple[Action, ...] = ("deploy", "shadow", "canary", "promote", "rollback", "retire")
+ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
 class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -29,7 +29,7 @@ class SeatShown(msgspec.Struct):
     """A version, its role, and its share of the requests."""
 
     version: str
-    role: Literal["champion", "challenger", "shadow"]
+    role: Role
     share: float
 
 

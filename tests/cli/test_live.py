@@ -142,7 +142,10 @@ def test_versions_and_their_roles(shell: Shell, live: Stack) -> None:
     def seats() -> list[tuple[str, str, float]]:
         return [(one["version"], one["role"], one["share"]) for one in ask(f"{live.urls['inference']}/models/big_tip").json()["serving"]]
 
-    assert "has no version" not in shell.run("models", "show", f"big_tip@{newest}")
+    told = shell.run("models", "show", f"big_tip@{newest}")
+    assert "zones__mean_tip_1h" in told
+    assert re.search(r"role\s+│ none", told)
+    assert re.search(rf"version\s+│ {newest}", told)
     compared = shell.run("models", "compare", f"big_tip@{champion}", f"big_tip@{newest}")
     assert re.search(r"auc\s+│ 0\.\d+\s+│ 0\.\d+", compared)
     shell.run("models", "shadow", f"big_tip@{newest}")

@@ -116,6 +116,11 @@ def inputs_of(plan: InputPlan, categories: Mapping[str, list[str]]) -> list[Mode
     return [ModelInput(column.name, column.kind, categories.get(column.name, [])) for column in plan]
 
 
+def folder_of(model: str, version: str) -> str:
+    """The folder of a version below the offline store."""
+    return f"models/{model}/{version}"
+
+
 def save_artifact(offline_root: str, manifest: Manifest, onnx: bytes, beside: Mapping[str, bytes] | None = None) -> tuple[str, str]:
     """Writes a model version and returns its folder below the offline store and the SHA-256 of manifest.json.
 
@@ -128,7 +133,7 @@ def save_artifact(offline_root: str, manifest: Manifest, onnx: bytes, beside: Ma
         raise ArtifactError(
             f"the manifest of {manifest.model} {manifest.version} is for another ONNX file", mend="set onnx_sha256 to its digest"
         )
-    folder = f"models/{manifest.model}/{manifest.version}"
+    folder = folder_of(manifest.model, manifest.version)
     content = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
     digest = hashlib.sha256(content).hexdigest()
     store = _store(offline_root)
@@ -178,7 +183,7 @@ def stored_versions(offline_root: str, model: str) -> list[str]:
 
 def stored_manifest(offline_root: str, model: str, version: str) -> tuple[Manifest, str]:
     """The manifest of a stored version, and its SHA-256. Raises NoSuchVersion, and ArtifactError when it cannot be read."""
-    path = f"models/{model}/{version}/manifest.json"
+    path = f"{folder_of(model, version)}/manifest.json"
     try:
         content = _read(_store(offline_root), path)
         return msgspec.json.decode(content, type=Manifest), hashlib.sha256(content).hexdigest()
@@ -190,7 +195,7 @@ def stored_manifest(offline_root: str, model: str, version: str) -> tuple[Manife
 
 def stored_artifact(offline_root: str, model: str, version: str) -> Artifact:
     """Reads a model version by the names in a logged prediction. Raises ArtifactError when it is missing or damaged."""
-    artifact = f"models/{model}/{version}"
+    artifact = folder_of(model, version)
     try:
         content = _read(_store(offline_root), f"{artifact}/manifest.json")
     except OSError as error:

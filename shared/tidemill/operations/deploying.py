@@ -11,7 +11,7 @@ from tidemill.declarations.project import Project
 from tidemill.errors import BadRequest, DeploymentChanged
 from tidemill.kafka.topics import ensure_topics
 from tidemill.models import changes
-from tidemill.models.artifact import stored_manifest
+from tidemill.models.artifact import folder_of, stored_manifest
 from tidemill.models.changes import StoredVersion
 from tidemill.records import DeploymentRecord
 from tidemill.runtime.settings import KafkaSettings
@@ -34,6 +34,10 @@ class Deploying:
         """All deployments by model, oldest first."""
         topic = deployments_topic(self._project.name)
         await ensure_topics(self._kafka, {topic: topic_specs(self._project)[topic]})
+        return await self._read()
+
+    async def _read(self) -> dict[str, list[DeploymentRecord]]:
+        """The same of a topic that is there."""
         found: dict[str, list[DeploymentRecord]] = {}
         async with Deployments(self._kafka, self._project.name) as deployments:
             async for records in deployments.so_far():
@@ -50,7 +54,7 @@ class Deploying:
         before = (await self.history()).get(model, [])
         record = change(before)
         await append_deployment(self._kafka, self._project.name, record, APPEND_SECONDS)
-        after = (await self.history()).get(model, [])
+        after = (await self._read()).get(model, [])
         place = len(before)
         if after[place] != record:
             raise DeploymentChanged(model, f"somebody else deployed {after[place].version} at the same time", "see: tidemill models list")
@@ -76,7 +80,7 @@ class Deploying:
 
     def _stored(self, model: str, version: str) -> StoredVersion:
         manifest, sha256 = stored_manifest(self._root, model, version)
-        return StoredVersion(model, version, f"models/{model}/{version}", sha256, manifest.metrics)
+        return StoredVersion(model, version, folder_of(model, version), sha256, manifest.metrics)
 
 
 def _last(history: Sequence[DeploymentRecord]) -> DeploymentRecord | None:
