@@ -84,6 +84,6 @@ def _described(manifest: Manifest, size: int, run_id: str) -> dict[str, Any]:
 
 
 def _yaml(content: dict[str, Any]) -> bytes:
-    import yaml  # noqa: PLC0415 - comes with MLflow
+    import yaml  # noqa: PLC0415 - slow, and asked for only when a version is recorded
 
     return bytes(yaml.safe_dump({name: value for name, value in content.items() if value is not None}).encode())
