@@ -50,7 +50,7 @@ def build(settings: FeaturesSettings) -> Service:
                 await need_topics(kafka, now.project, tell, [pulse], needed)
                 if not worker.topics:
                     await _idle(board, pulse)
-                app = batched_app(f"{project.name}.features", kafka, worker.topics, worker.positions, worker.handle)
+                app = batched_app(f"{project.name}.features", kafka, worker.topics, worker.positions, worker.handle, worker.give_up)
                 await run_together(FoldWatch(app, worker, board, kafka, pulse).run(), _fold(app))
 
             await run_together(Following(kafka, project, views_of, tell, [pulse]).run(fold), keep_asking(link))

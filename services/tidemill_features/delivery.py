@@ -76,11 +76,15 @@ class Log(Protocol):
 
 
 class Delivery:
-    """The chains of all partitions. `done`: the offset after the last handled record, for lag monitors."""
+    """The chains of all partitions. `done`: the offset after the last handled record, for lag monitors.
 
-    def __init__(self, positions: Positions) -> None:
+    `broken`: called when all chains are broken; `positions` is then asked for every partition anew.
+    """
+
+    def __init__(self, positions: Positions, broken: Callable[[], None]) -> None:
         self.done: dict[TP, int] = {}
         self._positions = positions
+        self._broken = broken
         self._chains: dict[TP, Chain] = {}
         self._left_out: dict[TP, float] = {}  # partition -> when to ask for its position again
         self._breaks = 0
@@ -102,6 +106,7 @@ class Delivery:
         self._left_out.clear()
         self.done.clear()
         self._breaks += 1
+        self._broken()
 
     async def slices(self, assigned: set[TP], source: Log, now: float, wait_seconds: float) -> Iterator[tuple[TP, Slice]] | None:
         """The records of one fetch, cut into slices, partitions taking turns; None when nothing can be delivered now.
@@ -132,6 +137,8 @@ class Delivery:
         if breaks == self._breaks:
             self._chains |= {tp: Chain(start) for tp, start in positions.items()}
             self._left_out |= {tp: now + ASK_AGAIN_SECONDS for tp in missing if tp not in positions}
+        else:
+            self._broken()
 
     def handled(self, tp: TP, piece: Slice) -> None:
         """Note that the handler has finished a slice."""

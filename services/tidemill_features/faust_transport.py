@@ -60,7 +60,7 @@ class Consumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.delivery = Delivery(self.transport.positions)
+        self.delivery = Delivery(self.transport.positions, self.transport.broken)
         self._committed: dict[TP, int] = {}
 
     def _new_consumer_thread(self) -> _Thread:
@@ -134,10 +134,11 @@ class Transport(driver.Transport):
 
     Consumer = Consumer
 
-    def __init__(self, app: faust.App, settings: KafkaSettings, positions: Positions) -> None:
+    def __init__(self, app: faust.App, settings: KafkaSettings, positions: Positions, broken: Callable[[], None]) -> None:
         super().__init__(app.conf.broker_consumer, app)
         self.kafka = settings
         self.positions = positions
+        self.broken = broken
 
 
 def _carrier(load: Any, generation: int) -> ConsumerMessage:
@@ -161,8 +162,10 @@ class _App(faust.App):
         """We use no tables of Faust, so nothing is stored on disk."""
 
 
-def batched_app(group: str, settings: KafkaSettings, topics: Sequence[str], positions: Positions, handle: Handler) -> faust.App:
-    """A Faust app whose one agent hands slices of all the topics to `handle`. `group` is the consumer group.
+def batched_app(
+    group: str, settings: KafkaSettings, topics: Sequence[str], positions: Positions, handle: Handler, broken: Callable[[], None]
+) -> faust.App:
+    """A Faust app whose one agent hands slices of all the topics to `handle`. `group` is the consumer group; `broken`: see `Delivery`.
 
     Start it with `await app.start()` inside a running loop, once Kafka answers and the topics exist.
     """
@@ -177,7 +180,7 @@ def batched_app(group: str, settings: KafkaSettings, topics: Sequence[str], posi
         topic_disable_leader=True,
         web_enabled=False,
     )  # fmt: skip
-    app.transport = Transport(app, settings, positions)
+    app.transport = Transport(app, settings, positions, broken)
 
     @app.agent(app.topic(*topics, key_serializer="raw", value_serializer="raw"), concurrency=1)
     async def deliver(stream: Any) -> None:

@@ -83,7 +83,7 @@ class FoldWatch:
         """Records not yet folded, by partition."""
         placed = self._consumer.delivery.placed
         ends = await self._consumer.highwaters(*placed) if placed else {}
-        return {tp: ends[tp] - self._worker.next(tp) for tp in placed}
+        return {tp: ends[tp] - at for tp, at in self._worker.next.items() if tp in ends}
 
     def _show(self, lags: dict[TP, int]) -> None:
         for tp in self._shown - lags.keys():
@@ -114,7 +114,7 @@ class FoldWatch:
         faults = [*(refused.values() if joined else ()), worker.held_up or "", self._coverage.reason or ""]
         if not joining or any(faults) or monotonic() > self._began + JOIN_SECONDS:
             self._board.report("partitions", "; ".join(filter(None, joining + faults)) or None)
-        positions = {tp: worker.next(tp) for tp in lags}
+        positions = {tp: at for tp, at in worker.next.items() if tp in lags}
         idle = not joining and not any(lags.values())
         if idle or positions != self._positions or worker.recalling or worker.held_up or "redis" in self._board.missing:
             self._pulse.beat()

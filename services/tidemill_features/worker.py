@@ -91,9 +91,14 @@ class Worker:
         """All partitions of these topics."""
         return {TP(topic, number) for topic, kernel in self._kernels.items() for number in range(kernel.view.partitions)}
 
-    def next(self, tp: TP) -> int:
-        """The next offset of a partition's fence, as far as this worker knows."""
-        return self._partitions[tp].next
+    @property
+    def next(self) -> dict[TP, int]:
+        """The next offset of each partition's fence, as far as this worker knows."""
+        return {tp: partition.next for tp, partition in self._partitions.items()}
+
+    def give_up(self) -> None:
+        """Forgets all partitions, with their entities and ids: other workers may have them now. What is being applied ends as the store decides."""
+        self._partitions.clear()
 
     def view(self, tp: TP) -> str:
         """The view a partition belongs to."""
@@ -109,21 +114,24 @@ class Worker:
             return {}
         fences = dict(zip(partitions, await self._writer.fences([self._place(tp) for tp in partitions]), strict=True))
         logs = await held(partitions)
-        starts: dict[TP, int] = {}
+        for tp in partitions:
+            self._partitions.pop(tp, None)
+        starts, begun = dict[TP, int](), dict[TP, Partition]()
         for tp, stored in fences.items():
             try:
-                starts[tp] = await self._begin(tp, logs[tp], stored)
+                starts[tp], begun[tp] = await self._begin(tp, logs[tp], stored)
             except (CorruptState, Rebuilding, SlotUnavailable, TopicMismatch, TopicRecreated) as error:
                 self._refuse(tp, error)
             else:
                 if self.refused.pop(tp, None):
                     log.info("partition is folded again", topic=tp.topic, partition=tp.partition)
-        await self._recall({tp: range(logs[tp].start, self._partitions[tp].next) for tp in starts})
+        await self._recall(begun, {tp: range(logs[tp].start, partition.next) for tp, partition in begun.items()})
+        self._partitions |= begun
         return starts
 
-    async def _recall(self, held: Mapping[TP, range]) -> None:
+    async def _recall(self, begun: Mapping[TP, Partition], held: Mapping[TP, range]) -> None:
         """Tells partitions what their logs had lately. `held`: the offsets that each log holds below the fence."""
-        timed = {tp: recent for tp in held if (recent := self._partitions[tp].recent) is not None and recent.turns}
+        timed = {tp: recent for tp, partition in begun.items() if (recent := partition.recent) is not None and recent.turns}
         memories = {tp: Memory(recent, typed_decoder(self._kernels[tp.topic].view)) for tp, recent in timed.items()}
         self.recalling = len(memories)
         try:
@@ -131,7 +139,8 @@ class Worker:
         finally:
             self.recalling = 0
 
-    async def _begin(self, tp: TP, log_holds: range, stored: bytes | SlotUnavailable | None) -> int:
+    async def _begin(self, tp: TP, log_holds: range, stored: bytes | SlotUnavailable | None) -> tuple[int, Partition]:
+        """The offset from which a partition is read, and the partition."""
         if isinstance(stored, SlotUnavailable):
             raise stored
         if tp in self._stopped:
@@ -143,8 +152,7 @@ class Worker:
         start = partition.start(log_holds)
         if stored is None:
             await self._writer.begin(*self._place(tp), partition.stored)
-        self._partitions[tp] = partition
-        return start
+        return start, partition
 
     def _refuse(self, tp: TP, error: TidemillError) -> None:
         if self.refused.get(tp) != str(error):
@@ -156,16 +164,18 @@ class Worker:
 
     async def displaced(self, partitions: Collection[TP]) -> set[TP]:
         """Partitions whose stored fence is not the one that we wrote. While no record comes, only this look notices that."""
-        known = {tp: self._partitions[tp].stored for tp in partitions}
+        known = {tp: self._partitions[tp].stored for tp in partitions if tp in self._partitions}
         found = dict(zip(known, await self._writer.fences([self._place(tp) for tp in known]), strict=True)) if known else {}
         answered = {tp for tp in known if not isinstance(found[tp], SlotUnavailable)}
-        return {tp for tp in answered if found[tp] != known[tp] == self._partitions[tp].stored and tp not in self._at_work}
+        unchanged = {tp for tp in answered & self._partitions.keys() if known[tp] == self._partitions[tp].stored}
+        return {tp for tp in unchanged - self._at_work if found[tp] != known[tp]}
 
     async def handle(self, tp: TP, piece: Slice) -> None:
         """Applies a slice, or breaks its chain."""
-        chain, partition = piece.chain, self._partitions[tp]
+        chain = piece.chain
         if chain.broken:
             return
+        partition = self._partitions[tp]
         self._at_work.add(tp)
         try:
             await self._apply(tp, partition, piece)
@@ -208,7 +218,7 @@ class Worker:
         if not written:
             raise FenceConflict(partition.where, expected=batch.before.next, found=None)
         # 6. Now the store has the batch: remember its fence, trim the cache, count.
-        partition.applied(batch, self._cache_bytes // len(self._partitions))
+        partition.applied(batch, self._cache_bytes // max(1, len(self._partitions)))
         self._metrics[tp.topic].applied(batch, tp.partition, perf_counter() - began)
 
     async def _send_refused(self, tp: TP, piece: Slice, batch: Batch) -> None:

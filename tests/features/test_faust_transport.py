@@ -88,7 +88,7 @@ class Reader:
         self.got: dict[int, list[bytes]] = defaultdict(list)
         self.asked: list[set[TP]] = []
         self.refuse: set[int] = set()
-        self.away = 0
+        self.away = self.broken = 0
         self.on_slice: Callable[[TP, Slice], Awaitable[bool]] | None = None
 
     async def positions(self, partitions: Collection[TP], held: Held) -> dict[TP, int]:
@@ -109,6 +109,10 @@ class Reader:
         self.got[tp.partition] += [record.value or b"" for record in piece.records]
         self.at[tp.partition] = piece.start + len(piece.records)
 
+    def give_up(self) -> None:
+        """All chains are broken."""
+        self.broken += 1
+
     async def write(self, count: int, first: int = 0) -> None:
         """Append numbered records to every partition."""
         await ensure_topics(self.settings, {self.topic: TopicSpec(PARTITIONS, {"cleanup.policy": "delete"})})
@@ -121,7 +125,7 @@ class Reader:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Consumer]:
         """The app, while it runs."""
-        app = batched_app(self.topic, self.settings, [self.topic], self.positions, self.handle)
+        app = batched_app(self.topic, self.settings, [self.topic], self.positions, self.handle, self.give_up)
         await app.start()
         consumer = app.consumer
         assert isinstance(consumer, Consumer)
@@ -235,10 +239,12 @@ async def test_a_rebalance(reader: Reader) -> None:
     """A second member takes a partition over where the store says, and gives it back; a zombie's slice changes nothing."""
     async with reader.running() as first:
         await reader.wait_for(5_000)
+        broken = reader.broken
         async with reader.running() as second:
             async with asyncio.timeout(180):
                 while not (len(first.delivery.placed) == len(second.delivery.placed) == 1):
                     await asyncio.sleep(0.02)
+            assert reader.broken > broken  # whoever holds something for partitions is told
             await reader.write(3_000, first=5_000)
             await reader.wait_for(8_000)
         await reader.write(10, first=8_000)

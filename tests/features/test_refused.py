@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 from collections.abc import Mapping
 from functools import partial
+from weakref import ref
 
 import pytest
 from faust.types import TP
@@ -146,6 +148,37 @@ def test_a_batch_folded_again_sends_the_same_letters() -> None:
     for _ in range(2):
         asyncio.run(_handle(Watched(letters), letters))
     assert letters.kept[:3] == letters.kept[3:]
+
+
+def test_partitions_that_are_given_up_are_forgotten() -> None:
+    """Their entities and ids take no memory any more; a slice that is being applied ends as the store decides, and who comes next goes on from there."""
+
+    async def given_up() -> None:
+        letters = KeptLetters()
+        worker, chain = await _placed(store := Watched(letters), letters)
+        held = ref(worker._partitions[TOPIC])
+        assert worker.next == {TOPIC: 0}
+        letters.away = 10**9
+        work = asyncio.ensure_future(worker.handle(TOPIC, Slice(chain, 0, ROWS)))
+        while letters.away == 10**9:
+            await asyncio.sleep(0)
+        worker.give_up()
+        assert worker.next == {}
+        assert held() is not None  # the slice has it
+        letters.away = 0
+        await work
+        gc.collect()
+        assert held() is None
+        assert await worker.displaced([TOPIC]) == set()
+        assert store.counters(WAITING)[1:] == (1, 1, 2)
+
+        async def log(_: object) -> dict[TP, range]:
+            return {TOPIC: range(len(ROWS))}
+
+        assert await worker.positions([TOPIC], log) == {TOPIC: len(ROWS) - 1}
+        assert worker.next == {TOPIC: len(ROWS)}
+
+    asyncio.run(given_up())
 
 
 def test_lateness_is_counted() -> None:

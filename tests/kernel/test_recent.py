@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+import tracemalloc
 from itertools import accumulate
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill import Event, FeatureView, count
+from tidemill.kernel import recent
 from tidemill.kernel.fold import PartitionFold, entry_decoder
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.recent import Recent, kept_ms, part_ms
@@ -42,31 +46,72 @@ def naive(log: list[Told], told: Told) -> bool:
     return any(one[:2] == told[:2] and thirds[-1] - third <= 3 for one, third in zip(log, thirds, strict=False))
 
 
-@given(st.lists(TOLD, max_size=30))
-def test_the_rule(told: list[Told]) -> None:
-    """In whatever order records become known, each is a repetition exactly where the rule says so; a copy says the same."""
-    log = Log()
+def packed(records: int) -> pytest.MonkeyPatch:
+    """From so many records on, sets are packed into arrays; until it is undone."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(recent, "PACK_RECORDS", records)
+    return patch
+
+
+@given(st.lists(TOLD, max_size=30), st.sampled_from([1, 2, 5, 100]))
+def test_the_rule(told: list[Told], pack: int) -> None:
+    """In whatever order records become known, each is a repetition exactly where the rule says so; a copy says the same, packed or not."""
+    patch, log = packed(pack), Log()
     for i, (entity, event_id, minute) in enumerate(told):
         copied = Log()
         copied.recent, copied.end = log.recent.copy(), log.end
         expected = naive(told[:i], told[i])
         assert log.again(entity, event_id, minute) == expected == copied.again(entity, event_id, minute)
+    patch.undo()
 
 
-@given(st.lists(TOLD, max_size=30), TOLD)
-def test_what_is_remembered_again_is_the_same(told: list[Told], more: Told) -> None:
+@given(st.lists(TOLD, max_size=30), TOLD, st.sampled_from([1, 2, 5, 100]))
+def test_what_is_remembered_again_is_the_same(told: list[Told], more: Told, pack: int) -> None:
     """From the turns, and all records of the log since the first of them, comes a memory that answers alike."""
     log = Log()
     for one in told:
         log.again(*one)
-    other = Log()
+    patch, other = packed(pack), Log()
     other.recent, other.end = Recent(30 * MINUTE_MS, log.recent.turns), log.end
     for offset, (entity, event_id, _) in enumerate(told):
         if offset >= log.recent.turns[0][1]:
             other.recent.remember(offset, entity, event_id)
-    assert (other.recent.turns, other.recent.records, other.recent.turn_ms) == (log.recent.turns, log.recent.records, log.recent.turn_ms)
+    assert (other.recent.turns, other.recent.turn_ms) == (log.recent.turns, log.recent.turn_ms)
+    assert log.recent.records <= other.recent.records <= len(told)
     assert log.again(*more) == other.again(*more)
     assert other.recent.turns == log.recent.turns
+    patch.undo()
+
+
+def test_a_long_log() -> None:
+    """Of 300,000 records some were there at any distance: each is found exactly where a dict of all newest parts says so, in some 25 bytes each.
+
+    The records of an hour and a half; one of ten repeats an earlier one. Remembered are those of the last 30 to 40 minutes.
+    """
+    draw, log, newest, wrong = random.Random(1), Log(), dict[str, int](), 0
+    minutes = [i * 90 // 300_000 for i in range(300_000)]
+    ids = [f"e{i if draw.random() < 0.9 else draw.randrange(max(1, i))}" for i in range(300_000)]
+    for event_id, minute in zip(ids, minutes, strict=True):
+        expected = minute // 10 - newest.get(event_id, -9) <= 3
+        newest[event_id] = minute // 10
+        wrong += log.again(b"a", event_id, minute) != expected
+    assert wrong == 0
+    log_again = Recent(30 * MINUTE_MS, log.recent.turns)
+    tracemalloc.start()
+    for offset in range(log.recent.turns[0][1], 300_000):
+        log_again.remember(offset, b"a", ids[offset])
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 100_000 < log_again.records < 140_000
+    assert held < 25 * log_again.records
+
+
+def test_what_comes_again_and_again_is_held_once() -> None:
+    """A publisher that sends the same 200 events for ever makes a memory of 200 events, packed or not."""
+    patch, log = packed(50), Log()
+    assert [log.again(b"a", f"e{i % 200}", 1) for i in range(10_000)] == [False] * 200 + [True] * 9_800
+    assert log.recent.records <= 200 + 50
+    patch.undo()
 
 
 def test_at_least_so_long_and_a_third_longer() -> None:

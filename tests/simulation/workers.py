@@ -59,7 +59,7 @@ class Member(Process):
         super().__init__(loop, draw, name)
         self.group = group
         self.worker = Worker(PROJECT, SimWriter(self, server, PROJECT.name), cache_bytes, SimLetters(self, broker), _past)
-        self.delivery = Delivery(self.positions)
+        self.delivery = Delivery(self.positions, self.worker.give_up)
         self.client = Client(self, broker)
         self.assigned: set[TP] = set()
         self.generation = 0
