@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml infra/constraints.txt
 
 install: $(VENV)/.installed   ## make the virtual environment
 
-check: install                ## the fast part: format, lint, types, tests without servers
+check: install                ## the fast part: format, lint, types, tests without servers but for the slow ones
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	rm -f $(TIMES)
@@ -28,9 +28,10 @@ check: install                ## the fast part: format, lint, types, tests witho
 types:
 	$(BIN)/mypy
 quick:
-	$(BIN)/python -m pytest -q -n auto -m "not integration" --times=$(TIMES)
+	$(BIN)/python -m pytest -q -n auto -m "not integration and not slow" --times=$(TIMES)
 
 test: check                   ## everything, the real Kafka and Valkey included; then the slowest tests, and folders beside their budgets
+	$(BIN)/python -m pytest -q -n auto -m "slow and not integration" --times=$(TIMES)
 	$(BIN)/python -m pytest -q -m "integration and not last and not soak" -n 4 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
 	$(BIN)/python -m pytest -q -m "integration and last" -n 2 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
 	$(BIN)/python -m tests.times $(TIMES)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-MARKS = frozenset({"integration", "last", "soak"})
+MARKS = frozenset({"integration", "last", "slow", "soak"})
 SERVERS = frozenset({"kafka", "mortal", "valkey"})
 """The fixtures that start servers."""
 _EXPRESSION = re.compile(r"(not )?\w+( and (not )?\w+)*")

@@ -44,6 +44,7 @@ def test_an_order_is_paid_once(world: World) -> None:
     assert world.features("shops", "north")["count_7d"].value == 1
 
 
+@pytest.mark.slow
 def test_a_payment_without_its_delay_is_refused(world: World) -> None:
     """The refusal is the one that ingestion gives."""
     with pytest.raises(Refused) as refused:

@@ -46,6 +46,7 @@ VALUES = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=9))
 def test_the_first_event_with_a_value_of_the_type(events: list[dict[str, Any]]) -> None:
@@ -68,6 +69,7 @@ def test_the_first_event_with_a_value_of_the_type(events: list[dict[str, Any]]) 
     assert "at" not in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every", "before", "told"), [(1, 1, True), (1, 40, True), (10, 20, False), (10, 300, True), (10, 0, False)])
 def test_what_is_lacking_by_chance(tmp_path: Path, every: int, before: int, told: bool) -> None:
     """One event in `every` has the field, after some that do not: few of these are chance, many are not."""

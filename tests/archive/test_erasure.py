@@ -52,6 +52,7 @@ def test_the_bytes_are_gone(tmp_path: Path) -> None:
     assert erase(store, wanted) == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.sampled_from(["a", "A", "it's", 'say "x"', "ä\\", "a' OR '1'='1", "\t", "x" * 300]), min_size=1, max_size=6), st.data())
 def test_exactly_these_are_erased(tmp_path_factory: pytest.TempPathFactory, zones: list[str], data: st.DataObject) -> None:

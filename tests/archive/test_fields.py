@@ -85,6 +85,7 @@ def in_sql(archive: pa.Table) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(EVENTS, min_size=1, max_size=20))
 def test_whoever_reads_an_event_sees_the_same(events: list[dict[str, Any]]) -> None:
@@ -119,6 +120,7 @@ CELLS = {
 """Columns of a CSV file, and what their cells may be; "?" means that there is no value."""
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.sets(st.sampled_from(sorted(CELLS)), min_size=1).flatmap(

@@ -46,6 +46,7 @@ def surrogate_free(pairs: list[tuple[str, str]]) -> bool:
     return not any("\ud800" <= sign <= "\udfff" for pair in pairs for text in pair for sign in text)
 
 
+@pytest.mark.slow
 @given(PAIRS.filter(surrogate_free))
 def test_one_text_wherever_it_is_made(pairs: list[tuple[str, str]]) -> None:
     """Routing, the archive, SQL and its second implementation agree, the parts can be read back, and other parts are another key."""

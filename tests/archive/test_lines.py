@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.archive.test_taking import CELLS, EVENT, IDS, INTS, PROJECT, TIMES, assert_same, folder, live, loaded
@@ -24,6 +25,7 @@ __all__ = ["folder"]
 ANY = st.none() | st.booleans() | INTS | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3) | st.just([1])
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     rows=st.lists(
@@ -56,6 +58,7 @@ RULES = [
 MOMENTS = TIMES | st.sampled_from(["2023-11-14T22:00:00Z", "2023-11-14 22:00:00", "soon", "1700000000000", "", 1.5, 1_700_000_000])
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     rows=st.lists(

@@ -105,6 +105,7 @@ def test_rows_without_an_id(tmp_path: Path) -> None:
     assert len(set(ids(store))) == 4
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     """kill -9 in the middle, again and again; the run after that loads what is left, and each row is there once."""
     (tmp_path / "project.py").write_text(
@@ -161,6 +162,7 @@ def test_two_loads_of_one_file_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert sorted(ids(store)) == sorted(f"t{number}" for number in range(3000))
 
 
+@pytest.mark.slow
 def test_beside_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The archive's writer appends to the table meanwhile: both are there once."""
     monkeypatch.setattr("tidemill.archive.files._BATCH_ROWS", 200)
@@ -243,6 +245,7 @@ def test_wrong_arguments(tmp_path: Path, arguments: list[str], told: str) -> Non
     assert told in output
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page(tmp_path: Path) -> None:
     """The page's commands, each in a process of its own: all events are loaded, known when the option says."""
     write(tmp_path, hires(30))

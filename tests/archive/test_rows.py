@@ -56,6 +56,7 @@ def bits(value: Any) -> Any:
     return struct.pack("<d", value) if isinstance(value, float) else (type(value), value)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(
     declared=st.fixed_dictionaries(

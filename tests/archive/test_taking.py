@@ -100,6 +100,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(rows=ROWS)
 def test_typed_columns(folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -117,6 +118,7 @@ NUMBERS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     rows=ROWS, numbers=st.lists(st.tuples(NUMBERS, NUMBERS), min_size=8, max_size=8), odd=st.sampled_from(["t", "FALSE", "yes", "0", " 1"])

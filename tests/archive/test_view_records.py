@@ -53,6 +53,7 @@ def folded(project: Project, parts: list[MadeRecords]) -> dict[bytes, bytes]:
     return {key: kernel.encode(state) for key, state in states.items()}
 
 
+@pytest.mark.slow
 @given(
     each=st.integers(0, 25), loaded=st.integers(0, 20), seed=st.integers(0, 99), ahead=st.sampled_from([None, "30m"]),
     where=st.sampled_from([None, WHERE]),

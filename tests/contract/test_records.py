@@ -50,6 +50,7 @@ def of_type(kind: Any) -> st.SearchStrategy[Any]:
     return simple[kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(RECORDS))
 @given(data=st.data())
 def test_what_a_record_writes_its_schema_accepts(name: str, data: st.DataObject) -> None:
@@ -108,6 +109,7 @@ def _more(value: Any, path: tuple[Any, ...]) -> Iterator[Any]:
         yield changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRICT)
 def test_schema_and_code_agree_on_every_small_mistake(name: str) -> None:
     """Each valid example with any one thing wrong is refused by both or taken by both."""

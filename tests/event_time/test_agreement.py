@@ -182,6 +182,7 @@ def agree(stream: list[Sent], cuts: list[Cut], cache_bytes: int, data: st.DataOb
 DIVISIONS = cuttings(), st.sampled_from([0, 2_500, 1 << 20])
 
 
+@pytest.mark.slow
 @given(streams(in_order=False), *DIVISIONS, st.data())
 def test_the_store_the_offline_rows_and_the_reference_agree(
     stream: list[Sent], cuts: list[Cut], cache_bytes: int, data: st.DataObject
@@ -190,6 +191,7 @@ def test_the_store_the_offline_rows_and_the_reference_agree(
     agree(stream, cuts, cache_bytes, data)
 
 
+@pytest.mark.slow
 @given(streams(in_order=True), st.data())
 def test_a_training_set_holds_what_was_answered(stream: list[Sent], data: st.DataObject) -> None:
     """Where events arrive in the order in which they became known, a row is what serving answered at that moment, to the bit."""
@@ -203,6 +205,7 @@ def test_a_training_set_holds_what_was_answered(stream: list[Sent], data: st.Dat
             assert [repr(value) for value in row] == [repr(value) for value in told]
 
 
+@pytest.mark.slow
 @given(streams(in_order=False), st.data())
 def test_a_training_set_agrees_with_the_reference(stream: list[Sent], data: st.DataObject) -> None:
     """For any moment of knowing and any later request: the features are those of the events known by then, in the order of knowing."""

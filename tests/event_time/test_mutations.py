@@ -149,6 +149,7 @@ def counted_late(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PartitionFold, "_late", note)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mutate", [horizon, kept, newest, passed, unseen, dedupe, forgotten, backwards, unparted, unsent, misplaced, unrefused, counted_late]
 )

@@ -39,6 +39,7 @@ def test_kinds_that_do_not_exist_are_refused(capsys: pytest.CaptureFixture[str])
     assert "--list" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @given(st.integers(0, 1000))
 def test_a_seed_is_a_schedule(seed: int) -> None:
     """The same seed gives the same faults; every kind strikes once before any strikes again; those at once have nothing in common."""

@@ -53,6 +53,7 @@ def _clock(moment_ms: int, zone: str) -> int:
     return local.hour * 100 + local.minute
 
 
+@pytest.mark.slow
 def test_all_flights_are_there(flown: pl.DataFrame) -> None:
     """The year has 336,776 flights, each with an identity of its own."""
     assert flown.height == 336_776
@@ -119,6 +120,7 @@ def test_destinations_missing_from_the_airports_are_on_atlantic_time(landed: pl.
     assert _clock(row["arrived_at"], "America/New_York") == (row["arr_time"] - 100) % 2400
 
 
+@pytest.mark.slow
 def test_the_whole_year_is_about_a_million_events() -> None:
     """Every flight, departure, arrival, weather report and aircraft is one event."""
     counts = {name: table.height for name, table in data.event_tables().items()}

@@ -131,6 +131,7 @@ def test_the_model_asks_for_what_a_scheduled_flight_tells(project: Project) -> N
     assert set(model.request_fields) <= set(data.event_tables()["flights.scheduled"].columns)
 
 
+@pytest.mark.slow
 def test_every_outcome_arrives_in_time(project: Project) -> None:
     """Even the flight that was 21 hours late lands within the time the model waits for it."""
     landed = data.flights().drop_nulls("arrived_at")

@@ -14,6 +14,7 @@ from tests.infra.extras import declared, guard, installed_with, providers, third
 from tests.infra.files import IMAGES, ROOT, dockerfile
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_extra_names_what_its_service_imports(name: str) -> None:
     """Every package that is imported is named by the base dependencies or the extra, not merely needed by something else."""

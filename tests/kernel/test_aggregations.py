@@ -68,6 +68,7 @@ def assert_agrees(aggregation: Aggregation, found: Value, expected: Value, scale
         assert found == pytest.approx(expected, rel=1e-9, abs=slack * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @given(data=st.data())
 def test_online_equals_oracle_after_every_prefix(kind: type[Aggregation], data: st.DataObject) -> None:
@@ -93,6 +94,7 @@ def test_online_equals_oracle_after_every_prefix(kind: type[Aggregation], data: 
                     assert_agrees(feature.aggregation, reading.value(i), reference.value(feature, time_ms), reference.scale())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @given(events=streams())
 def test_windows_empty_as_time_passes(kind: type[Aggregation], events: list[Happening]) -> None:

@@ -59,6 +59,7 @@ def one_by_one(kernel: ViewKernel, events: list[Happening], times_ms: list[int])
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("few", "block"), [(1, 1 << 17), (3, 8), (10**9, 1 << 17)])
 @given(
     histories=st.lists(streams(), min_size=1, max_size=4),

@@ -83,6 +83,7 @@ def test_what_is_remembered_again_is_the_same(told: list[Told], more: Told, pack
     patch.undo()
 
 
+@pytest.mark.slow
 def test_a_long_log() -> None:
     """Of 300,000 records some were there at any distance: each is found exactly where a dict of all newest parts says so, in some 25 bytes each.
 

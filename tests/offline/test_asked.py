@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,6 +66,7 @@ def stored(root: Path, sent: Sequence[Sent], pieces: int = 1) -> Snapshot:
     return OfflineStore(root).snapshot(TABLE.name)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(sent=logs(), keys=st.sets(st.sampled_from(KEYS), min_size=1), pieces=st.integers(1, 3), data=st.data())
 def test_the_answers_are_those_of_the_whole_partition(sent: list[Sent], keys: set[bytes], pieces: int, data: st.DataObject) -> None:

@@ -55,6 +55,7 @@ def test_scan_is_sorted_and_complete(tmp_path: Path) -> None:
 _commits = st.lists(st.dictionaries(st.integers(0, 2), st.integers(1, 4), min_size=1), max_size=6)
 
 
+@pytest.mark.slow
 @given(_commits, st.integers(0, 2), st.integers(0, 12), st.sampled_from([None, ["offset"], ["key", "v_pieces"]]))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_scan_equals_a_filtered_list(

@@ -83,6 +83,7 @@ def test_all_who_fold_say_the_same(tmp_path: Path, seed: int) -> None:
             assert [answer.features[feature.name].value for feature in SHOPS.served] == KERNEL.read_state(state, START_MS).values
 
 
+@pytest.mark.slow
 def test_each_part_of_it_matters(tmp_path: Path) -> None:
     """Without the log's time, and without the records that ingestion sent again, SQL says otherwise: the logs have what they are there for."""
     differ = [0, 0]

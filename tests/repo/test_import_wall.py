@@ -96,6 +96,7 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@pytest.mark.slow
 def test_importing_does_nothing(tmp_path: Path) -> None:
     """Every module can be imported without any setting; none reads one, starts a thread, prints or leaves a file.
 

@@ -21,6 +21,8 @@ NONE = "def test_a(): ..."
         ("", False, False, False),
         ("integration", False, False, True),
         ("not integration", True, False, False),
+        ("not integration and not slow", True, False, False),
+        ("slow and not integration", True, True, True),
         ("integration and last", False, True, True),
         ("integration and not last and not soak", True, False, True),
         ("last", False, True, True),
@@ -40,6 +42,7 @@ def _run(folder: Path, *options: str, more: str = "") -> subprocess.CompletedPro
     return subprocess.run([sys.executable, "-m", "pytest", *options], cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_file_is_left_unread(tmp_path: Path) -> None:
     """What would fail when it is imported does no harm, and what is chosen is found."""
     (tmp_path / "test_unread.py").write_text("import pytest\npytestmark = pytest.mark.integration\nraise AssertionError")
@@ -58,6 +61,7 @@ def test_a_mark_from_elsewhere_is_refused(tmp_path: Path) -> None:
     assert "is marked integration from elsewhere" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_server_without_the_mark_is_refused(tmp_path: Path) -> None:
     """Else `make check` would start it."""
     (tmp_path / "test_marked.py").write_text("import pytest\n\n\n@pytest.mark.integration\ndef test_a(kafka): ...")

@@ -117,6 +117,7 @@ def test_files_are_short() -> None:
     assert [f"{name_of(path)}: {lines_of(path)}" for path in python_files(*CODE) if lines_of(path) > FILE_LINES] == []
 
 
+@pytest.mark.slow
 def test_functions_are_short() -> None:
     """No function is longer than a screen; a class may be."""
     long = []
@@ -128,6 +129,7 @@ def test_functions_are_short() -> None:
     assert long == []
 
 
+@pytest.mark.slow
 def test_every_test_says_what_it_shows() -> None:
     """Each test has a docstring whose first line is a sentence."""
     silent = []

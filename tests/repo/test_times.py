@@ -57,6 +57,7 @@ def test_rests():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_run_writes_what_each_test_took(tmp_path: Path, workers: str) -> None:
     """With workers of xdist or without: three phases of each test, once, with the processor time of child processes."""

@@ -59,6 +59,7 @@ def test_a_body_that_stops_before_its_end(coding: str, pack: Callable[[bytes], b
         unpack(packed[: max(len(packed) - cut, 0)], coding)
 
 
+@pytest.mark.slow
 @EACH
 def test_a_bomb(coding: str, pack: Callable[[bytes], bytes]) -> None:
     """No more is unpacked than the limit; exactly as much is taken."""

@@ -21,6 +21,7 @@ sys.exit(service_main("tried", run))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "code", "said"),
     [
@@ -70,6 +71,7 @@ def run_service(**environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", SERVICE], capture_output=True, text=True, check=False, env=variables)
 
 
+@pytest.mark.slow
 def test_a_service_logs_its_settings_masked_and_runs() -> None:
     """The first line says what it runs with, no secret in it; then it answers and works, and work that ends is an error."""
     done = run_service(TIDEMILL_PROJECT="taxis", REDIS_URL="redis://me:hunter2@r:1/0")
@@ -85,6 +87,7 @@ def test_a_service_logs_its_settings_masked_and_runs() -> None:
     assert (done.returncode, rest[-1].get("reason")) == (1, "the work of this service ended by itself")
 
 
+@pytest.mark.slow
 def test_a_service_lets_others_go_first_once_it_runs() -> None:
     """While it reads its code and its project it has the niceness of who started it: a nice process starves at that on a busy machine."""
     done = run_service(TIDEMILL_PROJECT="taxis", REDIS_URL="redis://r:1/0", TIDEMILL_NICE="3")

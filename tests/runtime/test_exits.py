@@ -48,6 +48,7 @@ def test_every_end_is_counted_by_its_reason(tmp_path: Path) -> None:
     assert counts == [[0, 0, 0], [0, 0, 0], [0, 1, 0], [0, 1, 1], [1, 1, 1], [2, 1, 1], [2, 1, 2], [2, 2, 2]]
 
 
+@pytest.mark.slow
 def test_without_a_folder_each_run_counts_from_nothing() -> None:
     """Nothing is kept, nothing is written."""
     assert run(None, "raise ValueError")[:2] == run(None, "raise ValueError")[:2] == (1, [0, 0, 0])

@@ -50,6 +50,7 @@ def test_a_seed_is_replayed_alone(capfd: pytest.CaptureFixture[str]) -> None:
     assert "everything is as it should be" in told[0]
 
 
+@pytest.mark.slow
 def test_every_fault_happens() -> None:
     """No kind of fault is left out by the draw."""
     story: list[Step] = []

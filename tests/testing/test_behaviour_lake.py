@@ -181,6 +181,7 @@ def test_the_table_is_as_delta_rs_has_it(tmp_path: Path, seed: int) -> None:
     assert set(accepted) == {True, False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_any_appends_are_answered_alike(tmp_path: Path, seed: int) -> None:
     """Two writers each, with right and wrong positions, opened anew now and then: disk and twin accept and refuse the same."""

@@ -67,6 +67,7 @@ def test_an_amount(library: str, options: dict[str, Any]) -> None:
     assert parity.max_abs_diff < 1e-5 * parity.scale
 
 
+@pytest.mark.slow
 def test_a_calibrated_one_is_refused() -> None:
     """skl2onnx calibrates a foreign classifier wrongly; without the calibration it is taken."""
     with pytest.raises(TidemillError, match=r"first in CalibratedClassifierCV; leave the calibration out"):
@@ -80,6 +81,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mends.convert_mend(step, RuntimeError("no converter")) == "pip install 'tidemill[boosting]'"
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_that_a_project_does_not_use() -> None:
     """Training alone imports no library of boosted trees, which would take seconds."""
     code = "import tidemill.training.version, sys; print([name for name in ('lightgbm', 'xgboost', 'catboost', 'onnxmltools') if name in sys.modules])"

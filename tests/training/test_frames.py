@@ -117,6 +117,7 @@ def test_the_data_frame() -> None:
     assert made["payment"].tolist()[3] == UNKNOWN_TEXT
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Found unknown categories")
 @pytest.mark.parametrize("missing", [0.0, 0.1])
 @pytest.mark.parametrize("name", NAMED)
@@ -194,6 +195,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, Callable[[], Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [0.0, 0.1])
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_and_mended(name: str, missing: float) -> None:

@@ -103,6 +103,7 @@ def encoded(**options: Any) -> Any:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [0.0, 0.1])
 @pytest.mark.parametrize("forest", [RandomForestClassifier, ExtraTreesClassifier, DecisionTreeClassifier])
 def test_a_converter_that_sends_missing_values_astray(forest: Callable[..., Any], missing: float) -> None:
@@ -135,6 +136,7 @@ def test_where_only_one_input_matters() -> None:
         compared(lambda: RandomForestClassifier(10, random_state=0), data, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e6])
 @pytest.mark.parametrize("offset", [0.0, 1e3])
 @pytest.mark.parametrize(

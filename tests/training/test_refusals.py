@@ -227,6 +227,7 @@ CLASSIFIERS: dict[str, tuple[Callable[[], Any], str, Callable[[], Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_classifier_that_is_refused_and_mended(name: str) -> None:
     """One line names the step; the pipeline as the line says is taken."""

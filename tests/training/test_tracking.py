@@ -63,6 +63,7 @@ def silent_server() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_mlflow_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The version is made, the training says why it is not in MLflow, in bounded time, and the next training records both in order."""
     notes: list[str] = []
@@ -105,6 +106,7 @@ def _stored(world: World) -> Any:
     return stored_artifact(str(world.root), "big_tip", made.manifest.version)
 
 
+@pytest.mark.slow
 def test_more_than_a_hundred_models(world: World, template: Trained, onnx: bytes) -> None:
     """A server lists a hundred models at a time; one whose name comes later is registered once, and gets its next version."""
     uri = Tracker.for_store(str(world.root)).uri
@@ -120,6 +122,7 @@ def test_more_than_a_hundred_models(world: World, template: Trained, onnx: bytes
     assert [version.run_id for version in found] == runs
 
 
+@pytest.mark.slow
 def test_a_version_that_is_gone_meanwhile(world: World) -> None:
     """A note about a version whose files were removed is told once and dropped; it keeps no other from being recorded."""
     notes: list[str] = []
@@ -129,6 +132,7 @@ def test_a_version_that_is_gone_meanwhile(world: World) -> None:
     assert Notes(str(world.root)).all() == []
 
 
+@pytest.mark.slow
 def test_a_version_is_announced_before_it_is_recorded(world: World) -> None:
     """Whoever takes a stored version gets it whole before MLflow is asked; if that fails, MLflow has the version all the same."""
     notes: list[str] = []
@@ -146,6 +150,7 @@ def test_a_version_is_announced_before_it_is_recorded(world: World) -> None:
     assert notes[-2] == f"stored {version.tags['tidemill.version']}"
 
 
+@pytest.mark.slow
 def test_a_damaged_note(world: World) -> None:
     """It is named with what mends it, the version is made, and is recorded once the note is gone."""
     notes: list[str] = []

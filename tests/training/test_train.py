@@ -71,6 +71,7 @@ def client(world: World) -> Any:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+@pytest.mark.slow
 def test_the_artifact_can_be_served(world: World, trained: Trained) -> None:
     """What was stored loads by its digest, fits the declarations, and is checked row by row when it is loaded."""
     artifact = load_artifact(str(world.root), trained.artifact, trained.sha256)
@@ -119,6 +120,7 @@ print(json.dumps([names, list(loaded.input_example.columns), [output.name for ou
 """
 
 
+@pytest.mark.slow
 def test_mlflow_loads_what_was_registered(world: World, trained: Trained) -> None:
     """By its alias, as ONNX and as a function of a data frame, whose columns may stand in any order: the answers are those that are served."""
     artifact = load_artifact(str(world.root), trained.artifact, trained.sha256)

@@ -110,6 +110,7 @@ ROWS = raw_rows()
 TRUTH = truth(ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_classifier_of_the_zoo(name: str, tmp_path: Path) -> None:
     """The probability that is served is that of the fitted pipeline, within 1e-4."""
@@ -119,6 +120,7 @@ def test_a_classifier_of_the_zoo(name: str, tmp_path: Path) -> None:
     assert version.fitted.metrics["auc"] > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGRESSORS)
 @pytest.mark.parametrize("unit", [1.0, 86_400.0])
 def test_a_regressor_of_the_zoo(name: str, unit: float, tmp_path: Path) -> None:

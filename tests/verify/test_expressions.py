@@ -64,6 +64,7 @@ def in_sql(text: str, values: dict[str, Any]) -> Any:
         db.close()
 
 
+@pytest.mark.slow
 @given(conditions, st.fixed_dictionaries(VALUES))
 def test_a_condition_means_the_same_in_sql(text: str, values: dict[str, Any]) -> None:
     """All that may be written, of whole numbers, floats, truth values, texts and times; what has no value has none in both."""

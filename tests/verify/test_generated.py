@@ -3,6 +3,7 @@ definitions change."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from tests.verify.changing import changing
 from tests.verify.judging import differences, played
@@ -13,6 +14,7 @@ from tidemill.declarations import Event
 from tidemill.testing.offline import Offline
 
 
+@pytest.mark.slow
 @settings(max_examples=90)
 @given(generated())
 def test_every_served_value_is_what_the_documentation_says(made: Generated) -> None:
@@ -20,6 +22,7 @@ def test_every_served_value_is_what_the_documentation_says(made: Generated) -> N
     assert differences(made) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=90)
 @given(changing())
 def test_every_version_of_a_view_is_what_the_documentation_says(made: Generated) -> None:
@@ -27,6 +30,7 @@ def test_every_version_of_a_view_is_what_the_documentation_says(made: Generated)
     assert differences(made) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(changing())
 def test_an_archive_that_is_written_late_is_the_same(made: Generated) -> None:

@@ -130,6 +130,7 @@ def judge(one: Trained, archive: pa.Table) -> None:
     assert len(found) == 2 + len(model.views)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(asked(generated()))
 def test_a_training_set_is_what_the_documentation_says(given_: tuple[Generated, int]) -> None:
@@ -140,6 +141,7 @@ def test_a_training_set_is_what_the_documentation_says(given_: tuple[Generated, 
     judge(trained(run.world, made.project, run.since, until_ms), run.archive)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(asked(changing()))
 def test_what_is_trained_on_is_what_is_in_force(given_: tuple[Generated, int]) -> None:

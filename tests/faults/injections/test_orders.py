@@ -90,6 +90,7 @@ for step, place in (*hooked.WORK[sys.argv[1]], hooked.FOLLOW):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", WORK)
 def test_every_point_is_a_part_of_its_service(service: str) -> None:
     """Each step that has points is a function of the service as it is now."""
