@@ -24,6 +24,7 @@ from tidemill.errors import ArtifactError
 from tidemill.kafka.admin import admin
 from tidemill.kafka.client import GATHERING, KAFKA_SECONDS, started_consumer, started_producer
 from tidemill.kafka.topics import ensure_topics
+from tidemill.models.answers import chosen
 from tidemill.models.artifact import Manifest, stored_artifact
 from tidemill.records import DECODE_ERRORS, AlertKind, PredictionRecord, ResultRecord, decoder
 from tidemill.runtime import metrics
@@ -159,7 +160,8 @@ class Detector:
         if prediction.time > prediction.served + windows.grace_ms:
             return False
         windows.tick(place[0], prediction.time)
-        row = PredictionRow(np.array(prediction.inputs, dtype=np.float32), prediction.output)
+        named = chosen(prediction.probabilities) if prediction.probabilities else None
+        row = PredictionRow(np.array(prediction.inputs, dtype=np.float32), prediction.output, named)
         return windows.add((prediction.model, prediction.version), prediction.time, prediction.id, row, place)
 
     def _judge(self, topic: str, key: Key, rows: Sequence[Any]) -> list[tuple[JudgedWindow, Finding]]:
@@ -210,7 +212,8 @@ def _add_result(windows: Windows[ResultRow], result: ResultRecord, place: tuple[
     windows.tick(place[0], result.known)
     if result.outcome is None:
         return True  # never answered: nothing to compare
-    return windows.add((result.model, result.version), result.time, result.prediction, ResultRow(result.output, result.outcome), place)
+    row = ResultRow(result.output, result.outcome, result.probabilities)
+    return windows.add((result.model, result.version), result.time, result.prediction, row, place)
 
 
 async def _lags(reader: AIOKafkaConsumer, tp: TopicPartition) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from tidemill.clock import now_ms
 from tidemill.errors import BadRequest
 from tidemill.kernel.served import Served, serve
 from tidemill.kernel.view import ViewKernel
+from tidemill.models.answers import ModelAnswer
 from tidemill.models.inputs import Vector, vector_of
 from tidemill.online.reader import Stored, stamp_of
 from tidemill.records import PredictionRecord
@@ -43,20 +43,20 @@ class Features:
 def record_of(version: LoadedVersion, instance: Instance, served: Sequence[Served], stored: Sequence[Stored | None]) -> PredictionRecord:
     """What a version answers from features, for the log. Raises BadRequest when it gives no number."""
     vector = vector_of(version.inputs.row(served, instance.given))
-    return logged(version, instance, vector, output_of(version, vector), [item for item in stored if item is not None])
+    return logged(version, instance, vector, answered_by(version, vector), [item for item in stored if item is not None])
 
 
-def output_of(version: LoadedVersion, vector: Vector) -> float:
+def answered_by(version: LoadedVersion, vector: Vector) -> ModelAnswer:
     """What a version answers to inputs. Raises BadRequest when that is no number."""
-    output = version.engine.predict(vector)
-    if not math.isfinite(output):
+    answer = version.engine.answer(vector)
+    if not answer.is_finite:
         raise BadRequest(
             f"model {version.engine.label} gives no number for these inputs", mend="check the values that come with the request"
         )
-    return output
+    return answer
 
 
-def logged(version: LoadedVersion, instance: Instance, vector: Vector, output: float, stored: Sequence[Stored]) -> PredictionRecord:
+def logged(version: LoadedVersion, instance: Instance, vector: Vector, answer: ModelAnswer, stored: Sequence[Stored]) -> PredictionRecord:
     """The record for the log; a NaN input is written as null. `stored`: what it has seen of the store."""
     manifest = version.manifest
     given: dict[str, Any] = {name: instance.given[name] for name in version.inputs.fields} if instance.given else {}
@@ -67,8 +67,9 @@ def logged(version: LoadedVersion, instance: Instance, vector: Vector, output: f
         instance.time_ms,
         now_ms(),
         vector.tolist(),
-        output,
+        answer.output,
         instance.subject,
         given,
         stamp_of(stored),
+        dict(answer.probabilities),
     )

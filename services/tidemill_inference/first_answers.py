@@ -67,6 +67,7 @@ class Made(NamedTuple):
             self.features,
             self.degraded,
             self.ignored,
+            record.probabilities,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tidemill.errors import BadRequest, TidemillError
+from tidemill.models.answers import chosen
 from tidemill.runtime.routes import decode_body
 from tidemill.timestamps import parse_time_ms
 
@@ -69,7 +70,7 @@ class FeatureShown(msgspec.Struct):
 
 class PredictionAnswer(NamedTuple):
     """One prediction to answer. `features`: None when the answer does not show them; `degraded`: the inputs that cannot be known, and why;
-    `ignored`: the values of the request that the model does not take."""
+    `ignored`: the values of the request that the model does not take; `probabilities`: of each of several classes."""
 
     id: str
     model: str
@@ -80,6 +81,7 @@ class PredictionAnswer(NamedTuple):
     features: dict[str, FeatureShown] | None
     degraded: dict[str, str] = {}
     ignored: list[str] = []
+    probabilities: Mapping[str, float] = {}
 
 
 _decode = msgspec.json.Decoder(PredictBody).decode
@@ -143,8 +145,11 @@ def _shown(result: PredictionAnswer | TidemillError) -> Mapping[str, Any]:
         "model": result.model,
         "version": result.version,
         "time": result.time_ms,
-        result.output_name: result.output,
     }
+    if result.probabilities:
+        shown |= {"class": chosen(result.probabilities), result.output_name: result.probabilities}
+    else:
+        shown[result.output_name] = result.output
     if result.degraded:
         shown["degraded"] = result.degraded
     if result.ignored:

@@ -10,11 +10,12 @@ from tidemill.clock import now_ms
 from tidemill.declarations.models import FeatureInput
 from tidemill.errors import BadRequest, MissingInputs, Rebuilding, TidemillError
 from tidemill.kernel.served import Served
+from tidemill.models.answers import ModelAnswer
 from tidemill.models.inputs import ModelInputs, Vector
 from tidemill.online.reader import OnlineReader, Stored
 from tidemill.records import encode
 from tidemill.runtime import metrics
-from tidemill_inference.computing import Features, logged, output_of, record_of
+from tidemill_inference.computing import Features, answered_by, logged, record_of
 from tidemill_inference.first_answers import FirstAnswers, Made
 from tidemill_inference.loaded import LoadedModel, LoadedVersion
 from tidemill_inference.messages import FeatureShown, Instance, PredictionAnswer, PredictRequest
@@ -82,19 +83,19 @@ class Predictor:
                     }
                     shadows.ask(model.shadows, item.instance, seen)
 
-    async def by_tensor(self, version: LoadedVersion, rows: Sequence[Vector], prediction_id: str) -> list[float]:
-        """The outputs of rows of inputs. The first row's prediction has the id given, row i > 0 has `<id>-<i>`. Raises as `by_entity`."""
+    async def by_tensor(self, version: LoadedVersion, rows: Sequence[Vector], prediction_id: str) -> list[ModelAnswer]:
+        """The answers to rows of inputs. The first row's prediction has the id given, row i > 0 has `<id>-<i>`. Raises as `by_entity`."""
         now = now_ms()
-        entries, outputs = [], []
+        entries, answers = [], list[ModelAnswer]()
         for i, vector in enumerate(rows):
             instance = Instance(f"{prediction_id}-{i}" if i else prediction_id, None, now, {})
-            outputs.append(output_of(version, vector))
-            entries.append((instance.id.encode(), encode(logged(version, instance, vector, outputs[-1], []))))
+            answers.append(answered_by(version, vector))
+            entries.append((instance.id.encode(), encode(logged(version, instance, vector, answers[-1], []))))
             if i % _BREATH == _BREATH - 1:
                 await asyncio.sleep(0)
         await self._log.append(entries)
         metrics.PREDICTIONS.labels(version.manifest.model, version.manifest.version).inc(len(entries))
-        return outputs
+        return answers
 
     async def _logged(self, model: str, results: list[Made | TidemillError]) -> list[Made | TidemillError]:
         """The results once they are in the log, each replaced by the first prediction of its id."""

@@ -42,6 +42,7 @@ class LoggedPrediction(NamedTuple):
     subject: str | None
     time: int
     output: float
+    probabilities: dict[str, float] = {}
 
 
 class KnownOutcome(NamedTuple):
@@ -50,7 +51,7 @@ class KnownOutcome(NamedTuple):
 
     model: str
     subject: str
-    value: float
+    value: float | str
     known: int
     id: str | None = None
     asks: int | None = None
@@ -210,7 +211,7 @@ def _memory_ms(within_ms: int) -> int:
     return max(2 * within_ms, _HOUR_MS)
 
 
-def _result(prediction: LoggedPrediction, known: int, outcome: float | None) -> ResultRecord:
+def _result(prediction: LoggedPrediction, known: int, outcome: float | str | None) -> ResultRecord:
     assert prediction.subject is not None
     return ResultRecord(
         seq=0,
@@ -223,4 +224,5 @@ def _result(prediction: LoggedPrediction, known: int, outcome: float | None) -> 
         status="never" if outcome is None else "joined",
         known=known,
         outcome=outcome,
+        probabilities=prediction.probabilities,
     )

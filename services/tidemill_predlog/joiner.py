@@ -27,7 +27,7 @@ from tidemill.kafka.reader import recreated
 from tidemill.kafka.topics import offsets_at
 from tidemill.offline.mirror import CHECK_SECONDS
 from tidemill.offline.store import OfflineStore
-from tidemill.offline.tables import MirrorTable
+from tidemill.offline.tables import MirrorTable, probabilities_of_row
 from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, decoder
 from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
@@ -48,7 +48,7 @@ _FETCH_SECONDS = 0.2
 _FETCH_ROWS = 20_000
 _BARRIER_SECONDS = 0.2
 _PREDICTION, _OUTCOME = decoder(PredictionRecord), decoder(OutcomeRecord)
-_PREDICTION_COLUMNS = ["partition", "offset", "id", "model", "version", "subject", "time", "output"]
+_PREDICTION_COLUMNS = ["partition", "offset", "id", "model", "version", "subject", "time", "output", "probabilities"]
 
 
 class Joiner:
@@ -104,7 +104,8 @@ class Joiner:
             self.pulse.beat()
             if positions[p] and end:
                 below = (pc.field("partition") == p) & (pc.field("offset") < end)
-                _feed_predictions(join, snapshot.scan(_PREDICTION_COLUMNS, below & (pc.field("time") >= join.clock - join.memory_ms)))
+                columns = [name for name in _PREDICTION_COLUMNS if name in snapshot.columns]  # an older table has no probabilities
+                _feed_predictions(join, snapshot.scan(columns, below & (pc.field("time") >= join.clock - join.memory_ms)))
         return {TopicPartition(table.topic, p): min(positions[p], end) for p, end in covered.items()}
 
     async def _outcomes_since(self, time_ms: int, progress: JoinProgress) -> dict[TopicPartition, int]:
@@ -169,7 +170,7 @@ class Joiner:
             return max((min(outcome.known, record.timestamp) for record, outcome in outcomes if outcome is not None), default=0)
         predictions = [p for record in records if record.key is not None and (p := _decoded(_PREDICTION, record.value)) is not None]
         for p in predictions:
-            join.predict(LoggedPrediction(p.id, p.model, p.version, p.subject, p.time, p.output))
+            join.predict(LoggedPrediction(p.id, p.model, p.version, p.subject, p.time, p.output, p.probabilities))
         return max((min(p.time, p.served) for p in predictions), default=0)
 
     def _count(self, join: Join, results: Sequence[ResultRecord]) -> None:
@@ -229,5 +230,5 @@ def _decoded(decoder: msgspec.json.Decoder[T], value: bytes | None) -> T | None:
 
 
 def _feed_predictions(join: Join, rows: pa.Table) -> None:
-    for row in zip(*(rows[name].to_pylist() for name in _PREDICTION_COLUMNS[2:]), strict=True):
-        join.predict(LoggedPrediction(*row))
+    for row in rows.drop_columns(["partition", "offset"]).to_pylist():
+        join.predict(LoggedPrediction(**row | {"probabilities": probabilities_of_row(row.get("probabilities"))}))

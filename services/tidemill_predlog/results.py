@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
 import pyarrow.compute as pc
 from aiokafka import TopicPartition
 
 from tidemill.offline.store import OfflineStore, counter_name
-from tidemill.offline.tables import RESULTS_SCHEMA, results_rows
+from tidemill.offline.tables import RESULTS_SCHEMA, result_of_row, results_rows
 from tidemill.records import ResultRecord
 
 NAME = "results"
@@ -66,6 +65,5 @@ class ResultsTable:
         """The results from `seq` up to and without `before`, in order, in portions."""
         table = self._store.scan(NAME, None, (pc.field("seq") >= seq) & (pc.field("seq") < before))
         return [
-            [msgspec.convert(row, ResultRecord) for row in table.slice(start, _ROWS_AT_ONCE).to_pylist()]
-            for start in range(0, len(table), _ROWS_AT_ONCE)
+            [result_of_row(row) for row in table.slice(start, _ROWS_AT_ONCE).to_pylist()] for start in range(0, len(table), _ROWS_AT_ONCE)
         ]

@@ -13,4 +13,7 @@ KEY_BYTES = 1024
 """The longest entity, subject or id, in bytes of UTF-8; and how much of its key a dead letter keeps."""
 
 TEXT_CHARACTERS = 256
-"""How much of a text is kept as a feature: its first characters, at most KEY_BYTES bytes of UTF-8. The rest is cut off."""
+"""How much of a text is kept as a feature or as a class: its first characters, at most KEY_BYTES bytes of UTF-8. The rest is cut off."""
+
+MOST_CLASSES = 100
+"""The most classes that a model may have. Each prediction is logged with the probability of each."""

@@ -103,13 +103,13 @@ class KafkaRecord(Protocol):
 
 
 class OutcomeRecord(Record, frozen=True):
-    """The true value for a subject (topic `<project>.outcomes`, key = subject). `value`: 1 or 0 for a condition, else the number; `id`: by
+    """The true value for a subject (topic `<project>.outcomes`, key = subject). `value`: 1 or 0 for a condition, else the number or the text; `id`: by
     which a second publication of its event is known; `asks`: of an event that announces a question of the model too, the moment of that
     question: it answers earlier ones only."""
 
     model: str
     subject: str
-    value: float
+    value: float | str
     time: Milliseconds
     known: Milliseconds
     source: Position
@@ -136,7 +136,8 @@ class PredictionRecord(Record, frozen=True):
 
     `time`: the request's time; `served`: the wall clock at the answer; `inputs`: the model's float32 columns in order (null: NaN);
     `entities`: the values of the request; `stamp`: the fences that it saw; `output`: a float32 probability or value. A request by tensor
-    has no entities and no stamp.
+    has no entities and no stamp. `probabilities`: of a model of several classes, the probability of each by its name, in the version's order;
+    `output` is the largest then.
     """
 
     id: str
@@ -149,6 +150,7 @@ class PredictionRecord(Record, frozen=True):
     subject: str | None = None
     entities: dict[str, Scalar] = {}
     stamp: list[StampEntry] = []
+    probabilities: dict[str, float] = {}
 
 
 class ResultRecord(Record, frozen=True):
@@ -156,7 +158,7 @@ class ResultRecord(Record, frozen=True):
     outcome says what the absence of an event means is joined with that at the end of the wait.
 
     `seq` numbers the results of a project from 0, without gaps, so a reader sees when it reads a result twice. `time`: the request's time;
-    `known`: when the outcome was published, or the end of the wait.
+    `known`: when the outcome was published, or the end of the wait. `outcome`: as in OutcomeRecord; `probabilities`: as in PredictionRecord.
     """
 
     seq: Natural
@@ -168,7 +170,8 @@ class ResultRecord(Record, frozen=True):
     output: float
     status: Literal["joined", "never"]
     known: Milliseconds
-    outcome: float | None = None
+    outcome: float | str | None = None
+    probabilities: dict[str, float] = {}
 
 
 class AlertRecord(Record, frozen=True):

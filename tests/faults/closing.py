@@ -117,6 +117,7 @@ class Closing:
         found: dict[str, list[tuple[int, float, int]]] = defaultdict(list)
         for record in await self._whole(outcomes_topic(self._project.name)):
             outcome = decoder(OutcomeRecord).decode(record.value)
+            assert not isinstance(outcome.value, str)
             found[outcome.subject].append((outcome.known, outcome.value, record.timestamp))
         return found
 

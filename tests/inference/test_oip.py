@@ -90,7 +90,7 @@ def test_the_answers_form_follows_the_request() -> None:
         ({"outputs": [{"name": "value"}]}, False),
     ):
         parsed = parse(request([1, 2], 1, id="i", **extra))
-        answer = infer_answer(parsed, InferAnswer("fare", "v1", parsed.id, "p", {"value": [0.5]}))
+        answer = infer_answer(parsed, InferAnswer("fare", "v1", parsed.id, "p", {"value": [[0.5]]}))
         assert parsed.binary == {"value": binary}
         assert bool(answer.headers) is binary
         text = answer.body[: int(dict(answer.headers)[HEADER_LENGTH])] if binary else answer.body
@@ -159,7 +159,7 @@ def test_several_outputs_in_the_order_and_form_asked_for() -> None:
     """JSON holds the outputs in the order of the question, and the binary ones follow in that order."""
     asked = [{"name": "low", "parameters": {"binary_data": True}}, {"name": "high", "parameters": {"binary_data": True}}]
     inputs = [{"name": name, "shape": [1, columns], "datatype": "FP32", "data": [0.0] * columns} for name, columns in (("a", 1), ("b", 2))]
-    answer = InferAnswer("two", "v1", "", "p", {"high": [2.0], "low": [1.0]})
+    answer = InferAnswer("two", "v1", "", "p", {"high": [[2.0]], "low": [[1.0]]})
     found = infer_answer(parse_infer(json.dumps({"inputs": inputs, "outputs": asked}).encode(), {}, TWO), answer)
     length = int(dict(found.headers)[HEADER_LENGTH])
     assert [output["name"] for output in json.loads(found.body[:length])["outputs"]] == ["low", "high"]

@@ -11,7 +11,7 @@ from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction
 WAITS = {"m": Wait(100), "n": Wait(10_000)}
 HOUR_MS = 3_600_000
 Item = LoggedPrediction | KnownOutcome
-Answer = tuple[str, str, int, float | None]
+Answer = tuple[str, str, int, float | str | None]
 
 
 def prediction(name: str, time: int = 0, subject: str | None = "s", model: str = "m") -> LoggedPrediction:

@@ -34,9 +34,11 @@ _outcomes = st.builds(
 _streams = st.tuples(st.lists(_predictions, max_size=15), st.lists(_outcomes, max_size=15))
 
 
-def naive(predictions: Sequence[LoggedPrediction], outcomes: Sequence[KnownOutcome], clock: int) -> dict[str, tuple[str, float | None]]:
+def naive(
+    predictions: Sequence[LoggedPrediction], outcomes: Sequence[KnownOutcome], clock: int
+) -> dict[str, tuple[str, float | str | None]]:
     """What each prediction should get, by searching everything."""
-    found: dict[str, tuple[str, float | None]] = {}
+    found: dict[str, tuple[str, float | str | None]] = {}
     seen = set()
     for item in predictions:
         wait = WAITS.get(item.model)
@@ -74,9 +76,9 @@ def interleaved(chance: random.Random, predictions: Sequence[LoggedPrediction], 
     return [next(sources[pick]) for pick in picks]
 
 
-def as_dict(results: Sequence[ResultRecord]) -> dict[str, tuple[str, float | None]]:
+def as_dict(results: Sequence[ResultRecord]) -> dict[str, tuple[str, float | str | None]]:
     """By prediction; fails when one has two results."""
-    found: dict[str, tuple[str, float | None]] = {result.prediction: (result.status, result.outcome) for result in results}
+    found: dict[str, tuple[str, float | str | None]] = {result.prediction: (result.status, result.outcome) for result in results}
     assert len(found) == len(results)
     return found
 

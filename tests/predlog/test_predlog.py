@@ -21,6 +21,7 @@ from tidemill.kafka.admin import admin
 from tidemill.kafka.client import started_producer
 from tidemill.kernel.keys import partition_of
 from tidemill.offline.store import OfflineStore
+from tidemill.offline.tables import result_of_row
 from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, decoder, encode
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.watchdog import Pulse
@@ -83,11 +84,11 @@ def wave(project: Project, first: int, end: int) -> dict[tuple[str, int], list[P
     return found
 
 
-def expected(count: int) -> dict[str, tuple[str, float | None]]:
+def expected(count: int) -> dict[str, tuple[str, float | str | None]]:
     """The results of the first `count` predictions, once the stream's time has reached that of the last record."""
     outcomes = [outcome for i in range(count) if (outcome := came(i)) is not None]
     clock = max(predicted(count - 1).time, *(outcome.known for outcome in outcomes))
-    found: dict[str, tuple[str, float | None]] = {}
+    found: dict[str, tuple[str, float | str | None]] = {}
     for i in range(count):
         record, outcome = predicted(i), came(i)
         if record.subject is None:
@@ -262,7 +263,7 @@ async def test_topic_is_filled_from_the_table(kafka: str, project: Project, pred
     topic = f"{project.name}.results"
     await make_anew(kafka, topic)
     first = OfflineStore(tmp_path / "offline").scan("results").slice(0, 10).to_pylist()
-    await send(kafka, {(topic, 0): [(row["prediction"].encode(), encode(ResultRecord(**row))) for row in first]})
+    await send(kafka, {(topic, 0): [(row["prediction"].encode(), encode(result_of_row(row))) for row in first]})
     with running(predlog):
         await settled(kafka, project, predlog, tmp_path / "offline", 1000)
     await assert_exact(kafka, project, tmp_path / "offline", 1000)

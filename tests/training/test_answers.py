@@ -54,10 +54,10 @@ def once(events: Sequence[Asked | Came]) -> list[int]:
     return kept
 
 
-def naive(asked: list[Asked], came: list[Came], wait: Wait, until: int) -> dict[int, float | None]:
+def naive(asked: list[Asked], came: list[Came], wait: Wait, until: int) -> dict[int, float | str | None]:
     """Place of the announcing event -> the answer."""
     asked = [event if max(event.at, event.known) < until else Asked(-9, 0, 0, NONE) for event in asked]
-    found: dict[int, float | None] = {}
+    found: dict[int, float | str | None] = {}
     came = [event for event in came if event.known < until]
     outcomes = [came[place] for place in once(came)]
     for place in once(asked):

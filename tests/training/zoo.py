@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from sklearn import ensemble as se
 from sklearn import linear_model as lm
 from sklearn import preprocessing as pp
@@ -15,6 +16,7 @@ from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.feature_selection import SelectFromModel, SelectKBest, VarianceThreshold
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import BernoulliNB, GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -55,6 +57,12 @@ def named(last: Any, texts: Any = None, numbers: Any = None) -> Pipeline:
 def logistic(**options: Any) -> Any:
     """A logistic regression that converges."""
     return lm.LogisticRegression(max_iter=1_000, **options)
+
+
+def library(name: str) -> Any:
+    """A library of boosted trees; the test is skipped where it, or its converters, are not installed."""
+    pytest.importorskip("onnxmltools")
+    return pytest.importorskip(name)
 
 
 def forest(**options: Any) -> Any:
@@ -165,3 +173,31 @@ REGRESSORS: dict[str, Made] = {
     "ridge by name": lambda: named(lm.Ridge(), numbers=scaled()),
 }
 """By name: pipelines of a value."""
+
+SEVERAL: dict[str, Made] = {
+    "logistic regression": lambda: scaled(logistic()),
+    "logistic regression, one against the rest": lambda: scaled(OneVsRestClassifier(logistic())),
+    "stochastic gradient": lambda: scaled(lm.SGDClassifier(loss="log_loss", random_state=0)),
+    "tree": lambda: DecisionTreeClassifier(max_depth=5),
+    "forest": forest,
+    "extra trees": lambda: after(se.ExtraTreesClassifier(15, random_state=0)),
+    "gradient boosting": lambda: after(se.GradientBoostingClassifier(n_estimators=15)),
+    "histogram boosting": boosted,
+    "adaptive boosting": lambda: after(se.AdaBoostClassifier(n_estimators=10)),
+    "bagging": lambda: after(se.BaggingClassifier(DecisionTreeClassifier(max_depth=4), n_estimators=5)),
+    "votes": lambda: after(se.VotingClassifier([("a", logistic()), ("b", forest())], voting="soft")),
+    "stack": lambda: after(se.StackingClassifier([("a", logistic()), ("b", forest())], cv=2)),
+    "grid search": lambda: GridSearchCV(scaled(logistic()), {"logisticregression__C": [0.1, 1.0]}, cv=2),
+    "calibrated svc": lambda: scaled(CalibratedClassifierCV(LinearSVC(), cv=2)),
+    "calibrated forest": lambda: after(CalibratedClassifierCV(forest(), cv=2)),
+    "naive bayes": lambda: after(GaussianNB()),
+    "nearest neighbours": lambda: scaled(KNeighborsClassifier(5)),
+    "network": lambda: scaled(MLPClassifier(hidden_layer_sizes=(8,), max_iter=200, random_state=0)),
+    "quadratic discriminant": lambda: after(QuadraticDiscriminantAnalysis()),
+    "lightgbm": lambda: library("lightgbm").LGBMClassifier(n_estimators=15, verbose=-1),
+    "xgboost": lambda: library("xgboost").XGBClassifier(n_estimators=15),
+    "catboost": lambda: library("catboost").CatBoostClassifier(iterations=15, verbose=False, allow_writing_files=False),
+    "category by name": lambda: named(logistic(), numbers=scaled()),
+    "category by name, searched": lambda: GridSearchCV(named(forest()), {"randomforestclassifier__max_depth": [2, 4]}, cv=2),
+}
+"""By name: pipelines of three classes."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tidemill.errors import BadRequest
-from tidemill_inference.oip.messages import MAX_ROWS, NUMBERS, ModelSpec, TensorHead
+from tidemill_inference.oip.messages import MAX_ROWS, NUMBERS, Cells, ModelSpec, TensorHead
 
 
 def split(data: bytes, heads: Sequence[TensorHead]) -> list[bytes | None]:
@@ -45,6 +46,9 @@ def raw_head(data: bytes, spec: ModelSpec) -> TensorHead:
     return TensorHead(item.name, "FP32", [rows, item.columns], {})
 
 
-def encode_numbers(values: Sequence[float]) -> bytes:
-    """Numbers as FP32."""
-    return np.array(values, "<f4").tobytes()
+def encode_cells(rows: Cells) -> bytes:
+    """Numbers as FP32; texts as BYTES, each after its length in four bytes."""
+    if not isinstance(rows[0][0], str):
+        return np.array(rows, "<f4").tobytes()
+    texts = [str(cell).encode() for row in rows for cell in row]
+    return b"".join(struct.pack("<I", len(text)) + text for text in texts)

@@ -86,9 +86,11 @@ def numbers_of(tensor: Tensor) -> Any:
 def encode_answer(answer: InferAnswer, binary_bytes: Mapping[str, int]) -> bytes:
     """The JSON of an answer. `binary_bytes`: the size of each output that follows it in binary; the others are written here."""
     outputs = []
-    for name, values in answer.outputs.items():
-        tensor: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": [len(values), 1]}
-        tensor |= {"parameters": {"binary_data_size": binary_bytes[name]}} if name in binary_bytes else {"data": values}
+    for name, rows in answer.outputs.items():
+        flat: list[float | str] = [cell for row in rows for cell in row]
+        datatype = "BYTES" if isinstance(rows[0][0], str) else "FP32"
+        tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": [len(rows), len(rows[0])]}
+        tensor |= {"parameters": {"binary_data_size": binary_bytes[name]}} if name in binary_bytes else {"data": flat}
         outputs.append(tensor)
     shown = {"model_name": answer.model, "model_version": answer.version, "id": answer.id}
     return _encode(shown | {"parameters": {"prediction_id": answer.prediction_id}, "outputs": outputs})

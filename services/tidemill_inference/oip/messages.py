@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from tidemill.errors import BadRequest
+from tidemill.models.answers import ModelAnswer, chosen
 from tidemill.models.artifact import Manifest
 from tidemill.models.inputs import Vector
 
 MAX_ROWS = 5_000
+CLASS = "class"
 NUMBERS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"} | {
     f"{name}{8 * size}": f"<{code}{size}" for name, code in (("INT", "i"), ("UINT", "u")) for size in (1, 2, 4, 8)
 }
@@ -22,14 +25,16 @@ NUMBERS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"} | {
 
 
 class TensorMetadata(NamedTuple):
-    """An input or output of a model: a float32 matrix of any number of rows."""
+    """An input or output of a model: a matrix of any number of rows, of float32 or, as an output, of texts (BYTES)."""
 
     name: str
     columns: int
+    datatype: str = "FP32"
 
 
 class ModelSpec(NamedTuple):
-    """A model version as clients see it. `versions`: all that serve; `names`: the names of the input columns."""
+    """A model version as clients see it. `versions`: all that serve; `names`: the names of the input columns; `classes`: those of the columns of
+    `probabilities`, for a model of several classes."""
 
     model: str
     version: str
@@ -37,6 +42,7 @@ class ModelSpec(NamedTuple):
     inputs: Sequence[TensorMetadata]
     outputs: Sequence[TensorMetadata]
     names: Sequence[str]
+    classes: Sequence[str] = ()
 
 
 class TensorHead(NamedTuple):
@@ -63,21 +69,35 @@ class InferRequest(NamedTuple):
     binary: Mapping[str, bool]
 
 
+Cells = Sequence[Sequence[float]] | Sequence[Sequence[str]]
+"""The rows of an output: numbers, or texts."""
+
+
 class InferAnswer(NamedTuple):
-    """The numbers of each output, one for each row. `prediction_id`: the id of the first row in the prediction log."""
+    """The rows of each output. `prediction_id`: the id of the first row in the prediction log."""
 
     model: str
     version: str
     id: str
     prediction_id: str
-    outputs: Mapping[str, Sequence[float]]
+    outputs: Mapping[str, Cells]
 
 
 def model_spec(manifest: Manifest, input_name: str, versions: Sequence[str]) -> ModelSpec:
-    """The model of a manifest: one matrix in, one number for each row out."""
-    columns = [item.name for item in manifest.inputs]
-    inputs, outputs = [TensorMetadata(input_name, len(columns))], [TensorMetadata(manifest.output, 1)]
-    return ModelSpec(manifest.model, manifest.version, versions, inputs, outputs, columns)
+    """The model of a manifest: one matrix in; out one number for each row, or the probability of each class and the chosen class."""
+    columns, classes = [item.name for item in manifest.inputs], manifest.class_names
+    inputs, outputs = [TensorMetadata(input_name, len(columns))], [TensorMetadata(manifest.output, len(classes) or 1)]
+    if classes:
+        outputs.append(TensorMetadata(CLASS, 1, "BYTES"))
+    return ModelSpec(manifest.model, manifest.version, versions, inputs, outputs, columns, classes)
+
+
+def outputs_of(spec: ModelSpec, answers: Sequence[ModelAnswer]) -> dict[str, Cells]:
+    """The outputs of a model, from the answers to its rows."""
+    if not spec.classes:
+        return {spec.outputs[0].name: [[answer.output] for answer in answers]}
+    probabilities = [list(answer.probabilities.values()) for answer in answers]
+    return {spec.outputs[0].name: probabilities, CLASS: [[chosen(answer.probabilities)] for answer in answers]}
 
 
 def check_inputs(heads: Sequence[TensorHead], spec: ModelSpec) -> None:
@@ -131,12 +151,12 @@ def wants_binary(asked: Iterable[Asked], parameters: Mapping[str, Any], spec: Mo
 
 
 def metadata(spec: ModelSpec) -> dict[str, Any]:
-    """The metadata of a model; -1 is any number of rows."""
+    """The metadata of a model; -1 is any number of rows. The property `classes` is a JSON list, since a class may have a comma in its name."""
     return {
         "name": spec.model,
         "versions": list(spec.versions),
         "platform": "onnxruntime_onnx",
         "inputs": [{"name": item.name, "datatype": "FP32", "shape": [-1, item.columns]} for item in spec.inputs],
-        "outputs": [{"name": item.name, "datatype": "FP32", "shape": [-1, item.columns]} for item in spec.outputs],
-        "properties": {"columns": ",".join(spec.names)},
+        "outputs": [{"name": item.name, "datatype": item.datatype, "shape": [-1, item.columns]} for item in spec.outputs],
+        "properties": {"columns": ",".join(spec.names)} | ({"classes": msgspec.json.encode(spec.classes).decode()} if spec.classes else {}),
     }

@@ -36,7 +36,7 @@ def parse_infer(body: bytes, headers: Mapping[bytes, bytes], spec: ModelSpec) ->
 def infer_answer(request: InferRequest, answer: InferAnswer) -> Answer:
     """The HTTP answer: the JSON, then the binary outputs in the same order."""
     answer = answer._replace(outputs={name: answer.outputs[name] for name in request.binary})
-    raw = {name: binary_codec.encode_numbers(answer.outputs[name]) for name, binary in request.binary.items() if binary}
+    raw = {name: binary_codec.encode_cells(answer.outputs[name]) for name, binary in request.binary.items() if binary}
     text = json_codec.encode_answer(answer, {name: len(data) for name, data in raw.items()})
     if not raw:
         return Answer(text)

@@ -18,7 +18,7 @@ from tidemill.runtime.routes import Answer, HotRoute, Observe, add_hot_route
 from tidemill_inference.loaded import LoadedVersion
 from tidemill_inference.messages import new_id
 from tidemill_inference.oip.json_codec import InferBody
-from tidemill_inference.oip.messages import InferAnswer, ModelSpec, metadata, model_spec
+from tidemill_inference.oip.messages import InferAnswer, ModelSpec, metadata, model_spec, outputs_of
 from tidemill_inference.oip.rest import infer_answer, oip_error, parse_infer
 from tidemill_inference.predictor import Predictor
 from tidemill_inference.registry import Registry
@@ -76,9 +76,10 @@ class ProtocolRoutes:
         path, prediction_id = scope["path_params"], new_id(now_ms())
         answering = self._answering(path["model"], path.get("version"), prediction_id)
         manifest, input_name = answering.manifest, answering.engine.input_name
-        request = parse_infer(body, dict(scope["headers"]), model_spec(manifest, input_name, [manifest.version]))
-        outputs = await self._predictor.by_tensor(answering, list(request.inputs[input_name]), prediction_id)
-        answer = InferAnswer(manifest.model, manifest.version, request.id, prediction_id, {manifest.output: outputs})
+        spec = model_spec(manifest, input_name, [manifest.version])
+        request = parse_infer(body, dict(scope["headers"]), spec)
+        answers = await self._predictor.by_tensor(answering, list(request.inputs[input_name]), prediction_id)
+        answer = InferAnswer(manifest.model, manifest.version, request.id, prediction_id, outputs_of(spec, answers))
         return infer_answer(request, answer)
 
     async def server(self) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def show(version: Version) -> None:
         "trained": rfc3339(manifest.created),
         "on requests": f"{manifest.rows:,} from {rfc3339(manifest.trained_from)} to {rfc3339(manifest.trained_until)}",
         "metrics": _metrics(manifest.metrics),
-        "output": manifest.output,
+        "output": manifest.output + (f" of {', '.join(manifest.class_names)}" if manifest.class_names else ""),
         "parity": f"differs from the pipeline by at most {manifest.parity.max_abs_diff:.2g}, of {manifest.parity.rows:,} rows",
         "views": ", ".join(f"{view} {definition}" for view, definition in manifest.definitions.items()),
     }.items():
@@ -112,6 +112,11 @@ def _print_pairs(at: Target, first: Manifest, other: Manifest) -> None:
     """What two versions of a model answered to the same requests, and what became of it."""
     from tidemill.proof.paired import paired_versions
 
+    if first.output != other.output:
+        console.print(
+            f"{first.version} answers with {first.output} and {other.version} with {other.output}: no losses to compare", markup=False
+        )
+        return
     found = paired_versions(at.store, first.model, first.version, other.version, first.output)
     if not found.pairs:
         console.print(f"no request was answered by both {first.version} and {other.version}: let one be a shadow", markup=False)

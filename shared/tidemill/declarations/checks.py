@@ -133,7 +133,12 @@ _PLAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
     "str": (_is_text, "text"),
     "int": (lambda value: type(value) is int, "a whole number"),
     "float": (_is_number, "a number"),
+    "float | str": (lambda value: _is_number(value) or _is_text(value), "a number, or the text of a class"),
     "Sequence[str]": (lambda value: isinstance(value, list | tuple) and all(map(_is_text, value)), 'a list of texts, such as ["1h", "7d"]'),
+    "Sequence[str | int]": (
+        lambda value: isinstance(value, list | tuple) and all(_is_text(one) or type(one) is int for one in value),
+        'a list of texts or of whole numbers, such as ["late", "on time"]',
+    ),
     "Mapping[str, str]": (
         lambda value: isinstance(value, Mapping) and all(map(_is_text, (*value, *value.values()))), 'a dict of texts, such as {"7d": "6h"}'
     ),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from tidemill.declarations.checks import FIELD_TYPES, Declaration, duration_ms
 from tidemill.declarations.events import Event
-from tidemill.declarations.expressions import Column, parse_column
+from tidemill.declarations.expressions import Column, number_of, parse_column
+from tidemill.declarations.texts import kept
 from tidemill.declarations.views import FeatureView, Selection
 from tidemill.durations import parse_ms
 from tidemill.errors import DeclarationError
+from tidemill.limits import MOST_CLASSES
 from tidemill.names import check_name
 
 
@@ -69,13 +73,23 @@ class Wait(NamedTuple):
     """How long a question waits for an outcome, and the answer when none comes (None: there is no answer)."""
 
     within_ms: int
-    absent: float | None = None
+    absent: float | str | None = None
+
+
+def class_name(outcome: float | str) -> str:
+    """The name of the class that an outcome is: a text itself, "2" for the number 2."""
+    return (
+        outcome if isinstance(outcome, str) else str(int(outcome)) if math.isfinite(outcome) and outcome == int(outcome) else repr(outcome)
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome(Declaration):
     """The true label, which arrives later. `source`: the event that brings it; `value`: the field or condition that gives it; `subject`:
     the field that names the subject.
+
+    A text is one of several classes. `classes`: which there are, in the order of the answers: texts, or whole numbers where the field is a number; by default those
+    that the training examples have, in order. An outcome that is none of them is no example.
 
     `within`: how long after the prediction an outcome may become known; one that was known before the prediction does not answer it.
     After the wait the prediction is marked as never answered, unless `absent` says what the absence of an event means: `absent=0` is the
@@ -87,7 +101,8 @@ class Outcome(Declaration):
     subject: str
     _: KW_ONLY
     within: str = "24h"
-    absent: float | None = None
+    absent: float | str | None = None
+    classes: Sequence[str | int] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, Event):
@@ -103,11 +118,13 @@ class Outcome(Declaration):
             object.__setattr__(self, "column", parse_column(self.value, self.source.types))
         except ValueError as error:
             self._fail("value", str(error), "name a field of the event, or a condition on its fields")
-        if self.source.types.get(self.value) is str:
-            self._fail("value", f"field {self.value!r} is text", "name a number, or a condition such as \"status == 'late'\"")
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if self.classes:
+            self._check_classes()
         if self.absent is not None:
-            object.__setattr__(self, "absent", float(self.absent))
             self._check_absent(self.absent)
+            if self.classes and class_name(self.absent) not in self.class_names:
+                self._fail("absent", f"{self.absent!r} is none of the classes", f"write one of {', '.join(map(repr, self.classes))}")
 
     column: Column = field(init=False, repr=False)
 
@@ -117,11 +134,47 @@ class Outcome(Declaration):
         return f"of {self.source.name}"
 
     @property
+    def is_text(self) -> bool:
+        """Whether it is a text, the name of a class."""
+        return self.source.types.get(self.value) is str
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of `classes`, in order."""
+        return list(map(class_name, self.classes))
+
+    def reader(self) -> Callable[[Any], float | str | None]:
+        """A function that gives the outcome of an event with one attribute per field: a number, perhaps infinite, the text that is kept, or
+        None."""
+        if not self.is_text:
+            return number_of(self.column)
+        get: Callable[[Any], str | None] = attrgetter(self.value)
+        return lambda event: None if (text := get(event)) is None else kept(text)
+
+    @property
     def wait(self) -> Wait:
         """`within` in ms, and `absent` as the outcome that a result has."""
         return Wait(parse_ms(self.within), self.absent)
 
-    def _check_absent(self, absent: float) -> None:
+    def _check_classes(self) -> None:
+        wanted: type = str if self.is_text else int
+        if self.column.truth or self.value not in self.source.fields:
+            self._fail("classes", f"{self.value!r} is no field that has classes", "leave classes out, or name a field of texts or numbers")
+        if wrong := [one for one in self.classes if type(one) is not wanted or (wanted is str and kept(str(one)) != one)]:
+            self._fail("classes", f"{wrong[0]!r} is no class of {self.value!r}", f"write {'texts' if self.is_text else 'whole numbers'}")
+        if len(set(self.classes)) != len(self.classes) or not 2 <= len(self.classes) <= MOST_CLASSES:
+            self._fail(
+                "classes", f"there are {len(self.classes)}, {len(set(self.classes))} different", f"name 2 to {MOST_CLASSES}, each once"
+            )
+
+    def _check_absent(self, absent: float | str) -> None:
+        if isinstance(absent, str) != self.is_text:
+            self._fail("absent", f"{absent!r} is no value of {self.value!r}", f"write a {'text' if self.is_text else 'number'}")
+        if isinstance(absent, str):
+            object.__setattr__(self, "absent", kept(absent))
+            return
+        absent = float(absent)
+        object.__setattr__(self, "absent", absent)
         if (self.value not in self.source.fields or self.source.base_type(self.value) is bool) and absent not in (0, 1):
             self._fail("absent", f"{absent!r} is neither 0 nor 1, as {self.value!r} is", "write 0 or 1")
 

@@ -24,7 +24,7 @@ from tidemill.declarations.models import Model, Outcome, Request
 from tidemill.declarations.topics import Type
 from tidemill.declarations.views import FeatureView, Selection
 from tidemill.errors import ProjectError
-from tidemill.records import Milliseconds, Natural, Scalar
+from tidemill.records import Integer, Milliseconds, Natural, Scalar
 
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 _SHARED = {"column", "windows", "name"}
@@ -151,7 +151,8 @@ class WrittenOutcome(WrittenPart, frozen=True):
     value: str
     subject: str
     within: str
-    absent: float | None = None
+    absent: float | str | None = None
+    classes: tuple[str | Integer, ...] = ()
 
 
 class WrittenModel(WrittenPart, frozen=True):
@@ -252,7 +253,7 @@ def write_model(model: Model) -> WrittenModel:
     outcome = model.outcome
     return WrittenModel(
         model.name, model.on.name, model.at, model.subject, tuple(map(_write_input, model.inputs)),
-        WrittenOutcome(outcome.source.name, outcome.value, outcome.subject, outcome.within, outcome.absent), model.description,
+        WrittenOutcome(outcome.source.name, outcome.value, outcome.subject, outcome.within, outcome.absent, tuple(outcome.classes)), model.description,
         model.on_missing,
     )  # fmt: skip
 
@@ -262,7 +263,7 @@ def read_model(written: WrittenModel, events: Mapping[str, Event], views: Mappin
     outcome = written.outcome
     return Model(
         written.name, events[written.on], written.at, written.subject, [_read_input(item, views) for item in written.inputs],
-        Outcome(events[outcome.source], outcome.value, outcome.subject, within=outcome.within, absent=outcome.absent), partial(_no_pipeline, written.name),
+        Outcome(events[outcome.source], outcome.value, outcome.subject, within=outcome.within, absent=outcome.absent, classes=outcome.classes), partial(_no_pipeline, written.name),
         on_missing=written.on_missing, description=written.description,
     )  # fmt: skip
 

@@ -22,8 +22,8 @@ from tidemill.errors import ArtifactError, DeclarationError, NoSuchVersion
 from tidemill.kernel.view import ViewKernel
 from tidemill.stats.histograms import Histogram
 
-Output = Literal["probability", "value"]
-"""The output of a model: a classifier's probability of the true class, or a regressor's value."""
+Output = Literal["probability", "value", "probabilities"]
+"""The output of a model: a classifier's probability of the true class, a regressor's value, or the probability of each of several classes."""
 
 _LAST_DIGITS = 1e-6  # eight steps of float32
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -69,17 +69,20 @@ class Parity(msgspec.Struct, frozen=True):
 
 
 class GoldenRow(msgspec.Struct, frozen=True):
-    """The inputs of a row (None: NaN), and the output of the ONNX model for it when the model was made."""
+    """The inputs of a row (None: NaN), and the output of the ONNX model for it when the model was made; of several classes the largest
+    probability, and `probabilities` of all in order."""
 
     inputs: list[float | None]
     output: float
+    probabilities: list[float] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a model version that is not in its ONNX file. Times are epoch ms.
 
     `definitions`: fingerprint of each view that the model reads (`ViewKernel.definition`). `reference`: distribution of each input in
-    training, and of "prediction". `golden`: rows that are run again before the model serves.
+    training, and of "prediction"; of several classes "prediction" is the place of the answered one in `classes`, which are in the order of the
+    model's probabilities (unset without several). `golden`: rows that are run again before the model serves.
     """
 
     model: str
@@ -97,6 +100,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     onnx_sha256: str
     golden: list[GoldenRow] = []
     feature_importance: dict[str, float] = {}
+    classes: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes of a model of several, in the order of its probabilities; none for another model."""
+        return [] if isinstance(self.classes, msgspec.UnsetType) else self.classes
 
     @property
     def categories(self) -> dict[str, list[str]]:

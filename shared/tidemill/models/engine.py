@@ -1,55 +1,77 @@
-"""Running a model row by row: one float32 row in, one number out. So the output of a row never depends on other rows."""
+"""Running a model row by row: one float32 row in, one answer out. So the output of a row never depends on other rows."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
+from msgspec import UnsetType
 
 from tidemill.errors import ArtifactError
+from tidemill.models.answers import ModelAnswer, answer_of
 from tidemill.models.artifact import Artifact, GoldenRow, Output, Parity
 from tidemill.models.inputs import Vector, vector_of
 from tidemill.models.runner import OnnxRunner, Runner
 
 _WARM_UP_RUNS = 20
-_COLUMNS = {"probability": 2, "value": 1}
 _FLOAT32 = np.dtype(np.float32)
 
 
 class Engine:
-    """A model that turns one matrix into one number per row, checked and warm. `label`: its name in errors; `columns`: the inputs of a row.
+    """A model that turns one matrix into one answer per row, checked and warm. `label`: its name in errors; `columns`: the inputs of a row;
+    `classes`: of `probabilities`, their names in order.
 
     The runner takes one float32 matrix of shape (rows, columns). It returns a float32 matrix: for a `probability` of two columns, the
-    probabilities of false and true; for a `value` of one column. Raises ArtifactError when the model cannot serve.
+    probabilities of false and true; for a `value` of one column; for `probabilities` of a column for each class. Raises ArtifactError when
+    the model cannot serve.
     """
 
-    def __init__(self, label: str, runner: Runner, columns: int, output: Output) -> None:
+    def __init__(self, label: str, runner: Runner, columns: int, output: Output, classes: Sequence[str] = ()) -> None:
         self.label = label
+        self.classes = classes
         self._runner = runner
         self.input_name = self._input(columns)
-        self._outputs = [self._output(output)]
-        self._column = _COLUMNS[output] - 1
+        width = {"probability": 2, "value": 1, "probabilities": len(classes)}[output]
+        self._outputs = [self._output(output, width)]
+        self._column = width - 1
         self._warm_up(columns)
 
     @classmethod
-    def of_onnx(cls, label: str, onnx: bytes, columns: int, output: Output) -> Self:
+    def of_onnx(cls, label: str, onnx: bytes, columns: int, output: Output, classes: Sequence[str] = ()) -> Self:
         """The engine of an ONNX file. Raises ArtifactError."""
-        return cls(label, OnnxRunner(label, onnx), columns, output)
+        return cls(label, OnnxRunner(label, onnx), columns, output, classes)
 
     def predict(self, vector: Vector) -> float:
-        """The output for one float32 vector: the probability of the true class, or the value. NaN when the model gives NaN."""
+        """The number for one float32 vector: the probability of the true class, the value, or the largest probability. NaN when the model
+        gives NaN."""
         (output,) = self._runner.run({self.input_name: vector.reshape(1, -1)}, self._outputs)
-        return float(output[0, self._column])
+        return float(output[0].max() if self.classes else output[0, self._column])
+
+    def answer(self, vector: Vector) -> ModelAnswer:
+        """The answer for one float32 vector."""
+        if not self.classes:
+            return ModelAnswer(self.predict(vector))
+        return answer_of(self.classes, self.probabilities(vector))
+
+    def probabilities(self, vector: Vector) -> list[float]:
+        """The probability of each of `classes`, in order. NaN where the model gives NaN."""
+        (output,) = self._runner.run({self.input_name: vector.reshape(1, -1)}, self._outputs)
+        found: list[float] = output[0].tolist()
+        return found
 
     def check_golden(self, rows: Sequence[GoldenRow], parity: Parity) -> None:
         """Raises ArtifactError when the output of a row differs by more than is allowed from the output when the model was made."""
         for row in rows:
-            output = self.predict(vector_of(row.inputs))
-            if not abs(output - row.output) <= parity.allowed(row.output):
+            vector = vector_of(row.inputs)
+            found, wanted = [self.predict(vector)], [row.output]
+            if self.classes:
+                found, wanted = self.probabilities(vector), [] if isinstance(row.probabilities, UnsetType) else row.probabilities
+            apart = [pair for pair in zip(found, wanted, strict=False) if not abs(pair[0] - pair[1]) <= parity.allowed(pair[1])]
+            if apart or len(found) != len(wanted):
+                one, other = apart[0] if apart else (found, wanted)
                 raise ArtifactError(
-                    f"{self.label} gives {output} where it gave {row.output} in training", mend="train it again on this kind of machine"
+                    f"{self.label} gives {one} where it gave {other} in training", mend="train it again on this kind of machine"
                 )
 
     def _input(self, columns: int) -> str:
@@ -61,21 +83,20 @@ class Engine:
             )
         return inputs[0].name
 
-    def _output(self, output: Output) -> str:
-        columns = _COLUMNS[output]
+    def _output(self, output: Output, columns: int) -> str:
         for spec in self._runner.outputs:
             if spec.dtype == _FLOAT32 and spec.shape[1:] == (columns,):
                 return spec.name
         raise ArtifactError(
             f"{self.label} has no float32 output of {columns} columns for its {output}",
-            mend="convert a classifier of two classes with zipmap off, or a regressor of one target",
+            mend="convert a classifier with zipmap off, or a regressor of one target",
         )
 
     def _warm_up(self, columns: int) -> None:
         """Runs the model on rows without any value. Requests for new entities look like this, so a model that cannot answer is refused."""
         unknown = np.full(columns, np.nan, np.float32)
         for _ in range(_WARM_UP_RUNS):
-            if not math.isfinite(self.predict(unknown)):
+            if not self.answer(unknown).is_finite:
                 raise ArtifactError(
                     f"{self.label} gives no number when all inputs are missing", mend="put an imputer first in the pipeline"
                 )
@@ -84,6 +105,7 @@ class Engine:
 def load_engine(artifact: Artifact) -> Engine:
     """The engine of a stored version, after a check of its golden rows. Raises ArtifactError."""
     manifest = artifact.manifest
-    engine = Engine.of_onnx(f"{manifest.model} {manifest.version}", artifact.onnx, len(manifest.inputs), manifest.output)
+    label = f"{manifest.model} {manifest.version}"
+    engine = Engine.of_onnx(label, artifact.onnx, len(manifest.inputs), manifest.output, manifest.class_names)
     engine.check_golden(manifest.golden, manifest.parity)
     return engine

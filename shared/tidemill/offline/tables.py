@@ -34,6 +34,7 @@ _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_
 _JSON = msgspec.json.Encoder()
 _ENTITIES = msgspec.json.Decoder(dict[str, Scalar])
 _STAMP = msgspec.json.Decoder(list[StampEntry])
+_PROBABILITIES = msgspec.json.Decoder(dict[str, float])
 
 
 class TableColumn(NamedTuple):
@@ -159,8 +160,13 @@ def _stamp_json(record: PredictionRecord) -> str:
     return _JSON.encode(record.stamp).decode()
 
 
+def _probabilities_json(record: PredictionRecord | ResultRecord) -> str | None:
+    return _JSON.encode(record.probabilities).decode() if record.probabilities else None
+
+
 def predictions_table(project: Project) -> MirrorTable:
-    """Rows of predictions: id, model, version, time, served, inputs (float32 list), output, subject, entities and stamp (JSON).
+    """Rows of predictions: id, model, version, time, served, inputs (float32 list), output, subject, entities and stamp (JSON), probabilities
+    (JSON; null of a model without classes).
 
     Every record is a row, also a repeated one with the same id; `OfflineStore.predictions` gives each prediction once.
     """
@@ -184,6 +190,7 @@ def _predictions_table(project: Project, name: str, topic: str) -> MirrorTable:
         _column("subject", pa.string()),
         TableColumn("entities", pa.string(), _entities_json),
         TableColumn("stamp", pa.string(), _stamp_json),
+        TableColumn("probabilities", pa.string(), _probabilities_json),
     )
     return _plain_table(project, name, topic, PredictionRecord, columns)
 
@@ -210,15 +217,42 @@ RESULTS_SCHEMA = pa.schema(
         ("status", pa.string()),
         ("known", pa.int64()),
         ("outcome", pa.float64()),
+        ("label", pa.string()),
+        ("probabilities", pa.string()),
     ]
 )
-"""Columns of the table `results`: those of ResultRecord."""
+"""Columns of the table `results`: those of ResultRecord. An outcome that is a text stands in `label`; `probabilities` is JSON."""
+
+_RESULT: dict[str, Callable[[ResultRecord], Any]] = {
+    **{name: attrgetter(name) for name in RESULTS_SCHEMA.names if name != "label"},
+    "outcome": lambda result: None if isinstance(result.outcome, str) else result.outcome,
+    "label": lambda result: result.outcome if isinstance(result.outcome, str) else None,
+    "probabilities": _probabilities_json,
+}
 
 
 def results_rows(results: Sequence[ResultRecord]) -> pa.RecordBatch:
     """Rows of the table `results`."""
-    arrays = [pa.array([getattr(result, field.name) for result in results], field.type) for field in RESULTS_SCHEMA]
+    arrays = [pa.array(map(_RESULT[field.name], results), field.type) for field in RESULTS_SCHEMA]
     return pa.record_batch(arrays, RESULTS_SCHEMA)
+
+
+def result_of_row(row: Mapping[str, Any]) -> ResultRecord:
+    """The result of a row, also of one that was written before results had classes."""
+    fields = {name: row[name] for name in ResultRecord.__struct_fields__ if name not in ("outcome", "probabilities")}
+    return ResultRecord(**fields, outcome=outcome_of_row(row), probabilities=probabilities_of_row(row.get("probabilities")))
+
+
+def outcome_of_row(row: Mapping[str, Any]) -> float | str | None:
+    """The outcome of a result, from its columns `outcome` and `label`."""
+    label: str | None = row.get("label")
+    number: float | None = row["outcome"]
+    return number if label is None else label
+
+
+def probabilities_of_row(probabilities: str | None) -> dict[str, float]:
+    """The probability of each class, from the column `probabilities` of a prediction or a result."""
+    return {} if probabilities is None else _PROBABILITIES.decode(probabilities)
 
 
 def entities_of_row(entities: str) -> dict[str, Scalar]:

@@ -28,14 +28,14 @@ from tidemill.offline.asked import asked_log, partition_end
 from tidemill.offline.history import Question, answer
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore
-from tidemill.offline.tables import entities_of_row, stamp_of_row
+from tidemill.offline.tables import entities_of_row, probabilities_of_row, stamp_of_row
 from tidemill.proof.past import FOLLOWING_MS, Definition
 from tidemill.records import PredictionRecord, StampEntry
 
 
 @dataclass(frozen=True)
 class ReplayDifference:
-    """One number that differs. `name`: the name of an input, or "output"."""
+    """One number that differs. `name`: the name of an input, "output", or "probability of <class>"."""
 
     name: str
     logged: float | None
@@ -92,10 +92,15 @@ def logged(
         if sample < len(known):
             ids = known.take(np.linspace(0, len(known) - 1, sample).astype(np.int64)).to_pylist()
     table = store.predictions(ids=ids, shadows=shadows)
-    fields = [f for f in PredictionRecord.__struct_fields__ if f not in ("entities", "stamp")]
+    fields = [f for f in PredictionRecord.__struct_fields__ if f not in ("entities", "stamp", "probabilities")]
     rows = table.to_pylist()
     return [
-        PredictionRecord(**{f: row[f] for f in fields}, entities=entities_of_row(row["entities"]), stamp=stamp_of_row(row["stamp"]))
+        PredictionRecord(
+            **{f: row[f] for f in fields},
+            entities=entities_of_row(row["entities"]),
+            stamp=stamp_of_row(row["stamp"]),
+            probabilities=probabilities_of_row(row.get("probabilities")),
+        )
         for row in rows
     ]
 
@@ -234,9 +239,13 @@ class Replayer:
             for i in np.flatnonzero(vector.view(np.uint32) != logged.view(np.uint32)):
                 if not (np.isnan(vector[i]) and np.isnan(logged[i])):
                     differences.append(ReplayDifference(self._inputs.plan[i].name, prediction.inputs[i], float(vector[i])))
-        output = self._engine.predict(vector)
-        if output != prediction.output:
-            differences.append(ReplayDifference("output", prediction.output, output))
+        found = self._engine.answer(vector)
+        if found.output != prediction.output:
+            differences.append(ReplayDifference("output", prediction.output, found.output))
+        for name in dict.fromkeys([*prediction.probabilities, *found.probabilities]):
+            logged_one, again = prediction.probabilities.get(name), found.probabilities.get(name)
+            if logged_one != again:
+                differences.append(ReplayDifference(f"probability of {name}", logged_one, again))
         return Replayed(prediction, differences)
 
 

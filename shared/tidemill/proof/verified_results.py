@@ -38,7 +38,8 @@ class ResultsVerify:
             return []
         begin = max(end - _NEAR, self._since) if draw.random() < 0.5 else draw.randrange(self._since, end)
         where = (pc.field("seq") >= begin) & (pc.field("seq") < begin + _NEAR) & (pc.field("model") == self.model.name)
-        rows = snapshot.scan(["seq", "prediction", "subject", "time", "known", "outcome"], where)
+        columns = ["seq", "prediction", "subject", "time", "known", "outcome", *({"label"} & set(snapshot.columns))]
+        rows = snapshot.scan(columns, where)
         found: list[dict[str, Any]] = rows.take(draw.sample(range(len(rows)), min(most, len(rows)))).to_pylist()
         return found
 

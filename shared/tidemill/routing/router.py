@@ -194,7 +194,7 @@ class _Route:
         self._folds = [_Fold(*_reading(same[0]), same[0].time_of, [view_target(view) for view in same]) for same in _alike(views)]
         self._moments = list(dict.fromkeys(model.at for model in project.models.values() if model.on is event))
         self._outcomes = [
-            (model, number_of(model.outcome.column), target([model.outcome.subject], outcomes_topic(project.name)))
+            (model, model.outcome.reader(), target([model.outcome.subject], outcomes_topic(project.name)))
             for model in project.models.values()
             if model.outcome.source is event
         ]
@@ -223,9 +223,9 @@ class _Route:
             name: moment(getattr(data, name), self.reader.published[name], declared.earliest_ms, declared.unit(name) or "ms")
             for name in self._moments
         }
-        for model, number, target in self._outcomes:
+        for model, outcome_of, target in self._outcomes:
             asks = asked[model.at] if model.on is model.outcome.source else None
-            self._add_outcome(routed, model, number, target, event, source, asks)
+            self._add_outcome(routed, model, outcome_of, target, event, source, asks)
         return routed
 
     def too_far_ahead(self, event: Accepted, source: Source) -> list[FeatureView]:
@@ -247,15 +247,15 @@ class _Route:
         self,
         routed: list[Routed],
         model: Model,
-        number: Callable[[Any], float | None],
+        outcome_of: Callable[[Any], float | str | None],
         target: _Target,
         event: Accepted,
         source: Source,
         asks: int | None,
     ) -> None:
         key = self._key(target, event.data)
-        value = number(event.data)
-        if value is not None and not math.isfinite(value):
+        value = outcome_of(event.data)
+        if isinstance(value, float) and not math.isfinite(value):
             raise Refused(Reason.OUT_OF_RANGE, f"the outcome {model.outcome.value!r} is beyond a double", model.outcome.column.fields[0])
         if value is None or key is None:
             return

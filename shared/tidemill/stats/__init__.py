@@ -1,1 +1,1 @@
-"""Pure statistics: histograms with a fixed ruler, areas under the ROC curve."""
+"""Pure statistics: histograms with a fixed ruler, areas under the ROC curve, scores of several classes."""

@@ -44,6 +44,11 @@ def reference(values: npt.NDArray[np.floating], *, category: bool = False) -> Hi
     return count(edges.tolist(), values)
 
 
+def places_ruler(places: int) -> list[float]:
+    """The edges of one bin for each of the places 0, 1, 2 and so on; the first bin, of what lies below, stays empty."""
+    return [*map(float, range(places)), float(np.nextafter(places - 1, places))] if places else [0.0]
+
+
 def count(edges: Sequence[float], values: npt.NDArray[np.floating]) -> Histogram:
     """Counts values with a given ruler: bin i has the values in [edges[i-1], edges[i]). NaN is missing."""
     values = np.asarray(values, dtype=np.float64)

@@ -5,7 +5,6 @@ Needs the extra `inference`; training needs `training`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, BadRequest, MissingInputs, NotDeployed, UnknownModel
 from tidemill.kernel.served import Served
 from tidemill.kernel.view import ViewKernel
+from tidemill.models.answers import chosen
 from tidemill.models.artifact import Artifact, Manifest, check_manifest, model_as_trained
 from tidemill.models.engine import Engine, load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
@@ -25,8 +25,9 @@ from tidemill.training.dataset import TrainingSet, build
 
 
 class Prediction(NamedTuple):
-    """An answer of inference. `time_ms`: the request's time, epoch ms; `output_name`: "probability" or "value"; `features`: the inputs, by
-    name; `degraded`: those that cannot be known, and why; `ignored`: the values of the request that the model does not take."""
+    """An answer of inference. `time_ms`: the request's time, epoch ms; `output_name`: "probability", "value" or "probabilities"; `features`: the
+    inputs, by name; `degraded`: those that cannot be known, and why; `ignored`: the values of the request that the model does not take;
+    `probabilities`: of each of several classes, whose largest is `output`."""
 
     model: str
     version: str
@@ -36,6 +37,12 @@ class Prediction(NamedTuple):
     features: dict[str, FeatureValue]
     degraded: dict[str, str]
     ignored: list[str]
+    probabilities: Mapping[str, float] = {}
+
+    @property
+    def chosen(self) -> str | None:
+        """The answered class, None of a model without several."""
+        return chosen(self.probabilities) if self.probabilities else None
 
 
 class Loaded(NamedTuple):
@@ -105,11 +112,21 @@ class Models:
         row, degraded = inputs.row(served, given), inputs.degraded(served, given)
         if degraded and model.on_missing == "refuse":
             raise MissingInputs(name, degraded)
-        output = engine.predict(vector_of(row))
-        if not math.isfinite(output):
+        answer = engine.answer(vector_of(row))
+        if not answer.is_finite:
             raise BadRequest(f"model {engine.label} gives no number for these inputs", mend="check the values that come with the request")
         values = {column.name: _shown(column, served, given, time_ms) for column in inputs.plan}
-        return Prediction(manifest.model, manifest.version, time_ms, manifest.output, output, values, degraded, inputs.ignored(given))
+        return Prediction(
+            manifest.model,
+            manifest.version,
+            time_ms,
+            manifest.output,
+            answer.output,
+            values,
+            degraded,
+            inputs.ignored(given),
+            answer.probabilities,
+        )
 
     def _declared(self, name: str) -> Model:
         if name not in self._project.models:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from tidemill.archive.view_rows import entity_texts, view_rows
 from tidemill.declarations import Event, FeatureView, Model
-from tidemill.declarations.models import FeatureInput
+from tidemill.declarations.models import FeatureInput, class_name
 from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import ModelInput, inputs_of
@@ -39,7 +39,7 @@ Note = Callable[[str], None]
 @dataclass(frozen=True)
 class TrainingSet:
     """`values`: shape (rows, inputs), as a request would see them, NaN where it would see none, a category as its place in the list of the
-    input; `labels`: 1 or 0, or a number; `times_ms`: the requests' times, ascending; `subjects`: the subject of each request; `inputs`: the
+    input; `labels`: 1 or 0, a number, or the place of a text in `texts`; `times_ms`: the requests' times, ascending; `subjects`: the subject of each request; `inputs`: the
     columns."""
 
     values: npt.NDArray[np.float64] | Floats
@@ -47,6 +47,7 @@ class TrainingSet:
     times_ms: Ints
     subjects: list[str]
     inputs: list[ModelInput]
+    texts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,12 +58,14 @@ class TrainingSet:
         return within_float32(self.values)
 
     def table(self) -> pa.Table:
-        """The set with named, typed columns: subject (text), time (timestamp), label (double), then the inputs by name: numbers as double,
-        categories as text, null where there is no value."""
+        """The set with named, typed columns: subject (text), time (timestamp), label (double, or text), then the inputs by name: numbers as
+        double, categories as text, null where there is no value."""
         columns = {
             "subject": pa.array(self.subjects, pa.string()),
             "time": pa.array(self.times_ms, pa.timestamp("ms", tz="UTC")),
-            "label": pa.array(self.labels, pa.float64()),
+            "label": pa.array(self.texts, pa.string()).take(self.labels.astype(np.int64))
+            if self.texts
+            else pa.array(self.labels, pa.float64()),
         }
         for i, spec in enumerate(self.inputs):
             numbers = pa.array(np.asarray(self.values[:, i], np.float64), from_pandas=True)
@@ -105,6 +108,7 @@ def needed_events(model: Model, *, own_labels: bool) -> list[Event]:
 
 def _examples(spec: str | None, model: Model, archived: Archived, spine: Spine, note: Note) -> TrainingSet:
     """The rows of a spine with their features."""
+    spine = _of_classes(model, spine, note)
     note(f"{len(spine):,} examples; reading {len(model.views)} views as they were")
     with Sharing(spec) as sharing:
         features = [_view_features(view, archived, model, spine, sharing, note) for view in model.views]
@@ -118,7 +122,21 @@ def _examples(spec: str | None, model: Model, archived: Archived, spine: Spine, 
         spine, values = spine.take(kept), values[kept]
         if not len(spine):
             raise no_examples(model, "every request would be refused")
-    return TrainingSet(values, spine.labels, spine.times_ms, spine.subjects.to_pylist(), inputs_of(model.plan, categories))
+    return TrainingSet(values, spine.labels, spine.times_ms, spine.subjects.to_pylist(), inputs_of(model.plan, categories), spine.texts)
+
+
+def _of_classes(model: Model, spine: Spine, note: Note) -> Spine:
+    """The rows whose label is one of the declared classes; all of them where none are declared."""
+    if not model.outcome.classes:
+        return spine
+    names = np.array([class_name(spine.texts[int(label)] if spine.texts else label) for label in spine.labels], object)
+    other = ~np.isin(names, model.outcome.class_names)
+    if other.any():
+        found = ", ".join(sorted(set(names[other]))[:5])
+        note(f"{int(other.sum()):,} examples are left out: their outcome is none of the declared classes, such as: {found}")
+    if other.all():
+        raise no_examples(model, f"no outcome is one of the declared classes ({', '.join(model.outcome.class_names)})")
+    return spine.take(np.flatnonzero(~other))
 
 
 def _categories(model: Model, spine: Spine, features: Sequence[Answers]) -> dict[str, list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from tidemill.declarations import Model
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import Output
 from tidemill.stats.roc import auc_with_error
+from tidemill.stats.several import scores
 from tidemill.training.blame import failing_step
+from tidemill.training.classes import check_classes, in_classes
 from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.frames import given, names_columns, with_unknown
 from tidemill.training.mends import fit_mend, probability_mend, rows_mend
@@ -23,14 +25,13 @@ from tidemill.training.steps import Step, fails_to_fit, last_step
 
 HOLDOUT = 0.2
 FEWEST_ROWS = 10
-MOST_CLASSES = 20
-_CLASSES_MEND = 'write a condition such as "delay > 15" or "kind == 2", one model for each class, or use a regressor'
 
 
 @dataclass(frozen=True)
 class Fitted:
     """A pipeline fitted on all examples; whether it gives probabilities; the holdout, with metrics and outputs of a pipeline fitted
-    without it; of a value, the mean and the standard deviation of the labels, by which differences are judged (see `Parity`)."""
+    without it; of a value, the mean and the standard deviation of the labels, by which differences are judged (see `Parity`). `classes`: of
+    a model of several, whose places are the labels and the columns of the outputs."""
 
     pipeline: Any
     probability: bool
@@ -39,6 +40,7 @@ class Fitted:
     holdout_output: Floats
     center: float = 0.0
     scale: float = 1.0
+    classes: list[str] = field(default_factory=list)
 
     def given(self, rows: Floats) -> Any:
         """Rows of a matrix as the pipeline gets them."""
@@ -46,8 +48,8 @@ class Fitted:
 
     @property
     def output(self) -> Output:
-        """The kind of output: a probability or a value."""
-        return "probability" if self.probability else "value"
+        """The kind of output: a probability, a value, or the probabilities of several classes."""
+        return "probabilities" if self.classes else "probability" if self.probability else "value"
 
 
 def fit(model: Model, examples: TrainingSet) -> Fitted:
@@ -57,15 +59,17 @@ def fit(model: Model, examples: TrainingSet) -> Fitted:
     """
     if _names_columns(model):
         examples = with_unknown(examples)
+    probability = _is_classifier(model)
+    _check_count(model, examples)
+    examples, classes = in_classes(model, examples, classifier=probability)
     cut = int(len(examples) * (1 - HOLDOUT))
     before, after = _rows(examples, slice(None, cut)), _rows(examples, slice(cut, None))
-    probability = _is_classifier(model)
-    _check_labels(model, before, after, probability=probability)
+    _check_labels(model, before, after, classes, probability=probability)
     first = _fitted(model, before)
-    output = answered(model, first, given(first, after.inputs, after.matrix), "held out", probability=probability)
+    output = answered(model, first, given(first, after.inputs, after.matrix), "held out", probability=probability, several=bool(classes))
     metrics = score(after.labels, output, probability=probability) | {"examples": float(len(examples))}
     center, scale = (0.0, 1.0) if probability else _scale(examples.labels)
-    return Fitted(_fitted(model, examples), probability, metrics, after, output, center, scale)
+    return Fitted(_fitted(model, examples), probability, metrics, after, output, center, scale, classes)
 
 
 def _scale(labels: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -74,12 +78,12 @@ def _scale(labels: npt.NDArray[np.float64]) -> tuple[float, float]:
     return center, deviation or abs(center) or 1.0
 
 
-def answered(model: Model, pipeline: Any, rows: Any, what: str, *, probability: bool) -> Floats:
+def answered(model: Model, pipeline: Any, rows: Any, what: str, *, probability: bool, several: bool = False) -> Floats:
     """`outputs`, for rows as the pipeline gets them. Raises TidemillError, which names the step that fails, and the rows by `what`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that were not there in training: rows are made for that
-            return outputs(pipeline, rows, probability=probability)
+            return outputs(pipeline, rows, probability=probability, several=several)
     except Exception as error:  # raised by the project's own code, or by scikit-learn for a row
         failed = failing_step(pipeline, rows)
         step, reason = (failed.step, failed.error) if failed else (Step((), pipeline), error)
@@ -108,25 +112,22 @@ def _made(model: Model) -> Any:
         ) from error
 
 
-def _check_labels(model: Model, before: TrainingSet, after: TrainingSet, *, probability: bool) -> None:
-    count = len(before) + len(after)
-    if count < FEWEST_ROWS:
+def _check_count(model: Model, examples: TrainingSet) -> None:
+    if len(examples) < FEWEST_ROWS:
         raise TidemillError(
-            f"model {model.name!r}: {count} examples are too few to fit and to hold some out; {FEWEST_ROWS} are the least",
+            f"model {model.name!r}: {len(examples)} examples are too few to fit and to hold some out; {FEWEST_ROWS} are the least",
             mend="collect more outcomes",
         )
-    if not probability:
-        return
-    classes = np.unique(np.concatenate([before.labels, after.labels]))
-    if not np.isin(classes, (0.0, 1.0)).all():
-        told = f"gives {len(classes)} classes" if len(classes) <= MOST_CLASSES else "gives numbers"
+
+
+def _check_labels(model: Model, before: TrainingSet, after: TrainingSet, classes: list[str], *, probability: bool) -> None:
+    if classes:
+        check_classes(model, classes, before, after)
+    elif probability and any(
+        min(np.sum(part.labels == 0.0), np.sum(part.labels == 1.0)) < 2 for part in (before, after)
+    ):  # an AUC needs two of each
         raise TidemillError(
-            f"model {model.name!r}: a classifier needs an outcome that is true or false, but {model.outcome.value!r} {told}",
-            mend=_CLASSES_MEND,
-        )
-    if any(min(np.sum(part.labels == 0.0), np.sum(part.labels == 1.0)) < 2 for part in (before, after)):  # an AUC needs two of each
-        raise TidemillError(
-            f"model {model.name!r}: {count} examples do not show both outcomes twice before and after the holdout's start",
+            f"model {model.name!r}: {len(before) + len(after)} examples do not show both outcomes twice before and after the holdout's start",
             mend="collect more outcomes, or check the outcome's condition",
         )
 
@@ -160,14 +161,19 @@ def _unfitted(model: Model, examples: TrainingSet, error: Exception) -> Tidemill
     return TidemillError(reason, mend=fit_mend(failed.step, failed.error))
 
 
-def outputs(pipeline: Any, matrix: Any, *, probability: bool) -> Floats:
-    """The model's output for each row: the probability of the outcome, or its value."""
+def outputs(pipeline: Any, matrix: Any, *, probability: bool, several: bool = False) -> Floats:
+    """The model's output for each row: the probability of the outcome, or its value; of several classes a column for each."""
+    if several:
+        return np.asarray(pipeline.predict_proba(matrix), dtype=np.float32)
     raw = pipeline.predict_proba(matrix)[:, 1] if probability else pipeline.predict(matrix)
     return np.asarray(raw, dtype=np.float32)
 
 
 def score(labels: Any, output: Floats, *, probability: bool) -> dict[str, float]:
-    """Quality on held-out rows. For a probability: auc with its error, log_loss, brier. For a value: mae with its standard error, rmse."""
+    """Quality on held-out rows. For a probability: auc with its error, log_loss, brier. For a value: mae with its standard error, rmse. For
+    several classes: see `stats.several.scores`."""
+    if output.ndim > 1:
+        return scores(np.asarray(labels).astype(np.int64), output.astype(np.float64))
     if probability:
         auc, error = auc_with_error(np.asarray(labels), output)
         clipped = np.clip(output.astype(np.float64), 1e-7, 1 - 1e-7)
@@ -183,4 +189,5 @@ def score(labels: Any, output: Floats, *, probability: bool) -> dict[str, float]
 
 
 def _rows(examples: TrainingSet, part: slice) -> TrainingSet:
-    return TrainingSet(examples.matrix[part], examples.labels[part], examples.times_ms[part], examples.subjects[part], examples.inputs)
+    values, labels = examples.matrix[part], examples.labels[part]
+    return replace(examples, values=values, labels=labels, times_ms=examples.times_ms[part], subjects=examples.subjects[part])

@@ -16,7 +16,7 @@ from tidemill.archive.moments import moments_of
 from tidemill.declarations import Model
 from tidemill.errors import TidemillError
 from tidemill.timestamps import check_moment
-from tidemill.training.spine import Spine, no_examples
+from tidemill.training.spine import Spine, no_examples, numbered
 
 TIME, LABEL, SUBJECT = "time", "label", "subject"
 _MS = pa.timestamp("ms", tz="UTC")
@@ -25,7 +25,8 @@ _MS = pa.timestamp("ms", tz="UTC")
 def read_labels(model: Model, path: Path, until_ms: int) -> Spine:
     """The rows of a Parquet or CSV file before `until_ms`, in order of time.
 
-    Columns: `time` (a timestamp, without a zone in UTC; epoch ms; or RFC 3339 text), `label` (a number or a truth value), the model's
+    Columns: `time` (a timestamp, without a zone in UTC; epoch ms; or RFC 3339 text), `label` (a number or a truth value; a text where the outcome
+    is one), the model's
     `request_fields` by name, with the types of the announcing event, and perhaps `subject`. Raises TidemillError, which names the column.
     """
     table = _read(model, path)
@@ -34,7 +35,7 @@ def read_labels(model: Model, path: Path, until_ms: int) -> Spine:
         raise TidemillError(
             f"{path} has no column {', '.join(missing)}", mend=f"give it the columns {', '.join((TIME, LABEL, *model.request_fields))}"
         )
-    times_ms, labels = _times(path, table[TIME], model.on.earliest_ms), _cast(path, LABEL, table[LABEL], pa.float64())
+    times_ms, labels = _times(path, table[TIME], model.on.earliest_ms), _cast(path, LABEL, table[LABEL], _label_type(model))
     for name, column in ((TIME, times_ms), (LABEL, labels)):
         if column.null_count:
             raise _wrong(
@@ -44,12 +45,14 @@ def read_labels(model: Model, path: Path, until_ms: int) -> Spine:
             )
     given = {name: _cast(path, name, table[name], ARROW[model.on.base_type(name)]) for name in model.request_fields}
     subjects = table[SUBJECT].cast(pa.string()) if SUBJECT in table.column_names else pa.array(map(str, range(1, len(table) + 1)))
+    texts = dict[str, int]()
     whole = Spine(
         _one(subjects),
         times_ms.to_numpy(),
-        labels.to_numpy(),
+        numbered(labels, texts) if model.outcome.is_text else labels.to_numpy(),
         {name: _one(column) for name, column in given.items()},
         np.full(len(table), -1),
+        tuple(texts),
     )
     order = np.argsort(whole.times_ms, kind="stable")
     rows = whole.take(order[whole.times_ms[order] < until_ms])
@@ -64,12 +67,17 @@ def _read(model: Model, path: Path) -> pa.Table:
             return pq.read_table(path)
         if path.suffix == ".csv":
             types = {name: ARROW[model.on.base_type(name)] for name in model.request_fields} | {SUBJECT: pa.string()}
+            types |= {LABEL: pa.string()} if model.outcome.is_text else {}
             return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=types, strings_can_be_null=True))
     except (OSError, pa.ArrowException) as error:
         raise TidemillError(
             f"{path} cannot be read: {error}", mend="give a Parquet or CSV file; the columns of a CSV file are named in its first line"
         ) from error
     raise TidemillError(f"{path} is neither .parquet nor .csv", mend="give a file of one of these kinds")
+
+
+def _label_type(model: Model) -> pa.DataType:
+    return pa.string() if model.outcome.is_text else pa.float64()
 
 
 def _times(path: Path, column: pa.ChunkedArray, earliest_ms: int) -> pa.ChunkedArray:

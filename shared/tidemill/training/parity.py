@@ -34,7 +34,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 class Expected(NamedTuple):
-    """A probe, and the answer of scikit-learn for each of its rows."""
+    """A probe, and the answer of scikit-learn for each of its rows: a number, or a row with the probability of each class."""
 
     probe: Probe
     answers: Floats
@@ -53,7 +53,7 @@ def engine_of(model: Model, fitted: Fitted, onnx: bytes) -> Engine:
     """The engine of a pipeline's ONNX form. Raises TidemillError, which names the step that cannot serve."""
     columns = len(fitted.holdout.inputs)
     try:
-        return Engine.of_onnx(model.name, onnx, columns, fitted.output)
+        return Engine.of_onnx(model.name, onnx, columns, fitted.output, fitted.classes)
     except Exception as error:  # the exceptions of onnxruntime have no common root
         unknown = Probe("with all inputs missing", np.full((1, columns), np.nan, np.float32))
         raise _onnx_fails(model, fitted, unknown, error) from error
@@ -107,7 +107,7 @@ def check_parity(model: Model, fitted: Fitted, expected: Sequence[Expected], eng
 def _compared(model: Model, fitted: Fitted, expected: Expected, engine: Engine, allowed: Parity) -> _Compared:
     rows, answers = expected.probe.rows, expected.answers.astype(np.float64)
     got = _predicted(model, fitted, expected.probe, engine)
-    wrong = ~(np.abs(answers - got) <= allowed.allowed(answers))  # NaN is wrong
+    wrong = _of_row(~(np.abs(answers - got) <= allowed.allowed(answers)))  # NaN is wrong
     borne = np.zeros_like(wrong)
     if some := np.flatnonzero(wrong)[:_NUDGED_ROWS].tolist():
         near = _on_threshold(fitted, rows[some], answers[some], got[some], allowed)
@@ -121,27 +121,37 @@ def _on_threshold(fitted: Fitted, rows: Floats, answers: Any, got: Floats, allow
     """Whether numbers moved by a millionth of their size bring the pipeline's answer to that of ONNX."""
     numbers = [i for i, spec in enumerate(fitted.holdout.inputs) if not spec.is_category]
     sizes = np.nan_to_num(np.nanmax(np.abs(np.vstack([fitted.holdout.matrix, rows])), axis=0, initial=0.0))
-    below, above = np.zeros(len(rows)), np.zeros(len(rows))
+    below, above = np.zeros(answers.shape), np.zeros(answers.shape)
     for i in numbers:
         moved = []
         for sign in (-1, 1):
             nudged = rows.copy()
             nudged[:, i] += np.float32(sign * _NUDGE * sizes[i])
-            moved.append(outputs(fitted.pipeline, fitted.given(nudged), probability=fitted.probability) - answers)
+            moved.append(
+                outputs(fitted.pipeline, fitted.given(nudged), probability=fitted.probability, several=bool(fitted.classes)) - answers
+            )
         below += np.minimum(0.0, np.minimum(*moved))
         above += np.maximum(0.0, np.maximum(*moved))
     margin = allowed.allowed(answers)
-    near: Flags = (got >= answers + below - margin) & (got <= answers + above + margin)
-    return near
+    far: Flags = (got < answers + below - margin) | (got > answers + above + margin) | np.isnan(got)
+    return ~_of_row(far)
+
+
+def _of_row(flags: Flags) -> Flags:
+    """Whether any number of a row's answer has the flag."""
+    found: Flags = flags if flags.ndim == 1 else np.asarray(flags.any(axis=1))
+    return found
 
 
 def _answers(model: Model, fitted: Fitted, probe: Probe) -> Floats:
-    return answered(model, fitted.pipeline, fitted.given(probe.rows), probe.what, probability=fitted.probability)
+    rows, several = fitted.given(probe.rows), bool(fitted.classes)
+    return answered(model, fitted.pipeline, rows, probe.what, probability=fitted.probability, several=several)
 
 
 def _predicted(model: Model, fitted: Fitted, probe: Probe, engine: Engine) -> Floats:
     try:
-        return np.array([engine.predict(row) for row in probe.rows], dtype=np.float32)
+        run = engine.probabilities if fitted.classes else engine.predict
+        return np.array([run(row) for row in probe.rows], dtype=np.float32)
     except Exception as error:  # the exceptions of onnxruntime have no common root
         raise _onnx_fails(model, fitted, probe, error) from error
 
@@ -161,6 +171,9 @@ def _refuse(model: Model, fitted: Fitted, compared: Sequence[_Compared], wrong: 
         return
     rows, got = np.vstack([item.expected.probe.rows for item in compared]), np.concatenate([item.got for item in compared])
     answers = np.concatenate([item.expected.answers for item in compared]).astype(np.float64)
+    if answers.ndim > 1:  # the class that differs most tells for its row
+        most = np.argmax(np.where(np.isnan(got), np.inf, np.abs(answers - got)), axis=1)
+        answers, got = answers[np.arange(len(most)), most], got[np.arange(len(most)), most]
     apart = np.abs(answers - got)
     worst = int(np.argmax(np.where(wrong, np.where(np.isnan(apart), np.inf, apart), -1.0)))
     allowed = Parity(0.0, 0, TOLERANCE, fitted.center, fitted.scale).allowed(answers[worst])

@@ -18,6 +18,7 @@ from tidemill.archive.moments import moments_of
 from tidemill.archive.reading import read_events
 from tidemill.archive.view_rows import key_texts, numbers_of
 from tidemill.declarations import Event, FeatureView, Model, Outcome
+from tidemill.declarations.texts import kept
 from tidemill.errors import TidemillError
 from tidemill.offline.store import OfflineStore
 from tidemill.timestamps import LAST_MS
@@ -26,14 +27,15 @@ from tidemill.training.answers import Announced, Floats, Ints, Outcomes, answers
 
 @dataclass(frozen=True)
 class Spine:
-    """`subjects`: text; `times_ms`: ascending; `labels`: 1 or 0, or a number; `given`: a column for each of the model's `request_fields`;
-    `own`: the place of the announcing event among the events read, -1 without one."""
+    """`subjects`: text; `times_ms`: ascending; `labels`: 1 or 0, a number, or the place of a text in `texts`; `given`: a column for each of the
+    model's `request_fields`; `own`: the place of the announcing event among the events read, -1 without one."""
 
     subjects: pa.Array
     times_ms: Ints
     labels: Floats
     given: Mapping[str, pa.Array]
     own: Ints
+    texts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,7 +44,7 @@ class Spine:
         """Some of the rows."""
         rows = pa.array(places, pa.int64())
         given = {name: column.take(rows) for name, column in self.given.items()}
-        return Spine(self.subjects.take(rows), self.times_ms[places], self.labels[places], given, self.own[places])
+        return Spine(self.subjects.take(rows), self.times_ms[places], self.labels[places], given, self.own[places], self.texts)
 
 
 class Archived:
@@ -95,8 +97,11 @@ def archived_spine(model: Model, archived: Archived, until_ms: int) -> Spine:
     asked = questions(announced, until_ms)
     if not len(asked):
         raise no_examples(model, f"no event {model.on.name!r} announces a subject")
-    outcomes = _outcomes(model, archived.events(model.outcome.source), known)
-    labels = answers(announced.subjects[asked], announced.at_ms[asked], outcomes, model.outcome.wait, until_ms)
+    texts, wait = dict[str, int](), model.outcome.wait
+    outcomes = _outcomes(model, archived.events(model.outcome.source), known, texts)
+    if isinstance(wait.absent, str):
+        wait = wait._replace(absent=float(texts.setdefault(wait.absent, len(texts))))
+    labels = answers(announced.subjects[asked], announced.at_ms[asked], outcomes, wait, until_ms)
     answered = np.flatnonzero(~np.isnan(labels))
     if not len(answered):
         waits = f", or the wait of {model.outcome.within} is over for none" if model.outcome.absent is not None else ""
@@ -104,7 +109,7 @@ def archived_spine(model: Model, archived: Archived, until_ms: int) -> Spine:
     asked, labels = asked[answered], labels[answered]
     own = usable[asked]
     given = {name: events[name].combine_chunks().take(pa.array(own)) for name in model.request_fields}
-    return Spine(subjects.take(pa.array(asked)), announced.at_ms[asked], labels, given, own)
+    return Spine(subjects.take(pa.array(asked)), announced.at_ms[asked], labels, given, own, tuple(texts))
 
 
 def _newest(events: pa.Table) -> int:
@@ -112,13 +117,13 @@ def _newest(events: pa.Table) -> int:
     return -1 if not len(events) else pc.max(events[KNOWN]).as_py()
 
 
-def _outcomes(model: Model, events: pa.Table, known: pa.Array) -> Outcomes:
-    """The outcome events that have a subject and a value. A subject that nobody asked about is -1."""
+def _outcomes(model: Model, events: pa.Table, known: pa.Array, numbers: dict[str, int]) -> Outcomes:
+    """The outcome events that have a subject and a value. A subject that nobody asked about is -1; `numbers` gets the number of each text."""
     outcome = model.outcome
     texts = key_texts(events[outcome.subject])
     places = pc.indices_nonzero(texts.is_valid())
     rows, subjects = events.take(places), pc.index_in(texts.take(places), value_set=known).fill_null(-1)
-    values, ids = _values(outcome, rows), id_codes(events[ID])[places.to_numpy()]
+    values, ids = _values(outcome, rows, numbers), id_codes(events[ID])[places.to_numpy()]
     there = np.isfinite(values)
     asks_ms = None
     if outcome.source is model.on:
@@ -126,9 +131,20 @@ def _outcomes(model: Model, events: pa.Table, known: pa.Array) -> Outcomes:
     return Outcomes(subjects.to_numpy().astype(np.int64)[there], rows[KNOWN].to_numpy()[there], values[there], ids[there], asks_ms)
 
 
-def _values(outcome: Outcome, rows: pa.Table) -> Floats:
-    """The outcome of each event, NaN where it has none; computed as routing does."""
+def _values(outcome: Outcome, rows: pa.Table, numbers: dict[str, int]) -> Floats:
+    """The outcome of each event, NaN where it has none; computed as routing does. A text is its number in `numbers`."""
+    if outcome.is_text:
+        return numbered(rows[outcome.value], numbers)
     return np.array([np.nan if value is None else value for value in numbers_of(outcome.column, rows)], np.float64)
+
+
+def numbered(column: pa.ChunkedArray, texts: dict[str, int]) -> Floats:
+    """The numbers of texts, as far as they are kept; NaN for null. A text without a number gets the next one."""
+    listed = column.combine_chunks().dictionary_encode()
+    numbers = [float(texts.setdefault(kept(text), len(texts))) for text in listed.dictionary.to_pylist()]
+    codes = listed.indices.fill_null(len(numbers)).to_numpy()
+    found: Floats = np.array([*numbers, np.nan])[codes]
+    return found
 
 
 def id_codes(ids: pa.ChunkedArray) -> Ints:

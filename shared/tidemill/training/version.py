@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import UNSET
 
 from tidemill.declarations import Model
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Artifact, GoldenRow, Manifest, Parity
 from tidemill.models.engine import Engine
 from tidemill.models.inputs import UNKNOWN_TEXT
-from tidemill.stats.histograms import Histogram, count, reference
+from tidemill.stats.histograms import Histogram, count, places_ruler, reference
 from tidemill.training.conversion import to_onnx
 from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.fitting import Fitted, fit
@@ -44,6 +45,8 @@ def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Cal
     expected = expected_answers(model, fitted)
     engine = engine_of(model, fitted, onnx)
     parity, golden = check_parity(model, fitted, expected, engine), _golden(engine, fitted)
+    if other := _otherwise_chosen(fitted):
+        note(f"predict of the pipeline chooses another class than the most probable one on {other:,} held-out rows: that one is answered")
     if parity.on_threshold:
         note(
             f"{parity.on_threshold:,} of {parity.compared:,} compared rows lie on a threshold of a tree and fall on its other side in float32"
@@ -70,7 +73,17 @@ def _manifest(
         reference=_reference(examples, fitted),
         onnx_sha256=hashlib.sha256(onnx).hexdigest(),
         golden=golden,
+        classes=fitted.classes or UNSET,
     )
+
+
+def _otherwise_chosen(fitted: Fitted) -> int:
+    """On how many held-out rows `predict` of a pipeline of several classes gives none of those with the largest probability."""
+    if not fitted.classes:
+        return 0
+    rows = fitted.given(fitted.holdout.matrix)
+    probabilities, named = fitted.pipeline.predict_proba(rows), np.asarray(fitted.pipeline.predict(rows)).astype(np.int64).reshape(-1)
+    return int((probabilities[np.arange(len(named)), named] < probabilities.max(axis=1)).sum())
 
 
 def _reference(examples: TrainingSet, fitted: Fitted) -> dict[str, Histogram]:
@@ -82,18 +95,30 @@ def _reference(examples: TrainingSet, fitted: Fitted) -> dict[str, Histogram]:
         else reference(examples.matrix[:, i], category=spec.is_category)
         for i, spec in enumerate(fitted.holdout.inputs)
     }
-    return histograms | {"prediction": reference(np.asarray(fitted.holdout_output))}
+    return histograms | {"prediction": _reference_output(fitted)}
+
+
+def _reference_output(fitted: Fitted) -> Histogram:
+    """Of several classes one bin for each, by the place of the answered one."""
+    output = np.asarray(fitted.holdout_output)
+    if not fitted.classes:
+        return reference(output)
+    return count(places_ruler(len(fitted.classes)), output.argmax(axis=1).astype(np.float64))
 
 
 def version_texts(numbers: Floats, held_out: int, unknown: int) -> Histogram:
     """The texts of the last rows, one bin for each; those that no earlier row has are unknown, and lie in the last bin."""
     before, after = numbers[:-held_out], numbers[-held_out:]
     new = ~np.isnan(after) & ~np.isin(after, before)
-    edges = [*map(float, range(unknown)), float(np.nextafter(unknown - 1, unknown))] if unknown else [0.0]
-    return count(edges, np.where(new, unknown, after))
+    return count(places_ruler(unknown), np.where(new, unknown, after))
 
 
 def _golden(engine: Engine, fitted: Fitted) -> list[GoldenRow]:
     """Some held-out rows with the model's outputs; every process that loads the model runs them again."""
     rows = fitted.holdout.matrix[:: max(1, len(fitted.holdout) // GOLDEN_ROWS)][:GOLDEN_ROWS]
-    return [GoldenRow([None if math.isnan(value) else value for value in row.tolist()], engine.predict(row)) for row in rows]
+    return [_golden_row(engine, row) for row in rows]
+
+
+def _golden_row(engine: Engine, row: Floats) -> GoldenRow:
+    inputs, answer = [None if math.isnan(value) else value for value in row.tolist()], engine.answer(row)
+    return GoldenRow(inputs, answer.output, list(answer.probabilities.values()) or UNSET)

@@ -153,7 +153,7 @@ def check_training_set(
     those that bring outcomes; `archives`: the archived events by view; `until_ms`: the moment until which the set was made.
     """
     asked = labelled(model, *asking, until_ms)
-    by_key = dict(_numbered((question.subject, question.at_ms, question) for question in asked if question.label is not None))
+    by_key = dict(_numbered((question.subject, question.at_ms, question) for question in asked if _is_example(model, question.label)))
     numbered = dict(_numbered((row["subject"], row["time"], row) for row in _rows(table)))
     chosen = random.Random(seed).sample(list(numbered), min(sample, len(numbered)))
     compared = [_check_labels(model, {key: numbered[key]["label"] for key in chosen}, by_key)]
@@ -241,7 +241,12 @@ def _asked_at(model: Model, view: FeatureView, question: Labelled, place: int) -
     return AskedMoment(question.entities[place] or "", question.at_ms, question.at_ms + 1, own)
 
 
-def _check_labels(model: Model, labels: Mapping[_Key, float], asked: Mapping[_Key, Labelled]) -> Compared:
+def _is_example(model: Model, label: float | str | None) -> bool:
+    """Whether a label is one that an example may have: any, or one of the declared classes."""
+    return label is not None and (not model.outcome.classes or label in model.outcome.classes)
+
+
+def _check_labels(model: Model, labels: Mapping[_Key, float | str], asked: Mapping[_Key, Labelled]) -> Compared:
     compared = Compared(f"labels: {model.name}", values=len(labels))
     for key, label in labels.items():
         question = asked.get(key)
@@ -260,7 +265,7 @@ def _check_missing(model: Model, asked: Mapping[_Key, Labelled], present: Collec
     return compared
 
 
-def _label_example(key: _Key, told: Any, label: float | None) -> Example:
+def _label_example(key: _Key, told: Any, label: float | str | None) -> Example:
     return Example(f"{key[0]} at {rfc3339(key[1])}", "label", repr(told), repr(label), [])
 
 

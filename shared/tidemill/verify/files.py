@@ -22,8 +22,9 @@ def training_file(path: Path, model: Model) -> pa.Table:
         raise TidemillError(f"{path} is not there", mend=_MEND)
     try:
         table = _of_csv(path, model) if path.suffix == ".csv" else pq.read_table(path)
-        for name in filter(_TYPES.__contains__, table.column_names):
-            table = table.set_column(table.column_names.index(name), name, table[name].cast(_TYPES[name]))
+        types = _types(model)
+        for name in filter(types.__contains__, table.column_names):
+            table = table.set_column(table.column_names.index(name), name, table[name].cast(types[name]))
             if table[name].null_count:
                 raise pa.ArrowInvalid(f"{name} is null in {table[name].null_count:,} rows")
     except (OSError, pa.ArrowException) as error:
@@ -31,11 +32,16 @@ def training_file(path: Path, model: Model) -> pa.Table:
     return table
 
 
+def _types(model: Model) -> dict[str, pa.DataType]:
+    """The types of the columns that every set has."""
+    return _TYPES | ({"label": pa.string()} if model.outcome.source.types.get(model.outcome.value) is str else {})
+
+
 def _of_csv(path: Path, model: Model) -> pa.Table:
     """A column has the type of its feature, also where no row has a value; a text is one, whatever it looks like."""
     with pa.csv.open_csv(path) as file:
         names = file.schema.names
-    types = dict(_TYPES)
+    types = _types(model)
     for view in model.views:
         texts = {feature.name for feature in view.served if feature.aggregation.gives is str}
         types |= {name: pa.string() if feature in texts else pa.float64() for feature, name in columns_of(view, names).items()}

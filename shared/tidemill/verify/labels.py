@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from tidemill.declarations import Model
 from tidemill.durations import parse_ms
+from tidemill.limits import TEXT_CHARACTERS
 from tidemill.verify.entities import entity_sql, key_sql
-from tidemill.verify.expressions import column_sql, moment_sql
+from tidemill.verify.expressions import column_sql, moment_sql, text
 from tidemill.verify.sql import Announcement, EventRows, Place, database
 
 _ORDER = "known, topic, partition, place"
@@ -30,7 +31,7 @@ class Labelled(NamedTuple):
 
     subject: str
     at_ms: int
-    label: float | None
+    label: float | str | None
     announcement: Announcement
     entities: tuple[str | None, ...]
 
@@ -69,13 +70,29 @@ def asks_sql(model: Model, rows: EventRows) -> str:
     return f"coalesce({moment_sql(rows.fields[model.at], model.on.earliest_ms)}, {_NEVER})"
 
 
+def value_sql(model: Model, rows: EventRows) -> str:
+    """The outcome of an event: a number, or the characters that are kept of a text."""
+    value = column_sql(model.outcome.value, rows.fields)
+    return f"left({value}, {TEXT_CHARACTERS})" if _is_text(model) else f"CAST({value} AS DOUBLE)"
+
+
+def usable_sql(model: Model) -> str:
+    """Whether `value` is an outcome."""
+    return "value IS NOT NULL" if _is_text(model) else "isfinite(value)"
+
+
+def _is_text(model: Model) -> bool:
+    return model.outcome.source.types.get(model.outcome.value) is str
+
+
 def _labelled_sql(model: Model, announced: pa.Table, brought: pa.Table, until_ms: int) -> str:
     wait = parse_ms(model.outcome.within)
     absent = model.outcome.absent
     answer = f"CASE WHEN o.known <= q.at_ms + {wait} THEN o.value"
+    absent_sql = text(absent) if isinstance(absent, str) else f"CAST({absent} AS DOUBLE)"
     if absent is not None:
         over = f"q.at_ms + {wait} < {until_ms}"
-        answer = f"CASE WHEN NOT {over} THEN NULL WHEN o.known <= q.at_ms + {wait} THEN o.value ELSE CAST({absent} AS DOUBLE)"
+        answer = f"CASE WHEN NOT {over} THEN NULL WHEN o.known <= q.at_ms + {wait} THEN o.value ELSE {absent_sql}"
     joined = (
         _after_asking(wait)
         if model.on is model.outcome.source
@@ -113,9 +130,9 @@ def _asked_sql(model: Model, events: pa.Table, until_ms: int) -> str:
 
 def _outcomes_sql(model: Model, events: pa.Table, until_ms: int) -> str:
     outcome, rows = model.outcome, outcome_rows(model, events)
-    value, subject = f"CAST({column_sql(outcome.value, rows.fields)} AS DOUBLE)", key_sql(rows.fields[outcome.subject])
+    value, subject = value_sql(model, rows), key_sql(rows.fields[outcome.subject])
     brought = f"SELECT *, {value} AS value, {subject} AS subject, {asks_sql(model, rows)} AS asks FROM {rows.sql}"
-    usable = f"known < {until_ms} AND subject IS NOT NULL AND isfinite(value)"
+    usable = f"known < {until_ms} AND subject IS NOT NULL AND {usable_sql(model)}"
     once = f"SELECT * FROM ({brought}) WHERE {usable} QUALIFY {_FIRST}"
     return (
         once

@@ -13,8 +13,8 @@ from tidemill.durations import parse_ms
 from tidemill.timestamps import rfc3339
 from tidemill.verify.compare import Compared, Example
 from tidemill.verify.entities import key_sql
-from tidemill.verify.expressions import column_sql, text
-from tidemill.verify.labels import asks_sql, outcome_rows
+from tidemill.verify.expressions import text
+from tidemill.verify.labels import asks_sql, outcome_rows, usable_sql, value_sql
 from tidemill.verify.sql import database
 
 
@@ -33,7 +33,7 @@ def check_results(model: Model, results: Sequence[Mapping[str, Any]], outcomes: 
             for known, value, asks in brought[row["subject"]]
             if row["time"] < known <= row["time"] + within_ms and row["time"] < asks
         ]
-        told = (row["known"], row["outcome"])
+        told = (row["known"], row["outcome"] if row.get("label") is None else row["label"])
         given_up = (row["time"] + within_ms, model.outcome.absent)
         right = fits[0] if fits else given_up
         if told in fits or told == given_up:
@@ -47,13 +47,13 @@ def check_results(model: Model, results: Sequence[Mapping[str, Any]], outcomes: 
     return compared
 
 
-def _brought(model: Model, outcomes: pa.Table) -> dict[str, list[tuple[int, float, int]]]:
+def _brought(model: Model, outcomes: pa.Table) -> dict[str, list[tuple[int, float | str, int]]]:
     """The outcomes of each subject, when each became known, its value, and the moment before which it answers questions, in this order."""
     outcome, rows = model.outcome, outcome_rows(model, outcomes)
-    value, subject = f"CAST({column_sql(outcome.value, rows.fields)} AS DOUBLE)", key_sql(rows.fields[outcome.subject])
+    value, subject = value_sql(model, rows), key_sql(rows.fields[outcome.subject])
     brought = f"SELECT {subject} AS subject, known, {value} AS value, {asks_sql(model, rows)} AS asks, partition, place FROM {rows.sql} WHERE topic = {text(outcome.source.topic)}"
-    usable = "subject IS NOT NULL AND isfinite(value)"
-    db, found = database(len(outcomes)), defaultdict[str, list[tuple[int, float, int]]](list)
+    usable = f"subject IS NOT NULL AND {usable_sql(model)}"
+    db, found = database(len(outcomes)), defaultdict[str, list[tuple[int, float | str, int]]](list)
     try:
         db.register("brought", outcomes)
         ordered = f"SELECT subject, known, value, asks FROM ({brought}) WHERE {usable} ORDER BY known, partition, place"
@@ -64,5 +64,5 @@ def _brought(model: Model, outcomes: pa.Table) -> dict[str, list[tuple[int, floa
     return found
 
 
-def _shown(known_ms: int, value: float | None) -> str:
+def _shown(known_ms: int, value: float | str | None) -> str:
     return f"{'never' if value is None else repr(value)}, known {rfc3339(known_ms)}"
