@@ -1,13 +1,15 @@
 """A version as a model of MLflow's: the files that `mlflow.onnx.load_model` and `mlflow.pyfunc.load_model` read, beside the ONNX file.
 
 They are written here and not by MLflow's own `save_model`, which imports pandas and a web framework and takes seconds. A classifier's ONNX
-file has labels and probabilities, of which MLflow can make no data frame; there it has one output, the probability that is served.
+file has labels and probabilities, of which MLflow can make no data frame; there it has one output, the probability that is served, or one
+for each of several classes.
 """
 
 from __future__ import annotations
 
 import platform
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -18,6 +20,7 @@ from tidemill.models.artifact import Manifest, Output
 
 ONNX, EXAMPLE, MANIFEST = "model.onnx", "input_example.json", "manifest.json"
 _TRUE_CLASS = 1
+_CLASS = "probability of {}"
 _NEEDED = ("mlflow-skinny", "onnx", "onnxruntime", "pandas")
 
 
@@ -25,7 +28,7 @@ def files_of(manifest: Manifest, onnx: bytes, run_id: str) -> dict[str, bytes]:
     """The files of a version's folder in MLflow, by name."""
     requirements = [f"{name}=={version(name)}" for name in _NEEDED]
     example = {"columns": [item.name for item in manifest.inputs], "data": [row.inputs for row in manifest.golden[:1]]}
-    onnx = with_one_output(onnx, manifest.output)
+    onnx = with_served_outputs(onnx, manifest.output, manifest.class_names)
     return {
         ONNX: onnx,
         MANIFEST: msgspec.json.encode(manifest),
@@ -36,18 +39,22 @@ def files_of(manifest: Manifest, onnx: bytes, run_id: str) -> dict[str, bytes]:
     }
 
 
-def with_one_output(onnx: bytes, output: Output) -> bytes:
-    """A classifier with its probability of the true class, shape (rows, 1), as its only output; a regressor as it is."""
+def with_served_outputs(onnx: bytes, output: Output, classes: Sequence[str] = ()) -> bytes:
+    """A classifier with its probability of the true class, shape (rows, 1), as its only output, or with one such output for each of several
+    classes; a regressor as it is."""
     if output == "value":
         return onnx
     from onnx import TensorProto, helper, load_from_string  # noqa: PLC0415 - takes a third of a second
 
     model = load_from_string(onnx)
-    probabilities = model.graph.output[-1].name
-    model.graph.initializer.append(helper.make_tensor("true_class", TensorProto.INT64, [1], [_TRUE_CLASS]))
-    model.graph.node.append(helper.make_node("Gather", [probabilities, "true_class"], ["probability"], name="probability", axis=1))
-    del model.graph.output[:]
-    model.graph.output.append(helper.make_tensor_value_info("probability", TensorProto.FLOAT, [None, 1]))
+    graph, probabilities = model.graph, model.graph.output[-1].name
+    del graph.output[:]
+    wanted = [(_CLASS.format(name), place) for place, name in enumerate(classes)] or [("probability", _TRUE_CLASS)]
+    for name, place in wanted:
+        column = f"column {place}" if classes else "true_class"
+        graph.initializer.append(helper.make_tensor(column, TensorProto.INT64, [1], [place]))
+        graph.node.append(helper.make_node("Gather", [probabilities, column], [name], name=name, axis=1))
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 1]))
     return bytes(model.SerializeToString())
 
 
@@ -67,7 +74,8 @@ def _described(manifest: Manifest, size: int, run_id: str) -> dict[str, Any]:
         "env": {"virtualenv": "python_env.yaml"},
         "python_version": platform.python_version(),
     }
-    outputs = [{"type": "float", "name": manifest.output, "required": True}]
+    names = [_CLASS.format(name) for name in manifest.class_names] or [manifest.output]
+    outputs = [{"type": "float", "name": name, "required": True} for name in names]
     example = {"artifact_path": EXAMPLE, "type": "dataframe", "pandas_orient": "split"}
     return {
         "artifact_path": "model",

@@ -48,6 +48,44 @@ def test_losses_of_values() -> None:
     assert math.isnan(measures(first[:0], other[:0], outcomes[:0], "value")[0].first)
 
 
+def test_losses_of_several_classes(tmp_path: Path) -> None:
+    """Those of scikit-learn over the classes of both versions; a class that only one version knows, and one that none knows, counts for both."""
+    draw, store = np.random.default_rng(2), OfflineStore(tmp_path)
+    known = [["late", "on time", "cancelled"], ["on time", "late"]]
+    answers = [[dict(zip(names, draw.dirichlet(np.ones(len(names))).tolist(), strict=True)) for _ in range(80)] for names in known]
+    outcomes = [["late", "on time", "cancelled", "diverted"][place] for place in draw.choice(4, 80, p=[0.4, 0.3, 0.2, 0.1])]
+    for table, version, given_ in zip((predictions_table(demo()), shadows_table(demo())), ("v1", "v2"), answers, strict=True):
+        rows = [
+            (b"p%d" % i, encode(PredictionRecord(f"p{i}", "m", version, 5, 6, [1.0], max(found.values()), f"s{i}", probabilities=found)))
+            for i, found in enumerate(given_)
+        ]
+        log = store.topic_table(table)
+        log.open()
+        log.append(table.rows(0, numbered(rows)), {(table.topic, 0): (0, len(rows))})
+    results = store.counted_table("results", RESULTS_SCHEMA)
+    results.open()
+    joined = [ResultRecord(i, f"p{i}", "m", "v1", f"s{i}", 5, 0.5, "joined", 9, outcome) for i, outcome in enumerate(outcomes)]
+    results.append(results_rows([*joined, ResultRecord(80, "p0", "m", "v1", "s0", 5, 0.5, "never", 9)]), {"seq": (0, 81)})
+    found = paired_versions(store, "m", "v1", "v2", "probabilities")
+    classes = sorted(known[0])
+    first, other = (np.array([[one.get(name, 0.0) for name in classes] for one in given_]) for given_ in answers)
+    assert (found.pairs, found.answered) == (80, 80)
+    assert found.apart == pytest.approx(np.abs(first - other).mean())
+    for got, measured in ((first, 0), (other, 1)):
+        said = [[measure.first, measure.other][measured] for measure in found.measures]
+        clipped = np.clip([row[classes.index(name)] if name in classes else 0.0 for row, name in zip(got, outcomes, strict=True)], 1e-7, 1)
+        squares = [
+            sum((float(name == of) - p) ** 2 for of, p in zip(classes, row, strict=True)) + (name not in classes)
+            for row, name in zip(got, outcomes, strict=True)
+        ]
+        wrong = [classes[row.argmax()] != name for row, name in zip(got, outcomes, strict=True)]
+        assert said == pytest.approx([-np.log(clipped).mean(), np.mean(squares), np.mean(wrong)])
+    aucs = [
+        np.mean([roc_auc_score([name == of for name in outcomes], got[:, i]) for i, of in enumerate(classes)]) for got in (first, other)
+    ]
+    assert found.auc == pytest.approx(tuple(aucs))
+
+
 def record(number: int, version: str, output: float) -> tuple[bytes, bytes]:
     """A logged prediction."""
     return f"p{number}".encode(), encode(PredictionRecord(f"p{number}", "big_tip", version, 5, 6, [1.0], output, f"s{number}"))

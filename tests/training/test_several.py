@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
+import yaml
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import SVC
 from tests.training.test_zoo import ROWS, TEXTS, TRUTH, Row, asked_rows, training_set, vectors
 from tests.training.zoo import MODEL, NUMBERS, SEVERAL
 from threadpoolctl import threadpool_limits
 
-from tidemill.models.answers import chosen
+from tidemill import Event, Model, Outcome
+from tidemill.errors import ArtifactError, TidemillError
+from tidemill.models.answers import answer_of, chosen
 from tidemill.models.artifact import load_artifact, save_artifact
 from tidemill.models.engine import load_engine
+from tidemill.training.dataset import TrainingSet
+from tidemill.training.fitting import fit
 from tidemill.training.version import Version, make_version
+from tidemill_training.mlmodel import files_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of scikit-learn: few rows, few iterations, categories never seen
 CLASSES = ["cancelled", "late", "on time"]
@@ -63,3 +77,127 @@ def test_a_classifier_of_three_classes(name: str, tmp_path: Path) -> None:
     named = np.array([chosen(answer.probabilities) for answer in answers])
     assert (named == np.array(CLASSES)[expected.argmax(axis=1)])[clear].all()
     assert version.fitted.metrics["auc_ovr"] > 0.5
+
+
+def regressor() -> Any:
+    """No classifier."""
+    return make_pipeline(SimpleImputer(), Ridge())
+
+
+def weighted() -> Any:
+    """A classifier that knows the classes by their names, which the pipeline does not get."""
+    return make_pipeline(SimpleImputer(), LogisticRegression(class_weight={"late": 2.0}))
+
+
+def voted() -> Any:
+    """A classifier whose `predict` goes by other numbers than its probabilities."""
+    return make_pipeline(SimpleImputer(), SVC(probability=True, random_state=0))
+
+
+def with_outcome(pipeline: Any = SEVERAL["logistic regression"], **options: Any) -> Model:
+    """The model with a text as its outcome."""
+    ended = Event("ended", {"at": int, "id": str, "how": str, "grade": int}, "at")
+    return dataclasses.replace(MODEL, pipeline=pipeline, outcome=Outcome(ended, options.pop("value", "how"), "id", **options))
+
+
+def labelled(labels: Sequence[float], texts: Sequence[str] = ()) -> TrainingSet:
+    """The rows of the zoo with these labels, again and again."""
+    return dataclasses.replace(training_set(ROWS, np.resize(np.array(labels, np.float64), len(ROWS))), texts=tuple(texts))
+
+
+def test_the_order_of_classes() -> None:
+    """As declared; else texts by their letters, and numbers by their size. The pipeline gets their places."""
+    declared = fit(with_outcome(classes=["late", "cancelled", "on time"]), three())
+    assert declared.classes == ["late", "cancelled", "on time"]
+    assert [declared.classes[int(label)] for label in declared.holdout.labels] == [
+        three().texts[int(label)] for label in three().labels[240:]
+    ]
+    assert fit(with_outcome(), three()).classes == CLASSES
+    numbers = fit(with_outcome(value="grade"), labelled([10, -2, 7]))
+    assert numbers.classes == ["-2", "7", "10"]
+    assert set(numbers.holdout.labels) == {0.0, 1.0, 2.0}
+    assert fit(with_outcome(value="grade"), labelled([0, 1, 1])).output == "probability"
+    assert fit(with_outcome(value="grade", classes=[1, 0]), labelled([0, 1, 1])).classes == ["1", "0"]
+    assert fit(with_outcome(), labelled([0, 1, 1], ["won", "lost"])).classes == ["lost", "won"]
+
+
+@pytest.mark.parametrize(
+    ("options", "examples", "told"),
+    [
+        ({}, labelled([0], ["late"]), "all 300 examples are of one class, 'late'; collect more"),
+        (
+            {},
+            labelled([0, 1] * 149 + [2, 0], ["a", "b", "c"]),
+            "class 'c' 0 times occurs; twice is the least; collect .* classes=.'a', 'b'.",
+        ),
+        ({}, labelled([2] + [0, 1] * 149 + [0], ["a", "b", "c"]), "class 'c' 1 times occurs; twice"),
+        ({}, labelled([0, 1] * 120 + [1] * 60, ["a", "b"]), "all 60 held-out examples are of one class, 'b'"),
+        ({"classes": ["a", "x"]}, labelled([0, 1], ["a", "b"]), "no example is of class 'x'; there are 'a', 'b'; correct classes="),
+        ({}, labelled(range(200), [str(i) for i in range(200)]), "'how' gives 200 classes; 100 are the most; name those that matter"),
+        ({"value": "grade"}, labelled(range(200)), "one of 100 whole numbers at most, but 'grade' gives 200 different numbers"),
+        ({"pipeline": regressor}, three(), "'how' is a text, of which a regressor learns nothing; return a classifier"),
+        ({"pipeline": weighted}, three(), "are not in class_weight; name the classes by their places"),
+    ],
+)
+def test_what_cannot_be_learnt_is_told_in_one_line(options: dict[str, Any], examples: TrainingSet, told: str) -> None:
+    """With the class at fault, and what to do."""
+    with pytest.raises(TidemillError, match=told) as error:
+        make_version(with_outcome(**options), examples, 0, lambda _: None)
+    assert "\n" not in str(error.value)
+
+
+def test_predict_that_chooses_otherwise_is_told() -> None:
+    """The most probable class is answered, whatever `predict` of the pipeline says."""
+    notes: list[str] = []
+    version = make_version(with_outcome(voted), labelled([0, 1, 2], CLASSES), 0, notes.append)
+    assert [
+        note for note in notes if "predict of the pipeline chooses another class than the most probable one on 60 held-out rows" in note
+    ]
+    assert version.artifact.manifest.class_names == CLASSES
+
+
+def test_a_probability_that_is_no_number_is_no_answer(tmp_path: Path) -> None:
+    """The engine gives NaN as it is, and no class is the largest."""
+    answer = answer_of(CLASSES, [math.nan, 0.5, 0.5])
+    assert not answer.is_finite
+    assert math.isnan(answer.output)
+    assert answer_of(CLASSES, [0.0, 0.5, 0.5]).is_finite
+    assert chosen(answer_of(CLASSES, [0.0, 0.5, 0.5]).probabilities) == "late"  # the first of two
+
+
+def test_golden_rows_have_all_probabilities(tmp_path: Path) -> None:
+    """A version that gives another probability of any class is refused, and so is one without them; the classes are in the manifest."""
+    version = make_version(with_outcome(), three(), 0, lambda _: None)
+    manifest = version.artifact.manifest
+    row = manifest.golden[0]
+    assert isinstance(row.probabilities, list)
+    assert row.output == max(row.probabilities)
+    load_engine(version.artifact)
+    swapped = msgspec.structs.replace(row, probabilities=row.probabilities[::-1])
+    for wrong in (swapped, msgspec.structs.replace(row, probabilities=msgspec.UNSET)):
+        with pytest.raises(ArtifactError, match=r"where it gave .* in training; train it again on this kind of machine"):
+            load_engine(version.artifact._replace(manifest=msgspec.structs.replace(manifest, golden=[wrong])))
+    with pytest.raises(ArtifactError, match="no float32 output of 4 columns for its probabilities"):
+        load_engine(version.artifact._replace(manifest=msgspec.structs.replace(manifest, classes=[*CLASSES, "more"])))
+
+
+def test_other_manifests_have_nothing_of_classes() -> None:
+    """Not a byte of a version of two classes speaks of them."""
+    version = make_version(with_outcome(value="grade"), labelled([0, 1, 1, 0, 1]), 0, lambda _: None)
+    written = msgspec.json.encode(version.artifact.manifest)
+    assert b"classes" not in written
+    assert b"probabilities" not in written
+
+
+def test_mlflow_has_an_output_for_each_class() -> None:
+    """The ONNX file that MLflow gets gives the served probabilities, a column for each class, also one that is called as an input is."""
+    model, data = with_outcome(), dataclasses.replace(three(), texts=("features", "cancelled", "label"))
+    version = make_version(model, data, 0, lambda _: None)
+    files, engine = files_of(version.artifact.manifest, version.artifact.onnx, "run"), load_engine(version.artifact)
+    session = onnxruntime.InferenceSession(files["model.onnx"], providers=["CPUExecutionProvider"])
+    names = [f"probability of {name}" for name in ("cancelled", "features", "label")]
+    assert [output.name for output in session.get_outputs()] == names
+    for row in vectors(version, asked_rows(ROWS)[:10]):
+        assert [column.item() for column in session.run(names, {"features": row[None]})] == engine.probabilities(row)
+    described = yaml.safe_load(files["MLmodel"])
+    assert [output["name"] for output in json.loads(described["signature"]["outputs"])] == names

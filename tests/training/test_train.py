@@ -36,7 +36,7 @@ from tidemill.training.fitting import Fitted
 from tidemill.training.parity import check_parity, expected_answers
 from tidemill_training.app import Trained, deploy, train
 from tidemill_training.catching_up import wait_archived
-from tidemill_training.mlmodel import with_one_output
+from tidemill_training.mlmodel import with_served_outputs
 from tidemill_training.tracking import Tracker
 
 LATER = NOW_MS + 10**9
@@ -138,7 +138,7 @@ def test_mlflow_loads_what_was_registered(world: World, trained: Trained) -> Non
 
 def test_a_regressor_keeps_its_output() -> None:
     """It has one already."""
-    assert with_one_output(b"as it is", "value") == b"as it is"
+    assert with_served_outputs(b"as it is", "value") == b"as it is"
 
 
 def test_the_next_version_becomes_the_champion(world: World, trained: Trained) -> None:

@@ -79,6 +79,20 @@ def test_a_result_is_an_outcome_within_the_wait(told: dict[str, Any], absent: fl
     assert (compared.values, compared.differ, compared.undecided) == (1, differ, undecided)
 
 
+@pytest.mark.parametrize(("told", "differ"), [("late", 0), ("on time", 1), (None, 1), ("l" * 256, 0)])
+def test_a_result_may_be_a_text(told: str | None, differ: int) -> None:
+    """As much of it as is kept."""
+    event = Event("ended", {"at": int, "who": str, "how": str | None}, time="at")
+    ends = Model("m", event, "at", "who", [Request("who", str)], Outcome(event, "how", "who", within="5m"), lambda: None)
+    how = "l" * 300 if told == "l" * 256 else "late"
+    raws = [
+        Raw("ended", 0, i, T0 + i, T0 + i, None, {"at": T0 + i, "who": "a", "how": text})
+        for i, text in ((8, None), (10, how), (12, "later"))
+    ]
+    row = result(None, 10) | {"label": told}
+    assert check_results(ends, [row], archived(event, raws)).differ == differ
+
+
 def test_an_example_has_the_outcomes() -> None:
     """What was told, what SQL says, and the subject's outcomes."""
     (example,) = check_results(model(), [result(1.0, 10)], archived(TIPPED, EVENTS)).examples

@@ -37,7 +37,8 @@ class Labelling(NamedTuple):
     value: str
     subject: str
     within: str
-    absent: float | None
+    absent: float | str | None
+    classes: tuple[str, ...] = ()
 
     def model(self, project: Project) -> Model:
         """A model on the project's event, whose outcome the same event brings, over all views."""
@@ -47,7 +48,7 @@ class Labelling(NamedTuple):
             for view in project.views.values()
             if (numbers := [feature.name for feature in view.served if feature.aggregation.gives is not list])
         ]
-        outcome = Outcome(event, self.value, self.subject, within=self.within, absent=self.absent)
+        outcome = Outcome(event, self.value, self.subject, within=self.within, absent=self.absent, classes=self.classes)
         return Model("m", event, "at", self.subject, [*inputs, Request("y")], outcome, lambda: None)
 
     def fits(self, project: Project) -> bool:
@@ -65,12 +66,14 @@ def labellings(draw: st.DrawFn, project: Project) -> Labelling:
     later = [
         column for name, columns in OF_LATER.items() if name in project.events["told"].fields for column in columns if column != "sort"
     ]
-    return Labelling(
-        draw(st.sampled_from((*CONDITIONS, "x", "y", "ok", *later))),
-        draw(st.sampled_from(("shop", "number"))),
-        draw(st.sampled_from(("1ms", "1s", "5m", "3h", "2d"))),
-        draw(st.sampled_from((None, 0, 1.0))),
-    )
+    value = draw(st.sampled_from((*CONDITIONS, "x", "y", "ok", *later, *["kind"] * 4)))
+    classes: tuple[str, ...] = ()
+    absent: float | str | None = draw(st.sampled_from((None, 0, 1.0)))
+    if value == "kind":
+        classes = draw(st.sampled_from(((), ("a", "b"), ("b", "zz"))))
+        absent = draw(st.sampled_from((None, *(classes or ("a", "none")))))
+    subject, within = draw(st.sampled_from(("shop", "number"))), draw(st.sampled_from(("1ms", "1s", "5m", "3h", "2d")))
+    return Labelling(value, subject, within, absent, classes)
 
 
 @st.composite
@@ -121,7 +124,8 @@ def judge(one: Trained, archive: pa.Table) -> None:
     model, examples = one.model, one.examples
     until_ms = newest_before(archive, one.until_ms) + 1  # a wait is over by the time of the events
     if examples is None:
-        assert all(found.label is None for found in labelled(model, archive, archive, until_ms))
+        labels = {found.label for found in labelled(model, archive, archive, until_ms)} - {None}
+        assert not labels & set(model.outcome.classes or labels)
         return
     archives = {view.name: archive for view in model.views}
     found = check_training_set(model, examples.table(), (archive, archive), archives, until_ms, 100, 0)

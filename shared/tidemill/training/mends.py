@@ -31,6 +31,8 @@ def fit_mend(step: Step, error: Exception) -> str:
     """What to do about a step that cannot be fitted."""
     if "contains NaN" in str(error):
         return f"put {_NUMBERS} before it"
+    if "class_weight" in str(error):
+        return "name the classes by their places: 0 is the first, 1 the second, or give class_weight='balanced'"
     if type(step.estimator).__name__.endswith("Vectorizer"):
         return WORDS_MEND
     if "string to float" in str(error):
