@@ -46,14 +46,13 @@ def compare_frequency(name: str, is_class: npt.NDArray[np.bool_], probabilities:
     return replace(found, subject=f"calibration of {name}", what=f"share of {name}, predicted against observed")
 
 
-def compare_unknown(unknown: Mapping[str, int], rows: int, trained: int, level: float) -> Finding | None:
-    """Outcomes of classes that were not there in training, where their share was 0: a two-proportion z test, one-sided. None: there are none."""
-    if not unknown:
-        return None
+def compare_unknown(unknown: Mapping[str, int], rows: int, trained: int, level: float) -> Finding:
+    """Outcomes of classes that were not there in training, where their share was 0: a two-proportion z test, one-sided."""
     count = sum(unknown.values())
     share, pooled = count / rows, count / (rows + trained)
-    statistic = share / math.sqrt(pooled * (1 - pooled) * (1 / rows + 1 / trained))
-    most = max(unknown, key=lambda name: (unknown[name], name))
+    spread = math.sqrt(pooled * (1 - pooled) * (1 / rows + 1 / trained))
+    statistic = share / spread if spread else 0.0
+    most = max(unknown, key=lambda name: (unknown[name], name), default="any class")
     others = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
     return Finding(
         "performance", "unknown classes", "share of unknown classes", f"share of {most}{others}, which was not there in training,", statistic,

@@ -53,7 +53,7 @@ def findings(rows: list[ResultRow]) -> dict[str, Finding]:
 def test_a_stationary_window_raises_nothing() -> None:
     """Performance is compared by accuracy, log loss, and how often each class is."""
     found = findings(results(*world(2, 2000)))
-    assert list(found) == ["accuracy", "log_loss", *(f"calibration of {name}" for name in CLASSES)]
+    assert list(found) == ["unknown classes", "accuracy", "log_loss", *(f"calibration of {name}" for name in CLASSES)]
     assert not any(one.drifted for one in found.values())
 
 
@@ -83,11 +83,9 @@ def test_classes_that_the_model_never_saw(diverted: int, drifted: bool) -> None:
     rows = results(given_, places)
     rows[:diverted] = [row._replace(outcome="diverted") for row in rows[:diverted]]
     found = findings(rows)
-    assert ("unknown classes" in found) == bool(diverted)
-    if diverted:
-        one = found["unknown classes"]
-        assert (one.drifted, one.current, one.reference) == (drifted, diverted / 2000, 0.0)
-        assert "share of diverted, which was not there in training," in one.what
+    one = found["unknown classes"]
+    assert (one.drifted, one.calm, one.current, one.reference) == (drifted, not diverted, diverted / 2000, 0.0)
+    assert f"share of {'diverted' if diverted else 'any class'}, which was not there in training," in one.what
     right = [row.outcome == max(row.probabilities, key=row.probabilities.__getitem__) for row in rows]
     assert found["accuracy"].current == pytest.approx(np.mean(right))
     assert found["log_loss"].current == pytest.approx(scores(places[diverted:], given_[diverted:])["log_loss"])
@@ -98,7 +96,7 @@ def test_numbers_are_classes_by_their_names() -> None:
     rows = [ResultRow(1.0, 2.0, {"1": 0.0, "2": 1.0})] * 250
     named = msgspec.structs.replace(version(), classes=["1", "2"])
     found = {one.subject: one for one in compare_results(named, rows, BUDGET)}
-    assert "unknown classes" not in found
+    assert found["unknown classes"].current == 0.0
     assert found["accuracy"].current == 1.0
 
 

@@ -11,10 +11,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from tests.demo_state import HOUR_MS, NOW_MS, demo, trip
+from tests.demo_state import NOW_MS, trip
 from tests.inference.conftest import ENTITIES, Service
 from tests.training.test_zoo import TEXTS
-from tests.training.zoo import boosted
 
 from tidemill import Event, Model, Outcome
 from tidemill.models.artifact import Artifact, inputs_of, save_artifact
@@ -22,7 +21,6 @@ from tidemill.models.engine import load_engine
 from tidemill.models.inputs import vector_of
 from tidemill.records import OtherVersion, encode
 from tidemill.streams.topics import shadows_topic
-from tidemill.testing import World
 from tidemill.training.dataset import TrainingSet
 from tidemill.training.version import make_version
 
@@ -134,25 +132,3 @@ async def test_a_shadow_of_classes(three: tuple[Service, Artifact]) -> None:
     assert seen.version == other.manifest.version
     assert list(seen.probabilities) == CLASSES
     assert seen.probabilities != answer["probabilities"]
-
-
-def test_a_world_answers_with_classes() -> None:
-    """A project in memory trains on texts, and answers as inference does."""
-    project = demo()
-    model = dataclasses.replace(of_classes(project.models["big_tip"]), pipeline=boosted)
-    world = World(dataclasses.replace(project, models={"big_tip": model}, events={**project.events, "ended": ENDED}))
-    for i in range(150):
-        at, place = NOW_MS + 20_000 * i, i * 7 % 3
-        world.publish(
-            "asked",
-            {"at": at, "id": f"t{i}", "zone": "north", "driver_id": 1, "distance": float(place), "payment": "card", "member": True},
-            at=at,
-        )
-        world.publish("trips", trip(at + 1000, "north", tip=1.0 + i // 3 % 3, id=f"d{i}"), at=at + 1000)
-        world.publish("ended", {"at": at + 2000, "id": f"t{i}", "tipped": CLASSES[place]}, at=at + 2000)
-    manifest = world.train("big_tip", until=NOW_MS + HOUR_MS)
-    assert manifest.class_names == CLASSES
-    found = [world.predict("big_tip", ENTITIES | {"distance": float(place)}, at=NOW_MS + HOUR_MS) for place in range(3)]
-    assert [one.chosen for one in found] == CLASSES
-    assert [one.output for one in found] == [max(one.probabilities.values()) for one in found]
-    assert {one.output_name for one in found} == {"probabilities"}

@@ -15,6 +15,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 import yaml
+from onnx import TensorProto, helper
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -27,7 +28,7 @@ from tidemill import Event, Model, Outcome
 from tidemill.errors import ArtifactError, TidemillError
 from tidemill.models.answers import answer_of, chosen
 from tidemill.models.artifact import load_artifact, save_artifact
-from tidemill.models.engine import load_engine
+from tidemill.models.engine import Engine, load_engine
 from tidemill.training.dataset import TrainingSet
 from tidemill.training.fitting import fit
 from tidemill.training.version import Version, make_version
@@ -60,6 +61,7 @@ def oracle(version: Version, rows: list[Row], *, by_name: bool) -> np.ndarray:
     return np.asarray(version.fitted.pipeline.predict_proba(given), dtype=np.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEVERAL)
 def test_a_classifier_of_three_classes(name: str, tmp_path: Path) -> None:
     """Each probability that is served, from the stored file, is that of the fitted pipeline, within 1e-4; so is the class, but for ties."""
@@ -163,6 +165,27 @@ def test_a_probability_that_is_no_number_is_no_answer(tmp_path: Path) -> None:
     assert math.isnan(answer.output)
     assert answer_of(CLASSES, [0.0, 0.5, 0.5]).is_finite
     assert chosen(answer_of(CLASSES, [0.0, 0.5, 0.5]).probabilities) == "late"  # the first of two
+
+
+def test_a_model_without_a_number_for_one_class_is_refused() -> None:
+    """One that gives NaN for a class when all inputs are missing cannot serve."""
+    nodes = [
+        helper.make_node("Gather", ["features", "first"], ["one"], axis=1),
+        helper.make_node("Sub", ["one", "one"], ["zero_or_nan"]),
+        helper.make_node("Concat", ["one", "zero_or_nan"], ["probabilities"], axis=1),
+    ]
+    constant = helper.make_tensor("first", TensorProto.INT64, [1], [0])
+    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 2]) for name in ("features", "probabilities")]
+    graph = helper.make_graph(nodes, "half", shapes[:1], shapes[1:], [constant])
+    onnx = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    with pytest.raises(ArtifactError, match="half gives no number when all inputs are missing; put an imputer first"):
+        Engine.of_onnx("half", onnx, 2, "probabilities", ["a", "b"])
+
+
+def test_a_mend_of_class_weights() -> None:
+    """Weights by the places of the classes are taken."""
+    by_place = lambda: make_pipeline(SimpleImputer(), LogisticRegression(class_weight={0: 1.0, 1: 2.0, 2: 1.0}, max_iter=1000))  # noqa: E731
+    assert fit(with_outcome(by_place), three()).metrics["accuracy"] > 0.3
 
 
 def test_golden_rows_have_all_probabilities(tmp_path: Path) -> None:
