@@ -15,6 +15,8 @@ import onnxruntime
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -57,8 +59,8 @@ def oracle(version: Version, rows: list[Row], *, by_name: bool) -> np.ndarray:
     table[NUMBERS] = table[NUMBERS].astype("float32")
     if not by_name:
         table["payment"] = table["payment"].map({text: float(i) for i, text in enumerate(TEXTS)})
-    given = table if by_name else table.to_numpy(dtype=np.float32)
-    return np.asarray(version.fitted.pipeline.predict_proba(given), dtype=np.float64)
+    rows_given = table if by_name else table.to_numpy(dtype=np.float32)
+    return np.asarray(version.fitted.pipeline.predict_proba(rows_given), dtype=np.float64)
 
 
 @pytest.mark.slow
@@ -224,3 +226,23 @@ def test_mlflow_has_an_output_for_each_class() -> None:
         assert [column.item() for column in session.run(names, {"features": row[None]})] == engine.probabilities(row)
     described = yaml.safe_load(files["MLmodel"])
     assert [output["name"] for output in json.loads(described["signature"]["outputs"])] == names
+
+
+@settings(max_examples=15)
+@given(st.lists(st.text(max_size=5), min_size=2, max_size=7, unique=True), st.booleans(), st.integers(0, 1000))
+def test_answers_are_those_of_plain_scikit_learn_on_the_texts(classes: list[str], trees: bool, seed: int) -> None:
+    """A pipeline that was fitted to the texts themselves, without tidemill, gives each class the same probability."""
+    classes = sorted(classes)
+    draw = np.random.default_rng(seed)
+    places = np.concatenate([np.arange(len(classes))] * 3 + [draw.integers(0, len(classes), len(ROWS) - 3 * len(classes))])
+    made = SEVERAL["tree" if trees else "logistic regression"]
+    data = dataclasses.replace(training_set(ROWS, places.astype(np.float64)), texts=tuple(classes))
+    version = make_version(with_outcome(made), data, 0, lambda _: None)
+    plain = made().fit(data.matrix, np.array(classes, object)[places])
+    engine, rows = load_engine(version.artifact), data.matrix[:40]
+    for row, expected in zip(rows, plain.predict_proba(rows), strict=True):
+        answer = engine.answer(row)
+        assert list(answer.probabilities) == plain.classes_.tolist() == classes
+        assert list(answer.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
+        if np.diff(np.sort(expected)[-2:])[0] > 2e-4:
+            assert chosen(answer.probabilities) == plain.classes_[expected.argmax()]

@@ -178,7 +178,7 @@ SEVERAL: dict[str, Made] = {
     "logistic regression": lambda: scaled(logistic()),
     "logistic regression, one against the rest": lambda: scaled(OneVsRestClassifier(logistic())),
     "stochastic gradient": lambda: scaled(lm.SGDClassifier(loss="log_loss", random_state=0)),
-    "tree": lambda: DecisionTreeClassifier(max_depth=5),
+    "tree": lambda: DecisionTreeClassifier(max_depth=5, random_state=0),
     "forest": forest,
     "extra trees": lambda: after(se.ExtraTreesClassifier(15, random_state=0)),
     "gradient boosting": lambda: after(se.GradientBoostingClassifier(n_estimators=15)),
