@@ -44,10 +44,11 @@ def in_classes(model: Model, examples: TrainingSet, *, classifier: bool) -> tupl
 def check_classes(model: Model, classes: list[str], before: TrainingSet, after: TrainingSet) -> None:
     """Raises TidemillError unless each class occurs twice among the examples before the holdout, and two classes within it."""
     counts = [int(np.sum(before.labels == place)) for place in range(len(classes))]
-    if few := [f"{name!r} {count} times" for name, count in zip(classes, counts, strict=True) if count < 2]:
+    if few := [f"{name!r} ({count})" for name, count in zip(classes, counts, strict=True) if count < 2]:
         raise TidemillError(
-            f"model {model.name!r}: before the holdout, which is the newest fifth of the examples, class {', '.join(few[:5])} occurs; twice is the least",
-            mend=f"collect more outcomes, or leave it out: classes={[name for name, count in zip(classes, counts, strict=True) if count >= 2]!r:.300}",
+            f"model {model.name!r}: too few of the {len(before):,} examples before the holdout (the newest fifth) are of class {', '.join(few[:5])}; "
+            "2 are the least",
+            mend="collect more outcomes, or leave such classes out by classes= of the outcome",
         )
     if len(np.unique(after.labels)) < 2:
         raise TidemillError(
