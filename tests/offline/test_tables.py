@@ -18,6 +18,7 @@ from tidemill.offline.tables import (
     entities_of_row,
     mirror_tables,
     predictions_table,
+    result_of_row,
     results_rows,
     stamp_of_row,
     view_table,
@@ -55,14 +56,15 @@ def test_prediction_rows() -> None:
 
 
 def test_results_rows_are_the_records() -> None:
-    """A result's row converts back into the record."""
+    """A result's row converts back into the record, whether the outcome is a number or a text."""
     results = [
         ResultRecord(0, "p", "m", "1", "s", 5, 0.25, "joined", 9, 1.0),
         ResultRecord(1, "q", "m", "1", "s", 5, 0.5, "never", 9),
+        ResultRecord(2, "r", "m", "1", "s", 5, 0.75, "joined", 9, "late", {"late": 0.75, "on time": 0.25}),
     ]
     rows = results_rows(results)
     assert rows.schema == RESULTS_SCHEMA
-    assert [msgspec.convert(row, ResultRecord) for row in rows.to_pylist()] == results
+    assert [result_of_row(row) for row in rows.to_pylist()] == results
 
 
 def test_bad_records_are_blank_rows_among_good_ones() -> None:
