@@ -41,7 +41,7 @@ def trained(model: Model, created_ms: int) -> Artifact:
     rows, places = draw.normal(size=(200, len(inputs))).astype(np.float32), draw.integers(0, 3, 200)
     rows[:, model.input_names.index("distance")] = places + draw.normal(0, 0.5, 200)
     rows[:, model.input_names.index("payment")] = draw.integers(0, 3, 200)
-    examples = TrainingSet(rows, places.astype(np.float64), np.arange(200), [str(i) for i in range(200)], inputs, tuple(CLASSES))
+    examples = TrainingSet(rows, places.astype(np.float64), np.arange(200), [str(i) for i in range(200)], inputs, texts=tuple(CLASSES))
     return make_version(model, examples, created_ms, lambda _: None).artifact
 
 

@@ -31,6 +31,7 @@ from tidemill.errors import ArtifactError, TidemillError
 from tidemill.models.answers import answer_of, chosen
 from tidemill.models.artifact import load_artifact, save_artifact
 from tidemill.models.engine import Engine, load_engine
+from tidemill.models.inputs import vector_of
 from tidemill.training.dataset import TrainingSet
 from tidemill.training.fitting import fit
 from tidemill.training.version import Version, make_version
@@ -197,7 +198,8 @@ def test_golden_rows_have_all_probabilities(tmp_path: Path) -> None:
     row = manifest.golden[0]
     assert isinstance(row.probabilities, list)
     assert row.output == max(row.probabilities)
-    load_engine(version.artifact)
+    with pytest.raises(ArtifactError, match="answers with the probabilities of 3 classes, and this takes one number; use a model of a"):
+        load_engine(version.artifact).predict(vector_of(row.inputs))
     swapped = msgspec.structs.replace(row, probabilities=row.probabilities[::-1])
     for wrong in (swapped, msgspec.structs.replace(row, probabilities=msgspec.UNSET)):
         with pytest.raises(ArtifactError, match=r"where it gave .* in training; train it again on this kind of machine"):

@@ -34,7 +34,8 @@ class Engine:
         self.input_name = self._input(columns)
         width = {"probability": 2, "value": 1, "probabilities": len(classes)}[output]
         self._outputs = [self._output(output, width)]
-        self._column = width - 1
+        if not classes:
+            self._column = width - 1
         self._warm_up(columns)
 
     @classmethod
@@ -43,10 +44,17 @@ class Engine:
         return cls(label, OnnxRunner(label, onnx), columns, output, classes)
 
     def predict(self, vector: Vector) -> float:
-        """The number for one float32 vector: the probability of the true class, the value, or the largest probability. NaN when the model
-        gives NaN."""
+        """The number for one float32 vector: the probability of the true class, or the value. NaN when the model gives NaN.
+
+        Raises ArtifactError for a model of several classes, which gives no single number: see `answer`.
+        """
+        if self.classes:
+            raise ArtifactError(
+                f"{self.label} answers with the probabilities of {len(self.classes)} classes, and this takes one number",
+                mend="use a model of a condition or of a number here",
+            )
         (output,) = self._runner.run({self.input_name: vector.reshape(1, -1)}, self._outputs)
-        return float(output[0].max() if self.classes else output[0, self._column])
+        return float(output[0, self._column])
 
     def answer(self, vector: Vector) -> ModelAnswer:
         """The answer for one float32 vector."""
@@ -64,9 +72,10 @@ class Engine:
         """Raises ArtifactError when the output of a row differs by more than is allowed from the output when the model was made."""
         for row in rows:
             vector = vector_of(row.inputs)
-            found, wanted = [self.predict(vector)], [row.output]
             if self.classes:
                 found, wanted = self.probabilities(vector), [] if isinstance(row.probabilities, UnsetType) else row.probabilities
+            else:
+                found, wanted = [self.predict(vector)], [row.output]
             apart = [pair for pair in zip(found, wanted, strict=False) if not abs(pair[0] - pair[1]) <= parity.allowed(pair[1])]
             if apart or len(found) != len(wanted):
                 one, other = apart[0] if apart else (found, wanted)

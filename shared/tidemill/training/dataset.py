@@ -122,7 +122,8 @@ def _examples(spec: str | None, model: Model, archived: Archived, spine: Spine, 
         spine, values = spine.take(kept), values[kept]
         if not len(spine):
             raise no_examples(model, "every request would be refused")
-    return TrainingSet(values, spine.labels, spine.times_ms, spine.subjects.to_pylist(), inputs_of(model.plan, categories), spine.texts)
+    subjects, inputs = spine.subjects.to_pylist(), inputs_of(model.plan, categories)
+    return TrainingSet(values, spine.labels, spine.times_ms, subjects, inputs, texts=spine.texts)
 
 
 def _of_classes(model: Model, spine: Spine, note: Note) -> Spine:

@@ -69,7 +69,7 @@ def fit(model: Model, examples: TrainingSet) -> Fitted:
     output = answered(model, first, given(first, after.inputs, after.matrix), "held out", probability=probability, several=bool(classes))
     metrics = score(after.labels, output, probability=probability) | {"examples": float(len(examples))}
     center, scale = (0.0, 1.0) if probability else _scale(examples.labels)
-    return Fitted(_fitted(model, examples), probability, metrics, after, output, center, scale, classes)
+    return Fitted(_fitted(model, examples), probability, metrics, after, output, center, scale, classes=classes)
 
 
 def _scale(labels: npt.NDArray[np.float64]) -> tuple[float, float]:
