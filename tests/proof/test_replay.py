@@ -10,25 +10,28 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pytest
 from tests.demo_state import HOUR_MS, NOW_MS, demo, saved, trained, trip
 from tests.proof.world import World
 
-from tidemill import FeatureView, Model, Request
+from tidemill import Event, FeatureView, Model, Outcome, Request
 from tidemill.declarations import Selection
 from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, TidemillError, UnknownModel
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import Reading
-from tidemill.models.artifact import Artifact
+from tidemill.models.artifact import Artifact, inputs_of
 from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.offline.store import OfflineStore
 from tidemill.proof.replay import Replayed, logged, replay
 from tidemill.records import PredictionRecord, StampEntry
 from tidemill.streams.topics import view_topic
+from tidemill.training.dataset import TrainingSet
+from tidemill.training.version import make_version
 
 MODEL = demo().models["big_tip"]
 ZONES = ["north", "süd", "nowhere", None]
@@ -194,6 +197,37 @@ def test_another_history_gives_other_features(world: World, tmp_path: Path) -> N
     found = differences(replay(world.project, other.write(), logged(world.store)))
     assert found
     assert {name for names in found.values() for name in names} <= {"drivers__max_fare", "output"}
+
+
+def test_each_probability_of_several_classes_is_recomputed(tmp_path: Path) -> None:
+    """One that differs in its last bit is named, and so is a class that the version does not have, or that the log lacks."""
+    texts, draw = ("on time", "late", "cancelled"), np.random.default_rng(1)
+    rows = draw.normal(size=(200, len(MODEL.plan))).astype(np.float32)
+    places = draw.integers(0, 3, 200).astype(np.float64)
+    inputs = inputs_of(MODEL.plan, {"payment": ["card"]})
+    data = TrainingSet(rows, places, np.arange(200), [str(i) for i in range(200)], inputs, texts=texts)
+    ended = Event("ended", {"at": int, "id": str, "how": str}, "at")
+    model = replace(MODEL, outcome=Outcome(ended, "how", "id", classes=texts))
+    project = replace(demo(), models={"big_tip": model}, events={**demo().events, "ended": ended})
+    version = make_version(model, data, NOW_MS, lambda _: None).artifact
+    saved(str(tmp_path), version)
+    answer = load_engine(version).answer(rows[0])
+    given = dict(answer.probabilities)
+    told = [
+        given,
+        given | {"late": float(np.nextafter(np.float32(given["late"]), np.float32(1)))},
+        given | {"diverted": 0.0},
+        {name: given[name] for name in texts[:2]},
+    ]
+    records = [
+        PredictionRecord(f"p{i}", "big_tip", version.manifest.version, 5, 6, rows[0].tolist(), answer.output, probabilities=one)
+        for i, one in enumerate(told)
+    ]
+    found = replay(project, OfflineStore(tmp_path), records)
+    assert [one.equal for one in found] == [True, False, False, False]
+    assert [[difference.name for difference in one.differences] for one in found[1:]] == [
+        ["probability of late"], ["probability of diverted"], ["probability of cancelled"]
+    ]  # fmt: skip
 
 
 def test_a_prediction_by_tensor_has_its_output_recomputed(world: World) -> None:
