@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tidemill.declarations.models import class_name
+from tidemill.errors import ArtifactError
 from tidemill.models.artifact import Manifest
 from tidemill.stats.histograms import count
 from tidemill_drift.compare import (
@@ -78,17 +79,20 @@ def compare_predictions(manifest: Manifest, rows: Sequence[PredictionRow], budge
 
 
 def compare_results(manifest: Manifest, rows: Sequence[ResultRow], budget: float) -> Iterator[Finding]:
-    """Performance on the joined results of a window against the holdout of training."""
+    """Performance on the joined results of a window against the holdout of training. Raises ArtifactError when the outcome was a number when the
+    version was trained, and is a text now."""
     if len(rows) < LEAST_ROWS:
         return
     metrics, each = manifest.metrics, level(manifest, budget)
     if manifest.output == "probabilities":
         yield from _compare_several(manifest, rows, each)
         return
-    usable = [row for row in rows if not isinstance(row.outcome, str)]  # the outcome was a number when this version was trained
-    outputs, labels = np.array([(row.output, row.outcome) for row in usable], dtype=np.float64).reshape(-1, 2).T
-    if len(usable) < LEAST_ROWS:
-        return
+    if texts := sum(isinstance(row.outcome, str) for row in rows):
+        raise ArtifactError(
+            f"{texts} of {len(rows)} outcomes are texts, and {manifest.model} {manifest.version} answers with a {manifest.output}",
+            mend=f"run: tidemill train {manifest.model}",
+        )
+    outputs, labels = np.array([(row.output, row.outcome) for row in rows], dtype=np.float64).T
     if manifest.output == "probability":
         scores = outputs.clip(0, 1)
         yield from _present(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
@@ -9,12 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.drift.samples import manifest
 
-from tidemill.models.artifact import Manifest
+from tidemill import Event, Model, Outcome, Request
+from tidemill.declarations.project import Project
+from tidemill.errors import ArtifactError
+from tidemill.models.artifact import Manifest, save_artifact
+from tidemill.records import PredictionRecord, ResultRecord
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.settings import KafkaSettings
 from tidemill.stats.histograms import count, places_ruler
 from tidemill.stats.several import scores
 from tidemill_drift.compare import Finding
+from tidemill_drift.detector import Detector, _add_result
 from tidemill_drift.episodes import JudgedWindow, alert_of
 from tidemill_drift.monitor import PredictionRow, ResultRow, compare_predictions, compare_results, level
+from tidemill_drift.settings import WindowSettings
+from tidemill_drift.windows import Windows
 
 CLASSES = ["on time", "late", "cancelled"]
 SHARES = np.array([0.6, 0.3, 0.1])
@@ -120,6 +132,39 @@ def test_the_budget_is_shared_by_all_comparisons(classes: int) -> None:
 
 
 def test_text_outcomes_of_a_version_that_knew_numbers() -> None:
-    """A version from before the outcome became a text is not judged by texts."""
+    """A version from before the outcome became a text is not judged by texts, and why is said."""
     old = manifest({"size": np.zeros(10)}, np.zeros(10), auc=0.5, auc_error=0.1)
-    assert list(compare_results(old, [ResultRow(0.5, "late")] * 300, BUDGET)) == []
+    with pytest.raises(
+        ArtifactError, match="300 of 300 outcomes are texts, and late v1 answers with a probability; run: tidemill train late"
+    ):
+        list(compare_results(old, [ResultRow(0.5, "late")] * 300, BUDGET))
+
+
+def test_the_detector_judges_records_of_classes(tmp_path: Path) -> None:
+    """From logged predictions and results to findings, by the manifest in the offline store."""
+    asked, done = Event("asked", {"at": int, "id": str, "size": float}, "at"), Event("done", {"at": int, "id": str, "how": str}, "at")
+    late = Model("late", asked, "at", "id", [Request("size")], Outcome(done, "how", "id", within="6h"), lambda: None)
+    project = Project("x", {"asked": asked, "done": done}, {}, {"late": late})
+    onnx = b"not asked for"
+    save_artifact(str(tmp_path), msgspec.structs.replace(version(), onnx_sha256=hashlib.sha256(onnx).hexdigest()), onnx)
+    detector = Detector(
+        project,
+        KafkaSettings(bootstrap_servers="unused"),
+        str(tmp_path),
+        WindowSettings(window="1s", grace="1s", budget=BUDGET),
+        HealthBoard("kafka"),
+    )
+    given_, places = world(8, 400, np.array([0.2, 0.7, 0.1]))
+    predictions, joined = Windows[PredictionRow](1000, 0), Windows[ResultRow](1000, 0)
+    for i, (row, place) in enumerate(zip(given_, places, strict=True)):
+        named = dict(zip(CLASSES, row.tolist(), strict=True))
+        outcome = "diverted" if i % 4 == 0 else CLASSES[place]
+        detector._add_prediction(
+            predictions, PredictionRecord(f"p{i}", "late", "v1", i, i, [0.1], row.max(), "s", probabilities=named), (0, i)
+        )
+        _add_result(joined, ResultRecord(i, f"p{i}", "late", "v1", "s", i, row.max(), "joined", i, outcome, named), (0, i))
+    for windows, topic, drifted in ((predictions, "x.predictions", {"prediction"}), (joined, "x.results", {"unknown classes", "accuracy"})):
+        windows.tick(0, 5000)
+        ((key, rows),) = windows.complete(set())
+        found = {finding.subject for _, finding in detector._judge(topic, key, rows) if finding.drifted}
+        assert drifted <= found
