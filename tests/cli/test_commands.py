@@ -100,6 +100,19 @@ def test_check_names_a_view_to_which_the_asking_event_belongs(tmp_path: Path) ->
     assert "Ask before" not in shown("check", str(ROOT / "examples" / "orders"))
 
 
+def test_check_shows_the_classes_of_a_model(tmp_path: Path) -> None:
+    """Those that are declared, in the order of the answers."""
+    text = (
+        "from tidemill import Event, Model, Outcome, Request\nPROJECT = 'rides'\n"
+        "asked = Event('asked', {'at': int, 'ride': str, 'wind': float}, 'at')\n"
+        "ended = Event('ended', {'at': int, 'ride': str, 'how': str}, 'at')\n"
+        "how = Model('how', asked, 'at', 'ride', [Request('wind')], Outcome(ended, 'how', 'ride'CLASSES), list)\n"
+    )
+    for classes, shows in (("", False), (", classes=['on time', '[red]late']", True)):
+        (tmp_path / "project.py").write_text(text.replace("CLASSES", classes))
+        assert ("answers with one of on time, [red]late" in shown("check", str(tmp_path))) is shows
+
+
 def test_check_counts_what_lies_in_lists_and_names_a_wrong_argument(tmp_path: Path) -> None:
     """Views of a loop, with the condition of their events; and one line for a mistake."""
     text = (

@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,11 @@ def test_a_set_in_csv_has_the_types_of_its_features(tmp_path: Path) -> None:
         tables.append(training_file(tmp_path / name, model))
     assert tables[0].to_pylist() == tables[1].to_pylist()
     assert tables[0]["shops__last_kind"].to_pylist() == ["NA", "007", "", None]
+    named = replace(model, outcome=Outcome(asked, "shop", "who"))
+    classes = replace(made, labels=np.array([0.0, 1.0, 2.0, 0.0]), texts=("007", "NA", ""))
+    for name in ("set.csv", "set.parquet"):
+        classes.write(tmp_path / name)
+        assert training_file(tmp_path / name, named)["label"].to_pylist() == ["007", "NA", "", "007"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from tidemill.cli.console import console
 from tidemill.declarations import FeatureView, Model
@@ -36,6 +37,8 @@ def check(
     for model in loaded.models.values():
         console.print(f"\nmodel [bold]{model.name}[/bold]: {len(model.input_names)} inputs; a request gives", highlight=False)
         console.print(Padding(", ".join(model.request_fields), (0, 0, 0, 4), expand=False), highlight=False)
+        if classes := model.outcome.class_names:
+            console.print(Padding(Text(f"answers with one of {', '.join(classes)}"), (0, 0, 0, 4), expand=False), highlight=False)
         if own := _reading_what_asks(model):
             note = f"{', '.join(own)}: of the event that asks, {model.on.name}. Ask before it is published: training leaves it out"
             console.print(Padding(note, (0, 0, 0, 4), expand=False), highlight=False)
