@@ -27,14 +27,16 @@ from tests.training.zoo import MODEL, NUMBERS, SEVERAL
 from threadpoolctl import threadpool_limits
 
 from tidemill import Event, Model, Outcome
-from tidemill.errors import ArtifactError, TidemillError
+from tidemill.errors import ArtifactError, BadRequest, TidemillError
 from tidemill.models.answers import answer_of, chosen
 from tidemill.models.artifact import load_artifact, save_artifact
 from tidemill.models.engine import Engine, load_engine
-from tidemill.models.inputs import vector_of
+from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.training.dataset import TrainingSet
 from tidemill.training.fitting import fit
 from tidemill.training.version import Version, make_version
+from tidemill_inference.computing import answered_by
+from tidemill_inference.loaded import LoadedVersion
 from tidemill_training.mlmodel import files_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of scikit-learn: few rows, few iterations, categories never seen
@@ -183,6 +185,26 @@ def test_a_model_without_a_number_for_one_class_is_refused() -> None:
     onnx = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
     with pytest.raises(ArtifactError, match="half gives no number when all inputs are missing; put an imputer first"):
         Engine.of_onnx("half", onnx, 2, "probabilities", ["a", "b"])
+
+
+def test_a_request_for_which_one_class_has_no_number_is_refused() -> None:
+    """The roots of a negative number: there is no answer, and nothing to log."""
+    nodes = [
+        helper.make_node("IsNaN", ["features"], ["missing"]),
+        helper.make_node("Where", ["missing", "half", "features"], ["given"]),
+        helper.make_node("Sqrt", ["given"], ["root"]),
+        helper.make_node("Concat", ["given", "root"], ["probabilities"], axis=1),
+    ]
+    constant = helper.make_tensor("half", TensorProto.FLOAT, [1, 1], [0.5])
+    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, n]) for name, n in (("features", 1), ("probabilities", 2))]
+    graph = helper.make_graph(nodes, "roots", shapes[:1], shapes[1:], [constant])
+    onnx = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    manifest = make_version(with_outcome(), three(), 0, lambda _: None).artifact.manifest
+    engine = Engine.of_onnx("roots", onnx, 1, "probabilities", ["a", "b"])
+    loaded = LoadedVersion(MODEL, manifest, engine, ModelInputs(MODEL, manifest.categories), ())
+    assert answered_by(loaded, np.array([0.25], np.float32)).probabilities == {"a": 0.25, "b": 0.5}
+    with pytest.raises(BadRequest, match="model roots gives no number for these inputs"):
+        answered_by(loaded, np.array([-0.25], np.float32))
 
 
 def test_a_mend_of_class_weights() -> None:
