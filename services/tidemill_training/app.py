@@ -1,23 +1,28 @@
-"""One training, from the offline store to a deployment event."""
+"""One training, from the offline store to a deployment event, stage by stage."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
 
 from tidemill.clock import now_ms
 from tidemill.declarations import Model
 from tidemill.declarations.project import Project
 from tidemill.errors import KafkaRefused, KafkaUnavailable
-from tidemill.models.artifact import Manifest, save_artifact
-from tidemill.offline.store import OfflineStore
+from tidemill.models.artifact import Artifact, Manifest, save_artifact
 from tidemill.records import DeploymentRecord
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.deployments import append_deployment
-from tidemill.training.dataset import build
+from tidemill.training.dataset import Note, TrainingSet
 from tidemill.training.fitting import Fitted
-from tidemill.training.version import make_version
+from tidemill.training.stages.forms import as_json
+from tidemill.training.stages.records import AskedRun
+from tidemill.training.stages.run import Run, StageOutput
+from tidemill_training.stages import Stages, digest_of_file
 from tidemill_training.tracking import track
 
 ANNOUNCE_SECONDS = 30.0  # a command has no health check that shows a wait, so every wait of it has a limit
@@ -33,32 +38,81 @@ class Trained:
     run_id: str | None
 
 
+class Choices(NamedTuple):
+    """What a training may be told beside its model. `labels`: see `build`; `new`: go on with no earlier run; `created_ms`: the moment after
+    which run and version are named (None: now)."""
+
+    labels: Path | None = None
+    new: bool = False
+    created_ms: int | None = None
+
+
+class StoredAt(msgspec.Struct, frozen=True):
+    """Where a version is stored, and the digest of its manifest."""
+
+    artifact: str
+    sha256: str
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """The run of a version in MLflow (None: not yet)."""
+
+    run_id: str | None
+
+
 def train(
     project: Project,
     spec: str,
     model: Model,
     offline_root: str,
-    until_ms: int,
-    note: Callable[[str], None],
-    stored: Callable[[Trained], None] = lambda _: None,
-    labels: Path | None = None,
+    until_ms: int | None,
+    note: Note,
+    stored: Callable[[Trained], None] | None = None,
+    choices: Choices | None = None,
 ) -> Trained:
-    """Builds the training set, fits, converts, proves parity, stores the artifact, calls `stored`, and tracks the run. MLflow only records,
-    so a version need not wait for it. `note` gets messages about progress, and one if MLflow cannot be reached. `labels`: see `build`.
+    """Builds the training set, fits, converts, proves parity, stores the artifact, calls `stored`, and tracks the run. Each stage is kept, so
+    the same call goes on where an earlier process was ended. MLflow only records, so a version need not wait for it. `until_ms`: None for the
+    moment at which the run begins; `note` gets messages about progress, and one if MLflow cannot be reached.
 
-    Raises TidemillError when there are no examples, or ONNX and scikit-learn disagree, and what `stored` raises, after the run is tracked.
+    Raises TidemillError when there are no examples, or ONNX and scikit-learn disagree, OutOfMemory, and what `stored` raises, after the run
+    is tracked.
     """
-    store = OfflineStore(offline_root)
-    examples = build(project, spec, model, store, until_ms, note, labels)
-    made = make_version(model, examples, now_ms(), note)
-    manifest, onnx = made.artifact
-    artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx, {"training.parquet": examples.to_parquet()})
-    trained = Trained(manifest, artifact, manifest_sha256, None)
-    try:
-        stored(trained)
-    finally:
-        run_id = track(offline_root, manifest, onnx, _params(made.fitted, until_ms), note)
+    choices = choices or Choices()
+    asked = AskedRun(until_ms, digest_of_file(choices.labels), stored is not None)
+    with Run.begin(offline_root, model.name, spec, asked, note, new=choices.new, created_ms=choices.created_ms) as run:
+        stages = Stages(run, project, spec, model, offline_root, choices.labels, note)
+        examples = stages.set()
+        fitted = stages.fit(examples)
+        version = stages.export(examples, fitted)
+        trained = _store(run, offline_root, version, examples.value.examples)
+        try:
+            if stored is not None:
+                run.stage("deploy", as_json(bool), lambda: stored(trained) is None, lambda _: "announced", {"export": version.digest})
+        finally:
+            params = _params(fitted.value, run.record.until_ms, examples.value.data.digest)
+            run_id = _tracked(run, offline_root, version, params, note)
+        run.trained(trained.manifest.version)
     return replace(trained, run_id=run_id)
+
+
+def _store(run: Run, offline_root: str, version: StageOutput[Artifact], examples: TrainingSet) -> Trained:
+    manifest, onnx = version.value
+
+    def stored() -> StoredAt:
+        return StoredAt(*save_artifact(offline_root, manifest, onnx, {"training.parquet": examples.to_parquet()}))
+
+    found = run.stage("store", as_json(StoredAt), stored, lambda made: made.artifact, {"export": version.digest}).value
+    return Trained(manifest, found.artifact, found.sha256, None)
+
+
+def _tracked(run: Run, offline_root: str, version: StageOutput[Artifact], params: dict[str, Any], note: Note) -> str | None:
+    """The id of the version's run in MLflow. It is asked for once: what MLflow misses now, the next training tells it."""
+
+    def tracked() -> Recorded:
+        return Recorded(track(offline_root, *version.value, params, note))
+
+    told = run.stage("track", as_json(Recorded), tracked, lambda made: made.run_id or "not in MLflow yet", {"export": version.digest})
+    return told.value.run_id
 
 
 async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> None:
@@ -73,7 +127,7 @@ async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> No
         ) from error
 
 
-def _params(fitted: Fitted, until_ms: int) -> dict[str, object]:
+def _params(fitted: Fitted, until_ms: int, data: str) -> dict[str, object]:
     """What the run of a training is remembered by: the pipeline's own parameters too, as far as they are plain values."""
     own = {name: value for name, value in fitted.pipeline.get_params().items() if isinstance(value, str | int | float | bool)}
-    return {"pipeline": type(fitted.pipeline).__name__, "until_ms": until_ms, "holdout_rows": len(fitted.holdout), **own}
+    return {"pipeline": type(fitted.pipeline).__name__, "until_ms": until_ms, "holdout_rows": len(fitted.holdout), "data": data, **own}

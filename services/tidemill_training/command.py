@@ -14,7 +14,7 @@ from tidemill.errors import TidemillError, UnknownModel
 from tidemill.offline.store import OfflineStore
 from tidemill.streams.following import read_in_force
 from tidemill.training.dataset import build, needed_events
-from tidemill_training.app import Trained, deploy, train
+from tidemill_training.app import Choices, Trained, deploy, train
 from tidemill_training.applied import check_applied
 from tidemill_training.catching_up import wait_archived
 from tidemill_training.settings import TrainingSettings
@@ -43,6 +43,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--until", type=datetime.fromisoformat, help="use requests and outcomes known before this time (ISO 8601, UTC); default: now"
     )
+    parser.add_argument("--new", action="store_true", help="begin a run, also where one was ended before it was done and could go on")
     parser.add_argument("--no-deploy", action="store_true", help="train, store and track, but do not deploy")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="label rows of your own (Parquet or CSV) instead of outcome events")
     parser.add_argument("--out", type=Path, metavar="FILE", help="only write the training set, as .parquet or .csv")
@@ -54,20 +55,20 @@ def _options() -> argparse.Namespace:
 
 def _run(options: argparse.Namespace, settings: TrainingSettings, project: Project) -> None:
     model, spec, root = project.models[options.model], settings.project.project, settings.offline.root
-    until_ms = now_ms() if options.until is None else int(_utc(options.until).timestamp() * 1000)
+    until_ms = None if options.until is None else int(_utc(options.until).timestamp() * 1000)
     needed = needed_events(model, own_labels=options.labels is not None)
     asyncio.run(wait_archived(needed, OfflineStore(root), settings.kafka))
     if options.out is not None:
-        examples = build(project, spec, model, OfflineStore(root), until_ms, _note, options.labels)
+        examples = build(project, spec, model, OfflineStore(root), until_ms or now_ms(), _note, options.labels)
         examples.write(options.out)
         print(f"{options.out}: {len(examples):,} rows of {len(examples.inputs)} inputs")
         return
 
     def stored(trained: Trained) -> None:
-        if not options.no_deploy:
-            asyncio.run(deploy(project, trained, settings.kafka))
+        asyncio.run(deploy(project, trained, settings.kafka))
 
-    trained = train(project, spec, model, root, until_ms, _note, stored, options.labels)
+    choices = Choices(labels=options.labels, new=options.new)
+    trained = train(project, spec, model, root, until_ms, _note, None if options.no_deploy else stored, choices)
     manifest = trained.manifest
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
     run = f"run {trained.run_id}" if trained.run_id else "not in MLflow yet"

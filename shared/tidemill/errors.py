@@ -33,6 +33,7 @@ TidemillError                 500  root: catch this to catch all of them
 ├── CorruptState              500  a stored value fails its checksum
 ├── ArtifactError             500  a model artifact is missing, damaged, or made for other declarations
 │   └── NoSuchVersion         404  no such version of a model is stored
+├── OutOfMemory               500  a stage of a training needs more memory than there is
 ├── AbsentColumns             500  records of a view's log lack columns that the view folds now
 ├── BadDeployment             500  a deployment states versions, roles or shares that contradict each other
 ├── DeploymentRefused         409  a version cannot have the role that was asked for
@@ -276,6 +277,10 @@ class WorkerEnded(TidemillError):
 
 class CorruptState(TidemillError):
     """A value in the online store is not the one that was written: cut short, altered, or in another format."""
+
+
+class OutOfMemory(TidemillError):
+    """A stage of a training needs more memory than there is. What earlier stages gave is kept."""
 
 
 class ArtifactError(TidemillError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from tidemill.cli.target import need, target
 from tidemill.cli.times import to_ms
+from tidemill.errors import TidemillError
 
 Model = Annotated[str, typer.Argument(help="A model of the project.")]
 Until = Annotated[str | None, typer.Option(help="Use what was known before this time (ISO 8601, UTC).", show_default="now")]
@@ -24,10 +26,11 @@ def train(
     until: Until = None,
     labels: Labels = None,
     deploy: Annotated[bool, typer.Option(help="Let the new version serve.")] = True,
+    new: Annotated[bool, typer.Option("--new", help="Begin anew, also where a training was ended before it was done.")] = False,
 ) -> None:
     """Train a model from the archive, prove that its ONNX form is equal, track it in MLflow, and deploy it by an event."""
     need("skl2onnx", "training")
-    _run(model, until, labels, [] if deploy else ["--no-deploy"])
+    _run(model, until, labels, [*([] if deploy else ["--no-deploy"]), *(["--new"] if new else [])])
 
 
 def train_set(
@@ -47,7 +50,20 @@ def _run(model: str, until: str | None, labels: Path | None, more: list[str]) ->
         to_ms(until)  # a mistake in it is reported before anything starts
     chosen = [*(["--until", until] if until else []), *(["--labels", str(labels)] if labels else []), *more]
     command = [sys.executable, "-m", "tidemill_training", model, *chosen]
-    raise typer.Exit(subprocess.run(command, env=target().environment, check=False).returncode)
+    code = subprocess.run(command, env=target().environment, check=False).returncode
+    if code < 0:
+        raise ended_by(model, -code)
+    raise typer.Exit(code)
+
+
+def ended_by(model: str, number: int) -> TidemillError:
+    """What to say of a job that a signal ended: most often the system's, which found no memory for it."""
+    name = signal.Signals(number).name
+    memory = "; that is how the system ends what needs more memory than there is" if name in ("SIGKILL", "SIGABRT") else ""
+    return TidemillError(
+        f"training {model!r} was ended by {name}{memory}; what serves is as it was",
+        mend="run the same command again: it goes on where it was",
+    )
 
 
 def register(app: typer.Typer) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from tidemill.training.conversion import to_onnx
 from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.fitting import Fitted, fit
 from tidemill.training.parity import check_parity, engine_of, expected_answers
+from tidemill.training.stages.records import run_name
 
 GOLDEN_ROWS = 20
 
@@ -40,6 +40,11 @@ def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Cal
     """
     note(f"fitting on {len(examples):,} rows of {len(examples.inputs)} inputs")
     fitted = fit(model, examples)
+    return Version(export(model, examples, fitted, created_ms, note), fitted)
+
+
+def export(model: Model, examples: TrainingSet, fitted: Fitted, created_ms: int, note: Callable[[str], None]) -> Artifact:
+    """Converts a fitted pipeline, and proves that ONNX and scikit-learn compute the same; as `make_version`."""
     note("converting to ONNX and comparing")
     onnx = to_onnx(fitted.pipeline, fitted.holdout.inputs, probability=fitted.probability)
     expected = expected_answers(model, fitted)
@@ -51,7 +56,7 @@ def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Cal
         note(
             f"{parity.on_threshold:,} of {parity.compared:,} compared rows lie on a threshold of a tree and fall on its other side in float32"
         )
-    return Version(Artifact(_manifest(model, examples, fitted, onnx, parity, golden, created_ms), onnx), fitted)
+    return Artifact(_manifest(model, examples, fitted, onnx, parity, golden, created_ms), onnx)
 
 
 def _manifest(
@@ -60,7 +65,7 @@ def _manifest(
     """The manifest of a version, made once all its parts are known."""
     return Manifest(
         model=model.name,
-        version=time.strftime("%Y%m%dT%H%M%S", time.gmtime(created_ms / 1000)) + f"{created_ms % 1000:03d}",
+        version=run_name(created_ms),
         created=created_ms,
         inputs=fitted.holdout.inputs,
         output=fitted.output,

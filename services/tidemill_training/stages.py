@@ -1,0 +1,89 @@
+"""The stages of a training, each from what earlier ones gave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from tidemill.declarations import Model
+from tidemill.declarations.project import Project
+from tidemill.declarations.written import write_model
+from tidemill.kernel.view import ViewKernel
+from tidemill.models.artifact import Artifact
+from tidemill.offline.store import OfflineStore
+from tidemill.training.dataset import Note, TrainingSet, build, needed_events
+from tidemill.training.fitting import Fitted, fit
+from tidemill.training.stages.data import DataRecord, archive_state, set_digest
+from tidemill.training.stages.files import digest_of
+from tidemill.training.stages.forms import AS_PICKLE, as_msgpack
+from tidemill.training.stages.keys import described
+from tidemill.training.stages.run import Run, StageOutput
+from tidemill.training.version import export
+
+
+class DatedSet(msgspec.Struct, frozen=True):
+    """A training set, and which data it is."""
+
+    examples: TrainingSet
+    data: DataRecord
+
+
+class Stages:
+    """The stages of one run. Each gives what it made, or what an earlier process of the same run made."""
+
+    def __init__(self, run: Run, project: Project, spec: str, model: Model, offline_root: str, labels: Path | None, note: Note) -> None:
+        self._run, self._project, self._spec, self._model = run, project, spec, model
+        self._store, self._labels, self._note = OfflineStore(offline_root), labels, note
+
+    def set(self) -> StageOutput[DatedSet]:
+        """The training set, from the archive as it is now."""
+        declared = msgspec.to_builtins(write_model(self._model))
+        definitions = {view.name: ViewKernel(view).definition for view in self._model.views}
+        record = self._run.record
+        return self._run.stage(
+            "set", AS_PICKLE, self._build, lambda made: _told(made.data),
+            until_ms=record.until_ms, labels=record.asked.labels, model=declared, views=definitions,
+        )  # fmt: skip
+
+    def fit(self, examples: StageOutput[DatedSet]) -> StageOutput[Fitted]:
+        """The pipeline, fitted without the held-out rows and with them."""
+        rows = examples.value.examples
+
+        def fitted() -> Fitted:
+            self._note(f"fitting on {len(rows):,} rows of {len(rows.inputs)} inputs")
+            return fit(self._model, rows)
+
+        return self._run.stage("fit", AS_PICKLE, fitted, _scored, {"set": examples.digest}, pipeline=described(self._model))
+
+    def export(self, examples: StageOutput[DatedSet], fitted: StageOutput[Fitted]) -> StageOutput[Artifact]:
+        """The version: ONNX that computes what the pipeline computes, and its manifest."""
+
+        def exported() -> Artifact:
+            return export(self._model, examples.value.examples, fitted.value, self._run.record.created, self._note)
+
+        read = {"set": examples.digest, "fit": fitted.digest}
+        return self._run.stage("export", as_msgpack(Artifact), exported, _compared, read, created=self._run.record.created)
+
+    def _build(self) -> DatedSet:
+        archive = archive_state(self._store, needed_events(self._model, own_labels=self._labels is not None))
+        examples = build(self._project, self._spec, self._model, self._store, self._run.record.until_ms, self._note, self._labels)
+        return DatedSet(examples, DataRecord(set_digest(examples), len(examples), len(examples.inputs), archive))
+
+
+def _told(data: DataRecord) -> str:
+    return f"{data.rows:,} rows of {data.inputs} inputs, data set {data.digest[:12]}"
+
+
+def _scored(fitted: Fitted) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in fitted.metrics.items())
+
+
+def _compared(artifact: Artifact) -> str:
+    parity = artifact.manifest.parity
+    return f"ONNX differs by at most {parity.max_abs_diff:.2g} on {parity.rows:,} rows held out, {parity.compared:,} compared"
+
+
+def digest_of_file(path: Path | None) -> str | None:
+    """The SHA-256 of a file; None for none, or for one that cannot be read, which is refused where it is read."""
+    return digest_of(path.read_bytes()) if path is not None and path.is_file() else None

@@ -1,0 +1,78 @@
+"""What the output of a stage depends on beside its inputs: the code, the packages, and what a pipeline says of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import platform
+import re
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tidemill.declarations import Model
+from tidemill.training.stages.files import digest_of
+
+_PACKAGES = (
+    "numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "lightgbm", "xgboost", "xgboost-cpu",
+    "catboost", "onnxmltools", "optuna",
+)  # fmt: skip
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_HOME = Path(__file__).parents[2]
+
+
+def packages() -> dict[str, str]:
+    """The versions of what computes, by name: Python, and the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def code_digest(spec: str) -> str:
+    """The digest of tidemill's code and of the Python files beside the project's. `spec`: its folder, file or module."""
+    files = [("project", path) for path in _project_files(spec)]
+    return _digest([*files, *(("tidemill", path) for path in sorted(_HOME.rglob("*.py")))])
+
+
+def _digest(files: list[tuple[str, Path]]) -> str:
+    found = hashlib.sha256()
+    for part, path in files:
+        found.update(f"{part} {path.name}\n".encode() + _content(path, path.stat().st_mtime_ns))
+    return found.hexdigest()
+
+
+@cache
+def _content(path: Path, _changed: int) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def _project_files(spec: str) -> list[Path]:
+    path = Path(spec)
+    if not path.exists():
+        found = importlib.util.find_spec(spec)
+        path = Path(found.origin) if found and found.origin else path
+    folder = path if path.is_dir() else path.parent
+    return sorted(folder.glob("*.py")) if path.exists() else []
+
+
+def described(model: Model) -> str:
+    """What a model's pipeline says of itself: its classes and their parameters, without addresses. Nothing of one that cannot be made."""
+    try:
+        pipeline = model.pipeline()
+    except Exception:  # the project's own code; it is told where the pipeline is fitted
+        return ""
+    parameters = pipeline.get_params(deep=True) if hasattr(pipeline, "get_params") else {}
+    said = {name: repr(value) for name, value in sorted(parameters.items())}
+    return _ADDRESS.sub("", f"{type(pipeline).__module__}.{type(pipeline).__qualname__} {said}")
+
+
+def key_of(stage: str, inputs: dict[str, str], parameters: dict[str, Any], code: str, found: dict[str, str]) -> str:
+    """The digest of all that a stage's output depends on."""
+    return digest_of(msgspec.json.encode([stage, inputs, parameters, code, found], order="sorted", enc_hook=repr))
