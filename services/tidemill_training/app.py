@@ -19,6 +19,7 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.deployments import append_deployment
 from tidemill.training.dataset import Note, TrainingSet
 from tidemill.training.fitting import Fitted
+from tidemill.training.stages.evaluation import EVALUATION, REPORT, Evaluation
 from tidemill.training.stages.forms import as_json
 from tidemill.training.stages.records import AskedRun
 from tidemill.training.stages.run import Run, StageOutput
@@ -40,11 +41,12 @@ class Trained:
 
 class Choices(NamedTuple):
     """What a training may be told beside its model. `labels`: see `build`; `new`: go on with no earlier run; `created_ms`: the moment after
-    which run and version are named (None: now)."""
+    which run and version are named (None: now); `champion`: the version that answers now, to be compared."""
 
     labels: Path | None = None
     new: bool = False
     created_ms: int | None = None
+    champion: str | None = None
 
 
 class StoredAt(msgspec.Struct, frozen=True):
@@ -83,8 +85,10 @@ def train(
         stages = Stages(run, project, spec, model, offline_root, choices.labels, note)
         examples = stages.set()
         fitted = stages.fit(examples)
+        evaluation = stages.evaluate(examples, fitted, choices.champion)
         version = stages.export(examples, fitted)
-        trained = _store(run, offline_root, version, examples.value.examples)
+        report = stages.report(evaluation)
+        trained = _store(run, offline_root, version, Beside(examples.value.examples, evaluation.value, report.value))
         try:
             if stored is not None:
                 run.stage("deploy", as_json(bool), lambda: stored(trained) is None, lambda _: "announced", {"export": version.digest})
@@ -95,11 +99,24 @@ def train(
     return replace(trained, run_id=run_id)
 
 
-def _store(run: Run, offline_root: str, version: StageOutput[Artifact], examples: TrainingSet) -> Trained:
+class Beside(NamedTuple):
+    """What is stored beside a version."""
+
+    examples: TrainingSet
+    evaluation: Evaluation
+    report: str
+
+    def files(self) -> dict[str, bytes]:
+        """Its files by name."""
+        evaluation = as_json(Evaluation).write(self.evaluation) or b""
+        return {"training.parquet": self.examples.to_parquet(), EVALUATION: evaluation, REPORT: self.report.encode()}
+
+
+def _store(run: Run, offline_root: str, version: StageOutput[Artifact], beside: Beside) -> Trained:
     manifest, onnx = version.value
 
     def stored() -> StoredAt:
-        return StoredAt(*save_artifact(offline_root, manifest, onnx, {"training.parquet": examples.to_parquet()}))
+        return StoredAt(*save_artifact(offline_root, manifest, onnx, beside.files()))
 
     found = run.stage("store", as_json(StoredAt), stored, lambda made: made.artifact, {"export": version.digest}).value
     return Trained(manifest, found.artifact, found.sha256, None)

@@ -12,6 +12,7 @@ from tidemill.clock import now_ms
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import TidemillError, UnknownModel
 from tidemill.offline.store import OfflineStore
+from tidemill.operations.deploying import Deploying
 from tidemill.streams.following import read_in_force
 from tidemill.training.dataset import build, needed_events
 from tidemill_training.app import Choices, Trained, deploy, train
@@ -67,13 +68,19 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
     def stored(trained: Trained) -> None:
         asyncio.run(deploy(project, trained, settings.kafka))
 
-    choices = Choices(labels=options.labels, new=options.new)
+    choices = Choices(labels=options.labels, new=options.new, champion=_champion(settings, project, model.name))
     trained = train(project, spec, model, root, until_ms, _note, None if options.no_deploy else stored, choices)
     manifest = trained.manifest
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
     run = f"run {trained.run_id}" if trained.run_id else "not in MLflow yet"
     print(f"{manifest.model} {manifest.version}: {metrics}; ONNX differs by at most {manifest.parity.max_abs_diff:.2g}; {run}")
     print("stored, not deployed" if options.no_deploy else "deployed")
+
+
+def _champion(settings: TrainingSettings, project: Project, model: str) -> str | None:
+    """The version that answers now; None without one. Raises KafkaUnavailable."""
+    history = asyncio.run(Deploying(settings.kafka, project, settings.offline.root).history()).get(model)
+    return next((one.version for one in history[-1].versions() if one.role == "champion"), None) if history else None
 
 
 def _note(text: str) -> None:

@@ -14,12 +14,16 @@ from tidemill.models.artifact import Artifact
 from tidemill.offline.store import OfflineStore
 from tidemill.training.dataset import Note, TrainingSet, build, needed_events
 from tidemill.training.fitting import Fitted, fit
+from tidemill.training.report.page import page
 from tidemill.training.stages.data import DataRecord, archive_state, set_digest
+from tidemill.training.stages.evaluate import evaluate
+from tidemill.training.stages.evaluation import Evaluation
 from tidemill.training.stages.files import digest_of
-from tidemill.training.stages.forms import AS_PICKLE, as_msgpack
+from tidemill.training.stages.forms import AS_PICKLE, AS_TEXT, as_json, as_msgpack
 from tidemill.training.stages.keys import described
 from tidemill.training.stages.run import Run, StageOutput
 from tidemill.training.version import export
+from tidemill_training.champion import beside
 
 
 class DatedSet(msgspec.Struct, frozen=True):
@@ -56,6 +60,27 @@ class Stages:
 
         return self._run.stage("fit", AS_PICKLE, fitted, _scored, {"set": examples.digest}, pipeline=described(self._model))
 
+    def evaluate(self, examples: StageOutput[DatedSet], fitted: StageOutput[Fitted], champion: str | None) -> StageOutput[Evaluation]:
+        """How good it is, where, and beside what. `champion`: the version that serves now."""
+
+        def evaluated() -> Evaluation:
+            self._note("measuring on the held-out rows")
+            compared = None if champion is None else beside(self._store.url, self._model.name, champion, fitted.value)
+            made, data = examples.value, examples.value.data.digest
+            return evaluate(self._model, made.examples, fitted.value, self._run.record.run, data, compared)
+
+        read = {"set": examples.digest, "fit": fitted.digest}
+        return self._run.stage(
+            "evaluate", as_json(Evaluation), evaluated, _judged, read,
+            champion=champion, segments=self._model.training.segments, pipeline=described(self._model),
+        )  # fmt: skip
+
+    def report(self, evaluation: StageOutput[Evaluation]) -> StageOutput[str]:
+        """The report, as HTML."""
+        return self._run.stage(
+            "report", AS_TEXT, lambda: page([evaluation.value]), lambda made: f"{len(made):,} characters", {"evaluate": evaluation.digest}
+        )
+
     def export(self, examples: StageOutput[DatedSet], fitted: StageOutput[Fitted]) -> StageOutput[Artifact]:
         """The version: ONNX that computes what the pipeline computes, and its manifest."""
 
@@ -77,6 +102,15 @@ def _told(data: DataRecord) -> str:
 
 def _scored(fitted: Fitted) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in fitted.metrics.items())
+
+
+def _judged(evaluation: Evaluation) -> str:
+    beside = evaluation.champion
+    found = f"{evaluation.skill:.0%} of the loss of a constant answer are gone"
+    if beside is None:
+        return found
+    told = beside.said or ", ".join(f"{one.name} {one.difference:+.3g} ({one.low:+.3g} to {one.high:+.3g})" for one in beside.losses)
+    return f"{found}; beside the champion {beside.version}: {told}"
 
 
 def _compared(artifact: Artifact) -> str:

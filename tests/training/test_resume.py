@@ -66,7 +66,7 @@ def stages(root: Path) -> dict[str, bytes]:
 def test_a_run_is_written_down(whole: Path) -> None:
     """Each stage has a record with its inputs, time and result; what only the stages needed is deleted once the version is there."""
     records = {name: msgspec.json.decode(content, type=StageRecord) for name, content in stages(whole).items()}
-    assert {"set", "fit", "export", "store", "deploy", "track"} <= records.keys()
+    assert {"set", "fit", "evaluate", "export", "report", "store", "deploy", "track"} <= records.keys()
     assert records["fit"].inputs["set"] == records["set"].digest
     assert "LogisticRegression" in records["fit"].parameters["pipeline"]
     assert all(record.seconds >= 0 and record.said for record in records.values())

@@ -9,10 +9,11 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
-from tidemill.declarations.checks import FIELD_TYPES, Declaration, duration_ms
+from tidemill.declarations.checks import FIELD_TYPES, Declaration, did_you_mean, duration_ms
 from tidemill.declarations.events import Event
 from tidemill.declarations.expressions import Column, number_of, parse_column
 from tidemill.declarations.texts import kept
+from tidemill.declarations.training import Training
 from tidemill.declarations.views import FeatureView, Selection
 from tidemill.durations import parse_ms
 from tidemill.errors import DeclarationError
@@ -192,7 +193,8 @@ class Model(Declaration):
     matrix with one column per input.
 
     `on_missing`: what becomes of a request of which an input cannot be known: its entity is not found, its value expired or invalid, or its
-    category was not there in training. "predict": the answer names these inputs (`degraded`); "refuse": there is no answer.
+    category was not there in training. "predict": the answer names these inputs (`degraded`); "refuse": there is no answer. `training`: how it
+    is trained, where the defaults are not wanted.
     """
 
     name: str
@@ -205,6 +207,7 @@ class Model(Declaration):
     _: KW_ONLY
     on_missing: Literal["predict", "refuse"] = "predict"
     description: str = ""
+    training: Training = Training()
 
     def __post_init__(self) -> None:
         check_name(self.name, self.declared_at, "name")
@@ -222,6 +225,7 @@ class Model(Declaration):
         if not callable(self.pipeline):
             self._fail("pipeline", f"{self.pipeline!r} cannot be called", "pass the function itself, which returns the pipeline")
         self._check_inputs()
+        self._check_training()
 
     @cached_property
     def selections(self) -> tuple[Selection, ...]:
@@ -277,6 +281,17 @@ class Model(Declaration):
         names = self.input_names
         if len(set(names)) != len(names):
             self._fail("inputs", "an input is named twice", "remove one of them")
+
+    def _check_training(self) -> None:
+        if not isinstance(self.training, Training):
+            self._fail("training", f"{self.training!r} is no Training", "write training=Training(...)")
+        for name in self.training.segments:
+            if name not in (*self.request_fields, *self.input_names):
+                self._fail(
+                    "training",
+                    f"segment {name!r} is neither a field of requests nor an input",
+                    did_you_mean(name, (*self.request_fields, *self.input_names)) or f"name one of {', '.join(self.request_fields)}",
+                )
 
     def _refuse_lists(self, view: FeatureView, names: Collection[str] | None) -> None:
         chosen = [feature for feature in view.served if names is None or feature.name in names]

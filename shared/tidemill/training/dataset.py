@@ -6,8 +6,8 @@ from the events known at each moment (`asked`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -40,7 +40,7 @@ Note = Callable[[str], None]
 class TrainingSet:
     """`values`: shape (rows, inputs), as a request would see them, NaN where it would see none, a category as its place in the list of the
     input; `labels`: 1 or 0, a number, or the place of a text in `texts`; `times_ms`: the requests' times, ascending; `subjects`: the subject of each request; `inputs`: the
-    columns."""
+    columns; `given`: the fields that requests carry, by name, of a set that was built."""
 
     values: npt.NDArray[np.float64] | Floats
     labels: npt.NDArray[np.float64]
@@ -48,6 +48,7 @@ class TrainingSet:
     subjects: list[str]
     inputs: list[ModelInput]
     texts: tuple[str, ...] = ()
+    given: Mapping[str, pa.Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,6 +72,10 @@ class TrainingSet:
             numbers = pa.array(np.asarray(self.values[:, i], np.float64), from_pandas=True)
             columns[spec.name] = pa.array(spec.categories, pa.string()).take(numbers.cast(pa.int64())) if spec.is_category else numbers
         return pa.table(columns)
+
+    def column(self, name: str) -> pa.Array:
+        """A field that requests carry, or an input, by name. Raises KeyError."""
+        return self.given[name] if name in self.given else self.table()[name].combine_chunks()
 
     def write(self, path: Path) -> None:
         """`table` as a Parquet or CSV file, by the name's ending. Raises TidemillError."""
@@ -101,6 +106,20 @@ def build(
     return _examples(spec, model, archived, archived_spine(model, archived, until_ms), note)
 
 
+def taken(examples: TrainingSet, places: Ints) -> TrainingSet:
+    """Some of the rows, in this order."""
+    given = {name: column.take(pa.array(places, pa.int64())) for name, column in examples.given.items()}
+    subjects = [examples.subjects[place] for place in places.tolist()]
+    return replace(
+        examples,
+        values=examples.values[places],
+        labels=examples.labels[places],
+        times_ms=examples.times_ms[places],
+        subjects=subjects,
+        given=given,
+    )
+
+
 def needed_events(model: Model, *, own_labels: bool) -> list[Event]:
     """The events whose archive a training set reads."""
     return list(view_fields(model.views) if own_labels else model_fields(model))
@@ -123,7 +142,7 @@ def _examples(spec: str | None, model: Model, archived: Archived, spine: Spine, 
         if not len(spine):
             raise no_examples(model, "every request would be refused")
     subjects, inputs = spine.subjects.to_pylist(), inputs_of(model.plan, categories)
-    return TrainingSet(values, spine.labels, spine.times_ms, subjects, inputs, texts=spine.texts)
+    return TrainingSet(values, spine.labels, spine.times_ms, subjects, inputs, texts=spine.texts, given=spine.given)
 
 
 def _of_classes(model: Model, spine: Spine, note: Note) -> Spine:

@@ -31,7 +31,7 @@ FEWEST_ROWS = 10
 class Fitted:
     """A pipeline fitted on all examples; whether it gives probabilities; the holdout, with metrics and outputs of a pipeline fitted
     without it; of a value, the mean and the standard deviation of the labels, by which differences are judged (see `Parity`). `classes`: of
-    a model of several, whose places are the labels and the columns of the outputs."""
+    a model of several, whose places are the labels and the columns of the outputs; `first`: the pipeline fitted without the holdout."""
 
     pipeline: Any
     probability: bool
@@ -41,6 +41,7 @@ class Fitted:
     center: float = 0.0
     scale: float = 1.0
     classes: list[str] = field(default_factory=list)
+    first: Any = None
 
     def given(self, rows: Floats) -> Any:
         """Rows of a matrix as the pipeline gets them."""
@@ -65,11 +66,11 @@ def fit(model: Model, examples: TrainingSet) -> Fitted:
     cut = int(len(examples) * (1 - HOLDOUT))
     before, after = _rows(examples, slice(None, cut)), _rows(examples, slice(cut, None))
     _check_labels(model, before, after, classes, probability=probability)
-    first = _fitted(model, before)
+    first = fitted_on(model, before)
     output = answered(model, first, given(first, after.inputs, after.matrix), "held out", probability=probability, several=bool(classes))
     metrics = score(after.labels, output, probability=probability) | {"examples": float(len(examples))}
     center, scale = (0.0, 1.0) if probability else _scale(examples.labels)
-    return Fitted(_fitted(model, examples), probability, metrics, after, output, center, scale, classes=classes)
+    return Fitted(fitted_on(model, examples), probability, metrics, after, output, center, scale, classes=classes, first=first)
 
 
 def _scale(labels: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -132,7 +133,7 @@ def _check_labels(model: Model, before: TrainingSet, after: TrainingSet, classes
         )
 
 
-def _fitted(model: Model, examples: TrainingSet) -> Any:
+def fitted_on(model: Model, examples: TrainingSet) -> Any:
     """A new pipeline, fitted. An error names the step, and the columns without any value: few estimators say that these are the cause."""
     try:
         made = model.pipeline()

@@ -20,9 +20,9 @@ class Form(NamedTuple, Generic[T]):
 
 
 def as_json(kind: type[T]) -> Form[T]:
-    """A struct of msgspec as JSON."""
+    """A struct of msgspec as JSON. Mappings keep their order: what is read must be what was made."""
     return Form(
-        "json", lambda value: msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=1), msgspec.json.Decoder(kind).decode
+        "json", lambda value: msgspec.json.format(msgspec.json.encode(value), indent=1), msgspec.json.Decoder(kind).decode
     )
 
 
@@ -42,7 +42,7 @@ AS_PICKLE: Form[Any] = Form("pickle", _pickled, pickle.loads)
 
 def as_msgpack(kind: type[T]) -> Form[T]:
     """A struct or a named tuple of msgspec, with bytes in it."""
-    return Form("msgpack", lambda value: msgspec.msgpack.encode(value, order="sorted"), msgspec.msgpack.Decoder(kind).decode)
+    return Form("msgpack", lambda value: msgspec.msgpack.encode(value), msgspec.msgpack.Decoder(kind).decode)
 
 
 AS_TEXT: Form[str] = Form("html", str.encode, bytes.decode)
