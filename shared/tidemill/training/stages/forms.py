@@ -21,9 +21,7 @@ class Form(NamedTuple, Generic[T]):
 
 def as_json(kind: type[T]) -> Form[T]:
     """A struct of msgspec as JSON. Mappings keep their order: what is read must be what was made."""
-    return Form(
-        "json", lambda value: msgspec.json.format(msgspec.json.encode(value), indent=1), msgspec.json.Decoder(kind).decode
-    )
+    return Form("json", lambda value: msgspec.json.format(msgspec.json.encode(value), indent=1), msgspec.json.Decoder(kind).decode)
 
 
 def _pickled(value: Any) -> bytes | None:
@@ -42,7 +40,7 @@ AS_PICKLE: Form[Any] = Form("pickle", _pickled, pickle.loads)
 
 def as_msgpack(kind: type[T]) -> Form[T]:
     """A struct or a named tuple of msgspec, with bytes in it."""
-    return Form("msgpack", lambda value: msgspec.msgpack.encode(value), msgspec.msgpack.Decoder(kind).decode)
+    return Form("msgpack", msgspec.msgpack.encode, msgspec.msgpack.Decoder(kind).decode)
 
 
 AS_TEXT: Form[str] = Form("html", str.encode, bytes.decode)
