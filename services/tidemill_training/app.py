@@ -84,6 +84,7 @@ def train(
     with Run.begin(offline_root, model.name, spec, asked, note, new=choices.new, created_ms=choices.created_ms) as run:
         stages = Stages(run, project, spec, model, offline_root, choices.labels, note)
         examples = stages.set()
+        stages.check(examples)
         fitted = stages.fit(examples)
         evaluation = stages.evaluate(examples, fitted, choices.champion)
         version = stages.export(examples, fitted)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from tidemill.declarations import Model
 from tidemill.declarations.project import Project
 from tidemill.declarations.written import write_model
+from tidemill.errors import ArtifactError
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import Artifact
+from tidemill.models.artifact import Artifact, Manifest, stored_manifest, stored_versions
 from tidemill.offline.store import OfflineStore
 from tidemill.training.dataset import Note, TrainingSet, build, needed_events
 from tidemill.training.fitting import Fitted, fit
 from tidemill.training.report.page import page
+from tidemill.training.stages.check import Findings, check
 from tidemill.training.stages.data import DataRecord, archive_state, set_digest
 from tidemill.training.stages.evaluate import evaluate
 from tidemill.training.stages.evaluation import Evaluation
@@ -22,6 +26,7 @@ from tidemill.training.stages.files import digest_of
 from tidemill.training.stages.forms import AS_PICKLE, AS_TEXT, as_json, as_msgpack
 from tidemill.training.stages.keys import described
 from tidemill.training.stages.run import Run, StageOutput
+from tidemill.training.stages.serving import seen_differently
 from tidemill.training.version import export
 from tidemill_training.champion import beside
 
@@ -49,6 +54,34 @@ class Stages:
             "set", AS_PICKLE, self._build, lambda made: _told(made.data),
             until_ms=record.until_ms, labels=record.asked.labels, model=declared, views=definitions,
         )  # fmt: skip
+
+    def check(self, examples: StageOutput[DatedSet]) -> StageOutput[Findings]:
+        """What is wrong with the set; each finding is told. Raises TidemillError when it is refused."""
+        rows, training = examples.value.examples, self._model.training
+        before = self._newest()
+
+        def checked() -> Findings:
+            labels_are_flags = bool(np.isin(rows.labels, (0.0, 1.0)).all())
+            found = check(self._model, rows, before, probability=labels_are_flags)
+            return Findings(found.inputs, [*found.found, *seen_differently(self._store, self._model.name, rows)])
+
+        expected = {name: repr(expect) for name, expect in training.expect.items()}
+        made = self._run.stage(
+            "check", as_json(Findings), checked, _found, {"set": examples.digest},
+            expect=expected, trusted=training.trusted, before=before.version if before else None,
+        )  # fmt: skip
+        for finding in made.value.found:
+            self._note(f"{finding.level}: {finding}")
+        made.value.refuse(self._model.name)
+        return made
+
+    def _newest(self) -> Manifest | None:
+        """Of the newest version that is stored and can be read."""
+        for version in reversed(stored_versions(self._store.url, self._model.name)):
+            if version < self._run.record.run:
+                with contextlib.suppress(ArtifactError):
+                    return stored_manifest(self._store.url, self._model.name, version)[0]
+        return None
 
     def fit(self, examples: StageOutput[DatedSet]) -> StageOutput[Fitted]:
         """The pipeline, fitted without the held-out rows and with them."""
@@ -98,6 +131,11 @@ class Stages:
 
 def _told(data: DataRecord) -> str:
     return f"{data.rows:,} rows of {data.inputs} inputs, data set {data.digest[:12]}"
+
+
+def _found(findings: Findings) -> str:
+    warnings = sum(one.level == "warning" for one in findings.found)
+    return f"{findings.inputs} inputs looked at: {len(findings.found) - warnings} errors, {warnings} warnings"
 
 
 def _scored(fitted: Fitted) -> str:

@@ -214,7 +214,7 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Model(**model(inputs=[])), "inputs", "without inputs", "add feature views"),
     (lambda: Model(**model(on_missing="shrug")), "on_missing", "'shrug' says nothing about missing inputs", '"refuse"'),
     (lambda: Model(**model(training="fast")), "training", "'fast' is no Training", "training=Training(...)"),
-    (lambda: Model(**model(training=Training(segments=["whoo"]))), "training", "segment 'whoo' is neither", "did you mean who?"),
+    (lambda: Model(**model(training=Training(segments=["whoo"]))), "training", "segment 'whoo' is no field of requests or input", "did you mean who?"),
     (lambda: Model(**model(pipeline="pipe")), "pipeline", "'pipe' cannot be called", "pass the function itself"),
     (lambda: Model(**model(inputs=[Request("distance")])), "inputs", "no field 'distance'", "add it to the event"),
     (lambda: Model(**model(on=Event("bare", {"at": int, "id": str}, time="at"), subject="id")), "inputs", "no field 'who'", "add it"),

@@ -7,7 +7,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from tidemill import Entity, Event, FeatureView, Model, Outcome, Request, age, count, last, max, mean, rate
+from tidemill import Entity, Event, FeatureView, Model, Outcome, Request, Training, age, count, last, max, mean, rate
 from tidemill.declarations import Selection
 
 PROJECT = "demo"
@@ -55,5 +55,6 @@ _inputs: list[FeatureView | Selection | Request] = [
 ]
 big_tip = Model("big_tip", asked, "at", "id", _inputs, Outcome(trips, "tip > 2", subject="id"), classifier)
 fare = Model(
-    "fare", asked, "at", "id", [zones.select("mean_fare_1d"), Request("distance")], Outcome(trips, "fare", subject="id"), regressor
-)
+    "fare", asked, "at", "id", [zones.select("mean_fare_1d"), Request("distance")], Outcome(trips, "fare", subject="id"), regressor,
+    training=Training(trusted=["distance"]),
+)  # fmt: skip

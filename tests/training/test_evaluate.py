@@ -168,7 +168,7 @@ def _picky() -> Any:
 
 def test_a_segment_that_is_no_field() -> None:
     """It is refused where it is declared, with the name that was meant."""
-    with pytest.raises(DeclarationError, match=r"segment 'zonne' is neither a field of requests nor an input; did you mean zone\?"):
+    with pytest.raises(DeclarationError, match=r"segment 'zonne' is no field of requests or input; did you mean zone\?"):
         dataclasses.replace(MODEL, training=Training(segments=["zonne"]))
 
 

@@ -23,6 +23,8 @@ from tidemill.training.stages.records import StageRecord, run_name
 VERSION = run_name(CREATED_MS)
 KILLED = -signal.SIGKILL
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:

@@ -18,6 +18,8 @@ from tidemill.training.stages.run import Run
 
 FIRST = run_name(CREATED_MS)
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

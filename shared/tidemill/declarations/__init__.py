@@ -8,12 +8,13 @@ from tidemill.declarations.events import Event, Recording
 from tidemill.declarations.fields import Field
 from tidemill.declarations.models import Model, Outcome, Request
 from tidemill.declarations.topics import Type
-from tidemill.declarations.training import Training
+from tidemill.declarations.training import Expect, Training
 from tidemill.declarations.views import Feature, FeatureView, Selection
 
 __all__ = [
     "Entity",
     "Event",
+    "Expect",
     "Feature",
     "FeatureView",
     "Field",

@@ -285,13 +285,18 @@ class Model(Declaration):
     def _check_training(self) -> None:
         if not isinstance(self.training, Training):
             self._fail("training", f"{self.training!r} is no Training", "write training=Training(...)")
-        for name in self.training.segments:
-            if name not in (*self.request_fields, *self.input_names):
-                self._fail(
-                    "training",
-                    f"segment {name!r} is neither a field of requests nor an input",
-                    did_you_mean(name, (*self.request_fields, *self.input_names)) or f"name one of {', '.join(self.request_fields)}",
-                )
+        fields = (*self.request_fields, *self.input_names)
+        for label, names, known in (
+            ("segment", self.training.segments, fields), ("expect", self.training.expect, self.input_names),
+            ("trusted", self.training.trusted, self.input_names),
+        ):  # fmt: skip
+            for name in names:
+                if name not in known:
+                    self._fail(
+                        "training",
+                        f"{label} {name!r} is no {'field of requests or ' if known is fields else ''}input",
+                        did_you_mean(name, known) or f"name one of {', '.join(known)}",
+                    )
 
     def _refuse_lists(self, view: FeatureView, names: Collection[str] | None) -> None:
         chosen = [feature for feature in view.served if names is None or feature.name in names]
