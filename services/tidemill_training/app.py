@@ -85,11 +85,14 @@ def train(
         stages = Stages(run, project, spec, model, offline_root, choices.labels, note)
         examples = stages.set()
         stages.check(examples)
-        fitted = stages.fit(examples)
-        evaluation = stages.evaluate(examples, fitted, choices.champion)
-        version = stages.export(examples, fitted)
+        rows = stages.split(examples)
+        stages.select(rows)
+        stages.search(rows)
+        fitted = stages.fit(rows)
+        evaluation = stages.evaluate(rows, examples.value.data.digest, fitted, choices.champion)
+        version = stages.export(rows, fitted)
         report = stages.report(evaluation)
-        trained = _store(run, offline_root, version, Beside(examples.value.examples, evaluation.value, report.value))
+        trained = _store(run, offline_root, version, Beside(rows.value.examples, evaluation.value, report.value))
         try:
             if stored is not None:
                 run.stage("deploy", as_json(bool), lambda: stored(trained) is None, lambda _: "announced", {"export": version.digest})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,7 +28,10 @@ from tidemill.training.stages.files import digest_of
 from tidemill.training.stages.forms import AS_PICKLE, AS_TEXT, as_json, as_msgpack
 from tidemill.training.stages.keys import described
 from tidemill.training.stages.run import Run, StageOutput
+from tidemill.training.stages.search import Best, search, with_parameters
+from tidemill.training.stages.select import Chosen, choose, with_chosen
 from tidemill.training.stages.serving import seen_differently
+from tidemill.training.stages.split import CutSet, cut
 from tidemill.training.version import export
 from tidemill_training.champion import beside
 
@@ -44,6 +49,11 @@ class Stages:
     def __init__(self, run: Run, project: Project, spec: str, model: Model, offline_root: str, labels: Path | None, note: Note) -> None:
         self._run, self._project, self._spec, self._model = run, project, spec, model
         self._store, self._labels, self._note = OfflineStore(offline_root), labels, note
+
+    @property
+    def model(self) -> Model:
+        """The model with the pipeline that is fitted: of the chosen inputs, with the best parameters."""
+        return self._model
 
     def set(self) -> StageOutput[DatedSet]:
         """The training set, from the archive as it is now."""
@@ -83,26 +93,66 @@ class Stages:
                     return stored_manifest(self._store.url, self._model.name, version)[0]
         return None
 
-    def fit(self, examples: StageOutput[DatedSet]) -> StageOutput[Fitted]:
+    def split(self, examples: StageOutput[DatedSet]) -> StageOutput[CutSet]:
+        """The set with the held-out rows at its end."""
+        split, rows = self._model.training.split, examples.value.examples
+        made = self._run.stage(
+            "split",
+            AS_PICKLE,
+            lambda: cut(self._model.name, rows, split),
+            lambda made: made.said,
+            {"set": examples.digest},
+            split=_plain(split),
+        )
+        return StageOutput(CutSet.of(rows, made.value), digest_of((examples.digest + made.digest).encode()))
+
+    def select(self, rows: StageOutput[CutSet]) -> None:
+        """Chooses inputs, if the model declares it: its pipeline takes those alone from now on."""
+        select = self._model.training.select
+        if select is None:
+            return
+        made = self._run.stage(
+            "select", as_json(Chosen), lambda: choose(self._model, rows.value.before, select, self._note),
+            lambda found: f"{len(found.inputs)} of {len(found.means)} inputs: {', '.join(found.inputs)}",
+            {"split": rows.digest}, select=_plain(select), pipeline=described(self._model), weights=self._model.training.weights,
+        )  # fmt: skip
+        places = [i for i, spec in enumerate(rows.value.examples.inputs) if spec.name in made.value.inputs]
+        self._model = replace(self._model, pipeline=with_chosen(self._model.pipeline, places))
+
+    def search(self, rows: StageOutput[CutSet]) -> None:
+        """Searches parameters, if the model declares it: its pipeline has the best from now on."""
+        wanted = self._model.training.search
+        if wanted is None:
+            return
+        made = self._run.stage(
+            "search", as_json(Best), lambda: search(self._model, self._spec, rows.value.before, self._run.work, rows.digest, self._note),
+            _best, {"split": rows.digest}, search=_plain(wanted), pipeline=described(self._model), weights=self._model.training.weights,
+        )  # fmt: skip
+        self._model = replace(self._model, pipeline=with_parameters(self._model.pipeline, made.value.parameters))
+
+    def fit(self, rows: StageOutput[CutSet]) -> StageOutput[Fitted]:
         """The pipeline, fitted without the held-out rows and with them."""
-        rows = examples.value.examples
+        examples = rows.value.examples
 
         def fitted() -> Fitted:
-            self._note(f"fitting on {len(rows):,} rows of {len(rows.inputs)} inputs")
-            return fit(self._model, rows)
+            self._note(f"fitting on {len(examples):,} rows of {len(examples.inputs)} inputs")
+            return fit(self._model, examples, rows.value.cuts)
 
-        return self._run.stage("fit", AS_PICKLE, fitted, _scored, {"set": examples.digest}, pipeline=described(self._model))
+        training = self._model.training
+        return self._run.stage(
+            "fit", AS_PICKLE, fitted, _scored, {"split": rows.digest},
+            pipeline=described(self._model), weights=training.weights, metrics=sorted(training.metrics),
+        )  # fmt: skip
 
-    def evaluate(self, examples: StageOutput[DatedSet], fitted: StageOutput[Fitted], champion: str | None) -> StageOutput[Evaluation]:
+    def evaluate(self, rows: StageOutput[CutSet], data: str, fitted: StageOutput[Fitted], champion: str | None) -> StageOutput[Evaluation]:
         """How good it is, where, and beside what. `champion`: the version that serves now."""
 
         def evaluated() -> Evaluation:
             self._note("measuring on the held-out rows")
             compared = None if champion is None else beside(self._store.url, self._model.name, champion, fitted.value)
-            made, data = examples.value, examples.value.data.digest
-            return evaluate(self._model, made.examples, fitted.value, self._run.record.run, data, compared)
+            return evaluate(self._model, rows.value.examples, fitted.value, self._run.record.run, data, compared)
 
-        read = {"set": examples.digest, "fit": fitted.digest}
+        read = {"split": rows.digest, "fit": fitted.digest}
         return self._run.stage(
             "evaluate", as_json(Evaluation), evaluated, _judged, read,
             champion=champion, segments=self._model.training.segments, pipeline=described(self._model),
@@ -114,13 +164,13 @@ class Stages:
             "report", AS_TEXT, lambda: page([evaluation.value]), lambda made: f"{len(made):,} characters", {"evaluate": evaluation.digest}
         )
 
-    def export(self, examples: StageOutput[DatedSet], fitted: StageOutput[Fitted]) -> StageOutput[Artifact]:
+    def export(self, rows: StageOutput[CutSet], fitted: StageOutput[Fitted]) -> StageOutput[Artifact]:
         """The version: ONNX that computes what the pipeline computes, and its manifest."""
 
         def exported() -> Artifact:
-            return export(self._model, examples.value.examples, fitted.value, self._run.record.created, self._note)
+            return export(self._model, rows.value.examples, fitted.value, self._run.record.created, self._note)
 
-        read = {"set": examples.digest, "fit": fitted.digest}
+        read = {"split": rows.digest, "fit": fitted.digest}
         return self._run.stage("export", as_msgpack(Artifact), exported, _compared, read, created=self._run.record.created)
 
     def _build(self) -> DatedSet:
@@ -136,6 +186,17 @@ def _told(data: DataRecord) -> str:
 def _found(findings: Findings) -> str:
     warnings = sum(one.level == "warning" for one in findings.found)
     return f"{findings.inputs} inputs looked at: {len(findings.found) - warnings} errors, {warnings} warnings"
+
+
+def _plain(declared: Any) -> str:
+    """A declaration without the place where it is declared; of a function the name, its code is that of the project."""
+    values = {one.name: getattr(declared, one.name) for one in fields(declared)}
+    return f"{type(declared).__name__} { ({name: getattr(value, '__qualname__', value) for name, value in values.items()}) }"
+
+
+def _best(found: Best) -> str:
+    told = ", ".join(f"{name} {value}" for name, value in found.parameters.items()) or "nothing better than what is declared"
+    return f"{told}: loss {found.loss:.4g}, {found.declared:.4g} as declared; {found.trials} trials, {found.pruned} pruned, {found.failed} failed"
 
 
 def _scored(fitted: Fitted) -> str:

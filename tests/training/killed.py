@@ -19,6 +19,7 @@ from tests.demo_state import NOW_MS, demo
 from tests.training.test_train import MODEL
 from tests.training.town import FOLDER
 
+from tidemill import Training
 from tidemill.errors import TidemillError
 from tidemill_training.app import Choices, Trained, train
 
@@ -51,11 +52,17 @@ def context() -> ForkServerContext:
     return made
 
 
-def in_process(processes: ForkServerContext, root: Path, ending: Ending, pipeline: Callable[[], Any] | None = None) -> Ended:
+def in_process(
+    processes: ForkServerContext,
+    root: Path,
+    ending: Ending,
+    pipeline: Callable[[], Any] | None = None,
+    training: Callable[[], Training] | None = None,
+) -> Ended:
     """Trains the town's model below `root` in a process of its own."""
     said = root / "said.jsonl"
     said.unlink(missing_ok=True)
-    process = processes.Process(target=_train, args=(root, ending, pipeline))
+    process = processes.Process(target=_train, args=(root, ending, pipeline, training))
     process.start()
     process.join(120)
     if process.is_alive():
@@ -72,7 +79,7 @@ def deployed(root: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def _train(root: Path, ending: Ending, pipeline: Callable[[], Any] | None) -> None:
+def _train(root: Path, ending: Ending, pipeline: Callable[[], Any] | None, training: Callable[[], Training] | None) -> None:
     os.environ |= {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
     def write(**line: str) -> None:
@@ -84,7 +91,7 @@ def _train(root: Path, ending: Ending, pipeline: Callable[[], Any] | None) -> No
             file.write(trained.manifest.version + "\n")
 
     _arm(ending)
-    model = MODEL if pipeline is None else dataclasses.replace(MODEL, pipeline=pipeline)
+    model = dataclasses.replace(MODEL, pipeline=pipeline or MODEL.pipeline, training=training() if training else MODEL.training)
     try:
         train(demo(), str(FOLDER), model, str(root), UNTIL_MS, lambda text: write(note=text), announce, Choices(created_ms=CREATED_MS))
     except TidemillError as error:

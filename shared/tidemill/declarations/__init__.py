@@ -8,10 +8,12 @@ from tidemill.declarations.events import Event, Recording
 from tidemill.declarations.fields import Field
 from tidemill.declarations.models import Model, Outcome, Request
 from tidemill.declarations.topics import Type
-from tidemill.declarations.training import Expect, Training
+from tidemill.declarations.training import ByGroup, ByTime, Expect, RollingOrigin, Search, Select, Training
 from tidemill.declarations.views import Feature, FeatureView, Selection
 
 __all__ = [
+    "ByGroup",
+    "ByTime",
     "Entity",
     "Event",
     "Expect",
@@ -22,6 +24,9 @@ __all__ = [
     "Outcome",
     "Recording",
     "Request",
+    "RollingOrigin",
+    "Search",
+    "Select",
     "Selection",
     "Training",
     "Type",

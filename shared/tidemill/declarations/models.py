@@ -13,7 +13,7 @@ from tidemill.declarations.checks import FIELD_TYPES, Declaration, did_you_mean,
 from tidemill.declarations.events import Event
 from tidemill.declarations.expressions import Column, number_of, parse_column
 from tidemill.declarations.texts import kept
-from tidemill.declarations.training import Training
+from tidemill.declarations.training import ByGroup, Training
 from tidemill.declarations.views import FeatureView, Selection
 from tidemill.durations import parse_ms
 from tidemill.errors import DeclarationError
@@ -285,16 +285,19 @@ class Model(Declaration):
     def _check_training(self) -> None:
         if not isinstance(self.training, Training):
             self._fail("training", f"{self.training!r} is no Training", "write training=Training(...)")
-        fields = (*self.request_fields, *self.input_names)
+        inputs = self.input_names
+        fields = [*self.request_fields, *inputs]
         for label, names, known in (
-            ("segment", self.training.segments, fields), ("expect", self.training.expect, self.input_names),
-            ("trusted", self.training.trusted, self.input_names),
+            ("segment", self.training.segments, fields), ("expect", self.training.expect, inputs),
+            ("trusted", self.training.trusted, inputs),
+            ("weight", [self.training.weights] if self.training.weights else [], fields),
+            ("group", [self.training.split.field] if isinstance(self.training.split, ByGroup) else [], ["subject", *fields]),
         ):  # fmt: skip
             for name in names:
                 if name not in known:
                     self._fail(
                         "training",
-                        f"{label} {name!r} is no {'field of requests or ' if known is fields else ''}input",
+                        f"{label} {name!r} is no {'input' if known is inputs else 'field of requests or input'}",
                         did_you_mean(name, known) or f"name one of {', '.join(known)}",
                     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,8 +55,9 @@ class Fitted:
         return "probabilities" if self.classes else "probability" if self.probability else "value"
 
 
-def fit(model: Model, examples: TrainingSet) -> Fitted:
-    """Fits on the first 80 % of the rows in time for the metrics, then on all for the model.
+def fit(model: Model, examples: TrainingSet, cuts: Sequence[int] = ()) -> Fitted:
+    """Fits on the first rows for the metrics, then on all for the model. `cuts`: the first row that is held out, and the rows from which on
+    the others are answered by a pipeline fitted on all before (none: the last fifth is held out).
 
     Raises TidemillError for unusable labels or columns.
     """
@@ -63,14 +66,43 @@ def fit(model: Model, examples: TrainingSet) -> Fitted:
     probability = _is_classifier(model)
     _check_count(model, examples)
     examples, classes = in_classes(model, examples, classifier=probability)
-    cut = int(len(examples) * (1 - HOLDOUT))
-    before, after = _rows(examples, slice(None, cut)), _rows(examples, slice(cut, None))
+    cuts = list(cuts) or [int(len(examples) * (1 - HOLDOUT))]
+    before, after = _rows(examples, slice(None, cuts[0])), _rows(examples, slice(cuts[0], None))
     _check_labels(model, before, after, classes, probability=probability)
     first = fitted_on(model, before)
-    output = answered(model, first, given(first, after.inputs, after.matrix), "held out", probability=probability, several=bool(classes))
-    metrics = score(after.labels, output, probability=probability) | {"examples": float(len(examples))}
+    output = _held_out(model, examples, cuts, first, probability=probability, several=bool(classes))
+    metrics = score(after.labels, output, probability=probability) | own_metrics(model, after.labels, output)
+    metrics["examples"] = float(len(examples))
     center, scale = (0.0, 1.0) if probability else _scale(examples.labels)
     return Fitted(fitted_on(model, examples), probability, metrics, after, output, center, scale, classes=classes, first=first)
+
+
+def _held_out(model: Model, examples: TrainingSet, cuts: Sequence[int], first: Any, *, probability: bool, several: bool) -> Floats:
+    """What is answered for the held-out rows. `first`: the pipeline fitted on those before the first cut."""
+    found = list[Floats]()
+    for start, end in pairwise([*cuts, len(examples)]):
+        made = first if start == cuts[0] else fitted_on(model, _rows(examples, slice(None, start)))
+        rows = given(made, examples.inputs, examples.matrix[start:end])
+        found.append(answered(model, made, rows, "held out", probability=probability, several=several))
+    return np.concatenate(found)
+
+
+def own_metrics(model: Model, labels: Any, output: Floats) -> dict[str, float]:
+    """The metrics that a project declares. Raises TidemillError for one that fails or gives no number."""
+    found = dict[str, float]()
+    for name, metric in model.training.metrics.items():
+        try:
+            found[name] = float(metric(np.asarray(labels), np.asarray(output, np.float64)))
+        except Exception as error:  # the project's own code
+            raise TidemillError(
+                f"model {model.name!r}: metric {name!r} fails: {type(error).__name__}: {error}",
+                mend="give a function of labels and outputs, two arrays, that returns a number",
+            ) from error
+        if not np.isfinite(found[name]):
+            raise TidemillError(
+                f"model {model.name!r}: metric {name!r} gives {found[name]}", mend="let it give a number for any held-out rows"
+            )
+    return found
 
 
 def _scale(labels: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -138,13 +170,29 @@ def fitted_on(model: Model, examples: TrainingSet) -> Any:
     try:
         made = model.pipeline()
         labels = examples.labels.astype(np.int64) if is_classifier(made) else examples.labels  # classes are 0 and 1, not 0.0 and 1.0
-        made.fit(given(made, examples.inputs, examples.matrix), labels)
+        made.fit(given(made, examples.inputs, examples.matrix), labels, **sample_weight(model, made, examples))
+    except TidemillError:
+        raise
     except Exception as error:  # raised by the project's own code, or by scikit-learn for its data
         raise _unfitted(model, examples, error) from error
     if is_classifier(made) and not hasattr(made, "predict_proba"):
         step = last_step(made)
         raise TidemillError(f"model {model.name!r}: {step.title} gives no probabilities", mend=probability_mend(step))
     return made
+
+
+def sample_weight(model: Model, pipeline: Any, examples: TrainingSet) -> dict[str, Any]:
+    """The rows' weights by the name under which the pipeline gives them to its last step; nothing without. Raises TidemillError."""
+    name = model.training.weights
+    if name is None:
+        return {}
+    weights = np.asarray(examples.column(name).cast("float64").to_numpy(zero_copy_only=False), np.float64)
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        wrong = int((~np.isfinite(weights) | (weights < 0)).sum())
+        raise TidemillError(
+            f"model {model.name!r}: {wrong:,} rows have no weight {name!r}, or a negative one", mend="give weights of 0 and more, not all 0"
+        )
+    return {"__".join((*last_step(pipeline).path, "sample_weight")): weights}
 
 
 def _unfitted(model: Model, examples: TrainingSet, error: Exception) -> TidemillError:
@@ -190,5 +238,9 @@ def score(labels: Any, output: Floats, *, probability: bool) -> dict[str, float]
 
 
 def _rows(examples: TrainingSet, part: slice) -> TrainingSet:
+    places = np.arange(len(examples))[part]
+    given = {name: column.slice(int(places[0]) if len(places) else 0, len(places)) for name, column in examples.given.items()}
     values, labels = examples.matrix[part], examples.labels[part]
-    return replace(examples, values=values, labels=labels, times_ms=examples.times_ms[part], subjects=examples.subjects[part])
+    return replace(
+        examples, values=values, labels=labels, times_ms=examples.times_ms[part], subjects=examples.subjects[part], given=given
+    )

@@ -22,7 +22,7 @@ from tidemill.training.stages.evaluation import Bin, ChampionBeside, Evaluation,
 
 TENTHS = 10
 SHUFFLED_ROWS, SHUFFLES = 1_000, 3
-LEARNING_PARTS, LEARNING_ROWS = (8, 4, 2), 5_000
+LEARNING_PARTS, LEARNING_ROWS = (8, 4, 2), 2_500
 SEGMENTS, SEGMENT_ROWS, FEW_TEXTS = 12, 20, 12
 _ROC_POINTS = 200
 _CLIPPED = 1e-7

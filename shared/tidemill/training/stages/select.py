@@ -1,0 +1,86 @@
+"""Inputs that help, and help again on other rows, are kept; the others are dropped before the pipeline sees them.
+
+The version has all declared inputs, as serving gives them; its pipeline begins with a step that takes those which were chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import Pipeline
+
+from tidemill.declarations import Model
+from tidemill.declarations.training import Select
+from tidemill.errors import TidemillError
+from tidemill.training.dataset import Note, TrainingSet, taken
+from tidemill.training.fitting import Fitted, fit
+from tidemill.training.frames import names_columns
+from tidemill.training.stages.evaluate import importance
+
+_ROWS = 0.8
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """`inputs`: those that are kept, in their order; `shares`: of each input, the share of rounds in which it helped; `means`: its mean
+    importance."""
+
+    inputs: list[str]
+    shares: dict[str, float]
+    means: dict[str, float]
+
+
+def choose(model: Model, before: TrainingSet, select: Select, note: Note) -> Chosen:
+    """`before`: the rows that are not held out. Each round fits on another part of them, and measures on their last fifth.
+
+    Raises TidemillError when no input helps, or the pipeline names its columns.
+    """
+    if names_columns(model.pipeline()):
+        raise TidemillError(
+            f"model {model.name!r}: its pipeline names its columns, so it chooses them itself",
+            mend="leave select= out, and the inputs that you do not want out of the pipeline",
+        )
+    helped = np.zeros((select.rounds, len(before.inputs)))
+    for number in range(select.rounds):
+        note(f"selecting inputs, round {number + 1} of {select.rounds}")
+        draw = np.random.default_rng(number)
+        some = np.sort(draw.choice(len(before), int(len(before) * _ROWS), replace=False))
+        found = {one.input: one.mean for one in importance(_fitted_part(model, taken(before, some)), number)}
+        helped[number] = [found[spec.name] for spec in before.inputs]
+    return _chosen(model, [spec.name for spec in before.inputs], helped, select)
+
+
+def _fitted_part(model: Model, rows: TrainingSet) -> Fitted:
+    return fit(model, rows)
+
+
+def _chosen(model: Model, names: list[str], helped: npt.NDArray[np.float64], select: Select) -> Chosen:
+    shares, means = (helped > select.least).mean(axis=0), helped.mean(axis=0)
+    kept = [place for place in np.argsort(-means, kind="stable").tolist() if shares[place] >= select.stable][: select.most]
+    if not kept:
+        raise TidemillError(
+            f"model {model.name!r}: no input helps in {select.stable:.0%} of {select.rounds} rounds",
+            mend="lower least or stable of the Select, or see what the label is",
+        )
+    return Chosen(
+        [names[place] for place in sorted(kept)],
+        dict(zip(names, map(float, shares), strict=True)),
+        dict(zip(names, map(float, means), strict=True)),
+    )
+
+
+def with_chosen(make: Callable[[], Any], places: list[int]) -> Callable[[], Any]:
+    """The pipeline with a first step that takes the chosen columns."""
+    return partial(_selected, make, places)
+
+
+def _selected(make: Callable[[], Any], places: list[int]) -> Any:
+    """Its own steps stay steps, so that their names, and what is refused, stay what they were."""
+    made = make()
+    first = ("selected", ColumnTransformer([("kept", "passthrough", places)]))
+    return Pipeline([first, *(made.steps if isinstance(made, Pipeline) else [("model", made)])])
