@@ -33,7 +33,6 @@ TidemillError                 500  root: catch this to catch all of them
 ├── CorruptState              500  a stored value fails its checksum
 ├── ArtifactError             500  a model artifact is missing, damaged, or made for other declarations
 │   └── NoSuchVersion         404  no such version of a model is stored
-├── NoSuchRun                 404  no such run of training is written down here
 ├── OutOfMemory               500  a stage of a training needs more memory than there is
 ├── AbsentColumns             500  records of a view's log lack columns that the view folds now
 ├── BadDeployment             500  a deployment states versions, roles or shares that contradict each other
@@ -208,16 +207,6 @@ class UnknownEvent(NotFound):
     """No such event is declared."""
 
     kind = "event"
-
-
-class NoSuchRun(TidemillError):
-    """No such run of training is written down on this machine, nor stored as a version with its evaluation."""
-
-    http_status = 404
-
-    def __init__(self, model: str, run: str, there: Sequence[str]) -> None:
-        mend = f"choose one of: {', '.join(there[:10])}" if there else f"run: tidemill train {model}"
-        super().__init__(f"no run {run} of {model} is known here", mend=mend)
 
 
 class UnknownTable(NotFound):

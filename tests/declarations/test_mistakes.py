@@ -14,6 +14,8 @@ import pytest
 
 import tidemill
 from tidemill import (
+    ByGroup,
+    ByTime,
     Entity,
     Event,
     FeatureView,
@@ -22,6 +24,8 @@ from tidemill import (
     Outcome,
     Recording,
     Request,
+    RollingOrigin,
+    Search,
     Training,
     Type,
     count,
@@ -215,6 +219,15 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Model(**model(on_missing="shrug")), "on_missing", "'shrug' says nothing about missing inputs", '"refuse"'),
     (lambda: Model(**model(training="fast")), "training", "'fast' is no Training", "training=Training(...)"),
     (lambda: Model(**model(training=Training(segments=["whoo"]))), "training", "segment 'whoo' is no field of requests or input", "did you mean who?"),
+    (lambda: Model(**model(training=Training(weights="wait"))), "training", "weight 'wait' is no field of requests", "name one of"),
+    (lambda: Model(**model(training=Training(trusted=["who"]))), "training", "trusted 'who' is no input", "name one of"),
+    (lambda: Model(**model(training=Training(split=ByGroup("whoo")))), "training", "group 'whoo' is no field", "did you mean who?"),
+    (lambda: Training(split="time"), "split", "'time' is no split", "tm.ByTime()"),  # type: ignore[arg-type]
+    (lambda: Training(split=ByTime(holdout=1.5)), "split", "a holdout of 1.5", "such as 0.2"),
+    (lambda: Training(split=RollingOrigin(0)), "split", "0 folds", "write 1 or more"),
+    (lambda: Training(metrics={"auc": float}), "metrics", "'auc' is a metric of tidemill", "names of your own"),  # type: ignore[dict-item]
+    (lambda: Training(metrics={"cost": 3}), "metrics", "3 cannot be called", "give functions"),  # type: ignore[dict-item]
+    (lambda: Training(search=Search(dict, trials=0)), "search", "needs a function as space", "correct the Search"),
     (lambda: Model(**model(pipeline="pipe")), "pipeline", "'pipe' cannot be called", "pass the function itself"),
     (lambda: Model(**model(inputs=[Request("distance")])), "inputs", "no field 'distance'", "add it to the event"),
     (lambda: Model(**model(on=Event("bare", {"at": int, "id": str}, time="at"), subject="id")), "inputs", "no field 'who'", "add it"),

@@ -25,7 +25,7 @@ from tests.training.town import FOLDER, town
 from tidemill import ByGroup, ByTime, RollingOrigin, Search, Select, Training
 from tidemill.declarations import Model
 from tidemill.declarations.project import load_project
-from tidemill.errors import DeclarationError, TidemillError
+from tidemill.errors import TidemillError
 from tidemill.training.conversion import to_onnx
 from tidemill.training.dataset import TrainingSet
 from tidemill.training.fitting import fit, outputs
@@ -127,26 +127,6 @@ def test_own_metrics() -> None:
         fit(model(metrics={"cost": lambda labels, said: 1 / 0}), data)
     with pytest.raises(TidemillError, match=r"metric 'cost' gives nan"):
         fit(model(metrics={"cost": lambda labels, said: float("nan")}), data)
-
-
-@pytest.mark.parametrize(
-    ("declare", "says"),
-    [
-        (lambda: Training(split="time"), r"split: Training: 'time' is no split; write tm.ByTime\(\)"),  # type: ignore[arg-type]
-        (lambda: Training(split=ByTime(holdout=1.5)), "a holdout of 1.5; write a share such as 0.2"),
-        (lambda: Training(split=RollingOrigin(0)), "0 folds; write 1 or more"),
-        (lambda: Training(metrics={"auc": max}), "'auc' is a metric of tidemill; give functions"),
-        (lambda: Training(metrics={"cost": 3}), "3 cannot be called"),  # type: ignore[dict-item]
-        (lambda: Training(search=Search(dict, trials=0)), "a search needs a function as space, and 1 or more trials"),
-        (lambda: model(weights="wait"), "weight 'wait' is no field of requests or input"),
-        (lambda: model(split=ByGroup("zonne")), r"group 'zonne' is no field of requests or input; did you mean zone\?"),
-        (lambda: model(trusted=["zone"]), "trusted 'zone' is no input"),
-    ],
-)
-def test_declarations_that_mean_nothing(declare: Any, says: str) -> None:
-    """Each is refused where it is declared."""
-    with pytest.raises(DeclarationError, match=says):
-        declare()
 
 
 def test_inputs_that_help_are_chosen() -> None:

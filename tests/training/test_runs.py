@@ -10,9 +10,9 @@ from tests.training.town import FOLDER, town
 from typer.testing import CliRunner
 
 from tidemill.cli import app
-from tidemill.errors import NoSuchRun, TidemillError
+from tidemill.errors import TidemillError
 from tidemill.training.stages.files import RunFiles, runs_root
-from tidemill.training.stages.reading import read_evaluation, read_run, read_runs
+from tidemill.training.stages.reading import NoSuchRun, read_evaluation, read_run, read_runs
 from tidemill.training.stages.records import AskedRun, run_name
 from tidemill.training.stages.run import Run
 

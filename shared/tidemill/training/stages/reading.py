@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 from pyarrow import fs
 
-from tidemill.errors import NoSuchRun
+from tidemill.errors import TidemillError
 from tidemill.models.artifact import folder_of
 from tidemill.training.stages.evaluation import EVALUATION, Evaluation
 from tidemill.training.stages.files import RunFiles, folders_of, runs_root
@@ -15,6 +16,16 @@ from tidemill.training.stages.records import STAGES, Began, EndRecord, RunRecord
 
 S = TypeVar("S", bound=msgspec.Struct)
 State = Literal["trained", "refused", "running", "ended"]
+
+
+class NoSuchRun(TidemillError):
+    """No such run of training is written down on this machine, nor stored as a version with its evaluation."""
+
+    http_status = 404
+
+    def __init__(self, model: str, run: str, there: Sequence[str]) -> None:
+        mend = f"choose one of: {', '.join(there[:10])}" if there else f"run: tidemill train {model}"
+        super().__init__(f"no run {run} of {model} is known here", mend=mend)
 
 
 class RunState(NamedTuple):
