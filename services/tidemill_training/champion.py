@@ -36,6 +36,8 @@ def beside(offline_root: str, model: str, version: str, fitted: Fitted) -> Champ
         return ChampionBeside(version, 0, [], f"the champion reads what the new version does not: {', '.join(missing)}")
     if manifest.output != fitted.output:
         return ChampionBeside(version, 0, [], f"the champion gives a {manifest.output}, the new version a {fitted.output}")
+    if manifest.class_names != fitted.classes:
+        return ChampionBeside(version, 0, [], f"the champion knows other classes: {', '.join(manifest.class_names)}")
     unseen = np.flatnonzero(held.times_ms > manifest.trained_until)
     if len(unseen) < FEWEST_ROWS:
         return ChampionBeside(
@@ -43,7 +45,8 @@ def beside(offline_root: str, model: str, version: str, fitted: Fitted) -> Champ
         )
     places = unseen[:: max(1, len(unseen) // MOST_ROWS)][:MOST_ROWS]
     engine, rows = load_engine(artifact), by_name(held.matrix[places], held.inputs, manifest.inputs)
-    answers = np.array([engine.predict(row) for row in rows], np.float64)
+    ask = engine.probabilities if fitted.classes else engine.predict
+    answers = np.array([ask(row) for row in rows], np.float64)
     new = fitted.holdout_output[places].astype(np.float64)
     found = measures(answers, new, held.labels[places], fitted.output)
     losses = [Loss(one.name, one.other, one.first, one.difference, one.low, one.high) for one in found]

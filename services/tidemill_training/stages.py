@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from tidemill.declarations import Model
 from tidemill.declarations.project import Project
@@ -17,8 +16,9 @@ from tidemill.errors import ArtifactError
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Artifact, Manifest, stored_manifest, stored_versions
 from tidemill.offline.store import OfflineStore
+from tidemill.training.classes import in_classes
 from tidemill.training.dataset import Note, TrainingSet, build, needed_events
-from tidemill.training.fitting import Fitted, fit
+from tidemill.training.fitting import Fitted, fit, is_classifier_of
 from tidemill.training.report.page import page
 from tidemill.training.stages.check import Findings, check
 from tidemill.training.stages.data import DataRecord, archive_state, set_digest
@@ -71,8 +71,9 @@ class Stages:
         before = self._newest()
 
         def checked() -> Findings:
-            labels_are_flags = bool(np.isin(rows.labels, (0.0, 1.0)).all())
-            found = check(self._model, rows, before, probability=labels_are_flags)
+            classifier = is_classifier_of(self._model)
+            labelled, classes = in_classes(self._model, rows, classifier=classifier)
+            found = check(self._model, labelled, before, "probabilities" if classes else "probability" if classifier else "value")
             return Findings(found.inputs, [*found.found, *seen_differently(self._store, self._model.name, rows)])
 
         expected = {name: repr(expect) for name, expect in training.expect.items()}

@@ -46,7 +46,7 @@ def found(data: TrainingSet, before: Manifest | None = None, model: Model = MODE
     """What a check finds."""
     with_training = dataclasses.replace(model)
     object.__setattr__(with_training, "training", Training(**training))  # the inputs of these sets are not those of the model
-    return check(with_training, data, before, probability=bool(np.isin(data.labels, (0, 1)).all())).found
+    return check(with_training, data, before, "probability" if np.isin(data.labels, (0, 1)).all() else "value").found
 
 
 def told(findings: list[CheckFinding]) -> list[str]:
@@ -88,9 +88,18 @@ def test_an_input_that_nearly_knows_the_label() -> None:
     assert (finding.level, "a share of its variance of " in finding.what) == ("error", True)
 
 
+def test_an_input_that_knows_the_class() -> None:
+    """Of several classes, by one against the rest; a text that is the class is one, and a good input is none."""
+    classes = (np.arange(ROWS) * 7 % 13 % 3).astype(np.float64)
+    texts = np.array(["late", "early", "never"])[classes.astype(int)]
+    data = examples(labels=classes, leak=texts, good=classes + 2 * NOISE)
+    lines = [str(one) for one in check(dataclasses.replace(MODEL, training=Training()), data, None, "probabilities").found]
+    assert [line.partition(" on rows")[0] for line in lines] == ["'leak' alone tells the label: an AUC of 1"]
+
+
 def test_few_rows_prove_no_leak() -> None:
     """With a handful of held-out rows anything may fit by chance."""
-    assert alone(np.arange(60, dtype=np.float32), (np.arange(60) % 2).astype(float), probability=True) == (0.0, 0.0)
+    assert alone(np.arange(60, dtype=np.float32), (np.arange(60) % 2).astype(float), "probability") == (0.0, 0.0)
     assert found(examples(labels=LABELS[:100], leak=LABELS[:100])) == []
 
 

@@ -215,6 +215,15 @@ def test_what_is_declared_may_be_best(tmp_path: Path) -> None:
         searched(tmp_path / "d", [], Search(lambda trial: dict[str, Any]()["x"], trials=2))
 
 
+def test_parameters_of_several_classes(tmp_path: Path) -> None:
+    """A fold is measured by the log loss of the classes; one before which a class has no row fails with its reason."""
+    data = dataclasses.replace(examples(400), labels=(np.arange(400) * 7 % 13 % 3).astype(np.float64), texts=("b", "a", "c"))
+    assert fold_loss(model(poor, search=Search(space)), data, {}, 0) == pytest.approx(np.log(3), rel=0.1)
+    sorted_labels = dataclasses.replace(data, labels=(np.arange(400) // 134).astype(np.float64))
+    with pytest.raises(ValueError, match="a class has no row before fold 1: 1 of 3 are missing"):
+        fold_loss(model(poor, search=Search(space)), sorted_labels, {}, 0)
+
+
 @pytest.mark.slow
 def test_processes_search_side_by_side(tmp_path: Path) -> None:
     """Each loads the project by itself; all trials are done, and the result is one of them."""

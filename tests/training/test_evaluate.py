@@ -46,7 +46,7 @@ def examples(count: int = 1000, *, values: bool = False) -> TrainingSet:
     score = matrix[:, 0] + (matrix[:, 2] == 1) + draw.normal(size=count) / 2
     labels = score * 10 if values else (score > 0.5).astype(np.float64)
     zones = pa.array(draw.choice(["north", "south"], count).tolist(), pa.string())
-    return TrainingSet(matrix, labels, np.arange(count) * 1000, [f"s{i}" for i in range(count)], INPUTS, {"zone": zones})
+    return TrainingSet(matrix, labels, np.arange(count) * 1000, [f"s{i}" for i in range(count)], INPUTS, given={"zone": zones})
 
 
 def evaluated(model: Model = MODEL, data: TrainingSet | None = None) -> Evaluation:
@@ -132,6 +132,23 @@ def test_a_regressor_is_measured_by_its_error() -> None:
     assert found.skill > 0.4
 
 
+def test_several_classes() -> None:
+    """Log loss and accuracy beside the shares of the classes, calibration of the class that is answered, importance and segments."""
+    data = examples(2000)
+    places = np.clip(np.round(data.values[:, 0]), -1, 1) + 1
+    texts = dataclasses.replace(data, labels=np.array([2.0, 0.0, 1.0])[places.astype(int)], texts=("mid", "up", "down"))
+    found = evaluated(data=texts)
+    assert (found.output, found.loss, found.roc) == ("probabilities", "log_loss", [])
+    assert found.metrics["accuracy"] > 0.9
+    assert found.baseline["accuracy"] < 0.6
+    shares = np.unique(texts.labels[:1600], return_counts=True)[1] / 1600
+    said = log_loss(texts.labels[1600:], np.tile(shares, (400, 1)), labels=[0, 1, 2])
+    assert found.baseline["log_loss"] == pytest.approx(said, abs=1e-6)
+    assert sum(one.rows * one.label for one in found.bins) / 400 == pytest.approx(found.metrics["accuracy"])
+    assert (found.importance[0].input, found.learning[-1].loss) == ("speed", found.metrics["log_loss"])
+    assert found.segments[0].metrics["accuracy"] > 0.8
+
+
 def test_more_rows_are_learnt_from() -> None:
     """The curve goes from few rows to all; its last point is the metric itself."""
     found = evaluated()
@@ -192,6 +209,17 @@ def test_the_champion_beside_it(tmp_path: Path) -> None:
     assert loss.new == pytest.approx(fitted.metrics["log_loss"], rel=1e-4)
     assert loss.difference == pytest.approx(loss.new - loss.champion)
     assert loss.low < loss.difference < loss.high < 0
+
+
+def test_a_champion_of_several_classes(tmp_path: Path) -> None:
+    """It is compared by log loss, Brier score and wrong answers; one that knows other classes is not."""
+    data = dataclasses.replace(examples(2000), labels=np.clip(np.round(examples(2000).values[:, 0]), -1, 1) + 1)
+    version, fitted = stored(tmp_path, taken(data, np.arange(300)), 5), fit(MODEL, data)
+    found = beside(str(tmp_path), "big_tip", version, fitted)
+    assert [one.name for one in found.losses] == ["log_loss", "brier", "error_rate"]
+    assert found.losses[0].new == pytest.approx(fitted.metrics["log_loss"], rel=1e-4)
+    fewer = dataclasses.replace(data, labels=np.where(data.labels == 2, 3, data.labels))
+    assert beside(str(tmp_path), "big_tip", version, fit(MODEL, fewer)).said == "the champion knows other classes: 0, 1, 2"
 
 
 def test_a_champion_that_has_seen_the_rows(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def _of_classes(both: pa.Table, known: pa.Table) -> PairedVersions:
     first, other = (_matrix(known[side], classes) for side in _SIDES)
     apart = np.abs(_matrix(both[_SIDES[1]], classes) - _matrix(both[_SIDES[0]], classes))
     auc = auc_one_vs_rest(places, first), auc_one_vs_rest(places, other)
-    found = [_measure(name, loss(places, first), loss(places, other)) for name, loss in _CLASS_LOSSES.items()]
+    found = measures(first, other, places.astype(np.float64), "probabilities")
     return PairedVersions(
         len(both), len(known), float(apart.mean()) if len(both) and classes else math.nan, found, None if math.isnan(sum(auc)) else auc
     )
@@ -107,7 +107,10 @@ _CLASS_LOSSES: dict[str, Callable[[Places, Floats], Floats]] = {"log_loss": log_
 
 def measures(first: Floats, other: Floats, outcomes: Floats, output: Output) -> list[Measure]:
     """The losses of two versions on the same requests. A probability's: log loss and Brier score; a value's: absolute and squared error. Of
-    several classes: `_CLASS_LOSSES`."""
+    several classes, whose outcomes are places: log loss, Brier score and the share of wrong answers."""
+    if output == "probabilities":
+        places = outcomes.astype(np.int64)
+        return [_measure(name, loss(places, first), loss(places, other)) for name, loss in _CLASS_LOSSES.items()]
     losses = {"log_loss": _log_loss, "brier": _squared} if output == "probability" else {"mae": _absolute, "mse": _squared}
     return [_measure(name, loss(outcomes, first), loss(outcomes, other)) for name, loss in losses.items()]
 

@@ -63,7 +63,7 @@ def fit(model: Model, examples: TrainingSet, cuts: Sequence[int] = ()) -> Fitted
     """
     if _names_columns(model):
         examples = with_unknown(examples)
-    probability = _is_classifier(model)
+    probability = is_classifier_of(model)
     _check_count(model, examples)
     examples, classes = in_classes(model, examples, classifier=probability)
     cuts = list(cuts) or [int(len(examples) * (1 - HOLDOUT))]
@@ -131,7 +131,8 @@ def _names_columns(model: Model) -> bool:
     return names_columns(_made(model))
 
 
-def _is_classifier(model: Model) -> bool:
+def is_classifier_of(model: Model) -> bool:
+    """Whether a model's pipeline is a classifier. Raises TidemillError when it cannot be made."""
     return bool(is_classifier(_made(model)))
 
 
@@ -241,6 +242,4 @@ def _rows(examples: TrainingSet, part: slice) -> TrainingSet:
     places = np.arange(len(examples))[part]
     given = {name: column.slice(int(places[0]) if len(places) else 0, len(places)) for name, column in examples.given.items()}
     values, labels = examples.matrix[part], examples.labels[part]
-    return replace(
-        examples, values=values, labels=labels, times_ms=examples.times_ms[part], subjects=examples.subjects[part], given=given
-    )
+    return replace(examples, values=values, labels=labels, times_ms=examples.times_ms[part], subjects=examples.subjects[part], given=given)

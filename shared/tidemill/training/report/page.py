@@ -23,8 +23,8 @@ th:first-child, td:first-child, td.text, th.text { text-align: left; } thead th 
 svg { max-width: 100%; height: auto; } svg .grid { stroke: #e3e7eb; } svg .diagonal { stroke: #8c959f; stroke-dasharray: 4 4; }
 svg text { fill: #1f2328; font-size: 12px; } svg .tick { fill: #59636e; font-size: 11px; }
 """
-_LARGER_IS_BETTER = ("auc", "accuracy", "skill")
-_NEUTRAL = ("positive_share", "examples", "auc_error", "mae_error")
+_LARGER_IS_BETTER = ("auc", "auc_ovr", "accuracy", "skill")
+_NEUTRAL = ("positive_share", "examples", "auc_error", "mae_error", "accuracy_error", "log_loss_error")
 
 
 def page(runs: Sequence[Evaluation]) -> str:
@@ -74,7 +74,12 @@ def _pictures(runs: Sequence[Evaluation]) -> str:
     tenths = [Series(one.version, [(part.output, part.label) for part in one.bins]) for one in runs]
     ends = [value for one in tenths for point in one.points for value in point]
     low, high = (0.0, None) if min(ends, default=0.0) >= 0 else (None, None)
-    axes = Axis("mean output", low, high), Axis("mean label", low, high)
+    several = runs[0].output == "probabilities"
+    axes = (
+        (Axis("probability of the answer", low, high), Axis("share that is right", low, high))
+        if several
+        else (Axis("mean output", low, high), Axis("mean label", low, high))
+    )
     found.append(_figure("Calibration, by tenths of the rows", lines(tenths, *axes, diagonal=True, dots=True)))
     learnt = [Series(one.version, [(point.rows, point.loss) for point in one.learning]) for one in runs]
     if any(len(one.points) > 1 for one in learnt):
@@ -99,7 +104,7 @@ def _segments(runs: Sequence[Evaluation]) -> str:
     keys = list(dict.fromkeys(key for own in by_run for key in own))
     if not keys:
         return ""
-    shown = "auc" if any(one.roc for one in runs) else "rmse"
+    shown = {"probability": "auc", "probabilities": "accuracy"}.get(runs[0].output, "rmse")
     metrics = [runs[0].loss, shown]
     head = ["field", "value", "rows", *(f"{_mark(place)}{escape(metric)}" for metric in metrics for place, _ in enumerate(runs))]
     rows = [_segment(key, [own.get(key) for own in by_run], metrics) for key in keys]

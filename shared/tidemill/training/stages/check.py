@@ -17,9 +17,10 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from tidemill.declarations import Model
 from tidemill.declarations.training import Expect
 from tidemill.errors import TidemillError
-from tidemill.models.artifact import Manifest, ModelInput
+from tidemill.models.artifact import Manifest, ModelInput, Output
 from tidemill.stats.histograms import count
 from tidemill.stats.roc import auc_with_error
+from tidemill.stats.several import auc_one_vs_rest
 from tidemill.training.dataset import Floats, TrainingSet
 
 KNOWS, SUSPECT, FEWEST_ROWS = 0.99, 0.95, 40
@@ -57,8 +58,8 @@ class Findings(msgspec.Struct, frozen=True):
             raise TidemillError(f"model {model!r}: the training set is refused: {first.what}", mend=first.mend + more)
 
 
-def check(model: Model, examples: TrainingSet, before: Manifest | None, *, probability: bool) -> Findings:
-    """`before`: the manifest of the newest stored version, whose inputs are compared; `probability`: whether the labels are 0 and 1."""
+def check(model: Model, examples: TrainingSet, before: Manifest | None, output: Output) -> Findings:
+    """`before`: the manifest of the newest stored version, whose inputs are compared; `output`: what the labels are labels of."""
     found = list[CheckFinding]()
     for i, spec in enumerate(examples.inputs):
         numbers = examples.matrix[:, i]
@@ -68,7 +69,7 @@ def check(model: Model, examples: TrainingSet, before: Manifest | None, *, proba
         found += _texts(spec, numbers, before)
         found += _moved(spec, numbers, before)
         if spec.name not in model.training.trusted:
-            found += _knows(spec, numbers, examples.labels, probability=probability)
+            found += _knows(spec, numbers, examples.labels, output)
     return Findings(len(examples.inputs), [*found, *_own_event(model)])
 
 
@@ -149,10 +150,10 @@ def stability(before: list[int], now: list[int]) -> float:
     return float(np.sum((two - one) * np.log(two / one)))
 
 
-def _knows(spec: ModelInput, numbers: Floats, labels: npt.NDArray[np.float64], *, probability: bool) -> Iterator[CheckFinding]:
+def _knows(spec: ModelInput, numbers: Floats, labels: npt.NDArray[np.float64], output: Output) -> Iterator[CheckFinding]:
     """An input that tells the label by itself, on rows that come later."""
-    score, least = alone(numbers, labels, probability=probability)
-    what = f"{spec.name!r} alone tells the label: {'an AUC' if probability else 'a share of its variance'} of {score:.4g} on rows held out"
+    score, least = alone(numbers, labels, output)
+    what = f"{spec.name!r} alone tells the label: {'a share of its variance' if output == 'value' else 'an AUC'} of {score:.4g} on rows held out"
     if least >= KNOWS:
         yield CheckFinding(
             "error", spec.name, f"{what}, so it is likely known only with the outcome",
@@ -162,24 +163,28 @@ def _knows(spec: ModelInput, numbers: Floats, labels: npt.NDArray[np.float64], *
         yield CheckFinding("warning", spec.name, what, "see whether it is known when the question is asked")
 
 
-def alone(numbers: Floats, labels: npt.NDArray[np.float64], *, probability: bool) -> tuple[float, float]:
-    """How well a small tree on this input alone tells the labels of the last fifth of the rows: area under the curve, or share of the
-    variance, and what it is at least; 0 where too few rows tell."""
+def alone(numbers: Floats, labels: npt.NDArray[np.float64], output: Output) -> tuple[float, float]:
+    """How well a small tree on this input alone tells the labels of the last fifth of the rows: area under the curve (of several classes the
+    mean of one against the rest), or share of the variance, and what it is at least; 0 where too few rows tell."""
     every = slice(None, None, max(1, len(labels) // _TREE_ROWS))
     rows, labels = numbers[every, None], labels[every]
     cut = len(labels) - len(labels) // _HELD_OUT
     held = labels[cut:]
     if len(held) < FEWEST_ROWS or np.ptp(labels[:cut]) == 0 or np.ptp(held) == 0 or np.isnan(rows[:cut]).all():
         return 0.0, 0.0
-    kind = DecisionTreeClassifier if probability else DecisionTreeRegressor
-    made = kind(max_leaf_nodes=_LEAVES if probability else 2 * _LEAVES, min_samples_leaf=_LEAF_ROWS, random_state=0).fit(
-        rows[:cut], labels[:cut]
-    )
-    if probability:
-        score, error = auc_with_error(held, made.predict_proba(rows[cut:])[:, 1])
-        return (score, score - 2 * error) if np.isfinite(score) else (0.0, 0.0)
-    score = 1 - float(np.mean((held - made.predict(rows[cut:])) ** 2)) / float(np.var(held))
-    return score, score
+    kind = DecisionTreeRegressor if output == "value" else DecisionTreeClassifier
+    leaves = 2 * _LEAVES if output == "value" else _LEAVES
+    made = kind(max_leaf_nodes=leaves, min_samples_leaf=_LEAF_ROWS, random_state=0).fit(rows[:cut], labels[:cut])
+    if output == "value":
+        score = 1 - float(np.mean((held - made.predict(rows[cut:])) ** 2)) / float(np.var(held))
+        return score, score
+    said = np.zeros((len(held), int(labels.max()) + 1))
+    said[:, made.classes_.astype(int)] = made.predict_proba(rows[cut:])
+    if output == "probabilities":
+        score = auc_one_vs_rest(held.astype(np.int64), said)
+        return (score, score) if np.isfinite(score) else (0.0, 0.0)
+    score, error = auc_with_error(held, said[:, 1])
+    return (score, score - 2 * error) if np.isfinite(score) else (0.0, 0.0)
 
 
 def _own_event(model: Model) -> Iterator[CheckFinding]:

@@ -44,8 +44,8 @@ def _state(store: OfflineStore, event: Event) -> ArchiveState:
 
 
 def set_digest(examples: TrainingSet) -> str:
-    """The SHA-256 of a training set: subjects, times, labels, and the inputs with their names and texts."""
-    found = hashlib.sha256(msgspec.json.encode([examples.subjects, examples.inputs]))
+    """The SHA-256 of a training set: subjects, times, labels with their texts, and the inputs with their names and texts."""
+    found = hashlib.sha256(msgspec.json.encode([examples.subjects, examples.inputs, examples.texts]))
     for part in (examples.times_ms, examples.labels, examples.values):
         found.update(f"{part.dtype} {part.shape}".encode() + part.tobytes())
     return found.hexdigest()

@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 
 from tidemill.declarations import Model
 from tidemill.errors import TidemillError
+from tidemill.stats.several import hits, log_losses
+from tidemill.training.classes import in_classes
 from tidemill.training.dataset import Floats, TrainingSet, taken
 from tidemill.training.fitting import Fitted, fitted_on, outputs, score
 from tidemill.training.probes import spread
@@ -35,22 +37,29 @@ def evaluate(
 ) -> Evaluation:
     """`examples`: the set that was fitted, whose last rows were held out; `data`: its digest."""
     held, outputs_held = fitted.holdout, np.asarray(fitted.holdout_output, np.float64)
+    if fitted.classes:
+        examples, _ = in_classes(model, examples, classifier=True)
     fitting = taken(examples, np.arange(len(examples) - len(held)))
     loss = "log_loss" if fitted.probability else "mae"
-    bins = list(_bins(held.labels, outputs_held))
+    told, true = (
+        (outputs_held.max(axis=1), hits(held.labels.astype(np.int64), outputs_held)) if fitted.classes else (outputs_held, held.labels)
+    )
+    bins = list(_bins(true, told))
     return Evaluation(
         model=model.name, version=version, output=fitted.output, fitted_rows=len(fitting), held_out_rows=len(held),
         held_out_from=int(held.times_ms.min()), data=data, metrics=fitted.metrics, loss=loss,
-        baseline=_baseline(fitting, held, probability=fitted.probability),
+        baseline=_baseline(fitting, held, fitted),
         ece=sum(one.rows * abs(one.output - one.label) for one in bins) / len(held), bins=bins,
-        roc=_roc(held.labels, outputs_held) if fitted.probability else [],
+        roc=_roc(held.labels, outputs_held) if fitted.output == "probability" else [],
         importance=importance(fitted), learning=_learning(model, fitting, fitted, loss),
         segments=_segments(model, taken(examples, np.arange(len(fitting), len(examples))), fitted), champion=champion,
     )  # fmt: skip
 
 
 def losses(labels: Any, output: Any, *, probability: bool) -> Numbers:
-    """The loss of each row: of a probability the log loss, of a value the absolute error."""
+    """The loss of each row: of a probability, or of those of several classes, the log loss; of a value the absolute error."""
+    if np.ndim(output) > 1:
+        return log_losses(np.asarray(labels).astype(np.int64), np.asarray(output, np.float64))
     if not probability:
         away: Numbers = np.abs(np.asarray(labels, np.float64) - output)
         return away
@@ -83,12 +92,15 @@ def _asked(fitted: Fitted, rows: Floats) -> Floats:
     """What the pipeline that has not seen the held-out rows answers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that were not there in training
-        return outputs(fitted.first, fitted.given(rows), probability=fitted.probability)
+        return outputs(fitted.first, fitted.given(rows), probability=fitted.probability, several=bool(fitted.classes))
 
 
-def _baseline(fitting: TrainingSet, held: TrainingSet, *, probability: bool) -> dict[str, float]:
-    """The metrics of who always says the mean label of the rows before."""
-    return score(held.labels, np.full(len(held), fitting.labels.mean(), np.float32), probability=probability)
+def _baseline(fitting: TrainingSet, held: TrainingSet, fitted: Fitted) -> dict[str, float]:
+    """The metrics of who always says the mean label of the rows before, or the share of each class."""
+    if not fitted.classes:
+        return score(held.labels, np.full(len(held), fitting.labels.mean(), np.float32), probability=fitted.probability)
+    shares = np.bincount(fitting.labels.astype(np.int64), minlength=len(fitted.classes)) / len(fitting)
+    return score(held.labels, np.tile(shares.astype(np.float32), (len(held), 1)), probability=True)
 
 
 def _bins(labels: Numbers, output: Numbers) -> Iterator[Bin]:
@@ -117,7 +129,10 @@ def _learning(model: Model, fitting: TrainingSet, fitted: Fitted, loss: str) -> 
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 made = fitted_on(model, taken(fitting, places))
-            output = outputs(made, fitted.given(fitted.holdout.matrix), probability=fitted.probability)
+            several = bool(fitted.classes)
+            output = outputs(made, fitted.given(fitted.holdout.matrix), probability=fitted.probability, several=several)
+            if several and output.shape[1] != len(fitted.classes):
+                continue  # a class has no row in this part
         except (TidemillError, ValueError, IndexError):  # one class, fewer rows than neighbours
             continue
         found[len(places)] = float(losses(fitted.holdout.labels, output, probability=fitted.probability).mean())
@@ -136,7 +151,7 @@ def _segments(model: Model, held: TrainingSet, fitted: Fitted) -> list[Segment]:
 
 def _metrics(labels: Numbers, output: Floats, fitted: Fitted) -> dict[str, float]:
     """Of rows that may all have one label: then the loss alone."""
-    if fitted.probability and len(np.unique(labels)) < 2:
+    if fitted.output == "probability" and len(np.unique(labels)) < 2:
         return {"log_loss": float(losses(labels, output, probability=True).mean()), "positive_share": float(labels.mean())}
     return {name: value for name, value in score(labels, output, probability=fitted.probability).items() if math.isfinite(value)}
 

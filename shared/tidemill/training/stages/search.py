@@ -21,8 +21,9 @@ from tidemill.declarations import Model
 from tidemill.declarations.project import load_project
 from tidemill.declarations.training import Search
 from tidemill.errors import MissingExtra, TidemillError
+from tidemill.training.classes import in_classes
 from tidemill.training.dataset import Note, TrainingSet, taken
-from tidemill.training.fitting import fitted_on, outputs
+from tidemill.training.fitting import fitted_on, is_classifier_of, outputs
 from tidemill.training.frames import given
 from tidemill.training.stages.evaluate import losses
 from tidemill.training.stages.files import RunFiles
@@ -173,6 +174,8 @@ def fold_loss(model: Model, before: TrainingSet, parameters: Mapping[str, Any], 
     """
     wanted = model.training.search
     assert wanted is not None
+    probability = is_classifier_of(model)
+    before, classes = in_classes(model, before, classifier=probability)
     half = int(len(before) * _SEARCHED_FROM)
     start, end = (half + (len(before) - half) * number // wanted.folds for number in (fold, fold + 1))
     changed = replace(model, pipeline=with_parameters(model.pipeline, parameters))
@@ -180,8 +183,9 @@ def fold_loss(model: Model, before: TrainingSet, parameters: Mapping[str, Any], 
         warnings.simplefilter("ignore")
         pipeline = fitted_on(changed, taken(before, np.arange(start)))
         rows = taken(before, np.arange(start, end))
-        probability = hasattr(pipeline, "predict_proba")
-        output = outputs(pipeline, given(pipeline, before.inputs, rows.matrix), probability=probability)
+        output = outputs(pipeline, given(pipeline, before.inputs, rows.matrix), probability=probability, several=bool(classes))
+    if classes and output.shape[1] != len(classes):
+        raise ValueError(f"a class has no row before fold {fold + 1}: {len(classes) - output.shape[1]} of {len(classes)} are missing")
     loss = float(losses(rows.labels, output, probability=probability).mean())
     if not math.isfinite(loss):
         raise ValueError(f"a loss of {loss}")
