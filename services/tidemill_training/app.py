@@ -19,6 +19,7 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.deployments import append_deployment
 from tidemill.training.dataset import Note, TrainingSet
 from tidemill.training.fitting import Fitted
+from tidemill.training.stages.data import DATA, DataRecord
 from tidemill.training.stages.evaluation import EVALUATION, REPORT, Evaluation
 from tidemill.training.stages.forms import as_json
 from tidemill.training.stages.records import AskedRun
@@ -92,7 +93,7 @@ def train(
         evaluation = stages.evaluate(rows, examples.value.data.digest, fitted, choices.champion)
         version = stages.export(rows, fitted)
         report = stages.report(evaluation)
-        trained = _store(run, offline_root, version, Beside(rows.value.examples, evaluation.value, report.value))
+        trained = _store(run, offline_root, version, Beside(rows.value.examples, examples.value.data, evaluation.value, report.value))
         try:
             if stored is not None:
                 run.stage("deploy", as_json(bool), lambda: stored(trained) is None, lambda _: "announced", {"export": version.digest})
@@ -107,13 +108,16 @@ class Beside(NamedTuple):
     """What is stored beside a version."""
 
     examples: TrainingSet
+    data: DataRecord
     evaluation: Evaluation
     report: str
 
     def files(self) -> dict[str, bytes]:
         """Its files by name."""
-        evaluation = as_json(Evaluation).write(self.evaluation) or b""
-        return {"training.parquet": self.examples.to_parquet(), EVALUATION: evaluation, REPORT: self.report.encode()}
+        told = {EVALUATION: as_json(Evaluation).write(self.evaluation), DATA: as_json(DataRecord).write(self.data)}
+        return {"training.parquet": self.examples.to_parquet(), REPORT: self.report.encode()} | {
+            name: made or b"" for name, made in told.items()
+        }
 
 
 def _store(run: Run, offline_root: str, version: StageOutput[Artifact], beside: Beside) -> Trained:
@@ -129,8 +133,10 @@ def _store(run: Run, offline_root: str, version: StageOutput[Artifact], beside: 
 def _tracked(run: Run, offline_root: str, version: StageOutput[Artifact], params: dict[str, Any], note: Note) -> str | None:
     """The id of the version's run in MLflow. It is asked for once: what MLflow misses now, the next training tells it."""
 
+    alias = "champion" if run.record.asked.deploy else "challenger"
+
     def tracked() -> Recorded:
-        return Recorded(track(offline_root, *version.value, params, note))
+        return Recorded(track(offline_root, *version.value, params, note, alias))
 
     told = run.stage("track", as_json(Recorded), tracked, lambda made: made.run_id or "not in MLflow yet", {"export": version.digest})
     return told.value.run_id

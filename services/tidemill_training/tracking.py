@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,22 @@ from typing import Any
 from tidemill.clock import now_ms
 from tidemill.errors import ArtifactError, TidemillError
 from tidemill.models.artifact import Manifest, stored_artifact
+from tidemill_training.logged import BesideVersion, beside_version
 from tidemill_training.mlmodel import files_of
 from tidemill_training.untracked import Notes, Untracked
 
 # The defaults of MLflow are 120 seconds and 7 attempts: four minutes of silence. The environment can set both.
 _SECONDS, _REPEATS = "20", "2"
+_TAG = "tidemill.version"
+NOTHING_BESIDE = BesideVersion()
 _PARAM_CHARACTERS = 500  # the limit of older servers
 
 
-def track(offline_root: str, manifest: Manifest, onnx: bytes, params: dict[str, Any], note: Callable[[str], None]) -> str | None:
-    """Records a stored version in MLflow, after the versions that earlier trainings could not record. Returns the id of its run.
+def track(
+    offline_root: str, manifest: Manifest, onnx: bytes, params: dict[str, Any], note: Callable[[str], None], alias: str = "champion"
+) -> str | None:
+    """Records a stored version in MLflow, after the versions that earlier trainings could not record. Returns the id of its run. `alias`: what
+    the version is from now on, "champion" or "challenger".
 
     Returns None when MLflow fails: `note` gets the reason, and the next training records the version.
     """
@@ -38,9 +46,9 @@ def track(offline_root: str, manifest: Manifest, onnx: bytes, params: dict[str, 
         for earlier in notes.all():
             _record_late(tracker, offline_root, earlier, note)
             notes.remove(earlier)
-        return tracker.record(manifest, onnx, params)
+        return tracker.record(manifest, onnx, params, beside_version(offline_root, manifest), alias)
     except (TidemillError, OSError) as error:
-        notes.add(Untracked(manifest.model, manifest.version, params))
+        notes.add(Untracked(manifest.model, manifest.version, params, alias))
         note(f"{manifest.model} {manifest.version} is not in MLflow yet: {error}")
         return None
 
@@ -51,7 +59,7 @@ def _record_late(tracker: Tracker, offline_root: str, earlier: Untracked, note: 
     except ArtifactError as error:
         note(f"{earlier.model} {earlier.version} can no longer be recorded: {error.message}")
     else:
-        tracker.record(artifact.manifest, artifact.onnx, earlier.params)
+        tracker.record(artifact.manifest, artifact.onnx, earlier.params, beside_version(offline_root, artifact.manifest), earlier.alias)
         note(f"{earlier.model} {earlier.version} is in MLflow now")
 
 
@@ -72,8 +80,11 @@ class Tracker:
         folder.mkdir(parents=True, exist_ok=True)
         return cls(f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri())
 
-    def record(self, manifest: Manifest, onnx: bytes, params: dict[str, Any]) -> str:
-        """Records a run with parameters, metrics and artifact, registers the version, and names it champion. Returns the run's id.
+    def record(
+        self, manifest: Manifest, onnx: bytes, params: dict[str, Any], beside: BesideVersion = NOTHING_BESIDE, alias: str = "champion"
+    ) -> str:
+        """Records a run with parameters, metrics by step, data set, model, report and plots, registers the version, and gives it the alias.
+        Returns the run's id. A run that was begun before for this version is gone on with.
 
         Raises TidemillError when MLflow fails.
         """
@@ -81,44 +92,58 @@ class Tracker:
             warnings.simplefilter("ignore")  # deprecations in the dependencies of MLflow
             client_class, mlflow_error, sql_error = _mlflow()
             try:
-                return self._record(client_class(tracking_uri=self.uri, registry_uri=self.uri), manifest, onnx, params)
+                return self._record(client_class(tracking_uri=self.uri, registry_uri=self.uri), manifest, onnx, params, beside, alias)
             except (mlflow_error, sql_error, OSError) as error:
-                raise TidemillError(
-                    f"MLflow at {self.uri} failed: {str(error).strip()[:500]}",
-                    mend="start it, or correct MLFLOW_TRACKING_URI; the next training records this version too",
-                ) from error
+                raise TidemillError(f"MLflow at {self.uri} failed: {str(error).strip()[:500]}", mend=_mend(self.uri, error)) from error
 
-    def _record(self, client: Any, manifest: Manifest, onnx: bytes, params: dict[str, Any]) -> str:
+    def _record(self, client: Any, manifest: Manifest, onnx: bytes, params: dict[str, Any], beside: BesideVersion, alias: str) -> str:
         experiment = client.get_experiment_by_name(manifest.model)
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(manifest.model, self.artifacts)
-        run = client.create_run(experiment_id, run_name=manifest.version)
+        begun = client.search_runs([experiment_id], f"tags.`{_TAG}` = '{manifest.version}'", max_results=1)
+        run = begun[0] if begun else client.create_run(experiment_id, run_name=manifest.version, tags={_TAG: manifest.version})
         run_id: str = run.info.run_id
-        parity = {"parity_max_abs_diff": manifest.parity.max_abs_diff, "parity_rows_on_threshold": float(manifest.parity.on_threshold)}
-        client.log_batch(run_id, *_logged({**manifest.metrics, **parity}, params))
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in files_of(manifest, onnx, run_id).items():
-                (Path(folder) / name).write_bytes(content)
-            client.log_artifacts(run_id, folder, "model")
+        client.log_batch(run_id, *_logged(beside.metrics(manifest), params))
+        if (dataset := beside.dataset(manifest)) is not None:
+            client.log_inputs(run_id, [dataset])
+        for folder, files in {"model": files_of(manifest, onnx, run_id), **beside.files()}.items():
+            _log_files(client, run_id, folder, files)
         client.set_terminated(run_id)
-        self._register(client, manifest, f"{run.info.artifact_uri}/model", run_id)
+        self._register(client, manifest, f"{run.info.artifact_uri}/model", run_id, alias)
         return run_id
 
-    def _register(self, client: Any, manifest: Manifest, source: str, run_id: str) -> None:
+    def _register(self, client: Any, manifest: Manifest, source: str, run_id: str, alias: str) -> None:
         try:
             client.create_registered_model(manifest.model)
         except _mlflow()[1] as error:
             if getattr(error, "error_code", None) != "RESOURCE_ALREADY_EXISTS":
                 raise
-        version = client.create_model_version(manifest.model, source=source, run_id=run_id, tags={"tidemill.version": manifest.version})
-        client.set_registered_model_alias(manifest.model, "champion", version.version)
+        known = client.search_model_versions(f"name='{manifest.model}' and run_id='{run_id}'")
+        tags = {_TAG: manifest.version}
+        version = known[0] if known else client.create_model_version(manifest.model, source=source, run_id=run_id, tags=tags)
+        client.set_registered_model_alias(manifest.model, alias, version.version)
 
 
-def _logged(metrics: dict[str, float], params: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+def _log_files(client: Any, run_id: str, folder: str, files: dict[str, bytes]) -> None:
+    with tempfile.TemporaryDirectory() as there:
+        for name, content in files.items():
+            (Path(there) / name).write_bytes(content)
+        client.log_artifacts(run_id, there, folder)
+
+
+def _mend(uri: str, error: Exception) -> str:
+    """What to do about an MLflow that fails. An older database is upgraded by a command of MLflow's."""
+    later = "the next training records this version too"
+    if "out-of-date database schema" in str(error):
+        return f"keep a copy of the database, then run: {shlex.quote(sys.executable)} -m mlflow db upgrade {shlex.quote(uri)}; {later}"
+    return f"start it, or correct MLFLOW_TRACKING_URI; {later}"
+
+
+def _logged(metrics: Sequence[tuple[str, float, int]], params: dict[str, Any]) -> tuple[list[Any], list[Any]]:
     """Metrics and parameters as MLflow takes them, in one request."""
     from mlflow.entities import Metric, Param  # noqa: PLC0415 - as MLflow's client
 
     at_ms = now_ms()
-    found = [Metric(name, value, at_ms, 0) for name, value in metrics.items()]
+    found = [Metric(name, value, at_ms, step) for name, value, step in metrics]
     return found, [Param(name, str(value)[:_PARAM_CHARACTERS]) for name, value in params.items()]
 
 

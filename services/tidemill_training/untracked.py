@@ -14,11 +14,12 @@ FOLDER = "untracked"
 
 
 class Untracked(msgspec.Struct, frozen=True):
-    """A version that MLflow does not have, and the parameters of its run."""
+    """A version that MLflow does not have, the parameters of its run, and its alias."""
 
     model: str
     version: str
     params: dict[str, Any]
+    alias: str = "champion"
 
     @property
     def path(self) -> str:

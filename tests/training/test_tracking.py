@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
+import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +54,7 @@ def world(tmp_path: Path) -> World:
 
 
 def _train(root: Path, notes: list[str]) -> Trained:
-    return train(demo(), str(FOLDER), MODEL, str(root), NOW_MS + 10**9, notes.append)
+    return train(demo(), str(FOLDER), MODEL, str(root), NOW_MS + 10**9, notes.append, lambda _: None)
 
 
 @pytest.fixture
@@ -176,3 +179,23 @@ def test_notes_are_kept_in_order(tmp_path: Path) -> None:
     assert notes.all() == [first, second, third]
     notes.remove(second)
     assert notes.all() == [first, third]
+
+
+@pytest.mark.slow
+def test_a_database_of_another_schema(tmp_path: Path, template: Trained, onnx: bytes) -> None:
+    """MLflow refuses it; the error has the very command of MLflow's that upgrades it, and that runs here."""
+    tracker = Tracker.for_store(str(tmp_path))
+    tracker.record(template.manifest, onnx, {})
+    with sqlite3.connect(tmp_path / "mlflow" / "mlflow.db") as database:
+        (head,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
+        database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+        database.commit()
+        with pytest.raises(TidemillError, match=r"out-of-date database schema") as caught:
+            Tracker(f"{tracker.uri}?again", None).record(template.manifest, onnx, {})
+        told = caught.value.mend.partition("then run: ")[2].partition("; the next training")[0]
+        assert told.endswith(f" -m mlflow db upgrade '{tracker.uri}?again'")
+        database.execute("UPDATE alembic_version SET version_num = ?", (head,))
+        database.commit()
+    database.close()
+    done = subprocess.run(shlex.split(told.replace("?again", "")), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -34,8 +34,10 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import deployments_topic, topic_specs
 from tidemill.training.fitting import Fitted
 from tidemill.training.parity import check_parity, expected_answers
+from tidemill.training.stages.reading import read_evaluation
 from tidemill_training.app import Trained, deploy, train
 from tidemill_training.catching_up import wait_archived
+from tidemill_training.logged import beside_version
 from tidemill_training.mlmodel import with_served_outputs
 from tidemill_training.tracking import Tracker
 
@@ -60,7 +62,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def trained(world: World) -> Trained:
     """The town's model, trained."""
-    return train(PROJECT, str(FOLDER), MODEL, str(world.root), LATER, lambda _: None)
+    return train(PROJECT, str(FOLDER), MODEL, str(world.root), LATER, lambda _: None, lambda _: None)
 
 
 def client(world: World) -> Any:
@@ -143,11 +145,47 @@ def test_a_regressor_keeps_its_output() -> None:
 
 def test_the_next_version_becomes_the_champion(world: World, trained: Trained) -> None:
     """A second training is another version of the same model, and the alias moves on."""
-    again = train(PROJECT, str(FOLDER), MODEL, str(world.root), LATER, lambda _: None)
+    again = train(PROJECT, str(FOLDER), MODEL, str(world.root), LATER, lambda _: None, lambda _: None)
     assert again.manifest.version > trained.manifest.version
     mlflow = client(world)
     assert mlflow.get_model_version_by_alias("big_tip", "champion").run_id == again.run_id
     assert len(mlflow.search_model_versions("name='big_tip'")) >= 2
+    kept = train(PROJECT, str(FOLDER), MODEL, str(world.root), LATER, lambda _: None)  # stored, not deployed
+    assert mlflow.get_model_version_by_alias("big_tip", "challenger").run_id == kept.run_id
+    assert mlflow.get_model_version_by_alias("big_tip", "champion").run_id == again.run_id
+
+
+def test_the_run_says_what_was_measured_and_on_which_data(world: World, trained: Trained) -> None:
+    """The learning curve by step, the metrics of a constant answer, the identity of the data set, the report and the plots."""
+    mlflow = client(world)
+    evaluation = read_evaluation(str(world.root), "big_tip", trained.manifest.version)
+    points = {metric.step: metric.value for metric in mlflow.get_metric_history(trained.run_id, "learning_log_loss")}
+    assert points == pytest.approx({point.rows: point.loss for point in evaluation.learning})
+    run = mlflow.get_run(trained.run_id)
+    assert run.data.metrics["baseline_auc"] == 0.5
+    assert run.data.metrics["skill"] == pytest.approx(evaluation.skill)
+    (dataset,) = run.inputs.dataset_inputs
+    data = json.loads((world.root / trained.artifact / "data.json").read_text())
+    assert data["digest"].startswith(dataset.dataset.digest)
+    assert json.loads(dataset.dataset.source)["archive"] == data["archive"]
+    assert data["archive"]["trips"]["positions"].keys() >= {"0"}
+    files = {file.path for folder in ("report", "plots") for file in mlflow.list_artifacts(trained.run_id, folder)}
+    assert files == {
+        "report/report.html",
+        "report/evaluation.json",
+        *(f"plots/{name}.svg" for name in ("roc", "calibration", "learning", "importance")),
+    }
+
+
+def test_a_run_that_was_begun_is_gone_on_with(world: World, trained: Trained) -> None:
+    """A recording that was ended and is done again makes no second run and no second version."""
+    artifact = load_artifact(str(world.root), trained.artifact, trained.sha256)
+    mlflow = client(world)
+    before = len(mlflow.search_model_versions("name='big_tip'"))
+    tracker = Tracker.for_store(str(world.root))
+    assert tracker.record(*artifact, {"pipeline": "Pipeline"}, beside_version(str(world.root), artifact.manifest), "past") == trained.run_id
+    assert len(mlflow.search_model_versions("name='big_tip'")) == before
+    assert mlflow.get_model_version_by_alias("big_tip", "past").run_id == trained.run_id
 
 
 def test_a_regressor_is_trained(world: World) -> None:

@@ -24,6 +24,7 @@ from tidemill.cli import (
     roles,
     runs,
     stack,
+    ui,
     verify,
 )
 from tidemill.errors import TidemillError
@@ -58,6 +59,7 @@ for part in (
     explain,
     dead_letters,
     erase,
+    ui,
 ):
     part.register(app)
 

@@ -20,8 +20,11 @@ figure { margin: 0; } figcaption { font-weight: 600; margin-bottom: .3rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } th, td { padding: .25rem .8rem; border-bottom: 1px solid #d8dee4; text-align: right; }
 th:first-child, td:first-child, td.text, th.text { text-align: left; } thead th { border-bottom: 2px solid #8c959f; } td.best { font-weight: 700; }
 .mark { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .4em; }
-svg { max-width: 100%; height: auto; } svg .grid { stroke: #e3e7eb; } svg .diagonal { stroke: #8c959f; stroke-dasharray: 4 4; }
-svg text { fill: #1f2328; font-size: 12px; } svg .tick { fill: #59636e; font-size: 11px; }
+svg { max-width: 100%; height: auto; }
+"""
+_STYLE_OF_CHARTS = """
+.grid { stroke: #e3e7eb; } .diagonal { stroke: #8c959f; stroke-dasharray: 4 4; }
+svg text { fill: #1f2328; font: 12px system-ui, "DejaVu Sans", sans-serif; } svg .tick { fill: #59636e; font-size: 11px; }
 """
 _LARGER_IS_BETTER = ("auc", "auc_ovr", "accuracy", "skill")
 _NEUTRAL = ("positive_share", "examples", "auc_error", "mae_error", "accuracy_error", "log_loss_error")
@@ -35,7 +38,7 @@ def page(runs: Sequence[Evaluation]) -> str:
         f"<h1>{escape(title)}</h1>", *(_about(place, one) for place, one in enumerate(runs)), _metrics(runs), _pictures(runs),
         _importance(runs), _segments(runs), _champions(runs),
     ]  # fmt: skip
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_STYLE}{_STYLE_OF_CHARTS}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
@@ -66,37 +69,52 @@ def _row(name: str, values: Sequence[float], base: Sequence[float]) -> list[str]
     return [f"<td>{escape(name)}</td>", *cells, f"<td>{_number(base[0])}</td>"]
 
 
-def _pictures(runs: Sequence[Evaluation]) -> str:
-    found = list[str]()
+def pictures(runs: Sequence[Evaluation]) -> dict[str, tuple[str, str]]:
+    """The charts by name, each with its caption: `roc` of probabilities, `calibration`, and `learning` where there are parts."""
+    found = dict[str, tuple[str, str]]()
     if any(one.roc for one in runs):
         rates = Axis("false positive rate", 0, 1), Axis("true positive rate", 0, 1)
-        found.append(_figure("ROC", lines([Series(one.version, one.roc) for one in runs], *rates, diagonal=True)))
+        found["roc"] = "ROC", lines([Series(one.version, one.roc) for one in runs], *rates, diagonal=True)
     tenths = [Series(one.version, [(part.output, part.label) for part in one.bins]) for one in runs]
     ends = [value for one in tenths for point in one.points for value in point]
     low, high = (0.0, None) if min(ends, default=0.0) >= 0 else (None, None)
     several = runs[0].output == "probabilities"
-    axes = (
-        (Axis("probability of the answer", low, high), Axis("share that is right", low, high))
-        if several
-        else (Axis("mean output", low, high), Axis("mean label", low, high))
-    )
-    found.append(_figure("Calibration, by tenths of the rows", lines(tenths, *axes, diagonal=True, dots=True)))
+    names = ("probability of the answer", "share that is right") if several else ("mean output", "mean label")
+    axes = (Axis(name, low, high) for name in names)
+    found["calibration"] = "Calibration, by tenths of the rows", lines(tenths, *axes, diagonal=True, dots=True)
     learnt = [Series(one.version, [(point.rows, point.loss) for point in one.learning]) for one in runs]
     if any(len(one.points) > 1 for one in learnt):
-        caption = "Learning curve: does more data help?"
-        found.append(_figure(caption, lines(learnt, Axis("rows fitted on", 0), Axis(f"{runs[0].loss}, held out"), dots=True)))
-    return f'<h2>Pictures</h2><div class="charts">{"".join(found)}</div>'
+        loss = Axis(f"{runs[0].loss}, held out")
+        found["learning"] = "Learning curve: does more data help?", lines(learnt, Axis("rows fitted on", 0), loss, dots=True)
+    return found
 
 
-def _importance(runs: Sequence[Evaluation]) -> str:
+def drawings(run: Evaluation) -> dict[str, str]:
+    """The charts of a run as SVG files of their own, by file name."""
+    charts = {name: chart for name, (_, chart) in pictures([run]).items()} | {"importance": _bars([run])[0]}
+    style = f"<style>{_STYLE_OF_CHARTS}</style>"
+    return {f"{name}.svg": chart.replace(">", f">{style}", 1) for name, chart in charts.items() if chart}
+
+
+def _pictures(runs: Sequence[Evaluation]) -> str:
+    figures = "".join(_figure(caption, chart) for caption, chart in pictures(runs).values())
+    return f'<h2>Pictures</h2><div class="charts">{figures}</div>'
+
+
+def _bars(runs: Sequence[Evaluation]) -> tuple[str, int]:
+    """The bars of the most important inputs, and how many inputs have none; no chart of no inputs."""
     by_run = [{item.input: item.mean for item in one.importance} for one in runs]
     names = sorted({name for own in by_run for name in own}, key=lambda name: -max(own.get(name, -math.inf) for own in by_run))
     shown = names[:MOST_INPUTS]
-    if not shown:
-        return ""
-    rest = f"<p class='about'>and {len(names) - len(shown)} more inputs</p>" if len(names) > len(shown) else ""
-    chart = bars(shown, [[own.get(name, math.nan) for name in shown] for own in by_run], "importance of inputs")
-    return f"<h2>Importance: how much {escape(runs[0].loss)} grows when an input is shuffled</h2>{chart}{rest}"
+    chart = bars(shown, [[own.get(name, math.nan) for name in shown] for own in by_run], "importance of inputs") if shown else ""
+    return chart, len(names) - len(shown)
+
+
+def _importance(runs: Sequence[Evaluation]) -> str:
+    chart, others = _bars(runs)
+    rest = f"<p class='about'>and {others} more inputs</p>" if others else ""
+    title = f"<h2>Importance: how much {escape(runs[0].loss)} grows when an input is shuffled</h2>"
+    return f"{title}{chart}{rest}" if chart else ""
 
 
 def _segments(runs: Sequence[Evaluation]) -> str:

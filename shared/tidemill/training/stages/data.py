@@ -12,6 +12,9 @@ from tidemill.declarations import Event
 from tidemill.offline.store import OfflineStore, counter_name
 from tidemill.training.dataset import TrainingSet
 
+DATA = "data.json"
+"""What a DataRecord is called beside a version."""
+
 
 class ArchiveState(msgspec.Struct, frozen=True):
     """The archive of one event when it was read. `version`: of its Delta table (None: there was none); `positions`: the next offset of each
