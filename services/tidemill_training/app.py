@@ -23,7 +23,7 @@ from tidemill.training.stages.data import DATA, DataRecord
 from tidemill.training.stages.evaluation import EVALUATION, REPORT, Evaluation
 from tidemill.training.stages.forms import as_json
 from tidemill.training.stages.records import AskedRun
-from tidemill.training.stages.run import Run, StageOutput
+from tidemill.training.stages.run import Run, StageOutput, Watch
 from tidemill_training.stages import Stages, digest_of_file
 from tidemill_training.tracking import track
 
@@ -42,12 +42,14 @@ class Trained:
 
 class Choices(NamedTuple):
     """What a training may be told beside its model. `labels`: see `build`; `new`: go on with no earlier run; `created_ms`: the moment after
-    which run and version are named (None: now); `champion`: the version that answers now, to be compared."""
+    which run and version are named (None: now); `champion`: the version that answers now, to be compared; `watch`: gets how far the
+    stages, and the parts of long ones, are."""
 
     labels: Path | None = None
     new: bool = False
     created_ms: int | None = None
     champion: str | None = None
+    watch: Watch | None = None
 
 
 class StoredAt(msgspec.Struct, frozen=True):
@@ -83,6 +85,7 @@ def train(
     choices = choices or Choices()
     asked = AskedRun(until_ms, digest_of_file(choices.labels), stored is not None)
     with Run.begin(offline_root, model.name, spec, asked, note, new=choices.new, created_ms=choices.created_ms) as run:
+        run.watch = choices.watch or run.watch
         stages = Stages(run, project, spec, model, offline_root, choices.labels, note)
         examples = stages.set()
         stages.check(examples)

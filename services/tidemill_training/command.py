@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rich.console import Console
+
 from tidemill.clock import now_ms
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import TidemillError, UnknownModel
@@ -17,6 +19,7 @@ from tidemill.streams.following import read_in_force
 from tidemill.training.dataset import build, needed_events
 from tidemill_training.app import Choices, Trained, deploy, train
 from tidemill_training.applied import check_applied
+from tidemill_training.bars import StageBars
 from tidemill_training.catching_up import wait_archived
 from tidemill_training.settings import TrainingSettings
 
@@ -68,8 +71,9 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
     def stored(trained: Trained) -> None:
         asyncio.run(deploy(project, trained, settings.kafka))
 
-    choices = Choices(labels=options.labels, new=options.new, champion=_champion(settings, project, model.name))
-    trained = train(project, spec, model, root, until_ms, _note, None if options.no_deploy else stored, choices)
+    with StageBars(Console()) as bars:
+        choices = Choices(options.labels, options.new, champion=_champion(settings, project, model.name), watch=bars.watch)
+        trained = train(project, spec, model, root, until_ms, bars.note, None if options.no_deploy else stored, choices)
     manifest = trained.manifest
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
     run = f"run {trained.run_id}" if trained.run_id else "not in MLflow yet"

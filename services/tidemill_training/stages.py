@@ -113,7 +113,7 @@ class Stages:
         if select is None:
             return
         made = self._run.stage(
-            "select", as_json(Chosen), lambda: choose(self._model, rows.value.before, select, self._note),
+            "select", as_json(Chosen), lambda: choose(self._model, rows.value.before, select, self._note, self._run.watch),
             lambda found: f"{len(found.inputs)} of {len(found.means)} inputs: {', '.join(found.inputs)}",
             {"split": rows.digest}, select=_plain(select), pipeline=described(self._model), weights=self._model.training.weights,
         )  # fmt: skip
@@ -126,8 +126,8 @@ class Stages:
         if wanted is None:
             return
         made = self._run.stage(
-            "search", as_json(Best), lambda: search(self._model, self._spec, rows.value.before, self._run.work, rows.digest, self._note),
-            _best, {"split": rows.digest}, search=_plain(wanted), pipeline=described(self._model), weights=self._model.training.weights,
+            "search", as_json(Best),
+            lambda: search(self._model, self._spec, rows.value.before, self._run.work, rows.digest, self._note, self._run.watch), _best, {"split": rows.digest}, search=_plain(wanted), pipeline=described(self._model), weights=self._model.training.weights,
         )  # fmt: skip
         self._model = replace(self._model, pipeline=with_parameters(self._model.pipeline, made.value.parameters))
 

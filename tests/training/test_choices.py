@@ -50,6 +50,10 @@ def quiet(_: str) -> None:
     """Takes notes that nobody reads."""
 
 
+def unseen(_what: str, _done: int, _total: int) -> None:
+    """Takes what nobody watches."""
+
+
 def test_by_time() -> None:
     """The last rows are held out: the declared share, a fifth without one."""
     data = examples()
@@ -132,10 +136,10 @@ def test_own_metrics() -> None:
 def test_inputs_that_help_are_chosen() -> None:
     """Those that help in most rounds, in their order; the pipeline sees them alone, and its ONNX form takes all inputs."""
     data = examples()
-    chosen = choose(model(), data, Select(rounds=4, least=0.005), quiet)
+    chosen = choose(model(), data, Select(rounds=4, least=0.005), quiet, unseen)
     assert chosen.inputs == ["speed", "kind"]
     assert chosen.shares["speed"] == 1.0 > chosen.shares["load"]
-    assert choose(model(), data, Select(rounds=2, most=1), quiet).inputs == ["speed"]
+    assert choose(model(), data, Select(rounds=2, most=1), quiet, unseen).inputs == ["speed"]
     made = with_chosen(linear, [0, 2])().fit(data.matrix, data.labels)
     alone = linear().fit(data.matrix[:, [0, 2]], data.labels)
     assert np.array_equal(made.predict_proba(data.matrix), alone.predict_proba(data.matrix[:, [0, 2]]))
@@ -149,7 +153,7 @@ def test_when_nothing_helps() -> None:
     data = examples()
     noise = dataclasses.replace(data, labels=np.random.default_rng(1).permutation(data.labels))
     with pytest.raises(TidemillError, match=r"no input helps in 100% of 3 rounds; lower least or stable"):
-        choose(model(), noise, Select(rounds=3, stable=1.0, least=0.05), quiet)
+        choose(model(), noise, Select(rounds=3, stable=1.0, least=0.05), quiet, unseen)
 
 
 def space(trial: Any) -> dict[str, Any]:
@@ -160,7 +164,7 @@ def space(trial: Any) -> dict[str, Any]:
 def searched(folder: Path, notes: list[str], wanted: Search, pipeline: Any = boosted) -> Any:
     """A search in a run's folder."""
     folder.mkdir(exist_ok=True)
-    return search(model(pipeline, search=wanted), "none", examples(400), RunFiles(folder), "k", notes.append)
+    return search(model(pipeline, search=wanted), "none", examples(400), RunFiles(folder), "k", notes.append, unseen)
 
 
 def poor() -> Any:
@@ -194,7 +198,7 @@ def test_a_search_goes_on_within_its_trials(tmp_path: Path) -> None:
 
     (tmp_path / "b").mkdir()
     with pytest.raises(KeyboardInterrupt):
-        search(model(poor, search=wanted), "none", examples(400), RunFiles(tmp_path / "b"), "k", stops)
+        search(model(poor, search=wanted), "none", examples(400), RunFiles(tmp_path / "b"), "k", stops, unseen)
     rest = list[str]()
     assert searched(tmp_path / "b", rest, wanted, poor) == best
     assert [*parts, *rest] == whole
@@ -234,7 +238,7 @@ def test_processes_search_side_by_side(tmp_path: Path) -> None:
         declared.replace("Training, age", "Search, Training, age").replace("_inputs: ", f"{SCALES}_inputs: ", 1)
     )
     notes = list[str]()
-    best = search(load_project(tmp_path).models["big_tip"], str(tmp_path), examples(400), RunFiles(tmp_path), "k", notes.append)
+    best = search(load_project(tmp_path).models["big_tip"], str(tmp_path), examples(400), RunFiles(tmp_path), "k", notes.append, unseen)
     assert (best.trials, len(notes)) == (5, 5)
     assert best.loss <= best.declared
 

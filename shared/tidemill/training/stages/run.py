@@ -19,9 +19,12 @@ from tidemill.training.stages.records import STAGES, AskedRun, Began, EndRecord,
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 Note = Callable[[str], None]
+Watch = Callable[[str, int, int], None]
+"""Gets what is being done, and how much of how much is done."""
 
 GOES_ON_MS = 24 * 3_600_000
 _RUN, _BEGAN, _ENDED = "run.json", "began.json", "ended.json"
+_ALL = "stages"
 _LARGE = (".pickle", ".msgpack")
 _NO_MEMORY = ("bad_alloc", "bad allocation", "cannot allocate memory", "unable to allocate")
 _AFTER_STORING = STAGES[STAGES.index("store") :]
@@ -40,6 +43,7 @@ class Run:
 
     def __init__(self, files: RunFiles, record: RunRecord, note: Note) -> None:
         self._files, self.record, self._note = files, record, note
+        self.watch: Watch = lambda _what, _done, _total: None
         self._stage = ""
 
     @classmethod
@@ -87,6 +91,7 @@ class Run:
         `say`: the result in words. Raises what `make` raises, and OutOfMemory in the place of a MemoryError.
         """
         self._stage, given = name, dict(inputs or {})
+        self.watch(_ALL, STAGES.index(name), len(STAGES))
         known = {label: repr(value) for label, value in parameters.items()}
         key = key_of(name, given, known, self.record.code, self.record.packages)
         if (found := self._kept(name, key, form)) is not None:
@@ -115,6 +120,7 @@ class Run:
     def trained(self, said: str) -> None:
         """The run is over, and made a version; what only a further stage would need is deleted."""
         self._end("trained", said)
+        self.watch(_ALL, len(STAGES), len(STAGES))
 
     @property
     def work(self) -> RunFiles:

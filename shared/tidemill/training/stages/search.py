@@ -27,6 +27,7 @@ from tidemill.training.fitting import fitted_on, is_classifier_of, outputs
 from tidemill.training.frames import given
 from tidemill.training.stages.evaluate import losses
 from tidemill.training.stages.files import RunFiles
+from tidemill.training.stages.run import Watch
 
 _STARTUP_TRIALS = 5
 _SEARCHED_FROM = 0.5
@@ -46,7 +47,7 @@ class Best(msgspec.Struct, frozen=True):
     failed: int
 
 
-def search(model: Model, spec: str, before: TrainingSet, files: RunFiles, key: str, note: Note) -> Best:
+def search(model: Model, spec: str, before: TrainingSet, files: RunFiles, key: str, note: Note, watch: Watch) -> Best:
     """`spec`: the project's folder, file or module, which other processes load; `before`: the rows that are not held out; `files`, `key`: where
     finished trials are kept.
 
@@ -57,10 +58,10 @@ def search(model: Model, spec: str, before: TrainingSet, files: RunFiles, key: s
     if find_spec("optuna") is None:
         raise MissingExtra("optuna", "search")
     if wanted.processes == 1:
-        return _Searching(model, wanted, files, key, note).run(_Here(partial(fold_loss, model, before)))
+        return _Searching(model, wanted, (files, key), note, watch).run(_Here(partial(fold_loss, model, before)))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(wanted.processes, context, _load, (spec, model.name, before)) as pool:
-        return _Searching(model, wanted, files, key, note).run(pool)
+        return _Searching(model, wanted, (files, key), note, watch).run(pool)
 
 
 class _Here(Executor):
@@ -82,14 +83,15 @@ class _Here(Executor):
 class _Searching:
     """The trials: those that were finished before, and those that are still to be done."""
 
-    def __init__(self, model: Model, wanted: Search, files: RunFiles, key: str, note: Note) -> None:
-        self._model, self._wanted, self._files, self._note = model, wanted, files, note
+    def __init__(self, model: Model, wanted: Search, kept: tuple[RunFiles, str], note: Note, watch: Watch) -> None:
+        self._model, self._wanted, self._note, self._watch = model, wanted, note, watch
+        self._files, key = kept
         self._name = f"trials-{key[:12]}.pickle"
         self._optuna = import_module("optuna")
         self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
         pruner = self._optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS)
         self._study = self._optuna.create_study(direction="minimize", pruner=pruner)
-        content = files.read(self._name)
+        content = self._files.read(self._name)
         if content is not None:
             self._study.add_trials(pickle.loads(content))  # noqa: S301 - of this run, on this machine
 
@@ -146,6 +148,7 @@ class _Searching:
         finished = self._finished()
         self._files.write(self._name, pickle.dumps(finished, protocol=5))
         told = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in parameters.items())
+        self._watch("trials", len(finished), self._wanted.trials)
         self._note(f"trial {len(finished)} of {self._wanted.trials}: {told}: {said[:200]}")
 
     def _finished(self) -> list[Any]:

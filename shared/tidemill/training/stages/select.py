@@ -19,9 +19,10 @@ from tidemill.declarations import Model
 from tidemill.declarations.training import Select
 from tidemill.errors import TidemillError
 from tidemill.training.dataset import Note, TrainingSet, taken
-from tidemill.training.fitting import Fitted, fit
+from tidemill.training.fitting import fit
 from tidemill.training.frames import names_columns
 from tidemill.training.stages.evaluate import importance
+from tidemill.training.stages.run import Watch
 
 _ROWS = 0.8
 
@@ -35,7 +36,7 @@ class Chosen(msgspec.Struct, frozen=True):
     means: dict[str, float]
 
 
-def choose(model: Model, before: TrainingSet, select: Select, note: Note) -> Chosen:
+def choose(model: Model, before: TrainingSet, select: Select, note: Note, watch: Watch) -> Chosen:
     """`before`: the rows that are not held out. Each round fits on another part of them, and measures on their last fifth.
 
     Raises TidemillError when no input helps, or the pipeline names its columns.
@@ -47,16 +48,14 @@ def choose(model: Model, before: TrainingSet, select: Select, note: Note) -> Cho
         )
     helped = np.zeros((select.rounds, len(before.inputs)))
     for number in range(select.rounds):
+        watch("rounds of selecting inputs", number, select.rounds)
         note(f"selecting inputs, round {number + 1} of {select.rounds}")
         draw = np.random.default_rng(number)
         some = np.sort(draw.choice(len(before), int(len(before) * _ROWS), replace=False))
-        found = {one.input: one.mean for one in importance(_fitted_part(model, taken(before, some)), number)}
+        found = {one.input: one.mean for one in importance(fit(model, taken(before, some)), number)}
         helped[number] = [found[spec.name] for spec in before.inputs]
+    watch("rounds of selecting inputs", select.rounds, select.rounds)
     return _chosen(model, [spec.name for spec in before.inputs], helped, select)
-
-
-def _fitted_part(model: Model, rows: TrainingSet) -> Fitted:
-    return fit(model, rows)
 
 
 def _chosen(model: Model, names: list[str], helped: npt.NDArray[np.float64], select: Select) -> Chosen:
