@@ -58,6 +58,15 @@ def test_runs_stand_side_by_side() -> None:
     assert "v2 and v1: the champion is gone" in told
 
 
+def test_runs_on_other_rows_are_not_ranked() -> None:
+    """Nothing is marked as better, each has its own constant answer, and the page says why."""
+    html = page([ONE, msgspec.structs.replace(TWO, held_out_from=9, baseline={"auc": 0.5, "log_loss": 0.6})])
+    assert "They were measured on other rows" in html
+    assert "<tr><td>log_loss</td><td>0.4</td><td>0.45</td><td>0.5</td><td>0.6</td></tr>" in html
+    assert 'class="best"' not in html
+    assert "other rows" not in page([ONE, TWO])
+
+
 def test_what_one_run_lacks_is_a_dash() -> None:
     """Other metrics and segments stop no comparison."""
     html = page([ONE, msgspec.structs.replace(TWO, metrics={"auc": 0.9, "cost": 3.0})])

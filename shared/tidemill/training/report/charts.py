@@ -10,7 +10,7 @@ from typing import NamedTuple
 COLOURS = ("#1f6feb", "#d1542c", "#2f8f4e", "#8250df", "#b7791f", "#0e7490")
 _WIDTH, _HEIGHT = 420, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 14, 42
-_BAR, _LABEL, _BARS = 20, 210, 420
+_BAR, _LABEL, _BARS = 20, 240, 420
 _TICKS = 5
 
 
@@ -120,7 +120,7 @@ def _number(value: float) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 32 else f"{name[:15]}…{name[-16:]}"
+    return name if len(name) <= 31 else f"{name[:14]}…{name[-16:]}"
 
 
 def _svg(width: float, height: float, parts: Sequence[str], title: str) -> str:

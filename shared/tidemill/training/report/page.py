@@ -18,7 +18,7 @@ h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.1rem; margin: 2re
 p.about { color: #59636e; margin: .2rem 0; } .charts { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
 figure { margin: 0; } figcaption { font-weight: 600; margin-bottom: .3rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } th, td { padding: .25rem .8rem; border-bottom: 1px solid #d8dee4; text-align: right; }
-th:first-child, td:first-child, td.text, th.text { text-align: left; } thead th { border-bottom: 2px solid #8c959f; } td.best { font-weight: 700; }
+th:first-child, td:first-child, td.text, table.segments th:nth-child(2) { text-align: left; } thead th { border-bottom: 2px solid #8c959f; } td.best { font-weight: 700; }
 .mark { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .4em; }
 svg { max-width: 100%; height: auto; }
 """
@@ -51,22 +51,31 @@ def _about(place: int, run: Evaluation) -> str:
 
 def _metrics(runs: Sequence[Evaluation]) -> str:
     """A row for each metric, beside that of who always says the mean label."""
-    rows = list[list[str]]()
+    rows, same = list[list[str]](), same_rows(runs)
     for name in dict.fromkeys(name for one in runs for name in one.metrics):
         values = [one.metrics.get(name, math.nan) for one in runs]
-        rows.append(_row(name, values, [one.baseline.get(name, math.nan) for one in runs]))
-    rows.append(_row("skill", [one.skill for one in runs], [0.0 for _ in runs]))
-    rows.append(_row("ece", [one.ece for one in runs], [math.nan for _ in runs]))
-    head = ["", *(f"{_mark(place)}{escape(one.version)}" for place, one in enumerate(runs)), "always the mean"]
+        rows.append(_row(name, values, [one.baseline.get(name, math.nan) for one in runs], same=same))
+    rows.append(_row("skill", [one.skill for one in runs], [0.0 for _ in runs], same=same))
+    rows.append(_row("ece", [one.ece for one in runs], [math.nan for _ in runs], same=same))
+    constant = ["always the mean"] if same else [f"{_mark(place)}always the mean" for place, _ in enumerate(runs)]
+    head = ["", *(f"{_mark(place)}{escape(one.version)}" for place, one in enumerate(runs)), *constant]
     note = "<p class='about'>skill: the share of the loss of a constant answer that the model is without. ece: the mean distance of output and label over tenths.</p>"
-    return f"<h2>Quality on held-out rows</h2>{_table(head, rows)}{note}"
+    apart = (
+        "" if same else "<p class='about'><b>They were measured on other rows: numbers of one row cannot be set beside each other.</b></p>"
+    )
+    return f"<h2>Quality on held-out rows</h2>{apart}{_table(head, rows)}{note}"
 
 
-def _row(name: str, values: Sequence[float], base: Sequence[float]) -> list[str]:
+def same_rows(runs: Sequence[Evaluation]) -> bool:
+    """Whether all runs were measured on the same held-out rows."""
+    return len({(one.data, one.held_out_rows, one.held_out_from) for one in runs}) == 1
+
+
+def _row(name: str, values: Sequence[float], base: Sequence[float], *, same: bool) -> list[str]:
     there = [value for value in values if math.isfinite(value)]
-    best = (max if name in _LARGER_IS_BETTER else min)(there) if len(set(there)) > 1 and name not in _NEUTRAL else math.nan
+    best = (max if name in _LARGER_IS_BETTER else min)(there) if same and len(set(there)) > 1 and name not in _NEUTRAL else math.nan
     cells = [f'<td class="best">{_number(value)}</td>' if value == best else f"<td>{_number(value)}</td>" for value in values]
-    return [f"<td>{escape(name)}</td>", *cells, f"<td>{_number(base[0])}</td>"]
+    return [f"<td>{escape(name)}</td>", *cells, *(f"<td>{_number(value)}</td>" for value in (base[:1] if same else base))]
 
 
 def pictures(runs: Sequence[Evaluation]) -> dict[str, tuple[str, str]]:
@@ -126,7 +135,7 @@ def _segments(runs: Sequence[Evaluation]) -> str:
     metrics = [runs[0].loss, shown]
     head = ["field", "value", "rows", *(f"{_mark(place)}{escape(metric)}" for metric in metrics for place, _ in enumerate(runs))]
     rows = [_segment(key, [own.get(key) for own in by_run], metrics) for key in keys]
-    return f"<h2>By segment</h2>{_table(head, rows)}"
+    return f"<h2>By segment</h2>{_table(head, rows, 'segments')}"
 
 
 def _segment(key: tuple[str, str], parts: Sequence[Segment | None], metrics: Sequence[str]) -> list[str]:
@@ -159,9 +168,9 @@ def _champions(runs: Sequence[Evaluation]) -> str:
     return f"<h2>Beside the champion</h2>{''.join(found)}" if found else ""
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]], kind: str = "plain") -> str:
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<table class="{kind}"><thead><tr>{"".join(f"<th>{cell}</th>" for cell in head)}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _figure(caption: str, chart: str) -> str:
