@@ -69,7 +69,8 @@ def test_a_run_is_written_down(whole: Path) -> None:
     """Each stage has a record with its inputs, time and result; what only the stages needed is deleted once the version is there."""
     records = {name: msgspec.json.decode(content, type=StageRecord) for name, content in stages(whole).items()}
     assert {"set", "fit", "evaluate", "export", "report", "store", "deploy", "track"} <= records.keys()
-    assert records["fit"].inputs["set"] == records["set"].digest
+    assert records["check"].inputs["set"] == records["set"].digest
+    assert records["export"].inputs["fit"] == records["fit"].digest
     assert "LogisticRegression" in records["fit"].parameters["pipeline"]
     assert all(record.seconds >= 0 and record.said for record in records.values())
     folder = whole / "training" / "big_tip" / VERSION
@@ -99,7 +100,7 @@ def test_killed_again_and_again(seed: int, empty: Path, whole: Path, processes: 
     assert set(deployed(root)) == {VERSION}
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_killed_at_any_moment(seed: int, empty: Path, whole: Path, processes: ForkServerContext) -> None:
     """After some milliseconds, wherever it is."""
     root, draw = copied(empty, f"moments{seed}"), random.Random(seed)
@@ -125,7 +126,7 @@ def test_no_memory_is_stated(empty: Path, processes: ForkServerContext) -> None:
     ended = in_process(processes, root, Ending(stage="fit", more=1_000_000_000), Hungry)
     assert (ended.code, stored(root), deployed(root)) == (1, {}, [])
     assert ended.error.startswith("training of 'big_tip': not enough memory in stage 'fit'; run the same command again where there is more")
-    assert stages(root).keys() == {"set"}
+    assert stages(root).keys() == {"set", "check", "split"}
     again = in_process(processes, root, Ending(stage="fit", more=1_000_000_000), Hungry)
     assert again.notes[0] == f"going on with run {VERSION} of big_tip, which was ended in stage 'fit'; --new begins another"
     assert again.notes[1].startswith("stage set was done: ")
