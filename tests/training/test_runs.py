@@ -36,6 +36,7 @@ def said(root: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
     monkeypatch.setenv("TIDEMILL_OFFLINE", str(root))
     monkeypatch.setenv("TIDEMILL_PROJECT", str(FOLDER))
     monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.chdir(root)
     result = CliRunner().invoke(app, ["runs", *arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
