@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -102,6 +103,24 @@ def wait_logged(live: Stack, count: int) -> list[str]:
         assert time.monotonic() < deadline
         time.sleep(0.2)
     return [prediction.id for prediction in found]
+
+
+def test_a_table_is_scored_as_inference_answered(shell: Shell, live: Stack, tmp_path: Path) -> None:
+    """Every prediction that the live service logged is the answer to its row, to the bit, by the champion and by name; bad rows are told."""
+    answers = logged(OfflineStore(live.offline))
+    rows = [{**answer.entities, "time": answer.time, "id": answer.id} for answer in answers]
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, [*rows, rows[0] | {"distance": "far"}])))
+    for model in ("big_tip", f"big_tip@{answers[0].version}"):
+        told = shell.run("score", model, str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.parquet"))
+        assert f"{len(rows) + 1:,} rows by big_tip@{answers[0].version}, 1 refused" in told
+        assert f"in.jsonl:{len(rows) + 1}: entities.distance: 'far' is not a number" in told
+        scored = pq.read_table(tmp_path / "out.parquet").to_pylist()
+        assert len(rows) > 20
+        assert [(row["id"], row["probability"]) for row in scored[:-1]] == [(answer.id, answer.output) for answer in answers]
+    refused = shell.run("score", "big_tip", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "none.csv"), "--strict", code=1)
+    assert "nothing was written: 1 rows are refused" in refused
+    assert not (tmp_path / "none.csv").exists()
+    assert "unknown model 'small'" in shell.run("score", "small", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "o.csv"), code=1)
 
 
 def test_an_altered_value_is_reported(shell: Shell, live: Stack) -> None:

@@ -22,6 +22,7 @@ from tidemill.cli import (
     rebuild,
     repartition,
     roles,
+    score,
     stack,
     verify,
 )
@@ -41,7 +42,23 @@ def _options(
         os.environ["TIDEMILL_PROJECT"] = os.path.abspath(project_path) if os.path.exists(project_path) else project_path
 
 
-for part in (stack, project, load, catalogue, models, roles, playback, proof, verify, rebuild, repartition, explain, dead_letters, erase):
+for part in (
+    stack,
+    project,
+    load,
+    catalogue,
+    models,
+    roles,
+    score,
+    playback,
+    proof,
+    verify,
+    rebuild,
+    repartition,
+    explain,
+    dead_letters,
+    erase,
+):
     part.register(app)
 
 
