@@ -52,7 +52,7 @@ def train(
     examples = build(project, spec, model, store, until_ms, note, labels)
     made = make_version(model, examples, now_ms(), note)
     manifest, onnx = made.artifact
-    artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx, {"training.parquet": examples.to_parquet()})
+    artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx, {**made.beside, "training.parquet": examples.to_parquet()})
     trained = Trained(manifest, artifact, manifest_sha256, None)
     try:
         stored(trained)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from tidemill.declarations import Model
 from tidemill.kernel.view import ViewKernel
@@ -19,6 +20,7 @@ from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.stats.histograms import Histogram, count, places_ruler, reference
 from tidemill.training.conversion import to_onnx
 from tidemill.training.dataset import Floats, TrainingSet
+from tidemill.training.explained import explained
 from tidemill.training.fitting import Fitted, fit
 from tidemill.training.parity import check_parity, engine_of, expected_answers
 
@@ -26,10 +28,11 @@ GOLDEN_ROWS = 20
 
 
 class Version(NamedTuple):
-    """A version in its stored form, and the pipeline from which it was made."""
+    """A version in its stored form, the pipeline from which it was made, and further files to store beside it, by name."""
 
     artifact: Artifact
     fitted: Fitted
+    beside: Mapping[str, bytes] = {}
 
 
 def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Callable[[str], None]) -> Version:
@@ -51,7 +54,10 @@ def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Cal
         note(
             f"{parity.on_threshold:,} of {parity.compared:,} compared rows lie on a threshold of a tree and fall on its other side in float32"
         )
-    return Version(Artifact(_manifest(model, examples, fitted, onnx, parity, golden, created_ms), onnx), fitted)
+    told = explained(fitted, examples, onnx, engine)
+    manifest = _manifest(model, examples, fitted, onnx, parity, golden, created_ms)
+    manifest = replace(manifest, feature_importance=told.importance, explanation_sha256=told.sha256)
+    return Version(Artifact(manifest, onnx), fitted, told.files)
 
 
 def _manifest(
