@@ -20,6 +20,7 @@ from tidemill.runtime.routes import Answer, HotRoute, add_hot_route
 from tidemill.runtime.service import Service, run_together
 from tidemill.streams.following import Following, InForce, everything_of
 from tidemill.streams.topics import predictions_topic, shadows_topic, topic_specs
+from tidemill_inference.explaining import Explaining
 from tidemill_inference.first_answers import FirstAnswers
 from tidemill_inference.messages import PredictBody, answer_body, parse_predict
 from tidemill_inference.model_routes import ModelRoutes
@@ -55,7 +56,9 @@ class Inference:
         self._registry = Registry(project.name, settings.kafka, settings.offline.root, partial(report, "deployments"))
         nothing = OnlineReader(self._link, project.name, {})
         self._shadows = Shadows(nothing, self._shadow_log)
-        self._predictor = Predictor(nothing, FirstAnswers(self._link, project.name), self._log, self._shadows)
+        self._predictor = Predictor(
+            nothing, FirstAnswers(self._link, project.name), self._log, self._shadows, Explaining(settings.offline.root)
+        )
         self._following = Following(settings.kafka, project, everything_of, partial(self.board.down, "deployments"))
         self.pulses = [self._log.pulse, self._registry.pulse]
         self.app = self._app()

@@ -14,6 +14,7 @@ from tests.demo_state import NOW_MS, demo, trained
 from tests.proof.world import World
 from tests.training.town import FOLDER, happened, town
 
+from tidemill import FeatureView, Request
 from tidemill.errors import ArtifactError, TidemillError, UnknownModel
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import Served, serve
@@ -114,7 +115,7 @@ def test_rows_with_inputs_are_answered_by_these(world: World, tmp_path: Path) ->
     assert scored == [Scored(engine.predict(nothing)), Scored(engine.predict(some), {"payment": "UNKNOWN_CATEGORY"})]
 
 
-BAD = [
+BAD: list[tuple[Row, str]] = [
     ({"distance": "far"}, "entities.distance: 'far' is not a number that float32 can hold"),
     ({"distance": 1e39}, "is not a number that float32 can hold"),
     ({"payment": 5}, "entities.payment: 5 is not text"),
@@ -178,7 +179,7 @@ def test_tables_and_versions_that_do_not_fit(world: World, tmp_path: Path) -> No
     ):
         Scorer(demo(), world.store, VERSION).score(table, LATER, ScoreWatch())
     views = {name: dataclasses.replace(view, windows=["2h"]) for name, view in demo().views.items()}
-    inputs = [views["zones"], *MODEL.requests]
+    inputs: list[FeatureView | Request] = [views["zones"], *MODEL.requests]
     other = dataclasses.replace(demo(), views=views, models={"big_tip": dataclasses.replace(MODEL, inputs=inputs)})
     with pytest.raises(ArtifactError, match="another definition of view"):
         Scorer(other, world.store, VERSION)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
-from msgspec import UnsetType
 import numpy.typing as npt
+from msgspec import UnsetType
 
 from tidemill.errors import ArtifactError
 from tidemill.models.answers import ModelAnswer, answer_of
