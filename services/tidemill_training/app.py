@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from tidemill.clock import now_ms
 from tidemill.declarations import Model
 from tidemill.declarations.project import Project
@@ -17,6 +19,8 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.deployments import append_deployment
 from tidemill.training.dataset import build
 from tidemill.training.fitting import Fitted
+from tidemill.training.made_with import FILE as MADE_WITH
+from tidemill.training.made_with import made_with
 from tidemill.training.version import make_version
 from tidemill_training.tracking import track
 
@@ -52,7 +56,9 @@ def train(
     examples = build(project, spec, model, store, until_ms, note, labels)
     made = make_version(model, examples, now_ms(), note)
     manifest, onnx = made.artifact
-    artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx, {**made.beside, "training.parquet": examples.to_parquet()})
+    recorded = made_with(model, spec, examples, until_ms, own_labels=labels is not None)
+    beside = {**made.beside, "training.parquet": examples.to_parquet(), MADE_WITH: msgspec.json.format(msgspec.json.encode(recorded))}
+    artifact, manifest_sha256 = save_artifact(offline_root, manifest, onnx, beside)
     trained = Trained(manifest, artifact, manifest_sha256, None)
     try:
         stored(trained)

@@ -123,6 +123,36 @@ def test_a_table_is_scored_as_inference_answered(shell: Shell, live: Stack, tmp_
     assert "unknown model 'small'" in shell.run("score", "small", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "o.csv"), code=1)
 
 
+def test_why_a_prediction_came_out_so(shell: Shell, live: Stack, tmp_path: Path) -> None:
+    """A logged prediction is explained by its id as inference explains it when asked; as a table, as JSON, and as a picture."""
+    body = {"entities": {"zone": "a", "driver": 3, "distance": 0.5}, "time": "2026-01-01T13:00:00Z", "id": "why-1", "explain": True}
+    answer = post(f"{live.urls['inference']}/predict/big_tip", json=body).json()
+    deadline = time.monotonic() + 180
+    while not logged(OfflineStore(live.offline), ["why-1"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    shown = msgspec.json.decode(shell.run("why", "why-1", "--json"))
+    assert shown["explanation"] == answer["explanation"]
+    assert shown["explanation"]["method"] == "additive"
+    assert shown["probability"] == answer["probability"]
+    told = shell.run("why", "why-1", "--most", "3", "--html", str(tmp_path / "why.html"))
+    assert f"prediction why-1 of big_tip@{answer['version']} at 2026-01-01T13:00:00Z" in told
+    assert next(iter(answer["explanation"]["contributions"])) in told
+    assert "<svg" in (tmp_path / "why.html").read_text()
+    assert "unknown prediction 'p0'" in shell.run("why", "p0", code=1)
+    assert re.search(r"zones__mean_tip_1h +│ feature +│ 0\.\d+", shell.run("models", "show", f"big_tip@{answer['version']}"))
+
+
+def test_a_version_is_reproduced(shell: Shell) -> None:
+    """The version that serves is made again from the archive, bit for bit; a name that is none says what to write."""
+    (champion,) = re.findall(r"big_tip\s*│ (\S+)\s*│ champion", shell.run("models", "list", "big_tip"))
+    told = shell.run("reproduce", f"big_tip@{champion}")
+    assert f"big_tip@{champion}: the archive gives the same training set; the same ONNX file; " in told
+    assert "answers compared, all are equal bit for bit" in told
+    assert "not as it was" not in told
+    assert "write MODEL@VERSION" in shell.run("reproduce", "big_tip", code=1)
+
+
 def test_an_altered_value_is_reported(shell: Shell, live: Stack) -> None:
     """The audit prints the entity and what is wrong with it, and ends with code 1."""
     with redis.Redis.from_url(live.redis_url) as client:

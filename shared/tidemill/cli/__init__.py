@@ -21,10 +21,12 @@ from tidemill.cli import (
     proof,
     rebuild,
     repartition,
+    reproduce,
     roles,
     score,
     stack,
     verify,
+    why,
 )
 from tidemill.errors import TidemillError
 from tidemill.runtime.logs import configure
@@ -50,12 +52,14 @@ for part in (
     models,
     roles,
     score,
+    reproduce,
     playback,
     proof,
     verify,
     rebuild,
     repartition,
     explain,
+    why,
     dead_letters,
     erase,
 ):

@@ -89,6 +89,7 @@ def _converted(estimator: Any, inputs: Sequence[tuple[str, Any]], places: Sequen
         warnings.simplefilter("ignore", DeprecationWarning)  # of onnx and protobuf: a project cannot mend them
         return convert_sklearn(
             estimator,
+            "model",  # else a random name: one pipeline always gives the same bytes
             initial_types=list(inputs),
             options=options,
             custom_conversion_functions=_CORRECTED,
