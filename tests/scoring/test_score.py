@@ -24,6 +24,7 @@ from tidemill.scoring.score import Scored, Scorer, ScoreWatch, result_columns
 from tidemill.scoring.tables import RequestTable, read_table, write_table
 from tidemill.training.dataset import build
 
+pytestmark = pytest.mark.slow
 MODEL = demo().models["big_tip"]
 VERSION = trained(MODEL)
 LATER = NOW_MS + 10**9

@@ -21,7 +21,7 @@ from tidemill.attribution.stored import FILE, Recipe, unpacked
 from tidemill.models.engine import load_engine
 from tidemill.training.version import Version, make_version
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of scikit-learn: few rows, few iterations, categories never seen
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of scikit-learn: few rows, few iterations, categories never seen
 EXACT = {
     "logistic regression": ("additive", "log_odds"), "stochastic gradient": ("additive", "log_odds"), "principal components": ("additive", "log_odds"),
     "quantile transform": ("additive", "log_odds"), "category by name": ("additive", "log_odds"), "forest": ("trees", "probability"),

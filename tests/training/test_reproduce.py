@@ -23,6 +23,7 @@ from tidemill.training.made_with import FILE, MadeWith, stored_made_with
 from tidemill.training.reproduce import Reproduced, reproduce, stored_set
 from tidemill_training.app import train
 
+pytestmark = pytest.mark.slow
 LATER = NOW_MS + 10**9
 
 
