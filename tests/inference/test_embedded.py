@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -56,7 +57,11 @@ async def test_it_answers_and_logs_as_the_service(service: Service, tmp_path: Pa
 async def test_many_and_what_is_wrong(service: Service, tmp_path: Path) -> None:
     """Several at once with an error in the place of a bad one; single ones raise; a new deployment serves without a new predictor."""
     async with embedded(service, tmp_path) as predictor:
-        instances = [{"entities": ENTITIES, "time": NOW_MS}, {"entities": {"zone": "north"}}, {"entities": ENTITIES | {"zone": None}}]
+        instances: list[dict[str, Any]] = [
+            {"entities": ENTITIES, "time": NOW_MS},
+            {"entities": {"zone": "north"}},
+            {"entities": ENTITIES | {"zone": None}},
+        ]
         good, bad, nobody = await predictor.predict_many("big_tip", instances)
         assert isinstance(good, PredictionAnswer)
         assert isinstance(bad, TidemillError)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +151,28 @@ def test_a_stored_set_is_what_was_trained_on(world: World, artifact: Artifact) -
             again(world, artifact)
     finally:
         moved.rename(path)
+
+
+FITS = """
+import hashlib
+import numpy as np
+from tests.live_project.project import pipeline
+from tidemill.training.conversion import to_onnx
+rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+print(hashlib.sha256(to_onnx(pipeline().fit(rows, rows[:, 0] > 0), 3, probability=True)).hexdigest())
+"""
+
+
+def test_the_file_is_the_same_in_every_process() -> None:
+    """However the process hashes texts, in whose order skl2onnx names versions of operators."""
+    root = Path(__file__).parents[2]
+    found = set()
+    for seed in ("1", "3"):
+        environment = {
+            **os.environ,
+            "PYTHONHASHSEED": seed,
+            "PYTHONPATH": os.pathsep.join(map(str, (root / "shared", root / "services", root))),
+        }
+        done = subprocess.run([sys.executable, "-c", FITS], env=environment, capture_output=True, text=True, check=True)
+        found.add(done.stdout.strip())
+    assert len(found) == 1
