@@ -153,6 +153,17 @@ def test_a_version_is_reproduced(shell: Shell) -> None:
     assert "write MODEL@VERSION" in shell.run("reproduce", "big_tip", code=1)
 
 
+def test_the_card_of_a_version(shell: Shell, tmp_path: Path) -> None:
+    """As JSON with the role that it has now, and as a page."""
+    (champion,) = re.findall(r"big_tip\s*│ (\S+)\s*│ champion", shell.run("models", "list", "big_tip"))
+    card = msgspec.json.decode(shell.run("models", "card", f"big_tip@{champion}"))
+    assert (card["model"], card["version"], card["role"], card["explained"]) == ("big_tip", champion, "champion 1", True)
+    assert card["made_with"]["packages"]["numpy"]
+    assert "written to" in shell.run("models", "card", f"big_tip@{champion}", "--out", str(tmp_path / "card.html"))
+    assert f"<h1>big_tip@{champion}</h1>" in (tmp_path / "card.html").read_text()
+    assert "is neither .html nor .json" in shell.run("models", "card", f"big_tip@{champion}", "--out", "card.txt", code=1)
+
+
 def test_an_altered_value_is_reported(shell: Shell, live: Stack) -> None:
     """The audit prints the entity and what is wrong with it, and ends with code 1."""
     with redis.Redis.from_url(live.redis_url) as client:

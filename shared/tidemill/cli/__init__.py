@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from tidemill.cli import (
+    card,
     catalogue,
     dead_letters,
     erase,
@@ -51,6 +52,7 @@ for part in (
     catalogue,
     models,
     roles,
+    card,
     score,
     reproduce,
     playback,

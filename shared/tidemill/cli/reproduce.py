@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from tidemill.cli.console import console
 from tidemill.cli.roles import split_version
-from tidemill.cli.target import need, offline_target
+from tidemill.cli.target import need, offline_target, project_spec
 
 if TYPE_CHECKING:
     from tidemill.training.reproduce import Reproduced
@@ -32,7 +31,7 @@ def reproduce(version: Annotated[str, typer.Argument(metavar="MODEL@VERSION", he
     project, store = offline_target()
     model, name = split_version(version)
     artifact = stored_artifact(store.url, model, name)
-    found = again(project, os.environ.get("TIDEMILL_PROJECT", ""), store, artifact, _say)
+    found = again(project, project_spec(), store, artifact, _say)
     _show(found, version)
     raise typer.Exit(0 if found.equal else 1)
 

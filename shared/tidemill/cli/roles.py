@@ -268,6 +268,11 @@ def _roles(history: Sequence[DeploymentRecord]) -> dict[str, tuple[str, str]]:
     return {item.version: (item.role, f"{item.share:.4g}" if item.role != "shadow" else "") for item in history[-1].versions()}
 
 
+def role_of(history: Sequence[DeploymentRecord], version: str) -> str:
+    """The role of a version, and a challenger's share."""
+    return " ".join(_roles(history).get(version, ("none", ""))).strip()
+
+
 def _metrics(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 

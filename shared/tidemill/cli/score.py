@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tidemill.cli.console import console
-from tidemill.cli.target import need, offline_target, target
+from tidemill.cli.target import need, offline_target, project_spec, target
 from tidemill.cli.times import to_ms
 from tidemill.clock import now_ms
 from tidemill.errors import NotDeployed, TidemillError, UnknownModel
@@ -52,7 +52,7 @@ def score(
     check_out(out, table)
     project, store = offline_target()
     name, version = _chosen(model, project, store)
-    scorer = Scorer(project, store, stored_artifact(store.url, name, version), os.environ.get("TIDEMILL_PROJECT"))
+    scorer = Scorer(project, store, stored_artifact(store.url, name, version), project_spec())
     rows = read_table(table)
     ready = scorer.has_inputs(rows)
     with _progress() as bar:
