@@ -164,6 +164,21 @@ def test_the_card_of_a_version(shell: Shell, tmp_path: Path) -> None:
     assert "is neither .html nor .json" in shell.run("models", "card", f"big_tip@{champion}", "--out", "card.txt", code=1)
 
 
+def test_the_lineage_of_a_prediction_and_of_an_event(shell: Shell, live: Stack) -> None:
+    """A prediction names the events that it saw, and each of these names the prediction."""
+    record = logged(OfflineStore(live.offline))[-1]
+    logs = msgspec.json.decode(shell.run("lineage", record.id, "--json"))
+    assert {log["view"] for log in logs} == {"zones", "drivers"}
+    event = logs[0]["events"][-1]
+    assert "count_1h" in event["features"]
+    seeing = msgspec.json.decode(shell.run("lineage", event["id"], "--event", "rides.taken", "--json"))
+    assert (record.id, "zones") in {(one["id"], one["view"]) for one in seeing}
+    assert f"logged predictions saw rides.taken {event['id']}" in shell.run("lineage", event["id"], "--event", "rides.taken")
+    assert re.search(r"zones of [abc]: \d+ events of rides.taken, records of zones.p2", shell.run("lineage", record.id))
+    assert "unknown prediction 'p0'" in shell.run("lineage", "p0", code=1)
+    assert "unknown event 'rides'" in shell.run("lineage", "r1", "--event", "rides", code=1)
+
+
 def test_an_altered_value_is_reported(shell: Shell, live: Stack) -> None:
     """The audit prints the entity and what is wrong with it, and ends with code 1."""
     with redis.Redis.from_url(live.redis_url) as client:

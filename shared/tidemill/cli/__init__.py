@@ -15,6 +15,7 @@ from tidemill.cli import (
     dead_letters,
     erase,
     explain,
+    lineage,
     load,
     models,
     playback,
@@ -62,6 +63,7 @@ for part in (
     repartition,
     explain,
     why,
+    lineage,
     dead_letters,
     erase,
 ):
