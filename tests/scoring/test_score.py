@@ -67,6 +67,11 @@ def live_answers(rows: list[Row], root: Path) -> list[Live]:
     return [found[i] for i in range(len(rows))]
 
 
+def output_of(scored: Scored) -> float | None:
+    """The number that a row is answered."""
+    return None if scored.answer is None else scored.answer.output
+
+
 def table_of(rows: list[Row], path: Path) -> RequestTable:
     """The rows as a file, and read from it."""
     write_table(path, {name: [row[name] for row in rows] for name in rows[0]})
@@ -91,10 +96,10 @@ def test_rows_are_answered_as_requests_were(ending: str, world: World, expected:
     table = table_of(asked_rows(), tmp_path / f"rows.{ending}")
     done: list[int] = []
     scored = Scorer(demo(), world.store, VERSION).score(table, LATER, ScoreWatch(done=done.append))
-    assert [(found.output, dict(found.degraded), found.error) for found in scored] == [
+    assert [(output_of(found), dict(found.degraded), found.error) for found in scored] == [
         (live.output, live.degraded, "") for live in expected
     ]
-    assert len({found.output for found in scored}) > 30
+    assert len({output_of(found) for found in scored}) > 30
     told = {reason for live in expected for reason in live.degraded.values()}
     assert told == {"NOT_FOUND", "OUTSIDE_MAX_AGE", "UNKNOWN_CATEGORY"}
     assert done[-1] == len(table)
@@ -107,13 +112,13 @@ def test_rows_with_inputs_are_answered_by_these(world: World, tmp_path: Path) ->
         examples.write(path)
         scored = Scorer(demo(), world.store, VERSION).score(read_table(path), LATER, ScoreWatch())
         engine = load_engine(VERSION)
-        assert [found.output for found in scored] == [engine.predict(row) for row in examples.matrix]
+        assert [output_of(found) for found in scored] == [engine.predict(row) for row in examples.matrix]
     rows = [dict.fromkeys(MODEL.input_names), dict.fromkeys(MODEL.input_names) | {"payment": "pearls", "member": True, "distance": 2}]
     scored = Scorer(demo(), world.store, VERSION).score(table_of(rows, tmp_path / "rows.jsonl"), LATER, ScoreWatch())
     nothing = np.full(len(MODEL.input_names), math.nan, np.float32)
     some = nothing.copy()
     some[MODEL.input_names.index("member")], some[MODEL.input_names.index("distance")] = 1, 2
-    assert scored == [Scored(engine.predict(nothing)), Scored(engine.predict(some), {"payment": "UNKNOWN_CATEGORY"})]
+    assert scored == [Scored(engine.answer(nothing)), Scored(engine.answer(some), {"payment": "UNKNOWN_CATEGORY"})]
 
 
 BAD: list[tuple[Row, str]] = [
@@ -133,9 +138,9 @@ def test_rows_that_requests_would_be_refused_for(world: World, tmp_path: Path) -
     table = table_of([good, *(good | bad for bad, _ in BAD), good], tmp_path / "rows.jsonl")
     first, *refused, last = Scorer(demo(), world.store, VERSION).score(table, LATER, ScoreWatch())
     assert first == last
-    assert first.output is not None
+    assert first.answer is not None
     for found, (_, says) in zip(refused, BAD, strict=True):
-        assert found.output is None
+        assert found.answer is None
         assert says in found.error
     assert [table.where(row) for row in (0, 8)] == ["rows.jsonl:1", "rows.jsonl:9"]
     bad_inputs = [
@@ -152,7 +157,7 @@ def test_a_model_that_refuses_missing_inputs_refuses_their_rows(world: World, tm
     strict = dataclasses.replace(demo(), models={"big_tip": dataclasses.replace(MODEL, on_missing="refuse")})
     rows = [asked_rows()[20] | {"zone": "north", "driver_id": 1}, asked_rows()[20] | {"zone": "nowhere"}]
     known, unknown = Scorer(strict, world.store, VERSION).score(table_of(rows, tmp_path / "rows.csv"), LATER, ScoreWatch())
-    assert (known.output is None, unknown.output is None) == (False, True)
+    assert (known.answer is None, unknown.answer is None) == (False, True)
     assert "does not answer without these inputs: zones__count_1h (NOT_FOUND)" in unknown.error
 
 
@@ -165,7 +170,7 @@ def test_the_result_has_the_rows_and_their_answers(world: World, tmp_path: Path)
     write_table(tmp_path / "out.csv", result_columns(table, scored, scorer.manifest))
     made = read_table(tmp_path / "out.csv")
     assert list(made.columns) == [*good, "version", "probability", "degraded", "error"]
-    assert [None if text is None else float(text) for text in made.columns["probability"]] == [found.output for found in scored]
+    assert [None if text is None else float(text) for text in made.columns["probability"]] == [output_of(found) for found in scored]
     assert made.columns["version"] == ["v1", "v1", None]
     assert json.loads(made.columns["degraded"][1]) == dict(scored[1].degraded)
     with pytest.raises(TidemillError, match="has a column version, which the result has too"):
@@ -195,4 +200,4 @@ def test_a_model_of_requests_alone_needs_no_archive(tmp_path: Path) -> None:
     version = trained(model)
     table = table_of([{"distance": 2.5, "payment": "cash", "member": True}], tmp_path / "rows.jsonl")
     (found,) = Scorer(project, World(project, tmp_path / "none").store, version).score(table, LATER, ScoreWatch())
-    assert found == Scored(load_engine(version).predict(np.array([2.5, 1, 1], np.float32)))
+    assert found == Scored(load_engine(version).answer(np.array([2.5, 1, 1], np.float32)))

@@ -12,12 +12,15 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from tests.attribution.oracle import shapley
 from tests.training.test_boosting import boosted
+from tests.training.test_several import three
 from tests.training.test_zoo import ROWS, TRUTH, training_set
-from tests.training.zoo import CLASSIFIERS, MODEL, REGRESSORS, named
+from tests.training.zoo import CLASSIFIERS, MODEL, REGRESSORS, SEVERAL, named
 from threadpoolctl import threadpool_limits
 
 from tidemill.attribution.explainer import Explainer
+from tidemill.attribution.links import scale_of
 from tidemill.attribution.stored import FILE, Recipe, unpacked
+from tidemill.models.answers import chosen
 from tidemill.models.engine import load_engine
 from tidemill.training.version import Version, make_version
 
@@ -53,7 +56,7 @@ def explainer_of(version: Version, background: int | None = BACKGROUND) -> tuple
     recipe = unpacked("v", version.beside[FILE])
     if background is not None:
         recipe = dataclasses.replace(recipe, background=recipe.background[:background])
-    return Explainer([item.name for item in manifest.inputs], manifest.output, load_engine(version.artifact), recipe), recipe
+    return Explainer([item.name for item in manifest.inputs], scale_of(manifest.output), load_engine(version.artifact), recipe), recipe
 
 
 def margins_of(version: Version, scale: str, rows: np.ndarray) -> np.ndarray:
@@ -135,6 +138,24 @@ def test_sampled_explanations_are_near_the_definition(name: str) -> None:
     assert explainer.explain(row) == found
 
 
+def test_several_classes_are_explained_by_the_answered_one() -> None:
+    """The contributions are to the probability of the class that is answered, by sampling."""
+    with threadpool_limits(1):
+        version = make_version(dataclasses.replace(MODEL, pipeline=SEVERAL["logistic regression"]), three(), 0, lambda _: None)
+    explainer, recipe = explainer_of(version, None)
+    engine, told = load_engine(version.artifact), set()
+    for row in version.fitted.holdout.matrix[:6]:
+        found, answer = explainer.explain(row), engine.answer(row)
+        place = list(answer.probabilities).index(chosen(answer.probabilities))
+        told.add(found.of_class)
+        assert (found.method, found.scale, found.of_class) == ("sampled", "probability", chosen(answer.probabilities))
+        assert found.answer == pytest.approx(answer.output, abs=1e-6)
+        assert found.base == pytest.approx(engine.predict_rows(recipe.background, place).mean(), abs=1e-6)
+        assert found.answer - found.base == pytest.approx(sum(found.contributions.values()))
+    assert len(told) > 1
+    assert sum(version.artifact.manifest.feature_importance.values()) == pytest.approx(1)
+
+
 @cache
 def forest() -> Version:
     """A forest without other steps."""
@@ -153,7 +174,10 @@ def test_trees_are_explained_as_the_package_shap_does(name: str) -> None:
     rows = version.fitted.holdout.matrix[~np.isnan(version.fitted.holdout.matrix).any(axis=1)][:5]
     background = np.nan_to_num(recipe.background)
     explainer = Explainer(
-        explainer.names, version.artifact.manifest.output, load_engine(version.artifact), dataclasses.replace(recipe, background=background)
+        explainer.names,
+        scale_of(version.artifact.manifest.output),
+        load_engine(version.artifact),
+        dataclasses.replace(recipe, background=background),
     )
     theirs = np.asarray(shap.TreeExplainer(version.fitted.pipeline, background).shap_values(rows, check_additivity=False))
     theirs = theirs[:, :, 1] if theirs.ndim == 3 else theirs

@@ -22,8 +22,8 @@ from tidemill.declarations import Model
 from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError
 from tidemill.models.artifact import Artifact, load_artifact
-from tidemill.training.made_with import FILE, MadeWith, stored_made_with
-from tidemill.training.reproduce import Reproduced, reproduce, stored_set
+from tidemill.training.made_with import FILE, MadeWith, data_digest, stored_made_with
+from tidemill.training.reproduce import Reproduced, difference, reproduce, stored_set
 from tidemill_training.app import train
 
 pytestmark = pytest.mark.slow
@@ -151,6 +151,27 @@ def test_a_stored_set_is_what_was_trained_on(world: World, artifact: Artifact) -
             again(world, artifact)
     finally:
         moved.rename(path)
+
+
+def test_a_set_of_classes_is_read_back(world: World, artifact: Artifact) -> None:
+    """Texts as labels are the same texts, whatever their places; one that is another is a difference."""
+    stored = stored_set(str(world.root), artifact)
+    places = np.asarray(np.arange(len(stored)) % 3, np.float64)
+    one = dataclasses.replace(stored, labels=places, texts=("late", "cancelled", "on time"))
+    other = dataclasses.replace(stored, labels=(places + 1) % 3, texts=("on time", "late", "cancelled"))
+    assert one.table()["label"].to_pylist() == other.table()["label"].to_pylist()
+    assert data_digest(one) == data_digest(other)
+    assert "and 0 other labels" in difference(one, other)
+    moved = dataclasses.replace(one, labels=np.asarray(np.where(np.arange(len(one)) == 4, 0.0, one.labels), np.float64))
+    assert data_digest(one) != data_digest(moved)
+    assert difference(one, moved).endswith("and 1 other labels")
+    path = folder_of(world, artifact) / "training.parquet"
+    before = path.read_bytes()
+    try:
+        path.write_bytes(one.to_parquet())
+        assert data_digest(stored_set(str(world.root), artifact)) == data_digest(one)
+    finally:
+        path.write_bytes(before)
 
 
 FITS = """

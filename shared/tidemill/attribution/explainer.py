@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET, UnsetType, field
+from msgspec.structs import replace
 
 from tidemill.attribution.links import Scale
 from tidemill.attribution.sampled import sampled_values
@@ -21,7 +24,8 @@ Floats = npt.NDArray[np.float64]
 
 class Attribution(msgspec.Struct, frozen=True):
     """From which inputs an answer came. `base`: the mean answer of the background; `answer`: this one, both on the `scale`; `contributions`:
-    by input, the largest first; they add up to `answer - base`. `standard_error`: of each, where they were sampled."""
+    by input, the largest first; they add up to `answer - base`. `standard_error`: of each, where they were sampled; `of_class`: of several
+    classes the one that was answered, whose probability is explained."""
 
     method: Method
     scale: Scale
@@ -29,6 +33,7 @@ class Attribution(msgspec.Struct, frozen=True):
     answer: float
     contributions: dict[str, float]
     standard_error: dict[str, float] | None = None
+    of_class: str | UnsetType = field(default=UNSET, name="class")
 
 
 class Explainer:
@@ -75,8 +80,14 @@ class Explainer:
         return self._made(method, link.scale, float(link.on_scale(base)), link.slope * values)
 
     def _of_samples(self, vector: Vector) -> Attribution:
-        found = sampled_values(self._engine.predict_rows, vector, self._recipe.background)
-        return self._made("sampled", self._output, found.base, found.values, found.errors)
+        if not self._engine.classes:
+            found = sampled_values(self._engine.predict_rows, vector, self._recipe.background)
+            return self._made("sampled", self._output, found.base, found.values, found.errors)
+        probabilities = self._engine.probabilities(vector)
+        place = probabilities.index(max(probabilities))
+        found = sampled_values(partial(self._engine.predict_rows, place=place), vector, self._recipe.background)
+        made = self._made("sampled", "probability", found.base, found.values, found.errors)
+        return replace(made, of_class=self._engine.classes[place])
 
     def _made(self, method: Method, scale: Scale, base: float, values: Floats, errors: Floats | None = None) -> Attribution:
         order = np.argsort(-np.abs(values), kind="stable").tolist()

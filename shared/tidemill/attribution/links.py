@@ -36,6 +36,11 @@ class Link(NamedTuple):
         return bool(np.all(apart <= _NEAR[self.scale] * size))
 
 
+def scale_of(output: Output) -> Scale:
+    """The scale of an answer as it is: a value, or a probability (of several classes that of the answered one)."""
+    return "value" if output == "value" else "probability"
+
+
 def answer_on(scale: Scale, place: Floats) -> Floats:
     """The answer at a place of a scale."""
     with np.errstate(over="ignore"):

@@ -59,7 +59,7 @@ def score(
         task = bar.add_task(f"{name}@{version}", total=len(rows))
         watch = ScoreWatch(lambda text: bar.update(task, description=text), lambda done: bar.update(task, completed=done))
         scored = scorer.score(rows, moment_ms, watch)
-    refused = [row for row, found in enumerate(scored) if found.output is None]
+    refused = [row for row, found in enumerate(scored) if found.answer is None]
     _tell(rows, scored, refused)
     if refused and strict:
         raise TidemillError(f"nothing was written: {len(refused):,} rows are refused", mend="correct them, or leave out --strict")

@@ -48,11 +48,13 @@ def why(
     values = value_texts(artifact.manifest.inputs, record.inputs)
     title = f"prediction {record.id} of {record.model}@{record.version} at {rfc3339(record.time)}"
     answer = f"{artifact.manifest.output} {record.output:.6g}"
+    if record.probabilities:
+        answer = f"class {found.of_class}, probability {record.output:.6g}"
     if html is not None:
         _write(html, page(title, answer, found, values))
     if json:
         shown = {"prediction": record.id, "model": record.model, "version": record.version, "inputs": values}
-        typer.echo(msgspec.json.encode(shown | {artifact.manifest.output: record.output, "explanation": found}))
+        typer.echo(msgspec.json.encode(shown | {artifact.manifest.output: record.probabilities or record.output, "explanation": found}))
         return
     _say(title)
     _say(f"{answer}; {told(found)}")

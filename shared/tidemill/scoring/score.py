@@ -17,6 +17,7 @@ from tidemill.declarations import Model
 from tidemill.declarations.models import FeatureInput
 from tidemill.declarations.project import Project
 from tidemill.errors import BadRequest, MissingInputs, TidemillError
+from tidemill.models.answers import ModelAnswer, chosen
 from tidemill.models.artifact import Artifact, Manifest
 from tidemill.models.declared import as_declared
 from tidemill.models.engine import Engine, load_engine
@@ -37,9 +38,9 @@ class ScoreWatch(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """What a row is answered: the output, and the inputs that cannot be known with the reason (as `/predict`); or why there is no answer."""
+    """What a row is answered, and the inputs that cannot be known with the reason (as `/predict`); or why there is no answer."""
 
-    output: float | None
+    answer: ModelAnswer | None
     degraded: Mapping[str, str] = {}
     error: str = ""
 
@@ -126,10 +127,10 @@ class Scorer:
     def _answer(self, vector: Vector, degraded: Mapping[str, str]) -> Scored:
         if degraded and self.model.on_missing == "refuse":
             raise MissingInputs(self.model.name, dict(degraded))
-        output = self._engine.predict(vector)
-        if not math.isfinite(output):
+        answer = self._engine.answer(vector)
+        if not answer.is_finite:
             raise BadRequest(f"model {self._engine.label} gives no number for these inputs")
-        return Scored(output, degraded)
+        return Scored(answer, degraded)
 
 
 class _Request(NamedTuple):
@@ -152,19 +153,24 @@ def _request(model: Model, table: RequestTable, row: int, now_ms: int) -> _Reque
 
 
 def result_columns(table: RequestTable, scored: Sequence[Scored], manifest: Manifest) -> dict[str, list[Any]]:
-    """The table with what its rows are answered: version, output (by its name), `degraded` (JSON as `/predict` has it), `error`.
-
-    Raises TidemillError when the table has such a column.
-    """
-    added: dict[str, list[Any]] = {
-        "version": [manifest.version if row.output is not None else None for row in scored],
-        manifest.output: [row.output for row in scored],
-        "degraded": [msgspec.json.encode(row.degraded).decode() if row.degraded else None for row in scored],
-        "error": [row.error or None for row in scored],
-    }
+    """The table with what its rows are answered: version; output by its name (of several classes `class`, and `probabilities` as JSON);
+    `degraded` (JSON as `/predict` has it); `error`. Raises TidemillError when the table has such a column."""
+    answers = [row.answer for row in scored]
+    added: dict[str, list[Any]] = {"version": [answer and manifest.version for answer in answers]}
+    if manifest.class_names:
+        added["class"] = [answer and chosen(answer.probabilities) for answer in answers]
+        added[manifest.output] = [answer and _json(answer.probabilities) for answer in answers]
+    else:
+        added[manifest.output] = [answer and answer.output for answer in answers]
+    added["degraded"] = [_json(row.degraded) if row.degraded else None for row in scored]
+    added["error"] = [row.error or None for row in scored]
     if both := [name for name in added if name in table.columns]:
         raise TidemillError(f"{table.path} has a column {both[0]}, which the result has too", mend="rename it")
     return {name: list(values) for name, values in table.columns.items()} | added
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _each(count: int, answer: Callable[[int], Scored], watch: ScoreWatch) -> list[Scored]:

@@ -25,7 +25,7 @@ class CardQuestion(msgspec.Struct, frozen=True):
     outcome_event: str
     outcome: str
     within: str
-    absent: float | None
+    absent: float | str | None
     missing: str
     description: str
 

@@ -40,8 +40,8 @@ def _about(card: ModelCard) -> list[tuple[str, str]]:
     return [*facts, ("trained on", rows), ("ONNX", parity), ("explanations", "yes" if card.explained else "no")]
 
 
-def _absent(absent: float | None) -> str:
-    return "" if absent is None else f"; {absent:g} when none comes"
+def _absent(absent: float | str | None) -> str:
+    return "" if absent is None else f"; {absent} when none comes"
 
 
 def _made_with(card: ModelCard) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ import onnx
 from onnx import ModelProto, ValueInfoProto, helper
 
 from tidemill.attribution.explainer import Explainer
-from tidemill.attribution.links import Link, fitting_link
+from tidemill.attribution.links import Link, fitting_link, scale_of
 from tidemill.attribution.stored import FILE, Recipe, packed
 from tidemill.attribution.trees import TreeShapley
 from tidemill.models.artifact import ModelInput, Output
@@ -45,23 +45,22 @@ _MIXING = frozenset({
 
 
 def explained(fitted: Fitted, examples: TrainingSet, onnx_file: bytes, engine: Engine) -> Explained:
-    """What explains a version of a model of one number; nothing for one of several classes."""
-    if fitted.output not in ("probability", "value"):
-        return Explained()
+    """What explains a version."""
     inputs = fitted.holdout.inputs
     recipe = recipe_of(onnx_file, inputs, fitted.output, engine, examples.matrix)
     content = packed(recipe)
-    found = importance(Explainer([item.name for item in inputs], fitted.output, engine, recipe), fitted.holdout.matrix)
+    found = importance(Explainer([item.name for item in inputs], scale_of(fitted.output), engine, recipe), fitted.holdout.matrix)
     return Explained({FILE: content}, hashlib.sha256(content).hexdigest(), found)
 
 
 def recipe_of(onnx_file: bytes, inputs: Sequence[ModelInput], output: Output, engine: Engine, rows: Floats) -> Recipe:
     """How answers are explained. `rows`: of the training set."""
-    seen = _Examined(inputs, output, engine, rows, onnx.load_from_string(onnx_file))
-    exact = _by_trees(seen) or _by_terms(seen)
-    if exact is not None:
-        return exact
-    return Recipe("sampled", Link(output), spread(rows, FEW_SAMPLED_ROWS if len(onnx_file) > LARGE_BYTES else SAMPLED_ROWS))
+    if output != "probabilities":
+        seen = _Examined(inputs, output, engine, rows, onnx.load_from_string(onnx_file))
+        exact = _by_trees(seen) or _by_terms(seen)
+        if exact is not None:
+            return exact
+    return Recipe("sampled", Link(scale_of(output)), spread(rows, FEW_SAMPLED_ROWS if len(onnx_file) > LARGE_BYTES else SAMPLED_ROWS))
 
 
 def importance(explainer: Explainer, held_out: Floats) -> dict[str, float]:

@@ -105,8 +105,10 @@ def data_digest(examples: TrainingSet) -> str:
     """SHA-256 of a training set: what a pipeline gets, and the rows' times and subjects."""
     found = hashlib.sha256()
     matrix = np.where(np.isnan(examples.matrix), np.float32(np.nan), examples.matrix)  # NaN has many bits
-    for part in (matrix, examples.labels.astype(np.float64), examples.times_ms.astype(np.int64)):
+    for part in (matrix, examples.times_ms.astype(np.int64)):
         found.update(np.ascontiguousarray(part).tobytes())
+    labels = examples.labels.tolist()
+    found.update(msgspec.json.encode([examples.texts[int(label)] for label in labels] if examples.texts else labels))
     texts = [(spec.name, spec.kind, [text for text in spec.categories if not text.startswith("\uffff")]) for spec in examples.inputs]
     found.update(msgspec.json.encode([examples.subjects, texts]))
     return found.hexdigest()

@@ -96,13 +96,9 @@ def stored_set(offline_root: str, artifact: Artifact) -> TrainingSet:
         table = pq.read_table(io.BytesIO(beside_artifact(offline_root, artifact.manifest, SET)))
         inputs = [_without_unknown(item) for item in artifact.manifest.inputs]
         columns = [_numbers(table[item.name], item) for item in inputs]
-        return TrainingSet(
-            np.column_stack(columns),
-            table["label"].to_numpy(),
-            table["time"].cast(pa.int64()).to_numpy(),
-            table["subject"].to_pylist(),
-            inputs,
-        )
+        labels, texts = _labels(table["label"])
+        times_ms = table["time"].cast(pa.int64()).to_numpy()
+        return TrainingSet(np.column_stack(columns), labels, times_ms, table["subject"].to_pylist(), inputs, texts)
     except (pa.ArrowException, KeyError) as error:
         raise ArtifactError(f"{SET} of {artifact.manifest.model} {artifact.manifest.version} cannot be read: {error}") from error
 
@@ -115,8 +111,16 @@ def difference(one: TrainingSet, other: TrainingSet) -> str:
         return "the archive gives other texts now"
     apart = (one.matrix != other.matrix) & ~(np.isnan(one.matrix) & np.isnan(other.matrix))
     names = [item.name for item, differs in zip(one.inputs, apart.any(axis=0), strict=True) if differs]
-    labels = int((one.labels != other.labels).sum())
+    labels = sum(a != b for a, b in zip(one.table()["label"].to_pylist(), other.table()["label"].to_pylist(), strict=True))
     return f"the archive gives other values now, in {int(apart.any(axis=1).sum()):,} rows ({', '.join(names) or 'no input'}), and {labels:,} other labels"
+
+
+def _labels(column: pa.ChunkedArray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels as numbers; of texts their places, and the texts."""
+    if not pa.types.is_string(column.type):
+        return column.to_numpy(), ()
+    texts = sorted(column.unique().to_pylist())
+    return np.asarray(pc.index_in(column, value_set=pa.array(texts, pa.string())).to_numpy(), np.float64), tuple(texts)
 
 
 def _without_unknown(item: ModelInput) -> ModelInput:
@@ -153,4 +157,6 @@ def _otherwise(recorded: MadeWith | None, pipeline: str, spec: str) -> list[Othe
 
 
 def _answers(engine: Engine, rows: np.ndarray) -> np.ndarray:
+    if engine.classes:
+        return np.array([engine.probabilities(row) for row in rows])
     return np.array([engine.predict(row) for row in rows])
