@@ -11,22 +11,22 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
+from msgspec.structs import replace
 from onnx import ModelProto, ValueInfoProto, helper
 
 from tidemill.attribution.explainer import Explainer
 from tidemill.attribution.links import Link, fitting_link, scale_of
 from tidemill.attribution.stored import FILE, Recipe, packed
 from tidemill.attribution.trees import TreeShapley
-from tidemill.models.artifact import ModelInput, Output
-from tidemill.models.engine import Engine
+from tidemill.models.artifact import Artifact, ModelInput, Output
+from tidemill.models.engine import Engine, load_engine
 from tidemill.models.runner import OnnxRunner
 from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.ensembles import TREES, trees_of
-from tidemill.training.fitting import Fitted
+from tidemill.training.fitting import HOLDOUT
 from tidemill.training.probes import spread
 
 BACKGROUND_ROWS, SAMPLED_ROWS, FEW_SAMPLED_ROWS = 64, 32, 8
@@ -44,13 +44,15 @@ _MIXING = frozenset({
 """Nodes after which a number is hardly a sum of terms. They are looked at no further, since few rows might not show it."""
 
 
-def explained(fitted: Fitted, examples: TrainingSet, onnx_file: bytes, engine: Engine) -> Explained:
-    """What explains a version."""
-    inputs = fitted.holdout.inputs
-    recipe = recipe_of(onnx_file, inputs, fitted.output, engine, examples.matrix)
+def explained(artifact: Artifact, examples: TrainingSet) -> Explained:
+    """A version with what explains it: a function of the version and its training set, so the same bytes whenever it is asked for."""
+    manifest, engine = artifact.manifest, load_engine(artifact)
+    recipe = recipe_of(artifact.onnx, manifest.inputs, manifest.output, engine, examples.matrix)
     content = packed(recipe)
-    found = importance(Explainer([item.name for item in inputs], scale_of(fitted.output), engine, recipe), fitted.holdout.matrix)
-    return Explained({FILE: content}, hashlib.sha256(content).hexdigest(), found)
+    explainer = Explainer([item.name for item in manifest.inputs], scale_of(manifest.output), engine, recipe)
+    found = importance(explainer, examples.matrix[int(len(examples) * (1 - HOLDOUT)) :])
+    manifest = replace(manifest, feature_importance=found, explanation_sha256=hashlib.sha256(content).hexdigest())
+    return Explained(artifact._replace(manifest=manifest), {FILE: content})
 
 
 def recipe_of(onnx_file: bytes, inputs: Sequence[ModelInput], output: Output, engine: Engine, rows: Floats) -> Recipe:
@@ -73,11 +75,10 @@ def importance(explainer: Explainer, held_out: Floats) -> dict[str, float]:
 
 
 class Explained(NamedTuple):
-    """`files`: to store beside the model; `sha256`: of the file that explains; `importance`: by input."""
+    """A version whose manifest has importance and digest, and the files to store beside it."""
 
-    files: Mapping[str, bytes] = {}
-    sha256: str | msgspec.UnsetType = msgspec.UNSET
-    importance: dict[str, float] = {}
+    artifact: Artifact
+    files: Mapping[str, bytes]
 
 
 class _Examined:

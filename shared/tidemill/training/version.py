@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from msgspec import UNSET
-from msgspec.structs import replace
 
 from tidemill.declarations import Model
 from tidemill.kernel.view import ViewKernel
@@ -54,10 +53,8 @@ def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Cal
         note(
             f"{parity.on_threshold:,} of {parity.compared:,} compared rows lie on a threshold of a tree and fall on its other side in float32"
         )
-    told = explained(fitted, examples, onnx, engine)
-    manifest = _manifest(model, examples, fitted, onnx, parity, golden, created_ms)
-    manifest = replace(manifest, feature_importance=told.importance, explanation_sha256=told.sha256)
-    return Version(Artifact(manifest, onnx), fitted, told.files)
+    made = explained(Artifact(_manifest(model, examples, fitted, onnx, parity, golden, created_ms), onnx), examples)
+    return Version(made.artifact, fitted, made.files)
 
 
 def _manifest(
