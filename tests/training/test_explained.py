@@ -34,7 +34,7 @@ EXACT = {
     "poisson": ("additive", "log"), "tree of values": ("trees", "value"), "histogram boosting, gamma, by name": ("trees", "log"),
     "histogram boosting of values": ("trees", "value"),
 }  # fmt: skip
-SAMPLED = ["network", "votes", "polynomials", "neighbours of values"]
+SAMPLED = ["network", "votes", "stack of values"]
 BACKGROUND = 3
 
 

@@ -97,7 +97,7 @@ class TreeShapley:
         self._of_leaf, self._masks, needed = self._of_leaf[order], self._masks[order], needed[order]
         self._amounts = shares[order] * paths.values[self._of_leaf]
         self._row_of_weights = needed.astype(np.int32) * len(self._weights)
-        self._groups = _groups(needed, self._masks, paths.inputs[self._of_leaf])
+        self._groups = _groups(needed, self._masks, self._of_leaf, paths.inputs)
         self._bit_leaf, places = np.nonzero(paths.inputs >= 0)
         self._bit = (np.uint64(1) << places.astype(np.uint64)).astype(paths.bits.dtype)
         self._bit_input = paths.inputs[self._bit_leaf, places]
@@ -156,22 +156,24 @@ def _weights() -> Floats64:
 def _distinct(failed: npt.NDArray[Any]) -> tuple[Places, npt.NDArray[Any], Floats64]:
     """Leaf, bits and share of the background rows, for each different bits at a leaf. `failed`: shape (rows, leaves)."""
     rows, leaves = failed.shape
-    of_leaf, masks, shares = [], [], []
-    for leaf in range(leaves):
-        found, counts = np.unique(failed[:, leaf], return_counts=True)
-        of_leaf.append(np.full(len(found), leaf))
-        masks.append(found)
-        shares.append(counts / rows)
-    return np.concatenate(of_leaf), np.concatenate(masks), np.concatenate(shares)
+    ordered = np.sort(failed.T, axis=1)
+    first = np.ones(ordered.shape, bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    places = np.flatnonzero(first)
+    return places // rows, ordered.ravel()[places], np.diff(np.append(places, leaves * rows)) / rows
 
 
-def _groups(needed: npt.NDArray[np.uint8], masks: npt.NDArray[Any], inputs: Places) -> list[_Group]:
-    """The inputs of all bits, which stand in the order of how many are needed."""
+def _groups(needed: npt.NDArray[np.uint8], masks: npt.NDArray[Any], leaves: Places, inputs: Places) -> list[_Group]:
+    """The inputs of all bits, which stand in the order of how many are needed. `leaves`: where they are; `inputs`: of the bits of each leaf."""
     made = []
     for count in np.unique(needed).tolist():
-        first, last = np.searchsorted(needed, (count, count + 1))
-        places = np.nonzero((masks[first:last, None] >> np.arange(inputs.shape[1]).astype(masks.dtype)) & masks.dtype.type(1))
-        made.append(_Group(int(first), inputs[first:last][places].reshape(last - first, count).astype(np.int32)))
+        first, last = (int(place) for place in np.searchsorted(needed, (count, count + 1)))
+        left, own, found = masks[first:last].copy(), leaves[first:last], np.empty((last - first, count), np.int32)
+        for i in range(count):
+            lowest = left & (~left + left.dtype.type(1))
+            found[:, i] = inputs[own, np.bitwise_count(lowest - left.dtype.type(1))]
+            left ^= lowest
+        made.append(_Group(first, found))
     return made
 
 

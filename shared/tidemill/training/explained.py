@@ -20,7 +20,7 @@ from onnx import ModelProto, ValueInfoProto, helper
 from tidemill.attribution.explainer import Explainer
 from tidemill.attribution.links import Link, fitting_link, scale_of
 from tidemill.attribution.stored import FILE, Recipe, packed
-from tidemill.attribution.trees import TreeShapley
+from tidemill.attribution.trees import TreeNodes, TreeShapley
 from tidemill.models.artifact import Artifact, ModelInput, Output
 from tidemill.models.engine import Engine, load_engine
 from tidemill.models.runner import OnnxRunner
@@ -29,11 +29,15 @@ from tidemill.training.ensembles import TREES, trees_of
 from tidemill.training.fitting import HOLDOUT
 from tidemill.training.probes import spread
 
-BACKGROUND_ROWS, SAMPLED_ROWS, FEW_SAMPLED_ROWS = 64, 32, 8
+BACKGROUND_ROWS, FEW_BACKGROUND_ROWS = 64, 10
+SAMPLED_ROWS, FEW_SAMPLED_ROWS = 32, 16
 LARGE_BYTES = 1 << 20
 MOST_LEAVES = 100_000
+PAIRS = 600_000
+"""So many leaves times background rows are looked at for an explanation; the more leaves, the fewer rows."""
 MIXES = 1_000
-IMPORTANCE_ROWS, SAMPLED_IMPORTANCE_ROWS = 200, 20
+IMPORTANCE_ROWS, FEW_IMPORTANCE_ROWS = 200, 20
+LINKED_ROWS, FEW_LINKED_ROWS = 1_000, 50
 _TRIED_VALUES, _TRIED_ROWS = 24, 3
 _ADDITIVE = 1e-5
 _INPUT = "features"
@@ -50,7 +54,10 @@ def explained(artifact: Artifact, examples: TrainingSet) -> Explained:
     recipe = recipe_of(artifact.onnx, manifest.inputs, manifest.output, engine, examples.matrix)
     content = packed(recipe)
     explainer = Explainer([item.name for item in manifest.inputs], scale_of(manifest.output), engine, recipe)
-    found = importance(explainer, examples.matrix[int(len(examples) * (1 - HOLDOUT)) :])
+    count = FEW_IMPORTANCE_ROWS if recipe.method == "sampled" else IMPORTANCE_ROWS
+    if recipe.nodes is not None:
+        count = _fewer(recipe.nodes, IMPORTANCE_ROWS, FEW_IMPORTANCE_ROWS)
+    found = importance(explainer, spread(examples.matrix[int(len(examples) * (1 - HOLDOUT)) :], count))
     manifest = replace(manifest, feature_importance=found, explanation_sha256=hashlib.sha256(content).hexdigest())
     return Explained(artifact._replace(manifest=manifest), {FILE: content})
 
@@ -67,8 +74,7 @@ def recipe_of(onnx_file: bytes, inputs: Sequence[ModelInput], output: Output, en
 
 def importance(explainer: Explainer, held_out: Floats) -> dict[str, float]:
     """The share of each input in the absolute contributions to the answers to held-out rows."""
-    some = spread(held_out, SAMPLED_IMPORTANCE_ROWS if explainer.method == "sampled" else IMPORTANCE_ROWS)
-    found = [explainer.explain(row).contributions for row in some]
+    found = [explainer.explain(row).contributions for row in held_out]
     sizes = {name: sum(abs(one[name]) for one in found) for name in explainer.names}
     whole = sum(sizes.values()) or 1.0
     return {name: size / whole for name, size in sizes.items()}
@@ -107,13 +113,20 @@ def _by_trees(seen: _Examined) -> Recipe | None:
     owners = _owners(seen, run)
     if owners is None:
         return None
-    background = spread(seen.rows, BACKGROUND_ROWS)
+    background = spread(seen.rows, _fewer(nodes, BACKGROUND_ROWS, FEW_BACKGROUND_ROWS))
+    some = slice(_fewer(nodes, LINKED_ROWS, FEW_LINKED_ROWS))
     try:
         made = TreeShapley(nodes, owners, run.of(background), len(seen.inputs))
     except ValueError:
         return None
-    link = fitting_link(np.array([made.margin(row) for row in run.of(seen.mixed)]), seen.answers, seen.output)
+    link = fitting_link(np.array([made.margin(row) for row in run.of(seen.mixed[some])]), seen.answers[some], seen.output)
     return None if link is None else Recipe("trees", link, background, front, 0, owners, nodes)
+
+
+def _fewer(nodes: TreeNodes, most: int, least: int) -> int:
+    """How many rows to take for trees of so many leaves."""
+    leaves = int((nodes.modes == 0).sum())
+    return max(least, min(most, PAIRS * most // BACKGROUND_ROWS // leaves))
 
 
 def _owners(seen: _Examined, run: _Front) -> npt.NDArray[np.int64] | None:
