@@ -12,7 +12,7 @@ import os
 import platform
 from pathlib import Path
 
-from benchmarks import features, fill, fold, forms, history, ingestion, memory, offline, reading, requests, swaps, training
+from benchmarks import explaining, features, fill, fold, forms, history, ingestion, memory, offline, reading, requests, swaps, training
 
 from tidemill.runtime.logs import configure
 
@@ -27,7 +27,7 @@ def main() -> None:
     configure("benchmarks", level=logging.WARNING)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}", flush=True)
     found = []
-    for part in (fold, ingestion, forms, features, offline, history, fill, memory, reading, requests, swaps, training):
+    for part in (fold, ingestion, forms, features, offline, history, fill, memory, reading, requests, swaps, training, explaining):
         for figure in part.figures(quick=quick):
             print(figure, flush=True)
             found.append(figure._asdict())

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from tidemill.clock import now_ms
 from tidemill.declarations.project import Project, load_project
+from tidemill.errors import TidemillError
 from tidemill.kernel.view import ViewKernel
 from tidemill.online.reader import OnlineReader
 from tidemill.redis.client import keep_asking, redis_client
@@ -20,8 +21,9 @@ from tidemill.runtime.routes import Answer, HotRoute, add_hot_route
 from tidemill.runtime.service import Service, run_together
 from tidemill.streams.following import Following, InForce, everything_of
 from tidemill.streams.topics import predictions_topic, shadows_topic, topic_specs
+from tidemill_inference.explaining import Explaining
 from tidemill_inference.first_answers import FirstAnswers
-from tidemill_inference.messages import PredictBody, answer_body, parse_predict
+from tidemill_inference.messages import PredictBody, PredictionAnswer, PredictRequest, answer_body, parse_predict
 from tidemill_inference.model_routes import ModelRoutes
 from tidemill_inference.oip.routes import ProtocolRoutes
 from tidemill_inference.prediction_log import PredictionLog
@@ -55,7 +57,9 @@ class Inference:
         self._registry = Registry(project.name, settings.kafka, settings.offline.root, partial(report, "deployments"))
         nothing = OnlineReader(self._link, project.name, {})
         self._shadows = Shadows(nothing, self._shadow_log)
-        self._predictor = Predictor(nothing, FirstAnswers(self._link, project.name), self._log, self._shadows)
+        self._predictor = Predictor(
+            nothing, FirstAnswers(self._link, project.name), self._log, self._shadows, Explaining(settings.offline.root)
+        )
         self._following = Following(settings.kafka, project, everything_of, partial(self.board.down, "deployments"))
         self.pulses = [self._log.pulse, self._registry.pulse]
         self.app = self._app()
@@ -90,9 +94,14 @@ class Inference:
 
     async def predict(self, scope: Scope, body: bytes) -> Answer:
         """POST /predict/{model}. Raises what the parser, the registry and the predictor raise."""
-        model = self._registry.get(scope["path_params"]["model"])
+        name = scope["path_params"]["model"]
+        self._registry.get(name)
         request = parse_predict(body, now_ms())
-        return Answer(answer_body(request, await self._predictor.by_entity(model, request)))
+        return Answer(answer_body(request, await self.ask(name, request)))
+
+    async def ask(self, model: str, request: PredictRequest) -> list[PredictionAnswer | TidemillError]:
+        """One result for each instance, in the log. Raises what the registry and the predictor raise."""
+        return await self._predictor.by_entity(self._registry.get(model), request)
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         """Counts an answer; names that are no model of the project share one label."""

@@ -14,6 +14,7 @@ from tidemill.runtime.routes import decode_body
 from tidemill.timestamps import parse_time_ms
 
 MAX_INSTANCES = 1_000
+MAX_EXPLAINED = 100
 MAX_ID_LENGTH = 200
 _EXAMPLE = 'send {"entities": {...}} or {"instances": [{"entities": {...}}, ...]}'
 
@@ -31,7 +32,8 @@ class InstanceBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /predict/{model}: the fields of one instance, or `instances`. `features`: whether the answer shows them."""
+    """The body of POST /predict/{model}: the fields of one instance, or `instances`. `features`: whether the answer shows them; `explain`:
+    whether it says from which inputs it came."""
 
     entities: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     instances: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
@@ -39,6 +41,7 @@ class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
     id: str | None = None
     time: int | str | None = None
     features: bool = True
+    explain: bool = False
 
 
 class Instance(NamedTuple):
@@ -58,6 +61,7 @@ class PredictRequest(NamedTuple):
     instances: list[Instance | TidemillError]
     batch: bool
     features: bool
+    explain: bool = False
 
 
 class FeatureShown(msgspec.Struct):
@@ -70,7 +74,8 @@ class FeatureShown(msgspec.Struct):
 
 class PredictionAnswer(NamedTuple):
     """One prediction to answer. `features`: None when the answer does not show them; `degraded`: the inputs that cannot be known, and why;
-    `ignored`: the values of the request that the model does not take; `probabilities`: of each of several classes."""
+    `ignored`: the values of the request that the model does not take; `probabilities`: of each of several classes; `explanation`: if it was
+    asked for."""
 
     id: str
     model: str
@@ -82,6 +87,7 @@ class PredictionAnswer(NamedTuple):
     degraded: dict[str, str] = {}
     ignored: list[str] = []
     probabilities: Mapping[str, float] = {}
+    explanation: msgspec.Struct | None = None
 
 
 _decode = msgspec.json.Decoder(PredictBody).decode
@@ -96,12 +102,15 @@ def parse_predict(body: bytes, now_ms: int) -> PredictRequest:
         if isinstance(parsed.entities, msgspec.UnsetType):
             raise BadRequest("entities is missing", mend=_EXAMPLE)
         instance = InstanceBody(parsed.entities, parsed.subject, parsed.id, parsed.time)
-        return PredictRequest([_checked(instance, now_ms)], batch=False, features=parsed.features)
+        return PredictRequest([_checked(instance, now_ms)], batch=False, features=parsed.features, explain=parsed.explain)
     if not isinstance(parsed.entities, msgspec.UnsetType) or (parsed.subject, parsed.id, parsed.time) != (None, None, None):
         raise BadRequest("instances cannot stand beside entities, subject, id or time", mend="put them into the instances")
     if not 0 < len(parsed.instances) <= MAX_INSTANCES:
         raise BadRequest(f"{len(parsed.instances)} instances; 1 to {MAX_INSTANCES} are possible", mend="send several requests")
-    return PredictRequest([_instance(raw, now_ms) for raw in parsed.instances], batch=True, features=parsed.features)
+    if parsed.explain and len(parsed.instances) > MAX_EXPLAINED:
+        raise BadRequest(f"{len(parsed.instances)} instances with explain; 1 to {MAX_EXPLAINED} are possible", mend="send several requests")
+    instances = [_instance(raw, now_ms) for raw in parsed.instances]
+    return PredictRequest(instances, batch=True, features=parsed.features, explain=parsed.explain)
 
 
 def _instance(raw: msgspec.Raw, now_ms: int) -> Instance | TidemillError:
@@ -154,6 +163,8 @@ def _shown(result: PredictionAnswer | TidemillError) -> Mapping[str, Any]:
         shown["degraded"] = result.degraded
     if result.ignored:
         shown["ignored"] = result.ignored
+    if result.explanation is not None:
+        shown["explanation"] = result.explanation
     if result.features is not None:
         shown["features"] = result.features
     return shown

@@ -16,6 +16,7 @@ from tidemill.online.reader import OnlineReader, Stored
 from tidemill.records import encode
 from tidemill.runtime import metrics
 from tidemill_inference.computing import Features, answered_by, logged, record_of
+from tidemill_inference.explaining import Explaining
 from tidemill_inference.first_answers import FirstAnswers, Made
 from tidemill_inference.loaded import LoadedModel, LoadedVersion
 from tidemill_inference.messages import FeatureShown, Instance, PredictionAnswer, PredictRequest
@@ -36,11 +37,19 @@ class _Routed(NamedTuple):
 class Predictor:
     """Predicts by entity and by tensor. `reader`: reads views by the names of their logs; another may take its place at any time."""
 
-    def __init__(self, reader: OnlineReader, answers: FirstAnswers, log: PredictionLog, shadows: Shadows | None = None) -> None:
+    def __init__(
+        self,
+        reader: OnlineReader,
+        answers: FirstAnswers,
+        log: PredictionLog,
+        shadows: Shadows | None = None,
+        explaining: Explaining | None = None,
+    ) -> None:
         self.reader = reader
         self._answers = answers
         self._log = log
         self._shadows = shadows
+        self._explaining = explaining
 
     async def by_entity(self, model: LoadedModel, request: PredictRequest) -> list[PredictionAnswer | TidemillError]:
         """One result per instance, logged. Raises StoreUnavailable, KafkaUnavailable and RecordTooLarge for the whole request."""
@@ -62,7 +71,17 @@ class Predictor:
         results = await self._logged(model.name, results)
         if model.shadows and self._shadows is not None:
             self._ask_shadows(self._shadows, model, routed, read, results)
-        return [item.prediction if isinstance(item, Made) else item for item in results]
+        answers = [item.prediction if isinstance(item, Made) else item for item in results]
+        return await self._explained(results, answers) if request.explain else answers
+
+    async def _explained(
+        self, results: Sequence[Made | TidemillError], answers: Sequence[PredictionAnswer | TidemillError]
+    ) -> list[PredictionAnswer | TidemillError]:
+        """The answers with their explanations, which are those of the logged inputs."""
+        found = iter(
+            await self._explaining.explain([item.record for item in results if isinstance(item, Made)]) if self._explaining else ()
+        )
+        return [answer._replace(explanation=next(found, None)) if isinstance(answer, PredictionAnswer) else answer for answer in answers]
 
     @staticmethod
     def _ask_shadows(

@@ -13,17 +13,20 @@ from tidemill.clock import now_ms
 from tidemill.declarations import Model
 from tidemill.declarations.project import Project
 from tidemill.errors import KafkaRefused, KafkaUnavailable
-from tidemill.models.artifact import Artifact, Manifest, save_artifact
+from tidemill.models.artifact import Manifest, save_artifact
 from tidemill.records import DeploymentRecord
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.deployments import append_deployment
 from tidemill.training.dataset import Note, TrainingSet
 from tidemill.training.fitting import Fitted
+from tidemill.training.made_with import FILE as MADE_WITH
+from tidemill.training.made_with import MadeWith, made_with
 from tidemill.training.stages.data import DATA, DataRecord
 from tidemill.training.stages.evaluation import EVALUATION, REPORT, Evaluation
 from tidemill.training.stages.forms import as_json
 from tidemill.training.stages.records import AskedRun
 from tidemill.training.stages.run import Run, StageOutput, Watch
+from tidemill.training.version import Exported
 from tidemill_training.stages import Stages, digest_of_file
 from tidemill_training.tracking import track
 
@@ -96,7 +99,9 @@ def train(
         evaluation = stages.evaluate(rows, examples.value.data.digest, fitted, choices.champion)
         version = stages.export(rows, fitted)
         report = stages.report(evaluation)
-        trained = _store(run, offline_root, version, Beside(rows.value.examples, examples.value.data, evaluation.value, report.value))
+        recorded = made_with(model, spec, rows.value, run.record.until_ms, stages.found, own_labels=choices.labels is not None)
+        beside = Beside(rows.value.examples, examples.value.data, evaluation.value, report.value, recorded)
+        trained = _store(run, offline_root, version, beside)
         try:
             if stored is not None:
                 run.stage("deploy", as_json(bool), lambda: stored(trained) is None, lambda _: "announced", {"export": version.digest})
@@ -114,32 +119,37 @@ class Beside(NamedTuple):
     data: DataRecord
     evaluation: Evaluation
     report: str
+    made_with: MadeWith
 
     def files(self) -> dict[str, bytes]:
         """Its files by name."""
-        told = {EVALUATION: as_json(Evaluation).write(self.evaluation), DATA: as_json(DataRecord).write(self.data)}
+        told = {
+            EVALUATION: as_json(Evaluation).write(self.evaluation),
+            DATA: as_json(DataRecord).write(self.data),
+            MADE_WITH: as_json(MadeWith).write(self.made_with),
+        }
         return {"training.parquet": self.examples.to_parquet(), REPORT: self.report.encode()} | {
             name: made or b"" for name, made in told.items()
         }
 
 
-def _store(run: Run, offline_root: str, version: StageOutput[Artifact], beside: Beside) -> Trained:
-    manifest, onnx = version.value
+def _store(run: Run, offline_root: str, version: StageOutput[Exported], beside: Beside) -> Trained:
+    manifest, onnx = version.value.artifact
 
     def stored() -> StoredAt:
-        return StoredAt(*save_artifact(offline_root, manifest, onnx, beside.files()))
+        return StoredAt(*save_artifact(offline_root, manifest, onnx, {**version.value.beside, **beside.files()}))
 
     found = run.stage("store", as_json(StoredAt), stored, lambda made: made.artifact, {"export": version.digest}).value
     return Trained(manifest, found.artifact, found.sha256, None)
 
 
-def _tracked(run: Run, offline_root: str, version: StageOutput[Artifact], params: dict[str, Any], note: Note) -> str | None:
+def _tracked(run: Run, offline_root: str, version: StageOutput[Exported], params: dict[str, Any], note: Note) -> str | None:
     """The id of the version's run in MLflow. It is asked for once: what MLflow misses now, the next training tells it."""
 
     alias = "champion" if run.record.asked.deploy else "challenger"
 
     def tracked() -> Recorded:
-        return Recorded(track(offline_root, *version.value, params, note, alias))
+        return Recorded(track(offline_root, *version.value.artifact, params, note, alias))
 
     told = run.stage("track", as_json(Recorded), tracked, lambda made: made.run_id or "not in MLflow yet", {"export": version.digest})
     return told.value.run_id

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace as replaced
 
 from tidemill.declarations import Model
 from tidemill.declarations.project import Project
 from tidemill.declarations.written import write_model
 from tidemill.errors import ArtifactError
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import Artifact, Manifest, stored_manifest, stored_versions
+from tidemill.models.artifact import Manifest, stored_manifest, stored_versions
 from tidemill.offline.store import OfflineStore
 from tidemill.training.classes import in_classes
 from tidemill.training.dataset import Note, TrainingSet, build, needed_events
@@ -26,13 +27,14 @@ from tidemill.training.stages.evaluate import evaluate
 from tidemill.training.stages.evaluation import Evaluation
 from tidemill.training.stages.files import digest_of
 from tidemill.training.stages.forms import AS_PICKLE, AS_TEXT, as_json, as_msgpack
+from tidemill.training.stages.found import Found, with_found
 from tidemill.training.stages.keys import described
 from tidemill.training.stages.run import Run, StageOutput
-from tidemill.training.stages.search import Best, search, with_parameters
-from tidemill.training.stages.select import Chosen, choose, with_chosen
+from tidemill.training.stages.search import Best, search
+from tidemill.training.stages.select import Chosen, choose
 from tidemill.training.stages.serving import seen_differently
 from tidemill.training.stages.split import CutSet, cut
-from tidemill.training.version import export
+from tidemill.training.version import Exported, export
 from tidemill_training.champion import beside
 
 
@@ -49,6 +51,7 @@ class Stages:
     def __init__(self, run: Run, project: Project, spec: str, model: Model, offline_root: str, labels: Path | None, note: Note) -> None:
         self._run, self._project, self._spec, self._model = run, project, spec, model
         self._store, self._labels, self._note = OfflineStore(offline_root), labels, note
+        self.found = Found()
 
     @property
     def model(self) -> Model:
@@ -117,8 +120,8 @@ class Stages:
             lambda found: f"{len(found.inputs)} of {len(found.means)} inputs: {', '.join(found.inputs)}",
             {"split": rows.digest}, select=_plain(select), pipeline=described(self._model), weights=self._model.training.weights,
         )  # fmt: skip
-        places = [i for i, spec in enumerate(rows.value.examples.inputs) if spec.name in made.value.inputs]
-        self._model = replace(self._model, pipeline=with_chosen(self._model.pipeline, places))
+        self.found = replaced(self.found, inputs=made.value.inputs)
+        self._model = with_found(self._model, rows.value.examples.inputs, Found(inputs=made.value.inputs))
 
     def search(self, rows: StageOutput[CutSet]) -> None:
         """Searches parameters, if the model declares it: its pipeline has the best from now on."""
@@ -129,7 +132,8 @@ class Stages:
             "search", as_json(Best),
             lambda: search(self._model, self._spec, rows.value.before, self._run.work, rows.digest, self._note, self._run.watch), _best, {"split": rows.digest}, search=_plain(wanted), pipeline=described(self._model), weights=self._model.training.weights,
         )  # fmt: skip
-        self._model = replace(self._model, pipeline=with_parameters(self._model.pipeline, made.value.parameters))
+        self.found = replaced(self.found, parameters=made.value.parameters)
+        self._model = with_found(self._model, rows.value.examples.inputs, Found(parameters=made.value.parameters))
 
     def fit(self, rows: StageOutput[CutSet]) -> StageOutput[Fitted]:
         """The pipeline, fitted without the held-out rows and with them."""
@@ -165,14 +169,14 @@ class Stages:
             "report", AS_TEXT, lambda: page([evaluation.value]), lambda made: f"{len(made):,} characters", {"evaluate": evaluation.digest}
         )
 
-    def export(self, rows: StageOutput[CutSet], fitted: StageOutput[Fitted]) -> StageOutput[Artifact]:
+    def export(self, rows: StageOutput[CutSet], fitted: StageOutput[Fitted]) -> StageOutput[Exported]:
         """The version: ONNX that computes what the pipeline computes, and its manifest."""
 
-        def exported() -> Artifact:
+        def exported() -> Exported:
             return export(self._model, rows.value.examples, fitted.value, self._run.record.created, self._note)
 
         read = {"split": rows.digest, "fit": fitted.digest}
-        return self._run.stage("export", as_msgpack(Artifact), exported, _compared, read, created=self._run.record.created)
+        return self._run.stage("export", as_msgpack(Exported), exported, _compared, read, created=self._run.record.created)
 
     def _build(self) -> DatedSet:
         archive = archive_state(self._store, needed_events(self._model, own_labels=self._labels is not None))
@@ -213,8 +217,8 @@ def _judged(evaluation: Evaluation) -> str:
     return f"{found}; beside the champion {beside.version}: {told}"
 
 
-def _compared(artifact: Artifact) -> str:
-    parity = artifact.manifest.parity
+def _compared(exported: Exported) -> str:
+    parity = exported.artifact.manifest.parity
     return f"ONNX differs by at most {parity.max_abs_diff:.2g} on {parity.rows:,} rows held out, {parity.compared:,} compared"
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -102,6 +103,79 @@ def wait_logged(live: Stack, count: int) -> list[str]:
         assert time.monotonic() < deadline
         time.sleep(0.2)
     return [prediction.id for prediction in found]
+
+
+def test_a_table_is_scored_as_inference_answered(shell: Shell, live: Stack, tmp_path: Path) -> None:
+    """Every prediction that the live service logged is the answer to its row, to the bit, by the champion and by name; bad rows are told."""
+    answers = logged(OfflineStore(live.offline))
+    rows = [{**answer.entities, "time": answer.time, "id": answer.id} for answer in answers]
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, [*rows, rows[0] | {"distance": "far"}])))
+    for model in ("big_tip", f"big_tip@{answers[0].version}"):
+        told = shell.run("score", model, str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.parquet"))
+        assert f"{len(rows) + 1:,} rows by big_tip@{answers[0].version}, 1 refused" in told
+        assert f"in.jsonl:{len(rows) + 1}: entities.distance: 'far' is not a number" in told
+        scored = pq.read_table(tmp_path / "out.parquet").to_pylist()
+        assert len(rows) > 20
+        assert [(row["id"], row["probability"]) for row in scored[:-1]] == [(answer.id, answer.output) for answer in answers]
+    refused = shell.run("score", "big_tip", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "none.csv"), "--strict", code=1)
+    assert "nothing was written: 1 rows are refused" in refused
+    assert not (tmp_path / "none.csv").exists()
+    assert "unknown model 'small'" in shell.run("score", "small", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "o.csv"), code=1)
+
+
+def test_why_a_prediction_came_out_so(shell: Shell, live: Stack, tmp_path: Path) -> None:
+    """A logged prediction is explained by its id as inference explains it when asked; as a table, as JSON, and as a picture."""
+    body = {"entities": {"zone": "a", "driver": 3, "distance": 0.5}, "time": "2026-01-01T13:00:00Z", "id": "why-1", "explain": True}
+    answer = post(f"{live.urls['inference']}/predict/big_tip", json=body).json()
+    deadline = time.monotonic() + 180
+    while not logged(OfflineStore(live.offline), ["why-1"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    shown = msgspec.json.decode(shell.run("why", "why-1", "--json"))
+    assert shown["explanation"] == answer["explanation"]
+    assert shown["explanation"]["method"] == "additive"
+    assert shown["probability"] == answer["probability"]
+    told = shell.run("why", "why-1", "--most", "3", "--html", str(tmp_path / "why.html"))
+    assert f"prediction why-1 of big_tip@{answer['version']} at 2026-01-01T13:00:00Z" in told
+    assert next(iter(answer["explanation"]["contributions"])) in told
+    assert "<svg" in (tmp_path / "why.html").read_text()
+    assert "unknown prediction 'p0'" in shell.run("why", "p0", code=1)
+    assert re.search(r"zones__mean_tip_1h +│ feature +│ 0\.\d+", shell.run("models", "show", f"big_tip@{answer['version']}"))
+
+
+def test_a_version_is_reproduced(shell: Shell) -> None:
+    """The version that serves is made again from the archive, bit for bit; a name that is none says what to write."""
+    (champion,) = re.findall(r"big_tip\s*│ (\S+)\s*│ champion", shell.run("models", "list", "big_tip"))
+    told = shell.run("reproduce", f"big_tip@{champion}")
+    assert f"big_tip@{champion}: the archive gives the same training set; the same ONNX file; " in told
+    assert "answers compared, all are equal bit for bit" in told
+    assert "not as it was" not in told
+    assert "write MODEL@VERSION" in shell.run("reproduce", "big_tip", code=1)
+
+
+def test_the_card_of_a_version(shell: Shell, tmp_path: Path) -> None:
+    """As JSON with the role that it has now, and as a page."""
+    (champion,) = re.findall(r"big_tip\s*│ (\S+)\s*│ champion", shell.run("models", "list", "big_tip"))
+    card = msgspec.json.decode(shell.run("models", "card", f"big_tip@{champion}"))
+    assert (card["model"], card["version"], card["role"], card["explained"]) == ("big_tip", champion, "champion 1", True)
+    assert card["made_with"]["packages"]["numpy"]
+    assert "written to" in shell.run("models", "card", f"big_tip@{champion}", "--out", str(tmp_path / "card.html"))
+    assert f"<h1>big_tip@{champion}</h1>" in (tmp_path / "card.html").read_text()
+    assert "is neither .html nor .json" in shell.run("models", "card", f"big_tip@{champion}", "--out", "card.txt", code=1)
+
+
+def test_the_lineage_of_a_prediction_and_of_an_event(shell: Shell, live: Stack) -> None:
+    """A prediction names the events that it saw, and each of these names the prediction."""
+    record = logged(OfflineStore(live.offline))[-1]
+    logs = msgspec.json.decode(shell.run("lineage", record.id, "--json"))
+    assert {log["view"] for log in logs} == {"zones", "drivers"}
+    event = next(one for one in reversed(logs[0]["events"]) if "count_1h" in one["features"])
+    seeing = msgspec.json.decode(shell.run("lineage", event["id"], "--event", "rides.taken", "--json"))
+    assert (record.id, "zones") in {(one["id"], one["view"]) for one in seeing}
+    assert f"logged predictions saw rides.taken {event['id']}" in shell.run("lineage", event["id"], "--event", "rides.taken")
+    assert re.search(r"zones of [abc]: \d+ events of rides.taken, records of zones.p2", shell.run("lineage", record.id))
+    assert "unknown prediction 'p0'" in shell.run("lineage", "p0", code=1)
+    assert "unknown event 'rides'" in shell.run("lineage", "r1", "--event", "rides", code=1)
 
 
 def test_an_altered_value_is_reported(shell: Shell, live: Stack) -> None:

@@ -144,6 +144,22 @@ def test_three_classes(kafka: str, redis_url: str, topic_prefix: str, tmp_path: 
         rides.soon(lambda: len(logged(OfflineStore(rides.stack.offline))) >= len(asked) + 2)
         assert "32 predictions recomputed, 32 equal bit for bit" in rides.run("replay")
         _verified(rides)
+        _scored_and_made_again(rides, asked, answers)
+
+
+def _scored_and_made_again(rides: Rides, asked: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+    """A table of the same requests is answered with the same probabilities; one answer is explained; the version is made again."""
+    times = {answer.id: answer.time for answer in logged(OfflineStore(rides.stack.offline))}
+    table = rides.folder / "asked.jsonl"
+    rows = [{name: ride[name] for name in ("ride", "zone", "wind")} | {"time": times[ride["ride"]]} for ride in asked]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    rides.run("score", "how", str(table), "--out", str(rides.folder / "scored.jsonl"))
+    scored = [json.loads(line) for line in (rides.folder / "scored.jsonl").read_text().splitlines()]
+    assert [(row["class"], json.loads(row["probabilities"])) for row in scored] == [(one["class"], one["probabilities"]) for one in answers]
+    explained = json.loads(rides.run("why", asked[0]["ride"], "--json"))["explanation"]
+    assert (explained["method"], explained["class"]) == ("sampled", answers[0]["class"])
+    assert "the same ONNX file; " in (again := rides.run("reproduce", f"how@{answers[0]['version']}"))
+    assert "all are equal bit for bit" in again
 
 
 def _predict(rides: Rides, ride: dict[str, Any]) -> dict[str, Any]:

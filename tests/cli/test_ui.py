@@ -22,7 +22,17 @@ def test_the_pages_of_the_local_database(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "mlflow").mkdir()
     (tmp_path / "mlflow" / "mlflow.db").touch()
     assert local_uri(str(tmp_path)) == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
-    assert command_of("sqlite:///x", 5001)[1:] == "-m mlflow ui --backend-store-uri sqlite:///x --host 127.0.0.1 --port 5001".split()
+    assert command_of("sqlite:///x", 5001)[1:] == [
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        "sqlite:///x",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "5001",
+    ]
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".tidemill").mkdir()
     (tmp_path / "mlflow").rename(tmp_path / ".tidemill" / "mlflow")

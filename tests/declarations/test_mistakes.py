@@ -218,7 +218,12 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Model(**model(inputs=[])), "inputs", "without inputs", "add feature views"),
     (lambda: Model(**model(on_missing="shrug")), "on_missing", "'shrug' says nothing about missing inputs", '"refuse"'),
     (lambda: Model(**model(training="fast")), "training", "'fast' is no Training", "training=Training(...)"),
-    (lambda: Model(**model(training=Training(segments=["whoo"]))), "training", "segment 'whoo' is no field of requests or input", "did you mean who?"),
+    (
+        lambda: Model(**model(training=Training(segments=["whoo"]))),
+        "training",
+        "segment 'whoo' is no field of requests or input",
+        "did you mean who?",
+    ),
     (lambda: Model(**model(training=Training(weights="wait"))), "training", "weight 'wait' is no field of requests", "name one of"),
     (lambda: Model(**model(training=Training(trusted=["who"]))), "training", "trusted 'who' is no input", "name one of"),
     (lambda: Model(**model(training=Training(split=ByGroup("whoo")))), "training", "group 'whoo' is no field", "did you mean who?"),

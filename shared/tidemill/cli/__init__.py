@@ -10,10 +10,12 @@ import typer
 from rich.console import Console
 
 from tidemill.cli import (
+    card,
     catalogue,
     dead_letters,
     erase,
     explain,
+    lineage,
     load,
     models,
     playback,
@@ -21,11 +23,14 @@ from tidemill.cli import (
     proof,
     rebuild,
     repartition,
+    reproduce,
     roles,
     runs,
+    score,
     stack,
     ui,
     verify,
+    why,
 )
 from tidemill.errors import TidemillError
 from tidemill.runtime.logs import configure
@@ -51,6 +56,9 @@ for part in (
     models,
     roles,
     runs,
+    card,
+    score,
+    reproduce,
     playback,
     proof,
     verify,
@@ -60,6 +68,8 @@ for part in (
     dead_letters,
     erase,
     ui,
+    why,
+    lineage,
 ):
     part.register(app)
 

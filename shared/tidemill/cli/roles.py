@@ -134,7 +134,7 @@ def _acting(action: Action, help_text: str) -> None:
     """Adds a command that gives a version a role."""
 
     def command(version: Version, wait: Wait = True) -> None:
-        model, name = _split(version)
+        model, name = split_version(version)
         _act(action, model, name, None, wait=wait)
 
     commands.command(action, help=help_text)(command)
@@ -151,7 +151,7 @@ def canary(
     version: Version, share: Annotated[str, typer.Argument(help="Its share of the requests, as 5% or 0.05.")], wait: Wait = True
 ) -> None:
     """Let a version answer a share of the requests: entities stay with their version while the share stays."""
-    model, name = _split(version)
+    model, name = split_version(version)
     _act("canary", model, name, _share(share), wait=wait)
 
 
@@ -224,7 +224,8 @@ def _known(at: Target, model: str) -> str:
     return model
 
 
-def _split(version: str) -> tuple[str, str]:
+def split_version(version: str) -> tuple[str, str]:
+    """Model and version of MODEL@VERSION. Raises TidemillError."""
     model, at, name = version.partition("@")
     if not (model and at and name):
         raise TidemillError(f"{version!r} names no version", mend="write MODEL@VERSION; `tidemill models list` shows all")
@@ -256,7 +257,7 @@ def _manifests(at: Target, model: str) -> list[Manifest]:
 def _manifest(at: Target, version: str) -> Manifest:
     from tidemill.models.artifact import stored_manifest
 
-    model, name = _split(version)
+    model, name = split_version(version)
     return stored_manifest(at.offline, _known(at, model), name)[0]
 
 
@@ -265,6 +266,11 @@ def _roles(history: Sequence[DeploymentRecord]) -> dict[str, tuple[str, str]]:
     if not history:
         return {}
     return {item.version: (item.role, f"{item.share:.4g}" if item.role != "shadow" else "") for item in history[-1].versions()}
+
+
+def role_of(history: Sequence[DeploymentRecord], version: str) -> str:
+    """The role of a version, and a challenger's share."""
+    return " ".join(_roles(history).get(version, ("none", ""))).strip()
 
 
 def _metrics(metrics: dict[str, float]) -> str:

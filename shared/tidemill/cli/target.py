@@ -139,6 +139,11 @@ def offline_target() -> tuple[Project, OfflineStore]:
     return load_project(_project(running)), store
 
 
+def project_spec() -> str:
+    """The project's folder, file or module, of the environment or of the running stack. Raises ProjectError."""
+    return _project(find())
+
+
 def _project(running: Addresses | None) -> str:
     spec = os.environ.get("TIDEMILL_PROJECT") or (running.project if running else None)
     if not spec:

@@ -82,7 +82,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     `definitions`: fingerprint of each view that the model reads (`ViewKernel.definition`). `reference`: distribution of each input in
     training, and of "prediction"; of several classes "prediction" is the place of the answered one in `classes`, which are in the order of the
-    model's probabilities (unset without several). `golden`: rows that are run again before the model serves.
+    model's probabilities (unset without several). `golden`: rows that are run again before the model serves. `feature_importance`: the share of
+    each input in the absolute contributions to the answers to held-out rows; `explanation_sha256`: of the file that explains answers (unset without it).
     """
 
     model: str
@@ -101,6 +102,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     golden: list[GoldenRow] = []
     feature_importance: dict[str, float] = {}
     classes: list[str] | msgspec.UnsetType = msgspec.UNSET
+    explanation_sha256: str | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def class_names(self) -> list[str]:
@@ -212,6 +214,15 @@ def stored_artifact(offline_root: str, model: str, version: str) -> Artifact:
             f"{artifact} cannot be read: {error}", mend="check TIDEMILL_OFFLINE: predictions can be replayed while their model is kept"
         ) from error
     return load_artifact(offline_root, artifact, hashlib.sha256(content).hexdigest())
+
+
+def beside_artifact(offline_root: str, manifest: Manifest, name: str) -> bytes:
+    """A further file of a stored version. Raises ArtifactError when it is not there."""
+    path = f"{folder_of(manifest.model, manifest.version)}/{name}"
+    try:
+        return _read(_store(offline_root), path)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", mend="check TIDEMILL_OFFLINE, or train the model again") from error
 
 
 def check_manifest(manifest: Manifest, model: Model, kernels: Mapping[str, ViewKernel]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import UnsetType
 
 from tidemill.errors import ArtifactError
@@ -67,6 +68,12 @@ class Engine:
         (output,) = self._runner.run({self.input_name: vector.reshape(1, -1)}, self._outputs)
         found: list[float] = output[0].tolist()
         return found
+
+    def predict_rows(self, rows: npt.NDArray[np.float32], place: int | None = None) -> npt.NDArray[np.float64]:
+        """The outputs for many rows in one run, as explanations ask for them: the last bits of one may depend on the others. `place`: of the
+        class whose probability is meant."""
+        (output,) = self._runner.run({self.input_name: np.asarray(rows, np.float32)}, self._outputs)
+        return np.asarray(output[:, self._column if place is None else place], np.float64)
 
     def check_golden(self, rows: Sequence[GoldenRow], parity: Parity) -> None:
         """Raises ArtifactError when the output of a row differs by more than is allowed from the output when the model was made."""

@@ -143,6 +143,11 @@ def vector_of(row: Sequence[float | None]) -> Vector:
     return np.array([math.nan if value is None else value for value in row], np.float32)
 
 
+def numbers_of(categories: Sequence[str]) -> Mapping[Any, float]:
+    """The number of any text, by the categories of an input; NaN for what is no text."""
+    return _Numbers(categories)
+
+
 class _Numbers(dict[Any, float]):
     """The number of each known text. Any other text has that of UNKNOWN_TEXT, or NaN where this is not among the categories; no text is NaN."""
 

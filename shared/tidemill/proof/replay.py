@@ -20,7 +20,8 @@ from tidemill.errors import ArtifactError, TidemillError, UnknownModel
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import Reading, ViewKernel
-from tidemill.models.artifact import Artifact, check_manifest, model_as_trained, stored_artifact
+from tidemill.models.artifact import Artifact, model_as_trained, stored_artifact
+from tidemill.models.declared import as_declared
 from tidemill.models.engine import Engine, load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.names import LogName, parse_log, version_name
@@ -109,12 +110,8 @@ def replayer_of(project: Project, store: OfflineStore, model: str, version: str)
     """A replayer by one project, whatever was in force before. Raises UnknownModel, ArtifactError."""
     if model not in project.models:
         raise UnknownModel(model, list(project.models))
-    artifact, declared = stored_artifact(store.url, model, version), project.models[model]
-    if project.catalogue:
-        declared, kernels = model_as_trained(artifact.manifest, declared, map(ViewKernel, project.views.values()))
-    else:
-        kernels = [ViewKernel(view) for view in declared.views]
-        check_manifest(artifact.manifest, declared, {kernel.view.name: kernel for kernel in kernels})
+    artifact = stored_artifact(store.url, model, version)
+    declared, kernels = as_declared(project, artifact.manifest)
     return Replayer(store, artifact, load_engine(artifact), declared, kernels)
 
 

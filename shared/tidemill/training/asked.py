@@ -9,7 +9,7 @@ asked about.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -28,12 +28,15 @@ from tidemill.kernel.arrays import Numbers
 from tidemill.kernel.at_once import ReadAtOnce
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.recent import Recent
-from tidemill.kernel.served import serve
+from tidemill.kernel.served import Served, serve
 from tidemill.kernel.tile_versions import Events, Ints, Pairs
 from tidemill.kernel.view import ViewKernel
 
 Answers = npt.NDArray[Any]
 """Features, shape (questions, features): numbers, NaN where a request would see no value; a text stands as such in an array of objects."""
+
+NoteServed = Callable[[int, Served], None]
+"""Gets the place of a question and all that it is served."""
 
 _BLOCK_ROWS = 20_000
 
@@ -88,8 +91,9 @@ def part_of(rows: pa.Table, questions: Questions, places: Ints) -> tuple[pa.Tabl
     return rows.take(held), Questions(keys, questions.times_ms[places], standing[questions.own[places]])
 
 
-def one_by_one(view: FeatureView, rows: pa.Table, questions: Questions) -> Answers:
-    """As `features_of`, entity by entity and event by event."""
+def one_by_one(view: FeatureView, rows: pa.Table, questions: Questions, note: NoteServed = lambda _place, _served: None) -> Answers:
+    """As `features_of`, entity by entity and event by event. `note` gets the place of each question whose entity has events, and what it is
+    served."""
     found, kernel = nothing(view, len(questions.times_ms)), ViewKernel(view, lacking_fields(view, rows))
     if not len(rows):
         return found
@@ -99,7 +103,7 @@ def one_by_one(view: FeatureView, rows: pa.Table, questions: Questions) -> Answe
     order = order[seen.start[order] < seen.end[order]]
     for places in np.split(order, np.flatnonzero(np.diff(seen.start[order])) + 1):
         if len(places):
-            log.answer(kernel, seen, places, questions.times_ms, found)
+            log.answer(kernel, seen, places, questions.times_ms, found, note)
     return found
 
 
@@ -195,7 +199,7 @@ class _Log:
         found: npt.NDArray[np.bool_] = until[end] > until[start]
         return found
 
-    def answer(self, kernel: ViewKernel, seen: _SeenRows, places: Ints, times_ms: Ints, found: Answers) -> None:
+    def answer(self, kernel: ViewKernel, seen: _SeenRows, places: Ints, times_ms: Ints, found: Answers, note: NoteServed) -> None:
         """Writes the answers of some questions about one entity, in the order in which the fold reaches them, into `found`."""
         start, end = int(seen.start[places[0]]), int(seen.end[places].max())
         dedupe = bool(self._again[end] > self._again[start])
@@ -203,6 +207,7 @@ class _Log:
         recent = kernel.new_recent() if dedupe else None
         before: list[int] = []
         values: list[Any] = []
+        served = serve(self._view, None, 0)
         columns = (seen.first, seen.tail, seen.end, times_ms)
         for place, *question in zip(places.tolist(), *(column[places].tolist() for column in columns), strict=True):
             first, tail, last, time_ms = question
@@ -220,6 +225,7 @@ class _Log:
                 for i in self._texts:
                     values[i] = served.value(i)
             found[place] = values
+            note(place, served)
 
     def _rest(self, own: int, tail: int, end: int) -> list[int]:
         """The rows from `tail` to `end` that are no second publication of the row `own`."""

@@ -47,11 +47,11 @@ def to_onnx(pipeline: Any, inputs: int | Sequence[ModelInput], *, probability: b
     try:
         if isinstance(inputs, int) or not names_columns(pipeline):
             columns = inputs if isinstance(inputs, int) else len(inputs)
-            return bytes(_converted(pipeline, [_matrix(columns)], probability=probability).SerializeToString())
+            return _bytes(_converted(pipeline, [_matrix(columns)], probability=probability))
         check_blocks(pipeline, inputs)
         made = _converted(pipeline, block_types(inputs), block_places(inputs), probability=probability)
         add_front(made, inputs)
-        return bytes(made.SerializeToString())
+        return _bytes(made)
     except TidemillError:
         raise
     except Exception as error:  # the exceptions of skl2onnx have no common root, and it lets those of other libraries through
@@ -66,6 +66,14 @@ def to_onnx(pipeline: Any, inputs: int | Sequence[ModelInput], *, probability: b
         raise TidemillError(
             f"skl2onnx cannot convert {step.title}: {type(reason).__name__}: {_first_line(reason)}", mend=convert_mend(step, reason)
         ) from error
+
+
+def _bytes(made: Any) -> bytes:
+    """The file of a graph: always the same, though skl2onnx gives the versions of operators in the order of a set."""
+    versions = sorted(made.opset_import, key=lambda one: str(one.domain))
+    del made.opset_import[:]
+    made.opset_import.extend(versions)
+    return bytes(made.SerializeToString(deterministic=True))
 
 
 def step_to_onnx(step: Step) -> bytes:

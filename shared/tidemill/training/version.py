@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.stats.histograms import Histogram, count, places_ruler, reference
 from tidemill.training.conversion import to_onnx
 from tidemill.training.dataset import Floats, TrainingSet
+from tidemill.training.explained import explained
 from tidemill.training.fitting import Fitted, fit
 from tidemill.training.parity import check_parity, engine_of, expected_answers
 from tidemill.training.stages.records import run_name
@@ -25,25 +26,34 @@ from tidemill.training.stages.records import run_name
 GOLDEN_ROWS = 20
 
 
+class Exported(NamedTuple):
+    """A version in its stored form, and further files to store beside it, by name."""
+
+    artifact: Artifact
+    beside: dict[str, bytes]
+
+
 class Version(NamedTuple):
-    """A version in its stored form, and the pipeline from which it was made."""
+    """A version in its stored form, the pipeline from which it was made, and further files to store beside it, by name."""
 
     artifact: Artifact
     fitted: Fitted
+    beside: Mapping[str, bytes] = {}
 
 
-def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Callable[[str], None]) -> Version:
+def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Callable[[str], None], cuts: Sequence[int] = ()) -> Version:
     """Fits, converts, and proves that ONNX and scikit-learn compute the same. The version is named after the moment `created_ms`; `note`
-    gets messages about progress.
+    gets messages about progress; `cuts`: see `fit`.
 
     Raises TidemillError for unusable labels or columns, and when ONNX and scikit-learn disagree.
     """
     note(f"fitting on {len(examples):,} rows of {len(examples.inputs)} inputs")
-    fitted = fit(model, examples)
-    return Version(export(model, examples, fitted, created_ms, note), fitted)
+    fitted = fit(model, examples, cuts)
+    exported = export(model, examples, fitted, created_ms, note)
+    return Version(exported.artifact, fitted, exported.beside)
 
 
-def export(model: Model, examples: TrainingSet, fitted: Fitted, created_ms: int, note: Callable[[str], None]) -> Artifact:
+def export(model: Model, examples: TrainingSet, fitted: Fitted, created_ms: int, note: Callable[[str], None]) -> Exported:
     """Converts a fitted pipeline, and proves that ONNX and scikit-learn compute the same; as `make_version`."""
     note("converting to ONNX and comparing")
     onnx = to_onnx(fitted.pipeline, fitted.holdout.inputs, probability=fitted.probability)
@@ -56,7 +66,8 @@ def export(model: Model, examples: TrainingSet, fitted: Fitted, created_ms: int,
         note(
             f"{parity.on_threshold:,} of {parity.compared:,} compared rows lie on a threshold of a tree and fall on its other side in float32"
         )
-    return Artifact(_manifest(model, examples, fitted, onnx, parity, golden, created_ms), onnx)
+    made = explained(Artifact(_manifest(model, examples, fitted, onnx, parity, golden, created_ms), onnx), examples)
+    return Exported(made.artifact, dict(made.files))
 
 
 def _manifest(

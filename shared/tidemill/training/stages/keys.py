@@ -17,7 +17,7 @@ from tidemill.declarations import Model
 from tidemill.training.stages.files import digest_of
 
 _PACKAGES = (
-    "numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "lightgbm", "xgboost", "xgboost-cpu",
+    "numpy", "pandas", "pyarrow", "scipy", "joblib", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "lightgbm", "xgboost", "xgboost-cpu",
     "catboost", "onnxmltools", "optuna",
 )  # fmt: skip
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -37,7 +37,7 @@ def packages() -> dict[str, str]:
 
 def code_digest(spec: str) -> str:
     """The digest of tidemill's code and of the Python files beside the project's. `spec`: its folder, file or module."""
-    files = [("project", path) for path in _project_files(spec)]
+    files = [("project", path) for path in project_files(spec)]
     return _digest([*files, *(("tidemill", path) for path in sorted(_HOME.rglob("*.py")))])
 
 
@@ -53,7 +53,8 @@ def _content(path: Path, _changed: int) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
 
 
-def _project_files(spec: str) -> list[Path]:
+def project_files(spec: str) -> list[Path]:
+    """The Python files beside the project's."""
     path = Path(spec)
     if not path.exists():
         found = importlib.util.find_spec(spec)
@@ -69,8 +70,8 @@ def described(model: Model) -> str:
     except Exception:  # the project's own code; it is told where the pipeline is fitted
         return ""
     parameters = pipeline.get_params(deep=True) if hasattr(pipeline, "get_params") else {}
-    said = {name: repr(value) for name, value in sorted(parameters.items())}
-    return _ADDRESS.sub("", f"{type(pipeline).__module__}.{type(pipeline).__qualname__} {said}")
+    said = ", ".join(f"{name}={value!r}" for name, value in sorted(parameters.items()))
+    return _ADDRESS.sub("", f"{type(pipeline).__module__}.{type(pipeline).__qualname__}({said})")
 
 
 def key_of(stage: str, inputs: dict[str, str], parameters: dict[str, Any], code: str, found: dict[str, str]) -> str:

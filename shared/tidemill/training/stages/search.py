@@ -28,6 +28,7 @@ from tidemill.training.frames import given
 from tidemill.training.stages.evaluate import losses
 from tidemill.training.stages.files import RunFiles
 from tidemill.training.stages.run import Watch
+from tidemill.training.stages.select import chosen_places, of_declared, with_chosen
 
 _STARTUP_TRIALS = 5
 _SEARCHED_FROM = 0.5
@@ -60,7 +61,7 @@ def search(model: Model, spec: str, before: TrainingSet, files: RunFiles, key: s
     if wanted.processes == 1:
         return _Searching(model, wanted, (files, key), note, watch).run(_Here(partial(fold_loss, model, before)))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(wanted.processes, context, _load, (spec, model.name, before)) as pool:
+    with ProcessPoolExecutor(wanted.processes, context, _load, (spec, model.name, chosen_places(model.pipeline), before)) as pool:
         return _Searching(model, wanted, (files, key), note, watch).run(pool)
 
 
@@ -196,8 +197,8 @@ def fold_loss(model: Model, before: TrainingSet, parameters: Mapping[str, Any], 
 
 
 def with_parameters(make: Callable[[], Any], parameters: Mapping[str, Any]) -> Callable[[], Any]:
-    """The pipeline with other parameters."""
-    return partial(_set, make, dict(parameters))
+    """The pipeline with other parameters, by the names that the project's own pipeline has for them."""
+    return of_declared(make, lambda declared: partial(_set, declared, dict(parameters)))
 
 
 def _set(make: Callable[[], Any], parameters: Parameters) -> Any:
@@ -207,10 +208,11 @@ def _set(make: Callable[[], Any], parameters: Parameters) -> Any:
 _loaded: tuple[Model, TrainingSet] | None = None
 
 
-def _load(spec: str, model: str, before: TrainingSet) -> None:
-    """What another process needs once: the model as the project declares it, and the rows."""
+def _load(spec: str, name: str, places: list[int] | None, before: TrainingSet) -> None:
+    """What another process needs once: the model as the project declares it, of the columns that were chosen, and the rows."""
     global _loaded  # noqa: PLW0603 - a process of a pool has no other place
-    _loaded = load_project(spec).models[model], before
+    model = load_project(spec).models[name]
+    _loaded = model if places is None else replace(model, pipeline=with_chosen(model.pipeline, places)), before
 
 
 def fold_in_process(parameters: Parameters, fold: int) -> float:

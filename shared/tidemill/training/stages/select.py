@@ -78,6 +78,17 @@ def with_chosen(make: Callable[[], Any], places: list[int]) -> Callable[[], Any]
     return partial(_selected, make, places)
 
 
+def chosen_places(make: Callable[[], Any]) -> list[int] | None:
+    """The columns that were chosen for a pipeline; None: it takes all."""
+    return list(make.args[1]) if isinstance(make, partial) and make.func is _selected else None
+
+
+def of_declared(make: Callable[[], Any], change: Callable[[Callable[[], Any]], Callable[[], Any]]) -> Callable[[], Any]:
+    """Changes the pipeline that the project declares, whatever columns were chosen for it: its parameters keep their names."""
+    places = chosen_places(make)
+    return change(make) if places is None else with_chosen(change(make.args[0]), places)  # type: ignore[attr-defined]
+
+
 def _selected(make: Callable[[], Any], places: list[int]) -> Any:
     """Its own steps stay steps, so that their names, and what is refused, stay what they were."""
     made = make()
