@@ -26,7 +26,7 @@ SERVED_SECONDS = 60.0
 _TOP = 10
 
 commands = typer.Typer(
-    no_args_is_help=True, help="The versions of models: list, show, compare; deploy, shadow, canary, promote, roll back, retire."
+    no_args_is_help=True, help="The versions of models: list, show, compare, import; deploy, shadow, canary, promote, roll back, retire."
 )
 Version = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="A stored version of a model.")]
 Wait = Annotated[bool, typer.Option(help="Wait until inference serves it.")]
