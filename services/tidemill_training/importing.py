@@ -36,20 +36,22 @@ def import_model(
     offline_root: str,
     until_ms: int,
     note: Callable[[str], None],
-    stored: Callable[[Trained], None] = lambda _: None,
+    stored: Callable[[Trained], None] | None = None,
 ) -> Trained:
     """Makes the training set, measures and compares the file, stores the version with file and contract beside it, calls `stored`, and tracks
-    the run, as a training does. Raises TidemillError."""
+    the run, as a training does; without `stored` it is a challenger. Raises TidemillError."""
     examples = build(project, spec, prepared.model, OfflineStore(offline_root), until_ms, note)
     made = make_imported(prepared, examples, now_ms(), note)
     manifest, onnx = made.artifact
     artifact, sha256 = save_artifact(offline_root, manifest, onnx, {"training.parquet": examples.to_parquet(), **prepared.written})
     imported = Trained(manifest, artifact, sha256, None)
     digests = {f"{name}_sha256": hashlib.sha256(content).hexdigest() for name, content in prepared.written.items()}
+    params = {"until_ms": until_ms, "holdout_rows": made.held_out, **digests}
     try:
-        stored(imported)
+        if stored is not None:
+            stored(imported)
     finally:
-        run_id = track(offline_root, manifest, onnx, {"until_ms": until_ms, "holdout_rows": made.held_out, **digests}, note)
+        run_id = track(offline_root, manifest, onnx, params, note, "champion" if stored is not None else "challenger")
     return replace(imported, run_id=run_id)
 
 
@@ -87,10 +89,10 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
     asyncio.run(wait_archived(needed_events(model, own_labels=False), OfflineStore(root), settings.kafka))
 
     def stored(imported: Trained) -> None:
-        if not options.no_deploy:
-            asyncio.run(deploy(project, imported, settings.kafka))
+        asyncio.run(deploy(project, imported, settings.kafka))
 
-    imported = import_model(project, settings.project.project, prepared, root, until_ms, _note, stored)
+    deploying = None if options.no_deploy else stored
+    imported = import_model(project, settings.project.project, prepared, root, until_ms, _note, deploying)
     manifest = imported.manifest
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
     run = f"run {imported.run_id}" if imported.run_id else "not in MLflow yet"

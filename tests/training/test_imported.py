@@ -6,14 +6,12 @@ The oracles are numpy, and scikit-learn on raw rows; they share no code with the
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pandas as pd
 import pytest
 from onnx import TensorProto, helper
@@ -31,14 +29,11 @@ from tests.training.test_zoo import ROWS, TRUTH, Row, asked_rows, training_set
 from tests.training.zoo import MODEL, NUMBERS
 
 from tidemill import Event, Model, Outcome
-from tidemill.errors import ProjectError, TidemillError
 from tidemill.kernel.served import Served
 from tidemill.models.artifact import load_artifact, save_artifact
 from tidemill.models.engine import Engine, load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.training.imported.version import Imported, make_imported, prepare
-from tidemill.training.version import make_version
-from tidemill_training.mlmodel import files_of
 
 ABOVE = (np.median(TRUTH) < TRUTH).astype(np.float64)
 ASKED = asked_rows(ROWS)
@@ -157,6 +152,39 @@ def image(kind: int) -> Any:
     return made([*nodes, *summed("points")], [("input", kind, ["n", 1, 3, 4])], [("output", FLOAT, ["n", 1])])
 
 
+def with_function() -> Any:
+    """A file whose nodes lie in a function of its own, as newer exporters write them."""
+    model = made(
+        [helper.make_node("Mean", ["input"], ["output"], domain="net")], [("input", FLOAT, ["n", 12])], [("output", FLOAT, ["n", 1])]
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("net", "Mean", ["input"], ["output"], summed("input"), opsets))
+    model.opset_import.append(helper.make_opsetid("net", 1))
+    return model
+
+
+def with_branch() -> Any:
+    """A file with a branch whose graphs use what was computed before it."""
+    shape = helper.make_tensor_value_info("chosen", FLOAT, None)
+    yes, no = (helper.make_graph([helper.make_node(kind, ["before"], ["chosen"])], kind, [], [shape]) for kind in ("Identity", "Neg"))
+    nodes = [
+        helper.make_node("Identity", ["input"], ["before"]),
+        helper.make_node("Constant", [], ["always"], value=helper.make_tensor("always", TensorProto.BOOL, [], [True])),
+        helper.make_node("If", ["always"], ["picked"], then_branch=yes, else_branch=no),
+        *summed("picked"),
+    ]
+    return made(nodes, [("input", FLOAT, ["n", 12])], [("output", FLOAT, ["n", 1])])
+
+
+def with_constants_as_inputs() -> Any:
+    """A file as old exporters write it, which names its constants among the inputs."""
+    nodes = [helper.make_node("MatMul", ["input", "weights"], ["output"])]
+    shapes = [("input", FLOAT, ["n", 12]), ("weights", FLOAT, [12, 1])]
+    model = made(nodes, shapes, [("output", FLOAT, ["n", 1])], {"weights": np.full((12, 1), 1 / 12, np.float32)}, opset=9)
+    model.ir_version = 3
+    return model
+
+
 TAKEN: dict[str, Callable[[], Any]] = {
     "a matrix": lambda: made(summed("input"), [("input", FLOAT, ["n", 12])], [("output", FLOAT, ["n", 1])]),
     "a matrix of unknown width": lambda: made(summed("input"), [("input", FLOAT, [None, None])], [("output", FLOAT, [None, 1])]),
@@ -168,6 +196,9 @@ TAKEN: dict[str, Callable[[], Any]] = {
     "columns by name without a second axis": lambda: by_name([None], FLOAT),
     "columns of float64 by name": lambda: by_name([None, 1], DOUBLE),
     "an old opset": lambda: made(summed("input"), [("input", FLOAT, ["n", 12])], [("output", FLOAT, ["n", 1])], opset=9),
+    "a function": with_function,
+    "a branch": with_branch,
+    "constants as inputs": with_constants_as_inputs,
     "names as ours": lambda: made(
         [helper.make_node("Identity", ["features"], ["served"]), helper.make_node("Identity", ["served"], ["input"]), *summed("input")],
         [("features", FLOAT, ["n", 12])],
@@ -182,6 +213,15 @@ def test_what_a_file_may_take(name: str, tmp_path: Path) -> None:
     version = imported(tmp_path, TAKEN[name](), contract("value"), labels=TRUTH)
     assert served(tmp_path, version) == pytest.approx(numbers(ASKED).mean(axis=1), rel=1e-5)
     assert version.artifact.manifest.output == "value"
+
+
+def test_half_of_the_digits(tmp_path: Path) -> None:
+    """A file of float16 gets numbers of three digits, and gives such a one."""
+    kind = TensorProto.FLOAT16
+    model = made(summed("input"), [("input", kind, ["n", 1])], [("output", kind, ["n", 1])])
+    agreed = {"inputs": ["distance"], "missing": {"distance": 2}, "output": {"name": "output", "gives": "value"}}
+    found = served(tmp_path, imported(tmp_path, model, agreed, labels=TRUTH))
+    assert found == pytest.approx(numbers(ASKED, ["distance"], missing=2.0)[:, 0].astype(np.float16).astype(float))
 
 
 @pytest.mark.parametrize("model", [by_name([None], INT64), image(TensorProto.INT32)])
@@ -327,39 +367,3 @@ def test_a_classifier_that_skl2onnx_converted(zipmap: bool, several: bool, tmp_p
     expected = pipeline.predict_proba(frame(rows))
     expected = expected[:, [sorted(CLASSES).index(name) for name in version.artifact.manifest.class_names]] if several else expected[:, 1]
     assert np.abs(served(tmp_path, version, rows) - expected).max() <= 1e-4
-
-
-@pytest.mark.parametrize("ending", ["json", "parquet"])
-def test_examples_are_compared(ending: str, tmp_path: Path) -> None:
-    """Rows with the answers that the file's author has are compared with what would be served, and counted."""
-    network, rows = Perceptron(12), ROWS[:40]
-    table = [dict(row) | {"expected": float(p)} for row, p in zip(rows, sigmoid(network.answers(numbers(rows)))[:, 0], strict=True)]
-    path = tmp_path / f"rows.{ending}"
-    if ending == "json":
-        path.write_text(json.dumps(table))
-    else:
-        pd.DataFrame(table).to_parquet(path)
-    parity = imported(tmp_path, network.onnx(), contract(examples=path.name)).artifact.manifest.parity
-    assert parity.rows == 60 + 40
-    assert parity.compared > 1000
-    assert parity.max_abs_diff < 1e-5
-
-
-def test_mlflow_has_the_served_probability(tmp_path: Path) -> None:
-    """The file that MLflow gets gives what is served, for several rows at once."""
-    version = imported(tmp_path, TAKEN["names as ours"](), contract("logit"))
-    files, rows = files_of(version.artifact.manifest, version.artifact.onnx, "run"), vectors(version, ASKED)
-    session = onnxruntime.InferenceSession(files["model.onnx"], providers=["CPUExecutionProvider"])
-    assert [output.name for output in session.get_outputs()] == ["probability"]
-    found = session.run(None, {session.get_inputs()[0].name: rows})[0][:, 0]
-    assert found == pytest.approx(sigmoid(numbers(ASKED).mean(axis=1)), abs=1e-5)
-
-
-def test_a_model_without_a_pipeline_is_only_imported(tmp_path: Path) -> None:
-    """Its declaration is whole, training says what to do, and a file becomes a version of it."""
-    declared = Model(MODEL.name, MODEL.on, MODEL.at, MODEL.subject, MODEL.inputs, MODEL.outcome)
-    with pytest.raises(TidemillError, match=r"'big_tip' has no pipeline to train; .* tidemill models import big_tip FILE.onnx"):
-        make_version(declared, training_set(ROWS, ABOVE), 0, lambda _: None)
-    with pytest.raises(ProjectError, match="has no pipeline"):
-        declared.pipeline()
-    assert imported(tmp_path, Perceptron(12).onnx(), contract(), declared=declared).artifact.manifest.rows == 300

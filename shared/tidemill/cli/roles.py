@@ -49,7 +49,7 @@ def list_models(model: Annotated[str | None, typer.Argument(help="Only this mode
         for version in roles.keys() - {manifest.version for manifest in manifests}:
             table.add_row(*map(Text, [name, version, *roles[version], "not in the offline store"]))
         if not manifests and not roles:
-            table.add_row(*map(Text, [name, "none", "", "", "", "", f"run: tidemill train {name}"]))
+            table.add_row(*map(Text, [name, "none", "", "", "", "", f"run: {at.declared.models[name].making}"]))
     console.print(table)
 
 

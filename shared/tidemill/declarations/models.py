@@ -263,6 +263,12 @@ class Model(Declaration):
         return (*plan, *(RequestInput(request.name, request) for request in self.requests))
 
     @property
+    def making(self) -> str:
+        """The command that makes a version."""
+        imports = self.pipeline is no_pipeline
+        return f"tidemill models import {self.name} FILE.onnx --contract CONTRACT.json" if imports else f"tidemill train {self.name}"
+
+    @property
     def input_names(self) -> list[str]:
         """The names of the columns of the model's matrix, in order."""
         return [column.name for column in self.plan]

@@ -142,7 +142,7 @@ def check_pipeline(model: Model) -> None:
     if model.pipeline is no_pipeline:
         raise TidemillError(
             f"model {model.name!r} has no pipeline to train",
-            mend=f"give it one, or import a file: tidemill models import {model.name} FILE.onnx --contract CONTRACT.json",
+            mend=f"give it one, or import a file: {model.making}",
         )
 
 

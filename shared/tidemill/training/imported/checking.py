@@ -21,6 +21,7 @@ from tidemill.training.imported.twin import Twin
 from tidemill.training.parity import HELD_OUT_ROWS, TOLERANCE
 from tidemill.training.probes import Probe, probes, spread
 
+_UNLIKE = "export it without steps of chance, by model.eval() before; if it has none, report it: the graph around it is wrong"
 _OFF = 1e-3  # how far the sum of probabilities may be from 1
 
 
@@ -57,7 +58,18 @@ def check_answers(model: Model, contract: Contract, inputs: Sequence[Any], wrapp
                 mend=f'say what stands for a missing value: "missing": {{"{lacking}": 0}} in the contract',
             )
         _check_kind(contract, found, probe)
+    for other in (file, FileAnswers(wrapped)):
+        _check_repeated(file.of(asked[0].rows, asked[0].what), other.of(asked[0].rows, asked[0].what))
     return asked
+
+
+def _check_repeated(first: npt.NDArray[np.float64], again: npt.NDArray[np.float64]) -> None:
+    """Raises TidemillError for answers by chance."""
+    if (apart := np.flatnonzero(first != again)).size:
+        raise TidemillError(
+            f"the file gives another answer to the same row: {first.flat[apart[0]]:.6g}, then {again.flat[apart[0]]:.6g}",
+            mend="export it without steps of chance: call model.eval() first, so that dropout is off",
+        )
 
 
 def _check_kind(contract: Contract, found: npt.NDArray[np.float64], probe: Probe) -> None:
@@ -80,7 +92,7 @@ def compare(engine: Engine, twin: Twin, asked: Sequence[Probe], expected: Expect
     `scale`: centre and spread of a value, see `Parity`."""
     rows = np.vstack([probe.rows for probe in asked])
     allowed = Parity(0.0, 0, TOLERANCE, *scale)
-    apart = _apart(engine, rows, twin.answers(rows), allowed, "the file itself", "report this file: the graph around it is wrong")
+    apart = _apart(engine, rows, twin.answers(rows), allowed, "the file itself", _UNLIKE)
     held, compared = len(asked[0].rows), len(rows)
     most = float(np.max(apart[:held], initial=0.0))
     if expected is not None:

@@ -6,6 +6,7 @@ Only operators that hardly changed since opset 9 are used, so that a file keeps 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -51,15 +52,13 @@ def front(inputs: Sequence[FileInput], contract: Contract, order: Sequence[str])
 
 
 def _columns(nodes: Nodes, item: FileInput, contract: Contract, order: Sequence[str]) -> str:
-    """The columns of an input: as one block, or one by one where a text has a number, or is a text, of its own."""
-    if item.kind != TensorProto.STRING and not any(is_coded(name, contract) for name in item.columns):
-        return _filled(nodes, item.columns, contract, order)
-    parts = [
-        _coded(nodes, name, item.kind, contract, order)
-        if name in contract.categories and (item.kind == TensorProto.STRING or is_coded(name, contract))
-        else _filled(nodes, [name], contract, order)
-        for name in item.columns
-    ]
+    """The columns of an input: as blocks of neighbours, and one by one where a text has a number, or is a text, of its own."""
+    parts = list[str]()
+    for coded, names in groupby(item.columns, lambda name: item.kind == TensorProto.STRING or is_coded(name, contract)):
+        if coded:
+            parts += [_coded(nodes, name, item.kind, contract, order) for name in names]
+        else:
+            parts.append(_filled(nodes, list(names), contract, order))
     return parts[0] if len(parts) == 1 else nodes.add("Concat", *parts, axis=1)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from tidemill.declarations import Model
 from tidemill.declarations.models import class_name
 from tidemill.errors import TidemillError
 from tidemill.models.inputs import UNKNOWN_TEXT
-from tidemill.training.dataset import TrainingSet
+from tidemill.training.dataset import TrainingSet, taken
 from tidemill.training.imported.contract import Contract
 from tidemill.training.imported.tail import output_of
 
@@ -66,17 +65,6 @@ def labelled(model: Model, contract: Contract, examples: TrainingSet, classes: S
 def holdout_of(examples: TrainingSet) -> TrainingSet:
     """The newest fifth of the rows."""
     return taken(examples, np.arange(int(len(examples) * (1 - HOLDOUT)), len(examples)))
-
-
-def taken(examples: TrainingSet, places: Any) -> TrainingSet:
-    """Some rows of a set."""
-    return replace(
-        examples,
-        values=examples.values[places],
-        labels=examples.labels[places],
-        times_ms=examples.times_ms[places],
-        subjects=[examples.subjects[place] for place in places],
-    )
 
 
 def _in_classes(examples: TrainingSet, classes: Sequence[str], note: Callable[[str], None]) -> TrainingSet:

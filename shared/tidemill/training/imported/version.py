@@ -71,7 +71,8 @@ def make_imported(prepared: Prepared, examples: TrainingSet, created_ms: int, no
     asked = check_answers(model, contract, examples.inputs, wrapped, holdout.matrix)
     engine = Engine.of_onnx(model.name, wrapped.onnx, len(examples.inputs), output, wrapped.classes)
     scale = (0.0, 1.0) if output != "value" else _scale(examples)
-    parity = compare(engine, Twin(prepared.file, contract, model.input_names, wrapped.classes), asked, expected, scale)
+    twin = Twin(prepared.file, contract, model.input_names, wrapped.classes)
+    parity = compare(engine, twin, asked, expected, scale)
     answers = FileAnswers(wrapped).of(holdout.matrix, "held out").astype(np.float32)
     measured = score(holdout.labels, answers, probability=output == "probability") | {"examples": float(len(examples))}
     fitted = Fitted(
