@@ -99,7 +99,7 @@ def train(
         evaluation = stages.evaluate(rows, examples.value.data.digest, fitted, choices.champion)
         version = stages.export(rows, fitted)
         report = stages.report(evaluation)
-        recorded = made_with(model, spec, rows.value, run.record.until_ms, stages.found, own_labels=choices.labels is not None)
+        recorded = made_with(model, spec, rows.value, run.record.until_ms, stages.chosen, own_labels=choices.labels is not None)
         beside = Beside(rows.value.examples, examples.value.data, evaluation.value, report.value, recorded)
         trained = _store(run, offline_root, version, beside)
         try:

@@ -17,6 +17,7 @@ from tidemill.offline.store import OfflineStore
 from tidemill.operations.deploying import Deploying
 from tidemill.streams.following import read_in_force
 from tidemill.training.dataset import build, needed_events
+from tidemill.training.fitting import check_pipeline
 from tidemill_training.app import Choices, Trained, deploy, train
 from tidemill_training.applied import check_applied
 from tidemill_training.bars import StageBars
@@ -61,6 +62,8 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
     model, spec, root = project.models[options.model], settings.project.project, settings.offline.root
     until_ms = None if options.until is None else int(_utc(options.until).timestamp() * 1000)
     needed = needed_events(model, own_labels=options.labels is not None)
+    if options.out is None:
+        check_pipeline(model)
     asyncio.run(wait_archived(needed, OfflineStore(root), settings.kafka))
     if options.out is not None:
         examples = build(project, spec, model, OfflineStore(root), until_ms or now_ms(), _note, options.labels)

@@ -22,12 +22,12 @@ from tidemill.training.dataset import Note, TrainingSet, build, needed_events
 from tidemill.training.fitting import Fitted, fit, is_classifier_of
 from tidemill.training.report.page import page
 from tidemill.training.stages.check import Findings, check
+from tidemill.training.stages.chosen import ChosenPipeline, as_chosen
 from tidemill.training.stages.data import DataRecord, archive_state, set_digest
 from tidemill.training.stages.evaluate import evaluate
 from tidemill.training.stages.evaluation import Evaluation
 from tidemill.training.stages.files import digest_of
 from tidemill.training.stages.forms import AS_PICKLE, AS_TEXT, as_json, as_msgpack
-from tidemill.training.stages.found import Found, with_found
 from tidemill.training.stages.keys import described
 from tidemill.training.stages.run import Run, StageOutput
 from tidemill.training.stages.search import Best, search
@@ -51,7 +51,7 @@ class Stages:
     def __init__(self, run: Run, project: Project, spec: str, model: Model, offline_root: str, labels: Path | None, note: Note) -> None:
         self._run, self._project, self._spec, self._model = run, project, spec, model
         self._store, self._labels, self._note = OfflineStore(offline_root), labels, note
-        self.found = Found()
+        self.chosen = ChosenPipeline()
 
     @property
     def model(self) -> Model:
@@ -120,8 +120,8 @@ class Stages:
             lambda found: f"{len(found.inputs)} of {len(found.means)} inputs: {', '.join(found.inputs)}",
             {"split": rows.digest}, select=_plain(select), pipeline=described(self._model), weights=self._model.training.weights,
         )  # fmt: skip
-        self.found = replaced(self.found, inputs=made.value.inputs)
-        self._model = with_found(self._model, rows.value.examples.inputs, Found(inputs=made.value.inputs))
+        self.chosen = replaced(self.chosen, inputs=made.value.inputs)
+        self._model = as_chosen(self._model, rows.value.examples.inputs, ChosenPipeline(inputs=made.value.inputs))
 
     def search(self, rows: StageOutput[CutSet]) -> None:
         """Searches parameters, if the model declares it: its pipeline has the best from now on."""
@@ -132,8 +132,8 @@ class Stages:
             "search", as_json(Best),
             lambda: search(self._model, self._spec, rows.value.before, self._run.work, rows.digest, self._note, self._run.watch), _best, {"split": rows.digest}, search=_plain(wanted), pipeline=described(self._model), weights=self._model.training.weights,
         )  # fmt: skip
-        self.found = replaced(self.found, parameters=made.value.parameters)
-        self._model = with_found(self._model, rows.value.examples.inputs, Found(parameters=made.value.parameters))
+        self.chosen = replaced(self.chosen, parameters=made.value.parameters)
+        self._model = as_chosen(self._model, rows.value.examples.inputs, ChosenPipeline(parameters=made.value.parameters))
 
     def fit(self, rows: StageOutput[CutSet]) -> StageOutput[Fitted]:
         """The pipeline, fitted without the held-out rows and with them."""

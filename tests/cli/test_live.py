@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +20,9 @@ import redis
 from tests.ask import get as ask
 from tests.ask import post
 from tests.offline.lake import ROOT
+from tests.training.files import Perceptron
 
+from tidemill.declarations.project import load_project
 from tidemill.local.stack import Stack
 from tidemill.names import log_name
 from tidemill.offline.store import OfflineStore
@@ -260,6 +264,39 @@ def test_roles_that_cannot_be(shell: Shell) -> None:
     ):
         assert says in shell.run("models", *arguments, code=1), arguments
     assert "name two versions or more" in shell.run("models", "compare", "big_tip@v9", code=2)
+
+
+def test_a_model_file_from_elsewhere(shell: Shell, live: Stack, tmp_path: Path) -> None:
+    """It is imported by its contract, serves what numpy computes from the inputs, and every prediction is recomputed; a wrong contract is told."""
+    names = load_project(Path(__file__).parents[1] / "live_project").models["big_tip"].input_names
+    network, file, agreed = Perceptron(len(names)), tmp_path / "model.onnx", tmp_path / "contract.json"
+    file.write_bytes(network.onnx().SerializeToString())
+    written = {"inputs": names[::-1], "missing": dict.fromkeys(names, -1), "output": {"name": "output", "gives": "logit"}}
+    agreed.write_text(json.dumps(written))
+    champion = ask(f"{live.urls['inference']}/models/big_tip").json()["serving"][0]["version"]
+    arguments = ["models", "import", "big_tip", str(file), "--contract", str(agreed), "--until", "2026-01-01T12:00"]
+    said = shell.run(*arguments, "--no-deploy")
+    assert "nothing proves that its inputs are in the order" in said
+    assert "stored, not deployed" in said
+    (version,) = re.findall(r"^big_tip (\S+): auc 0", said, re.MULTILINE)
+    shell.run("models", "deploy", f"big_tip@{version}")
+    asked = []
+    for i in range(20):
+        body = {"entities": {"zone": "abcd"[i % 4], "driver": i, "distance": i / 20}, "id": f"imported-{i}", "features": True}
+        answer = post(f"{live.urls['inference']}/predict/big_tip", json=body).json()
+        found = [answer["features"].get(name, {"value": i / 20})["value"] for name in names[::-1]]
+        row = np.array([-1.0 if value is None else np.float32(value) for value in found])
+        assert answer["version"] == version
+        assert answer["probability"] == pytest.approx(1 / (1 + np.exp(-network.answers(row[None])[0, 0])), abs=1e-5)
+        asked.append(answer["prediction_id"])
+    deadline = time.monotonic() + 180
+    while not set(asked) <= {prediction.id for prediction in logged(OfflineStore(live.offline))}:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert "20 predictions recomputed, 20 equal bit for bit" in shell.run("replay", *asked)
+    shell.run("models", "deploy", f"big_tip@{champion}")
+    agreed.write_text(json.dumps(written | {"inputs": names[1:], "missing": {}}))
+    assert f"has {len(names)} numbers a row, and the contract {len(names) - 1} columns" in shell.run(*arguments, code=1)
 
 
 def test_ctrl_c_ends_a_play(shell: Shell, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tidemill.errors import TidemillError
 from tidemill.kernel.fences import Fence
 from tidemill.models.artifact import Manifest
 from tidemill.routing.events import EventReader
+from tidemill.training.imported.contract import decode_contract
 from tidemill_inference.messages import parse_predict
 from tidemill_serving.query import QueryParser
 
@@ -68,6 +69,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     **{name: records.decoder(kind).decode for name, kind in RECORDS.items()},
     "fence": Fence.decode,
     "manifest": msgspec.json.Decoder(Manifest).decode,
+    "contract": decode_contract,
     "event": read_event,
     "predict_request": read_predict,
     "get_online_features_request": lambda data: QueryParser(PROJECT).parse(data, NOW_MS),

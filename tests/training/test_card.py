@@ -17,11 +17,11 @@ from tidemill.stats.histograms import reference
 from tidemill.training.card import ModelCard, card_of, middle
 from tidemill.training.card_page import card_page
 from tidemill.training.made_with import MadeWith
-from tidemill.training.stages.found import Found
+from tidemill.training.stages.chosen import ChosenPipeline
 
 MODEL: Model = dataclasses.replace(demo().models["big_tip"], description="Tips <above> two & more")
 RECORD = MadeWith(
-    5, False, "z80 CP/M", {"python": "3.11.9", "numpy": "2.0"}, {"project.py": "ab"}, "cd", "Pipeline(C=1.0)", "ef", [80], Found()
+    5, False, "z80 CP/M", {"python": "3.11.9", "numpy": "2.0"}, {"project.py": "ab"}, "cd", "Pipeline(C=1.0)", "ef", [80], ChosenPipeline()
 )
 
 

@@ -93,7 +93,7 @@ def test_what_a_run_found_is_taken_again(tmp_path: Path) -> None:
     trained = train(project, str(FOLDER), project.models["big_tip"], str(world.root), LATER, lambda _: None)
     artifact = load_artifact(str(world.root), trained.artifact, trained.sha256)
     record = recorded(world, artifact)
-    assert (len(record.found.inputs), [*record.found.parameters], len(record.cuts)) == (4, ["max_depth"], 1)
+    assert (len(record.chosen.inputs), [*record.chosen.parameters], len(record.cuts)) == (4, ["max_depth"], 1)
     found = reproduce(project, str(FOLDER), world.store, artifact, lambda _: None)
     assert (found.otherwise, found.from_archive, found.same_file, found.equal) == ([], True, True, True)
 

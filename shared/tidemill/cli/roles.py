@@ -26,7 +26,7 @@ SERVED_SECONDS = 60.0
 _TOP = 10
 
 commands = typer.Typer(
-    no_args_is_help=True, help="The versions of models: list, show, compare; deploy, shadow, canary, promote, roll back, retire."
+    no_args_is_help=True, help="The versions of models: list, show, compare, import; deploy, shadow, canary, promote, roll back, retire."
 )
 Version = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="A stored version of a model.")]
 Wait = Annotated[bool, typer.Option(help="Wait until inference serves it.")]
@@ -49,7 +49,7 @@ def list_models(model: Annotated[str | None, typer.Argument(help="Only this mode
         for version in roles.keys() - {manifest.version for manifest in manifests}:
             table.add_row(*map(Text, [name, version, *roles[version], "not in the offline store"]))
         if not manifests and not roles:
-            table.add_row(*map(Text, [name, "none", "", "", "", "", f"run: tidemill train {name}"]))
+            table.add_row(*map(Text, [name, "none", "", "", "", "", f"run: {at.declared.models[name].making}"]))
     console.print(table)
 
 

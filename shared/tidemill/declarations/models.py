@@ -16,7 +16,7 @@ from tidemill.declarations.texts import kept
 from tidemill.declarations.training import ByGroup, Training
 from tidemill.declarations.views import FeatureView, Selection
 from tidemill.durations import parse_ms
-from tidemill.errors import DeclarationError
+from tidemill.errors import DeclarationError, ProjectError
 from tidemill.limits import MOST_CLASSES
 from tidemill.names import check_name
 
@@ -183,6 +183,11 @@ class Outcome(Declaration):
         raise DeclarationError(f"Outcome {self.name}: {message}", where=self.declared_at, field=name, mend=mend)
 
 
+def no_pipeline() -> Any:
+    """Stands for the pipeline of a model whose versions are files from elsewhere. Raises ProjectError."""
+    raise ProjectError("the model has no pipeline", mend="run: tidemill models import MODEL FILE.onnx --contract CONTRACT.json")
+
+
 @dataclass(frozen=True, eq=False)
 class Model(Declaration):
     """A model: its inputs, the source of its training examples, and the function that makes its scikit-learn pipeline.
@@ -190,7 +195,7 @@ class Model(Declaration):
     `on`: the event that announces a subject for a prediction; its fields give the subject, the entities of the views and the Request
     values. `at`: its field with the moment of the request (epoch ms or RFC 3339). `pipeline`: a function without arguments that returns
     a scikit-learn classifier or regressor. If it chooses columns by name, it gets a data frame with the inputs by their names, else a float32
-    matrix with one column per input.
+    matrix with one column per input. Without it the model cannot be trained, only imported.
 
     `on_missing`: what becomes of a request of which an input cannot be known: its entity is not found, its value expired or invalid, or its
     category was not there in training. "predict": the answer names these inputs (`degraded`); "refuse": there is no answer. `training`: how it
@@ -203,7 +208,7 @@ class Model(Declaration):
     subject: str
     inputs: Sequence[FeatureView | Selection | Request]
     outcome: Outcome
-    pipeline: Callable[[], Any]
+    pipeline: Callable[[], Any] = no_pipeline
     _: KW_ONLY
     on_missing: Literal["predict", "refuse"] = "predict"
     description: str = ""
@@ -256,6 +261,12 @@ class Model(Declaration):
                 for name in selection.names
             ]
         return (*plan, *(RequestInput(request.name, request) for request in self.requests))
+
+    @property
+    def making(self) -> str:
+        """The command that makes a version."""
+        imports = self.pipeline is no_pipeline
+        return f"tidemill models import {self.name} FILE.onnx --contract CONTRACT.json" if imports else f"tidemill train {self.name}"
 
     @property
     def input_names(self) -> list[str]:

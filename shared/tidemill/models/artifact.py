@@ -227,7 +227,7 @@ def beside_artifact(offline_root: str, manifest: Manifest, name: str) -> bytes:
 
 def check_manifest(manifest: Manifest, model: Model, kernels: Mapping[str, ViewKernel]) -> None:
     """Raises ArtifactError unless a model version was made for the present declarations. The error names the difference."""
-    mend = f"run: tidemill train {model.name}"
+    mend = f"run: {model.making}"
     declared = {view.name: kernels[view.name].definition for view in model.views}
     changed = [name for name, definition in declared.items() if manifest.definitions.get(name) != definition]
     if changed:
@@ -242,7 +242,7 @@ def model_as_trained(manifest: Manifest, model: Model, kernels: Iterable[ViewKer
     `model`: as the catalogue has it now; `kernels`: of all versions of views. Of versions that store the same, the one in force is taken.
     Raises ArtifactError when no version of a view is what it was, or a value of the request is declared no more.
     """
-    mend = f"run: tidemill train {model.name}"
+    mend = f"run: {model.making}"
     of_view: dict[str, ViewKernel] = {}
     for kernel in sorted(kernels, key=lambda kernel: (kernel.view.in_force, kernel.view.version)):
         if manifest.definitions.get(kernel.view.plain_name) == kernel.definition:

@@ -14,6 +14,7 @@ from sklearn.base import is_classifier
 from sklearn.metrics import brier_score_loss, log_loss, mean_absolute_error, mean_squared_error
 
 from tidemill.declarations import Model
+from tidemill.declarations.models import no_pipeline
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import Output
 from tidemill.stats.roc import auc_with_error
@@ -136,7 +137,17 @@ def is_classifier_of(model: Model) -> bool:
     return bool(is_classifier(_made(model)))
 
 
+def check_pipeline(model: Model) -> None:
+    """Raises TidemillError for a model without a pipeline, of which files are imported."""
+    if model.pipeline is no_pipeline:
+        raise TidemillError(
+            f"model {model.name!r} has no pipeline to train",
+            mend=f"give it one, or import a file: {model.making}",
+        )
+
+
 def _made(model: Model) -> Any:
+    check_pipeline(model)
     try:
         return model.pipeline()
     except Exception as error:  # the project's own code

@@ -13,7 +13,7 @@ from tidemill.declarations import Model
 from tidemill.errors import ArtifactError
 from tidemill.models.artifact import Manifest, beside_artifact
 from tidemill.training.dataset import TrainingSet
-from tidemill.training.stages.found import Found
+from tidemill.training.stages.chosen import ChosenPipeline
 from tidemill.training.stages.keys import described, packages, project_files
 from tidemill.training.stages.split import CutSet
 
@@ -25,7 +25,7 @@ class MadeWith(msgspec.Struct, frozen=True):
     """`until_ms`: what became known before it was used; `own_labels`: whether labels came from a file; `machine`: processor and system;
     `packages`: versions by name, Python among them; `project`: SHA-256 of each Python file of the project; `house`: of tidemill's own code;
     `pipeline`: what it says of itself as declared, with all parameters, seeds among them; `data`: SHA-256 of the training set in the order of
-    its cuts; `cuts`: see `fit`; `found`: what a choice of inputs and a search gave."""
+    its cuts; `cuts`: see `fit`; `chosen`: what a choice of inputs and a search gave."""
 
     until_ms: int
     own_labels: bool
@@ -36,10 +36,10 @@ class MadeWith(msgspec.Struct, frozen=True):
     pipeline: str
     data: str
     cuts: list[int]
-    found: Found
+    chosen: ChosenPipeline
 
 
-def made_with(model: Model, spec: str, rows: CutSet, until_ms: int, found: Found, *, own_labels: bool) -> MadeWith:
+def made_with(model: Model, spec: str, rows: CutSet, until_ms: int, chosen: ChosenPipeline, *, own_labels: bool) -> MadeWith:
     """What a version is made with now. `model`: as declared; `spec`: the project's folder, file or module."""
     return MadeWith(
         until_ms,
@@ -51,7 +51,7 @@ def made_with(model: Model, spec: str, rows: CutSet, until_ms: int, found: Found
         described(model),
         data_digest(rows.examples),
         list(rows.cuts),
-        found,
+        chosen,
     )
 
 

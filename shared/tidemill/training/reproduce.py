@@ -23,7 +23,7 @@ from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.offline.store import OfflineStore
 from tidemill.training.dataset import TrainingSet, build
 from tidemill.training.made_with import MadeWith, data_digest, file_digests, house_digest, machine, stored_made_with
-from tidemill.training.stages.found import Found, with_found
+from tidemill.training.stages.chosen import ChosenPipeline, as_chosen
 from tidemill.training.stages.keys import described, packages
 from tidemill.training.stages.split import CutSet, cut
 from tidemill.training.version import Version, make_version
@@ -79,8 +79,8 @@ def reproduce(project: Project, spec: str, store: OfflineStore, artifact: Artifa
     if recorded is not None and data_digest(stored) != recorded.data:
         otherwise.append(Otherwise(SET, "as recorded", "another content"))
     note(f"training again on {len(examples):,} rows")
-    found, cuts = (recorded.found, recorded.cuts) if recorded else (Found(), [])
-    again = make_version(with_found(model, examples.inputs, found), examples, manifest.created, note, cuts)
+    chosen, cuts = (recorded.chosen, recorded.cuts) if recorded else (ChosenPipeline(), [])
+    again = make_version(as_chosen(model, examples.inputs, chosen), examples, manifest.created, note, cuts)
     rows = examples.matrix[:: max(1, len(examples) // COMPARED_ROWS)][:COMPARED_ROWS]
     before, after = _answers(load_engine(artifact), rows), _answers(load_engine(again.artifact), rows)
     apart = np.abs(after - before)

@@ -93,6 +93,13 @@ def _manifest(
     )
 
 
+def manifest_of(
+    model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes, parity: Parity, engine: Engine, created_ms: int
+) -> Manifest:
+    """The manifest of a version whose ONNX form was made elsewhere: `fitted` has no pipeline, but what was measured."""
+    return _manifest(model, examples, fitted, onnx, parity, _golden(engine, fitted), created_ms)
+
+
 def _otherwise_chosen(fitted: Fitted) -> int:
     """On how many held-out rows `predict` of a pipeline of several classes gives none of those with the largest probability."""
     if not fitted.classes:

@@ -14,18 +14,18 @@ from tidemill.training.stages.search import with_parameters
 from tidemill.training.stages.select import with_chosen
 
 
-class Found(msgspec.Struct, frozen=True):
+class ChosenPipeline(msgspec.Struct, frozen=True):
     """`inputs`: the chosen ones (none: all of them); `parameters`: the best of a search."""
 
     inputs: list[str] = []
     parameters: dict[str, Any] = {}
 
 
-def with_found(model: Model, inputs: Sequence[ModelInput], found: Found) -> Model:
+def as_chosen(model: Model, inputs: Sequence[ModelInput], chosen: ChosenPipeline) -> Model:
     """The model with the pipeline that is fitted. `inputs`: of the training set."""
-    if found.inputs:
-        places = [i for i, spec in enumerate(inputs) if spec.name in found.inputs]
+    if chosen.inputs:
+        places = [i for i, spec in enumerate(inputs) if spec.name in chosen.inputs]
         model = replace(model, pipeline=with_chosen(model.pipeline, places))
-    if found.parameters:
-        model = replace(model, pipeline=with_parameters(model.pipeline, found.parameters))
+    if chosen.parameters:
+        model = replace(model, pipeline=with_parameters(model.pipeline, chosen.parameters))
     return model

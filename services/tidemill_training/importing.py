@@ -1,0 +1,114 @@
+"""`python -m tidemill_training.importing MODEL FILE --contract CONTRACT`: make a version of a model from a file from elsewhere, and deploy it.
+
+`tidemill models import` runs this with the addresses of the stack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tidemill.clock import now_ms
+from tidemill.declarations.project import Project, load_project
+from tidemill.errors import TidemillError, UnknownModel
+from tidemill.models.artifact import save_artifact
+from tidemill.offline.store import OfflineStore
+from tidemill.streams.following import read_in_force
+from tidemill.training.dataset import build, needed_events
+from tidemill.training.explained import explained
+from tidemill.training.imported.version import Prepared, make_imported, prepare
+from tidemill_training.app import Trained, deploy
+from tidemill_training.applied import check_applied
+from tidemill_training.catching_up import wait_archived
+from tidemill_training.settings import TrainingSettings
+from tidemill_training.tracking import track
+
+
+def import_model(
+    project: Project,
+    spec: str,
+    prepared: Prepared,
+    offline_root: str,
+    until_ms: int,
+    note: Callable[[str], None],
+    stored: Callable[[Trained], None] | None = None,
+) -> Trained:
+    """Makes the training set, measures and compares the file, stores the version with file and contract beside it, calls `stored`, and tracks
+    the run, as a training does; without `stored` it is a challenger. Raises TidemillError."""
+    examples = build(project, spec, prepared.model, OfflineStore(offline_root), until_ms, note)
+    made = make_imported(prepared, examples, now_ms(), note)
+    (manifest, onnx), explaining = explained(made.artifact, examples)
+    beside = {"training.parquet": examples.to_parquet(), **prepared.written, **explaining}
+    artifact, sha256 = save_artifact(offline_root, manifest, onnx, beside)
+    imported = Trained(manifest, artifact, sha256, None)
+    digests = {f"{name}_sha256": hashlib.sha256(content).hexdigest() for name, content in prepared.written.items()}
+    params = {"until_ms": until_ms, "holdout_rows": made.held_out, **digests}
+    try:
+        if stored is not None:
+            stored(imported)
+    finally:
+        run_id = track(offline_root, manifest, onnx, params, note, "champion" if stored is not None else "challenger")
+    return replace(imported, run_id=run_id)
+
+
+def main() -> int:
+    """Imports and deploys. Returns 0 when that was done, else 1."""
+    options = _options()
+    try:
+        settings = TrainingSettings.load()
+        declared = load_project(settings.project.project)
+        if options.model not in declared.models:
+            raise UnknownModel(options.model, list(declared.models))
+        now = asyncio.run(read_in_force(settings.kafka, declared))
+        check_applied(now.definitions, declared, declared.models[options.model], _note)
+        _run(options, settings, now.project)
+    except TidemillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tidemill models import", description="Make a version of a model from an ONNX file.")
+    parser.add_argument("model", help="a model of the project")
+    parser.add_argument("file", type=Path, help="the ONNX file")
+    parser.add_argument("--contract", type=Path, required=True, help="the JSON file that says what the file takes and gives")
+    parser.add_argument("--until", type=datetime.fromisoformat, help="measure on what was known before this time (ISO 8601, UTC)")
+    parser.add_argument("--no-deploy", action="store_true", help="store and track, but do not deploy")
+    return parser.parse_args()
+
+
+def _run(options: argparse.Namespace, settings: TrainingSettings, project: Project) -> None:
+    model, root = project.models[options.model], settings.offline.root
+    prepared = prepare(model, options.file, options.contract)
+    until_ms = now_ms() if options.until is None else _ms(options.until)
+    asyncio.run(wait_archived(needed_events(model, own_labels=False), OfflineStore(root), settings.kafka))
+
+    def stored(imported: Trained) -> None:
+        asyncio.run(deploy(project, imported, settings.kafka))
+
+    deploying = None if options.no_deploy else stored
+    imported = import_model(project, settings.project.project, prepared, root, until_ms, _note, deploying)
+    manifest = imported.manifest
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
+    run = f"run {imported.run_id}" if imported.run_id else "not in MLflow yet"
+    print(f"{manifest.model} {manifest.version}: {metrics}; differs by at most {manifest.parity.max_abs_diff:.2g}; {run}")
+    print("stored, not deployed" if options.no_deploy else "deployed")
+
+
+def _ms(moment: datetime) -> int:
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _note(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
