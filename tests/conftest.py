@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,9 @@ SHARED = pytest.StashKey[Shared]()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Of every Kafka that a test starts: to compile it whole would cost as much again as its start, and few live long.
 os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+# What a shell runs in the background ignores Ctrl-C, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Each worker chooses ports of its own: between the choice and the server, another worker might take the same.
 if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
