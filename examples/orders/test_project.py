@@ -52,6 +52,7 @@ def test_a_payment_without_its_delay_is_refused(world: World) -> None:
     assert (refused.value.reason, refused.value.field) == (Reason.MISSING_FIELD, "days_late")
 
 
+@pytest.mark.slow
 def test_a_shop_that_pays_late_is_predicted_to(world: World) -> None:
     """The pipeline learns from what requests saw at their time, not from what came later, and predicts accordingly."""
     for day in range(60):

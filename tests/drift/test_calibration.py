@@ -10,6 +10,7 @@ from tests.drift.samples import manifest, rows
 from tidemill_drift.monitor import LEAST_ROWS, PredictionRow, ResultRow, compare_predictions, compare_results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize(("reference", "size"), [(1000, 200), (1000, 2000)])
 def test_stationary_windows_stay_silent(law: str, reference: int, size: int) -> None:

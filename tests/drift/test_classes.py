@@ -124,6 +124,7 @@ def test_the_answered_class_drifts_by_its_name() -> None:
     assert found.what == "share of on time"
 
 
+@pytest.mark.slow
 @given(st.integers(2, 100))
 def test_the_budget_is_shared_by_all_comparisons(classes: int) -> None:
     """Two for each input, one for the answers, three for performance, and one for each class."""

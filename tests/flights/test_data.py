@@ -60,6 +60,7 @@ def test_all_flights_are_there(flown: pl.DataFrame) -> None:
     assert flown["flight_id"].n_unique() == flown.height
 
 
+@pytest.mark.slow
 def test_cancelled_and_diverted_flights_have_no_outcome(flown: pl.DataFrame) -> None:
     """8,255 flights never left, and 1,175 more did not land where they should."""
     assert flown["departed_at"].null_count() == 8_255
@@ -133,6 +134,7 @@ def test_the_whole_year_is_about_a_million_events() -> None:
     }
 
 
+@pytest.mark.slow
 def test_nothing_is_known_before_the_year_begins() -> None:
     """START_MS opens the year, with the aircraft register and the flights of the first day; half a day after its end all have landed."""
     assert _ms("2013-01-01T00:00:00Z") == data.START_MS

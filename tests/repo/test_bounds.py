@@ -82,6 +82,7 @@ def _on_self(node: ast.Attribute) -> bool:
 FROM_THE_LANGUAGE = {"_asdict", "_exit", "_getframe", "_replace", "_make", "_fields"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted([*(ROOT / "shared").rglob("*.py"), *(ROOT / "services").rglob("*.py")]), ids=lambda file: file.name)
 def test_private_parts_of_libraries_lie_where_the_table_says(file: Path) -> None:
     """A file that reaches into a library is in the table above, and with it the bound of that library."""

@@ -66,6 +66,7 @@ def start(body: str, after: str = "pass", patience: int = 2, stderr: int = subpr
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "silent"),
     [("await task", "fetching"), ("time.sleep(60)", "event loop"), ("await asyncio.to_thread(time.sleep, 60)", "fetching")],

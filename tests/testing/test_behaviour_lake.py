@@ -159,6 +159,7 @@ def _committed(handle: Real | Modelled, moves: dict[str, int]) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_the_table_is_as_delta_rs_has_it(tmp_path: Path, seed: int) -> None:
     """Two handles, fresh, stale and refreshed, commit higher, equal and lower counters: delta-rs and the model accept and refuse alike."""

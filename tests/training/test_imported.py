@@ -207,6 +207,7 @@ TAKEN: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TAKEN)
 def test_what_a_file_may_take(name: str, tmp_path: Path) -> None:
     """The mean of all columns is served as numpy computes it."""
@@ -295,6 +296,7 @@ GIVEN: dict[str, tuple[Any, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GIVEN)
 def test_what_a_file_may_give_of_true_and_false(name: str, tmp_path: Path) -> None:
     """Each is the same probability, as numpy computes it."""
@@ -343,6 +345,7 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     return table.astype(dict.fromkeys(NUMBERS, "float32"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipmap", [True, False])
 @pytest.mark.parametrize("several", [True, False])
 def test_a_classifier_that_skl2onnx_converted(zipmap: bool, several: bool, tmp_path: Path) -> None:

@@ -157,6 +157,7 @@ def test_a_target_of_any_scale(pipeline: Callable[[], Any], scale: float, offset
     assert parity.max_abs_diff <= parity.allowed(np.abs(fitted.holdout_output).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e6])
 def test_a_wrong_answer_is_wrong_at_any_scale(scale: float) -> None:
     """A thousandth of the spread of the target is a difference, also where it is a small number."""

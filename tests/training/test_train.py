@@ -83,6 +83,7 @@ def test_the_artifact_can_be_served(world: World, trained: Trained) -> None:
     assert load_engine(artifact).label == f"big_tip {trained.manifest.version}"
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_the_model_was_made_of(world: World, trained: Trained) -> None:
     """Rows, times, metrics, parity and the distributions drift is measured against."""
     manifest = trained.manifest

@@ -141,6 +141,7 @@ FAULTS: dict[str, tuple[Generated, Callable[[Patch], None]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found(fault: str, monkeypatch: Patch) -> None:
     """Right without the fault, different with it."""
