@@ -4,42 +4,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from tidemill.clock import now_ms
-from tidemill.declarations.project import Project, load_project
-from tidemill.errors import TidemillError, UnknownModel
+from tidemill.declarations.project import Project
 from tidemill.offline.store import OfflineStore
 from tidemill.operations.deploying import Deploying
-from tidemill.streams.following import read_in_force
 from tidemill.training.dataset import build, needed_events
 from tidemill.training.fitting import check_pipeline
 from tidemill_training.app import Choices, Trained, deploy, train
-from tidemill_training.applied import check_applied
 from tidemill_training.bars import StageBars
 from tidemill_training.catching_up import wait_archived
+from tidemill_training.ending import epoch_ms, note, run_in_force, tell
 from tidemill_training.settings import TrainingSettings
 
 
 def main() -> int:
     """Trains and deploys, or writes the training set. Returns 0 when that was done, else 1."""
     options = _options()
-    try:
-        settings = TrainingSettings.load()
-        declared = load_project(settings.project.project)
-        if options.model not in declared.models:
-            raise UnknownModel(options.model, list(declared.models))
-        now = asyncio.run(read_in_force(settings.kafka, declared))
-        check_applied(now.definitions, declared, declared.models[options.model], _note)
-        _run(options, settings, now.project)
-    except TidemillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_in_force(options.model, partial(_run, options))
 
 
 def _options() -> argparse.Namespace:
@@ -60,13 +47,13 @@ def _options() -> argparse.Namespace:
 
 def _run(options: argparse.Namespace, settings: TrainingSettings, project: Project) -> None:
     model, spec, root = project.models[options.model], settings.project.project, settings.offline.root
-    until_ms = None if options.until is None else int(_utc(options.until).timestamp() * 1000)
+    until_ms = None if options.until is None else epoch_ms(options.until)
     needed = needed_events(model, own_labels=options.labels is not None)
     if options.out is None:
         check_pipeline(model)
     asyncio.run(wait_archived(needed, OfflineStore(root), settings.kafka))
     if options.out is not None:
-        examples = build(project, spec, model, OfflineStore(root), until_ms or now_ms(), _note, options.labels)
+        examples = build(project, spec, model, OfflineStore(root), until_ms or now_ms(), note, options.labels)
         examples.write(options.out)
         print(f"{options.out}: {len(examples):,} rows of {len(examples.inputs)} inputs")
         return
@@ -77,22 +64,10 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
     with StageBars(Console()) as bars:
         choices = Choices(options.labels, options.new, champion=_champion(settings, project, model.name), watch=bars.watch)
         trained = train(project, spec, model, root, until_ms, bars.note, None if options.no_deploy else stored, choices)
-    manifest = trained.manifest
-    metrics = ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
-    run = f"run {trained.run_id}" if trained.run_id else "not in MLflow yet"
-    print(f"{manifest.model} {manifest.version}: {metrics}; ONNX differs by at most {manifest.parity.max_abs_diff:.2g}; {run}")
-    print("stored, not deployed" if options.no_deploy else "deployed")
+    tell(trained, "ONNX differs", deployed=not options.no_deploy)
 
 
 def _champion(settings: TrainingSettings, project: Project, model: str) -> str | None:
     """The version that answers now; None without one. Raises KafkaUnavailable."""
     history = asyncio.run(Deploying(settings.kafka, project, settings.offline.root).history()).get(model)
     return next((one.version for one in history[-1].versions() if one.role == "champion"), None) if history else None
-
-
-def _note(text: str) -> None:
-    print(text, flush=True)
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -11,21 +11,20 @@ import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from tidemill.clock import now_ms
-from tidemill.declarations.project import Project, load_project
-from tidemill.errors import TidemillError, UnknownModel
+from tidemill.declarations.project import Project
 from tidemill.models.artifact import save_artifact
 from tidemill.offline.store import OfflineStore
-from tidemill.streams.following import read_in_force
 from tidemill.training.dataset import build, needed_events
 from tidemill.training.explained import explained
 from tidemill.training.imported.version import Prepared, make_imported, prepare
 from tidemill_training.app import Trained, deploy
-from tidemill_training.applied import check_applied
 from tidemill_training.catching_up import wait_archived
+from tidemill_training.ending import epoch_ms, note, run_in_force, tell
 from tidemill_training.settings import TrainingSettings
 from tidemill_training.tracking import track
 
@@ -60,18 +59,7 @@ def import_model(
 def main() -> int:
     """Imports and deploys. Returns 0 when that was done, else 1."""
     options = _options()
-    try:
-        settings = TrainingSettings.load()
-        declared = load_project(settings.project.project)
-        if options.model not in declared.models:
-            raise UnknownModel(options.model, list(declared.models))
-        now = asyncio.run(read_in_force(settings.kafka, declared))
-        check_applied(now.definitions, declared, declared.models[options.model], _note)
-        _run(options, settings, now.project)
-    except TidemillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_in_force(options.model, partial(_run, options))
 
 
 def _options() -> argparse.Namespace:
@@ -87,27 +75,15 @@ def _options() -> argparse.Namespace:
 def _run(options: argparse.Namespace, settings: TrainingSettings, project: Project) -> None:
     model, root = project.models[options.model], settings.offline.root
     prepared = prepare(model, options.file, options.contract)
-    until_ms = now_ms() if options.until is None else _ms(options.until)
+    until_ms = now_ms() if options.until is None else epoch_ms(options.until)
     asyncio.run(wait_archived(needed_events(model, own_labels=False), OfflineStore(root), settings.kafka))
 
     def stored(imported: Trained) -> None:
         asyncio.run(deploy(project, imported, settings.kafka))
 
     deploying = None if options.no_deploy else stored
-    imported = import_model(project, settings.project.project, prepared, root, until_ms, _note, deploying)
-    manifest = imported.manifest
-    metrics = ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
-    run = f"run {imported.run_id}" if imported.run_id else "not in MLflow yet"
-    print(f"{manifest.model} {manifest.version}: {metrics}; differs by at most {manifest.parity.max_abs_diff:.2g}; {run}")
-    print("stored, not deployed" if options.no_deploy else "deployed")
-
-
-def _ms(moment: datetime) -> int:
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def _note(text: str) -> None:
-    print(text, flush=True)
+    imported = import_model(project, settings.project.project, prepared, root, until_ms, note, deploying)
+    tell(imported, "differs", deployed=not options.no_deploy)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tidemill.attribution.explainer import Attribution
 from tidemill.attribution.links import Scale
 from tidemill.models.artifact import ModelInput
+from tidemill.models.inputs import UNKNOWN_TEXT
 
 SCALES: dict[Scale, str] = {
     "probability": "the probability", "log_odds": "the log odds of the probability", "value": "the value", "log": "the logarithm of the value",
@@ -57,7 +58,7 @@ def _text(item: ModelInput, value: float | None) -> str:
         return "-"
     if item.is_category:
         text = item.categories[int(value)] if int(value) < len(item.categories) else "?"
-        return "(not there in training)" if text.startswith("\uffff") else text
+        return "(not there in training)" if text == UNKNOWN_TEXT else text
     return f"{value:.6g}"
 
 

@@ -6,7 +6,7 @@ or at most three apart: so whatever is remembered for 30 minutes is known for 30
 
 The log's time never goes back. So what lies in older parts is never asked for again, however late or wrong the moments of single records are.
 
-Each record is a hash of 64 bits, some 20 bytes in memory: the newest in a set, the others in a sorted array, of which a Bloom filter (two
+Each record is a hash of 64 bits, some 24 bytes in memory: the newest in a set, the others in a sorted array, of which a Bloom filter (two
 bits a record) says nearly always that a new one is not there.
 """
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 PARTS = 3
 PACK_RECORDS = 16_384  # so few stay in a set, which is faster
-_PACK_SHARE = 8  # of many, an eighth: a set needs 75 bytes a record, and packing reads all that its part has
+_PACK_SHARE = 8  # of many, an eighth: a set needs 90 bytes a record, and packing reads all that its part has
 _BITS = 8  # of the filter, a record, at least: then one of 20 new records is looked for in the arrays
 
 Turn = tuple[int, int]

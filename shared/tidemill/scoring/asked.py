@@ -60,16 +60,9 @@ def seen_by(
     return found
 
 
-def newest_ms(store: OfflineStore, views: Sequence[FeatureView], until_ms: int) -> int | None:
-    """When the newest archived event that feeds one of the views became known; None without any."""
-    archived = Archived(store, view_fields(tuple(views)), until_ms)
-    known = [archived.events(view.source)["_known"] for view in views]
-    return max((int(times.to_numpy()[-1]) for times in known if len(times)), default=None)
-
-
 def _seen(
     view: FeatureView,
-    events: pa.RequestTable,
+    events: pa.Table,
     keys: Sequence[bytes | None],
     used: Sequence[int],
     times_ms: npt.NDArray[np.int64],
@@ -84,7 +77,7 @@ def _seen(
     return SeenView(view, values, _statuses(view, rows, questions, np.flatnonzero(missing)))
 
 
-def _statuses(view: FeatureView, rows: pa.RequestTable, questions: Questions, places: npt.NDArray[np.int64]) -> dict[int, Served]:
+def _statuses(view: FeatureView, rows: pa.Table, questions: Questions, places: npt.NDArray[np.int64]) -> dict[int, Served]:
     """All that is served to those requests which lack a value: only there can a status say more than that the value is there."""
     nothing = serve(view, None, 0)
     found: dict[int, Served] = dict.fromkeys(places.tolist(), nothing)

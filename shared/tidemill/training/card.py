@@ -9,6 +9,7 @@ from msgspec import UnsetType
 
 from tidemill.declarations import Model
 from tidemill.models.artifact import Manifest, ModelInput
+from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.stats.histograms import Histogram
 from tidemill.training.made_with import MadeWith
 
@@ -109,7 +110,7 @@ def _question(model: Model) -> CardQuestion:
 def _input(item: ModelInput, manifest: Manifest) -> CardInput:
     seen = manifest.reference.get(item.name)
     low, high = (None, None) if item.is_category or seen is None else middle(seen)
-    texts = sum(not text.startswith("\uffff") for text in item.categories) if item.is_category else None
+    texts = sum(text != UNKNOWN_TEXT for text in item.categories) if item.is_category else None
     missing = seen.missing / seen.rows if seen and seen.rows else 0.0
     return CardInput(item.name, item.kind, manifest.feature_importance.get(item.name), missing, low, high, texts)
 

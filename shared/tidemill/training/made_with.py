@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -12,13 +11,13 @@ import numpy as np
 from tidemill.declarations import Model
 from tidemill.errors import ArtifactError
 from tidemill.models.artifact import Manifest, beside_artifact
+from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.training.dataset import TrainingSet
 from tidemill.training.stages.chosen import ChosenPipeline
-from tidemill.training.stages.keys import described, packages, project_files
+from tidemill.training.stages.keys import described, house_digest, packages, project_files
 from tidemill.training.stages.split import CutSet
 
 FILE = "made_with.json"
-_HOUSE = Path(__file__).parents[1]
 
 
 class MadeWith(msgspec.Struct, frozen=True):
@@ -73,14 +72,6 @@ def machine() -> str:
     return f"{platform.machine()} {platform.system()}"
 
 
-def house_digest() -> str:
-    """SHA-256 over tidemill's own code."""
-    found = hashlib.sha256()
-    for file in sorted(_HOUSE.rglob("*.py")):
-        found.update(f"{file.relative_to(_HOUSE).as_posix()}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
-    return found.hexdigest()
-
-
 def data_digest(examples: TrainingSet) -> str:
     """SHA-256 of a training set: what a pipeline gets, and the rows' times and subjects."""
     found = hashlib.sha256()
@@ -89,6 +80,6 @@ def data_digest(examples: TrainingSet) -> str:
         found.update(np.ascontiguousarray(part).tobytes())
     labels = examples.labels.tolist()
     found.update(msgspec.json.encode([examples.texts[int(label)] for label in labels] if examples.texts else labels))
-    texts = [(spec.name, spec.kind, [text for text in spec.categories if not text.startswith("\uffff")]) for spec in examples.inputs]
+    texts = [(spec.name, spec.kind, [text for text in spec.categories if text != UNKNOWN_TEXT]) for spec in examples.inputs]
     found.update(msgspec.json.encode([examples.subjects, texts]))
     return found.hexdigest()

@@ -37,8 +37,16 @@ def packages() -> dict[str, str]:
 
 def code_digest(spec: str) -> str:
     """The digest of tidemill's code and of the Python files beside the project's. `spec`: its folder, file or module."""
-    files = [("project", path) for path in project_files(spec)]
-    return _digest([*files, *(("tidemill", path) for path in sorted(_HOME.rglob("*.py")))])
+    return _digest([*(("project", path) for path in project_files(spec)), *_house_files()])
+
+
+def house_digest() -> str:
+    """The digest of tidemill's code alone."""
+    return _digest(_house_files())
+
+
+def _house_files() -> list[tuple[str, Path]]:
+    return [("tidemill", path) for path in sorted(_HOME.rglob("*.py"))]
 
 
 def _digest(files: list[tuple[str, Path]]) -> str:
