@@ -57,7 +57,7 @@ peers:                        ## the peers of the benchmarks that need an enviro
 bench: install                ## speed, beside peers and limits, in one run
 	$(BIN)/python -m benchmarks
 
-faults: install               ## the whole system under every kind of fault, some ten minutes; SEED=7 for another schedule
+faults: install               ## the whole system under every kind of fault, a quarter of an hour; SEED=7 for another schedule
 	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED))
 
 soak: install                 ## the same for an hour or more at full traffic; MINUTES=3 for a short one, SEED=7 to repeat one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -61,6 +62,15 @@ def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injec
                 more = len(struck) < MOST and pick.random() < MORE_CHANCE
             number, last_turn = number + 1, turn
             yield Fault(number, tuple(struck), seed_, pause)
+
+
+def half(kinds: Sequence[Injection], number: int) -> tuple[Injection, ...]:
+    """Every second kind of each target, from the first on (`number` 1) or from the second (2): both halves strike everywhere."""
+    by_target: defaultdict[tuple[str, ...], list[Injection]] = defaultdict(list)
+    for kind in kinds:
+        by_target[kind.targets[:1]].append(kind)
+    first = {kind.name for turn, group in enumerate(by_target.values()) for kind in group[turn % 2 :: 2]}
+    return tuple(kind for kind in kinds if (kind.name in first) == (number == 1))
 
 
 def disjoint(one: Injection, other: Injection) -> bool:

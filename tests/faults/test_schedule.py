@@ -21,7 +21,7 @@ from tests.faults.progress import CATCHING_UP_SECONDS, PATIENCE_SECONDS, SILENCE
 from tests.faults.report import Report
 from tests.faults.resources import Resources
 from tests.faults.run import Plan
-from tests.faults.schedule import LONG_SECONDS, MOST, beside, disjoint, schedule
+from tests.faults.schedule import LONG_SECONDS, MOST, beside, disjoint, half, schedule
 from tests.faults.tally import Tally
 
 
@@ -49,6 +49,17 @@ def test_a_seed_is_a_schedule(seed: int) -> None:
     assert len(set(struck[: len(CATALOGUE)])) == len(CATALOGUE)
     assert all(disjoint(*pair) for fault in first for pair in combinations(fault.injections, 2))
     assert max(len(fault.injections) for fault in first) == MOST
+
+
+def test_two_halves_are_the_whole() -> None:
+    """Each kind is in one half; both halves are about as large, and strike at every target that has two kinds or more."""
+    kinds = [kind for kind in CATALOGUE if not kind.soak]
+    first, second = half(kinds, 1), half(kinds, 2)
+    assert sorted(kind.name for kind in first + second) == sorted(kind.name for kind in kinds)
+    assert abs(len(first) - len(second)) <= 6
+    many = {kind.targets[:1] for kind in kinds if sum(other.targets[:1] == kind.targets[:1] for other in kinds) > 1}
+    for chosen in (first, second):
+        assert many <= {kind.targets[:1] for kind in chosen}
 
 
 def test_what_may_strike_at_once() -> None:

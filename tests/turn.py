@@ -1,0 +1,13 @@
+"""Long proofs are run in shares: one share at each commit, all of them in `make soak` and `make faults`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+
+def turn(shares: int) -> int:
+    """Which share is due, from 0 on: TIDEMILL_TURN, else by the commit. A tree without git has always the first."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout
+    return int(os.environ.get("TIDEMILL_TURN", int(head.strip() or "0", 16))) % shares
