@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from tidemill_training.settings import TrainingSettings
 
 
 def run_in_force(model: str, work: Callable[[TrainingSettings, Project], None]) -> int:
-    """Does the work by the project in force, once the model is in force as it is declared. Returns 0 when that was done, else 1."""
+    """Does the work by the project in force, once the model is in force as it is declared. Returns 0 when that was done, 130 when it was interrupted, else 1."""
     try:
         settings = TrainingSettings.load()
         declared = load_project(settings.project.project)
@@ -28,6 +29,9 @@ def run_in_force(model: str, work: Callable[[TrainingSettings, Project], None]) 
     except TidemillError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; what serves is as it was, and the same command goes on with what is done", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -19,6 +19,7 @@ from tidemill.clock import now_ms
 from tidemill.declarations.project import Project
 from tidemill.models.artifact import save_artifact
 from tidemill.offline.store import OfflineStore
+from tidemill.runtime.tied import tie_as_told
 from tidemill.training.dataset import build, needed_events
 from tidemill.training.explained import explained
 from tidemill.training.imported.version import Prepared, make_imported, prepare
@@ -87,4 +88,5 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
 
 
 if __name__ == "__main__":
+    tie_as_told()
     sys.exit(main())

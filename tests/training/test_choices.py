@@ -230,7 +230,7 @@ def test_parameters_of_several_classes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_processes_search_side_by_side(tmp_path: Path) -> None:
-    """Each loads the project by itself; all trials are done, and the result is one of them."""
+    """Each loads the project by itself; all trials are done, no two of them the same, and the result is one of them."""
     text = (FOLDER / "project.py").read_text()
     declared = text.replace(", classifier)", ", classifier, training=Training(search=Search(scales, trials=5, processes=2)))")
     assert declared != text
@@ -240,6 +240,7 @@ def test_processes_search_side_by_side(tmp_path: Path) -> None:
     notes = list[str]()
     best = search(load_project(tmp_path).models["big_tip"], str(tmp_path), examples(400), RunFiles(tmp_path), "k", notes.append, unseen)
     assert (best.trials, len(notes)) == (5, 5)
+    assert len({note.split(": ")[1] for note in notes}) == 5
     assert best.loss <= best.declared
 
 

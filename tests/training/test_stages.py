@@ -131,6 +131,15 @@ def test_how_a_run_ends(tmp_path: Path, project: Path, stage: str, error: BaseEx
     assert ((run.work.folder / "ended.json").exists(), begin(tmp_path, project).record.run != run.record.run) == (over, over)
 
 
+def test_a_run_at_work_elsewhere_is_told(tmp_path: Path, project: Path) -> None:
+    """A second training of a model does not go on with what another process does, and says so."""
+    notes = list[str]()
+    first = begin(tmp_path, project)
+    second = Run.begin(str(tmp_path), "m", str(project), AskedRun(), notes.append)
+    assert second.record.run != first.record.run
+    assert notes == [f"run {first.record.run} of m is at work in another process; this one does not wait for it"]
+
+
 def test_what_says_that_there_is_no_memory() -> None:
     """Python's error, one that it caused, and the words of libraries in C++; nothing else."""
     caused = TidemillError("cannot be fitted")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tidemill.cli.job import run_job
 from tidemill.cli.roles import commands
 from tidemill.cli.target import need, target
 from tidemill.cli.times import to_ms
@@ -30,7 +30,7 @@ def import_file(
         to_ms(until)  # a mistake in it is reported before anything starts
     more = [*(["--until", until] if until else []), *([] if deploy else ["--no-deploy"])]
     command = [sys.executable, "-m", "tidemill_training.importing", model, str(file), "--contract", str(contract), *more]
-    raise typer.Exit(subprocess.run(command, env=target().environment, check=False).returncode)
+    raise typer.Exit(run_job(command, target().environment))
 
 
 def register(app: typer.Typer) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from tidemill.cli.job import run_job
 from tidemill.cli.target import need, target
 from tidemill.cli.times import to_ms
 from tidemill.errors import TidemillError
@@ -50,7 +50,7 @@ def _run(model: str, until: str | None, labels: Path | None, more: list[str]) ->
         to_ms(until)  # a mistake in it is reported before anything starts
     chosen = [*(["--until", until] if until else []), *(["--labels", str(labels)] if labels else []), *more]
     command = [sys.executable, "-m", "tidemill_training", model, *chosen]
-    code = subprocess.run(command, env=target().environment, check=False).returncode
+    code = run_job(command, target().environment)
     if code < 0:
         raise ended_by(model, -code)
     raise typer.Exit(code)

@@ -53,7 +53,7 @@ class Run:
         """Goes on with the newest run of this model that did not end, if it was asked for the same, by the same code, within a day and
         no process holds it; else begins one. `new`: begins one in any case; `created_ms`: when it begins (None: now)."""
         code = code_digest(spec)
-        if not new and (found := _unfinished(offline_root, model, asked, code)):
+        if not new and (found := _unfinished(offline_root, model, asked, code, note)):
             files, record = found
             run = cls(files, record, note)
             note(f"going on with run {record.run} of {model}{run._ended_in()}; --new begins another")
@@ -162,13 +162,16 @@ def drop_large(files: RunFiles) -> None:
             files.remove(path.name)
 
 
-def _unfinished(offline_root: str, model: str, asked: AskedRun, code: str) -> tuple[RunFiles, RunRecord] | None:
+def _unfinished(offline_root: str, model: str, asked: AskedRun, code: str, note: Note) -> tuple[RunFiles, RunRecord] | None:
     """The newest run that can be gone on with, held now. The work of others that did not end is deleted, unless somebody holds them."""
     found = None
     for folder in folders_of(offline_root, model):
         files = RunFiles(folder)
         record = _read(files, _RUN, RunRecord)
-        if files.read(_ENDED) is not None or not files.hold():
+        if files.read(_ENDED) is not None:
+            continue
+        if not files.hold():
+            note(f"run {folder.name} of {model} is at work in another process; this one does not wait for it")
             continue
         same = record is not None and (record.asked, record.code, record.packages) == (asked, code, packages())
         if found is None and record is not None and same and now_ms() - record.began < GOES_ON_MS:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import pickle
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -114,8 +117,9 @@ class _Searching:
         return float(np.mean(found))
 
     def _asked(self) -> tuple[Any, Parameters]:
-        """The next trial and its parameters. A seed for each makes a search that goes on ask what one that was never ended asks."""
-        number = len(self._finished())
+        """The next trial and its parameters. A seed for each, also while others go on, makes a search that goes on ask what one that was never
+        ended asks, as long as one process searches."""
+        number = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = self._optuna.samplers.TPESampler(seed=self._wanted.seed + number, constant_liar=self._wanted.processes > 1)
         trial = self._study.ask()
         try:
@@ -209,10 +213,21 @@ _loaded: tuple[Model, TrainingSet] | None = None
 
 
 def _load(spec: str, name: str, places: list[int] | None, before: TrainingSet) -> None:
-    """What another process needs once: the model as the project declares it, of the columns that were chosen, and the rows."""
+    """What another process needs once: the model as the project declares it, of the columns that were chosen, and the rows. It ends with the
+    process that made it, which alone is interrupted by the terminal."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    assert parent.pid is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     global _loaded  # noqa: PLW0603 - a process of a pool has no other place
     model = load_project(spec).models[name]
     _loaded = model if places is None else replace(model, pipeline=with_chosen(model.pipeline, places)), before
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def fold_in_process(parameters: Parameters, fold: int) -> float:
