@@ -77,13 +77,18 @@ class ModelRoutes:
 
     def _shown(self, model: str) -> ModelShown:
         loaded = self._registry.models.get(model)
-        seats = [SeatShown(*seat) for seat in loaded.seats] if loaded else []
+        seats = [_seat(*seat) for seat in loaded.seats] if loaded else []
         return ModelShown(model, seats, {version: reason for name, version, reason in self._registry.failures if name == model})
 
 
 def seats_of(record: DeploymentRecord) -> list[SeatShown]:
     """What a deployment states."""
-    return [SeatShown(item.version, item.role, item.share) for item in record.versions()]
+    return [_seat(item.version, item.role, item.share) for item in record.versions()]
+
+
+def _seat(version: str, role: Role, share: float) -> SeatShown:
+    """Shares as people give them: what is left of 1 is no 0.44999999999999996."""
+    return SeatShown(version, role, round(share, 9))
 
 
 _decoder = msgspec.json.Decoder(ActionBody)

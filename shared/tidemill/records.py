@@ -222,7 +222,8 @@ class DeploymentRecord(Record, frozen=True):
     """All versions of a model that serve from now on (topic `<project>.deployments`, key = model). Only the newest record counts.
 
     `version`: the champion; `others`: the versions beside it. The champion answers the requests that their shares leave. `artifact`: folder
-    below the offline store with manifest.json and model.onnx; `sha256`: of manifest.json; `metrics`: the champion's.
+    below the offline store with manifest.json and model.onnx; `sha256`: of manifest.json; `metrics`: the champion's; `rolled_back`: whether
+    the champion is that of before, in place of the one that came after it.
     """
 
     model: str
@@ -232,6 +233,7 @@ class DeploymentRecord(Record, frozen=True):
     deployed: Milliseconds
     metrics: dict[str, float] = {}
     others: list[OtherVersion] = []
+    rolled_back: bool = False
 
     def versions(self) -> list[DeployedVersion]:
         """All versions, the champion first. Raises BadDeployment: one stands twice, a shadow has a share, or the shares exceed 1."""

@@ -67,9 +67,7 @@ class Account:
         elif action in ("deploy", "promote"):
             self.others = {} if action == "deploy" else self.others
             self.others.pop(version, None)
-            if self.champions[-2:-1] == [version]:
-                self.champions.pop()
-            elif self.champions[-1:] != [version]:
+            if self.champions[-1:] != [version]:
                 self.champions.append(version)
         elif action == "retire":
             del self.others[version]
@@ -118,6 +116,17 @@ def test_refusals_say_what_to_do(done: list[tuple[str, str]], action: str, versi
         history.append(act(history, *step))
     with pytest.raises(DeploymentRefused, match=says):
         act(history, action, version)
+
+
+def test_back_to_where_one_came_from() -> None:
+    """An older version that is promoted again is no rollback: a rollback after it goes to the version that it replaced."""
+    history = list[DeploymentRecord]()
+    for action, version in [("deploy", "v1"), ("deploy", "v2"), ("deploy", "v3"), ("promote", "v2"), ("rollback", ""), ("rollback", "")]:
+        history.append(act(history, action, version))
+    assert [record.version for record in history[3:]] == ["v2", "v3", "v2"]
+    history.append(act(history, "shadow", "v3"))
+    history.append(act(history, "rollback", ""))
+    assert history[-1].version == "v1"
 
 
 def test_shares_that_are_too_much_are_named() -> None:

@@ -45,7 +45,7 @@ def beside(now: DeploymentRecord | None, stored: StoredVersion, share: float | N
         taken = ", ".join(f"{other.version} {other.share:g}" for other in kept if other.share)
         raise DeploymentRefused(stored.model, f"the shares of the challengers would add up to {given:g} ({taken})", "give less")
     seat = OtherVersion(stored.version, "shadow" if share is None else "challenger", stored.artifact, stored.sha256, share or 0.0)
-    return replace(now, others=[*kept, seat], deployed=at_ms)
+    return replace(now, others=[*kept, seat], deployed=at_ms, rolled_back=False)
 
 
 def promote(now: DeploymentRecord | None, stored: StoredVersion, at_ms: int) -> DeploymentRecord:
@@ -60,13 +60,14 @@ def promote(now: DeploymentRecord | None, stored: StoredVersion, at_ms: int) -> 
 def roll_back(history: Sequence[DeploymentRecord], at_ms: int) -> DeploymentRecord:
     """The champion before the one of now, in its place. The others stay. `history`: all deployments of the model, in order.
 
-    A rollback is not undone by another one: that goes one champion further back. Raises DeploymentRefused: there is none before.
+    A rollback is not undone by another one: that goes one champion further back. A version that is promoted a second time is a champion like
+    any other: before it came the one that it replaced. Raises DeploymentRefused: there is none before.
     """
     champions: list[DeploymentRecord] = []
     for record in history:
         if champions and champions[-1].version == record.version:
             continue
-        if len(champions) > 1 and champions[-2].version == record.version:
+        if record.rolled_back and len(champions) > 1:
             champions.pop()
         else:
             champions.append(record)
@@ -74,7 +75,7 @@ def roll_back(history: Sequence[DeploymentRecord], at_ms: int) -> DeploymentReco
         model = history[-1].model if history else "?"
         raise DeploymentRefused(model, "no champion came before", "see: tidemill models list")
     before = champions[-2]
-    return replace(before, others=_without(history[-1].others, before.version), deployed=at_ms)
+    return replace(before, others=_without(history[-1].others, before.version), deployed=at_ms, rolled_back=True)
 
 
 def retire(now: DeploymentRecord | None, model: str, version: str, at_ms: int) -> DeploymentRecord:
@@ -84,7 +85,7 @@ def retire(now: DeploymentRecord | None, model: str, version: str, at_ms: int) -
         raise DeploymentRefused(model, f"{version} does not serve; these do: {', '.join(seated) or 'none'}", "nothing to do")
     if version == now.version:
         raise DeploymentRefused(model, f"{version} is the champion", "promote another version, or roll back, first")
-    return replace(now, others=_without(now.others, version), deployed=at_ms)
+    return replace(now, others=_without(now.others, version), deployed=at_ms, rolled_back=False)
 
 
 def _without(others: Sequence[OtherVersion], version: str) -> list[OtherVersion]:
