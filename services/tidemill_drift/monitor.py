@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tidemill.declarations.models import class_name
-from tidemill.errors import ArtifactError
+from tidemill.errors import ArtifactError, anew
 from tidemill.models.artifact import Manifest
 from tidemill.stats.histograms import count
 from tidemill_drift.compare import (
@@ -90,7 +90,7 @@ def compare_results(manifest: Manifest, rows: Sequence[ResultRow], budget: float
     if texts := sum(isinstance(row.outcome, str) for row in rows):
         raise ArtifactError(
             f"{texts} of {len(rows)} outcomes are texts, and {manifest.model} {manifest.version} answers with a {manifest.output}",
-            mend=f"run: tidemill train {manifest.model}",
+            mend=anew(manifest.model),
         )
     outputs, labels = np.array([(row.output, row.outcome) for row in rows], dtype=np.float64).T
     if manifest.output == "probability":

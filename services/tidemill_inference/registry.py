@@ -98,7 +98,7 @@ class Registry:
             raise Unavailable("deployments are still being read", mend="retry; see /health/ready")
         reasons = [f"version {version} cannot be loaded: {reason}" for failed, version, reason in self.failures if failed == name]
         if not reasons:
-            raise NotDeployed(name)
+            raise NotDeployed(name, self._project.models[name].making)
         raise Unavailable(f"model {name!r} {'; '.join(reasons)}")
 
     async def run(self) -> None:

@@ -163,7 +163,8 @@ async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> No
         await append_deployment(kafka, project.name, record, ANNOUNCE_SECONDS)
     except (KafkaRefused, KafkaUnavailable) as error:
         raise KafkaUnavailable(
-            f"{manifest.model} {manifest.version} is stored but cannot be announced: {error.message}", mend=f"{error.mend}, and train again"
+            f"{manifest.model} {manifest.version} is stored but cannot be announced: {error.message}",
+            mend=f"{error.mend}, then run: tidemill models deploy {manifest.model}@{manifest.version}",
         ) from error
 
 

@@ -25,7 +25,9 @@ def check_applied(definitions: Definitions, declared: Project, model: Model, not
     ]
     if wrong:
         differing = "; ".join(f"{change.what} {change.name} is {change.kind} in project.py" + _told(change.details) for change in wrong)
-        raise TidemillError(f"model {model.name!r} is not in force as it is declared: {differing}", mend="run: tidemill apply, then train")
+        raise TidemillError(
+            f"model {model.name!r} is not in force as it is declared: {differing}", mend="run: tidemill apply, then this command again"
+        )
     if changes:
         note("project.py differs from what is in force: run tidemill plan")
 

@@ -31,7 +31,7 @@ async def wait_archived(events: Iterable[Event], store: OfflineStore, kafka: Kaf
                 target, position = lagging
                 raise TidemillError(
                     f"the archive has {event.name} up to {position}, but {topic}[{target.partition}] goes up to {ends[target]}",
-                    mend="see that the offline writer runs (tidemill status) and train again",
+                    mend="see that the offline writer runs (tidemill status), then run the command again",
                 )
             await asyncio.sleep(_RETRY_SECONDS)
 

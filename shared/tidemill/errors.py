@@ -57,6 +57,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 
+def anew(model: str) -> str:
+    """What to do where a version must be made again and the declaration of its model is not at hand. It alone says how versions are made."""
+    return f"make a new version, by the command that `tidemill models list {model}` shows"
+
+
 class TidemillError(Exception):
     """Root of the tree.
 
@@ -184,11 +189,11 @@ class UnknownModel(NotFound):
 
 
 class NotDeployed(UnknownModel):
-    """The model is declared, but no version of it was ever deployed."""
+    """The model is declared, but no version of it was ever deployed. `making`: the command that makes one."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, making: str) -> None:
         super().__init__(name)
-        self.message, self.mend = f"no version of model {name!r} is deployed", f"run: tidemill train {name}"
+        self.message, self.mend = f"no version of model {name!r} is deployed", f"run: {making}"
 
 
 class UnknownView(NotFound):
@@ -293,7 +298,7 @@ class NoSuchVersion(ArtifactError):
     http_status = 404
 
     def __init__(self, model: str, version: str, there: list[str]) -> None:
-        mend = f"choose one of: {', '.join(there)}" if there else f"run: tidemill train {model}"
+        mend = f"choose one of: {', '.join(there)}" if there else anew(model)
         super().__init__(f"no version {version} of {model} is stored", mend=mend)
 
 

@@ -213,6 +213,7 @@ def test_training_without_deployment(shell: Shell) -> None:
 def test_versions_and_their_roles(shell: Shell, live: Stack) -> None:
     """What is stored is listed with its role; a version is shown, compared, tried beside the champion, promoted, rolled back and retired."""
     listed = shell.run("models", "list", "big_tip")
+    assert "\na new version: tidemill train big_tip\n" in listed
     roles = dict(re.findall(r"big_tip\s*│ (\S+)\s*│ (champion|)", listed))
     newest, champion = next(iter(roles)), next(version for version, role in roles.items() if role)
     assert sorted(roles.values(), reverse=True)[1:] == [""] * (len(roles) - 1)

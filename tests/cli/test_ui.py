@@ -17,7 +17,9 @@ from tidemill.errors import TidemillError
 
 def test_the_pages_of_the_local_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the database in which training records; without one nothing is shown."""
-    with pytest.raises(TidemillError, match=r"mlflow/mlflow\.db; train a model first: tidemill train MODEL"):
+    with pytest.raises(
+        TidemillError, match=r"mlflow/mlflow\.db; make a version of a model first, by a command that `tidemill models list` shows"
+    ):
         local_uri(str(tmp_path))
     (tmp_path / "mlflow").mkdir()
     (tmp_path / "mlflow" / "mlflow.db").touch()

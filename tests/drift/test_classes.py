@@ -136,7 +136,8 @@ def test_text_outcomes_of_a_version_that_knew_numbers() -> None:
     """A version from before the outcome became a text is not judged by texts, and why is said."""
     old = manifest({"size": np.zeros(10)}, np.zeros(10), auc=0.5, auc_error=0.1)
     with pytest.raises(
-        ArtifactError, match="300 of 300 outcomes are texts, and late v1 answers with a probability; run: tidemill train late"
+        ArtifactError,
+        match="300 of 300 outcomes are texts, and late v1 answers with a probability; make a new version, by the command that `tidemill models list late` shows",
     ):
         list(compare_results(old, [ResultRow(0.5, "late")] * 300, BUDGET))
 

@@ -7,7 +7,18 @@ import sys
 import pytest
 
 from tidemill import errors
-from tidemill.errors import DeclarationError, FenceConflict, InvalidEvent, MissingExtra, NotFound, StoreError, TidemillError, UnknownView
+from tidemill.errors import (
+    DeclarationError,
+    FenceConflict,
+    InvalidEvent,
+    MissingExtra,
+    NoSuchVersion,
+    NotDeployed,
+    NotFound,
+    StoreError,
+    TidemillError,
+    UnknownView,
+)
 
 TREE = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
 
@@ -77,3 +88,11 @@ def test_a_missing_package_names_its_extra(package: str, extra: str, statement: 
     code = f"import sys; sys.modules[{package!r}] = None; {statement}"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": "shared"}, capture_output=True, text=True, check=False)
     assert f"MissingExtra: the package {package} is not installed; run: pip install 'tidemill[{extra}]'" in done.stderr
+
+
+def test_a_model_without_versions_is_mended_as_its_declaration_says() -> None:
+    """Who knows the declaration names the command that makes a version; who has only a name says which command shows it."""
+    imports = "tidemill models import late FILE.onnx --contract CONTRACT.json"
+    assert str(NotDeployed("late", imports)) == f"no version of model 'late' is deployed; run: {imports}"
+    assert "`tidemill models list late`" in NoSuchVersion("late", "v1", []).mend
+    assert NoSuchVersion("late", "v1", ["v2"]).mend == "choose one of: v2"

@@ -68,8 +68,8 @@ async def test_an_older_version_answers_without_an_explanation(service: Service)
     answer = await service.predict({"entities": ENTITIES, "explain": True})
     assert answer.status_code == 200
     shown = valid("predict_response", answer.content)
-    assert shown["explanation"]["error"].startswith("big_tip v1 has nothing that explains its answers: an earlier tidemill trained it")
-    assert "run: tidemill train big_tip" in shown["explanation"]["mend"]
+    assert shown["explanation"]["error"].startswith("big_tip v1 has nothing that explains its answers: an earlier tidemill made it")
+    assert "`tidemill models list big_tip`" in shown["explanation"]["mend"]
 
 
 def test_files_that_do_not_explain(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_files_that_do_not_explain(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"explanation\.npz cannot be read"):
         load_explainer(root, version.artifact)
     (folder / "explanation.npz").write_bytes(b"other")
-    with pytest.raises(ArtifactError, match="is not the one that was stored; restore the file, or train the model again"):
+    with pytest.raises(ArtifactError, match="is not the one that was stored; restore the file, or make a new version"):
         load_explainer(root, version.artifact)
     old = trained(MODEL)
     saved(root, old)

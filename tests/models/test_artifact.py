@@ -69,7 +69,10 @@ def test_stored_versions_are_found(tmp_path: Path) -> None:
     """Those with a manifest, by name; another name is told with them, and nothing at all with what makes one."""
     root = str(tmp_path)
     assert stored_versions(root, "big_tip") == []
-    with pytest.raises(NoSuchVersion, match="no version v1 of big_tip is stored; run: tidemill train big_tip"):
+    with pytest.raises(
+        NoSuchVersion,
+        match="no version v1 of big_tip is stored; make a new version, by the command that `tidemill models list big_tip` shows",
+    ):
         stored_manifest(root, "big_tip", "v1")
     _, digest = save_artifact(root, ARTIFACT.manifest, ARTIFACT.onnx)
     save_artifact(root, changed(version="v2"), ARTIFACT.onnx)
@@ -79,7 +82,7 @@ def test_stored_versions_are_found(tmp_path: Path) -> None:
     with pytest.raises(NoSuchVersion, match="choose one of: v1, v2"):
         stored_manifest(root, "big_tip", "v3")
     (tmp_path / "models/big_tip/v3/manifest.json").write_text("{}")
-    with pytest.raises(ArtifactError, match=r"v3/manifest\.json: .*train the model again"):
+    with pytest.raises(ArtifactError, match=r"v3/manifest\.json: .*make the version again"):
         stored_manifest(root, "big_tip", "v3")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from tests.demo_state import HOUR_MS, NOW_MS, demo, trained, trip
 from tests.training.town import happened
 
 from tidemill import Event, FeatureView, count, distinct, last_k
+from tidemill.declarations.models import no_pipeline
 from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, BadRequest, KafkaUnavailable, NotDeployed, Rebuilding, TidemillError, UnknownModel, UnknownView
 from tidemill.kernel.fold import PartitionFold, entry_decoder
@@ -375,3 +377,12 @@ def test_lists_are_served_as_lists() -> None:
         world.publish("sold", {"at": NOW_MS + i, "shop": "north", "price": price})
     found = {name: value.value for name, value in world.features("shops", "north").items()}
     assert found == {"last_2_price": [2.0, 3.0], "distinct_price": 3.0}
+
+
+def test_a_model_without_a_pipeline_says_how_it_gets_a_version() -> None:
+    """Before its first version a model that only takes files from elsewhere names the command that imports one."""
+    project = demo()
+    tips = dataclasses.replace(project.models["big_tip"], pipeline=no_pipeline)
+    world = World(dataclasses.replace(project, models={"big_tip": tips}))
+    with pytest.raises(NotDeployed, match=r"run: tidemill models import big_tip FILE\.onnx"):
+        world.predict("big_tip", ENTITIES)

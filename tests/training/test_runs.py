@@ -79,7 +79,10 @@ def test_runs_are_compared(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
         (["show", "big_tip@../x"], r"names no run"),
         (["show", "big_tip@x"], rf"no run x of big_tip is known here; choose one of: \w+, {FIRST}"),
         (["show", "nothing@x"], r"unknown model 'nothing'; known: big_tip, fare"),
-        (["compare", "fare@x"], r"no run x of fare is known here; run: tidemill train fare"),
+        (
+            ["compare", "fare@x"],
+            r"no run x of fare is known here; make a new version, by the command that `tidemill models list fare` shows",
+        ),
         (["compare", f"big_tip@{FIRST}", "--out", "no/such/folder.html"], r"no/such/folder.html cannot be written"),
     ],
 )

@@ -224,7 +224,7 @@ def test_golden_rows_have_all_probabilities(tmp_path: Path) -> None:
         load_engine(version.artifact).predict(vector_of(row.inputs))
     swapped = msgspec.structs.replace(row, probabilities=row.probabilities[::-1])
     for wrong in (swapped, msgspec.structs.replace(row, probabilities=msgspec.UNSET)):
-        with pytest.raises(ArtifactError, match=r"where it gave .* in training; train it again on this kind of machine"):
+        with pytest.raises(ArtifactError, match=r"where it gave .* when it was made; make the version again on this kind of machine"):
             load_engine(version.artifact._replace(manifest=msgspec.structs.replace(manifest, golden=[wrong])))
     with pytest.raises(ArtifactError, match="no float32 output of 4 columns for its probabilities"):
         load_engine(version.artifact._replace(manifest=msgspec.structs.replace(manifest, classes=[*CLASSES, "more"])))

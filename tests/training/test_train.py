@@ -294,7 +294,10 @@ async def test_it_waits_for_the_offline_writer(kafka: str, tmp_path: Path, topic
 @pytest.mark.integration
 async def test_a_version_that_cannot_be_announced(trained: Trained) -> None:
     """When Kafka went away during the training the error says that the version is stored."""
-    with pytest.raises(KafkaUnavailable, match=r"big_tip \w+ is stored but cannot be announced: .*KafkaConnectionError.*; start it"):
+    with pytest.raises(
+        KafkaUnavailable,
+        match=r"big_tip \w+ is stored but cannot be announced: .*KafkaConnectionError.*; start it.*tidemill models deploy big_tip@",
+    ):
         await deploy(PROJECT, trained, KafkaSettings(bootstrap_servers="127.0.0.1:1"))
 
 

@@ -9,7 +9,7 @@ from msgspec import UnsetType
 from tidemill.attribution.explainer import Explainer
 from tidemill.attribution.links import scale_of
 from tidemill.attribution.stored import FILE, unpacked
-from tidemill.errors import ArtifactError
+from tidemill.errors import ArtifactError, anew
 from tidemill.models.artifact import Artifact, beside_artifact
 from tidemill.models.engine import load_engine
 
@@ -19,10 +19,8 @@ def load_explainer(offline_root: str, artifact: Artifact) -> Explainer:
     manifest = artifact.manifest
     label = f"{manifest.model} {manifest.version}"
     if isinstance(manifest.explanation_sha256, UnsetType):
-        raise ArtifactError(
-            f"{label} has nothing that explains its answers: an earlier tidemill trained it", mend=f"run: tidemill train {manifest.model}"
-        )
+        raise ArtifactError(f"{label} has nothing that explains its answers: an earlier tidemill made it", mend=anew(manifest.model))
     content = beside_artifact(offline_root, manifest, FILE)
     if hashlib.sha256(content).hexdigest() != manifest.explanation_sha256:
-        raise ArtifactError(f"{FILE} of {label} is not the one that was stored", mend="restore the file, or train the model again")
+        raise ArtifactError(f"{FILE} of {label} is not the one that was stored", mend=f"restore the file, or {anew(manifest.model)}")
     return Explainer([item.name for item in manifest.inputs], scale_of(manifest.output), load_engine(artifact), unpacked(label, content))

@@ -77,4 +77,4 @@ def unpacked(label: str, content: bytes) -> Recipe:
                 TreeNodes(**nodes | {"start": float(nodes["start"])}) if nodes else None,
             )
     except (ValueError, KeyError, OSError, TypeError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
-        raise ArtifactError(f"{FILE} of {label} is damaged: {error}", mend="restore the file, or train the model again") from error
+        raise ArtifactError(f"{FILE} of {label} is damaged: {error}", mend="restore the file, or make the version again") from error

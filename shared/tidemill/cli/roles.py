@@ -51,6 +51,8 @@ def list_models(model: Annotated[str | None, typer.Argument(help="Only this mode
         if not manifests and not roles:
             table.add_row(*map(Text, [name, "none", "", "", "", "", f"run: {at.declared.models[name].making}"]))
     console.print(table)
+    if model is not None:
+        console.print(f"a new version: {at.declared.models[model].making}", markup=False, highlight=False, soft_wrap=True)
 
 
 @commands.command()

@@ -85,7 +85,7 @@ def _chosen(model: str, project: Project, store: OfflineStore) -> tuple[str, str
             return name, history[-1].version
     versions = [stored_manifest(store.url, name, found)[0] for found in stored_versions(store.url, name)]
     if not versions:
-        raise NotDeployed(name)
+        raise NotDeployed(name, project.models[name].making)
     return name, max(versions, key=lambda manifest: manifest.created).version
 
 

@@ -42,7 +42,9 @@ def local_uri(offline_root: str) -> str:
     """Where training keeps its runs: a database below a local offline store, else below .tidemill. Raises TidemillError when there is none."""
     folder = (Path(".tidemill") if "://" in offline_root else Path(offline_root)).absolute() / "mlflow"
     if not (folder / "mlflow.db").is_file():
-        raise TidemillError(f"there is no {folder / 'mlflow.db'}", mend="train a model first: tidemill train MODEL")
+        raise TidemillError(
+            f"there is no {folder / 'mlflow.db'}", mend="make a version of a model first, by a command that `tidemill models list` shows"
+        )
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 

@@ -18,7 +18,7 @@ from pyarrow import fs
 
 from tidemill.declarations import Model, Request, Selection
 from tidemill.declarations.models import InputPlan
-from tidemill.errors import ArtifactError, DeclarationError, NoSuchVersion
+from tidemill.errors import ArtifactError, DeclarationError, NoSuchVersion, anew
 from tidemill.kernel.view import ViewKernel
 from tidemill.stats.histograms import Histogram
 
@@ -167,7 +167,7 @@ def load_artifact(offline_root: str, artifact: str, sha256: str) -> Artifact:
         content, onnx = _read(store, f"{artifact}/manifest.json"), _read(store, f"{artifact}/model.onnx")
     except OSError as error:
         raise ArtifactError(
-            f"{artifact} cannot be read: {error}", mend="check TIDEMILL_OFFLINE, or train and deploy the model again"
+            f"{artifact} cannot be read: {error}", mend="check TIDEMILL_OFFLINE, or deploy another version: tidemill models deploy"
         ) from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ArtifactError(
@@ -176,7 +176,7 @@ def load_artifact(offline_root: str, artifact: str, sha256: str) -> Artifact:
     try:
         manifest = msgspec.json.decode(content, type=Manifest)
     except msgspec.DecodeError as error:
-        raise ArtifactError(f"{artifact}/manifest.json: {error}", mend="train the model again with this version of tidemill") from error
+        raise ArtifactError(f"{artifact}/manifest.json: {error}", mend="make the version again with this tidemill") from error
     if hashlib.sha256(onnx).hexdigest() != manifest.onnx_sha256:
         raise ArtifactError(f"{artifact}/model.onnx is not the one that was trained", mend="restore the file, or deploy the model again")
     return Artifact(manifest, onnx)
@@ -201,7 +201,7 @@ def stored_manifest(offline_root: str, model: str, version: str) -> tuple[Manife
     except OSError as error:
         raise NoSuchVersion(model, version, stored_versions(offline_root, model)) from error
     except msgspec.DecodeError as error:
-        raise ArtifactError(f"{path}: {error}", mend="train the model again with this version of tidemill") from error
+        raise ArtifactError(f"{path}: {error}", mend="make the version again with this tidemill") from error
 
 
 def stored_artifact(offline_root: str, model: str, version: str) -> Artifact:
@@ -222,7 +222,7 @@ def beside_artifact(offline_root: str, manifest: Manifest, name: str) -> bytes:
     try:
         return _read(_store(offline_root), path)
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", mend="check TIDEMILL_OFFLINE, or train the model again") from error
+        raise ArtifactError(f"{path} cannot be read: {error}", mend=f"check TIDEMILL_OFFLINE, or {anew(manifest.model)}") from error
 
 
 def check_manifest(manifest: Manifest, model: Model, kernels: Mapping[str, ViewKernel]) -> None:

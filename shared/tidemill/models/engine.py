@@ -87,7 +87,8 @@ class Engine:
             if apart or len(found) != len(wanted):
                 one, other = apart[0] if apart else (found, wanted)
                 raise ArtifactError(
-                    f"{self.label} gives {one} where it gave {other} in training", mend="train it again on this kind of machine"
+                    f"{self.label} gives {one} where it gave {other} when it was made",
+                    mend="make the version again on this kind of machine",
                 )
 
     def _input(self, columns: int) -> str:

@@ -91,4 +91,4 @@ def _session(label: str, onnx: bytes) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the exceptions of onnxruntime have no common root
-        raise ArtifactError(f"{label} is not a model that onnxruntime can load: {error}", mend="train it again") from error
+        raise ArtifactError(f"{label} is not a model that onnxruntime can load: {error}", mend="make the version again") from error

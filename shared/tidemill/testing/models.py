@@ -104,9 +104,9 @@ class Models:
 
     def predict(self, name: str, given: Mapping[str, Any], time_ms: int) -> Prediction:
         """See `World.predict`. The steps are those of inference: keys, one read, one row, one run."""
-        self._declared(name)
+        declared = self._declared(name)
         if name not in self._loaded:
-            raise NotDeployed(name)
+            raise NotDeployed(name, declared.making)
         model, manifest, engine, inputs, kernels = self._loaded[name]
         served = self._served(kernels, inputs.keys(given), time_ms)
         row, degraded = inputs.row(served, given), inputs.degraded(served, given)

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, TypeVar
 import msgspec
 from pyarrow import fs
 
-from tidemill.errors import TidemillError
+from tidemill.errors import TidemillError, anew
 from tidemill.models.artifact import folder_of
 from tidemill.training.stages.evaluation import EVALUATION, Evaluation
 from tidemill.training.stages.files import RunFiles, folders_of, runs_root
@@ -24,7 +24,7 @@ class NoSuchRun(TidemillError):
     http_status = 404
 
     def __init__(self, model: str, run: str, there: Sequence[str]) -> None:
-        mend = f"choose one of: {', '.join(there[:10])}" if there else f"run: tidemill train {model}"
+        mend = f"choose one of: {', '.join(there[:10])}" if there else anew(model)
         super().__init__(f"no run {run} of {model} is known here", mend=mend)
 
 
