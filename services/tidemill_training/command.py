@@ -16,6 +16,7 @@ from tidemill.offline.store import OfflineStore
 from tidemill.operations.deploying import Deploying
 from tidemill.training.dataset import build, needed_events
 from tidemill.training.fitting import check_pipeline
+from tidemill_training.aliases import align_by_topic
 from tidemill_training.app import Choices, Trained, deploy, train
 from tidemill_training.bars import StageBars
 from tidemill_training.catching_up import wait_archived
@@ -64,6 +65,8 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
     with StageBars(Console()) as bars:
         choices = Choices(options.labels, options.new, champion=_champion(settings, project, model.name), watch=bars.watch)
         trained = train(project, spec, model, root, until_ms, bars.note, None if options.no_deploy else stored, choices)
+    if trained.run_id is not None:  # MLflow answers
+        align_by_topic(settings.kafka, project, root, model.name, note)
     tell(trained, "ONNX differs", deployed=not options.no_deploy)
 
 

@@ -23,6 +23,7 @@ from tidemill.runtime.tied import tie_as_told
 from tidemill.training.dataset import build, needed_events
 from tidemill.training.explained import explained
 from tidemill.training.imported.version import Prepared, make_imported, prepare
+from tidemill_training.aliases import align_by_topic
 from tidemill_training.app import Trained, deploy
 from tidemill_training.catching_up import wait_archived
 from tidemill_training.ending import epoch_ms, note, run_in_force, tell
@@ -84,6 +85,8 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
 
     deploying = None if options.no_deploy else stored
     imported = import_model(project, settings.project.project, prepared, root, until_ms, note, deploying)
+    if imported.run_id is not None:  # MLflow answers
+        align_by_topic(settings.kafka, project, root, model.name, note)
     tell(imported, "differs", deployed=not options.no_deploy)
 
 

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tidemill.clock import now_ms
 from tidemill.errors import ArtifactError, TidemillError
@@ -24,9 +24,11 @@ from tidemill_training.logged import BesideVersion, beside_version
 from tidemill_training.mlmodel import files_of
 from tidemill_training.untracked import Notes, Untracked
 
+T = TypeVar("T")
+
 # The defaults of MLflow are 120 seconds and 7 attempts: four minutes of silence. The environment can set both.
 _SECONDS, _REPEATS = "20", "2"
-_TAG = "tidemill.version"
+TAG = "tidemill.version"
 NOTHING_BESIDE = BesideVersion()
 _PARAM_CHARACTERS = 500  # the limit of older servers
 
@@ -43,14 +45,20 @@ def track(
     try:
         tracker = Tracker.for_store(offline_root)
         note(f"recording the run in MLflow at {tracker.uri}")
-        for earlier in notes.all():
-            _record_late(tracker, offline_root, earlier, note)
-            notes.remove(earlier)
+        record_earlier(tracker, offline_root, note)
         return tracker.record(manifest, onnx, params, beside_version(offline_root, manifest), alias)
     except (TidemillError, OSError) as error:
         notes.add(Untracked(manifest.model, manifest.version, params, alias))
         note(f"{manifest.model} {manifest.version} is not in MLflow yet: {error}")
         return None
+
+
+def record_earlier(tracker: Tracker, offline_root: str, note: Callable[[str], None]) -> None:
+    """Records the versions that MLflow missed, in order. Raises TidemillError, OSError."""
+    notes = Notes(offline_root)
+    for earlier in notes.all():
+        _record_late(tracker, offline_root, earlier, note)
+        notes.remove(earlier)
 
 
 def _record_late(tracker: Tracker, offline_root: str, earlier: Untracked, note: Callable[[str], None]) -> None:
@@ -76,9 +84,14 @@ class Tracker:
         given = os.environ.get("MLFLOW_TRACKING_URI")
         if given:
             return cls(given, None)
-        folder = (Path(".tidemill") if "://" in offline_root else Path(offline_root)).absolute() / "mlflow"
+        folder = _folder(offline_root)
         folder.mkdir(parents=True, exist_ok=True)
         return cls(f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri())
+
+    @classmethod
+    def is_set(cls, offline_root: str) -> bool:
+        """Whether there is one: a version was recorded here, or the environment names a server."""
+        return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (_folder(offline_root) / "mlflow.db").is_file()
 
     def record(
         self, manifest: Manifest, onnx: bytes, params: dict[str, Any], beside: BesideVersion = NOTHING_BESIDE, alias: str = "champion"
@@ -88,19 +101,23 @@ class Tracker:
 
         Raises TidemillError when MLflow fails.
         """
+        return self.asked(lambda client: self._record(client, manifest, onnx, params, beside, alias))
+
+    def asked(self, work: Callable[[Any], T]) -> T:
+        """Does something with a client of this MLflow. Raises TidemillError when MLflow fails."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations in the dependencies of MLflow
             client_class, mlflow_error, sql_error = _mlflow()
             try:
-                return self._record(client_class(tracking_uri=self.uri, registry_uri=self.uri), manifest, onnx, params, beside, alias)
+                return work(client_class(tracking_uri=self.uri, registry_uri=self.uri))
             except (mlflow_error, sql_error, OSError) as error:
                 raise TidemillError(f"MLflow at {self.uri} failed: {str(error).strip()[:500]}", mend=_mend(self.uri, error)) from error
 
     def _record(self, client: Any, manifest: Manifest, onnx: bytes, params: dict[str, Any], beside: BesideVersion, alias: str) -> str:
         experiment = client.get_experiment_by_name(manifest.model)
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(manifest.model, self.artifacts)
-        begun = client.search_runs([experiment_id], f"tags.`{_TAG}` = '{manifest.version}'", max_results=1)
-        run = begun[0] if begun else client.create_run(experiment_id, run_name=manifest.version, tags={_TAG: manifest.version})
+        begun = client.search_runs([experiment_id], f"tags.`{TAG}` = '{manifest.version}'", max_results=1)
+        run = begun[0] if begun else client.create_run(experiment_id, run_name=manifest.version, tags={TAG: manifest.version})
         run_id: str = run.info.run_id
         client.log_batch(run_id, *_logged(beside.metrics(manifest), params))
         if (dataset := beside.dataset(manifest)) is not None:
@@ -118,9 +135,13 @@ class Tracker:
             if getattr(error, "error_code", None) != "RESOURCE_ALREADY_EXISTS":
                 raise
         known = client.search_model_versions(f"name='{manifest.model}' and run_id='{run_id}'")
-        tags = {_TAG: manifest.version}
+        tags = {TAG: manifest.version}
         version = known[0] if known else client.create_model_version(manifest.model, source=source, run_id=run_id, tags=tags)
         client.set_registered_model_alias(manifest.model, alias, version.version)
+
+
+def _folder(offline_root: str) -> Path:
+    return (Path(".tidemill") if "://" in offline_root else Path(offline_root)).absolute() / "mlflow"
 
 
 def _log_files(client: Any, run_id: str, folder: str, files: dict[str, bytes]) -> None:
@@ -132,7 +153,7 @@ def _log_files(client: Any, run_id: str, folder: str, files: dict[str, bytes]) -
 
 def _mend(uri: str, error: Exception) -> str:
     """What to do about an MLflow that fails. An older database is upgraded by a command of MLflow's."""
-    later = "the next training records this version too"
+    later = "the next training, and the next change of roles, makes up for it"
     if "out-of-date database schema" in str(error):
         return f"keep a copy of the database, then run: {shlex.quote(sys.executable)} -m mlflow db upgrade {shlex.quote(uri)}; {later}"
     return f"start it, or correct MLFLOW_TRACKING_URI; {later}"

@@ -240,12 +240,13 @@ def test_versions_and_their_roles(shell: Shell, live: Stack) -> None:
     assert "20 predictions recomputed, 20 equal bit for bit" in shell.run("replay", "--shadows")
     assert "the same 20 requests, 0 with an outcome" in shell.run("models", "compare", f"big_tip@{champion}", f"big_tip@{newest}")
     said = shell.run("models", "canary", f"big_tip@{newest}", "5%")
+    assert "MLflow" not in said  # the shadow was the challenger there already
     assert f"big_tip {newest}: challenger, 0.05 of the requests" in said
     assert "inference serves it" in said
     assert seats() == [(champion, "champion", 0.95), (newest, "challenger", 0.05)]
-    shell.run("models", "promote", f"big_tip@{newest}")
+    assert f"big_tip {newest} is the champion in MLflow now" in shell.run("models", "promote", f"big_tip@{newest}")
     assert seats() == [(newest, "champion", 1.0)]
-    shell.run("models", "rollback", "big_tip")
+    assert f"big_tip {champion} is the champion in MLflow now" in shell.run("models", "rollback", "big_tip")
     assert seats() == [(champion, "champion", 1.0)]
     shell.run("models", "shadow", f"big_tip@{newest}")
     shell.run("models", "retire", f"big_tip@{newest}")

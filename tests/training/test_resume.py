@@ -19,6 +19,7 @@ from tests.training.town import town
 
 from tidemill.cli.models import ended_by
 from tidemill.training.stages.records import StageRecord, run_name
+from tidemill_training.tracking import Tracker
 
 VERSION = run_name(CREATED_MS)
 KILLED = -signal.SIGKILL
@@ -109,6 +110,25 @@ def test_killed_at_any_moment(seed: int, empty: Path, whole: Path, processes: Fo
     assert in_process(processes, root, Ending()).code == 0
     assert stored(root) == stored(whole)
     assert set(deployed(root)) == {VERSION}
+
+
+def test_killed_while_mlflow_is_told(empty: Path, processes: ForkServerContext) -> None:
+    """After its last write but one to a real database: MLflow ends with one run, whole, and one version with the alias; all that came before
+    stays done, and the version is announced once."""
+    root = copied(empty, "told")
+    assert in_process(processes, root, Ending(mlflow=True, call="create_model_version")).code == KILLED
+    assert {"store", "deploy"} <= stages(root).keys()
+    assert in_process(processes, root, Ending(mlflow=True)).code == 0
+    assert deployed(root) == [VERSION]
+
+    def look(client: Any) -> None:
+        (run,) = client.search_runs([found.experiment_id for found in client.search_experiments(filter_string="name = 'big_tip'")])
+        assert (run.info.status, run.info.run_name) == ("FINISHED", VERSION)
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"model", "report", "plots"}
+        (version,) = client.search_model_versions("name='big_tip'")
+        assert (version.run_id, client.get_model_version_by_alias("big_tip", "champion").version) == (run.info.run_id, version.version)
+
+    Tracker.for_store(str(root)).asked(look)
 
 
 class Hungry(LogisticRegression):  # type: ignore[misc]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -250,6 +253,34 @@ def test_mlflow_has_an_output_for_each_class() -> None:
         assert [column.item() for column in session.run(names, {"features": row[None]})] == engine.probabilities(row)
     described = yaml.safe_load(files["MLmodel"])
     assert [output["name"] for output in json.loads(described["signature"]["outputs"])] == names
+
+
+MLFLOW = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import mlflow, pandas as pd
+onnx, loaded = mlflow.onnx.load_model(sys.argv[1]), mlflow.pyfunc.load_model(sys.argv[1])
+rows = pd.DataFrame(json.loads(sys.argv[2]), columns=loaded.metadata.get_input_schema().input_names(), dtype="float32")
+found = loaded.predict(rows[rows.columns[::-1]])
+print(json.dumps([[output.name for output in onnx.graph.output], list(found), [column.tolist() for _, column in found.items()]]))
+"""
+
+
+@pytest.mark.slow
+def test_mlflows_own_client_gives_a_column_for_each_class(tmp_path: Path) -> None:
+    """As ONNX and as a function of a data frame: the probabilities that are served, under the names of the classes."""
+    version = make_version(with_outcome(), three(), 0, lambda _: None).artifact
+    for name, content in files_of(version.manifest, version.onnx, "run").items():
+        (tmp_path / name).write_bytes(content)
+    golden = version.manifest.golden
+    arguments = [sys.executable, "-c", MLFLOW, str(tmp_path), json.dumps([row.inputs for row in golden])]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    outputs, columns, found = json.loads(done.stdout)
+    assert outputs == columns == [f"probability of {name}" for name in version.manifest.class_names]
+    for answer, row in zip(zip(*found, strict=True), golden, strict=True):
+        assert answer == pytest.approx(row.probabilities, abs=1e-6)  # of many rows at once: another last bit
 
 
 @settings(max_examples=15)

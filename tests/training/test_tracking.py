@@ -78,7 +78,9 @@ def test_mlflow_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_artifact(str(world.root), missed.artifact, missed.sha256).manifest == missed.manifest
     assert notes[-2] == f"recording the run in MLflow at {AWAY}"
     assert notes[-1].startswith(f"big_tip {missed.manifest.version} is not in MLflow yet: MLflow at {AWAY} failed: ")
-    assert notes[-1].endswith("; start it, or correct MLFLOW_TRACKING_URI; the next training records this version too")
+    assert notes[-1].endswith(
+        "; start it, or correct MLFLOW_TRACKING_URI; the next training, and the next change of roles, makes up for it"
+    )
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     later = _train(world.root, notes)
     assert notes[-1] == f"big_tip {missed.manifest.version} is in MLflow now"

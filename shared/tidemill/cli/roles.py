@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from tidemill.records import DeploymentRecord
 
 SERVED_SECONDS = 60.0
+ALIAS_SECONDS = 20.0
 _TOP = 10
 
 commands = typer.Typer(
@@ -167,10 +171,33 @@ def _act(action: Action, model: str, version: str | None, share: float | None, *
     at = _target()
     _known(at, model)
     record = asyncio.run(_deploying(at).act(model, action, version, share))
+    aliases = _moving_aliases(at, model)
     for item in record.versions():
         console.print(f"{model} {item.version}: {item.role}{f', {item.share:.4g} of the requests' if item.share else ''}", highlight=False)
     if wait and "inference" in at.urls:
         _wait_served(at.urls["inference"], model, record)
+    if aliases is not None:
+        _told_aliases(aliases, model)
+
+
+def _moving_aliases(at: Target, model: str) -> subprocess.Popen[str] | None:
+    """A process that tells MLflow the roles, while inference is waited for; None where nothing of MLflow is installed."""
+    if any(importlib.util.find_spec(package) is None for package in ("mlflow", "tidemill_training")):
+        return None
+    command = [sys.executable, "-m", "tidemill_training.aliases", model]
+    return subprocess.Popen(command, env=at.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _told_aliases(aliases: subprocess.Popen[str], model: str) -> None:
+    """What it said, or that MLflow takes too long. It decides nothing."""
+    try:
+        said = aliases.communicate(timeout=ALIAS_SECONDS)[0].strip()
+    except subprocess.TimeoutExpired:
+        aliases.kill()
+        aliases.communicate()
+        said = f"MLflow does not answer; its aliases of {model} are moved by the next change of roles or the next training"
+    if said:
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def _wait_served(url: str, model: str, record: DeploymentRecord) -> None:
