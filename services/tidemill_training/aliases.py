@@ -26,7 +26,7 @@ _SECONDS, _REPEATS = "3", "1"  # somebody waits for the command
 _ROUNDS = 5
 
 
-class Wanted(NamedTuple):
+class Aim(NamedTuple):
     """The versions that carry the aliases. `challenger`: None when none serves beside the champion; `served`: all that ever served."""
 
     champion: str
@@ -40,15 +40,15 @@ class Wanted(NamedTuple):
         return self.challenger or (None if now in self.served else now)
 
 
-def wanted(history: Sequence[DeploymentRecord]) -> Wanted:
+def wanted(history: Sequence[DeploymentRecord]) -> Aim:
     """By all deployments of a model, of which there is one or more."""
     last = history[-1]
     beside = sorted(last.others, key=lambda other: other.role == "challenger")  # stable: the newest of a role comes last
     served = frozenset(item.version for record in history for item in record.versions())
-    return Wanted(last.version, beside[-1].version if beside else None, served)
+    return Aim(last.version, beside[-1].version if beside else None, served)
 
 
-def move(client: Any, model: str, aim: Wanted) -> list[str]:
+def move(client: Any, model: str, aim: Aim) -> list[str]:
     """Moves the aliases by a client of MLflow's, and says what was done. A version that MLflow does not have is said, and its alias stays."""
     registered = {found.tags.get(TAG): str(found.version) for found in client.search_model_versions(f"name='{model}'")}
     named = {number: name for name, number in registered.items()}

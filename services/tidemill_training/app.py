@@ -12,9 +12,9 @@ import msgspec
 from tidemill.clock import now_ms
 from tidemill.declarations import Model
 from tidemill.declarations.project import Project
-from tidemill.errors import KafkaRefused, KafkaUnavailable
+from tidemill.errors import KafkaRefused, KafkaUnavailable, TidemillError
 from tidemill.models.artifact import Manifest, save_artifact
-from tidemill.records import DeploymentRecord
+from tidemill.records import DeploymentRecord, Role
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.deployments import append_deployment
 from tidemill.training.dataset import Note, TrainingSet
@@ -46,13 +46,14 @@ class Trained:
 class Choices(NamedTuple):
     """What a training may be told beside its model. `labels`: see `build`; `new`: go on with no earlier run; `created_ms`: the moment after
     which run and version are named (None: now); `champion`: the version that answers now, to be compared; `watch`: gets how far the
-    stages, and the parts of long ones, are."""
+    stages, and the parts of long ones, are; `role`: of the new version, when it is deployed."""
 
     labels: Path | None = None
     new: bool = False
     created_ms: int | None = None
     champion: str | None = None
     watch: Watch | None = None
+    role: Role = "champion"
 
 
 class StoredAt(msgspec.Struct, frozen=True):
@@ -86,7 +87,7 @@ def train(
     is tracked.
     """
     choices = choices or Choices()
-    asked = AskedRun(until_ms, digest_of_file(choices.labels), stored is not None)
+    asked = AskedRun(until_ms, digest_of_file(choices.labels), stored is not None, choices.role)
     with Run.begin(offline_root, model.name, spec, asked, note, new=choices.new, created_ms=choices.created_ms) as run:
         run.watch = choices.watch or run.watch
         stages = Stages(run, project, spec, model, offline_root, choices.labels, note)
@@ -146,7 +147,8 @@ def _store(run: Run, offline_root: str, version: StageOutput[Exported], beside: 
 def _tracked(run: Run, offline_root: str, version: StageOutput[Exported], params: dict[str, Any], note: Note) -> str | None:
     """The id of the version's run in MLflow. It is asked for once: what MLflow misses now, the next training tells it."""
 
-    alias = "champion" if run.record.asked.deploy else "challenger"
+    asked = run.record.asked
+    alias = "champion" if asked.deploy and asked.role == "champion" else "challenger"
 
     def tracked() -> Recorded:
         return Recorded(track(offline_root, *version.value.artifact, params, note, alias))
@@ -162,10 +164,15 @@ async def deploy(project: Project, trained: Trained, kafka: KafkaSettings) -> No
     try:
         await append_deployment(kafka, project.name, record, ANNOUNCE_SECONDS)
     except (KafkaRefused, KafkaUnavailable) as error:
-        raise KafkaUnavailable(
-            f"{manifest.model} {manifest.version} is stored but cannot be announced: {error.message}",
-            mend=f"{error.mend}, then run: tidemill models deploy {manifest.model}@{manifest.version}",
-        ) from error
+        raise not_announced(manifest, error) from error
+
+
+def not_announced(manifest: Manifest, error: TidemillError) -> KafkaUnavailable:
+    """What to say when Kafka takes no deployment of a version that is stored."""
+    return KafkaUnavailable(
+        f"{manifest.model} {manifest.version} is stored but cannot be announced: {error.message}",
+        mend=f"{error.mend}, then run: tidemill models deploy {manifest.model}@{manifest.version}",
+    )
 
 
 def _params(fitted: Fitted, until_ms: int, data: str) -> dict[str, object]:

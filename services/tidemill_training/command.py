@@ -14,13 +14,15 @@ from tidemill.clock import now_ms
 from tidemill.declarations.project import Project
 from tidemill.offline.store import OfflineStore
 from tidemill.operations.deploying import Deploying
+from tidemill.records import DeploymentRecord
 from tidemill.training.dataset import build, needed_events
 from tidemill.training.fitting import check_pipeline
 from tidemill_training.aliases import align_by_topic
-from tidemill_training.app import Choices, Trained, deploy, train
+from tidemill_training.app import Choices, Trained, train
 from tidemill_training.bars import StageBars
 from tidemill_training.catching_up import wait_archived
-from tidemill_training.ending import epoch_ms, note, run_in_force, tell
+from tidemill_training.ending import NOT_DEPLOYED, epoch_ms, note, run_in_force, tell
+from tidemill_training.seats import NewSeat, add_options, check_seat, seat_of, take_seat
 from tidemill_training.settings import TrainingSettings
 
 
@@ -37,7 +39,7 @@ def _options() -> argparse.Namespace:
         "--until", type=datetime.fromisoformat, help="use requests and outcomes known before this time (ISO 8601, UTC); default: now"
     )
     parser.add_argument("--new", action="store_true", help="begin a run, also where one was ended before it was done and could go on")
-    parser.add_argument("--no-deploy", action="store_true", help="train, store and track, but do not deploy")
+    add_options(parser)
     parser.add_argument("--labels", type=Path, metavar="FILE", help="label rows of your own (Parquet or CSV) instead of outcome events")
     parser.add_argument("--out", type=Path, metavar="FILE", help="only write the training set, as .parquet or .csv")
     options = parser.parse_args()
@@ -59,18 +61,21 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
         print(f"{options.out}: {len(examples):,} rows of {len(examples.inputs)} inputs")
         return
 
+    seat, history = seat_of(options), _history(settings, project, model.name)
+    check_seat(model.name, seat, history)
+    champion = history[-1].version if history else None
+
     def stored(trained: Trained) -> None:
-        asyncio.run(deploy(project, trained, settings.kafka))
+        asyncio.run(take_seat(project, trained, settings.kafka, root, seat or NewSeat()))
 
     with StageBars(Console()) as bars:
-        choices = Choices(options.labels, options.new, champion=_champion(settings, project, model.name), watch=bars.watch)
-        trained = train(project, spec, model, root, until_ms, bars.note, None if options.no_deploy else stored, choices)
+        choices = Choices(options.labels, options.new, champion=champion, watch=bars.watch, role=seat.role if seat else "champion")
+        trained = train(project, spec, model, root, until_ms, bars.note, stored if seat else None, choices)
     if trained.run_id is not None:  # MLflow answers
         align_by_topic(settings.kafka, project, root, model.name, note)
-    tell(trained, "ONNX differs", deployed=not options.no_deploy)
+    tell(trained, "ONNX differs", seat.said if seat else NOT_DEPLOYED)
 
 
-def _champion(settings: TrainingSettings, project: Project, model: str) -> str | None:
-    """The version that answers now; None without one. Raises KafkaUnavailable."""
-    history = asyncio.run(Deploying(settings.kafka, project, settings.offline.root).history()).get(model)
-    return next((one.version for one in history[-1].versions() if one.role == "champion"), None) if history else None
+def _history(settings: TrainingSettings, project: Project, model: str) -> list[DeploymentRecord]:
+    """All deployments of the model. Raises KafkaUnavailable."""
+    return asyncio.run(Deploying(settings.kafka, project, settings.offline.root).history()).get(model, [])

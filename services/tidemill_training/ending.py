@@ -15,6 +15,8 @@ from tidemill_training.app import Trained
 from tidemill_training.applied import check_applied
 from tidemill_training.settings import TrainingSettings
 
+NOT_DEPLOYED = "stored, not deployed"
+
 
 def run_in_force(model: str, work: Callable[[TrainingSettings, Project], None]) -> int:
     """Does the work by the project in force, once the model is in force as it is declared. Returns 0 when that was done, 130 when it was interrupted, else 1."""
@@ -35,13 +37,13 @@ def run_in_force(model: str, work: Callable[[TrainingSettings, Project], None]) 
     return 0
 
 
-def tell(trained: Trained, differs: str, *, deployed: bool) -> None:
-    """Says what was made. `differs`: what its parity is about."""
+def tell(trained: Trained, differs: str, done: str) -> None:
+    """Says what was made. `differs`: what its parity is about; `done`: whether it serves, and as what."""
     manifest = trained.manifest
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
     run = f"run {trained.run_id}" if trained.run_id else "not in MLflow yet"
     print(f"{manifest.model} {manifest.version}: {metrics}; {differs} by at most {manifest.parity.max_abs_diff:.2g}; {run}")
-    print("deployed" if deployed else "stored, not deployed")
+    print(done)
 
 
 def note(text: str) -> None:

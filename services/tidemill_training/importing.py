@@ -19,14 +19,16 @@ from tidemill.clock import now_ms
 from tidemill.declarations.project import Project
 from tidemill.models.artifact import save_artifact
 from tidemill.offline.store import OfflineStore
+from tidemill.operations.deploying import Deploying
 from tidemill.runtime.tied import tie_as_told
 from tidemill.training.dataset import build, needed_events
 from tidemill.training.explained import explained
 from tidemill.training.imported.version import Prepared, make_imported, prepare
 from tidemill_training.aliases import align_by_topic
-from tidemill_training.app import Trained, deploy
+from tidemill_training.app import Trained
 from tidemill_training.catching_up import wait_archived
-from tidemill_training.ending import epoch_ms, note, run_in_force, tell
+from tidemill_training.ending import NOT_DEPLOYED, epoch_ms, note, run_in_force, tell
+from tidemill_training.seats import NewSeat, add_options, check_seat, seat_of, take_seat
 from tidemill_training.settings import TrainingSettings
 from tidemill_training.tracking import track
 
@@ -39,9 +41,10 @@ def import_model(
     until_ms: int,
     note: Callable[[str], None],
     stored: Callable[[Trained], None] | None = None,
+    alias: str = "challenger",
 ) -> Trained:
     """Makes the training set, measures and compares the file, stores the version with file and contract beside it, calls `stored`, and tracks
-    the run, as a training does; without `stored` it is a challenger. Raises TidemillError."""
+    the run under the alias, as a training does. Raises TidemillError."""
     examples = build(project, spec, prepared.model, OfflineStore(offline_root), until_ms, note)
     made = make_imported(prepared, examples, now_ms(), note)
     (manifest, onnx), explaining = explained(made.artifact, examples)
@@ -54,7 +57,7 @@ def import_model(
         if stored is not None:
             stored(imported)
     finally:
-        run_id = track(offline_root, manifest, onnx, params, note, "champion" if stored is not None else "challenger")
+        run_id = track(offline_root, manifest, onnx, params, note, alias)
     return replace(imported, run_id=run_id)
 
 
@@ -70,24 +73,26 @@ def _options() -> argparse.Namespace:
     parser.add_argument("file", type=Path, help="the ONNX file")
     parser.add_argument("--contract", type=Path, required=True, help="the JSON file that says what the file takes and gives")
     parser.add_argument("--until", type=datetime.fromisoformat, help="measure on what was known before this time (ISO 8601, UTC)")
-    parser.add_argument("--no-deploy", action="store_true", help="store and track, but do not deploy")
+    add_options(parser)
     return parser.parse_args()
 
 
 def _run(options: argparse.Namespace, settings: TrainingSettings, project: Project) -> None:
     model, root = project.models[options.model], settings.offline.root
+    seat = seat_of(options)
+    check_seat(model.name, seat, asyncio.run(Deploying(settings.kafka, project, root).history()).get(model.name, []))
     prepared = prepare(model, options.file, options.contract)
     until_ms = now_ms() if options.until is None else epoch_ms(options.until)
     asyncio.run(wait_archived(needed_events(model, own_labels=False), OfflineStore(root), settings.kafka))
 
     def stored(imported: Trained) -> None:
-        asyncio.run(deploy(project, imported, settings.kafka))
+        asyncio.run(take_seat(project, imported, settings.kafka, root, seat or NewSeat()))
 
-    deploying = None if options.no_deploy else stored
-    imported = import_model(project, settings.project.project, prepared, root, until_ms, note, deploying)
+    alias = "champion" if seat is not None and seat.role == "champion" else "challenger"
+    imported = import_model(project, settings.project.project, prepared, root, until_ms, note, stored if seat else None, alias)
     if imported.run_id is not None:  # MLflow answers
         align_by_topic(settings.kafka, project, root, model.name, note)
-    tell(imported, "differs", deployed=not options.no_deploy)
+    tell(imported, "differs", seat.said if seat else NOT_DEPLOYED)
 
 
 if __name__ == "__main__":

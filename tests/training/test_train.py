@@ -29,8 +29,10 @@ from tidemill.kafka.topics import ensure_topics
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import check_manifest, load_artifact
 from tidemill.models.engine import load_engine
+from tidemill.operations.deploying import Deploying
 from tidemill.records import DeploymentRecord, decoder
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.deployments import append_deployment
 from tidemill.streams.topics import deployments_topic, topic_specs
 from tidemill.training.fitting import Fitted
 from tidemill.training.parity import check_parity, expected_answers
@@ -39,6 +41,7 @@ from tidemill_training.app import Trained, deploy, train
 from tidemill_training.catching_up import wait_archived
 from tidemill_training.logged import beside_version
 from tidemill_training.mlmodel import with_served_outputs
+from tidemill_training.seats import NewSeat, take_seat
 from tidemill_training.tracking import Tracker
 
 LATER = NOW_MS + 10**9
@@ -299,6 +302,26 @@ async def test_a_version_that_cannot_be_announced(trained: Trained) -> None:
         match=r"big_tip \w+ is stored but cannot be announced: .*KafkaConnectionError.*; start it.*tidemill models deploy big_tip@",
     ):
         await deploy(PROJECT, trained, KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+
+
+@pytest.mark.integration
+async def test_a_version_takes_a_seat_beside_the_champion(world: World, trained: Trained, kafka: str, topic_prefix: str) -> None:
+    """As a shadow or a challenger of what serves, the champion stays; a command that goes on announces it again without harm."""
+    project, settings, root = dataclasses.replace(PROJECT, name=topic_prefix), KafkaSettings(bootstrap_servers=kafka), str(world.root)
+    deploying = Deploying(settings, project, root)
+    await ensure_topics(settings, topic_specs(project))
+    record = DeploymentRecord("big_tip", "v0", "models/big_tip/v0", "", 0)
+    await append_deployment(settings, project.name, record, 30.0)
+    for seat in (NewSeat("shadow"), NewSeat("challenger", 0.25), NewSeat("challenger", 0.25)):
+        await take_seat(project, trained, settings, root, seat)
+        (*_, last) = (await deploying.history())["big_tip"]
+        (_, taken) = last.versions()
+        assert (last.version, taken.version, taken.role, taken.share) == ("v0", trained.manifest.version, *seat)
+    await take_seat(project, trained, settings, root, NewSeat())
+    (*_, last) = (await deploying.history())["big_tip"]
+    assert [item.version for item in last.versions()] == [trained.manifest.version]
+    with pytest.raises(KafkaUnavailable, match="is stored but cannot be announced"):
+        await take_seat(project, trained, KafkaSettings(bootstrap_servers="127.0.0.1:1"), root, NewSeat("shadow"))
 
 
 async def announced(settings: KafkaSettings) -> list[DeploymentRecord]:

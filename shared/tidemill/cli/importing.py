@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tidemill.cli.job import run_job
+from tidemill.cli.models import As, ShareOption, seat_arguments
 from tidemill.cli.roles import commands
 from tidemill.cli.target import need, target
 from tidemill.cli.times import to_ms
@@ -23,12 +24,14 @@ def import_file(
         str | None, typer.Option(help="Measure on what was known before this time (ISO 8601, UTC).", show_default="now")
     ] = None,
     deploy: Annotated[bool, typer.Option(help="Let the new version serve.")] = True,
+    role: As = None,
+    share: ShareOption = None,
 ) -> None:
     """Make a version from an ONNX file from elsewhere, by its contract: compared, measured, tracked and deployed as a trained one."""
     need("skl2onnx", "training")
     if until is not None:
         to_ms(until)  # a mistake in it is reported before anything starts
-    more = [*(["--until", until] if until else []), *([] if deploy else ["--no-deploy"])]
+    more = [*(["--until", until] if until else []), *seat_arguments(deploy=deploy, role=role, share=share)]
     command = [sys.executable, "-m", "tidemill_training.importing", model, str(file), "--contract", str(contract), *more]
     raise typer.Exit(run_job(command, target().environment))
 

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from tidemill.cli.job import run_job
+from tidemill.cli.roles import share_of
 from tidemill.cli.target import need, target
 from tidemill.cli.times import to_ms
 from tidemill.errors import TidemillError
+
+
+class RoleName(StrEnum):
+    """The roles of versions that serve."""
+
+    champion = "champion"
+    challenger = "challenger"
+    shadow = "shadow"
+
 
 Model = Annotated[str, typer.Argument(help="A model of the project.")]
 Until = Annotated[str | None, typer.Option(help="Use what was known before this time (ISO 8601, UTC).", show_default="now")]
@@ -20,17 +31,33 @@ Labels = Annotated[
     Path | None, typer.Option(help="A Parquet or CSV file of label rows (time, label, entities) to use instead of outcome events.")
 ]
 
+As = Annotated[RoleName | None, typer.Option("--as", help="The role of the new version.", show_default="champion")]
+ShareOption = Annotated[str | None, typer.Option("--share", help="A challenger's share of the requests.", show_default="5%")]
+
+
+def seat_arguments(*, deploy: bool, role: RoleName | None, share: str | None) -> list[str]:
+    """The arguments of a job for what becomes of the new version. Raises TidemillError when they contradict each other."""
+    if not deploy:
+        if role is not None:
+            raise TidemillError("a version that is not deployed has no role", mend="leave out --as, or --no-deploy")
+        return ["--no-deploy"]
+    if share is not None and role is not RoleName.challenger:
+        raise TidemillError("only a challenger has a share of the requests", mend="add --as challenger, or leave out --share")
+    return [*(["--as", role.value] if role else []), *(["--share", f"{share_of(share)}"] if share else [])]
+
 
 def train(
     model: Model,
     until: Until = None,
     labels: Labels = None,
     deploy: Annotated[bool, typer.Option(help="Let the new version serve.")] = True,
+    role: As = None,
+    share: ShareOption = None,
     new: Annotated[bool, typer.Option("--new", help="Begin anew, also where a training was ended before it was done.")] = False,
 ) -> None:
     """Train a model from the archive, prove that its ONNX form is equal, track it in MLflow, and deploy it by an event."""
     need("skl2onnx", "training")
-    _run(model, until, labels, [*([] if deploy else ["--no-deploy"]), *(["--new"] if new else [])])
+    _run(model, until, labels, [*seat_arguments(deploy=deploy, role=role, share=share), *(["--new"] if new else [])])
 
 
 def train_set(

@@ -158,7 +158,7 @@ def canary(
 ) -> None:
     """Let a version answer a share of the requests: entities stay with their version while the share stays."""
     model, name = split_version(version)
-    _act("canary", model, name, _share(share), wait=wait)
+    _act("canary", model, name, share_of(share), wait=wait)
 
 
 @commands.command()
@@ -261,7 +261,7 @@ def split_version(version: str) -> tuple[str, str]:
     return model, name
 
 
-def _share(text: str) -> float:
+def share_of(text: str) -> float:
     """A share from "5%" or "0.05". Raises TidemillError."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
     share = float(found[1]) / (100 if found[2] else 1) if found else 0.0

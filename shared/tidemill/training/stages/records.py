@@ -7,16 +7,20 @@ from typing import Any, Literal
 
 import msgspec
 
+from tidemill.records import Role
+
 STAGES = ("set", "check", "split", "select", "search", "fit", "evaluate", "export", "report", "store", "deploy", "track")
 """The stages in the order in which they run. `select` and `search` run only where they are declared."""
 
 
 class AskedRun(msgspec.Struct, frozen=True):
-    """What the command asked for. `until_ms`: None for the moment at which the run begins; `labels`: the digest of a file of labels."""
+    """What the command asked for. `until_ms`: None for the moment at which the run begins; `labels`: the digest of a file of labels;
+    `role`: of the version, if it is deployed."""
 
     until_ms: int | None = None
     labels: str | None = None
     deploy: bool = True
+    role: Role = "champion"
 
 
 class RunRecord(msgspec.Struct, frozen=True):
