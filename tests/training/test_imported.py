@@ -87,7 +87,7 @@ def test_a_network_as_pytorch_writes_it(tmp_path: Path) -> None:
     assert np.abs(served(tmp_path, version) - expected).max() <= 1e-5
     assert np.ptp(expected) > 0.01
     manifest = version.artifact.manifest
-    assert (manifest.output, manifest.class_names, manifest.rows, version.held_out) == ("probability", [], 300, 60)
+    assert (manifest.output, manifest.class_names, manifest.rows, len(version.fitted.holdout)) == ("probability", [], 300, 60)
     assert manifest.metrics["auc"] == pytest.approx(
         roc_auc_score(ABOVE[240:], network.answers(numbers(ROWS[240:], order, unknown=9.0))[:, 0]), abs=1e-6
     )

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.demo_state import HOUR_MS, NOW_MS, demo
 from tests.training.elsewhere import NAMES, contract, written
 from tests.training.files import Perceptron
-from tests.training.town import FOLDER, town
+from tests.training.town import FOLDER, happened, town
 
 from tidemill.attribution.stored import FILE, unpacked
 from tidemill.errors import TidemillError
@@ -18,8 +20,10 @@ from tidemill.models.artifact import Artifact, beside_artifact, load_artifact
 from tidemill.models.engine import load_engine
 from tidemill.models.inputs import vector_of
 from tidemill.training.imported.version import prepare
+from tidemill.training.stages.data import DataRecord
+from tidemill.training.stages.reading import read_evaluation
 from tidemill_training.app import Trained
-from tidemill_training.importing import import_model
+from tidemill_training.importing import ImportChoices, import_model
 from tidemill_training.tracking import Tracker
 
 PROJECT = demo()
@@ -30,6 +34,16 @@ pytestmark = pytest.mark.slow
 def stored(root: str, version: Trained) -> Artifact:
     """The version, from the offline store."""
     return load_artifact(root, version.artifact, version.sha256)
+
+
+def own_labels(folder: Path) -> Path:
+    """The questions of the town as a file of label rows: every third is answered with yes."""
+    wishes = [event for _, name, event in happened(80) if name == "asked"]
+    rows = [
+        {"time": wish["at"], "label": i % 3 == 0, **{name: wish[name] for name in MODEL.request_fields}} for i, wish in enumerate(wishes)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "labels.parquet")
+    return folder / "labels.parquet"
 
 
 def test_an_import_from_the_archive(tmp_path: Path) -> None:
@@ -60,8 +74,23 @@ def test_an_import_from_the_archive(tmp_path: Path) -> None:
         assert engine.predict(vector_of(row.inputs)) == pytest.approx(1 / (1 + np.exp(-network.answers(given[None])[0, 0])), abs=1e-5)
     assert {row.inputs[payment] for row in artifact.manifest.golden} == {0.0, 1.0}
     assert msgspec.json.encode(artifact.manifest.metrics["auc"])
+    report = (folder / "report.html").read_text()
+    assert "Calibration" in report
+    found = read_evaluation(root, "big_tip", made.manifest.version)
+    assert (found.metrics, found.learning) == (artifact.manifest.metrics, [])
+    assert {one.input for one in found.importance} == set(NAMES)
+    data = msgspec.json.decode((folder / "data.json").read_bytes(), type=DataRecord)
+    assert (found.data, data.rows) == (data.digest, artifact.manifest.rows)
+    choices = ImportChoices(champion=made.manifest.version, labels=own_labels(tmp_path))
     with pytest.raises(TidemillError, match="no broker"):
-        import_model(PROJECT, str(FOLDER), prepared, root, NOW_MS + 9 * HOUR_MS, notes.append, refuse)
+        import_model(PROJECT, str(FOLDER), prepared, root, NOW_MS + 9 * HOUR_MS, notes.append, refuse, choices)
+    again = read_evaluation(root, "big_tip", seen[0])
+    assert again.champion is not None
+    assert again.champion.version == made.manifest.version
+    assert again.champion.said.startswith("the champion was fitted on all but 0 of the held-out rows")
+    assert again.data != found.data
+    assert (again.fitted_rows, again.held_out_rows) == (64, 16)
+    assert again.metrics["positive_share"] == pytest.approx(5 / 16)
     assert seen > [made.manifest.version]
     assert "/mlflow/mlflow.db" in Tracker.for_store(root).uri
     assert len([note for note in notes if note.startswith("recording the run in MLflow")]) == 2

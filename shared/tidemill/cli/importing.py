@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tidemill.cli.job import run_job
-from tidemill.cli.models import As, ShareOption, seat_arguments
+from tidemill.cli.models import As, Labels, ShareOption, seat_arguments
 from tidemill.cli.roles import commands
 from tidemill.cli.target import need, target
 from tidemill.cli.times import to_ms
@@ -23,6 +23,7 @@ def import_file(
     until: Annotated[
         str | None, typer.Option(help="Measure on what was known before this time (ISO 8601, UTC).", show_default="now")
     ] = None,
+    labels: Labels = None,
     deploy: Annotated[bool, typer.Option(help="Let the new version serve.")] = True,
     role: As = None,
     share: ShareOption = None,
@@ -31,7 +32,11 @@ def import_file(
     need("skl2onnx", "training")
     if until is not None:
         to_ms(until)  # a mistake in it is reported before anything starts
-    more = [*(["--until", until] if until else []), *seat_arguments(deploy=deploy, role=role, share=share)]
+    more = [
+        *(["--until", until] if until else []),
+        *(["--labels", str(labels)] if labels else []),
+        *seat_arguments(deploy=deploy, role=role, share=share),
+    ]
     command = [sys.executable, "-m", "tidemill_training.importing", model, str(file), "--contract", str(contract), *more]
     raise typer.Exit(run_job(command, target().environment))
 

@@ -12,7 +12,7 @@ import numpy as np
 from tidemill.declarations import Model
 from tidemill.models.artifact import Artifact
 from tidemill.models.engine import Engine
-from tidemill.training.dataset import TrainingSet
+from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.fitting import Fitted, score
 from tidemill.training.imported.checking import FileAnswers, check_answers, compare
 from tidemill.training.imported.contract import Contract, check_declared, read_contract
@@ -37,10 +37,28 @@ class Prepared(NamedTuple):
 
 
 class Imported(NamedTuple):
-    """A version that was made from a file, and how many rows it was measured on."""
+    """A version that was made from a file, and what it was measured on: `examples`, with labels as the file answers, of which the last are
+    the holdout of `fitted`, whose `first` is the file."""
 
     artifact: Artifact
-    held_out: int
+    examples: TrainingSet
+    fitted: Fitted
+
+
+class FileAsPipeline:
+    """A file as scikit-learn's pipelines are asked."""
+
+    def __init__(self, wrapped: Wrapped) -> None:
+        self._answers, self._several = FileAnswers(wrapped), bool(wrapped.classes)
+
+    def predict(self, rows: Floats) -> Floats:
+        """The value of each row."""
+        return self._answers.of(rows, "with shuffled inputs").astype(np.float32)
+
+    def predict_proba(self, rows: Floats) -> Floats:
+        """The probability of each class."""
+        found = self.predict(rows)
+        return found if self._several else np.stack([1 - found, found], axis=1)
 
 
 def prepare(model: Model, file: Path, contract_file: Path) -> Prepared:
@@ -84,9 +102,10 @@ def make_imported(prepared: Prepared, examples: TrainingSet, created_ms: int, no
         center=scale[0],
         scale=scale[1],
         classes=wrapped.classes,
+        first=FileAsPipeline(wrapped),
     )
     manifest = manifest_of(model, examples, fitted, wrapped.onnx, parity, engine, created_ms)
-    return Imported(Artifact(manifest, wrapped.onnx), len(holdout))
+    return Imported(Artifact(manifest, wrapped.onnx), examples, fitted)
 
 
 def _tell(prepared: Prepared, note: Callable[[str], None]) -> None:

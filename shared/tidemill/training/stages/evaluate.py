@@ -36,9 +36,22 @@ def evaluate(
     model: Model, examples: TrainingSet, fitted: Fitted, version: str, data: str, champion: ChampionBeside | None = None
 ) -> Evaluation:
     """`examples`: the set that was fitted, whose last rows were held out; `data`: its digest."""
-    held, outputs_held = fitted.holdout, np.asarray(fitted.holdout_output, np.float64)
     if fitted.classes:
         examples, _ = in_classes(model, examples, classifier=True)
+    return evaluated(model, examples, fitted, version, data, champion)
+
+
+def evaluated(
+    model: Model,
+    examples: TrainingSet,
+    fitted: Fitted,
+    version: str,
+    data: str,
+    champion: ChampionBeside | None = None,
+    shuffled_rows: int = SHUFFLED_ROWS,
+) -> Evaluation:
+    """The same of a set whose labels are as the model's answers. What was fitted elsewhere (`fitted` has no pipeline) has no learning curve."""
+    held, outputs_held = fitted.holdout, np.asarray(fitted.holdout_output, np.float64)
     fitting = taken(examples, np.arange(len(examples) - len(held)))
     loss = "log_loss" if fitted.probability else "mae"
     told, true = (
@@ -51,7 +64,8 @@ def evaluate(
         baseline=_baseline(fitting, held, fitted),
         ece=sum(one.rows * abs(one.output - one.label) for one in bins) / len(held), bins=bins,
         roc=_roc(held.labels, outputs_held) if fitted.output == "probability" else [],
-        importance=importance(fitted), learning=_learning(model, fitting, fitted, loss),
+        importance=importance(fitted, rows=shuffled_rows),
+        learning=_learning(model, fitting, fitted, loss) if fitted.pipeline is not None else [],
         segments=_segments(model, taken(examples, np.arange(len(fitting), len(examples))), fitted), champion=champion,
     )  # fmt: skip
 
@@ -68,14 +82,14 @@ def losses(labels: Any, output: Any, *, probability: bool) -> Numbers:
     return lost
 
 
-def importance(fitted: Fitted, seed: int = 0) -> list[Importance]:
+def importance(fitted: Fitted, seed: int = 0, rows: int = SHUFFLED_ROWS) -> list[Importance]:
     """By how much the loss on held-out rows grows without each input, the most important first."""
-    rows = spread(fitted.holdout.matrix, SHUFFLED_ROWS)
-    labels = fitted.holdout.labels[:: max(1, len(fitted.holdout) // SHUFFLED_ROWS)][:SHUFFLED_ROWS]
-    whole = float(losses(labels, _asked(fitted, rows), probability=fitted.probability).mean())
+    some = spread(fitted.holdout.matrix, rows)
+    labels = fitted.holdout.labels[:: max(1, len(fitted.holdout) // rows)][:rows]
+    whole = float(losses(labels, _asked(fitted, some), probability=fitted.probability).mean())
     draw, found = np.random.default_rng(seed), []
     for i, spec in enumerate(fitted.holdout.inputs):
-        shuffled = np.concatenate([_shuffled(rows, i, draw) for _ in range(SHUFFLES)])
+        shuffled = np.concatenate([_shuffled(some, i, draw) for _ in range(SHUFFLES)])
         grown = losses(np.tile(labels, SHUFFLES), _asked(fitted, shuffled), probability=fitted.probability)
         each = grown.reshape(SHUFFLES, -1).mean(axis=1) - whole
         found.append(Importance(spec.name, float(each.mean()), float(each.std())))
