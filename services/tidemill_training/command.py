@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tidemill.archive.catching_up import wait_archived
 from tidemill.clock import now_ms
 from tidemill.declarations.project import Project
 from tidemill.offline.store import OfflineStore
@@ -20,7 +21,6 @@ from tidemill.training.fitting import check_pipeline
 from tidemill_training.aliases import align_by_topic
 from tidemill_training.app import Choices, Trained, train
 from tidemill_training.bars import StageBars
-from tidemill_training.catching_up import wait_archived
 from tidemill_training.ending import NOT_DEPLOYED, epoch_ms, note, run_in_force, tell
 from tidemill_training.seats import NewSeat, add_options, check_seat, seat_of, take_seat
 from tidemill_training.settings import TrainingSettings

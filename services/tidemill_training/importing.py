@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from tidemill.archive.catching_up import wait_archived
 from tidemill.clock import now_ms
 from tidemill.declarations import Model
 from tidemill.declarations.project import Project
@@ -33,7 +34,6 @@ from tidemill.training.stages.evaluation import EVALUATION, REPORT, Evaluation
 from tidemill.training.stages.forms import as_json
 from tidemill_training.aliases import align_by_topic
 from tidemill_training.app import Trained
-from tidemill_training.catching_up import wait_archived
 from tidemill_training.champion import beside
 from tidemill_training.ending import NOT_DEPLOYED, epoch_ms, note, run_in_force, tell
 from tidemill_training.seats import NewSeat, add_options, check_seat, seat_of, take_seat

@@ -117,11 +117,14 @@ def test_a_table_is_scored_as_inference_answered(shell: Shell, live: Stack, tmp_
     for model in ("big_tip", f"big_tip@{answers[0].version}"):
         told = shell.run("score", model, str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.parquet"))
         assert f"{len(rows) + 1:,} rows by big_tip@{answers[0].version}, 1 refused" in told
+        assert re.search(r"from all events published up to 20\d\d-", told)
         assert f"in.jsonl:{len(rows) + 1}: entities.distance: 'far' is not a number" in told
         scored = pq.read_table(tmp_path / "out.parquet").to_pylist()
         assert len(rows) > 20
         assert [(row["id"], row["probability"]) for row in scored[:-1]] == [(answer.id, answer.output) for answer in answers]
-    refused = shell.run("score", "big_tip", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "none.csv"), "--strict", code=1)
+    refused = shell.run(
+        "score", "big_tip", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "none.csv"), "--strict", "--no-wait", code=1
+    )
     assert "nothing was written: 1 rows are refused" in refused
     assert not (tmp_path / "none.csv").exists()
     assert "unknown model 'small'" in shell.run("score", "small", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "o.csv"), code=1)

@@ -23,6 +23,8 @@ from tests.offline.lake import ROOT, make_topics, send
 from tests.proof.world import World
 from tests.training.town import FOLDER, happened, town
 
+from tidemill.archive.catching_up import wait_archived
+from tidemill.clock import now_ms
 from tidemill.errors import KafkaUnavailable, TidemillError
 from tidemill.kafka.client import consumer
 from tidemill.kafka.topics import ensure_topics
@@ -38,7 +40,6 @@ from tidemill.training.fitting import Fitted
 from tidemill.training.parity import check_parity, expected_answers
 from tidemill.training.stages.reading import read_evaluation
 from tidemill_training.app import Trained, deploy, train
-from tidemill_training.catching_up import wait_archived
 from tidemill_training.logged import beside_version
 from tidemill_training.mlmodel import with_served_outputs
 from tidemill_training.seats import NewSeat, take_seat
@@ -290,8 +291,9 @@ async def test_it_waits_for_the_offline_writer(kafka: str, tmp_path: Path, topic
     with pytest.raises(TidemillError, match=r"the archive has \w+ up to 0, but [\w.]+\[0\] goes up to \d+; see that the"):
         await wait_archived(events, world.store, settings, timeout_seconds=0.1)
     waiting = asyncio.create_task(wait_archived(events, world.store, settings))
+    asked_at = now_ms()
     await asyncio.to_thread(world.write)
-    await waiting
+    assert await waiting >= asked_at
 
 
 @pytest.mark.integration

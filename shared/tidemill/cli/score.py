@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tidemill.declarations.project import Project
     from tidemill.offline.store import OfflineStore
-    from tidemill.scoring.score import Scored
+    from tidemill.scoring.score import Scored, Scorer
     from tidemill.scoring.tables import RequestTable
 
 SHOWN = 10
@@ -34,12 +34,14 @@ def score(
     table: Annotated[Path, typer.Argument(help="Rows to score: .parquet, .csv or .jsonl.")],
     out: Annotated[Path, typer.Option(help="The file to write: .parquet, .csv or .jsonl.")],
     time: Annotated[str | None, typer.Option(help="The moment of rows without a time (ISO 8601, UTC).", show_default="now")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until the archive has all events that are published by now.")] = True,
     strict: Annotated[bool, typer.Option("--strict", help="Write nothing if a row is refused.")] = False,
 ) -> None:
     """Score a table by the code that answers requests. It has a row for each request: the values that `/predict` takes as `entities`, and
     `time`; or all inputs of the model by name, as `tidemill train-set` writes them.
 
-    Features are those at the row's moment, from the archive, as training reads them. The result has the rows with version, output, degraded
+    Features are those at the row's moment, from the archive, as training reads them; events that are published and not archived yet are waited
+    for, up to a minute. The result has the rows with version, output, degraded
     and error; a row that `/predict` would refuse has an error. It is written whole or not at all.
     """
     need("deltalake", "lake")
@@ -55,6 +57,7 @@ def score(
     scorer = Scorer(project, store, stored_artifact(store.url, name, version), project_spec())
     rows = read_table(table)
     ready = scorer.has_inputs(rows)
+    reach = "" if ready else _reach(scorer, store, wait=wait)
     with _progress() as bar:
         task = bar.add_task(f"{name}@{version}", total=len(rows))
         watch = ScoreWatch(lambda text: bar.update(task, description=text), lambda done: bar.update(task, completed=done))
@@ -65,7 +68,7 @@ def score(
         raise TidemillError(f"nothing was written: {len(refused):,} rows are refused", mend="correct them, or leave out --strict")
     write_table(out, result_columns(rows, scored, scorer.manifest), set(refused))
     degraded = sum(bool(found.degraded) for found in scored)
-    where = "the inputs of the table" if ready else f"features as of {rfc3339(moment_ms)} or of the row's time"
+    where = "the inputs of the table" if ready else f"features as of {rfc3339(moment_ms)} or of the row's time, {reach}"
     _say(f"{out}: {len(rows):,} rows by {name}@{version}, {len(refused):,} refused, {degraded:,} degraded; {where}")
 
 
@@ -87,6 +90,20 @@ def _chosen(model: str, project: Project, store: OfflineStore) -> tuple[str, str
     if not versions:
         raise NotDeployed(name, project.models[name].making)
     return name, max(versions, key=lambda manifest: manifest.created).version
+
+
+def _reach(scorer: Scorer, store: OfflineStore, *, wait: bool) -> str:
+    """Up to which moment the archive has events, as far as that can be known. Raises TidemillError when it lags for too long."""
+    from tidemill.archive.catching_up import wait_archived
+    from tidemill.training.dataset import needed_events
+
+    if not wait:
+        return "from what the archive has: it was not waited for"
+    if not (find() or os.environ.get("KAFKA_BOOTSTRAP_SERVERS")):
+        return "from what the archive has: no Kafka runs here"
+    with console.status("waiting for the archive ..."):
+        reached = asyncio.run(wait_archived(needed_events(scorer.model, own_labels=True), store, target().kafka_settings))
+    return f"from all events published up to {rfc3339(reached)}"
 
 
 def _progress() -> Progress:

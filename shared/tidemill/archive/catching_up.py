@@ -1,4 +1,4 @@
-"""Waiting for the offline writer: no example may lack events only because they are not archived yet."""
+"""Waiting for the offline writer: nothing that is computed from the archive may lack events only because they are not archived yet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from aiokafka import TopicPartition
 
 from tidemill.archive.columns import event_folder
-from tidemill.clock import Deadline
+from tidemill.clock import Deadline, now_ms
 from tidemill.declarations import Event
 from tidemill.errors import TidemillError
 from tidemill.kafka.topics import offset_ranges
@@ -18,10 +18,10 @@ from tidemill.runtime.settings import KafkaSettings
 _RETRY_SECONDS = 0.2
 
 
-async def wait_archived(events: Iterable[Event], store: OfflineStore, kafka: KafkaSettings, timeout_seconds: float = 60) -> None:
-    """Waits until the archive has all that the topics of these events hold now. Raises TidemillError when a table still lags after
-    `timeout_seconds`."""
-    needed = {event.topic: event for event in events}
+async def wait_archived(events: Iterable[Event], store: OfflineStore, kafka: KafkaSettings, timeout_seconds: float = 60) -> int:
+    """Waits until the archive has all that the topics of these events hold now, and returns that moment in epoch ms. Raises TidemillError when
+    a table still lags after `timeout_seconds`, KafkaUnavailable."""
+    needed, now = {event.topic: event for event in events}, now_ms()
     held = await offset_ranges(kafka, *needed)
     deadline = Deadline(timeout_seconds)
     for topic, event in needed.items():
@@ -34,6 +34,7 @@ async def wait_archived(events: Iterable[Event], store: OfflineStore, kafka: Kaf
                     mend="see that the offline writer runs (tidemill status), then run the command again",
                 )
             await asyncio.sleep(_RETRY_SECONDS)
+    return now
 
 
 def _lagging(store: OfflineStore, event: Event, ends: Mapping[TopicPartition, int]) -> tuple[TopicPartition, int] | None:
