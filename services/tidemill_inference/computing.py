@@ -10,6 +10,7 @@ from tidemill.errors import BadRequest
 from tidemill.kernel.served import Served, serve
 from tidemill.kernel.view import ViewKernel
 from tidemill.models.answers import ModelAnswer
+from tidemill.models.contents import Contents
 from tidemill.models.inputs import Vector, vector_of
 from tidemill.online.reader import Stored, stamp_of
 from tidemill.records import PredictionRecord
@@ -42,13 +43,15 @@ class Features:
 
 def record_of(version: LoadedVersion, instance: Instance, served: Sequence[Served], stored: Sequence[Stored | None]) -> PredictionRecord:
     """What a version answers from features, for the log. Raises BadRequest when it gives no number."""
-    vector = vector_of(version.inputs.row(served, instance.given))
-    return logged(version, instance, vector, answered_by(version, vector), [item for item in stored if item is not None])
+    contents = version.inputs.contents(instance.given)
+    vector = vector_of(version.inputs.row(served, instance.given, contents))
+    answer = answered_by(version, vector, contents)
+    return logged(version, instance, vector, answer, [item for item in stored if item is not None], contents)
 
 
-def answered_by(version: LoadedVersion, vector: Vector) -> ModelAnswer:
+def answered_by(version: LoadedVersion, vector: Vector, contents: Contents = ()) -> ModelAnswer:
     """What a version answers to inputs. Raises BadRequest when that is no number."""
-    answer = version.engine.answer(vector)
+    answer = version.engine.answer(vector, contents)
     if not answer.is_finite:
         raise BadRequest(
             f"model {version.engine.label} gives no number for these inputs", mend="check the values that come with the request"
@@ -56,10 +59,12 @@ def answered_by(version: LoadedVersion, vector: Vector) -> ModelAnswer:
     return answer
 
 
-def logged(version: LoadedVersion, instance: Instance, vector: Vector, answer: ModelAnswer, stored: Sequence[Stored]) -> PredictionRecord:
+def logged(
+    version: LoadedVersion, instance: Instance, vector: Vector, answer: ModelAnswer, stored: Sequence[Stored], contents: Contents = ()
+) -> PredictionRecord:
     """The record for the log; a NaN input is written as null. `stored`: what it has seen of the store."""
     manifest = version.manifest
-    given: dict[str, Any] = {name: instance.given[name] for name in version.inputs.fields} if instance.given else {}
+    given: dict[str, Any] = {name: instance.given[name] for name in version.inputs.entity_fields} if instance.given else {}
     return PredictionRecord(
         instance.id,
         manifest.model,
@@ -72,4 +77,5 @@ def logged(version: LoadedVersion, instance: Instance, vector: Vector, answer: M
         given,
         stamp_of(stored),
         dict(answer.probabilities),
+        version.inputs.named(contents),
     )

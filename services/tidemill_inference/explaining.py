@@ -42,7 +42,7 @@ class Explaining:
     async def _one(self, record: PredictionRecord) -> Attribution | Unexplained:
         try:
             explainer = await self._explainer(record.model, record.version)
-            return await asyncio.to_thread(explainer.explain, vector_of(record.inputs))
+            return await asyncio.to_thread(explainer.explain, vector_of(record.inputs), record.contents)
         except TidemillError as error:
             return Unexplained(error.message, error.mend)
         except Exception as error:  # the prediction is made and logged: its answer must not be lost

@@ -147,6 +147,7 @@ def _first(item: Made, found: bytes | None) -> Made | IdReused:
 def _differing(first: PredictionRecord, now: PredictionRecord, asked: Instance) -> list[str]:
     """The fields in which a request differs from the first one. The time counts only if the client gave it."""
     given = sorted(name for name in first.entities.keys() & now.entities.keys() if first.entities[name] != now.entities[name])
+    given += sorted(name for name in first.contents.keys() | now.contents.keys() if first.contents.get(name) != now.contents.get(name))
     same = {
         "model": first.model == now.model,
         "subject": first.subject == now.subject,

@@ -11,6 +11,7 @@ from tidemill.declarations.models import FeatureInput
 from tidemill.errors import BadRequest, MissingInputs, Rebuilding, TidemillError
 from tidemill.kernel.served import Served
 from tidemill.models.answers import ModelAnswer
+from tidemill.models.contents import Contents
 from tidemill.models.inputs import ModelInputs, Vector
 from tidemill.online.reader import OnlineReader, Stored
 from tidemill.records import encode
@@ -102,14 +103,17 @@ class Predictor:
                     }
                     shadows.ask(model.shadows, item.instance, seen)
 
-    async def by_tensor(self, version: LoadedVersion, rows: Sequence[Vector], prediction_id: str) -> list[ModelAnswer]:
-        """The answers to rows of inputs. The first row's prediction has the id given, row i > 0 has `<id>-<i>`. Raises as `by_entity`."""
+    async def by_tensor(
+        self, version: LoadedVersion, rows: Sequence[Vector], contents: Sequence[Contents], prediction_id: str
+    ) -> list[ModelAnswer]:
+        """The answers to rows of inputs. `contents`: of each row, none for a model that takes none. The first row's prediction has the id given, row i > 0 has `<id>-<i>`. Raises as `by_entity`."""
         now = now_ms()
         entries, answers = [], list[ModelAnswer]()
         for i, vector in enumerate(rows):
             instance = Instance(f"{prediction_id}-{i}" if i else prediction_id, None, now, {})
-            answers.append(answered_by(version, vector))
-            entries.append((instance.id.encode(), encode(logged(version, instance, vector, answers[-1], []))))
+            of_row = contents[i] if contents else ()
+            answers.append(answered_by(version, vector, of_row))
+            entries.append((instance.id.encode(), encode(logged(version, instance, vector, answers[-1], [], of_row))))
             if i % _BREATH == _BREATH - 1:
                 await asyncio.sleep(0)
         await self._log.append(entries)
@@ -153,7 +157,7 @@ class Predictor:
                 raise MissingInputs(version.manifest.model, degraded)
             metrics.PREDICTIONS_DEGRADED.labels(version.manifest.model).inc()
         record = record_of(version, instance, served, stored)
-        shown = _features_shown(inputs, served, instance) if show_features else None
+        shown = _features_shown(inputs, served, instance, record.inputs) if show_features else None
         return Made(instance, record, encode(record), version.manifest.output, shown, degraded, inputs.ignored(instance.given))
 
 
@@ -167,14 +171,17 @@ def _route(model: LoadedModel, item: Instance | TidemillError) -> _Routed | Tide
         return error
 
 
-def _features_shown(inputs: ModelInputs, served: Sequence[Served], instance: Instance) -> dict[str, FeatureShown]:
+def _features_shown(
+    inputs: ModelInputs, served: Sequence[Served], instance: Instance, row: Sequence[float | None]
+) -> dict[str, FeatureShown]:
+    """Each input. In the place of a content stands the number that is logged for it."""
     shown = {}
-    for column in inputs.plan:
+    for i, column in enumerate(inputs.plan):
         if isinstance(column, FeatureInput):
             of_view = served[column.view]
             age = None if of_view.newest_ms is None else max(instance.time_ms - of_view.newest_ms, 0) / 1000
             shown[column.name] = FeatureShown(of_view.value(column.feature), of_view.statuses[column.feature], age)
         else:
-            value = instance.given[column.name]
+            value = row[i] if column.request.is_content else instance.given[column.name]
             shown[column.name] = FeatureShown(value, "NULL_VALUE" if value is None else "PRESENT", None)
     return shown

@@ -31,7 +31,8 @@ def beside(offline_root: str, model: str, version: str, fitted: Fitted) -> Champ
     except ArtifactError as error:
         return ChampionBeside(version, 0, [], error.message)
     manifest, held = artifact.manifest, fitted.holdout
-    missing = [item.name for item in manifest.inputs if item.name not in {spec.name for spec in held.inputs}]
+    there = {(spec.name, spec.is_content, tuple(spec.lengths)) for spec in held.inputs}
+    missing = [item.name for item in manifest.inputs if (item.name, item.is_content, tuple(item.lengths)) not in there]
     if missing:
         return ChampionBeside(version, 0, [], f"the champion reads what the new version does not: {', '.join(missing)}")
     if manifest.output != fitted.output:
@@ -44,7 +45,9 @@ def beside(offline_root: str, model: str, version: str, fitted: Fitted) -> Champ
             version, len(unseen), [], f"the champion was fitted on all but {len(unseen)} of the held-out rows; {FEWEST_ROWS} are the least"
         )
     places = unseen[:: max(1, len(unseen) // MOST_ROWS)][:MOST_ROWS]
-    engine, rows = load_engine(artifact), by_name(held.matrix[places], held.inputs, manifest.inputs)
+    mine = {spec.name: spec for spec in held.inputs}
+    engine = load_engine(artifact).pooled([mine[item.name] for item in manifest.inputs])
+    rows = by_name(held.matrix[places], held.inputs, manifest.inputs)
     ask = engine.probabilities if fitted.classes else engine.predict
     answers = np.array([ask(row) for row in rows], np.float64)
     new = fitted.holdout_output[places].astype(np.float64)

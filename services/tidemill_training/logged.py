@@ -51,7 +51,7 @@ class BesideVersion(msgspec.Struct, frozen=True):
             return None
         from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415 - as MLflow's client
 
-        columns = [{"type": "string" if item.is_category else "double", "name": item.name} for item in manifest.inputs]
+        columns = [{"type": "string" if item.has_texts else "double", "name": item.name} for item in manifest.inputs]
         made = Dataset(
             name=f"{manifest.model} training set",
             digest=self.data.digest[:_DIGEST],

@@ -15,8 +15,10 @@ from tidemill.declarations import (
     RollingOrigin,
     Search,
     Select,
+    Tensor,
     Training,
     Type,
+    Words,
 )
 from tidemill.declarations.aggregates import age, count, last, max, mean, min, rate, std, sum
 from tidemill.declarations.distinct import distinct
@@ -25,6 +27,6 @@ from tidemill.declarations.last_k import last_k
 
 __all__ = [
     "ByGroup", "ByTime", "Entity", "Event", "Expect", "FeatureView", "Field", "Model", "Outcome", "Recording", "Request", "RollingOrigin",
-    "Search", "Select", "Training", "Type",
+    "Search", "Select", "Tensor", "Training", "Type", "Words",
     "age", "count", "distinct", "first", "last", "last_k", "max", "mean", "min", "rate", "std", "sum",
 ]  # fmt: skip

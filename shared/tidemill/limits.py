@@ -15,5 +15,11 @@ KEY_BYTES = 1024
 TEXT_CHARACTERS = 256
 """How much of a text is kept as a feature or as a class: its first characters, at most KEY_BYTES bytes of UTF-8. The rest is cut off."""
 
+WORDS_BYTES = 32 * 1024
+"""The longest free text that a model takes whole, in bytes of UTF-8."""
+
+TENSOR_ELEMENTS = 65_536
+"""The most numbers that a tensor may have, such as an image of 256 x 256. In a record they take 350 kB."""
+
 MOST_CLASSES = 100
 """The most classes that a model may have. Each prediction is logged with the probability of each."""

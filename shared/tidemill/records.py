@@ -137,7 +137,8 @@ class PredictionRecord(Record, frozen=True):
     `time`: the request's time; `served`: the wall clock at the answer; `inputs`: the model's float32 columns in order (null: NaN);
     `entities`: the values of the request; `stamp`: the fences that it saw; `output`: a float32 probability or value. A request by tensor
     has no entities and no stamp. `probabilities`: of a model of several classes, the probability of each by its name, in the version's order;
-    `output` is the largest then.
+    `output` is the largest then. `contents`: by name the inputs that the model takes whole, a text as it is and a tensor as the base64 of
+    little-endian float32; in `inputs` stands a number for each, and a missing text is not there.
     """
 
     id: str
@@ -151,6 +152,7 @@ class PredictionRecord(Record, frozen=True):
     entities: dict[str, Scalar] = {}
     stamp: list[StampEntry] = []
     probabilities: dict[str, float] = {}
+    contents: dict[str, str] = {}
 
 
 class ResultRecord(Record, frozen=True):

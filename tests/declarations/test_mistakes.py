@@ -26,8 +26,10 @@ from tidemill import (
     Request,
     RollingOrigin,
     Search,
+    Tensor,
     Training,
     Type,
+    Words,
     count,
     distinct,
     last_k,
@@ -236,6 +238,11 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Model(**model(pipeline="pipe")), "pipeline", "'pipe' cannot be called", "pass the function itself"),
     (lambda: Model(**model(inputs=[Request("distance")])), "inputs", "no field 'distance'", "add it to the event"),
     (lambda: Model(**model(on=Event("bare", {"at": int, "id": str}, time="at"), subject="id")), "inputs", "no field 'who'", "add it"),
+    (lambda: Model(**model(inputs=[Words("n")])), "inputs", "'n' of event 'asked' is no text", "as str"),
+    (lambda: Model(**model(inputs=[VIEW, Words("who")])), "inputs", "'who' is the name of something else", "rename the field"),
+    (lambda: Tensor("word", shape=()), "shape", "() is no shape", "shape=(28, 28)"),
+    (lambda: Tensor("word", shape=(300, 300)), "shape", "(300, 300) is no shape of 1 to 65,536", "shape=(28, 28)"),
+    (lambda: Tensor("word", shape=6), "shape", "6 is no shape", "shape=(28, 28)"),  # type: ignore[arg-type]
     (lambda: Model(**model(inputs=["view"])), "inputs", "'view' is not an input", "pass a FeatureView"),
     (lambda: Model(**model(inputs=[VIEW, VIEW.select("count_1h")])), "inputs", "named twice", "remove one"),
     (

@@ -169,7 +169,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, Callable[[], Any]]] = {
     ),
     "words": (
         lambda: make_pipeline(make_column_transformer((TfidfVectorizer(), "payment"), (IMPUTED, NUMBERS)), LogisticRegression()),
-        r"step 'columntransformer > tfidfvectorizer' \(TfidfVectorizer\) .*; take the text as a category: OneHotEncoder",
+        r"step 'columntransformer > tfidfvectorizer' \(TfidfVectorizer\) .*; declare the text as Words\(",
         lambda: linear(HOT),
     ),
     "unknown category": (

@@ -35,11 +35,32 @@ def numbers_of(data: bytes, head: TensorHead) -> Any:
     return np.frombuffer(data, dtype)
 
 
+def texts_of(data: bytes, head: TensorHead) -> list[str]:
+    """The texts of an input, each after its length in four bytes. Raises BadRequest."""
+    found, at = list[str](), 0
+    try:
+        while at < len(data):
+            (size,) = struct.unpack_from("<I", data, at)
+            at += 4 + size
+            if at > len(data):
+                raise ValueError("it ends within a text")
+            found.append(data[at - size : at].decode())
+    except (struct.error, ValueError) as error:
+        raise BadRequest(
+            f"input {head.name!r}: its bytes are no texts: {error}", mend="write each text in UTF-8 after its length"
+        ) from None
+    if len(found) != head.shape[0]:
+        raise BadRequest(f"input {head.name!r}: {len(found)} texts do not have the shape {list(head.shape)}")
+    return found
+
+
 def raw_head(data: bytes, spec: ModelSpec) -> TensorHead:
     """The input of a request that has only float32 numbers. Raises BadRequest when the model has several inputs, or they are no rows."""
     if len(spec.inputs) != 1:
         raise BadRequest(f"the model has {len(spec.inputs)} inputs", mend="send a request with a JSON part")
     (item,) = spec.inputs
+    if item.datatype == "BYTES" or item.shape:
+        raise BadRequest(f"the model takes {item.name!r}, which is no matrix", mend="send a request with a JSON part")
     rows = len(data) // (4 * item.columns)
     if not 0 < rows <= MAX_ROWS:
         raise BadRequest(f"input {item.name!r}: {len(data)} bytes are not 1 to {MAX_ROWS} rows of {item.columns} FP32")

@@ -5,6 +5,7 @@ https://github.com/kserve/open-inference-protocol. Tensors of numbers become flo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from tidemill.errors import BadRequest
 from tidemill.models.answers import ModelAnswer, chosen
-from tidemill.models.artifact import Manifest
+from tidemill.models.artifact import Manifest, ModelInput
 from tidemill.models.inputs import Vector
 
 MAX_ROWS = 5_000
@@ -25,11 +26,17 @@ NUMBERS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"} | {
 
 
 class TensorMetadata(NamedTuple):
-    """An input or output of a model: a matrix of any number of rows, of float32 or, as an output, of texts (BYTES)."""
+    """An input or output of a model: any number of rows of so many columns, or of a `shape`; of float32, or of texts (BYTES)."""
 
     name: str
     columns: int
     datatype: str = "FP32"
+    shape: Sequence[int] = ()
+
+    @property
+    def row(self) -> list[int]:
+        """The shape of a row."""
+        return list(self.shape) or [self.columns]
 
 
 class ModelSpec(NamedTuple):
@@ -62,11 +69,13 @@ class Asked(NamedTuple):
 
 
 class InferRequest(NamedTuple):
-    """A checked request: float32 of shape (rows, columns) by input, the client's id, and whether the answer has each output in binary."""
+    """A checked request: float32 of shape (rows, columns) by input, the client's id, and whether the answer has each output in binary; by input that
+    the model takes whole the contents of the rows."""
 
     inputs: Mapping[str, Vector]
     id: str
     binary: Mapping[str, bool]
+    contents: Mapping[str, list[str]] = {}
 
 
 Cells = Sequence[Sequence[float]] | Sequence[Sequence[str]]
@@ -84,12 +93,23 @@ class InferAnswer(NamedTuple):
 
 
 def model_spec(manifest: Manifest, input_name: str, versions: Sequence[str]) -> ModelSpec:
-    """The model of a manifest: one matrix in; out one number for each row, or the probability of each class and the chosen class."""
-    columns, classes = [item.name for item in manifest.inputs], manifest.class_names
+    """The model of a manifest: one matrix in, and what it takes whole; out one number for each row, or the probability of each class and the chosen class."""
+    columns, classes = [item.name for item in manifest.inputs if not item.is_content], manifest.class_names
+    whole = [_whole(item) for item in manifest.inputs if item.is_content]
     inputs, outputs = [TensorMetadata(input_name, len(columns))], [TensorMetadata(manifest.output, len(classes) or 1)]
+    inputs = [*(inputs if columns else []), *whole]
     if classes:
         outputs.append(TensorMetadata(CLASS, 1, "BYTES"))
     return ModelSpec(manifest.model, manifest.version, versions, inputs, outputs, columns, classes)
+
+
+def _whole(item: ModelInput) -> TensorMetadata:
+    """An input that the model takes whole: a text in each row, or a tensor."""
+    return (
+        TensorMetadata(item.name, 1, "BYTES")
+        if item.kind == "words"
+        else TensorMetadata(item.name, math.prod(item.lengths), shape=item.lengths)
+    )
 
 
 def outputs_of(spec: ModelSpec, answers: Sequence[ModelAnswer]) -> dict[str, Cells]:
@@ -102,7 +122,7 @@ def outputs_of(spec: ModelSpec, answers: Sequence[ModelAnswer]) -> dict[str, Cel
 
 def check_inputs(heads: Sequence[TensorHead], spec: ModelSpec) -> None:
     """Raises BadRequest with the reason, unless the request has each input of the model once, with numbers of its shape."""
-    wanted = {item.name: item.columns for item in spec.inputs}
+    wanted = {item.name: item for item in spec.inputs}
     names = [head.name for head in heads]
     if sorted(names) != sorted(wanted):
         raise BadRequest(f"the inputs are {names!r:.200}; the model has {', '.join(map(repr, wanted))}")
@@ -112,12 +132,18 @@ def check_inputs(heads: Sequence[TensorHead], spec: ModelSpec) -> None:
         raise BadRequest(f"the inputs {', '.join(names)} have not the same number of rows")
 
 
-def _check_input(head: TensorHead, columns: int) -> None:
-    name, shape = head.name, head.shape
-    if head.datatype not in NUMBERS:
+def _check_input(head: TensorHead, wanted: TensorMetadata) -> None:
+    name, shape = head.name, list(head.shape)
+    if wanted.datatype == "BYTES":
+        if head.datatype != "BYTES":
+            raise BadRequest(
+                f"input {name!r}: datatype {head.datatype!r:.50} is not BYTES, and it takes a text", mend="send the texts as BYTES"
+            )
+        shape = [*shape, 1] if len(shape) == 1 else shape
+    elif head.datatype not in NUMBERS:
         raise BadRequest(f"input {name!r}: datatype {head.datatype!r:.50} is not a number's", mend=f"use one of {', '.join(NUMBERS)}")
-    if len(shape) != 2 or shape[1] != columns or not 0 < shape[0] <= MAX_ROWS:
-        raise BadRequest(f"input {name!r}: shape {list(shape)!r:.100} is not [1 to {MAX_ROWS}, {columns}]")
+    if shape[1:] != wanted.row or not 0 < shape[0] <= MAX_ROWS:
+        raise BadRequest(f"input {name!r}: shape {list(head.shape)!r:.100} is not [1 to {MAX_ROWS}, {', '.join(map(str, wanted.row))}]")
     if any(key.startswith("shared_memory") for key in head.parameters):
         raise BadRequest(f"input {name!r}: shared memory is not offered", mend="send the data")
 
@@ -156,7 +182,7 @@ def metadata(spec: ModelSpec) -> dict[str, Any]:
         "name": spec.model,
         "versions": list(spec.versions),
         "platform": "onnxruntime_onnx",
-        "inputs": [{"name": item.name, "datatype": "FP32", "shape": [-1, item.columns]} for item in spec.inputs],
+        "inputs": [{"name": item.name, "datatype": item.datatype, "shape": [-1, *item.row]} for item in spec.inputs],
         "outputs": [{"name": item.name, "datatype": item.datatype, "shape": [-1, item.columns]} for item in spec.outputs],
         "properties": {"columns": ",".join(spec.names)} | ({"classes": msgspec.json.encode(spec.classes).decode()} if spec.classes else {}),
     }

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+import numpy as np
 
 from tidemill.errors import BadRequest
+from tidemill.models.contents import tensor_content, words
 from tidemill.models.inputs import Vector
 from tidemill.runtime.http import error_answer
 from tidemill.runtime.routes import Answer
 from tidemill_inference.oip import binary_codec, json_codec
-from tidemill_inference.oip.messages import InferAnswer, InferRequest, ModelSpec, check_inputs, matrix_of, wants_binary
+from tidemill_inference.oip.messages import InferAnswer, InferRequest, ModelSpec, TensorMetadata, check_inputs, matrix_of, wants_binary
 
 HEADER_LENGTH = b"inference-header-content-length"
 
@@ -29,8 +31,11 @@ def parse_infer(body: bytes, headers: Mapping[bytes, bytes], spec: ModelSpec) ->
     heads = [tensor.head for tensor in request.inputs]
     check_inputs(heads, spec)
     parts = binary_codec.split(b"" if length is None else body[length:], heads)
-    inputs = {tensor.name: _matrix(tensor, part) for tensor, part in zip(request.inputs, parts, strict=True)}
-    return InferRequest(inputs, request.id, wants_binary(request.asked, request.parameters, spec))
+    whole = {item.name: item for item in spec.inputs if item.datatype == "BYTES" or item.shape}
+    pairs = list(zip(request.inputs, parts, strict=True))
+    inputs = {tensor.name: _matrix(tensor, part) for tensor, part in pairs if tensor.name not in whole}
+    contents = {tensor.name: contents_of(tensor, part, whole[tensor.name]) for tensor, part in pairs if tensor.name in whole}
+    return InferRequest(inputs, request.id, wants_binary(request.asked, request.parameters, spec), contents)
 
 
 def infer_answer(request: InferRequest, answer: InferAnswer) -> Answer:
@@ -51,7 +56,20 @@ def oip_error(error: Exception) -> tuple[int, bytes]:
     return status, msgspec.json.encode({"error": "; ".join(text for text in (shown["error"], shown["mend"]) if text)})
 
 
-def _matrix(tensor: json_codec.Tensor, part: bytes | None) -> Vector:
+def contents_of(tensor: json_codec.SentTensor, part: bytes | None, item: TensorMetadata) -> list[str]:
+    """The content of each row of an input that the model takes whole. Raises BadRequest."""
+    if item.datatype != "BYTES":
+        rows = _matrix(tensor, part)
+        if np.isnan(rows).any():
+            raise BadRequest(f"input {tensor.name!r} has elements that are missing", mend="give a number for each element")
+        return [tensor_content(row) for row in rows]
+    if part is not None and isinstance(tensor.data, msgspec.Raw):
+        raise BadRequest(f"input {tensor.name!r} has both `data` and binary data")
+    texts = json_codec.texts_of(tensor) if part is None else binary_codec.texts_of(part, tensor.head)
+    return [words(tensor.name, text) for text in texts]
+
+
+def _matrix(tensor: json_codec.SentTensor, part: bytes | None) -> Vector:
     if part is None:
         return matrix_of(tensor.name, json_codec.numbers_of(tensor), tensor.shape)
     if isinstance(tensor.data, msgspec.Raw):

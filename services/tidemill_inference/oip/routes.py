@@ -6,19 +6,22 @@ from collections.abc import Callable, Coroutine
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
 from tidemill.clock import now_ms
 from tidemill.errors import TidemillError, Unavailable
+from tidemill.models.contents import Contents
+from tidemill.models.inputs import ModelInputs, Vector
 from tidemill.runtime.asgi import Scope
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.routes import Answer, HotRoute, Observe, add_hot_route
 from tidemill_inference.loaded import LoadedVersion
 from tidemill_inference.messages import new_id
 from tidemill_inference.oip.json_codec import InferBody
-from tidemill_inference.oip.messages import InferAnswer, ModelSpec, metadata, model_spec, outputs_of
+from tidemill_inference.oip.messages import InferAnswer, InferRequest, ModelSpec, metadata, model_spec, outputs_of
 from tidemill_inference.oip.rest import infer_answer, oip_error, parse_infer
 from tidemill_inference.predictor import Predictor
 from tidemill_inference.registry import Registry
@@ -78,7 +81,7 @@ class ProtocolRoutes:
         manifest, input_name = answering.manifest, answering.engine.input_name
         spec = model_spec(manifest, input_name, [manifest.version])
         request = parse_infer(body, dict(scope["headers"]), spec)
-        answers = await self._predictor.by_tensor(answering, list(request.inputs[input_name]), prediction_id)
+        answers = await self._predictor.by_tensor(answering, *rows_of(request, answering.inputs, input_name), prediction_id)
         answer = InferAnswer(manifest.model, manifest.version, request.id, prediction_id, outputs_of(spec, answers))
         return infer_answer(request, answer)
 
@@ -130,6 +133,15 @@ class ProtocolRoutes:
         described = model.first if version is None else model.version(version)
         versions = [seat.version for seat in model.seats] if version is None else [version]
         return model_spec(described.manifest, described.engine.input_name, versions)
+
+
+def rows_of(request: InferRequest, inputs: ModelInputs, input_name: str) -> tuple[list[Vector], list[Contents]]:
+    """The rows of a request as a model takes them, and their contents."""
+    if not inputs.content_names:
+        return list(request.inputs[input_name]), []
+    contents: list[Contents] = list(zip(*(request.contents[name] for name in inputs.content_names), strict=True))
+    numbers = request.inputs.get(input_name, np.empty((len(contents), 0), np.float32))
+    return [inputs.with_contents(row, of_row) for row, of_row in zip(numbers, contents, strict=True)], contents
 
 
 def _own_version() -> str:

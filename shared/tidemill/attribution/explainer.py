@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
 from tidemill.attribution.links import Scale
+from tidemill.attribution.pooled import PooledRows
 from tidemill.attribution.sampled import sampled_values
 from tidemill.attribution.stored import Method, Recipe
 from tidemill.attribution.trees import TreeShapley
@@ -43,9 +44,11 @@ class Explainer:
     def __init__(self, names: Sequence[str], output: Scale, engine: Engine, recipe: Recipe) -> None:
         self.names, self.method = list(names), recipe.method
         self._engine, self._recipe, self._output = engine, recipe, output
+        self._pools = PooledRows(engine, len(names), recipe.pools)
         self._front = OnnxRunner(f"what explains {engine.label}", recipe.front) if recipe.front else None
         self._trees: TreeShapley | None = None
-        self._size = 0.0 if engine.classes else float(np.abs(engine.predict_rows(recipe.background)).max())  # several classes are sampled
+        known = not engine.classes and not recipe.pools  # others are sampled
+        self._size = float(np.abs(engine.predict_rows(recipe.background)).max()) if known else 0.0
         if recipe.method == "trees" and recipe.nodes is not None and recipe.owners is not None:
             columns = self._columns(recipe.background)
             self._still = np.flatnonzero(recipe.owners < 0)
@@ -55,10 +58,13 @@ class Explainer:
             self._means = np.mean([self._terms(row) for row in recipe.background], axis=0)
             self._base = float(np.mean(self._margins(recipe.background)))
 
-    def explain(self, vector: Vector) -> Attribution:
-        """From which inputs the answer to a row came."""
+    def explain(self, vector: Vector, contents: Mapping[str, str] | None = None) -> Attribution:
+        """From which inputs the answer to a row came. `contents`: as they are logged, by name."""
+        if self._recipe.pools:
+            places = [place for place, name in enumerate(self.names) if place in self._recipe.pools]
+            return self._of_samples(*self._pools.with_row(vector, {place: (contents or {}).get(self.names[place]) for place in places}))
         exact = self._of_trees(vector) if self._trees else self._of_terms(vector) if self._recipe.method == "additive" else None
-        return exact or self._of_samples(vector)
+        return exact or self._of_samples(vector, self._engine)
 
     def _of_trees(self, vector: Vector) -> Attribution | None:
         assert self._trees is not None
@@ -79,15 +85,15 @@ class Explainer:
             return None
         return self._made(method, link.scale, float(link.on_scale(base)), link.slope * values)
 
-    def _of_samples(self, vector: Vector) -> Attribution:
-        if not self._engine.classes:
-            found = sampled_values(self._engine.predict_rows, vector, self._recipe.background)
+    def _of_samples(self, vector: Vector, engine: Engine) -> Attribution:
+        if not engine.classes:
+            found = sampled_values(engine.predict_rows, vector, self._recipe.background)
             return self._made("sampled", self._output, found.base, found.values, found.errors)
-        probabilities = self._engine.probabilities(vector)
+        probabilities = engine.probabilities(vector)
         place = probabilities.index(max(probabilities))
-        found = sampled_values(partial(self._engine.predict_rows, place=place), vector, self._recipe.background)
+        found = sampled_values(partial(engine.predict_rows, place=place), vector, self._recipe.background)
         made = self._made("sampled", "probability", found.base, found.values, found.errors)
-        return replace(made, of_class=self._engine.classes[place])
+        return replace(made, of_class=engine.classes[place])
 
     def _made(self, method: Method, scale: Scale, base: float, values: Floats, errors: Floats | None = None) -> Attribution:
         order = np.argsort(-np.abs(values), kind="stable").tolist()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -26,7 +27,8 @@ Method = Literal["trees", "additive", "sampled"]
 @dataclass(frozen=True)
 class Recipe:
     """How the answers of a version are explained. `background`: rows of inputs; `front`: an ONNX file from the inputs to the columns of the
-    trees, or to the margin (b"": the inputs are the columns); `column`: of the margin; `owners`: the input of each column of the trees, -1 for one that never changes."""
+    trees, or to the margin (b"": the inputs are the columns); `pools`: for a
+    content, whose column of the background has places, the contents of these places, by the input's place; `column`: of the margin; `owners`: the input of each column of the trees, -1 for one that never changes."""
 
     method: Method
     link: Link
@@ -35,6 +37,7 @@ class Recipe:
     column: int = 0
     owners: npt.NDArray[np.int64] | None = None
     nodes: TreeNodes | None = None
+    pools: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
 
 class _Head(msgspec.Struct):
@@ -44,11 +47,13 @@ class _Head(msgspec.Struct):
     slope: float
     offset: float
     column: int
+    pools: dict[int, list[str]] | msgspec.UnsetType = msgspec.UNSET
 
 
 def packed(recipe: Recipe) -> bytes:
     """The file of a recipe: the same bytes for the same recipe."""
-    head = _Head(FORM, recipe.method, *recipe.link, recipe.column)
+    pools = {place: list(pool) for place, pool in recipe.pools.items()}
+    head = _Head(FORM, recipe.method, *recipe.link, recipe.column, pools or msgspec.UNSET)
     arrays: dict[str, Any] = {"background": recipe.background, "front": np.frombuffer(recipe.front, np.uint8)}
     if recipe.nodes is not None and recipe.owners is not None:
         arrays |= {f"node_{name}": value for name, value in dataclasses.asdict(recipe.nodes).items()} | {"owners": recipe.owners}
@@ -75,6 +80,7 @@ def unpacked(label: str, content: bytes) -> Recipe:
                 head.column,
                 file["owners"] if nodes else None,
                 TreeNodes(**nodes | {"start": float(nodes["start"])}) if nodes else None,
+                {} if isinstance(head.pools, msgspec.UnsetType) else head.pools,
             )
     except (ValueError, KeyError, OSError, TypeError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
         raise ArtifactError(f"{FILE} of {label} is damaged: {error}", mend="restore the file, or make the version again") from error

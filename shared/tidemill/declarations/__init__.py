@@ -3,6 +3,7 @@
 A mistake raises DeclarationError, which names file and line, the field, and what to do.
 """
 
+from tidemill.declarations.contents import Tensor, Words
 from tidemill.declarations.entities import Entity
 from tidemill.declarations.events import Event, Recording
 from tidemill.declarations.fields import Field
@@ -28,6 +29,8 @@ __all__ = [
     "Search",
     "Select",
     "Selection",
+    "Tensor",
     "Training",
     "Type",
+    "Words",
 ]

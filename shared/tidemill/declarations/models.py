@@ -38,6 +38,16 @@ class Request(Declaration):
                 mend="write float, int, bool or str",
             )
 
+    @property
+    def kind(self) -> Literal["number", "category", "words", "tensor"]:
+        """As a manifest calls it."""
+        return "category" if self.type is str else "number"
+
+    @property
+    def is_content(self) -> bool:
+        """Whether the model takes it whole, beside its matrix."""
+        return self.kind in ("words", "tensor")
+
 
 class FeatureInput(NamedTuple):
     """An input that is a feature. `view`: the place of its view among the model's views; `feature`: its place in the view; `text`: whether
@@ -61,10 +71,13 @@ class RequestInput(NamedTuple):
     request: Request
 
     @property
-    def kind(self) -> Literal["number", "category"]:
+    def kind(self) -> Literal["number", "category", "words", "tensor"]:
         """As a manifest calls it."""
-        return "category" if self.request.type is str else "number"
+        return self.request.kind
 
+
+FEATURES = "features"
+"""The name of the matrix of numbers among the tensors that a model takes."""
 
 InputPlan = tuple[FeatureInput | RequestInput, ...]
 """The columns of a model's matrix, in order. Only `Model.plan` decides the order; all code that makes, checks or shows inputs uses it."""
@@ -282,6 +295,7 @@ class Model(Declaration):
         for item in self.inputs:
             if isinstance(item, Request):
                 self._need_field("inputs", item.name)
+                self._check_content(item)
             elif isinstance(item, FeatureView | Selection):
                 view = item if isinstance(item, FeatureView) else item.view
                 for name in view.key.names:
@@ -292,6 +306,12 @@ class Model(Declaration):
         names = self.input_names
         if len(set(names)) != len(names):
             self._fail("inputs", "an input is named twice", "remove one of them")
+
+    def _check_content(self, request: Request) -> None:
+        if request.is_content and self.on.base_type(request.name) is not str:
+            self._fail("inputs", f"{request.name!r} of event {self.on.name!r} is no text", f"declare the field of {request.name!r} as str")
+        if request.is_content and request.name in (FEATURES, *(name for view in self.views for name in view.key.names)):
+            self._fail("inputs", f"{request.name!r} is the name of something else that a request has", "rename the field")
 
     def _check_training(self) -> None:
         if not isinstance(self.training, Training):

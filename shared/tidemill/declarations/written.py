@@ -17,6 +17,7 @@ import msgspec
 
 from tidemill.declarations.aggregations import Aggregation
 from tidemill.declarations.checks import base_type
+from tidemill.declarations.contents import Tensor, Words
 from tidemill.declarations.entities import Entity
 from tidemill.declarations.events import Event, Former
 from tidemill.declarations.fields import REQUIRED, Field
@@ -132,16 +133,22 @@ class WrittenView(WrittenPart, frozen=True):
 
 
 class WrittenInput(WrittenPart, frozen=True):
-    """An input of a model: some features of a view, or a value of the request, whose `type` is named as in an event."""
+    """An input of a model: some features of a view, or a value of the request, whose `type` is named as in an event, or is "words", or "tensor" of
+    a `shape`."""
 
     view: str | None = None
     features: tuple[str, ...] = ()
     request: str | None = None
     type: str | None = None
+    shape: tuple[Natural, ...] = ()
 
     def each(self) -> list[str]:
         """Its features as requests name them, or the value of the request with its type."""
-        return [f"{self.view}:{name}" for name in self.features] if self.view else [f"{self.request} of the request, {self.type}"]
+        return (
+            [f"{self.view}:{name}" for name in self.features]
+            if self.view
+            else [f"{self.request} of the request, {self.type}" + (f" {list(self.shape)}" if self.shape else "")]
+        )
 
 
 class WrittenOutcome(WrittenPart, frozen=True):
@@ -269,6 +276,10 @@ def read_model(written: WrittenModel, events: Mapping[str, Event], views: Mappin
 
 
 def _write_input(item: FeatureView | Selection | Request) -> WrittenInput:
+    if isinstance(item, Tensor):
+        return WrittenInput(request=item.name, type=item.kind, shape=tuple(item.shape))
+    if isinstance(item, Words):
+        return WrittenInput(request=item.name, type=item.kind)
     if isinstance(item, Request):
         return WrittenInput(request=item.name, type=item.type.__name__)
     selection = item if isinstance(item, Selection) else item.select(*(feature.name for feature in item.served))
@@ -278,7 +289,10 @@ def _write_input(item: FeatureView | Selection | Request) -> WrittenInput:
 def _read_input(written: WrittenInput, views: Mapping[str, FeatureView]) -> Selection | Request:
     if written.view is not None:
         return views[written.view].select(*written.features)
-    return Request(written.request or "", _TYPES[written.type or ""])
+    name = written.request or ""
+    if written.type == "tensor":
+        return Tensor(name, shape=written.shape)
+    return Words(name) if written.type == "words" else Request(name, _TYPES[written.type or ""])
 
 
 def _no_pipeline(model: str) -> Any:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+from msgspec.structs import replace
 from pyarrow import fs
 
-from tidemill.declarations import Model, Request, Selection
-from tidemill.declarations.models import InputPlan
+from tidemill.declarations import Model, Request, Selection, Tensor, Words
+from tidemill.declarations.models import FeatureInput, InputPlan, RequestInput
 from tidemill.errors import ArtifactError, DeclarationError, NoSuchVersion, anew
 from tidemill.kernel.view import ViewKernel
 from tidemill.stats.histograms import Histogram
@@ -32,16 +33,33 @@ _FOLDER = re.compile(r"models/[A-Za-z0-9_]+/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 class ModelInput(msgspec.Struct, frozen=True):
     """One column of the model's matrix. `kind`: a number or a text of the online store, a number or a text of the request; `categories`: the
-    texts seen in training; the number of a text is its place in this list."""
+    texts seen in training; the number of a text is its place in this list. Or what the model takes whole beside the matrix (`words`, `tensor`): the column
+    has a number that stands for it; `shape`: of a tensor. In a training set its `categories` are the pool of all contents, which no manifest keeps."""
 
     name: str
-    kind: Literal["feature", "text", "number", "category"]
+    kind: Literal["feature", "text", "number", "category", "words", "tensor"]
     categories: list[str] = []
+    shape: list[int] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def is_content(self) -> bool:
+        """Whether the model takes it whole."""
+        return self.kind in ("words", "tensor")
+
+    @property
+    def lengths(self) -> list[int]:
+        """The shape of a tensor; none of another input."""
+        return [] if isinstance(self.shape, msgspec.UnsetType) else self.shape
 
     @property
     def is_category(self) -> bool:
         """Whether it is a text, given to the model as a number."""
         return self.kind in ("text", "category")
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether, in a training set, its numbers are places among its `categories`."""
+        return self.is_category or self.is_content
 
     @property
     def is_feature(self) -> bool:
@@ -70,11 +88,12 @@ class Parity(msgspec.Struct, frozen=True):
 
 class GoldenRow(msgspec.Struct, frozen=True):
     """The inputs of a row (None: NaN), and the output of the ONNX model for it when the model was made; of several classes the largest
-    probability, and `probabilities` of all in order."""
+    probability, and `probabilities` of all in order. `contents`: of the inputs that the model takes whole, in order (None: a missing text)."""
 
     inputs: list[float | None]
     output: float
     probabilities: list[float] | msgspec.UnsetType = msgspec.UNSET
+    contents: list[str | None] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +143,18 @@ class Artifact(NamedTuple):
 
 def inputs_of(plan: InputPlan, categories: Mapping[str, list[str]]) -> list[ModelInput]:
     """The manifest's entries for the inputs of a model. `categories`: the known values of each category, by the name of its input."""
-    return [ModelInput(column.name, column.kind, categories.get(column.name, [])) for column in plan]
+    return [ModelInput(column.name, column.kind, categories.get(column.name, []), _shape(column)) for column in plan]
+
+
+def without_pools(inputs: Sequence[ModelInput]) -> list[ModelInput]:
+    """The inputs of a training set as a manifest has them."""
+    return [replace(item, categories=[]) if item.is_content else item for item in inputs]
+
+
+def _shape(column: FeatureInput | RequestInput) -> list[int] | msgspec.UnsetType:
+    if isinstance(column, RequestInput) and isinstance(column.request, Tensor):
+        return list(column.request.shape)
+    return msgspec.UNSET
 
 
 def folder_of(model: str, version: str) -> str:
@@ -232,7 +262,9 @@ def check_manifest(manifest: Manifest, model: Model, kernels: Mapping[str, ViewK
     changed = [name for name, definition in declared.items() if manifest.definitions.get(name) != definition]
     if changed:
         raise ArtifactError(f"{model.name} {manifest.version} was trained on another definition of view {', '.join(changed)}", mend=mend)
-    if [(item.name, item.kind) for item in manifest.inputs] != [(column.name, column.kind) for column in model.plan]:
+    if [(item.name, item.kind, item.shape) for item in manifest.inputs] != [
+        (column.name, column.kind, _shape(column)) for column in model.plan
+    ]:
         raise ArtifactError(f"{model.name} {manifest.version} was trained on other inputs than those declared", mend=mend)
 
 
@@ -268,13 +300,27 @@ def model_as_trained(manifest: Manifest, model: Model, kernels: Iterable[ViewKer
 def _input(item: ModelInput, model: Model, of_view: Mapping[str, ViewKernel]) -> Selection | Request:
     """An input of a manifest. Raises DeclarationError for a feature that the view does not serve, KeyError for an unknown name."""
     if not item.is_feature:
-        return next((request for request in model.requests if request.name == item.name), None) or Request(item.name, _KINDS[item.kind])
+        return next((request for request in model.requests if request.name == item.name and _alike(request, item)), None) or _request(item)
     view, feature = next((view, item.name[len(view) + 2 :]) for view in _longest_first(of_view) if item.name.startswith(f"{view}__"))
     return of_view[view].view.select(feature)
 
 
 def _longest_first(names: Iterable[str]) -> list[str]:
     return sorted(names, key=len, reverse=True)
+
+
+def _alike(request: Request, item: ModelInput) -> bool:
+    """Whether a version takes a value of the request as it is declared now: whole, and of the same shape, or in its matrix."""
+    if not (request.is_content or item.is_content):
+        return True
+    return request.kind == item.kind and (list(request.shape) if isinstance(request, Tensor) else []) == item.lengths
+
+
+def _request(item: ModelInput) -> Request:
+    """A value of the request as a manifest has it."""
+    if item.kind == "tensor":
+        return Tensor(item.name, shape=item.lengths)
+    return Words(item.name) if item.kind == "words" else Request(item.name, _KINDS[item.kind])
 
 
 _KINDS: dict[str, type] = {"category": str, "number": float}

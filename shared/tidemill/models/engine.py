@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import UnsetType
 
+from tidemill.declarations.models import FEATURES
 from tidemill.errors import ArtifactError
 from tidemill.models.answers import ModelAnswer, answer_of
-from tidemill.models.artifact import Artifact, GoldenRow, Output, Parity
+from tidemill.models.artifact import Artifact, GoldenRow, ModelInput, Output, Parity
+from tidemill.models.contents import Contents
+from tidemill.models.feeding import Feed
 from tidemill.models.inputs import Vector, vector_of
-from tidemill.models.runner import OnnxRunner, Runner
+from tidemill.models.runner import Array, OnnxRunner, Runner
 
 _WARM_UP_RUNS = 20
 _FLOAT32 = np.dtype(np.float32)
@@ -21,18 +25,21 @@ _FLOAT32 = np.dtype(np.float32)
 
 class Engine:
     """A model that turns one matrix into one answer per row, checked and warm. `label`: its name in errors; `columns`: the inputs of a row;
-    `classes`: of `probabilities`, their names in order.
+    `classes`: of `probabilities`, their names in order; `feed`: of a model that takes contents, what makes the runner's arrays.
 
-    The runner takes one float32 matrix of shape (rows, columns). It returns a float32 matrix: for a `probability` of two columns, the
+    Without a feed, the runner takes one float32 matrix of shape (rows, columns). It returns a float32 matrix: for a `probability` of two columns, the
     probabilities of false and true; for a `value` of one column; for `probabilities` of a column for each class. Raises ArtifactError when
     the model cannot serve.
     """
 
-    def __init__(self, label: str, runner: Runner, columns: int, output: Output, classes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, label: str, runner: Runner, columns: int, output: Output, classes: Sequence[str] = (), feed: Feed | None = None
+    ) -> None:
         self.label = label
         self.classes = classes
         self._runner = runner
-        self.input_name = self._input(columns)
+        self._feed = feed
+        self.input_name = FEATURES if feed else self._input(columns)
         width = {"probability": 2, "value": 1, "probabilities": len(classes)}[output]
         self._outputs = [self._output(output, width)]
         if not classes:
@@ -40,12 +47,24 @@ class Engine:
         self._warm_up(columns)
 
     @classmethod
-    def of_onnx(cls, label: str, onnx: bytes, columns: int, output: Output, classes: Sequence[str] = ()) -> Self:
-        """The engine of an ONNX file. Raises ArtifactError."""
-        return cls(label, OnnxRunner(label, onnx), columns, output, classes)
+    def of_onnx(cls, label: str, onnx: bytes, inputs: int | Sequence[ModelInput], output: Output, classes: Sequence[str] = ()) -> Self:
+        """The engine of an ONNX file. `inputs`: those of a row, or how many numbers it has. Raises ArtifactError."""
+        runner, feed = OnnxRunner(label, onnx), None
+        if not isinstance(inputs, int) and any(item.is_content for item in inputs):
+            feed = Feed(label, inputs, runner.inputs, runner.metadata)
+        return cls(label, runner, inputs if isinstance(inputs, int) else len(inputs), output, classes, feed)
 
-    def predict(self, vector: Vector) -> float:
-        """The number for one float32 vector: the probability of the true class, or the value. NaN when the model gives NaN.
+    def pooled(self, inputs: Sequence[ModelInput]) -> Self:
+        """The engine for rows of a training set, which have a content's place among the `categories` of its input. `inputs`: of the set."""
+        if self._feed is None:
+            return self
+        made = copy.copy(self)
+        made._feed = self._feed.pooled(inputs)
+        return made
+
+    def predict(self, vector: Vector, contents: Contents = ()) -> float:
+        """The number for one float32 vector: the probability of the true class, or the value. NaN when the model gives NaN. `contents`: of the
+        inputs that the model takes whole.
 
         Raises ArtifactError for a model of several classes, which gives no single number: see `answer`.
         """
@@ -54,35 +73,36 @@ class Engine:
                 f"{self.label} answers with the probabilities of {len(self.classes)} classes, and this takes one number",
                 mend="use a model of a condition or of a number here",
             )
-        (output,) = self._runner.run({self.input_name: vector.reshape(1, -1)}, self._outputs)
+        (output,) = self._runner.run(self._arrays(vector, contents), self._outputs)
         return float(output[0, self._column])
 
-    def answer(self, vector: Vector) -> ModelAnswer:
+    def answer(self, vector: Vector, contents: Contents = ()) -> ModelAnswer:
         """The answer for one float32 vector."""
         if not self.classes:
-            return ModelAnswer(self.predict(vector))
-        return answer_of(self.classes, self.probabilities(vector))
+            return ModelAnswer(self.predict(vector, contents))
+        return answer_of(self.classes, self.probabilities(vector, contents))
 
-    def probabilities(self, vector: Vector) -> list[float]:
+    def probabilities(self, vector: Vector, contents: Contents = ()) -> list[float]:
         """The probability of each of `classes`, in order. NaN where the model gives NaN."""
-        (output,) = self._runner.run({self.input_name: vector.reshape(1, -1)}, self._outputs)
+        (output,) = self._runner.run(self._arrays(vector, contents), self._outputs)
         found: list[float] = output[0].tolist()
         return found
 
     def predict_rows(self, rows: npt.NDArray[np.float32], place: int | None = None) -> npt.NDArray[np.float64]:
         """The outputs for many rows in one run, as explanations ask for them: the last bits of one may depend on the others. `place`: of the
-        class whose probability is meant."""
-        (output,) = self._runner.run({self.input_name: np.asarray(rows, np.float32)}, self._outputs)
+        class whose probability is meant. Contents only by their places (`pooled`)."""
+        rows = np.asarray(rows, np.float32)
+        (output,) = self._runner.run(self._feed.arrays(rows) if self._feed else {self.input_name: rows}, self._outputs)
         return np.asarray(output[:, self._column if place is None else place], np.float64)
 
     def check_golden(self, rows: Sequence[GoldenRow], parity: Parity) -> None:
         """Raises ArtifactError when the output of a row differs by more than is allowed from the output when the model was made."""
         for row in rows:
-            vector = vector_of(row.inputs)
+            vector, contents = vector_of(row.inputs), () if isinstance(row.contents, UnsetType) else row.contents
             if self.classes:
-                found, wanted = self.probabilities(vector), [] if isinstance(row.probabilities, UnsetType) else row.probabilities
+                found, wanted = self.probabilities(vector, contents), [] if isinstance(row.probabilities, UnsetType) else row.probabilities
             else:
-                found, wanted = [self.predict(vector)], [row.output]
+                found, wanted = [self.predict(vector, contents)], [row.output]
             apart = [pair for pair in zip(found, wanted, strict=False) if not abs(pair[0] - pair[1]) <= parity.allowed(pair[1])]
             if apart or len(found) != len(wanted):
                 one, other = apart[0] if apart else (found, wanted)
@@ -90,6 +110,11 @@ class Engine:
                     f"{self.label} gives {one} where it gave {other} when it was made",
                     mend="make the version again on this kind of machine",
                 )
+
+    def _arrays(self, vector: Vector, contents: Contents) -> Mapping[str, Array]:
+        if self._feed is None:
+            return {self.input_name: vector.reshape(1, -1)}
+        return self._feed.arrays(vector.reshape(1, -1), [contents])
 
     def _input(self, columns: int) -> str:
         inputs = self._runner.inputs
@@ -111,9 +136,9 @@ class Engine:
 
     def _warm_up(self, columns: int) -> None:
         """Runs the model on rows without any value. Requests for new entities look like this, so a model that cannot answer is refused."""
-        unknown = np.full(columns, np.nan, np.float32)
+        unknown, contents = np.full(columns, np.nan, np.float32), [None] * columns
         for _ in range(_WARM_UP_RUNS):
-            if not self.answer(unknown).is_finite:
+            if not self.answer(unknown, contents).is_finite:
                 raise ArtifactError(
                     f"{self.label} gives no number when all inputs are missing", mend="put an imputer first in the pipeline"
                 )
@@ -123,6 +148,6 @@ def load_engine(artifact: Artifact) -> Engine:
     """The engine of a stored version, after a check of its golden rows. Raises ArtifactError."""
     manifest = artifact.manifest
     label = f"{manifest.model} {manifest.version}"
-    engine = Engine.of_onnx(label, artifact.onnx, len(manifest.inputs), manifest.output, manifest.class_names)
+    engine = Engine.of_onnx(label, artifact.onnx, manifest.inputs, manifest.output, manifest.class_names)
     engine.check_golden(manifest.golden, manifest.parity)
     return engine

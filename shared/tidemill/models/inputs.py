@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tidemill.declarations import FeatureView, Model, Request
+from tidemill.declarations import FeatureView, Model, Request, Tensor
 from tidemill.declarations.models import FeatureInput, RequestInput
 from tidemill.errors import BadRequest
 from tidemill.kernel.keys import asked_key
 from tidemill.kernel.served import Served
+from tidemill.models.contents import Content, Contents, measure, tensor, words
 
 Vector = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
@@ -33,6 +35,8 @@ class ModelInputs:
     """Makes a model's vector, in the order of its plan. `categories`: the known values of each input that is a text, a feature or a
     Request of type str, by its name; the number of a value is its place in that list (see UNKNOWN_TEXT for others).
 
+    In a training set `categories` also has the contents of each input that the model takes whole; its number is the place in that list then.
+
     `given`: the values of a request by name: the entity of each view (None: no such entity) and the Request values (None: missing).
     """
 
@@ -45,12 +49,22 @@ class ModelInputs:
         self._features = [(i, column.view, column.feature) for i, column in features if not column.text]
         self._texts = [(i, column.view, column.feature, _Numbers(categories.get(column.name, ()))) for i, column in features if column.text]
         self._read = [(column.name, column.view, column.feature) for _, column in features]
-        self._known = {column.name: frozenset(_Numbers(categories.get(column.name, ()))) for column in model.requests if column.type is str}
+        self._known = {
+            column.name: frozenset(_Numbers(categories.get(column.name, ()))) for column in model.requests if column.kind == "category"
+        }
         self._requests = [
             (i, column.name, _converter(column.request, categories.get(column.name, ())))
             for i, column in enumerate(model.plan)
-            if isinstance(column, RequestInput)
+            if isinstance(column, RequestInput) and not column.request.is_content
         ]
+        whole = [
+            (i, column.request) for i, column in enumerate(model.plan) if isinstance(column, RequestInput) and column.request.is_content
+        ]
+        self._whole = [(i, request.name, content_of(request)) for i, request in whole]
+        self._pools = [_Numbers(categories.get(request.name, ())) for _, request in whole]
+        self._stands = [(i, request.kind) for i, request in whole]
+        self.content_names = [request.name for _, request in whole]
+        self.entity_fields = [name for name in model.request_fields if name not in self.content_names]
 
     def keys(self, given: Mapping[str, Any]) -> list[bytes | None]:
         """The entity key for each of `views`; None where the request has null. Raises BadRequest, which names the field."""
@@ -66,8 +80,21 @@ class ModelInputs:
                 raise BadRequest(f"entities.{', '.join(names)}: {error}") from None
         return keys
 
-    def row(self, served: Sequence[Served], given: Mapping[str, Any]) -> list[float]:
-        """The inputs in the order of the plan, NaN where there is no value. `served`: the features of each of `views`.
+    def contents(self, given: Mapping[str, Any]) -> Contents:
+        """What the model takes whole, in the order of the plan. Raises BadRequest."""
+        return [convert(self._get(given, name)) for _, name, convert in self._whole] if self._whole else ()
+
+    def named(self, contents: Contents) -> dict[str, str]:
+        """Contents by name, as a prediction is logged; without those that are missing."""
+        return {name: one for name, one in zip(self.content_names, contents, strict=True) if one is not None}
+
+    def unnamed(self, contents: Mapping[str, str]) -> Contents:
+        """Logged contents in the order of the plan."""
+        return [contents.get(name) for name in self.content_names]
+
+    def row(self, served: Sequence[Served], given: Mapping[str, Any], contents: Contents = ()) -> list[float]:
+        """The inputs in the order of the plan, NaN where there is no value. `served`: the features of each of `views`; `contents`: as `contents`
+        gives them.
 
         A feature beyond the range of float32 counts as missing. Raises BadRequest for a Request value of a wrong type or size.
         """
@@ -82,6 +109,21 @@ class ModelInputs:
             given_value = self._get(given, name)
             if given_value is not None:
                 row[i] = convert(given_value)
+        return self.standing(row, contents) if self._stands else row
+
+    def with_contents(self, numbers: Vector, contents: Contents) -> Vector:
+        """The row of some numbers, in the order of the plan, with those that stand for its contents."""
+        row, left = [math.nan] * len(self.plan), iter(numbers.tolist())
+        whole = {i for i, _ in self._stands}
+        for i in range(len(row)):
+            if i not in whole:
+                row[i] = next(left)
+        return vector_of(self.standing(row, contents))
+
+    def standing(self, row: list[float], contents: Contents) -> list[float]:
+        """The row with the numbers that stand for its contents."""
+        for (i, kind), content in zip(self._stands, contents, strict=True):
+            row[i] = measure(kind, content)
         return row
 
     def degraded(self, served: Sequence[Served], given: Mapping[str, Any]) -> dict[str, str]:
@@ -111,7 +153,7 @@ class ModelInputs:
 
         `served`: for each of `views`, the values of its features, shape (requests, features), texts as such; `given`: the Request values by name.
         """
-        count = len(served[0]) if served else len(given[self._requests[0][1]])
+        count = len(served[0]) if served else len(next(iter(given.values())))
         made, refused = np.full((count, len(self.plan)), math.nan), dict[int, BadRequest]()
         for i, view, feature in self._features:
             made[:, i] = served[view][:, feature]
@@ -124,6 +166,12 @@ class ModelInputs:
                         made[place, i] = convert(value)
                     except BadRequest as error:
                         refused.setdefault(place, error)
+        for (i, name, content), pool in zip(self._whole, self._pools, strict=True):
+            for place, value in enumerate(given[name]):
+                try:
+                    made[place, i] = pool[content(value)]
+                except BadRequest as error:
+                    refused.setdefault(place, error)
         return made, refused
 
     def _get(self, given: Mapping[str, Any], name: str) -> Any:
@@ -131,6 +179,13 @@ class ModelInputs:
             return given[name]
         except KeyError:
             raise BadRequest(f"entities.{name} is missing", mend=f"model {self._model} needs {', '.join(self.fields)}") from None
+
+
+def content_of(request: Request) -> Callable[[Any], Content]:
+    """A function that gives the content of a value of a request. It raises BadRequest."""
+    if isinstance(request, Tensor):
+        return partial(tensor, request.name, tuple(request.shape))
+    return lambda value: None if value is None else words(request.name, value)
 
 
 def within_float32(values: Values | Vector) -> Vector:

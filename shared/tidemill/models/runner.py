@@ -58,6 +58,7 @@ class OnnxRunner:
         self._session = _session(label, onnx)
         self.inputs = _specs(self._session.get_inputs())
         self.outputs = _specs(self._session.get_outputs())
+        self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self._names = [spec.name for spec in self.outputs]
 
     def run(self, inputs: Mapping[str, Array], wanted: Sequence[str] | None = None) -> list[Array]:

@@ -35,6 +35,7 @@ _JSON = msgspec.json.Encoder()
 _ENTITIES = msgspec.json.Decoder(dict[str, Scalar])
 _STAMP = msgspec.json.Decoder(list[StampEntry])
 _PROBABILITIES = msgspec.json.Decoder(dict[str, float])
+_CONTENTS = msgspec.json.Decoder(dict[str, str])
 
 
 class TableColumn(NamedTuple):
@@ -164,9 +165,13 @@ def _probabilities_json(record: PredictionRecord | ResultRecord) -> str | None:
     return _JSON.encode(record.probabilities).decode() if record.probabilities else None
 
 
+def _contents_json(record: PredictionRecord) -> str | None:
+    return _JSON.encode(record.contents).decode() if record.contents else None
+
+
 def predictions_table(project: Project) -> MirrorTable:
     """Rows of predictions: id, model, version, time, served, inputs (float32 list), output, subject, entities and stamp (JSON), probabilities
-    (JSON; null of a model without classes).
+    (JSON; null of a model without classes), contents (JSON; null without any).
 
     Every record is a row, also a repeated one with the same id; `OfflineStore.predictions` gives each prediction once.
     """
@@ -191,6 +196,7 @@ def _predictions_table(project: Project, name: str, topic: str) -> MirrorTable:
         TableColumn("entities", pa.string(), _entities_json),
         TableColumn("stamp", pa.string(), _stamp_json),
         TableColumn("probabilities", pa.string(), _probabilities_json),
+        TableColumn("contents", pa.string(), _contents_json),
     )
     return _plain_table(project, name, topic, PredictionRecord, columns)
 
@@ -258,6 +264,11 @@ def probabilities_of_row(probabilities: str | None) -> dict[str, float]:
 def entities_of_row(entities: str) -> dict[str, Scalar]:
     """The entities and Request values of a prediction, from its column `entities`."""
     return _ENTITIES.decode(entities)
+
+
+def contents_of_row(contents: str | None) -> dict[str, str]:
+    """The contents of a prediction, from its column `contents`."""
+    return {} if contents is None else _CONTENTS.decode(contents)
 
 
 def stamp_of_row(stamp: str) -> list[StampEntry]:

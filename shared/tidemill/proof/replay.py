@@ -29,7 +29,7 @@ from tidemill.offline.asked import asked_log, partition_end
 from tidemill.offline.history import Question, answer
 from tidemill.offline.names import view_folder
 from tidemill.offline.store import OfflineStore
-from tidemill.offline.tables import entities_of_row, probabilities_of_row, stamp_of_row
+from tidemill.offline.tables import contents_of_row, entities_of_row, probabilities_of_row, stamp_of_row
 from tidemill.proof.past import FOLLOWING_MS, Definition
 from tidemill.records import PredictionRecord, StampEntry
 
@@ -93,7 +93,7 @@ def logged(
         if sample < len(known):
             ids = known.take(np.linspace(0, len(known) - 1, sample).astype(np.int64)).to_pylist()
     table = store.predictions(ids=ids, shadows=shadows)
-    fields = [f for f in PredictionRecord.__struct_fields__ if f not in ("entities", "stamp", "probabilities")]
+    fields = [f for f in PredictionRecord.__struct_fields__ if f not in ("entities", "stamp", "probabilities", "contents")]
     rows = table.to_pylist()
     return [
         PredictionRecord(
@@ -101,6 +101,7 @@ def logged(
             entities=entities_of_row(row["entities"]),
             stamp=stamp_of_row(row["stamp"]),
             probabilities=probabilities_of_row(row.get("probabilities")),
+            contents=contents_of_row(row.get("contents")),
         )
         for row in rows
     ]
@@ -228,15 +229,15 @@ class Replayer:
     def compare(self, prediction: PredictionRecord, readings: Sequence[Reading | None] | None) -> Replayed:
         """Recomputes one prediction from the readings of the model's views, in their order. None: its inputs came as a tensor."""
         vector = logged = vector_of(prediction.inputs)
-        differences = []
+        contents, differences = self._inputs.unnamed(prediction.contents), []
         if readings is not None:
             views = [view for view, _ in self._inputs.views]
             served = [serve(view, reading, prediction.time) for view, reading in zip(views, readings, strict=True)]
-            vector = vector_of(self._inputs.row(served, prediction.entities))
+            vector = vector_of(self._inputs.row(served, prediction.entities, contents))
             for i in np.flatnonzero(vector.view(np.uint32) != logged.view(np.uint32)):
                 if not (np.isnan(vector[i]) and np.isnan(logged[i])):
                     differences.append(ReplayDifference(self._inputs.plan[i].name, prediction.inputs[i], float(vector[i])))
-        found = self._engine.answer(vector)
+        found = self._engine.answer(vector, contents)
         if found.output != prediction.output:
             differences.append(ReplayDifference("output", prediction.output, found.output))
         for name in dict.fromkeys([*prediction.probabilities, *found.probabilities]):

@@ -19,6 +19,7 @@ from tidemill.declarations.project import Project
 from tidemill.errors import BadRequest, MissingInputs, TidemillError
 from tidemill.models.answers import ModelAnswer, chosen
 from tidemill.models.artifact import Artifact, Manifest
+from tidemill.models.contents import Contents
 from tidemill.models.declared import as_declared
 from tidemill.models.engine import Engine, load_engine
 from tidemill.models.inputs import UNKNOWN_CATEGORY, ModelInputs, Vector, numbers_of, vector_of
@@ -84,10 +85,13 @@ class Scorer:
         vector = [math.nan] * len(self.manifest.inputs)
         for i, item in enumerate(self.manifest.inputs):
             value = table.columns[item.name][row]
+            if item.is_content:
+                continue
             vector[i] = ready_input(item, self._numbers[i], value, from_text=table.texts)
             if item.is_category and value is not None and value not in self._numbers[i]:
                 degraded[item.name] = UNKNOWN_CATEGORY
-        return self._answer(vector_of(vector), degraded)
+        contents = self._inputs.contents({name: table.columns[name][row] for name in self._inputs.content_names})
+        return self._answer(vector_of(self._inputs.standing(vector, contents)), degraded, contents)
 
     def _of_requests(self, requests: Sequence[_Request | BadRequest], watch: ScoreWatch) -> list[Scored]:
         """Reads the features of all requests that can be read, then answers each."""
@@ -111,8 +115,9 @@ class Scorer:
                 raise found
             assert isinstance(request, _Request)
             served = [of_view.served(place[row]) for of_view in seen]
-            vector = vector_of(self._inputs.row(served, request.given))
-            return self._answer(vector, self._inputs.degraded(served, request.given))
+            contents = self._inputs.contents(request.given)
+            vector = vector_of(self._inputs.row(served, request.given, contents))
+            return self._answer(vector, self._inputs.degraded(served, request.given), contents)
 
         return _each(len(requests), answer, watch)
 
@@ -124,10 +129,10 @@ class Scorer:
         except BadRequest as error:
             return error
 
-    def _answer(self, vector: Vector, degraded: Mapping[str, str]) -> Scored:
+    def _answer(self, vector: Vector, degraded: Mapping[str, str], contents: Contents) -> Scored:
         if degraded and self.model.on_missing == "refuse":
             raise MissingInputs(self.model.name, dict(degraded))
-        answer = self._engine.answer(vector)
+        answer = self._engine.answer(vector, contents)
         if not answer.is_finite:
             raise BadRequest(f"model {self._engine.label} gives no number for these inputs")
         return Scored(answer, degraded)

@@ -109,13 +109,14 @@ class Models:
             raise NotDeployed(name, declared.making)
         model, manifest, engine, inputs, kernels = self._loaded[name]
         served = self._served(kernels, inputs.keys(given), time_ms)
-        row, degraded = inputs.row(served, given), inputs.degraded(served, given)
+        contents = inputs.contents(given)
+        row, degraded = inputs.row(served, given, contents), inputs.degraded(served, given)
         if degraded and model.on_missing == "refuse":
             raise MissingInputs(name, degraded)
-        answer = engine.answer(vector_of(row))
+        answer = engine.answer(vector_of(row), contents)
         if not answer.is_finite:
             raise BadRequest(f"model {engine.label} gives no number for these inputs", mend="check the values that come with the request")
-        values = {column.name: _shown(column, served, given, time_ms) for column in inputs.plan}
+        values = {column.name: _shown(column, served, given, time_ms, stands) for column, stands in zip(inputs.plan, row, strict=True)}
         return Prediction(
             manifest.model,
             manifest.version,
@@ -134,8 +135,13 @@ class Models:
         return self._project.models[name]
 
 
-def _shown(column: FeatureInput | RequestInput, served: Sequence[Served], given: Mapping[str, Any], time_ms: int) -> FeatureValue:
+def _shown(
+    column: FeatureInput | RequestInput, served: Sequence[Served], given: Mapping[str, Any], time_ms: int, stands: float
+) -> FeatureValue:
+    """An input as answers show it. `stands`: the number in the row, which a content is shown by."""
     if isinstance(column, FeatureInput):
         return shown(served[column.view], column.feature, time_ms)
     value = given[column.name]
+    if column.request.is_content and value is not None:
+        value = stands
     return FeatureValue(value, "NULL_VALUE" if value is None else "PRESENT", None)

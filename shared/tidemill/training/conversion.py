@@ -25,11 +25,13 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import ModelInput
 from tidemill.training.blocks import add_front, block_places, block_types
+from tidemill.training.blocks_contents import add_contents, plain_types
 from tidemill.training.boosting import boosting_opsets
 from tidemill.training.frames import check_blocks, names_columns
-from tidemill.training.mends import convert_mend, differ_mend
+from tidemill.training.mends import convert_mend, differ_mend, takes_words
 from tidemill.training.prepared import prepared, takes_texts
 from tidemill.training.steps import Step, first_that_fails, searched, steps_of
+from tidemill.training.terms_onnx import FoundRules
 
 _TREES = (
     DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor,
@@ -39,12 +41,14 @@ _LOG_LINK = ("poisson", "gamma")
 
 
 def to_onnx(pipeline: Any, inputs: int | Sequence[ModelInput], *, probability: bool) -> bytes:
-    """The pipeline as ONNX: one float32 input `features` of shape (rows, columns).
+    """The pipeline as ONNX: one float32 input `features` of shape (rows, columns), and one for each content, by its name.
 
     `inputs`: how many columns there are, or what they are, which a pipeline that names its columns needs. Raises TidemillError when it cannot
     be converted; the error names the step.
     """
     try:
+        if not isinstance(inputs, int) and any(spec.is_content for spec in inputs):
+            return _with_contents(pipeline, inputs, probability=probability)
         if isinstance(inputs, int) or not names_columns(pipeline):
             columns = inputs if isinstance(inputs, int) else len(inputs)
             return _bytes(_converted(pipeline, [_matrix(columns)], probability=probability))
@@ -68,6 +72,18 @@ def to_onnx(pipeline: Any, inputs: int | Sequence[ModelInput], *, probability: b
         ) from error
 
 
+def _with_contents(pipeline: Any, inputs: Sequence[ModelInput], *, probability: bool) -> bytes:
+    """The file of a pipeline that takes contents: by their names, as a single text, or as elements among the columns of a matrix."""
+    found = FoundRules()
+    if names_columns(pipeline):
+        check_blocks(pipeline, inputs)
+        made = _converted(pipeline, block_types(inputs), block_places(inputs), probability=probability, rules=found)
+    else:
+        made = _converted(pipeline, plain_types(inputs), probability=probability, rules=found)
+    add_contents(made, inputs, found.rules)
+    return _bytes(made)
+
+
 def _bytes(made: Any) -> bytes:
     """The file of a graph: always the same, though skl2onnx gives the versions of operators in the order of a set."""
     versions = sorted(made.opset_import, key=lambda one: str(one.domain))
@@ -77,7 +93,12 @@ def _bytes(made: Any) -> bytes:
 
 
 def step_to_onnx(step: Step) -> bytes:
-    """One fitted step alone as ONNX, for rows of floats, or of texts if it takes texts. Raises what skl2onnx raises."""
+    """One fitted step alone as ONNX, for rows of floats, or of texts if it takes texts; nothing for one that counts words, which are served
+    by rules. Raises what skl2onnx raises."""
+    if hasattr(step.estimator, "vocabulary_"):
+        return b""
+    if takes_words(step.estimator):
+        raise ValueError("it has no vocabulary")
     columns = step.estimator.n_features_in_
     kind = ("features", StringTensorType([None, columns])) if takes_texts(step.estimator) else _matrix(columns)
     made = _converted(step.estimator, [kind], probability=hasattr(step.estimator, "predict_proba"))
@@ -88,7 +109,14 @@ def _matrix(columns: int) -> tuple[str, Any]:
     return "features", FloatTensorType([None, columns])
 
 
-def _converted(estimator: Any, inputs: Sequence[tuple[str, Any]], places: Sequence[int] | None = None, *, probability: bool) -> Any:
+def _converted(
+    estimator: Any,
+    inputs: Sequence[tuple[str, Any]],
+    places: Sequence[int] | None = None,
+    *,
+    probability: bool,
+    rules: FoundRules | None = None,
+) -> Any:
     estimator = prepared(estimator, places)
     options: dict[Any, dict[str, Any]] = {StandardScaler: {"div": "div"}}  # as scikit-learn divides: equal to the last bit
     if probability:
@@ -100,7 +128,7 @@ def _converted(estimator: Any, inputs: Sequence[tuple[str, Any]], places: Sequen
             "model",  # else a random name: one pipeline always gives the same bytes
             initial_types=list(inputs),
             options=options,
-            custom_conversion_functions=_CORRECTED,
+            custom_conversion_functions=_CORRECTED | rules.converters if rules else _CORRECTED,
             target_opset=boosting_opsets(),
         )
 

@@ -6,10 +6,13 @@ from the events known at each moment (`asked`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +21,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from tidemill.archive.view_rows import entity_texts, view_rows
-from tidemill.declarations import Event, FeatureView, Model
+from tidemill.declarations import Event, FeatureView, Model, Request
 from tidemill.declarations.models import FeatureInput, class_name
 from tidemill.declarations.project import Project
-from tidemill.errors import TidemillError
+from tidemill.errors import BadRequest, TidemillError
 from tidemill.models.artifact import ModelInput, inputs_of
-from tidemill.models.inputs import ModelInputs, within_float32
+from tidemill.models.contents import measure
+from tidemill.models.inputs import ModelInputs, content_of, within_float32
 from tidemill.offline.store import OfflineStore
 from tidemill.training.answers import Ints
 from tidemill.training.asked import Answers, Questions, lacking_fields
@@ -38,7 +42,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """`values`: shape (rows, inputs), as a request would see them, NaN where it would see none, a category as its place in the list of the
+    """`values`: shape (rows, inputs), as a request would see them, NaN where it would see none, a category or a content as its place in the list of the
     input; `labels`: 1 or 0, a number, or the place of a text in `texts`; `times_ms`: the requests' times, ascending; `subjects`: the subject of each request; `inputs`: the
     columns; `given`: the fields that requests carry, by name, of a set that was built."""
 
@@ -58,9 +62,17 @@ class TrainingSet:
         """`values` as the model gets them: float32, NaN where float32 cannot hold the number."""
         return within_float32(self.values)
 
+    def numbers(self, place: int) -> Floats:
+        """A column of `matrix` as predictions log it: of contents the numbers that stand for them."""
+        spec, column = self.inputs[place], self.matrix[:, place]
+        if not spec.is_content:
+            return column
+        stands = np.array([*(measure(spec.kind, content) for content in spec.categories), math.nan], np.float32)
+        return np.asarray(stands[np.where(np.isnan(column), len(spec.categories), column).astype(np.int64)])
+
     def table(self) -> pa.Table:
         """The set with named, typed columns: subject (text), time (timestamp), label (double, or text), then the inputs by name: numbers as
-        double, categories as text, null where there is no value."""
+        double, categories and contents as text, null where there is no value."""
         columns = {
             "subject": pa.array(self.subjects, pa.string()),
             "time": pa.array(self.times_ms, pa.timestamp("ms", tz="UTC")),
@@ -70,7 +82,7 @@ class TrainingSet:
         }
         for i, spec in enumerate(self.inputs):
             numbers = pa.array(np.asarray(self.values[:, i], np.float64), from_pandas=True)
-            columns[spec.name] = pa.array(spec.categories, pa.string()).take(numbers.cast(pa.int64())) if spec.is_category else numbers
+            columns[spec.name] = pa.array(spec.categories, pa.string()).take(numbers.cast(pa.int64())) if spec.has_texts else numbers
         return pa.table(columns)
 
     def column(self, name: str) -> pa.Array:
@@ -160,13 +172,22 @@ def _of_classes(model: Model, spine: Spine, note: Note) -> Spine:
 
 
 def _categories(model: Model, spine: Spine, features: Sequence[Answers]) -> dict[str, list[str]]:
-    """The texts that each input which is one has among the examples, in order."""
-    requests = {request.name: spine.given[request.name] for request in model.requests if request.type is str}
-    found = {name: sorted(given.drop_null().unique().to_pylist()) for name, given in requests.items()}
+    """The texts, or the contents, that each input which is one has among the examples, in order."""
+    requests = {request: spine.given[request.name].drop_null().unique().to_pylist() for request in model.requests if request.type is str}
+    found = {request.name: contents_among(request, given) if request.is_content else sorted(given) for request, given in requests.items()}
     for column in model.plan:
         if isinstance(column, FeatureInput) and column.text:
             found[column.name] = sorted({value for value in features[column.view][:, column.feature] if isinstance(value, str)})
     return found
+
+
+def contents_among(request: Request, given: Sequence[Any]) -> list[str]:
+    """The contents among values of a request, each once and in order; what is none is left out, as its row will be."""
+    content, found = content_of(request), set[str | None]()
+    for value in given:
+        with suppress(BadRequest):
+            found.add(content(value))
+    return sorted(one for one in found if one is not None)
 
 
 def _view_features(view: FeatureView, archived: Archived, model: Model, spine: Spine, sharing: Sharing, note: Note) -> Answers:

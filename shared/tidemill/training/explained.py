@@ -19,6 +19,7 @@ from onnx import ModelProto, ValueInfoProto, helper
 
 from tidemill.attribution.explainer import Explainer
 from tidemill.attribution.links import Link, fitting_link, scale_of
+from tidemill.attribution.pooled import background_of
 from tidemill.attribution.stored import FILE, Recipe, packed
 from tidemill.attribution.trees import TreeNodes, TreeShapley
 from tidemill.models.artifact import Artifact, ModelInput, Output
@@ -27,6 +28,7 @@ from tidemill.models.runner import OnnxRunner
 from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.ensembles import TREES, trees_of
 from tidemill.training.fitting import HOLDOUT
+from tidemill.training.given_contents import as_served
 from tidemill.training.probes import spread
 
 BACKGROUND_ROWS, FEW_BACKGROUND_ROWS = 64, 10
@@ -51,13 +53,18 @@ _MIXING = frozenset({
 def explained(artifact: Artifact, examples: TrainingSet) -> Explained:
     """A version with what explains it: a function of the version and its training set, so the same bytes whenever it is asked for."""
     manifest, engine = artifact.manifest, load_engine(artifact)
-    recipe = recipe_of(artifact.onnx, manifest.inputs, manifest.output, engine, examples.matrix)
+    whole = any(item.is_content for item in manifest.inputs)
+    if whole:
+        recipe = _with_pools(artifact, examples)
+    else:
+        recipe = recipe_of(artifact.onnx, manifest.inputs, manifest.output, engine, examples.matrix)
     content = packed(recipe)
     explainer = Explainer([item.name for item in manifest.inputs], scale_of(manifest.output), engine, recipe)
     count = FEW_IMPORTANCE_ROWS if recipe.method == "sampled" else IMPORTANCE_ROWS
     if recipe.nodes is not None:
         count = _fewer(recipe.nodes, IMPORTANCE_ROWS, FEW_IMPORTANCE_ROWS)
-    found = importance(explainer, spread(examples.matrix[int(len(examples) * (1 - HOLDOUT)) :], count))
+    held_out = spread(examples.matrix[int(len(examples) * (1 - HOLDOUT)) :], count)
+    found = importance(explainer, held_out, examples.inputs if whole else ())
     manifest = replace(manifest, feature_importance=found, explanation_sha256=hashlib.sha256(content).hexdigest())
     return Explained(artifact._replace(manifest=manifest), {FILE: content})
 
@@ -72,12 +79,25 @@ def recipe_of(onnx_file: bytes, inputs: Sequence[ModelInput], output: Output, en
     return Recipe("sampled", Link(scale_of(output)), spread(rows, FEW_SAMPLED_ROWS if len(onnx_file) > LARGE_BYTES else SAMPLED_ROWS))
 
 
-def importance(explainer: Explainer, held_out: Floats) -> dict[str, float]:
-    """The share of each input in the absolute contributions to the answers to held-out rows."""
-    found = [explainer.explain(row).contributions for row in held_out]
+def _with_pools(artifact: Artifact, examples: TrainingSet) -> Recipe:
+    """How answers of a model that takes contents are explained: they are sampled, since a content is one input and many columns."""
+    rows = spread(examples.matrix, FEW_SAMPLED_ROWS if len(artifact.onnx) > LARGE_BYTES else SAMPLED_ROWS)
+    background, pools = background_of(rows, examples.inputs)
+    return Recipe("sampled", Link(scale_of(artifact.manifest.output)), background, pools=pools)
+
+
+def importance(explainer: Explainer, held_out: Floats, inputs: Sequence[ModelInput] = ()) -> dict[str, float]:
+    """The share of each input in the absolute contributions to the answers to held-out rows. `inputs`: of the set, where it has contents."""
+    found = [explainer.explain(*_as_logged(inputs, row)).contributions for row in held_out]
     sizes = {name: sum(abs(one[name]) for one in found) for name in explainer.names}
     whole = sum(sizes.values()) or 1.0
     return {name: size / whole for name, size in sizes.items()}
+
+
+def _as_logged(inputs: Sequence[ModelInput], row: Floats) -> tuple[Floats, dict[str, str]]:
+    vector, contents = as_served(inputs, row)
+    names = [spec.name for spec in inputs if spec.is_content]
+    return vector, {name: one for name, one in zip(names, contents, strict=True) if one is not None}
 
 
 class Explained(NamedTuple):

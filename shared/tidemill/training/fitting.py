@@ -23,6 +23,7 @@ from tidemill.training.blame import failing_step
 from tidemill.training.classes import check_classes, in_classes
 from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.frames import given, names_columns, with_unknown
+from tidemill.training.given_contents import with_strange
 from tidemill.training.mends import fit_mend, probability_mend, rows_mend
 from tidemill.training.steps import Step, fails_to_fit, last_step
 
@@ -64,6 +65,7 @@ def fit(model: Model, examples: TrainingSet, cuts: Sequence[int] = ()) -> Fitted
     """
     if _names_columns(model):
         examples = with_unknown(examples)
+    examples = with_strange(examples)
     probability = is_classifier_of(model)
     _check_count(model, examples)
     examples, classes = in_classes(model, examples, classifier=probability)

@@ -1,4 +1,5 @@
-"""A pipeline that names its columns gets a data frame: numbers as float32, texts as texts, what is missing as NaN.
+"""A pipeline that names its columns gets a data frame: numbers as float32, texts as texts, what is missing as NaN. A free text is one column ("" for
+a missing one), a tensor a column for each element: `pixels_0`, `pixels_1` and so on.
 
 Its ONNX form takes the same float32 matrix as any other model, so serving, log and replay know nothing of this: texts come as their numbers
 and are texts again within the graph. A text that was not there in training is told apart from a missing one: it has a number of its own.
@@ -19,7 +20,9 @@ from tidemill.errors import TidemillError
 from tidemill.models.artifact import ModelInput
 from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.training.dataset import Floats, TrainingSet
+from tidemill.training.given_contents import element_names, elements, plain, texts_of
 from tidemill.training.mends import WORDS_MEND
+from tidemill.training.prepared import takes_texts
 from tidemill.training.steps import NOTHING, chosen_columns, searched, steps_of
 
 
@@ -44,15 +47,24 @@ def with_unknown(examples: TrainingSet) -> TrainingSet:
 
 
 def given(pipeline: Any, inputs: Sequence[ModelInput], matrix: Floats) -> Any:
-    """Rows of a matrix as a pipeline gets them: a data frame if it names columns, else the matrix."""
-    return frame(inputs, matrix) if names_columns(pipeline) else matrix
+    """Rows of a matrix as a pipeline gets them: a data frame if it names columns, else the matrix; of a text alone the texts. Raises
+    TidemillError for texts and others without names."""
+    if names_columns(pipeline):
+        return frame(inputs, matrix)
+    return plain(inputs, matrix) if any(spec.is_content for spec in inputs) else matrix
 
 
 def frame(inputs: Sequence[ModelInput], matrix: Floats) -> Any:
     """A pandas data frame with a column for each input, by its name."""
     import pandas as pd  # noqa: PLC0415 - only for pipelines that name columns
 
-    return pd.DataFrame({spec.name: _column(spec, matrix[:, i]) for i, spec in enumerate(inputs)})
+    columns: dict[str, Any] = {}
+    for i, spec in enumerate(inputs):
+        if spec.kind == "tensor":
+            columns |= dict(zip(element_names(spec), elements(spec, matrix[:, i]).T, strict=True))
+        else:
+            columns[spec.name] = texts_of(spec, matrix[:, i]) if spec.kind == "words" else _column(spec, matrix[:, i])
+    return pd.DataFrame(columns)
 
 
 def _column(spec: ModelInput, numbers: Floats) -> Any:
@@ -80,12 +92,25 @@ def check_blocks(pipeline: Any, inputs: Sequence[ModelInput]) -> None:
                     f"step {name!r} ({type(step).__name__}) takes texts and numbers together",
                     mend="give the texts to one transformer and the numbers to another",
                 )
-    for step in steps_of(pipeline):
-        if hasattr(step.estimator, "vocabulary_"):
-            raise TidemillError(
-                f"{step.title} takes words, but a text that was not there in training has no words when it is served",
-                mend=WORDS_MEND,
-            )
+        _check_words(pipeline, part, {spec.name for spec in inputs if spec.kind == "words"}, names)
+
+
+def _check_words(pipeline: Any, part: Any, words: set[str], categories: set[str]) -> None:
+    """Raises TidemillError for a step that takes the words of a category, or that takes a free text as one."""
+    for _, step, chosen in part.transformers_:
+        taken = {str(part.feature_names_in_[place]) for place in chosen_columns(part, chosen)}
+        inner = [] if isinstance(step, str) else [one.estimator for one in steps_of(step)]
+        for one in [one for one in steps_of(pipeline) if any(one.estimator is estimator for estimator in inner)]:
+            if hasattr(one.estimator, "vocabulary_") and taken & categories:
+                raise TidemillError(
+                    f"{one.title} takes words, but a text that was not there in training has no words when it is served",
+                    mend=WORDS_MEND,
+                )
+            if takes_texts(one.estimator) and taken & words:
+                raise TidemillError(
+                    f"{one.title} takes {', '.join(sorted(taken & words))} as a category, and it is declared as words",
+                    mend="declare it as Request(name, str), or take its words: TfidfVectorizer()",
+                )
 
 
 def column_transformers(estimator: Any, *, within: bool = True) -> Iterator[Any]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from sklearn.base import is_classifier, is_clusterer
 from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
 
 from tidemill.training.prepared import takes_texts
 from tidemill.training.steps import Step
 
 _NUMBERS = "SimpleImputer(strategy='constant', fill_value=-1)"
-WORDS_MEND = "take the text as a category: OneHotEncoder(handle_unknown='ignore')"
+WORDS_MEND = "declare the text as Words(name), or take it as a category: OneHotEncoder(handle_unknown='ignore')"
 """For a step that takes the words of a text."""
 _WITHOUT = "leave this step out"
 _INSTEAD = {
     "HistGradientBoostingClassifier": "leave categorical_features out: the category's number is cut like any other",
     "HistGradientBoostingRegressor": "leave categorical_features out: the category's number is cut like any other",
+    "HashingVectorizer": "use a TfidfVectorizer",
     "IterativeImputer": "use a SimpleImputer",
     "KNNImputer": "use a SimpleImputer",
     "LinearDiscriminantAnalysis": "use LogisticRegression",
@@ -33,11 +36,22 @@ def fit_mend(step: Step, error: Exception) -> str:
         return f"put {_NUMBERS} before it"
     if "class_weight" in str(error):
         return "name the classes by their places: 0 is the first, 1 the second, or give class_weight='balanced'"
-    if type(step.estimator).__name__.endswith("Vectorizer"):
-        return WORDS_MEND
+    if takes_words(step.estimator) or any(map(takes_words, _parts(step.estimator))):
+        return 'declare the text as Words("note"), and choose it by its name, not in a list: ("words", TfidfVectorizer(), "note")'
     if "string to float" in str(error):
         return "choose its columns before it: make_pipeline(make_column_transformer(...), ...), with an encoder for the texts"
     return "see that the pipeline takes a float32 matrix with NaN where there is no value, or chooses columns of a data frame by name"
+
+
+def takes_words(estimator: Any) -> bool:
+    """Whether a step finds the words of texts."""
+    return type(estimator).__name__.endswith("Vectorizer") and hasattr(estimator, "build_analyzer")
+
+
+def _parts(estimator: Any) -> list[Any]:
+    """The first step of each part of an unfitted column transformer."""
+    parts = [part for _, part, _ in getattr(estimator, "transformers", ())]
+    return [part.steps[0][1] if isinstance(part, Pipeline) else part for part in parts]
 
 
 def rows_mend(step: Step, error: Exception) -> str:

@@ -51,9 +51,9 @@ class _Compared(NamedTuple):
 
 def engine_of(model: Model, fitted: Fitted, onnx: bytes) -> Engine:
     """The engine of a pipeline's ONNX form. Raises TidemillError, which names the step that cannot serve."""
-    columns = len(fitted.holdout.inputs)
+    inputs, columns = fitted.holdout.inputs, len(fitted.holdout.inputs)
     try:
-        return Engine.of_onnx(model.name, onnx, columns, fitted.output, fitted.classes)
+        return Engine.of_onnx(model.name, onnx, inputs, fitted.output, fitted.classes)
     except Exception as error:  # the exceptions of onnxruntime have no common root
         unknown = Probe("with all inputs missing", np.full((1, columns), np.nan, np.float32))
         raise _onnx_fails(model, fitted, unknown, error) from error
@@ -119,7 +119,7 @@ def _compared(model: Model, fitted: Fitted, expected: Expected, engine: Engine, 
 
 def _on_threshold(fitted: Fitted, rows: Floats, answers: Any, got: Floats, allowed: Parity) -> Flags:
     """Whether numbers moved by a millionth of their size bring the pipeline's answer to that of ONNX."""
-    numbers = [i for i, spec in enumerate(fitted.holdout.inputs) if not spec.is_category]
+    numbers = [i for i, spec in enumerate(fitted.holdout.inputs) if not spec.has_texts]
     sizes = np.nan_to_num(np.nanmax(np.abs(np.vstack([fitted.holdout.matrix, rows])), axis=0, initial=0.0))
     below, above = np.zeros(answers.shape), np.zeros(answers.shape)
     for i in numbers:
@@ -150,7 +150,8 @@ def _answers(model: Model, fitted: Fitted, probe: Probe) -> Floats:
 
 def _predicted(model: Model, fitted: Fitted, probe: Probe, engine: Engine) -> Floats:
     try:
-        run = engine.probabilities if fitted.classes else engine.predict
+        pooled = engine.pooled(fitted.holdout.inputs)
+        run = pooled.probabilities if fitted.classes else pooled.predict
         return np.array([run(row) for row in probe.rows], dtype=np.float32)
     except Exception as error:  # the exceptions of onnxruntime have no common root
         raise _onnx_fails(model, fitted, probe, error) from error

@@ -11,6 +11,7 @@ from tidemill.declarations import Model
 from tidemill.models.artifact import ModelInput
 from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.training.dataset import Floats
+from tidemill.training.given_contents import strange_places
 
 MISSING_ROWS = 100
 BEYOND_ROWS = 20
@@ -30,10 +31,15 @@ def probes(model: Model, inputs: Sequence[ModelInput], matrix: Floats) -> Iterat
     - one input missing; a text never seen (for a pipeline that gets a matrix it looks the same);
     - all features of a view missing, as for an unknown entity;
     - all inputs missing;
-    - a number at its smallest or largest value, or ten times its range beyond.
+    - a number at its smallest or largest value, or ten times its range beyond;
+    - a text or a tensor as no training set has it (see `given_contents`).
     """
     base = spread(matrix, MISSING_ROWS)
     for i, spec in enumerate(inputs):
+        if spec.is_content:
+            yield from _strange(i, spec, base)
+        if spec.kind == "tensor":  # it is never missing
+            continue
         apart = UNKNOWN_TEXT in spec.categories
         never_seen = " or never seen" if spec.is_category and not apart else ""
         yield Probe(f"with input {spec.name!r} missing{never_seen}", _with(base, [i], np.nan))
@@ -42,13 +48,21 @@ def probes(model: Model, inputs: Sequence[ModelInput], matrix: Floats) -> Iterat
     for view in model.views:
         mine = [i for i, spec in enumerate(inputs) if spec.is_feature and spec.name.startswith(f"{view.name}__")]
         yield Probe(f"of an entity that view {view.name!r} does not know", _with(base, mine, np.nan))
-    yield Probe("with all inputs missing", _with(base[:1], list(range(len(inputs))), np.nan))
+    missing = [i for i, spec in enumerate(inputs) if spec.kind != "tensor"]
+    yield Probe("with all inputs missing", _with(base[:1], missing, np.nan))
     flags = {request.name for request in model.requests if request.type is bool}
     base = spread(matrix, BEYOND_ROWS)
     for i, spec in enumerate(inputs):
-        if not spec.is_category:
+        if not spec.has_texts:
             values = [0.0, 1.0] if spec.name in flags else _ends(matrix[:, i])
             yield Probe(f"with input {spec.name!r} from {values[0]:g} to {values[-1]:g}", np.vstack([_with(base, [i], v) for v in values]))
+
+
+def _strange(i: int, spec: ModelInput, base: Floats) -> Iterator[Probe]:
+    places = strange_places(spec)
+    rows = base[np.arange(len(places)) % len(base)].copy()
+    rows[:, i] = places
+    yield Probe(f"with strange {'texts' if spec.kind == 'words' else 'numbers'} in input {spec.name!r}", rows)
 
 
 def spread(matrix: Floats, count: int) -> Floats:

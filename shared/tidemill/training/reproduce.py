@@ -82,7 +82,8 @@ def reproduce(project: Project, spec: str, store: OfflineStore, artifact: Artifa
     chosen, cuts = (recorded.chosen, recorded.cuts) if recorded else (ChosenPipeline(), [])
     again = make_version(as_chosen(model, examples.inputs, chosen), examples, manifest.created, note, cuts)
     rows = examples.matrix[:: max(1, len(examples) // COMPARED_ROWS)][:COMPARED_ROWS]
-    before, after = _answers(load_engine(artifact), rows), _answers(load_engine(again.artifact), rows)
+    one, other = (load_engine(made).pooled(examples.inputs) for made in (artifact, again.artifact))
+    before, after = _answers(one, rows), _answers(other, rows)
     apart = np.abs(after - before)
     return Reproduced(
         again,
@@ -99,7 +100,7 @@ def stored_set(offline_root: str, artifact: Artifact) -> TrainingSet:
     """The training set that was stored with a version. Raises ArtifactError."""
     try:
         table = pq.read_table(io.BytesIO(beside_artifact(offline_root, artifact.manifest, SET)))
-        inputs = [_without_unknown(item) for item in artifact.manifest.inputs]
+        inputs = [_with_pool(table, _without_unknown(item)) for item in artifact.manifest.inputs]
         columns = [_numbers(table[item.name], item) for item in inputs]
         labels, texts = _labels(table["label"])
         times_ms = table["time"].cast(pa.int64()).to_numpy()
@@ -129,11 +130,18 @@ def _labels(column: pa.ChunkedArray) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _without_unknown(item: ModelInput) -> ModelInput:
-    return ModelInput(item.name, item.kind, [text for text in item.categories if text != UNKNOWN_TEXT])
+    return ModelInput(item.name, item.kind, [text for text in item.categories if text != UNKNOWN_TEXT], item.shape)
+
+
+def _with_pool(table: pa.Table, item: ModelInput) -> ModelInput:
+    """A content has all of the set's as its pool, as when the set was built."""
+    if not item.is_content:
+        return item
+    return ModelInput(item.name, item.kind, sorted(table[item.name].drop_null().unique().to_pylist()), item.shape)
 
 
 def _numbers(column: pa.ChunkedArray, item: ModelInput) -> np.ndarray:
-    numbers = pc.index_in(column, value_set=pa.array(item.categories, pa.string())) if item.is_category else column
+    numbers = pc.index_in(column, value_set=pa.array(item.categories, pa.string())) if item.has_texts else column
     return np.asarray(numbers.cast(pa.float64()).fill_null(np.nan).to_numpy(), np.float64)
 
 

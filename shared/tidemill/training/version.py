@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from tidemill.declarations import Model
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import Artifact, GoldenRow, Manifest, Parity
+from tidemill.models.artifact import Artifact, GoldenRow, Manifest, ModelInput, Parity, without_pools
 from tidemill.models.engine import Engine
 from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.stats.histograms import Histogram, count, places_ruler, reference
@@ -20,6 +20,7 @@ from tidemill.training.conversion import to_onnx
 from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.explained import explained
 from tidemill.training.fitting import Fitted, fit
+from tidemill.training.given_contents import as_served
 from tidemill.training.parity import check_parity, engine_of, expected_answers
 from tidemill.training.stages.records import run_name
 
@@ -78,7 +79,7 @@ def _manifest(
         model=model.name,
         version=run_name(created_ms),
         created=created_ms,
-        inputs=fitted.holdout.inputs,
+        inputs=without_pools(fitted.holdout.inputs),
         output=fitted.output,
         definitions={view.name: ViewKernel(view).definition for view in model.views},
         trained_from=int(examples.times_ms.min()),
@@ -114,8 +115,8 @@ def _reference(examples: TrainingSet, fitted: Fitted) -> dict[str, Histogram]:
     are those of the holdout where the model tells unknown ones apart: how many of them were new is seen there alone."""
     histograms = {
         spec.name: version_texts(examples.matrix[:, i], len(fitted.holdout), spec.categories.index(UNKNOWN_TEXT))
-        if UNKNOWN_TEXT in spec.categories
-        else reference(examples.matrix[:, i], category=spec.is_category)
+        if UNKNOWN_TEXT in spec.categories and spec.is_category
+        else reference(examples.numbers(i), category=spec.is_category)
         for i, spec in enumerate(fitted.holdout.inputs)
     }
     return histograms | {"prediction": _reference_output(fitted)}
@@ -139,9 +140,10 @@ def version_texts(numbers: Floats, held_out: int, unknown: int) -> Histogram:
 def _golden(engine: Engine, fitted: Fitted) -> list[GoldenRow]:
     """Some held-out rows with the model's outputs; every process that loads the model runs them again."""
     rows = fitted.holdout.matrix[:: max(1, len(fitted.holdout) // GOLDEN_ROWS)][:GOLDEN_ROWS]
-    return [_golden_row(engine, row) for row in rows]
+    return [_golden_row(engine, fitted.holdout.inputs, row) for row in rows]
 
 
-def _golden_row(engine: Engine, row: Floats) -> GoldenRow:
-    inputs, answer = [None if math.isnan(value) else value for value in row.tolist()], engine.answer(row)
-    return GoldenRow(inputs, answer.output, list(answer.probabilities.values()) or UNSET)
+def _golden_row(engine: Engine, specs: Sequence[ModelInput], row: Floats) -> GoldenRow:
+    answer, (vector, contents) = engine.pooled(specs).answer(row), as_served(specs, row)
+    inputs = [None if math.isnan(value) else value for value in vector.tolist()]
+    return GoldenRow(inputs, answer.output, list(answer.probabilities.values()) or UNSET, contents or UNSET)

@@ -45,7 +45,8 @@ def _pairs(store: OfflineStore, model: str, examples: TrainingSet) -> tuple[Matr
     found = [places.get(key, -1) for key in zip(rows["subject"].to_pylist(), rows["time"].to_pylist(), strict=True)]
     chosen = np.flatnonzero(np.array(found, np.int64) >= 0)
     served = np.array(rows["inputs"].take(pa.array(chosen, pa.int64())).to_pylist(), np.float32).reshape(len(chosen), len(examples.inputs))
-    return examples.matrix[newest][np.array(found, np.int64)[chosen]], served
+    logged = np.stack([examples.numbers(i)[newest] for i in range(len(examples.inputs))], axis=1)
+    return logged[np.array(found, np.int64)[chosen]], served
 
 
 def _reads(root: str, model: str, version: str, inputs: list[ModelInput]) -> bool:
