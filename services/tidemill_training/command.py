@@ -39,6 +39,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--no-deploy", action="store_true", help="train, store and track, but do not deploy")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="label rows of your own (Parquet or CSV) instead of outcome events")
     parser.add_argument("--out", type=Path, metavar="FILE", help="only write the training set, as .parquet or .csv")
+    parser.add_argument(
+        "--created",
+        type=int,
+        metavar="MS",
+        help="the moment, in ms since 1970, after which run and version are named; such a run goes on alone",
+    )
     options = parser.parse_args()
     if options.out is not None and options.out.suffix not in (".parquet", ".csv"):
         parser.error(f"--out {options.out}: name a .parquet or a .csv file")
@@ -62,7 +68,7 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
         asyncio.run(deploy(project, trained, settings.kafka))
 
     with StageBars(Console()) as bars:
-        choices = Choices(options.labels, options.new, champion=_champion(settings, project, model.name), watch=bars.watch)
+        choices = Choices(options.labels, options.new, options.created, champion=_champion(settings, project, model.name), watch=bars.watch)
         trained = train(project, spec, model, root, until_ms, bars.note, None if options.no_deploy else stored, choices)
     tell(trained, "ONNX differs", deployed=not options.no_deploy)
 

@@ -288,7 +288,7 @@ class RetrainingRecord(Record, frozen=True):
 
     `run`: names it, and is the moment at which it began, in ms, or of "asked" and "skipped" the moment itself; `at`: when the step was taken; `reason`: why, in words;
     `trigger`, `causes`: what began the run, and the alerts that did; `version`: the new version; `champion`: the one that it is measured by; `share`: of the requests, in
-    canary; `evidence`: what the gate looked at; `results`: the end of the topic of results when the run began.
+    canary; `evidence`: what the gate looked at; `ends`: where the topics of predictions, shadows and results ended before the step: the next offset of each partition.
     """
 
     model: str
@@ -302,7 +302,7 @@ class RetrainingRecord(Record, frozen=True):
     champion: str = ""
     share: Share = 0.0
     evidence: list[GateFinding] = []
-    results: Natural | None = None
+    ends: dict[str, list[Natural]] = {}
 
 
 class DeployedVersion(NamedTuple):

@@ -15,7 +15,7 @@ from tidemill.kafka.waves import send_wave
 from tidemill.limits import KEY_BYTES
 from tidemill.records import AlertRecord, DeploymentRecord, GateFinding, RetrainingRecord, encode
 from tidemill.runtime.settings import KafkaSettings
-from tidemill.streams.alerts import _with_source, append_alert, read_alerts
+from tidemill.streams.alerts import with_source, append_alert, read_alerts
 from tidemill.streams.dead_letter_log import read_dead_letters
 from tidemill.streams.dead_letters import dead_letter, letter_record
 from tidemill.streams.deployments import Deployments, append_deployment
@@ -34,12 +34,12 @@ def version(model: str, name: str) -> DeploymentRecord:
 
 def test_old_alerts_are_told_apart_as_they_were() -> None:
     """Without a source it is the audit's if its test is, with the partition that its subject names; a source that is there is believed."""
-    assert (_with_source(DRIFT).source, _with_source(DRIFT).partition) == ("drift", None)
-    assert (_with_source(AUDIT).source, _with_source(AUDIT).partition) == ("audit", 12)
+    assert (with_source(DRIFT).source, with_source(DRIFT).partition) == ("drift", None)
+    assert (with_source(AUDIT).source, with_source(AUDIT).partition) == ("audit", 12)
     strange = msgspec.structs.replace(AUDIT, subject="all of it")
-    assert (_with_source(strange).source, _with_source(strange).partition) == ("audit", None)
+    assert (with_source(strange).source, with_source(strange).partition) == ("audit", None)
     named = msgspec.structs.replace(AUDIT, source="drift", partition=4)
-    assert _with_source(named) == named
+    assert with_source(named) == named
 
 
 def test_a_letter_as_a_record() -> None:
@@ -105,7 +105,7 @@ async def test_retrainings(kafka: str, topic_prefix: str) -> None:
     """Steps come back in order with their evidence; what is none is passed over, and without a topic there are none."""
     settings = KafkaSettings(bootstrap_servers=kafka)
     assert await read_retraining(settings, topic_prefix) == []
-    begun = RetrainingRecord("m", 5, "begun", 5, "asked for", "hand", results=9)
+    begun = RetrainingRecord("m", 5, "begun", 5, "asked for", "hand", ends={"results": [9]})
     shown = RetrainingRecord("m", 5, "shadow", 6, "rehearsed", version="2", evidence=[GateFinding("latency", "for", "2 ms", 1.0, 2.0)])
     await append_retraining(settings, topic_prefix, begun)
     await make(kafka, retraining_topic(topic_prefix))
