@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tidemill.runtime.logs import get_logger
+from tidemill.runtime.tied import PARENT
 from tidemill_retraining.settings import JobSettings
 
 log = get_logger(__name__)
@@ -47,6 +48,7 @@ async def run(command: Sequence[str], settings: JobSettings, seconds: float) -> 
     limited = [sys.executable, "-m", "tidemill_retraining.limited", str(settings.megabytes), str(settings.nice), *command]
     process = await asyncio.create_subprocess_exec(
         *limited,
+        env={**os.environ, PARENT: str(os.getpid())},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

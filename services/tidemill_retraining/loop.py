@@ -107,7 +107,7 @@ class Loop:
 
     async def _look(self) -> None:
         open_run = self._logs.history.open
-        metrics.RETRAINING_OPEN.set(open_run is not None)
+        metrics.RETRAINING_OPEN.set(max(0, now_ms() - open_run.begun) / 1000 if open_run else 0)
         if open_run is None:
             await self._unwatch()
             await self._begin()
@@ -298,7 +298,7 @@ class Loop:
         """The version leaves, and the champion of before serves, unless somebody decided otherwise meanwhile."""
         role, _ = self._role(open_run.model, open_run.version)
         if role == "champion" and open_run.step == "promoted":
-            await self._deploying.act(open_run.model, "promote", open_run.champion)
+            await self._deploying.act(open_run.model, "rollback")
             await self._record(open_run, "rolled back", reason, evidence)
             return
         if role in ("shadow", "challenger"):
