@@ -42,6 +42,12 @@ def _options() -> argparse.Namespace:
     add_options(parser)
     parser.add_argument("--labels", type=Path, metavar="FILE", help="label rows of your own (Parquet or CSV) instead of outcome events")
     parser.add_argument("--out", type=Path, metavar="FILE", help="only write the training set, as .parquet or .csv")
+    parser.add_argument(
+        "--created",
+        type=int,
+        metavar="MS",
+        help="the moment, in ms since 1970, after which run and version are named; such a run goes on alone",
+    )
     options = parser.parse_args()
     if options.out is not None and options.out.suffix not in (".parquet", ".csv"):
         parser.error(f"--out {options.out}: name a .parquet or a .csv file")
@@ -69,7 +75,9 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
         asyncio.run(take_seat(project, trained, settings.kafka, root, seat or NewSeat()))
 
     with StageBars(Console()) as bars:
-        choices = Choices(options.labels, options.new, champion=champion, watch=bars.watch, role=seat.role if seat else "champion")
+        choices = Choices(
+            options.labels, options.new, options.created, champion=champion, watch=bars.watch, role=seat.role if seat else "champion"
+        )
         trained = train(project, spec, model, root, until_ms, bars.note, stored if seat else None, choices)
     if trained.run_id is not None:  # MLflow answers
         align_by_topic(settings.kafka, project, root, model.name, note)

@@ -24,6 +24,7 @@ from tidemill import (
     Outcome,
     Recording,
     Request,
+    Retrain,
     RollingOrigin,
     Search,
     Tensor,
@@ -39,6 +40,7 @@ from tidemill import (
 )
 from tidemill.declarations import Selection
 from tidemill.declarations.aggregations import Mean
+from tidemill.declarations.models import no_pipeline
 from tidemill.declarations.project import collect
 from tidemill.errors import DeclarationError
 from tidemill.streams.topics import topic_specs
@@ -229,6 +231,16 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Model(**model(training=Training(weights="wait"))), "training", "weight 'wait' is no field of requests", "name one of"),
     (lambda: Model(**model(training=Training(trusted=["who"]))), "training", "trusted 'who' is no input", "name one of"),
     (lambda: Model(**model(training=Training(split=ByGroup("whoo")))), "training", "group 'whoo' is no field", "did you mean who?"),
+    (lambda: Model(**model(retrain="weekly")), "retrain", "'weekly' is no Retrain", "retrain=Retrain(...)"),
+    (lambda: Model(**model(retrain=Retrain(), pipeline=no_pipeline)), "retrain", "without a pipeline", "leave retrain out"),
+    (lambda: Model(**model(retrain=Retrain(cluster="whoo"))), "retrain", "'whoo' is no field that requests give", "did you mean who?"),
+    (lambda: Retrain(on=["drift", "mood"]), "on", "'mood' begins no run", "write some of drift"),  # type: ignore[list-item]
+    (lambda: Retrain(every="monthly"), "every", "monthly", "5m"),
+    (lambda: Retrain(loss="auc"), "loss", "'auc' is no loss", "write one of brier"),  # type: ignore[arg-type]
+    (lambda: Retrain(budget=0.9), "budget", "a budget of 0.9", "such as 0.05"),
+    (lambda: Retrain(steps=(0.5, 0.25)), "steps", "the shares (0.5, 0.25)", "growing shares"),
+    (lambda: Retrain(rows=0), "rows", "0 is not above 0", "above 0"),
+    (lambda: Retrain(least=100, most=50), "most", "50 outcomes are fewer than the least, 100", "write more"),
     (lambda: Training(split="time"), "split", "'time' is no split", "tm.ByTime()"),  # type: ignore[arg-type]
     (lambda: Training(split=ByTime(holdout=1.5)), "split", "a holdout of 1.5", "such as 0.2"),
     (lambda: Training(split=RollingOrigin(0)), "split", "0 folds", "write 1 or more"),

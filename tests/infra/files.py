@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from tidemill.local.services import SERVICES
+from tidemill.local.services import SERVICES, WISHED
 
 ROOT = Path(__file__).parents[2]
-NAMES = [service.name for service in SERVICES]
+NAMES = [service.name for service in (*SERVICES, *WISHED)]
 IMAGES = [*NAMES, "training"]
 
 

@@ -51,6 +51,9 @@ BROKEN: Mapping[str, Series] = {
     "StaleFeatures": {FRESH % "5": f"0x{MINUTES}", FRESH % "10": f"0+50x{MINUTES}", FRESH % "+Inf": f"0+50x{MINUTES}"},
     "PredictionsFail": {ANSWERS % "503": f"0+1x{MINUTES}"},
     "ModelDrift": {DRIFT: f"0x{MINUTES - 30} 1x60"},
+    "RetrainingFails": {
+        'tidemill_retraining_steps_total{job="tidemill",service="retraining",model="m",step="failed"}': f"0x{MINUTES - 30} 1x60"
+    },
     "ArchiveDiffers": {
         'tidemill_audit_differing_archived_events{job="tidemill",service="audit",event="e",partition="0"}': f"0x{MINUTES - 5} 3x30"
     },

@@ -11,11 +11,14 @@ import pytest
 from tests.infra.files import IMAGES, NAMES, ROOT, compose, container, dockerfile, mounts
 
 from tidemill.local import kafka, valkey
-from tidemill.local.services import SERVICES
+from tidemill.local.services import SERVICES, WISHED
 from tidemill.runtime.asgi import OpsApp
 from tidemill.runtime.settings import HttpSettings, KafkaSettings, RedisSettings, SettingsGroup
 
 SERVERS = {"kafka", "valkey", "prometheus", "grafana"}
+EVERY = (*SERVICES, *WISHED)
+BESIDE = {"retraining": {"BESIDE": "training"}}
+"""Whose command an image runs beside its own."""
 
 
 def test_every_service_is_there() -> None:
@@ -27,7 +30,7 @@ def test_every_service_is_there() -> None:
 def test_an_image_is_built_from_its_package(name: str) -> None:
     """The build argument names a package that can be run, and the image is built from the root with the one Dockerfile."""
     build = container(name)["build"]
-    assert build["args"] == {"SERVICE": name}
+    assert build["args"] == {"SERVICE": name, **BESIDE.get(name, {})}
     assert (ROOT / build["context"] / build["dockerfile"]).read_text().startswith("#")
     assert (ROOT / "services" / f"tidemill_{name}" / "__main__.py").is_file()
 
@@ -74,10 +77,10 @@ def test_the_offline_volume_belongs_to_the_user() -> None:
     assert re.search(rf"\binstall -d -o {user} (\S+ )*{re.escape(folder)}\b", dockerfile())
 
 
-@pytest.mark.parametrize("service", SERVICES, ids=NAMES)
+@pytest.mark.parametrize("service", EVERY, ids=NAMES)
 def test_services_wait_for_the_servers_they_need(service: object) -> None:
     """What the local stack starts first is healthy first in compose too."""
-    (found,) = [known for known in SERVICES if known is service]
+    (found,) = [known for known in EVERY if known is service]
     assert set(found.needs) <= set(container(found.name)["depends_on"])
     for need in found.needs:
         assert container(found.name)["depends_on"][need] == {"condition": "service_healthy"}

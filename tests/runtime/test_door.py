@@ -28,6 +28,7 @@ SERVICES = {
     "ingestion": "IngestionSettings",
     "offline": "OfflineWriterSettings",
     "predlog": "PredictionLogSettings",
+    "retraining": "RetrainingSettings",
     "serving": "ServingSettings",
 }
 

@@ -13,13 +13,14 @@ from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.kafka.topics import ensure_topics
 from tidemill.kafka.waves import send_wave
 from tidemill.limits import KEY_BYTES
-from tidemill.records import AlertRecord, DeploymentRecord, encode
+from tidemill.records import AlertRecord, DeploymentRecord, GateFinding, RetrainingRecord, encode
 from tidemill.runtime.settings import KafkaSettings
-from tidemill.streams.alerts import _with_source, append_alert, read_alerts
+from tidemill.streams.alerts import append_alert, read_alerts, with_source
 from tidemill.streams.dead_letter_log import read_dead_letters
 from tidemill.streams.dead_letters import dead_letter, letter_record
 from tidemill.streams.deployments import Deployments, append_deployment
-from tidemill.streams.topics import alerts_topic, dead_letters_topic, deployments_topic
+from tidemill.streams.retraining import append_retraining, read_retraining
+from tidemill.streams.topics import alerts_topic, dead_letters_topic, deployments_topic, retraining_topic
 
 DRIFT = AlertRecord("x", "m", "1", "performance", "auc", "opened", 0, 1, "z", 1.0, 1.0, 1.0, 1, "worse")
 AUDIT = AlertRecord("y", "", "", "data_quality", "partition 12", "opened", 0, 1, "audit", 1.0, 0.0, 1.0, 9, "differs", view="zones")
@@ -33,12 +34,12 @@ def version(model: str, name: str) -> DeploymentRecord:
 
 def test_old_alerts_are_told_apart_as_they_were() -> None:
     """Without a source it is the audit's if its test is, with the partition that its subject names; a source that is there is believed."""
-    assert (_with_source(DRIFT).source, _with_source(DRIFT).partition) == ("drift", None)
-    assert (_with_source(AUDIT).source, _with_source(AUDIT).partition) == ("audit", 12)
+    assert (with_source(DRIFT).source, with_source(DRIFT).partition) == ("drift", None)
+    assert (with_source(AUDIT).source, with_source(AUDIT).partition) == ("audit", 12)
     strange = msgspec.structs.replace(AUDIT, subject="all of it")
-    assert (_with_source(strange).source, _with_source(strange).partition) == ("audit", None)
+    assert (with_source(strange).source, with_source(strange).partition) == ("audit", None)
     named = msgspec.structs.replace(AUDIT, source="drift", partition=4)
-    assert _with_source(named) == named
+    assert with_source(named) == named
 
 
 def test_a_letter_as_a_record() -> None:
@@ -52,7 +53,7 @@ def test_a_letter_as_a_record() -> None:
 async def make(kafka: str, name: str) -> KafkaSettings:
     """A topic of one partition with a record that is nothing."""
     settings = KafkaSettings(bootstrap_servers=kafka)
-    await ensure_topics(settings, {name: TopicSpec(1, {})})
+    await ensure_topics(settings, {name: TopicSpec(1, {}, ours=False)})
     async with started_producer(settings) as made:
         await send_wave(made, {(name, 0): [(None, b"junk", [])]})
     return settings
@@ -99,11 +100,25 @@ async def test_deployments_are_followed(kafka: str, topic_prefix: str) -> None:
         assert found == [second]
 
 
+@pytest.mark.integration
+async def test_retrainings(kafka: str, topic_prefix: str) -> None:
+    """Steps come back in order with their evidence; what is none is passed over, and without a topic there are none."""
+    settings = KafkaSettings(bootstrap_servers=kafka)
+    assert await read_retraining(settings, topic_prefix) == []
+    begun = RetrainingRecord("m", 5, "begun", 5, "asked for", "hand", ends={"results": [9]})
+    shown = RetrainingRecord("m", 5, "shadow", 6, "rehearsed", version="2", evidence=[GateFinding("latency", "for", "2 ms", 1.0, 2.0)])
+    await append_retraining(settings, topic_prefix, begun)
+    await make(kafka, retraining_topic(topic_prefix))
+    await append_retraining(settings, topic_prefix, shown)
+    assert await read_retraining(settings, topic_prefix) == [begun, shown]
+
+
 async def test_without_kafka() -> None:
     """Every reader and writer raises KafkaUnavailable, as it says."""
     for attempt in (
         read_alerts(NOWHERE, "p"),
         read_dead_letters(NOWHERE, "p"),
+        read_retraining(NOWHERE, "p"),
         append_deployment(NOWHERE, "p", version("a", "1"), 5),
     ):
         with pytest.raises(KafkaUnavailable, match=r"127\.0\.0\.1:1"):

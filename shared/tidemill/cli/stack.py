@@ -59,7 +59,7 @@ def up(
     begun: list[Started] = []
     ports = {"kafka": kafka_port, "valkey": valkey_port, **_service_ports(port or [])}
     stack = Stack(
-        home, spec, choose(service or []), external=External.from_environment(), detach=detach, timeout_seconds=timeout_seconds, keep=True,
+        home, spec, choose(service or [], _wished(project)), external=External.from_environment(), detach=detach, timeout_seconds=timeout_seconds, keep=True,
         ports={name: number for name, number in ports.items() if number}, prepare=lambda stack: begun.extend(_prepare(project, spec, stack)),
     )  # fmt: skip
     signal.signal(signal.SIGTERM, _interrupt)
@@ -212,6 +212,11 @@ def _prepare(project: Project, spec: str, stack: "Stack") -> list[Started]:
 
 def _target(project: Project, spec: str, stack: "Stack") -> Target:
     return Target(project, spec, stack.kafka, stack.redis_url, stack.offline, stack.urls)
+
+
+def _wished(project: Project) -> list[str]:
+    """The services that this project wants beside those that always run."""
+    return ["retraining"] if any(model.retrain is not None for model in project.models.values()) else []
 
 
 def _service_ports(given: list[str]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from tidemill.declarations.entities import Entity
 from tidemill.declarations.events import Event, Recording
 from tidemill.declarations.fields import Field
 from tidemill.declarations.models import Model, Outcome, Request
+from tidemill.declarations.retrain import Retrain
 from tidemill.declarations.topics import Type
 from tidemill.declarations.training import ByGroup, ByTime, Expect, RollingOrigin, Search, Select, Training
 from tidemill.declarations.views import Feature, FeatureView, Selection
@@ -25,6 +26,7 @@ __all__ = [
     "Outcome",
     "Recording",
     "Request",
+    "Retrain",
     "RollingOrigin",
     "Search",
     "Select",

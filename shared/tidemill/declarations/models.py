@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from tidemill.declarations.checks import FIELD_TYPES, Declaration, did_you_mean, duration_ms
 from tidemill.declarations.events import Event
 from tidemill.declarations.expressions import Column, number_of, parse_column
+from tidemill.declarations.retrain import Retrain
 from tidemill.declarations.texts import kept
 from tidemill.declarations.training import ByGroup, Training
 from tidemill.declarations.views import FeatureView, Selection
@@ -212,7 +213,7 @@ class Model(Declaration):
 
     `on_missing`: what becomes of a request of which an input cannot be known: its entity is not found, its value expired or invalid, or its
     category was not there in training. "predict": the answer names these inputs (`degraded`); "refuse": there is no answer. `training`: how it
-    is trained, where the defaults are not wanted.
+    is trained, where the defaults are not wanted. `retrain`: when it is trained again by itself; never without it.
     """
 
     name: str
@@ -226,6 +227,7 @@ class Model(Declaration):
     on_missing: Literal["predict", "refuse"] = "predict"
     description: str = ""
     training: Training = Training()
+    retrain: Retrain | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, self.declared_at, "name")
@@ -244,6 +246,7 @@ class Model(Declaration):
             self._fail("pipeline", f"{self.pipeline!r} cannot be called", "pass the function itself, which returns the pipeline")
         self._check_inputs()
         self._check_training()
+        self._check_retrain()
 
     @cached_property
     def selections(self) -> tuple[Selection, ...]:
@@ -331,6 +334,18 @@ class Model(Declaration):
                         f"{label} {name!r} is no {'input' if known is inputs else 'field of requests or input'}",
                         did_you_mean(name, known) or f"name one of {', '.join(known)}",
                     )
+
+    def _check_retrain(self) -> None:
+        if self.retrain is None:
+            return
+        if not isinstance(self.retrain, Retrain):
+            self._fail("retrain", f"{self.retrain!r} is no Retrain", "write retrain=Retrain(...)")
+        if self.pipeline is no_pipeline:
+            self._fail("retrain", "a model without a pipeline cannot be trained again", "give it a pipeline, or leave retrain out")
+        for name in [*([self.retrain.cluster] if self.retrain.cluster else []), *(self.retrain.segments or ())]:
+            if name not in self.request_fields:
+                mend = did_you_mean(name, self.request_fields) or f"name one of {', '.join(self.request_fields)}"
+                self._fail("retrain", f"{name!r} is no field that requests give", mend)
 
     def _refuse_lists(self, view: FeatureView, names: Collection[str] | None) -> None:
         chosen = [feature for feature in view.served if names is None or feature.name in names]

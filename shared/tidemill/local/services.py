@@ -39,14 +39,19 @@ SERVICES = (
     LocalService("audit", "tidemill_audit", ("kafka", "valkey"), nice=10),
 )
 
+WISHED = (LocalService("retraining", "tidemill_retraining", ("kafka",), nice=10),)
+"""Services that run only where the project wants them, or a person does."""
 
-def choose(names: Sequence[str]) -> tuple[LocalService, ...]:
-    """Return the services of these names, all of them when none is given. Raises `UnknownLocalService` for any other name."""
-    known = [service.name for service in SERVICES]
+
+def choose(names: Sequence[str], wished: Sequence[str] = ()) -> tuple[LocalService, ...]:
+    """Return the services of these names; when none is given, all that always run and those that are `wished`. Raises `UnknownLocalService` for any other name."""
+    every = (*SERVICES, *WISHED)
+    known = [service.name for service in every]
     for name in names:
         if name not in known:
             raise UnknownLocalService(name, known)
-    return tuple(service for service in SERVICES if service.name in (names or known))
+    chosen = names or [*(service.name for service in SERVICES), *wished]
+    return tuple(service for service in every if service.name in chosen)
 
 
 def not_ready(url: str) -> str | None:

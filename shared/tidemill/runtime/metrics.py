@@ -169,6 +169,13 @@ DRIFT_IGNORED = _counter(
 )
 DRIFT_ALERTS = _counter("drift_alerts_total", "Alerts raised, by what drifted", "model", "kind")
 
+# Retraining
+RETRAINING_RUNS = _counter("retraining_runs_total", "Runs begun, by what began them", "model", "trigger")
+RETRAINING_STEPS = _counter(
+    "retraining_steps_total", "Steps recorded, by step: trained, shadow, promoted, rejected, failed and so on", "model", "step"
+)
+RETRAINING_OPEN = _gauge("retraining_open_seconds", "Time since the run began that is open; 0 without one")
+
 # Audit
 AUDIT_ROUNDS = _counter("audit_rounds_total", "Times every partition of every view was looked at")
 AUDIT_COMPARED = _counter("audit_values_compared_total", "Values of the online store compared with the offline rows", "view")

@@ -20,7 +20,7 @@ _decode = decoder(AlertRecord).decode
 
 async def read_alerts(settings: KafkaSettings, project: str) -> list[AlertRecord]:
     """All alerts of a project so far, oldest first, each with its source. Others are logged and left out. Raises KafkaUnavailable."""
-    return [_with_source(alert) for alert in await read_topic(settings, alerts_topic(project), _decode, logged)]
+    return [with_source(alert) for alert in await read_topic(settings, alerts_topic(project), _decode, logged)]
 
 
 async def append_alert(producer: AIOKafkaProducer, project: str, alert: AlertRecord) -> None:
@@ -29,7 +29,7 @@ async def append_alert(producer: AIOKafkaProducer, project: str, alert: AlertRec
         await send_wave(producer, {(alerts_topic(project), 0): [((alert.model or alert.view).encode(), encode(alert), [])]})
 
 
-def _with_source(alert: AlertRecord) -> AlertRecord:
+def with_source(alert: AlertRecord) -> AlertRecord:
     """Old alerts have no source: `test` tells it, and the text in `subject` tells the partition."""
     if alert.source is not None:
         return alert

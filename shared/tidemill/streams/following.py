@@ -77,14 +77,16 @@ def _meaning(written: WrittenEvent | WrittenView | WrittenModel) -> object:
 
 
 def in_force(definitions: Definitions, declared: Project) -> InForce:
-    """What a service or a command works by. `declared`: the project's file; what is only Python, the pipelines of models and the recordings,
+    """What a service or a command works by. `declared`: the project's file; what is only Python, how models are trained and retrained, and the recordings,
     comes from there. Raises DeclarationError when records of the catalogue are damaged."""
     if not definitions.number:
         return InForce(declared)
     handed = tuple(found for found in definitions.views if found.handover is not None)
     project = project_of(msgspec.structs.replace(definitions, views=handed), declared.name)
     models = {
-        name: dataclasses.replace(model, pipeline=declared.models[name].pipeline, training=declared.models[name].training)
+        name: dataclasses.replace(
+            model, pipeline=declared.models[name].pipeline, training=declared.models[name].training, retrain=declared.models[name].retrain
+        )
         if name in declared.models
         else model
         for name, model in project.models.items()

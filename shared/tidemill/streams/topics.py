@@ -8,6 +8,9 @@ from tidemill.errors import DeclarationError
 from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.names import LogName
 
+KEPT = TopicSpec(1, {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "1048588"})
+"""One partition, kept for ever."""
+
 
 def view_topic(project: str, log: LogName) -> str:
     """Topic of a view's records."""
@@ -44,6 +47,11 @@ def deployments_topic(project: str) -> str:
     return f"{project}.deployments"
 
 
+def retraining_topic(project: str) -> str:
+    """Topic of the steps of retrainings; one partition, kept for ever."""
+    return f"{project}.retraining"
+
+
 def catalogue_topic(project: str) -> str:
     """Topic of the catalogue: the definitions that are in force; one partition, kept for ever."""
     return f"{project}.catalogue"
@@ -70,12 +78,12 @@ def topic_specs(project: Project) -> dict[str, TopicSpec]:
     A view's log is the source of truth, so our topics never expire. Events, which the log repeats, are kept for 7 days unless their topic
     has another setting.
     """
-    keep = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "1048588"}
+    keep = KEPT.config
     specs = {view_topic(project.name, view.log): TopicSpec(view.partitions, keep) for view in project.views.values()}
     for name, partitions in (
         (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4), (shadows_topic(project.name), 4),
         (results_topic(project.name), 1), (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (logs_topic(project.name),
-        1), (catalogue_topic(project.name), 1), (dead_letters_topic(project.name), 1),
+        1), (catalogue_topic(project.name), 1), (dead_letters_topic(project.name), 1), (retraining_topic(project.name), 1),
     ):  # fmt: skip
         specs[name] = TopicSpec(partitions, keep)
     ours = set(specs)

@@ -51,9 +51,10 @@ class Run:
         cls, offline_root: str, model: str, spec: str, asked: AskedRun, note: Note, *, new: bool = False, created_ms: int | None = None
     ) -> Self:
         """Goes on with the newest run of this model that did not end, if it was asked for the same, by the same code, within a day and
-        no process holds it; else begins one. `new`: begins one in any case; `created_ms`: when it begins (None: now)."""
-        code = code_digest(spec)
-        if not new and (found := _unfinished(offline_root, model, asked, code, note)):
+        no process holds it; else begins one. `new`: begins one in any case; `created_ms`: when it begins (None: now); only a run of
+        that moment is gone on with."""
+        code, only = code_digest(spec), None if created_ms is None else run_name(created_ms)
+        if not new and (found := _unfinished(offline_root, model, asked, code, note, only)):
             files, record = found
             run = cls(files, record, note)
             note(f"going on with run {record.run} of {model}{run._ended_in()}; --new begins another")
@@ -162,10 +163,15 @@ def drop_large(files: RunFiles) -> None:
             files.remove(path.name)
 
 
-def _unfinished(offline_root: str, model: str, asked: AskedRun, code: str, note: Note) -> tuple[RunFiles, RunRecord] | None:
-    """The newest run that can be gone on with, held now. The work of others that did not end is deleted, unless somebody holds them."""
+def _unfinished(
+    offline_root: str, model: str, asked: AskedRun, code: str, note: Note, only: str | None = None
+) -> tuple[RunFiles, RunRecord] | None:
+    """The newest run that can be gone on with, held now. The work of others that did not end is deleted, unless somebody holds them. `only`: the one run
+    that is meant; others are left alone."""
     found = None
     for folder in folders_of(offline_root, model):
+        if only is not None and folder.name != only:
+            continue
         files = RunFiles(folder)
         record = _read(files, _RUN, RunRecord)
         if files.read(_ENDED) is not None:

@@ -1,0 +1,28 @@
+"""Wiring of retraining: the loop and the HTTP answers beside it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tidemill.declarations.project import load_project
+from tidemill.runtime.asgi import OpsApp
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.service import Service
+from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.following import Following, InForce, everything_of
+from tidemill_retraining.loop import Loop
+from tidemill_retraining.settings import RetrainingSettings
+
+
+def build(settings: RetrainingSettings) -> Service:
+    """The service, not yet running. Raises ProjectError and DeclarationError."""
+    project = load_project(settings.project.project)
+    board, pulses = HealthBoard("kafka"), list[Pulse]()
+    following = Following(settings.kafka, project, everything_of, partial(board.down, "kafka"), pulses)
+
+    async def work(now: InForce) -> None:
+        loop = Loop(now.project, settings, board)
+        pulses[:] = [loop.pulse]
+        await loop.run()
+
+    return Service(settings, board, OpsApp(board), partial(following.run, work), pulses)

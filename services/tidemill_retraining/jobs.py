@@ -1,0 +1,95 @@
+"""Trainings and rehearsals as processes of their own, with limits of memory, niceness and time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shlex
+import signal
+import sys
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tidemill.runtime.logs import get_logger
+from tidemill.runtime.tied import PARENT
+from tidemill_retraining.settings import JobSettings
+
+log = get_logger(__name__)
+
+LINES = 30
+_LINE_BYTES = 65_536
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Ended(NamedTuple):
+    """How a process ended. `why`: empty if it did what it should; `lines`: the last that it printed."""
+
+    why: str
+    lines: list[str]
+
+
+def training_command(settings: JobSettings, model: str, run: int, version: str) -> list[str]:
+    """What trains a model: the command of the settings, or tidemill's own."""
+    if settings.command:
+        return [word.format(model=model, run=run, version=version) for word in shlex.split(settings.command)]
+    return [sys.executable, "-m", "tidemill_training", model, "--no-deploy", "--created", str(run)]
+
+
+def rehearsal_command(offline_root: str, model: str, version: str, champion: str) -> list[str]:
+    """What rehearses a version beside the champion."""
+    return [sys.executable, "-m", "tidemill_retraining.rehearsal", offline_root, model, version, champion]
+
+
+async def run(command: Sequence[str], settings: JobSettings, seconds: float) -> Ended:
+    """Runs a command to its end, or to that of its time. It ends with this process, and when this is cancelled."""
+    limited = [sys.executable, "-m", "tidemill_retraining.limited", str(settings.megabytes), str(settings.nice), *command]
+    process = await asyncio.create_subprocess_exec(
+        *limited,
+        env={**os.environ, PARENT: str(os.getpid())},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+        limit=_LINE_BYTES,
+    )
+    lines = deque[str](maxlen=LINES)
+    try:
+        async with asyncio.timeout(seconds):
+            await _listen(process, lines)
+            code = await process.wait()
+    except TimeoutError:
+        return Ended(f"not done after {seconds:g} s, and ended", list(lines))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it started, too
+        await process.wait()
+    return Ended(_why(code, lines), list(lines))
+
+
+async def _listen(process: asyncio.subprocess.Process, lines: deque[str]) -> None:
+    assert process.stdout is not None
+    while True:
+        try:
+            line = await process.stdout.readline()
+        except ValueError:  # longer than the limit: it is dropped
+            continue
+        if not line:
+            return
+        text = _COLOUR.sub("", line.decode(errors="replace")).strip()
+        if text:
+            lines.append(text)
+            log.info("job", said=text)
+
+
+def _why(code: int, lines: Sequence[str]) -> str:
+    if code == 0:
+        return ""
+    if code < 0:
+        name = signal.Signals(-code).name
+        memory = "; that is how the system ends what needs more memory than there is" if name in ("SIGKILL", "SIGABRT", "SIGSEGV") else ""
+        return f"ended by {name}{memory}"
+    said = next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "it said nothing")
+    return f"ended with code {code}: {said.removeprefix('error: ')}"

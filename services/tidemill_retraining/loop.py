@@ -1,0 +1,378 @@
+"""The loop: one look after the other. Each look reads the topics, and takes at most one step, which acts first and is recorded then.
+
+What a step does it finds done when it is repeated: a stored version is not trained again, a role that a version has is not given again. So a kill
+at any moment costs at most one step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from tidemill.clock import now_ms
+from tidemill.declarations import Model
+from tidemill.declarations.project import Project
+from tidemill.declarations.retrain import Retrain
+from tidemill.errors import ArtifactError, DeploymentChanged, DeploymentRefused, NoSuchVersion
+from tidemill.gate.rule import Decision
+from tidemill.kafka.topics import ensure_topics
+from tidemill.models.artifact import stored_manifest
+from tidemill.operations.deploying import Deploying
+from tidemill.records import DeploymentRecord, GateFinding, PredictionRecord, RetrainingRecord, RetrainingStep, Role
+from tidemill.runtime import metrics
+from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.logs import get_logger
+from tidemill.runtime.supervise import supervise
+from tidemill.runtime.watchdog import Pulse
+from tidemill.streams.topics import (
+    alerts_topic,
+    deployments_topic,
+    predictions_topic,
+    results_topic,
+    retraining_topic,
+    shadows_topic,
+    topic_specs,
+)  # fmt: skip
+from tidemill.training.stages.records import run_name
+from tidemill_retraining.evidence import Evidence
+from tidemill_retraining.history import OpenRun
+from tidemill_retraining.jobs import Ended, rehearsal_command, run, training_command
+from tidemill_retraining.logs import Logs
+from tidemill_retraining.positions import Reading, ends_now
+from tidemill_retraining.rehearsal import Rehearsed
+from tidemill_retraining.settings import RetrainingSettings
+from tidemill_retraining.stages import Seats, evidence_for, look
+from tidemill_retraining.surroundings import Surroundings
+from tidemill_retraining.triggers import Wanted, wanted
+
+log = get_logger(__name__)
+
+_LEAST_MS = 2.0  # a slower answer by so much is nothing to speak of, whatever the factor
+
+
+class _Watched(NamedTuple):
+    """What is read of a step of a run."""
+
+    run: OpenRun
+    seats: Seats
+    evidence: Evidence
+    reading: Reading
+
+
+class Loop:
+    """Of one project. Run `run` as a task; it shows on the board as "kafka"."""
+
+    def __init__(self, project: Project, settings: RetrainingSettings, board: HealthBoard) -> None:
+        self._project, self._settings, self._board, self._kafka = project, settings, board, settings.kafka
+        self._root = settings.offline.root
+        self._deploying = Deploying(settings.kafka, project, settings.offline.root)
+        self._models = {name: model for name, model in project.models.items() if model.retrain is not None}
+        self._job: asyncio.Task[Ended] | None = None
+        self._watched: _Watched | None = None
+        self._known: Surroundings
+        self._logs: Logs
+        self.pulse = Pulse("retraining")
+
+    async def run(self) -> None:
+        """Look for ever. When Kafka is away, it begins anew from the topics; a training that runs goes on meanwhile."""
+        try:
+            await supervise(self._follow, partial(self._board.down, "kafka"), [self.pulse])
+        finally:
+            if self._job is not None:
+                self._job.cancel()
+                await asyncio.gather(self._job, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        self.pulse.beat()
+        topics = (alerts_topic, deployments_topic, predictions_topic, results_topic, retraining_topic, shadows_topic)
+        specs = topic_specs(self._project)
+        await ensure_topics(self._kafka, {name: specs[name] for topic in topics for name in [topic(self._project.name)]})
+        self._known = Surroundings(self._project, self._settings.project.project, self._kafka, self._root)
+        try:
+            async with Logs(self._kafka, self._project.name) as self._logs:
+                while True:
+                    await self._logs.catch_up()
+                    self._board.up("kafka")
+                    self.pulse.beat()
+                    await self._look()
+                    await asyncio.sleep(self._settings.job.look_seconds)
+        finally:
+            await self._unwatch()
+            await self._known.close()
+
+    async def _look(self) -> None:
+        open_run = self._logs.history.open
+        metrics.RETRAINING_OPEN.set(max(0, now_ms() - open_run.begun) / 1000 if open_run else 0)
+        if open_run is None:
+            await self._unwatch()
+            await self._begin()
+            return
+        model = self._models.get(open_run.model) or self._project.models.get(open_run.model)
+        if model is None:
+            await self._record(open_run, "failed", f"model {open_run.model} is not declared any more")
+            return
+        try:
+            await self._step(open_run, model, model.retrain or Retrain())
+        except DeploymentChanged as error:
+            log.warning("somebody else deployed", reason=str(error))  # the next look sees what
+        except (ArtifactError, DeploymentRefused) as error:
+            await self._give_up(open_run, str(error))
+
+    # What begins
+
+    async def _begin(self) -> None:
+        for model in self._models.values():
+            assert model.retrain is not None
+            if model.name not in self._logs.deployments:
+                if model.name in self._logs.history.asked:
+                    await self._skip(model.name, Wanted("hand", "", [], f"no version of it serves: run: {model.making}"))
+                continue
+            try:
+                known = await self._known.known(model, self._logs)
+            except ArtifactError as error:
+                log.error("the champion cannot be read", model=model.name, reason=str(error))
+                continue
+            found = wanted(model.name, model.retrain, self._logs.history, known, now_ms())
+            if found is not None and found.held:
+                await self._skip(model.name, found)
+            elif found is not None:
+                await self._start(model.name, found, known.champion)
+                return
+
+    async def _skip(self, model: str, found: Wanted) -> None:
+        """Tells once, until the next run, that a trigger is held back."""
+        if (model, found.trigger) not in self._logs.history.held or found.trigger == "hand":
+            at = now_ms()
+            await self._append(RetrainingRecord(model, at, "skipped", at, f"{found.held}; {found.reason}".strip("; "), found.trigger))
+
+    async def _start(self, model: str, found: Wanted, champion: str) -> None:
+        at = now_ms()
+        ends = await ends_now(self._kafka, self._project.name)
+        metrics.RETRAINING_RUNS.labels(model, found.trigger).inc()
+        await self._append(
+            RetrainingRecord(
+                model, at, "begun", at, found.reason, found.trigger, found.causes, champion=champion, ends={"results": ends["results"]}
+            )
+        )
+
+    # What goes on
+
+    async def _step(self, open_run: OpenRun, model: Model, policy: Retrain) -> None:
+        if open_run.step == "begun":
+            await self._train(open_run)
+        elif open_run.step == "trained":
+            await self._rehearse(open_run, policy)
+        elif open_run.step == "rehearsed":
+            await self._take_role(open_run, "shadow", "rehearsed; it is asked beside the champion", [])
+        else:
+            await self._judge(open_run, model, policy)
+
+    async def _train(self, open_run: OpenRun) -> None:
+        version = run_name(open_run.run)
+        if self._job is None and not await self._stored(open_run.model, version):
+            command = training_command(self._settings.job, open_run.model, open_run.run, version)
+            self._job = asyncio.create_task(run(command, self._settings.job, self._settings.job.seconds))
+            return
+        if self._job is not None and not self._job.done():
+            return
+        ended = Ended("", []) if self._job is None else self._job.result()
+        self._job = None
+        if ended.why:
+            await self._record(open_run, "failed", f"training {ended.why}")
+        elif not await self._stored(open_run.model, version):
+            await self._record(open_run, "failed", f"training ended well, and there is no version {version}")
+        else:
+            await self._record(open_run, "trained", "a version is stored", version=version)
+
+    async def _stored(self, model: str, version: str) -> bool:
+        try:
+            await asyncio.to_thread(stored_manifest, self._root, model, version)
+        except NoSuchVersion:
+            return False
+        return True
+
+    async def _rehearse(self, open_run: OpenRun, policy: Retrain) -> None:
+        """The version answers alone, in a process of its own, beside the champion of now."""
+        champion = self._champion(open_run.model)
+        seats = Seats(await self._known.manifest(open_run.model, champion), await self._known.manifest(open_run.model, open_run.version))
+        if seats.incomparable:
+            await self._record(open_run, "rejected", seats.incomparable)
+            return
+        job, command = self._settings.job, rehearsal_command(self._root, open_run.model, open_run.version, champion)
+        if self._job is None:
+            self._job = asyncio.create_task(run(command, job, job.rehearsal_seconds))
+            return
+        if not self._job.done():
+            return
+        ended, self._job = self._job.result(), None
+        found = _rehearsed(ended)
+        slow = not found.unlike and found.version_ms > max(policy.slower * found.champion_ms, found.champion_ms + _LEAST_MS)
+        said = f"an answer takes {found.version_ms:.3g} ms, the champion's {found.champion_ms:.3g} ms; {policy.slower:g} times are allowed"
+        latency = GateFinding("latency", "against" if slow else "for", said, found.champion_ms, found.version_ms)
+        if found.wrong:
+            await self._record(open_run, "rejected", f"rehearsal: {found.wrong}")
+        elif slow:
+            await self._record(open_run, "rejected", said, [latency])
+        else:
+            await self._record(open_run, "rehearsed", found.unlike or said, [] if found.unlike else [latency], champion=champion)
+
+    async def _judge(self, open_run: OpenRun, model: Model, policy: Retrain) -> None:
+        if meanwhile := self._elsewhere(open_run):
+            await self._give_up(open_run, meanwhile)
+            return
+        if open_run.step != "promoted" and self._champion(open_run.model) == open_run.version:  # it was promoted, and the record is missing
+            await self._take_role(open_run, "champion", "it is the champion", [])
+            return
+        watched = await self._watch(open_run, model, policy)
+        now = now_ms()
+        decision = await asyncio.to_thread(look, open_run, policy, watched.evidence, watched.seats, now)
+        late = max(0, now - open_run.since) > policy.horizon_ms
+        if decision.verdict == "wait" and late:
+            decision = _at_the_horizon(open_run, policy, decision)
+        await self._follow_decision(open_run, policy, decision)
+
+    async def _follow_decision(self, open_run: OpenRun, policy: Retrain, decision: Decision) -> None:
+        found = decision.findings
+        if decision.verdict == "wait":
+            rows = max((finding.rows for finding in found), default=0)
+            if open_run.told is None or rows >= 2 * max(open_run.told, 50):
+                await self._record(open_run, "waiting", decision.reason, found)
+        elif decision.verdict in ("reject", "roll back"):
+            await self._give_up(open_run, decision.reason, found)
+        elif open_run.step == "promoted":
+            await self._retire(open_run.model, open_run.champion)
+            await self._record(open_run, "kept", decision.reason, found)
+        else:
+            later = [share for share in policy.steps if share > open_run.share]
+            if later:
+                await self._take_role(open_run, "challenger", decision.reason, found, later[0])
+            else:
+                await self._take_role(open_run, "champion", decision.reason, found)
+
+    async def _watch(self, open_run: OpenRun, model: Model, policy: Retrain) -> _Watched:
+        """What is known of this step now."""
+        held = self._watched
+        if held is None or (held.run.run, held.run.step, held.run.share) != (open_run.run, open_run.step, open_run.share):
+            await self._unwatch()
+            names = (open_run.version, open_run.champion) if open_run.step == "promoted" else (open_run.champion, open_run.version)
+            seats = Seats(*[await self._known.manifest(open_run.model, name) for name in names])
+            reading = Reading(self._kafka, self._project.name, open_run.ends)
+            await reading.__aenter__()
+            held = self._watched = _Watched(open_run, seats, evidence_for(open_run, model, policy, seats), reading)
+        while records := await held.reading.next():
+            self.pulse.beat()
+            for record in records:
+                if isinstance(record, PredictionRecord):
+                    held.evidence.answer(record)
+                else:
+                    held.evidence.result(record)
+        return held
+
+    async def _unwatch(self) -> None:
+        watched, self._watched = self._watched, None
+        if watched is not None:
+            await watched.reading.__aexit__()
+
+    # Roles
+
+    async def _take_role(self, open_run: OpenRun, role: Role, reason: str, evidence: Sequence[GateFinding], share: float = 0.0) -> None:
+        """Gives the version a role, if it has not got it, and records it. After a promotion the former champion stays as a shadow."""
+        ends = await ends_now(self._kafka, self._project.name)
+        model, version = open_run.model, open_run.version
+        if self._role(model, version) != (role, share):
+            action = {"shadow": "shadow", "challenger": "canary", "champion": "promote"}[role]
+            await self._deploying.act(model, action, version, share or None)  # type: ignore[arg-type]
+        if role == "champion":
+            await self._logs.catch_up()
+            if self._role(model, open_run.champion)[0] is None:
+                await self._deploying.act(model, "shadow", open_run.champion)
+        step: RetrainingStep = "shadow" if role == "shadow" else "canary" if role == "challenger" else "promoted"
+        await self._record(open_run, step, reason, evidence, share=share, ends=ends)
+
+    async def _give_up(self, open_run: OpenRun, reason: str, evidence: Sequence[GateFinding] = ()) -> None:
+        """The version leaves, and the champion of before serves, unless somebody decided otherwise meanwhile."""
+        role, _ = self._role(open_run.model, open_run.version)
+        if role == "champion" and open_run.step == "promoted":
+            await self._deploying.act(open_run.model, "rollback")
+            await self._record(open_run, "rolled back", reason, evidence)
+            return
+        if role in ("shadow", "challenger"):
+            await self._retire(open_run.model, open_run.version)
+        if open_run.step == "promoted":
+            await self._retire(open_run.model, open_run.champion)
+        await self._record(open_run, "rolled back" if open_run.step == "promoted" else "rejected", reason, evidence)
+
+    async def _retire(self, model: str, version: str) -> None:
+        if self._role(model, version)[0] in ("shadow", "challenger"):
+            with contextlib.suppress(DeploymentRefused):
+                await self._deploying.act(model, "retire", version)
+
+    def _elsewhere(self, open_run: OpenRun) -> str:
+        """What somebody did meanwhile that ends the run; empty: nothing."""
+        champion = self._champion(open_run.model)
+        if champion not in (open_run.champion, open_run.version):
+            return f"somebody made {champion} the champion"
+        if open_run.step == "promoted":
+            return f"{champion} is the champion again" if champion == open_run.champion else ""
+        return "" if self._role(open_run.model, open_run.version)[0] else "somebody took it away"
+
+    def _champion(self, model: str) -> str:
+        found = self._logs.deployments.get(model)
+        return "" if found is None else found.version
+
+    def _role(self, model: str, version: str) -> tuple[Role | None, float]:
+        """The role of a version and a challenger's share, by the newest deployment."""
+        found: DeploymentRecord | None = self._logs.deployments.get(model)
+        for item in found.versions() if found else ():
+            if item.version == version:
+                return item.role, item.share if item.role == "challenger" else 0.0
+        return None, 0.0
+
+    # Records
+
+    async def _record(
+        self,
+        open_run: OpenRun,
+        step: RetrainingStep,
+        reason: str,
+        evidence: Sequence[GateFinding] = (),
+        *,
+        version: str = "",
+        champion: str = "",
+        share: float | None = None,
+        ends: dict[str, list[int]] | None = None,
+    ) -> None:
+        await self._append(
+            RetrainingRecord(
+                open_run.model, open_run.run, step, now_ms(), reason, version=version or open_run.version,
+                champion=champion or open_run.champion, share=open_run.share if share is None else share,
+                evidence=list(evidence), ends=ends or {},
+            )
+        )  # fmt: skip
+
+    async def _append(self, record: RetrainingRecord) -> None:
+        await self._logs.append(record)
+        metrics.RETRAINING_STEPS.labels(record.model, record.step).inc()
+        log.info("step", model=record.model, run=record.run, step=record.step, version=record.version, reason=record.reason)
+
+
+def _rehearsed(ended: Ended) -> Rehearsed:
+    """What a rehearsal found; one that did not end well is wrong."""
+    if ended.why:
+        return Rehearsed(wrong=ended.why)
+    try:
+        return msgspec.json.decode(ended.lines[-1], type=Rehearsed)
+    except (IndexError, msgspec.DecodeError):
+        return Rehearsed(wrong=f"it said {ended.lines[-1:]}")
+
+
+def _at_the_horizon(open_run: OpenRun, policy: Retrain, decision: Decision) -> Decision:
+    """Evidence that did not come in time keeps the champion of before; a version that was promoted on evidence stays."""
+    if open_run.step == "promoted":
+        return decision._replace(verdict="promote", reason=f"no harm was shown within {policy.horizon}: {decision.reason}")
+    return decision._replace(verdict="reject", reason=f"not shown to be better within {policy.horizon}: {decision.reason}")

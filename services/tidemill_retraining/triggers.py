@@ -1,0 +1,95 @@
+"""What begins a run. Pure: from the state, what is declared, and what is known now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tidemill.declarations.retrain import Retrain
+from tidemill.records import AlertRecord, RetrainingTrigger
+from tidemill_retraining.history import DAY_MS, History
+
+_KINDS: dict[str, RetrainingTrigger] = {
+    "feature_drift": "drift", "prediction_drift": "drift", "performance": "performance", "data_quality": "skew", "skew": "skew",
+}  # fmt: skip
+_ORDER: tuple[RetrainingTrigger, ...] = ("performance", "drift", "skew")
+
+
+class Known(NamedTuple):
+    """What is known now of a model. `champion`: the version that answers; `created`: when it was made, in ms; `alerts`: those that are open; `rows`: new outcomes since
+    the last run; `changed`: what is not as it was when the champion was made, in words; `code`: a name of what is now."""
+
+    champion: str
+    created: int
+    alerts: list[AlertRecord]
+    rows: int = 0
+    changed: str = ""
+    code: str = ""
+
+
+class Wanted(NamedTuple):
+    """A run that is wanted. `held`: why it does not begin now; empty: it does."""
+
+    trigger: RetrainingTrigger
+    reason: str
+    causes: list[str]
+    held: str = ""
+
+
+def open_alerts(alerts: Iterable[AlertRecord]) -> list[AlertRecord]:
+    """The newest alert of each episode of drift detection that is open."""
+    found: dict[tuple[str, str, str, str], AlertRecord] = {}
+    for alert in alerts:
+        episode = (alert.model, alert.version, alert.kind, alert.subject)
+        if alert.source == "drift":
+            found.pop(episode, None)
+            if alert.state in ("opened", "worsened"):
+                found[episode] = alert
+    return list(found.values())
+
+
+def wanted(model: str, policy: Retrain, history: History, known: Known, now: int) -> Wanted | None:
+    """The run that a model wants; None: none. What is asked for by hand comes first, and is never held back but by an open run."""
+    if (asked := history.asked.get(model)) is not None:
+        return Wanted("hand", "asked for by hand", [f"hand:{asked}"], _beside(history))
+    found = _alarmed(model, policy, history, known) or _otherwise(model, policy, history, known, now)
+    return found and found._replace(held=_beside(history) or _limits(model, policy, history, now))
+
+
+def _alarmed(model: str, policy: Retrain, history: History, known: Known) -> Wanted | None:
+    """All open alerts about the champion together, those that began a run before left out: a storm of alarms is one run."""
+    mine = [
+        alert
+        for alert in known.alerts
+        if (alert.model, alert.version) == (model, known.champion) and _KINDS.get(alert.kind) in policy.on and alert.id not in history.seen
+    ]
+    for trigger in _ORDER:
+        if of_kind := [alert for alert in mine if _KINDS[alert.kind] == trigger]:
+            more = f"; and {len(mine) - 1:,} more alerts" if len(mine) > 1 else ""
+            return Wanted(trigger, of_kind[-1].message + more, [alert.id for alert in mine])
+    return None
+
+
+def _otherwise(model: str, policy: Retrain, history: History, known: Known, now: int) -> Wanted | None:
+    code = f"code:{model}:{known.champion}:{known.code}"
+    if "code" in policy.on and known.changed and code not in history.seen:
+        return Wanted("code", known.changed, [code])
+    if policy.rows is not None and known.rows >= policy.rows:
+        return Wanted("data", f"{known.rows:,} new outcomes; {policy.rows:,} begin a run", [])
+    last = history.last_begun(model)
+    since = known.created if last is None else last
+    if policy.every_ms is not None and now - since >= policy.every_ms:
+        return Wanted("schedule", f"the last run began {(now - since) / DAY_MS:.1f} days ago; every {policy.every}", [])
+    return None
+
+
+def _beside(history: History) -> str:
+    return f"a run of {history.open.model} is open" if history.open else ""
+
+
+def _limits(model: str, policy: Retrain, history: History, now: int) -> str:
+    if history.begun_within(model, now, DAY_MS) >= policy.at_most_a_day:
+        return f"{policy.at_most_a_day} runs began within 24 hours, which is the most"
+    if history.begun_within(model, now, policy.rest_ms):
+        return f"the last run began less than {policy.rest} ago"
+    return ""

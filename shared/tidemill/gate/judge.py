@@ -1,0 +1,98 @@
+"""Judging a challenger: before it is promoted, while it answers a share, and after it was promoted.
+
+Each function is one look at all evidence so far. It may be called after every row; the budget holds over all calls together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tidemill.gate.guards import calibration, segments
+from tidemill.gate.rows import Dealt, Pairs
+from tidemill.gate.rule import Decision, Rule
+from tidemill.gate.wealth import bounds, log_wealth, needed
+from tidemill.records import GateFinding
+
+
+def before(pairs: Pairs, rule: Rule, beside: Sequence[GateFinding] = ()) -> Decision:
+    """A shadow beside the champion. "promote" needs evidence that it loses less, `rule.least` outcomes, and nothing against it; "reject" follows from
+    evidence that it is worse in anything, and from `rule.most` outcomes without evidence that it is better: a tie keeps the champion.
+
+    `beside`: what else was looked at, on answers without outcomes.
+    """
+    pairs = pairs.independent()
+    rows, against = len(pairs.champion), [finding for finding in beside if finding.verdict == "against"]
+    found, loss = list(beside), _loss(pairs, rule)
+    found.insert(0, loss)
+    if against:
+        return Decision("reject", _because(against), found)
+    if not rows:
+        return Decision("wait", "no request that both answered has an outcome yet", found)
+    if loss.verdict == "against":
+        return Decision("reject", loss.said, found)
+    if rows >= rule.least:
+        more = [finding for finding in (calibration(pairs, rule), *segments(pairs, rule)) if finding is not None]
+        found += more
+        if against := [finding for finding in more if finding.verdict == "against"]:
+            return Decision("reject", _because(against), found)
+        if loss.verdict == "for" and not any(finding.verdict == "open" for finding in beside):
+            return Decision("promote", loss.said, found)
+    if rows >= rule.most:
+        return Decision("reject", f"not shown to be better on {rows:,} outcomes, so the champion stays: {loss.said}", found)
+    return Decision("wait", _waiting(rows, rule, loss, beside), found)
+
+
+def during(dealt: Dealt, expected: float, rule: Rule, beside: Sequence[GateFinding] = ()) -> Decision:
+    """A challenger that answers a share. It was shown to be better; "roll back" follows from evidence that it is worse after all, "promote" means that `rule.least`
+    outcomes of its own show no harm. `expected`: see `Dealt.harms`."""
+    harms, own = dealt.harms(expected), int(dealt.challenger.sum())
+    harmed = log_wealth(harms) >= needed(rule.budget)
+    low, high = (bound * dealt.most for bound in bounds(harms, rule.budget))
+    mean = float(harms.mean()) * dealt.most if len(harms) else math.nan
+    said = f"loses {mean:+.4g} more than the champion (between {low:+.3g} and {high:+.3g}), {own:,} outcomes of its own"
+    finding = GateFinding(
+        "loss of its share", "against" if harmed else "for" if own >= rule.least else "open", said, low=low, high=high, rows=len(harms)
+    )
+    found = [finding, *beside]
+    if against := [one for one in found if one.verdict == "against"]:
+        return Decision("roll back", _because(against), found)
+    if any(one.verdict == "open" for one in found):
+        return Decision("wait", f"{own:,} of {rule.least:,} outcomes of its own", found)
+    return Decision("promote", said, found)
+
+
+def after(pairs: Pairs, rule: Rule, beside: Sequence[GateFinding] = ()) -> Decision:
+    """A champion beside the one that it replaced, which is the `champion` of the pairs still. "roll back" follows from evidence that the new one loses more;
+    "promote" says that `rule.least` outcomes show none, so that it stays."""
+    pairs = pairs.independent()
+    rows, loss = len(pairs.champion), _loss(pairs, rule)
+    found = [loss, *beside]
+    if against := [finding for finding in found if finding.verdict == "against"]:
+        return Decision("roll back", _because(against), found)
+    if rows >= rule.least and not any(finding.verdict == "open" for finding in beside):
+        return Decision("promote", f"no harm on {rows:,} outcomes: {loss.said}", found)
+    return Decision("wait", f"{rows:,} of {rule.least:,} outcomes since it answers", found)
+
+
+def _loss(pairs: Pairs, rule: Rule) -> GateFinding:
+    rows = len(pairs.champion)
+    if not rows:
+        return GateFinding("loss", "open", "no outcomes")
+    lost, other = float(pairs.champion.mean()), float(pairs.challenger.mean())
+    low, high = bounds(pairs.gains, rule.budget)
+    share = f", {100 * (other - lost) / lost:+.1f} %" if lost > 0 else ""
+    said = f"loses {other:.5g}, the champion {lost:.5g}{share}; less by {lost - other:+.3g} (between {low:+.3g} and {high:+.3g}) on {rows:,} outcomes"
+    return GateFinding("loss", "for" if low > 0 else "against" if high < 0 else "open", said, lost, other, low, high, rows)
+
+
+def _because(against: Sequence[GateFinding]) -> str:
+    return "; ".join(finding.said for finding in against)
+
+
+def _waiting(rows: int, rule: Rule, loss: GateFinding, beside: Sequence[GateFinding]) -> str:
+    if rows < rule.least:
+        return f"{rows:,} of {rule.least:,} outcomes"
+    if loss.verdict == "for":
+        return "; ".join(finding.said for finding in beside if finding.verdict == "open")
+    return f"not shown to be better yet: {loss.said}"

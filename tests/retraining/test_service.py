@@ -1,0 +1,112 @@
+"""The service as a process on a real broker: from an alert to a new champion through kills, and everything that must not touch the champion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.ask import get
+from tests.retraining.made import alert
+from tests.retraining.rig import Rig
+
+pytestmark = pytest.mark.integration
+
+WAY = ["begun", "trained", "rehearsed", "shadow", "canary", "promoted", "kept"]
+
+
+@pytest.fixture
+def rig(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Rig]:
+    """Return a project of its own on the shared broker."""
+    made = Rig(topic_prefix, tmp_path, kafka)
+    yield made
+    made.stop()
+
+
+def roles(rig: Rig, name: str) -> list[str]:
+    """The roles that a version had in each deployment, - for none."""
+    return [next((item.role for item in record.versions() if item.version == name), "-") for record in rig.deployments()]
+
+
+def test_an_alert_makes_a_better_champion_through_kills(rig: Rig) -> None:
+    """Killed after each step, it takes every step once: the version is a shadow, answers a share, and is the champion; nobody else did anything."""
+    rig.alert(alert("a1"))
+    rig.prepare(order="sleep")
+    rig.start()
+    rig.wait("begun")
+    rig.until(lambda: "training late" in rig.said())
+    rig.kill()
+    rig.start()
+    new = rig.wait("shadow").version
+    rig.kill()
+    better = {new: 0.02, "v1": 0.5}
+    rig.traffic(300, better)
+    rig.start()
+    canary = rig.wait("canary")
+    rig.kill()
+    assert canary.share == 0.5
+    assert {finding.verdict for finding in canary.evidence} == {"for"}
+    rig.traffic(300, better)
+    rig.start()
+    rig.wait("promoted")
+    rig.kill()
+    rig.traffic(100, better)
+    rig.start()
+    rig.wait("kept")
+    assert rig.taken() == WAY
+    assert roles(rig, new) == ["-", "shadow", "challenger", "champion", "champion", "champion"]
+    assert roles(rig, "v1") == ["champion", "champion", "champion", "-", "shadow", "-"]
+    (begun,) = [record for record in rig.steps() if record.step == "begun"]
+    assert (begun.trigger, begun.causes, begun.reason) == ("performance", ["a1"], "auc moved")
+    assert "tidemill_retraining_open_seconds 0.0" in get(f"http://127.0.0.1:{rig.port}/metrics").text
+
+
+def test_the_champion_is_never_touched(rig: Rig) -> None:
+    """Trainings that fail, find no memory, take too long or make nothing; versions that answer NaN, hang, are worse or leave requests out: each is said."""
+    rig.start(TIDEMILL_RETRAINING_SECONDS="15")
+    for kind, order, step, said in (
+        ("good", "fail", "failed", "ended with code 1: no examples; publish some"),
+        ("good", "memory", "failed", "MemoryError"),
+        ("good", "nothing", "failed", "there is no version"),
+        ("good", "sleep", "failed", "not done after 15 s"),
+        ("nan", "", "rejected", "gives no number"),
+        ("hang", "", "rejected", "not done after 8 s"),
+    ):
+        rig.prepare(kind, order)
+        rig.ask()
+        assert said in rig.wait(step).reason
+    assert len(rig.deployments()) == 1
+    rig.prepare()
+    rig.ask()
+    worse = rig.wait("shadow").version
+    rig.traffic(300, {worse: 1.0, "v1": 0.02})
+    assert "the champion 0." in rig.wait("rejected").reason
+    rig.ask()
+    rig.wait("shadow")
+    rig.traffic(300, {}, answers=False)
+    assert "answered 0 of 300 requests" in rig.wait("rejected").reason
+    assert {record.version for record in rig.deployments()} == {"v1"}
+    assert [item.version for item in rig.deployments()[-1].versions()] == ["v1"]
+    assert rig.process is not None
+    assert rig.process.poll() is None
+
+
+def test_a_worse_champion_is_rolled_back(rig: Rig) -> None:
+    """Better as a shadow, worse once it answers: the former champion answers again, by itself, and says why; what somebody deploys by hand ends a run."""
+    rig.start()
+    rig.ask()
+    new = rig.wait("shadow").version
+    rig.traffic(300, {new: 0.02, "v1": 0.5})
+    rig.wait("canary")
+    rig.traffic(200, {new: 0.02, "v1": 0.5})
+    rig.wait("promoted")
+    rig.traffic(300, {new: 1.0, "v1": 0.02})
+    back = rig.wait("rolled back")
+    assert back.evidence[0].verdict == "against"
+    assert [item.version for item in rig.deployments()[-1].versions()] == ["v1"]
+    rig.ask()
+    again = rig.wait("shadow").version
+    import asyncio
+
+    asyncio.run(rig.deploying.act("late", "retire", again))
+    assert rig.wait("rejected").reason == "somebody took it away"
