@@ -69,6 +69,18 @@ def trips(path: Path, numbers: range) -> Path:
     return path
 
 
+def test_a_file_of_which_nothing_was_taken_is_read_again(tmp_path: Path) -> None:
+    """The declaration may have been wrong: once it is mended, the same file is loaded."""
+    store, path = OfflineStore(tmp_path / "store"), tmp_path / "a.csv"
+    path.write_text(f"at,id,fare\n{NOW_MS},t1,\n{NOW_MS},t2,\n")
+    first, refused = load(store, path)
+    assert (first.loaded, first.nothing_taken, len(refused)) == (0, True, 2)
+    mended = Event("trips", {"at": int, "id": str | None, "fare": float | None}, time="at", id="id")
+    second, refused = load(store, path, event=mended)
+    assert (second.loaded, second.nothing_taken, refused) == (2, False, [])
+    assert load(store, path, event=mended)[0].done_ms
+
+
 def test_a_file_is_loaded_once(tmp_path: Path) -> None:
     """Again, under another name, with other options: nothing more is written. Rows of another file with known ids are passed over."""
     store = OfflineStore(tmp_path / "store")
@@ -219,8 +231,12 @@ def test_the_command(tmp_path: Path) -> None:
         ["22", "started_at", "2024-03-10 02:30:00", "bad_time"],
         ["23", "member", "perhaps", "wrong_type"],
     ]
+    assert "load them as a file of their own" in told
     code, told = run(tmp_path, "hired", str(tmp_path / "hired.csv"), *HIRED)
     assert (code, "already loaded, 20 events" in told) == (0, True), told
+    (tmp_path / "bad.csv").write_text((tmp_path / "hired.csv").read_text().splitlines()[0] + "\n2024-03-02 10:00:00,r99,süd,perhaps,,1\n")
+    code, told = run(tmp_path, "hired", str(tmp_path / "bad.csv"), *HIRED)
+    assert (code, "all rows of a file are refused" in told) == (1, True), told
 
 
 @pytest.mark.parametrize(

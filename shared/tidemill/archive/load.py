@@ -3,7 +3,7 @@
 A file is known by the digest of its content. Its rows are appended commit by commit. Each commit carries rows and, as a counter of the
 table, how many rows of the file are done (`load:<digest>`); the first one also by which rules they were read (`load:<digest>:rules`), the
 last one when the file was done (`load:<digest>:done`). So a run that was killed is taken up by the next one, and a file that is done is not
-loaded again. The archive's other writers have counters of their own.
+loaded again; one of which every row was refused is. The archive's other writers have counters of their own.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ class LoadReport:
     no_event: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     done_ms: int = 0
+
+    @property
+    def nothing_taken(self) -> bool:
+        """Whether rows were refused and no run has taken any."""
+        return bool(self.refused) and not (self.before or self.loaded or self.copies or self.no_event or self.done_ms)
 
 
 class Load:
@@ -133,6 +138,8 @@ class Load:
             if sum(map(len, waiting)) >= COMMIT_ROWS or sum(rows.nbytes for rows in waiting) >= COMMIT_BYTES:
                 self._commit(report, table, waiting, {**moves, name: (done, seen)})
                 done, moves, waiting = seen, {}, []
+        if report.nothing_taken and not any(map(len, waiting)):
+            return  # the file may be right, and the declaration or the options wrong: the next run reads it again
         rows = waiting or [table.schema.empty_table()]
         self._commit(report, table, rows, {**moves, name: (done, seen), f"{name}:done": (0, now_ms())})
 

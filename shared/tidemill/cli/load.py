@@ -65,6 +65,11 @@ def load(
         for report in reports:
             _tell(report, job)
         notes.tell()
+        if any(report.nothing_taken for report in reports):
+            raise TidemillError(
+                "all rows of a file are refused, and nothing of it is loaded",
+                mend="mend the file, or the event's declaration (then: tidemill apply), and load it again",
+            )
         if any(report.loaded for report in reports):
             _say(
                 "training sets, labels and `tidemill verify` see this history from now on. Served values have it after `tidemill apply`, which fills views anew with it (the first `tidemill up` does so too)."
@@ -201,6 +206,8 @@ def _tell(report: LoadReport, job: Load) -> None:
     if report.refused:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.refused.most_common())
         console.print(Text(f"  {report.refused.total():,} rows refused: {reasons}", style="yellow"))
+        if not report.nothing_taken:
+            _say("  a file is loaded once: to have these rows too, mend them and load them as a file of their own")
 
 
 def _say(text: str) -> None:
