@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from tidemill.declarations.models import FEATURES
 from tidemill.models.artifact import Manifest, Output
 
 ONNX, EXAMPLE, MANIFEST = "model.onnx", "input_example.json", "manifest.json"
@@ -27,7 +28,8 @@ _NEEDED = ("mlflow-skinny", "onnx", "onnxruntime", "pandas")
 def files_of(manifest: Manifest, onnx: bytes, run_id: str) -> dict[str, bytes]:
     """The files of a version's folder in MLflow, by name."""
     requirements = [f"{name}=={version(name)}" for name in _NEEDED]
-    example = {"columns": [item.name for item in manifest.inputs], "data": [row.inputs for row in manifest.golden[:1]]}
+    golden = [] if _takes_contents(manifest) else manifest.golden[:1]
+    example = {"columns": [item.name for item in manifest.inputs], "data": [row.inputs for row in golden]}
     onnx = with_served_outputs(onnx, manifest.output, manifest.class_names)
     return {
         ONNX: onnx,
@@ -58,9 +60,27 @@ def with_served_outputs(onnx: bytes, output: Output, classes: Sequence[str] = ()
     return bytes(model.SerializeToString())
 
 
+def _takes_contents(manifest: Manifest) -> bool:
+    return any(item.is_content for item in manifest.inputs)
+
+
+def _inputs(manifest: Manifest) -> list[dict[str, Any]]:
+    if not _takes_contents(manifest):
+        return [{"type": "float", "name": item.name, "required": True} for item in manifest.inputs]
+    numbers = sum(not item.is_content for item in manifest.inputs)
+    shapes = {FEATURES: [-1, numbers]} if numbers else {}
+    shapes |= {item.name: [-1, *item.lengths] if item.lengths else [-1, -1] for item in manifest.inputs if item.is_content}
+    texts = {item.name for item in manifest.inputs if item.kind == "words"}
+    return [
+        {"type": "tensor", "name": name, "tensor-spec": {"dtype": "object" if name in texts else "float32", "shape": shape}}
+        for name, shape in shapes.items()
+    ]
+
+
 def _described(manifest: Manifest, size: int, run_id: str) -> dict[str, Any]:
-    """What MLflow knows of the model. Its inputs are columns of floats by name, so a data frame may have them in any order."""
-    inputs = [{"type": "float", "name": item.name, "required": True} for item in manifest.inputs]
+    """What MLflow knows of the model. Its inputs are columns of floats by name, so a data frame may have them in any order; of a model that takes
+    texts or tensors they are the tensors of its graph, so they are given as arrays by name."""
+    inputs = _inputs(manifest)
     onnx = {
         "data": ONNX,
         "onnx_version": version("onnx"),
@@ -85,7 +105,7 @@ def _described(manifest: Manifest, size: int, run_id: str) -> dict[str, Any]:
         "model_size_bytes": size,
         "model_uuid": uuid.uuid5(uuid.NAMESPACE_URL, f"{manifest.model}@{manifest.version}").hex,
         "run_id": run_id,
-        "saved_input_example_info": example if manifest.golden else None,
+        "saved_input_example_info": example if manifest.golden and not _takes_contents(manifest) else None,
         "signature": {"inputs": msgspec.json.encode(inputs).decode(), "outputs": msgspec.json.encode(outputs).decode(), "params": None},
         "utc_time_created": datetime.fromtimestamp(manifest.created / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
     }

@@ -66,7 +66,7 @@ def project(inputs: Sequence[Any] | None = None, pipeline: Any = words) -> Proje
 
 def picture(draw: random.Random, *, bright: bool) -> list[list[float]]:
     """Two rows of three pixels."""
-    return [[draw.random() + bright for _ in range(3)] for _ in range(2)]
+    return [[draw.random() + 0.2 * bright for _ in range(3)] for _ in range(2)]
 
 
 def base64(pixels: Any) -> str:

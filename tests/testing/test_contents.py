@@ -23,9 +23,13 @@ from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.proof.replay import logged, replay
 from tidemill.records import PredictionRecord, decoder, encode
+from tidemill.scoring.score import Scorer, ScoreWatch
+from tidemill.scoring.tables import read_table
 from tidemill.training.reproduce import SET, stored_set
+from tidemill.training.stages.select import choose
 from tidemill.training.version import Version
 from tidemill_drift.monitor import PredictionRow, compare_predictions
+from tidemill_training.mlmodel import files_of
 
 AT = NOW_MS + 300 * MINUTE
 
@@ -56,6 +60,7 @@ def test_a_model_predicts_from_the_words_of_any_text(version: Version, note: str
     assert answer.degraded == {}
 
 
+@pytest.mark.slow
 def test_what_the_model_learnt_is_in_the_words() -> None:
     """Bad words are urgent, nice ones are not, in any language."""
     world = lived(project(), 300)
@@ -142,6 +147,7 @@ def all_inputs() -> Any:
     return made
 
 
+@pytest.mark.slow
 def test_predictions_from_contents_are_recomputed_bit_for_bit(tmp_path: Path) -> None:
     """From the log alone: any text, none, pictures; by entity and by tensor; and a changed content is found."""
     declared = project([tm.Words("note"), PIXELS, tm.Request("amount")], all_inputs)
@@ -176,6 +182,7 @@ def test_the_manifest_keeps_no_text_of_the_set_but_golden_rows(version: Version)
     assert manifest.feature_importance["note"] > 0.5
 
 
+@pytest.mark.slow
 def test_a_stored_set_has_its_texts_again(tmp_path: Path) -> None:
     """What `reproduce` trains on: the same rows, texts and pictures."""
     declared = project([tm.Words("note"), PIXELS, tm.Request("amount")], all_inputs)
@@ -188,6 +195,7 @@ def test_a_stored_set_has_its_texts_again(tmp_path: Path) -> None:
     assert examples.table()["note"].null_count == 15
 
 
+@pytest.mark.slow
 def test_drift_watches_the_length_of_a_text_and_the_mean_of_a_tensor() -> None:
     """Longer texts are a finding, brighter pictures too; the same ones are none."""
     declared = project([tm.Words("note"), PIXELS, tm.Request("amount")], all_inputs)
@@ -218,3 +226,37 @@ def test_words_beside_others_need_names() -> None:
         trained(world)
     assert "ColumnTransformer" in raised.value.mend
     assert len(happened(3)) == 6
+
+
+@pytest.mark.slow
+def test_mlflow_loads_what_takes_contents(version: Version, tmp_path: Path) -> None:
+    """Its signature has the tensors of the graph: numbers as they are, a text as its marked terms."""
+    pyfunc = pytest.importorskip("mlflow.pyfunc")
+    for name, content in files_of(version.artifact.manifest, version.artifact.onnx, "run").items():
+        (tmp_path / name).write_bytes(content)
+    terms = np.array([["0:refund", "0:now", "0:broken"]], object)
+    found = pyfunc.load_model(str(tmp_path)).predict({"features": np.array([[1.0, 0.5]], np.float32), "note": terms})
+    wanted = load_engine(version.artifact).predict(np.array([1.0, 15.0, 0.5], np.float32), ["refund now broken"])
+    assert float(np.ravel(found["probability"])[0]) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_tables_are_scored_as_requests_are(of_pictures: Version, tmp_path: Path) -> None:
+    """By the values of requests, and by all inputs as a training set has them; a row that is no tensor has an error."""
+    declared = project([PIXELS, tm.Request("amount")], pictures)
+    scorer = Scorer(declared, StoredWorld(declared, tmp_path).store, of_pictures.artifact)
+    rows: list[dict[str, Any]] = [{"pixels": [[1, 2, 3], [4, 5, 6]], "amount": 1.0}, {"pixels": [[1]], "amount": 1.0}]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n".join(map(msgspec.json.encode, rows)))
+    first, wrong = scorer.score(read_table(path), AT, ScoreWatch())
+    world = lived(declared)
+    world.deploy(of_pictures.artifact)
+    assert first.answer is not None
+    assert first.answer.output == world.predict("urgent", rows[0], at=AT).output
+    assert "has not the shape" in wrong.error
+
+
+def test_inputs_are_not_chosen_among_what_is_whole() -> None:
+    """Choosing inputs by importance is for numbers and categories."""
+    declared = project([PIXELS, tm.Request("amount")], pictures)
+    with pytest.raises(TidemillError, match="'pixels' is taken whole"):
+        choose(declared.models["urgent"], lived(declared).training_set("urgent"), tm.Select(), lambda _: None, lambda *_: None)

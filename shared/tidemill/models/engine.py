@@ -73,7 +73,9 @@ class Engine:
                 f"{self.label} answers with the probabilities of {len(self.classes)} classes, and this takes one number",
                 mend="use a model of a condition or of a number here",
             )
-        (output,) = self._runner.run(self._arrays(vector, contents), self._outputs)
+        (output,) = self._runner.run(
+            {self.input_name: vector.reshape(1, -1)} if self._feed is None else self._fed(vector, contents), self._outputs
+        )
         return float(output[0, self._column])
 
     def answer(self, vector: Vector, contents: Contents = ()) -> ModelAnswer:
@@ -84,7 +86,9 @@ class Engine:
 
     def probabilities(self, vector: Vector, contents: Contents = ()) -> list[float]:
         """The probability of each of `classes`, in order. NaN where the model gives NaN."""
-        (output,) = self._runner.run(self._arrays(vector, contents), self._outputs)
+        (output,) = self._runner.run(
+            {self.input_name: vector.reshape(1, -1)} if self._feed is None else self._fed(vector, contents), self._outputs
+        )
         found: list[float] = output[0].tolist()
         return found
 
@@ -111,9 +115,8 @@ class Engine:
                     mend="make the version again on this kind of machine",
                 )
 
-    def _arrays(self, vector: Vector, contents: Contents) -> Mapping[str, Array]:
-        if self._feed is None:
-            return {self.input_name: vector.reshape(1, -1)}
+    def _fed(self, vector: Vector, contents: Contents) -> Mapping[str, Array]:
+        assert self._feed is not None
         return self._feed.arrays(vector.reshape(1, -1), [contents])
 
     def _input(self, columns: int) -> str:

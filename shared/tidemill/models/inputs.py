@@ -86,7 +86,7 @@ class ModelInputs:
 
     def named(self, contents: Contents) -> dict[str, str]:
         """Contents by name, as a prediction is logged; without those that are missing."""
-        return {name: one for name, one in zip(self.content_names, contents, strict=True) if one is not None}
+        return {name: one for name, one in zip(self.content_names, contents, strict=True) if one is not None} if contents else {}
 
     def unnamed(self, contents: Mapping[str, str]) -> Contents:
         """Logged contents in the order of the plan."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx.common.data_types import FloatTensorType
 
@@ -36,10 +37,26 @@ def add_contents(model: Any, inputs: Sequence[ModelInput], rules: Mapping[str, S
     model.graph.node.extend([*front.nodes, *kept])
     model.graph.initializer.extend(front.constants)
     model.graph.input.extend(_graph_inputs(inputs))
-    newer_labels(model)
+    if front.has_texts:
+        newer_labels(model)
     by_name = {inputs[int(text.removeprefix("content_"))].name: list(of_text) for text, of_text in rules.items()}
     if by_name:
         helper.set_model_props(model, {METADATA: write_rules(dict(sorted(by_name.items())))})
+
+
+def fed_by_contents(onnx_file: bytes, inputs: Sequence[ModelInput]) -> bytes:
+    """A graph of one matrix `features`, in which a tensor's elements stand in its place, as one that takes contents by their names."""
+    if not any(spec.is_content for spec in inputs):
+        return onnx_file
+    model = onnx.load_from_string(onnx_file)
+    constants = [value for value in model.graph.input if value.name != FEATURES]
+    for node in model.graph.node:
+        node.input[:] = [MATRIX if name == FEATURES else name for name in node.input]
+    del model.graph.input[:]
+    model.graph.input.append(helper.make_tensor_value_info(MATRIX, TensorProto.FLOAT, [None, None]))
+    add_contents(model, inputs, {})
+    model.graph.input.extend(constants)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _graph_inputs(inputs: Sequence[ModelInput]) -> list[Any]:
@@ -58,6 +75,7 @@ class _ContentFront:
     def __init__(self, inputs: Sequence[ModelInput]) -> None:
         self._inputs = inputs
         self._numbers = [i for i, spec in enumerate(inputs) if not spec.is_content]
+        self.has_texts = False
         self.nodes, self.constants, self.renamed = list[Any](), list[Any](), dict[str, str]()
 
     def make(self, block: str) -> None:
@@ -66,6 +84,7 @@ class _ContentFront:
         if block.startswith("content_"):
             self._content(block, place)
         elif block.startswith("text_"):
+            self.has_texts = True
             codes = self._gathered(block, FEATURES, [self._numbers.index(place)])
             self.nodes.append(decoded(block, codes, self._inputs[place].categories))
         elif block == MATRIX:

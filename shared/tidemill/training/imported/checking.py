@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from tidemill.models.engine import Engine
 from tidemill.models.runner import OnnxRunner
 from tidemill.training.dataset import Floats
 from tidemill.training.imported.contract import Contract
+from tidemill.training.imported.elements import as_elements
 from tidemill.training.imported.examples import ExpectedRows
 from tidemill.training.imported.graph import Wrapped
 from tidemill.training.imported.twin import Twin
@@ -22,6 +23,8 @@ from tidemill.training.parity import HELD_OUT_ROWS, TOLERANCE
 from tidemill.training.probes import Probe, probes, spread
 
 _UNLIKE = "export it without steps of chance, by model.eval() before; if it has none, report it: the graph around it is wrong"
+Answers = Callable[[Floats], npt.NDArray[np.float64]]
+"""What is served for rows."""
 _OFF = 1e-3  # how far the sum of probabilities may be from 1
 
 
@@ -49,7 +52,7 @@ def check_answers(model: Model, contract: Contract, inputs: Sequence[Any], wrapp
     asked = [Probe("held out", spread(matrix, HELD_OUT_ROWS)), *probes(model, inputs, matrix)]
     file = FileAnswers(wrapped)
     for probe in asked:
-        found = file.of(probe.rows, probe.what)
+        found = file.of(as_elements(inputs, probe.rows), probe.what)
         if not np.isfinite(found).all():
             empty = sorted({inputs[i].name for i in np.flatnonzero(np.isnan(probe.rows).any(axis=0)).tolist()} & set(contract.taken))
             lacking = next((name for name in empty if name not in contract.missing), "INPUT")
@@ -59,7 +62,8 @@ def check_answers(model: Model, contract: Contract, inputs: Sequence[Any], wrapp
             )
         _check_kind(contract, found, probe)
     for other in (file, FileAnswers(wrapped)):
-        _check_repeated(file.of(asked[0].rows, asked[0].what), other.of(asked[0].rows, asked[0].what))
+        held = as_elements(inputs, asked[0].rows)
+        _check_repeated(file.of(held, asked[0].what), other.of(held, asked[0].what))
     return asked
 
 
@@ -87,12 +91,12 @@ def _check_kind(contract: Contract, found: npt.NDArray[np.float64], probe: Probe
         )
 
 
-def compare(engine: Engine, twin: Twin, asked: Sequence[Probe], expected: ExpectedRows | None, scale: tuple[float, float]) -> Parity:
+def compare(answers: Answers, twin: Twin, asked: Sequence[Probe], expected: ExpectedRows | None, scale: tuple[float, float]) -> Parity:
     """How far the graph is from the file itself on all asked rows, and from the expected answers. Raises TidemillError where it is too far.
     `scale`: centre and spread of a value, see `Parity`."""
     rows = np.vstack([probe.rows for probe in asked])
     allowed = Parity(0.0, 0, TOLERANCE, *scale)
-    apart = _apart(engine, rows, twin.answers(rows), allowed, "the file itself", _UNLIKE)
+    apart = _apart(answers, rows, twin.answers(rows), allowed, "the file itself", _UNLIKE)
     held, compared = len(asked[0].rows), len(rows)
     most = float(np.max(apart[:held], initial=0.0))
     if expected is not None:
@@ -100,14 +104,19 @@ def compare(engine: Engine, twin: Twin, asked: Sequence[Probe], expected: Expect
             "see that inputs are in the order of the file's columns, that missing and categories are as in its training, and that expected "
             "has what is served (a probability, not a logit)"
         )
-        most = max(most, float(np.max(_apart(engine, expected.rows, expected.answers, allowed, "the examples", mend), initial=0.0)))
+        most = max(most, float(np.max(_apart(answers, expected.rows, expected.answers, allowed, "the examples", mend), initial=0.0)))
         held, compared = held + len(expected.rows), compared + len(expected.rows)
     return Parity(most, held, TOLERANCE, *scale, compared=compared)
 
 
-def _apart(engine: Engine, rows: Floats, wanted: Any, allowed: Parity, other: str, mend: str) -> npt.NDArray[np.float64]:
+def answers_of(engine: Engine) -> Answers:
+    """What an engine answers to rows."""
     run = engine.probabilities if engine.classes else engine.predict
-    got = np.array([run(row) for row in rows], np.float64)
+    return lambda rows: np.array([run(row) for row in rows], np.float64)
+
+
+def _apart(answers: Answers, rows: Floats, wanted: Any, allowed: Parity, other: str, mend: str) -> npt.NDArray[np.float64]:
+    got = answers(rows)
     apart = np.abs(got - wanted)
     wrong = ~(apart <= allowed.allowed(wanted))
     if wrong.any():

@@ -107,6 +107,11 @@ def check_declared(contract: Contract, model: Model) -> None:
         raise TidemillError(
             f"model {model.name!r} has no input {unknown[0]!r}, which the contract names", mend=f"its inputs are {', '.join(kinds)}"
         )
+    if words := [name for name, kind in kinds.items() if kind == "words"]:
+        raise TidemillError(
+            f"input {words[0]!r} of model {model.name!r} is words, and a file from elsewhere is given none",
+            mend=f"declare Request({words[0]!r}, str) with categories in the contract, or train a pipeline that takes the words",
+        )
     for name in contract.taken:
         text = kinds[name] in ("text", "category")
         if text != (name in contract.categories):

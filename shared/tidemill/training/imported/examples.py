@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from tidemill.errors import TidemillError
 from tidemill.models.inputs import within_float32
 from tidemill.training.imported.contract import Contract
+from tidemill.training.imported.elements import Elements
 from tidemill.training.imported.labels import text_numbers
 
 EXPECTED = "expected"
@@ -28,9 +28,9 @@ class ExpectedRows(NamedTuple):
     answers: npt.NDArray[np.float64]
 
 
-def read_examples(path: Path, contract: Contract, order: Sequence[str]) -> ExpectedRows:
-    """Reads a Parquet file with a column for each input that the file takes and `expected`, or a JSON file with a list of such rows. `order`:
-    the declared inputs, as the columns of the matrix. Raises TidemillError."""
+def read_examples(path: Path, contract: Contract, elements: Elements) -> ExpectedRows:
+    """Reads a Parquet file with a column for each input that the file takes and `expected`, or a JSON file with a list of such rows. A tensor is
+    nested lists or base64, as in a request. Raises TidemillError."""
     table = _table(path)
     if lacking := [name for name in (*contract.taken, EXPECTED) if name not in table.column_names]:
         raise TidemillError(
@@ -39,9 +39,13 @@ def read_examples(path: Path, contract: Contract, order: Sequence[str]) -> Expec
         )
     if not len(table):
         raise TidemillError(f"{path} has no rows", mend="give rows with what must be served for them")
+    order = elements.order
     matrix = np.full((len(table), len(order)), math.nan)
     for name in contract.taken:
-        matrix[:, order.index(name)] = _numbers(path, name, table[name].to_pylist(), contract)
+        if name in elements.names:
+            matrix[:, [order.index(one) for one in elements.names[name]]] = elements.rows(name, table[name].to_pylist())
+        else:
+            matrix[:, order.index(name)] = _numbers(path, name, table[name].to_pylist(), contract)
     return ExpectedRows(within_float32(matrix), _expected(path, table[EXPECTED].to_pylist(), len(contract.classes)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,8 +58,8 @@ def kind_name(kind: int) -> str:
     return name.lower()
 
 
-def read_file(path: Path, contract: Contract) -> ModelFile:
-    """Reads a file with the data beside it, and finds the columns of its inputs. Raises TidemillError, which says what cannot be taken."""
+def read_file(path: Path, contract: Contract, elements: Mapping[str, Sequence[str]] | None = None) -> ModelFile:
+    """Reads a file with the data beside it, and finds the columns of its inputs. `elements`: those of each tensor, in whose place they stand. Raises TidemillError, which says what cannot be taken."""
     model = _read(path)
     try:
         OnnxRunner(path.name, model.SerializeToString())
@@ -69,7 +69,7 @@ def read_file(path: Path, contract: Contract) -> ModelFile:
         raise TidemillError(
             f"{path} has opset {opset}; {_OLDEST} is the oldest that is taken", mend="convert it: onnx.version_converter.convert_version"
         )
-    return ModelFile(model, _inputs(path, model, contract))
+    return ModelFile(model, _inputs(path, model, contract, elements or {}))
 
 
 def _read(path: Path) -> Any:
@@ -103,11 +103,12 @@ def _opset(model: Any) -> int:
     return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), _OLDEST)
 
 
-def _inputs(path: Path, model: Any, contract: Contract) -> list[FileInput]:
+def _inputs(path: Path, model: Any, contract: Contract, elements: Mapping[str, Sequence[str]]) -> list[FileInput]:
     constants = {value.name for value in model.graph.initializer}
     wanted = [value for value in model.graph.input if value.name not in constants]
     columns = _columns(path, [value.name for value in wanted], contract)
-    found = [_input(path, value, columns[value.name]) for value in wanted]
+    whole = {name: [one for column in names for one in elements.get(column, [column])] for name, names in columns.items()}
+    found = [_input(path, value, whole[value.name]) for value in wanted]
     for item in found:
         _check(path, item, contract)
     return found

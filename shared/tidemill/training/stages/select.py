@@ -46,6 +46,11 @@ def choose(model: Model, before: TrainingSet, select: Select, note: Note, watch:
             f"model {model.name!r}: its pipeline names its columns, so it chooses them itself",
             mend="leave select= out, and the inputs that you do not want out of the pipeline",
         )
+    if whole := [spec.name for spec in before.inputs if spec.is_content]:
+        raise TidemillError(
+            f"model {model.name!r}: {whole[0]!r} is taken whole, and inputs are chosen among numbers and categories",
+            mend="leave select= out, and the inputs that you do not want out of the model",
+        )
     helped = np.zeros((select.rounds, len(before.inputs)))
     for number in range(select.rounds):
         watch("rounds of selecting inputs", number, select.rounds)
