@@ -251,14 +251,14 @@ def test_a_tracking_server_that_fails(tmp_path: Path, trained: Trained) -> None:
         tracker.record(trained.manifest, b"", {})
 
 
-def run(world: World, kafka: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(world: World, kafka: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """`python -m tidemill_training`, as a process."""
     environment = {
         "PYTHONPATH": f"{ROOT / 'shared'}{os.pathsep}{ROOT / 'services'}", "KAFKA_BOOTSTRAP_SERVERS": kafka,
         "TIDEMILL_OFFLINE": str(world.root), "TIDEMILL_PROJECT": str(FOLDER),
     }  # fmt: skip
     command = [sys.executable, "-m", "tidemill_training", *arguments]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env={**os.environ, **environment, **more}, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.integration
@@ -268,12 +268,18 @@ async def test_as_a_process(world: World, kafka: str) -> None:
     await ensure_topics(settings, topic_specs(PROJECT))
     stored = run(world, kafka, "big_tip", "--no-deploy", "--until", "2050-01-01")
     assert (stored.returncode, stored.stdout.splitlines()[-1]) == (0, "stored, not deployed"), stored.stderr
-    deployed = run(world, kafka, "big_tip")
+    told = world.root / "openlineage.jsonl"
+    deployed = run(world, kafka, "big_tip", OPENLINEAGE__TRANSPORT__TYPE="file", OPENLINEAGE__TRANSPORT__APPEND="true",
+                   OPENLINEAGE__TRANSPORT__LOG_FILE_PATH=str(told))  # fmt: skip
     assert (deployed.returncode, deployed.stdout.splitlines()[-1]) == (0, "deployed"), deployed.stderr
     assert "auc " in deployed.stdout
     (record,) = await announced(settings)
     load_artifact(str(world.root), record.artifact, record.sha256)
     assert record.version in deployed.stdout
+    begun, done = [json.loads(line) for line in told.read_text().splitlines()]
+    assert (begun["eventType"], done["eventType"], done["job"]["name"]) == ("START", "COMPLETE", "train.big_tip")
+    assert [one["facets"]["version"]["datasetVersion"] for one in done["outputs"]] == [record.version]
+    assert {one["name"] for one in done["inputs"]} > {"views/zones", f"{world.root}/events/trips"}
     assert json.loads((world.root / record.artifact / "manifest.json").read_text())["metrics"] == record.metrics
 
 
