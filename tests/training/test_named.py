@@ -130,6 +130,43 @@ def test_what_cannot_be_narrowed_is_refused(make: Callable[[], Any], told: str) 
         choose(model(lambda: make_pipeline(make(), LogisticRegression())), examples(), Select(rounds=2), quiet, unseen)
 
 
+@pytest.mark.parametrize(
+    ("taken", "told"),
+    [
+        (["speed", "lod"], "names the column 'lod', which is no input of it; did you mean 'load'"),
+        ("zzz", "names the column 'zzz', which is no input of it; its inputs are speed, load, kind"),
+    ],
+)
+def test_a_column_that_is_no_input_is_named(taken: Any, told: str) -> None:
+    """With the nearest input, else with all of them."""
+    with pytest.raises(TidemillError, match=told):
+        fit(model(lambda: make_pipeline(columns(("n", SimpleImputer(), taken)), LogisticRegression())), examples())
+
+
+class Lost(LogisticRegression):  # type: ignore[misc]
+    """It answers some rows with no number."""
+
+    def predict_proba(self, rows: Any) -> Any:
+        """NaN for every third."""
+        found = super().predict_proba(rows)
+        found[::3] = np.nan
+        return found
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: None, "the function given as pipeline returns None, which cannot be fitted; return a scikit-learn"),
+        (lambda: LogisticRegression, "returns <class 'sklearn.*'>?, which cannot be fitted"),
+        (lambda: make_pipeline(SimpleImputer(), Lost()), r"step 'lost' \(Lost\) gives no number for 67 of 200 held-out rows; see why"),
+    ],
+)
+def test_what_is_no_pipeline_or_gives_no_numbers(make: Callable[[], Any], told: str) -> None:
+    """One line with the model and the mend, not an error of scikit-learn's."""
+    with pytest.raises(TidemillError, match=f"model 'big_tip': .*{told}"):
+        fit(model(make), examples())
+
+
 def test_names_in_a_later_part_are_refused() -> None:
     """The data frame does not reach it as it came."""
     late = make_pipeline(StandardScaler(), columns(texts(["kind"])), LogisticRegression())

@@ -35,6 +35,19 @@ def without(pipeline: Any, names: Sequence[str], dropped: Sequence[str]) -> Any:
     return pipeline
 
 
+def unknown_columns(pipeline: Any, names: Sequence[str]) -> list[str]:
+    """The columns that a pipeline, not fitted, names and that are none of its inputs."""
+    lists = [columns for transformer in _first_ones(pipeline) for _, _, columns in transformer.transformers]
+    flat = [one for columns in lists for one in _listed(columns)]
+    return [one for one in dict.fromkeys(flat) if isinstance(one, str) and one not in names]
+
+
+def _listed(columns: Any) -> list[Any]:
+    if isinstance(columns, str):
+        return [columns]
+    return list(columns) if isinstance(columns, Sequence | np.ndarray) else []
+
+
 def _first_ones(estimator: Any) -> Iterator[Any]:
     """The column transformers that get the data frame itself."""
     if isinstance(estimator, ColumnTransformer):
