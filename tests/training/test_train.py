@@ -39,6 +39,7 @@ from tidemill.streams.topics import deployments_topic, topic_specs
 from tidemill.training.fitting import Fitted
 from tidemill.training.parity import check_parity, expected_answers
 from tidemill.training.stages.reading import read_evaluation
+from tidemill_training.aliases import align_by_topic
 from tidemill_training.app import Trained, deploy, train
 from tidemill_training.logged import beside_version
 from tidemill_training.mlmodel import with_served_outputs
@@ -325,9 +326,20 @@ async def test_a_version_takes_a_seat_beside_the_champion(world: World, trained:
         (*_, last) = (await deploying.history())["big_tip"]
         (_, taken) = last.versions()
         assert (last.version, taken.version, taken.role, taken.share) == ("v0", trained.manifest.version, *seat)
+
+    def aliases() -> set[str]:
+        """Those of the trained version in MLflow, once they are moved."""
+        assert align_by_topic(settings, project, root, "big_tip", print)
+        (own,) = Tracker.for_store(root).asked(lambda client: client.search_model_versions(f"run_id='{trained.run_id}'"))
+        found = Tracker.for_store(root).asked(lambda client: client.get_registered_model("big_tip").aliases)
+        return {alias for alias, version in found.items() if str(version) == str(own.version)} & {"champion", "challenger"}
+
+    assert "challenger" in await asyncio.to_thread(aliases)
     await take_seat(project, trained, settings, root, NewSeat())
     (*_, last) = (await deploying.history())["big_tip"]
     assert [item.version for item in last.versions()] == [trained.manifest.version]
+    assert await asyncio.to_thread(aliases) == {"champion"}
+    assert not await asyncio.to_thread(align_by_topic, KafkaSettings(bootstrap_servers="127.0.0.1:1"), project, root, "big_tip", print)
     with pytest.raises(KafkaUnavailable, match="is stored but cannot be announced"):
         await take_seat(project, trained, KafkaSettings(bootstrap_servers="127.0.0.1:1"), root, NewSeat("shadow"))
 

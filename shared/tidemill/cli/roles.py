@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tidemill.records import DeploymentRecord
 
 SERVED_SECONDS = 60.0
-ALIAS_SECONDS = 20.0
+ALIAS_SECONDS = 60.0  # a tracker that is away is given up long before; a busy machine takes its time
 _TOP = 10
 
 commands = typer.Typer(
