@@ -24,6 +24,7 @@ from tidemill_training.bars import StageBars
 from tidemill_training.ending import NOT_DEPLOYED, epoch_ms, note, run_in_force, tell
 from tidemill_training.seats import NewSeat, add_options, check_seat, seat_of, take_seat
 from tidemill_training.settings import TrainingSettings
+from tidemill_training.story import story_of
 
 
 def main() -> int:
@@ -74,11 +75,12 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
     def stored(trained: Trained) -> None:
         asyncio.run(take_seat(project, trained, settings.kafka, root, seat or NewSeat()))
 
-    with StageBars(Console()) as bars:
+    with story_of("train", project.name, model, root, note) as finished, StageBars(Console()) as bars:
         choices = Choices(
             options.labels, options.new, options.created, champion=champion, watch=bars.watch, role=seat.role if seat else "champion"
         )
         trained = train(project, spec, model, root, until_ms, bars.note, stored if seat else None, choices)
+        finished(trained)
     if trained.run_id is not None:  # MLflow answers
         align_by_topic(settings.kafka, project, root, model.name, note)
     tell(trained, "ONNX differs", seat.said if seat else NOT_DEPLOYED)

@@ -38,6 +38,7 @@ from tidemill_training.champion import beside
 from tidemill_training.ending import NOT_DEPLOYED, epoch_ms, note, run_in_force, tell
 from tidemill_training.seats import NewSeat, add_options, check_seat, seat_of, take_seat
 from tidemill_training.settings import TrainingSettings
+from tidemill_training.story import story_of
 from tidemill_training.tracking import track
 
 SHUFFLED_ROWS = 200
@@ -134,7 +135,9 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
 
     alias = "champion" if seat is not None and seat.role == "champion" else "challenger"
     choices = ImportChoices(alias, options.labels, history[-1].version if history else None)
-    imported = import_model(project, settings.project.project, prepared, root, until_ms, note, stored if seat else None, choices)
+    with story_of("import", project.name, model, root, note) as finished:
+        imported = import_model(project, settings.project.project, prepared, root, until_ms, note, stored if seat else None, choices)
+        finished(imported)
     if imported.run_id is not None:  # MLflow answers
         align_by_topic(settings.kafka, project, root, model.name, note)
     tell(imported, "differs", seat.said if seat else NOT_DEPLOYED)

@@ -32,7 +32,7 @@ from tidemill.training.fitting import fit, outputs
 from tidemill.training.stages.files import RunFiles
 from tidemill.training.stages.records import run_name
 from tidemill.training.stages.search import fold_loss, search, with_parameters
-from tidemill.training.stages.select import choose, with_chosen
+from tidemill.training.stages.select import ChosenPlaces, choose, with_chosen
 from tidemill.training.stages.split import CutSet, cut
 
 
@@ -140,12 +140,12 @@ def test_inputs_that_help_are_chosen() -> None:
     assert chosen.inputs == ["speed", "kind"]
     assert chosen.shares["speed"] == 1.0 > chosen.shares["load"]
     assert choose(model(), data, Select(rounds=2, most=1), quiet, unseen).inputs == ["speed"]
-    made = with_chosen(linear, [0, 2])().fit(data.matrix, data.labels)
+    made = with_chosen(linear, ChosenPlaces([0, 2], [spec.name for spec in INPUTS]))().fit(data.matrix, data.labels)
     alone = linear().fit(data.matrix[:, [0, 2]], data.labels)
     assert np.array_equal(made.predict_proba(data.matrix), alone.predict_proba(data.matrix[:, [0, 2]]))
     assert [name for name, _ in made.steps] == ["selected", "simpleimputer", "logisticregression"]
     assert to_onnx(made, INPUTS, probability=True)
-    assert with_chosen(boosted, [0])().fit(data.matrix, data.labels).n_features_in_ == 3
+    assert with_chosen(boosted, ChosenPlaces([0], [spec.name for spec in INPUTS]))().fit(data.matrix, data.labels).n_features_in_ == 3
 
 
 def test_when_nothing_helps() -> None:

@@ -346,15 +346,18 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zipmap", [True, False])
-@pytest.mark.parametrize("several", [True, False])
-def test_a_classifier_that_skl2onnx_converted(zipmap: bool, several: bool, tmp_path: Path) -> None:
-    """Columns by name, one of them texts; labels beside probabilities, as a tensor or as maps: served as scikit-learn predicts."""
+@pytest.mark.parametrize(
+    ("zipmap", "several", "encoded"),
+    [(True, True, False), (True, False, False), (False, True, False), (False, False, False), (True, True, True)],
+)
+def test_a_classifier_that_skl2onnx_converted(zipmap: bool, several: bool, encoded: bool, tmp_path: Path) -> None:
+    """Columns by name, one of them texts; labels beside probabilities, as a tensor or as maps, by class or by its place (`encoded`): served as
+    scikit-learn predicts."""
     places = np.digitize(TRUTH, np.quantile(TRUTH, [0.3, 0.6])) if several else ABOVE.astype(np.int64)
     encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     pipeline = make_pipeline(
         make_column_transformer((encoder, ["payment"]), (SimpleImputer(), NUMBERS)), StandardScaler(), LogisticRegression(max_iter=1000)
-    ).fit(frame(ROWS), np.array(CLASSES)[places] if several else places)
+    ).fit(frame(ROWS), np.array(CLASSES)[places] if several and not encoded else places)
     types = [(name, StringTensorType([None, 1]) if name == "payment" else FloatTensorType([None, 1])) for name in NAMES]
     model = to_onnx(pipeline, initial_types=types, options={"zipmap": zipmap})
     agreed: dict[str, Any] = {
@@ -368,5 +371,9 @@ def test_a_classifier_that_skl2onnx_converted(zipmap: bool, several: bool, tmp_p
     version = make_imported(prepare(declared, *written(tmp_path, model, agreed)), examples, 0, lambda _: None)
     rows = [row for row in ASKED if any(value is not None for value in row.values())]
     expected = pipeline.predict_proba(frame(rows))
-    expected = expected[:, [sorted(CLASSES).index(name) for name in version.artifact.manifest.class_names]] if several else expected[:, 1]
+    expected = (
+        expected[:, [(CLASSES if encoded else sorted(CLASSES)).index(name) for name in version.artifact.manifest.class_names]]
+        if several
+        else expected[:, 1]
+    )
     assert np.abs(served(tmp_path, version, rows) - expected).max() <= 1e-4

@@ -37,6 +37,12 @@ def refused(run: Callable[[], Any], told: str) -> None:
     [
         ({"inputs": ["distance", "distance"]}, "is no contract: inputs: name at least one, and each once"),
         ({"inputs": []}, "inputs: name at least one"),
+        (
+            {"output": {"name": "output", "gives": "logits", "classes": ["a", "b"]}},
+            'unknown field `classes`.*; write "classes" beside "output", not',
+        ),
+        ({"name": "output"}, 'unknown field `name`; write "name" in "output"'),
+        ({"shape": [1]}, "unknown field `shape`; see schemas/contract.v1.schema.json"),
         ({"missing": {"tip": 1}}, "'tip' is none of the inputs"),
         ({"unknown": {"distance": 1}}, "unknown: 'distance' has no categories"),
         ({"categories": {"payment": []}}, "'payment' needs texts, each once"),

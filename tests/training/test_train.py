@@ -39,6 +39,7 @@ from tidemill.streams.topics import deployments_topic, topic_specs
 from tidemill.training.fitting import Fitted
 from tidemill.training.parity import check_parity, expected_answers
 from tidemill.training.stages.reading import read_evaluation
+from tidemill_training.aliases import align_by_topic
 from tidemill_training.app import Trained, deploy, train
 from tidemill_training.logged import beside_version
 from tidemill_training.mlmodel import with_served_outputs
@@ -251,14 +252,14 @@ def test_a_tracking_server_that_fails(tmp_path: Path, trained: Trained) -> None:
         tracker.record(trained.manifest, b"", {})
 
 
-def run(world: World, kafka: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(world: World, kafka: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """`python -m tidemill_training`, as a process."""
     environment = {
         "PYTHONPATH": f"{ROOT / 'shared'}{os.pathsep}{ROOT / 'services'}", "KAFKA_BOOTSTRAP_SERVERS": kafka,
         "TIDEMILL_OFFLINE": str(world.root), "TIDEMILL_PROJECT": str(FOLDER),
     }  # fmt: skip
     command = [sys.executable, "-m", "tidemill_training", *arguments]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env={**os.environ, **environment, **more}, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.integration
@@ -268,12 +269,18 @@ async def test_as_a_process(world: World, kafka: str) -> None:
     await ensure_topics(settings, topic_specs(PROJECT))
     stored = run(world, kafka, "big_tip", "--no-deploy", "--until", "2050-01-01")
     assert (stored.returncode, stored.stdout.splitlines()[-1]) == (0, "stored, not deployed"), stored.stderr
-    deployed = run(world, kafka, "big_tip")
+    told = world.root / "openlineage.jsonl"
+    deployed = run(world, kafka, "big_tip", OPENLINEAGE__TRANSPORT__TYPE="file", OPENLINEAGE__TRANSPORT__APPEND="true",
+                   OPENLINEAGE__TRANSPORT__LOG_FILE_PATH=str(told))  # fmt: skip
     assert (deployed.returncode, deployed.stdout.splitlines()[-1]) == (0, "deployed"), deployed.stderr
     assert "auc " in deployed.stdout
     (record,) = await announced(settings)
     load_artifact(str(world.root), record.artifact, record.sha256)
     assert record.version in deployed.stdout
+    begun, done = [json.loads(line) for line in told.read_text().splitlines()]
+    assert (begun["eventType"], done["eventType"], done["job"]["name"]) == ("START", "COMPLETE", "train.big_tip")
+    assert [one["facets"]["version"]["datasetVersion"] for one in done["outputs"]] == [record.version]
+    assert {one["name"] for one in done["inputs"]} > {"views/zones", f"{world.root}/events/trips"}
     assert json.loads((world.root / record.artifact / "manifest.json").read_text())["metrics"] == record.metrics
 
 
@@ -319,9 +326,20 @@ async def test_a_version_takes_a_seat_beside_the_champion(world: World, trained:
         (*_, last) = (await deploying.history())["big_tip"]
         (_, taken) = last.versions()
         assert (last.version, taken.version, taken.role, taken.share) == ("v0", trained.manifest.version, *seat)
+
+    def aliases() -> set[str]:
+        """Those of the trained version in MLflow, once they are moved."""
+        assert align_by_topic(settings, project, root, "big_tip", print)
+        (own,) = Tracker.for_store(root).asked(lambda client: client.search_model_versions(f"run_id='{trained.run_id}'"))
+        found = Tracker.for_store(root).asked(lambda client: client.get_registered_model("big_tip").aliases)
+        return {alias for alias, version in found.items() if str(version) == str(own.version)} & {"champion", "challenger"}
+
+    assert "challenger" in await asyncio.to_thread(aliases)
     await take_seat(project, trained, settings, root, NewSeat())
     (*_, last) = (await deploying.history())["big_tip"]
     assert [item.version for item in last.versions()] == [trained.manifest.version]
+    assert await asyncio.to_thread(aliases) == {"champion"}
+    assert not await asyncio.to_thread(align_by_topic, KafkaSettings(bootstrap_servers="127.0.0.1:1"), project, root, "big_tip", print)
     with pytest.raises(KafkaUnavailable, match="is stored but cannot be announced"):
         await take_seat(project, trained, KafkaSettings(bootstrap_servers="127.0.0.1:1"), root, NewSeat("shadow"))
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tidemill.records import DeploymentRecord
 
 SERVED_SECONDS = 60.0
-ALIAS_SECONDS = 20.0
+ALIAS_SECONDS = 60.0  # a tracker that is away is given up long before; a busy machine takes its time
 _TOP = 10
 
 commands = typer.Typer(
@@ -127,11 +127,18 @@ def _print_pairs(at: Target, first: Manifest, other: Manifest) -> None:
     if not found.pairs:
         console.print(f"no request was answered by both {first.version} and {other.version}: let one be a shadow", markup=False)
         return
+    if not found.answered:
+        console.print(
+            f"the same {found.pairs:,} requests, none with an outcome yet; outputs of {first.version} and {other.version} differ by"
+            f" {found.apart:.4g} on average",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        return
     title = f"the same {found.pairs:,} requests, {found.answered:,} with an outcome; outputs differ by {found.apart:.4g} on average"
     table = Table("", first.version, other.version, "difference, 95 % of one look", title=Text(title))
     if found.auc is not None:
         table.add_row("auc", *(f"{auc:.4g}" for auc in found.auc), "")
-    for one in found.measures if found.answered else ():
+    for one in found.measures:
         table.add_row(one.name, f"{one.first:.4g}", f"{one.other:.4g}", f"{one.difference:+.3g} ({one.low:+.3g} to {one.high:+.3g})")
     console.print(table)
 

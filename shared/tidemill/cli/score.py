@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tidemill.offline.store import OfflineStore
     from tidemill.scoring.score import Scored, Scorer
     from tidemill.scoring.tables import RequestTable
+    from tidemill.training.lineage_events import JobStory
 
 SHOWN = 10
 
@@ -49,6 +50,7 @@ def score(
     from tidemill.models.artifact import stored_artifact
     from tidemill.scoring.score import Scorer, ScoreWatch, result_columns
     from tidemill.scoring.tables import check_out, read_table, write_table
+    from tidemill.training.lineage_events import file_of, told
 
     moment_ms = now_ms() if time is None else to_ms(time)
     check_out(out, table)
@@ -58,15 +60,17 @@ def score(
     rows = read_table(table)
     ready = scorer.has_inputs(rows)
     reach = "" if ready else _reach(scorer, store, wait=wait)
-    with _progress() as bar:
+    story = _story(scorer, project, store, table, ready=ready)
+    with told(story, _say), _progress() as bar:
         task = bar.add_task(f"{name}@{version}", total=len(rows))
         watch = ScoreWatch(lambda text: bar.update(task, description=text), lambda done: bar.update(task, completed=done))
         scored = scorer.score(rows, moment_ms, watch)
-    refused = [row for row, found in enumerate(scored) if found.answer is None]
-    _tell(rows, scored, refused)
-    if refused and strict:
-        raise TidemillError(f"nothing was written: {len(refused):,} rows are refused", mend="correct them, or leave out --strict")
-    write_table(out, result_columns(rows, scored, scorer.manifest), set(refused))
+        refused = [row for row, found in enumerate(scored) if found.answer is None]
+        _tell(rows, scored, refused)
+        if refused and strict:
+            raise TidemillError(f"nothing was written: {len(refused):,} rows are refused", mend="correct them, or leave out --strict")
+        write_table(out, result_columns(rows, scored, scorer.manifest), set(refused))
+        story.made(file_of(out))
     degraded = sum(bool(found.degraded) for found in scored)
     where = "the inputs of the table" if ready else f"features as of {rfc3339(moment_ms)} or of the row's time, {reach}"
     _say(f"{out}: {len(rows):,} rows by {name}@{version}, {len(refused):,} refused, {degraded:,} degraded; {where}")
@@ -104,6 +108,21 @@ def _reach(scorer: Scorer, store: OfflineStore, *, wait: bool) -> str:
     with console.status("waiting for the archive ..."):
         reached = asyncio.run(wait_archived(needed_events(scorer.model, own_labels=True), store, target().kafka_settings))
     return f"from all events published up to {rfc3339(reached)}"
+
+
+def _story(scorer: Scorer, project: Project, store: OfflineStore, table: Path, *, ready: bool) -> JobStory:
+    """What the scoring reads, as OpenLineage's events tell it."""
+    from tidemill.training.dataset import needed_events
+    from tidemill.training.lineage_events import JobStory, archived, file_of, version_of, views_of
+    from tidemill.training.stages.data import archive_state
+
+    manifest = scorer.manifest
+    story = JobStory(project.name, f"score.{manifest.model}", "SCORING")
+    story.reads(file_of(table), version_of(project.name, manifest.model, manifest.version))
+    if not ready:
+        story.reads(*views_of(project.name, scorer.model.views))
+        story.reads(*archived(store.url, archive_state(store, needed_events(scorer.model, own_labels=True))))
+    return story
 
 
 def _progress() -> Progress:

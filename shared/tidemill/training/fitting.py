@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +26,7 @@ from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.frames import given, names_columns, with_unknown
 from tidemill.training.given_contents import with_strange
 from tidemill.training.mends import fit_mend, probability_mend, rows_mend
+from tidemill.training.stages.named import unknown_columns
 from tidemill.training.steps import Step, fails_to_fit, last_step
 
 HOLDOUT = 0.2
@@ -87,7 +89,13 @@ def _held_out(model: Model, examples: TrainingSet, cuts: Sequence[int], first: A
         made = first if start == cuts[0] else fitted_on(model, _rows(examples, slice(None, start)))
         rows = given(made, examples.inputs, examples.matrix[start:end])
         found.append(answered(model, made, rows, "held out", probability=probability, several=several))
-    return np.concatenate(found)
+    output = np.concatenate(found)
+    if lost := int((~np.isfinite(output.reshape(len(output), -1))).any(axis=1).sum()):
+        raise TidemillError(
+            f"model {model.name!r}: {last_step(first).title} gives no number for {lost:,} of {len(output):,} held-out rows",
+            mend="see why: an estimator that overflows, or that passes on missing values, needs scaled numbers, or an imputer before it",
+        )
+    return output
 
 
 def own_metrics(model: Model, labels: Any, output: Floats) -> dict[str, float]:
@@ -150,13 +158,14 @@ def check_pipeline(model: Model) -> None:
 
 def _made(model: Model) -> Any:
     check_pipeline(model)
+    mend = "return a scikit-learn classifier or regressor from the function given as pipeline"
     try:
-        return model.pipeline()
+        made = model.pipeline()
     except Exception as error:  # the project's own code
-        raise TidemillError(
-            f"model {model.name!r}: its pipeline cannot be made: {type(error).__name__}: {error}",
-            mend="return a scikit-learn classifier or regressor from the function given as pipeline",
-        ) from error
+        raise TidemillError(f"model {model.name!r}: its pipeline cannot be made: {type(error).__name__}: {error}", mend=mend) from error
+    if isinstance(made, type) or not (hasattr(made, "fit") and hasattr(made, "predict")):
+        raise TidemillError(f"model {model.name!r}: the function given as pipeline returns {made!r:.60}, which cannot be fitted", mend=mend)
+    return made
 
 
 def _check_count(model: Model, examples: TrainingSet) -> None:
@@ -212,6 +221,12 @@ def sample_weight(model: Model, pipeline: Any, examples: TrainingSet) -> dict[st
 def _unfitted(model: Model, examples: TrainingSet, error: Exception) -> TidemillError:
     empty = [spec.name for i, spec in enumerate(examples.inputs) if np.isnan(examples.matrix[:, i]).all()]
     pipeline = model.pipeline()
+    if unknown := unknown_columns(pipeline, names := [spec.name for spec in examples.inputs]):
+        near = get_close_matches(unknown[0], names, 1)
+        return TidemillError(
+            f"model {model.name!r}: its pipeline names the column {unknown[0]!r}, which is no input of it",
+            mend=f"did you mean {near[0]!r}?" if near else f"its inputs are {', '.join(names)}",
+        )
     failed = fails_to_fit(pipeline, given(pipeline, examples.inputs, examples.matrix), examples.labels, error)
     told = str(failed.error).strip().partition("\n")[0][:300]
     reason = f"model {model.name!r}: {failed.step.title} cannot be fitted to {len(examples)} rows: {type(failed.error).__name__}: {told}"

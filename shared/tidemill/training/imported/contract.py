@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -93,7 +94,17 @@ def read_contract(path: Path) -> Contract:
     except OSError as error:
         raise TidemillError(f"{path} cannot be read: {error.strerror}", mend="name the JSON file of the contract") from error
     except msgspec.DecodeError as error:
-        raise TidemillError(f"{path} is no contract: {error}", mend="see schemas/contract.v1.schema.json") from error
+        raise TidemillError(f"{path} is no contract: {error}", mend=_place(str(error)) or "see schemas/contract.v1.schema.json") from error
+
+
+def _place(said: str) -> str:
+    """Where a field belongs that stands at another place of the contract; nothing for any other mistake."""
+    found = re.search(r"unknown field `(\w+)`(?: - at `\$\.(output)`)?$", said)
+    if found and found[2] and found[1] in Contract.__struct_fields__:
+        return f'write "{found[1]}" beside "output", not in it'
+    if found and not found[2] and found[1] in ContractOutput.__struct_fields__:
+        return f'write "{found[1]}" in "output"'
+    return ""
 
 
 decode_contract = msgspec.json.Decoder(Contract).decode

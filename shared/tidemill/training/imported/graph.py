@@ -14,7 +14,7 @@ from tidemill.models.runner import OnnxRunner
 from tidemill.training.imported.contract import Contract
 from tidemill.training.imported.file import ModelFile
 from tidemill.training.imported.front import FEATURES, front
-from tidemill.training.imported.tail import SERVED, Answered, check_width, class_map, output_of, tail
+from tidemill.training.imported.tail import SERVED, Answered, check_width, class_map, named_classes, output_of, tail
 
 _PREFIX = "file/"  # so that no name of the file is one of ours
 _ONNX = 9
@@ -84,6 +84,7 @@ def _answered(model: Any, file: ModelFile, contract: Contract, columns: int) -> 
 
 def _classes(contract: Contract, named: list[str]) -> list[str]:
     """The classes of an output that names them."""
+    named = named_classes(named, contract)
     if contract.classes and set(named) != set(contract.classes):
         raise TidemillError(
             f"output {contract.output.name!r} is of the classes {', '.join(named)}, and the contract says {', '.join(contract.classes)}",

@@ -49,6 +49,12 @@ def class_map(model: Any, name: str) -> tuple[str, list[str]] | None:
     return node.input[0], texts or [str(number) for number in labels["classlabels_int64s"].ints]
 
 
+def named_classes(keys: Sequence[str], contract: Contract) -> list[str]:
+    """The classes of a file's keys. A classifier that was fitted on the places of its classes has 0, 1, 2 ... as keys."""
+    as_places = sorted(keys) == sorted(str(place) for place in range(len(contract.classes)))
+    return [contract.classes[int(key)] for key in keys] if as_places else list(keys)
+
+
 def widths(contract: Contract) -> tuple[int, ...]:
     """How many numbers a row of the output may have."""
     gives = contract.output.gives

@@ -12,6 +12,7 @@ from onnx import TensorProto
 from tidemill.models.runner import OnnxRunner
 from tidemill.training.imported.contract import Contract
 from tidemill.training.imported.file import FileInput, ModelFile, array_type
+from tidemill.training.imported.tail import named_classes
 
 
 class Twin:
@@ -31,7 +32,7 @@ class Twin:
         found: Any = self._runner.run(given, [self._contract.output.name])[0]
         names = self._contract.classes
         if isinstance(found, list):  # one map by class for each row
-            by_name = {str(name): number for name, number in found[0].items()}
+            by_name = dict(zip(named_classes([str(key) for key in found[0]], self._contract), found[0].values(), strict=True))
             numbers = np.array([by_name[name] for name in names] if names else list(by_name.values()), np.float64)
         else:
             numbers = np.asarray(found, np.float64).reshape(-1)

@@ -11,7 +11,7 @@ import msgspec
 from tidemill.declarations import Model
 from tidemill.models.artifact import ModelInput
 from tidemill.training.stages.search import with_parameters
-from tidemill.training.stages.select import with_chosen
+from tidemill.training.stages.select import ChosenPlaces, with_chosen
 
 
 class ChosenPipeline(msgspec.Struct, frozen=True):
@@ -25,7 +25,7 @@ def as_chosen(model: Model, inputs: Sequence[ModelInput], chosen: ChosenPipeline
     """The model with the pipeline that is fitted. `inputs`: of the training set."""
     if chosen.inputs:
         places = [i for i, spec in enumerate(inputs) if spec.name in chosen.inputs]
-        model = replace(model, pipeline=with_chosen(model.pipeline, places))
+        model = replace(model, pipeline=with_chosen(model.pipeline, ChosenPlaces(places, [spec.name for spec in inputs])))
     if chosen.parameters:
         model = replace(model, pipeline=with_parameters(model.pipeline, chosen.parameters))
     return model

@@ -31,7 +31,7 @@ from tidemill.training.frames import given
 from tidemill.training.stages.evaluate import losses
 from tidemill.training.stages.files import RunFiles
 from tidemill.training.stages.run import Watch
-from tidemill.training.stages.select import chosen_places, of_declared, with_chosen
+from tidemill.training.stages.select import ChosenPlaces, chosen_places, of_declared, with_chosen
 
 _STARTUP_TRIALS = 5
 _SEARCHED_FROM = 0.5
@@ -212,7 +212,7 @@ def _set(make: Callable[[], Any], parameters: Parameters) -> Any:
 _loaded: tuple[Model, TrainingSet] | None = None
 
 
-def _load(spec: str, name: str, places: list[int] | None, before: TrainingSet) -> None:
+def _load(spec: str, name: str, chosen: ChosenPlaces | None, before: TrainingSet) -> None:
     """What another process needs once: the model as the project declares it, of the columns that were chosen, and the rows. It ends with the
     process that made it, which alone is interrupted by the terminal."""
     parent = multiprocessing.parent_process()
@@ -222,7 +222,7 @@ def _load(spec: str, name: str, places: list[int] | None, before: TrainingSet) -
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     global _loaded  # noqa: PLW0603 - a process of a pool has no other place
     model = load_project(spec).models[name]
-    _loaded = model if places is None else replace(model, pipeline=with_chosen(model.pipeline, places)), before
+    _loaded = model if chosen is None else replace(model, pipeline=with_chosen(model.pipeline, chosen)), before
 
 
 def _end_with(parent: Any) -> None:
