@@ -23,7 +23,8 @@ from tidemill.gate.rule import Decision
 from tidemill.kafka.topics import ensure_topics
 from tidemill.models.artifact import stored_manifest
 from tidemill.operations.deploying import Deploying
-from tidemill.records import DeploymentRecord, GateFinding, PredictionRecord, RetrainingRecord, RetrainingStep, Role
+from tidemill.records import DeploymentRecord, PredictionRecord, Role
+from tidemill.retrainings import GateFinding, RetrainingRecord, RetrainingStep
 from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.logs import get_logger
@@ -43,12 +44,12 @@ from tidemill_retraining.evidence import Evidence
 from tidemill_retraining.history import OpenRun
 from tidemill_retraining.jobs import Ended, rehearsal_command, run, training_command
 from tidemill_retraining.logs import Logs
-from tidemill_retraining.positions import Reading, ends_now
+from tidemill_retraining.positions import StepReading, ends_now
 from tidemill_retraining.rehearsal import Rehearsed
 from tidemill_retraining.settings import RetrainingSettings
 from tidemill_retraining.stages import Seats, evidence_for, look
-from tidemill_retraining.surroundings import Surroundings
-from tidemill_retraining.triggers import Wanted, wanted
+from tidemill_retraining.surroundings import ModelFacts
+from tidemill_retraining.triggers import WantedRun, wanted
 
 log = get_logger(__name__)
 
@@ -61,7 +62,7 @@ class _Watched(NamedTuple):
     run: OpenRun
     seats: Seats
     evidence: Evidence
-    reading: Reading
+    reading: StepReading
 
 
 class Loop:
@@ -74,7 +75,7 @@ class Loop:
         self._models = {name: model for name, model in project.models.items() if model.retrain is not None}
         self._job: asyncio.Task[Ended] | None = None
         self._watched: _Watched | None = None
-        self._known: Surroundings
+        self._known: ModelFacts
         self._logs: Logs
         self.pulse = Pulse("retraining")
 
@@ -92,7 +93,7 @@ class Loop:
         topics = (alerts_topic, deployments_topic, predictions_topic, results_topic, retraining_topic, shadows_topic)
         specs = topic_specs(self._project)
         await ensure_topics(self._kafka, {name: specs[name] for topic in topics for name in [topic(self._project.name)]})
-        self._known = Surroundings(self._project, self._settings.project.project, self._kafka, self._root)
+        self._known = ModelFacts(self._project, self._settings.project.project, self._kafka, self._root)
         try:
             async with Logs(self._kafka, self._project.name) as self._logs:
                 while True:
@@ -130,7 +131,7 @@ class Loop:
             assert model.retrain is not None
             if model.name not in self._logs.deployments:
                 if model.name in self._logs.history.asked:
-                    await self._skip(model.name, Wanted("hand", "", [], f"no version of it serves: run: {model.making}"))
+                    await self._skip(model.name, WantedRun("hand", "", [], f"no version of it serves: run: {model.making}"))
                 continue
             try:
                 known = await self._known.known(model, self._logs)
@@ -144,13 +145,13 @@ class Loop:
                 await self._start(model.name, found, known.champion)
                 return
 
-    async def _skip(self, model: str, found: Wanted) -> None:
+    async def _skip(self, model: str, found: WantedRun) -> None:
         """Tells once, until the next run, that a trigger is held back."""
         if (model, found.trigger) not in self._logs.history.held or found.trigger == "hand":
             at = now_ms()
             await self._append(RetrainingRecord(model, at, "skipped", at, f"{found.held}; {found.reason}".strip("; "), found.trigger))
 
-    async def _start(self, model: str, found: Wanted, champion: str) -> None:
+    async def _start(self, model: str, found: WantedRun, champion: str) -> None:
         at = now_ms()
         ends = await ends_now(self._kafka, self._project.name)
         metrics.RETRAINING_RUNS.labels(model, found.trigger).inc()
@@ -261,7 +262,7 @@ class Loop:
             await self._unwatch()
             names = (open_run.version, open_run.champion) if open_run.step == "promoted" else (open_run.champion, open_run.version)
             seats = Seats(*[await self._known.manifest(open_run.model, name) for name in names])
-            reading = Reading(self._kafka, self._project.name, open_run.ends)
+            reading = StepReading(self._kafka, self._project.name, open_run.ends)
             await reading.__aenter__()
             held = self._watched = _Watched(open_run, seats, evidence_for(open_run, model, policy, seats), reading)
         while records := await held.reading.next():

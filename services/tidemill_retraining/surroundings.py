@@ -18,7 +18,7 @@ from tidemill.records import ResultRecord
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.training.stages.keys import project_files
 from tidemill_retraining.logs import Logs
-from tidemill_retraining.positions import Reading
+from tidemill_retraining.positions import StepReading
 from tidemill_retraining.triggers import Known, open_alerts
 
 CODE_SECONDS = 30.0
@@ -30,14 +30,14 @@ class _MadeWith(msgspec.Struct, frozen=True):
     project: dict[str, str]
 
 
-class Surroundings:
+class ModelFacts:
     """Of one project. `spec`: its folder, file or module. Close it at the end."""
 
     def __init__(self, project: Project, spec: str, kafka: KafkaSettings, offline_root: str) -> None:
         self._project, self._spec, self._kafka, self._root = project, spec, kafka, offline_root
         self._manifests: dict[tuple[str, str], Manifest] = {}
         self._code: dict[str, tuple[float, str, str]] = {}
-        self._counting: dict[str, tuple[int, Reading]] = {}
+        self._counting: dict[str, tuple[int, StepReading]] = {}
         self._rows: dict[str, int] = {}
         self._stack = AsyncExitStack()
 
@@ -88,7 +88,7 @@ class Surroundings:
         begin, reading = self._counting.get(model.name, (-1, None))
         if reading is None or begin != (begun or 0):
             reading = await self._stack.enter_async_context(
-                Reading(self._kafka, self._project.name, {"results": [begun or 0]}, ("results",))
+                StepReading(self._kafka, self._project.name, {"results": [begun or 0]}, ("results",))
             )
             self._counting[model.name], self._rows[model.name] = (begun or 0, reading), 0
         while records := await reading.next():

@@ -13,9 +13,10 @@ from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.kafka.topics import ensure_topics
 from tidemill.kafka.waves import send_wave
 from tidemill.limits import KEY_BYTES
-from tidemill.records import AlertRecord, DeploymentRecord, GateFinding, RetrainingRecord, encode
+from tidemill.records import AlertRecord, DeploymentRecord, encode
+from tidemill.retrainings import GateFinding, RetrainingRecord
 from tidemill.runtime.settings import KafkaSettings
-from tidemill.streams.alerts import with_source, append_alert, read_alerts
+from tidemill.streams.alerts import append_alert, read_alerts, with_source
 from tidemill.streams.dead_letter_log import read_dead_letters
 from tidemill.streams.dead_letters import dead_letter, letter_record
 from tidemill.streams.deployments import Deployments, append_deployment

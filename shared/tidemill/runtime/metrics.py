@@ -171,7 +171,9 @@ DRIFT_ALERTS = _counter("drift_alerts_total", "Alerts raised, by what drifted", 
 
 # Retraining
 RETRAINING_RUNS = _counter("retraining_runs_total", "Runs begun, by what began them", "model", "trigger")
-RETRAINING_STEPS = _counter("retraining_steps_total", "Steps recorded, by step: trained, shadow, promoted, rejected, failed and so on", "model", "step")
+RETRAINING_STEPS = _counter(
+    "retraining_steps_total", "Steps recorded, by step: trained, shadow, promoted, rejected, failed and so on", "model", "step"
+)
 RETRAINING_OPEN = _gauge("retraining_open_seconds", "Time since the run began that is open; 0 without one")
 
 # Audit
