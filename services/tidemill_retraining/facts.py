@@ -59,16 +59,17 @@ class ModelFacts:
         return Known(manifest.version, manifest.created, open_alerts(logs.alerts), rows, changed, code)
 
     async def _changed(self, model: Model, champion: Manifest) -> tuple[str, str]:
-        """In words what is not as the champion was made with, and a name of what is now."""
+        """`compare`, now and then, where the model wants it."""
         if model.retrain is None or "code" not in model.retrain.on:
             return "", ""
         looked, changed, code = self._code.get(champion.version, (-CODE_SECONDS, "", ""))
         if time.monotonic() - looked >= CODE_SECONDS:
-            changed, code = await asyncio.to_thread(self._compare, model, champion)
+            changed, code = await asyncio.to_thread(self.compare, model, champion)
             self._code[champion.version] = time.monotonic(), changed, code
         return changed, code
 
-    def _compare(self, model: Model, champion: Manifest) -> tuple[str, str]:
+    def compare(self, model: Model, champion: Manifest) -> tuple[str, str]:
+        """In words what is not as a version was made with, and a name of what is now."""
         now = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in project_files(self._spec)}
         views = {view.plain_name: ViewKernel(view).definition for view in model.views}
         code = hashlib.sha256(msgspec.json.encode([sorted(now.items()), sorted(views.items())])).hexdigest()[:16]
