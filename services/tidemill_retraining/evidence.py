@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tidemill.declarations.models import class_name
 from tidemill.gate.losses import LossName, of_classes, of_probabilities, of_values
-from tidemill.gate.rows import Dealt, Pairs
+from tidemill.gate.rows import Dealt, PairedLosses
 from tidemill.models.artifact import Output
 from tidemill.records import PredictionRecord, ResultRecord
 
@@ -24,7 +24,7 @@ GRACE_MS = 30_000
 """So long after the champion's answer a shadow's may be logged."""
 
 
-class Answer(NamedTuple):
+class KeptAnswer(NamedTuple):
     """What is kept of an answer. `cluster`: what it hangs together with; `segments`: the values of the fields of segments."""
 
     output: float
@@ -34,7 +34,7 @@ class Answer(NamedTuple):
     segments: tuple[str, ...]
 
 
-class Outcome(NamedTuple):
+class KeptOutcome(NamedTuple):
     """What became of a request. `version`: which answered it; `output`, `probabilities`: what that said."""
 
     version: str
@@ -59,8 +59,8 @@ class Evidence:
     def __init__(self, model: str, first: str, other: str, measuring: Measuring, others_columns: list[str]) -> None:
         self.model, self.first, self.other, self._how = model, first, other, measuring
         self._columns = others_columns
-        self._answers: dict[str, dict[str, Answer]] = {first: {}, other: {}}
-        self._outcomes: dict[str, Outcome] = {}
+        self._answers: dict[str, dict[str, KeptAnswer]] = {first: {}, other: {}}
+        self._outcomes: dict[str, KeptOutcome] = {}
         self._missing = np.zeros(len(others_columns), np.int64)
         self.never = 0
         self.newest_ms = 0  # when the newest outcome became known
@@ -73,7 +73,7 @@ class Evidence:
         fields = record.entities
         cluster = str(fields.get(self._how.cluster, "")) if self._how.cluster else record.subject or record.id
         segments = tuple(str(fields.get(name, "")) for name in self._how.segments)
-        kept[record.id] = Answer(record.output, record.probabilities, record.served, cluster, segments)
+        kept[record.id] = KeptAnswer(record.output, record.probabilities, record.served, cluster, segments)
         if record.version == self.other and len(record.inputs) == len(self._columns):
             self._missing += np.array([value is None for value in record.inputs])
 
@@ -84,10 +84,10 @@ class Evidence:
         if record.outcome is None:
             self.never += 1
         elif record.prediction not in self._outcomes and len(self._outcomes) < MOST_KEPT:
-            self._outcomes[record.prediction] = Outcome(record.version, record.output, record.probabilities, record.outcome)
+            self._outcomes[record.prediction] = KeptOutcome(record.version, record.output, record.probabilities, record.outcome)
             self.newest_ms = max(self.newest_ms, record.known)
 
-    def pairs(self) -> Pairs:
+    def pairs(self) -> PairedLosses:
         """Requests with an outcome that both versions answered, in the order of their outcomes."""
         both = [
             (self._answers[self.first][name], self._answers[self.other][name], outcome)
@@ -97,7 +97,7 @@ class Evidence:
         values = [outcome.value for _, _, outcome in both]
         one, other = [pair[0] for pair in both], [pair[1] for pair in both]
         known = self._how.output == "probability"
-        return Pairs(
+        return PairedLosses(
             self._losses(one, values),
             self._losses(other, values),
             [answer.cluster for answer in one],
@@ -135,7 +135,7 @@ class Evidence:
         """How many answers the other version gave."""
         return len(self._answers[self.other])
 
-    def _losses(self, answers: list[Answer], values: list[float | str]) -> Floats:
+    def _losses(self, answers: list[KeptAnswer], values: list[float | str]) -> Floats:
         how = self._how
         if how.output == "probabilities":
             return _of_classes(how.loss, answers, values)
@@ -146,7 +146,7 @@ class Evidence:
         return of_values(how.loss, outcomes, outputs, how.clip)
 
 
-def _of_classes(loss: LossName, answers: list[Answer], values: list[float | str]) -> Floats:
+def _of_classes(loss: LossName, answers: list[KeptAnswer], values: list[float | str]) -> Floats:
     """A version gives no probability to a class that it does not know."""
     classes = sorted({name for answer in answers for name in answer.probabilities} | {""})
     place = {name: at for at, name in enumerate(classes)}

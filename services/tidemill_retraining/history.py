@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tidemill.records import RetrainingRecord, RetrainingStep, RetrainingTrigger
+from tidemill.retrainings import RetrainingRecord, RetrainingStep, RetrainingTrigger
 
 ENDS: tuple[RetrainingStep, ...] = ("kept", "rejected", "failed", "rolled back")
 DAY_MS = 86_400_000

@@ -12,7 +12,8 @@ from tidemill.kafka.client import KAFKA_SECONDS, started_producer
 from tidemill.kafka.read_to_end import decoded_of, logged, read_to_end
 from tidemill.kafka.reader import Reader
 from tidemill.kafka.waves import send_wave
-from tidemill.records import AlertRecord, DeploymentRecord, RetrainingRecord, decoder, encode
+from tidemill.records import AlertRecord, DeploymentRecord, decoder, encode
+from tidemill.retrainings import RetrainingRecord
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.alerts import with_source
 from tidemill.streams.topics import alerts_topic, deployments_topic, retraining_topic

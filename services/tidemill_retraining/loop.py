@@ -7,8 +7,8 @@ at any moment costs at most one step.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -22,11 +22,13 @@ from tidemill.errors import ArtifactError, DeploymentChanged, DeploymentRefused,
 from tidemill.gate.rule import Decision
 from tidemill.kafka.topics import ensure_topics
 from tidemill.models.artifact import stored_manifest
-from tidemill.operations.deploying import Deploying
-from tidemill.records import DeploymentRecord, GateFinding, PredictionRecord, RetrainingRecord, RetrainingStep, Role
+from tidemill.operations.deploying import Action, Deploying
+from tidemill.records import PredictionRecord, Role
+from tidemill.retrainings import GateFinding, RetrainingRecord, RetrainingStep
 from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.logs import get_logger
+from tidemill.runtime.service import cancelled
 from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.topics import (
@@ -40,18 +42,22 @@ from tidemill.streams.topics import (
 )  # fmt: skip
 from tidemill.training.stages.records import run_name
 from tidemill_retraining.evidence import Evidence
+from tidemill_retraining.facts import ModelFacts
 from tidemill_retraining.history import OpenRun
 from tidemill_retraining.jobs import Ended, rehearsal_command, run, training_command
 from tidemill_retraining.logs import Logs
-from tidemill_retraining.positions import Reading, ends_now
+from tidemill_retraining.positions import StepReading, ends_now
 from tidemill_retraining.rehearsal import Rehearsed
+from tidemill_retraining.seating import Seating
 from tidemill_retraining.settings import RetrainingSettings
+from tidemill_retraining.silence import Silence
 from tidemill_retraining.stages import Seats, evidence_for, look
-from tidemill_retraining.surroundings import Surroundings
-from tidemill_retraining.triggers import Wanted, wanted
+from tidemill_retraining.triggers import WantedRun, wanted
 
 log = get_logger(__name__)
 
+_ACTIONS: Mapping[Role, Action] = {"shadow": "shadow", "challenger": "canary", "champion": "promote"}
+_STEPS: Mapping[Role, RetrainingStep] = {"shadow": "shadow", "challenger": "canary", "champion": "promoted"}
 _LEAST_MS = 2.0  # a slower answer by so much is nothing to speak of, whatever the factor
 
 
@@ -61,7 +67,15 @@ class _Watched(NamedTuple):
     run: OpenRun
     seats: Seats
     evidence: Evidence
-    reading: Reading
+    reading: StepReading
+
+
+class _Job(NamedTuple):
+    """A process of a step of a run."""
+
+    run: int
+    step: RetrainingStep
+    task: asyncio.Task[Ended]
 
 
 class Loop:
@@ -70,12 +84,13 @@ class Loop:
     def __init__(self, project: Project, settings: RetrainingSettings, board: HealthBoard) -> None:
         self._project, self._settings, self._board, self._kafka = project, settings, board, settings.kafka
         self._root = settings.offline.root
-        self._deploying = Deploying(settings.kafka, project, settings.offline.root)
         self._models = {name: model for name, model in project.models.items() if model.retrain is not None}
-        self._job: asyncio.Task[Ended] | None = None
+        self._job: _Job | None = None
+        self._silence = Silence()
         self._watched: _Watched | None = None
-        self._known: Surroundings
+        self._known: ModelFacts
         self._logs: Logs
+        self._seating: Seating
         self.pulse = Pulse("retraining")
 
     async def run(self) -> None:
@@ -83,18 +98,17 @@ class Loop:
         try:
             await supervise(self._follow, partial(self._board.down, "kafka"), [self.pulse])
         finally:
-            if self._job is not None:
-                self._job.cancel()
-                await asyncio.gather(self._job, return_exceptions=True)
+            await self._no_job()
 
     async def _follow(self) -> None:
         self.pulse.beat()
         topics = (alerts_topic, deployments_topic, predictions_topic, results_topic, retraining_topic, shadows_topic)
         specs = topic_specs(self._project)
         await ensure_topics(self._kafka, {name: specs[name] for topic in topics for name in [topic(self._project.name)]})
-        self._known = Surroundings(self._project, self._settings.project.project, self._kafka, self._root)
+        self._known = ModelFacts(self._project, self._settings.project.project, self._kafka, self._root)
         try:
             async with Logs(self._kafka, self._project.name) as self._logs:
+                self._seating = Seating(Deploying(self._kafka, self._project, self._root), self._logs)
                 while True:
                     await self._logs.catch_up()
                     self._board.up("kafka")
@@ -130,7 +144,7 @@ class Loop:
             assert model.retrain is not None
             if model.name not in self._logs.deployments:
                 if model.name in self._logs.history.asked:
-                    await self._skip(model.name, Wanted("hand", "", [], f"no version of it serves: run: {model.making}"))
+                    await self._skip(model.name, WantedRun("hand", "", [], f"no version of it serves: run: {model.making}"))
                 continue
             try:
                 known = await self._known.known(model, self._logs)
@@ -144,13 +158,13 @@ class Loop:
                 await self._start(model.name, found, known.champion)
                 return
 
-    async def _skip(self, model: str, found: Wanted) -> None:
+    async def _skip(self, model: str, found: WantedRun) -> None:
         """Tells once, until the next run, that a trigger is held back."""
         if (model, found.trigger) not in self._logs.history.held or found.trigger == "hand":
             at = now_ms()
             await self._append(RetrainingRecord(model, at, "skipped", at, f"{found.held}; {found.reason}".strip("; "), found.trigger))
 
-    async def _start(self, model: str, found: Wanted, champion: str) -> None:
+    async def _start(self, model: str, found: WantedRun, champion: str) -> None:
         at = now_ms()
         ends = await ends_now(self._kafka, self._project.name)
         metrics.RETRAINING_RUNS.labels(model, found.trigger).inc()
@@ -172,16 +186,29 @@ class Loop:
         else:
             await self._judge(open_run, model, policy)
 
+    async def _done(self, open_run: OpenRun, command: Sequence[str], seconds: float) -> Ended | None:
+        """How the process of this step ended, which is begun here if it does not run; None while it runs."""
+        if self._job is not None and (self._job.run, self._job.step) != (open_run.run, open_run.step):
+            await self._no_job()  # of a run that was lost, or given up
+        if self._job is None:
+            self._job = _Job(open_run.run, open_run.step, asyncio.create_task(run(command, self._settings.job, seconds)))
+        if not self._job.task.done():
+            return None
+        ended, self._job = self._job.task.result(), None
+        return ended
+
+    async def _no_job(self) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            await cancelled(job.task)
+
     async def _train(self, open_run: OpenRun) -> None:
-        version = run_name(open_run.run)
-        if self._job is None and not await self._stored(open_run.model, version):
-            command = training_command(self._settings.job, open_run.model, open_run.run, version)
-            self._job = asyncio.create_task(run(command, self._settings.job, self._settings.job.seconds))
+        version, job = run_name(open_run.run), self._settings.job
+        ended: Ended | None = Ended("", [])
+        if self._job is not None or not await self._stored(open_run.model, version):
+            ended = await self._done(open_run, training_command(job, open_run.model, open_run.run, version), job.seconds)
+        if ended is None:
             return
-        if self._job is not None and not self._job.done():
-            return
-        ended = Ended("", []) if self._job is None else self._job.result()
-        self._job = None
         if ended.why:
             await self._record(open_run, "failed", f"training {ended.why}")
         elif not await self._stored(open_run.model, version):
@@ -198,18 +225,15 @@ class Loop:
 
     async def _rehearse(self, open_run: OpenRun, policy: Retrain) -> None:
         """The version answers alone, in a process of its own, beside the champion of now."""
-        champion = self._champion(open_run.model)
+        champion = self._seating.champion(open_run.model)
         seats = Seats(await self._known.manifest(open_run.model, champion), await self._known.manifest(open_run.model, open_run.version))
         if seats.incomparable:
             await self._record(open_run, "rejected", seats.incomparable)
             return
-        job, command = self._settings.job, rehearsal_command(self._root, open_run.model, open_run.version, champion)
-        if self._job is None:
-            self._job = asyncio.create_task(run(command, job, job.rehearsal_seconds))
+        command = rehearsal_command(self._root, open_run.model, open_run.version, champion)
+        ended = await self._done(open_run, command, self._settings.job.rehearsal_seconds)
+        if ended is None:
             return
-        if not self._job.done():
-            return
-        ended, self._job = self._job.result(), None
         found = _rehearsed(ended)
         slow = not found.unlike and found.version_ms > max(policy.slower * found.champion_ms, found.champion_ms + _LEAST_MS)
         said = f"an answer takes {found.version_ms:.3g} ms, the champion's {found.champion_ms:.3g} ms; {policy.slower:g} times are allowed"
@@ -222,10 +246,12 @@ class Loop:
             await self._record(open_run, "rehearsed", found.unlike or said, [] if found.unlike else [latency], champion=champion)
 
     async def _judge(self, open_run: OpenRun, model: Model, policy: Retrain) -> None:
-        if meanwhile := self._elsewhere(open_run):
+        if meanwhile := self._seating.elsewhere(open_run):
             await self._give_up(open_run, meanwhile)
             return
-        if open_run.step != "promoted" and self._champion(open_run.model) == open_run.version:  # it was promoted, and the record is missing
+        if (
+            open_run.step != "promoted" and self._seating.champion(open_run.model) == open_run.version
+        ):  # it was promoted, and the record is missing
             await self._take_role(open_run, "champion", "it is the champion", [])
             return
         watched = await self._watch(open_run, model, policy)
@@ -240,12 +266,18 @@ class Loop:
         found = decision.findings
         if decision.verdict == "wait":
             rows = max((finding.rows for finding in found), default=0)
-            if open_run.told is None or rows >= 2 * max(open_run.told, 50):
+            silent = self._silence.since((open_run.run, open_run.since), rows, time.monotonic(), policy.horizon_ms / 1000)
+            if silent:
+                said = (
+                    f"no outcome has come for {silent / 3600:.1f} hours; without evidence it is decided against it after {policy.horizon}"
+                )
+                await self._record(open_run, "waiting", f"{said}: {decision.reason}", found)
+            elif open_run.told is None or rows >= 2 * max(open_run.told, 50):
                 await self._record(open_run, "waiting", decision.reason, found)
         elif decision.verdict in ("reject", "roll back"):
             await self._give_up(open_run, decision.reason, found)
         elif open_run.step == "promoted":
-            await self._retire(open_run.model, open_run.champion)
+            await self._seating.retire(open_run.model, open_run.champion)
             await self._record(open_run, "kept", decision.reason, found)
         else:
             later = [share for share in policy.steps if share > open_run.share]
@@ -261,7 +293,7 @@ class Loop:
             await self._unwatch()
             names = (open_run.version, open_run.champion) if open_run.step == "promoted" else (open_run.champion, open_run.version)
             seats = Seats(*[await self._known.manifest(open_run.model, name) for name in names])
-            reading = Reading(self._kafka, self._project.name, open_run.ends)
+            reading = StepReading(self._kafka, self._project.name, open_run.ends)
             await reading.__aenter__()
             held = self._watched = _Watched(open_run, seats, evidence_for(open_run, model, policy, seats), reading)
         while records := await held.reading.next():
@@ -284,54 +316,26 @@ class Loop:
         """Gives the version a role, if it has not got it, and records it. After a promotion the former champion stays as a shadow."""
         ends = await ends_now(self._kafka, self._project.name)
         model, version = open_run.model, open_run.version
-        if self._role(model, version) != (role, share):
-            action = {"shadow": "shadow", "challenger": "canary", "champion": "promote"}[role]
-            await self._deploying.act(model, action, version, share or None)  # type: ignore[arg-type]
+        if self._seating.role(model, version) != (role, share):
+            await self._seating.act(model, _ACTIONS[role], version, share or None)
         if role == "champion":
             await self._logs.catch_up()
-            if self._role(model, open_run.champion)[0] is None:
-                await self._deploying.act(model, "shadow", open_run.champion)
-        step: RetrainingStep = "shadow" if role == "shadow" else "canary" if role == "challenger" else "promoted"
-        await self._record(open_run, step, reason, evidence, share=share, ends=ends)
+            if self._seating.role(model, open_run.champion)[0] is None:
+                await self._seating.act(model, "shadow", open_run.champion)
+        await self._record(open_run, _STEPS[role], reason, evidence, share=share, ends=ends)
 
     async def _give_up(self, open_run: OpenRun, reason: str, evidence: Sequence[GateFinding] = ()) -> None:
         """The version leaves, and the champion of before serves, unless somebody decided otherwise meanwhile."""
-        role, _ = self._role(open_run.model, open_run.version)
+        role, _ = self._seating.role(open_run.model, open_run.version)
         if role == "champion" and open_run.step == "promoted":
-            await self._deploying.act(open_run.model, "rollback")
+            await self._seating.act(open_run.model, "rollback")
             await self._record(open_run, "rolled back", reason, evidence)
             return
         if role in ("shadow", "challenger"):
-            await self._retire(open_run.model, open_run.version)
+            await self._seating.retire(open_run.model, open_run.version)
         if open_run.step == "promoted":
-            await self._retire(open_run.model, open_run.champion)
+            await self._seating.retire(open_run.model, open_run.champion)
         await self._record(open_run, "rolled back" if open_run.step == "promoted" else "rejected", reason, evidence)
-
-    async def _retire(self, model: str, version: str) -> None:
-        if self._role(model, version)[0] in ("shadow", "challenger"):
-            with contextlib.suppress(DeploymentRefused):
-                await self._deploying.act(model, "retire", version)
-
-    def _elsewhere(self, open_run: OpenRun) -> str:
-        """What somebody did meanwhile that ends the run; empty: nothing."""
-        champion = self._champion(open_run.model)
-        if champion not in (open_run.champion, open_run.version):
-            return f"somebody made {champion} the champion"
-        if open_run.step == "promoted":
-            return f"{champion} is the champion again" if champion == open_run.champion else ""
-        return "" if self._role(open_run.model, open_run.version)[0] else "somebody took it away"
-
-    def _champion(self, model: str) -> str:
-        found = self._logs.deployments.get(model)
-        return "" if found is None else found.version
-
-    def _role(self, model: str, version: str) -> tuple[Role | None, float]:
-        """The role of a version and a challenger's share, by the newest deployment."""
-        found: DeploymentRecord | None = self._logs.deployments.get(model)
-        for item in found.versions() if found else ():
-            if item.version == version:
-                return item.role, item.share if item.role == "challenger" else 0.0
-        return None, 0.0
 
     # Records
 

@@ -28,7 +28,7 @@ async def ends_now(kafka: KafkaSettings, project: str) -> dict[str, list[int]]:
     return found
 
 
-class Reading:
+class StepReading:
     """Answers and outcomes from given positions on. Use it in `async with`. Raises KafkaUnavailable, TopicRecreated."""
 
     def __init__(self, kafka: KafkaSettings, project: str, ends: Mapping[str, list[int]], names: tuple[str, ...] = tuple(_TOPICS)) -> None:
@@ -41,7 +41,7 @@ class Reading:
         self._reader = Reader(kafka, places)
         self._decoders: dict[bool, msgspec.json.Decoder[Any]] = {True: decoder(ResultRecord), False: decoder(PredictionRecord)}
 
-    async def __aenter__(self) -> Reading:
+    async def __aenter__(self) -> StepReading:
         await self._reader.__aenter__()
         return self
 

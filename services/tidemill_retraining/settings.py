@@ -13,27 +13,40 @@ class JobSettings(Settings):
     """How a training runs, and how often evidence is looked at."""
 
     command: str = Field(
-        "",
+        default="",
         validation_alias="TIDEMILL_RETRAINING_COMMAND",
         description="a command that trains and ends when the version is stored, for example of a Kubernetes job; {model}, {run} and {version} stand for their values",
     )
     megabytes: int = Field(
-        4_096, validation_alias="TIDEMILL_RETRAINING_MEGABYTES", ge=64, description="the most memory in MB that a training may ask for"
+        default=4_096,
+        validation_alias="TIDEMILL_RETRAINING_MEGABYTES",
+        ge=64,
+        description="the most memory in MB that a training may ask for",
     )
     nice: int = Field(
-        10, validation_alias="TIDEMILL_RETRAINING_NICE", ge=0, le=19, description="a number from 0 to 19, by which a training is nicer"
+        default=10,
+        validation_alias="TIDEMILL_RETRAINING_NICE",
+        ge=0,
+        le=19,
+        description="a number from 0 to 19, by which a training is nicer",
     )
     seconds: int = Field(
-        6 * 3600, validation_alias="TIDEMILL_RETRAINING_SECONDS", ge=1, description="how many seconds a training may take; then it is ended"
+        default=6 * 3600,
+        validation_alias="TIDEMILL_RETRAINING_SECONDS",
+        ge=1,
+        description="how many seconds a training may take; then it is ended",
     )
     rehearsal_seconds: int = Field(
-        120,
+        default=120,
         validation_alias="TIDEMILL_RETRAINING_REHEARSAL_SECONDS",
         ge=1,
         description="how many seconds a new version may take to be rehearsed",
     )
     look_seconds: float = Field(
-        5.0, validation_alias="TIDEMILL_RETRAINING_LOOK_SECONDS", gt=0, description="how many seconds lie between two looks at the evidence"
+        default=5.0,
+        validation_alias="TIDEMILL_RETRAINING_LOOK_SECONDS",
+        gt=0,
+        description="how many seconds lie between two looks at the evidence",
     )
 
 

@@ -9,10 +9,10 @@ from tidemill.declarations.retrain import Retrain
 from tidemill.gate import judge
 from tidemill.gate.guards import answers, skew
 from tidemill.gate.losses import LossName
-from tidemill.gate.rows import Pairs
+from tidemill.gate.rows import PairedLosses
 from tidemill.gate.rule import Decision, Rule
 from tidemill.models.artifact import Manifest
-from tidemill.records import GateFinding
+from tidemill.retrainings import GateFinding
 from tidemill_retraining.evidence import Evidence, Measuring
 from tidemill_retraining.history import OpenRun
 
@@ -66,7 +66,7 @@ def look(run: OpenRun, policy: Retrain, evidence: Evidence, seats: Seats, now: i
     return judge.before(evidence.pairs(), rule, beside)
 
 
-def _turned(evidence: Evidence) -> Pairs:
+def _turned(evidence: Evidence) -> PairedLosses:
     """After the promotion the former champion is the one that is asked beside: it is what the new one is measured by."""
     found = evidence.pairs()
     return found._replace(

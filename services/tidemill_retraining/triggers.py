@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tidemill.declarations.retrain import Retrain
-from tidemill.records import AlertRecord, RetrainingTrigger
+from tidemill.records import AlertRecord
+from tidemill.retrainings import RetrainingTrigger
 from tidemill_retraining.history import DAY_MS, History
 
 _KINDS: dict[str, RetrainingTrigger] = {
@@ -27,7 +28,7 @@ class Known(NamedTuple):
     code: str = ""
 
 
-class Wanted(NamedTuple):
+class WantedRun(NamedTuple):
     """A run that is wanted. `held`: why it does not begin now; empty: it does."""
 
     trigger: RetrainingTrigger
@@ -48,15 +49,15 @@ def open_alerts(alerts: Iterable[AlertRecord]) -> list[AlertRecord]:
     return list(found.values())
 
 
-def wanted(model: str, policy: Retrain, history: History, known: Known, now: int) -> Wanted | None:
+def wanted(model: str, policy: Retrain, history: History, known: Known, now: int) -> WantedRun | None:
     """The run that a model wants; None: none. What is asked for by hand comes first, and is never held back but by an open run."""
     if (asked := history.asked.get(model)) is not None:
-        return Wanted("hand", "asked for by hand", [f"hand:{asked}"], _beside(history))
+        return WantedRun("hand", "asked for by hand", [f"hand:{asked}"], _beside(history))
     found = _alarmed(model, policy, history, known) or _otherwise(model, policy, history, known, now)
     return found and found._replace(held=_beside(history) or _limits(model, policy, history, now))
 
 
-def _alarmed(model: str, policy: Retrain, history: History, known: Known) -> Wanted | None:
+def _alarmed(model: str, policy: Retrain, history: History, known: Known) -> WantedRun | None:
     """All open alerts about the champion together, those that began a run before left out: a storm of alarms is one run."""
     mine = [
         alert
@@ -66,20 +67,20 @@ def _alarmed(model: str, policy: Retrain, history: History, known: Known) -> Wan
     for trigger in _ORDER:
         if of_kind := [alert for alert in mine if _KINDS[alert.kind] == trigger]:
             more = f"; and {len(mine) - 1:,} more alerts" if len(mine) > 1 else ""
-            return Wanted(trigger, of_kind[-1].message + more, [alert.id for alert in mine])
+            return WantedRun(trigger, of_kind[-1].message + more, [alert.id for alert in mine])
     return None
 
 
-def _otherwise(model: str, policy: Retrain, history: History, known: Known, now: int) -> Wanted | None:
+def _otherwise(model: str, policy: Retrain, history: History, known: Known, now: int) -> WantedRun | None:
     code = f"code:{model}:{known.champion}:{known.code}"
     if "code" in policy.on and known.changed and code not in history.seen:
-        return Wanted("code", known.changed, [code])
+        return WantedRun("code", known.changed, [code])
     if policy.rows is not None and known.rows >= policy.rows:
-        return Wanted("data", f"{known.rows:,} new outcomes; {policy.rows:,} begin a run", [])
+        return WantedRun("data", f"{known.rows:,} new outcomes; {policy.rows:,} begin a run", [])
     last = history.last_begun(model)
     since = known.created if last is None else last
     if policy.every_ms is not None and now - since >= policy.every_ms:
-        return Wanted("schedule", f"the last run began {(now - since) / DAY_MS:.1f} days ago; every {policy.every}", [])
+        return WantedRun("schedule", f"the last run began {(now - since) / DAY_MS:.1f} days ago; every {policy.every}", [])
     return None
 
 

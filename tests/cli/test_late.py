@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from tidemill.cli.late import late_line
+from tidemill.cli.retraining import status_line
 from tidemill.local.addresses import Addresses
 
 PROJECT = Path(__file__).parents[1] / "demo_project"
@@ -27,3 +28,10 @@ def test_servers_that_are_away_are_told() -> None:
 def test_a_stack_that_folds_nothing_says_nothing(without: dict[str, object]) -> None:
     """There are no views that could refuse an event."""
     assert late_line(msgspec.structs.replace(RUNNING, **without)) is None
+
+
+def test_retrainings_that_cannot_be_read_are_told() -> None:
+    """Where the service runs and Kafka does not answer, that is said; where it does not run, nothing."""
+    retrained = msgspec.structs.replace(RUNNING, urls={"retraining": "http://127.0.0.1:1"})
+    assert (status_line(retrained) or "").startswith("retraining: not known (")
+    assert status_line(RUNNING) is None

@@ -18,10 +18,10 @@ import httpx
 from tests.containers.podman import Podman
 
 from tidemill.errors import TidemillError
-from tidemill.local.services import SERVICES
+from tidemill.local.services import SERVICES, WISHED
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["kafka", "valkey", *(service.name for service in SERVICES)]
+NAMES = ["kafka", "valkey", *(service.name for service in (*SERVICES, *WISHED))]
 SERVING, INFERENCE = "http://localhost:8002", "http://localhost:8003"
 AT = "2013-02-01T00:00:00Z"
 ASKED = {
@@ -119,7 +119,7 @@ def main() -> int:
     step("base images")
     podman.make_bases()
     step("images of the services")
-    podman.compose("build", *(service.name for service in SERVICES), "tidemill", "training")
+    podman.compose("build", *(service.name for service in (*SERVICES, *WISHED)), "tidemill", "training")
     if not cached(podman):
         raise TidemillError("a change of code installs libraries again", mend="copy code after the libraries in infra/docker/Dockerfile")
     step("a change of code installs no library again")

@@ -17,6 +17,7 @@ from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
 from tidemill.kernel.fences import Fence
 from tidemill.models.artifact import Manifest
+from tidemill.retrainings import RetrainingRecord
 from tidemill.routing.events import EventReader
 from tidemill.training.imported.contract import decode_contract
 from tidemill_inference.messages import parse_predict
@@ -27,7 +28,8 @@ NOW_MS = 1_700_000_100_000
 NAMES = sorted(path.name.removesuffix(".v1.schema.json") for path in SCHEMAS.glob("*.schema.json"))
 TEXT_REFUSED = (msgspec.DecodeError, UnicodeDecodeError, TidemillError)
 
-RECORDS: dict[str, type[records.Record]] = {"catalogue": Definitions} | {
+_ELSEWHERE: dict[str, type[records.Record]] = {"catalogue": Definitions, "retraining": RetrainingRecord}
+RECORDS: dict[str, type[records.Record]] = _ELSEWHERE | {
     re.sub(
         "(?<=[a-z])(?=[A-Z])", "_", kind.__name__.removesuffix("Record") if kind is not records.ViewRecord else "ViewRecord"
     ).lower(): kind

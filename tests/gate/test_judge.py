@@ -8,27 +8,27 @@ import pytest
 from tidemill.gate.guards import answers, calibration_error, skew
 from tidemill.gate.judge import after, before, during
 from tidemill.gate.losses import of_classes, of_probabilities, of_values
-from tidemill.gate.rows import Dealt, Pairs
+from tidemill.gate.rows import Dealt, PairedLosses
 from tidemill.gate.rule import Rule
-from tidemill.records import GateFinding
+from tidemill.retrainings import GateFinding
 
 RULE = Rule(budget=0.05, least=200, most=5_000)
 
 
-def pairs(rows: int, better: float, *, noise: float = 0.1, **more: object) -> Pairs:
+def pairs(rows: int, better: float, *, noise: float = 0.1, **more: object) -> PairedLosses:
     """Losses around 0.3, the challenger's smaller by so much on average."""
     draw = np.random.default_rng(rows)
     champion = np.clip(draw.normal(0.3, noise, rows), 0, 1)
-    return Pairs(champion, np.clip(champion - better + draw.normal(0, noise, rows), 0, 1), **more)  # type: ignore[arg-type]
+    return PairedLosses(champion, np.clip(champion - better + draw.normal(0, noise, rows), 0, 1), **more)  # type: ignore[arg-type]
 
 
-def probable(rows: int, off: float) -> Pairs:
+def probable(rows: int, off: float) -> PairedLosses:
     """A challenger that separates better, and whose probabilities are off by so much."""
     draw = np.random.default_rng(7)
     truth = draw.uniform(0, 1, rows)
     outcomes = (draw.random(rows) < truth).astype(np.float64)
     champion, challenger = np.full(rows, 0.5), np.clip(truth + off, 0, 1)
-    return Pairs(
+    return PairedLosses(
         of_probabilities("brier", outcomes, champion),
         of_probabilities("brier", outcomes, challenger),
         outcomes=outcomes,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tidemill.records import AlertRecord, PredictionRecord, ResultRecord, RetrainingRecord, RetrainingStep
+from tidemill.records import AlertRecord, PredictionRecord, ResultRecord
+from tidemill.retrainings import RetrainingRecord, RetrainingStep
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

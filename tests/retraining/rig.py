@@ -24,7 +24,8 @@ from tidemill.kafka.topics import ensure_topics
 from tidemill.kafka.waves import send_wave
 from tidemill.models.artifact import save_artifact
 from tidemill.operations.deploying import Deploying
-from tidemill.records import AlertRecord, DeploymentRecord, RetrainingRecord, encode
+from tidemill.records import AlertRecord, DeploymentRecord, encode
+from tidemill.retrainings import RetrainingRecord
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.alerts import append_alert
 from tidemill.streams.retraining import append_retraining, read_retraining
@@ -46,7 +47,7 @@ late = Model(
 SETTINGS = {
     "TIDEMILL_RETRAINING_LOOK_SECONDS": "0.2",
     "TIDEMILL_RETRAINING_MEGABYTES": "1500",
-    "TIDEMILL_RETRAINING_REHEARSAL_SECONDS": "8",
+    "TIDEMILL_RETRAINING_REHEARSAL_SECONDS": "5",
 }
 
 
@@ -59,7 +60,7 @@ class Rig:
         self.project, self.settings = load_project(folder), KafkaSettings(bootstrap_servers=kafka)
         self.draw, self.log, self.process = np.random.default_rng(6), folder / "retraining.log", None
         self.deploying = Deploying(self.settings, self.project, str(self.root))
-        self._count = 0
+        self._count, self._waited = 0, 0
         asyncio.run(ensure_topics(self.settings, topic_specs(self.project)))
         first = version("v1")
         save_artifact(str(self.root), first.manifest, first.onnx)
@@ -123,14 +124,14 @@ class Rig:
         """All deployments so far."""
         return asyncio.run(self.deploying.history())["late"]
 
-    def traffic(self, requests: int, noise: dict[str, float], *, answers: bool = True) -> None:
-        """Requests that the serving versions answer: the truth with so much noise each (default 0.3); then their outcomes. `answers`: whether shadows answer."""
+    def traffic(self, requests: int, noise: dict[str, float], *, answers: float = 1.0) -> None:
+        """Requests that the serving versions answer: the truth with so much noise each (default 0.3); then their outcomes. `answers`: the share of them that shadows answer."""
         serving = self.deployments()[-1].versions()
         wave: dict[tuple[str, int], list[bytes]] = {
             (topic(self.name), 0): [] for topic in (predictions_topic, shadows_topic, results_topic)
         }
         served = now_ms() - 2 * GRACE_MS
-        for _ in range(requests):
+        for place in range(requests):
             self._count += 1
             name, truth = f"r{self._count}", self.draw.uniform()
             outputs = {item.version: float(np.clip(truth + self.draw.normal(0, noise.get(item.version, 0.3)), 0, 1)) for item in serving}
@@ -138,7 +139,7 @@ class Rig:
             by = answering[int(self.draw.choice(len(answering), p=[item.share for item in answering]))].version
             wave[predictions_topic(self.name), 0].append(encode(answered(name, by, outputs[by], served, inputs=[1.0])))
             for item in serving:
-                if item.role == "shadow" and answers:
+                if item.role == "shadow" and place < answers * requests:
                     wave[shadows_topic(self.name), 0].append(
                         encode(answered(name, item.version, outputs[item.version], served, inputs=[1.0]))
                     )
@@ -150,14 +151,30 @@ class Rig:
 
         asyncio.run(write())
 
+    def tidemill(self, *arguments: str, code: int = 0) -> str:
+        """What a command prints, when it ends with this code."""
+        environment = {
+            **os.environ, "KAFKA_BOOTSTRAP_SERVERS": self.settings.bootstrap_servers, "TIDEMILL_PROJECT": str(self.folder), "COLUMNS": "300",
+            "REDIS_URL": "redis://127.0.0.1:1", "TIDEMILL_OFFLINE": str(self.root), "TIDEMILL_HOME": str(self.folder / "home"),
+            "PYTHONPATH": f"{ROOT}/shared:{ROOT}/services",
+        }  # fmt: skip
+        command = [sys.executable, "-c", "from tidemill.cli import main; main()", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
     def said(self) -> str:
         """The log of all processes."""
         return self.log.read_text(errors="replace")
 
     def wait(self, step: str) -> RetrainingRecord:
-        """Return the newest step once it is this one."""
-        self.until(lambda: [record.step for record in self.steps() if record.step != "waiting"][-1:] == [step])
+        """Return the newest step once the log says that this one was taken after the one waited for before."""
+        self.until(lambda: step in self._logged()[self._waited :])
+        self._waited = len(self._logged())
         return next(record for record in reversed(self.steps()) if record.step == step)
+
+    def _logged(self) -> list[str]:
+        return re.findall(r'"message":"step".*?"step":"([a-z ]+)"', self.said())
 
     def until(self, holds: Callable[[], bool], limit_seconds: float = 120) -> None:
         """Wait for something to hold; fail with what was said when it takes too long for any machine."""

@@ -8,7 +8,7 @@ import random
 import pytest
 from tests.retraining.made import DAY_MS, HOUR_MS, NOW_MS, step
 
-from tidemill.records import GateFinding, RetrainingRecord, RetrainingStep
+from tidemill.retrainings import GateFinding, RetrainingRecord, RetrainingStep
 from tidemill_retraining.history import ENDS, History
 
 WAY: tuple[RetrainingStep, ...] = ("begun", "trained", "rehearsed", "shadow", "canary", "promoted", "kept")

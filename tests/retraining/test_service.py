@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,15 +63,12 @@ def test_an_alert_makes_a_better_champion_through_kills(rig: Rig) -> None:
 
 
 def test_the_champion_is_never_touched(rig: Rig) -> None:
-    """Trainings that fail, find no memory, take too long or make nothing; versions that answer NaN, hang, are worse or leave requests out: each is said."""
-    rig.start(TIDEMILL_RETRAINING_SECONDS="15")
+    """Trainings that find no memory or make nothing; versions that hang, are worse or leave requests out: each is said, and nothing else happens."""
+    rig.start()
     for kind, order, step, said in (
-        ("good", "fail", "failed", "ended with code 1: no examples; publish some"),
         ("good", "memory", "failed", "MemoryError"),
         ("good", "nothing", "failed", "there is no version"),
-        ("good", "sleep", "failed", "not done after 15 s"),
-        ("nan", "", "rejected", "gives no number"),
-        ("hang", "", "rejected", "not done after 8 s"),
+        ("hang", "", "rejected", "not done after 5 s"),
     ):
         rig.prepare(kind, order)
         rig.ask()
@@ -83,8 +81,8 @@ def test_the_champion_is_never_touched(rig: Rig) -> None:
     assert "the champion 0." in rig.wait("rejected").reason
     rig.ask()
     rig.wait("shadow")
-    rig.traffic(300, {}, answers=False)
-    assert "answered 0 of 300 requests" in rig.wait("rejected").reason
+    rig.traffic(300, {}, answers=0.1)
+    assert "answered 30 of 300 requests" in rig.wait("rejected").reason
     assert {record.version for record in rig.deployments()} == {"v1"}
     assert [item.version for item in rig.deployments()[-1].versions()] == ["v1"]
     assert rig.process is not None
@@ -94,7 +92,8 @@ def test_the_champion_is_never_touched(rig: Rig) -> None:
 def test_a_worse_champion_is_rolled_back(rig: Rig) -> None:
     """Better as a shadow, worse once it answers: the former champion answers again, by itself, and says why; what somebody deploys by hand ends a run."""
     rig.start()
-    rig.ask()
+    assert "no retraining yet" in rig.tidemill("retraining", "list")
+    assert "asked for a retraining of late" in rig.tidemill("retrain", "late")
     new = rig.wait("shadow").version
     rig.traffic(300, {new: 0.02, "v1": 0.5})
     rig.wait("canary")
@@ -106,7 +105,7 @@ def test_a_worse_champion_is_rolled_back(rig: Rig) -> None:
     assert [item.version for item in rig.deployments()[-1].versions()] == ["v1"]
     rig.ask()
     again = rig.wait("shadow").version
-    import asyncio
-
     asyncio.run(rig.deploying.act("late", "retire", again))
     assert rig.wait("rejected").reason == "somebody took it away"
+    assert "rolled back" in rig.tidemill("retraining", "list", "late")
+    assert "unknown retraining 'late@7'" in rig.tidemill("retraining", "show", "late@7", code=1)

@@ -6,9 +6,9 @@ import msgspec
 from tests.retraining.made import DAY_MS, HOUR_MS, NOW_MS, alert, step
 
 from tidemill import Retrain
-from tidemill.records import RetrainingRecord
+from tidemill.retrainings import RetrainingRecord
 from tidemill_retraining.history import History
-from tidemill_retraining.triggers import Known, Wanted, open_alerts, wanted
+from tidemill_retraining.triggers import Known, WantedRun, open_alerts, wanted
 
 POLICY = Retrain(rest="6h", at_most_a_day=2)
 
@@ -18,7 +18,7 @@ def known(*alerts: object, **more: object) -> Known:
     return Known("v1", NOW_MS - 10 * DAY_MS, list(alerts), **more)  # type: ignore[arg-type]
 
 
-def want(what: Known, records: list[RetrainingRecord] | None = None, policy: Retrain = POLICY, now: int = NOW_MS) -> Wanted | None:
+def want(what: Known, records: list[RetrainingRecord] | None = None, policy: Retrain = POLICY, now: int = NOW_MS) -> WantedRun | None:
     """What is wanted after some records."""
     return wanted("late", policy, History.of(records or []), what, now)
 
@@ -78,7 +78,7 @@ def test_runs_are_held_back() -> None:
 def test_hands_come_first() -> None:
     """What is asked for by hand needs no rest, and waits for an open run only."""
     found = want(known(alert("b")), [*run(NOW_MS - HOUR_MS), step("asked", 7, 7, trigger="hand")])
-    assert found == Wanted("hand", "asked for by hand", ["hand:7"])
+    assert found == WantedRun("hand", "asked for by hand", ["hand:7"])
 
 
 def test_outcomes_time_and_code() -> None:

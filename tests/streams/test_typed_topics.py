@@ -13,7 +13,8 @@ from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.kafka.topics import ensure_topics
 from tidemill.kafka.waves import send_wave
 from tidemill.limits import KEY_BYTES
-from tidemill.records import AlertRecord, DeploymentRecord, GateFinding, RetrainingRecord, encode
+from tidemill.records import AlertRecord, DeploymentRecord, encode
+from tidemill.retrainings import GateFinding, RetrainingRecord
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.alerts import append_alert, read_alerts, with_source
 from tidemill.streams.dead_letter_log import read_dead_letters

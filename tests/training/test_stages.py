@@ -72,6 +72,23 @@ def test_a_stage_is_done_again_after_one_that_it_reads(tmp_path: Path, project: 
     assert len(calls) == 2
 
 
+def test_a_run_of_a_moment_goes_on_alone(tmp_path: Path, project: Path) -> None:
+    """Who names the moment gets the run of that moment, whatever else could go on; that run is left to be gone on with."""
+    other = begin(tmp_path, project)
+    left(other)
+
+    def named() -> Run:
+        return Run.begin(str(tmp_path), "m", str(project), AskedRun(), lambda _: None, created_ms=5)
+
+    mine = named()
+    assert mine.record.run != other.record.run
+    left(mine)
+    again = named()
+    assert again.record == mine.record
+    left(again)
+    assert begin(tmp_path, project).record == other.record
+
+
 def test_what_cannot_be_kept_is_made_again(tmp_path: Path, project: Path) -> None:
     """An output that cannot be pickled does not stop the run."""
     run = begin(tmp_path, project)

@@ -14,13 +14,17 @@ from rich.text import Text
 from tidemill.cli.console import console
 from tidemill.cli.target import target
 from tidemill.clock import now_ms
-from tidemill.errors import BadRequest, NotFound, UnknownModel
-from tidemill.records import RetrainingRecord
+from tidemill.declarations.project import load_project
+from tidemill.errors import BadRequest, NotFound, TidemillError, UnknownModel
+from tidemill.local.addresses import Addresses
+from tidemill.retrainings import RetrainingRecord
+from tidemill.runtime.settings import KafkaSettings
 from tidemill.timestamps import rfc3339
 
 commands = typer.Typer(no_args_is_help=True, help="Retrainings: list, show.")
 Json = Annotated[bool, typer.Option("--json", help="For machines: one JSON object a line.")]
 _TOLD_ALONE = ("asked", "skipped")
+_SECONDS = 5.0
 
 
 class UnknownRetraining(NotFound):
@@ -94,10 +98,23 @@ def step_of(record: RetrainingRecord) -> str:
     return f"canary {record.share:.0%}" if record.step == "canary" else record.step
 
 
-def open_line(records: Sequence[RetrainingRecord]) -> str:
-    """What `tidemill status` says of the newest run; nothing without one."""
+def status_line(at: Addresses) -> str | None:
+    """What `tidemill status` says of the newest run; None where nothing is retrained."""
+    if not (at.project and at.kafka and "retraining" in at.urls):
+        return None
+    try:
+        records = asyncio.run(_soon(at.kafka, load_project(at.project).name))
+    except (TidemillError, TimeoutError) as error:
+        return f"retraining: not known ({getattr(error, 'message', None) or f'no answer within {_SECONDS:g} s'})"
     runs = [record for record in records if record.step not in _TOLD_ALONE]
-    return f"retraining: {runs[-1].model}@{runs[-1].run} {step_of(runs[-1])}, {runs[-1].reason}" if runs else ""
+    return f"retraining: {runs[-1].model}@{runs[-1].run} {step_of(runs[-1])}: {runs[-1].reason}" if runs else "retraining: no run yet"
+
+
+async def _soon(kafka: str, project: str) -> list[RetrainingRecord]:
+    from tidemill.streams.retraining import read_retraining
+
+    async with asyncio.timeout(_SECONDS):
+        return await read_retraining(KafkaSettings(bootstrap_servers=kafka), project)
 
 
 def _records() -> list[RetrainingRecord]:

@@ -19,6 +19,7 @@ from rich.table import Table
 from tidemill.cli.catalogue import Started, after_start, at_start
 from tidemill.cli.console import console
 from tidemill.cli.late import late_line
+from tidemill.cli.retraining import status_line
 from tidemill.cli.target import Target
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import MissingExtra, ProjectError, TidemillError
@@ -108,7 +109,7 @@ def status(home: Home = None) -> None:
             name, process.statename, str(process.pid or ""), f"{process.now - process.start} s", "yes" if ready else reason or "no"
         )
     console.print(table)
-    if said := late_line(addresses):
+    for said in filter(None, (late_line(addresses), status_line(addresses))):
         console.print(said, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(0 if all_ready else 1)
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tidemill.gate.rows import Pairs
+from tidemill.gate.rows import PairedLosses
 from tidemill.gate.rule import Rule
 from tidemill.gate.wealth import log_wealth, needed
-from tidemill.records import GateFinding
+from tidemill.retrainings import GateFinding
 
 Floats = npt.NDArray[np.float64]
 
@@ -21,7 +21,7 @@ MOST_SEGMENTS = 50  # values of a field, the most frequent
 _NOISE = 3.0  # standard errors that a calibration may be off by chance
 
 
-def segments(pairs: Pairs, rule: Rule) -> Iterator[GateFinding]:
+def segments(pairs: PairedLosses, rule: Rule) -> Iterator[GateFinding]:
     """A finding against the challenger for each value of a field on which it is worse, at the budget shared by all of them; and one for each field of
     which it is better on a single value and worse on all others together."""
     values = [(field, name, places) for field, texts in pairs.segments.items() for name, places in _by_value(texts)]
@@ -34,7 +34,7 @@ def segments(pairs: Pairs, rule: Rule) -> Iterator[GateFinding]:
         yield from _single(pairs, field, [(name, places) for of, name, places in values if of == field], rule)
 
 
-def _single(pairs: Pairs, field: str, values: Sequence[tuple[str, npt.NDArray[np.int64]]], rule: Rule) -> Iterator[GateFinding]:
+def _single(pairs: PairedLosses, field: str, values: Sequence[tuple[str, npt.NDArray[np.int64]]], rule: Rule) -> Iterator[GateFinding]:
     if len(values) < 2:
         return
     best, places = max(values, key=lambda value: float(pairs.gains[value[1]].sum()))
@@ -43,7 +43,7 @@ def _single(pairs: Pairs, field: str, values: Sequence[tuple[str, npt.NDArray[np
         yield _segment(f"{field}!={best}", pairs, rest, f"better on {field}={best} alone: on the {len(rest):,} other rows it loses more")
 
 
-def _segment(name: str, pairs: Pairs, places: npt.NDArray[np.int64], said: str) -> GateFinding:
+def _segment(name: str, pairs: PairedLosses, places: npt.NDArray[np.int64], said: str) -> GateFinding:
     lost = float(pairs.champion[places].mean()), float(pairs.challenger[places].mean())
     return GateFinding(f"segment {name}", "against", said, *lost, rows=len(places))
 
@@ -55,7 +55,7 @@ def _by_value(texts: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[np.int64]
             yield str(names[place]), np.flatnonzero(places == place)
 
 
-def calibration(pairs: Pairs, rule: Rule) -> GateFinding | None:
+def calibration(pairs: PairedLosses, rule: Rule) -> GateFinding | None:
     """How far the probabilities of both lie from the frequencies, in ten bins of equal size. None where the answers are no probabilities."""
     if len(pairs.outcomes) < BINS:
         return None

@@ -9,13 +9,13 @@ import math
 from collections.abc import Sequence
 
 from tidemill.gate.guards import calibration, segments
-from tidemill.gate.rows import Dealt, Pairs
+from tidemill.gate.rows import Dealt, PairedLosses
 from tidemill.gate.rule import Decision, Rule
 from tidemill.gate.wealth import bounds, log_wealth, needed
-from tidemill.records import GateFinding
+from tidemill.retrainings import GateFinding
 
 
-def before(pairs: Pairs, rule: Rule, beside: Sequence[GateFinding] = ()) -> Decision:
+def before(pairs: PairedLosses, rule: Rule, beside: Sequence[GateFinding] = ()) -> Decision:
     """A shadow beside the champion. "promote" needs evidence that it loses less, `rule.least` outcomes, and nothing against it; "reject" follows from
     evidence that it is worse in anything, and from `rule.most` outcomes without evidence that it is better: a tie keeps the champion.
 
@@ -62,7 +62,7 @@ def during(dealt: Dealt, expected: float, rule: Rule, beside: Sequence[GateFindi
     return Decision("promote", said, found)
 
 
-def after(pairs: Pairs, rule: Rule, beside: Sequence[GateFinding] = ()) -> Decision:
+def after(pairs: PairedLosses, rule: Rule, beside: Sequence[GateFinding] = ()) -> Decision:
     """A champion beside the one that it replaced, which is the `champion` of the pairs still. "roll back" follows from evidence that the new one loses more;
     "promote" says that `rule.least` outcomes show none, so that it stays."""
     pairs = pairs.independent()
@@ -75,7 +75,7 @@ def after(pairs: Pairs, rule: Rule, beside: Sequence[GateFinding] = ()) -> Decis
     return Decision("wait", f"{rows:,} of {rule.least:,} outcomes since it answers", found)
 
 
-def _loss(pairs: Pairs, rule: Rule) -> GateFinding:
+def _loss(pairs: PairedLosses, rule: Rule) -> GateFinding:
     rows = len(pairs.champion)
     if not rows:
         return GateFinding("loss", "open", "no outcomes")

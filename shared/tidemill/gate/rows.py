@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.str_]
 
 
-class Pairs(NamedTuple):
+class PairedLosses(NamedTuple):
     """Requests that both answered. `champion`, `challenger`: losses from 0 to 1; `clusters`: rows of one text hang together; `segments`: a text for each row, by
     field. `outcomes`, and the two outputs, where these are probabilities of a true class, else empty."""
 
@@ -29,13 +29,13 @@ class Pairs(NamedTuple):
         """By how much the challenger lost less, row by row."""
         return self.champion - self.challenger
 
-    def independent(self) -> Pairs:
+    def independent(self) -> PairedLosses:
         """The first row of each cluster: rows of one subject or entity would count as evidence that they are not."""
         if not len(self.clusters):
             return self
         return self.taken(np.array(sorted(_firsts(self.clusters)), np.int64))
 
-    def taken(self, places: npt.NDArray[np.int64]) -> Pairs:
+    def taken(self, places: npt.NDArray[np.int64]) -> PairedLosses:
         """Some of the rows."""
 
         def some(values: Floats) -> Floats:
@@ -44,7 +44,7 @@ class Pairs(NamedTuple):
         def texts(values: Sequence[str]) -> Sequence[str]:
             return [values[place] for place in places] if len(values) else values
 
-        return Pairs(
+        return PairedLosses(
             some(self.champion),
             some(self.challenger),
             texts(self.clusters),

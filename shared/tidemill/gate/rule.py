@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from tidemill.records import GateFinding
+from tidemill.retrainings import GateFinding
 
 Verdict = Literal["wait", "promote", "reject", "roll back"]
 

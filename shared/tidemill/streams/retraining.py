@@ -6,7 +6,8 @@ from tidemill.kafka.client import started_producer
 from tidemill.kafka.read_to_end import logged, read_topic
 from tidemill.kafka.topics import ensure_topics
 from tidemill.kafka.waves import send_wave
-from tidemill.records import RetrainingRecord, decoder, encode
+from tidemill.records import decoder, encode
+from tidemill.retrainings import RetrainingRecord
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import KEPT, retraining_topic
 

@@ -18,7 +18,7 @@ from tidemill.records import ResultRecord
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.training.stages.keys import project_files
 from tidemill_retraining.logs import Logs
-from tidemill_retraining.positions import Reading
+from tidemill_retraining.positions import StepReading
 from tidemill_retraining.triggers import Known, open_alerts
 
 CODE_SECONDS = 30.0
@@ -30,14 +30,14 @@ class _MadeWith(msgspec.Struct, frozen=True):
     project: dict[str, str]
 
 
-class Surroundings:
+class ModelFacts:
     """Of one project. `spec`: its folder, file or module. Close it at the end."""
 
     def __init__(self, project: Project, spec: str, kafka: KafkaSettings, offline_root: str) -> None:
         self._project, self._spec, self._kafka, self._root = project, spec, kafka, offline_root
         self._manifests: dict[tuple[str, str], Manifest] = {}
         self._code: dict[str, tuple[float, str, str]] = {}
-        self._counting: dict[str, tuple[int, Reading]] = {}
+        self._counting: dict[str, tuple[int, StepReading]] = {}
         self._rows: dict[str, int] = {}
         self._stack = AsyncExitStack()
 
@@ -59,16 +59,17 @@ class Surroundings:
         return Known(manifest.version, manifest.created, open_alerts(logs.alerts), rows, changed, code)
 
     async def _changed(self, model: Model, champion: Manifest) -> tuple[str, str]:
-        """In words what is not as the champion was made with, and a name of what is now."""
+        """`compare`, now and then, where the model wants it."""
         if model.retrain is None or "code" not in model.retrain.on:
             return "", ""
         looked, changed, code = self._code.get(champion.version, (-CODE_SECONDS, "", ""))
         if time.monotonic() - looked >= CODE_SECONDS:
-            changed, code = await asyncio.to_thread(self._compare, model, champion)
+            changed, code = await asyncio.to_thread(self.compare, model, champion)
             self._code[champion.version] = time.monotonic(), changed, code
         return changed, code
 
-    def _compare(self, model: Model, champion: Manifest) -> tuple[str, str]:
+    def compare(self, model: Model, champion: Manifest) -> tuple[str, str]:
+        """In words what is not as a version was made with, and a name of what is now."""
         now = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in project_files(self._spec)}
         views = {view.plain_name: ViewKernel(view).definition for view in model.views}
         code = hashlib.sha256(msgspec.json.encode([sorted(now.items()), sorted(views.items())])).hexdigest()[:16]
@@ -88,7 +89,7 @@ class Surroundings:
         begin, reading = self._counting.get(model.name, (-1, None))
         if reading is None or begin != (begun or 0):
             reading = await self._stack.enter_async_context(
-                Reading(self._kafka, self._project.name, {"results": [begun or 0]}, ("results",))
+                StepReading(self._kafka, self._project.name, {"results": [begun or 0]}, ("results",))
             )
             self._counting[model.name], self._rows[model.name] = (begun or 0, reading), 0
         while records := await reading.next():

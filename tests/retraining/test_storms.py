@@ -1,0 +1,90 @@
+"""Seeded histories: alarms in storms, wishes, runs that end somehow, a clock that jumps, and kills; what must hold of every one of them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from tests.retraining.made import DAY_MS, HOUR_MS, NOW_MS, alert, step
+
+from tidemill import Retrain
+from tidemill.records import AlertRecord
+from tidemill.retrainings import RetrainingRecord
+from tidemill_retraining.history import DAY_MS as SPAN_MS
+from tidemill_retraining.history import ENDS, History
+from tidemill_retraining.triggers import Known, WantedRun, open_alerts, wanted
+
+POLICIES = {"late": Retrain(rest="3h", at_most_a_day=2, every="9d"), "other": Retrain(rest="1h", at_most_a_day=1, rows=50)}
+
+
+class _Loop:
+    """The decisions of the loop, without what they do."""
+
+    def __init__(self, seed: int) -> None:
+        self.draw, self.now, self.records, self.alerts = random.Random(seed), NOW_MS, list[RetrainingRecord](), list[AlertRecord]()
+        self.history = History()
+
+    def write(self, record: RetrainingRecord) -> None:
+        """A record of any process."""
+        self.records.append(record)
+        self.history.take(record)
+
+    def kill(self) -> None:
+        """All that is kept is the topic."""
+        self.history = History.of(self.records)
+
+    def world(self) -> None:
+        """Something happens."""
+        draw = self.draw
+        self.now += draw.choice([0, 60_000, HOUR_MS, 5 * HOUR_MS, *([-3 * DAY_MS, 40 * DAY_MS] if draw.random() < 0.02 else [])])
+        for _ in range(draw.choice([0, 0, 1, 30])):
+            self.alerts.append(
+                alert(f"a{len(self.alerts)}", "performance", draw.choice(["opened", "worsened", "closed"]), subject=draw.choice("xyz"))
+            )
+        if draw.random() < 0.05:
+            self.write(step("asked", self.now, self.now, draw.choice(list(POLICIES)), trigger="hand"))
+
+    def look(self) -> None:
+        """One look, as the loop's: an open run goes on somehow, else one may begin."""
+        if (run := self.history.open) is not None:
+            name = self.draw.choice(["waiting", "trained", "shadow", *ENDS])
+            self.write(step(name, self.now, run.run, run.model))  # type: ignore[arg-type]
+            return
+        for model, policy in POLICIES.items():
+            known = Known("v1", NOW_MS - DAY_MS, open_alerts(self.alerts), rows=self.draw.randrange(80))
+            found = wanted(model, policy, self.history, known, self.now)
+            if found is not None and found.held:
+                if (model, found.trigger) not in self.history.held:
+                    self.write(step("skipped", self.now, self.now, model, trigger=found.trigger))
+            elif found is not None:
+                self.begin(model, policy, found)
+                return
+
+    def begin(self, model: str, policy: Retrain, found: WantedRun) -> None:
+        """A run begins: neither beside another, nor beyond the budget, nor too soon."""
+        assert self.history.open is None
+        begun = self.history.begun.get(model, [])
+        if found.trigger != "hand":
+            assert sum(self.now - at < SPAN_MS for at in begun) < policy.at_most_a_day
+            assert all(self.now - at >= policy.rest_ms for at in begun)
+        self.write(step("begun", self.now, self.now, model, trigger=found.trigger, causes=found.causes))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_storm_is_survived(seed: int) -> None:
+    """No run begins beside another, beyond the budget or too soon; an alert begins another run only after a failure; a storm writes few records; a kill changes nothing."""
+    loop = _Loop(seed)
+    for _ in range(250):
+        loop.world()
+        if loop.draw.random() < 0.1:
+            before = vars(loop.history)
+            loop.kill()
+            assert vars(loop.history) == before
+        loop.look()
+    failed = {record.run for record in loop.records if record.step == "failed"}
+    causes = [cause for record in loop.records if record.step == "begun" and record.run not in failed for cause in record.causes]
+    assert len(causes) == len(set(causes))
+    counts = {name: sum(record.step == name for record in loop.records) for name in ("begun", "skipped", "asked")}
+    assert counts["begun"] > 5
+    assert counts["skipped"] <= 8 * (counts["begun"] + 1)
+    assert len(loop.alerts) > 500
