@@ -184,7 +184,7 @@ class AlertRecord(Record, frozen=True):
     An alert of the audit (`source`) is about a `partition` of `view` whose stores differ, or whose values SQL gives otherwise (`test` verify;
     for results `view` is `results/<model>`), or of the table `events/<event>` that differs from the event's topic: `subject` names it for a person,
     `model` is empty, `start` and `end` say when it was compared, and `rows` counts the compared values. Old alerts have neither `source`
-    nor `partition`; `streams.alerts` fills them in.
+    nor `partition`; `streams.alerts` fills them in. `reason`: why it is closed, where that is not that it is back as it was.
     """
 
     id: str
@@ -206,6 +206,31 @@ class AlertRecord(Record, frozen=True):
     view: str = ""
     partition: Natural | None = None
     source: AlertSource | None = None
+    reason: Literal["superseded"] | None = None
+
+
+Watched = Literal["inputs", "outcomes", "ranking"]
+
+
+class JudgementRecord(Record, frozen=True):
+    """What drift detection made of a window of a version (topic `<project>.judgements`, key = model). Times are event time.
+
+    `what` was compared: the inputs and outputs, the outcomes, or the order of outputs (AUC). `state`: judged; waiting: too few rows, which are
+    joined with those of the next window; skipped: never judged. `why` says in words what is lacking. `comparisons`: how many were made, of which
+    `drifted` found evidence and size; `left_out`: inputs of which something cannot be compared.
+    """
+
+    model: str
+    version: str
+    what: Watched
+    start: Milliseconds
+    end: Milliseconds
+    rows: Natural
+    state: Literal["judged", "waiting", "skipped"]
+    why: str = ""
+    comparisons: Natural = 0
+    drifted: Natural = 0
+    left_out: list[str] = []
 
 
 class OtherVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
