@@ -126,6 +126,7 @@ class StampEntry(Record, frozen=True, array_like=True):
 
 
 AlertSource = Literal["drift", "audit"]
+Watched = Literal["inputs", "outcomes", "ranking"]
 AlertKind = Literal["feature_drift", "prediction_drift", "performance", "data_quality"]
 Role = Literal["champion", "challenger", "shadow"]
 Status = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
@@ -209,16 +210,11 @@ class AlertRecord(Record, frozen=True):
     reason: Literal["superseded"] | None = None
 
 
-Watched = Literal["inputs", "outcomes", "ranking"]
-
-
 class JudgementRecord(Record, frozen=True):
-    """What drift detection made of a window of a version (topic `<project>.judgements`, key = model). Times are event time.
+    """What drift detection made of a window of a version (topic `<project>.judgements`, key = model); times are event time.
 
-    `what` was compared: the inputs and outputs, the outcomes, or the order of outputs (AUC). `state`: judged; waiting: too few rows, which are
-    joined with those of the next window; skipped: never judged. `why` says in words what is lacking. `comparisons`: how many were made, of which
-    `drifted` found evidence and size; `left_out`: inputs of which something cannot be compared.
-    """
+    `what`: inputs and outputs, outcomes, or their ranking (AUC). `state`: waiting: too few rows, which are joined with those of the next window;
+    skipped: never judged; `why` in words. `drifted`: of the comparisons; `left_out`: inputs of which something cannot be compared."""
 
     model: str
     version: str
@@ -231,6 +227,20 @@ class JudgementRecord(Record, frozen=True):
     comparisons: Natural = 0
     drifted: Natural = 0
     left_out: list[str] = []
+
+
+class NoteRecord(Record, frozen=True):
+    """What an operator says about alerts (topic `<project>.notes`, key = model). ack: the episode of `alert` is known; mute: alerts of `model`
+    about `subject` (empty: any) are not delivered until the moment `until` (None: until unmute). `time`: the wall clock; `by`: who."""
+
+    kind: Literal["ack", "mute", "unmute"]
+    time: Milliseconds
+    by: str = ""
+    alert: str = ""
+    model: str = ""
+    subject: str = ""
+    until: Milliseconds | None = None
+    reason: str = ""
 
 
 class OtherVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

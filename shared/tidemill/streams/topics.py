@@ -44,6 +44,11 @@ def judgements_topic(project: str) -> str:
     return f"{project}.judgements"
 
 
+def notes_topic(project: str) -> str:
+    """Topic of what operators say about alerts."""
+    return f"{project}.notes"
+
+
 def deployments_topic(project: str) -> str:
     """Topic of model deployments; one partition, kept for ever."""
     return f"{project}.deployments"
@@ -80,6 +85,7 @@ def topic_specs(project: Project) -> dict[str, TopicSpec]:
     for name, partitions in (
         (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4), (shadows_topic(project.name), 4),
         (results_topic(project.name), 1), (alerts_topic(project.name), 1), (judgements_topic(project.name), 1),
+        (notes_topic(project.name), 1),
         (deployments_topic(project.name), 1), (logs_topic(project.name), 1), (catalogue_topic(project.name), 1), (dead_letters_topic(project.name), 1),
     ):  # fmt: skip
         specs[name] = TopicSpec(partitions, keep)
