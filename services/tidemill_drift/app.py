@@ -10,7 +10,7 @@ from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.service import Service, run_together
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.following import Following, InForce, models_of
-from tidemill_drift.delivery import Delivery
+from tidemill_drift.delivery import AlertDelivery
 from tidemill_drift.detector import Detector
 from tidemill_drift.settings import DriftSettings
 from tidemill_drift.sinks import sinks_of
@@ -27,7 +27,7 @@ def build(settings: DriftSettings) -> Service:
         pulses[:] = [detector.pulse]
         await detector.run()
 
-    deliveries = [Delivery(project, settings.kafka, sink) for sink in sinks_of(settings.delivery)]
+    deliveries = [AlertDelivery(project, settings.kafka, sink) for sink in sinks_of(settings.delivery)]
 
     async def work() -> None:
         await run_together(following.run(watch), *(delivery.run() for delivery in deliveries))

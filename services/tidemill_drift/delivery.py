@@ -35,7 +35,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 _decode = decoder(AlertRecord).decode
 
 
-class Delivery:
+class AlertDelivery:
     """Delivers to one sink until cancelled. Kafka or the sink may be away: nothing else waits for it."""
 
     def __init__(self, project: Project, kafka: KafkaSettings, sink: Sink) -> None:

@@ -22,7 +22,7 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.alerts import append_alert
 from tidemill.streams.notes import append_note
 from tidemill.streams.topics import alerts_topic, notes_topic, topic_specs
-from tidemill_drift.delivery import Delivery
+from tidemill_drift.delivery import AlertDelivery
 from tidemill_drift.settings import DeliverySettings
 from tidemill_drift.sinks import Mail, NotDelivered, Notice, Sink, SlackWebhook, Webhook, sinks_of
 
@@ -170,7 +170,7 @@ class World:
     @asynccontextmanager
     async def delivering(self, sink: Sink) -> AsyncIterator[None]:
         """Deliver to a sink meanwhile."""
-        task = asyncio.create_task(Delivery(self.project, self.settings, sink).run())
+        task = asyncio.create_task(AlertDelivery(self.project, self.settings, sink).run())
         try:
             yield
         finally:
@@ -193,7 +193,7 @@ async def test_nothing_is_lost_while_a_sink_is_away(kafka: str, topic_prefix: st
     await world.tell(*alerts("old"))
     async with served(got.http) as port:
         sink = Webhook("webhook", ALL, f"http://127.0.0.1:{port}")
-        delivery = Delivery(world.project, world.settings, sink)
+        delivery = AlertDelivery(world.project, world.settings, sink)
         async with world.delivering(sink):
             await until_kept(delivery)
             await world.tell(*alerts("a"))
@@ -212,7 +212,7 @@ async def test_nothing_is_lost_while_a_sink_is_away(kafka: str, topic_prefix: st
     assert got.told == [["a"], ["b", "c", "d"]]
 
 
-async def until_kept(delivery: Delivery) -> None:
+async def until_kept(delivery: AlertDelivery) -> None:
     """Wait until a new sink has its position."""
     async with asyncio.timeout(60):
         while True:
