@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tidemill.stats.histograms import Histogram, count, reference
-from tidemill_drift.compare import Finding, compare_distribution, compare_missing
+from tidemill_drift.compare import Finding, Share, compare_distribution, compare_missing
 
 COLUMNS, WINDOWS = 40, 100
 BUDGET = 0.01
@@ -60,7 +60,10 @@ def ruler(law: str, random: np.random.Generator, size: int) -> Histogram:
 def findings(before: Histogram, values: Floats, level: float) -> list[Finding]:
     """What is compared of one column."""
     now = count(before.edges, values)
-    found = compare_distribution("feature_drift", "x", before, now, level), compare_missing("x", before, now, level)
+    found = (
+        compare_distribution("feature_drift", "x", before, now, level),
+        compare_missing("x", Share(before.missing, before.rows), Share(now.missing, now.rows), level),
+    )
     return [finding for finding in found if finding is not None]
 
 

@@ -25,7 +25,14 @@ class Sample(Generic[T]):
 
     def add(self, id: str, row: T) -> None:
         """Takes a row in, or leaves it out."""
-        digest = int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "big")
+        self._add(int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "big"), row)
+
+    def join(self, other: Sample[T]) -> None:
+        """Takes in the rows of another sample: the sample of both."""
+        for digest, row in other._rows.items():
+            self._add(digest, row)
+
+    def _add(self, digest: int, row: T) -> None:
         if digest in self._rows or (len(self._rows) >= self._most and digest > -self._negated[0]):
             return
         self._rows[digest] = row

@@ -126,6 +126,7 @@ class StampEntry(Record, frozen=True, array_like=True):
 
 
 AlertSource = Literal["drift", "audit"]
+Watched = Literal["inputs", "outcomes", "ranking"]
 AlertKind = Literal["feature_drift", "prediction_drift", "performance", "data_quality"]
 Role = Literal["champion", "challenger", "shadow"]
 Status = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"]
@@ -186,7 +187,7 @@ class AlertRecord(Record, frozen=True):
     An alert of the audit (`source`) is about a `partition` of `view` whose stores differ, or whose values SQL gives otherwise (`test` verify;
     for results `view` is `results/<model>`), or of the table `events/<event>` that differs from the event's topic: `subject` names it for a person,
     `model` is empty, `start` and `end` say when it was compared, and `rows` counts the compared values. Old alerts have neither `source`
-    nor `partition`; `streams.alerts` fills them in.
+    nor `partition`; `streams.alerts` fills them in. `reason`: why it is closed, where that is not that it is back as it was.
     """
 
     id: str
@@ -208,6 +209,40 @@ class AlertRecord(Record, frozen=True):
     view: str = ""
     partition: Natural | None = None
     source: AlertSource | None = None
+    reason: Literal["superseded"] | None = None
+
+
+class JudgementRecord(Record, frozen=True):
+    """What drift detection made of a window of a version (topic `<project>.judgements`, key = model); times are event time.
+
+    `what`: inputs and outputs, outcomes, or their ranking (AUC). `state`: waiting: too few rows, which are joined with those of the next window;
+    skipped: never judged; `why` in words. `drifted`: of the comparisons; `left_out`: inputs of which something cannot be compared."""
+
+    model: str
+    version: str
+    what: Watched
+    start: Milliseconds
+    end: Milliseconds
+    rows: Natural
+    state: Literal["judged", "waiting", "skipped"]
+    why: str = ""
+    comparisons: Natural = 0
+    drifted: Natural = 0
+    left_out: list[str] = []
+
+
+class NoteRecord(Record, frozen=True):
+    """What an operator says about alerts (topic `<project>.notes`, key = model). ack: the episode of `alert` is known; mute: alerts of `model`
+    about `subject` (empty: any) are not delivered until the moment `until` (None: until unmute). `time`: the wall clock; `by`: who."""
+
+    kind: Literal["ack", "mute", "unmute"]
+    time: Milliseconds
+    by: str = ""
+    alert: str = ""
+    model: str = ""
+    subject: str = ""
+    until: Milliseconds | None = None
+    reason: str = ""
 
 
 class OtherVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,7 +17,7 @@ from tidemill import Event, Model, Outcome, Request
 from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError
 from tidemill.models.artifact import Manifest, save_artifact
-from tidemill.records import PredictionRecord, ResultRecord
+from tidemill.records import PredictionRecord, ResultRecord, Watched
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.stats.histograms import count, places_ruler
@@ -85,7 +86,7 @@ def test_a_class_that_is_more_frequent_is_named() -> None:
     found = findings(results(given_, places))
     assert found["calibration of cancelled"].drifted
     alert = alert_of(JudgedWindow("how", "v1", 0, 1, 2000), found["calibration of cancelled"], "opened")
-    assert "share of cancelled, predicted against observed" in alert.message
+    assert "observed less predicted share of cancelled" in alert.message
 
 
 @pytest.mark.parametrize(("diverted", "drifted"), [(0, False), (10, False), (100, True)])
@@ -120,7 +121,7 @@ def test_the_answered_class_drifts_by_its_name() -> None:
         rows = [PredictionRow(np.zeros(1, np.float32), float(row.max()), CLASSES[row.argmax()]) for row in answers]
         (found,) = [one for one in compare_predictions(version(), rows, BUDGET) if one.kind == "prediction_drift"]
         assert found.drifted == drifted
-        assert found.what in {f"share of {name}" for name in CLASSES} | {"share of late to cancelled"}
+        assert found.what in {f"share of {name}" for name in CLASSES} | {"share of late and cancelled"}
     assert found.what == "share of on time"
 
 
@@ -165,8 +166,14 @@ def test_the_detector_judges_records_of_classes(tmp_path: Path) -> None:
             predictions, PredictionRecord(f"p{i}", "late", "v1", i, i, [0.1], row.max(), "s", probabilities=named), (0, i)
         )
         _add_result(joined, ResultRecord(i, f"p{i}", "late", "v1", "s", i, row.max(), "joined", i, outcome, named), (0, i))
-    for windows, topic, drifted in ((predictions, "x.predictions", {"prediction"}), (joined, "x.results", {"unknown classes", "accuracy"})):
+    whats: list[tuple[Any, Watched, set[str]]] = [
+        (predictions, "inputs", {"prediction"}),
+        (joined, "outcomes", {"unknown classes", "accuracy"}),
+    ]
+    for windows, what, drifted in whats:
         windows.tick(0, 5000)
-        ((key, rows),) = windows.complete(set())
-        found = {finding.subject for _, finding in detector._judge(topic, key, rows) if finding.drifted}
-        assert drifted <= found
+        (closed,) = windows.complete(set())
+        found = detector._judge.judge(what, closed)
+        assert drifted <= {finding.subject for finding in found.findings if finding.drifted}
+        assert found.judgement is not None
+        assert (found.judgement.state, found.judgement.rows, found.judgement.comparisons) == ("judged", 400, len(found.findings))

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chi2_contingency, norm
+from scipy.stats import chi2_contingency, fisher_exact, norm
 from tests.drift.samples import zipf
 
-from tidemill.stats.histograms import Histogram, count, reference
-from tidemill_drift.compare import (
-    LEAST_EXPECTED,
-    Finding,
-    compare_auc,
-    compare_calibration,
-    compare_distribution,
-    compare_error,
-    compare_missing,
-)
+from tidemill.stats.calibration import calibrated
+from tidemill.stats.histograms import Histogram, count, held_out_reference, reference
+from tidemill_drift.compare import ENOUGH_EXPECTED, LEAST_EXPECTED, Finding, Share, compare_distribution, compare_missing
+from tidemill_drift.performance import HeldAuc, HeldMean, compare_auc, compare_calibration, compare_growth
 
 LEVEL = 1e-3
 COUNTS = st.integers(1, 12).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, 400), min_size=n, max_size=n) for _ in range(2)]))
@@ -56,8 +51,14 @@ def test_chi_square_is_scipys_on_the_joined_bins(pair: tuple[list[int], list[int
         return
     assert found is not None
     oracle = chi2_contingency(np.array(joined).T, correction=False)
-    assert found.statistic == pytest.approx(oracle.statistic, abs=1e-9)
     assert oracle.expected_freq.min() >= LEAST_EXPECTED
+    assert (found.test == "chi-square and PSI") == (oracle.expected_freq.min() >= ENOUGH_EXPECTED)
+    if found.test != "chi-square and PSI":
+        sums = [(sum(column[0] for column in joined[:i]), sum(column[1] for column in joined[:i])) for i in range(1, len(joined))]
+        chances = [fisher_exact([[x, total[0] - x], [y, total[1] - y]]).pvalue for x, y in [*joined, *sums]]
+        assert norm.sf(found.statistic) >= min(chances) - 1e-9  # the least of many chances is less certain than one alone
+        return
+    assert found.statistic == pytest.approx(oracle.statistic, abs=1e-9)
     if abs(oracle.pvalue / LEVEL - 1) > 1e-6:
         assert (found.statistic > found.threshold) == (oracle.pvalue < LEVEL)
 
@@ -135,49 +136,123 @@ def test_a_finding_names_where_it_moved() -> None:
     assert plain.what == "share of values from 3 to 4"
 
 
-@given(st.integers(1, 500), st.integers(0, 500), st.integers(1, 500), st.integers(0, 500))
-def test_missing_is_the_two_proportion_test(rows: int, missing: int, now_rows: int, now_missing: int) -> None:
-    """z squared is the chi-square of the 2 x 2 table; fewer missing is no alarm."""
-    a, b = histogram([rows], missing), histogram([now_rows], now_missing)
+def test_rare_texts_are_compared_together() -> None:
+    """Of five thousand texts the frequent ones have a bin each, all others one, with those never seen: that these change is no drift."""
+    random = np.random.default_rng(7)
+    texts = [f"c{i}" for i in range(5000)]
+    for size in (300, 2000):
+        rows = zipf(random, 5 * size, 5000)
+        before = held_out_reference(rows, size, 5000)
+        assert before.unseen not in (0, size)
+        now = zipf(random, size, 5000)
+        new = ~np.isin(now, rows)
+        window = msgspec.structs.replace(count(before.edges, now[~new]), unseen=int(new.sum()), rows=size)
+        found = compare_distribution("feature_drift", "x", before, window, LEVEL, texts)
+        assert found is not None
+        assert not found.drifted
+        for drawn, said in ((np.full(size, 3000.0), "share of c3000"), (np.full(size, np.nan), "share of c0")):
+            moved = msgspec.structs.replace(count(before.edges, drawn), unseen=int(np.isnan(drawn).sum()), rows=size)
+            found = compare_distribution("feature_drift", "x", before, moved, LEVEL, texts)
+            assert found is not None
+            assert (found.drifted, found.what) == (True, said)
+
+
+@given(st.integers(1, 300), st.integers(0, 300), st.integers(1, 300), st.integers(0, 300))
+def test_missing_is_fishers_exact_test(rows: int, missing: int, now_rows: int, now_missing: int) -> None:
+    """The score is that of Fisher's chance, one-sided; fewer missing is no alarm."""
+    a, b = Share(missing, rows + missing), Share(now_missing, now_rows + now_missing)
     found = compare_missing("x", a, b, LEVEL)
     assert found is not None
-    if missing + now_missing:
-        oracle = chi2_contingency([[rows, missing], [now_rows, now_missing]], correction=False)
-        assert found.statistic**2 == pytest.approx(oracle.statistic, abs=1e-6)
+    oracle = fisher_exact([[now_missing, now_rows], [missing, rows]], alternative="greater").pvalue
+    assert norm.sf(found.statistic) == pytest.approx(oracle, rel=1e-6, abs=1e-12)
     assert found.threshold == pytest.approx(norm.isf(LEVEL))
     assert not (found.drifted and found.current <= found.reference)
-    assert compare_missing("x", histogram([0]), b, LEVEL) is None
+    assert compare_missing("x", Share(0, 0), b, LEVEL) is None
 
 
 def test_performance_of_a_model_that_is_always_certain_and_right() -> None:
     """Perfect separation has no standard error; the finding is calm and finite all the same."""
     labels = np.array([0.0, 1.0] * 200)
-    for found in (compare_auc(labels, labels, 1.0, 0.0, LEVEL), compare_calibration(labels, labels, LEVEL)):
+    for found in (compare_auc(labels, labels, HeldAuc(1.0, 0.0), LEVEL), compare_calibration(labels, labels, None, LEVEL)):
         assert found is not None
         assert math.isfinite(found.statistic)
         assert found.calm
-    turned = compare_auc(labels, 1 - labels, 1.0, 0.0, LEVEL)
+    turned = compare_auc(labels, 1 - labels, HeldAuc(1.0, 0.0, 100, 100), LEVEL)
     assert turned is not None
     assert turned.drifted
     assert math.isfinite(turned.statistic)
-    assert compare_calibration(np.ones(400), np.zeros(400), LEVEL).drifted
-    assert compare_auc(np.zeros(300), labels[:300], 0.8, 0.01, LEVEL) is None
+    assert compare_calibration(np.ones(400), np.zeros(400), None, LEVEL).drifted
+    assert compare_auc(np.zeros(300), labels[:300], HeldAuc(0.8, 0.01), LEVEL) is None
 
 
 def test_calibration_sees_a_rate_that_is_off() -> None:
     """Scores of a tenth and outcomes of a tenth agree; outcomes of a fifth do not."""
     random = np.random.default_rng(3)
     scores = random.beta(1, 9, 4000)
-    assert not compare_calibration((random.random(4000) < scores).astype(float), scores, LEVEL).drifted
-    assert compare_calibration((random.random(4000) < 2 * scores).astype(float), scores, LEVEL).drifted
+    assert not compare_calibration((random.random(4000) < scores).astype(float), scores, None, LEVEL).drifted
+    assert compare_calibration((random.random(4000) < 2 * scores).astype(float), scores, None, LEVEL).drifted
+
+
+def off_by_design(random: np.random.Generator, rows: int, rate: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Outcomes, and scores as balanced class weights make them: far above the share of the outcome. `rate`: how much more often it comes."""
+    true = random.beta(1, 9, rows)
+    return (random.random(rows) < rate * true).astype(float), true * 9 / (true * 9 + (1 - true))
+
+
+def test_a_model_is_calibrated_as_on_its_holdout() -> None:
+    """Scores that are off by design are off on the holdout, too: no alarm, until the outcome comes more often, or not at all."""
+    random = np.random.default_rng(4)
+    held = calibrated(*off_by_design(random, 2000))
+    assert held.difference < -0.2
+    found = compare_calibration(*off_by_design(random, 1000), held, LEVEL)
+    assert (found.drifted, found.reference) == (False, held.difference)
+    assert ": predicted 0." in found.told
+    for rate in (2.5, 0.0):
+        moved = compare_calibration(*off_by_design(random, 1000, rate), held, LEVEL)
+        assert moved.drifted, rate
+
+
+@pytest.mark.parametrize("positives", [0, 1, 2, 3])
+def test_few_outcomes_never_look_like_certainty(positives: int) -> None:
+    """Of 300 rows some are positive where three are expected: that may be chance, however far away the scores are and however small the holdout."""
+    scores = np.full(300, 0.01)
+    labels = (np.arange(300) < positives).astype(float)
+    for held in (None, calibrated(np.array([1.0] + [0.0] * 99), np.full(100, 0.01)), calibrated(np.zeros(100), np.full(100, 0.01))):
+        assert not compare_calibration(labels, scores, held, LEVEL).drifted
+    assert compare_auc(labels, np.linspace(0, 1, 300), HeldAuc(0.99, 0.001, 50, 50), LEVEL) is None
+
+
+def test_a_holdout_of_few_outcomes_is_no_certainty() -> None:
+    """Two positives that were ranked first by luck are no proof that the model ranked better then."""
+    random = np.random.default_rng(5)
+    labels = np.repeat([1.0, 0.0], [100, 900])
+    scores = random.normal(size=1000) + labels
+    found = compare_auc(labels, scores, HeldAuc(1.0, 0.0, 2, 98), LEVEL)
+    assert found is not None
+    assert not found.drifted
+    sure = compare_auc(labels, scores, HeldAuc(1.0, 0.0, 200, 9800), LEVEL)
+    assert sure is not None
+    assert sure.drifted
 
 
 @pytest.mark.parametrize(("scale", "drifted"), [(1.0, False), (1.1, False), (1.4, True)])
-def test_error_of_a_regressor(scale: float, drifted: bool) -> None:
+@pytest.mark.parametrize("rows", [0, 5000])
+def test_error_of_a_regressor(scale: float, drifted: bool, rows: int) -> None:
     """Errors a tenth larger are below the floor, two fifths larger are told."""
-    errors = np.random.default_rng(2).normal(size=5000) * scale
-    found = compare_error(errors, np.zeros(5000), math.sqrt(2 / math.pi), 0.01, LEVEL)
+    errors = np.abs(np.random.default_rng(2).normal(size=5000) * scale)
+    held = HeldMean(math.sqrt(2 / math.pi), 0.01, rows)
+    found = compare_growth("mae", "mean absolute error", errors, held, LEVEL)
     assert found is not None
     assert found.drifted == drifted
-    assert compare_error(errors[:1], np.zeros(1), 1.0, 0.0, LEVEL) is None
-    assert compare_error(errors, np.zeros(5000), 0.0, 0.0, LEVEL) is None
+    assert compare_growth("mae", "mean absolute error", errors[:1], HeldMean(1.0, 0.0, 0), LEVEL) is None
+    assert compare_growth("mae", "mean absolute error", errors, HeldMean(0.0, 0.0, 0), LEVEL) is None
+
+
+def test_errors_with_a_heavy_tail_do_not_ring() -> None:
+    """A holdout without a rare huge error knows nothing of its spread; the window's spread counts for it, too."""
+    held = HeldMean(1.0, 0.01, 60)
+    errors = np.concatenate([np.ones(395), np.full(5, 200.0)])
+    found = compare_growth("mae", "mean absolute error", errors, held, LEVEL)
+    assert found is not None
+    assert found.effect > 2
+    assert not found.drifted

@@ -94,7 +94,7 @@ def test_alerts_fit_the_schema_and_say_what_happened() -> None:
     jsonschema.validate(json.loads(encode(alert)), SCHEMA)
     assert (alert.start, alert.end, alert.effect, alert.statistic, alert.threshold, alert.rows) == (30, 40, 0.3, 100.0, 10.0, 500)
     assert alert.message == (
-        "m: feature drift, x has moved: share of values below 1 0.1 in training, 0.5 now (chi-square and PSI, size 0.3, 500 rows)"
+        "m: feature drift, x has moved: share of values below 1 0.1 in training's held-out rows, 0.5 now (chi-square and PSI, size 0.3, 500 rows)"
     )
 
 

@@ -15,13 +15,16 @@ from tests.drift.rig import DAY_MS, ROOT, START_MS, Rig, told
 from tidemill.catalogue.definitions import NOTHING
 from tidemill.catalogue.plan import Surroundings, plan_of
 from tidemill.local.stack import Stack
-from tidemill.records import PredictionRecord, encode
+from tidemill.records import DeploymentRecord, PredictionRecord, encode
 from tidemill.streams.catalogue_log import append_definitions
+from tidemill.streams.deployments import append_deployment
+from tidemill.streams.judgements import read_judgements
 from tidemill.streams.topics import predictions_topic
 
 pytestmark = pytest.mark.integration
 
 SCHEMA = json.loads((ROOT / "schemas" / "alert.v1.schema.json").read_text())
+JUDGEMENT = json.loads((ROOT / "schemas" / "judgement.v1.schema.json").read_text())
 EXPECTED = [
     ("feature_drift", "size", "closed", 4),
     ("feature_drift", "size", "opened", 2),
@@ -108,6 +111,28 @@ def test_stationary_days_and_bad_messages_tell_nothing(rig: Rig) -> None:
     assert "KeyError" in rig.said()
     assert 'tidemill_drift_ignored_total{model="late"} 1.0' in rig.get("/metrics")
     assert rig.processes[-1].poll() is None
+
+
+def test_a_version_that_is_replaced_is_watched_no_more(rig: Rig) -> None:
+    """Its open episodes are closed as superseded, its later windows are skipped, and each says why; small windows wait, also through a kill."""
+    few = {place: values[:150] for place, values in rig.day(1, version="v2").items()}
+    rig.produce(rig.day(0), rig.day(1, shift=1.5), few, rig.day(2))
+    rig.start()
+    rig.until(lambda: "has moved" in rig.said())
+    rig.kill()
+    rig.start()
+    asyncio.run(append_deployment(rig.settings, rig.name, DeploymentRecord("late", "v2", "", "", 0), 30))
+    rig.wait_said("not watched any more")
+    rig.produce(rig.day(3), rig.day(4))
+    rig.wait_said('"reason":"superseded by v2"')
+    opened, closed = rig.alerts()
+    assert (opened.state, closed.state, closed.reason, closed.subject) == ("opened", "closed", "superseded", "size")
+    judgements = asyncio.run(read_judgements(rig.settings, rig.name))
+    said = {(one.version, one.what, (one.end - START_MS) // DAY_MS): (one.state, one.why) for one in judgements}
+    assert said["v1", "inputs", 1] == ("judged", "")
+    assert len(said) == len(judgements)
+    for one in judgements:
+        jsonschema.validate(json.loads(encode(one)), JUDGEMENT)
 
 
 def test_kafka_away_is_said_and_survived(servers: Stack, topic_prefix: str, tmp_path: Path) -> None:

@@ -48,8 +48,11 @@ class Run:
                 self.windows.add(("m", "v"), time, name, name, (p, self.at[p]))
                 self.at[p] += 1
         lagging = {p for p in (0, 1) if self.at[p] < len(self.partitions[p])}
-        for key, rows in self.windows.complete(lagging):
-            assert self.found.setdefault(key, sorted(rows)) == sorted(rows)
+        for closed in self.windows.complete(lagging):
+            if closed.waits:
+                continue
+            key = closed.model, closed.version, closed.start
+            assert self.found.setdefault(key, sorted(closed.rows)) == sorted(closed.rows)
         if crash:
             self.start()
         else:
@@ -80,7 +83,7 @@ def test_late_rows_are_refused_and_say_so() -> None:
     windows = Windows[int](LENGTH, GRACE)
     windows.tick(0, 250)
     assert windows.add(("m", "v"), 50, "a", 1, (0, 0))
-    assert [key for key, _ in windows.complete(set())] == [("m", "v", 0)]
+    assert [closed.start for closed in windows.complete(set())] == [0]
     assert not windows.add(("m", "v"), 60, "b", 1, (0, 1))
     assert not Windows[int](LENGTH, GRACE, windows.closed_ms).add(("m", "v"), 60, "b", 1, (0, 1))
 
@@ -94,7 +97,7 @@ def test_a_partition_not_yet_read_holds_all_windows() -> None:
     windows.tick(1, 30)
     assert windows.complete({1}) == []
     windows.add(("m", "v"), 30, "b", 2, (1, 0))
-    assert [sorted(rows) for _, rows in windows.complete(set())] == [[1, 2]]
+    assert [sorted(closed.rows) for closed in windows.complete(set())] == [[1, 2]]
 
 
 def test_windows_come_in_order_of_time_and_by_version() -> None:
@@ -103,7 +106,7 @@ def test_windows_come_in_order_of_time_and_by_version() -> None:
     windows.tick(0, 10_000)
     for i, (version, time) in enumerate([("b", 250), ("a", 150), ("b", 120), ("a", 50)]):
         windows.add(("m", version), time, str(i), i, (0, i))
-    assert [key[1:] for key, _ in windows.complete(set())] == [("a", 0), ("a", 100), ("b", 100), ("b", 200)]
+    assert [(closed.version, closed.start) for closed in windows.complete(set())] == [("a", 0), ("a", 100), ("b", 100), ("b", 200)]
 
 
 def test_restart_position() -> None:
@@ -115,6 +118,75 @@ def test_restart_position() -> None:
     windows.tick(0, 219)
     windows.complete(set())
     assert windows.resume_at({0: 4, 1: 9}) == {0: 1, 1: 9}
+
+
+def few(rows: list[str]) -> str:
+    """Three rows are needed."""
+    return "" if len(set(rows)) >= 3 else f"{len(set(rows))} of 3 rows"
+
+
+class Joining(Run):
+    """As `Run`, with windows that are joined until they have three rows. What waits is kept with the position, as judgements keep it."""
+
+    def start(self) -> None:
+        """As a new process does."""
+        self.at = dict(self.kept)
+        self.windows = Windows[str](LENGTH, GRACE, self.closed, lacks=few, since=dict(getattr(self, "since", {})))
+
+    def step(self, *, crash: bool) -> None:
+        """As `Run.step`."""
+        super().step(crash=crash)
+        if not crash:
+            self.since = dict(self.windows.since)
+
+
+@given(st.lists(st.integers(0, 2500), max_size=40), st.integers(0, 10**6), st.integers(0, 4))
+def test_small_windows_are_joined_as_the_log_says(times: list[int], seed: int, crashes: int) -> None:
+    """Rows wait for the next window until there are three, or they are twelve windows old; batches and restarts change nothing."""
+    records = {f"r{i}": time for i, time in enumerate(times)} | {"end": 2700}
+    found = Joining(logs([*times, 2700], seed), seed + 1).to_the_end(crashes)
+    waiting, judged = list[str](), dict[Key, list[str]]()
+    for start in range(0, 2700, LENGTH):
+        now = [name for name, time in records.items() if start <= time < start + LENGTH and name != "end"]
+        waiting = [name for name in waiting if records[name] // LENGTH * LENGTH >= start - 11 * LENGTH] + now
+        if now and waiting:
+            key = "m", "v", min(records[name] for name in waiting) // LENGTH * LENGTH
+            if len(waiting) >= 3:
+                judged[key], waiting = sorted(waiting), []
+    assert found == judged
+
+
+def test_what_waits_says_what_it_lacks() -> None:
+    """Each closed window of a version without enough rows names them; a late row is taken while they wait; a version that is gone waits for nothing."""
+    windows = Windows[str](LENGTH, GRACE, lacks=few)
+    windows.add(("m", "v"), 50, "a", "a", (0, 0))
+    windows.add(("m", "w"), 50, "b", "b", (0, 1))
+    windows.tick(0, 130)
+    one, other = windows.complete(set())
+    assert (one.lacks, one.waits, one.versions, one.rows, other.version) == ("1 of 3 rows", True, 2, ["a"], "w")
+    assert windows.resume_at({0: 5}) == {0: 0}
+    assert windows.complete(set()) == []
+    assert windows.add(("m", "v"), 60, "late", "late", (0, 2))
+    windows.add(("m", "v"), 150, "c", "c", (0, 3))
+    windows.gone = lambda version: "superseded by x" if version[1] == "w" else ""
+    windows.add(("m", "w"), 150, "d", "d", (0, 4))
+    windows.tick(0, 230)
+    one, other = windows.complete(set())
+    assert (one.start, one.end, one.lacks, one.waits, sorted(one.rows)) == (0, 200, "", False, ["a", "c", "late"])
+    assert (other.lacks, other.waits, other.gone) == ("superseded by x", False, True)
+    assert not windows.add(("m", "v"), 60, "later", "later", (0, 5))
+    assert windows.resume_at({0: 5}) == {0: 5}
+
+
+def test_rows_do_not_wait_for_ever() -> None:
+    """A version without further rows holds neither memory nor the position: after twelve windows its rows are left out."""
+    windows = Windows[str](LENGTH, GRACE, lacks=few)
+    windows.add(("m", "v"), 50, "a", "a", (0, 0))
+    for i in range(1, 15):
+        windows.add(("m", "w"), i * LENGTH, f"w{i}", "w", (0, i))
+        windows.tick(0, i * LENGTH + LENGTH + GRACE)
+        windows.complete(set())
+        assert (windows.resume_at({0: 99})[0] == 0) == (i < 11)
 
 
 @given(st.lists(st.integers(0, 50)), st.integers(1, 20), st.integers(0, 100))

@@ -20,11 +20,11 @@ PROJECT = Project("corner", {"sold": SOLD}, {"shops": SHOPS})
 
 
 def test_every_topic_of_a_project() -> None:
-    """The application's topics by their own names, one per view, and the ten that every project has."""
+    """The application's topics by their own names, one per view, and the twelve that every project has."""
     specs = topics.topic_specs(PROJECT)
     assert {name: spec.partitions for name, spec in specs.items()} == {
         "shop-floor": 7, "corner.view.shops.p3": 3, "corner.outcomes": 4, "corner.predictions": 4, "corner.shadows": 4,
-        "corner.results": 1, "corner.alerts": 1, "corner.deployments": 1, "corner.logs": 1, "corner.catalogue": 1,
+        "corner.results": 1, "corner.alerts": 1, "corner.judgements": 1, "corner.notes": 1, "corner.deployments": 1, "corner.logs": 1, "corner.catalogue": 1,
         "corner.dead-letters": 1, "corner.retraining": 1,
     }  # fmt: skip
 

@@ -95,7 +95,10 @@ def test_the_manifest_says_what_the_model_was_made_of(world: World, trained: Tra
     assert [spec.name for spec in manifest.inputs] == MODEL.input_names
     assert set(manifest.reference) == {*MODEL.input_names, "prediction"}
     assert NOW_MS < manifest.trained_from < manifest.trained_until
-    assert manifest.rows == manifest.metrics["examples"] == sum(manifest.reference["distance"].counts)
+    assert manifest.rows == manifest.metrics["examples"]
+    held_out = {manifest.parity.rows, manifest.reference["prediction"].rows, manifest.calibration["outcome"].rows}
+    assert held_out == {sum(manifest.reference["distance"].counts)}
+    assert manifest.calibration["outcome"].observed == pytest.approx(manifest.metrics["positive_share"])
     assert 0 <= manifest.parity.max_abs_diff <= manifest.parity.tolerance == 1e-4
     assert manifest.parity.rows > 10
     assert (world.root / trained.artifact / "training.parquet").is_file()

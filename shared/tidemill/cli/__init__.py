@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from tidemill.cli import (
+    alerts,
     card,
     catalogue,
     dead_letters,
@@ -70,6 +71,7 @@ for part in (
     repartition,
     explain,
     dead_letters,
+    alerts,
     erase,
     ui,
     why,

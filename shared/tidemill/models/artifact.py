@@ -21,6 +21,7 @@ from tidemill.declarations import Model, Request, Selection, Tensor, Words
 from tidemill.declarations.models import FeatureInput, InputPlan, RequestInput
 from tidemill.errors import ArtifactError, DeclarationError, NoSuchVersion, anew
 from tidemill.kernel.view import ViewKernel
+from tidemill.stats.calibration import Calibrated
 from tidemill.stats.histograms import Histogram
 
 Output = Literal["probability", "value", "probabilities"]
@@ -99,10 +100,11 @@ class GoldenRow(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a model version that is not in its ONNX file. Times are epoch ms.
 
-    `definitions`: fingerprint of each view that the model reads (`ViewKernel.definition`). `reference`: distribution of each input in
-    training, and of "prediction"; of several classes "prediction" is the place of the answered one in `classes`, which are in the order of the
+    `definitions`: fingerprint of each view that the model reads (`ViewKernel.definition`). `reference`: distribution of each input and of
+    "prediction" on the held-out rows (an older version: of each input on all rows); of several classes "prediction" is the place of the answered one in `classes`, which are in the order of the
     model's probabilities (unset without several). `golden`: rows that are run again before the model serves. `feature_importance`: the share of
     each input in the absolute contributions to the answers to held-out rows; `explanation_sha256`: of the file that explains answers (unset without it).
+    `calibration`: of the held-out rows, of "outcome" or of each class; empty for a value, and in an older version.
     """
 
     model: str
@@ -122,6 +124,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     feature_importance: dict[str, float] = {}
     classes: list[str] | msgspec.UnsetType = msgspec.UNSET
     explanation_sha256: str | msgspec.UnsetType = msgspec.UNSET
+    calibration: dict[str, Calibrated] = {}
 
     @property
     def class_names(self) -> list[str]:

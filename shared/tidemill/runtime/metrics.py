@@ -168,6 +168,8 @@ DRIFT_IGNORED = _counter(
     "drift_ignored_total", "Records that came after their window was closed, or whose time lies in the future", "model"
 )
 DRIFT_ALERTS = _counter("drift_alerts_total", "Alerts raised, by what drifted", "model", "kind")
+ALERTS_DELIVERED = _counter("alerts_delivered_total", "Alerts that a sink took", "sink")
+ALERTS_REFUSED = _counter("alerts_refused_total", "Messages with alerts that a sink did not take; they are sent again", "sink")
 
 # Retraining
 RETRAINING_RUNS = _counter("retraining_runs_total", "Runs begun, by what began them", "model", "trigger")

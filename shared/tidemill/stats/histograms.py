@@ -15,13 +15,15 @@ _MOST_VALUES = 25
 class Histogram(msgspec.Struct, frozen=True):
     """A distribution. `counts[i]`: values in [edges[i-1], edges[i]). The first and the last bin are open: one count more than edges.
 
-    A category is counted by its number. `missing`: how many values are NaN; `rows`: how many there are in all.
+    A category is counted by its number. `missing`: how many values are NaN; `rows`: how many there are in all. `unseen`, of a category of
+    rows that were held out: how many have a text that no row before has (unset: not known).
     """
 
     edges: list[float]
     counts: list[int]
     missing: int
     rows: int
+    unseen: int | msgspec.UnsetType = msgspec.UNSET
 
 
 def reference(values: npt.NDArray[np.floating], *, category: bool = False) -> Histogram:
@@ -42,6 +44,18 @@ def reference(values: npt.NDArray[np.floating], *, category: bool = False) -> Hi
         places = np.unique(np.concatenate([tenths, heavy, heavy + 1]))
         edges = distinct[places[(places > 0) & (places < len(distinct))]]
     return count(edges.tolist(), values)
+
+
+def held_out_reference(values: npt.NDArray[np.floating], held_out: int, places: int | None = None) -> Histogram:
+    """A histogram of the last `held_out` values. `places`: how many texts a category has.
+
+    The ruler is made from the values before, so that it fits what is held out no better than what comes later.
+    """
+    before, after = values[:-held_out], values[-held_out:]
+    if places is None:
+        return count(reference(before).edges or reference(after).edges, after)
+    new = ~np.isnan(after) & ~np.isin(after, before)
+    return msgspec.structs.replace(count(places_ruler(places), after), unseen=int(new.sum()))
 
 
 def places_ruler(places: int) -> list[float]:

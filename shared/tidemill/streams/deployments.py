@@ -54,9 +54,9 @@ class Deployments:
         async for fetched in read_to_end(self._reader, self._reader.first_ends):
             yield list(decoded_of(fetched, _decode, _unreadable))
 
-    async def next(self) -> list[DeploymentRecord]:
-        """Later deployments; empty when none came within a second."""
-        return list(decoded_of(await self._reader.fetch(WAIT_SECONDS, MOST), _decode, _unreadable))
+    async def next(self, wait_seconds: float = WAIT_SECONDS) -> list[DeploymentRecord]:
+        """Later deployments; empty when none came in time."""
+        return list(decoded_of(await self._reader.fetch(wait_seconds, MOST), _decode, _unreadable))
 
 
 def _unreadable(record: Any, error: Exception) -> None:

@@ -42,6 +42,16 @@ def alerts_topic(project: str) -> str:
     return f"{project}.alerts"
 
 
+def judgements_topic(project: str) -> str:
+    """Topic of what drift detection made of each window."""
+    return f"{project}.judgements"
+
+
+def notes_topic(project: str) -> str:
+    """Topic of what operators say about alerts."""
+    return f"{project}.notes"
+
+
 def deployments_topic(project: str) -> str:
     """Topic of model deployments; one partition, kept for ever."""
     return f"{project}.deployments"
@@ -82,8 +92,10 @@ def topic_specs(project: Project) -> dict[str, TopicSpec]:
     specs = {view_topic(project.name, view.log): TopicSpec(view.partitions, keep) for view in project.views.values()}
     for name, partitions in (
         (outcomes_topic(project.name), 4), (predictions_topic(project.name), 4), (shadows_topic(project.name), 4),
-        (results_topic(project.name), 1), (alerts_topic(project.name), 1), (deployments_topic(project.name), 1), (logs_topic(project.name),
-        1), (catalogue_topic(project.name), 1), (dead_letters_topic(project.name), 1), (retraining_topic(project.name), 1),
+        (results_topic(project.name), 1), (alerts_topic(project.name), 1), (judgements_topic(project.name), 1),
+        (notes_topic(project.name), 1),
+        (deployments_topic(project.name), 1), (logs_topic(project.name), 1), (catalogue_topic(project.name), 1), (dead_letters_topic(project.name), 1),
+        (retraining_topic(project.name), 1),
     ):  # fmt: skip
         specs[name] = TopicSpec(partitions, keep)
     ours = set(specs)

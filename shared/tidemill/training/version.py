@@ -15,7 +15,8 @@ from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Artifact, GoldenRow, Manifest, ModelInput, Parity, without_pools
 from tidemill.models.engine import Engine
 from tidemill.models.inputs import UNKNOWN_TEXT
-from tidemill.stats.histograms import Histogram, count, places_ruler, reference
+from tidemill.stats.calibration import Calibrated, calibrated
+from tidemill.stats.histograms import Histogram, count, held_out_reference, places_ruler, reference
 from tidemill.training.conversion import to_onnx
 from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.explained import explained
@@ -91,6 +92,7 @@ def _manifest(
         onnx_sha256=hashlib.sha256(onnx).hexdigest(),
         golden=golden,
         classes=fitted.classes or UNSET,
+        calibration=_calibration(fitted),
     )
 
 
@@ -111,15 +113,18 @@ def _otherwise_chosen(fitted: Fitted) -> int:
 
 
 def _reference(examples: TrainingSet, fitted: Fitted) -> dict[str, Histogram]:
-    """The distributions for drift detection: the inputs of all examples, and the holdout's outputs from a pipeline fitted without it. Texts
-    are those of the holdout where the model tells unknown ones apart: how many of them were new is seen there alone."""
+    """The distributions for drift detection, all of the rows that were held out: the inputs, and the outputs of a pipeline fitted without
+    them. How many texts are new is seen there alone."""
     histograms = {
-        spec.name: version_texts(examples.matrix[:, i], len(fitted.holdout), spec.categories.index(UNKNOWN_TEXT))
-        if UNKNOWN_TEXT in spec.categories and spec.is_category
-        else reference(examples.numbers(i), category=spec.is_category)
+        spec.name: held_out_reference(examples.numbers(i), len(fitted.holdout), _texts(spec) if spec.is_category else None)
         for i, spec in enumerate(fitted.holdout.inputs)
     }
     return histograms | {"prediction": _reference_output(fitted)}
+
+
+def _texts(spec: ModelInput) -> int:
+    """How many texts of a category have a number."""
+    return sum(text != UNKNOWN_TEXT for text in spec.categories)
 
 
 def _reference_output(fitted: Fitted) -> Histogram:
@@ -130,11 +135,14 @@ def _reference_output(fitted: Fitted) -> Histogram:
     return count(places_ruler(len(fitted.classes)), output.argmax(axis=1).astype(np.float64))
 
 
-def version_texts(numbers: Floats, held_out: int, unknown: int) -> Histogram:
-    """The texts of the last rows, one bin for each; those that no earlier row has are unknown, and lie in the last bin."""
-    before, after = numbers[:-held_out], numbers[-held_out:]
-    new = ~np.isnan(after) & ~np.isin(after, before)
-    return count(places_ruler(unknown), np.where(new, unknown, after))
+def _calibration(fitted: Fitted) -> dict[str, Calibrated]:
+    """How often outcomes came on the held-out rows beside what was predicted."""
+    labels, output = np.asarray(fitted.holdout.labels, np.float64), np.asarray(fitted.holdout_output, np.float64)
+    if fitted.output == "value":
+        return {}
+    if not fitted.classes:
+        return {"outcome": calibrated(labels, output)}
+    return {name: calibrated((labels == i).astype(np.float64), output[:, i]) for i, name in enumerate(fitted.classes)}
 
 
 def _golden(engine: Engine, fitted: Fitted) -> list[GoldenRow]:

@@ -139,7 +139,8 @@ def _moved(spec: ModelInput, numbers: Floats, before: Manifest | None) -> Iterat
     if abs(missing - was) > MOVED_MISSING:
         told = f"{missing:.1%} of the rows have no {spec.name!r}, {was:.1%} in version {before.version}"
         yield CheckFinding("warning", spec.name, told, "see that its events still arrive in time")
-    index = stability(reference.counts, now.counts)
+    chance = (len(now.counts) - 1) * sum(1 / max(sum(counts), 1) for counts in (reference.counts, now.counts))  # the index of like samples
+    index = stability(reference.counts, now.counts) - chance
     if index > MOVED:
         told = f"{spec.name!r} is distributed otherwise than in version {before.version} (population stability index {index:.2f})"
         yield CheckFinding("warning", spec.name, told, "see whether its unit or its source changed; if the world did, nothing is wrong")

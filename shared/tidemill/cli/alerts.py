@@ -1,0 +1,167 @@
+"""`tidemill alerts`: what is open, what was not judged; acknowledge and mute."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.text import Text
+
+from tidemill.cli.console import console
+from tidemill.cli.target import Target, target
+from tidemill.cli.times import to_ms
+from tidemill.clock import now_ms
+from tidemill.errors import BadRequest, NotFound
+
+if TYPE_CHECKING:
+    from tidemill.records import JudgementRecord, NoteRecord
+    from tidemill.streams.alert_board import AlertEpisode
+
+commands = typer.Typer(invoke_without_command=True, help="Alerts: what is open; acknowledge, mute.")
+FOLLOW_SECONDS = 2.0
+
+
+class NoSuchAlert(NotFound):
+    """No alert has this id."""
+
+    kind = "alert"
+
+
+@commands.callback()
+def show(
+    context: typer.Context,
+    every: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as alerts arrive, until Ctrl-C.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="For machines: the newest alert of each, one JSON object a line.")] = False,
+) -> None:
+    """Show the alerts that are open, and what was not judged, and why."""
+    if context.invoked_subcommand is not None:
+        return
+    at = target()
+    found, unjudged = asyncio.run(_read(at))
+    shown = [one for one in found if every or one.is_open]
+    for one in shown:
+        typer.echo(msgspec.json.encode(one.newest)) if json else console.print(_told(one))
+    if not json:
+        console.print(*([] if shown else ["no alerts are open" if not every else "no alerts"]))
+        for judgement in unjudged:
+            console.print(_unjudged(judgement))
+    if follow:
+        _follow(at, {one.newest.id for one in found}, json=json)
+
+
+@commands.command()
+def ack(
+    alert: Annotated[str, typer.Argument(metavar="ID", help="An alert, as shown.")],
+    reason: Annotated[str, typer.Option(help="For others.")] = "",
+) -> None:
+    """Say that an alert is known. It stays open."""
+    from tidemill.records import NoteRecord
+
+    at = target()
+    found, _ = asyncio.run(_read(at))
+    episode = next((one for one in found if alert in (one.opened.id, one.newest.id)), None)
+    if episode is None:
+        raise NoSuchAlert(alert, [one.newest.id for one in found if one.is_open])
+    _say(at, NoteRecord("ack", now_ms(), getpass.getuser(), alert, episode.opened.model, reason=reason))
+    console.print(f"{alert} is acknowledged", markup=False, highlight=False)
+
+
+@commands.command()
+def mute(
+    model: Annotated[str, typer.Option(help="Only alerts of this model, or view.")] = "",
+    subject: Annotated[str, typer.Option(help="Only alerts about this subject: a feature, prediction, auc ...")] = "",
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends, as a date or time.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; needed without an end.")] = "",
+) -> None:
+    """Deliver no alerts of a model or about a subject, until a moment or for a reason. They are shown all the same."""
+    from tidemill.records import NoteRecord
+
+    if until is None and not reason:
+        raise BadRequest("a mute without end or reason would be forgotten", mend="give --until TIME, or --reason TEXT")
+    end_ms = None if until is None else to_ms(until)
+    if end_ms is not None and end_ms <= now_ms():
+        raise BadRequest(f"{until} is over", mend="give a later moment")
+    _say(target(), NoteRecord("mute", now_ms(), getpass.getuser(), "", model, subject, end_ms, reason))
+    console.print(f"muted: {_what(model, subject)}", markup=False, highlight=False)
+
+
+@commands.command()
+def unmute(
+    model: Annotated[str, typer.Option(help="As it was muted.")] = "", subject: Annotated[str, typer.Option(help="As it was muted.")] = ""
+) -> None:
+    """End a mute."""
+    from tidemill.records import NoteRecord
+
+    _say(target(), NoteRecord("unmute", now_ms(), getpass.getuser(), "", model, subject))
+    console.print(f"not muted any more: {_what(model, subject)}", markup=False, highlight=False)
+
+
+def _what(model: str, subject: str) -> str:
+    return f"{subject or 'everything'} of {model or 'every model'}"
+
+
+def _say(at: Target, note: NoteRecord) -> None:
+    from tidemill.kafka.topics import ensure_topics
+    from tidemill.streams.notes import append_note
+    from tidemill.streams.topics import notes_topic, topic_specs
+
+    async def say() -> None:
+        topic = notes_topic(at.declared.name)
+        await ensure_topics(at.kafka_settings, {topic: topic_specs(at.declared)[topic]})
+        await append_note(at.kafka_settings, at.declared.name, note)
+
+    asyncio.run(say())
+
+
+async def _read(at: Target) -> tuple[list[AlertEpisode], list[JudgementRecord]]:
+    from tidemill.streams.alert_board import episodes_of, not_judged
+    from tidemill.streams.alerts import read_alerts
+    from tidemill.streams.judgements import read_judgements
+    from tidemill.streams.notes import read_notes
+
+    kafka, name = at.kafka_settings, at.declared.name
+    episodes = episodes_of(await read_alerts(kafka, name), await read_notes(kafka, name), now_ms())
+    return episodes, not_judged(await read_judgements(kafka, name))
+
+
+def _follow(at: Target, told: set[str], *, json: bool) -> None:
+    try:
+        while True:
+            time.sleep(FOLLOW_SECONDS)
+            for one in asyncio.run(_read(at))[0]:
+                if one.newest.id not in told:
+                    typer.echo(msgspec.json.encode(one.newest)) if json else console.print(_told(one))
+                    told.add(one.newest.id)
+    except KeyboardInterrupt:
+        return
+
+
+def _told(one: AlertEpisode) -> Text:
+    from tidemill.timestamps import rfc3339
+
+    newest = one.newest
+    marks: list[str] = [newest.state]
+    if one.acknowledged:
+        marks.append(f"acknowledged by {one.acknowledged.by}")
+    if one.muted:
+        marks.append("muted" if one.muted.until is None else f"muted until {rfc3339(one.muted.until)}")
+    where = f" {newest.version}" if newest.version else ""
+    since = f"since {rfc3339(one.opened.start)}" if one.is_open else f"{rfc3339(one.opened.start)} to {rfc3339(newest.end)}"
+    return Text.assemble((newest.id, "bold"), f" {', '.join(marks)}{where}, {since}\n  {newest.message}")
+
+
+def _unjudged(one: JudgementRecord) -> Text:
+    from tidemill.timestamps import rfc3339
+
+    state = "waits" if one.state == "waiting" else "was not judged"
+    return Text(f"{one.model} {one.version}: {one.what} {state}: {one.why} ({rfc3339(one.start)} to {rfc3339(one.end)})")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.add_typer(commands, name="alerts")

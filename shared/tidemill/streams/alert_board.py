@@ -1,0 +1,56 @@
+"""Alerts as operators see them: episodes that are open or over, with what was said about them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from tidemill.records import AlertRecord, JudgementRecord, NoteRecord
+
+
+class AlertEpisode(NamedTuple):
+    """The first and the newest alert of an episode, and the notes that acknowledge and mute it now."""
+
+    opened: AlertRecord
+    newest: AlertRecord
+    acknowledged: NoteRecord | None = None
+    muted: NoteRecord | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not over."""
+        return self.newest.state != "closed"
+
+
+def episodes_of(alerts: Iterable[AlertRecord], notes: Sequence[NoteRecord], now_ms: int) -> list[AlertEpisode]:
+    """All episodes, in the order in which they began. `alerts` and `notes` as they stand on their topics."""
+    found, newest = list[AlertEpisode](), dict[tuple[object, ...], int]()
+    known = {note.alert: note for note in notes if note.kind == "ack"}
+    for alert in alerts:
+        about = alert.source, alert.model, alert.version, alert.kind, alert.subject, alert.view, alert.partition, alert.test
+        place = newest.get(about)
+        if place is None or not found[place].is_open:
+            newest[about] = place = len(found)
+            found.append(AlertEpisode(alert, alert, muted=muted_by(alert, notes, now_ms)))
+        episode = found[place]._replace(newest=alert)
+        found[place] = episode._replace(acknowledged=known.get(alert.id, episode.acknowledged))
+    return found
+
+
+def muted_by(alert: AlertRecord, notes: Iterable[NoteRecord], now_ms: int) -> NoteRecord | None:
+    """The note that mutes an alert now; None: it is not muted."""
+    newest: dict[tuple[str, str], NoteRecord] = {}
+    for note in notes:
+        if note.kind != "ack":
+            newest[note.model, note.subject] = note
+    for (model, subject), note in newest.items():
+        fits = model in ("", alert.model or alert.view) and subject in ("", alert.subject)
+        if fits and note.kind == "mute" and (note.until is None or note.until > now_ms):
+            return note
+    return None
+
+
+def not_judged(judgements: Iterable[JudgementRecord]) -> list[JudgementRecord]:
+    """Of each version and each thing watched the newest judgement, if it was not judged: silence about it means nothing."""
+    newest = {(one.model, one.version, one.what): one for one in judgements}
+    return [one for one in newest.values() if one.state != "judged" and not one.why.startswith("superseded")]
