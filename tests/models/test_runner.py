@@ -87,7 +87,7 @@ def test_an_engine_runs_whatever_is_a_runner() -> None:
     assert engine.input_name == "row"
     assert engine.predict(np.array([1, 1, 1], np.float32)) == 7.0
     engine.check_golden([GoldenRow([1.0, None, 1.0], 5.0)], Parity(0.0, 0, 0.0))
-    with pytest.raises(ArtifactError, match=r"weighted gives 5.0 where it gave 5.5 in training"):
+    with pytest.raises(ArtifactError, match=r"weighted gives 5.0 where it gave 5.5 when it was made"):
         engine.check_golden([GoldenRow([1.0, None, 1.0], 5.5)], Parity(0.0, 0, 0.05))
 
 
