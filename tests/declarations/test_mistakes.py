@@ -232,9 +232,9 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Model(**model(retrain="weekly")), "retrain", "'weekly' is no Retrain", "retrain=Retrain(...)"),
     (lambda: Model(**model(retrain=Retrain(), pipeline=no_pipeline)), "retrain", "without a pipeline", "leave retrain out"),
     (lambda: Model(**model(retrain=Retrain(cluster="whoo"))), "retrain", "'whoo' is no field that requests give", "did you mean who?"),
-    (lambda: Retrain(on=["drift", "mood"]), "on", "'mood' begins no run", "write some of drift"),
+    (lambda: Retrain(on=["drift", "mood"]), "on", "'mood' begins no run", "write some of drift"),  # type: ignore[list-item]
     (lambda: Retrain(every="monthly"), "every", "monthly", "5m"),
-    (lambda: Retrain(loss="auc"), "loss", "'auc' is no loss", "write one of brier"),
+    (lambda: Retrain(loss="auc"), "loss", "'auc' is no loss", "write one of brier"),  # type: ignore[arg-type]
     (lambda: Retrain(budget=0.9), "budget", "a budget of 0.9", "such as 0.05"),
     (lambda: Retrain(steps=(0.5, 0.25)), "steps", "the shares (0.5, 0.25)", "growing shares"),
     (lambda: Retrain(rows=0), "rows", "0 is not above 0", "above 0"),
