@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from tests.ask import get
 from tests.retraining.made import alert
@@ -59,6 +61,15 @@ def test_an_alert_makes_a_better_champion_through_kills(rig: Rig) -> None:
     assert roles(rig, "v1") == ["champion", "champion", "champion", "-", "shadow", "-"]
     (begun,) = [record for record in rig.steps() if record.step == "begun"]
     assert (begun.trigger, begun.causes, begun.reason) == ("performance", ["a1"], "auc moved")
+    shown = rig.tidemill("retraining", "show", f"late@{begun.run}")
+    assert "begun by performance (a1)" in shown
+    assert "canary 50%: loses 0." in shown
+    (listed,) = [json.loads(line) for line in rig.tidemill("retraining", "list", "--json").splitlines()]
+    assert (listed["step"], listed["version"]) == ("kept", new)
+    assert f"{len(rig.steps()):,} steps" in rig.tidemill("retraining", "table", str(rig.folder / "runs.parquet"))
+    rows = pq.read_table(rig.folder / "runs.parquet").to_pylist()
+    assert [(row["step"], row["share"]) for row in rows if row["step"] == "canary"] == [("canary", 0.5)]
+    assert json.loads(rows[-1]["evidence"])[0]["name"] == "loss"
     assert "tidemill_retraining_open_seconds 0.0" in get(f"http://127.0.0.1:{rig.port}/metrics").text
 
 

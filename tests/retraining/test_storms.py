@@ -48,7 +48,7 @@ class _Loop:
         """One look, as the loop's: an open run goes on somehow, else one may begin."""
         if (run := self.history.open) is not None:
             name = self.draw.choice(["waiting", "trained", "shadow", *ENDS])
-            self.write(step(name, self.now, run.run, run.model))  # type: ignore[arg-type]
+            self.write(step(name, self.now, run.run, run.model))
             return
         for model, policy in POLICIES.items():
             known = Known("v1", NOW_MS - DAY_MS, open_alerts(self.alerts), rows=self.draw.randrange(80))

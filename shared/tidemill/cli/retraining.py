@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tidemill.cli.console import console
-from tidemill.cli.target import target
+from tidemill.cli.target import need, target
 from tidemill.clock import now_ms
 from tidemill.declarations.project import load_project
 from tidemill.errors import BadRequest, NotFound, TidemillError, UnknownModel
@@ -21,10 +22,14 @@ from tidemill.retrainings import RetrainingRecord
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.timestamps import rfc3339
 
-commands = typer.Typer(no_args_is_help=True, help="Retrainings: list, show.")
+commands = typer.Typer(no_args_is_help=True, help="Retrainings: list, show, table.")
 Json = Annotated[bool, typer.Option("--json", help="For machines: one JSON object a line.")]
 _TOLD_ALONE = ("asked", "skipped")
 _SECONDS = 5.0
+_COLUMNS = {
+    "model": "string", "run": "int64", "step": "string", "at": "int64", "reason": "string", "trigger": "string", "version": "string",
+    "champion": "string", "share": "float64",
+}  # fmt: skip
 
 
 class UnknownRetraining(NotFound):
@@ -91,6 +96,23 @@ def show(
             console.print(f"    begun by {record.trigger}{causes}", markup=False, highlight=False, soft_wrap=True)
         for finding in record.evidence:
             console.print(f"    {finding.verdict:7} {finding.name}: {finding.said}", markup=False, highlight=False, soft_wrap=True)
+
+
+@commands.command()
+def table(out: Annotated[Path, typer.Argument(help="The Parquet file to write.")]) -> None:
+    """Write all steps of all runs as a table, one row each, for SQL or a data frame; the evidence is JSON text."""
+    need("pyarrow", "lake")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    records = _records()
+    made = {name: [getattr(record, name) for record in records] for name in _COLUMNS}
+    made["evidence"] = [msgspec.json.encode(record.evidence).decode() for record in records]
+    pq.write_table(
+        pa.table(made, schema=pa.schema([*((name, getattr(pa, kind)()) for name, kind in _COLUMNS.items()), ("evidence", pa.string())])),
+        out,
+    )
+    console.print(f"{out}: {len(records):,} steps", markup=False, highlight=False)
 
 
 def step_of(record: RetrainingRecord) -> str:
