@@ -54,7 +54,7 @@ class Inference:
         self._log = PredictionLog(settings.kafka, topic, topic_specs(project)[topic], partial(report, "kafka"))
         shadows = shadows_topic(project.name)
         self._shadow_log = PredictionLog(settings.kafka, shadows, topic_specs(project)[shadows], lambda _: None)
-        self._registry = Registry(project.name, settings.kafka, settings.offline.root, partial(report, "deployments"))
+        self._registry = Registry(project.name, settings.kafka, settings.offline.root, partial(report, "deployments"), settings.engine)
         nothing = OnlineReader(self._link, project.name, {})
         self._shadows = Shadows(nothing, self._shadow_log)
         self._predictor = Predictor(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 
 from tidemill.declarations import Model
@@ -15,11 +16,13 @@ from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Manifest, check_manifest, load_artifact, model_as_trained
 from tidemill.models.engine import Engine, load_engine
 from tidemill.models.inputs import ModelInputs
+from tidemill.models.pipelines.courier import Terms
+from tidemill.models.pipelines.packages import other_packages
 from tidemill.models.roles import Lineup
 from tidemill.records import DeployedVersion, DeploymentRecord
 from tidemill.runtime import metrics
 from tidemill.runtime.logs import get_logger
-from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.settings import EngineSettings, KafkaSettings
 from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.deployments import Deployments
@@ -45,6 +48,7 @@ class Registry:
         settings: KafkaSettings,
         offline_root: str,
         on_change: Callable[[str | None], None],
+        engine: EngineSettings,
     ) -> None:
         self._name = project
         self._project = Project(project)
@@ -55,6 +59,7 @@ class Registry:
         self._settings = settings
         self._offline_root = offline_root
         self._on_change = on_change
+        self._engine = engine
         self._topic = deployments_topic(project)
         self._lineups: dict[str, Lineup[LoadedVersion]] = {}
         self._models: dict[str, LoadedModel] = {}
@@ -244,7 +249,14 @@ class Registry:
             raise ArtifactError(f"{wanted.artifact} holds {manifest.model} {manifest.version}", mend="deploy what training saved")
         if not self._project.catalogue:
             check_manifest(manifest, model, self._kernels)
-        return self._ready(manifest, load_engine(artifact), model)
+        terms = Terms(self._engine.seconds, self._engine.memory_mb, told=partial(_worker_lost, manifest.model, manifest.version))
+        engine = load_engine(artifact, terms)
+        if manifest.own_pipeline:
+            others = [str(other) for other in other_packages(manifest.own_pipeline)]
+            log.warning(
+                "its own pipeline serves a version: slower than ONNX", model=manifest.model, version=manifest.version, others=others
+            )
+        return self._ready(manifest, engine, model)
 
     def _ready(self, manifest: Manifest, engine: Engine, model: Model) -> LoadedVersion:
         """A version with the views that it reads. Raises ArtifactError."""
@@ -253,3 +265,8 @@ class Registry:
         else:
             kernels = [self._kernels[view.name] for view in model.views]
         return LoadedVersion(model, manifest, engine, ModelInputs(model, manifest.categories), kernels)
+
+
+def _worker_lost(model: str, version: str, kind: str, told: str) -> None:
+    log.error("the worker of a version was lost; another is started", model=model, version=version, kind=kind, reason=told)
+    metrics.ENGINE_FAILURES.labels(model, version, kind).inc()

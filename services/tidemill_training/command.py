@@ -64,7 +64,11 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
     with StageBars(Console()) as bars:
         choices = Choices(options.labels, options.new, champion=_champion(settings, project, model.name), watch=bars.watch)
         trained = train(project, spec, model, root, until_ms, bars.note, None if options.no_deploy else stored, choices)
-    tell(trained, "ONNX differs", deployed=not options.no_deploy)
+    tell(
+        trained,
+        "its worker (python engine, slower) differs" if trained.manifest.own_pipeline else "ONNX differs",
+        deployed=not options.no_deploy,
+    )
 
 
 def _champion(settings: TrainingSettings, project: Project, model: str) -> str | None:

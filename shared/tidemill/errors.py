@@ -26,6 +26,7 @@ TidemillError                 500  root: catch this to catch all of them
 │   │   └── UnreadPartitions  503  declared partitions that no member of a consumer group reads
 │   ├── OfflineUnavailable    503  the offline store
 │   ├── RegistryUnavailable   503  the schema registry
+│   ├── EngineUnavailable     503  the worker process of a model's own pipeline hangs, has ended, or is not there in time
 │   └── Rebuilding            503  values in the online store are older than those served before
 ├── StoreError                500  Redis answered a command with an error
 │   └── NoScript              500  Redis does not hold the script (nothing ran)
@@ -243,6 +244,14 @@ class OfflineUnavailable(Unavailable):
 
 class RegistryUnavailable(Unavailable):
     """The schema registry cannot be reached, or does not answer as one."""
+
+
+class EngineUnavailable(Unavailable):
+    """The worker process of a model that is served by its own pipeline gave no answer. `kind`: "hangs", "ended", "memory" or "busy"."""
+
+    def __init__(self, label: str, told: str, *, mend: str = "retry: another worker is started", kind: str = "busy") -> None:
+        super().__init__(f"the python engine of model {label} gave no answer: {told}", mend=mend)
+        self.kind = kind
 
 
 class Rebuilding(Unavailable):

@@ -200,6 +200,9 @@ class Model(Declaration):
     `on_missing`: what becomes of a request of which an input cannot be known: its entity is not found, its value expired or invalid, or its
     category was not there in training. "predict": the answer names these inputs (`degraded`); "refuse": there is no answer. `training`: how it
     is trained, where the defaults are not wanted.
+
+    `engine`: what serves it. "onnx": its pipeline, converted and proved equal; "python": its own pickled pipeline, in a process of its own,
+    which takes anything that can be pickled, is slower, and is told wherever a version is shown.
     """
 
     name: str
@@ -213,6 +216,7 @@ class Model(Declaration):
     on_missing: Literal["predict", "refuse"] = "predict"
     description: str = ""
     training: Training = Training()
+    engine: Literal["onnx", "python"] = "onnx"
 
     def __post_init__(self) -> None:
         check_name(self.name, self.declared_at, "name")
@@ -225,6 +229,8 @@ class Model(Declaration):
             self._fail("at", f"{self.at!r} must be int (epoch ms) or str (RFC 3339), never null", "change the field's type")
         if self.on_missing not in ("predict", "refuse"):
             self._fail("on_missing", f"{self.on_missing!r} says nothing about missing inputs", 'write "predict" or "refuse"')
+        if self.engine not in ("onnx", "python"):
+            self._fail("engine", f"{self.engine!r} serves no model", 'write "onnx" or "python"')
         if not self.inputs:
             self._fail("inputs", "a model without inputs", "add feature views or Request values")
         if not callable(self.pipeline):

@@ -84,7 +84,12 @@ def in_force(definitions: Definitions, declared: Project) -> InForce:
     handed = tuple(found for found in definitions.views if found.handover is not None)
     project = project_of(msgspec.structs.replace(definitions, views=handed), declared.name)
     models = {
-        name: dataclasses.replace(model, pipeline=declared.models[name].pipeline, training=declared.models[name].training)
+        name: dataclasses.replace(
+            model,
+            pipeline=declared.models[name].pipeline,
+            training=declared.models[name].training,
+            engine=declared.models[name].engine,
+        )
         if name in declared.models
         else model
         for name, model in project.models.items()

@@ -17,6 +17,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import ModelInput
+from tidemill.models.frame import frame
 from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.mends import WORDS_MEND
@@ -46,20 +47,6 @@ def with_unknown(examples: TrainingSet) -> TrainingSet:
 def given(pipeline: Any, inputs: Sequence[ModelInput], matrix: Floats) -> Any:
     """Rows of a matrix as a pipeline gets them: a data frame if it names columns, else the matrix."""
     return frame(inputs, matrix) if names_columns(pipeline) else matrix
-
-
-def frame(inputs: Sequence[ModelInput], matrix: Floats) -> Any:
-    """A pandas data frame with a column for each input, by its name."""
-    import pandas as pd  # noqa: PLC0415 - only for pipelines that name columns
-
-    return pd.DataFrame({spec.name: _column(spec, matrix[:, i]) for i, spec in enumerate(inputs)})
-
-
-def _column(spec: ModelInput, numbers: Floats) -> Any:
-    if not spec.is_category:
-        return numbers
-    texts = np.array([*spec.categories, np.nan], dtype=object)
-    return texts[np.where(np.isnan(numbers), len(spec.categories), numbers).astype(np.int64)]
 
 
 def check_blocks(pipeline: Any, inputs: Sequence[ModelInput]) -> None:
