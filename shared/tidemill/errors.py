@@ -18,6 +18,7 @@ TidemillError                 500  root: catch this to catch all of them
 │   ├── UnknownView           404
 │   ├── UnknownFeature        404
 │   ├── UnknownEvent          404
+│   ├── UnknownPrediction     404
 │   └── UnknownTable          404
 ├── Unavailable               503  a dependency is away: retry later
 │   ├── StoreUnavailable      503  Redis
@@ -208,6 +209,16 @@ class UnknownEvent(NotFound):
     """No such event is declared."""
 
     kind = "event"
+
+
+class UnknownPrediction(NotFound):
+    """The offline store has no prediction of this id (yet)."""
+
+    kind = "prediction"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.mend = "see that the id is right; one that was answered just now is in the offline store within seconds (tidemill status)"
 
 
 class UnknownTable(NotFound):
