@@ -7,7 +7,7 @@ import asyncio
 from fastapi import FastAPI
 from fastapi.responses import Response
 
-from tidemill.errors import UnknownPrediction
+from tidemill.errors import UnknownPrediction, UnknownTable
 from tidemill.models.artifact import stored_manifest
 from tidemill.offline.store import OfflineStore
 from tidemill.proof.replay import logged
@@ -39,7 +39,10 @@ class PastRoutes:
         return Response(answer_body(request, [answer._replace(explanation=found)]), media_type="application/json")
 
     def _find(self, prediction_id: str, *, shadow: bool) -> tuple[PredictionAnswer, PredictionRecord]:
-        record = next(iter(logged(OfflineStore(self._root), [prediction_id], shadows=shadow)), None)
+        try:
+            record = next(iter(logged(OfflineStore(self._root), [prediction_id], shadows=shadow)), None)
+        except UnknownTable:  # nothing was logged yet
+            record = None
         if record is None:
             raise UnknownPrediction(prediction_id)
         manifest, _ = stored_manifest(self._root, record.model, record.version)
