@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -109,7 +109,11 @@ class Registry:
     async def run(self) -> None:
         """Follow the deployments, for ever. While Kafka is away the loaded models go on serving."""
         await self._used.wait()
-        await supervise(self._follow, self._away, [self.pulse], waited_for=(Exception,))
+        try:
+            await supervise(self._follow, self._away, [self.pulse], waited_for=(Exception,))
+        finally:
+            for model in self._models.values():
+                _retire(model.versions, retired=True)
 
     def _away(self, error: Exception) -> None:
         log.warning("cannot read deployments", topic=self._topic, reason=str(error))
@@ -156,6 +160,7 @@ class Registry:
             del self._lineups[name]
             gone = self._models.get(name)
             self._models = {other: model for other, model in self._models.items() if other != name}
+            _retire(gone.versions if gone else (), retired=True)
             for seat in gone.seats if gone else ():
                 metrics.MODELS_LOADED.remove(name, seat.version)
             log.info("model is declared no more", model=name)
@@ -215,6 +220,8 @@ class Registry:
         if seats:
             models[name] = LoadedModel(name, seats, versions)
         self._models = models
+        _retire([version for version in before.versions if version not in versions.values()] if before else (), retired=True)
+        _retire(versions.values(), retired=False)
         for seat in before.seats if before else ():
             if seat.version not in versions:
                 metrics.MODELS_LOADED.remove(name, seat.version)
@@ -265,6 +272,13 @@ class Registry:
         else:
             kernels = [self._kernels[view.name] for view in model.views]
         return LoadedVersion(model, manifest, engine, ModelInputs(model, manifest.categories), kernels)
+
+
+def _retire(versions: Iterable[LoadedVersion], *, retired: bool) -> None:
+    """The workers of versions that leave end soon, whoever still has a reference; requests that have begun are answered."""
+    for version in versions:
+        if version.engine.worker is not None:
+            version.engine.worker.retire(retired=retired)
 
 
 def _worker_lost(model: str, version: str, kind: str, told: str) -> None:

@@ -31,6 +31,7 @@ from tests.models.troubled import (
 )
 
 from tidemill.errors import ArtifactError, BadRequest, EngineUnavailable
+from tidemill.models.pipelines import runner as runners
 from tidemill.models.pipelines.courier import Terms
 from tidemill.models.pipelines.runner import PipelineRunner
 
@@ -168,3 +169,17 @@ def test_a_worker_ends_with_its_killed_parent(trouble: int) -> None:
         assert is_running(pid)
         parent.kill()
     until(lambda: not is_running(pid), "the worker ends")
+
+
+def test_a_retired_worker_ends_though_somebody_has_its_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that began before is answered all the same; a version that comes back keeps its worker."""
+    monkeypatch.setattr(runners, "RETIRED_SECONDS", 0.05)
+    made = runner_of(Troubled())
+    made.retire(retired=True)
+    until(lambda: made.pid is None, "it ends")
+    made.retire(retired=False)
+    assert answer(made, row(0.5)) == 0.75
+    pid = made.pid
+    time.sleep(0.3)  # longer than it may be idle
+    assert (made.pid, made.failures) == (pid, 0)
+    made.close()

@@ -44,6 +44,8 @@ class Courier:
         self.refused = ""
         """Why the first worker cannot load."""
         self.failures = 0
+        self.idle_seconds = terms.idle_seconds
+        """See `Terms`; another thread may change it."""
         self.pid: int | None = None
         self._label, self._terms = label, terms
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as workers are started
@@ -92,11 +94,11 @@ class Courier:
             self._bring(self._process, batch)
         elif not self._process.alive:
             self._process.answer(0.0)  # raises, and says how it ended
-        elif self._terms.idle_seconds is not None and time.monotonic() - self._used > self._terms.idle_seconds:
+        elif self.idle_seconds is not None and time.monotonic() - self._used > self.idle_seconds:
             self._end()
 
     def _start(self) -> None:
-        if self._terms.idle_seconds is not None and self.first.is_set():  # it ended since nothing was asked
+        if self.idle_seconds is not None and self.first.is_set():  # it ended since nothing was asked
             batch = self.queue.take(_LOOK_SECONDS)
             if not batch:
                 return

@@ -18,6 +18,7 @@ from tidemill.models.runner import Array, TensorSpec
 _FLOAT32 = np.dtype(np.float32)
 _INPUT = "features"
 _AT_ONCE = 200
+RETIRED_SECONDS = 3.0
 
 
 class PipelineRunner:
@@ -28,6 +29,7 @@ class PipelineRunner:
         self.outputs = [TensorSpec(loading.output, _FLOAT32, (None, loading.width))]
         self._label, self._width, self._output = label, loading.width, loading.output
         self._courier = Courier(label, msgspec.msgpack.encode(loading), pickled, terms)
+        self._idle_seconds = terms.idle_seconds
         self._finalizer = weakref.finalize(self, self._courier.close)
         self._courier.first.wait(2 * START_SECONDS)
         if self._courier.refused:
@@ -45,6 +47,10 @@ class PipelineRunner:
     def failures(self) -> int:
         """How often a worker hung, ended or lacked memory."""
         return self._courier.failures
+
+    def retire(self, *, retired: bool) -> None:
+        """Nobody is to ask any more: the worker ends once it is idle, and who asks all the same is answered by another. Or somebody is again."""
+        self._courier.idle_seconds = RETIRED_SECONDS if retired else self._idle_seconds
 
     def close(self) -> None:
         """Ends the worker now."""
