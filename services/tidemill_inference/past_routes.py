@@ -7,10 +7,11 @@ import asyncio
 from fastapi import FastAPI
 from fastapi.responses import Response
 
-from tidemill.errors import UnknownPrediction, UnknownTable
+from tidemill.errors import UnknownTable
 from tidemill.models.artifact import stored_manifest
 from tidemill.offline.store import OfflineStore
 from tidemill.proof.replay import logged
+from tidemill.proof.unknown import UnknownPrediction
 from tidemill.records import PredictionRecord
 from tidemill_inference.explaining import Explaining
 from tidemill_inference.messages import PredictionAnswer, PredictRequest, answer_body

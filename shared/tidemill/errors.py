@@ -18,7 +18,6 @@ TidemillError                 500  root: catch this to catch all of them
 │   ├── UnknownView           404
 │   ├── UnknownFeature        404
 │   ├── UnknownEvent          404
-│   ├── UnknownPrediction     404
 │   └── UnknownTable          404
 ├── Unavailable               503  a dependency is away: retry later
 │   ├── StoreUnavailable      503  Redis
@@ -27,7 +26,6 @@ TidemillError                 500  root: catch this to catch all of them
 │   │   └── UnreadPartitions  503  declared partitions that no member of a consumer group reads
 │   ├── OfflineUnavailable    503  the offline store
 │   ├── RegistryUnavailable   503  the schema registry
-│   ├── EngineUnavailable     503  the worker process of a model's own pipeline hangs, has ended, or is not there in time
 │   └── Rebuilding            503  values in the online store are older than those served before
 ├── StoreError                500  Redis answered a command with an error
 │   └── NoScript              500  Redis does not hold the script (nothing ran)
@@ -211,16 +209,6 @@ class UnknownEvent(NotFound):
     kind = "event"
 
 
-class UnknownPrediction(NotFound):
-    """The offline store has no prediction of this id (yet)."""
-
-    kind = "prediction"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.mend = "see that the id is right; one that was answered just now is in the offline store within seconds (tidemill status)"
-
-
 class UnknownTable(NotFound):
     """The offline store has no such table (yet)."""
 
@@ -255,14 +243,6 @@ class OfflineUnavailable(Unavailable):
 
 class RegistryUnavailable(Unavailable):
     """The schema registry cannot be reached, or does not answer as one."""
-
-
-class EngineUnavailable(Unavailable):
-    """The worker process of a model that is served by its own pipeline gave no answer. `kind`: "hangs", "ended", "memory" or "busy"."""
-
-    def __init__(self, label: str, told: str, *, mend: str = "retry: another worker is started", kind: str = "busy") -> None:
-        super().__init__(f"the python engine of model {label} gave no answer: {told}", mend=mend)
-        self.kind = kind
 
 
 class Rebuilding(Unavailable):

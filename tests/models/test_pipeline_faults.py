@@ -30,9 +30,10 @@ from tests.models.troubled import (
     until,
 )
 
-from tidemill.errors import ArtifactError, BadRequest, EngineUnavailable
+from tidemill.errors import ArtifactError, BadRequest
 from tidemill.models.pipelines import runner as runners
 from tidemill.models.pipelines.courier import Terms
+from tidemill.models.pipelines.failures import EngineUnavailable
 from tidemill.models.pipelines.runner import PipelineRunner
 
 pytestmark = pytest.mark.slow

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.declarations.project import load_project
-from tidemill.errors import ArtifactError, EngineUnavailable
+from tidemill.errors import ArtifactError
 from tidemill.models.artifact import PythonEngine
 from tidemill.models.frame import frame
 from tidemill.models.pipelines import queue
+from tidemill.models.pipelines.failures import EngineUnavailable
 from tidemill.models.pipelines.packages import checked_packages, installing, other_packages, project_file, python_version
 from tidemill.models.pipelines.process import gone
 from tidemill.models.pipelines.queue import BATCH, AskedRows, RowQueue

@@ -12,7 +12,8 @@ from rich.text import Text
 from tidemill.cli.console import console
 from tidemill.cli.showing import moment
 from tidemill.cli.target import need, offline_target
-from tidemill.errors import UnknownEvent, UnknownPrediction
+from tidemill.errors import UnknownEvent
+from tidemill.proof.unknown import UnknownPrediction
 
 
 def lineage(

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tidemill.cli.console import console
 from tidemill.cli.target import need, target, tell_unapplied
-from tidemill.errors import UnknownPrediction
+from tidemill.proof.unknown import UnknownPrediction
 
 
 def audit(

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from tidemill.cli.console import console
 from tidemill.cli.target import need, offline_target
-from tidemill.errors import TidemillError, UnknownPrediction
+from tidemill.errors import TidemillError
+from tidemill.proof.unknown import UnknownPrediction
 from tidemill.timestamps import rfc3339
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UnsetType
 
-from tidemill.errors import ArtifactError, BadRequest, EngineUnavailable
+from tidemill.errors import ArtifactError, BadRequest
 from tidemill.models.answers import ModelAnswer, answer_of
 from tidemill.models.artifact import Artifact, GoldenRow, ModelInput, Output, Parity, PythonEngine
 from tidemill.models.inputs import Vector, vector_of
 from tidemill.models.pipelines.courier import Terms
+from tidemill.models.pipelines.failures import EngineUnavailable
 from tidemill.models.pipelines.packages import checked_packages, installing, project_file
 from tidemill.models.pipelines.runner import PipelineRunner
 from tidemill.models.pipelines.wire import LoadedColumn, Loading

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tidemill.errors import EngineUnavailable
+from tidemill.models.pipelines.failures import EngineUnavailable
 from tidemill.models.pipelines.process import WorkerGone, WorkerProcess
 from tidemill.models.pipelines.queue import AskedRows, RowQueue
 from tidemill.models.pipelines.wire import NO_MEMORY, WHOLE, write_block

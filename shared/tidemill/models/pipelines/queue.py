@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from tidemill.errors import EngineUnavailable
+from tidemill.models.pipelines.failures import EngineUnavailable
 from tidemill.models.pipelines.wire import EACH
 
 MOST = 1_000
