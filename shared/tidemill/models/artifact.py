@@ -96,7 +96,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     training, and of "prediction"; of several classes "prediction" is the place of the answered one in `classes`, which are in the order of the
     model's probabilities (unset without several). `golden`: rows that are run again before the model serves. `feature_importance`: the share of
     each input in the absolute contributions to the answers to held-out rows; `explanation_sha256`: of the file that explains answers (unset without it).
-    `engine`: of a version that is served by its own pipeline (unset: by ONNX; then `onnx_sha256` is that of its file).
+    `engine`: of a version that is served by its own pipeline (unset: by ONNX); then `onnx_sha256` is "".
     """
 
     model: str
@@ -111,7 +111,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]
     parity: Parity
     reference: dict[str, Histogram]
-    onnx_sha256: str = ""
+    onnx_sha256: str
     golden: list[GoldenRow] = []
     feature_importance: dict[str, float] = {}
     classes: list[str] | msgspec.UnsetType = msgspec.UNSET
