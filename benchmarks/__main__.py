@@ -12,7 +12,22 @@ import os
 import platform
 from pathlib import Path
 
-from benchmarks import explaining, features, fill, fold, forms, history, ingestion, memory, offline, reading, requests, swaps, training
+from benchmarks import (
+    engines,
+    explaining,
+    features,
+    fill,
+    fold,
+    forms,
+    history,
+    ingestion,
+    memory,
+    offline,
+    reading,
+    requests,
+    swaps,
+    training,
+)
 
 from tidemill.runtime.logs import configure
 
@@ -27,7 +42,7 @@ def main() -> None:
     configure("benchmarks", level=logging.WARNING)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}", flush=True)
     found = []
-    for part in (fold, ingestion, forms, features, offline, history, fill, memory, reading, requests, swaps, training, explaining):
+    for part in (fold, ingestion, forms, features, offline, history, fill, memory, reading, requests, swaps, training, explaining, engines):
         for figure in part.figures(quick=quick):
             print(figure, flush=True)
             found.append(figure._asdict())

@@ -139,5 +139,5 @@ def _inputs(model: Model) -> list[ModelInput]:
 
 def saved(offline_root: str, artifact: Artifact) -> DeploymentRecord:
     """Saves a version and returns the deployment that makes it serve."""
-    folder, digest = save_artifact(offline_root, artifact.manifest, artifact.onnx)
+    folder, digest = save_artifact(offline_root, artifact.manifest, artifact.file)
     return DeploymentRecord(artifact.manifest.model, artifact.manifest.version, folder, digest, NOW_MS)

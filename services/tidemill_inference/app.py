@@ -26,6 +26,7 @@ from tidemill_inference.first_answers import FirstAnswers
 from tidemill_inference.messages import PredictBody, PredictionAnswer, PredictRequest, answer_body, parse_predict
 from tidemill_inference.model_routes import ModelRoutes
 from tidemill_inference.oip.routes import ProtocolRoutes
+from tidemill_inference.past_routes import PastRoutes
 from tidemill_inference.prediction_log import PredictionLog
 from tidemill_inference.predictor import Predictor
 from tidemill_inference.registry import Registry
@@ -54,12 +55,11 @@ class Inference:
         self._log = PredictionLog(settings.kafka, topic, topic_specs(project)[topic], partial(report, "kafka"))
         shadows = shadows_topic(project.name)
         self._shadow_log = PredictionLog(settings.kafka, shadows, topic_specs(project)[shadows], lambda _: None)
-        self._registry = Registry(project.name, settings.kafka, settings.offline.root, partial(report, "deployments"))
+        self._registry = Registry(project.name, settings.kafka, settings.offline.root, partial(report, "deployments"), settings.engine)
         nothing = OnlineReader(self._link, project.name, {})
         self._shadows = Shadows(nothing, self._shadow_log)
-        self._predictor = Predictor(
-            nothing, FirstAnswers(self._link, project.name), self._log, self._shadows, Explaining(settings.offline.root)
-        )
+        self._explaining = Explaining(settings.offline.root)
+        self._predictor = Predictor(nothing, FirstAnswers(self._link, project.name), self._log, self._shadows, self._explaining)
         self._following = Following(settings.kafka, project, everything_of, partial(self.board.down, "deployments"))
         self.pulses = [self._log.pulse, self._registry.pulse]
         self.app = self._app()
@@ -70,6 +70,7 @@ class Inference:
         add_hot_route(app, "/predict/{model}", predict, summary="Predictions by entity", request=PredictBody)
         ProtocolRoutes(self.board, self._registry, self._predictor).add(app, self.observe)
         ModelRoutes(self._registry, self._settings.kafka, self._settings.offline.root).add(app)
+        PastRoutes(self._settings.offline.root, self._explaining).add(app)
         add_ops_routes(app)
         return app
 

@@ -1,4 +1,4 @@
-"""From what the store has to a record for the log: features, inputs, output. Pure, but for the clock in the record."""
+"""From what the store has to a record for the log: features, inputs, output. Pure, but for the clock in the record and a pipeline's worker."""
 
 from __future__ import annotations
 
@@ -41,17 +41,20 @@ class Features:
         return [self.of(kernel, key, item, time_ms) for kernel, key, item in views]
 
 
-def record_of(version: LoadedVersion, instance: Instance, served: Sequence[Served], stored: Sequence[Stored | None]) -> PredictionRecord:
-    """What a version answers from features, for the log. Raises BadRequest when it gives no number."""
+async def record_of(
+    version: LoadedVersion, instance: Instance, served: Sequence[Served], stored: Sequence[Stored | None]
+) -> PredictionRecord:
+    """What a version answers from features, for the log. Raises as `answered_by`."""
     contents = version.inputs.contents(instance.given)
     vector = vector_of(version.inputs.row(served, instance.given, contents))
-    answer = answered_by(version, vector, contents)
+    answer = await answered_by(version, vector, contents)
     return logged(version, instance, vector, answer, [item for item in stored if item is not None], contents)
 
 
-def answered_by(version: LoadedVersion, vector: Vector, contents: Contents = ()) -> ModelAnswer:
-    """What a version answers to inputs. Raises BadRequest when that is no number."""
-    answer = version.engine.answer(vector, contents)
+async def answered_by(version: LoadedVersion, vector: Vector, contents: Contents = ()) -> ModelAnswer:
+    """What a version answers to inputs: at once, unless its own pipeline serves it. Raises BadRequest when it is no number, EngineUnavailable."""
+    worker = version.engine.worker
+    answer = version.engine.answer(vector, contents) if worker is None else await version.engine.answer_of_worker(worker, vector)
     if not answer.is_finite:
         raise BadRequest(
             f"model {version.engine.label} gives no number for these inputs", mend="check the values that come with the request"

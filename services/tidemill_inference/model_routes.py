@@ -9,10 +9,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from tidemill.errors import BadRequest, UnknownModel
+from tidemill.models.pipelines.packages import other_packages
 from tidemill.operations.deploying import Action, Deploying
 from tidemill.records import DeploymentRecord, Role
 from tidemill.runtime.routes import decode_body
 from tidemill.runtime.settings import KafkaSettings
+from tidemill_inference.loaded import LoadedVersion
 from tidemill_inference.registry import Registry
 
 ACTIONS: tuple[Action, ...] = get_args(Action)
@@ -33,12 +35,23 @@ class SeatShown(msgspec.Struct):
     share: float
 
 
+class PipelineShown(msgspec.Struct):
+    """A version that its own pipeline serves: that it is slower, whether its worker runs now, how often one was lost since the version was
+    loaded here, and which packages are not those that wrote the pipeline."""
+
+    engine: str
+    running: bool
+    failures: int
+    other_packages: list[str]
+
+
 class ModelShown(msgspec.Struct):
-    """A model: the versions that serve here now, and why others that were deployed do not."""
+    """A model: the versions that serve here now, and why others that were deployed do not; `own_pipelines`: those that no ONNX file serves."""
 
     model: str
     serving: list[SeatShown]
     failures: dict[str, str]
+    own_pipelines: dict[str, PipelineShown] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ModelRoutes:
@@ -78,7 +91,16 @@ class ModelRoutes:
     def _shown(self, model: str) -> ModelShown:
         loaded = self._registry.models.get(model)
         seats = [_seat(*seat) for seat in loaded.seats] if loaded else []
-        return ModelShown(model, seats, {version: reason for name, version, reason in self._registry.failures if name == model})
+        own = {version.manifest.version: shown for version in loaded.versions if (shown := _own_pipeline(version))} if loaded else {}
+        failures = {version: reason for name, version, reason in self._registry.failures if name == model}
+        return ModelShown(model, seats, failures, own or msgspec.UNSET)
+
+
+def _own_pipeline(version: LoadedVersion) -> PipelineShown | None:
+    made, worker = version.manifest.own_pipeline, version.engine.worker
+    if made is None or worker is None:
+        return None
+    return PipelineShown("python engine, slower", worker.pid is not None, worker.failures, list(map(str, other_packages(made))))
 
 
 def seats_of(record: DeploymentRecord) -> list[SeatShown]:

@@ -64,7 +64,7 @@ class Predictor:
                 results.append(item)
                 continue
             try:
-                results.append(self._predict(item, next(stored), features, show_features=request.features))
+                results.append(await self._predict(item, next(stored), features, show_features=request.features))
             except TidemillError as error:
                 results.append(error)
             if count % _BREATH == 0:
@@ -112,7 +112,7 @@ class Predictor:
         for i, vector in enumerate(rows):
             instance = Instance(f"{prediction_id}-{i}" if i else prediction_id, None, now, {})
             of_row = contents[i] if contents else ()
-            answers.append(answered_by(version, vector, of_row))
+            answers.append(await answered_by(version, vector, of_row))
             entries.append((instance.id.encode(), encode(logged(version, instance, vector, answers[-1], [], of_row))))
             if i % _BREATH == _BREATH - 1:
                 await asyncio.sleep(0)
@@ -148,7 +148,7 @@ class Predictor:
         found = iter(stored)
         return [[None if key is None else next(found) for key in item.keys] for item in asked]
 
-    def _predict(self, routed: _Routed, stored: list[Stored | None], features: Features, *, show_features: bool) -> Made:
+    async def _predict(self, routed: _Routed, stored: list[Stored | None], features: Features, *, show_features: bool) -> Made:
         instance, version, inputs = routed.instance, routed.version, routed.version.inputs
         served = features.of_all(version, routed.keys, stored, instance.time_ms)
         degraded = inputs.degraded(served, instance.given)
@@ -156,7 +156,7 @@ class Predictor:
             if version.model.on_missing == "refuse":
                 raise MissingInputs(version.manifest.model, degraded)
             metrics.PREDICTIONS_DEGRADED.labels(version.manifest.model).inc()
-        record = record_of(version, instance, served, stored)
+        record = await record_of(version, instance, served, stored)
         shown = _features_shown(inputs, served, instance, record.inputs) if show_features else None
         return Made(instance, record, encode(record), version.manifest.output, shown, degraded, inputs.ignored(instance.given))
 

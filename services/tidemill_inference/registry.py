@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 
 from tidemill.declarations import Model
@@ -15,11 +16,13 @@ from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Manifest, check_manifest, load_artifact, model_as_trained
 from tidemill.models.engine import Engine, load_engine
 from tidemill.models.inputs import ModelInputs
+from tidemill.models.pipelines.courier import Terms
+from tidemill.models.pipelines.packages import other_packages
 from tidemill.models.roles import Lineup
 from tidemill.records import DeployedVersion, DeploymentRecord
 from tidemill.runtime import metrics
 from tidemill.runtime.logs import get_logger
-from tidemill.runtime.settings import KafkaSettings
+from tidemill.runtime.settings import EngineSettings, KafkaSettings
 from tidemill.runtime.supervise import supervise
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.deployments import Deployments
@@ -45,6 +48,7 @@ class Registry:
         settings: KafkaSettings,
         offline_root: str,
         on_change: Callable[[str | None], None],
+        engine: EngineSettings,
     ) -> None:
         self._name = project
         self._project = Project(project)
@@ -55,6 +59,7 @@ class Registry:
         self._settings = settings
         self._offline_root = offline_root
         self._on_change = on_change
+        self._engine = engine
         self._topic = deployments_topic(project)
         self._lineups: dict[str, Lineup[LoadedVersion]] = {}
         self._models: dict[str, LoadedModel] = {}
@@ -104,7 +109,11 @@ class Registry:
     async def run(self) -> None:
         """Follow the deployments, for ever. While Kafka is away the loaded models go on serving."""
         await self._used.wait()
-        await supervise(self._follow, self._away, [self.pulse], waited_for=(Exception,))
+        try:
+            await supervise(self._follow, self._away, [self.pulse], waited_for=(Exception,))
+        finally:
+            for model in self._models.values():
+                _retire(model.versions, retired=True)
 
     def _away(self, error: Exception) -> None:
         log.warning("cannot read deployments", topic=self._topic, reason=str(error))
@@ -151,6 +160,7 @@ class Registry:
             del self._lineups[name]
             gone = self._models.get(name)
             self._models = {other: model for other, model in self._models.items() if other != name}
+            _retire(gone.versions if gone else (), retired=True)
             for seat in gone.seats if gone else ():
                 metrics.MODELS_LOADED.remove(name, seat.version)
             log.info("model is declared no more", model=name)
@@ -210,6 +220,8 @@ class Registry:
         if seats:
             models[name] = LoadedModel(name, seats, versions)
         self._models = models
+        _retire([version for version in before.versions if version not in versions.values()] if before else (), retired=True)
+        _retire(versions.values(), retired=False)
         for seat in before.seats if before else ():
             if seat.version not in versions:
                 metrics.MODELS_LOADED.remove(name, seat.version)
@@ -244,7 +256,14 @@ class Registry:
             raise ArtifactError(f"{wanted.artifact} holds {manifest.model} {manifest.version}", mend="deploy what training saved")
         if not self._project.catalogue:
             check_manifest(manifest, model, self._kernels)
-        return self._ready(manifest, load_engine(artifact), model)
+        terms = Terms(self._engine.seconds, self._engine.memory_mb, told=partial(_worker_lost, manifest.model, manifest.version))
+        engine = load_engine(artifact, terms)
+        if manifest.own_pipeline:
+            others = [str(other) for other in other_packages(manifest.own_pipeline)]
+            log.warning(
+                "its own pipeline serves a version: slower than ONNX", model=manifest.model, version=manifest.version, others=others
+            )
+        return self._ready(manifest, engine, model)
 
     def _ready(self, manifest: Manifest, engine: Engine, model: Model) -> LoadedVersion:
         """A version with the views that it reads. Raises ArtifactError."""
@@ -253,3 +272,15 @@ class Registry:
         else:
             kernels = [self._kernels[view.name] for view in model.views]
         return LoadedVersion(model, manifest, engine, ModelInputs(model, manifest.categories), kernels)
+
+
+def _retire(versions: Iterable[LoadedVersion], *, retired: bool) -> None:
+    """The workers of versions that leave end soon, whoever still has a reference; requests that have begun are answered."""
+    for version in versions:
+        if version.engine.worker is not None:
+            version.engine.worker.retire(retired=retired)
+
+
+def _worker_lost(model: str, version: str, kind: str, told: str) -> None:
+    log.error("the worker of a version was lost; another is started", model=model, version=version, kind=kind, reason=told)
+    metrics.ENGINE_FAILURES.labels(model, version, kind).inc()

@@ -91,7 +91,7 @@ class Shadows:
             raise Rebuilding(rebuilding)
         stored = [None if place is None else seen[place] for place in places]
         served = Features().of_all(version, keys, stored, instance.time_ms)
-        return instance.id.encode(), encode(record_of(version, instance, served, stored))
+        return instance.id.encode(), encode(await record_of(version, instance, served, stored))
 
     @staticmethod
     def _left_out(items: Sequence[_Unasked], error: Exception) -> None:

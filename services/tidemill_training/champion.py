@@ -47,9 +47,7 @@ def beside(offline_root: str, model: str, version: str, fitted: Fitted) -> Champ
     places = unseen[:: max(1, len(unseen) // MOST_ROWS)][:MOST_ROWS]
     mine = {spec.name: spec for spec in held.inputs}
     engine = load_engine(artifact).pooled([mine[item.name] for item in manifest.inputs])
-    rows = by_name(held.matrix[places], held.inputs, manifest.inputs)
-    ask = engine.probabilities if fitted.classes else engine.predict
-    answers = np.array([ask(row) for row in rows], np.float64)
+    answers = engine.each(by_name(held.matrix[places], held.inputs, manifest.inputs))
     new = fitted.holdout_output[places].astype(np.float64)
     found = measures(answers, new, held.labels[places], fitted.output)
     losses = [Loss(one.name, one.other, one.first, one.difference, one.low, one.high) for one in found]

@@ -83,7 +83,8 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
         finished(trained)
     if trained.run_id is not None:  # MLflow answers
         align_by_topic(settings.kafka, project, root, model.name, note)
-    tell(trained, "ONNX differs", seat.said if seat else NOT_DEPLOYED)
+    differs = "its worker (python engine, slower) differs" if trained.manifest.own_pipeline else "ONNX differs"
+    tell(trained, differs, seat.said if seat else NOT_DEPLOYED)
 
 
 def _history(settings: TrainingSettings, project: Project, model: str) -> list[DeploymentRecord]:

@@ -26,7 +26,9 @@ _NEEDED = ("mlflow-skinny", "onnx", "onnxruntime", "pandas")
 
 
 def files_of(manifest: Manifest, onnx: bytes, run_id: str) -> dict[str, bytes]:
-    """The files of a version's folder in MLflow, by name."""
+    """The files of a version's folder in MLflow, by name. Of a version that its own pipeline serves there is no model that MLflow loads."""
+    if manifest.own_pipeline:
+        return {manifest.file_name: onnx, MANIFEST: msgspec.json.encode(manifest)}
     requirements = [f"{name}=={version(name)}" for name in _NEEDED]
     golden = [] if _takes_contents(manifest) else manifest.golden[:1]
     example = {"columns": [item.name for item in manifest.inputs], "data": [row.inputs for row in golden]}

@@ -219,7 +219,8 @@ def _judged(evaluation: Evaluation) -> str:
 
 def _compared(exported: Exported) -> str:
     parity = exported.artifact.manifest.parity
-    return f"ONNX differs by at most {parity.max_abs_diff:.2g} on {parity.rows:,} rows held out, {parity.compared:,} compared"
+    what = "what its worker answers" if exported.artifact.manifest.own_pipeline else "ONNX"
+    return f"{what} differs by at most {parity.max_abs_diff:.2g} on {parity.rows:,} rows held out, {parity.compared:,} compared"
 
 
 def digest_of_file(path: Path | None) -> str | None:

@@ -67,7 +67,7 @@ def _record_late(tracker: Tracker, offline_root: str, earlier: Untracked, note: 
     except ArtifactError as error:
         note(f"{earlier.model} {earlier.version} can no longer be recorded: {error.message}")
     else:
-        tracker.record(artifact.manifest, artifact.onnx, earlier.params, beside_version(offline_root, artifact.manifest), earlier.alias)
+        tracker.record(artifact.manifest, artifact.file, earlier.params, beside_version(offline_root, artifact.manifest), earlier.alias)
         note(f"{earlier.model} {earlier.version} is in MLflow now")
 
 

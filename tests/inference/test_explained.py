@@ -8,6 +8,7 @@ import pytest
 from tests.contract.test_answers import valid
 from tests.demo_state import NOW_MS, demo, saved, trained
 from tests.inference.conftest import ENTITIES, Service
+from tests.proof.world import World
 from tests.training.test_explained import version_of
 from tests.training.zoo import boosted
 
@@ -60,6 +61,14 @@ async def test_a_prediction_is_explained(service: Service) -> None:
     assert "explanation" not in (await service.predict({"entities": ENTITIES})).json()
     many = await service.predict({"instances": [{"entities": ENTITIES}] * 101, "explain": True})
     assert (many.status_code, many.json()["error"]) == (400, "101 instances with explain; 1 to 100 are possible")
+
+    unknown = await service.http.get("/predictions/e1/explanation")
+    assert (unknown.status_code, unknown.json()["error"]) == (404, "unknown prediction 'e1'")
+    past = World(service.project, Path(service.settings.offline.root))
+    past.predict([record])
+    past.write()
+    later = valid("predict_response", (await service.http.get("/predictions/e1/explanation")).content)
+    assert later == {name: value for name, value in answer.items() if name != "features"}
 
 
 @pytest.mark.integration

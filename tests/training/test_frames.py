@@ -22,11 +22,12 @@ from tests.training.test_parity import IMPUTED, INPUTS, MODEL, compared, example
 from threadpoolctl import threadpool_limits
 
 from tidemill.errors import TidemillError
+from tidemill.models.frame import frame
 from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.training.conversion import to_onnx
 from tidemill.training.dataset import TrainingSet
 from tidemill.training.fitting import fit
-from tidemill.training.frames import frame, names_columns
+from tidemill.training.frames import names_columns
 from tidemill.verify.checks import logged_values
 
 NUMBERS = [spec.name for spec in INPUTS if not spec.is_category]

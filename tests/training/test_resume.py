@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from tests.training.killed import CREATED_MS, Ending, context, deployed, in_process
 from tests.training.town import town
 
-from tidemill.cli.models import ended_by
+from tidemill.cli.models import ended_by, ended_stage
 from tidemill.training.stages.records import StageRecord, run_name
 from tidemill_training.tracking import Tracker
 
@@ -147,6 +147,7 @@ def test_no_memory_is_stated(empty: Path, processes: ForkServerContext) -> None:
     assert (ended.code, stored(root), deployed(root)) == (1, {}, [])
     assert ended.error.startswith("training of 'big_tip': not enough memory in stage 'fit'; run the same command again where there is more")
     assert stages(root).keys() == {"set", "check", "split"}
+    assert (ended_stage(str(root), "big_tip"), ended_stage(str(root), "fare")) == ("in stage fit", "")
     again = in_process(processes, root, Ending(stage="fit", more=1_000_000_000), Hungry)
     assert again.notes[0] == f"going on with run {VERSION} of big_tip, which was ended in stage 'fit'; --new begins another"
     assert again.notes[1].startswith("stage set was done: ")
@@ -171,3 +172,4 @@ def test_a_signal_is_stated() -> None:
         "run the same command again: it goes on where it was"
     )
     assert "memory" not in str(ended_by("m", signal.SIGTERM))
+    assert str(ended_by("m", signal.SIGKILL, "in stage fit")).startswith("training 'm' was ended in stage fit by SIGKILL; that is how")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import math
@@ -205,9 +206,9 @@ def test_a_request_for_which_one_class_has_no_number_is_refused() -> None:
     manifest = make_version(with_outcome(), three(), 0, lambda _: None).artifact.manifest
     engine = Engine.of_onnx("roots", onnx, 1, "probabilities", ["a", "b"])
     loaded = LoadedVersion(MODEL, manifest, engine, ModelInputs(MODEL, manifest.categories), ())
-    assert answered_by(loaded, np.array([0.25], np.float32)).probabilities == {"a": 0.25, "b": 0.5}
+    assert asyncio.run(answered_by(loaded, np.array([0.25], np.float32))).probabilities == {"a": 0.25, "b": 0.5}
     with pytest.raises(BadRequest, match="model roots gives no number for these inputs"):
-        answered_by(loaded, np.array([-0.25], np.float32))
+        asyncio.run(answered_by(loaded, np.array([-0.25], np.float32)))
 
 
 def test_a_mend_of_class_weights() -> None:

@@ -12,6 +12,9 @@ from tidemill.attribution.stored import FILE, unpacked
 from tidemill.errors import ArtifactError, anew
 from tidemill.models.artifact import Artifact, beside_artifact
 from tidemill.models.engine import load_engine
+from tidemill.models.pipelines.courier import Terms
+
+_AT_TIMES = Terms(idle_seconds=60.0)
 
 
 def load_explainer(offline_root: str, artifact: Artifact) -> Explainer:
@@ -23,4 +26,6 @@ def load_explainer(offline_root: str, artifact: Artifact) -> Explainer:
     content = beside_artifact(offline_root, manifest, FILE)
     if hashlib.sha256(content).hexdigest() != manifest.explanation_sha256:
         raise ArtifactError(f"{FILE} of {label} is not the one that was stored", mend=f"restore the file, or {anew(manifest.model)}")
-    return Explainer([item.name for item in manifest.inputs], scale_of(manifest.output), load_engine(artifact), unpacked(label, content))
+    return Explainer(
+        [item.name for item in manifest.inputs], scale_of(manifest.output), load_engine(artifact, _AT_TIMES), unpacked(label, content)
+    )

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tidemill.cli.console import console
-from tidemill.cli.proof import UnknownPrediction
 from tidemill.cli.showing import moment
 from tidemill.cli.target import need, offline_target
 from tidemill.errors import UnknownEvent
+from tidemill.proof.unknown import UnknownPrediction
 
 
 def lineage(

@@ -77,18 +77,27 @@ def _run(model: str, until: str | None, labels: Path | None, more: list[str]) ->
         to_ms(until)  # a mistake in it is reported before anything starts
     chosen = [*(["--until", until] if until else []), *(["--labels", str(labels)] if labels else []), *more]
     command = [sys.executable, "-m", "tidemill_training", model, *chosen]
-    code = run_job(command, target().environment)
+    at = target()
+    code = run_job(command, at.environment)
     if code < 0:
-        raise ended_by(model, -code)
+        raise ended_by(model, -code, ended_stage(at.offline, model))
     raise typer.Exit(code)
 
 
-def ended_by(model: str, number: int) -> TidemillError:
-    """What to say of a job that a signal ended: most often the system's, which found no memory for it."""
+def ended_stage(offline: str, model: str) -> str:
+    """Where the newest run of a model was ended: "in stage fit"; "" when it is over."""
+    from tidemill.training.stages.reading import read_runs
+
+    newest = next(iter(read_runs(offline, model)), None)
+    return newest.said if newest is not None and newest.state == "ended" else ""
+
+
+def ended_by(model: str, number: int, stage: str = "") -> TidemillError:
+    """What to say of a job that a signal ended: most often the system's, which found no memory for it. `stage`: as `ended_stage` has it."""
     name = signal.Signals(number).name
     memory = "; that is how the system ends what needs more memory than there is" if name in ("SIGKILL", "SIGABRT") else ""
     return TidemillError(
-        f"training {model!r} was ended by {name}{memory}; what serves is as it was",
+        f"training {model!r} was ended {f'{stage} ' if stage else ''}by {name}{memory}; what serves is as it was",
         mend="run the same command again: it goes on where it was",
     )
 

@@ -11,13 +11,7 @@ from rich.table import Table
 
 from tidemill.cli.console import console
 from tidemill.cli.target import need, target, tell_unapplied
-from tidemill.errors import NotFound
-
-
-class UnknownPrediction(NotFound):
-    """No prediction of this id is in the log."""
-
-    kind = "prediction"
+from tidemill.proof.unknown import UnknownPrediction
 
 
 def audit(

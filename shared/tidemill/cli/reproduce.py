@@ -43,7 +43,8 @@ def _show(found: Reproduced, version: str) -> None:
             table.add_row(*(Text(cell if len(cell) <= _WIDE else f"{cell[:_WIDE]}...") for cell in item))
         console.print(table)
     data = "the archive gives the same training set" if found.from_archive else "from the stored training set"
-    file = "the same ONNX file" if found.same_file else "another ONNX file"
+    kind = "pickle" if found.version.artifact.manifest.own_pipeline else "ONNX file"
+    file = f"the same {kind}" if found.same_file else f"another {kind}"
     if found.equal:
         said = "all are equal bit for bit"
     else:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SERVED_SECONDS = 60.0
 ALIAS_SECONDS = 60.0  # a tracker that is away is given up long before; a busy machine takes its time
 _TOP = 10
+PYTHON = "(python engine, slower)"
 
 commands = typer.Typer(
     no_args_is_help=True, help="The versions of models: list, show, compare, import; deploy, shadow, canary, promote, roll back, retire."
@@ -48,6 +49,7 @@ def list_models(model: Annotated[str | None, typer.Argument(help="Only this mode
         manifests = _manifests(at, name)
         for manifest in sorted(manifests, key=lambda one: -one.created):
             role, share = roles.get(manifest.version, ("", ""))
+            role = f"{role} {PYTHON}".strip() if manifest.own_pipeline else role
             cells = [name, manifest.version, role, share, rfc3339(manifest.created), f"{manifest.rows:,}", _metrics(manifest.metrics)]
             table.add_row(*map(Text, cells))
         for version in roles.keys() - {manifest.version for manifest in manifests}:
@@ -62,6 +64,8 @@ def list_models(model: Annotated[str | None, typer.Argument(help="Only this mode
 @commands.command()
 def show(version: Version) -> None:
     """Show one version: what it was trained on, its inputs and their importance, its metrics, and how near ONNX is."""
+    from tidemill.models.pipelines.packages import how_served
+
     at = _target()
     manifest = _manifest(at, version)
     role, share = _roles(asyncio.run(_deploying(at).history()).get(manifest.model, [])).get(manifest.version, ("none", ""))
@@ -74,6 +78,7 @@ def show(version: Version) -> None:
         "on requests": f"{manifest.rows:,} from {rfc3339(manifest.trained_from)} to {rfc3339(manifest.trained_until)}",
         "metrics": _metrics(manifest.metrics),
         "output": manifest.output + (f" of {', '.join(manifest.class_names)}" if manifest.class_names else ""),
+        "engine": how_served(manifest) or "ONNX",
         "parity": f"differs from the pipeline by at most {manifest.parity.max_abs_diff:.2g}, of {manifest.parity.rows:,} rows",
         "views": ", ".join(f"{view} {definition}" for view, definition in manifest.definitions.items()),
     }.items():

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tidemill.cli.console import console
-from tidemill.cli.proof import UnknownPrediction
 from tidemill.cli.target import need, offline_target
 from tidemill.errors import TidemillError
+from tidemill.proof.unknown import UnknownPrediction
 from tidemill.timestamps import rfc3339
 
 if TYPE_CHECKING:

@@ -214,6 +214,9 @@ class Model(Declaration):
     `on_missing`: what becomes of a request of which an input cannot be known: its entity is not found, its value expired or invalid, or its
     category was not there in training. "predict": the answer names these inputs (`degraded`); "refuse": there is no answer. `training`: how it
     is trained, where the defaults are not wanted. `retrain`: when it is trained again by itself; never without it.
+
+    `engine`: what serves it. "onnx": its pipeline, converted and proved equal; "python": its own pickled pipeline, in a process of its own,
+    which takes anything that can be pickled, is slower, and is told wherever a version is shown.
     """
 
     name: str
@@ -228,6 +231,7 @@ class Model(Declaration):
     description: str = ""
     training: Training = Training()
     retrain: Retrain | None = None
+    engine: Literal["onnx", "python"] = "onnx"
 
     def __post_init__(self) -> None:
         check_name(self.name, self.declared_at, "name")
@@ -240,11 +244,15 @@ class Model(Declaration):
             self._fail("at", f"{self.at!r} must be int (epoch ms) or str (RFC 3339), never null", "change the field's type")
         if self.on_missing not in ("predict", "refuse"):
             self._fail("on_missing", f"{self.on_missing!r} says nothing about missing inputs", 'write "predict" or "refuse"')
+        if self.engine not in ("onnx", "python"):
+            self._fail("engine", f"{self.engine!r} serves no model", 'write "onnx" or "python"')
         if not self.inputs:
             self._fail("inputs", "a model without inputs", "add feature views or Request values")
         if not callable(self.pipeline):
             self._fail("pipeline", f"{self.pipeline!r} cannot be called", "pass the function itself, which returns the pipeline")
         self._check_inputs()
+        if self.engine == "python" and (whole := [request.name for request in self.requests if request.is_content]):
+            self._fail("engine", f"a worker is not given {whole[0]!r}, which is taken whole", 'leave engine="python" out, or this input')
         self._check_training()
         self._check_retrain()
 

@@ -21,6 +21,7 @@ from tidemill.errors import DeclarationError, ProjectError, TidemillError
 from tidemill.names import check_name, version_name
 
 T = TypeVar("T", Event, FeatureView, Model, Recording)
+_MODULE = "tidemill_project_"
 _folders: set[Path] = set()  # of the projects loaded in this process
 
 
@@ -92,10 +93,27 @@ class _FromSource(SourceFileLoader):
         return self.source_to_code(self.get_data(path), path)
 
 
+def module_of(path: Path) -> str:
+    """The name under which a project's file is imported."""
+    return f"{_MODULE}{path.parent.name}_{path.stem}".replace("-", "_")
+
+
+def loaded_file(module: str) -> Path | None:
+    """The file of the project that this process has loaded under a module's name; where another name is asked for, as on another machine, the
+    only project that was loaded from a file. None when there is none, or several."""
+    found = {name: Path(one.__file__) for name, one in sys.modules.items() if name.startswith(_MODULE) and one.__file__}
+    return found.get(module) or (next(iter(found.values())) if len(found) == 1 else None)
+
+
+def is_project_module(module: str) -> bool:
+    """Whether a module's name is that of a project's file."""
+    return module.startswith(_MODULE)
+
+
 def _import_file(path: Path) -> ModuleType:
     """Imports a file, with its folder first on the path so that it can import the files beside it."""
     _make_room(path.parent)
-    name = f"tidemill_project_{path.parent.name}_{path.stem}".replace("-", "_")
+    name = module_of(path)
     spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
     assert spec is not None
     assert spec.loader is not None

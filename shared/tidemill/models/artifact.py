@@ -1,4 +1,4 @@
-"""Model artifacts: a folder `models/<model>/<version>/` of the offline store with `manifest.json` and `model.onnx`.
+"""Model artifacts: a folder `models/<model>/<version>/` of the offline store with `manifest.json` and `model.onnx`, or `model.pickle`.
 
 The manifest is written last. The deployment has the SHA-256 of the manifest, and the manifest has that of the model.
 """
@@ -97,6 +97,18 @@ class GoldenRow(msgspec.Struct, frozen=True):
     contents: list[str | None] | msgspec.UnsetType = msgspec.UNSET
 
 
+class PythonEngine(msgspec.Struct, frozen=True, tag="python", tag_field="kind"):
+    """A pipeline that is served by itself, in a worker. `pickle_sha256`: of `model.pickle`; `python`: the version that wrote it, such as 3.11;
+    `packages`: the versions of those that the pickle names, by name; `frame`: whether the pipeline gets a data frame; `module`: under which name
+    it knows the project's module ("": it needs none)."""
+
+    pickle_sha256: str
+    python: str
+    packages: dict[str, str]
+    frame: bool
+    module: str = ""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a model version that is not in its ONNX file. Times are epoch ms.
 
@@ -105,6 +117,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     model's probabilities (unset without several). `golden`: rows that are run again before the model serves. `feature_importance`: the share of
     each input in the absolute contributions to the answers to held-out rows; `explanation_sha256`: of the file that explains answers (unset without it).
     `calibration`: of the held-out rows, of "outcome" or of each class; empty for a value, and in an older version.
+    `engine`: of a version that is served by its own pipeline (unset: by ONNX); then `onnx_sha256` is "".
     """
 
     model: str
@@ -125,6 +138,22 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     classes: list[str] | msgspec.UnsetType = msgspec.UNSET
     explanation_sha256: str | msgspec.UnsetType = msgspec.UNSET
     calibration: dict[str, Calibrated] = {}
+    engine: PythonEngine | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def own_pipeline(self) -> PythonEngine | None:
+        """How it is served by its own pipeline; None of a version that ONNX serves."""
+        return None if isinstance(self.engine, msgspec.UnsetType) else self.engine
+
+    @property
+    def file_name(self) -> str:
+        """The file of the model beside the manifest."""
+        return "model.pickle" if self.own_pipeline else "model.onnx"
+
+    @property
+    def file_sha256(self) -> str:
+        """The SHA-256 of that file."""
+        return self.own_pipeline.pickle_sha256 if self.own_pipeline else self.onnx_sha256
 
     @property
     def class_names(self) -> list[str]:
@@ -138,10 +167,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Artifact(NamedTuple):
-    """A stored model version."""
+    """A stored model version. `file`: the ONNX file, or the pickle of one that is served by its own pipeline."""
 
     manifest: Manifest
-    onnx: bytes
+    file: bytes
+
+    @property
+    def onnx(self) -> bytes:
+        """The ONNX file. Raises ArtifactError when its own pipeline serves it."""
+        if self.manifest.own_pipeline:
+            raise ArtifactError(
+                f"{self.manifest.model} {self.manifest.version} has no ONNX file: its own pipeline serves it", mend="use a version with one"
+            )
+        return self.file
 
 
 def inputs_of(plan: InputPlan, categories: Mapping[str, list[str]]) -> list[ModelInput]:
@@ -165,7 +203,7 @@ def folder_of(model: str, version: str) -> str:
     return f"models/{model}/{version}"
 
 
-def save_artifact(offline_root: str, manifest: Manifest, onnx: bytes, beside: Mapping[str, bytes] | None = None) -> tuple[str, str]:
+def save_artifact(offline_root: str, manifest: Manifest, file: bytes, beside: Mapping[str, bytes] | None = None) -> tuple[str, str]:
     """Writes a model version and returns its folder below the offline store and the SHA-256 of manifest.json.
 
     `offline_root`: a folder or an object-store URL; `beside`: further files, by name. Raises ArtifactError when the version exists with
@@ -173,9 +211,10 @@ def save_artifact(offline_root: str, manifest: Manifest, onnx: bytes, beside: Ma
     """
     if not _VERSION.fullmatch(manifest.version):
         raise ArtifactError(f"{manifest.version!r} is not a usable version", mend="use letters, digits, dots, dashes and underscores")
-    if hashlib.sha256(onnx).hexdigest() != manifest.onnx_sha256:
+    if hashlib.sha256(file).hexdigest() != manifest.file_sha256:
         raise ArtifactError(
-            f"the manifest of {manifest.model} {manifest.version} is for another ONNX file", mend="set onnx_sha256 to its digest"
+            f"the manifest of {manifest.model} {manifest.version} is for another {manifest.file_name}",
+            mend="give it the digest of the file",
         )
     folder = folder_of(manifest.model, manifest.version)
     content = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
@@ -185,23 +224,18 @@ def save_artifact(offline_root: str, manifest: Manifest, onnx: bytes, beside: Ma
     if found != content:
         raise ArtifactError(f"{folder} exists with another content", mend="give each version its own name")
     store.create_dir(folder, recursive=True)
-    for name, data in {"model.onnx": onnx, **(beside or {})}.items():
+    for name, data in {manifest.file_name: file, **(beside or {})}.items():
         _write(store, f"{folder}/{name}", data)
     _write(store, f"{folder}/manifest.json", content)
     return folder, digest
 
 
 def load_artifact(offline_root: str, artifact: str, sha256: str) -> Artifact:
-    """Reads a model version. Raises ArtifactError when it is missing or damaged, or does not match the digest."""
+    """Reads a model version. Nothing of it is run. Raises ArtifactError when it is missing or damaged, or does not match the digest."""
     if not _FOLDER.fullmatch(artifact):
         raise ArtifactError(f"{artifact!r} is not a folder of a model", mend="deploy what save_artifact returned")
-    try:
-        store = _store(offline_root)
-        content, onnx = _read(store, f"{artifact}/manifest.json"), _read(store, f"{artifact}/model.onnx")
-    except OSError as error:
-        raise ArtifactError(
-            f"{artifact} cannot be read: {error}", mend="check TIDEMILL_OFFLINE, or deploy another version: tidemill models deploy"
-        ) from error
+    away = "check TIDEMILL_OFFLINE, or deploy another version: tidemill models deploy"
+    content = _read_or(offline_root, f"{artifact}/manifest.json", f"{artifact} cannot be read", away)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ArtifactError(
             f"{artifact}/manifest.json is not the one that was deployed", mend="restore the file, or deploy the model again"
@@ -210,9 +244,20 @@ def load_artifact(offline_root: str, artifact: str, sha256: str) -> Artifact:
         manifest = msgspec.json.decode(content, type=Manifest)
     except msgspec.DecodeError as error:
         raise ArtifactError(f"{artifact}/manifest.json: {error}", mend="make the version again with this tidemill") from error
-    if hashlib.sha256(onnx).hexdigest() != manifest.onnx_sha256:
-        raise ArtifactError(f"{artifact}/model.onnx is not the one that was trained", mend="restore the file, or deploy the model again")
-    return Artifact(manifest, onnx)
+    file = _read_or(offline_root, f"{artifact}/{manifest.file_name}", f"{artifact} cannot be read", away)
+    if hashlib.sha256(file).hexdigest() != manifest.file_sha256:
+        raise ArtifactError(
+            f"{artifact}/{manifest.file_name} is not the one that was trained", mend="restore the file, or deploy the model again"
+        )
+    return Artifact(manifest, file)
+
+
+def _read_or(offline_root: str, path: str, cannot: str, mend: str) -> bytes:
+    """A file of the offline store. Raises ArtifactError."""
+    try:
+        return _read(_store(offline_root), path)
+    except OSError as error:
+        raise ArtifactError(f"{cannot}: {error}", mend=mend) from error
 
 
 def stored_versions(offline_root: str, model: str) -> list[str]:

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import UnsetType
 
 from tidemill.declarations.models import FEATURES
-from tidemill.errors import ArtifactError
+from tidemill.errors import ArtifactError, BadRequest
 from tidemill.models.answers import ModelAnswer, answer_of
-from tidemill.models.artifact import Artifact, GoldenRow, ModelInput, Output, Parity
+from tidemill.models.artifact import Artifact, GoldenRow, ModelInput, Output, Parity, PythonEngine
 from tidemill.models.contents import Contents
 from tidemill.models.feeding import Feed
 from tidemill.models.inputs import Vector, vector_of
+from tidemill.models.pipelines.courier import Terms
+from tidemill.models.pipelines.failures import EngineUnavailable
+from tidemill.models.pipelines.packages import checked_packages, installing, project_file
+from tidemill.models.pipelines.runner import PipelineRunner
+from tidemill.models.pipelines.wire import LoadedColumn, Loading
 from tidemill.models.runner import Array, OnnxRunner, Runner
 
 _WARM_UP_RUNS = 20
 _FLOAT32 = np.dtype(np.float32)
+PATIENT = Terms()
+
+
+class _ToTheBit(Parity, frozen=True):
+    """Allows no difference."""
+
+    def allowed(self, answer: Any) -> Any:
+        return 0.0
+
+
+def _width(output: Output, classes: Sequence[str]) -> int:
+    """How many numbers an answer has before one of them is chosen."""
+    return {"probability": 2, "value": 1, "probabilities": len(classes)}[output]
 
 
 class Engine:
@@ -40,11 +59,26 @@ class Engine:
         self._runner = runner
         self._feed = feed
         self.input_name = FEATURES if feed else self._input(columns)
-        width = {"probability": 2, "value": 1, "probabilities": len(classes)}[output]
+        width = _width(output, classes)
         self._outputs = [self._output(output, width)]
         if not classes:
             self._column = width - 1
         self._warm_up(columns)
+
+    @classmethod
+    def of_pipeline(
+        cls, label: str, pickled: bytes, made: PythonEngine, inputs: Sequence[ModelInput], output: Output, classes: Sequence[str] = (),
+        terms: Terms = PATIENT,
+    ) -> Self:  # fmt: skip
+        """The engine of a pickled pipeline, in a worker of its own. Raises ArtifactError."""
+        columns = [LoadedColumn(item.name, item.is_category, item.categories) for item in inputs]
+        loading = Loading(
+            columns, made.frame, output, _width(output, classes), terms.memory_mb, made.module, project_file(label, made.module)
+        )
+        try:
+            return cls(label, PipelineRunner(label, loading, pickled, terms), len(inputs), output, classes)
+        except (BadRequest, EngineUnavailable) as error:
+            raise ArtifactError(error.message, mend="put an imputer first in the pipeline, and see that it answers in time") from error
 
     @classmethod
     def of_onnx(cls, label: str, onnx: bytes, inputs: int | Sequence[ModelInput], output: Output, classes: Sequence[str] = ()) -> Self:
@@ -61,6 +95,18 @@ class Engine:
         made = copy.copy(self)
         made._feed = self._feed.pooled(inputs)
         return made
+
+    @property
+    def worker(self) -> PipelineRunner | None:
+        """The runner of a version that is served by its own pipeline, in a worker: slower than ONNX, and it may be away. None of another."""
+        return self._runner if isinstance(self._runner, PipelineRunner) else None
+
+    async def answer_of_worker(self, worker: PipelineRunner, vector: Vector) -> ModelAnswer:
+        """`answer`, while the loop does other things. Raises BadRequest when the pipeline fails on these inputs, EngineUnavailable."""
+        numbers = worker.answer_of(await asyncio.wrap_future(worker.asked(vector.reshape(1, -1))))[0]
+        if self.classes:
+            return answer_of(self.classes, numbers.tolist())
+        return ModelAnswer(float(numbers[self._column]))
 
     def predict(self, vector: Vector, contents: Contents = ()) -> float:
         """The number for one float32 vector: the probability of the true class, or the value. NaN when the model gives NaN. `contents`: of the
@@ -91,6 +137,14 @@ class Engine:
         )
         found: list[float] = output[0].tolist()
         return found
+
+    def each(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """The answers to many rows, each by itself, as `predict` and `probabilities` give them; of several classes shape (rows, classes)."""
+        if self.worker is not None:
+            found = self.worker.each(rows)
+            return np.asarray(found if self.classes else found[:, self._column], np.float64)
+        ask = self.probabilities if self.classes else self.predict
+        return np.array([ask(row) for row in rows], np.float64)
 
     def predict_rows(self, rows: npt.NDArray[np.float32], place: int | None = None) -> npt.NDArray[np.float64]:
         """The outputs for many rows in one run, as explanations ask for them: the last bits of one may depend on the others. `place`: of the
@@ -147,10 +201,28 @@ class Engine:
                 )
 
 
-def load_engine(artifact: Artifact) -> Engine:
-    """The engine of a stored version, after a check of its golden rows. Raises ArtifactError."""
+def load_engine(artifact: Artifact, terms: Terms = PATIENT) -> Engine:
+    """The engine of a stored version, after a check of its golden rows. `terms`: of its worker, if its own pipeline serves it. Raises
+    ArtifactError."""
     manifest = artifact.manifest
     label = f"{manifest.model} {manifest.version}"
-    engine = Engine.of_onnx(label, artifact.onnx, manifest.inputs, manifest.output, manifest.class_names)
+    if manifest.own_pipeline:
+        return _load_pipeline(label, artifact, manifest.own_pipeline, terms)
+    engine = Engine.of_onnx(label, artifact.file, manifest.inputs, manifest.output, manifest.class_names)
     engine.check_golden(manifest.golden, manifest.parity)
+    return engine
+
+
+def _load_pipeline(label: str, artifact: Artifact, made: PythonEngine, terms: Terms) -> Engine:
+    """The engine of a pipeline that serves itself. With other packages than those that made it, it must give the very bits of its golden rows."""
+    manifest = artifact.manifest
+    others = checked_packages(label, made)
+    engine = Engine.of_pipeline(label, artifact.file, made, manifest.inputs, manifest.output, manifest.class_names, terms)
+    if not others:
+        engine.check_golden(manifest.golden, manifest.parity)
+        return engine
+    try:
+        engine.check_golden(manifest.golden, _ToTheBit(0.0, 0, 0.0))
+    except ArtifactError as error:
+        raise ArtifactError(f"{error.message}, with other packages: {', '.join(map(str, others))}", mend=installing(others)) from error
     return engine

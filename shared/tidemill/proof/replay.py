@@ -20,10 +20,11 @@ from tidemill.errors import ArtifactError, TidemillError, UnknownModel
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import Reading, ViewKernel
-from tidemill.models.artifact import Artifact, model_as_trained, stored_artifact
+from tidemill.models.artifact import Artifact, model_as_trained, stored_artifact, stored_manifest
 from tidemill.models.declared import as_declared
 from tidemill.models.engine import Engine, load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
+from tidemill.models.pipelines.packages import how_served
 from tidemill.names import LogName, parse_log, version_name
 from tidemill.offline.asked import asked_log, partition_end
 from tidemill.offline.history import Question, answer
@@ -76,6 +77,8 @@ def replay(
     for (model, version), places in by_version.items():
         note(f"{model} {version}: {len(places):,} predictions")
         mine = [predictions[i] for i in places]
+        if told := how_served(stored_manifest(store.url, model, version)[0]):
+            note(f"{model} {version}: {told}")
         if project.catalogue:
             found = _Past(project, history or [Definition(0, project)], store, model, version).run(mine)
         else:

@@ -152,6 +152,11 @@ PREDICTIONS_REPEATED = _counter(
 SHADOWS = _counter("inference_shadows_total", "Predictions of shadows that were logged", "model", "version")
 SHADOWS_LEFT_OUT = _counter("inference_shadows_left_out_total", "Predictions of shadows that were not made or not logged", "model")
 DEPLOYMENT_FAILURES = _counter("inference_deployment_failures_total", "Deployments that could not be loaded, retries included", "model")
+ENGINE_FAILURES = _counter(
+    "inference_engine_failures_total",
+    "Workers of models with their own pipeline that were lost: hangs (gave no answer in time), ended, memory (needed too much)",
+    "model", "version", "kind",
+)  # fmt: skip
 MODELS_LOADED = _gauge("inference_model_loaded_info", "1 for each model version that is loaded", "model", "version")
 
 # Prediction logging

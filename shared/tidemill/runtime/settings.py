@@ -163,6 +163,23 @@ class PrioritySettings(Settings):
     )
 
 
+class EngineSettings(Settings):
+    """How the workers of models are treated that are served by their own pipelines."""
+
+    seconds: float = Field(
+        2.0,
+        validation_alias="TIDEMILL_ENGINE_SECONDS",
+        gt=0,
+        description="a number of seconds: a pipeline that does not answer a row in that time is ended and started again",
+    )
+    memory_mb: int = Field(
+        4096,
+        validation_alias="TIDEMILL_ENGINE_MEMORY_MB",
+        ge=512,
+        description="a number of megabytes, 512 or more, that the process of a pipeline may map",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SettingsGroup:
     """Base of groups: every field is a class of settings."""

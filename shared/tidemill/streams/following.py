@@ -85,7 +85,11 @@ def in_force(definitions: Definitions, declared: Project) -> InForce:
     project = project_of(msgspec.structs.replace(definitions, views=handed), declared.name)
     models = {
         name: dataclasses.replace(
-            model, pipeline=declared.models[name].pipeline, training=declared.models[name].training, retrain=declared.models[name].retrain
+            model,
+            pipeline=declared.models[name].pipeline,
+            training=declared.models[name].training,
+            engine=declared.models[name].engine,
+            retrain=declared.models[name].retrain,
         )
         if name in declared.models
         else model

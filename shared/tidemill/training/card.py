@@ -70,7 +70,7 @@ class ModelCard(msgspec.Struct, frozen=True):
 def card_of(manifest: Manifest, sha256: str, model: Model | None, recorded: MadeWith | None, role: str) -> ModelCard:
     """The card of a version. `sha256`: of its manifest; `model`: as it is declared now (None: no more); `role`: which it has now."""
     explained = not isinstance(manifest.explanation_sha256, UnsetType)
-    files = {"manifest.json": sha256, "model.onnx": manifest.onnx_sha256}
+    files = {"manifest.json": sha256, manifest.file_name: manifest.file_sha256}
     if not isinstance(manifest.explanation_sha256, UnsetType):
         files["explanation.npz"] = manifest.explanation_sha256
     return ModelCard(
@@ -134,13 +134,17 @@ def middle(seen: Histogram) -> tuple[float | None, float | None]:
 def _limits(manifest: Manifest, model: Model | None, recorded: MadeWith | None) -> list[str]:
     """What holds for every version, and what is particular to this one."""
     found = ["It knows what was known up to the end of its training set; drift detection watches how far the present is from it."]
+    if own := manifest.own_pipeline:
+        packages = ", ".join(f"{name} {version}" for name, version in own.packages.items())
+        found.append(f"Its own pipeline serves it (python engine): slower than ONNX, and only with Python {own.python} and {packages}.")
     if any(item.is_category for item in manifest.inputs):
         found.append("A text that was not there in training is told as UNKNOWN_CATEGORY, and answered from the other inputs.")
     empty = [item.name for item in manifest.inputs if (seen := manifest.reference.get(item.name)) and seen.missing == seen.rows]
     if empty:
         found.append(f"Training had no value of {', '.join(empty)}.")
     if manifest.parity.on_threshold:
-        found.append(f"{manifest.parity.on_threshold:,} of {manifest.parity.compared:,} compared rows lie on a threshold of a tree.")
+        tie = "a tie, and are answered otherwise alone than among others" if manifest.own_pipeline else "a threshold of a tree"
+        found.append(f"{manifest.parity.on_threshold:,} of {manifest.parity.compared:,} compared rows lie on {tie}.")
     if not manifest.feature_importance or not any(manifest.feature_importance.values()):
         found.append("Which inputs count is not known.")
     if model is None:

@@ -37,7 +37,12 @@ def _about(card: ModelCard) -> list[tuple[str, str]]:
         ]
     rows = f"{card.rows:,} requests from {rfc3339(card.trained_from)} to {rfc3339(card.trained_until)}"
     parity = f"differs from its pipeline by at most {card.parity['largest_difference']:.2g}"
-    return [*facts, ("trained on", rows), ("ONNX", parity), ("explanations", "yes" if card.explained else "no")]
+    return [
+        *facts,
+        ("trained on", rows),
+        ("python engine, slower" if "model.pickle" in card.files else "ONNX", parity),
+        ("explanations", "yes" if card.explained else "no"),
+    ]
 
 
 def _absent(absent: float | str | None) -> str:

@@ -50,12 +50,16 @@ _MIXING = frozenset({
 """Nodes after which a number is hardly a sum of terms. They are looked at no further, since few rows might not show it."""
 
 
-def explained(artifact: Artifact, examples: TrainingSet) -> Explained:
-    """A version with what explains it: a function of the version and its training set, so the same bytes whenever it is asked for."""
-    manifest, engine = artifact.manifest, load_engine(artifact)
+def explained(artifact: Artifact, examples: TrainingSet, engine: Engine | None = None) -> Explained:
+    """A version with what explains it: a function of the version and its training set, so the same bytes whenever it is asked for. `engine`:
+    of the version, if it is there already."""
+    manifest = artifact.manifest
+    engine = engine or load_engine(artifact)
     whole = any(item.is_content for item in manifest.inputs)
     if whole:
         recipe = _with_pools(artifact, examples)
+    elif manifest.own_pipeline:
+        recipe = sampled_recipe(manifest.output, examples.matrix, FEW_SAMPLED_ROWS)
     else:
         recipe = recipe_of(artifact.onnx, manifest.inputs, manifest.output, engine, examples.matrix)
     content = packed(recipe)
@@ -76,7 +80,12 @@ def recipe_of(onnx_file: bytes, inputs: Sequence[ModelInput], output: Output, en
         exact = _by_trees(seen) or _by_terms(seen)
         if exact is not None:
             return exact
-    return Recipe("sampled", Link(scale_of(output)), spread(rows, FEW_SAMPLED_ROWS if len(onnx_file) > LARGE_BYTES else SAMPLED_ROWS))
+    return sampled_recipe(output, rows, FEW_SAMPLED_ROWS if len(onnx_file) > LARGE_BYTES else SAMPLED_ROWS)
+
+
+def sampled_recipe(output: Output, rows: Floats, count: int) -> Recipe:
+    """Of answers that are asked for again and again, with so many rows of the training set as background."""
+    return Recipe("sampled", Link(scale_of(output)), spread(rows, count))
 
 
 def _with_pools(artifact: Artifact, examples: TrainingSet) -> Recipe:

@@ -18,6 +18,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import ModelInput
+from tidemill.models.frame import column
 from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.given_contents import element_names, elements, plain, texts_of
@@ -63,15 +64,8 @@ def frame(inputs: Sequence[ModelInput], matrix: Floats) -> Any:
         if spec.kind == "tensor":
             columns |= dict(zip(element_names(spec), elements(spec, matrix[:, i]).T, strict=True))
         else:
-            columns[spec.name] = texts_of(spec, matrix[:, i]) if spec.kind == "words" else _column(spec, matrix[:, i])
+            columns[spec.name] = texts_of(spec, matrix[:, i]) if spec.kind == "words" else column(spec, matrix[:, i])
     return pd.DataFrame(columns)
-
-
-def _column(spec: ModelInput, numbers: Floats) -> Any:
-    if not spec.is_category:
-        return numbers
-    texts = np.array([*spec.categories, np.nan], dtype=object)
-    return texts[np.where(np.isnan(numbers), len(spec.categories), numbers).astype(np.int64)]
 
 
 def check_blocks(pipeline: Any, inputs: Sequence[ModelInput]) -> None:

@@ -16,6 +16,8 @@ from tidemill.training.steps import Step
 _NUMBERS = "SimpleImputer(strategy='constant', fill_value=-1)"
 WORDS_MEND = "declare the text as Words(name), or take it as a category: OneHotEncoder(handle_unknown='ignore')"
 """For a step that takes the words of a text."""
+OWN_PIPELINE_MEND = 'or let the pipeline serve itself, slower: tm.Model(..., engine="python")'
+"""For what ONNX cannot serve, beside another mend."""
 _WITHOUT = "leave this step out"
 _INSTEAD = {
     "HistGradientBoostingClassifier": "leave categorical_features out: the category's number is cut like any other",

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tidemill.declarations import Model
 from tidemill.errors import TidemillError
-from tidemill.models.artifact import Parity
+from tidemill.models.artifact import Parity, PythonEngine
 from tidemill.models.engine import Engine
 from tidemill.training.blame import differing_step, inexact_step
 from tidemill.training.dataset import Floats
@@ -29,6 +29,7 @@ TOLERANCE = 1e-4
 THRESHOLD_SHARE = 0.01
 _NUDGE = 1e-6
 _NUDGED_ROWS = 100
+_ONE_BY_ONE = "let the answer to a row depend on that row alone, and on what was fitted: requests are answered one by one"
 
 Flags = npt.NDArray[np.bool_]
 
@@ -57,6 +58,11 @@ def engine_of(model: Model, fitted: Fitted, onnx: bytes) -> Engine:
     except Exception as error:  # the exceptions of onnxruntime have no common root
         unknown = Probe("with all inputs missing", np.full((1, columns), np.nan, np.float32))
         raise _onnx_fails(model, fitted, unknown, error) from error
+
+
+def worker_of(model: Model, fitted: Fitted, pickled: bytes, own: PythonEngine) -> Engine:
+    """The engine of a pipeline that serves itself. Raises ArtifactError when its worker cannot load it, or gives no number for missing inputs."""
+    return Engine.of_pipeline(model.name, pickled, own, fitted.holdout.inputs, fitted.output, fitted.classes)
 
 
 def expected_answers(model: Model, fitted: Fitted) -> list[Expected]:
@@ -109,6 +115,8 @@ def _compared(model: Model, fitted: Fitted, expected: Expected, engine: Engine, 
     got = _predicted(model, fitted, expected.probe, engine)
     wrong = _of_row(~(np.abs(answers - got) <= allowed.allowed(answers)))  # NaN is wrong
     borne = np.zeros_like(wrong)
+    if engine.worker is not None:  # the same pipeline: ties, as among neighbours, may fall otherwise for a row alone
+        return _Compared(expected, got, wrong, wrong & ~_of_row(np.isnan(got)))
     if some := np.flatnonzero(wrong)[:_NUDGED_ROWS].tolist():
         near = _on_threshold(fitted, rows[some], answers[some], got[some], allowed)
         borne[some] = near
@@ -150,14 +158,15 @@ def _answers(model: Model, fitted: Fitted, probe: Probe) -> Floats:
 
 def _predicted(model: Model, fitted: Fitted, probe: Probe, engine: Engine) -> Floats:
     try:
-        pooled = engine.pooled(fitted.holdout.inputs)
-        run = pooled.probabilities if fitted.classes else pooled.predict
-        return np.array([run(row) for row in probe.rows], dtype=np.float32)
+        return np.asarray(engine.pooled(fitted.holdout.inputs).each(probe.rows), np.float32)
     except Exception as error:  # the exceptions of onnxruntime have no common root
         raise _onnx_fails(model, fitted, probe, error) from error
 
 
 def _onnx_fails(model: Model, fitted: Fitted, probe: Probe, error: Exception) -> TidemillError:
+    if model.engine == "python":
+        told = error.message if isinstance(error, TidemillError) else repr(error)
+        return TidemillError(f"model {model.name!r}: a worker cannot answer rows {probe.what} one by one: {told}", mend=_ONE_BY_ONE)
     step = differing_step(fitted.pipeline, fitted.given(probe.rows)) or Step((), fitted.pipeline)
     return TidemillError(
         f"model {model.name!r}: the ONNX form of {step.title} fails on rows {probe.what}, which requests will bring: "
@@ -178,6 +187,12 @@ def _refuse(model: Model, fitted: Fitted, compared: Sequence[_Compared], wrong: 
     apart = np.abs(answers - got)
     worst = int(np.argmax(np.where(wrong, np.where(np.isnan(apart), np.inf, apart), -1.0)))
     allowed = Parity(0.0, 0, TOLERANCE, fitted.center, fitted.scale).allowed(answers[worst])
+    if model.engine == "python":
+        raise TidemillError(
+            f"model {model.name!r}: its pipeline answers {int(wrong.sum()):,} of {len(wrong):,} rows otherwise one by one than all together, "
+            f"such as {got[worst]:.4g} for {answers[worst]:.4g}; {allowed:.2g} is allowed",
+            mend=_ONE_BY_ONE,
+        )
     near = all((item.borne >= item.wrong).all() for item in compared)
     blame = inexact_step if near else differing_step
     step = blame(fitted.pipeline, fitted.given(np.vstack([rows[worst : worst + 1], rows[wrong][:20]])))

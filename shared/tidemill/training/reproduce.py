@@ -5,6 +5,7 @@ What cannot be the same is named: data, code, parameters, packages, machine. The
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, TidemillError
 from tidemill.models.artifact import Artifact, ModelInput, beside_artifact
 from tidemill.models.declared import as_declared
-from tidemill.models.engine import Engine, load_engine
+from tidemill.models.engine import load_engine
 from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.offline.store import OfflineStore
 from tidemill.training.dataset import TrainingSet, build
@@ -62,6 +63,7 @@ def reproduce(project: Project, spec: str, store: OfflineStore, artifact: Artifa
     """Makes a version again and compares it. Raises UnknownModel, ArtifactError, and what training raises."""
     manifest = artifact.manifest
     model, _ = as_declared(project, manifest)
+    model = dataclasses.replace(model, engine="python" if manifest.own_pipeline else "onnx")
     recorded = stored_made_with(store.url, manifest)
     stored = stored_set(store.url, artifact)
     otherwise = _otherwise(recorded, described(model), spec)
@@ -82,8 +84,7 @@ def reproduce(project: Project, spec: str, store: OfflineStore, artifact: Artifa
     chosen, cuts = (recorded.chosen, recorded.cuts) if recorded else (ChosenPipeline(), [])
     again = make_version(as_chosen(model, examples.inputs, chosen), examples, manifest.created, note, cuts)
     rows = examples.matrix[:: max(1, len(examples) // COMPARED_ROWS)][:COMPARED_ROWS]
-    one, other = (load_engine(made).pooled(examples.inputs) for made in (artifact, again.artifact))
-    before, after = _answers(one, rows), _answers(other, rows)
+    before, after = (load_engine(made).pooled(examples.inputs).each(rows) for made in (artifact, again.artifact))
     apart = np.abs(after - before)
     return Reproduced(
         again,
@@ -91,7 +92,7 @@ def reproduce(project: Project, spec: str, store: OfflineStore, artifact: Artifa
         recorded is not None and not recorded.own_labels and not changed,
         len(rows),
         float(apart.max()),
-        again.artifact.manifest.onnx_sha256 == manifest.onnx_sha256,
+        again.artifact.manifest.file_sha256 == manifest.file_sha256,
         bool(np.all(apart <= manifest.parity.allowed(before))),
     )
 
@@ -167,9 +168,3 @@ def _otherwise(recorded: MadeWith | None, pipeline: str, spec: str) -> list[Othe
     if recorded.house != house_digest():
         found.append(Otherwise("tidemill", recorded.house[:12], house_digest()[:12]))
     return found
-
-
-def _answers(engine: Engine, rows: np.ndarray) -> np.ndarray:
-    if engine.classes:
-        return np.array([engine.probabilities(row) for row in rows])
-    return np.array([engine.predict(row) for row in rows])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 from msgspec import UNSET
 
 from tidemill.declarations import Model
+from tidemill.errors import TidemillError
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import Artifact, GoldenRow, Manifest, ModelInput, Parity, without_pools
+from tidemill.models.artifact import Artifact, GoldenRow, Manifest, ModelInput, Parity, PythonEngine, without_pools
 from tidemill.models.engine import Engine
 from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.stats.calibration import Calibrated, calibrated
@@ -22,10 +24,13 @@ from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.explained import explained
 from tidemill.training.fitting import Fitted, fit
 from tidemill.training.given_contents import as_served
-from tidemill.training.parity import check_parity, engine_of, expected_answers
+from tidemill.training.mends import OWN_PIPELINE_MEND, WORDS_MEND
+from tidemill.training.parity import check_parity, engine_of, expected_answers, worker_of
+from tidemill.training.pickled import pickled_form
 from tidemill.training.stages.records import run_name
 
 GOLDEN_ROWS = 20
+_ON_OTHER_SIDE = "lie on a threshold of a tree and fall on its other side in float32"
 
 
 class Exported(NamedTuple):
@@ -56,25 +61,56 @@ def make_version(model: Model, examples: TrainingSet, created_ms: int, note: Cal
 
 
 def export(model: Model, examples: TrainingSet, fitted: Fitted, created_ms: int, note: Callable[[str], None]) -> Exported:
-    """Converts a fitted pipeline, and proves that ONNX and scikit-learn compute the same; as `make_version`."""
-    note("converting to ONNX and comparing")
-    onnx = to_onnx(fitted.pipeline, fitted.holdout.inputs, probability=fitted.probability)
-    expected = expected_answers(model, fitted)
-    engine = engine_of(model, fitted, onnx)
-    parity, golden = check_parity(model, fitted, expected, engine), _golden(engine, fitted)
+    """Converts a fitted pipeline, or pickles one that serves itself, and proves that what serves computes the same; as `make_version`."""
+    form = _form(model, fitted, note)
+    parity, golden = form.parity, _golden(form.engine, fitted)
     if other := _otherwise_chosen(fitted):
         note(f"predict of the pipeline chooses another class than the most probable one on {other:,} held-out rows: that one is answered")
     if parity.on_threshold:
-        note(
-            f"{parity.on_threshold:,} of {parity.compared:,} compared rows lie on a threshold of a tree and fall on its other side in float32"
-        )
-    made = explained(Artifact(_manifest(model, examples, fitted, onnx, parity, golden, created_ms), onnx), examples)
+        how = "are answered otherwise alone than among others: they lie on a tie" if form.own else _ON_OTHER_SIDE
+        note(f"{parity.on_threshold:,} of {parity.compared:,} compared rows {how}")
+    manifest = _manifest(model, examples, fitted, form, golden, created_ms)
+    made = explained(Artifact(manifest, form.file), examples, form.engine)
     return Exported(made.artifact, dict(made.files))
 
 
-def _manifest(
-    model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes, parity: Parity, golden: list[GoldenRow], created_ms: int
-) -> Manifest:
+class ServedForm(NamedTuple):
+    """What serves: its file, proved equal to the pipeline. `own`: of a pipeline that serves itself (None: ONNX)."""
+
+    file: bytes
+    engine: Engine
+    parity: Parity
+    own: PythonEngine | None = None
+
+
+def _form(model: Model, fitted: Fitted, note: Callable[[str], None]) -> ServedForm:
+    """Raises TidemillError for what has no such form, or another answer in it."""
+    if model.engine == "python":
+        note("pickling, and comparing what its worker answers: the python engine is slower")
+        file, own = pickled_form(model, fitted)
+        engine = worker_of(model, fitted, file, own)
+        return ServedForm(file, engine, check_parity(model, fitted, expected_answers(model, fitted), engine), own)
+    note("converting to ONNX and comparing")
+    with or_by_itself():
+        onnx = to_onnx(fitted.pipeline, fitted.holdout.inputs, probability=fitted.probability)
+    expected = expected_answers(model, fitted)
+    with or_by_itself():
+        engine = engine_of(model, fitted, onnx)
+        return ServedForm(onnx, engine, check_parity(model, fitted, expected, engine))
+
+
+@contextmanager
+def or_by_itself() -> Iterator[None]:
+    """What is refused since ONNX cannot serve it could serve itself: its mend names that, too."""
+    try:
+        yield
+    except TidemillError as error:
+        if error.mend == WORDS_MEND:
+            raise
+        raise TidemillError(error.message, mend=f"{error.mend}; {OWN_PIPELINE_MEND}") from error
+
+
+def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, form: ServedForm, golden: list[GoldenRow], created_ms: int) -> Manifest:
     """The manifest of a version, made once all its parts are known."""
     return Manifest(
         model=model.name,
@@ -87,9 +123,10 @@ def _manifest(
         trained_until=int(examples.times_ms.max()),
         rows=len(examples),
         metrics=fitted.metrics,
-        parity=parity,
+        parity=form.parity,
         reference=_reference(examples, fitted),
-        onnx_sha256=hashlib.sha256(onnx).hexdigest(),
+        onnx_sha256="" if form.own else hashlib.sha256(form.file).hexdigest(),
+        engine=form.own or UNSET,
         golden=golden,
         classes=fitted.classes or UNSET,
         calibration=_calibration(fitted),
@@ -100,7 +137,7 @@ def manifest_of(
     model: Model, examples: TrainingSet, fitted: Fitted, onnx: bytes, parity: Parity, engine: Engine, created_ms: int
 ) -> Manifest:
     """The manifest of a version whose ONNX form was made elsewhere: `fitted` has no pipeline, but what was measured."""
-    return _manifest(model, examples, fitted, onnx, parity, _golden(engine, fitted), created_ms)
+    return _manifest(model, examples, fitted, ServedForm(onnx, engine, parity), _golden(engine, fitted), created_ms)
 
 
 def _otherwise_chosen(fitted: Fitted) -> int:

@@ -1,0 +1,1 @@
+"""A model that is served by its own pickled pipeline, in a process of its own."""
