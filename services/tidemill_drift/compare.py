@@ -116,7 +116,7 @@ def _evidence(a: Floats, b: Floats, level: float, *, ordered: bool) -> tuple[str
 
 
 def _neighbours(a: Floats, b: Floats) -> list[range]:
-    """Joins neighbouring bins until the smaller sample expects at least five values in each."""
+    """Joins neighbouring bins until the smaller sample expects at least five values in each; two parts are left where each sample has five values, and two bins have any."""
     share = min(a.sum(), b.sum()) / max(a.sum() + b.sum(), 1.0)
     ends: list[int] = []
     weight = 0.0
@@ -126,12 +126,18 @@ def _neighbours(a: Floats, b: Floats) -> list[range]:
             ends.append(i)
             weight = 0.0
     ends[-1:] = [len(a)]  # what is left over goes to the last one
+    before = (a + b).cumsum()[:-1]
+    parts = np.minimum(before, (a + b).sum() - before)  # the smaller of the two that each cut makes
+    if (
+        len(ends) == 1 and parts.any() and min(a.sum(), b.sum()) >= LEAST_EXPECTED
+    ):  # nearly all of the larger sample lies in one place: counting tells even so
+        ends = [int(parts.argmax()) + 1, len(a)]
     return [range(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _common(a: Floats, b: Floats) -> list[list[int]]:
     """The bins of which the smaller sample expects at least five values, each by itself, and all others together, with the last one: of texts
-    that were not there in training.
+    that were not there in training. Where these are too few, they go with the rarest of at least two.
 
     Which they are depends on the sum of both samples alone, so the choice favours neither. A text that was new among the held-out rows is known
     now, and rare in both.
@@ -140,11 +146,11 @@ def _common(a: Floats, b: Floats) -> list[list[int]]:
     share = min(a.sum(), b.sum()) / max(both.sum(), 1.0)
     often = (both * share >= LEAST_EXPECTED) & (np.arange(len(both)) < len(both) - 1)
     common, rare = [[int(i)] for i in np.flatnonzero(often)], np.flatnonzero(~often).tolist()
-    if common and both[rare].sum() * share < LEAST_EXPECTED:
+    if len(common) > 1 and both[rare].sum() * share < LEAST_EXPECTED:
         least = min(range(len(common)), key=lambda i: both[common[i][0]])
         common[least] = [*common[least], *(i for i in rare if both[i])]
         return common
-    return [*common, rare] if rare else common
+    return [*common, [i for i in rare if both[i]]] if both[rare].any() else common
 
 
 def _texts(edges: Sequence[float], places: Sequence[int], categories: Sequence[str]) -> str:

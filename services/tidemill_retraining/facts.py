@@ -16,7 +16,7 @@ from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Manifest, beside_artifact, stored_manifest
 from tidemill.records import ResultRecord
 from tidemill.runtime.settings import KafkaSettings
-from tidemill.training.stages.keys import project_files
+from tidemill.training.stages.keys import file_digests
 from tidemill_retraining.logs import Logs
 from tidemill_retraining.positions import StepReading
 from tidemill_retraining.triggers import Known, open_alerts
@@ -70,7 +70,7 @@ class ModelFacts:
 
     def compare(self, model: Model, champion: Manifest) -> tuple[str, str]:
         """In words what is not as a version was made with, and a name of what is now."""
-        now = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in project_files(self._spec)}
+        now = file_digests(self._spec)
         views = {view.plain_name: ViewKernel(view).definition for view in model.views}
         code = hashlib.sha256(msgspec.json.encode([sorted(now.items()), sorted(views.items())])).hexdigest()[:16]
         said = [f"view {name}" for name, definition in views.items() if champion.definitions.get(name) != definition]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tidemill.runtime.logs import get_logger
-from tidemill.runtime.tied import PARENT
+from tidemill.tied import PARENT
 from tidemill_retraining.settings import JobSettings
 
 log = get_logger(__name__)

@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 
-from tidemill.runtime.tied import tie
+from tidemill.tied import tie
 
 
 def main(megabytes: str, nice: str, *command: str) -> None:

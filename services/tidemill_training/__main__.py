@@ -8,7 +8,7 @@ import sys
 if __name__ == "__main__":
     # Waiting threads of scikit-learn would spin and slow other processes. OpenMP reads this once, when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from tidemill.runtime.tied import tie_as_told
+    from tidemill.tied import tie_as_told
 
     tie_as_told()
     from tidemill_training.command import main

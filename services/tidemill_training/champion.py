@@ -42,7 +42,10 @@ def beside(offline_root: str, model: str, version: str, fitted: Fitted) -> Champ
     unseen = np.flatnonzero(held.times_ms > manifest.trained_until)
     if len(unseen) < FEWEST_ROWS:
         return ChampionBeside(
-            version, len(unseen), [], f"the champion was fitted on all but {len(unseen)} of the held-out rows; {FEWEST_ROWS} are the least"
+            version,
+            len(unseen),
+            [],
+            f"the champion has not seen {len(unseen)} of the held-out rows, and {FEWEST_ROWS} are needed to compare",
         )
     places = unseen[:: max(1, len(unseen) // MOST_ROWS)][:MOST_ROWS]
     mine = {spec.name: spec for spec in held.inputs}

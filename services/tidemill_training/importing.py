@@ -23,7 +23,7 @@ from tidemill.declarations.project import Project
 from tidemill.models.artifact import save_artifact
 from tidemill.offline.store import OfflineStore
 from tidemill.operations.deploying import Deploying
-from tidemill.runtime.tied import tie_as_told
+from tidemill.tied import tie_as_told
 from tidemill.training.dataset import build, needed_events
 from tidemill.training.explained import explained
 from tidemill.training.imported.version import Imported, Prepared, make_imported, prepare

@@ -21,12 +21,13 @@ from tidemill.training.classes import in_classes
 from tidemill.training.dataset import Note, TrainingSet, build, needed_events
 from tidemill.training.fitting import Fitted, fit, is_classifier_of
 from tidemill.training.report.page import page
-from tidemill.training.stages.check import Findings, check
+from tidemill.training.stages.check import check
 from tidemill.training.stages.chosen import ChosenPipeline, as_chosen
 from tidemill.training.stages.data import DataRecord, archive_state, set_digest
 from tidemill.training.stages.evaluate import evaluate
 from tidemill.training.stages.evaluation import Evaluation
 from tidemill.training.stages.files import digest_of
+from tidemill.training.stages.findings import Findings
 from tidemill.training.stages.forms import AS_PICKLE, AS_TEXT, as_json, as_msgpack
 from tidemill.training.stages.keys import described
 from tidemill.training.stages.run import Run, StageOutput
@@ -190,7 +191,7 @@ def _told(data: DataRecord) -> str:
 
 def _found(findings: Findings) -> str:
     warnings = sum(one.level == "warning" for one in findings.found)
-    return f"{findings.inputs} inputs looked at: {len(findings.found) - warnings} errors, {warnings} warnings"
+    return f"{findings.inputs} inputs looked at; errors: {len(findings.found) - warnings}, warnings: {warnings}"
 
 
 def _plain(declared: Any) -> str:
@@ -210,7 +211,7 @@ def _scored(fitted: Fitted) -> str:
 
 def _judged(evaluation: Evaluation) -> str:
     beside = evaluation.champion
-    found = f"{evaluation.skill:.0%} of the loss of a constant answer are gone"
+    found = f"its loss is {abs(evaluation.skill):.0%} {'below' if evaluation.skill >= 0 else 'ABOVE'} that of a constant answer"
     if beside is None:
         return found
     told = beside.said or ", ".join(f"{one.name} {one.difference:+.3g} ({one.low:+.3g} to {one.high:+.3g})" for one in beside.losses)

@@ -14,7 +14,7 @@ import pytest
 
 JOB = """
 import sys, time
-from tidemill.runtime.tied import tie_as_told
+from tidemill.tied import tie_as_told
 tie_as_told()
 print("working", flush=True)
 try:

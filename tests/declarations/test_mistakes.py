@@ -220,6 +220,12 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Model(**model(at="x")), "at", "'x' must be int", "change the field's type"),
     (lambda: Model(**model(subject="whom")), "subject", "no field 'whom'", "add it to the event"),
     (lambda: Model(**model(inputs=[])), "inputs", "without inputs", "add feature views"),
+    (
+        lambda: Model(**model(engine="python", inputs=[Words("who")])),
+        "engine",
+        "a worker is not given 'who', which is taken whole",
+        'leave engine="python" out, or this input',
+    ),
     (lambda: Model(**model(engine="rust")), "engine", "'rust' serves no model", 'write "onnx" or "python"'),
     (lambda: Model(**model(on_missing="shrug")), "on_missing", "'shrug' says nothing about missing inputs", '"refuse"'),
     (lambda: Model(**model(training="fast")), "training", "'fast' is no Training", "training=Training(...)"),

@@ -20,7 +20,8 @@ from tidemill.errors import TidemillError
 from tidemill.models.artifact import Manifest, ModelInput, save_artifact, stored_manifest, stored_versions
 from tidemill.records import PredictionRecord
 from tidemill.training.dataset import TrainingSet, build
-from tidemill.training.stages.check import CheckFinding, alone, check, stability
+from tidemill.training.stages.check import alone, check, stability
+from tidemill.training.stages.findings import CheckFinding
 from tidemill.training.stages.serving import seen_differently
 from tidemill.training.version import make_version
 from tidemill_training.app import train
@@ -168,6 +169,17 @@ def test_what_is_not_as_in_the_version_before() -> None:
         "warning: 'kind' has 110 texts, 40 in the version before; see what writes them: a category should not grow with the data",
     ]
     assert "seen once or twice" in told(found(examples(kind=more), before))[0]
+
+
+def test_classes_that_are_not_those_of_before() -> None:
+    """A label that came by mistake, or is lacking, is told beside the version before."""
+    data = examples(speed=NOISE)
+    named = dataclasses.replace(data, texts=("large", "none"))
+    before = msgspec.structs.replace(version_of(examples(speed=NOISE)), classes=["large", "small"])
+    assert told(found(named, before))[-2:] == [
+        f"warning: classes came beside version {before.version}: 'none'; see whether the labels are right; Outcome(classes=[...]) refuses others",
+        f"warning: classes went beside version {before.version}: 'small'; see whether the labels are right; Outcome(classes=[...]) refuses others",
+    ]
 
 
 def test_the_index_of_stability() -> None:

@@ -120,7 +120,7 @@ def test_a_number_is_cut_into_quarters() -> None:
     found = evaluated(dataclasses.replace(MODEL, training=Training(segments=["distance"])), data).segments
     assert [one.rows for one in found] == [38, 37, 37, 38, 50]
     assert found[-1].value == "missing"
-    assert found[0].value.startswith("-inf to ")
+    assert found[0].value.startswith("up to ")
 
 
 def test_a_regressor_is_measured_by_its_error() -> None:
@@ -229,7 +229,7 @@ def test_a_champion_that_has_seen_the_rows(tmp_path: Path) -> None:
     version = stored(tmp_path, data, 5)
     assert (
         beside(str(tmp_path), "big_tip", version, fitted).said
-        == f"the champion was fitted on all but 0 of the held-out rows; {FEWEST_ROWS} are the least"
+        == f"the champion has not seen 0 of the held-out rows, and {FEWEST_ROWS} are needed to compare"
     )
     assert "cannot be read" in beside(str(tmp_path), "big_tip", "gone", fitted).said
     fewer = dataclasses.replace(data, values=data.values[:, :2], inputs=INPUTS[:2])

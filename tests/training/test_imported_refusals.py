@@ -196,6 +196,12 @@ def passing(nodes: list[Any]) -> Any:
             NETWORK.onnx(), contract(missing={"payment": 1}), ABOVE,
             r'gives nan on rows .*, which requests will bring; say what stands for a missing value: "missing": \{"\w+": 0\} in the contract',
         ),
+        (
+            passing([onnx.helper.make_node("Sub", ["input", "input"], ["nought"]), onnx.helper.make_node("Div", ["nought", "nought"], ["all"]),
+                     onnx.helper.make_node("ReduceSum", ["all"], ["output"], keepdims=1)]),
+            contract("value", missing=dict.fromkeys(NAMES, 1)), np.arange(300.0),
+            r"gives nan on rows held out, which requests will bring; run the file by itself on such a row",
+        ),
         (NETWORK.onnx(), contract("probability"), ABOVE, r"output 'output' is .*, which is no probability; say \"logit\""),
         (
             last(helper.make_node("Concat", ["output", "output"], ["both"], axis=1), helper.make_node("Sigmoid", ["both"], ["last"]), shape=[None, 2]),

@@ -11,7 +11,7 @@ import pytest
 from tidemill.errors import KafkaUnavailable, OutOfMemory, TidemillError
 from tidemill.training.stages.files import RunFiles
 from tidemill.training.stages.forms import AS_PICKLE, AS_TEXT, as_json
-from tidemill.training.stages.keys import code_digest, key_of
+from tidemill.training.stages.keys import code_digest, file_digests, key_of
 from tidemill.training.stages.records import AskedRun, RunRecord
 from tidemill.training.stages.run import Run, lacks_memory
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_kept_is_made_again(tmp_path: Path, project: Path) -> Non
     "change",
     [
         lambda project: (project / "project.py").write_text("a = 2\n"),
-        lambda project: (project / "other.py").write_text(""),
+        lambda project: (project / "project.py").write_text("import other\n"),
     ],
 )
 def test_other_code_is_another_run(tmp_path: Path, project: Path, change: Callable[[Path], object]) -> None:
@@ -179,6 +179,22 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     files.remove("x")
     files.remove("x")
     assert files.read("x") is None
+
+
+def test_the_files_of_a_project(project: Path) -> None:
+    """Those that the project's file imports, wherever it does so, and what these import; no other file beside it."""
+    (project / "project.py").write_text("import model\ndef f():\n    from parts.more import g\n")
+    (project / "model.py").write_text("from helpers import h\n")
+    (project / "helpers.py").write_text("import project\n")
+    (project / "scratch.py").write_text("import model\n")
+    (project / "parts").mkdir()
+    (project / "parts" / "more.py").write_text("this is no python")
+    assert [*file_digests(str(project))] == ["helpers.py", "model.py", "parts/more.py", "project.py"]
+    before = code_digest(str(project))
+    (project / "scratch.py").write_text("")
+    assert code_digest(str(project)) == before
+    (project / "parts" / "more.py").write_text("")
+    assert code_digest(str(project)) != before
 
 
 def test_keys_and_forms(project: Path) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from tidemill.runtime.tied import PARENT
+from tidemill.tied import PARENT
 
 
 def run_job(command: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -47,6 +47,8 @@ def show(run: RunName) -> None:
     for stage in found.stages:
         table.add_row(*map(Text, [stage.stage, f"{stage.seconds:.2f}", stage.said]))
     console.print(table)
+    for finding in found.found:
+        console.print(Text(f"{finding.level}: {finding}"), soft_wrap=True)
     console.print(f"known until {rfc3339(found.record.until_ms)}, code {found.record.code[:12]}", highlight=False, markup=False)
     console.print(", ".join(f"{package} {version}" for package, version in found.record.packages.items()), highlight=False, markup=False)
 

@@ -77,12 +77,12 @@ def replay(
     for (model, version), places in by_version.items():
         note(f"{model} {version}: {len(places):,} predictions")
         mine = [predictions[i] for i in places]
-        if told := how_served(stored_manifest(store.url, model, version)[0]):
-            note(f"{model} {version}: {told}")
         if project.catalogue:
             found = _Past(project, history or [Definition(0, project)], store, model, version).run(mine)
         else:
             found = replayer_of(project, store, model, version).run(mine)
+        if told := how_served(stored_manifest(store.url, model, version)[0]):
+            note(f"{model} {version}: {told}")
         results |= zip(places, found, strict=True)
     return [results[i] for i in range(len(predictions))]
 

@@ -226,6 +226,7 @@ def catalogue() -> Iterator[Metric]:
 
 _OF_EVERY_PROCESS: Final = ("process", "dependency", "catalogue")
 _OF_SEVERAL: Final = {
+    "alerts": ("drift",),
     "delivery": ("features",),
     "offline": ("offline", "predlog"),
 }  # prediction logging mirrors a topic, as the offline writer does

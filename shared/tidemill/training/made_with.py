@@ -14,7 +14,7 @@ from tidemill.models.artifact import Manifest, beside_artifact
 from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.training.dataset import TrainingSet
 from tidemill.training.stages.chosen import ChosenPipeline
-from tidemill.training.stages.keys import described, house_digest, packages, project_files
+from tidemill.training.stages.keys import described, file_digests, house_digest, packages
 from tidemill.training.stages.split import CutSet
 
 FILE = "made_with.json"
@@ -52,11 +52,6 @@ def made_with(model: Model, spec: str, rows: CutSet, until_ms: int, chosen: Chos
         list(rows.cuts),
         chosen,
     )
-
-
-def file_digests(spec: str) -> dict[str, str]:
-    """SHA-256 of the Python files beside the project's, by name."""
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in project_files(spec)}
 
 
 def stored_made_with(offline_root: str, manifest: Manifest) -> MadeWith | None:

@@ -23,9 +23,9 @@ from tidemill.models.engine import load_engine
 from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.offline.store import OfflineStore
 from tidemill.training.dataset import TrainingSet, build
-from tidemill.training.made_with import MadeWith, data_digest, file_digests, machine, stored_made_with
+from tidemill.training.made_with import MadeWith, data_digest, machine, stored_made_with
 from tidemill.training.stages.chosen import ChosenPipeline, as_chosen
-from tidemill.training.stages.keys import described, house_digest, packages
+from tidemill.training.stages.keys import described, file_digests, house_digest, packages
 from tidemill.training.stages.split import CutSet, cut
 from tidemill.training.version import Version, make_version
 

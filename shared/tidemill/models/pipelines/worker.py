@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
 import os
 import pickle
@@ -35,9 +34,9 @@ from tidemill.models.pipelines.wire import (
     received,
     send_block,
 )
+from tidemill.tied import tie
 
 Rows = npt.NDArray[np.float32]
-_PR_SET_PDEATHSIG = 1
 _NICE = 1  # the service that asks goes first
 
 
@@ -64,10 +63,7 @@ def main(descriptor: int, file: int, parent: int) -> None:
 def _end_with(parent: int, connection: socket.socket) -> None:
     """End when the parent closes the socket, and on Linux also when it ends while this process is busy outside Python."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent decides
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
+    tie(parent)
 
     def watch() -> None:
         poll = select.poll()

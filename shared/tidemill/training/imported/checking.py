@@ -55,10 +55,12 @@ def check_answers(model: Model, contract: Contract, inputs: Sequence[Any], wrapp
         found = file.of(as_elements(inputs, probe.rows), probe.what)
         if not np.isfinite(found).all():
             empty = sorted({inputs[i].name for i in np.flatnonzero(np.isnan(probe.rows).any(axis=0)).tolist()} & set(contract.taken))
-            lacking = next((name for name in empty if name not in contract.missing), "INPUT")
+            lacking = next((name for name in empty if name not in contract.missing), None)
             raise TidemillError(
                 f"the file gives {found[~np.isfinite(found)].flat[0]} on rows {probe.what}, which requests will bring",
-                mend=f'say what stands for a missing value: "missing": {{"{lacking}": 0}} in the contract',
+                mend=f'say what stands for a missing value: "missing": {{"{lacking}": 0}} in the contract'
+                if lacking
+                else "run the file by itself on such a row: the contract says what stands for each missing value, so it is the file that gives no number",
             )
         _check_kind(contract, found, probe)
     for other in (file, FileAnswers(wrapped)):

@@ -7,21 +7,19 @@ An error refuses the set, a warning is told. Each is one line with its mend.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from tidemill.declarations import Model
 from tidemill.declarations.training import Expect
-from tidemill.errors import TidemillError
 from tidemill.models.artifact import Manifest, ModelInput, Output
 from tidemill.stats.histograms import count
 from tidemill.stats.roc import auc_with_error
 from tidemill.stats.several import auc_one_vs_rest
 from tidemill.training.dataset import Floats, TrainingSet
+from tidemill.training.stages.findings import CheckFinding, Findings
 
 KNOWS, SUSPECT, FEWEST_ROWS = 0.99, 0.95, 40
 """An input alone with an area under the curve, or a share of the variance, of so much knows the label, or is suspected to."""
@@ -29,33 +27,6 @@ NOTHING_MISSING, MOVED, MOVED_MISSING = 0.99, 0.25, 0.2
 MANY_TEXTS, TEXTS_A_ROW = 100, 0.2
 _TREE_ROWS, _LEAVES, _LEAF_ROWS = 20_000, 32, 5
 _HELD_OUT = 5
-
-
-class CheckFinding(msgspec.Struct, frozen=True):
-    """Something wrong with an input (empty: with the set)."""
-
-    level: Literal["error", "warning"]
-    input: str
-    what: str
-    mend: str
-
-    def __str__(self) -> str:
-        return f"{self.what}; {self.mend}"
-
-
-class Findings(msgspec.Struct, frozen=True):
-    """All that was found; `inputs`: how many were looked at."""
-
-    inputs: int
-    found: list[CheckFinding]
-
-    def refuse(self, model: str) -> None:
-        """Raises TidemillError when there are errors; it names each."""
-        errors = [one for one in self.found if one.level == "error"]
-        if errors:
-            first, *others = errors
-            more = "".join(f"\n  also: {one}" for one in others)
-            raise TidemillError(f"model {model!r}: the training set is refused: {first.what}", mend=first.mend + more)
 
 
 def check(model: Model, examples: TrainingSet, before: Manifest | None, output: Output) -> Findings:
@@ -70,7 +41,18 @@ def check(model: Model, examples: TrainingSet, before: Manifest | None, output: 
         found += _moved(spec, numbers, before)
         if spec.name not in model.training.trusted:
             found += _knows(spec, numbers, examples.labels, output)
-    return Findings(len(examples.inputs), [*found, *_own_event(model)])
+    return Findings(len(examples.inputs), [*found, *_classes(examples, before), *_own_event(model)])
+
+
+def _classes(examples: TrainingSet, before: Manifest | None) -> Iterator[CheckFinding]:
+    """Classes that are not those of the version before."""
+    if before is None or not before.class_names or not examples.texts:
+        return
+    now, was = {*examples.texts}, {*before.class_names}
+    for names, word in ((now - was, "came"), (was - now, "went")):
+        if names:
+            told = f"classes {word} beside version {before.version}: {', '.join(map(repr, sorted(names)[:5]))}"
+            yield CheckFinding("warning", "", told, "see whether the labels are right; Outcome(classes=[...]) refuses others")
 
 
 def _expected(spec: ModelInput, numbers: Floats, expect: Expect) -> Iterator[CheckFinding]:

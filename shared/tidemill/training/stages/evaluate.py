@@ -177,6 +177,12 @@ def _fields(model: Model, held: TrainingSet) -> Sequence[str]:
     return [spec.name for spec in held.inputs if spec.is_category and 1 < len(spec.categories) <= FEW_TEXTS]
 
 
+def _range(low: float, high: float) -> str:
+    if math.isinf(low):
+        return "all" if math.isinf(high) else f"up to {high:.6g}"
+    return f"above {low:.6g}" if math.isinf(high) else f"above {low:.6g}, up to {high:.6g}"
+
+
 def _parts(held: TrainingSet, field: str) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
     """The values of a field with the rows that have each: the most frequent texts, or quarters of the numbers."""
     values = held.column(field)
@@ -191,6 +197,6 @@ def _parts(held: TrainingSet, field: str) -> Iterator[tuple[str, npt.NDArray[np.
     cuts = np.unique(np.quantile(there, [0.25, 0.5, 0.75])) if len(there) else np.array([])
     ends = [-math.inf, *cuts.tolist(), math.inf]
     for low, high in pairwise(ends):
-        yield f"{low:.6g} to {high:.6g}", np.flatnonzero((numbers > low) & (numbers <= high))
+        yield _range(low, high), np.flatnonzero((numbers > low) & (numbers <= high))
     if len(there) < len(numbers):
         yield "missing", np.flatnonzero(np.isnan(numbers))

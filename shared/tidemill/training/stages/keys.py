@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import platform
@@ -36,7 +37,7 @@ def packages() -> dict[str, str]:
 
 
 def code_digest(spec: str) -> str:
-    """The digest of tidemill's code and of the Python files beside the project's. `spec`: its folder, file or module."""
+    """The digest of tidemill's code and of the project's files. `spec`: its folder, file or module."""
     return _digest([*(("project", path) for path in project_files(spec)), *_house_files()])
 
 
@@ -62,13 +63,40 @@ def _content(path: Path, _changed: int) -> bytes:
 
 
 def project_files(spec: str) -> list[Path]:
-    """The Python files beside the project's."""
+    """The project's file, and the files and packages beside it that it imports anywhere, or that these import."""
+    waiting, reached = [_project_file(spec)], set[Path]()
+    while waiting:
+        file = waiting.pop()
+        if file.is_file() and file not in reached:
+            reached.add(file)
+            for name in _imported(file):
+                waiting += [file.parent / f"{name}.py", *(file.parent / name).glob("**/*.py")]
+    return sorted(reached)
+
+
+def file_digests(spec: str) -> dict[str, str]:
+    """SHA-256 of each of the project's files, by its path below the project's folder."""
+    folder = _project_file(spec).parent
+    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in project_files(spec)}
+
+
+def _project_file(spec: str) -> Path:
     path = Path(spec)
     if not path.exists():
         found = importlib.util.find_spec(spec)
         path = Path(found.origin) if found and found.origin else path
-    folder = path if path.is_dir() else path.parent
-    return sorted(folder.glob("*.py")) if path.exists() else []
+    return path / "project.py" if path.is_dir() else path
+
+
+def _imported(file: Path) -> set[str]:
+    """Every part of every name that a file imports: more than its modules, never fewer. Nothing of a file that is no Python."""
+    try:
+        nodes = [*ast.walk(ast.parse(file.read_bytes()))]
+    except SyntaxError:
+        return set()
+    names = [alias.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {part for name in names for part in name.split(".")}
 
 
 def described(model: Model) -> str:

@@ -12,6 +12,7 @@ from tidemill.errors import TidemillError, anew
 from tidemill.models.artifact import folder_of
 from tidemill.training.stages.evaluation import EVALUATION, Evaluation
 from tidemill.training.stages.files import RunFiles, folders_of, runs_root
+from tidemill.training.stages.findings import CheckFinding, Findings
 from tidemill.training.stages.records import STAGES, Began, EndRecord, RunRecord, StageRecord
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -29,13 +30,15 @@ class NoSuchRun(TidemillError):
 
 
 class RunState(NamedTuple):
-    """A run. `state`: "ended" for one that stopped before it was done, and may go on; `said`: its version, why it was refused, or its stage."""
+    """A run. `state`: "ended" for one that stopped before it was done, and may go on; `said`: its version, why it was refused, or its stage; `found`: what
+    was wrong with its training set."""
 
     record: RunRecord
     state: State
     said: str
     stages: list[StageRecord]
     evaluation: Evaluation | None
+    found: list[CheckFinding] = []
 
     @property
     def seconds(self) -> float:
@@ -85,14 +88,16 @@ def _state(files: RunFiles) -> RunState | None:
         return None
     stages = [stage for name in STAGES if (stage := _read(files, f"{name}.record.json", StageRecord))]
     evaluation, ended = _read(files, EVALUATION_OF_RUN, Evaluation), _read(files, "ended.json", EndRecord)
+    checked = _read(files, "check.json", Findings)
+    found = checked.found if checked else []
     if ended is not None:
-        return RunState(record, ended.result, ended.said, stages, evaluation)
+        return RunState(record, ended.result, ended.said, stages, evaluation, found)
     began = _read(files, "began.json", Began)
     told = f"in stage {began.stage}" if began else "between two stages"
     if files.hold():
         files.release()
-        return RunState(record, "ended", told, stages, evaluation)
-    return RunState(record, "running", told, stages, evaluation)
+        return RunState(record, "ended", told, stages, evaluation, found)
+    return RunState(record, "running", told, stages, evaluation, found)
 
 
 def _read(files: RunFiles, name: str, kind: type[S]) -> S | None:

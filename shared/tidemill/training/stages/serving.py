@@ -13,7 +13,7 @@ from tidemill.errors import ArtifactError, UnknownTable
 from tidemill.models.artifact import ModelInput, stored_manifest
 from tidemill.offline.store import OfflineStore
 from tidemill.training.dataset import TrainingSet
-from tidemill.training.stages.check import CheckFinding
+from tidemill.training.stages.findings import CheckFinding
 
 NEWEST_ROWS, FEWEST_PAIRS, DIFFERING = 5_000, 40, 0.05
 _NEAR = 1e-5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-TIED = "import os, sys; from tidemill.runtime.tied import tie; tie(int(sys.argv[1]) or os.getppid()); print('alive')"
+TIED = "import os, sys; from tidemill.tied import tie; tie(int(sys.argv[1]) or os.getppid()); print('alive')"
 
 
 def run(parent: int) -> subprocess.CompletedProcess[str]:
