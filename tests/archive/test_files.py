@@ -101,6 +101,7 @@ def test_lines_of_csv(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_lines_over_many_blocks(tmp_path: Path) -> None:
     """Numbers and lines hold where a file is read in many blocks, with rows of two lines and bad ones everywhere."""
     bad, lines, expected, line = 0, ["at,name"], [], 2

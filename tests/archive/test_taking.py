@@ -167,6 +167,7 @@ def _truth(cell: Any) -> Any:
     return {"t": True, "1": True, "false": False, "0": False}.get(cell.strip().lower(), cell)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     rows=st.lists(

@@ -42,6 +42,7 @@ def running(tmp_path: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_a_killed_command_ends_its_job(running: subprocess.Popen[str]) -> None:
     """Nothing goes on without the command that the user sees, not even after `kill -9`."""
     (job,) = psutil.Process(running.pid).children()
@@ -53,6 +54,7 @@ def test_a_killed_command_ends_its_job(running: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_for_the_job(running: subprocess.Popen[str]) -> None:
     """The job says what it leaves, and its exit code is the command's."""
     os.killpg(running.pid, signal.SIGINT)

@@ -219,6 +219,7 @@ def test_a_training_set_agrees_with_the_reference(stream: list[Sent], data: st.D
             assert all(map(equal, row, numbers))
 
 
+@pytest.mark.slow
 def test_the_streams_hold_every_kind_of_trouble() -> None:
     """The generator is worth something: in a few hundred streams each fate happens often, in both views."""
     fates = Counter[str]()

@@ -68,6 +68,7 @@ def test_cancelled_and_diverted_flights_have_no_outcome(flown: pl.DataFrame) -> 
     assert flown.filter(pl.col("departed_at").is_null() & pl.col("arrived_at").is_not_null()).is_empty()
 
 
+@pytest.mark.slow
 def test_departure_shows_the_recorded_clock(flown: pl.DataFrame) -> None:
     """Scheduled departure plus delay gives exactly the recorded local time of departure, for every flight of the year."""
     left = flown.drop_nulls("departed_at").with_columns(local=_local("departed_at", data.ORIGIN_ZONE))
@@ -143,6 +144,7 @@ def test_nothing_is_known_before_the_year_begins() -> None:
         assert table["known_at"].max() < _ms("2014-01-01T12:00:00Z")  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_the_aircraft_are_known_from_the_start() -> None:
     """The first events of the year are the register; then come the flights of 1 January, before any of them departs."""
     first = list(data.events(data.START_MS, data.START_MS + 1))
@@ -229,6 +231,7 @@ def test_fields_are_plain_values(week: list[tuple[int, str, dict[str, Any]]]) ->
             assert value == value  # noqa: PLR0124 - false for NaN alone
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     cut=st.integers(0, 3 * DAY_MS // MINUTE_MS).map(lambda minutes: minutes * MINUTE_MS),

@@ -210,6 +210,7 @@ def matrix() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     return rows, labels
 
 
+@pytest.mark.slow
 def test_the_pipeline_learns_with_gaps_and_repeats_itself(
     project: Project, matrix: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 ) -> None:
@@ -220,6 +221,7 @@ def test_the_pipeline_learns_with_gaps_and_repeats_itself(
     assert np.array_equal(first.predict_proba(rows), second.predict_proba(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Field onnx.AttributeProto.ints")  # skl2onnx hands a boolean where protobuf wants 0 or 1
 def test_the_pipeline_is_the_same_in_onnx(project: Project, matrix: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]) -> None:
     """The converted model agrees with scikit-learn on every row, gaps included."""

@@ -81,6 +81,7 @@ STEPS = [0, 5, 1_000, 60_000, HOUR_MS]
 SIZES = st.lists(st.integers(1, 7), min_size=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(gaps=st.lists(st.lists(st.sampled_from(STEPS), max_size=40), min_size=1, max_size=4), sizes=SIZES)
 def test_a_backlog_is_in_the_order_of_time(gaps: list[list[int]], sizes: list[int]) -> None:

@@ -162,6 +162,7 @@ def test_lines_of_other_kinds(line: str, can: bool) -> None:
             assert [float(numbers_[i]) for numbers_ in many] == [float(number) for number in tile]
 
 
+@pytest.mark.slow
 @given(data=st.data(), windows=st.integers(1, 5), tiles=st.sampled_from([0, 1, 2, 3, 7, 8, 9, 17, 140]))
 def test_windows_merged_together(data: st.DataObject, windows: int, tiles: int) -> None:
     """Windows of equally many tiles are merged to the bits of each one by itself, however the sums are grouped."""

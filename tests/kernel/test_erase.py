@@ -50,6 +50,7 @@ def apply(kernel: ViewKernel, state: EntityState, event: Happening) -> Applied:
     return kernel.apply(state, event.time_ms, event.id, event.values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS, ids=["everything", "numbers"])
 @given(events=streams(), offset=st.sampled_from(READ_OFFSETS_MS))
 def test_every_event_does_what_the_reference_says(kernel: ViewKernel, events: list[Happening], offset: int) -> None:

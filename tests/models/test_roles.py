@@ -207,6 +207,7 @@ def records(draw: st.DrawFn) -> DeploymentRecord:
 HISTORIES = st.lists(records(), min_size=1, max_size=6)
 
 
+@pytest.mark.slow
 @given(HISTORIES, st.sets(st.sampled_from(VERSIONS)))
 @settings(max_examples=300)
 def test_whoever_followed_and_whoever_restarts_serve_the_same(history: list[DeploymentRecord], broken: set[str]) -> None:

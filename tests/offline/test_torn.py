@@ -26,6 +26,7 @@ def torn_table(path: Path) -> tuple[Path, bytes]:
     return commit, commit.read_bytes()
 
 
+@pytest.mark.slow
 @given(st.floats(0, 1, exclude_max=True), st.booleans())  # a share, since a commit that took longer has more bytes to tell it
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_cut_of_the_newest_commit_heals(tmp_path_factory: pytest.TempPathFactory, share: float, zeros: bool) -> None:

@@ -132,6 +132,7 @@ def test_what_is_no_slot() -> None:
     )
 
 
+@pytest.mark.slow
 @given(streams(max_size=25), streams(max_size=25))
 def test_values_differ_exactly_when_something_is_found(one: list[object], other: list[object]) -> None:
     """For any two histories: equal bytes give no difference, other bytes at least one."""

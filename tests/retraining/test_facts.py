@@ -31,7 +31,7 @@ def test_changed_files_are_named(tmp_path: Path) -> None:
     said, code = facts.compare(model, told.manifest)
     assert said == ""
     (project / "helper.py").write_text("a = 1")
-    (project / "project.py").write_text(text + "# more")
+    (project / "project.py").write_text(text + "\nimport helper\n")
     changed, other = facts.compare(model, told.manifest)
     assert changed == "changed since told was made: helper.py, project.py"
     assert other != code

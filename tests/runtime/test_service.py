@@ -177,6 +177,7 @@ def start(pulses: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
 
 
+@pytest.mark.slow
 def test_silent_worker_ends_the_process() -> None:
     """A worker that gives no sign of life ends the process with exit code 70, its name, and its stack on stderr."""
     process = start('Pulse("fetch")')

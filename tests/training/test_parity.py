@@ -282,6 +282,7 @@ def test_rows_of_ours_are_rows_that_a_request_can_bring(column: list[float], pla
             assert not (probe.rows < 0).any()
 
 
+@pytest.mark.slow
 def test_a_whole_training_refuses_and_stores_nothing(tmp_path: Path) -> None:
     """The town's model with an estimator that skl2onnx converts wrongly: no artifact, no run."""
     world = town(tmp_path, 150)

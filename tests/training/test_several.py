@@ -284,6 +284,7 @@ def test_mlflows_own_client_gives_a_column_for_each_class(tmp_path: Path) -> Non
         assert answer == pytest.approx(row.probabilities, abs=1e-6)  # of many rows at once: another last bit
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.lists(st.text(max_size=5), min_size=2, max_size=7, unique=True), st.booleans(), st.integers(0, 1000))
 def test_answers_are_those_of_plain_scikit_learn_on_the_texts(classes: list[str], trees: bool, seed: int) -> None:

@@ -94,6 +94,7 @@ def test_mlflow_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.data.metrics["auc"] == pytest.approx(missed.manifest.metrics["auc"])
 
 
+@pytest.mark.slow
 def test_mlflow_does_not_answer(world: World, silent_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that hangs is given up after the seconds and repeats that the environment names."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)

@@ -104,6 +104,7 @@ def test_the_manifest_says_what_the_model_was_made_of(world: World, trained: Tra
     assert (world.root / trained.artifact / "training.parquet").is_file()
 
 
+@pytest.mark.slow
 def test_the_run_and_the_champion(world: World, trained: Trained) -> None:
     """MLflow has the run with its metrics and files, and the registered version that carries the alias champion."""
     mlflow = client(world)
@@ -152,6 +153,7 @@ def test_a_regressor_keeps_its_output() -> None:
     assert with_served_outputs(b"as it is", "value") == b"as it is"
 
 
+@pytest.mark.slow
 def test_the_next_version_becomes_the_champion(world: World, trained: Trained) -> None:
     """A second training is another version of the same model, and the alias moves on."""
     again = train(PROJECT, str(FOLDER), MODEL, str(world.root), LATER, lambda _: None, lambda _: None)

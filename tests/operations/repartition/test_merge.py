@@ -74,6 +74,7 @@ def shuffled_together(one: list[Source], two: list[Source], chance: random.Rando
     return made
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(logs())
 def test_both_orders_hold(queues: Queues) -> None:
@@ -88,6 +89,7 @@ def test_both_orders_hold(queues: Queues) -> None:
         assert moved == later
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(logs())
 def test_moved_only_where_it_must_be(queues: Queues) -> None:
