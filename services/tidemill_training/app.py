@@ -53,6 +53,7 @@ class Choices(NamedTuple):
     created_ms: int | None = None
     champion: str | None = None
     watch: Watch | None = None
+    ray: str | None = None
     role: Role = "champion"
 
 
@@ -90,7 +91,7 @@ def train(
     asked = AskedRun(until_ms, digest_of_file(choices.labels), stored is not None, choices.role)
     with Run.begin(offline_root, model.name, spec, asked, note, new=choices.new, created_ms=choices.created_ms) as run:
         run.watch = choices.watch or run.watch
-        stages = Stages(run, project, spec, model, offline_root, choices.labels, note)
+        stages = Stages(run, project, spec, model, offline_root, choices.labels, note, choices.ray)
         examples = stages.set()
         stages.check(examples)
         rows = stages.split(examples)

@@ -77,7 +77,13 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
 
     with story_of("train", project.name, model, root, note) as finished, StageBars(Console()) as bars:
         choices = Choices(
-            options.labels, options.new, options.created, champion=champion, watch=bars.watch, role=seat.role if seat else "champion"
+            options.labels,
+            options.new,
+            options.created,
+            champion=champion,
+            watch=bars.watch,
+            role=seat.role if seat else "champion",
+            ray=settings.search.ray,
         )
         trained = train(project, spec, model, root, until_ms, bars.note, stored if seat else None, choices)
         finished(trained)

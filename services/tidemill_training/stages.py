@@ -49,7 +49,18 @@ class DatedSet(msgspec.Struct, frozen=True):
 class Stages:
     """The stages of one run. Each gives what it made, or what an earlier process of the same run made."""
 
-    def __init__(self, run: Run, project: Project, spec: str, model: Model, offline_root: str, labels: Path | None, note: Note) -> None:
+    def __init__(
+        self,
+        run: Run,
+        project: Project,
+        spec: str,
+        model: Model,
+        offline_root: str,
+        labels: Path | None,
+        note: Note,
+        ray: str | None = None,
+    ) -> None:
+        self._ray = ray
         self._run, self._project, self._spec, self._model = run, project, spec, model
         self._store, self._labels, self._note = OfflineStore(offline_root), labels, note
         self.chosen = ChosenPipeline()
@@ -131,7 +142,7 @@ class Stages:
             return
         made = self._run.stage(
             "search", as_json(Best),
-            lambda: search(self._model, self._spec, rows.value.before, self._run.work, rows.digest, self._note, self._run.watch), _best, {"split": rows.digest}, search=_plain(wanted), pipeline=described(self._model), weights=self._model.training.weights,
+            lambda: search(self._model, self._spec, rows.value.before, self._run.work, rows.digest, self._note, self._run.watch, self._ray), _best, {"split": rows.digest}, search=_plain(wanted), pipeline=described(self._model), weights=self._model.training.weights,
         )  # fmt: skip
         self.chosen = replaced(self.chosen, parameters=made.value.parameters)
         self._model = as_chosen(self._model, rows.value.examples.inputs, ChosenPipeline(parameters=made.value.parameters))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tidemill.training.conversion import to_onnx
 from tidemill.training.dataset import TrainingSet
 from tidemill.training.fitting import fit, outputs
 from tidemill.training.stages.files import RunFiles
+from tidemill.training.stages.ray_pool import RayUnavailable
 from tidemill.training.stages.records import run_name
 from tidemill.training.stages.search import fold_loss, search, with_parameters
 from tidemill.training.stages.select import ChosenPlaces, choose, with_chosen
@@ -242,6 +244,30 @@ def test_processes_search_side_by_side(tmp_path: Path) -> None:
     assert (best.trials, len(notes)) == (5, 5)
     assert len({note.split(": ")[1] for note in notes}) == 5
     assert best.loss <= best.declared
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
+def test_processes_of_a_cluster_search(tmp_path: Path) -> None:
+    """On Ray the project is sent along; trials are done and measured as here, and the same declaration has the same loss to the bit."""
+    text = (FOLDER / "project.py").read_text()
+    declared = text.replace(", classifier)", ", classifier, training=Training(search=Search(scales, trials=3, processes=2)))")
+    (tmp_path / "project.py").write_text(
+        declared.replace("Training, age", "Search, Training, age").replace("_inputs: ", f"{SCALES}_inputs: ", 1)
+    )
+    model, notes = load_project(tmp_path).models["big_tip"], list[str]()
+    best = search(model, str(tmp_path), examples(400), RunFiles(tmp_path), "k", notes.append, unseen, "local")
+    assert (best.trials, best.failed, len(notes)) == (3, 0, 3)
+    assert best.declared == np.mean([fold_loss(model, examples(400), {}, fold) for fold in range(Search(scales).folds)])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
+def test_a_cluster_that_is_away(tmp_path: Path) -> None:
+    """One line, with the mend."""
+    wanted = Search(scales, trials=1)
+    with pytest.raises(RayUnavailable, match=r"on Ray at '127.0.0.1:1'.*; see that the cluster"):
+        search(model(poor, search=wanted), str(tmp_path), examples(400), RunFiles(tmp_path), "k", print, unseen, "127.0.0.1:1")
 
 
 SCALES = """

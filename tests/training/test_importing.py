@@ -87,7 +87,7 @@ def test_an_import_from_the_archive(tmp_path: Path) -> None:
     again = read_evaluation(root, "big_tip", seen[0])
     assert again.champion is not None
     assert again.champion.version == made.manifest.version
-    assert again.champion.said.startswith("the champion was fitted on all but 0 of the held-out rows")
+    assert again.champion.said.startswith("the champion has not seen 0 of the held-out rows")
     assert again.data != found.data
     assert (again.fitted_rows, again.held_out_rows) == (64, 16)
     assert again.metrics["positive_share"] == pytest.approx(5 / 16)

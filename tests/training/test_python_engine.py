@@ -220,7 +220,7 @@ def test_other_packages_may_serve_if_they_give_the_same_bits(tmp_path: Path) -> 
     load_engine(with_packages(version.artifact, True, numpy="1.0"))
     load_engine(with_packages(version.artifact, False, numpy=np.__version__))
     with pytest.raises(
-        ArtifactError, match=r"in training, with other packages: numpy .* in the place of 1\.0; run: pip install numpy==1\.0"
+        ArtifactError, match=r"when it was made, with other packages: numpy .* in the place of 1\.0; run: pip install numpy==1\.0"
     ):
         load_engine(with_packages(version.artifact, False, numpy="1.0"))
     save_artifact(str(tmp_path), *version.artifact, version.beside)

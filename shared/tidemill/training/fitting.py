@@ -163,7 +163,7 @@ def _made(model: Model) -> Any:
         made = model.pipeline()
     except Exception as error:  # the project's own code
         raise TidemillError(f"model {model.name!r}: its pipeline cannot be made: {type(error).__name__}: {error}", mend=mend) from error
-    if isinstance(made, type) or not (hasattr(made, "fit") and hasattr(made, "predict")):
+    if isinstance(made, type) or not all(hasattr(type(made), name) for name in ("fit", "predict")):
         raise TidemillError(f"model {model.name!r}: the function given as pipeline returns {made!r:.60}, which cannot be fitted", mend=mend)
     return made
 

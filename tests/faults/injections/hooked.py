@@ -57,7 +57,7 @@ WORK: dict[str, tuple[tuple[str, str], ...]] = {
         ("model", "tidemill_inference.registry:Registry._load"),
     ),
     "drift": (
-        ("tell", "tidemill_drift.detector:Detector._tell"),
+        ("tell", "tidemill_drift.detector:Detector._send"),
         ("keep", "tidemill_drift.detector:Detector._keep_position"),
     ),
     "apply": (

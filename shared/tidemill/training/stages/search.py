@@ -51,20 +51,28 @@ class Best(msgspec.Struct, frozen=True):
     failed: int
 
 
-def search(model: Model, spec: str, before: TrainingSet, files: RunFiles, key: str, note: Note, watch: Watch) -> Best:
+def search(
+    model: Model, spec: str, before: TrainingSet, files: RunFiles, key: str, note: Note, watch: Watch, ray: str | None = None
+) -> Best:
     """`spec`: the project's folder, file or module, which other processes load; `before`: the rows that are not held out; `files`, `key`: where
-    finished trials are kept.
+    finished trials are kept; `ray`: the address of a cluster whose processes search, in the place of those of this machine.
 
-    Raises MissingExtra, and TidemillError when the space or every trial fails.
+    Raises MissingExtra, RayUnavailable, and TidemillError when the space or every trial fails.
     """
     wanted = model.training.search
     assert wanted is not None
     if find_spec("optuna") is None:
         raise MissingExtra("optuna", "search")
+    places = chosen_places(model.pipeline)
+    if ray is not None:
+        from tidemill.training.stages.ray_pool import RayPool  # noqa: PLC0415 - an extra of its own
+
+        with RayPool(ray, wanted.processes, spec, _load, model.name, places, before) as cluster:
+            return _Searching(model, wanted, (files, key), note, watch).run(cluster)
     if wanted.processes == 1:
         return _Searching(model, wanted, (files, key), note, watch).run(_Here(partial(fold_loss, model, before)))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(wanted.processes, context, _load, (spec, model.name, chosen_places(model.pipeline), before)) as pool:
+    with ProcessPoolExecutor(wanted.processes, context, _begin, (spec, model.name, places, before)) as pool:
         return _Searching(model, wanted, (files, key), note, watch).run(pool)
 
 
@@ -213,16 +221,17 @@ _loaded: tuple[Model, TrainingSet] | None = None
 
 
 def _load(spec: str, name: str, chosen: ChosenPlaces | None, before: TrainingSet) -> None:
-    """What another process needs once: the model as the project declares it, of the columns that were chosen, and the rows. It ends with the
-    process that made it, which alone is interrupted by the terminal."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    assert parent.pid is not None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    """What another process needs once: the model as the project declares it, of the columns that were chosen, and the rows."""
     global _loaded  # noqa: PLW0603 - a process of a pool has no other place
     model = load_project(spec).models[name]
     _loaded = model if chosen is None else replace(model, pipeline=with_chosen(model.pipeline, chosen)), before
+
+
+def _begin(*loaded: Any) -> None:
+    """Begins another process of this machine. It ends with the one that made it, which alone is interrupted by the terminal."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    _load(*loaded)
 
 
 def _end_with(parent: Any) -> None:
