@@ -90,9 +90,9 @@ async def test_a_shadow_that_fails_is_left_out(service: Service, monkeypatch: py
     await deployed(service, "v2", ("v3", "shadow", 0.0), ("v4", "shadow", 0.0))
     predict, wrong = Engine.predict, iter((RuntimeError("broken"), math.nan))
 
-    def fails(self: Engine, vector: Any) -> float:
+    def fails(self: Engine, vector: Any, contents: Any = ()) -> float:
         if "v3" not in self.label:
-            return predict(self, vector)
+            return predict(self, vector, contents)
         outcome = next(wrong)
         if isinstance(outcome, RuntimeError):
             raise outcome
