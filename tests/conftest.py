@@ -49,6 +49,7 @@ LONGEST = (
     "live", "servers", "operations/test_rebuild.py", "operations/repartition/test_journey.py", "ingestion/test_deployments.py",
     "watchdogs/test_supervised.py", "features/test_deployments.py", "local/test_cli_stack.py", "faults/test_refusals.py",
     "ingestion/test_service.py", "local/test_stack.py", "serving/test_fed_later.py",
+    "faults/test_faults.py", "readme/test_commands.py", "simulation/test_histories.py", "verify/test_live.py",
 )  # fmt: skip
 TOGETHER = {
     "cli/test_live.py": "live", "cli/test_live_dead_letters.py": "live", "operations/test_playback.py": "live",

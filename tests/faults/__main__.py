@@ -1,7 +1,7 @@
 """The whole running system under faults, checked while they strike.
 
     python -m tests.faults                       the matrix: every kind once, and more, until there were enough
-    python -m tests.faults --half 1              every second kind of each target; 2: the others
+    python -m tests.faults --third 1             every third kind of each target; 2, 3: the others
     python -m tests.faults --soak --minutes 65   a random schedule at full traffic for so long; --faults 500 --events 10000000: and until then
 
 What was found is printed and written to .tidemill/faults.json; the exit code is 1 when anything is lost, doubled or different.
@@ -29,7 +29,7 @@ from tests.faults.injections.ground import ground
 from tests.faults.injections.injection import Injection
 from tests.faults.report import Report
 from tests.faults.run import PROJECT, Plan, Run, write
-from tests.faults.schedule import half
+from tests.faults.schedule import third
 
 from tidemill.local.addresses import home_folder
 from tidemill.local.services import SERVICES, choose
@@ -50,7 +50,7 @@ class Defaults(NamedTuple):
     events_per_second: int
 
 
-MATRIX, HALF, SOAK = Defaults(15.0, 60, 300_000, 600), Defaults(10.0, 30, 150_000, 600), Defaults(65.0, 0, 0, 4_000)
+MATRIX, THIRD, SOAK = Defaults(15.0, 60, 300_000, 600), Defaults(8.0, 30, 120_000, 600), Defaults(65.0, 0, 0, 4_000)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,15 +109,15 @@ def _command(options: argparse.Namespace, plan: Plan) -> str:
     words = ["python", "-m", "tests.faults", "--seed", str(plan.seed), *(["--soak"] if plan.soak else [])]
     words += ["--minutes", f"{plan.minutes:g}", "--faults", str(plan.faults), "--events", str(plan.events)]
     words += ["--events-per-second", str(plan.events_per_second)]
-    words += ["--half", str(options.half)] if options.half else []
+    words += ["--third", str(options.third)] if options.third else []
     return shlex.join(words + [word for kind in options.kinds or () for word in ("--kinds", kind)])
 
 
 def _plan(options: argparse.Namespace, disks: dict[str, int]) -> Plan:
     seed = options.seed if options.seed is not None else (time.time_ns() // 1000 % 10**8 if options.soak else DEFAULT_SEED)
     chosen = tuple(kind for kind in CATALOGUE if _possible(kind, disks) and _wanted(kind, options))
-    chosen = half(chosen, options.half) if options.half else chosen
-    minutes, faults, events, per_second = SOAK if options.soak else HALF if options.half else MATRIX
+    chosen = third(chosen, options.third) if options.third else chosen
+    minutes, faults, events, per_second = SOAK if options.soak else THIRD if options.third else MATRIX
     plan = Plan(
         seed,
         options.minutes or minutes,
@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         "--events-per-second", type=int, help=f"of traffic (soak: {SOAK.events_per_second:,}, else {MATRIX.events_per_second:,})"
     )
     parser.add_argument("--kinds", action="append", help="only kinds whose name this regular expression finds; may be repeated")
-    parser.add_argument("--half", type=int, choices=(1, 2), help="only every second kind of each target: one half of them, or the other")
+    parser.add_argument("--third", type=int, choices=(1, 2, 3), help="only every third kind of each target")
     parser.add_argument("--keep", action="store_true", help="keep data and logs although nothing is wrong")
     parser.add_argument("--list", action="store_true", help="list the kinds and end")
     return parser

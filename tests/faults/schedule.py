@@ -64,13 +64,13 @@ def schedule(seed: int, catalogue: Sequence[Injection], allowed: Callable[[Injec
             yield Fault(number, tuple(struck), seed_, pause)
 
 
-def half(kinds: Sequence[Injection], number: int) -> tuple[Injection, ...]:
-    """Every second kind of each target, from the first on (`number` 1) or from the second (2): both halves strike everywhere."""
+def third(kinds: Sequence[Injection], number: int) -> tuple[Injection, ...]:
+    """Every third kind of each target, `number` 1, 2 or 3: each third strikes everywhere where there are as many."""
     by_target: defaultdict[tuple[str, ...], list[Injection]] = defaultdict(list)
     for kind in kinds:
         by_target[kind.targets[:1]].append(kind)
-    first = {kind.name for turn, group in enumerate(by_target.values()) for kind in group[turn % 2 :: 2]}
-    return tuple(kind for kind in kinds if (kind.name in first) == (number == 1))
+    chosen = {kind.name for turn, group in enumerate(by_target.values()) for kind in group[(turn + number) % 3 :: 3]}
+    return tuple(kind for kind in kinds if kind.name in chosen)
 
 
 def disjoint(one: Injection, other: Injection) -> bool:

@@ -21,7 +21,7 @@ from tests.faults.progress import CATCHING_UP_SECONDS, PATIENCE_SECONDS, SILENCE
 from tests.faults.report import Report
 from tests.faults.resources import Resources
 from tests.faults.run import Plan
-from tests.faults.schedule import LONG_SECONDS, MOST, beside, disjoint, half, schedule
+from tests.faults.schedule import LONG_SECONDS, MOST, beside, disjoint, schedule, third
 from tests.faults.tally import Tally
 
 
@@ -51,14 +51,14 @@ def test_a_seed_is_a_schedule(seed: int) -> None:
     assert max(len(fault.injections) for fault in first) == MOST
 
 
-def test_two_halves_are_the_whole() -> None:
-    """Each kind is in one half; both halves are about as large, and strike at every target that has two kinds or more."""
+def test_three_thirds_are_the_whole() -> None:
+    """Each kind is in one third; all are about as large, and strike at every target that has three kinds or more."""
     kinds = [kind for kind in CATALOGUE if not kind.soak]
-    first, second = half(kinds, 1), half(kinds, 2)
-    assert sorted(kind.name for kind in first + second) == sorted(kind.name for kind in kinds)
-    assert abs(len(first) - len(second)) <= 6
-    many = {kind.targets[:1] for kind in kinds if sum(other.targets[:1] == kind.targets[:1] for other in kinds) > 1}
-    for chosen in (first, second):
+    thirds = [third(kinds, number) for number in (1, 2, 3)]
+    assert sorted(kind.name for chosen in thirds for kind in chosen) == sorted(kind.name for kind in kinds)
+    assert max(map(len, thirds)) - min(map(len, thirds)) <= 6
+    many = {kind.targets[:1] for kind in kinds if sum(other.targets[:1] == kind.targets[:1] for other in kinds) > 2}
+    for chosen in thirds:
         assert many <= {kind.targets[:1] for kind in chosen}
 
 
