@@ -23,11 +23,12 @@ from tidemill.training.made_with import FILE as MADE_WITH
 from tidemill.training.made_with import MadeWith, made_with
 from tidemill.training.stages.data import DATA, DataRecord
 from tidemill.training.stages.evaluation import EVALUATION, REPORT, Evaluation
+from tidemill.training.stages.files import digest_of
 from tidemill.training.stages.forms import as_json
 from tidemill.training.stages.records import AskedRun
 from tidemill.training.stages.run import Run, StageOutput, Watch
 from tidemill.training.version import Exported
-from tidemill_training.stages import Stages, digest_of_file
+from tidemill_training.stages import Stages, digest_of_file, in_force
 from tidemill_training.tracking import track
 
 ANNOUNCE_SECONDS = 30.0  # a command has no health check that shows a wait, so every wait of it has a limit
@@ -88,7 +89,7 @@ def train(
     is tracked.
     """
     choices = choices or Choices()
-    asked = AskedRun(until_ms, digest_of_file(choices.labels), stored is not None, choices.role)
+    asked = AskedRun(until_ms, digest_of_file(choices.labels), stored is not None, choices.role, digest_of(in_force(model)))
     with Run.begin(offline_root, model.name, spec, asked, note, new=choices.new, created_ms=choices.created_ms) as run:
         run.watch = choices.watch or run.watch
         stages = Stages(run, project, spec, model, offline_root, choices.labels, note, choices.ray)

@@ -72,8 +72,7 @@ class Stages:
 
     def set(self) -> StageOutput[DatedSet]:
         """The training set, from the archive as it is now."""
-        declared = msgspec.to_builtins(write_model(self._model))
-        definitions = {view.name: ViewKernel(view).definition for view in self._model.views}
+        declared, definitions = _declared(self._model)
         record = self._run.record
         return self._run.stage(
             "set", AS_PICKLE, self._build, lambda made: _told(made.data),
@@ -194,6 +193,15 @@ class Stages:
         archive = archive_state(self._store, needed_events(self._model, own_labels=self._labels is not None))
         examples = build(self._project, self._spec, self._model, self._store, self._run.record.until_ms, self._note, self._labels)
         return DatedSet(examples, DataRecord(set_digest(examples), len(examples), len(examples.inputs), archive))
+
+
+def in_force(model: Model) -> bytes:
+    """What a model and its views are. A run goes on while it is the same: the version that it may have stored is of these."""
+    return msgspec.json.encode(_declared(model), order="sorted")
+
+
+def _declared(model: Model) -> tuple[Any, dict[str, str]]:
+    return msgspec.to_builtins(write_model(model)), {view.name: ViewKernel(view).definition for view in model.views}
 
 
 def _told(data: DataRecord) -> str:

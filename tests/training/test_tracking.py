@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import socket
 import sqlite3
@@ -18,7 +19,7 @@ from tests.proof.world import World
 from tests.training.test_train import MODEL, client
 from tests.training.town import FOLDER, town
 
-from tidemill.errors import TidemillError
+from tidemill.errors import KafkaUnavailable, TidemillError
 from tidemill.models.artifact import load_artifact, stored_artifact
 from tidemill_training.app import Trained, train
 from tidemill_training.tracking import Tracker, track
@@ -154,6 +155,24 @@ def test_a_version_is_announced_before_it_is_recorded(world: World) -> None:
     assert notes[-1].startswith("recording the run in MLflow at ")
     (version,) = client(world).search_model_versions("name='big_tip'")
     assert notes[-2] == f"stored {version.tags['tidemill.version']}"
+
+
+@pytest.mark.slow
+def test_a_model_that_changed_since_its_version_was_stored(world: World) -> None:
+    """A version was stored and not announced, then the model got other inputs: the same command begins another run, since that version stands."""
+    notes: list[str] = []
+
+    def away(_: Trained) -> None:
+        raise KafkaUnavailable("no broker answers", mend="start Kafka")
+
+    until_ms = NOW_MS + 10**9 + 7
+    with pytest.raises(KafkaUnavailable):
+        train(demo(), str(FOLDER), MODEL, str(world.root), until_ms, notes.append, away)
+    fewer = dataclasses.replace(MODEL, inputs=MODEL.inputs[:-1])
+    project = dataclasses.replace(demo(), models={MODEL.name: fewer})
+    made = train(project, str(FOLDER), fewer, str(world.root), until_ms, notes.append, lambda _: None)
+    assert len(made.manifest.inputs) < len(MODEL.input_names)
+    assert not any("going on with" in note for note in notes)
 
 
 @pytest.mark.slow

@@ -15,12 +15,13 @@ STAGES = ("set", "check", "split", "select", "search", "fit", "evaluate", "expor
 
 class AskedRun(msgspec.Struct, frozen=True):
     """What the command asked for. `until_ms`: None for the moment at which the run begins; `labels`: the digest of a file of labels;
-    `role`: of the version, if it is deployed."""
+    `role`: of the version, if it is deployed; `declared`: the digest of the model and the views that are in force."""
 
     until_ms: int | None = None
     labels: str | None = None
     deploy: bool = True
     role: Role = "champion"
+    declared: str = ""
 
 
 class RunRecord(msgspec.Struct, frozen=True):
