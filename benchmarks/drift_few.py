@@ -16,7 +16,8 @@ from benchmarks.drift import BUDGET, LAWS, Law
 from tidemill.stats.calibration import calibrated
 from tidemill.stats.histograms import count, held_out_reference
 from tidemill.stats.roc import auc_with_error
-from tidemill_drift.compare import UNSEEN, Finding, Share, compare_distribution, compare_missing
+from tidemill.streams.alert_board import UNSEEN
+from tidemill_drift.compare import Finding, Share, compare_distribution, compare_missing
 from tidemill_drift.judging import few_of_each, few_rows
 from tidemill_drift.monitor import ResultRow
 from tidemill_drift.performance import HeldAuc, compare_auc, compare_calibration

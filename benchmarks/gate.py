@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tidemill.gate.losses import LossName, of_probabilities, of_values
+from tidemill.gate.losses import of_probabilities, of_values
 from tidemill.gate.wealth import needed, wealth_path
+from tidemill.retrainings import LossName
 
 Floats = npt.NDArray[np.float64]
 Random = np.random.Generator

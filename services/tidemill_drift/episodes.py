@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from tidemill.records import AlertRecord
-from tidemill_drift.compare import UNSEEN, Finding
+from tidemill.streams.alert_board import watched_about
+from tidemill_drift.compare import Finding
 
 WORSE = 1.5
 State = Literal["opened", "worsened", "closed"]
@@ -28,23 +29,15 @@ class JudgedWindow(NamedTuple):
     rows: int
 
 
-About = tuple[str, str, str, str, str]
-
-
-def _about(version: tuple[str, str], kind: str, subject: str, test: str) -> About:
-    """What an episode is about. Of one input both the share missing and the share never seen may have grown."""
-    return *version, kind, subject, test if test == UNSEEN else ""
-
-
 class Episodes:
     """Open episodes by model, version, kind and subject, with their last alert."""
 
     def __init__(self) -> None:
-        self._told: dict[About, AlertRecord] = {}
+        self._told: dict[tuple[str, ...], AlertRecord] = {}
 
     def restore(self, alert: AlertRecord) -> None:
         """Takes an alert of an earlier run. Alerts must come in the order in which they were sent."""
-        about = _about((alert.model, alert.version), alert.kind, alert.subject, alert.test)
+        about = watched_about((alert.model, alert.version), alert.kind, alert.subject, alert.test)
         if alert.state == "closed":
             self._told.pop(about, None)
         else:
@@ -52,7 +45,7 @@ class Episodes:
 
     def observe(self, window: JudgedWindow, finding: Finding) -> AlertRecord | None:
         """The alert about a comparison: opened, worsened (by half again), closed (calm), or none."""
-        told = self._told.get(_about((window.model, window.version), finding.kind, finding.subject, finding.test))
+        told = self._told.get(watched_about((window.model, window.version), finding.kind, finding.subject, finding.test))
         if told is None:
             state: State | None = "opened" if finding.drifted else None
         elif finding.drifted:
@@ -77,7 +70,7 @@ class Episodes:
 def alert_of(window: JudgedWindow, finding: Finding, state: State) -> AlertRecord:
     """The alert; its id is the same whenever it is computed again."""
     return AlertRecord(
-        id=_id(*_about((window.model, window.version), finding.kind, finding.subject, finding.test), state, str(window.end)),
+        id=_id(*watched_about((window.model, window.version), finding.kind, finding.subject, finding.test), state, str(window.end)),
         model=window.model,
         version=window.version,
         kind=finding.kind,

@@ -17,11 +17,11 @@ from tidemill.errors import ArtifactError, anew
 from tidemill.models.artifact import Manifest, ModelInput
 from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.stats.histograms import Histogram, count
+from tidemill.streams.alert_board import UNSEEN
 from tidemill_drift.compare import (
     HELD_OUT,
     MISSING_OR_UNSEEN,
     TRAINING,
-    UNSEEN,
     Finding,
     Floats,
     Share,

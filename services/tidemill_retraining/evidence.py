@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tidemill.declarations.models import class_name
-from tidemill.gate.losses import LossName, of_classes, of_probabilities, of_values
+from tidemill.gate.losses import of_classes, of_probabilities, of_values
 from tidemill.gate.rows import Dealt, PairedLosses
 from tidemill.models.artifact import Output
 from tidemill.records import PredictionRecord, ResultRecord
+from tidemill.retrainings import LossName
 
 Floats = npt.NDArray[np.float64]
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tidemill.runtime.logs import get_logger
+from tidemill.signals import NO_MEMORY, signal_told
 from tidemill.tied import PARENT
 from tidemill_retraining.settings import JobSettings
 
@@ -48,7 +49,9 @@ async def run(command: Sequence[str], settings: JobSettings, seconds: float) -> 
     limited = [sys.executable, "-m", "tidemill_retraining.limited", str(settings.megabytes), str(settings.nice), *command]
     process = await asyncio.create_subprocess_exec(
         *limited,
-        env={**os.environ, PARENT: str(os.getpid())},
+        env=os.environ
+        if settings.command
+        else {**os.environ, PARENT: str(os.getpid())},  # a command of one's own may train in a child of its own
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -88,8 +91,6 @@ def _why(code: int, lines: Sequence[str]) -> str:
     if code == 0:
         return ""
     if code < 0:
-        name = signal.Signals(-code).name
-        memory = "; that is how the system ends what needs more memory than there is" if name in ("SIGKILL", "SIGABRT", "SIGSEGV") else ""
-        return f"ended by {name}{memory}"
+        return f"ended by {signal_told(-code, (*NO_MEMORY, 'SIGSEGV'))}"
     said = next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "it said nothing")
     return f"ended with code {code}: {said.removeprefix('error: ')}"

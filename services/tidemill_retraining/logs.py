@@ -8,25 +8,26 @@ from typing import Any
 import msgspec
 from aiokafka import TopicPartition
 
-from tidemill.kafka.client import KAFKA_SECONDS, started_producer
+from tidemill.kafka.client import KAFKA_SECONDS
 from tidemill.kafka.read_to_end import decoded_of, logged, read_to_end
 from tidemill.kafka.reader import Reader
-from tidemill.kafka.waves import send_wave
-from tidemill.records import AlertRecord, DeploymentRecord, decoder, encode
+from tidemill.records import AlertRecord, DeploymentRecord, decoder
 from tidemill.retrainings import RetrainingRecord
 from tidemill.runtime.settings import KafkaSettings
+from tidemill.streams.alert_board import standing
 from tidemill.streams.alerts import with_source
+from tidemill.streams.retraining import append_retraining
 from tidemill.streams.topics import alerts_topic, deployments_topic, retraining_topic
 from tidemill_retraining.history import History
 
 
 class Logs:
-    """What the topics say up to the last `catch_up`. Use it in `async with`; both methods raise KafkaUnavailable, and TopicRecreated when a topic lost records that
+    """What the topics say up to the last `catch_up`; of alerts those that stand. Use it in `async with`; both methods raise KafkaUnavailable, and TopicRecreated when a topic lost records that
     were read."""
 
     def __init__(self, kafka: KafkaSettings, project: str) -> None:
         self.history, self.alerts, self.deployments = History(), list[AlertRecord](), dict[str, DeploymentRecord]()
-        self._kafka = kafka
+        self._kafka, self._project = kafka, project
         self._steps, self._alerts, self._deployments = (
             TopicPartition(topic(project), 0) for topic in (retraining_topic, alerts_topic, deployments_topic)
         )
@@ -53,12 +54,12 @@ class Logs:
         if isinstance(record, RetrainingRecord):
             self.history.take(record)
         elif isinstance(record, AlertRecord):
-            self.alerts.append(with_source(record))
+            self.alerts = standing([*self.alerts, with_source(record)])
         else:
             self.deployments[record.model] = record
 
     async def append(self, record: RetrainingRecord) -> None:
         """Writes a step, and reads it back, with what others wrote before it."""
-        async with started_producer(self._kafka) as made, asyncio.timeout(KAFKA_SECONDS):
-            await send_wave(made, {(self._steps.topic, 0): [(record.model.encode(), encode(record), [])]})
+        async with asyncio.timeout(KAFKA_SECONDS):
+            await append_retraining(self._kafka, self._project, record)
         await self.catch_up()

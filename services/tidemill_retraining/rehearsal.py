@@ -44,11 +44,12 @@ def rehearse(offline_root: str, model: str, version: str, champion: str) -> Rehe
 def _timed(artifact: Artifact) -> float:
     """The median time of an answer in ms. Raises ArtifactError when an answer is no number, or not the golden one."""
     manifest, engine = artifact.manifest, load_engine(artifact)
-    rows = [vector_of(row.inputs) for row in manifest.golden] or [vector_of([0.0] * len(manifest.inputs))]
+    rows = [(vector_of(row.inputs), row.contents or ()) for row in manifest.golden]
+    rows = rows or [(vector_of([0.0] * len(manifest.inputs)), [None for item in manifest.inputs if item.is_content])]
     times = []
     for place in range(RUNS):
         began = time.perf_counter()
-        answer = engine.answer(rows[place % len(rows)])
+        answer = engine.answer(*rows[place % len(rows)])
         times.append(time.perf_counter() - began)
         if not answer.is_finite:
             raise ArtifactError(f"{manifest.model} {manifest.version} answers NaN to row {place % len(rows)} of its golden rows")

@@ -8,11 +8,10 @@ from tidemill.declarations import Model
 from tidemill.declarations.retrain import Retrain
 from tidemill.gate import judge
 from tidemill.gate.guards import answers, skew
-from tidemill.gate.losses import LossName
 from tidemill.gate.rows import PairedLosses
 from tidemill.gate.rule import Decision, Rule
 from tidemill.models.artifact import Manifest
-from tidemill.retrainings import GateFinding
+from tidemill.retrainings import GateFinding, LossName
 from tidemill_retraining.evidence import Evidence, Measuring
 from tidemill_retraining.history import OpenRun
 

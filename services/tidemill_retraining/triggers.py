@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tidemill.declarations.retrain import Retrain
 from tidemill.records import AlertRecord
 from tidemill.retrainings import RetrainingTrigger
+from tidemill.streams.alert_board import standing
 from tidemill_retraining.history import DAY_MS, History
 
 _KINDS: dict[str, RetrainingTrigger] = {
@@ -39,14 +40,7 @@ class WantedRun(NamedTuple):
 
 def open_alerts(alerts: Iterable[AlertRecord]) -> list[AlertRecord]:
     """The newest alert of each episode of drift detection that is open."""
-    found: dict[tuple[str, str, str, str], AlertRecord] = {}
-    for alert in alerts:
-        episode = (alert.model, alert.version, alert.kind, alert.subject)
-        if alert.source == "drift":
-            found.pop(episode, None)
-            if alert.state in ("opened", "worsened"):
-                found[episode] = alert
-    return list(found.values())
+    return [alert for alert in standing(alerts) if alert.source == "drift"]
 
 
 def wanted(model: str, policy: Retrain, history: History, known: Known, now: int) -> WantedRun | None:

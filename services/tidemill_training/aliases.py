@@ -7,7 +7,6 @@ misses while it is away is made good by the next command that changes roles, or 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,9 +14,9 @@ from typing import Any, NamedTuple
 
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import TidemillError
-from tidemill.operations.deploying import Deploying
 from tidemill.records import DeploymentRecord
 from tidemill.runtime.settings import KafkaSettings
+from tidemill_training.seats import deployments_of
 from tidemill_training.settings import TrainingSettings
 from tidemill_training.tracking import TAG, Tracker, record_earlier
 
@@ -97,9 +96,8 @@ def align(offline_root: str, model: str, read: Callable[[], Sequence[DeploymentR
 
 def align_by_topic(kafka: KafkaSettings, project: Project, offline_root: str, model: str, note: Callable[[str], None]) -> bool:
     """The same, with the deployments of a project. It raises nothing: what serves does not hang on it."""
-    deploying = Deploying(kafka, project, offline_root)
     try:
-        return align(offline_root, model, lambda: asyncio.run(deploying.history()).get(model, []), note)
+        return align(offline_root, model, lambda: deployments_of(kafka, project, offline_root, model), note)
     except TidemillError as error:
         note(f"MLflow's aliases of {model} are not moved, since the deployments cannot be read: {error}")
         return False

@@ -14,15 +14,13 @@ from tidemill.archive.catching_up import wait_archived
 from tidemill.clock import now_ms
 from tidemill.declarations.project import Project
 from tidemill.offline.store import OfflineStore
-from tidemill.operations.deploying import Deploying
-from tidemill.records import DeploymentRecord
 from tidemill.training.dataset import build, needed_events
 from tidemill.training.fitting import check_pipeline
 from tidemill_training.aliases import align_by_topic
 from tidemill_training.app import Choices, Trained, train
 from tidemill_training.bars import StageBars
 from tidemill_training.ending import NOT_DEPLOYED, epoch_ms, note, run_in_force, tell
-from tidemill_training.seats import NewSeat, add_options, check_seat, seat_of, take_seat
+from tidemill_training.seats import NewSeat, add_options, check_seat, deployments_of, seat_of, take_seat
 from tidemill_training.settings import TrainingSettings
 from tidemill_training.story import story_of
 
@@ -68,7 +66,7 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
         print(f"{options.out}: {len(examples):,} rows of {len(examples.inputs)} inputs")
         return
 
-    seat, history = seat_of(options), _history(settings, project, model.name)
+    seat, history = seat_of(options), deployments_of(settings.kafka, project, root, model.name)
     check_seat(model.name, seat, history)
     champion = history[-1].version if history else None
 
@@ -91,8 +89,3 @@ def _run(options: argparse.Namespace, settings: TrainingSettings, project: Proje
         align_by_topic(settings.kafka, project, root, model.name, note)
     differs = "its worker (python engine, slower) differs" if trained.manifest.own_pipeline else "ONNX differs"
     tell(trained, differs, seat.said if seat else NOT_DEPLOYED)
-
-
-def _history(settings: TrainingSettings, project: Project, model: str) -> list[DeploymentRecord]:
-    """All deployments of the model. Raises KafkaUnavailable."""
-    return asyncio.run(Deploying(settings.kafka, project, settings.offline.root).history()).get(model, [])

@@ -22,7 +22,6 @@ from tidemill.declarations import Model
 from tidemill.declarations.project import Project
 from tidemill.models.artifact import save_artifact
 from tidemill.offline.store import OfflineStore
-from tidemill.operations.deploying import Deploying
 from tidemill.tied import tie_as_told
 from tidemill.training.dataset import build, needed_events
 from tidemill.training.explained import explained
@@ -36,7 +35,7 @@ from tidemill_training.aliases import align_by_topic
 from tidemill_training.app import Trained
 from tidemill_training.champion import beside
 from tidemill_training.ending import NOT_DEPLOYED, epoch_ms, note, run_in_force, tell
-from tidemill_training.seats import NewSeat, add_options, check_seat, seat_of, take_seat
+from tidemill_training.seats import NewSeat, add_options, check_seat, deployments_of, seat_of, take_seat
 from tidemill_training.settings import TrainingSettings
 from tidemill_training.story import story_of
 from tidemill_training.tracking import track
@@ -124,7 +123,7 @@ def _options() -> argparse.Namespace:
 def _run(options: argparse.Namespace, settings: TrainingSettings, project: Project) -> None:
     model, root = project.models[options.model], settings.offline.root
     seat = seat_of(options)
-    history = asyncio.run(Deploying(settings.kafka, project, root).history()).get(model.name, [])
+    history = deployments_of(settings.kafka, project, root, model.name)
     check_seat(model.name, seat, history)
     prepared = prepare(model, options.file, options.contract)
     until_ms = now_ms() if options.until is None else epoch_ms(options.until)

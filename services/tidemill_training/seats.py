@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple, get_args
 
@@ -45,6 +46,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def seat_of(options: argparse.Namespace) -> NewSeat | None:
     """The seat that was asked for; None: the version is not deployed."""
     return None if options.no_deploy else NewSeat(options.role, options.share if options.role == "challenger" else 0.0)
+
+
+def deployments_of(kafka: KafkaSettings, project: Project, offline_root: str, model: str) -> list[DeploymentRecord]:
+    """All deployments of a model, oldest first. Raises KafkaUnavailable."""
+    return asyncio.run(Deploying(kafka, project, offline_root).history()).get(model, [])
 
 
 def check_seat(model: str, seat: NewSeat | None, history: Sequence[DeploymentRecord]) -> None:

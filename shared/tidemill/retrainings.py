@@ -8,6 +8,9 @@ import msgspec
 
 from tidemill.records import Milliseconds, Natural, Record, Share
 
+LossName = Literal["brier", "log_loss", "absolute", "squared"]
+"""What an answer loses once its outcome is known."""
+
 
 class GateFinding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One thing that the gate looked at, in words and numbers. `verdict`: for the challenger, against it, or open for want of evidence; `champion`,

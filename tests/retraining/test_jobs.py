@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.retraining.models import version
+from tests.testing import desk
 
 from tidemill.models.artifact import save_artifact
 from tidemill_retraining.jobs import run, training_command
@@ -99,6 +100,21 @@ def test_the_command_of_a_training() -> None:
     assert training_command(JobSettings(), "late", 5, "v5")[1:] == ["-m", "tidemill_training", "late", "--no-deploy", "--created", "5"]
     own = JobSettings(command="kubectl apply -f 'job {model}.yaml' --run={run} {version}")
     assert training_command(own, "late", 5, "v5") == ["kubectl", "apply", "-f", "job late.yaml", "--run=5", "v5"]
+
+
+async def test_a_command_of_ones_own_may_train_in_a_child() -> None:
+    """Tidemill's own training is told whose part it is, and ends with it; what a script starts is not, since its parent is the script."""
+    told = python("import os; print(os.environ.get('TIDEMILL_PARENT'))")
+    assert (await run(told, SETTINGS, 60)).lines == [str(os.getpid())]
+    assert (await run(told, JobSettings(nice=3, command="script"), 60)).lines == ["None"]
+
+
+def test_a_rehearsal_of_a_model_that_takes_texts(tmp_path: Path) -> None:
+    """Its golden rows are answered with their texts."""
+    made = desk.trained(desk.lived(desk.project()))
+    save_artifact(str(tmp_path), made.artifact.manifest, made.artifact.onnx)
+    found = rehearse(str(tmp_path), "urgent", made.artifact.manifest.version, made.artifact.manifest.version)
+    assert (found.wrong, found.unlike) == ("", "")
 
 
 def test_a_rehearsal(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.demo_state import demo
 from tidemill.kafka.topics import ensure_topics
 from tidemill.records import AlertRecord, JudgementRecord, NoteRecord
 from tidemill.runtime.settings import KafkaSettings
-from tidemill.streams.alert_board import episodes_of, muted_by, not_judged
+from tidemill.streams.alert_board import UNSEEN, episodes_of, muted_by, not_judged, standing
 from tidemill.streams.notes import append_note, read_notes
 from tidemill.streams.topics import notes_topic
 
@@ -23,6 +23,36 @@ def test_an_episode_goes_from_its_opening_to_its_closing() -> None:
     first, second, third = episodes_of([OPENED, CLOSED, again, other], [], 0)
     assert [one.is_open for one in (first, second, third)] == [False, True, True]
     assert (first.opened, first.newest, second.opened, third.opened) == (OPENED, CLOSED, again, other)
+
+
+def test_an_episode_ends_whatever_test_saw_it() -> None:
+    """Of few rows values are counted, of many there is a chi-square: both are about the same input. Texts never seen are an episode of their own."""
+    counted = msgspec.structs.replace(OPENED, test="exact counts and PSI")
+    over = msgspec.structs.replace(CLOSED, test="chi-square and PSI")
+    (only,) = episodes_of([counted, over], [], 0)
+    assert (only.opened, only.newest, only.is_open) == (counted, over, False)
+    assert standing([counted, over]) == []
+    missing, unseen = msgspec.structs.replace(OPENED, test="share missing"), msgspec.structs.replace(OPENED, id="u", test=UNSEEN)
+    assert standing([missing, unseen, msgspec.structs.replace(CLOSED, test="share missing")]) == [unseen]
+    assert len(episodes_of([missing, unseen], [], 0)) == 2
+
+
+def test_what_stands_may_be_added_to() -> None:
+    """What stood before and what came since give what all alerts give; the audit's tests of one partition are episodes of their own."""
+    audited = [
+        msgspec.structs.replace(OPENED, id=test, model="", version="", view="v", partition=0, test=test, source="audit")
+        for test in ("a", "b")
+    ]
+    alerts = [
+        OPENED,
+        *audited,
+        CLOSED,
+        msgspec.structs.replace(OPENED, id="e"),
+        msgspec.structs.replace(audited[0], id="f", state="closed"),
+    ]
+    assert [alert.id for alert in standing(alerts)] == ["b", "e"]
+    for cut in range(len(alerts)):
+        assert standing([*standing(alerts[:cut]), *alerts[cut:]]) == standing(alerts)
 
 
 def test_an_acknowledgement_is_of_one_episode() -> None:

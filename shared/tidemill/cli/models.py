@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +14,7 @@ from tidemill.cli.roles import share_of
 from tidemill.cli.target import need, target
 from tidemill.cli.times import to_ms
 from tidemill.errors import TidemillError
+from tidemill.signals import signal_told
 
 
 class RoleName(StrEnum):
@@ -94,10 +94,8 @@ def ended_stage(offline: str, model: str) -> str:
 
 def ended_by(model: str, number: int, stage: str = "") -> TidemillError:
     """What to say of a job that a signal ended: most often the system's, which found no memory for it. `stage`: as `ended_stage` has it."""
-    name = signal.Signals(number).name
-    memory = "; that is how the system ends what needs more memory than there is" if name in ("SIGKILL", "SIGABRT") else ""
     return TidemillError(
-        f"training {model!r} was ended {f'{stage} ' if stage else ''}by {name}{memory}; what serves is as it was",
+        f"training {model!r} was ended {f'{stage} ' if stage else ''}by {signal_told(number)}; what serves is as it was",
         mend="run the same command again: it goes on where it was",
     )
 

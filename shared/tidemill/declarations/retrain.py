@@ -9,9 +9,9 @@ from typing import Literal, get_args
 from tidemill.declarations.checks import Declaration, duration_ms
 from tidemill.durations import parse_ms
 from tidemill.errors import DeclarationError
+from tidemill.retrainings import LossName
 
 Cause = Literal["drift", "performance", "skew", "code"]
-LossChoice = Literal["brier", "log_loss", "absolute", "squared"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Retrain(Declaration):
     rest: str = "6h"
     steps: Sequence[float] = (0.05, 0.25, 0.5)
     budget: float = 0.05
-    loss: LossChoice | None = None
+    loss: LossName | None = None
     clip: float | None = None
     least: int = 200
     most: int = 50_000
@@ -54,8 +54,8 @@ class Retrain(Declaration):
                 duration_ms(self, label, getattr(self, label))
         if wrong := [one for one in self.on if one not in get_args(Cause)]:
             self._fail("on", f"{wrong[0]!r} begins no run", f"write some of {', '.join(get_args(Cause))}")
-        if self.loss is not None and self.loss not in get_args(LossChoice):
-            self._fail("loss", f"{self.loss!r} is no loss", f"write one of {', '.join(get_args(LossChoice))}")
+        if self.loss is not None and self.loss not in get_args(LossName):
+            self._fail("loss", f"{self.loss!r} is no loss", f"write one of {', '.join(get_args(LossName))}")
         if not 0 < self.budget < 0.5:
             self._fail("budget", f"a budget of {self.budget!r}", "write a chance such as 0.05")
         if any(not 0 < share < 1 for share in self.steps) or list(self.steps) != sorted(set(self.steps)):

@@ -7,16 +7,14 @@ and errors of values are, at a stated size: the test is then about the clipped l
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from tidemill.retrainings import LossName
 from tidemill.stats.several import Places, brier_losses, log_losses
 
 Floats = npt.NDArray[np.float64]
-LossName = Literal["brier", "log_loss", "absolute", "squared"]
-LOSSES: tuple[LossName, ...] = get_args(LossName)
 
 LEAST_PROBABILITY = 1e-4
 _MOST_LOG = -math.log(LEAST_PROBABILITY)

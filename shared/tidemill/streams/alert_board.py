@@ -7,6 +7,31 @@ from typing import NamedTuple
 
 from tidemill.records import AlertRecord, JudgementRecord, NoteRecord
 
+UNSEEN = "share never seen in training"
+"""The test about texts that were not there in training. Of one input both this share and the share missing may have grown."""
+
+
+def watched_about(version: tuple[str, str], kind: str, subject: str, test: str) -> tuple[str, str, str, str, str]:
+    """What an episode of drift detection is about. Its tests may change with the number of rows: it stays the same episode."""
+    return *version, kind, subject, test if test == UNSEEN else ""
+
+
+def about(alert: AlertRecord) -> tuple[object, ...]:
+    """What the episode of an alert is about."""
+    if alert.source == "drift":
+        return watched_about((alert.model, alert.version), alert.kind, alert.subject, alert.test)
+    return alert.source, alert.test, alert.view, alert.partition, alert.subject
+
+
+def standing(alerts: Iterable[AlertRecord]) -> list[AlertRecord]:
+    """The newest alert of each episode that is open, the latest last. Alerts may be added to what stood before."""
+    found: dict[tuple[object, ...], AlertRecord] = {}
+    for alert in alerts:
+        found.pop(about(alert), None)
+        if alert.state != "closed":
+            found[about(alert)] = alert
+    return list(found.values())
+
 
 class AlertEpisode(NamedTuple):
     """The first and the newest alert of an episode, and the notes that acknowledge and mute it now."""
@@ -27,10 +52,9 @@ def episodes_of(alerts: Iterable[AlertRecord], notes: Sequence[NoteRecord], now_
     found, newest = list[AlertEpisode](), dict[tuple[object, ...], int]()
     known = {note.alert: note for note in notes if note.kind == "ack"}
     for alert in alerts:
-        about = alert.source, alert.model, alert.version, alert.kind, alert.subject, alert.view, alert.partition, alert.test
-        place = newest.get(about)
+        place = newest.get(about(alert))
         if place is None or not found[place].is_open:
-            newest[about] = place = len(found)
+            newest[about(alert)] = place = len(found)
             found.append(AlertEpisode(alert, alert, muted=muted_by(alert, notes, now_ms)))
         episode = found[place]._replace(newest=alert)
         found[place] = episode._replace(acknowledged=known.get(alert.id, episode.acknowledged))

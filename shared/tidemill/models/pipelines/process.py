@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import time
 from typing import BinaryIO
 
 from tidemill.models.pipelines.wire import QUESTION, received_block
+from tidemill.signals import signal_told
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
 _REAP_SECONDS = 5.0
@@ -106,6 +106,4 @@ def gone(code: int) -> WorkerGone:
     """What is known of a worker that ended by itself. `code`: as `subprocess` gives it."""
     if code >= 0:
         return WorkerGone("ended", f"its process ended with code {code}")
-    name = signal.Signals(-code).name
-    memory = "; that is how the system ends what needs more memory than there is" if name in ("SIGKILL", "SIGABRT") else ""
-    return WorkerGone("ended", f"its process was ended by {name}{memory}")
+    return WorkerGone("ended", f"its process was ended by {signal_told(-code)}")
