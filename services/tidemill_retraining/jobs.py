@@ -46,12 +46,11 @@ def rehearsal_command(offline_root: str, model: str, version: str, champion: str
 
 async def run(command: Sequence[str], settings: JobSettings, seconds: float) -> Ended:
     """Runs a command to its end, or to that of its time. It ends with this process, and when this is cancelled."""
+    told = {} if settings.command else {PARENT: str(os.getpid())}  # a command of one's own may train in a child of its own
     limited = [sys.executable, "-m", "tidemill_retraining.limited", str(settings.megabytes), str(settings.nice), *command]
     process = await asyncio.create_subprocess_exec(
         *limited,
-        env=os.environ
-        if settings.command
-        else {**os.environ, PARENT: str(os.getpid())},  # a command of one's own may train in a child of its own
+        env={**os.environ, **told},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
