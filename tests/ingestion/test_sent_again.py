@@ -78,11 +78,12 @@ async def test_each_event_counts_once(stack: Stack, project: Project, kafka: str
 
 
 async def check_stores(project: Project, stack: Stack, settings: KafkaSettings, redis_url: str) -> None:
-    """Once both stores have the whole log, in which each event lies four times, they say the same."""
+    """Once both stores have the whole log, in which each event lies at least four times, they say the same. It lies there once more when ingestion
+    was killed between a wave and its commit."""
     view, store, ends = project.views["shops"], OfflineStore(stack.offline), dict[int, int]()
     for (_, partition), held in (await offset_ranges(settings, view_topic(project.name, view.log))).items():
         ends[partition] = held.end
-    assert sum(ends.values()) == 4 * EVENTS
+    assert sum(ends.values()) >= 4 * EVENTS
     async with RedisLink(redis_url, timeout_seconds=10) as link, asyncio.timeout(SOON):
         await wait_folded(project.name, view, ends, store, link, lambda *_: None)
         for partition in range(view.partitions):
