@@ -43,7 +43,16 @@ def test_a_page_is_whole(found: Attribution) -> None:
 
 
 def test_values_are_shown_as_people_know_them() -> None:
-    """Numbers, texts of categories, what is missing, and what was not there in training."""
+    """Numbers, texts of categories, what is missing, and what was not there in training; of a free text its beginning, of a tensor its shape."""
     inputs = [ModelInput("n", "number"), ModelInput("t", "category", ["card", "cash", "\uffffunknown"])]
+    whole = [ModelInput("w", "words"), ModelInput("x", "tensor", shape=[2, 3])]
+    assert value_texts(whole, [70.0, 0.25], {"w": "please\n help" + "!" * 58, "x": ""}) == {
+        "w": "please help" + "!" * 48 + "…", "x": "2 x 3, mean 0.25",
+    }  # fmt: skip
+    assert value_texts(whole, [None, 1.0], {"x": ""})["w"] == "-"
     rows: list[list[float | None]] = [[2.5, 1.0], [None, None], [1e9, 2.0]]
-    assert [list(value_texts(inputs, row).values()) for row in rows] == [["2.5", "cash"], ["-", "-"], ["1e+09", "(not there in training)"]]
+    assert [list(value_texts(inputs, row, {}).values()) for row in rows] == [
+        ["2.5", "cash"],
+        ["-", "-"],
+        ["1e+09", "(not there in training)"],
+    ]

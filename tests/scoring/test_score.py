@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from sklearn.impute import KNNImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from tests.demo_state import NOW_MS, demo, trained
 from tests.proof.world import World
 from tests.training.town import FOLDER, happened, town
@@ -18,11 +23,13 @@ from tidemill import FeatureView, Request
 from tidemill.errors import ArtifactError, TidemillError, UnknownModel
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import Served, serve
+from tidemill.models.artifact import ModelInput
 from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.scoring.score import Scored, Scorer, ScoreWatch, result_columns
 from tidemill.scoring.tables import RequestTable, read_table, write_table
-from tidemill.training.dataset import build
+from tidemill.training.dataset import TrainingSet, build
+from tidemill.training.version import make_version
 
 pytestmark = pytest.mark.slow
 MODEL = demo().models["big_tip"]
@@ -201,3 +208,30 @@ def test_a_model_of_requests_alone_needs_no_archive(tmp_path: Path) -> None:
     table = table_of([{"distance": 2.5, "payment": "cash", "member": True}], tmp_path / "rows.jsonl")
     (found,) = Scorer(project, World(project, tmp_path / "none").store, version).score(table, LATER, ScoreWatch())
     assert found == Scored(load_engine(version).answer(np.array([2.5, 1, 1], np.float32)))
+
+
+def ending(rows: Any) -> Any:
+    """A step that ends its process for a distance of 103."""
+    if (np.asarray(rows)[:, 0] == 103).any():
+        os._exit(3)
+    return rows
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_row_that_ends_its_worker_has_the_error(tmp_path: Path) -> None:
+    """The rows beside it are answered, as those beside a request are."""
+    requests = [request for request in MODEL.requests if request.name != "payment"]
+    pipeline = make_pipeline(FunctionTransformer(ending), KNNImputer(), LogisticRegression())
+    model = dataclasses.replace(MODEL, inputs=requests, engine="python", pipeline=lambda: pipeline)
+    draw = np.random.default_rng(0)
+    values = np.column_stack([draw.normal(size=200), draw.integers(0, 2, 200)])
+    inputs = [ModelInput(request.name, "number") for request in requests]
+    examples = TrainingSet(values, (values[:, 0] > 0).astype(float), np.arange(200), [*map(str, range(200))], inputs)
+    project = dataclasses.replace(demo(), models={"big_tip": model})
+    artifact = make_version(model, examples, 0, lambda _: None).artifact
+    rows = [{"distance": distance, "member": 1.0} for distance in (0.5, 103.0, -0.5)]
+    scored = Scorer(project, World(project, tmp_path / "none").store, artifact).score(
+        table_of(rows, tmp_path / "rows.jsonl"), 0, ScoreWatch()
+    )
+    assert [found.answer is not None for found in scored] == [True, False, True]
+    assert "its process ended with code 3" in scored[1].error

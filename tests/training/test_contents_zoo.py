@@ -35,6 +35,7 @@ from tidemill.training.dataset import TrainingSet
 from tidemill.training.fitting import fit
 from tidemill.training.given_contents import as_served
 from tidemill.training.parity import check_parity, engine_of, expected_answers
+from tidemill.training.version import make_version
 
 ROWS = 120
 Made = Callable[[], Any]
@@ -160,6 +161,35 @@ def test_what_cannot_be_served_is_refused(made: Made, cause: str, mend: str) -> 
     with pytest.raises(TidemillError, match=cause) as raised:
         to_onnx(fitted.pipeline, fitted.holdout.inputs, probability=True)
     assert mend in raised.value.mend
+
+
+@pytest.mark.slow
+def test_rows_on_thresholds_of_terms_are_borne() -> None:
+    """Components of repeated texts are thresholds themselves; a row that falls on the other side in float32 is told, and no difference."""
+    draw, words, notes = random.Random(1), [f"w{i}" for i in range(400)], list[str]()
+    urgent = list[bool]()
+    for _ in range(1_500):
+        again = draw.randrange(len(notes)) if notes and draw.random() < 0.2 else None
+        urgent.append(draw.random() < 0.5 if again is None else urgent[again])
+        some = words[:250] if urgent[-1] else words[150:]
+        notes.append(" ".join(draw.choices(some, k=draw.randint(1, 30))) if again is None else notes[again])
+    pool = sorted(set(notes))
+    places = np.array([[pool.index(note)] for note in notes], np.float64)
+    rows = TrainingSet(places, np.array(urgent, float), np.arange(1_500), [*map(str, range(1_500))], [ModelInput("note", "words", pool)])
+    last = HistGradientBoostingClassifier(max_iter=40, random_state=0)
+    declared = model([tm.Words("note")], lambda: make_pipeline(TfidfVectorizer(), TruncatedSVD(20, random_state=0), last))
+    said = list[str]()
+    version = make_version(declared, rows, 0, said.append)
+    assert 0 < version.artifact.manifest.parity.on_threshold <= 0.01 * version.artifact.manifest.parity.compared
+    assert "lie on a threshold" in said[-1]
+
+
+def test_a_refused_pipeline_of_texts_is_not_sent_to_an_engine_that_takes_none() -> None:
+    """The mend of a model that takes texts does not name engine="python"."""
+    hashed = model([tm.Words("note")], lambda: make_pipeline(HashingVectorizer(n_features=64), LogisticRegression()))
+    with pytest.raises(TidemillError) as raised:
+        make_version(hashed, only_notes(), 0, lambda _: None)
+    assert "engine=" not in raised.value.mend
 
 
 def test_columns_in_a_list_or_as_a_category_are_refused() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -20,7 +21,7 @@ from tests.training.zoo import MODEL
 
 from tidemill import Model
 from tidemill.errors import TidemillError
-from tidemill.training.imported.contract import read_contract
+from tidemill.training.imported.contract import decode_contract, read_contract
 from tidemill.training.imported.version import make_imported, prepare
 
 
@@ -312,3 +313,12 @@ def test_an_output_of_texts(tmp_path: Path) -> None:
     model.graph.output.append(helper.make_tensor_value_info("label", TEXT, [1]))
     agreed = contract(output={"name": "label", "gives": "value"})
     refused(lambda: prepare(MODEL, *written(tmp_path, model, agreed)), "output 'label' is object, no array of numbers")
+
+
+def test_a_class_that_is_a_number_has_its_digits_as_name() -> None:
+    """In a contract as in an outcome; what is neither a text nor a whole number is told with its place."""
+    agreed = contract("logits", classes=[2, 0, "none"])
+    assert decode_contract(json.dumps(agreed).encode()).classes == ["2", "0", "none"]
+    for wrong in (1.5, True, None):
+        with pytest.raises(msgspec.ValidationError, match=r"\$\.classes\[0\]"):
+            decode_contract(json.dumps(agreed | {"classes": [wrong, 1]}).encode())

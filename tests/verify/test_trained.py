@@ -130,8 +130,8 @@ def judge(one: Trained, archive: pa.Table) -> None:
     archives = {view.name: archive for view in model.views}
     found = check_training_set(model, examples.table(), (archive, archive), archives, until_ms, 100, 0)
     assert [example for compared in found for example in compared.examples] == []
-    assert [compared.values for compared in found[:2]] == [len(examples.labels), len(examples.labels)]  # rows, and questions with an answer
-    assert len(found) == 2 + len(model.views)
+    assert [compared.values for compared in found[:3]] == [len(examples.labels)] * 3  # rows, questions with an answer, and what they carry
+    assert len(found) == 3 + len(model.views)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from tidemill.models.inputs import UNKNOWN_TEXT
 SCALES: dict[Scale, str] = {
     "probability": "the probability", "log_odds": "the log odds of the probability", "value": "the value", "log": "the logarithm of the value",
 }  # fmt: skip
+_SHOWN = 60
 _METHODS = {
     "trees": "exact, by the leaves of the trees",
     "additive": "exact: the answer is a sum of one term for each input",
@@ -48,18 +49,27 @@ def bars(found: Attribution, values: Mapping[str, str], most: int) -> list[Bar]:
     return made
 
 
-def value_texts(inputs: Sequence[ModelInput], row: Sequence[float | None]) -> dict[str, str]:
-    """What the model got for each input: a number, a text of its categories, or "-"."""
-    return {item.name: _text(item, value) for item, value in zip(inputs, row, strict=True)}
+def value_texts(inputs: Sequence[ModelInput], row: Sequence[float | None], contents: Mapping[str, str]) -> dict[str, str]:
+    """What the model got for each input: a number, a text of its categories, the beginning of a free text, the shape and mean of a tensor, or "-".
+    `contents`: those of the row, by name."""
+    return {item.name: _text(item, value, contents.get(item.name, "")) for item, value in zip(inputs, row, strict=True)}
 
 
-def _text(item: ModelInput, value: float | None) -> str:
+def _text(item: ModelInput, value: float | None, content: str) -> str:
     if value is None or math.isnan(value):
         return "-"
+    if item.kind == "words":
+        return _beginning(" ".join(content.split()))
+    if item.is_content:
+        return f"{' x '.join(map(str, item.lengths))}, mean {value:.6g}"
     if item.is_category:
         text = item.categories[int(value)] if int(value) < len(item.categories) else "?"
         return "(not there in training)" if text == UNKNOWN_TEXT else text
     return f"{value:.6g}"
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def told(found: Attribution) -> str:

@@ -167,7 +167,7 @@ def _inputs(at: Target, model: Model, versions: Sequence[str]) -> dict[str, Logg
 def _training_set(at: Target, path: str, model: Model, until_ms: int, sample: int, seed: int) -> list[Compared]:
     from tidemill.verify.checks import archived, check_training_set, known_until
     from tidemill.verify.files import training_file
-    from tidemill.verify.labels import outcome_fields
+    from tidemill.verify.labels import outcome_fields, question_fields
 
     table = training_file(Path(path), model)
 
@@ -175,7 +175,7 @@ def _training_set(at: Target, path: str, model: Model, until_ms: int, sample: in
         _begin(f"{event.name}: reads its archived events")
         return archived(at.store, event, fields)
 
-    announced = events(model.on, [model.subject, model.at, *(name for view in model.views for name in view.key.names)])
+    announced = events(model.on, question_fields(model))
     outcomes = events(model.outcome.source, [model.outcome.subject, *outcome_fields(model)])
     views = {view.name: _archive(at, [], view) for view in model.views}
     _begin(f"{model.name}: compares sampled rows")

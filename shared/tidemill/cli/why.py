@@ -45,7 +45,7 @@ def why(
         raise UnknownPrediction(prediction)
     artifact = stored_artifact(store.url, record.model, record.version)
     found = load_explainer(store.url, artifact).explain(vector_of(record.inputs), record.contents)
-    values = value_texts(artifact.manifest.inputs, record.inputs)
+    values = value_texts(artifact.manifest.inputs, record.inputs, record.contents)
     title = f"prediction {record.id} of {record.model}@{record.version} at {rfc3339(record.time)}"
     answer = f"{artifact.manifest.output} {record.output:.6g}"
     if record.probabilities:

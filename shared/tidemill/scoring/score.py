@@ -23,6 +23,7 @@ from tidemill.models.contents import Contents
 from tidemill.models.declared import as_declared
 from tidemill.models.engine import Engine, load_engine
 from tidemill.models.inputs import UNKNOWN_CATEGORY, ModelInputs, Vector, numbers_of, vector_of
+from tidemill.models.pipelines.failures import EngineUnavailable
 from tidemill.offline.store import OfflineStore
 from tidemill.scoring.asked import Requests, seen_by
 from tidemill.scoring.cells import moment_of, ready_input, request_value
@@ -183,7 +184,7 @@ def _each(count: int, answer: Callable[[int], Scored], watch: ScoreWatch) -> lis
     for row in range(count):
         try:
             found.append(answer(row))
-        except BadRequest as error:
+        except (BadRequest, EngineUnavailable) as error:  # a pipeline that ends its worker, or is too slow, does so for its row
             found.append(Scored(None, error=error.message))
         if row % 500 == 499:
             watch.done(row + 1)

@@ -19,9 +19,8 @@ WORDS_MEND = "declare the text as Words(name), or take it as a category: OneHotE
 OWN_PIPELINE_MEND = 'or let the pipeline serve itself, slower: tm.Model(..., engine="python")'
 """For what ONNX cannot serve, beside another mend."""
 _WITHOUT = "leave this step out"
+_NO_CATEGORIES = "leave categorical_features out: the category's number is cut like any other"
 _INSTEAD = {
-    "HistGradientBoostingClassifier": "leave categorical_features out: the category's number is cut like any other",
-    "HistGradientBoostingRegressor": "leave categorical_features out: the category's number is cut like any other",
     "HashingVectorizer": "use a TfidfVectorizer",
     "IterativeImputer": "use a SimpleImputer",
     "KNNImputer": "use a SimpleImputer",
@@ -86,12 +85,18 @@ def differ_mend(step: Step) -> str:
         return "give it keep_empty_features=True, and leave add_indicator out"
     if kind in ("OneHotEncoder", "OrdinalEncoder"):
         return _encoder_mend(step)
+    if getattr(step.estimator, "is_categorical_", None) is not None:
+        return _NO_CATEGORIES
     return f"put {_NUMBERS} before it" if _misses_values(step) and kind not in _INSTEAD else _instead(step)
 
 
 def threshold_mend(step: Step | None) -> str:
     """What to do about a step whose numbers are not those of scikit-learn to the last bit, when too many rows lie on thresholds."""
-    return f"{_WITHOUT}, since trees need no scaling, or train on more rows" if step and step.path else "train on more rows"
+    if step is None or not step.path:
+        return "train on more rows"
+    if type(step.estimator).__name__.endswith(("Scaler", "Normalizer", "Transformer")):
+        return f"{_WITHOUT}, since trees need no scaling, or train on more rows"
+    return f"{_WITHOUT}, or end with a model without thresholds, such as LogisticRegression or Ridge"
 
 
 def probability_mend(step: Step) -> str:
@@ -137,8 +142,9 @@ def _instead(step: Step) -> str:
         return _INSTEAD[kind]
     if is_clusterer(step.estimator) or (hasattr(step.estimator, "transform") and not hasattr(step.estimator, "predict")):
         return f"{_WITHOUT}, or do its work in a feature or in what the request sends"
-    return f"use another estimator, such as {'LogisticRegression' if is_classifier(step.estimator) else 'Ridge'} or {_boosted(step)}"
+    others = [_linear(step), "HistGradientBoostingClassifier" if is_classifier(step.estimator) else "HistGradientBoostingRegressor"]
+    return f"use another estimator, such as {' or '.join(other for other in others if other != kind)}"
 
 
-def _boosted(step: Step) -> str:
-    return "HistGradientBoostingClassifier" if is_classifier(step.estimator) else "HistGradientBoostingRegressor"
+def _linear(step: Step) -> str:
+    return "LogisticRegression" if is_classifier(step.estimator) else "Ridge"

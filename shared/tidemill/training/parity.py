@@ -7,7 +7,7 @@ other side in float32; a small share of such rows is borne and told.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,13 +22,14 @@ from tidemill.training.dataset import Floats
 from tidemill.training.fitting import Fitted, answered, outputs
 from tidemill.training.mends import differ_mend, threshold_mend
 from tidemill.training.probes import Probe, probes, spread
-from tidemill.training.steps import Step, last_step
+from tidemill.training.steps import Step, last_step, steps_of
 
 HELD_OUT_ROWS = 2_000
 TOLERANCE = 1e-4
 THRESHOLD_SHARE = 0.01
 _NUDGE = 1e-6
 _NUDGED_ROWS = 100
+_INSIDE_TIMES = 32
 _ONE_BY_ONE = "let the answer to a row depend on that row alone, and on what was fitted: requests are answered one by one"
 
 Flags = npt.NDArray[np.bool_]
@@ -127,22 +128,43 @@ def _compared(model: Model, fitted: Fitted, expected: Expected, engine: Engine, 
 
 def _on_threshold(fitted: Fitted, rows: Floats, answers: Any, got: Floats, allowed: Parity) -> Flags:
     """Whether numbers moved by a millionth of their size bring the pipeline's answer to that of ONNX."""
-    numbers = [i for i, spec in enumerate(fitted.holdout.inputs) if not spec.has_texts]
-    sizes = np.nan_to_num(np.nanmax(np.abs(np.vstack([fitted.holdout.matrix, rows])), axis=0, initial=0.0))
     below, above = np.zeros(answers.shape), np.zeros(answers.shape)
-    for i in numbers:
+    for low, high in _moved_inputs(fitted, rows):
+        moved = [np.asarray(low) - answers, np.asarray(high) - answers]
+        below += np.minimum(0.0, np.minimum(*moved))
+        above += np.maximum(0.0, np.maximum(*moved))
+    if any(spec.is_content for spec in fitted.holdout.inputs):
+        inside = [made - answers for made in _moved_inside(fitted, rows)]
+        below += np.min(inside, axis=0, initial=0.0)
+        above += np.max(inside, axis=0, initial=0.0)
+    margin = allowed.allowed(answers)
+    far: Flags = (got < answers + below - margin) | (got > answers + above + margin) | np.isnan(got)
+    return ~_of_row(far)
+
+
+def _moved_inputs(fitted: Fitted, rows: Floats) -> Iterator[tuple[Floats, Floats]]:
+    """For each number that requests bring: the answers when it is a little less, and a little more."""
+    sizes = np.nan_to_num(np.nanmax(np.abs(np.vstack([fitted.holdout.matrix, rows])), axis=0, initial=0.0))
+    for i in (i for i, spec in enumerate(fitted.holdout.inputs) if not spec.has_texts):
         moved = []
         for sign in (-1, 1):
             nudged = rows.copy()
             nudged[:, i] += np.float32(sign * _NUDGE * sizes[i])
-            moved.append(
-                outputs(fitted.pipeline, fitted.given(nudged), probability=fitted.probability, several=bool(fitted.classes)) - answers
-            )
-        below += np.minimum(0.0, np.minimum(*moved))
-        above += np.maximum(0.0, np.maximum(*moved))
-    margin = allowed.allowed(answers)
-    far: Flags = (got < answers + below - margin) | (got > answers + above + margin) | np.isnan(got)
-    return ~_of_row(far)
+            moved.append(outputs(fitted.pipeline, fitted.given(nudged), probability=fitted.probability, several=bool(fitted.classes)))
+        yield moved[0], moved[1]
+
+
+def _moved_inside(fitted: Fitted, rows: Floats) -> Iterator[Floats]:
+    """Texts and tensors cannot be moved themselves, so the numbers made of them are: the answers when all that reach the last step are a little
+    less or more, each by chance."""
+    *_, step = steps_of(fitted.pipeline, fitted.given(rows))
+    reach = step.rows.toarray() if hasattr(step.rows, "toarray") else np.asarray(step.rows)
+    if reach.dtype.kind != "f":  # the last step takes the texts themselves
+        return
+    draw, sizes = np.random.default_rng(0), _NUDGE * np.nan_to_num(np.abs(reach).max(axis=0, initial=0.0))
+    for _ in range(_INSIDE_TIMES):
+        moved = reach + draw.choice([-1.0, 1.0], reach.shape) * sizes
+        yield outputs(step.estimator, moved.astype(reach.dtype), probability=fitted.probability, several=bool(fitted.classes))
 
 
 def _of_row(flags: Flags) -> Flags:

@@ -91,21 +91,21 @@ def _form(model: Model, fitted: Fitted, note: Callable[[str], None]) -> ServedFo
         engine = worker_of(model, fitted, file, own)
         return ServedForm(file, engine, check_parity(model, fitted, expected_answers(model, fitted), engine), own)
     note("converting to ONNX and comparing")
-    with or_by_itself():
+    with or_by_itself(fitted):
         onnx = to_onnx(fitted.pipeline, fitted.holdout.inputs, probability=fitted.probability)
     expected = expected_answers(model, fitted)
-    with or_by_itself():
+    with or_by_itself(fitted):
         engine = engine_of(model, fitted, onnx)
         return ServedForm(onnx, engine, check_parity(model, fitted, expected, engine))
 
 
 @contextmanager
-def or_by_itself() -> Iterator[None]:
-    """What is refused since ONNX cannot serve it could serve itself: its mend names that, too."""
+def or_by_itself(fitted: Fitted) -> Iterator[None]:
+    """What is refused since ONNX cannot serve it could serve itself, if it takes no contents: its mend names that, too."""
     try:
         yield
     except TidemillError as error:
-        if error.mend == WORDS_MEND:
+        if error.mend == WORDS_MEND or any(spec.is_content for spec in fitted.holdout.inputs):
             raise
         raise TidemillError(error.message, mend=f"{error.mend}; {OWN_PIPELINE_MEND}") from error
 

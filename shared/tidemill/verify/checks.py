@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.archive.columns import KNOWN, LOADED, MOMENT, OWN, TOPIC, event_folder
-from tidemill.declarations import Event, FeatureView, Model
+from tidemill.declarations import Event, FeatureView, Model, Request
 from tidemill.errors import TidemillError
 from tidemill.offline.store import OfflineStore, Snapshot
 from tidemill.timestamps import rfc3339
 from tidemill.verify.compare import Compared, Example, Told, compare, possible
 from tidemill.verify.entities import entity_text
-from tidemill.verify.labels import Labelled, labelled, outcome_fields
+from tidemill.verify.labels import Labelled, labelled, outcome_fields, question_fields
+from tidemill.verify.requested import Refused, is_refused, same_request
 from tidemill.verify.rows_of import rows_of
 from tidemill.verify.sql import BY_KNOWN, AskedMoment, SqlView, Value
 from tidemill.verify.stamped import knowledge
@@ -147,17 +148,20 @@ def check_training_set(
     sample: int,
     seed: int,
 ) -> list[Compared]:
-    """Compares rows of a training set: that they are questions with these answers, that no sampled question is missing, and their features.
+    """Compares rows of a training set: that they are questions with these answers, that no sampled question is missing, what they carry as
+    requests, and their features.
 
-    `table`: the columns subject, time, label and `<view>__<feature>`; `asking`: the archived events that announce, and
+    `table`: the columns subject, time, label, those of requests, and `<view>__<feature>`; `asking`: the archived events that announce, and
     those that bring outcomes; `archives`: the archived events by view; `until_ms`: the moment until which the set was made.
     """
     asked = labelled(model, *asking, until_ms)
-    by_key = dict(_numbered((question.subject, question.at_ms, question) for question in asked if _is_example(model, question.label)))
+    by_key = dict(_numbered((question.subject, question.at_ms, question) for question in asked if _is_example(model, question)))
     numbered = dict(_numbered((row["subject"], row["time"], row) for row in _rows(table)))
     chosen = random.Random(seed).sample(list(numbered), min(sample, len(numbered)))
     compared = [_check_labels(model, {key: numbered[key]["label"] for key in chosen}, by_key)]
     compared.append(_check_missing(model, by_key, numbered.keys(), sample, seed))
+    if model.requests:
+        compared.append(_check_requests(model, {key: numbered[key] for key in chosen}, by_key))
     for place, view in enumerate(model.views):
         columns, sql, told = columns_of(view, table.column_names), SqlView(view, archives[view.name]), []
         for key in chosen:
@@ -179,8 +183,7 @@ def check_training_rows(store: OfflineStore, model: Model, table: pa.Table, unti
     places = random.Random(seed).sample(range(len(table)), min(sample, len(table)))
     subjects, outcome = set(table["subject"].take(pa.array(places, pa.int64())).to_pylist()), model.outcome
     rows = table.filter(pc.is_in(table["subject"], pa.array(subjects)))
-    fields = [model.at, *(name for view in model.views for name in view.key.names)]
-    announced = rows_of(_archive(store, model.on), model.on, [model.subject], subjects, fields)
+    announced = rows_of(_archive(store, model.on), model.on, [model.subject], subjects, question_fields(model))
     outcomes = rows_of(_archive(store, outcome.source), outcome.source, [outcome.subject], subjects, outcome_fields(model))
     until_ms = known_until(store, model, until_ms)
     asked, archives = labelled(model, announced, outcomes, until_ms), dict[str, pa.Table]()
@@ -241,9 +244,10 @@ def _asked_at(model: Model, view: FeatureView, question: Labelled, place: int) -
     return AskedMoment(question.entities[place] or "", question.at_ms, question.at_ms + 1, own)
 
 
-def _is_example(model: Model, label: float | str | None) -> bool:
-    """Whether a label is one that an example may have: any, or one of the declared classes."""
-    return label is not None and (not model.outcome.classes or label in model.outcome.classes)
+def _is_example(model: Model, question: Labelled) -> bool:
+    """Whether a question is an example: its label is any, or one of the declared classes, and as a request it is not refused."""
+    known = question.label is not None and (not model.outcome.classes or question.label in model.outcome.classes)
+    return known and not is_refused(model, question.given)
 
 
 def _check_labels(model: Model, labels: Mapping[_Key, float | str], asked: Mapping[_Key, Labelled]) -> Compared:
@@ -263,6 +267,27 @@ def _check_missing(model: Model, asked: Mapping[_Key, Labelled], present: Collec
         if key not in present:
             compared.note(_label_example(key, "no row", asked[key].label), 3)
     return compared
+
+
+def _check_requests(model: Model, rows: Mapping[_Key, Mapping[str, Any]], asked: Mapping[_Key, Labelled]) -> Compared:
+    """Whether rows have the values that their questions carry."""
+    compared = Compared(f"requests: {model.name}")
+    for key, row in rows.items():
+        if (question := asked.get(key)) is None:
+            continue
+        for request, value in zip(model.requests, question.given, strict=True):
+            compared.values += 1
+            if not _is_carried(request, value, row.get(request.name)):
+                what, told, carried = f"{key[0]} at {rfc3339(key[1])}", f"{row.get(request.name)!r:.100}", f"{value!r:.100}"
+                compared.note(Example(what, request.name, told, carried, []), 3)
+    return compared
+
+
+def _is_carried(request: Request, value: Any, trained: Any) -> bool:
+    try:
+        return same_request(request, value, trained)
+    except Refused:  # the cell is no tensor
+        return False
 
 
 def _label_example(key: _Key, told: Any, label: float | str | None) -> Example:

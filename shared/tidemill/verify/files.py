@@ -38,10 +38,10 @@ def _types(model: Model) -> dict[str, pa.DataType]:
 
 
 def _of_csv(path: Path, model: Model) -> pa.Table:
-    """A column has the type of its feature, also where no row has a value; a text is one, whatever it looks like."""
+    """A column has the type of its feature or request, also where no row has a value; a text is one, whatever it looks like."""
     with pa.csv.open_csv(path) as file:
         names = file.schema.names
-    types = _types(model)
+    types = _types(model) | {request.name: pa.string() if request.type is str else pa.float64() for request in model.requests}
     for view in model.views:
         texts = {feature.name for feature in view.served if feature.aggregation.gives is str}
         types |= {name: pa.string() if feature in texts else pa.float64() for feature, name in columns_of(view, names).items()}

@@ -7,7 +7,7 @@ moments. Without one, `absent` of the outcome is the answer once the wait is ove
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -27,13 +27,14 @@ _NEVER = 2**62
 
 class Labelled(NamedTuple):
     """A question. `label`: its answer (None: there is none yet); `announcement`: the event that asks; `entities`: the entity of each of the
-    model's views, None where it has none."""
+    model's views, None where it has none; `given`: the value of each of the model's requests, None where it has none."""
 
     subject: str
     at_ms: int
     label: float | str | None
     announcement: Announcement
     entities: tuple[str | None, ...]
+    given: tuple[Any, ...]
 
 
 def labelled(model: Model, announced: pa.Table, outcomes: pa.Table, until_ms: int) -> list[Labelled]:
@@ -47,9 +48,15 @@ def labelled(model: Model, announced: pa.Table, outcomes: pa.Table, until_ms: in
     finally:
         db.close()
     return [
-        Labelled(subject, at_ms, label, Announcement(known_ms, Place(*place), id), tuple(entities))
-        for subject, at_ms, label, known_ms, *place, id, entities in found
+        Labelled(subject, at_ms, label, Announcement(known_ms, Place(topic, partition, place), id), tuple(entities), tuple(given))
+        for subject, at_ms, label, known_ms, topic, partition, place, id, entities, *given in found
     ]
+
+
+def question_fields(model: Model) -> list[str]:
+    """The fields of the event that asks: what is asked about, when, for which entities, and what a request carries."""
+    views = [name for view in model.views for name in view.key.names]
+    return list(dict.fromkeys([model.subject, model.at, *views, *(request.name for request in model.requests)]))
 
 
 def outcome_fields(model: Model) -> list[str]:
@@ -98,9 +105,10 @@ def _labelled_sql(model: Model, announced: pa.Table, brought: pa.Table, until_ms
         if model.on is model.outcome.source
         else "asked q ASOF LEFT JOIN outcome o ON q.subject = o.subject AND q.at_ms < o.known"
     )
+    given = "".join(f", q.given{i}" for i in range(len(model.requests)))
     return (
         f"WITH asked AS ({_asked_sql(model, announced, until_ms)}), outcome AS ({_outcomes_sql(model, brought, until_ms)}) "
-        f"SELECT q.subject, q.at_ms, {answer} END, q.known, q.topic, q.partition, q.place, q.id, q.entities "
+        f"SELECT q.subject, q.at_ms, {answer} END, q.known, q.topic, q.partition, q.place, q.id, q.entities{given} "
         f"FROM {joined} ORDER BY q.at_ms, q.subject, q.known, q.topic, q.partition, q.place"
     )
 
@@ -120,11 +128,11 @@ def _after_asking(wait: int) -> str:
 
 
 def _asked_sql(model: Model, events: pa.Table, until_ms: int) -> str:
-    names = list(dict.fromkeys([model.subject, model.at, *(name for view in model.views for name in view.key.names)]))
-    rows = EventRows(model.on, names, events, "announced")
+    rows = EventRows(model.on, question_fields(model), events, "announced")
+    given = "".join(f", {rows.fields[request.name].sql} AS given{i}" for i, request in enumerate(model.requests))
     entities = ", ".join(entity_sql(view.key.names, rows.fields) for view in model.views)
     at, subject = moment_sql(rows.fields[model.at], model.on.earliest_ms), key_sql(rows.fields[model.subject])
-    asked = f"SELECT *, {at} AS at_ms, {subject} AS subject, CAST([{entities}] AS VARCHAR[]) AS entities FROM {rows.sql}"
+    asked = f"SELECT *, {at} AS at_ms, {subject} AS subject, CAST([{entities}] AS VARCHAR[]) AS entities{given} FROM {rows.sql}"
     return f"SELECT * FROM ({asked}) WHERE at_ms < {until_ms} AND known < {until_ms} AND subject IS NOT NULL QUALIFY {_FIRST}"
 
 

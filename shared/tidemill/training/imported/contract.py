@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from tidemill.declarations import Model
+from tidemill.declarations.models import class_name
 from tidemill.errors import TidemillError
 from tidemill.limits import MOST_CLASSES
 from tidemill.models.inputs import UNKNOWN_TEXT
@@ -107,8 +108,12 @@ def _place(said: str) -> str:
     return ""
 
 
-decode_contract = msgspec.json.Decoder(Contract).decode
-"""Reads the bytes of a contract. Raises msgspec.DecodeError."""
+def decode_contract(content: bytes) -> Contract:
+    """Reads the bytes of a contract. A class that is a whole number has its digits as name, as everywhere. Raises msgspec.DecodeError."""
+    read = msgspec.json.decode(content)
+    if isinstance(read, dict) and isinstance(classes := read.get("classes"), list):
+        read["classes"] = [class_name(one) if type(one) is int else one for one in classes]
+    return msgspec.convert(read, Contract)
 
 
 def check_declared(contract: Contract, model: Model) -> None:
