@@ -12,10 +12,12 @@ from tests.drift.rig import PROJECT
 from typer.testing import CliRunner
 
 from tidemill.cli import app
+from tidemill.cli.alerts import alerts_line
 from tidemill.declarations.project import load_project
 from tidemill.errors import TidemillError
 from tidemill.kafka.client import started_producer
 from tidemill.kafka.topics import ensure_topics
+from tidemill.local.addresses import Addresses
 from tidemill.records import AlertRecord, JudgementRecord
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.alerts import append_alert
@@ -62,6 +64,8 @@ def test_alerts_are_shown_acknowledged_and_muted(kafka: str, topic_prefix: str, 
     shown = run()
     assert "a1 opened 1, since 1970-01-01T00:00:00Z\n  late: size has moved" in shown
     assert "a2" not in shown
+    stack = Addresses(kafka, "redis://nowhere", "", str(tmp_path), {"drift": "http://127.0.0.1:1"}, {}, owner=0, supervisor="")
+    assert alerts_line(stack) == "alerts: 1 open (late 1); `tidemill alerts` shows them"
     assert "late 1: ranking waits: 2 of 10 rows with the rarer outcome" in shown
     assert [json.loads(line)["id"] for line in run("--all", "--json").splitlines()] == ["a1", "a3"]
     assert "a1 is acknowledged" in run("ack", "a1", "--reason", "known")

@@ -1,4 +1,4 @@
-"""What `tidemill status` says about late events where nobody can be asked."""
+"""What `tidemill status` says about late events, alerts and retrainings where nobody can be asked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tidemill.cli.alerts import alerts_line
 from tidemill.cli.late import late_line
 from tidemill.cli.retraining import status_line
 from tidemill.local.addresses import Addresses
@@ -28,6 +29,13 @@ def test_servers_that_are_away_are_told() -> None:
 def test_a_stack_that_folds_nothing_says_nothing(without: dict[str, object]) -> None:
     """There are no views that could refuse an event."""
     assert late_line(msgspec.structs.replace(RUNNING, **without)) is None
+
+
+def test_alerts_that_cannot_be_read_are_told() -> None:
+    """Where drift detection runs and Kafka does not answer, that is said; where it does not run, nothing."""
+    watched = msgspec.structs.replace(RUNNING, urls={"drift": "http://127.0.0.1:1"})
+    assert (alerts_line(watched) or "").startswith("alerts: not known (")
+    assert alerts_line(RUNNING) is None
 
 
 def test_retrainings_that_cannot_be_read_are_told() -> None:

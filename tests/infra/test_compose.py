@@ -52,7 +52,8 @@ def test_the_environment_satisfies_the_settings(name: str, monkeypatch: pytest.M
     for variable in {**dict.fromkeys(("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL")), **container(name)["environment"]}:
         monkeypatch.delenv(variable, raising=False)
     for variable, value in container(name)["environment"].items():
-        monkeypatch.setenv(variable, value)
+        if value is not None:  # one without a value is passed on where it is set
+            monkeypatch.setenv(variable, value)
     settings_of(name).load()
     kafka_host, _, port = KafkaSettings.load().bootstrap_servers.partition(":")
     inside, outside = container(kafka_host)["environment"]["KAFKA_ADVERTISED_LISTENERS"].split(",")

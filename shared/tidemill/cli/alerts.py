@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -15,7 +16,10 @@ from tidemill.cli.console import console
 from tidemill.cli.target import Target, target
 from tidemill.cli.times import to_ms
 from tidemill.clock import now_ms
-from tidemill.errors import BadRequest, NotFound
+from tidemill.declarations.project import load_project
+from tidemill.errors import BadRequest, NotFound, TidemillError
+from tidemill.local.addresses import Addresses
+from tidemill.runtime.settings import KafkaSettings
 
 if TYPE_CHECKING:
     from tidemill.records import JudgementRecord, NoteRecord
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(invoke_without_command=True, help="Alerts: what is open; acknowledge, mute.")
 FOLLOW_SECONDS = 2.0
+_SECONDS = 5.0
 
 
 class NoSuchAlert(NotFound):
@@ -119,14 +124,38 @@ def _say(at: Target, note: NoteRecord) -> None:
 
 
 async def _read(at: Target) -> tuple[list[AlertEpisode], list[JudgementRecord]]:
-    from tidemill.streams.alert_board import episodes_of, not_judged
-    from tidemill.streams.alerts import read_alerts
+    from tidemill.streams.alert_board import not_judged
     from tidemill.streams.judgements import read_judgements
-    from tidemill.streams.notes import read_notes
 
     kafka, name = at.kafka_settings, at.declared.name
-    episodes = episodes_of(await read_alerts(kafka, name), await read_notes(kafka, name), now_ms())
-    return episodes, not_judged(await read_judgements(kafka, name))
+    return await _episodes(kafka, name), not_judged(await read_judgements(kafka, name))
+
+
+async def _episodes(kafka: KafkaSettings, project: str) -> list[AlertEpisode]:
+    from tidemill.streams.alert_board import episodes_of
+    from tidemill.streams.alerts import read_alerts
+    from tidemill.streams.notes import read_notes
+
+    return episodes_of(await read_alerts(kafka, project), await read_notes(kafka, project), now_ms())
+
+
+def alerts_line(at: Addresses) -> str | None:
+    """What `tidemill status` says of open alerts; None where no drift detection runs."""
+    if not (at.project and at.kafka and "drift" in at.urls):
+        return None
+    try:
+        found = asyncio.run(_soon(at.kafka, load_project(at.project).name))
+    except (TidemillError, TimeoutError) as error:
+        return f"alerts: not known ({getattr(error, 'message', None) or f'no answer within {_SECONDS:g} s'})"
+    models = Counter(one.newest.model or one.newest.view for one in found if one.is_open)
+    if not models:
+        return "alerts: none are open"
+    return f"alerts: {models.total()} open ({', '.join(f'{name} {count}' for name, count in models.most_common())}); `tidemill alerts` shows them"
+
+
+async def _soon(kafka: str, project: str) -> list[AlertEpisode]:
+    async with asyncio.timeout(_SECONDS):
+        return await _episodes(KafkaSettings(bootstrap_servers=kafka), project)
 
 
 def _follow(at: Target, told: set[str], *, json: bool) -> None:

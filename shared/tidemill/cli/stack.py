@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from tidemill.cli.alerts import alerts_line
 from tidemill.cli.catalogue import Started, after_start, at_start
 from tidemill.cli.console import console
 from tidemill.cli.late import late_line
@@ -94,7 +95,7 @@ def down(home: Home = None) -> None:
 
 
 def status(home: Home = None) -> None:
-    """Show every process of the running stack, and how many events came too late; exit code 1 unless all are ready."""
+    """Show every process of the running stack, how many events came too late, and which alerts are open; exit code 1 unless all are ready."""
     _require_local()
     from tidemill.local.supervisor import Supervisor
 
@@ -109,7 +110,7 @@ def status(home: Home = None) -> None:
             name, process.statename, str(process.pid or ""), f"{process.now - process.start} s", "yes" if ready else reason or "no"
         )
     console.print(table)
-    for said in filter(None, (late_line(addresses), status_line(addresses))):
+    for said in filter(None, (late_line(addresses), alerts_line(addresses), status_line(addresses))):
         console.print(said, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(0 if all_ready else 1)
 
