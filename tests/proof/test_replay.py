@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -13,6 +14,9 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from sklearn.impute import KNNImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from tests.demo_state import HOUR_MS, NOW_MS, demo, saved, trained, trip
 from tests.proof.world import World
 
@@ -23,7 +27,7 @@ from tidemill.errors import ArtifactError, TidemillError, UnknownModel
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import serve
 from tidemill.kernel.view import Reading
-from tidemill.models.artifact import Artifact, inputs_of
+from tidemill.models.artifact import Artifact, ModelInput, inputs_of
 from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
 from tidemill.offline.store import OfflineStore
@@ -228,6 +232,33 @@ def test_each_probability_of_several_classes_is_recomputed(tmp_path: Path) -> No
     assert [[difference.name for difference in one.differences] for one in found[1:]] == [
         ["probability of late"], ["probability of diverted"], ["probability of cancelled"]
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_version_that_serves_itself_is_recomputed(tmp_path: Path) -> None:
+    """By a worker of its own, to the last bit; an answer that differs is named."""
+    draw, inputs = np.random.default_rng(1), [Request("distance"), Request("member", bool)]
+    model = replace(MODEL, inputs=inputs, engine="python", pipeline=lambda: make_pipeline(KNNImputer(), LogisticRegression()))
+    rows = np.column_stack([draw.normal(size=200), draw.integers(0, 2, 200)]).astype(np.float32)
+    data = TrainingSet(
+        rows, (rows[:, 0] > 0).astype(float), np.arange(200), [*map(str, range(200))], [ModelInput(one.name, "number") for one in inputs]
+    )
+    version = make_version(model, data, NOW_MS, lambda _: None).artifact
+    saved(str(tmp_path), version)
+    given = [{"distance": 1.5, "member": None}, {"distance": -0.25, "member": True}]
+    vectors = [vector_of(ModelInputs(model, {}).row([], one)) for one in given]
+    outputs = [load_engine(version).predict(vector) for vector in vectors]
+    outputs[1] = float(np.nextafter(np.float32(outputs[1]), np.float32(1)))
+    records = [
+        PredictionRecord(
+            f"p{i}", "big_tip", version.manifest.version, 5, 6,
+            [None if math.isnan(value) else value for value in vectors[i].tolist()], outputs[i], entities=given[i],
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    found = replay(replace(demo(), models={"big_tip": model}), OfflineStore(tmp_path), records)
+    assert [[difference.name for difference in one.differences] for one in found] == [[], ["output"]]
 
 
 def test_a_prediction_by_tensor_has_its_output_recomputed(world: World) -> None:
