@@ -14,6 +14,8 @@ import msgspec
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from tests.demo_state import NOW_MS, demo
 from tests.proof.world import World
 from tests.training.town import FOLDER, town
@@ -214,3 +216,16 @@ def test_the_file_is_the_same_in_every_process() -> None:
         done = subprocess.run([sys.executable, "-c", FITS], env=environment, capture_output=True, text=True, check=True)
         found.add(done.stdout.strip())
     assert len(found) == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_version_that_serves_itself_is_made_again(world: World) -> None:
+    """By what its worker answers."""
+    declared = with_pipeline(lambda: make_pipeline(FunctionTransformer(np.tanh), forest()))
+    model = dataclasses.replace(declared.models["big_tip"], engine="python")
+    project = dataclasses.replace(declared, models={"big_tip": model})
+    trained = train(project, str(FOLDER), model, str(world.root), LATER + 5_000, lambda _: None)
+    made = load_artifact(str(world.root), trained.artifact, trained.sha256)
+    found = reproduce(project, str(FOLDER), world.store, made, lambda _: None)
+    assert (found.otherwise, found.from_archive, found.equal, found.rows) == ([], True, True, made.manifest.rows)
+    assert found.version.artifact.manifest.own_pipeline is not None
