@@ -65,13 +65,15 @@ class Join:
     """The join of all models. `waits`: by model; predictions of other models are left alone.
 
     `clock`: every prediction whose deadline lies before it has its result. Results wait, with `seq` 0, until `take`.
-    By model: `pending` predictions that wait, `accepted` predictions so far, `late` outcomes that came after their prediction was given up.
+    By model: `pending` predictions that wait, `accepted` predictions so far, `late` outcomes that came after their prediction was given up, `overdue` predictions that were
+    logged after the end of their own wait, so that they are given up at once.
     """
 
     def __init__(self, waits: Mapping[str, Wait], clock: int = 0) -> None:
         self.clock = clock
         self.accepted: Counter[str] = Counter()
         self.late: Counter[str] = Counter()
+        self.overdue: Counter[str] = Counter()
         self.pending: Counter[str] = Counter()
         self._waits = dict(waits)
         self._results: list[ResultRecord] = []
@@ -109,6 +111,7 @@ class Join:
                 self._resolve(prediction, outcome)
                 return
         if prediction.time + within_ms < self.clock:
+            self.overdue[prediction.model] += 1
             self._give_up(prediction, subject)
             return
         self._waiting.setdefault(subject, []).append(prediction)

@@ -31,15 +31,18 @@ from tidemill.offline.tables import MirrorTable, probabilities_of_row
 from tidemill.records import OutcomeRecord, PredictionRecord, ResultRecord, decoder
 from tidemill.runtime import metrics
 from tidemill.runtime.health import HealthBoard
+from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.runtime.supervise import supervise
 from tidemill.runtime.threads import to_its_end
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.topics import outcomes_topic, results_topic, topic_specs
+from tidemill.timestamps import rfc3339
 from tidemill_predlog.join import Join, KnownOutcome, LoggedPrediction
 from tidemill_predlog.outbox import Outbox
 from tidemill_predlog.results import JoinProgress, ResultsTable
 
+log = get_logger(__name__)
 T = TypeVar("T")
 
 COMMIT_SECONDS = 1.0
@@ -89,6 +92,7 @@ class Joiner:
             join.take()  # all of them are in the table: the join is as it was at that commit
             join.accepted.clear()
             join.late.clear()
+            join.overdue.clear()
             await self._go_on(outbox, join, progress)
 
     def _feed_table(self, join: Join, progress: JoinProgress) -> dict[TopicPartition, int]:
@@ -180,6 +184,13 @@ class Joiner:
             metrics.PREDLOG_PENDING.labels(model).set(join.pending[model])
             metrics.PREDLOG_PREDICTIONS.labels(model).inc(join.accepted.pop(model, 0))
             metrics.PREDLOG_LATE.labels(model).inc(join.late.pop(model, 0))
+            metrics.PREDLOG_OVERDUE.labels(model).inc(join.overdue.get(model, 0))
+        if join.overdue:
+            log.warning(
+                "predictions are given up at once: their wait was over when they were logged", predictions=dict(join.overdue),
+                time_reached=rfc3339(join.clock), mend="in a replay of history give every request its `time`: one of now ends all waits before it",
+            )  # fmt: skip
+            join.overdue.clear()
 
 
 class _Ends(Protocol):
@@ -210,7 +221,13 @@ class Clock:
         if self._target is not None:
             time_ms, ends = self._target
             if all(reader.next[target] >= end for target, end in ends.items()):
+                waiting, before = join.pending.total(), join.clock
                 join.advance(time_ms)
+                if before and time_ms - before > join.memory_ms and waiting > join.pending.total():
+                    log.warning(
+                        "time went on at once by more than any wait", before=rfc3339(before), now=rfc3339(time_ms),
+                        given_up=waiting - join.pending.total(),
+                    )  # fmt: skip
                 self._target = None
         idle = time.monotonic() - self._asked
         if (self._target is None and self.now > join.clock and idle > _BARRIER_SECONDS) or idle > CHECK_SECONDS:

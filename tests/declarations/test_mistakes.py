@@ -257,6 +257,12 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Model(**model(pipeline="pipe")), "pipeline", "'pipe' cannot be called", "pass the function itself"),
     (lambda: Model(**model(inputs=[Request("distance")])), "inputs", "no field 'distance'", "add it to the event"),
     (lambda: Model(**model(on=Event("bare", {"at": int, "id": str}, time="at"), subject="id")), "inputs", "no field 'who'", "add it"),
+    (
+        lambda: Model(**model(inputs=[Request("who")])),
+        "inputs",
+        "'who' of event 'asked' is str, and the request is to give float",
+        "Request('who', str)",
+    ),
     (lambda: Model(**model(inputs=[Words("n")])), "inputs", "'n' of event 'asked' is no text", "as str"),
     (lambda: Model(**model(inputs=[VIEW, Words("who")])), "inputs", "'who' is the name of something else", "rename the field"),
     (lambda: Tensor("word", shape=()), "shape", "() is no shape", "shape=(28, 28)"),

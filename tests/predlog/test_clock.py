@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from aiokafka import TopicPartition
+from structlog.testing import capture_logs
 
 from tidemill.declarations.models import Wait
 from tidemill_predlog import joiner
@@ -59,3 +60,16 @@ async def test_kafka_is_not_asked_when_time_stands_still() -> None:
     for _ in range(5):
         await clock.drive(join, log)
     assert log.asked <= 1
+
+
+async def test_time_that_leaps_is_told() -> None:
+    """A request of now amid a replay of the past ends the waits of all others; a step within the waits is nothing to tell."""
+    day, log, waits = 86_400_000, Log(), {"m": Wait(3_600_000)}
+    join, clock = Join(waits, day), Clock(day)
+    join.predict(LoggedPrediction("a", "m", "1", "s", day + 1, 0.5))
+    for now, said in ((day + 60_000, []), (900 * day, [("1970-01-02T00:01:00Z", "1972-06-19T00:00:00Z", 1)])):
+        clock.now = now
+        with capture_logs() as lines:
+            await clock.drive(join, log)
+            await clock.drive(join, log)
+        assert [(line["before"], line["now"], line["given_up"]) for line in lines] == said

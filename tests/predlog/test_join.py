@@ -180,6 +180,7 @@ def test_prediction_after_its_deadline() -> None:
     join.predict(prediction("a"))
     join.predict(prediction("b", subject="t"))
     assert answers(join) == [("a", "never", 100, None), ("b", "joined", 20, 1.0)]
+    assert join.overdue == {"m": 1}  # which is counted
 
 
 def test_prediction_at_its_deadline_still_waits() -> None:

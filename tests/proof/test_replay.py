@@ -246,7 +246,7 @@ def test_a_version_that_serves_itself_is_recomputed(tmp_path: Path) -> None:
     )
     version = make_version(model, data, NOW_MS, lambda _: None).artifact
     saved(str(tmp_path), version)
-    given = [{"distance": 1.5, "member": None}, {"distance": -0.25, "member": True}]
+    given: list[dict[str, Any]] = [{"distance": 1.5, "member": None}, {"distance": -0.25, "member": True}]
     vectors = [vector_of(ModelInputs(model, {}).row([], one)) for one in given]
     outputs = [load_engine(version).predict(vector) for vector in vectors]
     outputs[1] = float(np.nextafter(np.float32(outputs[1]), np.float32(1)))

@@ -307,6 +307,7 @@ class Model(Declaration):
             if isinstance(item, Request):
                 self._need_field("inputs", item.name)
                 self._check_content(item)
+                self._check_type(item)
             elif isinstance(item, FeatureView | Selection):
                 view = item if isinstance(item, FeatureView) else item.view
                 for name in view.key.names:
@@ -323,6 +324,13 @@ class Model(Declaration):
             self._fail("inputs", f"{request.name!r} of event {self.on.name!r} is no text", f"declare the field of {request.name!r} as str")
         if request.is_content and request.name in (FEATURES, *(name for view in self.views for name in view.key.names)):
             self._fail("inputs", f"{request.name!r} is the name of something else that a request has", "rename the field")
+
+    def _check_type(self, request: Request) -> None:
+        """A training set takes the values of requests from the event that asks."""
+        field = self.on.base_type(request.name)
+        if field is not request.type and not {field, request.type} <= {int, float}:
+            told = f"{request.name!r} of event {self.on.name!r} is {field.__name__}, and the request is to give {request.type.__name__}"
+            self._fail("inputs", told, f"write Request({request.name!r}{'' if field is float else f', {field.__name__}'})")
 
     def _check_training(self) -> None:
         if not isinstance(self.training, Training):

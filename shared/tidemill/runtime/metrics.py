@@ -165,6 +165,7 @@ PREDLOG_JOINED = _counter("predlog_joined_total", "Predictions joined with their
 PREDLOG_NEVER = _counter("predlog_never_total", "Predictions whose outcome did not arrive in time", "model")
 PREDLOG_PENDING = _gauge("predlog_pending_predictions", "Predictions still waiting for an outcome", "model")
 PREDLOG_LATE = _counter("predlog_late_outcomes_total", "Outcomes that came after their prediction was given up", "model")
+PREDLOG_OVERDUE = _counter("predlog_overdue_predictions_total", "Predictions that were logged after the end of their own wait", "model")
 PREDLOG_LAG = _gauge("predlog_lag_records", "Records of a topic that the join has not read yet", "topic", "partition")
 
 # Drift detection
