@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
+from email.utils import localtime
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -111,6 +112,7 @@ class Mail(Sink):
         at = urlsplit(self.url)
         mail = EmailMessage()
         mail["From"], mail["To"], mail["Message-ID"] = self.sender, ", ".join(self.to), f"<{notice.id}@{notice.project}.tidemill>"
+        mail["Date"] = localtime()
         mail["Subject"] = notice.text.partition("\n")[0][:200]
         mail.set_content(notice.text)
         secure = at.scheme == "smtps"

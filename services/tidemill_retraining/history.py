@@ -37,12 +37,13 @@ class OpenRun(NamedTuple):
 @dataclass
 class History:
     """`open`: the run that is open; `asked`: by model, the moment of a wish that nobody followed yet; `seen`: causes that began a run; `begun`: the beginnings of each
-    model; `results`: by model, where the topic of results ended when its last run began; `held`: triggers whose being held back was told since the last run."""
+    model; `ended`: by model, when its last run ended; `results`: by model, where the topic of results ended when its last run began; `held`: triggers whose being held back was told since the last run."""
 
     open: OpenRun | None = None
     asked: dict[str, int] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     begun: dict[str, list[int]] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
     results: dict[str, int] = field(default_factory=dict)
     held: set[tuple[str, RetrainingTrigger | None]] = field(default_factory=set)
 
@@ -81,6 +82,7 @@ class History:
     def _go_on(self, run: OpenRun, record: RetrainingRecord) -> None:
         if record.step in ENDS:
             self.open = None
+            self.ended[record.model] = record.at
             if record.step == "failed":
                 self.seen -= set(run.causes)  # what began it is as it was
             return
@@ -102,6 +104,10 @@ class History:
     def begun_within(self, model: str, now: int, span_ms: int) -> int:
         """How many runs of a model began within a span before now. After a clock went back, those that lie ahead count too."""
         return sum(now - at < span_ms for at in self.begun.get(model, ()))
+
+    def rests(self, model: str, now: int, span_ms: int) -> bool:
+        """Whether the last run of a model ended within a span before now, or lies ahead after a clock went back."""
+        return model in self.ended and now - self.ended[model] < span_ms
 
     def last_begun(self, model: str) -> int | None:
         """When the last run of a model began; None: never."""

@@ -85,6 +85,6 @@ def _beside(history: History) -> str:
 def _limits(model: str, policy: Retrain, history: History, now: int) -> str:
     if history.begun_within(model, now, DAY_MS) >= policy.at_most_a_day:
         return f"{policy.at_most_a_day} runs began within 24 hours, which is the most"
-    if history.begun_within(model, now, policy.rest_ms):
-        return f"the last run began less than {policy.rest} ago"
+    if history.rests(model, now, policy.rest_ms):
+        return f"the last run ended less than {policy.rest} ago"
     return ""

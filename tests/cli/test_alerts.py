@@ -70,11 +70,20 @@ def test_alerts_are_shown_acknowledged_and_muted(kafka: str, topic_prefix: str, 
     assert [json.loads(line)["id"] for line in run("--all", "--json").splitlines()] == ["a1", "a3"]
     assert "a1 is acknowledged" in run("ack", "a1", "--reason", "known")
     assert "muted: size of late" in run("mute", "--model", "late", "--subject", "size", "--until", "2999-01-01")
-    assert "opened, acknowledged by " in run()
-    assert "muted until 2999-01-01T00:00:00Z" in run()
+    noted = run()
+    assert "opened, acknowledged by " in noted
+    assert "(known), muted until 2999-01-01T00:00:00Z 1, since" in noted
+    assert "muted: size of late until 2999-01-01T00:00:00Z, by " in noted
     run("unmute", "--model", "late", "--subject", "size")
     assert "muted until" not in run()
-    assert [note.kind for note in asyncio.run(read_notes(settings, topic_prefix))] == ["ack", "mute", "unmute"]
-    for words, said in ((["ack", "b"], "alert"), (["mute"], "without end or reason"), (["mute", "--until", "2001-01-01"], "is over")):
+    assert "no alert has been about 'sise' yet: did you mean size?" in run("mute", "--subject", "sise", "--reason", "typing")
+    assert "muted: sise of every model, by " in run()
+    run("unmute", "--subject", "sise")
+    assert [note.kind for note in asyncio.run(read_notes(settings, topic_prefix))] == ["ack", *["mute", "unmute"] * 2]
+    for words, said in (
+        (["ack", "b"], "alert"), (["mute"], "without end or reason"), (["mute", "--until", "2001-01-01"], "is over"),
+        (["mute", "--model", "lates", "--reason", "r"], "'lates' is no model and no view; did you mean late?"),
+        (["unmute", "--model", "late"], "everything of late is not muted; muted: nothing"),
+    ):  # fmt: skip
         with pytest.raises(TidemillError, match=said):
             run(*words)

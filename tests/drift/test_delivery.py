@@ -105,6 +105,7 @@ async def test_slack_and_mail_get_text() -> None:
         b"Subject: 2 alerts of p",
         b"To: you@there",
         f"Message-ID: <{notice.id}@p.tidemill>".encode(),
+        b"Date: ",
         b"opened: m: x has moved [b]",
     ):
         assert line in mail

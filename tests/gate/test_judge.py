@@ -141,6 +141,13 @@ def test_a_share_that_does_no_harm_goes_on() -> None:
     """With its own outcomes, no sooner."""
     assert during(dealt(200, 0.0), 0.3, RULE).verdict == "wait"
     assert during(dealt(2_000, 0.0), 0.3, RULE).verdict == "promote"
+    mine = Dealt(np.array([0.25, 0.75, 0.5]), np.array([False, False, True]), 0.5)
+    (finding,) = during(mine, 0.5, RULE).findings
+    assert (finding.champion, finding.challenger) == (0.5, 0.5)
+    assert finding.said.startswith("loses 0.5 on 1 outcomes of its own, the champion 0.5 on 2; by requests dealt by chance it loses +0 (")
+    assert (
+        during(mine._replace(challenger=np.zeros(3, bool)), 0.5, RULE).findings[0].said == "no outcomes of its own yet, 3 of the champion"
+    )
 
 
 def test_a_share_that_harms_is_taken_back() -> None:

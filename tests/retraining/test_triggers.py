@@ -66,7 +66,12 @@ def test_runs_are_held_back() -> None:
     """By rest, by the number in a day, by an open run; each says so."""
     resting = want(known(alert("b")), run(NOW_MS - HOUR_MS))
     assert resting is not None
-    assert resting.held == "the last run began less than 6h ago"
+    assert resting.held == "the last run ended less than 6h ago"
+    long_ms = NOW_MS - 3 * DAY_MS  # a run that began long ago, and ended just now
+    resting = want(known(alert("b")), [step("begun", long_ms, long_ms), step("rejected", NOW_MS - HOUR_MS, long_ms)])
+    assert resting is not None
+    assert resting.held == "the last run ended less than 6h ago"
+    assert want(known(alert("b")), [step("begun", long_ms, long_ms), step("rejected", NOW_MS - 6 * HOUR_MS, long_ms)]).held == ""  # type: ignore[union-attr]
     many = want(known(alert("b")), [*run(NOW_MS - 20 * HOUR_MS), *run(NOW_MS - 7 * HOUR_MS)])
     assert many is not None
     assert many.held == "2 runs began within 24 hours, which is the most"

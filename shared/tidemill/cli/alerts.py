@@ -16,6 +16,7 @@ from tidemill.cli.console import console
 from tidemill.cli.target import Target, target
 from tidemill.cli.times import to_ms
 from tidemill.clock import now_ms
+from tidemill.declarations.checks import did_you_mean
 from tidemill.declarations.project import load_project
 from tidemill.errors import BadRequest, NotFound, TidemillError
 from tidemill.local.addresses import Addresses
@@ -47,12 +48,14 @@ def show(
     if context.invoked_subcommand is not None:
         return
     at = target()
-    found, unjudged = asyncio.run(_read(at))
+    found, notes, unjudged = asyncio.run(_read(at))
     shown = [one for one in found if every or one.is_open]
     for one in shown:
         typer.echo(msgspec.json.encode(one.newest)) if json else console.print(_told(one))
     if not json:
         console.print(*([] if shown else ["no alerts are open" if not every else "no alerts"]))
+        for note in notes:
+            console.print(_muted(note), soft_wrap=True)
         for judgement in unjudged:
             console.print(_unjudged(judgement))
     if follow:
@@ -68,7 +71,7 @@ def ack(
     from tidemill.records import NoteRecord
 
     at = target()
-    found, _ = asyncio.run(_read(at))
+    found, *_ = asyncio.run(_read(at))
     episode = next((one for one in found if alert in (one.opened.id, one.newest.id)), None)
     if episode is None:
         raise NoSuchAlert(alert, [one.newest.id for one in found if one.is_open])
@@ -91,8 +94,17 @@ def mute(
     end_ms = None if until is None else to_ms(until)
     if end_ms is not None and end_ms <= now_ms():
         raise BadRequest(f"{until} is over", mend="give a later moment")
-    _say(target(), NoteRecord("mute", now_ms(), getpass.getuser(), "", model, subject, end_ms, reason))
+    at = target()
+    if model and model not in (names := [*at.declared.models, *at.declared.views]):
+        raise BadRequest(f"{model!r} is no model and no view", mend=did_you_mean(model, names) or f"name one of {', '.join(names)}")
+    found, *_ = asyncio.run(_read(at))
+    _say(at, NoteRecord("mute", now_ms(), getpass.getuser(), "", model, subject, end_ms, reason))
     console.print(f"muted: {_what(model, subject)}", markup=False, highlight=False)
+    if subject and subject not in (told := {one.newest.subject for one in found}):
+        hint = did_you_mean(subject, told)
+        console.print(
+            f"no alert has been about {subject!r} yet{f': {hint}' if hint else ''}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 @commands.command()
@@ -102,7 +114,12 @@ def unmute(
     """End a mute."""
     from tidemill.records import NoteRecord
 
-    _say(target(), NoteRecord("unmute", now_ms(), getpass.getuser(), "", model, subject))
+    at = target()
+    _, notes, _ = asyncio.run(_read(at))
+    if (model, subject) not in [(note.model, note.subject) for note in notes]:
+        known = "; ".join(_what(note.model, note.subject) for note in notes) or "nothing"
+        raise BadRequest(f"{_what(model, subject)} is not muted", mend=f"muted: {known}")
+    _say(at, NoteRecord("unmute", now_ms(), getpass.getuser(), "", model, subject))
     console.print(f"not muted any more: {_what(model, subject)}", markup=False, highlight=False)
 
 
@@ -123,20 +140,23 @@ def _say(at: Target, note: NoteRecord) -> None:
     asyncio.run(say())
 
 
-async def _read(at: Target) -> tuple[list[AlertEpisode], list[JudgementRecord]]:
-    from tidemill.streams.alert_board import not_judged
+async def _read(at: Target) -> tuple[list[AlertEpisode], list[NoteRecord], list[JudgementRecord]]:
+    """The episodes, the mutes in force, and what was not judged."""
+    from tidemill.streams.alert_board import mutes, not_judged
     from tidemill.streams.judgements import read_judgements
 
     kafka, name = at.kafka_settings, at.declared.name
-    return await _episodes(kafka, name), not_judged(await read_judgements(kafka, name))
+    episodes, notes = await _episodes(kafka, name)
+    return episodes, mutes(notes, now_ms()), not_judged(await read_judgements(kafka, name))
 
 
-async def _episodes(kafka: KafkaSettings, project: str) -> list[AlertEpisode]:
+async def _episodes(kafka: KafkaSettings, project: str) -> tuple[list[AlertEpisode], list[NoteRecord]]:
     from tidemill.streams.alert_board import episodes_of
     from tidemill.streams.alerts import read_alerts
     from tidemill.streams.notes import read_notes
 
-    return episodes_of(await read_alerts(kafka, project), await read_notes(kafka, project), now_ms())
+    notes = await read_notes(kafka, project)
+    return episodes_of(await read_alerts(kafka, project), notes, now_ms()), notes
 
 
 def alerts_line(at: Addresses) -> str | None:
@@ -155,7 +175,7 @@ def alerts_line(at: Addresses) -> str | None:
 
 async def _soon(kafka: str, project: str) -> list[AlertEpisode]:
     async with asyncio.timeout(_SECONDS):
-        return await _episodes(KafkaSettings(bootstrap_servers=kafka), project)
+        return (await _episodes(KafkaSettings(bootstrap_servers=kafka), project))[0]
 
 
 def _follow(at: Target, told: set[str], *, json: bool) -> None:
@@ -176,12 +196,28 @@ def _told(one: AlertEpisode) -> Text:
     newest = one.newest
     marks: list[str] = [newest.state]
     if one.acknowledged:
-        marks.append(f"acknowledged by {one.acknowledged.by}")
+        marks.append(f"acknowledged by {one.acknowledged.by}{_because(one.acknowledged)}")
     if one.muted:
-        marks.append("muted" if one.muted.until is None else f"muted until {rfc3339(one.muted.until)}")
+        marks.append(f"muted{_until(one.muted)}")
     where = f" {newest.version}" if newest.version else ""
-    since = f"since {rfc3339(one.opened.start)}" if one.is_open else f"{rfc3339(one.opened.start)} to {rfc3339(newest.end)}"
+    since = f"since {rfc3339(one.opened.start)}"
+    if not one.is_open:  # one that is superseded was not judged again: its last window is not its end
+        since += ", superseded" if newest.reason == "superseded" else f" to {rfc3339(newest.end)}"
     return Text.assemble((newest.id, "bold"), f" {', '.join(marks)}{where}, {since}\n  {newest.message}")
+
+
+def _muted(note: NoteRecord) -> Text:
+    return Text(f"muted: {_what(note.model, note.subject)}{_until(note)}, by {note.by}{_because(note)}")
+
+
+def _until(note: NoteRecord) -> str:
+    from tidemill.timestamps import rfc3339
+
+    return "" if note.until is None else f" until {rfc3339(note.until)}"
+
+
+def _because(note: NoteRecord) -> str:
+    return f" ({note.reason})" if note.reason else ""
 
 
 def _unjudged(one: JudgementRecord) -> Text:

@@ -100,18 +100,17 @@ def show(
 
 @commands.command()
 def table(out: Annotated[Path, typer.Argument(help="The Parquet file to write.")]) -> None:
-    """Write all steps of all runs as a table, one row each, for SQL or a data frame; the evidence is JSON text."""
+    """Write all steps of all runs as a table, one row each, for SQL or a data frame; causes (ids of alerts) and evidence are JSON text."""
     need("pyarrow", "lake")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     records = _records()
     made = {name: [getattr(record, name) for record in records] for name in _COLUMNS}
-    made["evidence"] = [msgspec.json.encode(record.evidence).decode() for record in records]
-    pq.write_table(
-        pa.table(made, schema=pa.schema([*((name, getattr(pa, kind)()) for name, kind in _COLUMNS.items()), ("evidence", pa.string())])),
-        out,
-    )
+    texts = dict.fromkeys(("causes", "evidence"), pa.string())
+    made |= {name: [msgspec.json.encode(getattr(record, name)).decode() for record in records] for name in texts}
+    schema = pa.schema([*((name, getattr(pa, kind)()) for name, kind in _COLUMNS.items()), *texts.items()])
+    pq.write_table(pa.table(made, schema=schema), out)
     console.print(f"{out}: {len(records):,} steps", markup=False, highlight=False)
 
 

@@ -5,10 +5,10 @@ Each function is one look at all evidence so far. It may be called after every r
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Literal
 
-from tidemill.gate.guards import calibration, segments
+from tidemill.gate.guards import Floats, calibration, segments
 from tidemill.gate.rows import Dealt, PairedLosses
 from tidemill.gate.rule import Decision, Rule
 from tidemill.gate.wealth import bounds, log_wealth, needed
@@ -49,11 +49,13 @@ def during(dealt: Dealt, expected: float, rule: Rule, beside: Sequence[GateFindi
     harms, own = dealt.harms(expected), int(dealt.challenger.sum())
     harmed = log_wealth(harms) >= needed(rule.budget)
     low, high = (bound * dealt.most for bound in bounds(harms, rule.budget))
-    mean = float(harms.mean()) * dealt.most if len(harms) else math.nan
-    said = f"loses {mean:+.4g} more than the champion (between {low:+.3g} and {high:+.3g}), {own:,} outcomes of its own"
-    finding = GateFinding(
-        "loss of its share", "against" if harmed else "for" if own >= rule.least else "open", said, low=low, high=high, rows=len(harms)
-    )
+    lost, other = _mean(dealt.losses[~dealt.challenger]), _mean(dealt.losses[dealt.challenger])
+    said = f"no outcomes of its own yet, {len(dealt.losses):,} of the champion"
+    if lost is not None and other is not None:
+        more = f"by requests dealt by chance it loses {float(harms.mean()) * dealt.most:+.4g} (between {low:+.3g} and {high:+.3g})"
+        said = f"loses {other:.5g} on {own:,} outcomes of its own, the champion {lost:.5g} on {len(dealt.losses) - own:,}; {more}"
+    verdict: Literal["for", "against", "open"] = "against" if harmed else "for" if own >= rule.least else "open"
+    finding = GateFinding("loss of its share", verdict, said, lost, other, low, high, len(harms))
     found = [finding, *beside]
     if against := [one for one in found if one.verdict == "against"]:
         return Decision("roll back", _because(against), found)
@@ -73,6 +75,10 @@ def after(pairs: PairedLosses, rule: Rule, beside: Sequence[GateFinding] = ()) -
     if rows >= rule.least and not any(finding.verdict == "open" for finding in beside):
         return Decision("promote", f"no harm on {rows:,} outcomes: {loss.said}", found)
     return Decision("wait", f"{rows:,} of {rule.least:,} outcomes since it answers", found)
+
+
+def _mean(losses: Floats) -> float | None:
+    return float(losses.mean()) if len(losses) else None
 
 
 def _loss(pairs: PairedLosses, rule: Rule) -> GateFinding:

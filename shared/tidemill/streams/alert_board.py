@@ -63,15 +63,19 @@ def episodes_of(alerts: Iterable[AlertRecord], notes: Sequence[NoteRecord], now_
 
 def muted_by(alert: AlertRecord, notes: Iterable[NoteRecord], now_ms: int) -> NoteRecord | None:
     """The note that mutes an alert now; None: it is not muted."""
+    for note in mutes(notes, now_ms):
+        if note.model in ("", alert.model or alert.view) and note.subject in ("", alert.subject):
+            return note
+    return None
+
+
+def mutes(notes: Iterable[NoteRecord], now_ms: int) -> list[NoteRecord]:
+    """The mutes in force."""
     newest: dict[tuple[str, str], NoteRecord] = {}
     for note in notes:
         if note.kind != "ack":
             newest[note.model, note.subject] = note
-    for (model, subject), note in newest.items():
-        fits = model in ("", alert.model or alert.view) and subject in ("", alert.subject)
-        if fits and note.kind == "mute" and (note.until is None or note.until > now_ms):
-            return note
-    return None
+    return [note for note in newest.values() if note.kind == "mute" and (note.until is None or note.until > now_ms)]
 
 
 def not_judged(judgements: Iterable[JudgementRecord]) -> list[JudgementRecord]:
