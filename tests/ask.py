@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+from tests.patience import PATIENCE_SECONDS
 
 # Without `verify` a client reads the machine's certificates first: 25 ms of a processor for each question.
 _CLIENT = httpx.Client(trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))  # noqa: S501 - plain HTTP
 
 
-def get(url: str, timeout: float = 5) -> httpx.Response:
+def get(url: str, timeout: float = PATIENCE_SECONDS) -> httpx.Response:
     """GET. Raises httpx.HTTPError."""
     return _CLIENT.get(url, timeout=timeout)
 
 
-def post(url: str, json: Any, timeout: float = 60) -> httpx.Response:
+def post(url: str, json: Any, timeout: float = PATIENCE_SECONDS) -> httpx.Response:
     """POST of a JSON body. Raises httpx.HTTPError."""
     return _CLIENT.post(url, json=json, timeout=timeout)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.patience import PATIENCE_SECONDS
 
 JOB = """
 import sys, time
@@ -48,7 +49,7 @@ def test_a_killed_command_ends_its_job(running: subprocess.Popen[str]) -> None:
     (job,) = psutil.Process(running.pid).children()
     running.kill()
     running.communicate()
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE_SECONDS
     while job.is_running() and job.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -58,5 +59,5 @@ def test_a_killed_command_ends_its_job(running: subprocess.Popen[str]) -> None:
 def test_ctrl_c_is_for_the_job(running: subprocess.Popen[str]) -> None:
     """The job says what it leaves, and its exit code is the command's."""
     os.killpg(running.pid, signal.SIGINT)
-    said, _ = running.communicate(timeout=60)
+    said, _ = running.communicate(timeout=PATIENCE_SECONDS)
     assert (said, running.returncode) == ("kept\n", 130)

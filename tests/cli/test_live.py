@@ -20,6 +20,7 @@ import redis
 from tests.ask import get as ask
 from tests.ask import post
 from tests.offline.lake import ROOT
+from tests.patience import PATIENCE_SECONDS
 from tests.training.files import Perceptron
 
 from tidemill.declarations.project import load_project
@@ -316,5 +317,5 @@ def test_ctrl_c_ends_a_play(shell: Shell, tmp_path: Path) -> None:
             time.sleep(0.1)
         time.sleep(3)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(PATIENCE_SECONDS) == 130
     assert "Traceback" not in out.read_text()

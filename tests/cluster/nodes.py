@@ -15,6 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from tests.frozen import freeze
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.local import valkey
 from tidemill.local.processes import HOST, free_port
@@ -189,7 +190,7 @@ def _end(node: Node) -> None:
     node.client.close()
 
 
-def wait_until(holds: Callable[[], bool], what: str, limit_seconds: float = 60) -> None:
+def wait_until(holds: Callable[[], bool], what: str, limit_seconds: float = PATIENCE_SECONDS) -> None:
     """Wait for something to hold; a node that cannot say counts as no."""
     end = time.monotonic() + limit_seconds
     while True:

@@ -19,6 +19,7 @@ import numpy as np
 from aiokafka import TopicPartition
 from tests.ask import get as ask
 from tests.drift.samples import manifest
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.declarations.project import load_project
 from tidemill.kafka.client import close_producer, consumer, producer
@@ -108,13 +109,13 @@ class Rig:
     def kill(self) -> None:
         """End the process without warning."""
         self.processes[-1].send_signal(signal.SIGKILL)
-        self.processes[-1].wait(30)
+        self.processes[-1].wait()
 
     def stop(self) -> None:
         """End whatever runs."""
         for process in self.processes:
             process.kill()
-            process.wait(30)
+            process.wait()
 
     def said(self) -> str:
         """The log of all processes."""
@@ -128,7 +129,7 @@ class Rig:
         """Ask the newest process; empty while it does not answer."""
         ports = re.findall(r'"message":"listening".*"port":(\d+)', self.said())
         try:
-            return ask(f"http://127.0.0.1:{ports[-1]}{path}", timeout=2).text if ports else ""
+            return ask(f"http://127.0.0.1:{ports[-1]}{path}").text if ports else ""
         except httpx.HTTPError:
             return ""
 
@@ -154,7 +155,7 @@ class Rig:
     def _judged(self) -> float:
         return sum(float(value) for value in re.findall(r"^tidemill_drift_windows_total.* ([0-9.]+)$", self.get("/metrics"), re.MULTILINE))
 
-    def until(self, holds: Callable[[], bool], limit_seconds: float = 45) -> None:
+    def until(self, holds: Callable[[], bool], limit_seconds: float = PATIENCE_SECONDS) -> None:
         """Wait for something to hold; fail with the end of the log when it takes too long for any machine."""
         end = time.monotonic() + limit_seconds
         while not holds():

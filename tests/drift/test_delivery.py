@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import pytest
 from tests.demo_state import demo
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.errors import KafkaUnavailable, SettingsError
 from tidemill.kafka.admin import admin
@@ -181,7 +182,7 @@ class World:
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for something to hold."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not holds():
             await asyncio.sleep(0.1)
 
@@ -215,7 +216,7 @@ async def test_nothing_is_lost_while_a_sink_is_away(kafka: str, topic_prefix: st
 
 async def until_kept(delivery: AlertDelivery) -> None:
     """Wait until a new sink has its position."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             with suppress(KafkaUnavailable):  # a new broker has no coordinator of groups yet
                 async with admin(delivery._kafka) as client:

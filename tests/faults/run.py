@@ -226,7 +226,7 @@ class Run:
         """Returns once no request waits, or after a minute. One that inference was killed under, and that is repeated to a Redis that has lost its
         answer meanwhile, is a prediction of its own: that limit is told in decision 0015."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(60):  # then it goes on without
                 while self.clients.waiting:
                     await asyncio.sleep(0.05)
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 import httpx
 import pytest
 from tests.ask import get as ask
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.local.processes import is_free
 from tidemill.local.services import SERVICES, LocalService
@@ -23,7 +24,6 @@ from tidemill.local.stack import External, Stack
 pytestmark = pytest.mark.integration
 PROJECT = Path(__file__).parent / "fault_project"
 NAMED = {"kafka": "kafka", "valkey": "redis"}  # what answers call the servers
-PATIENCE_SECONDS = 120.0
 T = TypeVar("T")
 
 
@@ -89,7 +89,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Sta
             for one in started.values():
                 one.process.terminate()
             for one in started.values():
-                one.process.wait(30)
+                one.process.wait(PATIENCE_SECONDS)
     finally:
         for one in started.values():
             if one.process.poll() is None:

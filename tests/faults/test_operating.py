@@ -19,6 +19,7 @@ from tests.faults.logs import NOW_MS, PROJECT
 from tests.faults.operating import History
 from tests.faults.stages import Stage
 from tests.faults.tally import Tally
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.declarations.project import Project, load_project
 from tidemill.kernel.view import ViewKernel
@@ -86,10 +87,10 @@ def test_a_command_that_ends_well_without_the_point(tmp_path: Path) -> None:
     with Proxy() as redis, Proxy() as kafka, ThreadPoolExecutor(1) as pool:
         rig = Ground(tmp_path, Stack(tmp_path), redis, kafka, tmp_path / "orders")
         struck = pool.submit(strike, rig, random.Random(1))
-        until(lambda: orders.to_come(rig.orders, "prune"), "it is asked for", 5)
+        until(lambda: orders.to_come(rig.orders, "prune"), "it is asked for")
         orders.ended(rig.orders, orders.take(rig.orders))
         with pytest.raises(Missed, match="prune did not reach"):
-            struck.result(5)
+            struck.result(PATIENCE_SECONDS)
     assert not orders.waiting(rig.orders, "prune")
 
 

@@ -20,6 +20,7 @@ from tests.faults.injections import refusals
 from tests.faults.injections.ground import Ground, ground
 from tests.faults.injections.injection import until
 from tests.features.rig import PROJECT, Rig
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.declarations import FeatureView
 from tidemill.errors import OfflineUnavailable, UnknownTable
@@ -75,7 +76,7 @@ class System:
     def refused(self, service: str, *words: str) -> None:
         """Return when a service is not ready for a reason with these words."""
         try:
-            until(lambda: self._says(service, words), f"{service} says {words}", 40)
+            until(lambda: self._says(service, words), f"{service} says {words}")
         except TimeoutError as error:
             raise AssertionError(f"{error}, but {self.ready(service)}") from None
 
@@ -92,7 +93,7 @@ class System:
         """The other way out: its values are made anew from the offline store."""
         command = [sys.executable, "-c", "from tidemill.cli import main; main()", "rebuild", view]
         environment = {**os.environ, **self.ground.stack.environment, "TIDEMILL_HOME": str(self.ground.home)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def moved_away(self, table: str) -> None:

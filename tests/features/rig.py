@@ -20,6 +20,7 @@ import msgspec
 import redis
 from aiokafka import TopicPartition
 from tests.ask import get as ask
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.declarations.project import Project, load_project
 from tidemill.kafka.client import close_producer, consumer, producer
@@ -194,7 +195,7 @@ class Worker:
     def get(self, path: str) -> tuple[int, str]:
         """Ask its HTTP port; 0 while it does not answer."""
         try:
-            answer = ask(self._base() + path, timeout=2)
+            answer = ask(self._base() + path)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return 0, repr(error)
         return answer.status_code, answer.text
@@ -275,7 +276,9 @@ class Traffic:
         return entities, record
 
 
-def until(holds: Callable[[], bool], explain: Callable[[], str], limit_seconds: float = 180, poll_seconds: float = 0.1) -> None:
+def until(
+    holds: Callable[[], bool], explain: Callable[[], str], limit_seconds: float = PATIENCE_SECONDS, poll_seconds: float = 0.1
+) -> None:
     """Wait for something to hold; fail with the explanation when it takes too long for any machine."""
     end = time.monotonic() + limit_seconds
     while not holds():

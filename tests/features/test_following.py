@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.features.rig import Rig, until
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill import FeatureView, count, sum
 from tidemill.catalogue.definitions import NOTHING, Definitions, ViewVersion
@@ -30,7 +31,6 @@ from tidemill.streams.topics import topic_specs, view_topic
 
 pytestmark = pytest.mark.integration
 
-SOON = 60.0
 LAG = "tidemill_features_lag_records"
 
 
@@ -53,7 +53,7 @@ def reached(rig: Rig, root: str) -> bool:
 
 def all_reached(rig: Rig, root: str) -> None:
     """Assert that both stores have everything soon."""
-    deadline = time.monotonic() + SOON
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not reached(rig, root):
         assert time.monotonic() < deadline, [worker.tail for worker in rig.workers]
         time.sleep(0.5)
@@ -141,7 +141,7 @@ def test_changes_under_traffic_are_no_faults(rig: Rig, tmp_path: Path) -> None:
             views = tuple(msgspec.structs.replace(found, view=msgspec.structs.replace(found.view, ttl=f"{hours}h")) for found in now.views)
             now = msgspec.structs.replace(now, number=now.number + (hours > 1), views=views)
             asyncio.run(append_definitions(rig.settings, rig.name, now))
-            deadline = time.monotonic() + SOON
+            deadline = time.monotonic() + PATIENCE_SECONDS
             while not all(worker.works_by(now.number) for worker in workers):
                 assert time.monotonic() < deadline, [worker.tail() for worker in workers]
                 look()

@@ -88,7 +88,9 @@ def keep(stack: Stack) -> list[Any]:
         keys = sorted(client.scan_iter())
         content = {key.decode(): text_of(client.get(key)) for key in keys}
     (STORE / "redis.json").write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n")
-    return [httpx.post(stack.urls["serving"] + PATH, json=body, trust_env=False).raise_for_status().json() for body in REQUESTS]
+    return [
+        httpx.post(stack.urls["serving"] + PATH, json=body, timeout=180, trust_env=False).raise_for_status().json() for body in REQUESTS
+    ]
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from tests.demo_state import NOW_MS, saved, trained
 from tests.inference.conftest import ENTITIES, Service, running
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.models.artifact import Artifact
 from tidemill.records import DeployedVersion, DeploymentRecord, encode
@@ -107,7 +108,7 @@ async def test_a_load_that_hangs_stops_nothing_else(service: Service, monkeypatc
 
     def hanging(self: Registry, wanted: DeployedVersion) -> LoadedVersion:
         loads.append(wanted.version)
-        assert released.wait(60)
+        assert released.wait(PATIENCE_SECONDS)
         return load(self, wanted)
 
     monkeypatch.setattr(Registry, "_load", hanging)

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from tests.demo_state import NOW_MS, demo, trained
 from tests.inference.conftest import ENTITIES, Service
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.errors import BadRequest, IdReused, NotDeployed, SettingsError, TidemillError, Unavailable, UnknownModel
 from tidemill_inference.embedded import EmbeddedPredictor
@@ -73,7 +74,7 @@ async def test_many_and_what_is_wrong(service: Service, tmp_path: Path) -> None:
             with pytest.raises(error):
                 await predictor.predict(model, entities)
         await service.deploy(trained(demo().models["big_tip"], "v2", seed=3))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while (await predictor.predict("big_tip", ENTITIES)).version != "v2":
                 await asyncio.sleep(0.02)
 

@@ -21,6 +21,7 @@ from tests.frozen import freeze
 from tests.inference.conftest import ENTITIES, Service, running
 from tests.inference.test_messages import JSON, NEARLY
 from tests.inference.test_oip import BODIES
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.local.stack import Stack
 from tidemill.runtime.settings import HttpSettings, KafkaSettings, OfflineSettings, ProjectSettings, RedisSettings
@@ -144,13 +145,14 @@ async def test_what_was_answered_survives_kill_9(service: Service, tmp_path: Pat
                 answer = await http.post("/predict/big_tip", json={"entities": ENTITIES, "features": False})
                 received.add(answer.json()["prediction_id"])
 
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS, trust_env=False) as http:
         async with asyncio.timeout(180):
             while (await http.get("/v2/models/big_tip/ready")).status_code != 200:
                 await asyncio.sleep(0.05)
         clients = [asyncio.create_task(client(http)) for _ in range(8)]
-        while len(received) < 200:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(received) < 200:
+                await asyncio.sleep(0.01)
         process.kill()
         await asyncio.gather(*clients)
     await process.wait()
@@ -201,7 +203,10 @@ async def test_a_process_serves_until_it_is_told_to_stop(
     assert (failed.returncode, b"REDIS_URL is not set" in failed.stderr) == (1, True)
     process, port = await started(module, environment)
     assert process.stderr
-    async with asyncio.timeout(180), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+    async with (
+        asyncio.timeout(180),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS, trust_env=False) as http,
+    ):
         while (await http.get("/health/ready")).status_code != 200:
             await asyncio.sleep(0.05)
         assert (await http.get("/health/live")).json() == {"status": "alive"}

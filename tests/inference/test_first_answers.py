@@ -18,6 +18,7 @@ from tests.demo_state import NOW_MS, trained, trip
 from tests.inference.conftest import ENTITIES, Service, running
 from tests.inference.crashing import POINTS
 from tests.inference.test_failures import environment_of, renamed, started
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.errors import CorruptState
 from tidemill.records import PredictionRecord, encode
@@ -169,7 +170,10 @@ async def crashing(service: Service, folder: Path, point: str) -> AsyncIterator[
     settings, project = service.settings, renamed(folder, service.project.name)
     environment = environment_of(settings.kafka.bootstrap_servers, settings.redis.url, Path(settings.offline.root), project)
     child, port = await started("tests.inference.crashing", environment | {"CRASH_AT": point})
-    async with asyncio.timeout(180), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+    async with (
+        asyncio.timeout(180),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS, trust_env=False) as http,
+    ):
         while (await http.get("/v2/models/big_tip/ready")).status_code != 200:
             await asyncio.sleep(0.05)
         yield http

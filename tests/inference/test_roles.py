@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from tests.demo_state import NOW_MS, saved, trained
 from tests.inference.conftest import ENTITIES, Service, running
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.errors import DeploymentChanged
 from tidemill.kernel.keys import entity_key
@@ -236,7 +237,7 @@ async def test_versions_change_their_roles_over_http(service: Service) -> None:
         ("shadow", {"version": "v3"}, [("v2", "champion", 1.0), ("v3", "shadow", 0.0)]),
     ):
         assert await act(service, action, **body) == expected
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while await serves(service) != expected:
                 await asyncio.sleep(0.02)
     stop.set()

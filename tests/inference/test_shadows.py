@@ -12,6 +12,7 @@ from tests.demo_state import NOW_MS, demo
 from tests.inference.conftest import ENTITIES, Service
 from tests.inference.test_roles import ask, deployed
 from tests.offline.lake import numbered
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.errors import KafkaUnavailable
 from tidemill.models.engine import Engine
@@ -34,7 +35,7 @@ async def counted(service: Service, metric: str) -> float:
 
 async def reached(service: Service, metric: str, value: float) -> None:
     """Wait until a counter has grown so far."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while await counted(service, metric) < value:
             await asyncio.sleep(0.02)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.declarations.project import Project
 from tidemill.kafka.client import close_producer, consumer, producer
@@ -68,7 +69,7 @@ async def read_log(kafka: KafkaSettings, *topics: str) -> Log:
     return log
 
 
-async def wait_routed(kafka: KafkaSettings, project: Project, seconds: float = 60) -> None:
+async def wait_routed(kafka: KafkaSettings, project: Project, seconds: float = PATIENCE_SECONDS) -> None:
     """Return when ingestion has committed everything the application topics hold."""
     async with asyncio.timeout(seconds):
         while True:

@@ -12,6 +12,7 @@ from aiokafka import TopicPartition
 from confluent_kafka import Producer
 from kafka import KafkaProducer
 from tests.ingestion.samples import departed, project
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.kafka.read_to_end import read_to_end
 from tidemill.kafka.reader import Reader
@@ -51,7 +52,7 @@ def kafka_python(codec: str | None) -> Publish:
         producer = KafkaProducer(bootstrap_servers=servers, compression_type=codec, linger_ms=20)
         for value, headers in events:
             producer.send(topic, value, headers=headers)
-        producer.close(timeout=30)
+        producer.close(timeout=PATIENCE_SECONDS)
 
     return publish
 

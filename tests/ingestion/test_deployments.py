@@ -17,6 +17,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from tests.ingestion.log_tools import expected, make_topics, publish, told, wait_routed
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import UnreadPartitions
@@ -34,7 +35,6 @@ from tidemill_ingestion.watch import IngestionWatch
 pytestmark = pytest.mark.integration
 
 INGESTION = next(service for service in SERVICES if service.name == "ingestion")
-SOON = 60  # seconds: a member that is gone is noticed after 6
 DECLARED = """
 from tidemill import Event, FeatureView, count
 
@@ -87,7 +87,7 @@ def happened(count: int, start: int = 0) -> list[dict[str, object]]:
 
 async def all_routed(settings: KafkaSettings, project: Project) -> None:
     """Assert that everything published is routed soon, as the router says."""
-    await wait_routed(settings, project, SOON)
+    await wait_routed(settings, project, PATIENCE_SECONDS)
     assert await told(settings, project) == await expected(settings, project)
 
 

@@ -21,6 +21,7 @@ import pytest
 from aiokafka import TopicPartition
 from tests.beside import beside
 from tests.ingestion.log_tools import read_log
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill import Event, FeatureView, count, sum
 from tidemill.archive.view_records import FILL, NO_HEADERS
@@ -44,7 +45,6 @@ from tidemill_ingestion.consumer import EventConsumer
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-SOON = 60.0
 PROJECT = """
 from tidemill import Event, FeatureView, count
 
@@ -150,7 +150,7 @@ class Town:
         """Assert that a log has every event soon, and stays so: each once, from the archive or from its topic."""
         wanted = Counter(event["taxi"] for sent in self.sent.values() for event in sent)
         with suppress(TimeoutError):
-            async with asyncio.timeout(SOON):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while (await self.counted(log)).total() < wanted.total():
                     await asyncio.sleep(0.2)
         assert await self.counted(log) == wanted
@@ -167,7 +167,7 @@ class Town:
     async def has_all(self, log: str) -> None:
         """Assert that a log has every event soon, once and in its order."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(SOON):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while await self.differing(log):
                     await asyncio.sleep(0.5)
         assert await self.differing(log) == {}
@@ -245,7 +245,7 @@ async def member(town: Town, definitions: Definitions) -> AsyncIterator[EventCon
 
 async def assigned(routing: EventConsumer, partitions: int) -> None:
     """Wait until a member has so many partitions."""
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while len(routing.kafka.assignment()) != partitions or routing.kafka.assignment() != set(routing.positions):
             await asyncio.sleep(0.1)
 
@@ -274,7 +274,7 @@ async def test_members_of_both_catalogues_side_by_side(town: Town) -> None:
 
 async def has_routed(routing: EventConsumer, position: int) -> None:
     """Wait until a member has routed all its partitions so far, and committed it."""
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not routing.positions or set(routing.positions.values()) != {position}:
             await asyncio.sleep(0.1)
 
@@ -314,7 +314,7 @@ async def test_the_same_partitions_after_another_member_had_one(town: Town) -> N
             await assigned(old, 1)
             await town.send(100)
             await has_routed(old, 200)
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while len(new.kafka.assignment()) != 2:
                 await asyncio.sleep(0.1)
         async with beside(new.run()):
@@ -368,10 +368,10 @@ async def test_a_new_event_is_read_without_restart(town: Town, start: Start) -> 
         body = {"type": "paid", "data": {"shop": "s", "at": 1_790_000_000_000}}
         assert (await client.post("/events", json=body)).status_code == 422
         await append_definitions(town.settings, town.name, after)
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while (await client.post("/events", json=body)).status_code != 200:
                 await asyncio.sleep(0.5)
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not any((await read_log(town.settings, f"{town.name}.view.shops.p1")).values()):
                 await asyncio.sleep(0.5)
     await town.send(20)

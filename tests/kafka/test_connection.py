@@ -10,6 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataRequest
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.kafka.client import close_consumer, close_producer, consumer, producer
 from tidemill.kafka.topic_spec import TopicSpec
@@ -37,7 +38,7 @@ async def run(kafka: str, topic: str) -> list[bytes]:
         reader.seek(TopicPartition(topic, 0), 0)
         for value in (b"before", b"after"):
             await writer.send_and_wait(topic, value, partition=0)
-            read.append((await asyncio.wait_for(reader.getone(), 20)).value)
+            read.append((await asyncio.wait_for(reader.getone(), PATIENCE_SECONDS)).value)
             for connection in [*reader._client._conns.values(), *writer.client._conns.values()]:
                 await reset(connection)
                 with pytest.raises(KafkaConnectionError):

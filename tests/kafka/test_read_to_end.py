@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.frozen import freeze
 from tests.kafka.test_client import OwnBroker, broker, producing, topic
 from tests.offline.lake import numbered
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.errors import KafkaUnavailable, TopicMismatch
 from tidemill.kafka.admin import admin
@@ -182,14 +183,14 @@ async def test_records_that_were_taken_back_at_the_end(kafka: str, topic_prefix:
     for value in (b"3", b"4"):
         await transactions.send_and_wait(name, value, partition=0)
     await transactions.abort_transaction()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while (await offset_ranges(settings, name))[
             place
         ].end != 5:  # the mark is written soon after, until then the log ends before the transaction
             await asyncio.sleep(0.05)
-    async with asyncio.timeout(14):  # sooner than the deadline that would end it otherwise
+    async with asyncio.timeout(PATIENCE_SECONDS):  # sooner than the deadline that would end it otherwise
         async with Reader(settings, {place: 0}) as reader:
-            found = [record async for fetched in read_to_end(reader) for record in decoded_of(fetched, number, logged)]
+            found = [record async for fetched in read_to_end(reader, silent_seconds=3600) for record in decoded_of(fetched, number, logged)]
             assert (found, reader.next) == ([1, 2], {place: 5})
             await write(kafka, name, b"6")
             assert list(decoded_of(await reader.fetch(10, 10), number, logged)) == [6]
@@ -221,9 +222,10 @@ async def test_the_ends_when_reading_began(kafka: str, topic_prefix: str) -> Non
     """A reader remembers them. Reading up to them asks Kafka nothing: else the question would wait until a fetch has its records."""
     settings, name = KafkaSettings(bootstrap_servers=kafka), await topic(kafka, topic_prefix)
     place = TopicPartition(name, 0)
-    async with Reader(settings, {place: 0}, fetch_max_wait_ms=8_000) as reader, asyncio.timeout(6):
+    async with Reader(settings, {place: 0}, fetch_max_wait_ms=8_000) as reader:
         assert reader.first_ends == {place: 0}
-        assert [fetched async for fetched in read_to_end(reader, reader.first_ends)] == []
+        async with asyncio.timeout(6):  # shorter than a fetch
+            assert [fetched async for fetched in read_to_end(reader, reader.first_ends)] == []
     await write(kafka, name, b"1", b"2")
     async with Reader(settings, {place: 1}) as reader:
         await write(kafka, name, b"3")
@@ -249,7 +251,7 @@ async def test_kafka_goes_away_meanwhile(broker: OwnBroker) -> None:
                 await start_producer(settings, start_seconds=1)
         finally:
             broker.process.send_signal(signal.SIGCONT)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             try:
                 assert await read_topic(settings, name, number, logged) == [1, 2]

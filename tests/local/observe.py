@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 from aiokafka.admin import AIOKafkaAdminClient
+from tests.patience import PATIENCE_SECONDS
 
 STANDINS = Path(__file__).with_name("standins")
 PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[2] / "shared"), str(STANDINS)])
@@ -23,7 +24,7 @@ def alive(home: Path) -> list[psutil.Process]:
     return found
 
 
-def left_after(home: Path, timeout_seconds: float = 30) -> list[psutil.Process]:
+def left_after(home: Path, timeout_seconds: float = PATIENCE_SECONDS) -> list[psutil.Process]:
     """Wait until no process of the folder is alive, and return those that are after the timeout."""
     deadline = time.monotonic() + timeout_seconds
     while alive(home) and time.monotonic() < deadline:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.local.observe import alive, left_after
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.local import processes
 from tidemill.local.supervisor import CHILD, child_command
@@ -49,7 +50,7 @@ def test_a_watched_parent_may_stay_unreaped(home: Path) -> None:
         with subprocess.Popen(child_command("one", str(watched.pid), SLEEP), env={**os.environ, "TIDEMILL_HOME": str(home)}) as child:
             wait_for(home, "one")
             watched.kill()
-            assert child.wait(20) == -signal.SIGTERM
+            assert child.wait(PATIENCE_SECONDS) == -signal.SIGTERM
         assert psutil.Process(watched.pid).status() == psutil.STATUS_ZOMBIE
 
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
+from tests.ask import get as ask
 from tests.local.observe import PYTHONPATH, STANDINS, alive, left_after, topics
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.local.addresses import find
 from tidemill.local.processes import HOST, assign_ports
@@ -63,9 +64,9 @@ def test_up_shows_addresses_and_a_signal_stops_it_cleanly(modules: Path, home: P
     with foreground("--service", "serving") as process:
         addresses = find(home)
         assert addresses is not None
-        assert httpx.get(addresses.urls["serving"]).json()["REDIS_URL"] == addresses.redis_url
+        assert ask(addresses.urls["serving"]).json()["REDIS_URL"] == addresses.redis_url
         os.killpg(process.pid, number)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
         assert alive(home) == []
     assert "ends in good order" in (home / "logs" / "serving.log").read_text()
     assert "SIGKILL" not in (home / "logs" / "supervisor.log").read_text()
@@ -117,7 +118,7 @@ def test_down_ends_a_stack_in_the_foreground(modules: Path, home: Path) -> None:
     """`down` from another terminal lets the waiting `up` end with 0."""
     with foreground("--service", "serving") as process:
         assert "stopped" in tidemill("down").stdout
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_a_service_that_fails_stops_no_other(modules: Path, home: Path, kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +135,7 @@ def test_a_service_that_fails_stops_no_other(modules: Path, home: Path, kafka: s
     assert not (home / "logs" / "kafka.log").exists()
     addresses = find(home)
     assert addresses is not None
-    assert httpx.get(addresses.urls["serving"]).is_success
+    assert ask(addresses.urls["serving"]).is_success
     assert tidemill("status").returncode == 1
     (modules / "tidemill_drift.py").unlink()
     shutil.copy(STANDINS / "standin_ready.py", modules / "tidemill_drift.py")
@@ -150,9 +151,9 @@ def test_restart_and_reset(modules: Path, home: Path) -> None:
     assert tidemill("up", "--detach", "--service", "serving").returncode == 0
     addresses = find(home)
     assert addresses is not None
-    before = httpx.get(addresses.urls["serving"]).json()["pid"]
+    before = ask(addresses.urls["serving"]).json()["pid"]
     assert tidemill("restart", "serving", "valkey").returncode == 0
-    assert httpx.get(addresses.urls["serving"]).json()["pid"] != before
+    assert ask(addresses.urls["serving"]).json()["pid"] != before
     unknown = tidemill("restart", "servng")
     assert (unknown.returncode, "valkey, serving" in unknown.stderr) == (1, True), unknown.stderr
     (home / "mine").write_text("stays")
@@ -172,9 +173,9 @@ def test_ports_and_a_project_are_passed_on(modules: Path, home: Path, tmp_path: 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIDEMILL_PROJECT", "modules/project.py")
     with foreground("--service", "serving", "--port", f"serving={ports['a']}", "--valkey-port", str(ports["b"])) as process:
-        told = httpx.get(f"http://{HOST}:{ports['a']}").json()
+        told = ask(f"http://{HOST}:{ports['a']}").json()
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(PATIENCE_SECONDS)
     assert told["REDIS_URL"] == f"redis://{HOST}:{ports['b']}/0"
     assert told["TIDEMILL_PROJECT"] == str(modules / "project.py")
 
@@ -221,7 +222,7 @@ def test_logs_follow_until_interrupted(modules: Path, home: Path) -> None:
         assert process.stdout.readline() == "arrived\n"
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_without_the_extra_the_command_says_what_to_install(modules: Path) -> None:

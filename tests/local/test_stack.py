@@ -17,7 +17,9 @@ import httpx
 import psutil
 import pytest
 import redis
+from tests.ask import get as ask
 from tests.local.observe import STANDINS, alive, left_after
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.local import processes
 from tidemill.local.addresses import find
@@ -33,7 +35,7 @@ TWO = LocalService("two", "standin_ready", ())
 def test_services_get_addresses_and_are_found(home: Path) -> None:
     """Every service runs with the settings it needs, and `find` gives others the same addresses until the stack stops."""
     with Stack(home, project="my_project", services=(ONE, TWO)) as stack:
-        told = {name: httpx.get(url).json() for name, url in stack.urls.items()}
+        told = {name: ask(url).json() for name, url in stack.urls.items()}
         assert find(home) is not None
         assert json.loads((home / "stack.json").read_text())["pids"] == {name: stack.pid(name) for name in ("one", "two", "valkey")}
         assert find(home).urls == stack.urls  # type: ignore[union-attr]
@@ -51,7 +53,7 @@ def test_services_get_addresses_and_are_found(home: Path) -> None:
 def test_who_works_on_streams_lets_others_go_first(home: Path) -> None:
     """A service is told the niceness that its entry says, and starts without it: a nice one would not start on a busy machine."""
     with Stack(home, services=(replace(TWO, nice=7), LocalService("front", "standin_ready", ()))) as stack:
-        told = {name: httpx.get(url).json()["TIDEMILL_NICE"] for name, url in stack.urls.items()}
+        told = {name: ask(url).json()["TIDEMILL_NICE"] for name, url in stack.urls.items()}
         found = {name: psutil.Process(stack.pid(name)).nice() for name in told}
     assert told == {"two": "7", "front": "0"}
     assert set(found.values()) == {os.getpriority(os.PRIO_PROCESS, 0)}
@@ -63,7 +65,7 @@ def test_a_killed_service_is_restarted(home: Path) -> None:
         before = stack.pid("two")
         stack.kill("two")
         stack.wait_ready("two")
-        assert httpx.get(stack.urls["two"]).json()["pid"] == stack.pid("two") != before
+        assert ask(stack.urls["two"]).json()["pid"] == stack.pid("two") != before
     assert stack.log("two").read_text().count('"event": "process starts"') == 2
     assert "exited: two (terminated by SIGKILL; not expected)" in stack.log("supervisor").read_text()
 
@@ -139,7 +141,7 @@ def test_a_stack_outlives_the_thread_that_started_it(home: Path) -> None:
     thread.join()
     time.sleep(0.3)
     try:
-        assert httpx.get(stack.urls["two"]).status_code == 200
+        assert ask(stack.urls["two"]).status_code == 200
     finally:
         stack.stop()
 
@@ -147,7 +149,7 @@ def test_a_stack_outlives_the_thread_that_started_it(home: Path) -> None:
 async def test_a_stack_runs_beside_an_event_loop(home: Path) -> None:
     """Tests and benchmarks may start one from a coroutine."""
     stack = await asyncio.to_thread(Stack(home, services=(ONE,)).__enter__)
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
         assert (await client.get(stack.urls["one"])).status_code == 200
     stack.stop()
 
@@ -155,7 +157,7 @@ async def test_a_stack_runs_beside_an_event_loop(home: Path) -> None:
 def test_external_servers_are_used_and_not_started(home: Path, valkey: str) -> None:
     """A given Valkey is passed on as it is."""
     with Stack(home, services=(ONE,), external=External(redis_url=valkey, offline="s3://bucket/prefix")) as stack:
-        told = httpx.get(stack.urls["one"]).json()
+        told = ask(stack.urls["one"]).json()
         assert [process.name for process in stack.supervisor.processes().values()] == ["one"]
     assert (told["REDIS_URL"], told["TIDEMILL_OFFLINE"]) == (valkey, "s3://bucket/prefix")
 

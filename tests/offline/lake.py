@@ -19,6 +19,7 @@ import pyarrow as pa
 from aiokafka import TopicPartition
 from deltalake import DeltaTable
 from tests.ask import get as ask
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.declarations.project import Project, load_project
 from tidemill.kafka.client import close_producer, producer
@@ -105,7 +106,7 @@ class Service:
         """End it in good order and return its exit code."""
         assert self.process is not None
         self.process.terminate()
-        code = self.process.wait(30)
+        code = self.process.wait(PATIENCE_SECONDS)
         self.process = None
         return code
 
@@ -134,7 +135,7 @@ def running(service: Service, **environment: str) -> Iterator[Service]:
         service.kill()
 
 
-async def until(check: Any, seconds: float = 60) -> Any:
+async def until(check: Any, seconds: float = PATIENCE_SECONDS) -> Any:
     """What `check()` returns once it neither raises AssertionError nor returns something false."""
     deadline = time.monotonic() + seconds
     while True:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiokafka.admin import NewTopic
 from tests.offline.lake import NOW_MS, Pair, Service, lake, make_topics, read_topic, running, send, shop_value, until
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.checksums import proof_of
 from tidemill.declarations.project import Project
@@ -197,6 +198,6 @@ async def test_unusable_settings_are_named(kafka: str, project: Project, writer:
     """A project that does not exist ends the process at once with the variable to correct."""
     writer.start(TIDEMILL_PROJECT="/nowhere/project.py")
     assert writer.process is not None
-    assert writer.process.wait(30) == 1
+    assert writer.process.wait(PATIENCE_SECONDS) == 1
     (line,) = [line for line in writer.lines() if line["level"] == "error"]
     assert "TIDEMILL_PROJECT" in line["mend"]

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from tests.features.rig import PROJECT, Traffic, until
 from tests.operations.conftest import Mirrored
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.declarations.project import load_project
 from tidemill.errors import AbsentColumns
@@ -31,7 +32,7 @@ def stop(rig: Mirrored) -> None:
     """End its processes."""
     for worker in rig.workers:
         worker.process.terminate()
-        worker.process.wait(60)
+        worker.process.wait(PATIENCE_SECONDS)
 
 
 def test_a_column_is_added(rig: Mirrored) -> None:

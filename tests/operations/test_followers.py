@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.operations import followers
 from tidemill.operations.followers import NotFollowed, wait_followed
@@ -41,12 +42,12 @@ async def test_it_waits_for_who_runs_and_not_for_who_does_not() -> None:
     """A service that is behind is waited for; one that does not answer at all will begin by the newest record."""
     service, notes = Service(), list[str]()
     async with running(service) as url:
-        await asyncio.wait_for(wait_followed(AWAY | {"serving": url}, 3, notes.append), 10)
+        await asyncio.wait_for(wait_followed(AWAY | {"serving": url}, 3, notes.append), PATIENCE_SECONDS)
         waiting = asyncio.create_task(wait_followed(AWAY | {"serving": url}, 4, notes.append))
         await asyncio.sleep(0.5)
         assert not waiting.done()
         service.number = 5
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, PATIENCE_SECONDS)
     assert notes == []
 
 

@@ -17,6 +17,7 @@ from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.offline.lake import ROOT, read_topic
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill import Event, FeatureView, Model, Outcome, Recording, count
 from tidemill.declarations.project import load_project
@@ -183,14 +184,14 @@ def served(live: Stack) -> Stack:
 
 async def prepare(live: Stack) -> None:
     """History, training, deployment: as a user would do it, unless it was done before."""
-    async with httpx.AsyncClient(base_url=live.urls["inference"], trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=live.urls["inference"], timeout=PATIENCE_SECONDS, trust_env=False) as http:
         if (await http.get("/v2/models/big_tip/ready")).is_success:
             return
     async with playing(live) as playback:
         async for _ in playback.load(RECORDING, START_MS, START_MS + 12 * HOUR_MS, 6 * HOUR_MS, Agenda([BIG_TIP], STEP_MS)):
             pass
         ends = await playback.ends()
-    async with httpx.AsyncClient(base_url=live.urls["offline"], trust_env=False) as http, asyncio.timeout(180):
+    async with httpx.AsyncClient(base_url=live.urls["offline"], timeout=PATIENCE_SECONDS, trust_env=False) as http, asyncio.timeout(180):
         behind = True
         while behind:
             await asyncio.sleep(0.1)
@@ -202,7 +203,7 @@ async def prepare(live: Stack) -> None:
     }  # fmt: skip
     command = [sys.executable, "-m", "tidemill_training", "big_tip", "--until", "2026-01-01T12:00"]
     await asyncio.to_thread(subprocess.run, command, env={**os.environ, **environment}, check=True)
-    async with httpx.AsyncClient(base_url=live.urls["inference"], trust_env=False) as http, asyncio.timeout(180):
+    async with httpx.AsyncClient(base_url=live.urls["inference"], timeout=PATIENCE_SECONDS, trust_env=False) as http, asyncio.timeout(180):
         while (await http.get("/v2/models/big_tip/ready")).is_error:
             await asyncio.sleep(0.05)
 

@@ -59,7 +59,7 @@ def registry(folder: Path) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait()
 
 
 def _answers(url: str) -> bool:

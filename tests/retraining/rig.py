@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from tests.patience import PATIENCE_SECONDS
 from tests.retraining.made import answered, became
 from tests.retraining.models import version
 from tests.retraining.trainer import keep
@@ -90,7 +91,7 @@ class Rig:
         """End the service without warning."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait()
 
     def stop(self) -> None:
         """End it if it runs."""
@@ -159,7 +160,7 @@ class Rig:
             "PYTHONPATH": f"{ROOT}/shared:{ROOT}/services",
         }  # fmt: skip
         command = [sys.executable, "-c", "from tidemill.cli import main; main()", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -176,7 +177,7 @@ class Rig:
     def _logged(self) -> list[str]:
         return re.findall(r'"message":"step".*?"step":"([a-z ]+)"', self.said())
 
-    def until(self, holds: Callable[[], bool], limit_seconds: float = 120) -> None:
+    def until(self, holds: Callable[[], bool], limit_seconds: float = PATIENCE_SECONDS) -> None:
         """Wait for something to hold; fail with what was said when it takes too long for any machine."""
         end = time.monotonic() + limit_seconds
         while not holds():

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import httpx
 import pytest
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.errors import TidemillError, Unavailable
 from tidemill.runtime.asgi import OpsApp, Receive, Scope, Send
@@ -163,7 +164,7 @@ async def test_a_websocket_is_refused_in_its_own_way() -> None:
 async def test_through_a_real_server() -> None:
     """A refused client can go on with its connection."""
     server = HttpServer(door(OpsApp(HealthBoard()), refuse), HttpSettings(port=0))
-    async with server, httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+    async with server, httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_SECONDS, trust_env=False) as client:
         assert (await client.post("/metrics", content=b"x" * 100_000)).status_code == 401
         assert (await client.get("/metrics", headers={"authorization": "Bearer word"})).status_code == 200
 

@@ -10,6 +10,7 @@ import fastapi
 import httpx
 import pytest
 from pydantic import BaseModel
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.errors import BadRequest, SettingsError, StoreUnavailable, UnknownModel
 from tidemill.runtime.asgi import OpsApp, respond
@@ -119,7 +120,7 @@ async def test_a_server_runs_inside_a_loop_and_stops() -> None:
     """It takes a free port, answers, and nothing listens after it has stopped."""
     async with HttpServer(OpsApp(HealthBoard()), ANY_PORT) as server:
         assert server.port > 0
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
             answers = await asyncio.gather(*(client.get(f"{server.url}/health/live") for _ in range(10)))
         assert {answer.status_code for answer in answers} == {200}
     with pytest.raises(OSError, match=r"refused|failed"):
@@ -142,7 +143,7 @@ async def test_requests_in_progress_finish_when_the_server_stops() -> None:
         await asyncio.sleep(0.2)
         await respond(send, 200, b'"done"')
 
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
         async with HttpServer(slow, ANY_PORT) as server:
             asking = asyncio.create_task(client.get(server.url))
             await begun.wait()

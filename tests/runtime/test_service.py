@@ -192,7 +192,7 @@ def test_a_service_of_http_alone_lives_until_it_is_told_to_stop() -> None:
     """Without workers to watch, the loop's own sign of life is enough; SIGTERM ends the process in good order."""
     process = start("")
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(5)
+        process.wait(5)  # it shall not end
     process.terminate()
     process.communicate(timeout=180)
     assert process.returncode == 0

@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import pytest
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.runtime.threads import to_its_end
 
@@ -25,7 +26,7 @@ async def test_a_cancellation_waits_for_the_end(fails: bool) -> None:
 
     def work() -> None:
         loop.call_soon_threadsafe(begun.set)
-        may_end.wait(30)
+        may_end.wait(PATIENCE_SECONDS)
         ended.append(1)
         if fails:
             raise ValueError("nobody hears it")

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.frozen import freeze
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.runtime.watchdog import Pulse
 
@@ -98,7 +99,7 @@ except BlockingIOError:
 def test_a_pipe_that_nobody_reads_does_not_hold_up_the_end() -> None:
     """The stacks cannot be written, so the process ends without them."""
     process = start(f"exec({FILL_THE_PIPE!r}); await task")
-    assert process.wait(60) == 70
+    assert process.wait(PATIENCE_SECONDS) == 70
     process.communicate()
 
 

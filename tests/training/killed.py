@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.demo_state import NOW_MS, demo
+from tests.patience import PATIENCE_SECONDS
 from tests.training.test_train import MODEL
 from tests.training.town import FOLDER
 
@@ -66,7 +67,7 @@ def in_process(
     said.unlink(missing_ok=True)
     process = processes.Process(target=_train, args=(root, ending, pipeline, training))
     process.start()
-    process.join(120)
+    process.join(PATIENCE_SECONDS)
     if process.is_alive():
         process.kill()
         process.join()

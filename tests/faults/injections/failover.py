@@ -71,7 +71,7 @@ def _strike(rig: Rig, rng: random.Random) -> str:
         link.lead_to(HOST, _port_of(rig))
         _follow(replica.store, HOST, link.port)
         link.silence()  # the primary believes that it replicates
-        if not wait_written(rig, lag_bytes, limit_seconds=5):
+        if not wait_written(rig, lag_bytes, limit_seconds=5):  # else it is missed
             raise Missed(f"fewer than {lag_bytes} bytes were written meanwhile")
         rig.redis.refuse()
         kill_now(rig, NAME)

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.faults.injections.proxy import Proxy
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.local.stack import Stack
 
@@ -84,7 +85,7 @@ class Injection:
     soak: bool = False
 
 
-def until(holds: Callable[[], bool], what: str, limit_seconds: float = 60.0) -> None:
+def until(holds: Callable[[], bool], what: str, limit_seconds: float = PATIENCE_SECONDS) -> None:
     """Return once something holds. Raises TimeoutError saying what does not."""
     end = time.monotonic() + limit_seconds
     while not holds():

@@ -12,6 +12,7 @@ from aiokafka import TopicPartition
 from tests.faults.injections.injection import Injection, Missed, Rig
 from tests.faults.injections.orders import Order
 from tests.faults.injections.workers import obeyed
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.declarations.project import load_project
 from tidemill.kafka.client import close_producer, consumer, producer
@@ -36,7 +37,7 @@ async def newest_deployment(kafka: KafkaSettings, topic: str) -> DeploymentRecor
     try:
         reader.assign([place])
         reader.seek(place, held.end - 1)
-        record = await asyncio.wait_for(reader.getone(), 10)
+        record = await asyncio.wait_for(reader.getone(), PATIENCE_SECONDS)
     finally:
         await reader.stop()
     return decoder(DeploymentRecord).decode(record.value)

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
+from tests.patience import PATIENCE_SECONDS
+
 T = TypeVar("T")
 HOST = "127.0.0.1"
 CHUNK_BYTES = 1 << 16
@@ -120,7 +122,7 @@ class Proxy:
         async def run() -> T:
             return change()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(PATIENCE_SECONDS)
 
     def _run(self) -> None:
         asyncio.run(self._serve())

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.faults.injections.proxy import HOST, Proxy
+from tests.patience import PATIENCE_SECONDS
 
 
 class Echo:
@@ -67,7 +68,7 @@ class Client:
     opened: list[socket.socket] = []
 
     def __init__(self, proxy: Proxy) -> None:
-        self.socket = socket.create_connection((HOST, proxy.port), timeout=10)
+        self.socket = socket.create_connection((HOST, proxy.port), timeout=PATIENCE_SECONDS)
         self.opened.append(self.socket)
 
     def ask(self, data: bytes) -> bytes:
@@ -161,7 +162,7 @@ def test_slow_and_then_fast_again(proxy: Proxy) -> None:
     asking.join(0.3)
     assert asking.is_alive()
     proxy.slow()
-    asking.join(10)
+    asking.join(PATIENCE_SECONDS)
     assert not asking.is_alive()
 
 

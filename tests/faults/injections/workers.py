@@ -207,7 +207,7 @@ def another(rig: Rig, service: str, name: str, **environment: str) -> Iterator[s
 def _leave(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
     process.send_signal(how)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(12)
+        process.wait(12)  # longer than a member has to leave
 
 
 def join_storm(step_seconds: tuple[float, float] = (3.0, 5.0)) -> Injection:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.archive.columns import event_folder
 from tidemill.archive.rows import event_table
@@ -255,7 +256,7 @@ async def routing(ingestion: StandIn) -> AsyncIterator[StandIn]:
         yield ingestion
     finally:
         stop.set()
-        await asyncio.wait_for(task, 60)
+        await asyncio.wait_for(task, PATIENCE_SECONDS)
 
 
 async def ends(settings: KafkaSettings, topic: str) -> dict[int, int]:
