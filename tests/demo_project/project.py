@@ -2,11 +2,6 @@
 
 from typing import Any
 
-from sklearn.ensemble import GradientBoostingRegressor
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-
 from tidemill import Entity, Event, FeatureView, Model, Outcome, Request, Training, age, count, last, max, mean, rate
 from tidemill.declarations import Selection
 
@@ -38,11 +33,19 @@ drivers = FeatureView("drivers", trips, entity=Entity("driver_id", field="driver
 
 def classifier() -> Any:
     """A pipeline of the kind a project writes."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     return make_pipeline(SimpleImputer(strategy="constant", fill_value=-1.0), LogisticRegression())
 
 
 def regressor() -> Any:
     """Another, with a value as its output."""
+    from sklearn.ensemble import GradientBoostingRegressor
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+
     return make_pipeline(SimpleImputer(strategy="constant", fill_value=-1.0), GradientBoostingRegressor(n_estimators=10))
 
 

@@ -4,11 +4,6 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-
 from tidemill import Event, FeatureView, Model, Outcome, Recording, Request, age, count, mean
 
 PROJECT = "rides"
@@ -24,7 +19,12 @@ drivers = FeatureView("drivers", taken, "driver", [mean("tip"), age()])
 
 
 def pipeline() -> Any:
-    """The least that learns something."""
+    """The least that learns something. Imported here, since every service and command reads this file, and only training needs it."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(SimpleImputer(strategy="constant", fill_value=-1.0), StandardScaler(), LogisticRegression())
 
 

@@ -1,8 +1,6 @@
 """Bicycles that are hired and come back: history in files, and a model of it."""
 
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from typing import Any
 
 from tidemill import Event, FeatureView, Model, Outcome, Request, count, mean
 
@@ -11,8 +9,12 @@ returned = Event("returned", {"at": str, "hire": str, "station": str, "minutes":
 stations = FeatureView("stations", returned, "station", [count(), mean("minutes")], windows=["2h", "1d"])
 
 
-def classifier() -> Pipeline:
+def classifier() -> Any:
     """Where a station has no returns yet, -1."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     return make_pipeline(SimpleImputer(strategy="constant", fill_value=-1.0), LogisticRegression())
 
 
