@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
@@ -17,5 +18,11 @@ def get(url: str, timeout: float = PATIENCE_SECONDS) -> httpx.Response:
 
 
 def post(url: str, json: Any, timeout: float = PATIENCE_SECONDS) -> httpx.Response:
-    """POST of a JSON body. Raises httpx.HTTPError."""
-    return _CLIENT.post(url, json=json, timeout=timeout)
+    """POST of a JSON body, repeated while the service says that a server is away, as clients do: on a busy machine one may be slow to answer.
+    Raises httpx.HTTPError."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while (answer := _CLIENT.post(url, json=json, timeout=timeout)).status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.2)
+    return answer

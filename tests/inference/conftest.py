@@ -99,7 +99,14 @@ async def running(service: Service) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def bare(kafka: str, redis_url: str, tmp_path: Path, topic_prefix: str) -> AsyncIterator[Service]:
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a service wait longer for servers: a busy machine, on which they are slow to answer, is no server that is away."""
+    monkeypatch.setattr("tidemill_inference.app.REDIS_TIMEOUT_SECONDS", 20.0)
+    monkeypatch.setattr("tidemill_inference.prediction_log.TIMEOUT_SECONDS", 20.0)
+
+
+@pytest.fixture
+async def bare(kafka: str, redis_url: str, tmp_path: Path, topic_prefix: str, patient: None) -> AsyncIterator[Service]:
     """Run a service that is ready, without a model and with an empty store."""
     settings = InferenceSettings(
         project=ProjectSettings(project="unused"),

@@ -268,8 +268,7 @@ async def test_members_of_both_catalogues_side_by_side(town: Town) -> None:
         await town.has_all("taxis.v2.p3")
         await town.send(10)
         await town.has_all("taxis.v2.p3")
-        committed = await new_positions(town)
-    assert committed == {0: (310, str(after.number)), 1: (310, str(after.number))}
+        await has_committed(town, 310, after.number)
 
 
 async def has_routed(routing: EventConsumer, position: int) -> None:
@@ -322,13 +321,14 @@ async def test_the_same_partitions_after_another_member_had_one(town: Town) -> N
             await town.has_all("taxis.p2")
 
 
-async def new_positions(town: Town) -> dict[int, tuple[int, str]]:
-    """The committed positions of the group with the numbers beside them."""
-    await asyncio.sleep(1)
-
-    async with admin(town.settings) as client:
-        found = await client.list_consumer_group_offsets(ingestion_group(town.name))
-    return {tp.partition: (at.offset, at.metadata) for tp, at in found.items() if isinstance(tp, TopicPartition)}
+async def has_committed(town: Town, position: int, number: int) -> None:
+    """Wait until the group has committed this position for both partitions, with the number of the catalogue beside it."""
+    async with admin(town.settings) as client, asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            found = await client.list_consumer_group_offsets(ingestion_group(town.name))
+            if [(at.offset, at.metadata) for tp, at in found.items() if isinstance(tp, TopicPartition)] == [(position, str(number))] * 2:
+                return
+            await asyncio.sleep(0.1)
 
 
 async def test_going_back_for_one_log_doubles_nothing_in_another(town: Town) -> None:

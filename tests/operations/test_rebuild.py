@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ async def test_killed_at_any_point_while_readers_hammer(rig: Mirrored) -> None:
     async with hammering(rig) as hammer:
         for round_number in range(4):
             process = rig.command("rebuild", "by_card")
-            await asyncio.to_thread(wait_claimed, rig, round_number)
+            await asyncio.to_thread(wait_claimed, rig, round_number, process)
             await asyncio.sleep(0.05 * round_number)
             process.kill()
             process.communicate()
@@ -121,9 +122,13 @@ async def test_killed_at_any_point_while_readers_hammer(rig: Mirrored) -> None:
     await asyncio.to_thread(rig.check)
 
 
-def wait_claimed(rig: Mirrored, partition: int) -> None:
-    """Return once somebody writes a partition of the cards, which may last for less than a tenth of a second."""
-    until(lambda: claimed(rig, partition), lambda: f"partition {partition} was never claimed", poll_seconds=0.002)
+def wait_claimed(rig: Mirrored, partition: int, process: subprocess.Popen[bytes]) -> None:
+    """Return once a process writes a partition of the cards, or has ended: it may last for less than a tenth of a second, and be missed."""
+    until(
+        lambda: claimed(rig, partition) or process.poll() is not None,
+        lambda: f"partition {partition} was never claimed",
+        poll_seconds=0.002,
+    )
 
 
 def claimed(rig: Mirrored, partition: int) -> bool:

@@ -162,6 +162,20 @@ def test_no_cancellation_is_lost() -> None:
     assert [path.name for path in sources if "asyncio.wait_for(" in path.read_text()] == []
 
 
+def test_projects_start_fast() -> None:
+    """Each service and command reads its project: what only training needs is imported in the function that gives the pipeline."""
+    projects = [path for path in python_files("tests", "examples") if path.name == "project.py" and path.parent.name != "golden"]
+    late = ("sklearn", "pandas", "lightgbm", "xgboost", "catboost")
+    assert [name_of(path) for path in projects if {name.split(".")[0] for name in _at_import(path)} & set(late)] == []
+
+
+def _at_import(path: Path) -> list[str]:
+    found = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return [
+        name for node in found for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
+    ]
+
+
 def test_nothing_is_mocked() -> None:
     """Tests use the real parts; no mocking library is imported."""
     mocks = ("unittest.mock", "mock", "pytest_mock", "fakeredis", "responses", "respx")

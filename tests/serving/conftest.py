@@ -38,7 +38,8 @@ async def serving(project: Project, redis_url: str) -> AsyncIterator[httpx.Async
 
 
 @pytest.fixture
-async def http(redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """Run the service and return a client of it."""
+async def http(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+    """Run the service and return a client of it. On a busy machine Redis may be slow to answer, and is not away."""
+    monkeypatch.setattr("tidemill_serving.app.REDIS_TIMEOUT_SECONDS", 20.0)
     async with serving(demo(), redis_url) as client:
         yield client
