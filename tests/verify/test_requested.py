@@ -17,7 +17,7 @@ import tidemill as tm
 from tidemill.limits import WORDS_BYTES
 from tidemill.testing import World
 from tidemill.verify.checks import check_training_set
-from tidemill.verify.requested import Refused, as_requested
+from tidemill.verify.requested import UnfitValue, as_requested
 
 DESK = project([SHOPS, tm.Words("note"), tm.Request("shop", str), PIXELS, tm.Request("amount")])
 UNTIL_MS = NOW_MS + 10**8
@@ -93,7 +93,7 @@ def test_a_tensor_is_its_numbers(value: str) -> None:
 )  # fmt: skip
 def test_what_a_request_would_be_refused_for(request_: tm.Request, value: Any) -> None:
     """So that its question is no example."""
-    with pytest.raises(Refused):
+    with pytest.raises(UnfitValue):
         as_requested(request_, value)
 
 

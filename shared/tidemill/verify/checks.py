@@ -20,7 +20,7 @@ from tidemill.timestamps import rfc3339
 from tidemill.verify.compare import Compared, Example, Told, compare, possible
 from tidemill.verify.entities import entity_text
 from tidemill.verify.labels import Labelled, labelled, outcome_fields, question_fields
-from tidemill.verify.requested import Refused, is_refused, same_request
+from tidemill.verify.requested import UnfitValue, is_refused, same_request
 from tidemill.verify.rows_of import rows_of
 from tidemill.verify.sql import BY_KNOWN, AskedMoment, SqlView, Value
 from tidemill.verify.stamped import knowledge
@@ -286,7 +286,7 @@ def _check_requests(model: Model, rows: Mapping[_Key, Mapping[str, Any]], asked:
 def _is_carried(request: Request, value: Any, trained: Any) -> bool:
     try:
         return same_request(request, value, trained)
-    except Refused:  # the cell is no tensor
+    except UnfitValue:  # the cell is no tensor
         return False
 
 

@@ -20,23 +20,23 @@ _LARGEST = 3.4028234663852886e38
 """The largest number of float32."""
 
 
-class Refused(Exception):
+class UnfitValue(Exception):
     """A request with this value is refused."""
 
 
 def as_requested(request: Request, value: Any) -> Any:
-    """What a model gets of a value of an archived event: a number, a text, the numbers of a tensor; None where it is missing. Raises Refused."""
+    """What a model gets of a value of an archived event: a number, a text, the numbers of a tensor; None where it is missing. Raises UnfitValue."""
     if isinstance(request, Tensor):
         return _tensor(request.shape, value)
     if value is None:
         return None
     if request.kind == "words" and len(value.encode()) > WORDS_BYTES:
-        raise Refused
+        raise UnfitValue
     if isinstance(value, str):
         return value
     number = float(value)
     if not abs(number) <= _LARGEST:
-        raise Refused
+        raise UnfitValue
     return number
 
 
@@ -45,7 +45,7 @@ def is_refused(model: Model, given: Sequence[Any]) -> bool:
     try:
         for request, value in zip(model.requests, given, strict=True):
             as_requested(request, value)
-    except Refused:
+    except UnfitValue:
         return True
     return False
 
@@ -61,7 +61,7 @@ def same_request(request: Request, value: Any, trained: Any) -> bool:
 
 
 def _tensor(shape: Sequence[int], value: Any) -> list[float]:
-    """Its numbers as float32, flat, from nested lists as JSON, or the base64 of their bytes. Raises Refused."""
+    """Its numbers as float32, flat, from nested lists as JSON, or the base64 of their bytes. Raises UnfitValue."""
     try:
         if value[:1] == "[":
             numbers = list(_flat(json.loads(value, parse_constant=_refuse), shape))
@@ -70,23 +70,23 @@ def _tensor(shape: Sequence[int], value: Any) -> list[float]:
             data = base64.b64decode(value, validate=True)
         found = struct.unpack(f"<{math.prod(shape)}f", data)
     except (TypeError, ValueError, OverflowError, struct.error) as error:
-        raise Refused from error
+        raise UnfitValue from error
     if not all(map(math.isfinite, found)):
-        raise Refused
+        raise UnfitValue
     return list(found)
 
 
 def _flat(nested: Any, shape: Sequence[int]) -> Iterator[float]:
     if not shape:
         if isinstance(nested, bool) or not isinstance(nested, int | float):
-            raise Refused
+            raise UnfitValue
         yield float(nested)
         return
     if not isinstance(nested, list) or len(nested) != shape[0]:
-        raise Refused
+        raise UnfitValue
     for part in nested:
         yield from _flat(part, shape[1:])
 
 
 def _refuse(_: str) -> NoReturn:
-    raise Refused
+    raise UnfitValue
