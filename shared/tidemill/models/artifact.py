@@ -109,6 +109,16 @@ class PythonEngine(msgspec.Struct, frozen=True, tag="python", tag_field="kind"):
     module: str = ""
 
 
+class LearnedOnline(msgspec.Struct, frozen=True):
+    """Of a version that learned row by row, and of its line: the version that was trained, and the snapshots of what was learned after it. `line`: the name of the
+    trained one; `learned`: outcomes since; `left_out`: outcomes of this time that could not be learned; `applied`: the next offset of the topic of results."""
+
+    line: str
+    learned: int = 0
+    left_out: int = 0
+    applied: int = 0
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a model version that is not in its ONNX file. Times are epoch ms.
 
@@ -117,7 +127,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     model's probabilities (unset without several). `golden`: rows that are run again before the model serves. `feature_importance`: the share of
     each input in the absolute contributions to the answers to held-out rows; `explanation_sha256`: of the file that explains answers (unset without it).
     `calibration`: of the held-out rows, of "outcome" or of each class; empty for a value, and in an older version.
-    `engine`: of a version that is served by its own pipeline (unset: by ONNX); then `onnx_sha256` is "".
+    `engine`: of a version that is served by its own pipeline (unset: by ONNX); then `onnx_sha256` is "". `online`: of one that goes on learning (unset without).
     """
 
     model: str
@@ -139,6 +149,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     explanation_sha256: str | msgspec.UnsetType = msgspec.UNSET
     calibration: dict[str, Calibrated] = {}
     engine: PythonEngine | msgspec.UnsetType = msgspec.UNSET
+    online: LearnedOnline | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def learning(self) -> LearnedOnline | None:
+        """What it has learned since its line was trained; None of a version that does not go on learning."""
+        return None if isinstance(self.online, msgspec.UnsetType) else self.online
 
     @property
     def own_pipeline(self) -> PythonEngine | None:
@@ -301,6 +317,15 @@ def beside_artifact(offline_root: str, manifest: Manifest, name: str) -> bytes:
         return _read(_store(offline_root), path)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error}", mend=f"check TIDEMILL_OFFLINE, or {anew(manifest.model)}") from error
+
+
+def keep_beside(offline_root: str, manifest: Manifest, name: str, content: bytes) -> None:
+    """Writes a further file of a stored version, whole or not at all, over the one of before. Raises ArtifactError."""
+    path = f"{folder_of(manifest.model, manifest.version)}/{name}"
+    try:
+        _write(_store(offline_root), path, content)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written: {error}", mend="check TIDEMILL_OFFLINE, rights and space") from error
 
 
 def check_manifest(manifest: Manifest, model: Model, kernels: Mapping[str, ViewKernel]) -> None:

@@ -14,7 +14,7 @@ from msgspec import UNSET
 from tidemill.declarations import Model
 from tidemill.errors import TidemillError
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import Artifact, GoldenRow, Manifest, ModelInput, Parity, PythonEngine, without_pools
+from tidemill.models.artifact import Artifact, GoldenRow, LearnedOnline, Manifest, ModelInput, Parity, PythonEngine, without_pools
 from tidemill.models.engine import Engine
 from tidemill.models.inputs import UNKNOWN_TEXT
 from tidemill.stats.calibration import Calibrated, calibrated
@@ -130,6 +130,7 @@ def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, form: ServedF
         golden=golden,
         classes=fitted.classes or UNSET,
         calibration=_calibration(fitted),
+        online=LearnedOnline(run_name(created_ms)) if model.online and form.own else UNSET,
     )
 
 
