@@ -120,7 +120,7 @@ class Following:
 
     def beat(self, waits: str = "") -> None:
         """Says how far it is."""
-        kept, left_out = self._begin, sum(self._begin.left_out.values())
+        kept, left_out = self._begin, self._begin.lost
         self._beaten = time.monotonic()
         print(msgspec.json.encode(Told(kept.learned, self.learner.learned, left_out, waits, kept.stopped)).decode(), flush=True)
 

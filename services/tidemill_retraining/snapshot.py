@@ -6,6 +6,7 @@ It stores the newest snapshot as a version, and rehearses it beside the champion
 from __future__ import annotations
 
 import hashlib
+import pickle
 import sys
 
 import msgspec
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 from tidemill.attribution.stored import FILE as EXPLANATION
 from tidemill.declarations.project import load_project
 from tidemill.errors import ArtifactError, NoSuchVersion
+from tidemill.models.answers import ModelAnswer, answer_of
 from tidemill.models.artifact import (
     Artifact,
     GoldenRow,
@@ -25,7 +27,7 @@ from tidemill.models.artifact import (
     stored_artifact,
     stored_manifest,
 )
-from tidemill.models.engine import Engine, load_engine
+from tidemill.models.incremental import Incremental
 from tidemill.models.inputs import vector_of
 from tidemill.models.learned import Learned
 from tidemill.runtime.settings import OfflineSettings, ProjectSettings
@@ -85,20 +87,26 @@ def manifest_of(trained: Manifest, found: Learned) -> Manifest:
     """The manifest of a snapshot: that of its line, with what is of now. Raises ArtifactError."""
     own = trained.own_pipeline
     assert own is not None, "only a pipeline that serves itself goes on learning"
-    own = replace(own, pickle_sha256=hashlib.sha256(found.pipeline).hexdigest(), packages=packages_of(modules_of(found.pipeline), frame=False))
+    own = replace(
+        own, pickle_sha256=hashlib.sha256(found.pipeline).hexdigest(), packages=packages_of(modules_of(found.pipeline), frame=False)
+    )
     made = replace(
         trained, version=version_name(found), created=found.known, engine=own, rows=trained.rows + found.learned, golden=[],
-        online=LearnedOnline(found.line, found.learned, sum(found.left_out.values()), found.applied),
+        online=LearnedOnline(found.line, found.learned, found.lost, found.applied),
     )  # fmt: skip
-    engine = load_engine(Artifact(made, found.pipeline))
-    golden = [_golden(engine, row) for row in trained.golden]
+    pipeline: Incremental = pickle.loads(found.pipeline)  # noqa: S301 - this process is there for it; the rehearsal asks a worker for the same bits
+    golden = [_golden(pipeline, made, row) for row in trained.golden]
     if wrong := [row for row in golden if not np.isfinite(row.output)]:
-        raise ArtifactError(f"{made.version} answers NaN to {len(wrong)} of its golden rows", mend="see what the pipeline does with such rows")
+        raise ArtifactError(
+            f"{made.version} answers NaN to {len(wrong)} of its golden rows", mend="see what the pipeline does with such rows"
+        )
     return _measured(replace(made, golden=golden), found)
 
 
-def _golden(engine: Engine, row: GoldenRow) -> GoldenRow:
-    answer = engine.answer(vector_of(row.inputs))
+def _golden(pipeline: Incremental, made: Manifest, row: GoldenRow) -> GoldenRow:
+    rows = vector_of(row.inputs).reshape(1, -1)
+    numbers = np.asarray(pipeline.predict(rows) if made.output == "value" else pipeline.predict_proba(rows), np.float32).reshape(-1)
+    answer = answer_of(made.class_names, numbers.tolist()) if made.class_names else ModelAnswer(float(numbers[-1]))
     return GoldenRow(row.inputs, answer.output, list(answer.probabilities.values()) or msgspec.UNSET)
 
 
@@ -114,7 +122,11 @@ def _measured(made: Manifest, found: Learned) -> Manifest:
         return made  # of one class alone nothing can be measured
     by_class = {name: (labels == i, output[:, i]) for i, name in enumerate(made.class_names)} if several else {"outcome": (labels, output)}
     metrics = {**score(labels, output.astype(np.float32), probability=probability), "examples": float(len(labels))}
-    calibration = {} if made.output == "value" else {name: calibrated(np.asarray(came, np.float64), given) for name, (came, given) in by_class.items()}
+    calibration = (
+        {}
+        if made.output == "value"
+        else {name: calibrated(np.asarray(came, np.float64), given) for name, (came, given) in by_class.items()}
+    )
     return replace(made, metrics=metrics, calibration=calibration)
 
 

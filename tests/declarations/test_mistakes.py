@@ -252,10 +252,10 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
         "leave online or",
     ),
     (
-        lambda: Model(**model(online=Online(), engine="python", training=Training(weights="n"))),
+        lambda: Model(**model(online=Online(), engine="python", training=Training(search=Search(dict)))),
         "online",
-        "without weights",
-        "leave weights",
+        "without search",
+        "leave search",
     ),
     (lambda: Model(**model(online=Online(cluster="whoo"), engine="python")), "online", "'whoo' is no field", "did you mean who?"),
     (lambda: Online(every=0), "every", "0 is not above 0", "above 0"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from river import compose, linear_model, naive_bayes, preprocessing, stats, tree
+from river import compose, linear_model, naive_bayes, preprocessing, tree
 from sklearn.linear_model import Ridge
 from tests.demo_state import NOW_MS, saved
 from tests.training.test_parity import CATEGORIES, INPUTS, MODEL, PAYMENT, examples
@@ -75,7 +75,7 @@ def test_several_classes() -> None:
         MODEL,
         engine="python",
         online=Online(),
-        pipeline=lambda: compose.SelectType(str) | preprocessing.OneHotEncoder() | naive_bayes.BernoulliNB(),
+        pipeline=lambda: compose.SelectType(str) | preprocessing.OneHotEncoder() | naive_bayes.ComplementNB(),
     )
     version = make_version(model, dataclasses.replace(data, labels=labels, texts=texts), NOW_MS, lambda _: None)
     engine = load_engine(version.artifact)
@@ -97,7 +97,10 @@ def test_what_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("pipeline", "said"),
     [
-        (lambda: preprocessing.StatImputer(("distance", stats.Mean())) | linear_model.LinearRegression(), "a missing one is left out"),
+        (
+            lambda: compose.FuncTransformer(lambda row: {"ratio": row["distance"]}) | linear_model.LinearRegression(),
+            "a missing one is left out",
+        ),
         (preprocessing.StandardScaler, "neither a classifier nor a regressor of river"),
         (Ridge, "has no learn_one"),
     ],

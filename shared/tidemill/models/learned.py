@@ -22,6 +22,7 @@ from tidemill.models.incremental import Incremental, Named
 FILE = "learner"
 """The file of the newest snapshot, in the folder of the version that was trained."""
 MOST_FAILURES = 20
+REPEATED = "an outcome that was learned already"
 REMEMBERED, TAIL = 10_000, 1_000
 
 
@@ -65,6 +66,11 @@ class Learned(msgspec.Struct, frozen=True):
     tail: list[Answered] = []
     stopped: str = ""
 
+    @property
+    def lost(self) -> int:
+        """Outcomes that could not be learned."""
+        return sum(count for why, count in self.left_out.items() if why != REPEATED)
+
     def encoded(self) -> bytes:
         """As a file."""
         return msgspec.msgpack.encode(self)
@@ -102,6 +108,11 @@ class Learner:
         """Outcomes so far."""
         return self.snapshot.learned + len(self._since)
 
+    @property
+    def newest(self) -> Answered:
+        """What it answered before it learned the newest outcome. Raises IndexError when it learned none."""
+        return self._tail[-1]
+
     def take(self, lessons: Iterable[Lesson]) -> Iterator[Learned]:
         """Learns; gives each snapshot when it is due, and takes no lesson after one that says `stopped`."""
         for lesson in lessons:
@@ -116,7 +127,7 @@ class Learner:
             return False  # a result that was read before
         self._seq = lesson.seq + 1
         if lesson.key in self._keys:
-            self._leave_out("an outcome that was learned already")
+            self._leave_out(REPEATED)
         elif lesson.row is None:
             self._leave_out("no logged inputs")
         elif lesson.label is None or not math.isfinite(lesson.label):
