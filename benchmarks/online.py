@@ -103,15 +103,17 @@ def measured(case: Case, trained: int = TRAINED, every: int = EVERY, most: int =
     lost, learning, keeping = [], list[float](), list[float]()
     for place, (row, label) in enumerate(rows[trained:]):
         answers = [still.answer(row), newest.answer(row)]
-        began = time.perf_counter()
+        began = time.process_time()
         made = list(learner.take([Lesson(place, place, place, place, row, label)]))
-        (keeping if made else learning).append(time.perf_counter() - began)
+        (keeping if made else learning).append(time.process_time() - began)
         for snapshot in made:
             newest = pickle.loads(snapshot.pipeline)  # noqa: S301 - our own
         lost.append([loss(case, answer, label) for answer in [*answers, answered(learner)]])
-    means = np.mean(lost, axis=0).tolist()
+    frozen_lost, snapshots_lost, learner_lost = np.mean(lost, axis=0).tolist()
     size = len(learner.snapshot.pipeline)
-    return Measured(len(lost), *means, float(np.mean(learning)) * 1e6, float(np.mean(keeping)) * 1e3, size)
+    return Measured(
+        len(lost), frozen_lost, snapshots_lost, learner_lost, float(np.mean(learning)) * 1e6, float(np.mean(keeping)) * 1e3, size
+    )
 
 
 def answered(learner: Learner) -> list[float]:

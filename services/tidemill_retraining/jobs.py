@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tidemill.runtime.logs import get_logger
@@ -22,6 +22,7 @@ log = get_logger(__name__)
 
 LINES = 30
 _LINE_BYTES = 65_536
+_SAME_ORDER = {"PYTHONHASHSEED": "0"}  # of sets of texts, by which sums have other last digits
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -67,14 +68,13 @@ async def run(
     settings: JobSettings,
     seconds: float | None,
     listening: Listening | None = None,
-    environment: Mapping[str, str] | None = None,
 ) -> Ended:
     """Runs a command to its end, or to that of its time (None: there is none). It ends with this process, and when this is cancelled."""
     told = {} if settings.command else {PARENT: str(os.getpid())}  # a command of one's own may train in a child of its own
     limited = [sys.executable, "-m", "tidemill_retraining.limited", str(settings.megabytes), str(settings.nice), *command]
     process = await asyncio.create_subprocess_exec(
         *limited,
-        env={**os.environ, **told, **(environment or {})},
+        env={**os.environ, **_SAME_ORDER, **told},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -120,7 +120,8 @@ async def _next_line(out: asyncio.StreamReader, silent_seconds: float | None) ->
     if silent_seconds is None:
         return await out.readline()
     try:
-        return await asyncio.wait_for(out.readline(), silent_seconds)
+        async with asyncio.timeout(silent_seconds):
+            return await out.readline()
     except TimeoutError:
         raise _SilentError from None
 

@@ -37,7 +37,7 @@ _FETCH_SECONDS, _AT_ONCE, _BEAT_SECONDS, _PAUSE_SECONDS = 0.5, 500, 5.0, 2.0
 _decode = decoder(ResultRecord).decode
 
 
-class Told(msgspec.Struct, frozen=True, tag=True):
+class LearnerTold(msgspec.Struct, frozen=True, tag=True):
     """How far a learner is. `kept`: outcomes in the newest snapshot; `learned`: with those since; `left_out`: those that could not be learned; `waits`: for what;
     `stopped`: why it learns no more."""
 
@@ -48,7 +48,7 @@ class Told(msgspec.Struct, frozen=True, tag=True):
     stopped: str = ""
 
 
-class Following:
+class LineLearner:
     """Learns until it is ended, or stops."""
 
     def __init__(self, kafka: KafkaSettings, project: Project, root: str, model: str, line: str) -> None:
@@ -122,7 +122,7 @@ class Following:
         """Says how far it is."""
         kept, left_out = self._begin, self._begin.lost
         self._beaten = time.monotonic()
-        print(msgspec.json.encode(Told(kept.learned, self.learner.learned, left_out, waits, kept.stopped)).decode(), flush=True)
+        print(msgspec.json.encode(LearnerTold(kept.learned, self.learner.learned, left_out, waits, kept.stopped)).decode(), flush=True)
 
 
 def kept_snapshot(root: str, trained: Manifest) -> Learned | None:
@@ -153,7 +153,7 @@ def main(model: str, line: str) -> None:
     """Learn."""
     tie_as_told()
     project = load_project(ProjectSettings.load().project)
-    asyncio.run(Following(KafkaSettings.load(), project, OfflineSettings.load().root, model, line).run())
+    asyncio.run(LineLearner(KafkaSettings.load(), project, OfflineSettings.load().root, model, line).run())
 
 
 if __name__ == "__main__":

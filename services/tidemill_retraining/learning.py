@@ -9,7 +9,7 @@ import msgspec
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.service import cancelled
 from tidemill_retraining.jobs import Listening, learner_command, run
-from tidemill_retraining.learner import Told
+from tidemill_retraining.learner import LearnerTold
 from tidemill_retraining.settings import JobSettings
 
 log = get_logger(__name__)
@@ -29,7 +29,7 @@ class Learning:
         self.line, self.told, self.troubled = "", None, ""
 
     line: str
-    told: Told | None
+    told: LearnerTold | None
     troubled: str
 
     async def follow(self, line: str) -> None:
@@ -57,8 +57,7 @@ class Learning:
         ends, before = 0, -1
         while self.told is None or not self.told.stopped:
             listening = Listening(self._heard, SILENT_SECONDS)
-            hashing = {"PYTHONHASHSEED": "0"}  # the order of sets of texts would be another in each process
-            ended = await run(learner_command(self._model, line), self._settings, None, listening, hashing)
+            ended = await run(learner_command(self._model, line), self._settings, None, listening)
             ends, before = (ends + 1, before) if self.kept == before else (1, self.kept)
             why = ended.why or "ended"
             log.warning("the learner ended", model=self._model, line=line, reason=why, stopped=self.told.stopped if self.told else "")
@@ -66,10 +65,10 @@ class Learning:
             await asyncio.sleep(PAUSES[min(ends, len(PAUSES)) - 1])
 
     def _heard(self, line: str) -> bool:
-        if not line.startswith('{"type":"Told"'):
+        if not line.startswith('{"type":"LearnerTold"'):
             return False
         try:
-            self.told = msgspec.json.decode(line, type=Told)
+            self.told = msgspec.json.decode(line, type=LearnerTold)
         except msgspec.DecodeError:
             return False
         return True

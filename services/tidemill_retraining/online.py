@@ -18,7 +18,8 @@ from tidemill.declarations.project import Project
 from tidemill.declarations.retrain import Retrain
 from tidemill.errors import ArtifactError
 from tidemill.gate.rule import Decision
-from tidemill.models.artifact import LearnedOnline, Manifest, stored_versions
+from tidemill.models.artifact import Manifest, stored_versions
+from tidemill.models.line import LearnedOnline
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.logs import get_logger
 from tidemill_retraining.history import OpenRun

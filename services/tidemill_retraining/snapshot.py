@@ -20,7 +20,6 @@ from tidemill.models.answers import ModelAnswer, answer_of
 from tidemill.models.artifact import (
     Artifact,
     GoldenRow,
-    LearnedOnline,
     Manifest,
     beside_artifact,
     save_artifact,
@@ -30,6 +29,7 @@ from tidemill.models.artifact import (
 from tidemill.models.incremental import Incremental
 from tidemill.models.inputs import vector_of
 from tidemill.models.learned import Learned
+from tidemill.models.line import LearnedOnline
 from tidemill.runtime.settings import OfflineSettings, ProjectSettings
 from tidemill.stats.calibration import calibrated
 from tidemill.stats.histograms import count, places_ruler, reference

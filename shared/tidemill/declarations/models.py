@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from tidemill.declarations.checks import FIELD_TYPES, Declaration, did_you_mean, duration_ms
 from tidemill.declarations.events import Event
 from tidemill.declarations.expressions import Column, number_of, parse_column
-from tidemill.declarations.online import Online
+from tidemill.declarations.online import Online, mistake
 from tidemill.declarations.retrain import Retrain
 from tidemill.declarations.texts import kept
 from tidemill.declarations.training import ByGroup, Training
@@ -376,14 +376,12 @@ class Model(Declaration):
             return
         if not isinstance(self.online, Online):
             self._fail("online", f"{self.online!r} is no Online", "write online=Online(...)")
-        if self.engine != "python":
-            self._fail("online", "a model that learns with each outcome is served by its own pipeline", 'add engine="python"')
-        if self.pipeline is no_pipeline:
-            self._fail("online", "a model without a pipeline cannot learn", "give it a pipeline of river, or leave online out")
-        if self.retrain is not None:
-            self._fail("online", "a model that learns with each outcome is not trained again by itself", "leave online or retrain out")
-        if unlike := [name for name in ("search", "select", "weights") if getattr(self.training, name) is not None]:
-            self._fail("online", f"outcomes are learned without {unlike[0]}", f"leave {unlike[0]} of training out")
+        trained = self.training
+        unlike = {"search": trained.search, "select": trained.select, "weights": trained.weights, "retrain": self.retrain}
+        if wrong := mistake(
+            self.engine, [name for name, value in unlike.items() if value is not None], pipeline=self.pipeline is not no_pipeline
+        ):
+            self._fail("online", *wrong)
         self._check_policy("online", self.online)
 
     def _refuse_lists(self, view: FeatureView, names: Collection[str] | None) -> None:

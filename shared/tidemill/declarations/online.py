@@ -57,3 +57,14 @@ class Online(Declaration):
 
     def _fail(self, name: str, message: str, mend: str) -> None:
         raise DeclarationError(f"Online: {message}", where=self.declared_at, field=name, mend=mend)
+
+
+def mistake(engine: str, unlike: Sequence[str], *, pipeline: bool) -> tuple[str, str] | None:
+    """What is wrong in a model that learns with each outcome, and what mends it. `unlike`: what it declares and cannot have; `pipeline`: whether it has one."""
+    if engine != "python":
+        return "a model that learns with each outcome is served by its own pipeline", 'add engine="python"'
+    if not pipeline:
+        return "a model without a pipeline cannot learn", "give it a pipeline of river, or leave online out"
+    if "retrain" in unlike:
+        return "a model that learns with each outcome is not trained again by itself", "leave online or retrain out"
+    return (f"outcomes are learned without {unlike[0]}", f"leave {unlike[0]} of training out") if unlike else None

@@ -43,7 +43,7 @@ def key_of(subject: str, known: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{known} {subject}".encode(), digest_size=8).digest(), "big", signed=True)
 
 
-class Answered(msgspec.Struct, frozen=True, array_like=True):
+class PriorAnswer(msgspec.Struct, frozen=True, array_like=True):
     """What the learner answered just before it learned an outcome."""
 
     answer: list[float]
@@ -63,7 +63,7 @@ class Learned(msgspec.Struct, frozen=True):
     known: int = 0
     left_out: dict[str, int] = {}
     keys: list[int] = []
-    tail: list[Answered] = []
+    tail: list[PriorAnswer] = []
     stopped: str = ""
 
     @property
@@ -109,7 +109,7 @@ class Learner:
         return self.snapshot.learned + len(self._since)
 
     @property
-    def newest(self) -> Answered:
+    def newest(self) -> PriorAnswer:
         """What it answered before it learned the newest outcome. Raises IndexError when it learned none."""
         return self._tail[-1]
 
@@ -154,7 +154,7 @@ class Learner:
             return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
         if not all(map(math.isfinite, [*answer, *after])):
             return "it answers NaN"
-        self._tail.append(Answered(answer, lesson.label))
+        self._tail.append(PriorAnswer(answer, lesson.label))
         return ""
 
     def _again_without(self, failed: str) -> bool:

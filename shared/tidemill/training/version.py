@@ -14,9 +14,10 @@ from msgspec import UNSET
 from tidemill.declarations import Model
 from tidemill.errors import TidemillError
 from tidemill.kernel.view import ViewKernel
-from tidemill.models.artifact import Artifact, GoldenRow, LearnedOnline, Manifest, ModelInput, Parity, PythonEngine, without_pools
+from tidemill.models.artifact import Artifact, GoldenRow, Manifest, ModelInput, Parity, PythonEngine, without_pools
 from tidemill.models.engine import Engine
 from tidemill.models.inputs import UNKNOWN_TEXT
+from tidemill.models.line import LearnedOnline
 from tidemill.stats.calibration import Calibrated, calibrated
 from tidemill.stats.histograms import Histogram, count, held_out_reference, places_ruler, reference
 from tidemill.training.conversion import to_onnx
