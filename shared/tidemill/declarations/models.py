@@ -216,10 +216,9 @@ class Model(Declaration):
     category was not there in training. "predict": the answer names these inputs (`degraded`); "refuse": there is no answer. `training`: how it
     is trained, where the defaults are not wanted. `retrain`: when it is trained again by itself; never without it.
 
-    `online`: it goes on learning with each outcome; `pipeline` returns one of river then, which sees named values as a dict, without those that are missing.
-
     `engine`: what serves it. "onnx": its pipeline, converted and proved equal; "python": its own pickled pipeline, in a process of its own,
-    which takes anything that can be pickled, is slower, and is told wherever a version is shown.
+    which takes anything that can be pickled, is slower, and is told wherever a version is shown. `online`: it goes on learning with each outcome; `pipeline` returns one of
+    river then, which sees a dict of named values, without those that are missing.
     """
 
     name: str
@@ -368,19 +367,19 @@ class Model(Declaration):
     def _check_policy(self, label: str, policy: Retrain | Online) -> None:
         for name in [*([policy.cluster] if policy.cluster else []), *(policy.segments or ())]:
             if name not in self.request_fields:
-                mend = did_you_mean(name, self.request_fields) or f"name one of {', '.join(self.request_fields)}"
-                self._fail(label, f"{name!r} is no field that requests give", mend)
+                near = did_you_mean(name, self.request_fields)
+                self._fail(label, f"{name!r} is no field that requests give", near or f"name one of {', '.join(self.request_fields)}")
 
     def _check_online(self) -> None:
         if self.online is None:
             return
         if not isinstance(self.online, Online):
             self._fail("online", f"{self.online!r} is no Online", "write online=Online(...)")
-        trained = self.training
-        unlike = {"search": trained.search, "select": trained.select, "weights": trained.weights, "retrain": self.retrain}
-        if wrong := mistake(
-            self.engine, [name for name, value in unlike.items() if value is not None], pipeline=self.pipeline is not no_pipeline
-        ):
+        unlike = [
+            *(["retrain"] if self.retrain else []),
+            *(one for one in ("search", "select", "weights") if getattr(self.training, one) is not None),
+        ]
+        if wrong := mistake(self.engine, unlike, pipeline=self.pipeline is not no_pipeline):
             self._fail("online", *wrong)
         self._check_policy("online", self.online)
 
