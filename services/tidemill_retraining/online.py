@@ -125,7 +125,7 @@ class OnlineLoop(Loop):
             await self._skip(name, WantedRun("hand", "asked for by hand", [], "no snapshot is newer than the last that was tried"))
         elif asked or learning.kept - before >= self._online.every:
             now = now_ms()
-            if asked or not history.begun_within(name, now, self._online.policy.rest_ms):
+            if asked or not history.rests(name, now, self._online.policy.rest_ms):
                 cause = _Tried(learning.line, learning.kept).cause
                 reason = f"{learning.kept:,} outcomes are learned since {learning.line} was trained"
                 causes = [cause, f"hand:{history.asked[name]}"] if asked else [cause]

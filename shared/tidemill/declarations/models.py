@@ -375,11 +375,7 @@ class Model(Declaration):
             return
         if not isinstance(self.online, Online):
             self._fail("online", f"{self.online!r} is no Online", "write online=Online(...)")
-        unlike = [
-            *(["retrain"] if self.retrain else []),
-            *(one for one in ("search", "select", "weights") if getattr(self.training, one) is not None),
-        ]
-        if wrong := mistake(self.engine, unlike, pipeline=self.pipeline is not no_pipeline):
+        if wrong := mistake(self.engine, self.training, retrained=self.retrain is not None, pipeline=self.pipeline is not no_pipeline):
             self._fail("online", *wrong)
         self._check_policy("online", self.online)
 

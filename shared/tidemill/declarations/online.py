@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from tidemill.declarations.checks import Declaration, duration_ms
 from tidemill.declarations.retrain import Retrain
+from tidemill.declarations.training import Training
 from tidemill.errors import DeclarationError
 from tidemill.retrainings import LossName
 
@@ -19,7 +20,7 @@ class Online(Declaration):
     grows beyond it learns no more; `seconds`: the longest that one outcome may take to be learned: one that takes longer is left out.
 
     What a snapshot must show, as in `Retrain`: `budget`, `loss`, `clip`, `least`, `most`, `horizon`, `cluster`, `segments`, `steps`, `slower`. `rest`: the least time
-    between the beginnings of two runs. With no `steps` a snapshot that is shown to be better answers all requests at once.
+    after a run has ended. With no `steps` a snapshot that is shown to be better answers all requests at once.
     """
 
     _: KW_ONLY
@@ -59,12 +60,13 @@ class Online(Declaration):
         raise DeclarationError(f"Online: {message}", where=self.declared_at, field=name, mend=mend)
 
 
-def mistake(engine: str, unlike: Sequence[str], *, pipeline: bool) -> tuple[str, str] | None:
-    """What is wrong in a model that learns with each outcome, and what mends it. `unlike`: what it declares and cannot have; `pipeline`: whether it has one."""
+def mistake(engine: str, training: Training, *, retrained: bool, pipeline: bool) -> tuple[str, str] | None:
+    """What is wrong in a model that learns with each outcome, and what mends it. `retrained`, `pipeline`: whether it declares them."""
     if engine != "python":
         return "a model that learns with each outcome is served by its own pipeline", 'add engine="python"'
     if not pipeline:
         return "a model without a pipeline cannot learn", "give it a pipeline of river, or leave online out"
-    if "retrain" in unlike:
+    if retrained:
         return "a model that learns with each outcome is not trained again by itself", "leave online or retrain out"
+    unlike = [name for name in ("search", "select", "weights") if getattr(training, name) is not None]
     return (f"outcomes are learned without {unlike[0]}", f"leave {unlike[0]} of training out") if unlike else None
