@@ -8,7 +8,7 @@ import msgspec
 
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.service import cancelled
-from tidemill_retraining.jobs import Listening, learner_command, run
+from tidemill_retraining.jobs import Ended, Listening, learner_command, run
 from tidemill_retraining.learner import LearnerTold
 from tidemill_retraining.settings import JobSettings
 
@@ -57,7 +57,10 @@ class Learning:
         ends, before = 0, -1
         while self.told is None or not self.told.stopped:
             listening = Listening(self._heard, SILENT_SECONDS)
-            ended = await run(learner_command(self._model, line), self._settings, None, listening)
+            try:
+                ended = await run(learner_command(self._model, line), self._settings, None, listening)
+            except OSError as error:
+                ended = Ended(f"cannot be started: {error}", [])
             ends, before = (ends + 1, before) if self.kept == before else (1, self.kept)
             why = ended.why or "ended"
             log.warning("the learner ended", model=self._model, line=line, reason=why, stopped=self.told.stopped if self.told else "")
@@ -68,7 +71,10 @@ class Learning:
         if not line.startswith('{"type":"LearnerTold"'):
             return False
         try:
-            self.told = msgspec.json.decode(line, type=LearnerTold)
+            told = msgspec.json.decode(line, type=LearnerTold)
         except msgspec.DecodeError:
             return False
+        if told.waits and (self.told is None or told.waits != self.told.waits):
+            log.warning("the learner waits", model=self._model, line=self.line, reason=told.waits)
+        self.told = told
         return True

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from tidemill.declarations.models import class_name
+from tidemill.errors import NoSuchVersion
 from tidemill.kafka.topics import offset_ranges
 from tidemill.models.artifact import Manifest, stored_manifest
 from tidemill.models.incremental import Named, NamedColumn, columns_of, named
@@ -80,14 +81,18 @@ class Lessons:
         rows = snapshot.scan(_COLUMNS, asked, among=("id", {record.prediction for record in records}))
         found: dict[str, Named] = {}
         for name, version, inputs in zip(*(rows[column].to_pylist() for column in _COLUMNS), strict=True):
-            if name not in found:  # the first of an id counts
-                found[name] = named(self._columns_of(version), inputs)
+            if name not in found and (columns := self._columns_of(version)):  # the first of an id counts
+                found[name] = named(columns, inputs)
         return found
 
     def _columns_of(self, version: str) -> tuple[NamedColumn, ...]:
-        """The inputs of the version that answered: each version numbers its texts anew."""
+        """The inputs of the version that answered: each version numbers its texts anew. None of one that is stored no more."""
         if version not in self._columns:
-            self._columns[version] = columns_of(stored_manifest(self._store.url, self._trained.model, version)[0].inputs)
+            try:
+                inputs = stored_manifest(self._store.url, self._trained.model, version)[0].inputs
+            except NoSuchVersion:
+                inputs = []
+            self._columns[version] = columns_of(inputs)
         return self._columns[version]
 
     def _label(self, outcome: float | str | None) -> float | None:

@@ -133,7 +133,8 @@ class Loop:
 
     async def _look(self) -> None:
         open_run = self._logs.history.open
-        metrics.RETRAINING_OPEN.set(max(0, now_ms() - open_run.begun) / 1000 if open_run else 0)
+        if self.check == Loop.check:  # a line of snapshots may be judged for ever
+            metrics.RETRAINING_OPEN.set(max(0, now_ms() - open_run.begun) / 1000 if open_run else 0)
         if open_run is None:
             await self._unwatch()
             await self._begin()

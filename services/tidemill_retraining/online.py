@@ -113,6 +113,8 @@ class OnlineLoop(Loop):
             await super()._begin()  # what is asked for is told to be in vain
             return
         learning, champion = self._learning, await self._manifest(self._seating.champion(name))
+        if learning.line and learning.told is None and not learning.troubled:
+            return  # it has just been started, and has not said how far it is
         tried = [found for cause in history.seen if (found := _Tried.read(cause)) is not None and found.line == learning.line]
         before = max(
             [found.learned for found in tried] + ([champion.learning.learned] if champion is not None and champion.learning else []),
