@@ -7,10 +7,11 @@ from functools import partial
 from tidemill.declarations.project import load_project
 from tidemill.runtime.asgi import OpsApp
 from tidemill.runtime.health import HealthBoard
-from tidemill.runtime.service import Service
+from tidemill.runtime.service import Service, run_together
 from tidemill.runtime.watchdog import Pulse
 from tidemill.streams.following import Following, InForce, everything_of
 from tidemill_retraining.loop import Loop
+from tidemill_retraining.online import OnlineLoop
 from tidemill_retraining.settings import RetrainingSettings
 
 
@@ -21,8 +22,13 @@ def build(settings: RetrainingSettings) -> Service:
     following = Following(settings.kafka, project, everything_of, partial(board.down, "kafka"), pulses)
 
     async def work(now: InForce) -> None:
-        loop = Loop(now.project, settings, board)
-        pulses[:] = [loop.pulse]
-        await loop.run()
+        learning = [OnlineLoop(now.project, model, settings, board) for model in now.project.models.values() if model.online is not None]
+        loops = [Loop(now.project, settings, board), *learning]
+        pulses[:] = [loop.pulse for loop in loops]
+        try:
+            await run_together(*(loop.run() for loop in loops))
+        finally:
+            for loop in learning:
+                board.forget(loop.check)
 
     return Service(settings, board, OpsApp(board), partial(following.run, work), pulses)

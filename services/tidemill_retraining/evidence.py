@@ -61,31 +61,43 @@ class Evidence:
         self.model, self.first, self.other, self._how = model, first, other, measuring
         self._columns = others_columns
         self._answers: dict[str, dict[str, KeptAnswer]] = {first: {}, other: {}}
+        self._line, self._asked = {other}, {other: (math.inf, -math.inf)}  # of each version of the other seat: its first and last answer
         self._outcomes: dict[str, KeptOutcome] = {}
         self._missing = np.zeros(len(others_columns), np.int64)
         self.never = 0
         self.newest_ms = 0  # when the newest outcome became known
 
+    def join(self, version: str) -> None:
+        """A newer snapshot has the seat of the other version: what both answered counts as one."""
+        self._line.add(version)
+        self._asked.setdefault(version, (math.inf, -math.inf))
+
     def answer(self, record: PredictionRecord) -> None:
         """Takes an answer of a version, or of a shadow; the first of an id counts."""
-        kept = self._answers.get(record.version)
+        kept = self._answers.get(self._seat(record.version))
         if record.model != self.model or kept is None or record.id in kept or len(kept) >= MOST_KEPT:
             return
         fields = record.entities
         cluster = str(fields.get(self._how.cluster, "")) if self._how.cluster else record.subject or record.id
         segments = tuple(str(fields.get(name, "")) for name in self._how.segments)
         kept[record.id] = KeptAnswer(record.output, record.probabilities, record.served, cluster, segments)
-        if record.version == self.other and len(record.inputs) == len(self._columns):
-            self._missing += np.array([value is None for value in record.inputs])
+        if record.version in self._line:
+            first, last = self._asked[record.version]
+            self._asked[record.version] = min(first, record.served), max(last, record.served)
+            if len(record.inputs) == len(self._columns):
+                self._missing += np.array([value is None for value in record.inputs])
+
+    def _seat(self, version: str) -> str:
+        return self.other if version in self._line else version
 
     def result(self, record: ResultRecord) -> None:
         """Takes an outcome of an answer of either version."""
-        if record.model != self.model or record.version not in self._answers:
+        if record.model != self.model or self._seat(record.version) not in self._answers:
             return
         if record.outcome is None:
             self.never += 1
         elif record.prediction not in self._outcomes and len(self._outcomes) < MOST_KEPT:
-            self._outcomes[record.prediction] = KeptOutcome(record.version, record.output, record.probabilities, record.outcome)
+            self._outcomes[record.prediction] = KeptOutcome(self._seat(record.version), record.output, record.probabilities, record.outcome)
             self.newest_ms = max(self.newest_ms, record.known)
 
     def pairs(self) -> PairedLosses:
@@ -120,10 +132,16 @@ class Evidence:
         return Dealt(losses, own, share, [answer.cluster for answer, _ in rows])
 
     def answered(self, now_ms: int, since_ms: int) -> tuple[int, int]:
-        """Of the requests that the first version answered since the other was asked, and long enough ago: how many there are, and how many both answered."""
-        other = self._answers[self.other]
-        began = min((answer.served for answer in other.values()), default=since_ms + 2 * GRACE_MS)
-        asked = [name for name, answer in self._answers[self.first].items() if began <= answer.served <= now_ms - GRACE_MS]
+        """Of the requests that the first version answered since the other was asked, and long enough ago: how many there are, and how many both answered. Between two
+        snapshots of a line there may be none that is asked."""
+        other, newest = self._answers[self.other], max(self._line)
+        spans = [(first, math.inf if version == newest else last) for version, (first, last) in self._asked.items() if first < math.inf]
+        spans = spans or [(since_ms + 2 * GRACE_MS, math.inf)]
+        asked = [
+            name
+            for name, answer in self._answers[self.first].items()
+            if answer.served <= now_ms - GRACE_MS and any(first <= answer.served <= last for first, last in spans)
+        ]
         return len(asked), sum(name in other for name in asked)
 
     def missing(self) -> dict[str, float]:

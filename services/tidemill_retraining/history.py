@@ -18,7 +18,8 @@ DAY_MS = 86_400_000
 
 class OpenRun(NamedTuple):
     """The run that is open. `step`: its newest one, "waiting" left out; `since`: when that was taken; `expected`: about what the champion loses on a row, if it was
-    measured; `told`: outcomes in the newest interim judgement of this step, None without one; `ends`: see RetrainingRecord, of the newest step that has them."""
+    measured; `told`: outcomes in the newest interim judgement of this step, None without one; `ends`: see RetrainingRecord, of the newest step that has them; `line`: snapshots that
+    were a shadow in this step before `version`."""
 
     model: str
     run: int
@@ -32,6 +33,7 @@ class OpenRun(NamedTuple):
     expected: float = 0.25
     told: int | None = None
     ends: Mapping[str, list[int]] = {}
+    line: tuple[str, ...] = ()
 
 
 @dataclass
@@ -89,6 +91,10 @@ class History:
         if record.step == "waiting":
             self.open = run._replace(told=max((finding.rows for finding in record.evidence), default=0))
             return
+        if record.step == run.step == "shadow":  # a newer snapshot in the same step
+            if record.version != run.version:
+                self.open = run._replace(version=record.version, line=(*run.line, run.version))
+            return
         measured = [finding.champion for finding in record.evidence if finding.name == "loss" and finding.champion is not None]
         self.open = run._replace(
             step=record.step,
@@ -99,6 +105,7 @@ class History:
             expected=measured[0] if measured else run.expected,
             told=None,
             ends=record.ends or run.ends,
+            line=(),
         )
 
     def begun_within(self, model: str, now: int, span_ms: int) -> int:

@@ -61,7 +61,7 @@ _STEPS: Mapping[Role, RetrainingStep] = {"shadow": "shadow", "challenger": "cana
 _LEAST_MS = 2.0  # a slower answer by so much is nothing to speak of, whatever the factor
 
 
-class _Watched(NamedTuple):
+class Watched(NamedTuple):
     """What is read of a step of a run."""
 
     run: OpenRun
@@ -81,13 +81,16 @@ class _Job(NamedTuple):
 class Loop:
     """Of one project. Run `run` as a task; it shows on the board as "kafka"."""
 
+    check = "kafka"
+    """Its check on the board."""
+
     def __init__(self, project: Project, settings: RetrainingSettings, board: HealthBoard) -> None:
         self._project, self._settings, self._board, self._kafka = project, settings, board, settings.kafka
         self._root = settings.offline.root
         self._models = {name: model for name, model in project.models.items() if model.retrain is not None}
         self._job: _Job | None = None
         self._silence = Silence()
-        self._watched: _Watched | None = None
+        self._watched: Watched | None = None
         self._known: ModelFacts
         self._logs: Logs
         self._seating: Seating
@@ -96,7 +99,7 @@ class Loop:
     async def run(self) -> None:
         """Look for ever. When Kafka is away, it begins anew from the topics; a training that runs goes on meanwhile."""
         try:
-            await supervise(self._follow, partial(self._board.down, "kafka"), [self.pulse])
+            await supervise(self._follow, partial(self._board.down, self.check), [self.pulse])
         finally:
             await self._no_job()
 
@@ -107,11 +110,11 @@ class Loop:
         await ensure_topics(self._kafka, {name: specs[name] for topic in topics for name in [topic(self._project.name)]})
         self._known = ModelFacts(self._project, self._settings.project.project, self._kafka, self._root)
         try:
-            async with Logs(self._kafka, self._project.name) as self._logs:
+            async with Logs(self._kafka, self._project.name, self._heeds) as self._logs:
                 self._seating = Seating(Deploying(self._kafka, self._project, self._root), self._logs)
                 while True:
                     await self._logs.catch_up()
-                    self._board.up("kafka")
+                    self._board.up(self.check)
                     self.pulse.beat()
                     await self._look()
                     await asyncio.sleep(self._settings.job.look_seconds)
@@ -119,9 +122,19 @@ class Loop:
             await self._unwatch()
             await self._known.close()
 
+    def _heeds(self, model: str) -> bool:
+        """Whether the runs of a model are this loop's: those of a model that learns with each outcome are another's."""
+        found = self._project.models.get(model)
+        return found is None or found.online is None
+
+    def _policy(self, model: Model) -> Retrain:
+        """What is asked of a new version."""
+        return model.retrain or Retrain()
+
     async def _look(self) -> None:
         open_run = self._logs.history.open
-        metrics.RETRAINING_OPEN.set(max(0, now_ms() - open_run.begun) / 1000 if open_run else 0)
+        if self.check == Loop.check:  # a line of snapshots may be judged for ever
+            metrics.RETRAINING_OPEN.set(max(0, now_ms() - open_run.begun) / 1000 if open_run else 0)
         if open_run is None:
             await self._unwatch()
             await self._begin()
@@ -131,7 +144,7 @@ class Loop:
             await self._record(open_run, "failed", f"model {open_run.model} is not declared any more")
             return
         try:
-            await self._step(open_run, model, model.retrain or Retrain())
+            await self._step(open_run, model, self._policy(model))
         except DeploymentChanged as error:
             log.warning("somebody else deployed", reason=str(error))  # the next look sees what
         except (ArtifactError, DeploymentRefused) as error:
@@ -234,7 +247,7 @@ class Loop:
         ended = await self._done(open_run, command, self._settings.job.rehearsal_seconds)
         if ended is None:
             return
-        found = _rehearsed(ended)
+        found = rehearsed(ended)
         slow = not found.unlike and found.version_ms > max(policy.slower * found.champion_ms, found.champion_ms + _LEAST_MS)
         said = f"an answer takes {found.version_ms:.3g} ms, the champion's {found.champion_ms:.3g} ms; {policy.slower:g} times are allowed"
         latency = GateFinding("latency", "against" if slow else "for", said, found.champion_ms, found.version_ms)
@@ -256,11 +269,14 @@ class Loop:
             return
         watched = await self._watch(open_run, model, policy)
         now = now_ms()
-        decision = await asyncio.to_thread(look, open_run, policy, watched.evidence, watched.seats, now)
+        decision = await self._decided(open_run, policy, watched, now)
         late = max(0, now - open_run.since) > policy.horizon_ms
         if decision.verdict == "wait" and late:
             decision = _at_the_horizon(open_run, policy, decision)
         await self._follow_decision(open_run, policy, decision)
+
+    async def _decided(self, open_run: OpenRun, policy: Retrain, watched: Watched, now: int) -> Decision:
+        return await asyncio.to_thread(look, open_run, policy, watched.evidence, watched.seats, now)
 
     async def _follow_decision(self, open_run: OpenRun, policy: Retrain, decision: Decision) -> None:
         found = decision.findings
@@ -286,7 +302,7 @@ class Loop:
             else:
                 await self._take_role(open_run, "champion", decision.reason, found)
 
-    async def _watch(self, open_run: OpenRun, model: Model, policy: Retrain) -> _Watched:
+    async def _watch(self, open_run: OpenRun, model: Model, policy: Retrain) -> Watched:
         """What is known of this step now."""
         held = self._watched
         if held is None or (held.run.run, held.run.step, held.run.share) != (open_run.run, open_run.step, open_run.share):
@@ -295,7 +311,7 @@ class Loop:
             seats = Seats(*[await self._known.manifest(open_run.model, name) for name in names])
             reading = StepReading(self._kafka, self._project.name, open_run.ends)
             await reading.__aenter__()
-            held = self._watched = _Watched(open_run, seats, evidence_for(open_run, model, policy, seats), reading)
+            held = self._watched = Watched(open_run, seats, evidence_for(open_run, model, policy, seats), reading)
         while records := await held.reading.next():
             self.pulse.beat()
             for record in records:
@@ -365,7 +381,7 @@ class Loop:
         log.info("step", model=record.model, run=record.run, step=record.step, version=record.version, reason=record.reason)
 
 
-def _rehearsed(ended: Ended) -> Rehearsed:
+def rehearsed(ended: Ended) -> Rehearsed:
     """What a rehearsal found; one that did not end well is wrong."""
     if ended.why:
         return Rehearsed(wrong=ended.why)

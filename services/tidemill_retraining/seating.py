@@ -22,6 +22,11 @@ class Seating:
         found = self._logs.deployments.get(model)
         return "" if found is None else found.version
 
+    def shadow(self, model: str) -> str:
+        """The version that is asked beside the champion; empty without one."""
+        found = self._logs.deployments.get(model)
+        return next((item.version for item in found.versions() if item.role == "shadow"), "") if found else ""
+
     def role(self, model: str, version: str) -> tuple[Role | None, float]:
         """The role of a version, and a challenger's share."""
         found = self._logs.deployments.get(model)
@@ -39,9 +44,11 @@ class Seating:
             return f"{champion} is the champion again" if champion == open_run.champion else ""
         return "" if self.role(open_run.model, open_run.version)[0] else "somebody took it away"
 
-    async def act(self, model: str, action: Action, version: str | None = None, share: float | None = None) -> None:
+    async def act(
+        self, model: str, action: Action, version: str | None = None, share: float | None = None, *, instead: str | None = None
+    ) -> None:
         """As the command does it. Raises what `Deploying.act` raises."""
-        await self._deploying.act(model, action, version, share)
+        await self._deploying.act(model, action, version, share, instead=instead)
 
     async def retire(self, model: str, version: str) -> None:
         """Takes a version away that is a challenger or a shadow."""

@@ -49,7 +49,10 @@ def measuring(model: Model, policy: Retrain, first: Manifest) -> Measuring:
 def evidence_for(run: OpenRun, model: Model, policy: Retrain, seats: Seats) -> Evidence:
     """What will be known of a step."""
     columns = [item.name for item in seats.other.inputs]
-    return Evidence(run.model, seats.first.version, seats.other.version, measuring(model, policy, seats.first), columns)
+    found = Evidence(run.model, seats.first.version, seats.other.version, measuring(model, policy, seats.first), columns)
+    for version in run.line:
+        found.join(version)
+    return found
 
 
 def look(run: OpenRun, policy: Retrain, evidence: Evidence, seats: Seats, now: int) -> Decision:
@@ -63,6 +66,13 @@ def look(run: OpenRun, policy: Retrain, evidence: Evidence, seats: Seats, now: i
     trained = {name: _missing_then(seats.other, name) for name in evidence.missing()}
     beside += skew({name: share for name, share in trained.items() if share is not None}, evidence.missing(), evidence.others, rule)
     return judge.before(evidence.pairs(), rule, beside)
+
+
+def succeeds(run: OpenRun, policy: Retrain, evidence: Evidence, now: int) -> Decision:
+    """What the gate says to a snapshot that is a shadow beside an earlier one of its line: it takes its place unless it is shown to be worse."""
+    rule = rule_of(policy)
+    decision = judge.after(evidence.pairs(), rule, [answers(*evidence.answered(now, run.since), rule)])
+    return decision._replace(verdict="reject") if decision.verdict == "roll back" else decision
 
 
 def _turned(evidence: Evidence) -> PairedLosses:

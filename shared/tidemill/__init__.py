@@ -9,6 +9,7 @@ from tidemill.declarations import (
     FeatureView,
     Field,
     Model,
+    Online,
     Outcome,
     Recording,
     Request,
@@ -27,7 +28,7 @@ from tidemill.declarations.first import first
 from tidemill.declarations.last_k import last_k
 
 __all__ = [
-    "ByGroup", "ByTime", "Entity", "Event", "Expect", "FeatureView", "Field", "Model", "Outcome", "Recording", "Request", "Retrain", "RollingOrigin",
-    "Search", "Select", "Tensor", "Training", "Type", "Words",
+    "ByGroup", "ByTime", "Entity", "Event", "Expect", "FeatureView", "Field", "Model", "Online", "Outcome", "Recording", "Request", "Retrain",
+    "RollingOrigin", "Search", "Select", "Tensor", "Training", "Type", "Words",
     "age", "count", "distinct", "first", "last", "last_k", "max", "mean", "min", "rate", "std", "sum",
 ]  # fmt: skip

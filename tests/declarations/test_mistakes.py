@@ -21,6 +21,7 @@ from tidemill import (
     FeatureView,
     Field,
     Model,
+    Online,
     Outcome,
     Recording,
     Request,
@@ -241,6 +242,24 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: Model(**model(retrain="weekly")), "retrain", "'weekly' is no Retrain", "retrain=Retrain(...)"),
     (lambda: Model(**model(retrain=Retrain(), pipeline=no_pipeline)), "retrain", "without a pipeline", "leave retrain out"),
     (lambda: Model(**model(retrain=Retrain(cluster="whoo"))), "retrain", "'whoo' is no field that requests give", "did you mean who?"),
+    (lambda: Model(**model(online="always")), "online", "'always' is no Online", "online=Online(...)"),
+    (lambda: Model(**model(online=Online())), "online", "served by its own pipeline", 'engine="python"'),
+    (lambda: Model(**model(online=Online(), engine="python", pipeline=no_pipeline)), "online", "cannot learn", "a pipeline of river"),
+    (
+        lambda: Model(**model(online=Online(), engine="python", retrain=Retrain())),
+        "online",
+        "not trained again by itself",
+        "leave online or",
+    ),
+    (
+        lambda: Model(**model(online=Online(), engine="python", training=Training(search=Search(dict)))),
+        "online",
+        "without search",
+        "leave search",
+    ),
+    (lambda: Model(**model(online=Online(cluster="whoo"), engine="python")), "online", "'whoo' is no field", "did you mean who?"),
+    (lambda: Online(every=0), "every", "0 is not above 0", "above 0"),
+    (lambda: Online(budget=0.9), "budget", "a budget of 0.9", "such as 0.05"),
     (lambda: Retrain(on=["drift", "mood"]), "on", "'mood' begins no run", "write some of drift"),  # type: ignore[list-item]
     (lambda: Retrain(every="monthly"), "every", "monthly", "5m"),
     (lambda: Retrain(loss="auc"), "loss", "'auc' is no loss", "write one of brier"),  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from tidemill.gate.rule import Decision
 from tidemill.local.services import SERVICES, choose
 from tidemill_retraining.history import OpenRun
 from tidemill_retraining.jobs import Ended
-from tidemill_retraining.loop import _at_the_horizon, _rehearsed
+from tidemill_retraining.loop import _at_the_horizon, rehearsed
 from tidemill_retraining.silence import Silence
 
 
@@ -41,10 +41,10 @@ def test_the_horizon(step: str, verdict: str) -> None:
 
 def test_a_rehearsal_that_says_nothing_is_wrong() -> None:
     """Neither the end of a process nor strange words count as a good rehearsal."""
-    assert _rehearsed(Ended("ended by SIGKILL", [])).wrong == "ended by SIGKILL"
-    assert "it said" in _rehearsed(Ended("", [])).wrong
-    assert "it said" in _rehearsed(Ended("", ["hello"])).wrong
-    assert _rehearsed(Ended("", ['{"version_ms":1.0,"champion_ms":2.0}'])).wrong == ""
+    assert rehearsed(Ended("ended by SIGKILL", [])).wrong == "ended by SIGKILL"
+    assert "it said" in rehearsed(Ended("", [])).wrong
+    assert "it said" in rehearsed(Ended("", ["hello"])).wrong
+    assert rehearsed(Ended("", ['{"version_ms":1.0,"champion_ms":2.0}'])).wrong == ""
 
 
 def test_up_starts_it_where_it_is_wanted(tmp_path: Path) -> None:

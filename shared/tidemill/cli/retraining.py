@@ -45,7 +45,7 @@ def retrain(model: Annotated[str, typer.Argument(help="A model that declares ret
     at = target()
     if model not in at.declared.models:
         raise UnknownModel(model, list(at.declared.models))
-    if at.declared.models[model].retrain is None:
+    if at.declared.models[model].retrain is None and at.declared.models[model].online is None:
         raise BadRequest(
             f"model {model!r} is not retrained by tidemill", mend=f"declare retrain=tm.Retrain() in it, or run: tidemill train {model}"
         )

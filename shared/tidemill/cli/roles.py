@@ -40,6 +40,8 @@ Wait = Annotated[bool, typer.Option(help="Wait until inference serves it.")]
 @commands.command("list")
 def list_models(model: Annotated[str | None, typer.Argument(help="Only this model.")] = None) -> None:
     """List the stored versions of each model, newest first, with their roles."""
+    from tidemill.models.pipelines.packages import learned_since
+
     at = _target()
     names = list(at.declared.models) if model is None else [_known(at, model)]
     history = asyncio.run(_deploying(at).history())
@@ -50,6 +52,7 @@ def list_models(model: Annotated[str | None, typer.Argument(help="Only this mode
         for manifest in sorted(manifests, key=lambda one: -one.created):
             role, share = roles.get(manifest.version, ("", ""))
             role = f"{role} {PYTHON}".strip() if manifest.own_pipeline else role
+            role = f"{role} {learned_since(manifest)}" if manifest.learning else role
             cells = [name, manifest.version, role, share, rfc3339(manifest.created), f"{manifest.rows:,}", _metrics(manifest.metrics)]
             table.add_row(*map(Text, cells))
         for version in roles.keys() - {manifest.version for manifest in manifests}:

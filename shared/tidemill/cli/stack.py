@@ -218,7 +218,7 @@ def _target(project: Project, spec: str, stack: "Stack") -> Target:
 
 def _wished(project: Project) -> list[str]:
     """The services that this project wants beside those that always run."""
-    return ["retraining"] if any(model.retrain is not None for model in project.models.values()) else []
+    return ["retraining"] if any(model.retrain is not None or model.online is not None for model in project.models.values()) else []
 
 
 def _service_ports(given: list[str]) -> dict[str, int]:

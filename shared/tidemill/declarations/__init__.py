@@ -8,6 +8,7 @@ from tidemill.declarations.entities import Entity
 from tidemill.declarations.events import Event, Recording
 from tidemill.declarations.fields import Field
 from tidemill.declarations.models import Model, Outcome, Request
+from tidemill.declarations.online import Online
 from tidemill.declarations.retrain import Retrain
 from tidemill.declarations.topics import Type
 from tidemill.declarations.training import ByGroup, ByTime, Expect, RollingOrigin, Search, Select, Training
@@ -23,6 +24,7 @@ __all__ = [
     "FeatureView",
     "Field",
     "Model",
+    "Online",
     "Outcome",
     "Recording",
     "Request",

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from tidemill.declarations.checks import FIELD_TYPES, Declaration, did_you_mean, duration_ms
 from tidemill.declarations.events import Event
 from tidemill.declarations.expressions import Column, number_of, parse_column
+from tidemill.declarations.online import Online, mistake
 from tidemill.declarations.retrain import Retrain
 from tidemill.declarations.texts import kept
 from tidemill.declarations.training import ByGroup, Training
@@ -216,7 +217,8 @@ class Model(Declaration):
     is trained, where the defaults are not wanted. `retrain`: when it is trained again by itself; never without it.
 
     `engine`: what serves it. "onnx": its pipeline, converted and proved equal; "python": its own pickled pipeline, in a process of its own,
-    which takes anything that can be pickled, is slower, and is told wherever a version is shown.
+    which takes anything that can be pickled, is slower, and is told wherever a version is shown. `online`: it goes on learning with each outcome; `pipeline` returns one of
+    river then, which sees a dict of named values, without those that are missing.
     """
 
     name: str
@@ -232,6 +234,7 @@ class Model(Declaration):
     training: Training = Training()
     retrain: Retrain | None = None
     engine: Literal["onnx", "python"] = "onnx"
+    online: Online | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, self.declared_at, "name")
@@ -255,6 +258,7 @@ class Model(Declaration):
             self._fail("engine", f"a worker is not given {whole[0]!r}, which is taken whole", 'leave engine="python" out, or this input')
         self._check_training()
         self._check_retrain()
+        self._check_online()
 
     @cached_property
     def selections(self) -> tuple[Selection, ...]:
@@ -358,10 +362,22 @@ class Model(Declaration):
             self._fail("retrain", f"{self.retrain!r} is no Retrain", "write retrain=Retrain(...)")
         if self.pipeline is no_pipeline:
             self._fail("retrain", "a model without a pipeline cannot be trained again", "give it a pipeline, or leave retrain out")
-        for name in [*([self.retrain.cluster] if self.retrain.cluster else []), *(self.retrain.segments or ())]:
+        self._check_policy("retrain", self.retrain)
+
+    def _check_policy(self, label: str, policy: Retrain | Online) -> None:
+        for name in [*([policy.cluster] if policy.cluster else []), *(policy.segments or ())]:
             if name not in self.request_fields:
-                mend = did_you_mean(name, self.request_fields) or f"name one of {', '.join(self.request_fields)}"
-                self._fail("retrain", f"{name!r} is no field that requests give", mend)
+                near = did_you_mean(name, self.request_fields)
+                self._fail(label, f"{name!r} is no field that requests give", near or f"name one of {', '.join(self.request_fields)}")
+
+    def _check_online(self) -> None:
+        if self.online is None:
+            return
+        if not isinstance(self.online, Online):
+            self._fail("online", f"{self.online!r} is no Online", "write online=Online(...)")
+        if wrong := mistake(self.engine, self.training, retrained=self.retrain is not None, pipeline=self.pipeline is not no_pipeline):
+            self._fail("online", *wrong)
+        self._check_policy("online", self.online)
 
     def _refuse_lists(self, view: FeatureView, names: Collection[str] | None) -> None:
         chosen = [feature for feature in view.served if names is None or feature.name in names]

@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 from msgspec.structs import replace
 from pyarrow import fs
 
@@ -21,6 +20,8 @@ from tidemill.declarations import Model, Request, Selection, Tensor, Words
 from tidemill.declarations.models import FeatureInput, InputPlan, RequestInput
 from tidemill.errors import ArtifactError, DeclarationError, NoSuchVersion, anew
 from tidemill.kernel.view import ViewKernel
+from tidemill.models.files import exists, read_file, store_of, write_file
+from tidemill.models.line import LearnedOnline
 from tidemill.stats.calibration import Calibrated
 from tidemill.stats.histograms import Histogram
 
@@ -117,7 +118,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     model's probabilities (unset without several). `golden`: rows that are run again before the model serves. `feature_importance`: the share of
     each input in the absolute contributions to the answers to held-out rows; `explanation_sha256`: of the file that explains answers (unset without it).
     `calibration`: of the held-out rows, of "outcome" or of each class; empty for a value, and in an older version.
-    `engine`: of a version that is served by its own pipeline (unset: by ONNX); then `onnx_sha256` is "".
+    `engine`: of a version that is served by its own pipeline (unset: by ONNX); then `onnx_sha256` is "". `online`: of one that goes on learning (unset without).
     """
 
     model: str
@@ -139,6 +140,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     explanation_sha256: str | msgspec.UnsetType = msgspec.UNSET
     calibration: dict[str, Calibrated] = {}
     engine: PythonEngine | msgspec.UnsetType = msgspec.UNSET
+    online: LearnedOnline | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def learning(self) -> LearnedOnline | None:
+        """What it has learned since its line was trained; None of a version that does not go on learning."""
+        return None if isinstance(self.online, msgspec.UnsetType) else self.online
 
     @property
     def own_pipeline(self) -> PythonEngine | None:
@@ -219,14 +226,14 @@ def save_artifact(offline_root: str, manifest: Manifest, file: bytes, beside: Ma
     folder = folder_of(manifest.model, manifest.version)
     content = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
     digest = hashlib.sha256(content).hexdigest()
-    store = _store(offline_root)
-    found = _read(store, f"{folder}/manifest.json") if _exists(store, f"{folder}/manifest.json") else content
+    store = store_of(offline_root)
+    found = read_file(store, f"{folder}/manifest.json") if exists(store, f"{folder}/manifest.json") else content
     if found != content:
         raise ArtifactError(f"{folder} exists with another content", mend="give each version its own name")
     store.create_dir(folder, recursive=True)
     for name, data in {manifest.file_name: file, **(beside or {})}.items():
-        _write(store, f"{folder}/{name}", data)
-    _write(store, f"{folder}/manifest.json", content)
+        write_file(store, f"{folder}/{name}", data)
+    write_file(store, f"{folder}/manifest.json", content)
     return folder, digest
 
 
@@ -255,7 +262,7 @@ def load_artifact(offline_root: str, artifact: str, sha256: str) -> Artifact:
 def _read_or(offline_root: str, path: str, cannot: str, mend: str) -> bytes:
     """A file of the offline store. Raises ArtifactError."""
     try:
-        return _read(_store(offline_root), path)
+        return read_file(store_of(offline_root), path)
     except OSError as error:
         raise ArtifactError(f"{cannot}: {error}", mend=mend) from error
 
@@ -263,7 +270,7 @@ def _read_or(offline_root: str, path: str, cannot: str, mend: str) -> bytes:
 def stored_versions(offline_root: str, model: str) -> list[str]:
     """The versions of a model that are stored, by name. Raises ArtifactError when the offline store does not answer."""
     try:
-        store = _store(offline_root)
+        store = store_of(offline_root)
         found = store.get_file_info(fs.FileSelector(f"models/{model}", recursive=True, allow_not_found=True))
     except OSError as error:
         raise ArtifactError(f"models/{model} cannot be read: {error}", mend="check TIDEMILL_OFFLINE") from error
@@ -274,7 +281,7 @@ def stored_manifest(offline_root: str, model: str, version: str) -> tuple[Manife
     """The manifest of a stored version, and its SHA-256. Raises NoSuchVersion, and ArtifactError when it cannot be read."""
     path = f"{folder_of(model, version)}/manifest.json"
     try:
-        content = _read(_store(offline_root), path)
+        content = read_file(store_of(offline_root), path)
         return msgspec.json.decode(content, type=Manifest), hashlib.sha256(content).hexdigest()
     except OSError as error:
         raise NoSuchVersion(model, version, stored_versions(offline_root, model)) from error
@@ -286,7 +293,7 @@ def stored_artifact(offline_root: str, model: str, version: str) -> Artifact:
     """Reads a model version by the names in a logged prediction. Raises ArtifactError when it is missing or damaged."""
     artifact = folder_of(model, version)
     try:
-        content = _read(_store(offline_root), f"{artifact}/manifest.json")
+        content = read_file(store_of(offline_root), f"{artifact}/manifest.json")
     except OSError as error:
         raise ArtifactError(
             f"{artifact} cannot be read: {error}", mend="check TIDEMILL_OFFLINE: predictions can be replayed while their model is kept"
@@ -298,9 +305,18 @@ def beside_artifact(offline_root: str, manifest: Manifest, name: str) -> bytes:
     """A further file of a stored version. Raises ArtifactError when it is not there."""
     path = f"{folder_of(manifest.model, manifest.version)}/{name}"
     try:
-        return _read(_store(offline_root), path)
+        return read_file(store_of(offline_root), path)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error}", mend=f"check TIDEMILL_OFFLINE, or {anew(manifest.model)}") from error
+
+
+def keep_beside(offline_root: str, manifest: Manifest, name: str, content: bytes) -> None:
+    """Writes a further file of a stored version, whole or not at all, over the one of before. Raises ArtifactError."""
+    path = f"{folder_of(manifest.model, manifest.version)}/{name}"
+    try:
+        write_file(store_of(offline_root), path, content)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written: {error}", mend="check TIDEMILL_OFFLINE, rights and space") from error
 
 
 def check_manifest(manifest: Manifest, model: Model, kernels: Mapping[str, ViewKernel]) -> None:
@@ -372,24 +388,3 @@ def _request(item: ModelInput) -> Request:
 
 
 _KINDS: dict[str, type] = {"category": str, "number": float}
-
-
-def _store(root: str) -> fs.FileSystem:
-    store, path = fs.FileSystem.from_uri(root) if "://" in root else (fs.LocalFileSystem(), root)
-    return fs.SubTreeFileSystem(path, store)
-
-
-def _exists(store: fs.FileSystem, path: str) -> bool:
-    return bool(store.get_file_info(path).type == fs.FileType.File)
-
-
-def _read(store: fs.FileSystem, path: str) -> bytes:
-    with store.open_input_stream(path) as stream:
-        return bytes(stream.read())
-
-
-def _write(store: fs.FileSystem, path: str, content: bytes) -> None:
-    """Writes a file whole or not at all: under another name first, then moved."""
-    with store.open_output_stream(f"{path}.part") as stream:
-        stream.write(pa.py_buffer(content))
-    store.move(f"{path}.part", path)

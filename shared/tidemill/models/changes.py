@@ -30,8 +30,11 @@ def deploy(stored: StoredVersion, at_ms: int) -> DeploymentRecord:
     return DeploymentRecord(stored.model, stored.version, stored.artifact, stored.sha256, at_ms, stored.metrics)
 
 
-def beside(now: DeploymentRecord | None, stored: StoredVersion, share: float | None, at_ms: int) -> DeploymentRecord:
-    """The version beside the champion: a challenger with a share of the requests, or a shadow (`share`: None). The others stay.
+def beside(
+    now: DeploymentRecord | None, stored: StoredVersion, share: float | None, at_ms: int, instead: str | None = None
+) -> DeploymentRecord:
+    """The version beside the champion: a challenger with a share of the requests, or a shadow (`share`: None). The others stay, but for the one in whose
+    place it comes (`instead`).
 
     Raises DeploymentRefused: there is no champion, or it is the version itself; or the shares exceed 1.
     """
@@ -39,7 +42,7 @@ def beside(now: DeploymentRecord | None, stored: StoredVersion, share: float | N
         raise DeploymentRefused(stored.model, "no version of it serves", f"run: tidemill models deploy {stored.model}@{stored.version}")
     if now.version == stored.version:
         raise DeploymentRefused(stored.model, f"{stored.version} is the champion", "promote another version first")
-    kept = _without(now.others, stored.version)
+    kept = _without(_without(now.others, stored.version), instead or stored.version)
     given = sum(other.share for other in kept) + (share or 0.0)
     if given > 1:
         taken = ", ".join(f"{other.version} {other.share:g}" for other in kept if other.share)

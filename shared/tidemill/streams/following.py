@@ -89,6 +89,7 @@ def in_force(definitions: Definitions, declared: Project) -> InForce:
             pipeline=declared.models[name].pipeline,
             training=declared.models[name].training,
             engine=declared.models[name].engine,
+            online=declared.models[name].online,
             retrain=declared.models[name].retrain,
         )
         if name in declared.models

@@ -25,7 +25,8 @@ from tidemill.training.classes import check_classes, in_classes
 from tidemill.training.dataset import Floats, TrainingSet
 from tidemill.training.frames import given, names_columns, with_unknown
 from tidemill.training.given_contents import with_strange
-from tidemill.training.mends import fit_mend, probability_mend, rows_mend
+from tidemill.training.mends import DICT_MEND, fit_mend, probability_mend, rows_mend
+from tidemill.training.one_by_one import OneByOne, made_pipeline, told_inputs
 from tidemill.training.stages.named import unknown_columns
 from tidemill.training.steps import Step, fails_to_fit, last_step
 
@@ -160,7 +161,9 @@ def _made(model: Model) -> Any:
     check_pipeline(model)
     mend = "return a scikit-learn classifier or regressor from the function given as pipeline"
     try:
-        made = model.pipeline()
+        made = made_pipeline(model)
+    except TidemillError:
+        raise
     except Exception as error:  # the project's own code
         raise TidemillError(f"model {model.name!r}: its pipeline cannot be made: {type(error).__name__}: {error}", mend=mend) from error
     if isinstance(made, type) or not all(hasattr(type(made), name) for name in ("fit", "predict")):
@@ -191,7 +194,7 @@ def _check_labels(model: Model, before: TrainingSet, after: TrainingSet, classes
 def fitted_on(model: Model, examples: TrainingSet) -> Any:
     """A new pipeline, fitted. An error names the step, and the columns without any value: few estimators say that these are the cause."""
     try:
-        made = model.pipeline()
+        made = told_inputs(made_pipeline(model), examples)
         labels = examples.labels.astype(np.int64) if is_classifier(made) else examples.labels  # classes are 0 and 1, not 0.0 and 1.0
         made.fit(given(made, examples.inputs, examples.matrix), labels, **sample_weight(model, made, examples))
     except TidemillError:
@@ -220,7 +223,7 @@ def sample_weight(model: Model, pipeline: Any, examples: TrainingSet) -> dict[st
 
 def _unfitted(model: Model, examples: TrainingSet, error: Exception) -> TidemillError:
     empty = [spec.name for i, spec in enumerate(examples.inputs) if np.isnan(examples.matrix[:, i]).all()]
-    pipeline = model.pipeline()
+    pipeline = told_inputs(made_pipeline(model), examples)
     if unknown := unknown_columns(pipeline, names := [spec.name for spec in examples.inputs]):
         near = get_close_matches(unknown[0], names, 1)
         return TidemillError(
@@ -236,7 +239,7 @@ def _unfitted(model: Model, examples: TrainingSet, error: Exception) -> Tidemill
             mend="see that their events arrive, and that they became known before the requests (history is published with recordedtime); "
             "else remove these inputs, or begin with SimpleImputer(keep_empty_features=True)",
         )
-    return TidemillError(reason, mend=fit_mend(failed.step, failed.error))
+    return TidemillError(reason, mend=DICT_MEND if isinstance(pipeline, OneByOne) else fit_mend(failed.step, failed.error))
 
 
 def outputs(pipeline: Any, matrix: Any, *, probability: bool, several: bool = False) -> Floats:

@@ -31,6 +31,9 @@ _INSTEAD = {
 }
 
 
+DICT_MEND = "see that the pipeline takes a dict of named values, in which a missing one is left out, and texts are texts: select them with compose.SelectType(str)"
+
+
 def fit_mend(step: Step, error: Exception) -> str:
     """What to do about a step that cannot be fitted."""
     if "contains NaN" in str(error):

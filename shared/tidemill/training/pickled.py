@@ -15,6 +15,7 @@ from tidemill.models.pipelines.packages import python_version
 from tidemill.training.fitting import Fitted
 from tidemill.training.frames import names_columns
 from tidemill.training.mends import WORDS_MEND
+from tidemill.training.one_by_one import served_form
 from tidemill.training.stages.files import digest_of
 from tidemill.training.steps import steps_of
 
@@ -38,7 +39,7 @@ def pickled_form(model: Model, fitted: Fitted) -> PickledPipeline:
                 mend=WORDS_MEND,
             )
     try:
-        file = pickle.dumps(fitted.pipeline, protocol=5)
+        file = pickle.dumps(served_form(fitted.pipeline), protocol=5)
         modules = modules_of(file)
     except MemoryError:
         raise
@@ -52,7 +53,7 @@ def pickled_form(model: Model, fitted: Fitted) -> PickledPipeline:
         )
     frame = names_columns(fitted.pipeline)
     own = next((name for name in sorted(modules) if is_project_module(name)), "")
-    return PickledPipeline(file, PythonEngine(digest_of(file), python_version(), _packages(modules, frame=frame), frame, own))
+    return PickledPipeline(file, PythonEngine(digest_of(file), python_version(), packages_of(modules, frame=frame), frame, own))
 
 
 def modules_of(pickled: bytes) -> set[str]:
@@ -68,7 +69,7 @@ def modules_of(pickled: bytes) -> set[str]:
     return found
 
 
-def _packages(modules: set[str], *, frame: bool) -> dict[str, str]:
+def packages_of(modules: set[str], *, frame: bool) -> dict[str, str]:
     """The versions of the packages that have these modules, and of those that every worker uses."""
     by_module = packages_distributions()
     names = {name for module in modules for name in by_module.get(module.partition(".")[0], ())} - {"tidemill"}

@@ -17,6 +17,7 @@ from tidemill.kernel.view import ViewKernel
 from tidemill.models.artifact import Artifact, GoldenRow, Manifest, ModelInput, Parity, PythonEngine, without_pools
 from tidemill.models.engine import Engine
 from tidemill.models.inputs import UNKNOWN_TEXT
+from tidemill.models.line import LearnedOnline
 from tidemill.stats.calibration import Calibrated, calibrated
 from tidemill.stats.histograms import Histogram, count, held_out_reference, places_ruler, reference
 from tidemill.training.conversion import to_onnx
@@ -130,6 +131,7 @@ def _manifest(model: Model, examples: TrainingSet, fitted: Fitted, form: ServedF
         golden=golden,
         classes=fitted.classes or UNSET,
         calibration=_calibration(fitted),
+        online=LearnedOnline(run_name(created_ms)) if model.online and form.own else UNSET,
     )
 
 

@@ -57,7 +57,17 @@ def how_served(manifest: Manifest) -> str:
         return ""
     packages = ", ".join(f"{name} {version}" for name, version in own.packages.items())
     others = ", ".join(map(str, other_packages(own)))
-    return f"python engine, slower: its own pipeline, of Python {own.python}, {packages}" + (f"; here {others}" if others else "")
+    said = f"python engine, slower: its own pipeline, of Python {own.python}, {packages}" + (f"; here {others}" if others else "")
+    return f"{said}; online: {learned_since(manifest)}" if manifest.learning else said
+
+
+def learned_since(manifest: Manifest) -> str:
+    """How much a version learned after its line was trained; "" of one that does not go on learning."""
+    found = manifest.learning
+    if found is None:
+        return ""
+    left_out = f", {found.left_out:,} left out" if found.left_out else ""
+    return f"{found.learned:,} outcomes learned{left_out}" + (f" since {found.line}" if found.line != manifest.version else "")
 
 
 def installing(others: Iterable[OtherPackage]) -> str:

@@ -13,6 +13,7 @@ from tidemill.models.pipelines.wire import QUESTION, received_block
 from tidemill.signals import signal_told
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
+_SAME_ORDER = {"PYTHONHASHSEED": "0"}  # of sets of texts: a sum in another order has other last digits
 _REAP_SECONDS = 5.0
 
 
@@ -33,7 +34,7 @@ class WorkerProcess:
             descriptors = (theirs.fileno(), file.fileno())
             command = [sys.executable, "-P", "-m", "tidemill.models.pipelines.worker", *map(str, (*descriptors, os.getpid()))]
             paths = os.pathsep.join(path for path in sys.path if path)
-            environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), "PYTHONPATH": paths}
+            environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **_SAME_ORDER, "PYTHONPATH": paths}
             self._process = subprocess.Popen(
                 command, env=environment, pass_fds=descriptors, stdin=subprocess.DEVNULL, stdout=sys.__stderr__ or subprocess.DEVNULL
             )

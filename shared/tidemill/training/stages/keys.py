@@ -15,11 +15,12 @@ from typing import Any
 import msgspec
 
 from tidemill.declarations import Model
+from tidemill.training.one_by_one import made_pipeline
 from tidemill.training.stages.files import digest_of
 
 _PACKAGES = (
     "numpy", "pandas", "pyarrow", "scipy", "joblib", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "lightgbm", "xgboost", "xgboost-cpu",
-    "catboost", "onnxmltools", "optuna",
+    "catboost", "onnxmltools", "optuna", "river",
 )  # fmt: skip
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _HOME = Path(__file__).parents[2]
@@ -102,7 +103,7 @@ def _imported(file: Path) -> set[str]:
 def described(model: Model) -> str:
     """What a model's pipeline says of itself: its classes and their parameters, without addresses. Nothing of one that cannot be made."""
     try:
-        pipeline = model.pipeline()
+        pipeline = made_pipeline(model)
     except Exception:  # the project's own code; it is told where the pipeline is fitted
         return ""
     parameters = pipeline.get_params(deep=True) if hasattr(pipeline, "get_params") else {}
