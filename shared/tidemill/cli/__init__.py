@@ -17,6 +17,7 @@ from tidemill.cli import (
     erase,
     explain,
     importing,
+    init,
     lineage,
     load,
     models,
@@ -52,6 +53,7 @@ def _options(
 
 
 for part in (
+    init,
     stack,
     project,
     load,
