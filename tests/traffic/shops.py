@@ -7,7 +7,7 @@ from typing import Any
 
 import tidemill as tm
 from tidemill.declarations.project import Project
-from tidemill.traffic.acts import Act, Plan, acts
+from tidemill.traffic.acts import Act, TrafficPlan, acts
 from tidemill.traffic.drifts import parse_drift
 
 START_MS = 1_767_571_200_000
@@ -64,7 +64,7 @@ def made(*drifts: str, **plan: Any) -> list[Act]:
     """All acts of a short plan, from `START_MS` on."""
     of = project()
     plan = {"rate": 20.0, "seconds": 10.0, "delay_ms": 2_000} | plan
-    return list(acts(of, Plan(drifts=[parse_drift(text, of) for text in drifts], **plan), START_MS))
+    return list(acts(of, TrafficPlan(drifts=[parse_drift(text, of) for text in drifts], **plan), START_MS))
 
 
 def of_event(found: list[Act], event: str) -> list[Act]:

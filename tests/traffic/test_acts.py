@@ -16,7 +16,7 @@ import tidemill as tm
 from tidemill.declarations.project import Project
 from tidemill.errors import TidemillError
 from tidemill.testing import World
-from tidemill.traffic.acts import Act, Plan, acts
+from tidemill.traffic.acts import Act, TrafficPlan, acts
 from tidemill.traffic.changed import truth_of
 from tidemill.traffic.published import instance, published
 
@@ -32,7 +32,7 @@ def test_the_same_seed_gives_the_same_acts(seed: int, rate: float, delay: int) -
     """To the last digit; another start moves times and ids alone, another seed changes values."""
     first, again = (made(seed=seed, rate=rate, delay_ms=delay, seconds=2.0) for _ in range(2))
     assert first == again
-    later = list(acts(project(), Plan(seed=seed, rate=rate, delay_ms=delay, seconds=2.0), START_MS + 1_000))
+    later = list(acts(project(), TrafficPlan(seed=seed, rate=rate, delay_ms=delay, seconds=2.0), START_MS + 1_000))
     assert [(act.offset_ms, act.event, act.model, act.truth) for act in later] == [
         (act.offset_ms, act.event, act.model, act.truth) for act in first
     ]
@@ -214,7 +214,7 @@ def test_an_event_that_asks_and_answers() -> None:
     bought = tm.Event("bought", {"order": str, "at": int, "customer": str}, "at", id="order")
     view = tm.FeatureView("customers", bought, "customer", [tm.count()], windows=["1d"])
     again = tm.Model("again", bought, "at", "customer", [view], tm.Outcome(bought, "at > 0", "customer", absent=0))
-    found = list(acts(Project("p", {"bought": bought}, {"customers": view}, {"again": again}), Plan(seconds=20.0), START_MS))
+    found = list(acts(Project("p", {"bought": bought}, {"customers": view}, {"again": again}), TrafficPlan(seconds=20.0), START_MS))
     assert Counter(bool(act.model) for act in found)[True] == len(of_event(found, "bought"))
     assert max(Counter(act.subject for act in found if act.model).values()) > 3
     assert len(set(values(found, "bought", "order"))) == len(of_event(found, "bought"))
@@ -231,7 +231,7 @@ def test_a_change_of_a_database_is_not_made_up() -> None:
     """The error says so, before anything is sent."""
     changed = tm.Event("changed", {"at": int, "id": int}, "at", envelope="debezium")
     with pytest.raises(TidemillError, match="is a change of a database"):
-        next(acts(Project("p", {"changed": changed}), Plan(), START_MS))
+        next(acts(Project("p", {"changed": changed}), TrafficPlan(), START_MS))
 
 
 def test_a_question_has_what_a_request_has() -> None:
@@ -260,7 +260,7 @@ def test_one_event_answers_several_models() -> None:
     )
     of.models.clear()
     of.models.update({model.name: model for model in (LATE, again, chain)})
-    found = list(acts(of, Plan(seconds=3.0, delay_ms=500), START_MS))
+    found = list(acts(of, TrafficPlan(seconds=3.0, delay_ms=500), START_MS))
     asked = Counter(act.model for act in found)
     assert asked["late"] == asked["again"] == sum(act.answers == "late" for act in found)
     assert asked["chain"] > 0

@@ -17,7 +17,7 @@ from tidemill.declarations import Event
 from tidemill.declarations.project import Project
 from tidemill.durations import parse_ms
 from tidemill.errors import NotFound, TidemillError, UnknownModel
-from tidemill.traffic.acts import Plan, acts
+from tidemill.traffic.acts import TrafficPlan, acts
 from tidemill.traffic.drifts import KINDS, parse_drift
 from tidemill.traffic.recorded import recorded_rows
 
@@ -60,7 +60,7 @@ def simulate(
     for name in model or ():
         if name not in project.models:
             raise UnknownModel(name, list(project.models))
-    plan = Plan(
+    plan = TrafficPlan(
         seed, rate, seconds, events, _delay_ms(delay), entities, [parse_drift(text, project) for text in drift or ()],
         _recorded(project, like or []), model or None,
     )  # fmt: skip
@@ -76,7 +76,7 @@ def simulate(
     raise typer.Exit(0 if tally.accepted else 1)
 
 
-async def _send(at: Target, project: Project, plan: Plan, *, ask: bool, over: str) -> Tally:
+async def _send(at: Target, project: Project, plan: TrafficPlan, *, ask: bool, over: str) -> Tally:
     from tidemill.traffic.sending import open_door, send
     from tidemill.traffic.tally import Tally
 
@@ -90,7 +90,7 @@ async def _send(at: Target, project: Project, plan: Plan, *, ask: bool, over: st
     return tally
 
 
-def _print(project: Project, plan: Plan) -> None:
+def _print(project: Project, plan: TrafficPlan) -> None:
     """The first acts, a line each."""
     import json
     from itertools import islice

@@ -22,7 +22,7 @@ _RARE = 0.3  # of questions get an event of an outcome whose absence is an answe
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrafficPlan:
     """What is wanted. `rate`: questions, and events of each other kind, a second; `events`: how many in all, outcomes included; `delay_ms`: from a
     question to its outcome. `like`: recorded rows by event. `models`: those that are asked (None: all)."""
 
@@ -50,13 +50,13 @@ class Act(NamedTuple):
     answers: str = ""
 
 
-def acts(project: Project, plan: Plan, start_ms: int) -> Iterator[Act]:
+def acts(project: Project, plan: TrafficPlan, start_ms: int) -> Iterator[Act]:
     """The acts in the order of their moments. A question comes before the event that announces it. Raises TidemillError for events that cannot be made."""
     return iter(_Traffic(project, plan, start_ms))
 
 
 class _Traffic:
-    def __init__(self, project: Project, plan: Plan, start_ms: int) -> None:
+    def __init__(self, project: Project, plan: TrafficPlan, start_ms: int) -> None:
         self._plan, self._start_ms = plan, start_ms
         self._invention = Invention(project, plan.seed, plan.entities)
         self._models = [model for name, model in project.models.items() if plan.models is None or name in plan.models]
