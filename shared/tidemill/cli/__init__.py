@@ -17,6 +17,7 @@ from tidemill.cli import (
     erase,
     explain,
     importing,
+    init,
     lineage,
     load,
     models,
@@ -30,6 +31,7 @@ from tidemill.cli import (
     roles,
     runs,
     score,
+    simulate,
     stack,
     ui,
     verify,
@@ -52,6 +54,7 @@ def _options(
 
 
 for part in (
+    init,
     stack,
     project,
     load,
@@ -65,6 +68,7 @@ for part in (
     reproduce,
     retraining,
     playback,
+    simulate,
     proof,
     verify,
     rebuild,
