@@ -336,7 +336,7 @@ class Loop:
             await self._seating.act(model, _ACTIONS[role], version, share or None)
         if role == "champion":
             await self._logs.catch_up()
-            if self._seating.role(model, open_run.champion)[0] is None:
+            if self._seating.role(model, open_run.champion)[0] is None:  # somebody else promoted it
                 await self._seating.act(model, "shadow", open_run.champion)
         await self._record(open_run, _STEPS[role], reason, evidence, share=share, ends=ends)
 

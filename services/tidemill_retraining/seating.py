@@ -47,8 +47,8 @@ class Seating:
     async def act(
         self, model: str, action: Action, version: str | None = None, share: float | None = None, *, instead: str | None = None
     ) -> None:
-        """As the command does it. Raises what `Deploying.act` raises."""
-        await self._deploying.act(model, action, version, share, instead=instead)
+        """As the command does it; a champion that is replaced stays as a shadow, to measure the new one by. Raises what `Deploying.act` raises."""
+        await self._deploying.act(model, action, version, share, instead=instead, keep=action == "promote")
 
     async def retire(self, model: str, version: str) -> None:
         """Takes a version away that is a challenger or a shadow."""

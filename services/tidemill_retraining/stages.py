@@ -63,8 +63,11 @@ def look(run: OpenRun, policy: Retrain, evidence: Evidence, seats: Seats, now: i
     if run.step == "promoted":
         return judge.after(_turned(evidence), rule)
     beside: list[GateFinding] = [answers(*evidence.answered(now, run.since), rule)]
-    trained = {name: _missing_then(seats.other, name) for name in evidence.missing()}
-    beside += skew({name: share for name, share in trained.items() if share is not None}, evidence.missing(), evidence.others, rule)
+    missing = evidence.missing()
+    trained, champions = (
+        {name: then for name in missing if (then := _missing_then(seat, name)) is not None} for seat in (seats.other, seats.first)
+    )
+    beside += skew(trained, missing, evidence.others, rule, champions)
     return judge.before(evidence.pairs(), rule, beside)
 
 

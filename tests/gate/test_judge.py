@@ -128,6 +128,8 @@ def test_skewed_inputs_reject() -> None:
     assert list(skew({"a": 0.1}, {"a": 0.9}, 100, RULE)) == []
     (finding,) = skew({"a": 0.1, "b": 1.0}, {"a": 0.9, "b": 1.0, "new": 1.0}, 1_000, RULE)
     assert finding.said == "input a is missing in 90% of the requests, in 10% of its training"
+    assert list(skew({"a": 0.1}, {"a": 0.9}, 1_000, RULE, {"a": 0.2})) == []  # the champion is served the same
+    assert len(list(skew({"a": 0.1}, {"a": 0.9}, 1_000, RULE, {"a": 0.85}))) == 1
 
 
 def dealt(rows: int, harm: float, share: float = 0.25) -> Dealt:

@@ -15,7 +15,7 @@ from tidemill.records import DeploymentRecord, decoder, encode
 
 NAMES = [f"v{i}" for i in range(5)]
 STEP = st.tuples(
-    st.sampled_from(["deploy", "shadow", "canary", "promote", "rollback", "retire"]),
+    st.sampled_from(["deploy", "shadow", "canary", "promote", "succeed", "rollback", "retire"]),
     st.sampled_from(NAMES),
     st.sampled_from([0.05, 0.4, 1.0]),
 )
@@ -31,8 +31,8 @@ def act(history: list[DeploymentRecord], action: str, version: str, share: float
     now, at_ms = history[-1] if history else None, 1_000 + len(history)
     if action == "deploy":
         return changes.deploy(stored(version), at_ms)
-    if action == "promote":
-        return changes.promote(now, stored(version), at_ms)
+    if action in ("promote", "succeed"):
+        return changes.promote(now, stored(version), at_ms, keep=action == "succeed")
     if action == "rollback":
         return changes.roll_back(history, at_ms)
     if action == "retire":
@@ -57,16 +57,18 @@ class Account:
         if action == "canary":
             given = sum(other or 0 for name, other in self.others.items() if name != version)
             return bool(self.champions) and not champion and given + share <= 1
-        return action == "deploy" or (not champion and (action == "promote" or bool(self.champions)))
+        return action == "deploy" or (not champion and (action in ("promote", "succeed") or bool(self.champions)))
 
     def take(self, action: str, version: str, share: float) -> None:
         """Does it."""
         if action == "rollback":
             self.champions.pop()
             self.others.pop(self.champions[-1], None)
-        elif action in ("deploy", "promote"):
+        elif action in ("deploy", "promote", "succeed"):
             self.others = {} if action == "deploy" else self.others
             self.others.pop(version, None)
+            if action == "succeed":  # the champion of before is a shadow
+                self.others |= dict.fromkeys(self.champions[-1:])
             if self.champions[-1:] != [version]:
                 self.champions.append(version)
         elif action == "retire":

@@ -57,8 +57,8 @@ def test_an_alert_makes_a_better_champion_through_kills(rig: Rig) -> None:
     rig.start()
     rig.wait("kept")
     assert rig.taken() == WAY
-    assert roles(rig, new) == ["-", "shadow", "challenger", "champion", "champion", "champion"]
-    assert roles(rig, "v1") == ["champion", "champion", "champion", "-", "shadow", "-"]
+    assert roles(rig, new) == ["-", "shadow", "challenger", "champion", "champion"]
+    assert roles(rig, "v1") == ["champion", "champion", "champion", "shadow", "-"]
     (begun,) = [record for record in rig.steps() if record.step == "begun"]
     assert (begun.trigger, begun.causes, begun.reason) == ("performance", ["a1"], "auc moved")
     shown = rig.tidemill("retraining", "show", f"late@{begun.run}")

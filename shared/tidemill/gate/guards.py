@@ -88,11 +88,22 @@ def answers(asked: int, answered: int, rule: Rule) -> GateFinding:
     return GateFinding("answers", "for" if good else "against", said, challenger=share, rows=asked)
 
 
-def skew(trained: Mapping[str, float], now: Mapping[str, float], rows: int, rule: Rule) -> Iterator[GateFinding]:
-    """Inputs that are missing now far more often than in the challenger's training: it is served what it was not trained on. Both by input."""
+def skew(
+    trained: Mapping[str, float], now: Mapping[str, float], rows: int, rule: Rule, champions: Mapping[str, float] | None = None
+) -> Iterator[GateFinding]:
+    """Inputs that are missing now far more often than in the challenger's training: it is served what it was not trained on. All by input. Where the champion is
+    served the same (`champions`: its training), this speaks for neither: their losses decide."""
     for name, share in now.items():
+        far = [
+            share > before + rule.missing + _chance(before, rows)
+            for before in (trained.get(name, share), (champions or {}).get(name, share))
+        ]
         before = trained.get(name, share)
-        chance = _NOISE * math.sqrt(max(before * (1 - before), 1 / max(rows, 1)) / max(rows, 1))
-        if rows >= rule.least and share > before + rule.missing + chance:
+        if rows >= rule.least and far == [True, False]:
             said = f"input {name} is missing in {share:.0%} of the requests, in {before:.0%} of its training"
             yield GateFinding(f"skew {name}", "against", said, before, share, rows=rows)
+
+
+def _chance(before: float, rows: int) -> float:
+    """How much a share differs by chance."""
+    return _NOISE * math.sqrt(max(before * (1 - before), 1 / max(rows, 1)) / max(rows, 1))

@@ -51,13 +51,17 @@ def beside(
     return replace(now, others=[*kept, seat], deployed=at_ms, rolled_back=False)
 
 
-def promote(now: DeploymentRecord | None, stored: StoredVersion, at_ms: int) -> DeploymentRecord:
-    """The version as champion in place of the one before, which leaves. The others stay. Raises DeploymentRefused: it is the champion."""
+def promote(now: DeploymentRecord | None, stored: StoredVersion, at_ms: int, *, keep: bool = False) -> DeploymentRecord:
+    """The version as champion in place of the one before, which leaves, or is a shadow from now on (`keep`). The others stay.
+
+    Raises DeploymentRefused: it is the champion.
+    """
     if now is None:
         return deploy(stored, at_ms)
     if now.version == stored.version:
         raise DeploymentRefused(stored.model, f"{stored.version} is the champion already", "nothing to do")
-    return replace(deploy(stored, at_ms), others=_without(now.others, stored.version))
+    before = [OtherVersion(now.version, "shadow", now.artifact, now.sha256)] if keep else []
+    return replace(deploy(stored, at_ms), others=[*_without(now.others, stored.version), *before])
 
 
 def roll_back(history: Sequence[DeploymentRecord], at_ms: int) -> DeploymentRecord:

@@ -46,13 +46,15 @@ class Deploying:
         return found
 
     async def act(
-        self, model: str, action: Action, version: str | None = None, share: float | None = None, *, instead: str | None = None
-    ) -> DeploymentRecord:
-        """Does one thing with a model's versions, and returns what serves from now on. `instead`: the version in whose place a shadow or a challenger comes.
+        self, model: str, action: Action, version: str | None = None, share: float | None = None, *, instead: str | None = None,
+        keep: bool = False,
+    ) -> DeploymentRecord:  # fmt: skip
+        """Does one thing with a model's versions, and returns what serves from now on. `instead`: the version in whose place a shadow or a challenger comes;
+        `keep`: the champion that another one replaces is a shadow from now on.
 
         Raises NoSuchVersion, BadRequest for a share that is none, DeploymentRefused, DeploymentChanged.
         """
-        change = await asyncio.to_thread(self._change, model, action, version, share, instead)
+        change = await asyncio.to_thread(self._change, model, action, version, share, instead, keep)
         before = (await self.history()).get(model, [])
         record = change(before)
         await append_deployment(self._kafka, self._project.name, record, APPEND_SECONDS)
@@ -62,7 +64,7 @@ class Deploying:
             raise DeploymentChanged(model, f"somebody else deployed {after[place].version} at the same time", "see: tidemill models list")
         return record
 
-    def _change(self, model: str, action: Action, version: str | None, share: float | None, instead: str | None) -> Change:
+    def _change(self, model: str, action: Action, version: str | None, share: float | None, instead: str | None, keep: bool) -> Change:
         """What an action makes of the deployments of a model."""
         at_ms = now_ms()
         if action == "rollback":
@@ -75,7 +77,7 @@ class Deploying:
         if action == "deploy":
             return lambda _: changes.deploy(stored, at_ms)
         if action == "promote":
-            return lambda history: changes.promote(_last(history), stored, at_ms)
+            return lambda history: changes.promote(_last(history), stored, at_ms, keep=keep)
         if action == "canary" and (share is None or not 0 < share <= 1):
             raise BadRequest(f"a challenger's share is above 0 and at most 1, not {share}", mend="give 0.05 for 5 %")
         return lambda history: changes.beside(_last(history), stored, share if action == "canary" else None, at_ms, instead)
