@@ -57,8 +57,10 @@ class Measuring(NamedTuple):
 class Evidence:
     """Of one step of a run, in which one version answers (`first`) and another is asked beside it or answers a share (`other`)."""
 
-    def __init__(self, model: str, first: str, other: str, measuring: Measuring, others_columns: list[str]) -> None:
-        self.model, self.first, self.other, self._how = model, first, other, measuring
+    def __init__(
+        self, model: str, first: str, other: str, measuring: Measuring, others_columns: list[str], grace_ms: int = GRACE_MS
+    ) -> None:
+        self.model, self.first, self.other, self._how, self._grace_ms = model, first, other, measuring, grace_ms
         self._columns = others_columns
         self._answers: dict[str, dict[str, KeptAnswer]] = {first: {}, other: {}}
         self._outcomes: dict[str, KeptOutcome] = {}
@@ -122,8 +124,8 @@ class Evidence:
     def answered(self, now_ms: int, since_ms: int) -> tuple[int, int]:
         """Of the requests that the first version answered since the other was asked, and long enough ago: how many there are, and how many both answered."""
         other = self._answers[self.other]
-        began = min((answer.served for answer in other.values()), default=since_ms + 2 * GRACE_MS)
-        asked = [name for name, answer in self._answers[self.first].items() if began <= answer.served <= now_ms - GRACE_MS]
+        began = min((answer.served for answer in other.values()), default=since_ms + 2 * self._grace_ms)
+        asked = [name for name, answer in self._answers[self.first].items() if began <= answer.served <= now_ms - self._grace_ms]
         return len(asked), sum(name in other for name in asked)
 
     def missing(self) -> dict[str, float]:
