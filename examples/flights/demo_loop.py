@@ -30,6 +30,7 @@ from tidemill.training.fitting import outputs
 
 Floats = npt.NDArray[np.float64]
 WITHOUT_WINDOWS = ("weather__", "aircraft_register__")
+COUNTED = ("retrainings", "promotions", "rollbacks")
 _TOLD: Mapping[RetrainingStep, str] = {
     "begun": "trained", "promoted": "promoted", "rejected": "rejected", "rolled back": "rolled back", "failed": "failed",
 }  # fmt: skip
@@ -170,4 +171,4 @@ def told(steps: Iterable[RetrainingRecord], month: str) -> list[str]:
 def counted(steps: Iterable[RetrainingRecord]) -> dict[str, int]:
     """How often it was trained, promoted, and taken back."""
     names = [step.step for step in steps]
-    return {"retrainings": names.count("trained"), "promotions": names.count("promoted"), "rollbacks": names.count("rolled back")}
+    return dict(zip(COUNTED, (names.count("trained"), names.count("promoted"), names.count("rolled back")), strict=True))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from demo_loop import Answered, Floats, counted, months_of, quality, told
+from demo_loop import COUNTED, Answered, Floats, counted, months_of, quality, told
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -95,7 +96,8 @@ def _alerts_of(alerts: Sequence[AlertRecord], month: str) -> list[str]:
 def closing(facts: Facts, report: Path, console: Console | None = None) -> None:
     """Prints what was reached."""
     console = console or Console()
-    console.print(_by_month(facts.months, facts.ways))
+    console.print(_by_month(facts.months))
+    console.print(_by_way(facts))
     console.print(
         f"time stood still for {facts.training_seconds:.0f} s in all, while versions were trained; all else happened as the months went by"
     )
@@ -118,20 +120,25 @@ def closing(facts: Facts, report: Path, console: Console | None = None) -> None:
     )
 
 
-def _by_month(months: Sequence[Mapping[str, Any]], ways: Mapping[str, Mapping[str, float]]) -> Table:
-    last = datetime.fromisoformat(f"{months[-1]['month']}-01").replace(tzinfo=UTC)
-    table = Table(
-        "month", "flights", "late", *WAYS, "alerts", "what the loop did", title=f"flights, June to {last:%B} 2013: AUC of each way"
-    )
+def _by_month(months: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("month", "flights", "late", *WAYS, "alerts", "what the loop did", title=f"flights, {_span(months)}: AUC of each way")
     for row in months:
         areas = (f"{row['auc'][way]:.3f}" for way in WAYS)
         table.add_row(
             row["month"], f"{row['flights']:,}", f"{row['late_share']:.1%}", *areas, str(len(row["alerts"])), ", ".join(row["runs"])
         )
-    flights, alerts = sum(row["flights"] for row in months), sum(len(row["alerts"]) for row in months)
-    table.add_section()
-    table.add_row("all", f"{flights:,}", "", *(f"{ways[way]['auc']:.4f}" for way in WAYS), str(alerts), "", style="bold")
-    table.add_row("calibration error", "", "", *(f"{ways[way]['calibration_error']:.4f}" for way in WAYS), "", "")
-    for name in ("retrainings", "promotions", "rollbacks"):
-        table.add_row(name, "", "", *(str(ways[way].get(name, 0)) for way in WAYS), "", "")
     return table
+
+
+def _by_way(facts: Facts) -> Table:
+    title = f"{facts.outcomes_joined:,} flights, {_span(facts.months)}"
+    table = Table("way", "AUC", "calibration error", *COUNTED, title=title, box=SIMPLE_HEAD)
+    for way, found in facts.ways.items():
+        counts = (str(int(found.get(name, 0))) for name in COUNTED)
+        table.add_row(way, f"{found['auc']:.4f}", f"{found['calibration_error']:.4f}", *counts)
+    return table
+
+
+def _span(months: Sequence[Mapping[str, Any]]) -> str:
+    first, last = (datetime.fromisoformat(f"{months[place]['month']}-01").replace(tzinfo=UTC) for place in (0, -1))
+    return f"{first:%B} to {last:%B} 2013" if first < last else f"{first:%B} 2013"
