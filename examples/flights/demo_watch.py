@@ -20,7 +20,7 @@ from tidemill.streams.topics import alerts_topic, results_topic, retraining_topi
 _BINS = 10_000
 _QUIET_SECONDS = 3.0
 _ASIDE: tuple[RetrainingStep, ...] = ("asked", "skipped", "waiting")
-_TRAINS: tuple[RetrainingStep, ...] = ("begun", "trained")
+_TRAINS: tuple[RetrainingStep, ...] = ("begun", "trained", "rehearsed")
 
 
 class Watcher:
@@ -58,7 +58,7 @@ class Watcher:
 
     @property
     def trains(self) -> bool:
-        """Whether a version is trained, or rehearsed, now."""
+        """Whether a version is trained, or rehearsed, now; from then on it is asked beside the champion."""
         return bool(self.steps) and self.steps[-1].step in _TRAINS
 
     async def trained(self) -> None:

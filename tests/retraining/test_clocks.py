@@ -11,7 +11,7 @@ from tidemill.clock import now_ms
 from tidemill.kafka.client import started_producer
 from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.kafka.topics import ensure_topics
-from tidemill.kafka.waves import send_wave
+from tidemill.kafka.waves import Record, send_wave
 from tidemill.records import encode
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import predictions_topic
@@ -56,7 +56,7 @@ def test_the_time_is_that_of_the_newest_request(kafka: str, topic_prefix: str) -
     settings, topic = KafkaSettings(bootstrap_servers=kafka), predictions_topic(topic_prefix)
 
     async def ask(*times: int) -> None:
-        records = [(None, encode(answered(f"r{time}", "v1", 0.5, served=now_ms(), at=time)), []) for time in times]
+        records: list[Record] = [(None, encode(answered(f"r{time}", "v1", 0.5, served=now_ms(), at=time)), []) for time in times]
         async with started_producer(settings) as made:
             await send_wave(made, {(topic, 0): records})
 
