@@ -190,8 +190,8 @@ class Playback:
             await _poll(lagging, timeout_seconds, mend="run: tidemill logs ingestion")
 
     async def _committed(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """The committed offsets of ingestion's group (-1: none). The coordinator is remembered, since finding it costs as much as asking
-        it."""
+        """The committed offsets of ingestion's group (-1: none, or a coordinator that is no more answered without it). The coordinator is
+        remembered, since finding it costs as much as asking it."""
         try:
             if self._coordinator is None:
                 self._coordinator = await self._admin.find_coordinator(self._group)
@@ -201,7 +201,9 @@ class Playback:
                 raise
             self._coordinator = None
             return dict.fromkeys(partitions, -1)
-        return {tp: found[tp].offset for tp in partitions}
+        if any(tp not in found for tp in partitions):
+            self._coordinator = None
+        return {tp: found[tp].offset if tp in found else -1 for tp in partitions}
 
     async def applied(self, timeout_seconds: float = 60) -> None:
         """Waits until the online store's fences have reached the ends of all view topics. Raises TidemillError that names what lags."""
