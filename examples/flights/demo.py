@@ -62,7 +62,7 @@ SETTINGS = {
     "TIDEMILL_AUDIT_CPU": "0.03",  # the proof at the end compares everything
     "TIDEMILL_RETRAINING_CLOCK": "requests",  # a month of flights is a month to it
     "TIDEMILL_RETRAINING_LOOK_SECONDS": "0.5",  # about a day of flights
-    "TIDEMILL_RETRAINING_GRACE_SECONDS": "3",
+    "TIDEMILL_RETRAINING_GRACE_SECONDS": "5",  # and this about ten days
     "TIDEMILL_RETRAINING_NICE": "0",  # the replay waits for it
 }
 

@@ -206,12 +206,16 @@ class Playback:
         return {tp: found[tp].offset if tp in found else -1 for tp in partitions}
 
     async def applied(self, timeout_seconds: float = 60) -> None:
-        """Waits until the online store's fences have reached the ends of all view topics. Raises TidemillError that names what lags."""
+        """Waits until the online store's fences have reached the ends of all view topics. Raises TidemillError that names what lags when no fence has
+        moved for so long: a busy machine is no reason to give up."""
         ends = await self._ends(list(self._fences))
         waiting = {tp: end for tp, end in ends.items() if end}
+        reached = 0
 
         async def lagging() -> str | None:
+            nonlocal reached
             fences = await self._link.mget([self._fences[tp] for tp in waiting])
+            reached = max(reached, sum(map(position, fences)) + sum(end for tp, end in ends.items() if tp not in waiting))
             for (tp, end), fence in zip(list(waiting.items()), fences, strict=True):
                 if position(fence) < end:
                     return f"feature computation has not applied {tp.topic}[{tp.partition}] up to {end}"
@@ -219,7 +223,7 @@ class Playback:
             return None
 
         if waiting:
-            await _poll(lagging, timeout_seconds, mend="run: tidemill logs features")
+            await _poll(lagging, timeout_seconds, mend="run: tidemill logs features", reached=lambda: reached)
 
     async def ends(self) -> dict[TopicPartition, int]:
         """The next offset of every topic that the offline writer follows: those of the views and of the events."""
@@ -270,10 +274,14 @@ class Playback:
                 yield PlayedStep(time_ms, len(moments), answers, barrier_seconds)
 
 
-async def _poll(lagging: Callable[[], Awaitable[str | None]], timeout_seconds: float, mend: str) -> None:
-    """Asks what lags until nothing does. Raises TidemillError with the last answer."""
-    deadline, pause = Deadline(timeout_seconds), _FIRST_PAUSE_SECONDS
+async def _poll(
+    lagging: Callable[[], Awaitable[str | None]], timeout_seconds: float, mend: str, reached: Callable[[], int] = lambda: 0
+) -> None:
+    """Asks what lags until nothing does. Raises TidemillError with the last answer when `reached` has not grown for so long."""
+    deadline, pause, before = Deadline(timeout_seconds), _FIRST_PAUSE_SECONDS, 0
     while (message := await lagging()) is not None:
+        if (now := reached()) > before:
+            deadline, before = Deadline(timeout_seconds), now
         if deadline.expired:
             raise TidemillError(message, mend=mend)
         await asyncio.sleep(pause)
