@@ -23,7 +23,7 @@ from tidemill import Event, FeatureView, Model, Outcome, Recording, count
 from tidemill.declarations.project import load_project
 from tidemill.errors import TidemillError
 from tidemill.local.stack import Stack
-from tidemill.operations.playback import Agenda, Due, Playback, PlayedStep, Round, open_playback, rounds, steps
+from tidemill.operations.playback import Agenda, Due, Playback, PlayedStep, Round, _poll, open_playback, rounds, steps
 from tidemill.records import PredictionRecord, ViewRecord, decoder
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.dead_letter_log import read_dead_letters
@@ -195,6 +195,22 @@ async def test_a_coordinator_that_moved_is_looked_for_again() -> None:
     await playback.routed({place: 7}, timeout_seconds=30)
     await playback.routed({place: 6}, timeout_seconds=30)
     assert groups.asked == [1, 2, 2]
+
+
+async def test_who_gets_on_is_waited_for() -> None:
+    """A store that lags is waited for as long as it gets on, however slowly; one that stands still is named."""
+    positions = iter([1, 2, 3])
+    at = 0
+
+    async def lagging() -> str | None:
+        nonlocal at
+        at = next(positions, 4)
+        return None if at == 4 else f"it is at {at}"
+
+    await _poll(lagging, 0.0, mend="wait", reached=lambda: at)
+    positions = iter([3, 3])
+    with pytest.raises(TidemillError, match="it is at 3; wait"):
+        await _poll(lagging, 0.0, mend="wait", reached=lambda: at)
 
 
 @contextlib.asynccontextmanager

@@ -282,7 +282,7 @@ async def _poll(
     while (message := await lagging()) is not None:
         if (now := reached()) > before:
             deadline, before = Deadline(timeout_seconds), now
-        if deadline.expired:
+        elif deadline.expired:
             raise TidemillError(message, mend=mend)
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
