@@ -6,18 +6,24 @@ import asyncio
 import io
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import demo_loop
+import msgspec
 import numpy as np
 import pytest
 from demo_loop import Answered, counted, known_before, months_of, placed, predicted, quality, told
 from demo_report import WAYS, Facts, closing, compared
 from demo_watch import Watcher
 from rich.console import Console
-from tests.retraining.made import alert, step
+from tests.retraining.made import alert, answered, became, step
 
-from tidemill.declarations.project import Project
+from tidemill.declarations.project import Project, load_project
+from tidemill.models.artifact import ModelInput
+from tidemill.offline.store import OfflineStore
+from tidemill.offline.tables import RESULTS_SCHEMA, predictions_table, results_rows
+from tidemill.records import encode
 
 JUNE, JULY = (int(datetime(2013, month, 1, tzinfo=UTC).timestamp() * 1000) for month in (6, 7))
 DAY_MS = 86_400_000
@@ -25,6 +31,12 @@ RUN = [
     step("begun", JUNE + 13 * DAY_MS, JUNE, trigger="drift"), step("trained", JUNE + 13 * DAY_MS, JUNE), step("shadow", JUNE + 14 * DAY_MS, JUNE),
     step("promoted", JULY + DAY_MS, JUNE), step("rolled back", JULY + 3 * DAY_MS, JUNE),
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def project() -> Project:
+    """The project as a service loads it."""
+    return load_project("examples/flights")
 
 
 def asked(rows: int = 400) -> Answered:
@@ -83,6 +95,41 @@ def test_the_calendar_learns_what_the_month_before_knew(monkeypatch: pytest.Monk
     assert len(learnt[0][0]) == len(learnt[0][1]) == 50 + known
     assert len(answers) == int((rows.time_ms >= JUNE if month == "2013-06" else rows.time_ms >= JULY).sum())
     assert predicted(Mean(), (rows.matrix, rows.outcome), rows.matrix[:3]) == pytest.approx([rows.outcome.mean()] * 3)
+
+
+def test_what_was_answered_is_read_from_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, project: Project) -> None:
+    """Whichever version answered, in the order of time: its inputs as the first version numbers them; what has no outcome, or is of another model, is left out."""
+    lists = {"v1": ["JFK", "EWR"], "v2": ["EWR", "JFK", "LGA"]}
+    inputs = {name: [ModelInput("temp", "number"), ModelInput("origin", "category", texts)] for name, texts in lists.items()}
+    monkeypatch.setattr(
+        demo_loop, "stored_artifact", lambda root, model, name: SimpleNamespace(manifest=SimpleNamespace(inputs=inputs[name]))
+    )
+    given = {
+        "a": ("v2", [1.0, 0.0]),
+        "b": ("v1", [2.0, 0.0]),
+        "c": ("v2", [None, 2.0]),
+        "d": ("v1", [4.0, 1.0]),
+        "never": ("v1", [5.0, 1.0]),
+    }
+    answers = [
+        encode(answered(name, version, 0.25, inputs=vector, at=1_000 - place))
+        for place, (name, (version, vector)) in enumerate(given.items())
+    ]
+    outcomes = [became(name, version, 0.25, None if name == "never" else float(name == "a")) for name, (version, _) in given.items()]
+    results = [msgspec.structs.replace(one, seq=seq, time=1_000 - seq, known=2_000) for seq, one in enumerate(outcomes)]
+    results.append(msgspec.structs.replace(results[0], seq=9, model="other"))
+    store = OfflineStore(tmp_path)
+    table = predictions_table(project)
+    writer = store.topic_table(table)
+    writer.open()
+    records = [SimpleNamespace(offset=at, key=b"k", value=value, timestamp=0, headers=()) for at, value in enumerate(answers)]
+    writer.append(table.rows(0, records), {(table.topic, 0): (0, len(records))})  # type: ignore[arg-type]
+    log = store.counted_table("results", RESULTS_SCHEMA)
+    log.append(results_rows(results), {})
+    found = demo_loop.answered(str(tmp_path), "late", "v1")
+    assert np.array_equal(found.matrix, [[4, 1], [np.nan, np.nan], [2, 0], [1, 1]], equal_nan=True)
+    assert found.time_ms.tolist() == [997, 998, 999, 1_000]
+    assert (found.outcome.tolist(), set(found.output), set(found.known_ms)) == ([0.0, 0.0, 0.0, 1.0], {0.25}, {2_000})
 
 
 def facts(steps: list[Any]) -> Facts:
@@ -144,9 +191,6 @@ def test_the_replay_waits_for_a_training(monkeypatch: pytest.MonkeyPatch) -> Non
     asyncio.run(watcher.trained())
 
 
-def test_the_project_wants_the_loop() -> None:
+def test_the_project_wants_the_loop(project: Project) -> None:
     """The flights are retrained on alarms."""
-    from tidemill.declarations.project import load_project
-
-    project: Project = load_project("examples/flights")
     assert project.models["flight_late"].retrain is not None
