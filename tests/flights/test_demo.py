@@ -123,11 +123,11 @@ def test_what_was_answered_is_read_from_the_store(monkeypatch: pytest.MonkeyPatc
     writer = store.topic_table(table)
     writer.open()
     records = [SimpleNamespace(offset=at, key=b"k", value=value, timestamp=0, headers=()) for at, value in enumerate(answers)]
-    writer.append(table.rows(0, records), {(table.topic, 0): (0, len(records))})  # type: ignore[arg-type]
+    writer.append(table.rows(0, records), {(table.topic, 0): (0, len(records))})
     log = store.counted_table("results", RESULTS_SCHEMA)
     log.append(results_rows(results), {})
     found = demo_loop.answered(str(tmp_path), "late", "v1")
-    assert np.array_equal(found.matrix, [[4, 1], [np.nan, np.nan], [2, 0], [1, 1]], equal_nan=True)
+    assert np.array_equal(found.matrix, np.array([[4, 1], [np.nan, np.nan], [2, 0], [1, 1]]), equal_nan=True)
     assert found.time_ms.tolist() == [997, 998, 999, 1_000]
     assert (found.outcome.tolist(), set(found.output), set(found.known_ms)) == ([0.0, 0.0, 0.0, 1.0], {0.25}, {2_000})
 
