@@ -1,15 +1,15 @@
-"""The demo: seven months of real flights through the whole system, in a few minutes, with the proof at the end.
+"""The demo: seven months of real flights through the whole system, and the loop closed on them, in a few minutes, with the proof at the end.
 
-Starts Kafka, Valkey and every service as processes of their own, loads January to May as history, trains a first model on it, replays
-the months from June on in order of event time, and closes with what was reached. Data and report: .tidemill/demo,
-which it empties first.
+Starts Kafka, Valkey and every service as processes of their own, loads January to May as history, trains a first model on it, and replays
+the months from June on in order of event time. From then on nobody does anything: drift detection raises alerts, retraining trains new versions, and its gate
+promotes those that are shown to be better. Closes with what was reached, beside a model that is never trained again and one that is trained each month. Data
+and report: .tidemill/demo, which it empties first.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import logging
 import multiprocessing
 import random
@@ -17,14 +17,15 @@ import shutil
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
-import pyarrow.parquet as pq
 import uvloop
 from data import STEP_MS, event_tables
-from demo_report import Facts, Plain, closing, monthly, without_windows
+from demo_loop import Floats, answered, by_calendar, training_set, without_windows
+from demo_report import Facts, closing, compared
 from demo_view import Screen
 from demo_watch import Watcher
 from steps import MODEL, history, month_ms, offline_reached, served, train
@@ -32,6 +33,7 @@ from steps import MODEL, history, month_ms, offline_reached, served, train
 from tidemill.declarations.project import Project, load_project
 from tidemill.errors import TidemillError
 from tidemill.local.addresses import home_folder
+from tidemill.local.services import choose
 from tidemill.local.stack import External, Stack
 from tidemill.offline.store import OfflineStore
 from tidemill.operations.playback import Agenda, open_playback
@@ -44,6 +46,7 @@ from tidemill.redis.client import redis_client
 from tidemill.runtime.logs import configure
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.dead_letter_log import read_dead_letters
+from tidemill.training.stages.records import run_name
 from tidemill.verify.checks import check_training_rows
 from tidemill.verify.compare import Compared
 
@@ -52,10 +55,15 @@ FIRST = 6
 REPLAYED = 1_000
 SAMPLE = SampleSize(entities=4, predictions=10, rows=100_000)  # of one partition of each view, for SQL
 SAMPLED_RESULTS, SAMPLED_ROWS = 1_000, 20
+FIRST_VERSION = run_name(month_ms(FIRST))
 SETTINGS = {
     "TIDEMILL_FLUSH_SECONDS": "8",  # fewer commits to Delta: at this pace eight seconds are two weeks of flights
     "TIDEMILL_DRIFT_WINDOW": "30d",  # weeks differ from the whole of winter even within winter; months do not
     "TIDEMILL_AUDIT_CPU": "0.03",  # the proof at the end compares everything
+    "TIDEMILL_RETRAINING_CLOCK": "requests",  # a month of flights is a month to it
+    "TIDEMILL_RETRAINING_LOOK_SECONDS": "0.5",  # about a day of flights
+    "TIDEMILL_RETRAINING_GRACE_SECONDS": "5",  # and this about ten days
+    "TIDEMILL_RETRAINING_NICE": "0",  # the replay waits for it
 }
 
 
@@ -68,6 +76,7 @@ class Demo:
     screen: Screen
     months: int
     began: float
+    waited: float = field(default=0.0)  # for trainings
 
     async def run(self) -> Facts:
         """History, training, replay, proof."""
@@ -77,7 +86,9 @@ class Demo:
             self.screen.chapter("history: January to May")
             await history(self.project, playback, turn, agenda, self.screen.step)
             self.screen.chapter("training on what was known by 1 June")
-            training = asyncio.create_task(asyncio.to_thread(train, self._environment(), f"2013-{FIRST:02d}-01", self.screen.note))
+            training = asyncio.create_task(
+                asyncio.to_thread(train, self._environment(), f"2013-{FIRST:02d}-01", self.screen.note, created_ms=turn)
+            )
             await served(self.stack.urls["inference"], training)
             self.screen.chapter("replay: each flight is asked for one hour before departure")
             (recording,) = self.project.recordings.values()
@@ -85,12 +96,21 @@ class Demo:
                 self.screen.watch(watcher)
                 async for step in playback.play(recording, turn, end, STEP_MS, agenda, self.stack.urls["inference"]):
                     self.screen.step(step)
+                    await self._stand_still(watcher)
+                await asyncio.to_thread(self.stack.halt, "retraining")  # what it has not begun by now is of next year
                 await training  # its last step, the record in MLflow, runs beside the first days
                 await offline_reached(playback, self.stack.urls["offline"])
                 return await self._prove(watcher)
 
     def _environment(self) -> dict[str, str]:
         return {"KAFKA_BOOTSTRAP_SERVERS": self.stack.kafka, "TIDEMILL_OFFLINE": self.stack.offline, "TIDEMILL_PROJECT": str(HERE)}
+
+    async def _stand_still(self, watcher: Watcher) -> None:
+        """Waits while a version is trained, which takes seconds of the machine, and would be weeks of the replay."""
+        if watcher.trains:
+            began = time.monotonic()
+            await watcher.trained()
+            self.waited += time.monotonic() - began
 
     def _rest(self) -> None:
         """Stops the services while the stores are compared: nobody needs them any more."""
@@ -99,28 +119,33 @@ class Demo:
 
     async def _prove(self, watcher: Watcher) -> Facts:
         self.screen.chapter("proof: online = offline, and predictions recomputed")
-        store, run = OfflineStore(self.stack.offline), asyncio.get_running_loop().run_in_executor
+        offline, run = self.stack.offline, asyncio.get_running_loop().run_in_executor
         with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"), initializer=quiet) as pool:
-            replaying, fitting = run(pool, recompute, self.stack.offline), run(pool, fit_without_windows, self.stack.offline)
-            again = run(pool, in_sql, self.stack.offline, self.stack.redis_url)
-            comparing = [run(pool, compare, self.stack.offline, self.stack.redis_url, name) for name in self.project.views]
+            again = run(pool, in_sql, offline, self.stack.redis_url)
+            comparing = [run(pool, compare, offline, self.stack.redis_url, name) for name in self.project.views]
             await watcher.settled()
             await asyncio.to_thread(self._rest)
+            replaying = run(pool, recompute, offline)
+            fitting = [run(pool, partial(fit, offline), name) for name in self._months()]
+            plain, *calendar = await asyncio.gather(run(pool, fit, offline, None), *fitting)
             for name, report in zip(self.project.views, reports := await asyncio.gather(*comparing), strict=True):
                 self.screen.note(f"{name}: {report.checked:,} values compared, {report.mismatched} differ")
-            replayed, plain, verified = await replaying, await fitting, await again
-        months, totals = await asyncio.to_thread(monthly, store, plain, MODEL, watcher.alerts)
+            replayed, verified = await replaying, await again
+        asked = await asyncio.to_thread(answered, offline, MODEL, FIRST_VERSION)
         return Facts(
             events=self.screen.events,
             predictions=self.screen.predictions,
-            months=months,
-            **totals,
+            **compared(asked, plain, calendar, watcher.steps, watcher.alerts),
             audit={"checked": sum(r.checked for r in reports), "mismatched": sum(r.mismatched for r in reports)},
             replay=replayed,
             verify=verified,
             dead_letters=len(await read_dead_letters(KafkaSettings(bootstrap_servers=self.stack.kafka), self.project.name)),
             seconds=round(time.monotonic() - self.began, 1),
+            training_seconds=round(self.waited, 1),
         )
+
+    def _months(self) -> list[str]:
+        return [f"2013-{FIRST + after:02d}" for after in range(self.months)]
 
 
 def quiet() -> None:
@@ -158,16 +183,18 @@ def in_sql(offline: str, redis_url: str) -> dict[str, int]:
     values = asyncio.run(served())
     results = ResultsVerify(model, store, since=0, wait_seconds=60)
     labels = results.look(results.draw(SAMPLED_RESULTS, draw), {}).compared
-    version = store.predictions(["version"])["version"][0].as_py()
-    examples = pq.read_table(io.BytesIO((Path(store.url) / f"models/{MODEL}/{version}/training.parquet").read_bytes()))
-    trained = check_training_rows(store, model, examples, month_ms(FIRST), SAMPLED_ROWS, seed=0)
+    trained = check_training_rows(store, model, training_set(offline, MODEL, FIRST_VERSION), month_ms(FIRST), SAMPLED_ROWS, seed=0)
     differ = [one.differ for one in (*values, labels, *trained)]
     return {"values": sum(one.values for one in values), "labels": labels.values, "rows": trained[0].values, "differ": sum(differ)}
 
 
-def fit_without_windows(offline: str) -> Plain:
-    """Fits the model without windows. Runs in a process of its own, beside the audit."""
-    return without_windows(OfflineStore(offline), load_project(HERE).models[MODEL].pipeline(), MODEL)
+def fit(offline: str, month: str | None) -> Floats:
+    """The answers of a model that is trained when a month begins, to all requests from then on; None: of the first model without windows. Runs in a process of
+    its own, beside the audit."""
+    pipeline = load_project(HERE).models[MODEL].pipeline()
+    if month is None:
+        return without_windows(pipeline, offline, MODEL, FIRST_VERSION)
+    return by_calendar(pipeline, offline, MODEL, FIRST_VERSION, month)
 
 
 def main() -> int:
@@ -187,7 +214,7 @@ def main() -> int:
         with Screen() as screen:
             screen.chapter("starting Kafka, Valkey and the services")
             Thread(target=event_tables, daemon=True).start()  # parses the tables meanwhile; they are kept
-            with Stack(home, str(HERE), external=External.from_environment(), environment=SETTINGS) as stack:
+            with Stack(home, str(HERE), choose([], ["retraining"]), external=External.from_environment(), environment=SETTINGS) as stack:
                 screen.note(
                     f"Kafka {stack.kafka}, Valkey {stack.redis_url}, " + ", ".join(f"{name} {url}" for name, url in stack.urls.items())
                 )

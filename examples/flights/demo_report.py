@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from demo_loop import COUNTED, Answered, Floats, counted, months_of, quality, told
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from sklearn.metrics import roc_auc_score
-from threadpoolctl import threadpool_limits
 
-from tidemill.models.artifact import ModelInput, stored_artifact
-from tidemill.offline.store import OfflineStore
 from tidemill.records import AlertRecord
-from tidemill.training.fitting import outputs
+from tidemill.retrainings import RetrainingRecord
 
-WITHOUT_WINDOWS = ("weather__", "aircraft_register__")
+WAYS = ("without windows", "frozen", "monthly", "loop")
+"""How requests are answered: by the first model without windows, by the first model, by one that is trained at each month's begin, and as they were."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything the report says."""
+    """Everything the report says. `ways`: by name of `WAYS` the AUC, the calibration error, and how often it was trained, promoted and taken back."""
 
     events: int
     predictions: int
     outcomes_joined: int
     auc: float
     auc_without_windows: float
+    ways: dict[str, dict[str, float]]
     months: list[dict[str, Any]]
     audit: dict[str, int]
     replay: dict[str, int]
     verify: dict[str, int]
     dead_letters: int
     seconds: float
+    training_seconds: float
 
     @property
     def proved(self) -> bool:
@@ -55,65 +51,40 @@ class Facts:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
 
-@dataclass(frozen=True)
-class Plain:
-    """The model without windows: the same pipeline, fitted on the same examples without the columns of windows. `kept`: its columns."""
-
-    fitted: Any
-    kept: list[int]
-
-
-def monthly(store: OfflineStore, plain: Plain, model: str, alerts: list[AlertRecord]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The months and the totals, from the results and the prediction log as the offline store has them. Both models are scored on the same
-    flights."""
-    results = store.scan("results").to_pandas()
-    results = results[(results["model"] == model) & (results["status"] == "joined")]
-    logged = store.predictions(["id", "inputs"]).to_pandas().set_index("id").loc[results["prediction"]]
-    inputs = np.vstack(logged["inputs"].to_list()).astype(np.float32)
-    unaided = outputs(plain.fitted, inputs[:, plain.kept], probability=True)
-    outcome, output = results["outcome"].to_numpy(), results["output"].to_numpy()
-    month = results["time"].to_numpy().astype("datetime64[ms]").astype("datetime64[M]")
-    rows = []
-    for name in np.unique(month):
-        mine = month == name
-        rows.append(
-            {
-                "month": str(name),
-                "flights": int(mine.sum()),
-                "late_share": float(outcome[mine].mean()),
-                "auc": _auc(outcome[mine], output[mine]),
-                "auc_without_windows": _auc(outcome[mine], unaided[mine]),
-                "alerts": _alerts_of(alerts, str(name)),
-            }
-        )
-    totals = {"outcomes_joined": len(results), "auc": _auc(outcome, output), "auc_without_windows": _auc(outcome, unaided)}
-    return rows, totals
+def compared(
+    asked: Answered, plain: Floats, calendar: Sequence[Floats], steps: Sequence[RetrainingRecord], alerts: Sequence[AlertRecord]
+) -> dict[str, Any]:
+    """The months and the totals, of the same requests for every way. `plain`: the answers without windows; `calendar`: by month, those of a model that is trained
+    when it begins, to all requests from then on; the first is the frozen model."""
+    month = months_of(asked.time_ms)
+    names = np.unique(month)
+    began = [month >= name for name in names]
+    by_calendar = np.concatenate([answers[month[since] == name] for name, since, answers in zip(names, began, calendar, strict=True)])
+    answers = dict(zip(WAYS, (plain, calendar[0], by_calendar, asked.output), strict=True))
+    retrained = {"monthly": {"retrainings": len(names) - 1, "promotions": len(names) - 1}, "loop": counted(steps)}
+    ways = {way: asdict(quality(asked.outcome, given)) | retrained.get(way, {}) for way, given in answers.items()}
+    months = [
+        {
+            "month": str(name),
+            "flights": int(mine.sum()),
+            "late_share": float(asked.outcome[mine].mean()),
+            "auc": {way: quality(asked.outcome[mine], given[mine]).auc for way, given in answers.items()},
+            "alerts": _alerts_of(alerts, str(name)),
+            "runs": told(steps, str(name)),
+        }
+        for name in names
+        for mine in [month == name]
+    ]
+    return {
+        "months": months,
+        "ways": ways,
+        "outcomes_joined": len(asked.outcome),
+        "auc": ways["loop"]["auc"],
+        "auc_without_windows": ways["without windows"]["auc"],
+    }
 
 
-def without_windows(store: OfflineStore, pipeline: Any, model: str) -> Plain:
-    """Fits the pipeline without the columns of windows, on the examples of the version that answered."""
-    version = store.predictions(["version"])["version"][0].as_py()
-    examples: pa.Table = pq.read_table(io.BytesIO((Path(store.url) / f"models/{model}/{version}/training.parquet").read_bytes()))
-    inputs = stored_artifact(store.url, model, version).manifest.inputs
-    kept = [i for i, item in enumerate(inputs) if "__" not in item.name or item.name.startswith(WITHOUT_WINDOWS)]
-    matrix = np.column_stack([_numbers(examples[inputs[i].name], inputs[i]) for i in kept]).astype(np.float32)
-    with threadpool_limits(1, user_api="openmp"):  # the other processor has work
-        return Plain(pipeline.fit(matrix, examples["label"].to_numpy()), kept)
-
-
-def _numbers(column: pa.ChunkedArray, item: ModelInput) -> npt.NDArray[Any]:
-    """An input as the model gets it: a category is its place in the list of the input."""
-    if item.is_category:
-        column = pc.index_in(column, value_set=pa.array(item.categories, pa.string()))
-    numbers: npt.NDArray[Any] = column.to_numpy()
-    return numbers
-
-
-def _auc(outcome: npt.NDArray[np.float64], output: npt.NDArray[Any]) -> float:
-    return float(roc_auc_score(outcome, output))
-
-
-def _alerts_of(alerts: list[AlertRecord], month: str) -> list[str]:
+def _alerts_of(alerts: Sequence[AlertRecord], month: str) -> list[str]:
     """What was opened in a month, for example "feature_drift weather__last_temp"."""
     return [
         f"{alert.kind} {alert.subject}"
@@ -122,32 +93,17 @@ def _alerts_of(alerts: list[AlertRecord], month: str) -> list[str]:
     ]
 
 
-def closing(facts: Facts, report: Path) -> None:
-    """Prints the closing table."""
-    console = Console(width=120)
-    table = Table("month", "flights", "late", "AUC", "AUC without windows", "drift alerts opened", title="flights, June to December 2013")
-    for row in facts.months:
-        table.add_row(
-            row["month"],
-            f"{row['flights']:,}",
-            f"{row['late_share']:.1%}",
-            f"{row['auc']:.3f}",
-            f"{row['auc_without_windows']:.3f}",
-            _summary(row["alerts"]),
-        )
-    joined = f"{facts.outcomes_joined:,}"
-    table.add_row(
-        "all",
-        joined,
-        "",
-        f"{facts.auc:.4f}",
-        f"{facts.auc_without_windows:.4f}",
-        str(sum(len(row["alerts"]) for row in facts.months)),
-        style="bold",
-    )
-    console.print(table)
+def closing(facts: Facts, report: Path, console: Console | None = None) -> None:
+    """Prints what was reached."""
+    console = console or Console()
+    console.print(_by_month(facts.months))
+    console.print(_by_way(facts))
     console.print(
-        f"{facts.events:,} events in, {facts.predictions:,} predictions logged, {joined} joined with their outcome, {facts.dead_letters} dead letters"
+        f"time stood still for {facts.training_seconds:.0f} s in all, while versions were trained; all else happened as the months went by"
+    )
+    console.print(
+        f"{facts.events:,} events in, {facts.predictions:,} predictions logged, {facts.outcomes_joined:,} joined with their outcome,"
+        f" {facts.dead_letters} dead letters"
     )
     console.print(f"audit   online = offline: {facts.audit['checked']:,} values compared, {facts.audit['mismatched']} differ")
     console.print(
@@ -164,13 +120,25 @@ def closing(facts: Facts, report: Path) -> None:
     )
 
 
-def _summary(alerts: list[str]) -> str:
-    """A few names, and how many more."""
-    kinds = Counter(alert.split(" ", 1)[0] for alert in alerts)
-    names = [alert.split(" ", 1)[1] for alert in alerts][:3]
-    more = len(alerts) - len(names)
-    return (
-        "; ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.items())
-        + (f": {', '.join(names)}" if names else "")
-        + (f" +{more}" if more > 0 else "")
-    )
+def _by_month(months: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("month", "flights", "late", *WAYS, "alerts", "what the loop did", title=f"flights, {_span(months)}: AUC of each way")
+    for row in months:
+        areas = (f"{row['auc'][way]:.3f}" for way in WAYS)
+        table.add_row(
+            row["month"], f"{row['flights']:,}", f"{row['late_share']:.1%}", *areas, str(len(row["alerts"])), ", ".join(row["runs"])
+        )
+    return table
+
+
+def _by_way(facts: Facts) -> Table:
+    title = f"{facts.outcomes_joined:,} flights, {_span(facts.months)}"
+    table = Table("way", "AUC", "calibration error", *COUNTED, title=title, box=SIMPLE_HEAD)
+    for way, found in facts.ways.items():
+        counts = (str(int(found.get(name, 0))) for name in COUNTED)
+        table.add_row(way, f"{found['auc']:.4f}", f"{found['calibration_error']:.4f}", *counts)
+    return table
+
+
+def _span(months: Sequence[Mapping[str, Any]]) -> str:
+    first, last = (datetime.fromisoformat(f"{months[place]['month']}-01").replace(tzinfo=UTC) for place in (0, -1))
+    return f"{first:%B} to {last:%B} 2013" if first < last else f"{first:%B} 2013"

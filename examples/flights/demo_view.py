@@ -21,6 +21,7 @@ from tidemill.operations.playback import PlayedStep
 
 _ALERT_LINES = 8
 _RATE_SECONDS = 5.0
+_REASON = 200  # characters
 
 
 class Screen:
@@ -34,7 +35,7 @@ class Screen:
         self._recent: deque[tuple[float, int, int]] = deque()
         self._last: PlayedStep | None = None
         self._picture: RenderableType = ""
-        self.events = self.predictions = 0
+        self.events = self.predictions = self._told = 0
         self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._render, transient=True)
 
     def __enter__(self) -> Self:
@@ -68,6 +69,7 @@ class Screen:
         self._recent.append((now, self.events, self.predictions))
         while now - self._recent[0][0] > _RATE_SECONDS:
             self._recent.popleft()
+        self._tell_retraining()
         if step.answers:
             self._picture = self._render()
         month = f"{datetime.fromtimestamp((step.time_ms - 1) / 1000, UTC):%B}"
@@ -76,6 +78,14 @@ class Screen:
             if not self._console.is_terminal:
                 auc = self._watcher.auc if self._watcher else None
                 self.note(f"{month}: {self.events:,} events, {self.predictions:,} predictions so far" + (f", AUC {auc:.3f}" if auc else ""))
+
+    def _tell_retraining(self) -> None:
+        """A line for each new step of a retraining, with the reason, which may be long."""
+        steps = self._watcher.steps if self._watcher else []
+        for step in steps[self._told :]:
+            reason = step.reason if len(step.reason) <= _REASON else step.reason[:_REASON] + " ..."
+            self.note(f"{datetime.fromtimestamp(step.at / 1000, UTC):%d %b}  {step.step}: {reason}")
+        self._told = len(steps)
 
     def save(self, path: Path) -> None:
         """Saves the last view of the replay as a picture."""
@@ -107,6 +117,7 @@ class Screen:
                 ("outcomes joined", f"{self._watcher.results:,}"),
                 ("AUC so far", f"[bold green]{auc:.4f}[/bold green]" if auc else "-"),
                 ("alerts", f"{len(self._watcher.alerts)}"),
+                ("retraining", self._watcher.steps[-1].step if self._watcher.steps else "-"),
             ]
         for name, value in rows:
             table.add_row(f"[dim]{name}[/dim]", value)

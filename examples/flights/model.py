@@ -8,5 +8,5 @@ def make_pipeline() -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     return HistGradientBoostingClassifier(
-        max_iter=200, max_leaf_nodes=24, learning_rate=0.06, min_samples_leaf=100, max_features=0.3, early_stopping=False, random_state=0
+        max_iter=100, max_leaf_nodes=24, learning_rate=0.12, min_samples_leaf=100, max_features=0.3, early_stopping=False, random_state=0
     )

@@ -42,9 +42,10 @@ async def offline_reached(playback: Playback, offline_url: str) -> None:
             await asyncio.sleep(0.2)
 
 
-def train(environment: Mapping[str, str], until: str, note: Callable[[str], None]) -> None:
-    """Trains and deploys the model in a process of its own; `environment` has the stack's addresses."""
-    command = [sys.executable, "-m", "tidemill_training", MODEL, "--until", until]
+def train(environment: Mapping[str, str], until: str, note: Callable[[str], None], created_ms: int | None = None) -> None:
+    """Trains and deploys the model in a process of its own; `environment` has the stack's addresses; the version is named after `created_ms` (None: now)."""
+    named = [] if created_ms is None else ["--created", str(created_ms)]
+    command = [sys.executable, "-m", "tidemill_training", MODEL, "--until", until, *named]
     with subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:

@@ -57,8 +57,10 @@ class Measuring(NamedTuple):
 class Evidence:
     """Of one step of a run, in which one version answers (`first`) and another is asked beside it or answers a share (`other`)."""
 
-    def __init__(self, model: str, first: str, other: str, measuring: Measuring, others_columns: list[str]) -> None:
-        self.model, self.first, self.other, self._how = model, first, other, measuring
+    def __init__(
+        self, model: str, first: str, other: str, measuring: Measuring, others_columns: list[str], grace_ms: int = GRACE_MS
+    ) -> None:
+        self.model, self.first, self.other, self._how, self._grace_ms = model, first, other, measuring, grace_ms
         self._columns = others_columns
         self._answers: dict[str, dict[str, KeptAnswer]] = {first: {}, other: {}}
         self._line, self._asked = {other}, {other: (math.inf, -math.inf)}  # of each version of the other seat: its first and last answer
@@ -136,11 +138,11 @@ class Evidence:
         snapshots of a line there may be none that is asked."""
         other, newest = self._answers[self.other], max(self._line)
         spans = [(first, math.inf if version == newest else last) for version, (first, last) in self._asked.items() if first < math.inf]
-        spans = spans or [(since_ms + 2 * GRACE_MS, math.inf)]
+        spans = spans or [(since_ms + 2 * self._grace_ms, math.inf)]
         asked = [
             name
             for name, answer in self._answers[self.first].items()
-            if answer.served <= now_ms - GRACE_MS and any(first <= answer.served <= last for first, last in spans)
+            if answer.served <= now_ms - self._grace_ms and any(first <= answer.served <= last for first, last in spans)
         ]
         return len(asked), sum(name in other for name in asked)
 

@@ -6,6 +6,7 @@ one, from another process) changes nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -115,6 +116,10 @@ class History:
     def rests(self, model: str, now: int, span_ms: int) -> bool:
         """Whether the last run of a model ended within a span before now, or lies ahead after a clock went back."""
         return model in self.ended and now - self.ended[model] < span_ms
+
+    def free(self, model: str, now: int) -> int:
+        """The first moment from now on that names no run of a model yet."""
+        return next(at for at in itertools.count(now) if at not in self.begun.get(model, ()))
 
     def last_begun(self, model: str) -> int | None:
         """When the last run of a model began; None: never."""

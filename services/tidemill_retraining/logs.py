@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from aiokafka import TopicPartition
 
-from tidemill.kafka.client import KAFKA_SECONDS
+from tidemill.kafka.client import KAFKA_SECONDS, kafka_errors
 from tidemill.kafka.read_to_end import decoded_of, logged, read_to_end
 from tidemill.kafka.reader import Reader
 from tidemill.records import AlertRecord, DeploymentRecord, decoder
@@ -62,6 +62,7 @@ class Logs:
 
     async def append(self, record: RetrainingRecord) -> None:
         """Writes a step, and reads it back, with what others wrote before it."""
-        async with asyncio.timeout(KAFKA_SECONDS):
-            await append_retraining(self._kafka, self._project, record)
+        with kafka_errors(self._kafka):
+            async with asyncio.timeout(KAFKA_SECONDS):
+                await append_retraining(self._kafka, self._project, record)
         await self.catch_up()

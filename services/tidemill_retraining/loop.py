@@ -41,6 +41,7 @@ from tidemill.streams.topics import (
     topic_specs,
 )  # fmt: skip
 from tidemill.training.stages.records import run_name
+from tidemill_retraining.clocks import MachineClock, clock_of
 from tidemill_retraining.evidence import Evidence
 from tidemill_retraining.facts import ModelFacts
 from tidemill_retraining.history import OpenRun
@@ -62,9 +63,10 @@ _LEAST_MS = 2.0  # a slower answer by so much is nothing to speak of, whatever t
 
 
 class Watched(NamedTuple):
-    """What is read of a step of a run."""
+    """What is read of a step of a run. `since`: from when on answers are of it."""
 
     run: OpenRun
+    since: int
     seats: Seats
     evidence: Evidence
     reading: StepReading
@@ -93,6 +95,7 @@ class Loop:
         self._watched: Watched | None = None
         self._known: ModelFacts
         self._logs: Logs
+        self._clock: MachineClock
         self._seating: Seating
         self.pulse = Pulse("retraining")
 
@@ -110,13 +113,16 @@ class Loop:
         await ensure_topics(self._kafka, {name: specs[name] for topic in topics for name in [topic(self._project.name)]})
         self._known = ModelFacts(self._project, self._settings.project.project, self._kafka, self._root)
         try:
-            async with Logs(self._kafka, self._project.name, self._heeds) as self._logs:
+            clock = clock_of(self._settings.job.clock, self._kafka, self._project.name)
+            async with Logs(self._kafka, self._project.name, self._heeds) as self._logs, clock as self._clock:
                 self._seating = Seating(Deploying(self._kafka, self._project, self._root), self._logs)
                 while True:
                     await self._logs.catch_up()
+                    await self._clock.catch_up()
                     self._board.up(self.check)
                     self.pulse.beat()
-                    await self._look()
+                    if self._clock.now_ms():
+                        await self._look()
                     await asyncio.sleep(self._settings.job.look_seconds)
         finally:
             await self._unwatch()
@@ -134,7 +140,7 @@ class Loop:
     async def _look(self) -> None:
         open_run = self._logs.history.open
         if self.check == Loop.check:  # a line of snapshots may be judged for ever
-            metrics.RETRAINING_OPEN.set(max(0, now_ms() - open_run.begun) / 1000 if open_run else 0)
+            metrics.RETRAINING_OPEN.set(max(0, self._clock.now_ms() - open_run.begun) / 1000 if open_run else 0)
         if open_run is None:
             await self._unwatch()
             await self._begin()
@@ -164,7 +170,7 @@ class Loop:
             except ArtifactError as error:
                 log.error("the champion cannot be read", model=model.name, reason=str(error))
                 continue
-            found = wanted(model.name, model.retrain, self._logs.history, known, now_ms())
+            found = wanted(model.name, model.retrain, self._logs.history, known, self._clock.now_ms())
             if found is not None and found.held:
                 await self._skip(model.name, found)
             elif found is not None:
@@ -174,11 +180,11 @@ class Loop:
     async def _skip(self, model: str, found: WantedRun) -> None:
         """Tells once, until the next run, that a trigger is held back."""
         if (model, found.trigger) not in self._logs.history.held or found.trigger == "hand":
-            at = now_ms()
+            at = self._clock.now_ms()
             await self._append(RetrainingRecord(model, at, "skipped", at, f"{found.held}; {found.reason}".strip("; "), found.trigger))
 
     async def _start(self, model: str, found: WantedRun, champion: str) -> None:
-        at = now_ms()
+        at = self._logs.history.free(model, self._clock.now_ms())
         ends = await ends_now(self._kafka, self._project.name)
         metrics.RETRAINING_RUNS.labels(model, found.trigger).inc()
         await self._append(
@@ -268,9 +274,8 @@ class Loop:
             await self._take_role(open_run, "champion", "it is the champion", [])
             return
         watched = await self._watch(open_run, model, policy)
-        now = now_ms()
-        decision = await self._decided(open_run, policy, watched, now)
-        late = max(0, now - open_run.since) > policy.horizon_ms
+        decision = await self._decided(open_run._replace(since=watched.since), policy, watched, now_ms())
+        late = max(0, self._clock.now_ms() - open_run.since) > policy.horizon_ms
         if decision.verdict == "wait" and late:
             decision = _at_the_horizon(open_run, policy, decision)
         await self._follow_decision(open_run, policy, decision)
@@ -311,7 +316,8 @@ class Loop:
             seats = Seats(*[await self._known.manifest(open_run.model, name) for name in names])
             reading = StepReading(self._kafka, self._project.name, open_run.ends)
             await reading.__aenter__()
-            held = self._watched = Watched(open_run, seats, evidence_for(open_run, model, policy, seats), reading)
+            evidence = evidence_for(open_run, model, policy, seats, self._settings.job.grace_ms)
+            held = self._watched = Watched(open_run, self._clock.answers_since_ms(open_run.since), seats, evidence, reading)
         while records := await held.reading.next():
             self.pulse.beat()
             for record in records:
@@ -369,7 +375,7 @@ class Loop:
     ) -> None:
         await self._append(
             RetrainingRecord(
-                open_run.model, open_run.run, step, now_ms(), reason, version=version or open_run.version,
+                open_run.model, open_run.run, step, self._clock.now_ms(), reason, version=version or open_run.version,
                 champion=champion or open_run.champion, share=open_run.share if share is None else share,
                 evidence=list(evidence), ends=ends or {},
             )

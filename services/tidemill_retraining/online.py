@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from tidemill.clock import now_ms
 from tidemill.declarations import Model, Online
 from tidemill.declarations.project import Project
 from tidemill.declarations.retrain import Retrain
@@ -126,7 +125,7 @@ class OnlineLoop(Loop):
         if asked and learning.kept <= before:
             await self._skip(name, WantedRun("hand", "asked for by hand", [], "no snapshot is newer than the last that was tried"))
         elif asked or learning.kept - before >= self._online.every:
-            now = now_ms()
+            now = self._clock.now_ms()
             if asked or not history.rests(name, now, self._online.policy.rest_ms):
                 cause = _Tried(learning.line, learning.kept).cause
                 reason = f"{learning.kept:,} outcomes are learned since {learning.line} was trained"

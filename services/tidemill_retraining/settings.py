@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from tidemill.runtime.settings import KafkaSettings, OfflineSettings, ServiceSettings, Settings
+from tidemill_retraining.clocks import ClockName
+from tidemill_retraining.evidence import GRACE_MS
 
 
 class JobSettings(Settings):
@@ -48,6 +50,22 @@ class JobSettings(Settings):
         gt=0,
         description="how many seconds lie between two looks at the evidence",
     )
+    grace_seconds: float = Field(
+        default=GRACE_MS / 1000,
+        validation_alias="TIDEMILL_RETRAINING_GRACE_SECONDS",
+        gt=0,
+        description="how many seconds after the champion's answer a shadow's may be logged",
+    )
+    clock: ClockName = Field(
+        default="machine",
+        validation_alias="TIDEMILL_RETRAINING_CLOCK",
+        description='"machine", or for replays "requests": the time by which runs begin, rest and end is that of the newest request',
+    )
+
+    @property
+    def grace_ms(self) -> int:
+        """`grace_seconds` in ms."""
+        return round(self.grace_seconds * 1000)
 
 
 @dataclass(frozen=True, kw_only=True)

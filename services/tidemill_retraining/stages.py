@@ -12,7 +12,7 @@ from tidemill.gate.rows import PairedLosses
 from tidemill.gate.rule import Decision, Rule
 from tidemill.models.artifact import Manifest
 from tidemill.retrainings import GateFinding, LossName
-from tidemill_retraining.evidence import Evidence, Measuring
+from tidemill_retraining.evidence import GRACE_MS, Evidence, Measuring
 from tidemill_retraining.history import OpenRun
 
 _CLIP = 10.0  # mean errors of the champion's evaluation
@@ -46,10 +46,10 @@ def measuring(model: Model, policy: Retrain, first: Manifest) -> Measuring:
     return Measuring(first.output, policy.loss or usual, clip, policy.cluster, segments)
 
 
-def evidence_for(run: OpenRun, model: Model, policy: Retrain, seats: Seats) -> Evidence:
+def evidence_for(run: OpenRun, model: Model, policy: Retrain, seats: Seats, grace_ms: int = GRACE_MS) -> Evidence:
     """What will be known of a step."""
     columns = [item.name for item in seats.other.inputs]
-    found = Evidence(run.model, seats.first.version, seats.other.version, measuring(model, policy, seats.first), columns)
+    found = Evidence(run.model, seats.first.version, seats.other.version, measuring(model, policy, seats.first), columns, grace_ms)
     for version in run.line:
         found.join(version)
     return found

@@ -9,11 +9,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndMetadata
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.offline.lake import ROOT, read_topic
@@ -23,7 +24,7 @@ from tidemill import Event, FeatureView, Model, Outcome, Recording, count
 from tidemill.declarations.project import load_project
 from tidemill.errors import TidemillError
 from tidemill.local.stack import Stack
-from tidemill.operations.playback import Agenda, Due, Playback, PlayedStep, Round, open_playback, rounds, steps
+from tidemill.operations.playback import Agenda, Due, Playback, PlayedStep, Round, _poll, open_playback, rounds, steps
 from tidemill.records import PredictionRecord, ViewRecord, decoder
 from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.dead_letter_log import read_dead_letters
@@ -166,6 +167,51 @@ def test_a_thousand_events_do_not_wait() -> None:
     """Events wait for a request only as long as they are few."""
     made, _ = rounds_of([(1 + n // 700, 500) for n in range(2100)], gather=True, length=4, step=1)
     assert [(item.time_ms, len(item.moments)) for item in made] == [(2, 1400), (4, 700)]
+
+
+class Coordinators:
+    """What Kafka's client says of committed offsets: the first coordinator that it asks is no more, and answers without partitions."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self._found = 0
+
+    async def find_coordinator(self, group: str) -> int:
+        """The next broker."""
+        self._found += 1
+        return self._found
+
+    async def list_consumer_group_offsets(
+        self, group: str, coordinator: int, partitions: list[TopicPartition]
+    ) -> dict[TopicPartition, Any]:
+        """All offsets, of the second broker."""
+        self.asked.append(coordinator)
+        return {} if coordinator == 1 else dict.fromkeys(partitions, OffsetAndMetadata(7, ""))
+
+
+async def test_a_coordinator_that_moved_is_looked_for_again() -> None:
+    """An answer without a partition is no answer; the replay waits, and asks the coordinator of now, which it remembers."""
+    groups, place = Coordinators(), TopicPartition("rides.taken", 0)
+    playback = Playback(PROJECT, *cast("tuple[Any, Any, Any, Any]", (None, None, None, groups)))
+    await playback.routed({place: 7}, timeout_seconds=30)
+    await playback.routed({place: 6}, timeout_seconds=30)
+    assert groups.asked == [1, 2, 2]
+
+
+async def test_who_gets_on_is_waited_for() -> None:
+    """A store that lags is waited for as long as it gets on, however slowly; one that stands still is named."""
+    positions = iter([1, 2, 3])
+    at = 0
+
+    async def lagging() -> str | None:
+        nonlocal at
+        at = next(positions, 4)
+        return None if at == 4 else f"it is at {at}"
+
+    await _poll(lagging, 0.0, mend="wait", reached=lambda: at)
+    positions = iter([3, 3])
+    with pytest.raises(TidemillError, match="it is at 3; wait"):
+        await _poll(lagging, 0.0, mend="wait", reached=lambda: at)
 
 
 @contextlib.asynccontextmanager

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
 KEYS = {
-    "events", "predictions", "outcomes_joined", "auc", "auc_without_windows", "months", "audit", "replay", "verify", "dead_letters", "seconds",
+    "events", "predictions", "outcomes_joined", "auc", "auc_without_windows", "ways", "months", "audit", "replay", "verify", "dead_letters", "seconds",
+    "training_seconds",
 }  # fmt: skip
 
 
@@ -84,6 +85,10 @@ def test_demo(tmp_path: Path) -> None:
     assert june["month"] == "2013-06"
     assert june["flights"] == report["outcomes_joined"] > 25_000
     assert june["alerts"]
+    assert june["auc"]["frozen"] == june["auc"]["monthly"] > 0.77
+    assert june["runs"][0].startswith("trained 1")
+    assert report["ways"]["loop"]["retrainings"] == 1
+    assert all(found["calibration_error"] < 0.05 for found in report["ways"].values())
     assert "equal bit for bit" in output
 
 

@@ -24,7 +24,9 @@ def alert(name: str, kind: Any = "performance", state: Any = "opened", version: 
 
 def answered(name: str, version: str, output: float, served: int = 0, **more: Any) -> PredictionRecord:
     """An answer of a version, or of a shadow."""
-    return PredictionRecord(name, "late", version, 0, served, more.pop("inputs", [1.0, 2.0]), output, more.pop("subject", name), **more)
+    return PredictionRecord(
+        name, "late", version, more.pop("at", 0), served, more.pop("inputs", [1.0, 2.0]), output, more.pop("subject", name), **more
+    )
 
 
 def became(name: str, version: str, output: float, outcome: float | str | None, **more: Any) -> ResultRecord:

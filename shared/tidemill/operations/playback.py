@@ -190,8 +190,8 @@ class Playback:
             await _poll(lagging, timeout_seconds, mend="run: tidemill logs ingestion")
 
     async def _committed(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """The committed offsets of ingestion's group (-1: none). The coordinator is remembered, since finding it costs as much as asking
-        it."""
+        """The committed offsets of ingestion's group (-1: none, or a coordinator that is no more answered without it). The coordinator is
+        remembered, since finding it costs as much as asking it."""
         try:
             if self._coordinator is None:
                 self._coordinator = await self._admin.find_coordinator(self._group)
@@ -201,15 +201,21 @@ class Playback:
                 raise
             self._coordinator = None
             return dict.fromkeys(partitions, -1)
-        return {tp: found[tp].offset for tp in partitions}
+        if any(tp not in found for tp in partitions):
+            self._coordinator = None
+        return {tp: found[tp].offset if tp in found else -1 for tp in partitions}
 
     async def applied(self, timeout_seconds: float = 60) -> None:
-        """Waits until the online store's fences have reached the ends of all view topics. Raises TidemillError that names what lags."""
+        """Waits until the online store's fences have reached the ends of all view topics. Raises TidemillError that names what lags when no fence has
+        moved for so long: a busy machine is no reason to give up."""
         ends = await self._ends(list(self._fences))
         waiting = {tp: end for tp, end in ends.items() if end}
+        reached = 0
 
         async def lagging() -> str | None:
+            nonlocal reached
             fences = await self._link.mget([self._fences[tp] for tp in waiting])
+            reached = max(reached, sum(map(position, fences)) + sum(end for tp, end in ends.items() if tp not in waiting))
             for (tp, end), fence in zip(list(waiting.items()), fences, strict=True):
                 if position(fence) < end:
                     return f"feature computation has not applied {tp.topic}[{tp.partition}] up to {end}"
@@ -217,7 +223,7 @@ class Playback:
             return None
 
         if waiting:
-            await _poll(lagging, timeout_seconds, mend="run: tidemill logs features")
+            await _poll(lagging, timeout_seconds, mend="run: tidemill logs features", reached=lambda: reached)
 
     async def ends(self) -> dict[TopicPartition, int]:
         """The next offset of every topic that the offline writer follows: those of the views and of the events."""
@@ -268,11 +274,15 @@ class Playback:
                 yield PlayedStep(time_ms, len(moments), answers, barrier_seconds)
 
 
-async def _poll(lagging: Callable[[], Awaitable[str | None]], timeout_seconds: float, mend: str) -> None:
-    """Asks what lags until nothing does. Raises TidemillError with the last answer."""
-    deadline, pause = Deadline(timeout_seconds), _FIRST_PAUSE_SECONDS
+async def _poll(
+    lagging: Callable[[], Awaitable[str | None]], timeout_seconds: float, mend: str, reached: Callable[[], int] = lambda: 0
+) -> None:
+    """Asks what lags until nothing does. Raises TidemillError with the last answer when `reached` has not grown for so long."""
+    deadline, pause, before = Deadline(timeout_seconds), _FIRST_PAUSE_SECONDS, 0
     while (message := await lagging()) is not None:
-        if deadline.expired:
+        if (now := reached()) > before:
+            deadline, before = Deadline(timeout_seconds), now
+        elif deadline.expired:
             raise TidemillError(message, mend=mend)
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
