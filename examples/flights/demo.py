@@ -113,8 +113,8 @@ class Demo:
             self.waited += time.monotonic() - began
 
     def _rest(self) -> None:
-        """Stops the services while the stores are compared: nobody needs them any more."""
-        for name in self.stack.urls:
+        """Stops the services while the stores are compared: nobody needs them any more. Retraining was stopped at the replay's end."""
+        for name in self.stack.urls.keys() - {"retraining"}:
             self.stack.halt(name)
 
     async def _prove(self, watcher: Watcher) -> Facts:
