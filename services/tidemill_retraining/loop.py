@@ -52,7 +52,7 @@ from tidemill_retraining.rehearsal import Rehearsed
 from tidemill_retraining.seating import Seating
 from tidemill_retraining.settings import RetrainingSettings
 from tidemill_retraining.silence import Silence
-from tidemill_retraining.stages import Seats, evidence_for, look
+from tidemill_retraining.stages import Seats, at_the_horizon, evidence_for, look
 from tidemill_retraining.triggers import WantedRun, wanted
 
 log = get_logger(__name__)
@@ -277,7 +277,7 @@ class Loop:
         decision = await self._decided(open_run._replace(since=watched.since), policy, watched, now_ms())
         late = max(0, self._clock.now_ms() - open_run.since) > policy.horizon_ms
         if decision.verdict == "wait" and late:
-            decision = _at_the_horizon(open_run, policy, decision)
+            decision = at_the_horizon(open_run, policy, decision)
         await self._follow_decision(open_run, policy, decision)
 
     async def _decided(self, open_run: OpenRun, policy: Retrain, watched: Watched, now: int) -> Decision:
@@ -395,10 +395,3 @@ def rehearsed(ended: Ended) -> Rehearsed:
         return msgspec.json.decode(ended.lines[-1], type=Rehearsed)
     except (IndexError, msgspec.DecodeError):
         return Rehearsed(wrong=f"it said {ended.lines[-1:]}")
-
-
-def _at_the_horizon(open_run: OpenRun, policy: Retrain, decision: Decision) -> Decision:
-    """Evidence that did not come in time keeps the champion of before; a version that was promoted on evidence stays."""
-    if open_run.step == "promoted":
-        return decision._replace(verdict="promote", reason=f"no harm was shown within {policy.horizon}: {decision.reason}")
-    return decision._replace(verdict="reject", reason=f"not shown to be better within {policy.horizon}: {decision.reason}")

@@ -93,3 +93,10 @@ def _missing_then(manifest: Manifest, name: str) -> float | None:
     """The share of training's rows in which an input was missing; None where the manifest does not say."""
     found = manifest.reference.get(name)
     return None if found is None or not found.rows else found.missing / found.rows
+
+
+def at_the_horizon(open_run: OpenRun, policy: Retrain, decision: Decision) -> Decision:
+    """Evidence that did not come in time keeps the champion of before; a version that was promoted on evidence stays."""
+    if open_run.step == "promoted":
+        return decision._replace(verdict="promote", reason=f"no harm was shown within {policy.horizon}: {decision.reason}")
+    return decision._replace(verdict="reject", reason=f"not shown to be better within {policy.horizon}: {decision.reason}")

@@ -37,6 +37,7 @@ from tidemill.offline.store import OfflineStore
 from tidemill.training.dataset import build
 from tidemill.training.version import make_version
 from tidemill.verify.checks import archived, check_training_set, view_archive
+from tidemill.verify.labels import question_fields
 
 EVENT = Event("trips", {"at": int, "id": str | None, "fare": float}, time="at", id="id")
 PROJECT = Project("p", {"trips": EVENT}, {}, {})
@@ -298,7 +299,7 @@ def test_training_on_loaded_history(tmp_path: Path) -> None:
         assert (row["time"], row["label"], row["member"]) == (truth["at"], truth["label"], truth["member"])
         assert_window(row, truth)
     views = {view.name: view_archive(store, view) for view in model.views}
-    asking = archived(store, model.on, ["hire", "at", "station"]), archived(store, model.outcome.source, ["hire", "minutes"])
+    asking = archived(store, model.on, question_fields(model)), archived(store, model.outcome.source, ["hire", "minutes"])
     compared = check_training_set(model, pq.read_table(tmp_path / "set.parquet"), asking, views, until_ms, 400, 0)
     assert sum(each.values for each in compared) > 1000
     assert [example for each in compared for example in each.examples] == []

@@ -103,7 +103,7 @@ class Rides(Living):
         """End it without warning, and its learner with it."""
         if self.service is not None:
             self.service.send_signal(signal.SIGKILL)
-            self.service.wait(30)
+            self.service.wait(PATIENCE_SECONDS)
 
     def happen(self, count: int) -> list[dict[str, Any]]:
         """Rides of the new world, asked for and ended; one in ten is asked for twice."""

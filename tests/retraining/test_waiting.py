@@ -15,8 +15,9 @@ from tidemill.gate.rule import Decision
 from tidemill.local.services import SERVICES, choose
 from tidemill_retraining.history import OpenRun
 from tidemill_retraining.jobs import Ended
-from tidemill_retraining.loop import _at_the_horizon, rehearsed
+from tidemill_retraining.loop import rehearsed
 from tidemill_retraining.silence import Silence
+from tidemill_retraining.stages import at_the_horizon
 
 
 def test_silence_is_told_now_and_then() -> None:
@@ -32,7 +33,7 @@ def test_silence_is_told_now_and_then() -> None:
 def test_the_horizon(step: str, verdict: str) -> None:
     """A version that has not shown enough leaves; one that was promoted on evidence stays; the reason says what was missing."""
     run = OpenRun("late", 1, step, NOW_MS, NOW_MS, ())  # type: ignore[arg-type]
-    decision = _at_the_horizon(run, Retrain(horizon="3d"), Decision("wait", "12 of 200 outcomes", []))
+    decision = at_the_horizon(run, Retrain(horizon="3d"), Decision("wait", "12 of 200 outcomes", []))
     assert decision.verdict == verdict
     assert decision.reason.endswith("shown to be better within 3d: 12 of 200 outcomes") or decision.reason.endswith(
         "within 3d: 12 of 200 outcomes"

@@ -97,9 +97,9 @@ def threshold_mend(step: Step | None) -> str:
     """What to do about a step whose numbers are not those of scikit-learn to the last bit, when too many rows lie on thresholds."""
     if step is None or not step.path:
         return "train on more rows"
-    if type(step.estimator).__name__.endswith(("Scaler", "Normalizer", "Transformer")):
-        return f"{_WITHOUT}, since trees need no scaling, or train on more rows"
-    return f"{_WITHOUT}, or end with a model without thresholds, such as LogisticRegression or Ridge"
+    if hasattr(step.rows, "toarray"):  # of the terms of a text, which trees cannot do without
+        return "end with a model without thresholds, such as LogisticRegression or Ridge, or train on more rows"
+    return f"{_WITHOUT}, since trees need no scaling, or train on more rows"
 
 
 def probability_mend(step: Step) -> str:
