@@ -62,6 +62,7 @@ faults: install               ## the whole system under every kind of fault, a q
 
 soak: install                 ## the same for an hour or more at full traffic; MINUTES=3 for a short one, SEED=7 to repeat one
 	$(BIN)/python -m pytest -q -m soak
+	TIDEMILL_TURN=all $(BIN)/python -m pytest -q -m share
 	$(BIN)/python -m tests.verify --minutes $$(( ($(MINUTES) + 3) / 4 )) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.faults --soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 

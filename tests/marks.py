@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tests.turn import due
 
 MARKS = frozenset({"integration", "last", "slow", "soak"})
 SERVERS = frozenset({"kafka", "mortal", "valkey"})
@@ -45,8 +46,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if of_tests and unwanted(_text(collection_path), config.option.markexpr) else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Raises UsageError for a test that has a mark which is not in its file, and for one that wants a server without the mark `integration`:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out tests whose share (`share(of, place)`) is not due, see `tests/turn.py`. Raises UsageError for a test that has a mark which is not in its file, and for one that wants a server without the mark `integration`:
     `make check` would start the server for it."""
     for item in items:
         hidden = MARKS.intersection(mark.name for mark in item.iter_markers()) - _named(item.path)
@@ -55,3 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         wanted = SERVERS.intersection(getattr(item, "fixturenames", ()))
         if wanted and item.get_closest_marker("integration") is None:
             raise pytest.UsageError(f"{item.nodeid} wants {', '.join(sorted(wanted))}: mark it integration")
+    waits = [item for item in items if (share := item.get_closest_marker("share")) is not None and not due(*share.args)]
+    if waits:
+        config.hook.pytest_deselected(items=waits)
+        items[:] = [item for item in items if item not in waits]

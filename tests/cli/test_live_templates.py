@@ -124,7 +124,12 @@ def newcomer(request: pytest.FixtureRequest, kafka: str, redis_url: str, topic_p
 
 @pytest.mark.parametrize(
     ("newcomer", "model", "wanted"),
-    [("tabular", "cancels", None), ("text", "team", "delivery"), ("image", "digit", None), ("fraud", "fraud", None)],
+    [
+        pytest.param(template, model, wanted, marks=pytest.mark.share(4, place))
+        for place, (template, model, wanted) in enumerate(
+            [("tabular", "cancels", None), ("text", "team", "delivery"), ("image", "digit", None), ("fraud", "fraud", None)]
+        )
+    ],
     indirect=["newcomer"],
 )
 def test_from_init_to_a_prediction(newcomer: Newcomer, model: str, wanted: str | None) -> None:

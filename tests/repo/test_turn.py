@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.turn import turn
+from tests.turn import due, turn
 
 
 def test_told_or_by_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,3 +21,14 @@ def test_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TIDEMILL_TURN", raising=False)
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     assert turn(3) == 0
+
+
+def test_each_place_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each turn one of the places is due; all of them where all are asked for."""
+    for told in range(6):
+        monkeypatch.setenv("TIDEMILL_TURN", str(told))
+        assert [due(3, place) for place in range(3)] == [told % 3 == place for place in range(3)]
+        assert due(3, told + 3)
+    monkeypatch.setenv("TIDEMILL_TURN", "all")
+    assert all(due(3, place) for place in range(3))
+    assert 0 <= turn(3) < 3

@@ -175,6 +175,7 @@ def rides(kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path) -> Iter
         made.kill()
 
 
+@pytest.mark.share(3, 0)
 def test_a_learner_follows_a_world_that_turned_over(rides: Rides) -> None:
     """The frozen version is wrong from now on. A snapshot is shown to be better, and answers; the next one takes its place; kills cost nothing, and each outcome is
     learned once."""

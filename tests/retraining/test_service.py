@@ -31,6 +31,7 @@ def roles(rig: Rig, name: str) -> list[str]:
     return [next((item.role for item in record.versions() if item.version == name), "-") for record in rig.deployments()]
 
 
+@pytest.mark.share(3, 1)
 def test_an_alert_makes_a_better_champion_through_kills(rig: Rig) -> None:
     """Killed after each step, it takes every step once: the version is a shadow, answers a share, and is the champion; nobody else did anything."""
     rig.alert(alert("a1"))
@@ -73,6 +74,7 @@ def test_an_alert_makes_a_better_champion_through_kills(rig: Rig) -> None:
     assert "tidemill_retraining_open_seconds 0.0" in get(f"http://127.0.0.1:{rig.port}/metrics").text
 
 
+@pytest.mark.share(3, 2)
 def test_the_champion_is_never_touched(rig: Rig) -> None:
     """Trainings that find no memory or make nothing; versions that hang, are worse or leave requests out: each is said, and nothing else happens."""
     rig.start()
@@ -100,6 +102,7 @@ def test_the_champion_is_never_touched(rig: Rig) -> None:
     assert rig.process.poll() is None
 
 
+@pytest.mark.share(3, 2)
 def test_a_worse_champion_is_rolled_back(rig: Rig) -> None:
     """Better as a shadow, worse once it answers: the former champion answers again, by itself, and says why; what somebody deploys by hand ends a run."""
     rig.start()
