@@ -1,4 +1,4 @@
-"""The demo: seven months of real flights through the whole system, and the loop closed on them, in a few minutes, with the proof at the end.
+"""The demo: seven months of real flights through the whole system, and the loop closed on them, in ten minutes, with the proof at the end.
 
 Starts Kafka, Valkey and every service as processes of their own, loads January to May as history, trains a first model on it, and replays
 the months from June on in order of event time. From then on nobody does anything: drift detection raises alerts, retraining trains new versions, and its gate

@@ -51,12 +51,12 @@ def test_every_command_is_known_here() -> None:
 def test_make_test_is_what_ci_runs() -> None:
     """The project's own check calls the README's test command, and that runs every test: without servers, the slow ones of these, with them, and the last.
 
-    What proves again what another test proves is left to the soak.
+    What proves again what another test proves is left to the soak, and so are the shares that are not due.
     """
     assert "make test" in (ROOT / ".ci/run").read_text()
     assert chosen("check") == ["not integration and not slow"]
     assert chosen("test") == [*chosen("check"), "slow and not integration", "integration and not last and not soak", "integration and last"]
-    assert chosen("soak") == ["soak"]
+    assert chosen("soak") == ["soak", "share"]
 
 
 def chosen(target: str) -> list[str]:
