@@ -41,7 +41,8 @@ def test_a_template_makes_a_project(template: str, tmp_path: Path) -> None:
     folder = tmp_path / "our-shop"
     output = CliRunner().invoke(app, ["init", str(folder), "--template", template])
     assert output.exit_code == 0, output.output
-    found = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    written = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    found = {path.relative_to(folder).as_posix(): path.read_text() for path in written}
     assert found.keys() >= {*EVERY, ".gitignore", ".github/workflows/ci.yml"}
     assert [name for name, text in found.items() if NAME in text or NAME in name] == []
     project = load_project(folder)
