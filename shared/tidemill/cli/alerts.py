@@ -51,13 +51,13 @@ def show(
     found, notes, unjudged = asyncio.run(_read(at))
     shown = [one for one in found if every or one.is_open]
     for one in shown:
-        typer.echo(msgspec.json.encode(one.newest)) if json else console.print(_told(one))
+        typer.echo(msgspec.json.encode(one.newest)) if json else console.print(_told(one), soft_wrap=True)
     if not json:
         console.print(*([] if shown else ["no alerts are open" if not every else "no alerts"]))
         for note in notes:
             console.print(_muted(note), soft_wrap=True)
         for judgement in unjudged:
-            console.print(_unjudged(judgement))
+            console.print(_unjudged(judgement), soft_wrap=True)
     if follow:
         _follow(at, {one.newest.id for one in found}, json=json)
 
@@ -184,7 +184,7 @@ def _follow(at: Target, told: set[str], *, json: bool) -> None:
             time.sleep(FOLLOW_SECONDS)
             for one in asyncio.run(_read(at))[0]:
                 if one.newest.id not in told:
-                    typer.echo(msgspec.json.encode(one.newest)) if json else console.print(_told(one))
+                    typer.echo(msgspec.json.encode(one.newest)) if json else console.print(_told(one), soft_wrap=True)
                     told.add(one.newest.id)
     except KeyboardInterrupt:
         return
