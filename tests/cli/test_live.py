@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -233,18 +234,17 @@ def test_versions_and_their_roles(shell: Shell, live: Stack) -> None:
     assert re.search(r"auc\s+│ 0\.\d+\s+│ 0\.\d+", compared)
     shell.run("models", "shadow", f"big_tip@{newest}")
     assert seats() == [(champion, "champion", 1.0), (newest, "shadow", 0.0)]
-    for i in range(20):
+    store, deadline = OfflineStore(str(live.offline)), time.monotonic() + PATIENCE_SECONDS
+    for i in itertools.count():  # a shadow may be left out on a busy machine
         body = {"entities": {"zone": "abc"[i % 3], "driver": i, "distance": 0.5}, "id": f"shadowed-{i}"}
         assert post(f"{live.urls['inference']}/predict/big_tip", json=body).json()["version"] == champion
-    store = OfflineStore(str(live.offline))
-    deadline = time.monotonic() + 180
-    while store.find("shadows") is None or len(logged(store, shadows=True)) < 20:
+        if i >= 20 and store.find("shadows") is not None and len(logged(store, shadows=True)) >= 20:
+            break
         assert time.monotonic() < deadline
-        time.sleep(0.2)
-    assert "20 predictions recomputed, 20 equal bit for bit" in shell.run("replay", "--shadows")
-    assert "the same 20 requests, none with an outcome yet; outputs of" in shell.run(
-        "models", "compare", f"big_tip@{champion}", f"big_tip@{newest}"
-    )
+        time.sleep(0.2 * (i >= 20))
+    assert re.search(r"\b([2-9]\d|\d{3,}) predictions recomputed, \1 equal bit for bit", shell.run("replay", "--shadows"))
+    compared = shell.run("models", "compare", f"big_tip@{champion}", f"big_tip@{newest}")
+    assert re.search(r"the same ([2-9]\d|\d{3,}) requests, none with an outcome yet; outputs of", compared)
     said = shell.run("models", "canary", f"big_tip@{newest}", "5%")
     assert "MLflow" not in said  # the shadow was the challenger there already
     assert f"big_tip {newest}: challenger, 0.05 of the requests" in said
