@@ -11,7 +11,9 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import msgspec
 
 from tidemill.runtime.logs import get_logger
 from tidemill.signals import NO_MEMORY, signal_told
@@ -19,6 +21,7 @@ from tidemill.tied import PARENT
 from tidemill_retraining.settings import JobSettings
 
 log = get_logger(__name__)
+T = TypeVar("T")
 
 LINES = 30
 _LINE_BYTES = 65_536
@@ -31,6 +34,16 @@ class Ended(NamedTuple):
 
     why: str
     lines: list[str]
+
+
+def last_word(ended: Ended, kind: type[T], wrong: Callable[[str], T]) -> T:
+    """What a process said as its last line of JSON. `wrong`: what stands for that of one that did not end well, or said something else."""
+    if ended.why:
+        return wrong(ended.why)
+    try:
+        return msgspec.json.decode(ended.lines[-1], type=kind)
+    except (IndexError, msgspec.DecodeError):
+        return wrong(f"it said {ended.lines[-1:]}")
 
 
 def training_command(settings: JobSettings, model: str, run: int, version: str) -> list[str]:

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import msgspec
-
 from tidemill.clock import now_ms
 from tidemill.declarations import Model
 from tidemill.declarations.project import Project
@@ -45,7 +43,7 @@ from tidemill_retraining.clocks import MachineClock, clock_of
 from tidemill_retraining.evidence import Evidence
 from tidemill_retraining.facts import ModelFacts
 from tidemill_retraining.history import OpenRun
-from tidemill_retraining.jobs import Ended, rehearsal_command, run, training_command
+from tidemill_retraining.jobs import Ended, last_word, rehearsal_command, run, training_command
 from tidemill_retraining.logs import Logs
 from tidemill_retraining.positions import StepReading, ends_now
 from tidemill_retraining.rehearsal import Rehearsed
@@ -389,9 +387,4 @@ class Loop:
 
 def rehearsed(ended: Ended) -> Rehearsed:
     """What a rehearsal found; one that did not end well is wrong."""
-    if ended.why:
-        return Rehearsed(wrong=ended.why)
-    try:
-        return msgspec.json.decode(ended.lines[-1], type=Rehearsed)
-    except (IndexError, msgspec.DecodeError):
-        return Rehearsed(wrong=f"it said {ended.lines[-1:]}")
+    return last_word(ended, Rehearsed, lambda why: Rehearsed(wrong=why))

@@ -10,8 +10,6 @@ import asyncio
 from dataclasses import replace
 from typing import NamedTuple
 
-import msgspec
-
 from tidemill.declarations import Model, Online
 from tidemill.declarations.project import Project
 from tidemill.declarations.retrain import Retrain
@@ -22,7 +20,7 @@ from tidemill.models.line import LearnedOnline
 from tidemill.runtime.health import HealthBoard
 from tidemill.runtime.logs import get_logger
 from tidemill_retraining.history import OpenRun
-from tidemill_retraining.jobs import Ended, snapshot_command
+from tidemill_retraining.jobs import Ended, last_word, snapshot_command
 from tidemill_retraining.learning import Learning
 from tidemill_retraining.loop import Loop, Watched
 from tidemill_retraining.rehearsal import Rehearsed
@@ -219,9 +217,4 @@ def _left_out(learning: Learning) -> str:
 
 def _read(ended: Ended) -> MadeSnapshot:
     """What a snapshot's process said; one that did not end well made none."""
-    if ended.why:
-        return MadeSnapshot("", Rehearsed(wrong=ended.why))
-    try:
-        return msgspec.json.decode(ended.lines[-1], type=MadeSnapshot)
-    except (IndexError, msgspec.DecodeError):
-        return MadeSnapshot("", Rehearsed(wrong=f"it said {ended.lines[-1:]}"))
+    return last_word(ended, MadeSnapshot, lambda why: MadeSnapshot("", Rehearsed(wrong=why)))

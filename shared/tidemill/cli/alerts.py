@@ -13,12 +13,13 @@ import typer
 from rich.text import Text
 
 from tidemill.cli.console import console
+from tidemill.cli.soon import said_soon
 from tidemill.cli.target import Target, target
 from tidemill.cli.times import to_ms
 from tidemill.clock import now_ms
 from tidemill.declarations.checks import did_you_mean
 from tidemill.declarations.project import load_project
-from tidemill.errors import BadRequest, NotFound, TidemillError
+from tidemill.errors import BadRequest, NotFound
 from tidemill.local.addresses import Addresses
 from tidemill.runtime.settings import KafkaSettings
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(invoke_without_command=True, help="Alerts: what is open; acknowledge, mute.")
 FOLLOW_SECONDS = 2.0
-_SECONDS = 5.0
 
 
 class NoSuchAlert(NotFound):
@@ -161,21 +161,16 @@ async def _episodes(kafka: KafkaSettings, project: str) -> tuple[list[AlertEpiso
 
 def alerts_line(at: Addresses) -> str | None:
     """What `tidemill status` says of open alerts; None where no drift detection runs."""
-    if not (at.project and at.kafka and "drift" in at.urls):
+    if not ((spec := at.project) and at.kafka and "drift" in at.urls):
         return None
-    try:
-        found = asyncio.run(_soon(at.kafka, load_project(at.project).name))
-    except (TidemillError, TimeoutError) as error:
-        return f"alerts: not known ({getattr(error, 'message', None) or f'no answer within {_SECONDS:g} s'})"
-    models = Counter(one.newest.model or one.newest.view for one in found if one.is_open)
+    return said_soon("alerts", lambda: _episodes(KafkaSettings(bootstrap_servers=at.kafka), load_project(spec).name), _open)
+
+
+def _open(read: tuple[list[AlertEpisode], list[NoteRecord]]) -> str:
+    models = Counter(one.newest.model or one.newest.view for one in read[0] if one.is_open)
     if not models:
-        return "alerts: none are open"
-    return f"alerts: {models.total()} open ({', '.join(f'{name} {count}' for name, count in models.most_common())}); `tidemill alerts` shows them"
-
-
-async def _soon(kafka: str, project: str) -> list[AlertEpisode]:
-    async with asyncio.timeout(_SECONDS):
-        return (await _episodes(KafkaSettings(bootstrap_servers=kafka), project))[0]
+        return "none are open"
+    return f"{models.total()} open ({', '.join(f'{name} {count}' for name, count in models.most_common())}); `tidemill alerts` shows them"
 
 
 def _follow(at: Target, told: set[str], *, json: bool) -> None:

@@ -13,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tidemill.cli.console import console
+from tidemill.cli.soon import said_soon
 from tidemill.cli.target import need, target
 from tidemill.clock import now_ms
 from tidemill.declarations.project import load_project
-from tidemill.errors import BadRequest, NotFound, TidemillError, UnknownModel
+from tidemill.errors import BadRequest, NotFound, UnknownModel
 from tidemill.local.addresses import Addresses
 from tidemill.retrainings import RetrainingRecord
 from tidemill.runtime.settings import KafkaSettings
@@ -25,7 +26,6 @@ from tidemill.timestamps import rfc3339
 commands = typer.Typer(no_args_is_help=True, help="Retrainings: list, show, table.")
 Json = Annotated[bool, typer.Option("--json", help="For machines: one JSON object a line.")]
 _TOLD_ALONE = ("asked", "skipped")
-_SECONDS = 5.0
 _COLUMNS = {
     "model": "string", "run": "int64", "step": "string", "at": "int64", "reason": "string", "trigger": "string", "version": "string",
     "champion": "string", "share": "float64",
@@ -121,21 +121,16 @@ def step_of(record: RetrainingRecord) -> str:
 
 def status_line(at: Addresses) -> str | None:
     """What `tidemill status` says of the newest run; None where nothing is retrained."""
-    if not (at.project and at.kafka and "retraining" in at.urls):
+    if not ((spec := at.project) and at.kafka and "retraining" in at.urls):
         return None
-    try:
-        records = asyncio.run(_soon(at.kafka, load_project(at.project).name))
-    except (TidemillError, TimeoutError) as error:
-        return f"retraining: not known ({getattr(error, 'message', None) or f'no answer within {_SECONDS:g} s'})"
-    runs = [record for record in records if record.step not in _TOLD_ALONE]
-    return f"retraining: {runs[-1].model}@{runs[-1].run} {step_of(runs[-1])}: {runs[-1].reason}" if runs else "retraining: no run yet"
-
-
-async def _soon(kafka: str, project: str) -> list[RetrainingRecord]:
     from tidemill.streams.retraining import read_retraining
 
-    async with asyncio.timeout(_SECONDS):
-        return await read_retraining(KafkaSettings(bootstrap_servers=kafka), project)
+    return said_soon("retraining", lambda: read_retraining(KafkaSettings(bootstrap_servers=at.kafka), load_project(spec).name), _newest)
+
+
+def _newest(records: Sequence[RetrainingRecord]) -> str:
+    runs = [record for record in records if record.step not in _TOLD_ALONE]
+    return f"{runs[-1].model}@{runs[-1].run} {step_of(runs[-1])}: {runs[-1].reason}" if runs else "no run yet"
 
 
 def _records() -> list[RetrainingRecord]:

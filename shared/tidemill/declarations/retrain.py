@@ -20,7 +20,7 @@ class Retrain(Declaration):
 
     What begins a run. `on`: open alerts of these kinds about the champion, and "code": the project's files, or a view that the model reads, are not
     those that the champion was trained with; `rows`: so many new outcomes; `every`: so long after the last run. `at_most_a_day`: runs of the model in 24 hours; `rest`: the least time
-    between two. By hand always: `tidemill retrain MODEL`.
+    between the end of one and the next. By hand always: `tidemill retrain MODEL`.
 
     What a new version must show. `budget`: the chance that one that is no better is promoted, however often the gate looks; `loss`: what it must lose less by: "brier"
     (the default of probabilities), "log_loss", "absolute" (of values), "squared"; `clip`: errors of values above this count as this (default: ten times the champion's mean error in its
@@ -69,7 +69,7 @@ class Retrain(Declaration):
 
     @property
     def rest_ms(self) -> int:
-        """The least time between the beginnings of two runs."""
+        """The least time between the end of a run and the next one."""
         return parse_ms(self.rest)
 
     @property

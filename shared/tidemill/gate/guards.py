@@ -94,16 +94,13 @@ def skew(
     """Inputs that are missing now far more often than in the challenger's training: it is served what it was not trained on. All by input. Where the champion is
     served the same (`champions`: its training), this speaks for neither: their losses decide."""
     for name, share in now.items():
-        far = [
-            share > before + rule.missing + _chance(before, rows)
-            for before in (trained.get(name, share), (champions or {}).get(name, share))
-        ]
-        before = trained.get(name, share)
-        if rows >= rule.least and far == [True, False]:
+        before, champions_before = trained.get(name, share), (champions or {}).get(name, share)
+        if rows >= rule.least and _is_far(share, before, rows, rule) and not _is_far(share, champions_before, rows, rule):
             said = f"input {name} is missing in {share:.0%} of the requests, in {before:.0%} of its training"
             yield GateFinding(f"skew {name}", "against", said, before, share, rows=rows)
 
 
-def _chance(before: float, rows: int) -> float:
-    """How much a share differs by chance."""
-    return _NOISE * math.sqrt(max(before * (1 - before), 1 / max(rows, 1)) / max(rows, 1))
+def _is_far(share: float, before: float, rows: int, rule: Rule) -> bool:
+    """Whether more is missing than before, by what is allowed and what chance does."""
+    chance = _NOISE * math.sqrt(max(before * (1 - before), 1 / max(rows, 1)) / max(rows, 1))
+    return share > before + rule.missing + chance
