@@ -19,6 +19,7 @@ import pytest
 from tests.ask import get as ask
 from tests.ask import post
 from tests.offline.lake import ROOT
+from tests.shell_lines import printed
 from typer.testing import CliRunner
 
 from tidemill.cli import app
@@ -72,22 +73,13 @@ class Newcomer:
         if line.startswith("tidemill up"):
             self.environment |= self._servers
             line += "".join(f" --service {name}" for name in SERVICES)
-        done = subprocess.run(
-            ["bash", "-c", line],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        said = printed(line, self.folder, self.environment, PATIENCE_SECONDS)
         if line.startswith("python data.py"):
             self._cuts()
         if line.startswith("tidemill up"):
             self.environment |= {"TIDEMILL_OFFLINE": str(self.folder / ".tidemill/offline")}
             self.environment |= {name.upper(): url for name, url in self.urls.items()}
-        return done.stdout
+        return said
 
     def _cuts(self) -> None:
         """Few events are enough here."""

@@ -8,7 +8,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import msgspec
 import pytest
 from tests.ask import post
 from tests.oracles import expected, in_window
+from tests.shell_lines import printed
 
 from tidemill.clock import now_ms
 from tidemill.declarations.project import load_project
@@ -48,22 +48,11 @@ class Reader:
             self.environment |= dict(word.split("=") for word in command.split()[1:])
             return ""
         if assigned := re.match(r"(\w+)=\$\(", command):
-            self.environment[assigned[1]] = self._runs(f"{command}; echo ${assigned[1]}").strip()
+            self.environment[assigned[1]] = printed(
+                f"{command}; echo ${assigned[1]}", self.folder, self.environment, PATIENCE_SECONDS
+            ).strip()
             return ""
-        return self._runs(command)
-
-    def _runs(self, command: str) -> str:
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        return printed(command, self.folder, self.environment, PATIENCE_SECONDS)
 
     @property
     def at(self) -> Addresses:

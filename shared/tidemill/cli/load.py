@@ -15,7 +15,7 @@ from rich.text import Text
 from tidemill.cli.console import console
 from tidemill.cli.target import need, offline_target
 from tidemill.durations import parse_ms
-from tidemill.errors import NotFound, TidemillError
+from tidemill.errors import TidemillError, UnknownEvent
 from tidemill.timestamps import UNITS, rfc3339
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def load(
     reading = _reading(rename or [], known, known_after, timezone, unit, null or [])
     project, store = offline_target()
     if event not in project.events:
-        raise _UnknownEvent(event, list(project.events))
+        raise UnknownEvent(event, list(project.events))
     found = history_files(files)
     with _refusals(refused) as notes:
         job = Load(project, project.events[event], store, reading, notes.add)
@@ -74,10 +74,6 @@ def load(
             _say(
                 "training sets, labels and `tidemill verify` see this history from now on. Served values have it after `tidemill apply`, which fills views anew with it (the first `tidemill up` does so too)."
             )
-
-
-class _UnknownEvent(NotFound):
-    kind = "event"
 
 
 class Refusals:

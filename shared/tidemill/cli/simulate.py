@@ -16,7 +16,7 @@ from tidemill.clock import now_ms
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project
 from tidemill.durations import parse_ms
-from tidemill.errors import NotFound, TidemillError, UnknownModel
+from tidemill.errors import TidemillError, UnknownEvent, UnknownModel
 from tidemill.traffic.acts import TrafficPlan, acts
 from tidemill.traffic.drifts import KINDS, parse_drift
 from tidemill.traffic.recorded import recorded_rows
@@ -124,13 +124,9 @@ def _recorded(project: Project, like: Sequence[str]) -> dict[str, list[Row]]:
         if not equals:
             raise TidemillError(f"--like {text} is not EVENT=FILE", mend="for example --like orders.placed=placed.jsonl")
         if name not in project.events:
-            raise _UnknownLike(name, list(project.events))
+            raise UnknownEvent(name, list(project.events))
         found[name] = _rows(project.events[name], Path(path))
     return found
-
-
-class _UnknownLike(NotFound):
-    kind = "event"
 
 
 def _rows(event: Event, path: Path) -> list[Row]:

@@ -58,7 +58,7 @@ def acts(project: Project, plan: TrafficPlan, start_ms: int) -> Iterator[Act]:
 class _Traffic:
     def __init__(self, project: Project, plan: TrafficPlan, start_ms: int) -> None:
         self._plan, self._start_ms = plan, start_ms
-        self._invention = Invention(project, plan.seed, plan.entities)
+        self._project, self._invention = project, Invention(project, plan.seed, plan.entities)
         self._models = [model for name, model in project.models.items() if plan.models is None or name in plan.models]
         asking = {model.on.name for model in self._models}
         answers = {model.outcome.source.name for model in self._models}
@@ -183,4 +183,4 @@ class _Traffic:
 
     def _entities(self, event: Event) -> set[str]:
         """The fields of an event that name what it is about: an outcome is about the same as its question."""
-        return {name for view in self._invention.views_of(event) for name in view.key.fields}
+        return {name for view in self._project.views_of(event) for name in view.key.fields}

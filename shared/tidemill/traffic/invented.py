@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.declarations import Event, FeatureView, Model
+from tidemill.declarations import Event, Model
 from tidemill.declarations.contents import Tensor, Words
 from tidemill.declarations.project import Project
 
@@ -55,10 +55,6 @@ class Invention:
             for name, constant in _compared(text):
                 found.setdefault((event.name, name), []).append(constant)
         return found
-
-    def views_of(self, event: Event) -> list[FeatureView]:
-        """The views that fold an event."""
-        return self._project.views_of(event)
 
     def row(self, event: Event, draw: random.Random, push: float = 0.0, moved: tuple[str, ...] = ()) -> Row:
         """A row but for its time and id. `moved`: fields of an outcome, which follow `push`, a number like a standard normal one."""
