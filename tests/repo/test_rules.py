@@ -101,6 +101,12 @@ def test_machines_and_registries_are_recognised(text: str) -> None:
     assert MACHINES.search(text) or REGISTRIES.search(text)
 
 
+def test_no_file_came_by_accident() -> None:
+    """What is no text is a picture of a page, or a stored value of the golden store: nothing that a tool left is committed."""
+    binary = [name_of(path) for path in tracked() if path not in TEXT]
+    assert [name for name in binary if not re.match(r"docs/\w+\.png$|tests/golden/store/", name)] == []
+
+
 def test_constraints_are_names_and_versions() -> None:
     """infra/constraints.txt pins exact versions and names no place to get them from."""
     lines = (ROOT / "infra" / "constraints.txt").read_text().splitlines()

@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.gone import wait_gone
 from tests.retraining.models import version
 from tests.testing import desk
 
 from tidemill.models.artifact import save_artifact
-from tidemill_retraining.jobs import run, training_command
+from tidemill_retraining.jobs import Listening, run, training_command
 from tidemill_retraining.rehearsal import rehearse
 from tidemill_retraining.settings import JobSettings
 
@@ -52,12 +53,19 @@ async def test_a_job_has_limits() -> None:
     slow = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid, flush=True); import time; time.sleep(600)"
     late = await run(python(slow), SETTINGS, 3)
     assert late.why == "not done after 3 s, and ended"
-    assert not _alive(int(late.lines[0]))
-    job = asyncio.create_task(run(python(slow), SETTINGS, 600))
-    await asyncio.sleep(0.1)
+    wait_gone(int(late.lines[0]))
+    pids = asyncio.Queue[int]()
+
+    def heard(line: str) -> bool:
+        pids.put_nowait(int(line))
+        return True
+
+    job = asyncio.create_task(run(python(slow), SETTINGS, 600, Listening(heard, 600)))
+    pid = await pids.get()
     job.cancel()
     with pytest.raises(asyncio.CancelledError):
         await job
+    wait_gone(pid)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not hold this limit")
@@ -75,24 +83,12 @@ def test_a_job_ends_with_its_service() -> None:
         assert service.stdout is not None
         line = next(line for line in iter(service.stdout.readline, b"") if b"pid is" in line)
         job = int(re.findall(rb"pid is (\d+)", line)[0])
-        assert _alive(job)
         service.send_signal(signal.SIGKILL)
         service.wait()
-    for _ in range(200):
-        if not _alive(job):
-            return
-        subprocess.run(["sleep", "0.05"], check=True)
-    pytest.fail("it lives")
+    wait_gone(job)
 
 
 _TELL = "import os, time; print('pid is', os.getpid(), '', flush=True); time.sleep(600)"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
 
 
 def test_the_command_of_a_training() -> None:
