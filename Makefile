@@ -31,9 +31,9 @@ quick:
 	$(BIN)/python -m pytest -q -n auto -m "not integration and not slow" --times=$(TIMES)
 
 test: check                   ## everything, the real Kafka and Valkey included; then the slowest tests, and folders beside their budgets
-	$(BIN)/python -m pytest -q -n auto -m "slow and not integration" --times=$(TIMES)
-	$(BIN)/python -m pytest -q -m "integration and not last and not soak" -n 4 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
-	$(BIN)/python -m pytest -q -m "integration and last" -n 2 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
+	$(BIN)/python -m tests.again -q -n auto -m "slow and not integration" --times=$(TIMES)
+	$(BIN)/python -m tests.again -q -m "integration and not last and not soak" -n 4 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
+	$(BIN)/python -m tests.again -q -m "integration and last" -n 2 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
 	$(BIN)/python -m tests.times $(TIMES)
 
 demo: install                 ## seven months of real flights through the whole system; MONTHS=2 for a shorter one
