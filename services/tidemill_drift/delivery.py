@@ -7,17 +7,16 @@ join the message: a storm is one message.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import time
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from tidemill.clock import now_ms
 from tidemill.declarations.project import Project
-from tidemill.kafka.admin import admin
-from tidemill.kafka.client import GATHERING, KAFKA_SECONDS, started_consumer
+from tidemill.kafka.client import GATHERING, KAFKA_SECONDS, RENEW_SECONDS, started_consumer
 from tidemill.kafka.read_to_end import decoded_of, logged
-from tidemill.kafka.topics import ensure_topics
+from tidemill.kafka.topics import committed, ensure_topics
 from tidemill.records import AlertRecord, decoder
 from tidemill.runtime import metrics
 from tidemill.runtime.logs import get_logger
@@ -53,17 +52,20 @@ class AlertDelivery:
         await ensure_topics(self._kafka, {self._at.topic: self._spec})
         async with started_consumer(self._kafka, group=self._group, auto_offset_reset="earliest", **GATHERING) as reader:
             await self._resume(reader)
+            kept = time.monotonic()
             while True:
                 if records := await self._fetch(reader, IDLE_MS):
                     await self._pass_on(reader, records + await self._fetch(reader, GATHER_MS))
+                if time.monotonic() - kept > RENEW_SECONDS:
+                    await self._keep(reader)
+                    kept = time.monotonic()
 
     async def _resume(self, reader: AIOKafkaConsumer) -> None:
         """Sets the consumer to the kept position; a sink that is new begins with the next alert."""
-        async with admin(self._kafka) as client:
-            kept: Any = (await client.list_consumer_group_offsets(self._group, partitions=[self._at])).get(self._at)
+        kept = await committed(self._kafka, self._group)
         reader.assign([self._at])
-        if kept is not None and kept.offset >= 0:
-            reader.seek(self._at, kept.offset)
+        if self._at in kept:
+            reader.seek(self._at, kept[self._at])
             return
         await reader.seek_to_end(self._at)
         await self._keep(reader)

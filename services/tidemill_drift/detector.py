@@ -20,9 +20,8 @@ from aiokafka.structs import OffsetAndMetadata
 
 from tidemill.declarations.project import Project
 from tidemill.durations import parse_ms
-from tidemill.kafka.admin import admin
-from tidemill.kafka.client import GATHERING, KAFKA_SECONDS, started_consumer, started_producer
-from tidemill.kafka.topics import ensure_topics
+from tidemill.kafka.client import GATHERING, KAFKA_SECONDS, RENEW_SECONDS, started_consumer, started_producer
+from tidemill.kafka.topics import commits, ensure_topics
 from tidemill.models.answers import chosen
 from tidemill.records import DECODE_ERRORS, AlertKind, AlertRecord, JudgementRecord, PredictionRecord, ResultRecord, Watched, decoder
 from tidemill.runtime import metrics
@@ -46,7 +45,6 @@ from tidemill_drift.windows import Windows
 log = get_logger(__name__)
 
 CHECK_SECONDS = 5.0
-KEEP_SECONDS = 3600.0  # Kafka forgets positions that are not renewed for a week
 _POLL_MS = 500
 All = dict[Watched, Windows[Any]]
 
@@ -107,7 +105,7 @@ class Detector:
             if now - checked > CHECK_SECONDS:
                 await _check(reader, self._partitions)
                 checked = now
-            if closed or now - kept > KEEP_SECONDS:
+            if closed or now - kept > RENEW_SECONDS:
                 await self._keep_position(reader, windows)
                 kept = now
 
@@ -130,12 +128,11 @@ class Detector:
     async def _resume(self, reader: AIOKafkaConsumer) -> All:
         """Sets the consumer to the committed position, and returns windows that begin there."""
         windows = self._windows()
-        async with admin(self._kafka) as client:
-            kept: dict[TopicPartition, Any] = await client.list_consumer_group_offsets(self._group, partitions=self._partitions)
+        kept = await commits(self._kafka, self._group)
         reader.assign(self._partitions)
         for tp in self._partitions:
             position = kept.get(tp)
-            if position is None or position.offset < 0:
+            if position is None:
                 await reader.seek_to_beginning(tp)
                 continue
             reader.seek(tp, position.offset)

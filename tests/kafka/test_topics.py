@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupAuthorizationFailedError, GroupLoadInProgressError, KafkaError, NotCoordinatorForGroupError
+from aiokafka.protocol.commit import OffsetFetchResponse_v3
+from aiokafka.structs import OffsetAndMetadata
 from tests.kafka.test_client import PLAIN, numbered, producing, topic
 
 from tidemill.errors import KafkaUnavailable, TopicMismatch
 from tidemill.kafka.client import consumer
+from tidemill.kafka.patches import Admin
 from tidemill.kafka.topic_spec import TopicSpec
 from tidemill.kafka.topics import OffsetRange, committed, ensure_topics, is_compacted, offset_ranges
 from tidemill.kafka.waves import send_wave
@@ -103,3 +107,44 @@ async def test_a_topic_without_a_leader_is_not_an_empty_one(kafka: str, topic_pr
     await ensure_topics(settings, {name: TopicSpec(2, PLAIN)})
     assert next(asked) == 4
     assert len(await offset_ranges(settings, name)) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(14, GroupLoadInProgressError), (16, NotCoordinatorForGroupError), (30, GroupAuthorizationFailedError)]
+)
+async def test_a_group_whose_coordinator_errs_has_not_committed_nothing(code: int, error: type[KafkaError]) -> None:
+    """Kafka's answer is then an error of the whole group, without offsets: aiokafka takes it for a group that has committed nothing, and who goes on from there reads all again, or skips what waits."""
+    client = Admin(bootstrap_servers="127.0.0.1:9")
+    client._client = Answering(OffsetFetchResponse_v3(0, [], code))
+    with pytest.raises(error, match="the offsets of group readers cannot be told"):
+        await client.list_consumer_group_offsets("readers", 0)
+    client._client = Answering(OffsetFetchResponse_v3(0, [("rides", [(0, 7, "", 0)])], 0))
+    assert await client.list_consumer_group_offsets("readers", 0) == {TopicPartition("rides", 0): OffsetAndMetadata(7, "")}
+
+
+async def test_a_coordinator_that_starts_is_asked_again(kafka: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answers are awaited, up to the deadline."""
+    settings, asked = KafkaSettings(bootstrap_servers=kafka), itertools.count()
+    listed = Admin.list_consumer_group_offsets
+
+    async def starting(client: Admin, group: str) -> Any:
+        if next(asked) < 2:
+            raise GroupLoadInProgressError
+        return await listed(client, group)
+
+    monkeypatch.setattr(Admin, "list_consumer_group_offsets", starting)
+    assert await committed(settings, f"{topic_prefix}.nobody") == {}
+    asked = itertools.count(-1_000_000)
+    with pytest.raises(KafkaUnavailable, match="GroupLoadInProgress"):
+        await committed(settings, f"{topic_prefix}.nobody", deadline_seconds=0.3)
+
+
+class Answering:
+    """The client inside an admin client, with one answer to everything."""
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    async def send(self, node: int, request: Any) -> Any:
+        """What a broker answers."""
+        return self._answer

@@ -14,6 +14,7 @@ from typing import Any, cast
 import httpx
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import NotCoordinatorForGroupError
 from aiokafka.structs import OffsetAndMetadata
 from hypothesis import given
 from hypothesis import strategies as st
@@ -170,7 +171,7 @@ def test_a_thousand_events_do_not_wait() -> None:
 
 
 class Coordinators:
-    """What Kafka's client says of committed offsets: the first coordinator that it asks is no more, and answers without partitions."""
+    """What Kafka's client says of committed offsets: the first coordinator that it asks is no more."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -186,11 +187,13 @@ class Coordinators:
     ) -> dict[TopicPartition, Any]:
         """All offsets, of the second broker."""
         self.asked.append(coordinator)
-        return {} if coordinator == 1 else dict.fromkeys(partitions, OffsetAndMetadata(7, ""))
+        if coordinator == 1:
+            raise NotCoordinatorForGroupError
+        return dict.fromkeys(partitions, OffsetAndMetadata(7, ""))
 
 
 async def test_a_coordinator_that_moved_is_looked_for_again() -> None:
-    """An answer without a partition is no answer; the replay waits, and asks the coordinator of now, which it remembers."""
+    """The replay waits, and asks the coordinator of now, which it remembers."""
     groups, place = Coordinators(), TopicPartition("rides.taken", 0)
     playback = Playback(PROJECT, *cast("tuple[Any, Any, Any, Any]", (None, None, None, groups)))
     await playback.routed({place: 7}, timeout_seconds=30)

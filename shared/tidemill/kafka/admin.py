@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from tidemill.errors import KafkaUnavailable
 from tidemill.kafka.client import REQUEST_TIMEOUT_MS, RETRY_SECONDS, kafka_errors
+from tidemill.kafka.patches import Admin
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
 
@@ -19,7 +20,7 @@ log = get_logger(__name__)
 @asynccontextmanager
 async def admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started admin client. Raises KafkaUnavailable for errors of Kafka's client inside."""
-    client = AIOKafkaAdminClient(**settings.client_options(), request_timeout_ms=REQUEST_TIMEOUT_MS)
+    client = Admin(**settings.client_options(), request_timeout_ms=REQUEST_TIMEOUT_MS)
     try:
         with kafka_errors(settings):
             await client.start()

@@ -41,6 +41,8 @@ REQUEST_TIMEOUT_MS = 10_000
 RETRY_SECONDS = 0.2
 KAFKA_SECONDS = 15.0
 """The longest wait for an answer of Kafka: longer than any request to a healthy broker takes."""
+RENEW_SECONDS = 3600.0
+"""How often who reads without a group's members commits its position again: Kafka forgets one that is a week old (`offsets.retention.minutes`)."""
 
 
 def kafka_away(settings: KafkaSettings, error: Exception) -> KafkaUnavailable:

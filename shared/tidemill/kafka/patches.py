@@ -8,6 +8,7 @@
 | while a broker is away a client asks for metadata a thousand times a second, a core of CPU, just when the broker needs CPU to start | `pace_metadata` |
 | `committed` of a consumer leaves out the metadata that was committed beside an offset | `committed_with_metadata` |
 | after a rebalance a consumer goes to the committed positions and delivers from there before it calls anybody; `assignment` tells only another set of partitions, not another term | `assignment_of` |
+| the admin client says that a group has committed nothing when its coordinator is starting, has moved or is unwell | `Admin`, for every admin client of services |
 | `BatchBuilder.append` costs more than twice as much a record as the C builder inside it | `fill_batch` |
 
 The version of aiokafka is bounded in pyproject.toml because of this module.
@@ -22,11 +23,13 @@ from typing import Any
 
 import aiokafka.conn
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.conn import AIOKafkaConnection, CloseReason
-from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerClosed
+from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerClosed, for_code
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.protocol.commit import OffsetFetchRequest
 
 METADATA_SECONDS = 0.1
 
@@ -52,6 +55,16 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc]  # aiokafka has no t
 
 
 aiokafka.conn.AIOKafkaConnection = Connection  # for every client: aiokafka has no setting for it
+
+
+class Admin(AIOKafkaAdminClient):  # type: ignore[misc]  # aiokafka has no types
+    """aiokafka's admin client. An answer about a group's offsets that is an error of the whole group has no offsets in it, and raises that error."""
+
+    async def _send_request(self, request: Any, node_id: int | None = None) -> Any:
+        answer = await super()._send_request(request, node_id)
+        if answer.API_KEY == OffsetFetchRequest.API_KEY and (code := getattr(answer, "error_code", 0)):
+            raise for_code(code)(f"the offsets of group {request._consumer_group} cannot be told")
+        return answer
 
 
 def never_expire(producer: AIOKafkaProducer) -> None:

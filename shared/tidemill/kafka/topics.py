@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -28,6 +28,7 @@ from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
 
 log = get_logger(__name__)
+T = TypeVar("T")
 
 
 class OffsetRange(NamedTuple):
@@ -171,31 +172,47 @@ async def assigned_to_group(settings: KafkaSettings, group: str, deadline_second
 
 
 async def _members(settings: KafkaSettings, group: str, deadline_seconds: float) -> list[tuple[Any, ...]]:
-    deadline = Deadline(deadline_seconds)
-    async with admin(settings) as client:
-        while True:
-            try:
-                (answer,) = await client.describe_consumer_groups([group])
-                ((code, _, _, _, _, members, *_),) = answer.groups
-                if code:
-                    raise for_code(code)
-                return list(members)
-            except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, GroupLoadInProgressError):  # as in `committed`
-                if deadline.expired:
-                    raise
-                await asyncio.sleep(0.1)
+    async def ask(client: AIOKafkaAdminClient) -> list[tuple[Any, ...]]:
+        (answer,) = await client.describe_consumer_groups([group])
+        ((code, _, _, _, _, members, *_),) = answer.groups
+        if code:
+            raise for_code(code)
+        return list(members)
+
+    return await _of_coordinator(settings, ask, deadline_seconds)
+
+
+class Committed(NamedTuple):
+    """What a consumer group has committed for a partition: the next offset, and the text beside it."""
+
+    offset: int
+    metadata: str
 
 
 async def committed(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> dict[TopicPartition, int]:
     """The next offset that a consumer group has committed for each partition; empty without commits. Raises KafkaUnavailable."""
+    return {partition: commit.offset for partition, commit in (await commits(settings, group, deadline_seconds)).items()}
+
+
+async def commits(settings: KafkaSettings, group: str, deadline_seconds: float = 10.0) -> dict[TopicPartition, Committed]:
+    """What a consumer group has committed for each partition; one without a commit is left out. Raises KafkaUnavailable."""
+
+    async def ask(client: AIOKafkaAdminClient) -> dict[TopicPartition, Any]:
+        offsets: dict[TopicPartition, Any] = await client.list_consumer_group_offsets(group)
+        return offsets
+
+    found = await _of_coordinator(settings, ask, deadline_seconds)
+    return {partition: Committed(int(at.offset), at.metadata) for partition, at in found.items() if at.offset >= 0}
+
+
+async def _of_coordinator(settings: KafkaSettings, ask: Callable[[AIOKafkaAdminClient], Awaitable[T]], deadline_seconds: float) -> T:
+    """The answer of a group's coordinator. One that starts, or that is no more, is asked again: a new cluster creates its offsets topic at the first request."""
     deadline = Deadline(deadline_seconds)
     async with admin(settings) as client:
         while True:
             try:
-                offsets: dict[TopicPartition, Any] = await client.list_consumer_group_offsets(group)
-            except GroupCoordinatorNotAvailableError:  # a new cluster creates its offsets topic at the first request
+                return await ask(client)
+            except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, GroupLoadInProgressError):
                 if deadline.expired:
                     raise
                 await asyncio.sleep(0.1)
-            else:
-                return {partition: int(position.offset) for partition, position in offsets.items() if position.offset >= 0}

@@ -190,7 +190,7 @@ class Playback:
             await _poll(lagging, timeout_seconds, mend="run: tidemill logs ingestion")
 
     async def _committed(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """The committed offsets of ingestion's group (-1: none, or a coordinator that is no more answered without it). The coordinator is
+        """The committed offsets of ingestion's group (-1: none, or its coordinator has moved or is starting). The coordinator is
         remembered, since finding it costs as much as asking it."""
         try:
             if self._coordinator is None:
@@ -201,8 +201,6 @@ class Playback:
                 raise
             self._coordinator = None
             return dict.fromkeys(partitions, -1)
-        if any(tp not in found for tp in partitions):
-            self._coordinator = None
         return {tp: found[tp].offset if tp in found else -1 for tp in partitions}
 
     async def applied(self, timeout_seconds: float = 60) -> None:
