@@ -98,9 +98,10 @@ class Loop:
         self.pulse = Pulse("retraining")
 
     async def run(self) -> None:
-        """Look for ever. When Kafka is away, it begins anew from the topics; a training that runs goes on meanwhile."""
+        """Look for ever. When Kafka is away, or after an error, it begins anew from the topics; a training that runs goes on meanwhile. So an error with one
+        model stops no other model's loop."""
         try:
-            await supervise(self._follow, partial(self._board.down, self.check), [self.pulse])
+            await supervise(self._follow, partial(self._board.down, self.check), [self.pulse], (Exception,))
         finally:
             await self._no_job()
 
@@ -160,8 +161,7 @@ class Loop:
         for model in self._models.values():
             assert model.retrain is not None
             if model.name not in self._logs.deployments:
-                if model.name in self._logs.history.asked:
-                    await self._skip(model.name, WantedRun("hand", "", [], f"no version of it serves: run: {model.making}"))
+                await self._in_vain(model)
                 continue
             try:
                 known = await self._known.known(model, self._logs)
@@ -174,6 +174,11 @@ class Loop:
             elif found is not None:
                 await self._start(model.name, found, known.champion)
                 return
+
+    async def _in_vain(self, model: Model) -> None:
+        """Of a model without a version that answers nothing begins; who asked for it by hand is told."""
+        if model.name in self._logs.history.asked:
+            await self._skip(model.name, WantedRun("hand", "", [], f"no version of it serves: run: {model.making}"))
 
     async def _skip(self, model: str, found: WantedRun) -> None:
         """Tells once, until the next run, that a trigger is held back."""

@@ -107,7 +107,7 @@ class OnlineLoop(Loop):
     async def _begin(self) -> None:
         name, history = self._model.name, self._logs.history
         if name not in self._logs.deployments:
-            await super()._begin()  # what is asked for is told to be in vain
+            await self._in_vain(self._model)
             return
         learning, champion = self._learning, await self._manifest(self._seating.champion(name))
         if learning.line and learning.told is None and not learning.troubled:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
+from tidemill.local.said import in_words
 from tidemill.runtime import logs
 
 
@@ -87,6 +88,20 @@ def test_exceptions_are_data(out: io.StringIO) -> None:
         logging.getLogger("lib").exception("theirs")
     ours, theirs = lines(out)
     assert ours["exception"][0]["exc_type"] == theirs["exception"][0]["exc_type"] == "ZeroDivisionError"
+
+
+def test_an_exception_is_told_without_the_values_of_variables(out: io.StringIO) -> None:
+    """One of them might be a password. In words it is one sentence, with the place in the code."""
+    inside = "very" + " secret"
+    try:
+        int("x" * 5_000 + str(len(inside)))
+    except ValueError:
+        logs.get_logger("x").exception("a worker ends", view="rides")
+    assert "very secret" not in out.getvalue()
+    told = in_words(out.getvalue())
+    assert told.startswith("error: a worker ends view=rides ValueError: ")
+    assert told.endswith(", test_an_exception_is_told_without_the_values_of_variables)")
+    assert len(told) < 700
 
 
 def test_a_value_json_does_not_know_is_shown_by_its_repr(out: io.StringIO) -> None:

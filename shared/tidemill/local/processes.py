@@ -115,7 +115,7 @@ def last_lines(file: Path, count: int) -> str:
     """Return the last lines of a log file; empty when there is none yet."""
     try:
         with file.open("rb") as log:
-            log.seek(max(0, file.stat().st_size - 500 * count))
+            log.seek(max(0, file.stat().st_size - 4_000 * count))
             return b"\n".join(log.read().splitlines()[-count:]).decode(errors="replace")
     except FileNotFoundError:
         return ""

@@ -18,6 +18,7 @@ from typing import Self
 from tidemill.local import kafka, kafka_aot, processes, services, supervisor, valkey
 from tidemill.local.addresses import Addresses, find, home_folder
 from tidemill.local.processes import HOST, NotReady, StackError
+from tidemill.local.said import in_words
 from tidemill.local.services import SERVICES, LocalService
 from tidemill.local.supervisor import Program, Supervisor
 
@@ -280,7 +281,7 @@ class Stack:
 
     def _last_lines(self, name: str) -> str:
         file = self.log(name)
-        lines = processes.last_lines(file, _LAST_LINES)
+        lines = "\n".join(map(in_words, processes.last_lines(file, _LAST_LINES).splitlines()))
         return f"Last lines of {file}:\n{lines}" if lines else "It was not started here: check its address"
 
 

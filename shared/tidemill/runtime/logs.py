@@ -27,6 +27,9 @@ __all__ = ["bound", "configure", "get_logger"]
 
 _QUIET = {"aiokafka": logging.WARNING, "httpx": logging.WARNING, "httpcore": logging.WARNING, "uvicorn.access": logging.WARNING}
 
+# Without the values of variables: one of them may be a password, and they make a line of ten kilobytes.
+_TRACES = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20))
+
 REPEAT_SECONDS = 10.0
 
 
@@ -65,7 +68,7 @@ def _for_machines(service: str) -> list[Processor]:
     def in_order(_logger: Any, _method: str, event: Any) -> Any:
         return {"time": event.pop("time"), "level": event.pop("level"), "service": service, "message": event.pop("event"), **event}
 
-    return [structlog.processors.dict_tracebacks, in_order, structlog.processors.JSONRenderer(serializer=_json)]
+    return [_TRACES, in_order, structlog.processors.JSONRenderer(serializer=_json)]
 
 
 def _for_people() -> list[Processor]:
