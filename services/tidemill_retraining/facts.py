@@ -85,7 +85,7 @@ class ModelFacts:
         """Outcomes since the last run began; before the first run, those that became known after the champion was made."""
         if model.retrain is None or model.retrain.rows is None:
             return 0
-        begun = logs.history.results.get(model.name)
+        begun = logs.history.results
         begin, reading = self._counting.get(model.name, (-1, None))
         if reading is None or begin != (begun or 0):
             reading = await self._stack.enter_async_context(

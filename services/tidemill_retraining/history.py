@@ -1,12 +1,13 @@
-"""The state of all retrainings as the fold of their topic. Pure: the same records give the same state, so a restart finds it again.
+"""The state of a model's retrainings as the fold of their topic. Pure: the same records give the same state, so a restart finds it again.
 
-At most one run of a project is open. A run's step that does not fit what came before (of a run that is not open; a second beginning beside an open
+At most one run of a model is open. A run's step that does not fit what came before (of a run that is not open; a second beginning beside an open
 one, from another process) changes nothing.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -39,20 +40,20 @@ class OpenRun(NamedTuple):
 
 @dataclass
 class History:
-    """`open`: the run that is open; `asked`: by model, the moment of a wish that nobody followed yet; `seen`: causes that began a run; `begun`: the beginnings of each
-    model; `ended`: by model, when its last run ended; `results`: by model, where the topic of results ended when its last run began; `held`: triggers whose being held back was told since the last run."""
+    """Of one model. `open`: the run that is open; `asked`: the moment of a wish that nobody followed yet; `seen`: causes that began a run; `begun`: when runs
+    began; `ended`: when the last one ended; `results`: where the topic of results ended when the last one began; `held`: triggers whose being held back was told since then."""
 
     open: OpenRun | None = None
-    asked: dict[str, int] = field(default_factory=dict)
+    asked: int | None = None
     seen: set[str] = field(default_factory=set)
-    begun: dict[str, list[int]] = field(default_factory=dict)
-    ended: dict[str, int] = field(default_factory=dict)
-    results: dict[str, int] = field(default_factory=dict)
-    held: set[tuple[str, RetrainingTrigger | None]] = field(default_factory=set)
+    begun: list[int] = field(default_factory=list)
+    ended: int | None = None
+    results: int | None = None
+    held: set[RetrainingTrigger | None] = field(default_factory=set)
 
     @classmethod
     def of(cls, records: Iterable[RetrainingRecord]) -> History:
-        """The state after some records."""
+        """The state after some records of a model."""
         made = cls()
         for record in records:
             made.take(record)
@@ -61,14 +62,14 @@ class History:
     def take(self, record: RetrainingRecord) -> None:
         """Takes the next record."""
         if record.step == "asked":
-            self.asked.setdefault(record.model, record.run)
+            self.asked = record.run if self.asked is None else self.asked
         elif record.step == "skipped":
-            self.held.add((record.model, record.trigger))
+            self.held.add(record.trigger)
             if record.trigger == "hand":
-                self.asked.pop(record.model, None)
+                self.asked = None
         elif record.step == "begun":
             self._begin(record)
-        elif self.open is not None and (record.model, record.run) == (self.open.model, self.open.run):
+        elif self.open is not None and record.run == self.open.run:
             self._go_on(self.open, record)
 
     def _begin(self, record: RetrainingRecord) -> None:
@@ -76,16 +77,16 @@ class History:
             return
         self.open = OpenRun(record.model, record.run, "begun", record.at, record.at, tuple(record.causes), champion=record.champion)
         self.seen |= set(record.causes)
-        self.begun.setdefault(record.model, []).append(record.at)
+        self.begun.append(record.at)
         if ends := record.ends.get("results"):
-            self.results[record.model] = ends[0]
-        self.asked.pop(record.model, None)
-        self.held = {(model, trigger) for model, trigger in self.held if model != record.model}
+            self.results = ends[0]
+        self.asked = None
+        self.held = set()
 
     def _go_on(self, run: OpenRun, record: RetrainingRecord) -> None:
         if record.step in ENDS:
             self.open = None
-            self.ended[record.model] = record.at
+            self.ended = record.at
             if record.step == "failed":
                 self.seen -= set(run.causes)  # what began it is as it was
             return
@@ -109,18 +110,26 @@ class History:
             line=(),
         )
 
-    def begun_within(self, model: str, now: int, span_ms: int) -> int:
-        """How many runs of a model began within a span before now. After a clock went back, those that lie ahead count too."""
-        return sum(now - at < span_ms for at in self.begun.get(model, ()))
+    def begun_within(self, now: int, span_ms: int) -> int:
+        """How many runs began within a span before now. After a clock went back, those that lie ahead count too."""
+        return sum(now - at < span_ms for at in self.begun)
 
-    def rests(self, model: str, now: int, span_ms: int) -> bool:
-        """Whether the last run of a model ended within a span before now, or lies ahead after a clock went back."""
-        return model in self.ended and now - self.ended[model] < span_ms
+    def rests(self, now: int, span_ms: int) -> bool:
+        """Whether the last run ended within a span before now, or lies ahead after a clock went back."""
+        return self.ended is not None and now - self.ended < span_ms
 
-    def free(self, model: str, now: int) -> int:
-        """The first moment from now on that names no run of a model yet."""
-        return next(at for at in itertools.count(now) if at not in self.begun.get(model, ()))
+    def free(self, now: int) -> int:
+        """The first moment from now on that names no run yet."""
+        return next(at for at in itertools.count(now) if at not in self.begun)
 
-    def last_begun(self, model: str) -> int | None:
-        """When the last run of a model began; None: never."""
-        return max(self.begun.get(model, ()), default=None)
+    def last_begun(self) -> int | None:
+        """When the last run began; None: never."""
+        return max(self.begun, default=None)
+
+
+def histories(records: Iterable[RetrainingRecord]) -> dict[str, History]:
+    """The state of each model after the records of a project."""
+    made = defaultdict[str, History](History)
+    for record in records:
+        made[record.model].take(record)
+    return dict(made)

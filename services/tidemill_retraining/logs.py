@@ -1,9 +1,8 @@
-"""The three topics that say how things stand: retrainings, alerts and deployments, each followed whole."""
+"""The three topics that say how things stand with a model: retrainings, alerts and deployments, each followed whole."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -23,12 +22,12 @@ from tidemill_retraining.history import History
 
 
 class Logs:
-    """What the topics say up to the last `catch_up`; of alerts those that stand, of retrainings those of models that `heeds` takes. Use it in `async with`; both methods raise KafkaUnavailable, and TopicRecreated when a topic lost records that
+    """What the topics say up to the last `catch_up`; of alerts those that stand, of retrainings those of one model. Use it in `async with`; both methods raise KafkaUnavailable, and TopicRecreated when a topic lost records that
     were read."""
 
-    def __init__(self, kafka: KafkaSettings, project: str, heeds: Callable[[str], bool] = lambda _model: True) -> None:
+    def __init__(self, kafka: KafkaSettings, project: str, model: str) -> None:
         self.history, self.alerts, self.deployments = History(), list[AlertRecord](), dict[str, DeploymentRecord]()
-        self._kafka, self._project, self._heeds = kafka, project, heeds
+        self._kafka, self._project, self._model = kafka, project, model
         self._steps, self._alerts, self._deployments = (
             TopicPartition(topic(project), 0) for topic in (retraining_topic, alerts_topic, deployments_topic)
         )
@@ -53,7 +52,7 @@ class Logs:
 
     def _take(self, record: RetrainingRecord | AlertRecord | DeploymentRecord) -> None:
         if isinstance(record, RetrainingRecord):
-            if self._heeds(record.model):
+            if record.model == self._model:
                 self.history.take(record)
         elif isinstance(record, AlertRecord):
             self.alerts = standing([*self.alerts, with_source(record)])

@@ -52,6 +52,7 @@ from tidemill_retraining.settings import RetrainingSettings
 from tidemill_retraining.silence import Silence
 from tidemill_retraining.stages import Seats, at_the_horizon, evidence_for, look
 from tidemill_retraining.triggers import WantedRun, wanted
+from tidemill_retraining.turns import Turn
 
 log = get_logger(__name__)
 
@@ -79,15 +80,13 @@ class _Job(NamedTuple):
 
 
 class Loop:
-    """Of one project. Run `run` as a task; it shows on the board as "kafka"."""
+    """Of one model. Run `run` as a task. `turn`: of the models that are trained one after the other; `check`: its name on the board."""
 
-    check = "kafka"
-    """Its check on the board."""
-
-    def __init__(self, project: Project, settings: RetrainingSettings, board: HealthBoard) -> None:
-        self._project, self._settings, self._board, self._kafka = project, settings, board, settings.kafka
-        self._root = settings.offline.root
-        self._models = {name: model for name, model in project.models.items() if model.retrain is not None}
+    def __init__(self, project: Project, model: Model, settings: RetrainingSettings, board: HealthBoard, turn: Turn) -> None:
+        self._project, self._model, self._settings, self._board, self._kafka = project, model, settings, board, settings.kafka
+        self._root, self._turn = settings.offline.root, turn
+        self.check = f"{self.KIND}/{model.name}"
+        board.require(self.check)
         self._job: _Job | None = None
         self._silence = Silence()
         self._watched: Watched | None = None
@@ -96,6 +95,8 @@ class Loop:
         self._clock: MachineClock
         self._seating: Seating
         self.pulse = Pulse("retraining")
+
+    KIND = "retrain"
 
     async def run(self) -> None:
         """Look for ever. When Kafka is away, or after an error, it begins anew from the topics; a training that runs goes on meanwhile. So an error with one
@@ -113,7 +114,7 @@ class Loop:
         self._known = ModelFacts(self._project, self._settings.project.project, self._kafka, self._root)
         try:
             clock = clock_of(self._settings.job.clock, self._kafka, self._project.name)
-            async with Logs(self._kafka, self._project.name, self._heeds) as self._logs, clock as self._clock:
+            async with Logs(self._kafka, self._project.name, self._model.name) as self._logs, clock as self._clock:
                 self._seating = Seating(Deploying(self._kafka, self._project, self._root), self._logs)
                 while True:
                     await self._logs.catch_up()
@@ -127,29 +128,24 @@ class Loop:
             await self._unwatch()
             await self._known.close()
 
-    def _heeds(self, model: str) -> bool:
-        """Whether the runs of a model are this loop's: those of a model that learns with each outcome are another's."""
-        found = self._project.models.get(model)
-        return found is None or found.online is None
-
-    def _policy(self, model: Model) -> Retrain:
+    @property
+    def _policy(self) -> Retrain:
         """What is asked of a new version."""
-        return model.retrain or Retrain()
+        return self._model.retrain or Retrain()
+
+    def _tell_open(self, open_run: OpenRun | None) -> None:
+        metrics.RETRAINING_OPEN.labels(self._model.name).set(max(0, self._clock.now_ms() - open_run.begun) / 1000 if open_run else 0)
 
     async def _look(self) -> None:
         open_run = self._logs.history.open
-        if self.check == Loop.check:  # a line of snapshots may be judged for ever
-            metrics.RETRAINING_OPEN.set(max(0, self._clock.now_ms() - open_run.begun) / 1000 if open_run else 0)
+        self._tell_open(open_run)
         if open_run is None:
             await self._unwatch()
+            self._turn.leave(self._model.name)
             await self._begin()
             return
-        model = self._models.get(open_run.model) or self._project.models.get(open_run.model)
-        if model is None:
-            await self._record(open_run, "failed", f"model {open_run.model} is not declared any more")
-            return
         try:
-            await self._step(open_run, model, self._policy(model))
+            await self._step(open_run, self._model, self._policy)
         except DeploymentChanged as error:
             log.warning("somebody else deployed", reason=str(error))  # the next look sees what
         except (ArtifactError, DeploymentRefused) as error:
@@ -158,36 +154,36 @@ class Loop:
     # What begins
 
     async def _begin(self) -> None:
-        for model in self._models.values():
-            assert model.retrain is not None
-            if model.name not in self._logs.deployments:
-                await self._in_vain(model)
-                continue
-            try:
-                known = await self._known.known(model, self._logs)
-            except ArtifactError as error:
-                log.error("the champion cannot be read", model=model.name, reason=str(error))
-                continue
-            found = wanted(model.name, model.retrain, self._logs.history, known, self._clock.now_ms())
-            if found is not None and found.held:
-                await self._skip(model.name, found)
-            elif found is not None:
-                await self._start(model.name, found, known.champion)
-                return
+        name, policy = self._model.name, self._model.retrain
+        if policy is None:
+            return
+        if name not in self._logs.deployments:
+            await self._in_vain()
+            return
+        try:
+            known = await self._known.known(self._model, self._logs)
+        except ArtifactError as error:
+            log.error("the champion cannot be read", model=name, reason=str(error))
+            return
+        found = wanted(name, policy, self._logs.history, known, self._clock.now_ms(), self._turn.other(name))
+        if found is not None and found.held:
+            await self._skip(found)
+        elif found is not None and self._turn.take(name):
+            await self._start(found, known.champion)
 
-    async def _in_vain(self, model: Model) -> None:
+    async def _in_vain(self) -> None:
         """Of a model without a version that answers nothing begins; who asked for it by hand is told."""
-        if model.name in self._logs.history.asked:
-            await self._skip(model.name, WantedRun("hand", "", [], f"no version of it serves: run: {model.making}"))
+        if self._logs.history.asked is not None:
+            await self._skip(WantedRun("hand", "", [], f"no version of it serves: run: {self._model.making}"))
 
-    async def _skip(self, model: str, found: WantedRun) -> None:
+    async def _skip(self, found: WantedRun) -> None:
         """Tells once, until the next run, that a trigger is held back."""
-        if (model, found.trigger) not in self._logs.history.held or found.trigger == "hand":
-            at = self._clock.now_ms()
-            await self._append(RetrainingRecord(model, at, "skipped", at, f"{found.held}; {found.reason}".strip("; "), found.trigger))
+        if found.trigger not in self._logs.history.held or found.trigger == "hand":
+            at, why = self._clock.now_ms(), f"{found.held}; {found.reason}".strip("; ")
+            await self._append(RetrainingRecord(self._model.name, at, "skipped", at, why, found.trigger))
 
-    async def _start(self, model: str, found: WantedRun, champion: str) -> None:
-        at = self._logs.history.free(model, self._clock.now_ms())
+    async def _start(self, found: WantedRun, champion: str) -> None:
+        model, at = self._model.name, self._logs.history.free(self._clock.now_ms())
         ends = await ends_now(self._kafka, self._project.name)
         metrics.RETRAINING_RUNS.labels(model, found.trigger).inc()
         await self._append(
@@ -206,6 +202,7 @@ class Loop:
         elif open_run.step == "rehearsed":
             await self._take_role(open_run, "shadow", "rehearsed; it is asked beside the champion", [])
         else:
+            self._turn.leave(model.name)
             await self._judge(open_run, model, policy)
 
     async def _done(self, open_run: OpenRun, command: Sequence[str], seconds: float) -> Ended | None:
@@ -213,6 +210,8 @@ class Loop:
         if self._job is not None and (self._job.run, self._job.step) != (open_run.run, open_run.step):
             await self._no_job()  # of a run that was lost, or given up
         if self._job is None:
+            if not self._turn.take(open_run.model):
+                return None
             self._job = _Job(open_run.run, open_run.step, asyncio.create_task(run(command, self._settings.job, seconds)))
         if not self._job.task.done():
             return None

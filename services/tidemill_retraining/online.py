@@ -28,6 +28,7 @@ from tidemill_retraining.settings import RetrainingSettings
 from tidemill_retraining.snapshot import MadeSnapshot
 from tidemill_retraining.stages import succeeds
 from tidemill_retraining.triggers import WantedRun
+from tidemill_retraining.turns import Turn
 
 log = get_logger(__name__)
 
@@ -56,14 +57,13 @@ class _Tried(NamedTuple):
 class OnlineLoop(Loop):
     """Of one model. Run `run` as a task."""
 
+    KIND = "online"
+
     def __init__(self, project: Project, model: Model, settings: RetrainingSettings, board: HealthBoard) -> None:
-        super().__init__(project, settings, board)
-        self._models, self._model = {model.name: model}, model
+        super().__init__(project, model, settings, board, Turn())  # a snapshot is soon made: it waits for no training
         self._online = model.online or Online()
         self._learning = Learning(model.name, settings.job)
         self._passed_over = 0  # learned by a snapshot that could not take the seat of the one before
-        self.check = f"online/{model.name}"
-        board.require(self.check)
 
     async def run(self) -> None:
         """Look for ever, while the learner learns."""
@@ -72,11 +72,12 @@ class OnlineLoop(Loop):
         finally:
             await self._learning.close()
 
-    def _heeds(self, model: str) -> bool:
-        return model == self._model.name
-
-    def _policy(self, model: Model) -> Retrain:
+    @property
+    def _policy(self) -> Retrain:
         return self._online.policy
+
+    def _tell_open(self, open_run: OpenRun | None) -> None:
+        """Of a line of snapshots, which may be judged for ever, nothing."""
 
     async def _look(self) -> None:
         await self._learning.follow(await self._line())
@@ -107,7 +108,7 @@ class OnlineLoop(Loop):
     async def _begin(self) -> None:
         name, history = self._model.name, self._logs.history
         if name not in self._logs.deployments:
-            await self._in_vain(self._model)
+            await self._in_vain()
             return
         learning, champion = self._learning, await self._manifest(self._seating.champion(name))
         if learning.line and learning.told is None and not learning.troubled:
@@ -117,18 +118,18 @@ class OnlineLoop(Loop):
             [found.learned for found in tried] + ([champion.learning.learned] if champion is not None and champion.learning else []),
             default=0,
         )
-        if (why := self._stuck()) and (name, "data") not in history.held:
-            await self._skip(name, WantedRun("data", f"{learning.kept:,} outcomes are learned, and no more", [], why))
-        asked = name in history.asked
+        if (why := self._stuck()) and "data" not in history.held:
+            await self._skip(WantedRun("data", f"{learning.kept:,} outcomes are learned, and no more", [], why))
+        asked = history.asked is not None
         if asked and learning.kept <= before:
-            await self._skip(name, WantedRun("hand", "asked for by hand", [], "no snapshot is newer than the last that was tried"))
+            await self._skip(WantedRun("hand", "asked for by hand", [], "no snapshot is newer than the last that was tried"))
         elif asked or learning.kept - before >= self._online.every:
             now = self._clock.now_ms()
-            if asked or not history.rests(name, now, self._online.policy.rest_ms):
+            if asked or not history.rests(now, self._online.policy.rest_ms):
                 cause = _Tried(learning.line, learning.kept).cause
                 reason = f"{learning.kept:,} outcomes are learned since {learning.line} was trained"
-                causes = [cause, f"hand:{history.asked[name]}"] if asked else [cause]
-                await self._start(name, WantedRun("hand" if asked else "data", reason, causes), self._seating.champion(name))
+                causes = [cause, f"hand:{history.asked}"] if asked else [cause]
+                await self._start(WantedRun("hand" if asked else "data", reason, causes), self._seating.champion(name))
 
     def _stuck(self) -> str:
         """Why the line learns no more; empty while it does."""

@@ -43,12 +43,14 @@ def open_alerts(alerts: Iterable[AlertRecord]) -> list[AlertRecord]:
     return [alert for alert in standing(alerts) if alert.source == "drift"]
 
 
-def wanted(model: str, policy: Retrain, history: History, known: Known, now: int) -> WantedRun | None:
-    """The run that a model wants; None: none. What is asked for by hand comes first, and is never held back but by an open run."""
-    if (asked := history.asked.get(model)) is not None:
-        return WantedRun("hand", "asked for by hand", [f"hand:{asked}"], _beside(history))
+def wanted(model: str, policy: Retrain, history: History, known: Known, now: int, trains: str = "") -> WantedRun | None:
+    """The run that a model without an open one wants; None: none. `trains`: another model that is in training now. What is asked for by hand comes first, and is not held
+    back: it waits for its turn."""
+    if history.asked is not None:
+        return WantedRun("hand", "asked for by hand", [f"hand:{history.asked}"])
+    beside = f"{trains} is in training" if trains else ""
     found = _alarmed(model, policy, history, known) or _otherwise(model, policy, history, known, now)
-    return found and found._replace(held=_beside(history) or _limits(model, policy, history, now))
+    return found and found._replace(held=beside or _limits(policy, history, now))
 
 
 def _alarmed(model: str, policy: Retrain, history: History, known: Known) -> WantedRun | None:
@@ -71,20 +73,16 @@ def _otherwise(model: str, policy: Retrain, history: History, known: Known, now:
         return WantedRun("code", known.changed, [code])
     if policy.rows is not None and known.rows >= policy.rows:
         return WantedRun("data", f"{known.rows:,} new outcomes; {policy.rows:,} begin a run", [])
-    last = history.last_begun(model)
+    last = history.last_begun()
     since = known.created if last is None else last
     if policy.every_ms is not None and now - since >= policy.every_ms:
         return WantedRun("schedule", f"the last run began {(now - since) / DAY_MS:.1f} days ago; every {policy.every}", [])
     return None
 
 
-def _beside(history: History) -> str:
-    return f"a run of {history.open.model} is open" if history.open else ""
-
-
-def _limits(model: str, policy: Retrain, history: History, now: int) -> str:
-    if history.begun_within(model, now, DAY_MS) >= policy.at_most_a_day:
+def _limits(policy: Retrain, history: History, now: int) -> str:
+    if history.begun_within(now, DAY_MS) >= policy.at_most_a_day:
         return f"{policy.at_most_a_day} runs began within 24 hours, which is the most"
-    if history.rests(model, now, policy.rest_ms):
+    if history.rests(now, policy.rest_ms):
         return f"the last run ended less than {policy.rest} ago"
     return ""

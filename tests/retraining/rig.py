@@ -55,9 +55,9 @@ SETTINGS = {
 class Rig:
     """One project on one broker, with a champion v1."""
 
-    def __init__(self, name: str, folder: Path, kafka: str) -> None:
+    def __init__(self, name: str, folder: Path, kafka: str, declared: str = PROJECT) -> None:
         self.name, self.folder, self.root, self.prepared = name, folder, folder / "lake", folder / "prepared"
-        (folder / "project.py").write_text(PROJECT.format(name=name))
+        (folder / "project.py").write_text(declared.format(name=name))
         self.project, self.settings = load_project(folder), KafkaSettings(bootstrap_servers=kafka)
         self.draw, self.log, self.process = np.random.default_rng(6), folder / "retraining.log", None
         self.deploying = Deploying(self.settings, self.project, str(self.root))

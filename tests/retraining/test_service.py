@@ -71,7 +71,7 @@ def test_an_alert_makes_a_better_champion_through_kills(rig: Rig) -> None:
     rows = pq.read_table(rig.folder / "runs.parquet").to_pylist()
     assert [(row["step"], row["share"]) for row in rows if row["step"] == "canary"] == [("canary", 0.5)]
     assert json.loads(rows[-1]["evidence"])[0]["name"] == "loss"
-    assert "tidemill_retraining_open_seconds 0.0" in get(f"http://127.0.0.1:{rig.port}/metrics").text
+    assert 'tidemill_retraining_open_seconds{model="late"} 0.0' in get(f"http://127.0.0.1:{rig.port}/metrics").text
 
 
 @pytest.mark.share(3, 2)

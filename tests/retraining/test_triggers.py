@@ -18,9 +18,9 @@ def known(*alerts: object, **more: object) -> Known:
     return Known("v1", NOW_MS - 10 * DAY_MS, list(alerts), **more)  # type: ignore[arg-type]
 
 
-def want(what: Known, records: list[RetrainingRecord] | None = None, policy: Retrain = POLICY, now: int = NOW_MS) -> WantedRun | None:
+def want(what: Known, records: list[RetrainingRecord] | None = None, policy: Retrain = POLICY, trains: str = "") -> WantedRun | None:
     """What is wanted after some records."""
-    return wanted("late", policy, History.of(records or []), what, now)
+    return wanted("late", policy, History.of(records or []), what, NOW_MS, trains)
 
 
 def run(at: int, *causes: str) -> list[RetrainingRecord]:
@@ -63,7 +63,7 @@ def test_an_alert_begins_one_run() -> None:
 
 
 def test_runs_are_held_back() -> None:
-    """By rest, by the number in a day, by an open run; each says so."""
+    """By rest, by the number in a day, by another model's training; each says so."""
     resting = want(known(alert("b")), run(NOW_MS - HOUR_MS))
     assert resting is not None
     assert resting.held == "the last run ended less than 6h ago"
@@ -75,14 +75,14 @@ def test_runs_are_held_back() -> None:
     many = want(known(alert("b")), [*run(NOW_MS - 20 * HOUR_MS), *run(NOW_MS - 7 * HOUR_MS)])
     assert many is not None
     assert many.held == "2 runs began within 24 hours, which is the most"
-    beside = want(known(alert("b")), [step("begun", 5, 5, "other")])
+    beside = want(known(alert("b")), trains="other")
     assert beside is not None
-    assert beside.held == "a run of other is open"
+    assert beside.held == "other is in training"
 
 
 def test_hands_come_first() -> None:
-    """What is asked for by hand needs no rest, and waits for an open run only."""
-    found = want(known(alert("b")), [*run(NOW_MS - HOUR_MS), step("asked", 7, 7, trigger="hand")])
+    """What is asked for by hand needs no rest, and is not refused while another model is in training: it waits."""
+    found = want(known(alert("b")), [*run(NOW_MS - HOUR_MS), step("asked", 7, 7, trigger="hand")], trains="other")
     assert found == WantedRun("hand", "asked for by hand", ["hand:7"])
 
 

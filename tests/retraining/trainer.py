@@ -32,10 +32,12 @@ def main(prepared: str, offline: str, model: str, version: str) -> None:
         print(len([bytearray(64 * 1_048_576) for _ in range(64)]))
     if order == "sleep":
         time.sleep(3600)
+    while order == "hold" and (folder / "hold").exists():
+        time.sleep(0.1)
     if order == "nothing":
         return
     manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
-    save_artifact(offline, msgspec.structs.replace(manifest, version=version), (folder / "model.onnx").read_bytes())
+    save_artifact(offline, msgspec.structs.replace(manifest, model=model, version=version), (folder / "model.onnx").read_bytes())
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ RETRAINING_RUNS = _counter("retraining_runs_total", "Runs begun, by what began t
 RETRAINING_STEPS = _counter(
     "retraining_steps_total", "Steps recorded, by step: trained, shadow, promoted, rejected, failed and so on", "model", "step"
 )
-RETRAINING_OPEN = _gauge("retraining_open_seconds", "Time since the run began that is open; 0 without one")
+RETRAINING_OPEN = _gauge("retraining_open_seconds", "Time since the run began that is open; 0 without one", "model")
 
 # Audit
 AUDIT_ROUNDS = _counter("audit_rounds_total", "Times every partition of every view was looked at")
