@@ -74,7 +74,8 @@ class _Loops:
         begun = self.of[model].begun
         if found.trigger != "hand":
             assert sum(self.now - at < SPAN_MS for at in begun) < policy.at_most_a_day
-            assert all(self.now - at >= policy.rest_ms for at in begun)
+            ended = [record.at for record in self.records if record.model == model and record.step in ENDS]
+            assert all(self.now - at >= policy.rest_ms for at in ended[-1:])
         self.write(step("begun", self.now, self.of[model].free(self.now), model, trigger=found.trigger, causes=found.causes))
 
 

@@ -107,7 +107,7 @@ def test_an_outcome_is_about_its_question() -> None:
     ],
 )
 def test_a_drift_changes_its_field_alone_and_from_its_moment_on(drift: str, event: str, name: str) -> None:
-    """Everything else is as without it."""
+    """Everything else is as without it, outcomes too."""
     plain, moved = made(), made(drift)
     assert [key_of(act) for act in plain if act.model] == [key_of(act) for act in moved if act.model]
     for before, after in zip(of_event(plain, event), of_event(moved, event), strict=True):
@@ -115,6 +115,8 @@ def test_a_drift_changes_its_field_alone_and_from_its_moment_on(drift: str, even
         value = before.row[name]
         wanted = value if before.offset_ms < 5_000 else value * 3 if "scale" in drift else value + (100 if "amount" in drift else -7.5)
         assert after.row[name] == pytest.approx(wanted)
+    for outcome in ("paid", "rated", "returned"):
+        assert of_event(plain, outcome) == of_event(moved, outcome)
 
 
 @settings(max_examples=10)
@@ -197,7 +199,7 @@ def test_recorded_rows_are_drawn_with_their_outcomes() -> None:
 
 
 def test_one_without_a_recorded_outcome_gets_none() -> None:
-    """Where its absence is the answer, that is one."""
+    """Where its absence is the answer, that is one; else no drift of outcomes makes one."""
     row = next(act.row for act in made() if act.event == "placed")
     found = made(like={"placed": [{**row, "order": "a"}], "returned": [{"order": "b", "at": 1, "back": True}]}, models=["back"])
     assert of_event(found, "returned") == []
@@ -207,6 +209,9 @@ def test_one_without_a_recorded_outcome_gets_none() -> None:
         )
         != []
     )
+    paid = {"order": "b", "at": 1, "shop": "s", "days_late": 9.0}
+    for drift in ("outcome:flip", "outcome:rate=1"):
+        assert of_event(made(drift, like={"placed": [{**row, "order": "a"}], "paid": [paid]}, models=["late"]), "paid") == []
 
 
 def test_an_event_that_asks_and_answers() -> None:

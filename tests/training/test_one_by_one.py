@@ -93,6 +93,11 @@ def test_what_says_what_it_is() -> None:
     model = dataclasses.replace(MODEL, pipeline=logistic, engine="python", online=Online())
     assert "learning_rate=0.01" in described(model)
     assert is_classifier_of(model)
+    typed = dataclasses.replace(model, pipeline=lambda: compose.SelectType(float, int) | linear_model.LogisticRegression(l2=0.25))
+    with pytest.raises(TypeError):
+        repr(typed.pipeline())
+    assert "SelectType(" in described(typed)
+    assert "l2=0.25" in described(typed)
     assert not is_classifier_of(dataclasses.replace(model, pipeline=values))
 
 

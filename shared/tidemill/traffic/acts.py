@@ -50,6 +50,14 @@ class Act(NamedTuple):
     answers: str = ""
 
 
+class _Question(NamedTuple):
+    """`base`: as it was recorded or invented; `plain`: with its time and names; `row`: after drifts. What becomes of it follows from `plain`."""
+
+    base: Row
+    plain: Row
+    row: Row
+
+
 def acts(project: Project, plan: TrafficPlan, start_ms: int) -> Iterator[Act]:
     """The acts in the order of their moments. A question comes before the event that announces it. Raises TidemillError for events that cannot be made."""
     return iter(_Traffic(project, plan, start_ms))
@@ -112,7 +120,8 @@ class _Traffic:
         chance = random.Random(f"{self._plan.seed}:{event.name}:{number}:drifts")
         base = self._base(event, draw)
         asking = [model for model in self._models if model.on is event]
-        row = changed(event, self._stamped(event, base, offset_ms, number, asking), self._active(offset_ms), chance, self._invention.unseen)
+        plain = self._stamped(event, base, offset_ms, number, asking)
+        row = changed(event, plain, self._active(offset_ms), chance, self._invention.unseen)
         for model in asking:
             yield Act(offset_ms, event.name, row, model.name, str(row[model.subject]))
         yield from self._published(event, row, offset_ms, chance)
@@ -120,7 +129,7 @@ class _Traffic:
         for model in asking:
             if model.outcome.source.name not in told:
                 told.add(model.outcome.source.name)  # one event may answer several models
-                yield from self._outcome(model, base, row, offset_ms, number, draw)
+                yield from self._outcome(model, _Question(base, plain, row), offset_ms, number, draw)
 
     def _base(self, event: Event, draw: random.Random) -> Row:
         rows = self._plan.like.get(event.name)
@@ -153,15 +162,15 @@ class _Traffic:
         if chance.random() >= lost:
             yield Act(offset_ms + late_ms, event.name, row, **more)
 
-    def _outcome(self, model: Model, base: Row, row: Row, offset_ms: int, number: int, draw: random.Random) -> Iterator[Act]:
+    def _outcome(self, model: Model, question: _Question, offset_ms: int, number: int, draw: random.Random) -> Iterator[Act]:
         """What becomes of a question, after the delay: nothing, where no event is an answer."""
-        event, at_ms = model.outcome.source, offset_ms + self._plan.delay_ms
+        event, at_ms, row = model.outcome.source, offset_ms + self._plan.delay_ms, question.row
         chance = random.Random(f"{self._plan.seed}:{model.name}:{number}:outcome")
         pairs = self._pairs[model.name]
         if pairs:
-            found = pairs.get(str(base[model.subject]))
+            found = pairs.get(str(question.base[model.subject]))
         else:
-            push = self._invention.push(model, row)
+            push = self._invention.push(model, question.plain)
             there = model.outcome.absent is None or draw.random() < _RARE
             found = self._invention.row(event, draw, push, model.outcome.column.fields) if there else None
 

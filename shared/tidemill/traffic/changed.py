@@ -44,7 +44,9 @@ def truth_of(model: Model, row: Row | None) -> Truth:
 
 def other_outcome(model: Model, row: Row | None, drifts: Sequence[Drift], chance: random.Random, anew: Callable[[], Row]) -> Row | None:
     """The outcome of a question under drifts: `flip` makes it another one, `rate` makes it true in a share of the cases. `row`: as it would be, None: no
-    event; `anew`: draws another one."""
+    event, which stays so unless that is an answer; `anew`: draws another one."""
+    if row is None and model.outcome.absent is None:
+        return None
     for drift in drifts:
         if drift.target == OUTCOME and drift.kind in ("flip", "rate"):
             truth, drawn = truth_of(model, row), chance.random()

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import platform
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -107,8 +108,18 @@ def described(model: Model) -> str:
     except Exception:  # the project's own code; it is told where the pipeline is fitted
         return ""
     parameters = pipeline.get_params(deep=True) if hasattr(pipeline, "get_params") else {}
-    said = ", ".join(f"{name}={value!r}" for name, value in sorted(parameters.items()))
+    said = ", ".join(f"{name}={_shown(value)}" for name, value in sorted(parameters.items()))
     return _ADDRESS.sub("", f"{type(pipeline).__module__}.{type(pipeline).__qualname__}({said})")
+
+
+def _shown(value: object, depth: int = 8) -> str:
+    """Its repr; of what has none, as river's own `SelectType(float, int)`, its class and its parts."""
+    try:
+        return repr(value)
+    except Exception:  # anybody's code
+        parts = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+        said = ", ".join(f"{name}={_shown(part, depth - 1)}" for name, part in parts.items()) if depth else ""
+        return f"{type(value).__qualname__}({said})"
 
 
 def key_of(stage: str, inputs: dict[str, str], parameters: dict[str, Any], code: str, found: dict[str, str]) -> str:
