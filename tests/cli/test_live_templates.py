@@ -30,7 +30,7 @@ from tidemill.local.processes import free_port
 pytestmark = pytest.mark.integration
 PATIENCE_SECONDS = 600
 SERVICES = ("ingestion", "features", "offline", "inference")
-ALONE = ("pip ", "pytest", "export ", "uvicorn ", "docker ", "tidemill retrain", "tidemill alerts")
+ALONE = ("pip ", "pytest", "export ", "uvicorn ", "docker ", "tidemill retrain", "tidemill alerts", "tidemill down", "TIDEMILL_DRIFT_WINDOW")
 """Begins lines of a page that other tests run, or that this one runs in its own way."""
 NEWEST = {"tabular": 600, "text": 400, "image": 250, "fraud": 10_000}
 """How many events of each file are enough to be trained on."""
@@ -67,7 +67,7 @@ class Newcomer:
 
     def does(self, line: str) -> str:
         """What a line prints."""
-        line = line.replace("--seconds 60", "--seconds 2 --delay 500ms").replace("after=30s", "after=1s")
+        line = line.replace("--seconds 120", "--seconds 2 --delay 500ms").replace("after=60s", "after=1s")
         if line.startswith("tidemill load"):
             return self._loads(shlex.split(line)[1:])
         if line.startswith("tidemill up"):
