@@ -81,6 +81,7 @@ class OnlineLoop(Loop):
 
     async def _look(self) -> None:
         await self._learning.follow(await self._line())
+        await self._tell_stuck()
         await super()._look()
 
     async def _line(self) -> str:
@@ -118,8 +119,6 @@ class OnlineLoop(Loop):
             [found.learned for found in tried] + ([champion.learning.learned] if champion is not None and champion.learning else []),
             default=0,
         )
-        if (why := self._stuck()) and "data" not in history.held:
-            await self._skip(WantedRun("data", f"{learning.kept:,} outcomes are learned, and no more", [], why))
         asked = history.asked is not None
         if asked and learning.kept <= before:
             await self._skip(WantedRun("hand", "asked for by hand", [], "no snapshot is newer than the last that was tried"))
@@ -130,6 +129,11 @@ class OnlineLoop(Loop):
                 reason = f"{learning.kept:,} outcomes are learned since {learning.line} was trained"
                 causes = [cause, f"hand:{history.asked}"] if asked else [cause]
                 await self._start(WantedRun("hand" if asked else "data", reason, causes), self._seating.champion(name))
+
+    async def _tell_stuck(self) -> None:
+        """Tells once a run, at any step of it, that the line learns no more."""
+        if self._model.name in self._logs.deployments and (why := self._stuck()) and "data" not in self._logs.history.held:
+            await self._skip(WantedRun("data", f"{self._learning.kept:,} outcomes are learned, and no more", [], why))
 
     def _stuck(self) -> str:
         """Why the line learns no more; empty while it does."""

@@ -30,7 +30,17 @@ from tidemill.local.processes import free_port
 pytestmark = pytest.mark.integration
 PATIENCE_SECONDS = 600
 SERVICES = ("ingestion", "features", "offline", "inference")
-ALONE = ("pip ", "pytest", "export ", "uvicorn ", "docker ", "tidemill retrain", "tidemill alerts", "tidemill down", "TIDEMILL_DRIFT_WINDOW")
+ALONE = (
+    "pip ",
+    "pytest",
+    "export ",
+    "uvicorn ",
+    "docker ",
+    "tidemill retrain",
+    "tidemill alerts",
+    "tidemill down",
+    "TIDEMILL_DRIFT_WINDOW",
+)
 """Begins lines of a page that other tests run, or that this one runs in its own way."""
 NEWEST = {"tabular": 600, "text": 400, "image": 250, "fraud": 10_000}
 """How many events of each file are enough to be trained on."""
