@@ -177,7 +177,7 @@ def _uses_the_page(newcomer: Newcomer) -> None:
             about = ask(f"{url}/about").json()
             found = post(f"{url}/ask", json={"pixels": [[0.5] * about["side"]] * about["side"]}).json()
             assert sum(found["probabilities"].values()) == pytest.approx(1)
-            assert post(f"{url}/tell", json={"picture": found["picture"], "digit": 3}).json() == {"thanks": True}
+            assert post(f"{url}/tell", json={"picture": found["picture"], "digit": "3"}).json() == {"thanks": True}
             wrong = post(f"{url}/ask", json={"pixels": [[0.5]]})
             assert wrong.status_code == 400
             assert "has not the shape" in wrong.json()["detail"]

@@ -123,7 +123,7 @@ def test_a_person_uses_the_page(served: tuple[Path, str], tmp_path: Path) -> Non
             "document.getElementById('no').click(); document.getElementById('digit').value = '7'; document.getElementById('say').click()"
         )
         page.soon("document.getElementById('thanks').textContent.includes('7')")
-        assert told(folder)[-1]["data"]["digit"] == 7
+        assert told(folder)[-1]["data"]["digit"] == "7"
         assert page.value("document.getElementById('error').textContent") == ""
 
         (tmp_path / "none.png").write_text("no picture")

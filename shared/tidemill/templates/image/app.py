@@ -32,7 +32,7 @@ class Verdict(BaseModel):
     """`picture`: the id that the answer had; `digit`: what is on it."""
 
     picture: str
-    digit: int
+    digit: str
 
 
 @app.get("/")
@@ -62,7 +62,7 @@ async def ask(picture: Picture) -> dict[str, Any]:
 async def tell(verdict: Verdict) -> dict[str, Any]:
     """The truth about a picture."""
     if verdict.digit not in CLASSES:
-        raise HTTPException(422, f"{verdict.digit} is none of {CLASSES}")
+        raise HTTPException(422, f"{verdict.digit} is none of {', '.join(CLASSES)}")
     await _publish("myproject.told", {"picture": verdict.picture, "at": int(time.time() * 1000), "digit": verdict.digit})
     return {"thanks": True}
 

@@ -13,12 +13,12 @@ import numpy as np
 DAY_MS = 86_400_000
 
 
-def pictures() -> list[tuple[list[list[float]], int]]:
+def pictures() -> list[tuple[list[list[float]], str]]:
     """(rows of pixels between 0 and 1, the digit) of 1,797 pictures, in an order that mixes who drew them."""
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    pairs = [((pixels / 16).tolist(), int(digit)) for pixels, digit in zip(found.images, found.target, strict=True)]
+    pairs = [((pixels / 16).tolist(), str(digit)) for pixels, digit in zip(found.images, found.target, strict=True)]
     random.Random(1).shuffle(pairs)
     return pairs
 

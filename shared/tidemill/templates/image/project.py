@@ -6,10 +6,10 @@ import tidemill as tm
 
 PROJECT = "myproject"
 SIDE = 8
-CLASSES = list(range(10))
+CLASSES = [str(number) for number in range(10)]
 
 shown = tm.Event("myproject.shown", {"picture": str, "at": int, "pixels": str}, time="at", id="picture")
-told = tm.Event("myproject.told", {"picture": str, "at": int, "digit": int}, time="at")
+told = tm.Event("myproject.told", {"picture": str, "at": int, "digit": str}, time="at")
 
 digit = tm.Model(
     "digit",

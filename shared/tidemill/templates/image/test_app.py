@@ -8,9 +8,11 @@ import httpx
 import pytest
 from data import base64
 from fastapi.testclient import TestClient
+from project import CLASSES, SIDE
 
-ROWS = [[0.5] * 8] * 8
-ANSWER = {"class": "3", "probabilities": {"3": 0.75, "8": 0.25}}
+ROWS = [[0.5] * SIDE] * SIDE
+RIGHT, OTHER = CLASSES[:2]
+ANSWER = {"class": RIGHT, "probabilities": {RIGHT: 0.75, OTHER: 0.25}}
 
 
 @pytest.fixture
@@ -32,19 +34,19 @@ def test_the_model_is_asked_before_the_picture_is_published(asked: list[tuple[st
     """Both of one moment, and the truth is told about the same picture."""
     client = TestClient(page.app)
     answer = client.post("/ask", json={"pixels": ROWS}).json()
-    assert client.post("/tell", json={"picture": answer["picture"], "digit": 8}).is_success
+    assert client.post("/tell", json={"picture": answer["picture"], "digit": OTHER}).is_success
     (_, question), (_, shown), (_, told) = asked
     assert [path for path, _ in asked] == ["/predict/digit", "/events", "/events"]
     assert answer["probabilities"] == ANSWER["probabilities"]
     assert question["subject"] == shown["data"]["picture"] == told["data"]["picture"] == answer["picture"]
     assert question["time"] == shown["data"]["at"] <= told["data"]["at"]
     assert (shown["type"], shown["data"]["pixels"]) == ("myproject.shown", base64(ROWS))
-    assert (told["type"], told["data"]["digit"]) == ("myproject.told", 8)
+    assert (told["type"], told["data"]["digit"]) == ("myproject.told", OTHER)
 
 
-def test_a_digit_that_there_is_not_is_refused(asked: list[tuple[str, Any]]) -> None:
+def test_a_class_that_there_is_not_is_refused(asked: list[tuple[str, Any]]) -> None:
     """Nothing is published then."""
-    assert TestClient(page.app).post("/tell", json={"picture": "p", "digit": 12}).status_code == 422
+    assert TestClient(page.app).post("/tell", json={"picture": "p", "digit": "none of them"}).status_code == 422
     assert asked == []
 
 
