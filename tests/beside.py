@@ -1,10 +1,11 @@
-"""What goes on beside a test: the work of a service in the test's own loop, or actions in threads."""
+"""What goes on beside a test: the work of a service or a server of one's own in the test's own loop, or actions in threads."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -21,6 +22,37 @@ async def beside(work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
         await asyncio.wait({task})
     if ended:
         task.result()
+
+
+@asynccontextmanager
+async def listening(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """A server in the test's own loop; gives its port. At the end it has no connection: one that is left open warns in whichever test is running
+    when it is collected, and warnings are errors."""
+    connections = dict[asyncio.StreamWriter, asyncio.Future[None]]()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections[writer] = asyncio.ensure_future(handle(reader, writer))
+        await asyncio.wait({connections[writer]})
+
+    server = await asyncio.start_server(connected, "127.0.0.1", port, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await _turns()  # for those that have not come so far
+        for writer, task in connections.items():
+            writer.transport.abort()
+            task.cancel()
+        await asyncio.gather(*connections.values(), return_exceptions=True)
+        await _turns()
+
+
+async def _turns() -> None:
+    """Let the loop look at its sockets again and again: a handshake of TLS takes some turns to fail, and a closed connection one to go."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 @contextmanager

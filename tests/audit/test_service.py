@@ -43,8 +43,7 @@ def tidemill(rig: Mirrored, *arguments: str) -> tuple[int, str]:
 
 def logged(worker: Worker, message: str) -> list[dict[str, Any]]:
     """Its log lines with this message."""
-    lines = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
-    return [line for line in lines if line["message"] == message]
+    return [line for line in worker.lines() if line["message"] == message]
 
 
 def test_a_tile_altered_by_hand(rig: Mirrored) -> None:

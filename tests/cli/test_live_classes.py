@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -142,7 +143,7 @@ def test_three_classes(kafka: str, redis_url: str, topic_prefix: str, tmp_path: 
         }
         assert [results[ride["ride"]].probabilities for ride in asked] == [answer["probabilities"] for answer in answers]
         rides.soon(lambda: len(logged(OfflineStore(rides.stack.offline))) >= len(asked) + 2)
-        assert "32 predictions recomputed, 32 equal bit for bit" in rides.run("replay")
+        assert re.search(r"\b(3[2-9]) predictions recomputed, \1 equal bit for bit", rides.run("replay"))  # more if one was asked again
         _verified(rides)
         _scored_and_made_again(rides, asked, answers)
 

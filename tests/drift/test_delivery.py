@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 import msgspec
 import pytest
+from tests.beside import listening
 from tests.demo_state import demo
 from tests.patience import PATIENCE_SECONDS
 
@@ -70,18 +71,10 @@ class Got:
         return [[alert["id"] for alert in msgspec.json.decode(body)["alerts"]] for _, body in self.messages]
 
 
-@asynccontextmanager
-async def served(handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], port: int = 0) -> AsyncIterator[int]:
-    """A server on a port."""
-    server = await asyncio.start_server(handle, "127.0.0.1", port)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
-
-
 async def test_a_webhook_gets_signed_json() -> None:
     """Whoever knows the secret can tell that it is ours and whole; the id is the same when it comes again."""
     got = Got()
-    async with served(got.http) as port:
+    async with listening(got.http) as port:
         for _ in range(2):
             await Webhook("webhook", ALL, f"http://127.0.0.1:{port}/x", "secret").send(Notice.of("p", [ALERT]))
         await Webhook("webhook", ALL, f"http://127.0.0.1:{port}/x").send(Notice.of("p", alerts("b")))
@@ -96,7 +89,7 @@ async def test_a_webhook_gets_signed_json() -> None:
 async def test_slack_and_mail_get_text() -> None:
     """The same words; a mail has the first line as its subject and an id of its own."""
     got, mails, notice = Got(), Got(), Notice.of("p", alerts("a", "b"))
-    async with served(got.http) as port, served(mails.smtp) as smtp:
+    async with listening(got.http) as port, listening(mails.smtp) as smtp:
         await SlackWebhook("slack", ALL, f"http://127.0.0.1:{port}/x").send(notice)
         await Mail("mail", ALL, f"smtp://127.0.0.1:{smtp}", "us@here", ("you@there",)).send(notice)
     assert msgspec.json.decode(got.messages[0][1]) == {"text": notice.text}
@@ -122,7 +115,7 @@ def test_a_storm_is_one_message() -> None:
 async def test_a_sink_that_refuses_says_why() -> None:
     """Neither a bad answer nor a closed port is a delivery."""
     got = Got(status=500)
-    async with served(got.http) as port:
+    async with listening(got.http) as port:
         with pytest.raises(NotDelivered, match="webhook: answers 500"):
             await Webhook("webhook", ALL, f"http://127.0.0.1:{port}").send(Notice.of("p", [ALERT]))
     for sink in (SlackWebhook("slack", ALL, f"http://127.0.0.1:{port}"), Mail("mail", ALL, f"smtp://127.0.0.1:{port}", "a@b", ("c@d",))):
@@ -192,7 +185,7 @@ async def test_nothing_is_lost_while_a_sink_is_away(kafka: str, topic_prefix: st
     world, got = World(kafka, topic_prefix), Got()
     await world.begin()
     await world.tell(*alerts("old"))
-    async with served(got.http) as port:
+    async with listening(got.http) as port:
         sink = Webhook("webhook", ALL, f"http://127.0.0.1:{port}")
         delivery = AlertDelivery(world.project, world.settings, sink)
         async with world.delivering(sink):

@@ -20,6 +20,7 @@ import msgspec
 import redis
 from aiokafka import TopicPartition
 from tests.ask import get as ask
+from tests.logged import whole_lines
 from tests.patience import PATIENCE_SECONDS
 
 from tidemill.declarations.project import Project, load_project
@@ -182,7 +183,7 @@ class Worker:
 
     def lines(self) -> list[dict[str, Any]]:
         """What it has logged."""
-        return [msgspec.json.decode(line) for line in self.log.read_bytes().split(b"\n")[:-1] if line.startswith(b"{")]
+        return whole_lines(self.log.read_bytes())
 
     def works_by(self, number: int) -> bool:
         """Whether it has begun to work by this catalogue."""

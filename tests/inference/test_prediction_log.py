@@ -19,7 +19,7 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill_inference import prediction_log
 from tidemill_inference.prediction_log import Entry, PredictionLog
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("patient")]
 SPEC = TopicSpec(4, {})
 
 
@@ -138,6 +138,7 @@ async def test_a_producer_that_kafka_refuses_is_replaced(kafka: str, topic_prefi
 
 async def test_a_wave_that_is_stuck_is_no_sign_of_life(kafka: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """While Kafka answers others but not us, the reason is told and the pulse stays away, so that the watchdog can end the process."""
+    monkeypatch.setattr(prediction_log, "TIMEOUT_SECONDS", 2.0)
     told: list[str | None] = []
     release = asyncio.Event()
 

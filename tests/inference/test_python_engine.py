@@ -57,14 +57,21 @@ def worker_of(service: Service) -> int:
 def _children() -> list[int]:
     found = []
     for task in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{task}/children") as file:
-            found += [int(pid) for pid in file.read().split()]
+        found += [int(pid) for pid in _read(f"/proc/self/task/{task}/children").split()]
     return found
 
 
 def _command(pid: int) -> bytes:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read()
+    return _read(f"/proc/{pid}/cmdline")
+
+
+def _read(path: str) -> bytes:
+    """A file of /proc, empty if its thread or process has ended meanwhile."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 async def test_a_pipeline_serves_itself(service: Service) -> None:

@@ -188,10 +188,10 @@ Start = Callable[[], tuple[subprocess.Popen[bytes], str]]
 def start(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Start]:
     """Starts members as processes; returns each with its address."""
     (tmp_path / "project.py").write_text(PROJECT.format(name=topic_prefix))
-    members: list[subprocess.Popen[bytes]] = []
+    members, taken = list[subprocess.Popen[bytes]](), set[int]()
 
     def started() -> tuple[subprocess.Popen[bytes], str]:
-        port = free_port(set())
+        port = free_port(taken)
         own = {"TIDEMILL_PORT": str(port), "PYTHONPATH": f"{ROOT}/shared:{ROOT}/services:{ROOT}", "KAFKA_BOOTSTRAP_SERVERS": kafka}
         with (tmp_path / f"{len(members)}.log").open("wb") as out:
             command = [sys.executable, "-m", "tidemill_ingestion"]

@@ -21,6 +21,7 @@ from aiokafka.producer.sender import Sender
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.frozen import freeze
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.errors import KafkaRefused, KafkaUnavailable, RecordTooLarge
 from tidemill.kafka.admin import admin, wait_for_kafka
@@ -254,7 +255,7 @@ class OwnBroker:
     async def answers(self) -> None:
         """Wait until it does. Raises AssertionError with the end of its log."""
         try:
-            await wait_for_kafka(KafkaSettings(bootstrap_servers=self.bootstrap))
+            await wait_for_kafka(KafkaSettings(bootstrap_servers=self.bootstrap), PATIENCE_SECONDS)
         except KafkaUnavailable as error:
             code, log = self.process.poll(), last_lines(self.folder / "log", 40)
             raise AssertionError(f"{error}; its process {'runs' if code is None else f'ended with {code}'}; its log:\n{log}") from error
@@ -331,8 +332,9 @@ async def test_closing_does_not_wait_for_a_broker_that_is_away(broker: OwnBroker
                 await send_wave(to, {(name, 0): numbered(1)})
             with pytest.raises(KafkaUnavailable, match="was not ready after 1 s"):
                 await wait_for_kafka(KafkaSettings(bootstrap_servers=broker.bootstrap), 1.0)
-        await asyncio.sleep(0.1)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while asyncio.all_tasks() != {asyncio.current_task()}:
+                await asyncio.sleep(0.05)
     finally:
         if how == "stopped":
             broker.process.send_signal(signal.SIGCONT)
@@ -343,8 +345,7 @@ async def test_closing_does_not_wait_for_a_broker_that_is_away(broker: OwnBroker
 @pytest.mark.integration
 async def test_a_broker_that_is_away_is_not_asked_without_a_pause(broker: OwnBroker) -> None:
     """One that stops in good order tells that partitions have no leader: a producer with records tries ten times a second from then on."""
-    settings = KafkaSettings(bootstrap_servers=broker.bootstrap)
-    await wait_for_kafka(settings)
+    await broker.answers()
     name, sent = await topic(broker.bootstrap, "pace", 4), 0
 
     async def send_on() -> None:

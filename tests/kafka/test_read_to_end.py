@@ -93,7 +93,7 @@ async def test_silence_is_an_error() -> None:
 async def test_silence_is_counted_anew_with_every_step() -> None:
     """A slow topic is no silent one."""
     reader = Scripted({T0: 20}, [({T0: 1}, 1)] * 20)
-    await slices(reader, 0.05, pause_seconds=0.01)
+    await slices(reader, 0.25, pause_seconds=0.012)
     assert reader.next == {T0: 20}
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pyarrow as pa
 from aiokafka import TopicPartition
 from deltalake import DeltaTable
 from tests.ask import get as ask
+from tests.logged import whole_lines
 from tests.patience import PATIENCE_SECONDS
 
 from tidemill.declarations.project import Project, load_project
@@ -112,8 +112,7 @@ class Service:
 
     def lines(self) -> list[dict[str, Any]]:
         """The log lines since the last start."""
-        text = self._log.read_bytes()[self._begin :].split(b"\n")
-        return [msgspec.json.decode(line) for line in text if line.startswith(b"{") and line.endswith(b"}")]
+        return whole_lines(self._log.read_bytes()[self._begin :])
 
     def get(self, path: str) -> httpx.Response:
         """An answer of its HTTP port. Raises AssertionError while it does not listen."""
@@ -136,13 +135,13 @@ def running(service: Service, **environment: str) -> Iterator[Service]:
 
 
 async def until(check: Any, seconds: float = PATIENCE_SECONDS) -> Any:
-    """What `check()` returns once it neither raises AssertionError nor returns something false."""
+    """What `check()` returns once it is true. AssertionError and KeyError mean that it is not yet: a service tells little before it has begun."""
     deadline = time.monotonic() + seconds
     while True:
         try:
             if answer := check():
                 return answer
-        except AssertionError:
+        except (AssertionError, KeyError):
             if time.monotonic() > deadline:
                 raise
         assert time.monotonic() < deadline, f"still not so after {seconds} s"

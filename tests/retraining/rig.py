@@ -171,7 +171,7 @@ class Rig:
     def wait(self, step: str) -> RetrainingRecord:
         """Return the newest step once the log says that this one was taken after the one waited for before."""
         self.until(lambda: step in self._logged()[self._waited :])
-        self._waited = len(self._logged())
+        self._waited = self._logged().index(step, self._waited) + 1
         return next(record for record in reversed(self.steps()) if record.step == step)
 
     def _logged(self) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.errors import SettingsError, WorkerEnded
 from tidemill.local.processes import free_port
@@ -65,7 +66,7 @@ async def test_requests_in_progress_are_answered_before_the_work_ends() -> None:
 
     port = free_port(set())
     serving = asyncio.create_task(run_workers(OpsOr(slow), HttpSettings(host="127.0.0.1", port=port), work(), [], HealthBoard()))
-    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(retries=8), trust_env=False) as client:
+    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(retries=8), timeout=PATIENCE_SECONDS, trust_env=False) as client:
         answer = await client.get(f"http://127.0.0.1:{port}/")
     await serving
     assert answer.status_code == 200
@@ -191,6 +192,8 @@ def test_silent_worker_ends_the_process() -> None:
 def test_a_service_of_http_alone_lives_until_it_is_told_to_stop() -> None:
     """Without workers to watch, the loop's own sign of life is enough; SIGTERM ends the process in good order."""
     process = start("")
+    assert process.stderr is not None
+    assert any(b'"message":"listening"' in line for line in process.stderr), "it ended before it listened"
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(5)  # it shall not end
     process.terminate()

@@ -111,11 +111,19 @@ def test_beats_keep_it_alive() -> None:
     assert process.returncode == 0
 
 
+SAID = """
+import json
+async def said(silent):
+    while ((reason := json.loads(board.ready_answer()[1])["checks"].get("progress", {}).get("reason")) is not None) != silent:
+        await asyncio.sleep(0.1)
+    print(reason, flush=True)
+"""
+
+
 @pytest.mark.integration
 def test_silence_is_told_before_the_end() -> None:
     """After a quarter of the patience the board names who is silent, and for how long; a beat makes it well again."""
-    said = "import json; print(json.loads(board.ready_answer()[1])['checks']['progress'].get('reason'), flush=True)"
-    process = start(f"await asyncio.sleep(6.5); {said}; pulse.beat(); await asyncio.sleep(2.5); {said}", patience=16)
+    process = start(f"exec({SAID!r}, globals()); await said(True); pulse.beat(); await said(False)", patience=16)
     out, _ = process.communicate(timeout=180)
     first, second = out.splitlines()
     assert first.startswith("no sign of life of the fetching for ")

@@ -257,11 +257,11 @@ async def test_redis_away_is_503_until_it_is_back(tmp_path_factory: pytest.TempP
             answer = await _until(http, body, 503)
             assert answer.headers["retry-after"] == "1"
             assert "Redis" in answer.json()["error"]
-            assert (await http.get("/health/ready")).status_code == 503
+            await _ready(http, 503)
             await asyncio.to_thread(stack.resume, "valkey")
             answer = await _until(http, body, 200)
             assert columns(answer)["count_1d"]["values"] == [1.0]
-            assert (await http.get("/health/ready")).status_code == 200
+            await _ready(http, 200)
 
 
 async def test_a_redis_that_says_nothing_is_noticed_without_requests(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -276,9 +276,13 @@ async def test_a_redis_that_says_nothing_is_noticed_without_requests(tmp_path_fa
                 assert "Redis" in answer.json()["checks"]["redis"]["reason"]
             finally:
                 os.kill(stack.pid("valkey"), signal.SIGCONT)
-            async with asyncio.timeout(180):
-                while (await http.get("/health/ready")).status_code != httpx.codes.OK:
-                    await asyncio.sleep(0.05)
+            await _ready(http, 200)
+
+
+async def _ready(http: httpx.AsyncClient, status: int) -> None:
+    async with asyncio.timeout(180):
+        while (await http.get("/health/ready")).status_code != status:
+            await asyncio.sleep(0.05)
 
 
 def _lasted(answer: httpx.Response) -> bool:

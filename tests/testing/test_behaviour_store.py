@@ -127,9 +127,10 @@ async def test_a_claim(writer: OnlineWriter, link: RedisClient) -> None:
 
 async def test_a_claim_expires(writer: OnlineWriter, link: RedisClient) -> None:
     """A step of a claim lasts for its lease; then the partition has no fence, and what was written is left."""
-    assert await writer.step(LOG, 0, b"", b"claim", 40, [b"a"], [b"1"])
+    assert await writer.step(LOG, 0, b"", b"claim", 600_000, [b"a"], [b"1"])
     assert not await writer.step(LOG, 0, b"another", b"claim 2", 40, [b"a"], [b"2"])
     assert await writer.load(LOG, 0, [b"a"]) == (b"claim", {b"a": b"1"})
+    assert await writer.step(LOG, 0, b"claim", b"claim", 40, [b"a"], [b"1"])
     await asyncio.sleep(0.06)
     assert await writer.load(LOG, 0, [b"a"]) == (None, {b"a": b"1"})
     assert await writer.step(LOG, 0, b"", b"claim 3", 10_000, [b"a"])

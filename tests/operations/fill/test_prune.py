@@ -140,7 +140,7 @@ async def test_an_apply_that_is_under_way_keeps_its_log(shop: Command, redis_url
     await ensure_topics(shop.settings, {view_topic(shop.name, beside): TopicSpec(8, {})})
     events = await route(shop, project) if routed else []
     declare(shop.folder / "shop", shop.name, later=True, ahead="1h")
-    process = shop.start("apply", "--yes", "--no-wait", order=Order(point, "sleep", seconds=1))
+    process = shop.start("apply", "--yes", "--no-wait", order=Order(point, "sleep", seconds=3))
     await shop.reached(process)
     freeze(process.pid)
     there = await logs(shop) - {SECOND, beside}
@@ -163,7 +163,7 @@ async def test_an_apply_that_is_under_way_keeps_its_log(shop: Command, redis_url
 async def test_a_log_of_one_that_slept(shop: Command) -> None:
     """An `apply` slept after its record until another had handed its own over, which a prune keeps. The log that it makes then goes with the next prune."""
     await route(shop, declare(shop.folder / "shop", shop.name, later=True))
-    process = shop.start("apply", "--yes", order=Order("after_begin", "sleep", seconds=1))
+    process = shop.start("apply", "--yes", order=Order("after_begin", "sleep", seconds=3))
     await shop.reached(process)
     freeze(process.pid)
     await shop.run("apply", "--yes", "--no-wait")
