@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.offline.lake import ROOT
+from tests.patience import PATIENCE_SECONDS
 from typer.testing import CliRunner
 
 from tidemill.cli import app
@@ -103,3 +110,40 @@ def test_the_help_names_every_kind_of_drift() -> None:
     output = CliRunner().invoke(app, ["simulate", "--help"]).stdout
     assert all(name in output for name in KINDS)
     assert all(len(line) <= 80 for line in output.splitlines())
+
+
+@pytest.mark.integration
+def test_ctrl_c_ends_with_the_counts(kafka: str, tmp_path: Path) -> None:
+    """What was sent until then is told, and that outcomes are missing."""
+    arrived = threading.Event()
+
+    class Ingestion(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            events = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            answer = json.dumps({"results": [{} for _ in events]}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+            arrived.set()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on the terminal."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ingestion) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = {
+            **os.environ, "KAFKA_BOOTSTRAP_SERVERS": kafka, "REDIS_URL": "redis://127.0.0.1:1", "TIDEMILL_OFFLINE": str(tmp_path),
+            "TIDEMILL_PROJECT": ORDERS, "TIDEMILL_INGESTION_URL": f"http://127.0.0.1:{server.server_port}",
+            "PYTHONPATH": f"{ROOT}/shared:{ROOT}/services",
+        }  # fmt: skip
+        command = [sys.executable, "-c", "from tidemill.cli import main; main()", "simulate", "--no-ask", "--seconds", "600"]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as simulating:
+            while not arrived.wait(0.2):
+                assert simulating.poll() is None, simulating.communicate()
+            simulating.send_signal(signal.SIGINT)
+            said, _ = simulating.communicate(timeout=PATIENCE_SECONDS)
+        server.shutdown()
+    assert simulating.returncode == 130
+    assert " events sent" in said
+    assert said.endswith("stopped: outcomes that were due later are not sent\n")

@@ -67,27 +67,31 @@ def simulate(
     if at is None:
         _print(project, plan)
         return
+    from tidemill.traffic.tally import Tally
+
+    tally, stopped = Tally(plan.drifts), False
     try:
-        tally = asyncio.run(_send(at, project, plan, ask=ask, over=over))
+        asyncio.run(_send(at, project, plan, tally, ask=ask, over=over))
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        stopped = True
     for line in tally.lines():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if stopped:
+        console.print("stopped: outcomes that were due later are not sent")
+        raise typer.Exit(130)
     raise typer.Exit(0 if tally.accepted else 1)
 
 
-async def _send(at: Target, project: Project, plan: TrafficPlan, *, ask: bool, over: str) -> Tally:
+async def _send(at: Target, project: Project, plan: TrafficPlan, tally: Tally, *, ask: bool, over: str) -> None:
     from tidemill.traffic.sending import open_door, send
-    from tidemill.traffic.tally import Tally
 
-    tally, found = Tally(plan.drifts), acts(project, plan, now_ms())
+    found = acts(project, plan, now_ms())
     wanted = found if ask else (act for act in found if not act.model)
     ingestion = at.url("ingestion") if over == "http" else ""
     inference = at.url("inference") if ask and project.models else ""
     async with open_door(project, ingestion, inference, at.kafka_settings if over == "kafka" else None) as door:
         with console.status("beginning ...") if console.is_terminal else nullcontext() as status:
             await send(wanted, door, tally, lambda so_far: None if status is None else status.update(so_far.progress()))
-    return tally
 
 
 def _print(project: Project, plan: TrafficPlan) -> None:
