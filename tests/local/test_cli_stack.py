@@ -102,7 +102,7 @@ def test_detached_it_lives_on_until_down(modules: Path, home: Path) -> None:
 
 
 def test_status_tells_a_service_that_is_down(modules: Path, home: Path) -> None:
-    """The exit code of status is 1 unless everything is ready."""
+    """The exit code of status is 1 unless everything is ready; one that ended, and was begun anew, is told."""
     with foreground("--service", "serving"):
         addresses = find(home)
         assert addresses is not None
@@ -111,6 +111,10 @@ def test_status_tells_a_service_that_is_down(modules: Path, home: Path) -> None:
         os.kill(addresses.pids["serving"], signal.SIGCONT)
         assert status.returncode == 1
         assert "timed out" in status.stdout
+        os.kill(addresses.pids["serving"], signal.SIGKILL)
+        end = time.monotonic() + PATIENCE_SECONDS
+        while "serving has ended once, last at " not in (said := tidemill("status").stdout):
+            assert time.monotonic() < end, said
     assert left_after(home) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -101,7 +102,7 @@ def test_an_example_has_the_outcomes() -> None:
 
 
 def test_results_of_the_offline_store(tmp_path: Path) -> None:
-    """Drawn by chance, awaited until the archive has them, and passed over when it no longer can."""
+    """Drawn by chance, none where another model's came meanwhile; awaited until the archive has them, and passed over when it no longer can."""
     store = OfflineStore(tmp_path)
     table = store.counted_table("results", RESULTS_SCHEMA)
     table.open()
@@ -113,6 +114,8 @@ def test_results_of_the_offline_store(tmp_path: Path) -> None:
     archive.append(archived(TIPPED, EVENTS), {"tipped-0": (0, 6)})
     verify = ResultsVerify(model(), store, since=0, wait_seconds=0.0)
     assert len(verify.draw(4, Random(1))) == 4
+    other = ResultsVerify(replace(model(), name="other"), store, since=0, wait_seconds=0.0)
+    assert [other.draw(4, Random(seed)) for seed in range(4)] == [[]] * 4
     everything = [row for seed in range(9) for row in verify.draw(20, Random(seed))]
     assert {row["seq"] for row in everything} == set(range(20))
     drawn = [row for row in everything if row["seq"] in (3, 4)]

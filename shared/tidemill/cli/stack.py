@@ -95,8 +95,11 @@ def down(home: Home = None) -> None:
 
 
 def status(home: Home = None) -> None:
-    """Show every process of the running stack, how many events came too late, and which alerts are open; exit code 1 unless all are ready."""
+    """Show every process of the running stack, what ended by itself and why, how many events came too late, and which alerts are open; exit code 1 unless all
+    are ready."""
     _require_local()
+    from tidemill.local.ended import ended
+    from tidemill.local.stack import log_file
     from tidemill.local.supervisor import Supervisor
 
     addresses = _running(home)
@@ -110,7 +113,8 @@ def status(home: Home = None) -> None:
             name, process.statename, str(process.pid or ""), f"{process.now - process.start} s", "yes" if ready else reason or "no"
         )
     console.print(table)
-    for said in filter(None, (late_line(addresses), alerts_line(addresses), status_line(addresses))):
+    fallen = map(str, ended(log_file(home_folder(home), "supervisor").parent))
+    for said in filter(None, (*fallen, late_line(addresses), alerts_line(addresses), status_line(addresses))):
         console.print(said, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(0 if all_ready else 1)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.archive.erasure import erased_positions
@@ -40,7 +41,8 @@ class ResultsVerify:
         where = (pc.field("seq") >= begin) & (pc.field("seq") < begin + _NEAR) & (pc.field("model") == self.model.name)
         columns = ["seq", "prediction", "subject", "time", "known", "outcome", *({"label"} & set(snapshot.columns))]
         rows = snapshot.scan(columns, where)
-        found: list[dict[str, Any]] = rows.take(draw.sample(range(len(rows)), min(most, len(rows)))).to_pylist()
+        places = pa.array(draw.sample(range(len(rows)), min(most, len(rows))), pa.int64())  # of none Arrow would not know the type
+        found: list[dict[str, Any]] = rows.take(places).to_pylist()
         return found
 
     def look(self, results: list[dict[str, Any]], ends: Mapping[int, int], kept_since_ms: int = 0) -> Verified:
