@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.ask import get as ask
+from tests.patience import PATIENCE_SECONDS
 from websockets.sync.client import ClientConnection, connect
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE_SECONDS = 120
 
 
 class Browser:
@@ -77,8 +77,10 @@ def browser(folder: Path) -> Iterator[Browser]:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             port = file.read_text().splitlines()[0]
-            (page,) = [one for one in ask(f"http://127.0.0.1:{port}/json", PATIENCE_SECONDS).json() if one["type"] == "page"]
-            with connect(page["webSocketDebuggerUrl"], max_size=None) as link:
+            while not (pages := [one for one in ask(f"http://127.0.0.1:{port}/json").json() if one["type"] == "page"]):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            with connect(pages[0]["webSocketDebuggerUrl"], max_size=None) as link:
                 yield Browser(link)
         finally:
             process.kill()

@@ -15,8 +15,9 @@ import httpx
 import pytest
 from sklearn.datasets import load_digits
 from tests.ask import get as ask
-from tests.cli.browser import CHROMIUM, PATIENCE_SECONDS, Browser, browser, png
+from tests.cli.browser import CHROMIUM, Browser, browser, png
 from tests.offline.lake import ROOT
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.cli.init import make_project
 from tidemill.local.processes import free_port

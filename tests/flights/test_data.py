@@ -76,6 +76,7 @@ def test_departure_shows_the_recorded_clock(flown: pl.DataFrame) -> None:
     assert wrong.is_empty()
 
 
+@pytest.mark.slow
 def test_arrival_shows_the_recorded_clock_at_the_destination(landed: pl.DataFrame) -> None:
     """Scheduled arrival plus delay gives the recorded local time, in every zone, but for one clock that was not put forward in March."""
     wrong = pl.concat([part.filter(_local("arrived_at", str(zone)) != pl.col("arr_time")) for (zone,), part in landed.group_by("zone")])
@@ -152,6 +153,7 @@ def test_the_aircraft_are_known_from_the_start() -> None:
     assert {name for _, name, _ in first[3_322:]} == {"flights.scheduled"}
 
 
+@pytest.mark.slow
 def test_event_ids_are_unique_across_all_events() -> None:
     """No two events share an id, whatever their kind."""
     ids = pl.concat([table["event_id"] for table in data.event_tables().values()])

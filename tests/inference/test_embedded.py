@@ -20,7 +20,7 @@ from tidemill_inference.messages import PredictionAnswer
 DEMO = Path(__file__).parents[1] / "demo_project" / "project.py"
 
 
-def embedded(service: Service, folder: Path, ready_seconds: float = 60) -> EmbeddedPredictor:
+def embedded(service: Service, folder: Path, ready_seconds: float = PATIENCE_SECONDS) -> EmbeddedPredictor:
     """One beside a service: the same project, servers and store."""
     text, count = re.subn(r'PROJECT = "demo"', f'PROJECT = "{service.project.name}"', DEMO.read_text())
     assert count == 1

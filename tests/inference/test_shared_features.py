@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.kernel.streams import READ_OFFSETS_MS, START_MS, Happening, fold_all, numbers, streams
@@ -16,6 +17,7 @@ KEYS = [b"a", b"b", b"new", None]
 FENCE = StampEntry(log_name("v", 1), 0, 1)
 
 
+@pytest.mark.slow
 @given(
     st.lists(streams(), min_size=2, max_size=2), st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(READ_OFFSETS_MS)), max_size=12)
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -72,11 +73,13 @@ def view_of(features: Sequence[Aggregation], tiles: tuple[str, dict[str, str]] =
     return FeatureView("tested", EVENT, "who", features, windows=WINDOWS, tile=tiles[0], tiles=tiles[1], dedupe=DEDUPE, erase=erase)
 
 
+@cache
 def everything(erase: str | None = None) -> ViewKernel:
     """The kernel of a view with every aggregation over every column."""
     return ViewKernel(view_of([feature for kind in aggregation_kinds() for feature in features_of(kind)], erase=erase))
 
 
+@cache
 def numbers(erase: str | None = None) -> ViewKernel:
     """The kernel of a view with every aggregation whose tiles are numbers alone, so that its values are patched."""
     features = [feature for kind in aggregation_kinds() for feature in features_of(kind)]

@@ -48,6 +48,7 @@ def apply(state: EntityState, event: Happening, kernel: ViewKernel = KERNEL) -> 
     return kernel.apply(state, event.time_ms, event.id, event.values)
 
 
+@pytest.mark.slow
 @given(streams(), st.data())
 def test_state_does_not_depend_on_the_cut_into_batches(events: list[Happening], data: st.DataObject) -> None:
     """Stored and loaded between any two events, or never, the bytes are the same."""
@@ -62,6 +63,7 @@ def test_state_does_not_depend_on_the_cut_into_batches(events: list[Happening], 
         assert KERNEL.encode(state) == expected
 
 
+@pytest.mark.slow
 @given(streams(), st.sampled_from([TILES, ASKEW]))
 def test_the_short_way_is_the_long_way(events: list[Happening], tiles: tuple[str, dict[str, str]]) -> None:
     """Folding an event into the open tiles of every length at once gives the very bytes of folding it length by length."""

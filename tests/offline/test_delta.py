@@ -94,6 +94,7 @@ _steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(_steps)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_two_writers_agree_with_a_plain_counter(

@@ -146,6 +146,7 @@ def test_values_differ_exactly_when_something_is_found(one: list[object], other:
     assert bool(differences(kernel, *values)) == (values[0] != values[1])
 
 
+@pytest.mark.slow
 @given(streams(max_size=25))
 def test_tiles_hold_every_event_once(events: list[object]) -> None:
     """Of each length, the counts of all tiles together are the events that were folded and still are in reach."""

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import httpx
 from jgo.maven import MavenContext
+from tests.patience import PATIENCE_SECONDS
 
 from tidemill.local.kafka import java
 from tidemill.local.processes import free_port
 
 VERSION = "3.3.3"
-START_SECONDS = 120
 
 
 def unpacked(folder: Path) -> Path:
@@ -51,7 +51,7 @@ def registry(folder: Path) -> Iterator[str]:
         process = subprocess.Popen(command, cwd=unpacked(folder), env=os.environ | ours, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}/apis/ccompat/v7"
     try:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not _answers(url):
             assert process.poll() is None, (folder / "apicurio.log").read_text()[-2000:]
             assert time.monotonic() < deadline, "the registry did not start"

@@ -11,7 +11,7 @@ from tests.repo.sources import name_of, python_files
 
 LIMITED = {"timeout": 1, "wait": 1, "communicate": 1, "join": 1, "result": 1, "wait_for": 2}
 """Calls whose last argument, when there are so many, is how many seconds they wait at most."""
-LIMITS = {"timeout", "limit_seconds"}
+LIMITS = {"timeout", "limit_seconds", "ready_seconds"}
 """Arguments and parameters that are such a limit."""
 
 

@@ -17,6 +17,7 @@ THIRDS = 3
 FEW = range(min(300, HISTORIES))
 
 
+@pytest.mark.slow
 def test_some_histories_end_right(histories: Cores) -> None:
     """Three hundred histories: crashes, zombies, lost replies, losing stores and brokers; never a bit different, lost, doubled or stuck."""
     outcome = histories.run_all(FEW)

@@ -6,6 +6,7 @@ import pytest
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.running import Cores
 
+pytestmark = pytest.mark.slow
 LIMIT = 10_000
 SAFE_HISTORIES = 100
 RARE = ("lazy-load", "unchecked-refreshed", "unacknowledged", "not-placed")

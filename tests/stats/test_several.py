@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from tidemill.stats.several import auc_one_vs_rest, brier_losses, hits, log_losses, scores
 
 
+@pytest.mark.slow
 @given(st.integers(2, 6), st.integers(20, 80), st.integers(0, 10_000))
 def test_scores_are_those_of_scikit_learn(classes: int, rows: int, seed: int) -> None:
     """Of random probabilities, where each class occurs twice."""

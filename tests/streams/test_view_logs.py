@@ -133,6 +133,7 @@ async def test_needing_topics_waits_until_a_log_is_filled(kafka: str, topic_pref
     assert await offset_ranges(settings, view_topic(topic_prefix, P8))
 
 
+@pytest.mark.slow
 async def test_needing_topics_waits_for_kafka() -> None:
     """Without Kafka it waits, and says so, until it is cancelled."""
     told = list[Exception]()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.kernel.streams import ASKEW, TILES, Happening, Values, streams, view_of
@@ -32,6 +33,7 @@ def rows_of(view: FeatureView, histories: list[list[Happening]]) -> pa.Table:
     return pa.Table.from_pylist(found, pa.schema([*types, *((name, TYPES[name]) for name in view.value_fields)]))
 
 
+@pytest.mark.slow
 @given(
     histories=st.lists(streams(), min_size=1, max_size=3),
     tiles=st.sampled_from([TILES, ASKEW]),

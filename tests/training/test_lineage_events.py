@@ -114,6 +114,7 @@ def test_a_server_gets_the_events(received: tuple[str, list[dict[str, Any]]], tm
     assert [(one["path"], one["eventType"]) for one in found] == [("/api/v1/lineage", "START"), ("/api/v1/lineage", "COMPLETE")]
 
 
+@pytest.mark.slow
 def test_a_receiver_that_is_away_or_hangs_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job is done all the same."""
     monkeypatch.setattr(lineage_events, "CLOSE_SECONDS", 0.2)

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.demo_state import NOW_MS, demo
+from tests.patience import PATIENCE_SECONDS
 from tests.proof.world import World
 from tests.training.test_train import MODEL, client
 from tests.training.town import FOLDER, town
@@ -74,7 +75,7 @@ def test_mlflow_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
     started = time.monotonic()
     missed = _train(world.root, notes)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < PATIENCE_SECONDS  # MLflow itself would try for longer
     assert missed.run_id is None
     assert load_artifact(str(world.root), missed.artifact, missed.sha256).manifest == missed.manifest
     assert notes[-2] == f"recording the run in MLflow at {AWAY}"
@@ -104,7 +105,7 @@ def test_mlflow_does_not_answer(world: World, silent_server: str, monkeypatch: p
     artifact, notes = _stored(world), list[str]()
     started = time.monotonic()
     assert track(str(world.root), artifact.manifest, artifact.onnx, {"a": 1}, notes.append) is None
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < PATIENCE_SECONDS  # MLflow itself would wait for longer
     assert Notes(str(world.root)).all() == [Untracked("big_tip", artifact.manifest.version, {"a": 1})]
 
 

@@ -166,6 +166,7 @@ def test_the_next_version_becomes_the_champion(world: World, trained: Trained) -
     assert mlflow.get_model_version_by_alias("big_tip", "champion").run_id == again.run_id
 
 
+@pytest.mark.slow
 def test_the_run_says_what_was_measured_and_on_which_data(world: World, trained: Trained) -> None:
     """The learning curve by step, the metrics of a constant answer, the identity of the data set, the report and the plots."""
     mlflow = client(world)

@@ -86,6 +86,7 @@ def folded(view: FeatureView, logs: Logs) -> tuple[dict[bytes, bytes], list[Part
     return values, folds
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 5))
 def test_a_copy_knows_since_when_it_is_fed(seed: int, first: int, second: int) -> None:
     """Each new partition begins with the record that tells it, which is neither lost nor counted as undecodable; values are the same."""
@@ -102,6 +103,7 @@ def test_a_copy_knows_since_when_it_is_fed(seed: int, first: int, second: int) -
     assert old.undecodable == sum(fold.fence.poison for fold in folds)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 5), st.integers(1, 5))
 def test_a_copy_folds_to_the_same_values(seed: int, first: int, second: int, third: int) -> None:
     """Once and once more into another count: every entity's value is the same, nothing is sent twice or poison, and the counts add up."""
@@ -120,6 +122,7 @@ def test_a_copy_folds_to_the_same_values(seed: int, first: int, second: int, thi
         assert all(partition_of(key or b"", partitions) == p for p, log in enumerate(logs) for key, _ in log)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 5))
 def test_nothing_of_a_record_changes_but_a_source_out_of_order(seed: int, first: int, second: int) -> None:
     """Time, knowledge, id and values are those of the old log; so is the source, or it is one of its own, which still names the place."""
@@ -144,6 +147,7 @@ def test_nothing_of_a_record_changes_but_a_source_out_of_order(seed: int, first:
             assert {k: float(v) if k == "amount" else v for k, v in record.values.items()} == expected.values  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 5))
 def test_what_ingestion_sends_again_is_still_known(seed: int, first: int, second: int) -> None:
     """The new log's folds have seen the last offset of every source in each of their partitions, so none of the old records counts again."""
