@@ -19,21 +19,21 @@ from tidemill_inference.messages import Instance
 
 
 class Features:
-    """The features that one request sees. Its instances share entities and times, so each view is read once for each of them."""
+    """The features that one request sees. Its instances share entities and times, and so do its shadows: what was read once is not read again."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[ViewKernel, bytes, int], Served] = {}
+        self._seen: dict[tuple[ViewKernel, bytes, int], tuple[bytes | None, Served]] = {}
 
     def of(self, kernel: ViewKernel, key: bytes | None, stored: Stored | None, time_ms: int) -> Served:
-        """The features of one view. All instances with the same key have the same `stored`, since the request reads the store once."""
+        """The features of one view. What one read of the store gave for a key is one object; what another read gave is read anew."""
         if key is None or stored is None:
             return serve(kernel.view, None, time_ms)
         place = kernel, key, time_ms
         found = self._seen.get(place)
-        if found is None:
+        if found is None or found[0] is not stored.value:
             reading = None if stored.value is None else kernel.read(stored.value, time_ms, stored.since_ms)
-            found = self._seen[place] = serve(kernel.view, reading, time_ms)
-        return found
+            found = self._seen[place] = stored.value, serve(kernel.view, reading, time_ms)
+        return found[1]
 
     def of_all(self, version: LoadedVersion, keys: Sequence[bytes | None], stored: Sequence[Stored | None], time_ms: int) -> list[Served]:
         """The features of each view of a version."""

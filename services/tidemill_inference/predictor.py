@@ -71,7 +71,7 @@ class Predictor:
                 await asyncio.sleep(0)
         results = await self._logged(model.name, results)
         if model.shadows and self._shadows is not None:
-            self._ask_shadows(self._shadows, model, routed, read, results)
+            self._ask_shadows(self._shadows, model, routed, read, results, features)
         answers = [item.prediction if isinstance(item, Made) else item for item in results]
         return await self._explained(results, answers) if request.explain else answers
 
@@ -91,8 +91,10 @@ class Predictor:
         routed: Sequence[_Routed | TidemillError],
         read: Sequence[list[Stored | None]],
         results: Sequence[Made | TidemillError],
+        features: Features,
     ) -> None:
-        """Lets shadows be asked what was answered for the first time. `read`: what was read for each instance without an error."""
+        """Lets shadows be asked what was answered for the first time. `read`: what was read for each instance without an error; `features`: what
+        was made of it."""
         stored = iter(read)
         for item, result in zip(routed, results, strict=True):
             if isinstance(item, _Routed):
@@ -101,7 +103,7 @@ class Predictor:
                     seen: Seen = {
                         (kernel.view.log, key): of_view for kernel, key, of_view in views if key is not None and of_view is not None
                     }
-                    shadows.ask(model.shadows, item.instance, seen)
+                    shadows.ask(model.shadows, item.instance, seen, features)
 
     async def by_tensor(
         self, version: LoadedVersion, rows: Sequence[Vector], contents: Sequence[Contents], prediction_id: str

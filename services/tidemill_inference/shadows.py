@@ -34,6 +34,7 @@ class _Unasked(NamedTuple):
     version: LoadedVersion
     instance: Instance
     seen: Seen
+    features: Features
 
 
 class Shadows:
@@ -45,13 +46,13 @@ class Shadows:
         self._waiting: deque[_Unasked] = deque()
         self._something = asyncio.Event()
 
-    def ask(self, versions: Sequence[LoadedVersion], instance: Instance, seen: Seen) -> None:
-        """Lets versions be asked what was answered just now."""
+    def ask(self, versions: Sequence[LoadedVersion], instance: Instance, seen: Seen, features: Features) -> None:
+        """Lets versions be asked what was answered just now. `features`: those that the answer saw."""
         for version in versions:
             if len(self._waiting) >= MOST:
                 metrics.SHADOWS_LEFT_OUT.labels(version.manifest.model).inc()
             else:
-                self._waiting.append(_Unasked(version, instance, seen))
+                self._waiting.append(_Unasked(version, instance, seen, features))
                 self._something.set()
 
     async def run(self) -> None:
@@ -90,7 +91,7 @@ class Shadows:
         if rebuilding := sorted({name for (name, _), of_view in seen.items() if of_view.rebuilding}):
             raise Rebuilding(rebuilding)
         stored = [None if place is None else seen[place] for place in places]
-        served = Features().of_all(version, keys, stored, instance.time_ms)
+        served = item.features.of_all(version, keys, stored, instance.time_ms)
         return instance.id.encode(), encode(await record_of(version, instance, served, stored))
 
     @staticmethod

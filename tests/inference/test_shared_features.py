@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.kernel.streams import READ_OFFSETS_MS, START_MS, Happening, fold_all, numbers, streams
+from tests.kernel.streams import READ_OFFSETS_MS, START_MS, Happening, Values, fold_all, numbers, streams
 
 from tidemill.kernel.served import serve
 from tidemill.names import log_name
@@ -41,3 +41,14 @@ def test_an_entity_is_read_once_for_each_time() -> None:
     assert features.of(kernel, b"a", item, START_MS) is first
     assert features.of(kernel, b"b", item, START_MS) is not first
     assert features.of(kernel, b"a", item, START_MS + 1) is not first
+
+
+def test_another_read_of_the_store_is_read_anew() -> None:
+    """A shadow may read an entity later than the answer did: what was seen before does not stand for what is there now."""
+    kernel = numbers()
+    state = kernel.new_state()
+    kernel.apply(state, START_MS, None, Values(1.0, 2, True))
+    features, before, later = Features(), Stored(None, FENCE), Stored(kernel.encode(state), FENCE)
+    absent, present = (features.of(kernel, b"a", item, START_MS) for item in (before, later))
+    assert repr(present) == repr(serve(kernel.view, kernel.read(later.value or b"", START_MS), START_MS)) != repr(absent)
+    assert features.of(kernel, b"a", later, START_MS) is present

@@ -87,6 +87,7 @@ def test_it_reads_what_the_fold_reads(
         expected += one_by_one(kernel, history, asked)
         times += asked
     order = np.random.default_rng(len(events)).permutation(len(events))
+    order = np.append(order, order[: len(order) // 2])  # some ask the same
     with pytest.MonkeyPatch.context() as changed:
         changed.setattr(tile_versions, "FEW_TILES", few)
         changed.setattr(at_once, "_EVENTS_AT_ONCE", block)
@@ -107,6 +108,24 @@ def test_fields_that_came_later() -> None:
     assert found.tobytes() == np.array(expected).tobytes()
     assert np.isnan(found).any()
     assert not np.isnan(found[-1, [0, 1, 2, 3, 4]]).any()
+
+
+def test_what_is_asked_twice_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions of the same entity at the same moment share their values; another moment is another question."""
+    kernel, reader = numbers(), ReadAtOnce.of(numbers())
+    assert reader is not None
+    events = [Happening(START_MS + minute * 60_000, None, Values(1.0, minute, True)) for minute in (0, 1, 5)]
+    given_events = Events(np.zeros(3, np.int64), np.array([e.time_ms for e in events]), columns_of(kernel.view, [e.values for e in events]))
+    read, asked = ReadAtOnce._read_block, list[int]()
+
+    def counted(self: ReadAtOnce, events: Events, last: Any, times_ms: Any) -> Any:
+        asked.append(len(last))
+        return read(self, events, last, times_ms)
+
+    monkeypatch.setattr(ReadAtOnce, "_read_block", counted)
+    found = reader.read(given_events, np.array([2, 1, 2, 2]), given_events.times_ms[[2, 1, 2, 2]] + np.array([0, 0, 0, 60_000]))
+    assert asked == [3]
+    assert found[0].tobytes() == found[2].tobytes() != found[3].tobytes()
 
 
 def test_views_that_are_read_one_by_one() -> None:

@@ -21,7 +21,7 @@ from tidemill.clock import now_ms
 from tidemill.declarations import Event
 from tidemill.declarations.project import Project
 from tidemill.errors import KafkaUnavailable
-from tidemill.kafka.client import GATHERING
+from tidemill.kafka.client import gathering
 from tidemill.kafka.reader import Reader
 from tidemill.kafka.sparse_reader import SparseReader, Witness
 from tidemill.kafka.topics import offset_ranges
@@ -67,7 +67,7 @@ class ArchiveWriter(Follower):
             raise KafkaUnavailable(f"there is no topic {self.table.topic}", mend="start ingestion, which makes it")
         witnesses = await to_its_end(self._open_table, [target.partition for target in held])
         positions = {TopicPartition(self.table.topic, p): position for p, position in self.positions.items()}
-        return SparseReader(self._kafka, positions, witnesses, self._expired, **GATHERING)
+        return SparseReader(self._kafka, positions, witnesses, self._expired, **gathering(self._flush.seconds))
 
     def _open_table(self, partitions: list[int]) -> dict[TopicPartition, Witness]:
         """Opens the table and reads the positions of some partitions; returns the last archived event of each, where there is one."""

@@ -68,6 +68,15 @@ GATHERING: Mapping[str, Any] = {"fetch_min_bytes": MAX_BATCH_BYTES, "fetch_max_w
 By default it answers as soon as one record comes, which costs broker and consumer more than their work on the record.
 """
 
+_LONGEST_GATHERING_MS = 2_000  # other requests of the consumer wait until the broker has answered
+
+
+def gathering(seconds: float) -> Mapping[str, Any]:
+    """`GATHERING` for a consumer whose records are used every so many seconds only: it may be late by a quarter of that, up to two seconds."""
+    wait_ms = int(min(max(seconds * 250, GATHERING["fetch_max_wait_ms"]), _LONGEST_GATHERING_MS))
+    return {**GATHERING, "fetch_max_wait_ms": wait_ms}
+
+
 RARE: Mapping[str, Any] = {"fetch_max_wait_ms": 5_000}
 """Options of a consumer of a topic that seldom gets a record. The broker still answers at once when one comes; while none does, it is asked
 ten times less often than by default. Such a consumer should ask nothing else meanwhile: its other requests wait until this one is answered.

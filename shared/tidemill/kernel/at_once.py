@@ -37,12 +37,13 @@ class ReadAtOnce:
 
         `last`: for each question the place of that event; `times_ms`: the moment, which lies before none of these events.
         """
+        last, times_ms, which = _distinct(last, times_ms)
         found = np.full((len(last), len(self._kernel.view.served)), math.nan)
         for block in _blocks(events.entities):
             places = np.flatnonzero((block.start <= last) & (last < block.stop))
             if len(places):
                 found[places] = self._read_block(events.cut(block), last[places] - block.start, times_ms[places])
-        return found
+        return found[which]
 
     def _read_block(self, events: Events, last: Ints, times_ms: Ints) -> Floats:
         kernel, newest_ms = self._kernel, _newest(events)
@@ -73,6 +74,17 @@ class ReadAtOnce:
             if merged.since_ms:
                 begins_ms: Any = merged.window.grid.start_ms
                 found[begins_ms(first) < merged.since_ms if merged.window.bounded else slice(None), i] = math.nan
+
+
+def _distinct(last: Ints, times_ms: Ints) -> tuple[Ints, Ints, Ints]:
+    """The questions that differ, since many may be of a few entities at the same moments, and for each question which of these it is."""
+    order = np.lexsort((times_ms, last))
+    in_order = last[order], times_ms[order]
+    differs = np.ones(len(order), np.bool_)
+    differs[1:] = np.logical_or(*(numbers[1:] != numbers[:-1] for numbers in in_order))
+    which = np.empty(len(order), np.int64)
+    which[order] = np.cumsum(differs) - 1
+    return in_order[0][differs], in_order[1][differs], which
 
 
 def _newest(events: Events) -> Ints:

@@ -4,6 +4,7 @@ import configparser
 import os
 import shlex
 import sys
+import time
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from supervisor.xmlrpc import Faults
 
 from tidemill.local.processes import HOST, StackError
 
+_POLL_SECONDS = 0.05
 CHILD = str(Path(__file__).with_name("child.py"))
 _PRIORITY = {"servers": 10, "services": 20}  # the highest is stopped first
 # A process that ends within five seconds counts as one that failed to start: it is tried again after 1, 2, 3 ... seconds.
@@ -124,7 +126,9 @@ class Supervisor:
 
     def stop(self, name: str) -> None:
         """Stop a process (SIGTERM, SIGKILL after ten seconds) and return when it has ended."""
-        self._call("stopProcess", self._full(name), True)
+        self._call("stopProcess", self._full(name), False)
+        while self.processes()[name].statename == "STOPPING":  # asked to wait by itself, the supervisor takes a whole processor meanwhile
+            time.sleep(_POLL_SECONDS)
 
     def _full(self, name: str) -> str:
         return f"{self.processes()[name].group}:{name}"

@@ -15,7 +15,7 @@ import pyarrow as pa
 from aiokafka import TopicPartition
 from pydantic import Field
 
-from tidemill.kafka.client import GATHERING
+from tidemill.kafka.client import gathering
 from tidemill.kafka.dense_reader import DenseReader
 from tidemill.kafka.reader import Reader
 from tidemill.offline.store import OfflineStore, TopicTable
@@ -183,7 +183,7 @@ class Mirror(Follower):
 
     async def _open(self) -> Reader:
         proofs = await to_its_end(self._read_positions)
-        return DenseReader(self._kafka, self._targets(self.positions), self._targets(proofs), **GATHERING)
+        return DenseReader(self._kafka, self._targets(self.positions), self._targets(proofs), **gathering(self._flush.seconds))
 
     def _targets(self, by_partition: dict[int, int]) -> dict[TopicPartition, int]:
         return {TopicPartition(self.table.topic, p): value for p, value in by_partition.items()}

@@ -233,15 +233,20 @@ class Playback:
         return found
 
     async def load(self, recording: Recording, start_ms: int, end_ms: int, step_ms: int, agenda: Agenda) -> AsyncIterator[PlayedStep]:
-        """Publishes history without predictions. Events of different partitions overtake each other by one step at most.
+        """Publishes history without predictions, each step while the one before is routed. Events of different partitions overtake each other by
+        two steps at most.
 
         Requests announced for a time after `end_ms` stay on the agenda.
         """
+        before = dict[TopicPartition, int]()
         for step_end, moments in steps(recording, start_ms, end_ms, step_ms):
             for _, name, data in moments:
                 agenda.announce(name, data)
-            await self.routed(await self.publish(moments))
+            published = await self.publish(moments)
+            await self.routed(before)
+            before = published
             yield PlayedStep(step_end, len(moments), [], 0.0)
+        await self.routed(before)
         await self.applied()
         for _ in agenda.due(end_ms):
             continue
