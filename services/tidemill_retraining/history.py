@@ -21,7 +21,7 @@ DAY_MS = 86_400_000
 class OpenRun(NamedTuple):
     """The run that is open. `step`: its newest one, "waiting" left out; `since`: when that was taken; `expected`: about what the champion loses on a row, if it was
     measured; `told`: outcomes in the newest interim judgement of this step, None without one; `ends`: see RetrainingRecord, of the newest step that has them; `line`: snapshots that
-    were a shadow in this step before `version`."""
+    were a shadow in this step before `version`; `seated`: when `version` became one."""
 
     model: str
     run: int
@@ -36,6 +36,7 @@ class OpenRun(NamedTuple):
     told: int | None = None
     ends: Mapping[str, list[int]] = {}
     line: tuple[str, ...] = ()
+    seated: int = 0
 
 
 @dataclass
@@ -95,7 +96,7 @@ class History:
             return
         if record.step == run.step == "shadow":  # a newer snapshot in the same step
             if record.version != run.version:
-                self.open = run._replace(version=record.version, line=(*run.line, run.version))
+                self.open = run._replace(version=record.version, line=(*run.line, run.version), seated=record.at)
             return
         measured = [finding.champion for finding in record.evidence if finding.name == "loss" and finding.champion is not None]
         self.open = run._replace(
@@ -108,6 +109,7 @@ class History:
             told=None,
             ends=record.ends or run.ends,
             line=(),
+            seated=record.at,
         )
 
     def begun_within(self, now: int, span_ms: int) -> int:

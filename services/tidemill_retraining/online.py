@@ -187,7 +187,8 @@ class OnlineLoop(Loop):
             return True
         version = await self._manifest(open_run.version)
         learned = max(self._passed_over, version.learning.learned if version is not None and version.learning else 0)
-        if seated != open_run.version or (self._job is None and self._learning.kept - learned < self._online.every):
+        rests = 0 <= self._clock.now_ms() - open_run.seated < self._online.policy.rest_ms
+        if seated != open_run.version or (self._job is None and (rests or self._learning.kept - learned < self._online.every)):
             return False
         made = await self._made(open_run)
         if made is None:

@@ -98,6 +98,11 @@ def test_a_newer_snapshot_keeps_the_step() -> None:
     found = History.of(records).open
     assert found is not None
     assert (found.version, found.line, found.since, dict(found.ends)) == ("v1-3", ("v1-1", "v1-2"), NOW_MS + 3, ends)
+    assert [(one.open and one.open.seated) for one in map(History.of, (records[:4], records[:5], records[:6]))] == [
+        NOW_MS + 3,
+        NOW_MS + 9,
+        NOW_MS + 9,
+    ]
     after = History.of([*records, step("promoted", NOW_MS + 20, version="v1-3", champion="v0", ends={"results": [9]})]).open
     assert after is not None
     assert (after.step, after.line, dict(after.ends)) == ("promoted", (), {"results": [9]})

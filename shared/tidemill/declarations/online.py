@@ -20,14 +20,14 @@ class Online(Declaration):
     grows beyond it learns no more; `seconds`: the longest that one outcome may take to be learned: one that takes longer is left out.
 
     What a snapshot must show, as in `Retrain`: `budget`, `loss`, `clip`, `least`, `most`, `horizon`, `cluster`, `segments`, `steps`, `slower`. `rest`: the least time
-    after a run has ended. With no `steps` a snapshot that is shown to be better answers all requests at once.
+    from the end of a run to the next, and between two snapshots that become versions, since each stays on disk. With no `steps` a snapshot that is shown to be better answers all requests at once.
     """
 
     _: KW_ONLY
     every: int = 500
     megabytes: float = 16.0
     seconds: float = 5.0
-    rest: str = "1m"
+    rest: str = "10m"
     steps: Sequence[float] = ()
     budget: float = 0.05
     loss: LossName | None = None
