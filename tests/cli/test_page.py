@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from tests.ask import get as ask
@@ -116,6 +118,9 @@ def test_a_person_uses_the_page(served: tuple[Path, str], tmp_path: Path) -> Non
         *_, shown, verdict = told(folder)
         assert (shown["type"], verdict["type"]) == ("digits.shown", "digits.told")
         assert shown["data"]["picture"] == verdict["data"]["picture"]
+        wanted_pixels = np.minimum(load_digits().images[places[-1]] * 16, 255) / 255
+        pixels = np.frombuffer(b64decode(shown["data"]["pixels"]), "<f4").reshape(8, 8)
+        assert np.abs(pixels - wanted_pixels).max() < 0.05, "each is the mean of what it covers"
 
         wanted = drawn(path := tmp_path / "dark.png", 1710, dark=True)
         page.value("document.getElementById('dark').checked = true")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -248,6 +249,13 @@ def test_a_question_has_what_a_request_has() -> None:
     }  # fmt: skip
     data = published(project().events["measured"], {"at": START_MS, "shop": "s", "degrees": 1.0})
     assert data == {"meta": {"at": START_MS // 1000, "type": "Measured"}, "shop-id": "s", "degrees": 1.0}
+
+
+def test_a_drift_beyond_all_numbers_stops_at_the_largest() -> None:
+    """So that the event is taken: what is infinite, or larger than a whole number can be, would be refused."""
+    amounts = {abs(value) for value in values(made("amount:scale=1e308"), "placed", "amount")}
+    assert max(amounts) == sys.float_info.max
+    assert {abs(value) for value in values(made("pieces:scale=1e30"), "placed", "pieces")} <= {2**53, 0}
 
 
 def test_all_numbers_are_finite() -> None:

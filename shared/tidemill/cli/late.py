@@ -12,10 +12,11 @@ from tidemill.runtime.settings import KafkaSettings
 
 
 def late_line(at: Addresses) -> str | None:
-    """How many events the views in force have refused, in all and by view; None on a stack that folds none."""
+    """How many events the views in force have refused, in all and by view; None on a stack that folds none, or of a project without views."""
     if not ((spec := at.project) and at.kafka and at.redis_url and "features" in at.urls) or importlib.util.find_spec("hiredis") is None:
         return None
-    return said_soon("events too late", lambda: _late(at, load_project(spec)), _counted)
+    declared = load_project(spec)
+    return said_soon("events too late", lambda: _late(at, declared), _counted) if declared.views else None
 
 
 def _counted(late: Counter[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from tidemill.traffic.drifts import OUTCOME, Drift
 from tidemill.traffic.invented import Row
 
 _TRIES = 200
+_MOST: dict[type, float] = {int: 2.0**53, float: sys.float_info.max}
 Truth = float | str | None
 
 
@@ -34,6 +36,8 @@ def _moved(drift: Drift, kind: type, value: Any, chance: random.Random, unseen: 
     if value is None:
         return None
     moved = value + drift.amount if drift.kind == "shift" else value * drift.amount
+    most = _MOST[int if kind is int else float]
+    moved = min(max(moved, -most), most)  # the most that a field of this type holds
     return round(moved) if kind is int else moved
 
 
