@@ -34,13 +34,13 @@ def confluent(codec: str, *, transaction: bool = False) -> Publish:
         own = {"transactional.id": f"{topic}.publisher"} if transaction else {}
         producer = Producer({"bootstrap.servers": servers, "compression.type": codec, "linger.ms": 20, **own})
         if transaction:
-            producer.init_transactions(30)
+            producer.init_transactions(PATIENCE_SECONDS)
             producer.begin_transaction()
         for number, (value, headers) in enumerate(events):
             producer.produce(topic, value, key=str(number), headers=[*headers])
         if transaction:
-            producer.commit_transaction(30)
-        assert producer.flush(30) == 0
+            producer.commit_transaction(PATIENCE_SECONDS)
+        assert producer.flush(PATIENCE_SECONDS) == 0
 
     return publish
 

@@ -13,7 +13,7 @@ _EXITED = re.compile(r"^(\S+ \S+?),\d+ \w+ exited: (\S+) \((.*); not expected\)$
 _LAST_BYTES = 1_000_000
 
 
-class ProcessEnd(NamedTuple):
+class EndedProcess(NamedTuple):
     """How often a process ended since the stack was started, when it did last (the machine's time), how, and the last error that it logged, if any."""
 
     name: str
@@ -28,15 +28,15 @@ class ProcessEnd(NamedTuple):
         return f"{self.name} has ended {times}, last at {self.last} ({self.how}){f': {self.error}' if self.error else ''}; see: tidemill logs {self.name}"
 
 
-def ended(logs: Path) -> list[ProcessEnd]:
+def ended(logs: Path) -> list[EndedProcess]:
     """The processes that ended, by a folder of logs, the last first."""
-    found: dict[str, ProcessEnd] = {}
+    found: dict[str, EndedProcess] = {}
     for line in _lines(logs / "supervisor.log"):
         if _BEGIN in line:
             found.clear()
         if match := _EXITED.match(line):
             last, name, how = match.groups()
-            found[name] = ProcessEnd(name, found[name].times + 1 if name in found else 1, last, how, "")
+            found[name] = EndedProcess(name, found[name].times + 1 if name in found else 1, last, how, "")
     told = (one._replace(error=_error(logs / f"{name}.log")) for name, one in found.items())
     return sorted(told, key=lambda one: one.last, reverse=True)
 
