@@ -57,7 +57,7 @@ SAMPLE = SampleSize(entities=4, predictions=10, rows=100_000)  # of one partitio
 SAMPLED_RESULTS, SAMPLED_ROWS = 1_000, 20
 FIRST_VERSION = run_name(month_ms(FIRST))
 SETTINGS = {
-    "TIDEMILL_FLUSH_SECONDS": "8",  # fewer commits to Delta: at this pace eight seconds are two weeks of flights
+    "TIDEMILL_FLUSH_SECONDS": "4",  # fewer commits to Delta, and not many fewer: each training waits for the next ones while time stands still
     "TIDEMILL_DRIFT_WINDOW": "30d",  # weeks differ from the whole of winter even within winter; months do not
     "TIDEMILL_AUDIT_CPU": "0.03",  # the proof at the end compares everything
     "TIDEMILL_RETRAINING_CLOCK": "requests",  # a month of flights is a month to it
