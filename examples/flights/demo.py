@@ -59,7 +59,7 @@ FIRST_VERSION = run_name(month_ms(FIRST))
 SETTINGS = {
     "TIDEMILL_FLUSH_SECONDS": "4",  # fewer commits to Delta, and not many fewer: each training waits for the next ones while time stands still
     "TIDEMILL_DRIFT_WINDOW": "30d",  # weeks differ from the whole of winter even within winter; months do not
-    "TIDEMILL_AUDIT_CPU": "0.03",  # the proof at the end compares everything
+    "TIDEMILL_AUDIT_CPU": "0.01",  # the proof at the end compares everything
     "TIDEMILL_RETRAINING_CLOCK": "requests",  # a month of flights is a month to it
     "TIDEMILL_RETRAINING_LOOK_SECONDS": "0.5",  # about a day of flights
     "TIDEMILL_RETRAINING_GRACE_SECONDS": "5",  # and this about ten days
