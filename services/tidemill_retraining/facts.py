@@ -92,7 +92,7 @@ class ModelFacts:
                 StepReading(self._kafka, self._project.name, {"results": [begun or 0]}, ("results",))
             )
             self._counting[model.name], self._rows[model.name] = (begun or 0, reading), 0
-        while records := await reading.next():
+        async for records in reading.news():
             self._rows[model.name] += sum(
                 isinstance(record, ResultRecord)
                 and record.model == model.name

@@ -320,7 +320,7 @@ class Loop:
             await reading.__aenter__()
             evidence = evidence_for(open_run, model, policy, seats, self._settings.job.grace_ms)
             held = self._watched = Watched(open_run, self._clock.answers_since_ms(open_run.since), seats, evidence, reading)
-        while records := await held.reading.next():
+        async for records in held.reading.news():
             self.pulse.beat()
             for record in records:
                 if isinstance(record, PredictionRecord):

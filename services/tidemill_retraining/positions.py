@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import msgspec
 from aiokafka import TopicPartition
 
-from tidemill.kafka.read_to_end import decoded_of, logged
+from tidemill.kafka.read_to_end import decoded_of, logged, read_to_end
 from tidemill.kafka.reader import Reader
 from tidemill.kafka.topics import offset_ranges
 from tidemill.records import PredictionRecord, ResultRecord, decoder
@@ -16,7 +16,6 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.topics import predictions_topic, results_topic, shadows_topic
 
 _TOPICS: Mapping[str, Callable[[str], str]] = {"predictions": predictions_topic, "shadows": shadows_topic, "results": results_topic}
-_FETCH_SECONDS, _FETCH_RECORDS = 0.2, 20_000
 
 
 async def ends_now(kafka: KafkaSettings, project: str) -> dict[str, list[int]]:
@@ -48,10 +47,10 @@ class StepReading:
     async def __aexit__(self, *error: object) -> None:
         await self._reader.stop()
 
-    async def next(self) -> list[PredictionRecord | ResultRecord]:
-        """What came since the last call, some of it when there is much; empty when nothing came."""
-        fetched = await self._reader.fetch(_FETCH_SECONDS, _FETCH_RECORDS)
-        found: list[PredictionRecord | ResultRecord] = []
-        for place, records in fetched.items():
-            found += decoded_of({place: records}, self._decoders[place.topic == self._results].decode, logged)
-        return found
+    async def news(self) -> AsyncIterator[list[PredictionRecord | ResultRecord]]:
+        """What came since the last call, in pieces. It ends where the topics ended when it began: of live traffic there is always more."""
+        async for fetched in read_to_end(self._reader):
+            found: list[PredictionRecord | ResultRecord] = []
+            for place, records in fetched.items():
+                found += decoded_of({place: records}, self._decoders[place.topic == self._results].decode, logged)
+            yield found
