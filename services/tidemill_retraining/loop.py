@@ -82,6 +82,8 @@ class _Job(NamedTuple):
 class Loop:
     """Of one model. Run `run` as a task. `turn`: of the models that are trained one after the other; `check`: its name on the board."""
 
+    KIND = "retrain"
+
     def __init__(self, project: Project, model: Model, settings: RetrainingSettings, board: HealthBoard, turn: Turn) -> None:
         self._project, self._model, self._settings, self._board, self._kafka = project, model, settings, board, settings.kafka
         self._root, self._turn = settings.offline.root, turn
@@ -95,8 +97,6 @@ class Loop:
         self._clock: MachineClock
         self._seating: Seating
         self.pulse = Pulse("retraining")
-
-    KIND = "retrain"
 
     async def run(self) -> None:
         """Look for ever. When Kafka is away, or after an error, it begins anew from the topics; a training that runs goes on meanwhile. So an error with one
@@ -145,7 +145,7 @@ class Loop:
             await self._begin()
             return
         try:
-            await self._step(open_run, self._model, self._policy)
+            await self._step(open_run, self._policy)
         except DeploymentChanged as error:
             log.warning("somebody else deployed", reason=str(error))  # the next look sees what
         except (ArtifactError, DeploymentRefused) as error:
@@ -194,7 +194,7 @@ class Loop:
 
     # What goes on
 
-    async def _step(self, open_run: OpenRun, model: Model, policy: Retrain) -> None:
+    async def _step(self, open_run: OpenRun, policy: Retrain) -> None:
         if open_run.step == "begun":
             await self._train(open_run)
         elif open_run.step == "trained":
@@ -202,8 +202,8 @@ class Loop:
         elif open_run.step == "rehearsed":
             await self._take_role(open_run, "shadow", "rehearsed; it is asked beside the champion", [])
         else:
-            self._turn.leave(model.name)
-            await self._judge(open_run, model, policy)
+            self._turn.leave(self._model.name)
+            await self._judge(open_run, policy)
 
     async def _done(self, open_run: OpenRun, command: Sequence[str], seconds: float) -> Ended | None:
         """How the process of this step ended, which is begun here if it does not run; None while it runs."""
@@ -266,7 +266,7 @@ class Loop:
         else:
             await self._record(open_run, "rehearsed", found.unlike or said, [] if found.unlike else [latency], champion=champion)
 
-    async def _judge(self, open_run: OpenRun, model: Model, policy: Retrain) -> None:
+    async def _judge(self, open_run: OpenRun, policy: Retrain) -> None:
         if meanwhile := self._seating.elsewhere(open_run):
             await self._give_up(open_run, meanwhile)
             return
@@ -275,7 +275,7 @@ class Loop:
         ):  # it was promoted, and the record is missing
             await self._take_role(open_run, "champion", "it is the champion", [])
             return
-        watched = await self._watch(open_run, model, policy)
+        watched = await self._watch(open_run, policy)
         decision = await self._decided(open_run._replace(since=watched.since), policy, watched, now_ms())
         late = max(0, self._clock.now_ms() - open_run.since) > policy.horizon_ms
         if decision.verdict == "wait" and late:
@@ -309,7 +309,7 @@ class Loop:
             else:
                 await self._take_role(open_run, "champion", decision.reason, found)
 
-    async def _watch(self, open_run: OpenRun, model: Model, policy: Retrain) -> Watched:
+    async def _watch(self, open_run: OpenRun, policy: Retrain) -> Watched:
         """What is known of this step now."""
         held = self._watched
         if held is None or (held.run.run, held.run.step, held.run.share) != (open_run.run, open_run.step, open_run.share):
@@ -318,7 +318,7 @@ class Loop:
             seats = Seats(*[await self._known.manifest(open_run.model, name) for name in names])
             reading = StepReading(self._kafka, self._project.name, open_run.ends)
             await reading.__aenter__()
-            evidence = evidence_for(open_run, model, policy, seats, self._settings.job.grace_ms)
+            evidence = evidence_for(open_run, self._model, policy, seats, self._settings.job.grace_ms)
             held = self._watched = Watched(open_run, self._clock.answers_since_ms(open_run.since), seats, evidence, reading)
         async for records in held.reading.news():
             self.pulse.beat()

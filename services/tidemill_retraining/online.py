@@ -162,10 +162,10 @@ class OnlineLoop(Loop):
         ended = await self._done(open_run, command, 2 * self._settings.job.rehearsal_seconds)
         return None if ended is None else _read(ended)
 
-    async def _judge(self, open_run: OpenRun, model: Model, policy: Retrain) -> None:
+    async def _judge(self, open_run: OpenRun, policy: Retrain) -> None:
         if open_run.step == "shadow" and not await self._succession(open_run) and await self._refreshed(open_run):
             return
-        await super()._judge(open_run, model, replace(policy, steps=()) if await self._succession(open_run) else policy)
+        await super()._judge(open_run, replace(policy, steps=()) if await self._succession(open_run) else policy)
 
     async def _decided(self, open_run: OpenRun, policy: Retrain, watched: Watched, now: int) -> Decision:
         if open_run.step == "shadow" and await self._succession(open_run):

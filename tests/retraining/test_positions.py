@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 import pytest
+from tests.beside import beside
 from tests.patience import PATIENCE_SECONDS
 from tests.retraining.made import became
 from tests.retraining.rig import PROJECT
@@ -36,18 +36,15 @@ async def test_reading_ends_although_there_is_always_more(kafka: str, topic_pref
                 await send_wave(made, {(results_topic(topic_prefix), 0): [(None, encode(became(f"r{written}", "v1", 0.5, 1.0)), [])]})
                 written += 1
 
-    going_on = asyncio.create_task(traffic())
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS), StepReading(settings, topic_prefix, {"results": [0]}, ("results",)) as reading:
-            names = list[str]()
-            for _ in range(3):
-                before = written
-                async for records in reading.news():
-                    names += [record.prediction for record in records if isinstance(record, ResultRecord)]
-                assert len(names) >= before
-                assert not going_on.done()
-    finally:
-        going_on.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await going_on
+    async with (
+        asyncio.timeout(PATIENCE_SECONDS),
+        beside(traffic()),
+        StepReading(settings, topic_prefix, {"results": [0]}, ("results",)) as reading,
+    ):
+        names = list[str]()
+        for _ in range(3):
+            before = written
+            async for records in reading.news():
+                names += [record.prediction for record in records if isinstance(record, ResultRecord)]
+            assert len(names) >= before
     assert names == [f"r{place}" for place in range(len(names))]

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from tidemill.local.processes import lines_at_end
 from tidemill.local.said import in_words
 
 _BEGIN = '"process": "supervisor"'
@@ -31,7 +32,7 @@ class EndedProcess(NamedTuple):
 def ended(logs: Path) -> list[EndedProcess]:
     """The processes that ended, by a folder of logs, the last first."""
     found: dict[str, EndedProcess] = {}
-    for line in _lines(logs / "supervisor.log"):
+    for line in lines_at_end(logs / "supervisor.log", _LAST_BYTES):
         if _BEGIN in line:
             found.clear()
         if match := _EXITED.match(line):
@@ -43,15 +44,5 @@ def ended(logs: Path) -> list[EndedProcess]:
 
 def _error(log: Path) -> str:
     """The last error of a log, in words."""
-    errors = [line for line in _lines(log) if '"level":"error"' in line and '"exception"' in line]
+    errors = [line for line in lines_at_end(log, _LAST_BYTES) if '"level":"error"' in line and '"exception"' in line]
     return in_words(errors[-1]).removeprefix("error: ") if errors else ""
-
-
-def _lines(file: Path) -> list[str]:
-    """The last lines of a log; none where there is none yet."""
-    try:
-        with file.open("rb") as log:
-            log.seek(max(0, file.stat().st_size - _LAST_BYTES))
-            return log.read().decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        return []

@@ -113,9 +113,14 @@ def _span(text: str) -> range:
 
 def last_lines(file: Path, count: int) -> str:
     """Return the last lines of a log file; empty when there is none yet."""
+    return "\n".join(lines_at_end(file, 4_000 * count)[-count:])
+
+
+def lines_at_end(file: Path, most_bytes: int) -> list[str]:
+    """Return the lines in the last bytes of a log file, of which the first may be cut; none when there is no file yet."""
     try:
         with file.open("rb") as log:
-            log.seek(max(0, file.stat().st_size - 4_000 * count))
-            return b"\n".join(log.read().splitlines()[-count:]).decode(errors="replace")
+            log.seek(max(0, file.stat().st_size - most_bytes))
+            return [line.decode(errors="replace") for line in log.read().splitlines()]
     except FileNotFoundError:
-        return ""
+        return []
