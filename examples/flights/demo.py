@@ -18,14 +18,14 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from threading import Thread
 
 import uvloop
 from data import STEP_MS, event_tables
-from demo_loop import Floats, answered, by_calendar, training_set, without_windows
-from demo_report import Facts, closing, compared
+from demo_calendar import Calendar, Source, compare
+from demo_loop import training_set
+from demo_report import Facts, closing, facts_of
 from demo_view import Screen
 from demo_watch import Watcher
 from steps import MODEL, history, month_ms, offline_reached, served, train
@@ -92,15 +92,21 @@ class Demo:
             await served(self.stack.urls["inference"], training)
             self.screen.chapter("replay: each flight is asked for one hour before departure")
             (recording,) = self.project.recordings.values()
-            async with Watcher(self.project, self.stack.kafka) as watcher:
-                self.screen.watch(watcher)
-                async for step in playback.play(recording, turn, end, STEP_MS, agenda, self.stack.urls["inference"]):
-                    self.screen.step(step)
-                    await self._stand_still(watcher)
-                await asyncio.to_thread(self.stack.halt, "retraining")  # what it has not begun by now is of next year
-                await training  # its last step, the record in MLflow, runs beside the first days
-                await offline_reached(playback, self.stack.urls["offline"])
-                return await self._prove(watcher)
+            with Calendar(self._source, self._months()) as calendar:
+                async with Watcher(self.project, self.stack.kafka) as watcher:
+                    self.screen.watch(watcher)
+                    async for step in playback.play(recording, turn, end, STEP_MS, agenda, self.stack.urls["inference"]):
+                        self.screen.step(step)
+                        calendar.passed(step.time_ms)
+                        await self._stand_still(watcher)
+                    await asyncio.to_thread(self.stack.halt, "retraining")  # what it has not begun by now is of next year
+                    await training  # its last step, the record in MLflow, runs beside the first days
+                    await offline_reached(playback, self.stack.urls["offline"])
+                    return await self._prove(watcher, calendar)
+
+    @property
+    def _source(self) -> Source:
+        return Source(str(HERE), self.stack.offline, MODEL, FIRST_VERSION)
 
     def _environment(self) -> dict[str, str]:
         return {"KAFKA_BOOTSTRAP_SERVERS": self.stack.kafka, "TIDEMILL_OFFLINE": self.stack.offline, "TIDEMILL_PROJECT": str(HERE)}
@@ -117,25 +123,24 @@ class Demo:
         for name in self.stack.urls.keys() - {"retraining"}:
             self.stack.halt(name)
 
-    async def _prove(self, watcher: Watcher) -> Facts:
+    async def _prove(self, watcher: Watcher, calendar: Calendar) -> Facts:
         self.screen.chapter("proof: online = offline, and predictions recomputed")
         offline, run = self.stack.offline, asyncio.get_running_loop().run_in_executor
         with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"), initializer=quiet) as pool:
             again = run(pool, in_sql, offline, self.stack.redis_url)
-            comparing = [run(pool, compare, offline, self.stack.redis_url, name) for name in self.project.views]
+            comparing = [run(pool, audited, offline, self.stack.redis_url, name) for name in self.project.views]
             await watcher.settled()
             await asyncio.to_thread(self._rest)
             replaying = run(pool, recompute, offline)
-            fitting = [run(pool, partial(fit, offline), name) for name in self._months()]
-            plain, *calendar = await asyncio.gather(run(pool, fit, offline, None), *fitting)
+            taught = await asyncio.gather(*map(asyncio.wrap_future, calendar.all()))
+            others = run(pool, compare, self._source, self._months(), taught)
             for name, report in zip(self.project.views, reports := await asyncio.gather(*comparing), strict=True):
                 self.screen.note(f"{name}: {report.checked:,} values compared, {report.mismatched} differ")
-            replayed, verified = await replaying, await again
-        asked = await asyncio.to_thread(answered, offline, MODEL, FIRST_VERSION)
+            replayed, verified, found = await replaying, await again, await others
         return Facts(
             events=self.screen.events,
             predictions=self.screen.predictions,
-            **compared(asked, plain, calendar, watcher.steps, watcher.alerts),
+            **facts_of(found, watcher.steps, watcher.alerts),
             audit={"checked": sum(r.checked for r in reports), "mismatched": sum(r.mismatched for r in reports)},
             replay=replayed,
             verify=verified,
@@ -153,7 +158,7 @@ def quiet() -> None:
     configure("demo", level=logging.WARNING)
 
 
-def compare(offline: str, redis_url: str, view: str) -> AuditReport:
+def audited(offline: str, redis_url: str, view: str) -> AuditReport:
     """Audits one view. Runs in a process of its own, beside the others: each view's year is folded anew."""
 
     async def run() -> AuditReport:
@@ -186,15 +191,6 @@ def in_sql(offline: str, redis_url: str) -> dict[str, int]:
     trained = check_training_rows(store, model, training_set(offline, MODEL, FIRST_VERSION), month_ms(FIRST), SAMPLED_ROWS, seed=0)
     differ = [one.differ for one in (*values, labels, *trained)]
     return {"values": sum(one.values for one in values), "labels": labels.values, "rows": trained[0].values, "differ": sum(differ)}
-
-
-def fit(offline: str, month: str | None) -> Floats:
-    """The answers of a model that is trained when a month begins, to all requests from then on; None: of the first model without windows. Runs in a process of
-    its own, beside the audit."""
-    pipeline = load_project(HERE).models[MODEL].pipeline()
-    if month is None:
-        return without_windows(pipeline, offline, MODEL, FIRST_VERSION)
-    return by_calendar(pipeline, offline, MODEL, FIRST_VERSION, month)
 
 
 def main() -> int:

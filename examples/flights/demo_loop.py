@@ -1,8 +1,4 @@
-"""The loop beside two that could take its place: a model that is never trained again, and one that is trained at each month's begin.
-
-The loop's answers are those that were really served. The two others are fitted here, with the same pipeline: on the first version's training set, and on
-that and all requests whose outcome was known when the month began. No row is predicted by a model that knew an outcome of later.
-"""
+"""What was served, as the stores have it, how good it was, and what the loop did meanwhile."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,16 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from sklearn.metrics import roc_auc_score
-from threadpoolctl import threadpool_limits
 
 from tidemill.gate.guards import calibration_error
 from tidemill.models.artifact import ModelInput, stored_artifact
 from tidemill.offline.store import OfflineStore
 from tidemill.retrainings import RetrainingRecord, RetrainingStep
-from tidemill.training.fitting import outputs
 
 Floats = npt.NDArray[np.float64]
-WITHOUT_WINDOWS = ("weather__", "aircraft_register__")
 COUNTED = ("retrainings", "promotions", "rollbacks")
 _TOLD: Mapping[RetrainingStep, str] = {
     "begun": "trained", "promoted": "promoted", "rejected": "rejected", "rolled back": "rolled back", "failed": "failed",
@@ -72,12 +64,6 @@ def months_of(time_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.datetime64]:
     return time_ms.astype("datetime64[ms]").astype("datetime64[M]")
 
 
-def known_before(times_ms: npt.NDArray[np.int64], known_ms: npt.NDArray[np.int64], month: np.datetime64) -> npt.NDArray[np.bool_]:
-    """Which requests were made, and had their outcome, before a month began."""
-    begin = int(month.astype("datetime64[ms]").astype(np.int64))
-    return (times_ms < begin) & (known_ms < begin)
-
-
 def placed(column: npt.NDArray[np.float32], texts: Sequence[str], of: Sequence[str]) -> npt.NDArray[np.float32]:
     """Places in one list of texts as places in another, NaN for those that it lacks."""
     place = {text: float(at) for at, text in enumerate(of)}
@@ -90,7 +76,6 @@ def training_set(offline: str, model: str, version: str) -> pa.Table:
     return pq.read_table(io.BytesIO((Path(offline) / f"models/{model}/{version}/training.parquet").read_bytes()))
 
 
-@lru_cache
 def examples(offline: str, model: str, version: str) -> Examples:
     """The training set of a version, to learn from."""
     table = training_set(offline, model, version)
@@ -99,15 +84,15 @@ def examples(offline: str, model: str, version: str) -> Examples:
     return Examples(matrix, table["label"].to_numpy(), [item.name for item in inputs])
 
 
-@lru_cache
 def answered(offline: str, model: str, first: str) -> Answered:
-    """What was answered, from the results and the prediction log; categories as `first` numbers them, whichever version answered."""
+    """What was answered, from the results and the prediction log as far as both are written; categories as `first` numbers them, whichever version answered."""
     results = OfflineStore(offline).scan("results")
     results = results.filter((pc.field("model") == model) & (pc.field("status") == "joined")).sort_by(
         [("time", "ascending"), ("prediction", "ascending")]
     )
     logged = OfflineStore(offline).predictions(["id", "version", "inputs"])
-    logged = logged.take(pc.index_in(results["prediction"], value_set=logged["id"].combine_chunks()))
+    places = pc.index_in(results["prediction"], value_set=logged["id"].combine_chunks())
+    results, logged = results.filter(places.is_valid()), logged.take(places.drop_null())  # each table is written by itself
     inputs = logged["inputs"].combine_chunks()
     matrix = inputs.flatten().to_numpy(zero_copy_only=False).reshape(len(logged), -1).astype(np.float32)
     versions = np.array(logged["version"].to_pylist())
@@ -135,27 +120,6 @@ def _numbers(column: pa.ChunkedArray, item: ModelInput) -> npt.NDArray[Any]:
         column = pc.index_in(column, value_set=pa.array(item.categories, pa.string()))
     numbers: npt.NDArray[Any] = column.to_numpy()
     return numbers
-
-
-def predicted(pipeline: Any, learn: tuple[Any, Floats], asked: Any) -> Floats:
-    """What a pipeline says that is fitted on `learn`, its rows and labels."""
-    with threadpool_limits(1, user_api="openmp"):  # the other processor has work
-        return outputs(pipeline.fit(*learn), asked, probability=True).astype(np.float64)
-
-
-def without_windows(pipeline: Any, offline: str, model: str, first: str) -> Floats:
-    """The answers of the pipeline when it has no windows, fitted as the first version was."""
-    before, asked = examples(offline, model, first), answered(offline, model, first)
-    kept = [at for at, name in enumerate(before.names) if "__" not in name or name.startswith(WITHOUT_WINDOWS)]
-    return predicted(pipeline, (before.matrix[:, kept], before.labels), asked.matrix[:, kept])
-
-
-def by_calendar(pipeline: Any, offline: str, model: str, first: str, month: str) -> Floats:
-    """The answers to all requests from a month on of a model that knows what was known when it began."""
-    before, asked, begin = examples(offline, model, first), answered(offline, model, first), np.datetime64(month, "M")
-    learnt = known_before(asked.time_ms, asked.known_ms, begin)
-    learn = np.concatenate([before.matrix, asked.matrix[learnt]]), np.concatenate([before.labels, asked.outcome[learnt]])
-    return predicted(pipeline, learn, asked.matrix[months_of(asked.time_ms) >= begin])
 
 
 def told(steps: Iterable[RetrainingRecord], month: str) -> list[str]:

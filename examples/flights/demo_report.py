@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from demo_loop import COUNTED, Answered, Floats, counted, months_of, quality, told
+from demo_calendar import Compared
+from demo_loop import COUNTED, counted, months_of, quality, told
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -51,16 +52,11 @@ class Facts:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
 
-def compared(
-    asked: Answered, plain: Floats, calendar: Sequence[Floats], steps: Sequence[RetrainingRecord], alerts: Sequence[AlertRecord]
-) -> dict[str, Any]:
-    """The months and the totals, of the same requests for every way. `plain`: the answers without windows; `calendar`: by month, those of a model that is trained
-    when it begins, to all requests from then on; the first is the frozen model."""
-    month = months_of(asked.time_ms)
+def facts_of(found: Compared, steps: Sequence[RetrainingRecord], alerts: Sequence[AlertRecord]) -> dict[str, Any]:
+    """The months and the totals, of the same requests for every way."""
+    asked, month = found.asked, months_of(found.asked.time_ms)
     names = np.unique(month)
-    began = [month >= name for name in names]
-    by_calendar = np.concatenate([answers[month[since] == name] for name, since, answers in zip(names, began, calendar, strict=True)])
-    answers = dict(zip(WAYS, (plain, calendar[0], by_calendar, asked.output), strict=True))
+    answers = dict(zip(WAYS, (found.plain, found.frozen, np.concatenate(found.calendar), asked.output), strict=True))
     retrained = {"monthly": {"retrainings": len(names) - 1, "promotions": len(names) - 1}, "loop": counted(steps)}
     ways = {way: asdict(quality(asked.outcome, given)) | retrained.get(way, {}) for way, given in answers.items()}
     months = [

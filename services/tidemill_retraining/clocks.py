@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 
 from tidemill.clock import now_ms
 from tidemill.kafka.read_to_end import decoded_of, logged, read_to_end
-from tidemill.kafka.reader import Reader
+from tidemill.kafka.reader import OccasionalReader
 from tidemill.kafka.topics import offset_ranges
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.settings import KafkaSettings
@@ -56,13 +56,13 @@ class RequestClock(MachineClock):
     def __init__(self, kafka: KafkaSettings, project: str) -> None:
         self._kafka, self._topic = kafka, predictions_topic(project)
         self._stack, self._newest, self._decode = AsyncExitStack(), 0, msgspec.json.Decoder(_Timed).decode
-        self._reader: Reader
+        self._reader: OccasionalReader
 
     async def __aenter__(self) -> Self:
         log.warning("time is that of the requests, which is for replays only")
         ranges = await offset_ranges(self._kafka, self._topic)
         places: dict[TopicPartition, int] = {place: max(found.begin, found.end - 1) for place, found in ranges.items()}
-        self._reader = await self._stack.enter_async_context(Reader(self._kafka, places))
+        self._reader = await self._stack.enter_async_context(OccasionalReader(self._kafka, places))
         return self
 
     async def __aexit__(self, *_: object) -> None:

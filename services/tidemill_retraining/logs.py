@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 
 from tidemill.kafka.client import KAFKA_SECONDS, kafka_errors
 from tidemill.kafka.read_to_end import decoded_of, logged, read_to_end
-from tidemill.kafka.reader import Reader
+from tidemill.kafka.reader import OccasionalReader
 from tidemill.records import AlertRecord, DeploymentRecord, decoder
 from tidemill.retrainings import RetrainingRecord
 from tidemill.runtime.settings import KafkaSettings
@@ -31,7 +31,7 @@ class Logs:
         self._steps, self._alerts, self._deployments = (
             TopicPartition(topic(project), 0) for topic in (retraining_topic, alerts_topic, deployments_topic)
         )
-        self._reader = Reader(kafka, dict.fromkeys((self._steps, self._alerts, self._deployments), 0))
+        self._reader = OccasionalReader(kafka, dict.fromkeys((self._steps, self._alerts, self._deployments), 0))
         self._decoders: dict[TopicPartition, msgspec.json.Decoder[Any]] = {
             self._steps: decoder(RetrainingRecord), self._alerts: decoder(AlertRecord), self._deployments: decoder(DeploymentRecord),
         }  # fmt: skip

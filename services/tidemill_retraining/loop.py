@@ -90,6 +90,7 @@ class Loop:
         self.check = f"{self.KIND}/{model.name}"
         board.require(self.check)
         self._job: _Job | None = None
+        self._stepped = False
         self._silence = Silence()
         self._watched: Watched | None = None
         self._known: ModelFacts
@@ -123,10 +124,19 @@ class Loop:
                     self.pulse.beat()
                     if self._clock.now_ms():
                         await self._look()
-                    await asyncio.sleep(self._settings.job.look_seconds)
+                    await self._rest()
         finally:
             await self._unwatch()
             await self._known.close()
+
+    async def _rest(self) -> None:
+        """Waits until the next look, which is at once after a step was taken, and when the process of a step ends."""
+        if self._stepped:
+            self._stepped = False
+        elif self._job is not None and not self._job.task.done():
+            await asyncio.wait([self._job.task], timeout=self._settings.job.look_seconds)
+        else:
+            await asyncio.sleep(self._settings.job.look_seconds)
 
     @property
     def _policy(self) -> Retrain:
@@ -385,6 +395,7 @@ class Loop:
 
     async def _append(self, record: RetrainingRecord) -> None:
         await self._logs.append(record)
+        self._stepped = record.step not in ("skipped", "waiting")
         metrics.RETRAINING_STEPS.labels(record.model, record.step).inc()
         log.info("step", model=record.model, run=record.run, step=record.step, version=record.version, reason=record.reason)
 

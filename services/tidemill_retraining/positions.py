@@ -9,7 +9,7 @@ import msgspec
 from aiokafka import TopicPartition
 
 from tidemill.kafka.read_to_end import decoded_of, logged, read_to_end
-from tidemill.kafka.reader import Reader
+from tidemill.kafka.reader import OccasionalReader
 from tidemill.kafka.topics import offset_ranges
 from tidemill.records import PredictionRecord, ResultRecord, decoder
 from tidemill.runtime.settings import KafkaSettings
@@ -37,7 +37,7 @@ class StepReading:
             for partition, offset in enumerate(ends.get(name, ()))
         }
         self._results = results_topic(project)
-        self._reader = Reader(kafka, places)
+        self._reader = OccasionalReader(kafka, places)
         self._decoders: dict[bool, msgspec.json.Decoder[Any]] = {True: decoder(ResultRecord), False: decoder(PredictionRecord)}
 
     async def __aenter__(self) -> StepReading:

@@ -9,12 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import demo_calendar
 import demo_loop
 import msgspec
 import numpy as np
 import pytest
-from demo_loop import Answered, counted, known_before, months_of, placed, predicted, quality, told
-from demo_report import WAYS, Facts, closing, compared
+from demo_calendar import Calendar, Compared, Source, Taught, begin_ms, by_calendar, compare, known_before, without_windows
+from demo_loop import Answered, counted, months_of, placed, quality, told
+from demo_report import WAYS, Facts, closing, facts_of
 from demo_watch import Watcher
 from rich.console import Console
 from tests.retraining.made import alert, answered, became, step
@@ -60,8 +62,10 @@ def test_quality_is_order_and_frequency() -> None:
 def test_a_month_begins_with_what_was_known() -> None:
     """A request of the month before whose outcome came in the month teaches nothing yet, nor does the first of the month."""
     times = np.array([JULY - 3 * DAY_MS, JULY - DAY_MS, JULY])
+    rows = asked(3)._replace(time_ms=times, known_ms=times + 2 * DAY_MS)
     assert months_of(times).astype(str).tolist() == ["2013-06", "2013-06", "2013-07"]
-    assert known_before(times, times + 2 * DAY_MS, np.datetime64("2013-07")).tolist() == [True, False, False]
+    assert (begin_ms("2013-06"), begin_ms("2013-07")) == (JUNE, JULY)
+    assert known_before(rows, "2013-07").tolist() == [True, False, False]
 
 
 def test_categories_are_those_of_the_first_version() -> None:
@@ -71,34 +75,77 @@ def test_categories_are_those_of_the_first_version() -> None:
     assert np.array_equal(placed(np.array([np.nan], np.float32), [], first), [np.nan], equal_nan=True)
 
 
-@pytest.mark.parametrize("month", ["2013-06", "2013-07"])
-def test_the_calendar_learns_what_the_month_before_knew(monkeypatch: pytest.MonkeyPatch, month: str) -> None:
-    """It is fitted on the first set and on what was known when the month began, and asked for everything from then on."""
+class Mean:
+    """Says the mean of what it learnt."""
+
+    def fit(self, matrix: Any, labels: Any) -> Mean:
+        """Keeps what it is given."""
+        self.learnt, self.mean = matrix, labels.mean()
+        return self
+
+    def predict_proba(self, matrix: Any) -> Any:
+        """The mean, to all."""
+        return np.full((len(matrix), 2), self.mean)
+
+
+SOURCE = Source("project", "store", "late", "v1")
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Answered:
+    """What the stores have: a training set of 50 rows, and these."""
     rows = asked()
-    before = demo_loop.Examples(rows.matrix[:50] * 2, rows.outcome[:50], ["x", "y"])
-    monkeypatch.setattr(demo_loop, "examples", lambda *_: before)
-    monkeypatch.setattr(demo_loop, "answered", lambda *_: rows)
-    learnt: list[Any] = []
+    before = demo_loop.Examples(rows.matrix[:50] * 2, rows.outcome[:50], ["x", "dest_arrivals__mean"])
+    monkeypatch.setattr(demo_calendar, "examples", lambda *_: before)
+    monkeypatch.setattr(demo_calendar, "answered", lambda *_: rows)
+    models = {"late": SimpleNamespace(pipeline=Mean)}
+    monkeypatch.setattr(demo_calendar, "load_project", lambda _: SimpleNamespace(models=models))
+    return rows
 
-    class Mean:
-        """Says the mean of what it learnt."""
 
-        def fit(self, matrix: Any, labels: Any) -> Mean:
-            learnt.append((matrix, labels))
-            return self
+@pytest.mark.parametrize("month", ["2013-06", "2013-07"])
+def test_the_calendar_learns_what_the_month_before_knew(rows: Answered, month: str) -> None:
+    """It is fitted on the first set and on what was known when the month began."""
+    made, known = by_calendar(SOURCE, month), int((rows.known_ms < JULY).sum()) if month == "2013-07" else 0
+    assert len(made.pipeline.learnt) == 50 + made.rows == 50 + known
+    assert made.answers(rows.matrix[:3]) == pytest.approx([made.pipeline.mean] * 3)
+    assert without_windows(SOURCE).pipeline.learnt.shape == (50, 1)
 
-        def predict_proba(self, matrix: Any) -> Any:
-            return np.full((len(matrix), 2), learnt[-1][1].mean())
 
-    answers = demo_loop.by_calendar(Mean(), "store", "late", "v1", month)
-    known = int((rows.known_ms < JULY).sum()) if month == "2013-07" else 0
-    assert len(learnt[0][0]) == len(learnt[0][1]) == 50 + known
-    assert len(answers) == int((rows.time_ms >= JUNE if month == "2013-06" else rows.time_ms >= JULY).sum())
-    assert predicted(Mean(), (rows.matrix, rows.outcome), rows.matrix[:3]) == pytest.approx([rows.outcome.mean()] * 3)
+def test_who_learnt_too_early_learns_again(rows: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that was fitted before all that it should know was written is fitted again; each answers its own month, and the first one all."""
+    months, begun = ["2013-06", "2013-07"], list[str]()
+    early = by_calendar(SOURCE, "2013-07")._replace(rows=3)
+    whole = [without_windows(SOURCE), by_calendar(SOURCE, "2013-06"), early]
+
+    def again(source: Source, month: str) -> Taught:
+        begun.append(month)
+        return by_calendar(source, month)
+
+    monkeypatch.setattr(demo_calendar, "by_calendar", again)
+    found = compare(SOURCE, months, whole)
+    assert begun == ["2013-07"]
+    assert [len(one) for one in (found.plain, found.frozen, *found.calendar)] == [400, 400, 200, 200]
+    assert found.calendar[1] == pytest.approx(np.full(200, by_calendar(SOURCE, "2013-07").pipeline.mean))
+    assert found.frozen[0] == found.calendar[0][0] != found.calendar[1][0]
+
+
+def test_months_are_fitted_beside_the_replay() -> None:
+    """One begins when it is some days old; at the end those that are left. What fails there is raised here."""
+    with Calendar(Source("no project", "store", "late", "v1"), ["2013-06", "2013-07", "2013-08"]) as calendar:
+        counts = []
+        for days in (0, 11, 12, 13):
+            calendar.passed(JULY + days * DAY_MS)
+            counts.append(len(calendar._taught))
+        made = calendar.all()
+        with pytest.raises(OSError, match="store"):
+            made[0].result()
+    assert counts == [2, 2, 3, 3]
+    assert len(made) == len(calendar.all()) == 4
 
 
 def test_what_was_answered_is_read_from_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, project: Project) -> None:
-    """Whichever version answered, in the order of time: its inputs as the first version numbers them; what has no outcome, or is of another model, is left out."""
+    """Whichever version answered, in the order of time: its inputs as the first version numbers them; what has no outcome, or is of another model, is left out, and so is what is not in the log yet."""
     lists = {"v1": ["JFK", "EWR"], "v2": ["EWR", "JFK", "LGA"]}
     inputs = {name: [ModelInput("temp", "number"), ModelInput("origin", "category", texts)] for name, texts in lists.items()}
     monkeypatch.setattr(
@@ -118,6 +165,7 @@ def test_what_was_answered_is_read_from_the_store(monkeypatch: pytest.MonkeyPatc
     outcomes = [became(name, version, 0.25, None if name == "never" else float(name == "a")) for name, (version, _) in given.items()]
     results = [msgspec.structs.replace(one, seq=seq, time=1_000 - seq, known=2_000) for seq, one in enumerate(outcomes)]
     results.append(msgspec.structs.replace(results[0], seq=9, model="other"))
+    results.append(msgspec.structs.replace(results[0], seq=10, prediction="not logged yet"))
     store = OfflineStore(tmp_path)
     table = predictions_table(project)
     writer = store.topic_table(table)
@@ -138,7 +186,7 @@ def facts(steps: list[Any]) -> Facts:
     july = rows.time_ms >= JULY
     noise = np.random.default_rng(1).random(len(rows.outcome))
     drifted = [alert("a1", "feature_drift", subject="temp"), alert("a2", "feature_drift", "closed")]
-    made = compared(rows, noise, [noise, rows.outcome[july]], steps, drifted)
+    made = facts_of(Compared(rows, noise, noise, [noise[~july], rows.outcome[july]]), steps, drifted)
     return Facts(
         events=1_000, predictions=400, **made, audit={"checked": 5, "mismatched": 0}, replay={"checked": 3, "equal": 3},
         verify={"values": 4, "labels": 2, "rows": 1, "differ": 0}, dead_letters=0, seconds=12.3, training_seconds=4.5,

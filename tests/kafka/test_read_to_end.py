@@ -21,7 +21,7 @@ from tidemill.errors import KafkaUnavailable, TopicMismatch
 from tidemill.kafka.admin import admin
 from tidemill.kafka.client import REQUEST_TIMEOUT_MS, start_producer, started_consumer, started_producer
 from tidemill.kafka.read_to_end import decoded_of, logged, read_to_end, read_topic
-from tidemill.kafka.reader import Reader
+from tidemill.kafka.reader import OccasionalReader, Reader
 from tidemill.kafka.topics import offset_ranges
 from tidemill.kafka.waves import send_wave
 from tidemill.records import decoder
@@ -133,6 +133,21 @@ async def write(kafka: str, name: str, *values: bytes) -> None:
     """Records in partition 0."""
     async with started_producer(KafkaSettings(bootstrap_servers=kafka)) as made:
         await send_wave(made, {(name, 0): [(None, value, []) for value in values]})
+
+
+@pytest.mark.integration
+async def test_who_reads_now_and_then_is_answered_at_once(kafka: str, topic_prefix: str) -> None:
+    """Between two readings nothing is asked of the broker, which would keep the next question until a record comes: here longer than any request may take."""
+    name, settings, waits = await topic(kafka, topic_prefix), KafkaSettings(bootstrap_servers=kafka), 2 * REQUEST_TIMEOUT_MS
+    await write(kafka, name, b"1")
+    read: list[int] = []
+    async with OccasionalReader(settings, {TopicPartition(name, 0): 0}, fetch_max_wait_ms=waits) as reader:
+        for value in range(2, 5):
+            async for fetched in read_to_end(reader):
+                read += decoded_of(fetched, number, logged)
+            await asyncio.sleep(0.05)  # in which another reader would ask for more
+            await write(kafka, name, b"%d" % value)
+    assert read == [1, 2, 3]
 
 
 @pytest.fixture

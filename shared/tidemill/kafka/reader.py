@@ -57,8 +57,7 @@ class Reader:
     async def fetch(self, wait_seconds: float, most: int) -> dict[TopicPartition, list[Any]]:
         """New records by partition, in offset order: at most about `most`; empty when none came within `wait_seconds`."""
         with kafka_errors(self._kafka):
-            fetched: dict[TopicPartition, list[Any]] = await self._consumer.getmany(timeout_ms=int(wait_seconds * 1000), max_records=most)
-            return await self._taken(fetched)
+            return await self._taken(await self._fetched(wait_seconds, most))
 
     async def ends(self) -> dict[TopicPartition, int]:
         """The end of each partition now, never below `next`."""
@@ -79,11 +78,33 @@ class Reader:
         position = self.next[target] = max(self.next[target], begin)
         return position
 
+    async def _fetched(self, wait_seconds: float, most: int) -> dict[TopicPartition, list[Any]]:
+        fetched: dict[TopicPartition, list[Any]] = await self._consumer.getmany(timeout_ms=int(wait_seconds * 1000), max_records=most)
+        return fetched
+
     async def _taken(self, fetched: dict[TopicPartition, list[Any]]) -> dict[TopicPartition, list[Any]]:
         """Moves `next` past the fetched records; returns the new ones."""
         for target in self.next:
             self.next[target] = await self._consumer.position(target)
         return fetched
+
+
+class OccasionalReader(Reader):
+    """Reads now and then, to the end. Between two readings it asks the broker for nothing: else its next question would wait for half a second, until the
+    broker has answered the last one, which is for records that have not come."""
+
+    async def start(self) -> dict[TopicPartition, int]:
+        """As of any reader."""
+        ends = await super().start()
+        self._consumer.pause(*self.next)
+        return ends
+
+    async def _fetched(self, wait_seconds: float, most: int) -> dict[TopicPartition, list[Any]]:
+        self._consumer.resume(*self.next)
+        try:
+            return await super()._fetched(wait_seconds, most)
+        finally:
+            self._consumer.pause(*self.next)  # before the client asks for what comes after these
 
 
 def recreated(target: TopicPartition, position: int, found: str) -> TopicRecreated:
