@@ -61,7 +61,7 @@ SETTINGS = {
     "TIDEMILL_DRIFT_WINDOW": "30d",  # weeks differ from the whole of winter even within winter; months do not
     "TIDEMILL_AUDIT_CPU": "0.01",  # the proof at the end compares everything
     "TIDEMILL_RETRAINING_CLOCK": "requests",  # a month of flights is a month to it
-    "TIDEMILL_RETRAINING_LOOK_SECONDS": "0.5",  # about a day of flights
+    "TIDEMILL_RETRAINING_LOOK_SECONDS": "1.5",  # about two days of flights
     "TIDEMILL_RETRAINING_GRACE_SECONDS": "5",  # and this about ten days
     "TIDEMILL_RETRAINING_NICE": "0",  # the replay waits for it
 }
@@ -132,8 +132,7 @@ class Demo:
             await watcher.settled()
             await asyncio.to_thread(self._rest)
             replaying = run(pool, recompute, offline)
-            taught = await asyncio.gather(*map(asyncio.wrap_future, calendar.all()))
-            others = run(pool, compare, self._source, self._months(), taught)
+            others = run(pool, compare, self._source, self._months(), await asyncio.to_thread(calendar.done))
             for name, report in zip(self.project.views, reports := await asyncio.gather(*comparing), strict=True):
                 self.screen.note(f"{name}: {report.checked:,} values compared, {report.mismatched} differ")
             replayed, verified, found = await replaying, await again, await others

@@ -61,7 +61,7 @@ class Calendar:
 
     def __init__(self, source: Source, months: Sequence[str]) -> None:
         self._source, self._waiting = source, list(months[1:])
-        self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=os.nice, initargs=(19,))
+        self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=last_in_line)
         self._taught: list[Future[Taught]] = [self._pool.submit(without_windows, source), self._pool.submit(by_calendar, source, months[0])]
 
     def __enter__(self) -> Self:
@@ -75,14 +75,21 @@ class Calendar:
         while self._waiting and time_ms >= begin_ms(self._waiting[0]) + _WRITTEN_MS:
             self._begin()
 
-    def all(self) -> list[Future[Taught]]:
-        """Those of all months; first the one without windows, and the first version's."""
-        while self._waiting:
-            self._begin()
-        return self._taught
+    def done(self) -> list[Taught | None]:
+        """Those of all months, None where it was not begun; first the one without windows, and the first version's. Waits for one that is being fitted."""
+        kept = [None if one.cancel() else one.result() for one in self._taught]
+        return kept + [None] * len(self._waiting)
 
     def _begin(self) -> None:
         self._taught.append(self._pool.submit(by_calendar, self._source, self._waiting.pop(0)))
+
+
+def last_in_line() -> None:
+    """Lets this process run only where no other wants to."""
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)
 
 
 def begin_ms(month: str) -> int:
@@ -118,12 +125,14 @@ def _fitted(source: Source, learn: Examples, columns: list[int]) -> Taught:
         return Taught(pipeline.fit(learn.matrix[:, columns], learn.labels), 0, columns)
 
 
-def compare(source: Source, months: Sequence[str], taught: Sequence[Taught]) -> Compared:
-    """What all say, once everything is written; `taught` as `Calendar.all` has it. What had not learnt all that it should know learns again."""
+def compare(source: Source, months: Sequence[str], taught: Sequence[Taught | None]) -> Compared:
+    """What all say, once everything is written; `taught` as `Calendar.done` has it. What had not learnt all that it should know learns here."""
     asked, (plain, *monthly) = answered(*source[1:]), taught
     month = months_of(asked.time_ms).astype(str)
-    for place, name in enumerate(months):
-        if monthly[place].rows != int(known_before(asked, name).sum()):
-            monthly[place] = by_calendar(source, name)
-    calendar = [one.answers(asked.matrix[month == name]) for one, name in zip(monthly, months, strict=True)]
-    return Compared(asked, plain.answers(asked.matrix), monthly[0].answers(asked.matrix), calendar)
+    knows = [int(known_before(asked, name).sum()) for name in months]
+    made = [
+        one if one is not None and one.rows == rows else by_calendar(source, name)
+        for one, rows, name in zip(monthly, knows, months, strict=True)
+    ]
+    calendar = [one.answers(asked.matrix[month == name]) for one, name in zip(made, months, strict=True)]
+    return Compared(asked, (plain or without_windows(source)).answers(asked.matrix), made[0].answers(asked.matrix), calendar)

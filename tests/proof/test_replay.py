@@ -30,7 +30,7 @@ from tidemill.kernel.view import Reading
 from tidemill.models.artifact import Artifact, ModelInput, inputs_of
 from tidemill.models.engine import load_engine
 from tidemill.models.inputs import ModelInputs, vector_of
-from tidemill.offline.store import OfflineStore
+from tidemill.offline.store import OfflineStore, Snapshot
 from tidemill.proof.replay import Replayed, logged, replay
 from tidemill.records import PredictionRecord, StampEntry
 from tidemill.streams.topics import view_topic
@@ -141,9 +141,15 @@ def test_ids_and_samples(world: World) -> None:
 
 
 class Counting(OfflineStore):
-    """An offline store that notes how many predictions it gave, and of which columns."""
+    """An offline store that notes how many predictions it gave, and of which columns; and which tables were opened."""
 
     given: ClassVar[list[tuple[int, Sequence[str] | None]]] = []
+    opened: ClassVar[list[str]] = []
+
+    def snapshot(self, folder: str) -> Snapshot:
+        """As ever."""
+        self.opened.append(folder)
+        return super().snapshot(folder)
 
     def predictions(self, columns: Sequence[str] | None = None, ids: Collection[str] | None = None, *, shadows: bool = False) -> pa.Table:
         """As ever."""
@@ -157,6 +163,24 @@ def test_a_sample_reads_no_other_prediction(world: World) -> None:
     Counting.given.clear()
     assert len(logged(Counting(world.root), sample=4)) == 4
     assert Counting.given == [(21, ["id"]), (4, None)]
+
+
+def test_versions_of_a_model_read_its_views_once(copy: World) -> None:
+    """Each prediction is recomputed by the version that answered, and what they saw is folded once for all versions."""
+    artifact = model_version()
+    again = msgspec.structs.replace(artifact.manifest, version="v2")
+    saved(str(copy.root), artifact._replace(manifest=again))
+    predictions = [msgspec.structs.replace(one, version=f"v{1 + place % 2}") for place, one in enumerate(logged(copy.store))]
+    tables, notes = [], list[str]()
+    for some in ([one for one in predictions if one.version == "v1"], predictions):
+        Counting.opened.clear()
+        results = replay(copy.project, Counting(copy.root), some, notes.append)
+        assert ([result.prediction for result in results], differences(results)) == (some, {})
+        tables.append(list(Counting.opened))
+    assert len(tables[0]) == len(tables[1]) > 0
+    assert notes == ["big_tip v1: 11 predictions", "big_tip v1: 11 predictions", "big_tip v2: 10 predictions"]
+    wrong = msgspec.structs.replace(predictions[1], output=predictions[1].output / 2)
+    assert differences(replay(copy.project, copy.store, [predictions[0], wrong])) == {wrong.id: ["output"]}
 
 
 def test_a_changed_input_and_a_changed_output_are_named(world: World) -> None:

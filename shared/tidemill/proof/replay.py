@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,6 +73,7 @@ def replay(
     by_version: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, prediction in enumerate(predictions):
         by_version[prediction.model, prediction.version].append(i)
+    seen = {} if project.catalogue else _seen(project, store, predictions, by_version)
     results: dict[int, Replayed] = {}
     for (model, version), places in by_version.items():
         note(f"{model} {version}: {len(places):,} predictions")
@@ -80,11 +81,25 @@ def replay(
         if project.catalogue:
             found = _Past(project, history or [Definition(0, project)], store, model, version).run(mine)
         else:
-            found = replayer_of(project, store, model, version).run(mine)
+            found = replayer_of(project, store, model, version).compared(mine, [seen[i] for i in places])
         if told := how_served(stored_manifest(store.url, model, version)[0]):
             note(f"{model} {version}: {told}")
         results |= zip(places, found, strict=True)
     return [results[i] for i in range(len(predictions))]
+
+
+def _seen(
+    project: Project, store: OfflineStore, predictions: Sequence[PredictionRecord], by_version: Mapping[tuple[str, str], list[int]]
+) -> dict[int, Seen]:
+    """What each prediction saw. Without a catalogue all versions of a model read the same views, which are folded once for all of them."""
+    by_model: dict[str, list[int]] = defaultdict(list)
+    for (model, _), places in by_version.items():
+        by_model[model] += places
+    seen: dict[int, Seen] = {}
+    for model, places in by_model.items():
+        mine = [predictions[i] for i in places]
+        seen |= zip(places, replayer_of(project, store, model, mine[0].version).seen(mine), strict=True)
+    return seen
 
 
 def logged(
@@ -121,6 +136,8 @@ def replayer_of(project: Project, store: OfflineStore, model: str, version: str)
 
 Numbered = tuple[str, int]
 """A view and one of its versions."""
+Seen = Sequence[Reading | None] | None
+"""A reading of each view of a model, in their order. None: the inputs came as a tensor."""
 
 
 class _Past:
@@ -197,14 +214,23 @@ class Replayer:
         self._inputs = ModelInputs(model, artifact.manifest.categories)
 
     def run(self, predictions: Sequence[PredictionRecord]) -> list[Replayed]:
-        """Recomputes all predictions in one pass over each partition of each view. It reads the records of their entities only."""
+        """Recomputes all predictions."""
+        return self.compared(predictions, self.seen(predictions))
+
+    def seen(self, predictions: Sequence[PredictionRecord]) -> list[Seen]:
+        """What predictions saw, of this version or of others over the same views, in one pass over each partition of each view. It reads the records of
+        their entities only."""
         by_entity = [prediction for prediction in predictions if prediction.entities]
         shown: list[list[Reading | None]] = [[] for _ in by_entity]  # one reading of each view; a model may have no view
         for place, (view, _) in enumerate(self._inputs.views):
             for readings, reading in zip(shown, self._readings(view, place, by_entity), strict=True):
                 readings.append(reading)
-        served = iter(shown)
-        return [self.compare(prediction, next(served) if prediction.entities else None) for prediction in predictions]
+        rows = iter(shown)
+        return [next(rows) if prediction.entities else None for prediction in predictions]
+
+    def compared(self, predictions: Sequence[PredictionRecord], seen: Sequence[Seen]) -> list[Replayed]:
+        """Recomputes predictions of this version from what they saw."""
+        return [self.compare(prediction, readings) for prediction, readings in zip(predictions, seen, strict=True)]
 
     def _readings(self, view: FeatureView, place: int, predictions: Sequence[PredictionRecord]) -> list[Reading | None]:
         """The reading of a view that each prediction saw."""
@@ -229,7 +255,7 @@ class Replayer:
                 found[i] = reading
         return found
 
-    def compare(self, prediction: PredictionRecord, readings: Sequence[Reading | None] | None) -> Replayed:
+    def compare(self, prediction: PredictionRecord, readings: Seen) -> Replayed:
         """Recomputes one prediction from the readings of the model's views, in their order. None: its inputs came as a tensor."""
         vector = logged = vector_of(prediction.inputs)
         contents, differences = self._inputs.unnamed(prediction.contents), []
