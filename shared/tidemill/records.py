@@ -6,8 +6,7 @@ All times are whole epoch milliseconds, UTC. A position is [topic, partition, of
 from __future__ import annotations
 
 from math import fsum
-from types import NoneType
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar, get_args
+from typing import Annotated, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -33,7 +32,7 @@ class ViewRecord(Record, frozen=True):
     """The part of one event that one view folds (topic `<project>.view.<view>.p<partitions>`, key = entity).
 
     `known`: when the event was published; `source`: partition and offset on the application's topic (a partition from 2^32 on is one that
-    `tidemill repartition` made); `values`: the fields that the view folds, those of its `erase` included. `view_decoder` makes a faster decoder with typed values.
+    `tidemill repartition` made); `values`: the fields that the view folds, those of its `erase` included. `typed_values.py` has a faster decoder.
     """
 
     time: Milliseconds
@@ -358,43 +357,3 @@ DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
     """A decoder for one kind of record. Its `decode` raises DECODE_ERRORS (msgspec.ValidationError for a wrong type)."""
     return msgspec.json.Decoder(kind)
-
-
-_ANY_VIEW = decoder(ViewRecord)
-
-
-def view_decoder(fields: dict[str, Any]) -> msgspec.json.Decoder[ViewEvent]:
-    """A decoder for view records whose `values` have one attribute per field of the view.
-
-    `fields`: name -> declared type (`float`, `str | None`, ...). A record may leave out a field that may be null; it must have the others.
-    """
-    values = msgspec.defstruct("Values", [_value_field(name, kind) for name, kind in fields.items()], frozen=True, gc=False, kw_only=True)
-    record = msgspec.defstruct(
-        "TypedViewRecord",
-        [
-            ("time", Milliseconds),
-            ("known", Milliseconds),
-            ("source", tuple[Natural, Natural]),
-            ("values", values),
-            ("id", str | None, None),
-        ],
-        frozen=True,
-        gc=False,
-    )
-    return msgspec.json.Decoder(record)
-
-
-def absent_fields(value: bytes, fields: dict[str, Any]) -> list[str]:
-    """The fields that a valid record lacks although they may not be null: the view did not fold them when the record was written."""
-    try:
-        record = _ANY_VIEW.decode(value)
-    except DECODE_ERRORS:
-        return []
-    return [name for name, kind in fields.items() if name not in record.values and NoneType not in get_args(kind)]
-
-
-def _value_field(name: str, kind: Any) -> tuple[str, Any] | tuple[str, Any, None]:
-    nullable = NoneType in get_args(kind)
-    if int in (kind, *get_args(kind)):
-        kind = Integer | None if nullable else Integer
-    return (name, kind, None) if nullable else (name, kind)

@@ -14,8 +14,8 @@ from tests.contract.payloads import NOW_MS, PROJECT, SHOPS, validator
 from tidemill.errors import BadRequest, Rebuilding, StoreUnavailable, TidemillError, UnknownFeature, UnknownModel, UnknownView
 from tidemill.kernel.served import Served, serve, withheld
 from tidemill.kernel.view import ViewKernel
-from tidemill.records import view_decoder
 from tidemill.runtime.http import error_answer
+from tidemill.typed_values import view_decoder
 from tidemill_inference.messages import FeatureShown, PredictionAnswer, answer_body, parse_predict
 from tidemill_ingestion.http_api import EventResult, EventsAnswer
 from tidemill_serving import answers

@@ -20,8 +20,8 @@ from tests.proof.world import World
 
 from tidemill.kernel.fences import Fence
 from tidemill.offline.names import view_folder
-from tidemill.records import view_decoder
 from tidemill.streams.topics import view_topic
+from tidemill.typed_values import view_decoder
 
 VIEWS = ("entities", "places")
 Value = Callable[[World, PartitionCheck], dict[bytes, bytes | None]]

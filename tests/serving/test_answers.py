@@ -11,7 +11,7 @@ from tidemill import Event, FeatureView, count, distinct, first, last, last_k
 from tidemill.declarations.project import Project
 from tidemill.kernel.served import Served, serve
 from tidemill.kernel.view import ViewKernel
-from tidemill.records import view_decoder
+from tidemill.typed_values import view_decoder
 from tidemill_serving.answers import answer_body
 from tidemill_serving.app import describe
 from tidemill_serving.query import QueryParser

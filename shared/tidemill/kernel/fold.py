@@ -30,7 +30,8 @@ from tidemill.errors import AbsentColumns
 from tidemill.kernel.fences import Fence
 from tidemill.kernel.packed import EntityState
 from tidemill.kernel.view import Applied, ViewKernel
-from tidemill.records import DECODE_ERRORS, ViewEvent, absent_fields, since_of, view_decoder
+from tidemill.records import DECODE_ERRORS, ViewEvent, since_of
+from tidemill.typed_values import absent_fields, view_decoder
 
 
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
@@ -44,7 +45,7 @@ class LogEntry(msgspec.Struct, frozen=True, gc=False):
 
 @cache
 def typed_decoder(view: FeatureView) -> msgspec.json.Decoder[ViewEvent]:
-    """The decoder of a view's records (see records.view_decoder)."""
+    """The decoder of a view's records (see typed_values.view_decoder)."""
     return view_decoder(_fields(view))
 
 

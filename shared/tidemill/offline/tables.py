@@ -18,17 +18,9 @@ from tidemill.checksums import proof_of
 from tidemill.declarations import FeatureView
 from tidemill.declarations.project import Project
 from tidemill.offline.names import view_folder
-from tidemill.records import (
-    KafkaRecord,
-    PredictionRecord,
-    ResultRecord,
-    Scalar,
-    StampEntry,
-    absent_fields,
-    decoder,
-    view_decoder,
-)
+from tidemill.records import KafkaRecord, PredictionRecord, ResultRecord, Scalar, StampEntry, decoder
 from tidemill.streams.topics import predictions_topic, shadows_topic, topic_specs, view_topic
+from tidemill.typed_values import absent_fields, view_decoder
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 _JSON = msgspec.json.Encoder()
