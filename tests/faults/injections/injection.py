@@ -69,7 +69,7 @@ Strike = Callable[[Rig, random.Random], str]
 
 @dataclass(frozen=True)
 class Injection:
-    """A fault. `rows`: of the fault matrix; `invariants`: what it is meant to break.
+    """A fault. `rows`: of the fault matrix; `invariants`: what it is meant to break (rows.py says what the numbers mean).
 
     `rewinds`: fences of the online store may go back, or vanish, by it. `soak`: too long for every run.
     """

@@ -54,7 +54,8 @@ def killed(name: str) -> Injection:
         kill_now(rig, name)
         return f"{name} killed"
 
-    return Injection(f"{name}: kill -9", strike, (name,), ("1", "6", "37"), STEP_INVARIANTS[name], seconds=0.5)
+    rows = ("1", "6", "37") if name == "inference" else ("1", "6")
+    return Injection(f"{name}: kill -9", strike, (name,), rows, STEP_INVARIANTS[name], seconds=0.5)
 
 
 def away(name: str) -> Injection:
