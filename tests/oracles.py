@@ -40,7 +40,9 @@ def aggregation_kinds() -> list[type[Aggregation]]:
 def expected(aggregation: Aggregation, events: Events, time_ms: int) -> Value:
     """The value of an aggregation over the events of its window, for a question at a time."""
     if type(aggregation) not in _ORACLES:
-        raise NotImplementedError(f"{type(aggregation).__name__} has no oracle: add one to _ORACLES in tests/oracles.py")
+        raise NotImplementedError(
+            f"{type(aggregation).__name__} has no oracle: add a function under @_of({type(aggregation).__name__}) in tests/oracles.py"
+        )
     return _ORACLES[type(aggregation)](aggregation, events, time_ms)
 
 

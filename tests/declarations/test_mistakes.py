@@ -40,7 +40,7 @@ from tidemill import (
     rate,
 )
 from tidemill.declarations import Selection
-from tidemill.declarations.aggregations import Mean
+from tidemill.declarations.aggregations import LastText, Mean
 from tidemill.declarations.models import no_pipeline
 from tidemill.declarations.project import collect
 from tidemill.errors import DeclarationError
@@ -176,6 +176,8 @@ CASES: list[tuple[Callable[[], Any], str, str, str]] = [
     (lambda: FeatureView(**view(rate("round(x) > 0", name="r"))), "features", "'round(x)' may not stand in a condition", "a condition"),
     (lambda: FeatureView(**view(rate("word > 5", name="r"))), "features", "mixes text and numbers", "a condition"),
     (lambda: FeatureView(**view(mean("word"))), "features", "'word' is text", "aggregate a number"),
+    (lambda: FeatureView(**view(LastText(column="x"))), "features", "last('x'): 'x' is no text", "name a field of str"),
+    (lambda: FeatureView(**view(LastText(column="x > 1", name="r"))), "features", "'x > 1' is no text", "name a field of str"),
     (lambda: FeatureView(**view(max("word"))), "features", "max('word'): 'word' is text", "of a text there are last('word'), first"),
     (lambda: FeatureView(**view(max("word"))), "features", "max('word'): 'word' is text", "rate(\"word == 'x'\", name"),
     (lambda: FeatureView(**view(rate("x", name="r"))), "features", "rate('x'): 'x' is a number, no condition", 'rate("x > 0"'),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from tests.oracles import aggregation_kinds
 
 from tidemill.cli import app
 from tidemill.declarations.project import load_project
@@ -40,6 +41,13 @@ def test_every_command_exists_and_is_run_by_a_test() -> None:
     assert len(named) > 8
     assert named <= COMMANDS
     assert {name for name in COMMANDS if not re.search(rf"[\"']{name}[\"' ]", tests)} == set()
+
+
+def test_every_aggregate_stands_in_the_table_of_features() -> None:
+    """A word that a project may call has its line in docs/features.md."""
+    table = "\n".join(re.findall(r"^\| `.*", (ROOT / "docs" / "features.md").read_text(), re.MULTILINE))
+    words = {kind.word for kind in aggregation_kinds() if kind.__module__.startswith("tidemill.")}
+    assert [word for word in sorted(words) if not re.search(rf"`{word}[`(]", table)] == []
 
 
 def test_the_project_of_the_readme_is_the_example() -> None:

@@ -183,22 +183,25 @@ def _models(project: Project) -> Iterator[str]:
         yield f"Model({model.name!r}, event, {model.at!r}, {model.subject!r}, {model.input_names}, Outcome(event, {said}))"
 
 
+WORDS = ("count", "sum", "mean", "min", "max", "std", "rate", "first", "last", "age", "last_k", "distinct")
+"""The aggregates that projects are generated with."""
+TEXTS_TOO = ("count", "age", "distinct", "first", "last")
+"""Those that take a text too."""
+
 _ONE_OF_THREE = st.sampled_from((False, False, True))
 
 
 @st.composite
 def columns_of(draw: st.DrawFn, word: str) -> str:
     """A column that an aggregate takes."""
-    column: str = draw(
-        st.sampled_from((*NUMBERS, *CONDITIONS, *(("kind",) if word in ("count", "age", "distinct", "first", "last") else ())))
-    )
+    column: str = draw(st.sampled_from((*NUMBERS, *CONDITIONS, *(("kind",) if word in TEXTS_TOO else ()))))
     return column
 
 
 @st.composite
 def aggregates(draw: st.DrawFn, windows: list[str], i: int, of: tuple[str, ...] = ()) -> Feature:
     """An aggregate. `of`: the columns that it may be of; empty: any."""
-    word = draw(st.sampled_from(["count", "sum", "mean", "min", "max", "std", "rate", "first", "last", "age", "last_k", "distinct"]))
+    word = draw(st.sampled_from(WORDS))
     arguments: list[Any] = []
     conditions = tuple(column for column in of if " " in column) if of else CONDITIONS
     if word == "rate" and conditions:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.oracles import aggregation_kinds
 from tests.verify.archive import Raw, archived
+from tests.verify.projects import WORDS
 
 import tidemill as tm
 from tidemill.archive.columns import event_folder, table_schema
@@ -38,7 +39,14 @@ def one(view: FeatureView, table: Any, entity: str = "n") -> list[Any]:
 
 def test_there_is_a_meaning_for_every_aggregate() -> None:
     """An aggregate that is added must be said in SQL too."""
-    assert sorted({kind.word for kind in aggregation_kinds() if kind.__module__.startswith("tidemill.")}) == sorted(_MEANINGS)
+    words = {kind.word for kind in aggregation_kinds() if kind.__module__.startswith("tidemill.")}
+    assert words - set(_MEANINGS) == set(), "say in shared/tidemill/verify/aggregates.py what it means"
+    assert set(_MEANINGS) - words == set()
+
+
+def test_generated_projects_draw_every_aggregate() -> None:
+    """One that is never drawn is never compared."""
+    assert sorted(WORDS) == sorted(_MEANINGS), "add it to WORDS of tests/verify/projects.py"
 
 
 def test_an_aggregate_without_a_meaning_is_named() -> None:

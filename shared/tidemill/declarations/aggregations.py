@@ -53,6 +53,11 @@ class Aggregation(ABC):
         """Whether its column may be a text field."""
         return all("text" in slot.kind.reads or not slot.kind.sees_value for slot in self.slots)
 
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether its column may be a number or a condition."""
+        return all("number" in slot.kind.reads or not slot.kind.sees_value for slot in self.slots)
+
     def over_text(self) -> Aggregation | None:
         """What this aggregation is over a text field; None: it has no meaning there."""
         return self if self.takes_text else None

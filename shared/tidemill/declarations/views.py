@@ -295,6 +295,8 @@ class FeatureView(Declaration):
                     f"{aggregation.word}({text!r}): {text!r} is text",
                     f'aggregate a number, or a condition such as rate("{text} == \'x\'", name="..."); of a text there are last({text!r}), first, distinct and count',
                 )
+            if not self._is_text(text) and not aggregation.takes_numbers:
+                self._fail("features", f"{aggregation.word}({text!r}): {text!r} is no text", "name a field of str")
             if aggregation.needs_truth and not column.truth:
                 self._fail(
                     "features", f"{aggregation.word}({text!r}): {text!r} is a number, no condition", _conditions(aggregation.word, text)
