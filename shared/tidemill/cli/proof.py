@@ -15,7 +15,7 @@ from tidemill.proof.unknown import UnknownPrediction
 
 
 def audit(
-    view: Annotated[list[str] | None, typer.Argument(help="Views to compare.", show_default="all")] = None,
+    view: Annotated[list[str] | None, typer.Argument(metavar="VIEW", help="Views to compare.", show_default="all")] = None,
     rows: Annotated[int, typer.Option(min=1, help="How many of the last events of the first differing entity to show.")] = 20,
     all_rows: Annotated[bool, typer.Option("--all-rows", help="Show all its events.")] = False,
 ) -> None:
@@ -66,7 +66,7 @@ def audit(
 
 
 def replay(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Predictions by id.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Predictions by id.")] = None,
     sample: Annotated[int, typer.Option(min=1, help="Without ids: how many, spread evenly over the log.")] = 100,
     shadows: Annotated[bool, typer.Option("--shadows", help="Those of shadows instead.")] = False,
 ) -> None:

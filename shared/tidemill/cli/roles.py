@@ -96,7 +96,7 @@ def show(version: Version) -> None:
 
 
 @commands.command()
-def compare(versions: Annotated[list[str], typer.Argument(metavar="MODEL@VERSION ...", help="Two or more stored versions.")]) -> None:
+def compare(versions: Annotated[list[str], typer.Argument(metavar="MODEL@VERSION", help="Two or more stored versions.")]) -> None:
     """Compare versions side by side: metrics, training data, what differs in their inputs and views, and what they answered to the same requests."""
     if len(versions) < 2:
         raise typer.BadParameter("name two versions or more")

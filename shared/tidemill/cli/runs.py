@@ -55,7 +55,7 @@ def show(run: RunName) -> None:
 
 @commands.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="MODEL@RUN ...", help="One or more runs.")],
+    runs: Annotated[list[str], typer.Argument(metavar="MODEL@RUN", help="One or more runs.")],
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("runs.html"),
 ) -> None:
     """Write a page that shows runs side by side: metrics, ROC, calibration, learning curve, importance, segments. It loads nothing."""

@@ -146,7 +146,7 @@ def logs(
 
 
 def restart(
-    service: Annotated[list[str], typer.Argument(metavar="SERVICE...", help="Services, kafka or valkey, one after the other.")],
+    service: Annotated[list[str], typer.Argument(metavar="SERVICE", help="Services, kafka or valkey, one after the other.")],
     home: Home = None,
     timeout_seconds: Annotated[float, typer.Option(help="How long each may take to be ready.")] = 180.0,
 ) -> None:
