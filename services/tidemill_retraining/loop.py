@@ -43,10 +43,10 @@ from tidemill_retraining.clocks import MachineClock, clock_of
 from tidemill_retraining.evidence import Evidence
 from tidemill_retraining.facts import ModelFacts
 from tidemill_retraining.history import OpenRun
-from tidemill_retraining.jobs import Ended, last_word, rehearsal_command, run, training_command
+from tidemill_retraining.jobs import Ended, rehearsal_command, run, training_command
 from tidemill_retraining.logs import Logs
 from tidemill_retraining.positions import StepReading, ends_now
-from tidemill_retraining.rehearsal import Rehearsed
+from tidemill_retraining.rehearsal import rehearsed
 from tidemill_retraining.seating import Seating
 from tidemill_retraining.settings import RetrainingSettings
 from tidemill_retraining.silence import Silence
@@ -398,8 +398,3 @@ class Loop:
         self._stepped = record.step not in ("skipped", "waiting")
         metrics.RETRAINING_STEPS.labels(record.model, record.step).inc()
         log.info("step", model=record.model, run=record.run, step=record.step, version=record.version, reason=record.reason)
-
-
-def rehearsed(ended: Ended) -> Rehearsed:
-    """What a rehearsal found; one that did not end well is wrong."""
-    return last_word(ended, Rehearsed, lambda why: Rehearsed(wrong=why))

@@ -15,6 +15,7 @@ from tidemill.errors import ArtifactError
 from tidemill.models.artifact import Artifact, stored_artifact
 from tidemill.models.engine import load_engine
 from tidemill.models.inputs import vector_of
+from tidemill_retraining.jobs import Ended, last_word
 
 RUNS = 300
 
@@ -27,6 +28,11 @@ class Rehearsed(msgspec.Struct, frozen=True):
     champion_ms: float = 0.0
     wrong: str = ""
     unlike: str = ""
+
+
+def rehearsed(ended: Ended) -> Rehearsed:
+    """What a rehearsal found; one that did not end well is wrong."""
+    return last_word(ended, Rehearsed, lambda why: Rehearsed(wrong=why))
 
 
 def rehearse(offline_root: str, model: str, version: str, champion: str) -> Rehearsed:

@@ -22,7 +22,6 @@ from tests.proof.world import World
 
 from tidemill import Event, FeatureView, Model, Outcome, Request
 from tidemill.declarations import Selection
-from tidemill.declarations.project import Project
 from tidemill.errors import ArtifactError, TidemillError, UnknownModel
 from tidemill.kernel.keys import partition_of
 from tidemill.kernel.served import serve
@@ -126,7 +125,7 @@ def test_predictions_from_before_another_partition_count(world: World) -> None:
     views = {name: replace(view, partitions=7) for name, view in world.project.views.items()}
     inputs = [replace(item, view=views[item.view.name]) if isinstance(item, Selection) else item for item in MODEL.inputs]
     model = replace(MODEL, inputs=[views[item.name] if isinstance(item, FeatureView) else item for item in inputs])
-    changed: Project = replace(world.project, views=views, models={MODEL.name: model})
+    changed = replace(world.project, views=views, models={MODEL.name: model})
     results = replay(changed, world.store, logged(world.store))
     assert (len(results), differences(results)) == (21, {})
 
@@ -168,8 +167,7 @@ def test_a_sample_reads_no_other_prediction(world: World) -> None:
 def test_versions_of_a_model_read_its_views_once(copy: World) -> None:
     """Each prediction is recomputed by the version that answered, and what they saw is folded once for all versions."""
     artifact = model_version()
-    again = msgspec.structs.replace(artifact.manifest, version="v2")
-    saved(str(copy.root), artifact._replace(manifest=again))
+    saved(str(copy.root), artifact._replace(manifest=msgspec.structs.replace(artifact.manifest, version="v2")))
     predictions = [msgspec.structs.replace(one, version=f"v{1 + place % 2}") for place, one in enumerate(logged(copy.store))]
     tables, notes = [], list[str]()
     for some in ([one for one in predictions if one.version == "v1"], predictions):
@@ -312,7 +310,7 @@ def test_a_prediction_without_any_entity_has_its_inputs_recomputed(world: World)
 def test_a_model_without_views(tmp_path: Path, given: dict[str, Any]) -> None:
     """A model of Request values alone is replayed like any other, and a changed input or output is named."""
     model = replace(MODEL, name="plain", inputs=[Request("distance"), Request("payment", str)])
-    project: Project = replace(demo(), models={**demo().models, "plain": model})
+    project = replace(demo(), models={**demo().models, "plain": model})
     artifact, world = trained(model), World(project, tmp_path)
     saved(str(tmp_path), artifact)
     vector = vector_of(ModelInputs(model, artifact.manifest.categories).row([], given))
@@ -330,7 +328,7 @@ def test_a_model_without_views(tmp_path: Path, given: dict[str, Any]) -> None:
 def test_models_with_and_without_views_together(world: World, tmp_path: Path) -> None:
     """Predictions of several models come back in their order."""
     model = replace(MODEL, name="plain", inputs=[Request("distance")])
-    project: Project = replace(demo(), models={**demo().models, "plain": model})
+    project = replace(demo(), models={**demo().models, "plain": model})
     mixed = World(project, tmp_path)
     mixed.logs |= {place: list(log) for place, log in world.logs.items()}
     saved(str(tmp_path), model_version())
@@ -377,10 +375,9 @@ def test_a_changed_view_definition_is_refused(world: World) -> None:
     """Tiles that mean something else now would give other features: the view is named."""
     zones = world.project.views["zones"]
     changed = FeatureView("zones", zones.source, zones.entity, zones.features, windows=zones.windows, ttl=zones.ttl, dedupe=9)
-    model = Model(
-        MODEL.name, MODEL.on, MODEL.at, MODEL.subject, [changed, *MODEL.inputs[1:]], MODEL.outcome, MODEL.pipeline
-    )  # fmt: skip
-    project: Project = replace(world.project, views={**world.project.views, "zones": changed}, models={MODEL.name: model})
+    inputs = [changed, *MODEL.inputs[1:]]
+    model = Model(MODEL.name, MODEL.on, MODEL.at, MODEL.subject, inputs, MODEL.outcome, MODEL.pipeline)
+    project = replace(world.project, views={**world.project.views, "zones": changed}, models={MODEL.name: model})
     with pytest.raises(ArtifactError, match="another definition of view zones; run: tidemill train big_tip"):
         replay(project, world.store, logged(world.store, sample=1))
 
