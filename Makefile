@@ -60,7 +60,7 @@ bench: install                ## speed, beside peers and limits, in one run
 faults: install               ## the whole system under every kind of fault, a quarter of an hour; SEED=7 for another schedule
 	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED))
 
-soak: install                 ## the same for an hour or more at full traffic; MINUTES=3 for a short one, SEED=7 to repeat one
+soak: install                 ## every proof whole, then the same for an hour or more at full traffic, MINUTES=3 for a short one; SEED=7 to repeat one
 	$(BIN)/python -m pytest -q -m soak
 	TIDEMILL_TURN=all $(BIN)/python -m pytest -q -m share
 	$(BIN)/python -m tests.verify --minutes $$(( ($(MINUTES) + 3) / 4 )) $(if $(SEED),--seed $(SEED))
@@ -69,5 +69,5 @@ soak: install                 ## the same for an hour or more at full traffic; M
 containers: install          ## docker-compose.yml for real, by podman: built, a month of flights, stopped and started again; as root on Debian
 	$(BIN)/python -m tests.containers
 
-clean:                        ## remove the environment and all local data
-	rm -rf $(VENV) .tidemill
+clean:                        ## remove the environments and all local data
+	rm -rf $(VENV) .venv-peers .tidemill
