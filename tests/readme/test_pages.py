@@ -47,7 +47,8 @@ def test_every_aggregate_stands_in_the_table_of_features() -> None:
     """A word that a project may call has its line in docs/features.md."""
     table = "\n".join(re.findall(r"^\| `.*", (ROOT / "docs" / "features.md").read_text(), re.MULTILINE))
     words = {kind.word for kind in aggregation_kinds()}
-    assert [word for word in sorted(words) if not re.search(rf"`{word}[`(]", table)] == []
+    missing = [word for word in sorted(words) if not re.search(rf"`{word}[`(]", table)]
+    assert missing == [], "add a line to the table of docs/features.md"
 
 
 def test_the_project_of_the_readme_is_the_example() -> None:
