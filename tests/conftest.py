@@ -32,7 +32,8 @@ os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 # What a shell runs in the background ignores Ctrl-C, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Each worker chooses ports of its own: between the choice and the server, another worker might take the same. A run beside another says where its ports begin.
+# Each worker chooses ports of its own: between the choice and the server, another worker might take the same.
+# A run beside another says where its ports begin.
 if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
     _first = int(os.environ.get("TESTS_PORTS", "15000")) + 2_000 * (int(_worker.removeprefix("gw")) % 8)
     os.environ["TIDEMILL_PORTS"] = f"{_first}-{_first + 1_999}"
@@ -46,10 +47,16 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 # Dealt out before all others, the longest first: a long file that begins last is waited for alone.
 LONGEST = (
-    "live", "servers", "operations/test_rebuild.py", "operations/repartition/test_journey.py", "ingestion/test_deployments.py",
-    "watchdogs/test_supervised.py", "features/test_deployments.py", "local/test_cli_stack.py", "faults/test_refusals.py",
-    "ingestion/test_service.py", "local/test_stack.py", "serving/test_fed_later.py",
-    "faults/test_faults.py", "readme/test_commands.py", "simulation/test_histories.py", "verify/test_live.py",
+    "servers", "live", "ingestion/test_deployments.py", "operations/test_rebuild.py", "retraining/test_online.py", "cli/test_live_catalogue.py",
+    "operations/repartition/test_journey.py", "watchdogs/test_supervised.py", "local/test_cli_stack.py", "operations/fill/test_prune.py",
+    "local/test_stack.py", "faults/test_refusals.py", "ingestion/test_following.py", "features/test_deployments.py",
+    "ingestion/test_service.py", "operations/fill/test_fill.py", "simulation/test_mutations.py", "ingestion/test_consumer.py",
+    "audit/test_verifying.py", "predlog/test_predlog.py", "retraining/test_service.py", "operations/repartition/test_job.py",
+    "operations/fill/test_killed.py", "archive/test_writer.py", "kafka/test_client.py", "training/test_train.py",
+    "inference/test_roles.py", "cluster/test_changes.py", "inference/test_first_answers.py", "serving/test_fed_later.py", "features/test_following.py",
+    "cli/test_live_classes.py", "runtime/test_watchdog.py", "features/test_crashes.py",
+    "faults/test_faults.py", "readme/test_commands.py", "cli/test_story.py", "readme/test_start.py", "verify/test_live.py",
+    "simulation/test_histories.py",
 )  # fmt: skip
 TOGETHER = {
     "cli/test_live.py": "live", "cli/test_live_dead_letters.py": "live", "operations/test_playback.py": "live",
