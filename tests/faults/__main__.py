@@ -50,7 +50,7 @@ class Defaults(NamedTuple):
     events_per_second: int
 
 
-MATRIX, THIRD, SOAK = Defaults(15.0, 60, 300_000, 600), Defaults(8.0, 30, 120_000, 600), Defaults(65.0, 0, 0, 4_000)
+MATRIX, THIRD, SOAK = Defaults(15.0, 60, 300_000, 600), Defaults(8.0, 30, 120_000, 400), Defaults(65.0, 0, 0, 4_000)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
