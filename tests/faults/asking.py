@@ -72,13 +72,19 @@ class Clients:
         self._closings: list[Closing] = []
         self._ending = asyncio.Event()
         self.asking = False
-        self.waiting = 0  # requests that are still to be answered
+        self.waiting: set[str] = set()  # cases whose requests are still to be answered
         self.last_refusal = "none yet"
 
     @property
     def answered(self) -> int:
         """How many predictions were given."""
         return sum(bool(case.answers) for case in self.cases.values())
+
+    async def all_answered(self) -> None:
+        """Returns once every request that waits now is answered, whatever is asked meanwhile."""
+        asked = set(self.waiting)
+        while asked & self.waiting:
+            await asyncio.sleep(0.05)
 
     def tick(self) -> None:
         """Close a case that nobody opened: time passes in the outcomes' log."""
@@ -129,7 +135,7 @@ class Clients:
             self._closings.append(Closing(now + 20, name, not good))  # the first one counts
         if self.asking:
             self.cases[name] = Case(name, now_ms, [])
-            self.waiting += 1
+            self.waiting.add(name)
             group.create_task(self._ask(http, name, now_ms, entities, pick.uniform(0, 1), again=pick.random() < _AGAIN))
 
     async def _ask(
@@ -139,7 +145,7 @@ class Clients:
         body = _encode({"entities": entities, "id": f"p-{name}", "subject": name, "time": time_ms, "features": False})
         for _ in range(1 + again):
             self.cases[name].answers.append(await self._answer(http, body))
-        self.waiting -= 1
+        self.waiting.discard(name)
 
     async def _answer(self, http: aiohttp.ClientSession, body: bytes) -> Given:
         pause = 0.1

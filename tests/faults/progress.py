@@ -125,7 +125,10 @@ class Progress:
             behind = {"servers": (f"{type(error).__name__}: {error}", 0)}
         clients = self._clients
         if clients.answered <= goal.answered and not behind:  # until then it may have to refuse, and says why
-            behind["inference"] = f"no prediction ({clients.waiting} requests wait; last refusal: {clients.last_refusal})", clients.answered
+            behind["inference"] = (
+                f"no prediction ({len(clients.waiting)} requests wait; last refusal: {clients.last_refusal})",
+                clients.answered,
+            )
         return Look(behind, complaints)
 
     async def _complaints(self, http: aiohttp.ClientSession) -> dict[str, str]:

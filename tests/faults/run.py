@@ -223,12 +223,12 @@ class Run:
                 await self._ended([injection])
 
     async def _all_answered(self) -> None:
-        """Returns once no request waits, or after a minute. One that inference was killed under, and that is repeated to a Redis that has lost its
-        answer meanwhile, is a prediction of its own: that limit is told in decision 0015."""
+        """Returns once every request that waits now is answered, or after a minute: others are asked all the time, so some always wait. One that
+        inference was killed under, and that is repeated to a Redis that has lost its answer meanwhile, is a prediction of its own: that limit is
+        told in decision 0015."""
         with suppress(TimeoutError):
             async with asyncio.timeout(60):  # then it goes on without
-                while self.clients.waiting:
-                    await asyncio.sleep(0.05)
+                await self.clients.all_answered()
 
     async def _ended(self, injections: Sequence[Injection]) -> None:
         """Others may strike that must not strike beside these."""
