@@ -20,6 +20,8 @@ from steps import DAY_MS
 from threadpoolctl import threadpool_limits
 
 from tidemill.declarations.project import load_project
+from tidemill.models.artifact import stored_artifact
+from tidemill.models.engine import load_engine
 from tidemill.training.fitting import outputs
 
 WITHOUT_WINDOWS = ("weather__", "aircraft_register__")
@@ -48,7 +50,8 @@ class Taught(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What was asked, and what the others say to it: the model without windows, the first one, and by month, to its requests alone, that of the calendar."""
+    """What was asked, and what the others say to it: the model without windows, the first version, and by month, to its requests alone, that of the calendar,
+    which is the first version until the second month begins."""
 
     asked: Answered
     plain: Floats
@@ -62,7 +65,7 @@ class Calendar:
     def __init__(self, source: Source, months: Sequence[str]) -> None:
         self._source, self._waiting = source, list(months[1:])
         self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=last_in_line)
-        self._taught: list[Future[Taught]] = [self._pool.submit(without_windows, source), self._pool.submit(by_calendar, source, months[0])]
+        self._taught: list[Future[Taught]] = [self._pool.submit(without_windows, source)]
 
     def __enter__(self) -> Self:
         return self
@@ -75,10 +78,17 @@ class Calendar:
         while self._waiting and time_ms >= begin_ms(self._waiting[0]) + _WRITTEN_MS:
             self._begin()
 
-    def done(self) -> list[Taught | None]:
-        """Those of all months, None where it was not begun; first the one without windows, and the first version's. Waits for one that is being fitted."""
-        kept = [None if one.cancel() else one.result() for one in self._taught]
-        return kept + [None] * len(self._waiting)
+    def hurry(self) -> None:
+        """Begins with all months that are left, and lets them run as any other process from now on."""
+        while self._waiting:
+            self._begin()
+        if hasattr(os, "SCHED_IDLE"):
+            for child in multiprocessing.active_children():
+                os.sched_setscheduler(child.pid or 0, os.SCHED_OTHER, os.sched_param(0))
+
+    def all(self) -> list[Taught]:
+        """The model without windows, and those of all months but the first. Waits for them."""
+        return [one.result() for one in self._taught]
 
     def _begin(self) -> None:
         self._taught.append(self._pool.submit(by_calendar, self._source, self._waiting.pop(0)))
@@ -125,14 +135,13 @@ def _fitted(source: Source, learn: Examples, columns: list[int]) -> Taught:
         return Taught(pipeline.fit(learn.matrix[:, columns], learn.labels), 0, columns)
 
 
-def compare(source: Source, months: Sequence[str], taught: Sequence[Taught | None]) -> Compared:
-    """What all say, once everything is written; `taught` as `Calendar.done` has it. What had not learnt all that it should know learns here."""
-    asked, (plain, *monthly) = answered(*source[1:]), taught
+def compare(source: Source, months: Sequence[str], taught: Sequence[Taught]) -> Compared:
+    """What all say, once everything is written; `taught` as `Calendar.all` has it. What had not learnt all that it should know learns again."""
+    asked, (plain, *later) = answered(*source[1:]), taught
     month = months_of(asked.time_ms).astype(str)
-    knows = [int(known_before(asked, name).sum()) for name in months]
-    made = [
-        one if one is not None and one.rows == rows else by_calendar(source, name)
-        for one, rows, name in zip(monthly, knows, months, strict=True)
-    ]
-    calendar = [one.answers(asked.matrix[month == name]) for one, name in zip(made, months, strict=True)]
-    return Compared(asked, (plain or without_windows(source)).answers(asked.matrix), made[0].answers(asked.matrix), calendar)
+    frozen = load_engine(stored_artifact(source.offline, source.model, source.first)).predict_rows(asked.matrix)
+    calendar = [frozen[month == months[0]]]
+    for made, name in zip(later, months[1:], strict=True):
+        whole = made.rows == int(known_before(asked, name).sum())
+        calendar.append((made if whole else by_calendar(source, name)).answers(asked.matrix[month == name]))
+    return Compared(asked, plain.answers(asked.matrix), frozen, calendar)

@@ -32,20 +32,10 @@ from tidemill.streams.topics import results_topic
 from tidemill.tied import tie_as_told
 from tidemill.training.made_with import stored_made_with
 from tidemill_retraining.lessons import Lessons, ReadResult
+from tidemill_retraining.told import LearnerTold
 
 _FETCH_SECONDS, _AT_ONCE, _BEAT_SECONDS, _PAUSE_SECONDS = 0.5, 500, 5.0, 2.0
 _decode = decoder(ResultRecord).decode
-
-
-class LearnerTold(msgspec.Struct, frozen=True, tag=True):
-    """How far a learner is. `kept`: outcomes in the newest snapshot; `learned`: with those since; `left_out`: those that could not be learned; `waits`: for what;
-    `stopped`: why it learns no more."""
-
-    kept: int
-    learned: int
-    left_out: int
-    waits: str = ""
-    stopped: str = ""
 
 
 class LineLearner:

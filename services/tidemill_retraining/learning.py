@@ -9,8 +9,8 @@ import msgspec
 from tidemill.runtime.logs import get_logger
 from tidemill.runtime.service import cancelled
 from tidemill_retraining.jobs import Ended, Listening, learner_command, run
-from tidemill_retraining.learner import LearnerTold
 from tidemill_retraining.settings import JobSettings
+from tidemill_retraining.told import LearnerTold
 
 log = get_logger(__name__)
 

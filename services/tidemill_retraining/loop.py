@@ -46,11 +46,11 @@ from tidemill_retraining.history import OpenRun
 from tidemill_retraining.jobs import Ended, rehearsal_command, run, training_command
 from tidemill_retraining.logs import Logs
 from tidemill_retraining.positions import StepReading, ends_now
-from tidemill_retraining.rehearsal import rehearsed
 from tidemill_retraining.seating import Seating
 from tidemill_retraining.settings import RetrainingSettings
 from tidemill_retraining.silence import Silence
 from tidemill_retraining.stages import Seats, at_the_horizon, evidence_for, look
+from tidemill_retraining.told import rehearsed
 from tidemill_retraining.triggers import WantedRun, wanted
 from tidemill_retraining.turns import Turn
 

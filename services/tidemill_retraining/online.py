@@ -23,10 +23,9 @@ from tidemill_retraining.history import OpenRun
 from tidemill_retraining.jobs import Ended, last_word, snapshot_command
 from tidemill_retraining.learning import Learning
 from tidemill_retraining.loop import Loop, Watched
-from tidemill_retraining.rehearsal import Rehearsed
 from tidemill_retraining.settings import RetrainingSettings
-from tidemill_retraining.snapshot import MadeSnapshot
 from tidemill_retraining.stages import succeeds
+from tidemill_retraining.told import MadeSnapshot, Rehearsed
 from tidemill_retraining.triggers import WantedRun
 from tidemill_retraining.turns import Turn
 

@@ -15,24 +15,9 @@ from tidemill.errors import ArtifactError
 from tidemill.models.artifact import Artifact, stored_artifact
 from tidemill.models.engine import load_engine
 from tidemill.models.inputs import vector_of
-from tidemill_retraining.jobs import Ended, last_word
+from tidemill_retraining.told import Rehearsed
 
 RUNS = 300
-
-
-class Rehearsed(msgspec.Struct, frozen=True):
-    """What was seen. `champion_ms`, `version_ms`: the median time of an answer; `wrong`: why the version cannot serve, empty if it can; `unlike`: why the champion could not
-    be timed."""
-
-    version_ms: float = 0.0
-    champion_ms: float = 0.0
-    wrong: str = ""
-    unlike: str = ""
-
-
-def rehearsed(ended: Ended) -> Rehearsed:
-    """What a rehearsal found; one that did not end well is wrong."""
-    return last_word(ended, Rehearsed, lambda why: Rehearsed(wrong=why))
 
 
 def rehearse(offline_root: str, model: str, version: str, champion: str) -> Rehearsed:

@@ -37,17 +37,11 @@ from tidemill.training.fitting import score
 from tidemill.training.made_with import FILE as MADE_WITH
 from tidemill.training.pickled import modules_of, packages_of
 from tidemill_retraining.learner import kept_snapshot
-from tidemill_retraining.rehearsal import Rehearsed, rehearse
+from tidemill_retraining.rehearsal import rehearse
+from tidemill_retraining.told import MadeSnapshot, Rehearsed
 
 _BESIDE = (EXPLANATION, MADE_WITH)
 """What holds of the whole line."""
-
-
-class MadeSnapshot(msgspec.Struct, frozen=True):
-    """A version of a snapshot (`version`: "" without one), and what its rehearsal found."""
-
-    version: str
-    rehearsed: Rehearsed
 
 
 def version_name(found: Learned) -> str:

@@ -27,10 +27,10 @@ from tidemill.runtime.settings import KafkaSettings
 from tidemill.streams.retraining import append_retraining, read_retraining
 from tidemill.streams.topics import topic_specs
 from tidemill_retraining.clocks import MachineClock
-from tidemill_retraining.learner import LearnerTold
 from tidemill_retraining.logs import Logs
 from tidemill_retraining.online import OnlineLoop
 from tidemill_retraining.settings import RetrainingSettings
+from tidemill_retraining.told import LearnerTold
 
 pytestmark = pytest.mark.integration
 

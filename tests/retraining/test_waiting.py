@@ -15,9 +15,9 @@ from tidemill.gate.rule import Decision
 from tidemill.local.services import SERVICES, choose
 from tidemill_retraining.history import OpenRun
 from tidemill_retraining.jobs import Ended
-from tidemill_retraining.rehearsal import rehearsed
 from tidemill_retraining.silence import Silence
 from tidemill_retraining.stages import at_the_horizon
+from tidemill_retraining.told import rehearsed
 
 
 def test_silence_is_told_now_and_then() -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from tidemill.declarations import Model
-from tidemill.training.one_by_one import made_pipeline
 from tidemill.training.stages.files import digest_of
 
 _PACKAGES = (
@@ -104,6 +103,8 @@ def _imported(file: Path) -> set[str]:
 def described(model: Model) -> str:
     """What a model's pipeline says of itself: its classes and their parameters, without addresses. Nothing of one that cannot be made."""
     try:
+        from tidemill.training.one_by_one import made_pipeline  # noqa: PLC0415 - scikit-learn, which who compares code does not need
+
         pipeline = made_pipeline(model)
     except Exception:  # the project's own code; it is told where the pipeline is fitted
         return ""
