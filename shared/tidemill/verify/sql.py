@@ -233,23 +233,26 @@ class SqlView:
 
     def _judge(self) -> None:
         """Step 2."""
-        changed = 1
+        twice = "SELECT history FROM judged WHERE id IS NOT NULL GROUP BY history, id HAVING count(*) > 1 LIMIT 1"
+        repeats, changed = bool(self.meaning.last_ids) and self._db.execute(twice).fetchone() is not None, 1
         while changed:
-            self._db.execute(f"CREATE OR REPLACE TEMP TABLE judged_again AS {self._judged_sql()}")
+            self._db.execute(f"CREATE OR REPLACE TEMP TABLE judged_again AS {self._judged_sql(repeats=repeats)}")
             (changed,) = self._db.execute("SELECT count(*) FILTER (WHERE counts <> counted) FROM judged_again").fetchone() or (0,)
             self._db.execute("DROP TABLE judged; ALTER TABLE judged_again RENAME TO judged")
 
-    def _judged_sql(self) -> str:
-        """Whether each event counts, if of those before it `counted` says so."""
+    def _judged_sql(self, *, repeats: bool) -> str:
+        """Whether each event counts, if of those before it `counted` says so. `repeats`: some ids are there twice; if none is, nothing is looked for
+        by id, which takes far longer than all else."""
         before = "ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"
         horizon_ms, remembered = self.meaning.horizon_ms, self.meaning.last_ids
         late = "false" if horizon_ms is None else f"coalesce(time < newest - {horizon_ms}, false)"
-        twice = f"coalesce(id IS NOT NULL AND same >= number - {remembered}, false)" if remembered else "false"
+        twice = f"coalesce(id IS NOT NULL AND same >= number - {remembered}, false)" if repeats else "false"
+        newest = f"max(time) FILTER (WHERE counts) OVER (PARTITION BY history, era {before})" if horizon_ms is not None else "0"
+        number = f"count(id) FILTER (WHERE counts) OVER (PARTITION BY history {before})" if repeats else "0"
+        same = f"max(number) FILTER (WHERE counts) OVER (PARTITION BY history, id {before})" if repeats else "0"
         return (
             f"SELECT * EXCLUDE (era, newest, number, same) REPLACE ((erases OR NOT ({late})) AND NOT ({twice}) AND NOT lately AS counts, counts AS counted) FROM ("
-            f"SELECT *, max(number) FILTER (WHERE counts) OVER (PARTITION BY history, id {before}) AS same FROM ("
-            f"SELECT *, max(time) FILTER (WHERE counts) OVER (PARTITION BY history, era {before}) AS newest, "
-            f"count(id) FILTER (WHERE counts) OVER (PARTITION BY history {before}) AS number FROM {self._eras_sql(before)}))"
+            f"SELECT *, {same} AS same FROM (SELECT *, {newest} AS newest, {number} AS number FROM {self._eras_sql(before)}))"
         )
 
     def _eras_sql(self, before: str) -> str:
