@@ -6,13 +6,15 @@ import random
 import re
 from collections import Counter
 
+import pytest
 from tests.faults.logs import NOW_MS, PROJECT
-from tests.faults.traffic import SHOWN_BYTES, Sender
+from tests.faults.traffic import ENTITIES, REMEMBERED_IDS, SHOWN_BYTES, WAVE_SECONDS, Sender, Traffic
 
 from tidemill.declarations.project import load_project
 from tidemill.routing.events import EventReader
 from tidemill.routing.refusals import Refused
 from tidemill.routing.uses import Uses
+from tidemill.runtime.settings import KafkaSettings
 
 READER = EventReader(load_project(PROJECT).events["fault.measured"], Uses(["entity", "place"]))
 
@@ -33,6 +35,15 @@ def test_a_wave_is_numbered_and_repeatable() -> None:
     numbers = Counter(int(found[1]) for value in waves[0] if (found := re.match(rb'\{"id":"2-(\d+)"', value)))
     assert set(numbers) == set(range(5_000))
     assert 0 < sum(count - 1 for count in numbers.values()) < 30
+
+
+@pytest.mark.parametrize(("rate", "waves"), [(400, 300), (600, 300), (4_000, 160)])
+def test_a_wave_comes_again_while_its_ids_are_remembered(rate: int, waves: int) -> None:
+    """At any rate: what is published again when an entity has had more events than its view remembers would rightly count twice."""
+    assert load_project(PROJECT).views["entities"].last_ids == REMEMBERED_IDS
+    senders = Traffic(KafkaSettings(bootstrap_servers="127.0.0.1:1"), 1, rate).senders
+    assert {sender.sent.maxlen for sender in senders} == {waves}
+    assert waves * WAVE_SECONDS * rate / ENTITIES <= REMEMBERED_IDS / 2
 
 
 def test_what_is_spoiled_is_refused_for_its_reason() -> None:

@@ -26,6 +26,7 @@ from tidemill.runtime.settings import KafkaSettings
 TOPIC, PARTITIONS = "fault.measured", 4
 PRODUCERS, ENTITIES, PLACES = 3, 2_000, 400
 WAVE_SECONDS = 0.1
+REMEMBERED_IDS = 64  # of an entity, by the view `entities` of the project
 SHOWN_BYTES = 24  # of a spoiled event: enough to know which it is
 _MINUTE_MS = 60_000
 _encode = msgspec.json.Encoder().encode
@@ -44,7 +45,7 @@ class Sender:
     repeated: int = 0
     """Events sent twice, by intention or because Kafka refused a wave."""
     sent: deque[list[bytes]] = field(default_factory=lambda: deque(maxlen=300))
-    """The waves of the last half minute."""
+    """The waves of the last half minute, or fewer: see `kept_waves`."""
     graded: bool = False
     """Whether new events carry a grade."""
 
@@ -101,12 +102,18 @@ class Sender:
         return value
 
 
+def kept_waves(events_per_second: float) -> int:
+    """How many waves may be published again: those of half a minute, and no more than in which an entity has half as many events as its view remembers ids."""
+    return min(300, int(REMEMBERED_IDS / 2 * ENTITIES / (events_per_second * WAVE_SECONDS)))
+
+
 class Traffic:
     """All producers. `positions`: (topic, partition) -> the offset after the last event acknowledged there."""
 
     def __init__(self, kafka: KafkaSettings, seed: int, events_per_second: int) -> None:
         self._kafka = kafka
-        self.senders = [Sender(number, random.Random(seed * 100 + number)) for number in range(PRODUCERS)]
+        kept = kept_waves(events_per_second)
+        self.senders = [Sender(number, random.Random(seed * 100 + number), sent=deque(maxlen=kept)) for number in range(PRODUCERS)]
         self.events_per_second = events_per_second
         self.positions: dict[tuple[str, int], int] = {}
         self.refused = 0
