@@ -39,10 +39,9 @@ test: check                   ## everything, the real Kafka and Valkey included;
 slow:
 	mkdir -p $(dir $(TIMES))
 	TESTS_PORTS=23000 nice -n 10 $(BIN)/python -m tests.again -q -n auto -m "slow and not integration" --times=$(TIMES) > $(SLOW) 2>&1; code=$$?; cat $(SLOW); exit $$code
-# Tests that call make have no part in the jobs of this one.
 served:
-	MAKEFLAGS= $(BIN)/python -m tests.again -q -m "integration and not last and not soak" -n 4 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
-	MAKEFLAGS= $(BIN)/python -m tests.again -q -m "integration and last" -n 2 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
+	$(BIN)/python -m tests.again -q -m "integration and not last and not soak" -n 4 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
+	$(BIN)/python -m tests.again -q -m "integration and last" -n 2 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
 
 demo: install                 ## seven months of real flights through the whole system; MONTHS=2 for a shorter one
 	$(BIN)/python examples/flights/demo.py --months $(MONTHS)
