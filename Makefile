@@ -5,10 +5,9 @@ BIN    := $(VENV)/bin
 MONTHS ?= 7
 MINUTES ?= 65
 TIMES  := .tidemill/times.jsonl
-SLOW   := .tidemill/slow.txt
 unexport PYTHONDONTWRITEBYTECODE  # set in many images: without compiled files each process of a test run compiles the tests again
 
-.PHONY: help install check types quick test slow served demo up prove down bench peers faults soak containers clean
+.PHONY: help install check types quick test demo up prove down bench peers faults soak containers clean
 help:           ## what can be made
 	@grep -E '^[a-z]+: ' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/'
 
@@ -32,16 +31,10 @@ quick:
 	$(BIN)/python -m pytest -q -n auto -m "not integration and not slow" --times=$(TIMES)
 
 test: check                   ## everything, the real Kafka and Valkey included; then the slowest tests, and folders beside their budgets
-	$(MAKE) --no-print-directory -j2 slow served
-	$(BIN)/python -m tests.times $(TIMES)
-
-# It takes what the tests with servers leave of the processors while they wait; shown whole at its end.
-slow:
-	mkdir -p $(dir $(TIMES))
-	TESTS_PORTS=23000 nice -n 10 $(BIN)/python -m tests.again -q -n auto -m "slow and not integration" --times=$(TIMES) > $(SLOW) 2>&1; code=$$?; cat $(SLOW); exit $$code
-served:
+	$(BIN)/python -m tests.again -q -n auto -m "slow and not integration" --times=$(TIMES)
 	$(BIN)/python -m tests.again -q -m "integration and not last and not soak" -n 4 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
 	$(BIN)/python -m tests.again -q -m "integration and last" -n 2 --dist loadfile --no-loadscope-reorder --times=$(TIMES)
+	$(BIN)/python -m tests.times $(TIMES)
 
 demo: install                 ## seven months of real flights through the whole system; MONTHS=2 for a shorter one
 	$(BIN)/python examples/flights/demo.py --months $(MONTHS)

@@ -33,9 +33,8 @@ os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Each worker chooses ports of its own: between the choice and the server, another worker might take the same.
-# A run beside another says where its ports begin.
 if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    _first = int(os.environ.get("TESTS_PORTS", "15000")) + 2_000 * (int(_worker.removeprefix("gw")) % 8)
+    _first = 15_000 + 2_000 * (int(_worker.removeprefix("gw")) % 8)
     os.environ["TIDEMILL_PORTS"] = f"{_first}-{_first + 1_999}"
 
 # Few examples while one works, many where time is no matter: HYPOTHESIS_PROFILE=ci. No deadline: tests never assert times.
