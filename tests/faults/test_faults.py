@@ -47,7 +47,7 @@ def test_nothing_is_lost_doubled_or_different(capsys: pytest.CaptureFixture[str]
     assert report.never == []
     assert report.faults >= THIRD.faults
     assert report.events >= THIRD.events
-    assert report.checked["recomputed"] + report.checked["pruned"] >= report.predictions  # what read a version that is pruned is computed no more
+    assert report.checked["recomputed"] + report.checked["pruned"] >= report.predictions  # of a pruned version nothing is recomputed
     assert report.checked["recomputed"] > report.predictions / 2 > 0
     assert set(report.results) == {"joined", "never"}
     assert report.dead_letters > 0
