@@ -99,7 +99,7 @@ def test_how_a_run_stands(tmp_path: Path) -> None:
     run.work.release()
     assert read_run(str(tmp_path), "m", run.record.run).state == "ended"
     damaged = RunFiles(runs_root(str(tmp_path)) / "m" / "damaged")
-    damaged.make()
+    damaged.make("run.json")
     damaged.write("run.json", b"{")
     assert len(read_runs(str(tmp_path), "m")) == 1
     with pytest.raises(NoSuchRun):

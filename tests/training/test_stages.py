@@ -12,7 +12,7 @@ from tidemill.errors import KafkaUnavailable, OutOfMemory, TidemillError
 from tidemill.training.stages.files import RunFiles
 from tidemill.training.stages.forms import AS_PICKLE, AS_TEXT, as_json
 from tidemill.training.stages.keys import code_digest, file_digests, key_of
-from tidemill.training.stages.records import AskedRun, RunRecord
+from tidemill.training.stages.records import AskedRun, RunRecord, run_name
 from tidemill.training.stages.run import Run, lacks_memory
 
 
@@ -168,7 +168,7 @@ def test_what_says_that_there_is_no_memory() -> None:
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     """A part that a crash left is not read; one process holds a folder."""
     files = RunFiles(tmp_path / "a" / "run")
-    assert (files.make(), RunFiles(tmp_path / "a" / "run").make()) == (True, False)
+    assert (files.make("x"), RunFiles(tmp_path / "a" / "run").make("x")) == (True, False)
     files.write("x", b"1")
     (files.folder / "x.part").write_bytes(b"2")
     assert (files.read("x"), files.read("y")) == (b"1", None)
@@ -179,6 +179,19 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     files.remove("x")
     files.remove("x")
     assert files.read("x") is None
+
+
+def test_a_folder_is_taken_over_until_its_maker_wrote(tmp_path: Path, project: Path) -> None:
+    """Who was ended before it wrote anything leaves its name to the next; what was written is never taken over."""
+    files = RunFiles(tmp_path / "training" / "m" / run_name(5))
+    assert files.make("run.json")
+    files.release()
+    run = Run.begin(str(tmp_path), "m", str(project), AskedRun(), lambda _: None, created_ms=5)
+    assert (run.record.run, RunFiles(files.folder).make("run.json")) == (run_name(5), False)
+    run.trained("v")
+    run.work.release()
+    assert not RunFiles(files.folder).make("run.json")
+    assert Run.begin(str(tmp_path), "m", str(project), AskedRun(), lambda _: None, created_ms=5).record.run == run_name(6)
 
 
 def test_the_files_of_a_project(project: Path) -> None:

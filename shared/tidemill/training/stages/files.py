@@ -33,14 +33,17 @@ class RunFiles:
         self.folder = folder
         self._lock: int | None = None
 
-    def make(self) -> bool:
-        """Makes the folder, and holds it; False when it is there already."""
+    def make(self, first: str) -> bool:
+        """Makes the folder, and holds it; False when it is another's. `first`: what its maker writes first. A folder without it is of a process that was
+        ended before it could, and is taken over: the run that it was made for may be asked for again, by its name."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self.folder.mkdir(mode=0o700)
-        except FileExistsError:
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        if not self.hold():
             return False
-        return self.hold()
+        if self.read(first) is None:
+            return True
+        self.release()
+        return False
 
     def hold(self) -> bool:
         """Holds the folder until `release`, or the end of the process. False when another process holds it."""

@@ -60,7 +60,7 @@ class Run:
             note(f"going on with run {record.run} of {model}{run._ended_in()}; --new begins another")
             return run
         created = now_ms() if created_ms is None else created_ms
-        while not (files := RunFiles(runs_root(offline_root) / model / run_name(created))).make():
+        while not (files := RunFiles(runs_root(offline_root) / model / run_name(created))).make(_RUN):
             created += 1
         record = RunRecord(
             model, run_name(created), created, now_ms(), created if asked.until_ms is None else asked.until_ms, asked, code, packages()
