@@ -6,10 +6,10 @@ import os
 import sys
 
 if __name__ == "__main__":
-    # Waiting threads of scikit-learn would spin and slow other processes. To sleep at once makes boosted trees take two thirds longer: of GNU's OpenMP
-    # they spin some microseconds, which cost a tenth. OpenMP reads this once, when it is loaded.
+    # Waiting threads of scikit-learn would spin and slow other processes, and themselves where these take the processors. To sleep at once makes boosted
+    # trees take two thirds longer: of GNU's OpenMP they spin some microseconds. OpenMP reads this once, when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from tidemill.tied import tie_as_told
 
     tie_as_told()
