@@ -1,4 +1,4 @@
-"""The demo: seven months of real flights through the whole system, and the loop closed on them, in five minutes, with the proof at the end.
+"""The demo: seven months of real flights through the whole system, and the loop closed on them, with the proof at the end.
 
 Starts Kafka, Valkey and the services as processes of their own, loads January to May as history, trains a first model on it, and replays
 the months from June on in order of event time. From then on nobody does anything: drift detection raises alerts, retraining trains new versions, and its gate
@@ -56,9 +56,8 @@ REPLAYED = 1_000
 SAMPLE = SampleSize(entities=4, predictions=10, rows=100_000)  # of one partition of each view, for SQL
 SAMPLED_RESULTS, SAMPLED_ROWS = 1_000, 20
 FIRST_VERSION = run_name(month_ms(FIRST))
-RUNNING = choose(
-    [*(service.name for service in SERVICES if service.name != "audit"), "retraining"]
-)  # the proof at the end compares everything
+# No audit: the proof at the end compares everything.
+RUNNING = choose([*(service.name for service in SERVICES if service.name != "audit"), "retraining"])
 SETTINGS = {
     "TIDEMILL_FLUSH_SECONDS": "4",  # fewer commits to Delta, and not many fewer: each training waits for the next ones while time stands still
     "TIDEMILL_DRIFT_WINDOW": "30d",  # weeks differ from the whole of winter even within winter; months do not

@@ -1,6 +1,7 @@
 """Two models that could take the loop's place: one that is never trained again, and one that is trained at each month's begin; and the first without windows.
 
-All have the loop's pipeline. They are fitted on the first version's training set, and on that and all requests whose outcome was known when the month began.
+All have the loop's pipeline. The first of them is the first version; the others are fitted on its training set, with or without all requests whose outcome
+was known when the month began.
 No row is predicted by a model that knew an outcome of later. They are fitted while the months are replayed, in a process that takes what the system leaves.
 """
 
