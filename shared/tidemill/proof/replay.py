@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -73,7 +74,8 @@ def replay(
     by_version: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, prediction in enumerate(predictions):
         by_version[prediction.model, prediction.version].append(i)
-    seen = {} if project.catalogue else _seen(project, store, predictions, by_version)
+    made = lru_cache(maxsize=2)(partial(replayer_of, project, store))  # a log has few models; of one version each file is read once
+    seen = {} if project.catalogue else _seen(made, predictions, by_version)
     results: dict[int, Replayed] = {}
     for (model, version), places in by_version.items():
         note(f"{model} {version}: {len(places):,} predictions")
@@ -81,7 +83,7 @@ def replay(
         if project.catalogue:
             found = _Past(project, history or [Definition(0, project)], store, model, version).run(mine)
         else:
-            found = replayer_of(project, store, model, version).compared(mine, [seen[i] for i in places])
+            found = made(model, version).compared(mine, [seen[i] for i in places])
         if told := how_served(stored_manifest(store.url, model, version)[0]):
             note(f"{model} {version}: {told}")
         results |= zip(places, found, strict=True)
@@ -89,7 +91,7 @@ def replay(
 
 
 def _seen(
-    project: Project, store: OfflineStore, predictions: Sequence[PredictionRecord], by_version: Mapping[tuple[str, str], list[int]]
+    made: Callable[[str, str], Replayer], predictions: Sequence[PredictionRecord], by_version: Mapping[tuple[str, str], list[int]]
 ) -> dict[int, Seen]:
     """What each prediction saw. Without a catalogue all versions of a model read the same views, which are folded once for all of them."""
     by_model: dict[str, list[int]] = defaultdict(list)
@@ -98,7 +100,7 @@ def _seen(
     seen: dict[int, Seen] = {}
     for model, places in by_model.items():
         mine = [predictions[i] for i in places]
-        seen |= zip(places, replayer_of(project, store, model, mine[0].version).seen(mine), strict=True)
+        seen |= zip(places, made(model, mine[0].version).seen(mine), strict=True)
     return seen
 
 
